@@ -1,0 +1,266 @@
+//! `finale serve`: four small services, each reading to the client's FIN before it ends.
+//!
+//! Invariant: whatever one client does, the server goes on for the others; only a signal ends it.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use finale::{Close, Event, Listen, ListenerId, Queue, Reactor, Remote, Socket, SocketId, SocketMap};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args;
+use crate::trouble::Trouble;
+
+/// The first line on stdout is `listening on IP:PORT`. SIGINT and SIGTERM stop accepting, let the live connections end
+/// for the grace time, then reset the rest and exit 0; a second signal resets them at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// What to do with a connection
+    #[arg(value_enum)]
+    service: Service,
+    /// Where to listen: an IP address and a port; port 0 takes any free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
+    listen: String,
+    /// How much `answer` answers: 64, 16KiB, 1MiB, 1GiB; up to 1TiB
+    #[arg(long, value_name = "N", default_value = "64", value_parser = args::size, allow_hyphen_values = true)]
+    bytes: u64,
+    /// How a finished connection is closed
+    #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
+    close: Closing,
+    /// Reset a connection on which no byte moved for so long: 250ms, 2s, 1m. (A FIN instead would claim that we have
+    /// said all there was to say.) Without it, silence is no reason to end
+    #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
+    idle_timeout: Option<Duration>,
+    /// How long live connections may go on after SIGINT or SIGTERM
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = args::duration, allow_hyphen_values = true)]
+    grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Service {
+    /// Reads to their FIN, answers `Processed: ` and the trimmed text in upper case. Requests go up to 1 MiB; a longer
+    /// one is reset, unanswered
+    Upper,
+    /// Reads to their FIN, then sends N bytes: a line of 64, over and over
+    Answer,
+    /// Sends back what comes, as fast as the client takes it
+    Echo,
+    /// Reads, and answers nothing
+    Discard,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Closing {
+    /// When their kernel has acknowledged our FIN, and so every byte
+    Confirmed,
+    /// At once; the kernel delivers the rest alone, and nobody learns whether it arrived
+    HandOff,
+}
+
+impl From<Closing> for Close {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Confirmed => Self::Confirmed,
+            Closing::HandOff => Self::HandOff,
+        }
+    }
+}
+
+/// 1 MiB: a request is text that a person or a script made; a thousand such clients still fit into memory.
+const REQUEST_LIMIT_BYTES: usize = 1 << 20;
+/// What `answer` repeats: its length divides the usual sizes, so that a cut or a shift is seen at once.
+const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
+/// 64 KiB a write: a few of them reach the high-water mark, so a large answer costs the queue's room and no more.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Serves until a signal comes.
+pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
+    let mut reactor = Reactor::new()?;
+    let listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
+    let listener = reactor
+        .listen(options.listen.as_str(), listen)
+        .map_err(|source| Trouble::Listen { addr: options.listen.clone(), source })?;
+    // Before the first line: whoever has read it may send a signal at once.
+    let signals = watch_signals(reactor.remote())?;
+    announce(listener.addr)?;
+
+    let mut house = House::new(options);
+    let mut stop = Stop { listener: listener.id, signals, grace: options.grace, seen: 0 };
+    while let Some((mut socket, event)) = reactor.next()? {
+        match event {
+            Event::Woken => stop.look(&mut reactor)?,
+            Event::Timer(_) => reset_all(&mut reactor),
+            Event::ListenerRests(_, error) => log::warn!("accepting nothing for now: {error}"),
+            event => house.serve(&mut socket, event),
+        }
+        if stop.has_begun() && reactor.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn announce(addr: SocketAddr) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {addr}").and_then(|()| out.flush()).map_err(Trouble::Stdout)
+}
+
+/// Counts SIGINT and SIGTERM on a thread of its own, and wakes the reactor for each.
+fn watch_signals(remote: Remote) -> Result<Arc<AtomicUsize>, Trouble> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|source| Trouble::io("watch for signals", source))?;
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    thread::spawn(move || {
+        for _signal in signals.forever() {
+            counter.fetch_add(1, Ordering::Release);
+            if remote.wake().is_err() {
+                return;
+            }
+        }
+    });
+    Ok(count)
+}
+
+/// The way out.
+struct Stop {
+    listener: ListenerId,
+    /// Wakes are merged, so the count says how many signals came.
+    signals: Arc<AtomicUsize>,
+    grace: Duration,
+    seen: usize,
+}
+
+impl Stop {
+    const fn has_begun(&self) -> bool {
+        self.seen > 0
+    }
+
+    fn look(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
+        let count = self.signals.load(Ordering::Acquire);
+        if self.seen == 0 && count > 0 {
+            log::info!("stopping: {} live connections have {:?}", reactor.len(), self.grace);
+            reactor.close_listener(self.listener)?;
+            reactor.set_timer(self.grace);
+        }
+        if count > 1 {
+            reset_all(reactor);
+        }
+        self.seen = count;
+        Ok(())
+    }
+}
+
+fn reset_all(reactor: &mut Reactor) {
+    let live: Vec<SocketId> = reactor.sockets().iter().map(|socket| socket.id).collect();
+    for id in live {
+        if let Some(mut socket) = reactor.socket(id) {
+            socket.destroy();
+        }
+    }
+}
+
+/// One service and what it remembers of its clients.
+struct House {
+    service: Service,
+    answer_bytes: u64,
+    /// `upper`: what has come so far.
+    requests: SocketMap<Vec<u8>>,
+    /// `answer`: bytes still to be written.
+    left_bytes: SocketMap<u64>,
+    piece: Vec<u8>,
+}
+
+impl House {
+    fn new(options: &Serve) -> Self {
+        Self {
+            service: options.service,
+            answer_bytes: options.bytes,
+            requests: SocketMap::new(),
+            left_bytes: SocketMap::new(),
+            piece: LINE.repeat(PIECE_BYTES / LINE.len()),
+        }
+    }
+
+    /// A refused write is the end of one connection, never of the server.
+    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        if let Err(error) = self.try_serve(socket, event) {
+            log::debug!("{}: {error}", socket.id());
+            socket.destroy();
+        }
+    }
+
+    fn try_serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
+        let id = socket.id();
+        match (self.service, event) {
+            (Service::Upper, Event::Data(bytes)) => self.collect(socket, bytes),
+            (Service::Upper, Event::End) => {
+                let request = self.requests.remove(id).unwrap_or_default();
+                socket.write(upper(&request).as_bytes())?;
+                socket.end();
+            }
+            (Service::Answer, Event::End) => {
+                self.left_bytes.insert(id, self.answer_bytes);
+                self.answer(socket)?;
+            }
+            (Service::Answer, Event::Drain) => self.answer(socket)?,
+            (Service::Echo, Event::Data(bytes)) => {
+                if socket.write(bytes)? == Queue::Full {
+                    socket.pause();
+                }
+            }
+            (Service::Echo, Event::Drain) => socket.resume(),
+            (Service::Echo | Service::Discard, Event::End) => socket.end(),
+            (_, Event::Timeout) => {
+                log::debug!("{id}: silent for too long, resetting it");
+                socket.destroy();
+            }
+            (_, Event::Error(failure)) => log::debug!("{id}: {failure}"),
+            (_, Event::Close(ending)) => {
+                log::debug!("{id}: {ending}");
+                self.requests.remove(id);
+                self.left_bytes.remove(id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
+        let request = self.requests.or_default(socket.id());
+        if request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
+            request.extend_from_slice(bytes);
+            return;
+        }
+        log::warn!("{}: a request of more than {REQUEST_LIMIT_BYTES} bytes, resetting it", socket.id());
+        self.requests.remove(socket.id());
+        socket.destroy();
+    }
+
+    /// Writes until the queue is full or the answer is whole.
+    fn answer(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
+        let Some(left_bytes) = self.left_bytes.get_mut(socket.id()) else {
+            return Ok(());
+        };
+        while *left_bytes > 0 {
+            let now = usize::try_from(*left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
+            let queue = socket.write(&self.piece[..now])?;
+            *left_bytes -= now as u64;
+            if queue == Queue::Full && *left_bytes > 0 {
+                return Ok(());
+            }
+        }
+        self.left_bytes.remove(socket.id());
+        socket.end();
+        Ok(())
+    }
+}
+
+fn upper(request: &[u8]) -> String {
+    format!("Processed: {}", String::from_utf8_lossy(request).trim().to_uppercase())
+}

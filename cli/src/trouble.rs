@@ -1,0 +1,76 @@
+//! Why a command could not do its work, in one line for the user.
+
+use std::fmt;
+use std::io::{self, Write as _};
+
+/// What went wrong. Its `Display` says what, why, and what to do about it, on one line.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The reactor refused a call.
+    Reactor(finale::Error),
+    /// The server's address can't be listened on.
+    Listen { addr: String, source: finale::Error },
+    /// The client's address is none.
+    Connect { target: String, source: finale::Error },
+    /// The bytes have nowhere to go.
+    Stdout(io::Error),
+    /// The system refused something else.
+    Io { to: &'static str, source: io::Error },
+    /// A scene of the lesson came out differently than written.
+    Scene(&'static str),
+    /// The connection did not end well, and the user was told so by its ending.
+    Told,
+}
+
+impl Trouble {
+    /// The system's refusal, with what was to be done: "can't {to}".
+    pub(crate) const fn io(to: &'static str, source: io::Error) -> Self {
+        Self::Io { to, source }
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn tell(&self) {
+        if !matches!(self, Self::Told) {
+            say(format_args!("finale: {self}"));
+        }
+    }
+}
+
+/// One line on stderr. Unlike `eprintln!` it doesn't panic when nobody reads there.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+impl From<finale::Error> for Trouble {
+    fn from(error: finale::Error) -> Self {
+        Self::Reactor(error)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reactor(error) => error.fmt(f),
+            Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {
+                write!(f, "{source}; choose another address with --listen ADDR, port 0 takes any free port")
+            }
+            Self::Listen { addr: text, source } | Self::Connect { target: text, source } => {
+                write!(f, "'{text}': {source}")
+            }
+            Self::Stdout(error) => write!(f, "can't write to stdout: {error}"),
+            Self::Io { to, source } => write!(f, "can't {to}: {source}"),
+            Self::Scene(what) => f.write_str(what),
+            Self::Told => f.write_str("the connection did not end cleanly"),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
+            Self::Stdout(source) | Self::Io { source, .. } => Some(source),
+            Self::Scene(_) | Self::Told => None,
+        }
+    }
+}

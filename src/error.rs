@@ -1,0 +1,343 @@
+//! What is returned to a caller who asked for something that can't be had, and what a connection failed of.
+//!
+//! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed by it), a
+//! [`Failure`] is something that happened to a connection.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// The answer to a call that was refused. A refused call changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The id is stale: its socket has told `close`, or the socket is being destroyed.
+    Gone,
+    /// `end()` was called before: nothing can be written behind our FIN. The connection lives on.
+    WriteAfterEnd,
+    /// The write queue is at its limit; wait for `drain`.
+    QueueFull {
+        /// Bytes that wait in the queue.
+        queued_bytes: usize,
+        /// The limit, from [`Listen::write_limit`](crate::Listen::write_limit) or its twin.
+        limit_bytes: usize,
+    },
+    /// The text is no address: what is wrong with it.
+    BadAddress(BadAddress),
+    /// The option's value is outside of what the system can do: which, and what it takes.
+    BadOption(BadOption),
+    /// The listener could not be opened.
+    Listen {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        source: OsError,
+    },
+    /// A call that the whole reactor depends on failed.
+    System {
+        /// The name of the call.
+        call: &'static str,
+        /// What the system said.
+        source: OsError,
+    },
+    /// The reactor that this handle belonged to no longer exists.
+    ReactorGone,
+}
+
+/// What is wrong with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadAddress {
+    /// There is no `:PORT` at the end.
+    NoPort,
+    /// The port is no number from 0 to 65535.
+    BadPort,
+    /// There is nothing before the port.
+    NoHost,
+    /// A listener needs an IP address, not a name.
+    NotAnIp,
+}
+
+/// An option with a value that the system can't honour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadOption {
+    /// Keep-alive's idle time and interval: up to 32,767 seconds (tcp(7), `MAX_TCP_KEEPIDLE`).
+    KeepAliveTime,
+    /// Keep-alive's count: 1 to 127 probes (`MAX_TCP_KEEPCNT`).
+    KeepAliveCount,
+    /// TCP_USER_TIMEOUT: 1 ms to 24 days (`i32` milliseconds).
+    UserTimeout,
+    /// A buffer size: 1 byte to 1 GiB.
+    BufferSize,
+    /// The high-water mark is above the write limit, or zero.
+    HighWaterMark,
+}
+
+/// An error number of the operating system, comparable and small.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OsError(i32);
+
+impl OsError {
+    /// From a raw `errno`.
+    #[must_use]
+    pub const fn from_raw(errno: i32) -> Self {
+        Self(errno)
+    }
+
+    /// The raw `errno`; 0 if the system gave none.
+    #[must_use]
+    pub const fn raw(self) -> i32 {
+        self.0
+    }
+}
+
+impl From<&io::Error> for OsError {
+    fn from(error: &io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(0))
+    }
+}
+
+impl From<OsError> for io::Error {
+    fn from(error: OsError) -> Self {
+        io::Error::from_raw_os_error(error.0)
+    }
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", io::Error::from(*self))
+    }
+}
+
+impl fmt::Debug for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OsError({self})")
+    }
+}
+
+impl std::error::Error for OsError {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the socket is gone: it was destroyed or has told close"),
+            Self::WriteAfterEnd => f.write_str("write after end: our FIN ends the stream"),
+            Self::QueueFull { queued_bytes, limit_bytes } => {
+                write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; go on after drain")
+            }
+            Self::BadAddress(bad) => write!(f, "not an address: {bad}"),
+            Self::BadOption(bad) => write!(f, "an option's value can't be set: {bad}"),
+            Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
+            Self::System { call, source } => write!(f, "{call} failed: {source}"),
+            Self::ReactorGone => f.write_str("the reactor of this handle no longer exists"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::BadAddress(bad) => Some(bad),
+            Self::BadOption(bad) => Some(bad),
+            Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
+        }
+    }
+}
+
+impl fmt::Display for BadAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
+            Self::BadPort => "its port is not a number from 0 to 65535",
+            Self::NoHost => "it has no host before the port; write HOST:PORT",
+            Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
+        })
+    }
+}
+
+impl std::error::Error for BadAddress {}
+
+impl fmt::Display for BadOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KeepAliveTime => "keep-alive's idle time and interval go up to 32767 seconds",
+            Self::KeepAliveCount => "keep-alive's count goes from 1 to 127 probes",
+            Self::UserTimeout => "TCP_USER_TIMEOUT goes from 1 ms to 24 days",
+            Self::BufferSize => "a buffer has from 1 byte to 1 GiB",
+            Self::HighWaterMark => "the high-water mark is at least 1 byte and at most the write limit",
+        })
+    }
+}
+
+impl std::error::Error for BadOption {}
+
+/// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of its
+/// [`Ending`](crate::Ending).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The kind of failure.
+    pub cause: Cause,
+    /// What the system said, if it was the system that said it.
+    pub os: Option<OsError>,
+    /// Every address that was tried, with its reason, if the connection was never established. Empty otherwise.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One address that was tried, and why it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Why it failed.
+    pub cause: Cause,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC 9293 section 3.10.7.
+    Reset,
+    /// A timer ran out.
+    TimedOut(Timer),
+    /// Nobody listens at that address (ECONNREFUSED).
+    Refused,
+    /// No way there: no route, or a router, host or filter said no (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...).
+    Unreachable,
+    /// The host name could not be resolved.
+    Lookup(LookupCause),
+    /// No local address or port is free (EADDRNOTAVAIL, EADDRINUSE).
+    NoLocalAddress,
+    /// Out of descriptors, of memory, or of room in epoll (EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC).
+    OutOfResources,
+    /// The system ended the connection from outside (ECONNABORTED), for example `ss -K`.
+    Aborted,
+    /// Anything else that the system said; [`Failure::os`] has it.
+    System,
+}
+
+/// Why a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LookupCause {
+    /// There is no such name (EAI_NONAME).
+    NotFound,
+    /// The resolver can't say just now (EAI_AGAIN).
+    TryAgain,
+    /// The name exists and has no address (EAI_NODATA, or an empty answer).
+    NoAddress,
+    /// The resolver failed in another way.
+    Failed,
+}
+
+/// The timers that can end a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Timer {
+    /// Ours: the connection was not established in time, all addresses included.
+    Connect,
+    /// Ours: half-closed, and no byte moved for that long.
+    HalfClosed,
+    /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after `discard`) end in time.
+    Linger,
+    /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went unanswered.
+    Kernel,
+}
+
+impl Failure {
+    pub(crate) const fn of(cause: Cause) -> Self {
+        Self { cause, os: None, attempts: Vec::new() }
+    }
+
+    pub(crate) fn from_os(error: &io::Error) -> Self {
+        let os = OsError::from(error);
+        Self { cause: Cause::from_os(error), os: (os.raw() != 0).then_some(os), attempts: Vec::new() }
+    }
+}
+
+impl Cause {
+    /// Reads the kind of failure off an error of a socket call. EPIPE and ENOTCONN are a reset that was noticed by
+    /// sending or by shutting down.
+    pub(crate) fn from_os(error: &io::Error) -> Self {
+        use rustix::io::Errno;
+        match Errno::from_io_error(error) {
+            Some(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::PROTOTYPE) => Self::Reset,
+            Some(Errno::CONNREFUSED) => Self::Refused,
+            Some(
+                Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN | Errno::ACCESS
+                | Errno::PERM | Errno::INVAL,
+            ) => Self::Unreachable,
+            Some(Errno::TIMEDOUT) => Self::TimedOut(Timer::Kernel),
+            Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Self::NoLocalAddress,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => Self::OutOfResources,
+            Some(Errno::CONNABORTED) => Self::Aborted,
+            _ => Self::System,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset => f.write_str("reset by the peer"),
+            Self::TimedOut(timer) => write!(f, "timed out: {timer}"),
+            Self::Refused => f.write_str("refused: nobody listens there"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Lookup(cause) => write!(f, "lookup failed: {cause}"),
+            Self::NoLocalAddress => f.write_str("no local address or port is free"),
+            Self::OutOfResources => f.write_str("out of descriptors or memory"),
+            Self::Aborted => f.write_str("aborted by the system"),
+            Self::System => f.write_str("failed"),
+        }
+    }
+}
+
+impl fmt::Display for LookupCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "no such name",
+            Self::TryAgain => "the resolver can't say just now",
+            Self::NoAddress => "the name has no address",
+            Self::Failed => "the resolver failed",
+        })
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "not connected in time",
+            Self::HalfClosed => "half-closed and silent",
+            Self::Linger => "the peer did not finish in time",
+            Self::Kernel => "the peer's kernel no longer answers",
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cause)?;
+        if let (Some(os), Cause::System | Cause::Unreachable | Cause::OutOfResources) = (self.os, self.cause) {
+            write!(f, " ({os})")?;
+        }
+        match self.attempts.as_slice() {
+            [] => Ok(()),
+            [only] => write!(f, " [{}]", only.addr),
+            several => {
+                for (index, attempt) in several.iter().enumerate() {
+                    write!(f, "{}{}: {}", if index == 0 { " [" } else { "; " }, attempt.addr, attempt.cause)?;
+                }
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.os.as_ref().map(|os| os as _)
+    }
+}

@@ -1,0 +1,153 @@
+//! What a socket tells, and what it says at the end.
+//!
+//! Invariant: the events of one socket form this language and no other.
+//!
+//! ```text
+//! client = lookup* ( connect ready flow* )? error? close
+//! server = connection flow* error? close
+//! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::error::{Error, Failure};
+use crate::id::{ListenerId, TimerId};
+
+/// One thing that happened. Comes out of [`Reactor::next`](crate::Reactor::next) together with the socket it happened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// One address of the host; also for an IP literal. All addresses are told before `Connect`.
+    Lookup(IpAddr),
+    /// The handshake is done. `Ready` is this socket's next event.
+    Connect,
+    /// The socket may be used to the full.
+    Ready,
+    /// A listener accepted this socket; [`Socket::listener`](crate::Socket::listener) says which.
+    Connection,
+    /// Bytes of the peer, in order. They lie in the reactor's one receive buffer until the next call of `next`.
+    Data(&'a [u8]),
+    /// The write queue, once [`Queue::Full`](crate::Queue::Full), has emptied into the kernel.
+    Drain,
+    /// No byte moved for the time given to [`Socket::set_timeout`](crate::Socket::set_timeout). Nothing is closed; told
+    /// once per silence.
+    Timeout,
+    /// The early notice, opt-in: the peer has ended or reset, though bytes sent before may still be unread.
+    PeerEnded,
+    /// The peer's FIN, after its last byte. Writing still works: this is half-close.
+    End,
+    /// The connection failed; `Close` is this socket's next event.
+    Error(Failure),
+    /// The last event of every socket: how it ended.
+    Close(Ending),
+    /// A free-standing timer fired. Comes with a socket that stands for none.
+    Timer(TimerId),
+    /// A [`Remote`](crate::Remote) was woken. Wakes between two of these events are merged into one.
+    /// Comes with a socket that stands for none.
+    Woken,
+    /// A listener can't accept for now and rests; it goes on by itself. Told once per trouble, not once per try.
+    /// Comes with a socket that stands for none.
+    ListenerRests(ListenerId, Error),
+}
+
+/// The report that `close` carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ending {
+    /// How it ended.
+    pub how: How,
+    /// Whose FIN came first, as far as this side could see.
+    pub first: First,
+    /// The other end; `None` if no address was ever known.
+    pub peer: Option<SocketAddr>,
+    /// Bytes told as `data` or discarded.
+    pub bytes_read: u64,
+    /// Bytes that our kernel took.
+    pub bytes_written: u64,
+    /// Bytes that were written by the caller and never reached our kernel.
+    pub bytes_unsent: u64,
+}
+
+/// The ways to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum How {
+    /// Both FINs were exchanged and the peer's kernel acknowledged ours, and so every byte before it. It does not say
+    /// that the peer's *program* has read them: TCP can't.
+    Confirmed,
+    /// Both sides finished; our kernel delivers the rest alone and nobody is told ([`Close::HandOff`](crate::Close)).
+    HandedOff,
+    /// We called [`Socket::destroy`](crate::Socket::destroy): the peer sees a reset.
+    Destroyed,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Whose FIN was first. TIME_WAIT stays with whoever finished first (RFC 9293 section 3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum First {
+    /// Nobody finished.
+    Nobody,
+    /// Our FIN.
+    Us,
+    /// The peer's FIN.
+    Peer,
+    /// The FINs crossed.
+    Both,
+}
+
+impl Ending {
+    /// Whether an `error` was told before `close`.
+    #[must_use]
+    pub const fn had_error(&self) -> bool {
+        matches!(self.how, How::Failed(_))
+    }
+
+    /// Whether both sides finished in order, without an error and without a reset by us.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        matches!(self.how, How::Confirmed | How::HandedOff)
+    }
+
+    /// Whether the peer's kernel is known to have every byte we wrote.
+    #[must_use]
+    pub const fn is_acknowledged(&self) -> bool {
+        matches!(self.how, How::Confirmed)
+    }
+
+    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order. A reset leaves none.
+    #[must_use]
+    pub const fn time_wait(&self) -> First {
+        if self.is_clean() { self.first } else { First::Nobody }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.how {
+            How::Confirmed => f.write_str("clean and acknowledged")?,
+            How::HandedOff => f.write_str("clean, handed off to the kernel")?,
+            How::Destroyed => f.write_str("destroyed by us")?,
+            How::Failed(failure) => write!(f, "error: {failure}")?,
+        }
+        f.write_str(match self.first {
+            First::Nobody => "; nobody finished",
+            First::Us => "; we finished first",
+            First::Peer => "; the peer finished first",
+            First::Both => "; both finished at once",
+        })?;
+        f.write_str(match self.time_wait() {
+            First::Nobody => "",
+            First::Us => ", TIME_WAIT is ours",
+            First::Peer => ", TIME_WAIT is the peer's",
+            First::Both => ", both keep TIME_WAIT",
+        })?;
+        write!(f, "; {} bytes read, {} written", self.bytes_read, self.bytes_written)?;
+        if self.bytes_unsent > 0 {
+            write!(f, ", {} never sent", self.bytes_unsent)?;
+        }
+        Ok(())
+    }
+}

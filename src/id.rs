@@ -1,0 +1,69 @@
+//! The names of things: sockets, listeners and timers.
+//!
+//! Invariant: an id names one thing for ever. It is an index into a table and the generation of that place; a place
+//! whose generations are used up is retired, so that no id can come to name a second thing.
+//!
+//! Knows nothing of what it names.
+
+use std::fmt;
+
+/// Declares an id type; all three work alike.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $word:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name {
+            index: u32,
+            generation: u32,
+        }
+
+        impl $name {
+            pub(crate) const fn new(index: u32, generation: u32) -> Self {
+                Self { index, generation }
+            }
+
+            /// The place in its table. Places are used again; the whole id never is.
+            #[must_use]
+            pub const fn index(self) -> u32 {
+                self.index
+            }
+
+            pub(crate) const fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($word, " {}.{}"), self.index, self.generation)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// Names one connection, from the call that asked for it (or its `connection` event) to its `close`, and nothing
+    /// else ever after. A stale id finds nothing.
+    SocketId, "socket"
+}
+
+id! {
+    /// Names one listener.
+    ListenerId, "listener"
+}
+
+id! {
+    /// Names one free-standing timer.
+    TimerId, "timer"
+}
+
+impl SocketId {
+    /// The id that comes with the events of no socket. Generation 0 is never given out.
+    pub(crate) const NONE: Self = Self::new(u32::MAX, 0);
+}

@@ -1,0 +1,359 @@
+//! The lifecycle of a socket, as one table: state × input → next state and the events to tell.
+//!
+//! Invariant: a socket's state changes by [`step`] and by nothing else, and every pair of state and input is written
+//! down here, as a transition or as a stated refusal. The diagrams in the documentation are printed from this table.
+//!
+//! Theory of operation: the reactor turns whatever it sees (a return value of the system, a call of the user, a timer)
+//! into one [`Input`], looks the transition up, and tells the events that it lists, in the order of [`Tell`]. States
+//! from [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, only `close` is owed.
+//!
+//! Knows no socket, no clock, no system call.
+
+mod print;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use print::events;
+pub use print::{Format, print};
+
+/// Declares a fieldless enum together with its list and its count, so that no array length is written by hand.
+macro_rules! listed {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        $vis enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The variant's own name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => stringify!($variant)),+ }
+            }
+        }
+    };
+}
+
+listed! {
+    /// Where a socket is in its life.
+    #[non_exhaustive]
+    pub enum State {
+        /// Asked for; nothing was done yet.
+        Created,
+        /// The host name is being looked up.
+        Resolving,
+        /// A handshake is under way; several addresses are tried in turn.
+        Connecting,
+        /// Both halves are open.
+        Open,
+        /// The caller has ended; bytes or our FIN still wait to leave. The peer has not finished.
+        Flushing,
+        /// Our FIN is with the kernel; the peer still sends.
+        Finished,
+        /// The peer's FIN was read; we still send.
+        Ended,
+        /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait to leave.
+        LastFlush,
+        /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
+        Closing,
+        /// Over: both FINs exchanged, ours acknowledged.
+        Confirmed,
+        /// Over: both sides finished, the kernel delivers the rest alone.
+        HandedOff,
+        /// Over: the peer's RST, or the system in its place.
+        ResetByPeer,
+        /// Over: the caller destroyed it.
+        ResetByUs,
+        /// Over: a timer ran out.
+        TimedOut,
+        /// Over: it was never connected, or could not be served.
+        NotConnected,
+        /// `close` was told. The place in the table is free.
+        Closed,
+    }
+}
+
+listed! {
+    /// What can happen to a socket.
+    #[non_exhaustive]
+    pub enum Input {
+        /// A listener accepted it.
+        Accepted,
+        /// Its host name was handed to the resolver.
+        LookupStarted,
+        /// Its addresses are known.
+        Resolved,
+        /// The name has no address.
+        LookupFailed,
+        /// One address failed, and there is another.
+        NextAddress,
+        /// The handshake is done.
+        Established,
+        /// No address is left to try, or the system refuses to serve this socket.
+        ConnectFailed,
+        /// Bytes were read.
+        Data,
+        /// The write queue emptied after having been full.
+        Drained,
+        /// No byte moved for the idle time.
+        Idle,
+        /// The peer's FIN or reset is known, though not yet read.
+        PeerEnded,
+        /// A read returned zero: the peer's FIN.
+        Fin,
+        /// The caller ended.
+        EndCalled,
+        /// The queue is empty and our FIN is with the kernel.
+        FinSent,
+        /// Everything was left to the kernel by close(2).
+        LeftToKernel,
+        /// The peer's kernel has acknowledged our FIN.
+        Acknowledged,
+        /// The peer's RST, or an error of the system that ends the connection.
+        Reset,
+        /// The timer that limits this state ran out.
+        Expired,
+        /// The caller destroyed it.
+        DestroyCalled,
+        /// The closes phase came round.
+        CloseDue,
+    }
+}
+
+listed! {
+    /// The events that a transition tells, in the order in which one socket tells them.
+    pub enum Tell {
+        /// One `lookup` per address.
+        Lookup,
+        /// `connect`
+        Connect,
+        /// `ready`
+        Ready,
+        /// `connection`
+        Connection,
+        /// `data`
+        Data,
+        /// `drain`
+        Drain,
+        /// `timeout`
+        Timeout,
+        /// `peer-ended`
+        PeerEnded,
+        /// `end`
+        End,
+        /// `error`
+        Error,
+        /// `close`
+        Close,
+    }
+}
+
+/// What the table says of one pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cell {
+    /// Go to this state and tell these events.
+    Go(State, &'static [Tell]),
+    /// It can happen, and changes nothing.
+    Ignored,
+    /// It can't happen; the reactor never asks.
+    Impossible,
+}
+
+/// The transition for one pair.
+#[must_use]
+pub const fn step(state: State, input: Input) -> Cell {
+    TABLE[state as usize][input as usize]
+}
+
+impl State {
+    /// Whether the connection is over, with `close` told or owed.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        self as u8 >= State::Confirmed as u8
+    }
+
+    /// Whether the connection is established and not over.
+    #[must_use]
+    pub const fn is_connected(self) -> bool {
+        self as u8 >= State::Open as u8 && !self.is_final()
+    }
+
+    /// Whether the peer may still send: its FIN was not read.
+    #[must_use]
+    pub const fn can_read(self) -> bool {
+        matches!(self, State::Open | State::Flushing | State::Finished)
+    }
+
+    /// Whether bytes or our FIN may still leave.
+    #[must_use]
+    pub const fn can_send(self) -> bool {
+        matches!(self, State::Open | State::Ended) || self.is_flushing()
+    }
+
+    /// Whether the caller has ended and our FIN has not left.
+    #[must_use]
+    pub const fn is_flushing(self) -> bool {
+        matches!(self, State::Flushing | State::LastFlush)
+    }
+
+    /// The states of RFC 9293 section 3.3.2 that our kernel's side of the connection can be in meanwhile.
+    #[must_use]
+    pub const fn rfc9293(self) -> &'static [&'static str] {
+        match self {
+            State::Created | State::Resolving => &["CLOSED"],
+            State::Connecting => &["SYN-SENT", "SYN-RECEIVED"],
+            State::Open | State::Flushing => &["ESTABLISHED", "CLOSE-WAIT"],
+            State::Finished => &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"],
+            State::Ended | State::LastFlush => &["CLOSE-WAIT"],
+            State::Closing => &["CLOSING", "LAST-ACK"],
+            State::Confirmed => &["TIME-WAIT", "CLOSED"],
+            State::HandedOff => &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"],
+            State::ResetByPeer | State::ResetByUs | State::TimedOut | State::NotConnected | State::Closed => {
+                &["CLOSED"]
+            }
+        }
+    }
+}
+
+/// One state's part of the table.
+struct Row {
+    state: State,
+    go: &'static [(Input, State, &'static [Tell])],
+    ignored: &'static [Input],
+}
+
+const TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = build(ROWS);
+
+/// What a socket that is over shrugs off: news that was on its way.
+const LATE: &[Input] = &[
+    Input::Data,
+    Input::Drained,
+    Input::Idle,
+    Input::PeerEnded,
+    Input::Fin,
+    Input::EndCalled,
+    Input::Reset,
+    Input::Expired,
+    Input::DestroyCalled,
+];
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    Row { state: State::Created, go: &[
+        (Input::Accepted,      State::Open,         &[Tell::Connection]),
+        (Input::LookupStarted, State::Resolving,    &[]),
+        (Input::Resolved,      State::Connecting,   &[Tell::Lookup]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled] },
+    Row { state: State::Resolving, go: &[
+        (Input::Resolved,      State::Connecting,   &[Tell::Lookup]),
+        (Input::LookupFailed,  State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled] },
+    Row { state: State::Connecting, go: &[
+        (Input::NextAddress,   State::Connecting,   &[]),
+        (Input::Established,   State::Open,         &[Tell::Connect, Tell::Ready]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled] },
+    Row { state: State::Open, go: &[
+        (Input::Data,          State::Open,         &[Tell::Data]),
+        (Input::Drained,       State::Open,         &[Tell::Drain]),
+        (Input::Idle,          State::Open,         &[Tell::Timeout]),
+        (Input::PeerEnded,     State::Open,         &[Tell::PeerEnded]),
+        (Input::Fin,           State::Ended,        &[Tell::End]),
+        (Input::EndCalled,     State::Flushing,     &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[] },
+    Row { state: State::Flushing, go: &[
+        (Input::Data,          State::Flushing,     &[Tell::Data]),
+        (Input::Idle,          State::Flushing,     &[Tell::Timeout]),
+        (Input::PeerEnded,     State::Flushing,     &[Tell::PeerEnded]),
+        (Input::Fin,           State::LastFlush,    &[Tell::End]),
+        (Input::FinSent,       State::Finished,     &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled, Input::Drained] },
+    Row { state: State::Finished, go: &[
+        (Input::Data,          State::Finished,     &[Tell::Data]),
+        (Input::Idle,          State::Finished,     &[Tell::Timeout]),
+        (Input::PeerEnded,     State::Finished,     &[Tell::PeerEnded]),
+        (Input::Fin,           State::Closing,      &[Tell::End]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled, Input::Drained] },
+    Row { state: State::Ended, go: &[
+        (Input::Drained,       State::Ended,        &[Tell::Drain]),
+        (Input::Idle,          State::Ended,        &[Tell::Timeout]),
+        (Input::EndCalled,     State::LastFlush,    &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::PeerEnded] },
+    Row { state: State::LastFlush, go: &[
+        (Input::Idle,          State::LastFlush,    &[Tell::Timeout]),
+        (Input::FinSent,       State::Closing,      &[]),
+        (Input::LeftToKernel,  State::HandedOff,    &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded] },
+    Row { state: State::Closing, go: &[
+        (Input::LeftToKernel,  State::HandedOff,    &[]),
+        (Input::Acknowledged,  State::Confirmed,    &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
+        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
+        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded, Input::Idle] },
+    Row { state: State::Confirmed,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::HandedOff,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::ResetByPeer,  go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::ResetByUs,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::TimedOut,     go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::NotConnected, go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
+    Row { state: State::Closed,       go: &[], ignored: LATE },
+];
+
+/// Spreads the rows out into the table, at compile time. A pair that is written twice stops the build.
+const fn build(rows: &[Row]) -> [[Cell; Input::ALL.len()]; State::ALL.len()] {
+    let mut table = [[Cell::Impossible; Input::ALL.len()]; State::ALL.len()];
+    let mut r = 0;
+    while r < rows.len() {
+        let row = &rows[r];
+        assert!(row.state as usize == r, "the rows stand in the order of the states");
+        let mut i = 0;
+        while i < row.go.len() {
+            let (input, next, tells) = row.go[i];
+            assert!(matches!(table[r][input as usize], Cell::Impossible), "a pair is written twice");
+            table[r][input as usize] = Cell::Go(next, tells);
+            i += 1;
+        }
+        let mut i = 0;
+        while i < row.ignored.len() {
+            let input = row.ignored[i];
+            assert!(matches!(table[r][input as usize], Cell::Impossible), "a pair is written twice");
+            table[r][input as usize] = Cell::Ignored;
+            i += 1;
+        }
+        r += 1;
+    }
+    assert!(r == State::ALL.len(), "every state has its row");
+    table
+}

@@ -1,0 +1,121 @@
+//! The lifecycle as text, printed from the very table that runs.
+
+use std::fmt::Write as _;
+
+use super::{Cell, Input, State, Tell, step};
+
+/// The forms in which the lifecycle can be printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Format {
+    /// For reading in a terminal.
+    Text,
+    /// A state diagram for Mermaid.
+    Mermaid,
+    /// A graph for Graphviz.
+    Dot,
+}
+
+/// The whole lifecycle in one form.
+///
+/// ```
+/// let text = finale::lifecycle::print(finale::lifecycle::Format::Text);
+/// assert!(text.contains("Closing"));
+/// ```
+#[must_use]
+pub fn print(format: Format) -> String {
+    match format {
+        Format::Text => text(),
+        Format::Mermaid => mermaid(),
+        Format::Dot => dot(),
+    }
+}
+
+impl Tell {
+    /// The event's name, as the documentation writes it.
+    #[must_use]
+    pub const fn event(self) -> &'static str {
+        match self {
+            Tell::Lookup => "lookup",
+            Tell::Connect => "connect",
+            Tell::Ready => "ready",
+            Tell::Connection => "connection",
+            Tell::Data => "data",
+            Tell::Drain => "drain",
+            Tell::Timeout => "timeout",
+            Tell::PeerEnded => "peer-ended",
+            Tell::End => "end",
+            Tell::Error => "error",
+            Tell::Close => "close",
+        }
+    }
+}
+
+/// One arrow: input, next state, events.
+type Arrow = (Input, State, &'static [Tell]);
+
+/// The arrows that leave a state, in the order of the inputs.
+pub(super) fn arrows(state: State) -> impl Iterator<Item = Arrow> {
+    Input::ALL.iter().filter_map(move |&input| match step(state, input) {
+        Cell::Go(next, tells) => Some((input, next, tells)),
+        Cell::Ignored | Cell::Impossible => None,
+    })
+}
+
+/// The events of an arrow, in one piece of text.
+pub(crate) fn events(tells: &[Tell]) -> String {
+    tells.iter().map(|tell| tell.event()).collect::<Vec<_>>().join(" ")
+}
+
+fn text() -> String {
+    let mut out = String::new();
+    for &state in State::ALL {
+        let _ = writeln!(out, "{:<13} RFC 9293: {}", state.name(), state.rfc9293().join(", "));
+        for (input, next, tells) in arrows(state) {
+            let tells = if tells.is_empty() { String::new() } else { format!("  tells {}", events(tells)) };
+            let line = format!("  {:<14} -> {:<13}{tells}", input.name(), next.name());
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+        let ignored: Vec<_> =
+            Input::ALL.iter().filter(|&&i| step(state, i) == Cell::Ignored).map(|i| i.name()).collect();
+        if !ignored.is_empty() {
+            let _ = writeln!(out, "  changed by nothing of: {}", ignored.join(", "));
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+fn mermaid() -> String {
+    let mut out = String::from("stateDiagram-v2\n    [*] --> Created\n");
+    for &state in State::ALL {
+        let _ = writeln!(out, "    {} : {}<br/>{}", state.name(), state.name(), state.rfc9293().join(", "));
+    }
+    for &state in State::ALL {
+        for (input, next, tells) in arrows(state) {
+            let tells = if tells.is_empty() { String::new() } else { format!(" / {}", events(tells)) };
+            let _ = writeln!(out, "    {} --> {} : {}{tells}", state.name(), next.name(), input.name());
+        }
+    }
+    out.push_str("    Closed --> [*]\n");
+    out
+}
+
+fn dot() -> String {
+    let mut out = String::from("digraph lifecycle {\n    node [shape=box, style=rounded];\n");
+    for &state in State::ALL {
+        let _ =
+            writeln!(out, "    {} [label=\"{}\\n{}\"];", state.name(), state.name(), state.rfc9293().join(", "));
+    }
+    for &state in State::ALL {
+        for (input, next, tells) in arrows(state) {
+            let tells = if tells.is_empty() { String::new() } else { format!("\\n{}", events(tells)) };
+            let _ =
+                writeln!(out, "    {} -> {} [label=\"{}{tells}\"];", state.name(), next.name(), input.name());
+        }
+    }
+    out.push_str("}\n");
+    out
+}

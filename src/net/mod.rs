@@ -1,0 +1,176 @@
+//! The operating system, behind one trait: everything the reactor asks of it, and nothing else.
+//!
+//! Invariant: the reactor decides, the net obeys. No method blocks but [`Net::poll`]; none retries, none tells an event.
+//! Connections and listeners are named by their place in the reactor's tables, so that the tables above know no
+//! descriptor; the net owns the descriptors and closes them.
+//!
+//! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
+
+pub mod os;
+mod resolver;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::error::LookupCause;
+use crate::options::{KeepAlive, Listen};
+
+pub use crate::options::SystemOptions;
+
+/// Names a thing that can become ready: a connection by place and generation, or a listener (generation 0).
+///
+/// The generation makes late news harmless: a token of a connection that is gone matches nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// The place in its table.
+    pub index: u32,
+    /// The generation of a connection; 0 for a listener.
+    pub generation: u32,
+}
+
+/// News about one token, as epoll words it. Flags can be set without reason, merged, or repeated; the reactor believes a
+/// flag only as a reason to ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Readiness {
+    /// A read or accept may succeed.
+    pub readable: bool,
+    /// A write may succeed, or a handshake is decided.
+    pub writable: bool,
+    /// The peer has finished, or the connection is dead (RDHUP, HUP): the zero-length read is owed.
+    pub read_closed: bool,
+    /// Both halves are shut down, or the connection is dead (HUP).
+    pub write_closed: bool,
+    /// An error waits to be asked for (ERR).
+    pub error: bool,
+    /// Urgent data is in the stream: from now on a short read does not mean drained (FAULTS: an urgent byte splits the
+    /// stream without a new edge).
+    pub urgent: bool,
+}
+
+/// What a look-up found.
+pub type LookupAnswer = Result<Vec<SocketAddr>, LookupCause>;
+
+/// The operating system, as far as the reactor needs one.
+///
+/// `slot` is a connection's place in the reactor's table, `listener` a listener's. All sockets are non-blocking:
+/// `WouldBlock` is an answer, and after it an edge is owed if the connection is registered.
+pub trait Net {
+    /// The monotonic clock.
+    fn now(&self) -> Instant;
+
+    /// Waits for news until `timeout` has passed (`None`: for ever), and hands every piece to `news`. Returns `true` if
+    /// there may be more news than fitted. Never waits shorter than `timeout` without news, except when interrupted
+    /// or woken.
+    ///
+    /// # Errors
+    /// The system's, if it can't wait at all.
+    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool>;
+
+    /// What another thread calls to end a `poll` that waits, now or the next one.
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
+
+    /// Opens a listener and returns the address it is bound to.
+    ///
+    /// # Errors
+    /// The system's.
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
+
+    /// Accepts one connection into `slot`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none waits; the system's otherwise.
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr>;
+
+    /// Closes a listener. Connections that wait in its queue are reset by the kernel.
+    fn unlisten(&mut self, listener: u32);
+
+    /// Begins a handshake in `slot`, and registers it.
+    ///
+    /// # Errors
+    /// The system's, if it fails at once. Then nothing is left open in `slot`.
+    fn connect(
+        &mut self,
+        slot: u32,
+        token: Token,
+        addr: SocketAddr,
+        options: &SystemOptions,
+        local: Option<SocketAddr>,
+    ) -> io::Result<()>;
+
+    /// The verdict on a handshake: `true` established, `false` still under way.
+    ///
+    /// # Errors
+    /// Why it failed.
+    fn connected(&mut self, slot: u32) -> io::Result<bool>;
+
+    /// Registers a connection: from now on its news comes out of `poll`, the present state first.
+    ///
+    /// # Errors
+    /// The system's, if there is no room.
+    fn register(&mut self, slot: u32, token: Token) -> io::Result<()>;
+
+    /// Reads into `buffer`, which is not empty. 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` or the connection's error, which is told once.
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether bytes wait to be read; `false` at the end of the stream, and when there are none yet.
+    ///
+    /// # Errors
+    /// The connection's error, which is told once.
+    fn has_unread(&mut self, slot: u32) -> io::Result<bool>;
+
+    /// Writes. With `more` the last partial segment waits for what follows: [`finish`](Net::finish) or
+    /// [`close`](Net::close) must come next.
+    ///
+    /// # Errors
+    /// `WouldBlock` or the connection's error, which is told once.
+    fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// Sends our FIN behind everything written.
+    ///
+    /// # Errors
+    /// The connection's.
+    fn finish(&mut self, slot: u32) -> io::Result<()>;
+
+    /// Whether both FINs were exchanged and the peer's kernel has acknowledged ours.
+    ///
+    /// # Errors
+    /// The connection's error, which is told once.
+    fn acknowledged(&mut self, slot: u32) -> io::Result<bool>;
+
+    /// The error that waits on the connection, if any; asking takes it away.
+    fn take_error(&mut self, slot: u32) -> Option<io::Error>;
+
+    /// close(2). Bytes that the kernel has, and a FIN, are delivered by it alone; unread bytes make it send RST instead.
+    fn close(&mut self, slot: u32);
+
+    /// Resets the connection: RST, and everything not yet delivered is dropped.
+    fn reset(&mut self, slot: u32);
+
+    /// Sets TCP_NODELAY on one connection.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()>;
+
+    /// Sets or ends keep-alive on one connection.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()>;
+
+    /// The local address of a connection.
+    ///
+    /// # Errors
+    /// The system's.
+    fn local_addr(&self, slot: u32) -> io::Result<SocketAddr>;
+
+    /// Begins to look a host name up, off this thread. The answer comes out of [`looked_up`](Net::looked_up).
+    fn lookup(&mut self, token: Token, host: &str, port: u16);
+
+    /// The next finished look-up. Its token may be stale.
+    fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;
+}

@@ -1,0 +1,365 @@
+//! The real operating system: epoll through mio, options through socket2, send flags through rustix.
+//!
+//! Invariant: a descriptor lives in exactly one place here, under the number of its connection or listener, and is closed
+//! by leaving it. Nothing is deregistered before its close: late news carries a generation that nobody has any more.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Waker};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+
+use super::resolver::Resolver;
+use super::{LookupAnswer, Net, Readiness, Token};
+use crate::options::{KeepAlive, Listen, SystemOptions};
+
+/// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
+const EVENTS: usize = 1024;
+
+/// The token of the waker, and of nothing else: listeners have small numbers, connections a generation.
+const WAKER: mio::Token = mio::Token(u32::MAX as usize);
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("finale packs a place and a generation into mio's token and needs 64 bits for it");
+
+/// The net that [`Reactor::new`](crate::Reactor::new) uses.
+pub struct Os {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    /// By the connection's place in the reactor's table.
+    streams: Vec<Option<Socket>>,
+    /// By the listener's number.
+    listeners: Vec<Option<mio::net::TcpListener>>,
+    resolver: Resolver,
+}
+
+impl Os {
+    /// Opens an epoll instance and an eventfd to wake it.
+    ///
+    /// # Errors
+    /// The system's: mostly that it is out of descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self {
+            events: Events::with_capacity(EVENTS),
+            resolver: Resolver::new(Arc::clone(&waker)),
+            waker,
+            streams: Vec::new(),
+            listeners: Vec::new(),
+            poll,
+        })
+    }
+
+    /// The connection in this place. The reactor asks for open ones only; anything else is an error like the kernel's.
+    fn stream(&self, slot: u32) -> io::Result<&Socket> {
+        self.streams.get(slot as usize).and_then(Option::as_ref).ok_or_else(|| rustix::io::Errno::BADF.into())
+    }
+
+    fn put(&mut self, slot: u32, stream: Socket) {
+        place(&mut self.streams, slot, stream);
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Socket> {
+        self.streams.get_mut(slot as usize).and_then(Option::take)
+    }
+
+    fn register_fd(&self, stream: &Socket, token: Token) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest())
+    }
+}
+
+/// The base of a virtual clock. Together with [`Os::now`] the only places that look at the real one.
+pub(crate) fn clock_base() -> Instant {
+    Instant::now()
+}
+
+impl AsFd for Os {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl Net for Os {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            if event.token() != WAKER {
+                news(unpack(event.token()), readiness(event));
+            }
+        }
+        Ok(count == EVENTS)
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let waker = Arc::clone(&self.waker);
+        Box::new(move || {
+            if let Err(error) = waker.wake() {
+                log::warn!("can't wake the reactor: {error}");
+            }
+        })
+    }
+
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
+        let socket = open(addr, &options.system)?;
+        // Otherwise connections in TIME_WAIT would hinder a restart (socket(7)).
+        socket.set_reuse_address(true)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        if addr.is_ipv6() {
+            socket.set_only_v6(options.ipv6_only)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+        let mut socket = mio::net::TcpListener::from_std(socket.into());
+        let token = Token { index: listener, generation: 0 };
+        self.poll.registry().register(&mut socket, pack(token), Interest::READABLE)?;
+        let bound = socket.local_addr()?;
+        place(&mut self.listeners, listener, socket);
+        Ok(bound)
+    }
+
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
+        let socket = self.listeners.get(listener as usize).and_then(Option::as_ref);
+        let socket = socket.ok_or(rustix::io::Errno::BADF)?;
+        let (stream, peer) = socket.accept()?;
+        self.put(slot, std::net::TcpStream::from(stream).into());
+        Ok(unmapped(peer))
+    }
+
+    fn unlisten(&mut self, listener: u32) {
+        if let Some(place) = self.listeners.get_mut(listener as usize) {
+            *place = None;
+        }
+    }
+
+    fn connect(
+        &mut self,
+        slot: u32,
+        token: Token,
+        addr: SocketAddr,
+        options: &SystemOptions,
+        local: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let stream = open(addr, options)?;
+        if let Some(local) = local {
+            // Without this a chosen port would stay taken while its last connection is in TIME_WAIT.
+            stream.set_reuse_address(true)?;
+            stream.bind(&local.into())?;
+        }
+        match stream.connect(&addr.into()) {
+            Ok(()) => {}
+            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        // After connect(2): before it epoll would report writable and hang-up at once.
+        self.register_fd(&stream, token)?;
+        self.put(slot, stream);
+        Ok(())
+    }
+
+    fn connected(&mut self, slot: u32) -> io::Result<bool> {
+        let stream = self.stream(slot)?;
+        match stream.peer_addr() {
+            // A connection with itself: a dead port of the ephemeral range was allotted as our own. Nobody listens.
+            Ok(peer) => match stream.local_addr()?.as_socket() == peer.as_socket() {
+                true => Err(rustix::io::Errno::CONNREFUSED.into()),
+                false => Ok(true),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => match stream.take_error()? {
+                Some(error) => Err(error),
+                None => Ok(false),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
+        self.register_fd(self.stream(slot)?, token)
+    }
+
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        let (_, read) = recv(self.stream(slot)?, buffer, RecvFlags::empty())?;
+        Ok(read)
+    }
+
+    fn has_unread(&mut self, slot: u32) -> io::Result<bool> {
+        match recv(self.stream(slot)?, &mut [0_u8; 1], RecvFlags::PEEK) {
+            Ok((_, read)) => Ok(read > 0),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
+        Ok(send(self.stream(slot)?, bytes, send_flags(more))?)
+    }
+
+    fn finish(&mut self, slot: u32) -> io::Result<()> {
+        self.stream(slot)?.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        // The kernel leaves TCP_CLOSE only behind when everything is acknowledged or an error is set; in that state, and
+        // in no other after a handshake, getpeername(2) fails with ENOTCONN.
+        let stream = self.stream(slot)?;
+        match stream.peer_addr() {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => match stream.take_error()? {
+                Some(error) => Err(error),
+                None => Ok(true),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_error(&mut self, slot: u32) -> Option<io::Error> {
+        self.stream(slot).and_then(Socket::take_error).unwrap_or_else(Some)
+    }
+
+    fn close(&mut self, slot: u32) {
+        drop(self.take(slot));
+    }
+
+    fn reset(&mut self, slot: u32) {
+        if let Some(stream) = self.take(slot)
+            && let Err(error) = stream.set_linger(Some(Duration::ZERO))
+        {
+            log::warn!("can't reset a connection, it is closed instead: {error}");
+        }
+    }
+
+    fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
+        self.stream(slot)?.set_tcp_nodelay(on)
+    }
+
+    fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
+        let stream = self.stream(slot)?;
+        match times {
+            Some(times) => stream.set_tcp_keepalive(&tcp_keepalive(times)),
+            None => stream.set_keepalive(false),
+        }
+    }
+
+    fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
+        let addr = self.stream(slot)?.local_addr()?.as_socket();
+        addr.map(unmapped).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn lookup(&mut self, token: Token, host: &str, port: u16) {
+        self.resolver.lookup(token, host, port);
+    }
+
+    fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
+        self.resolver.answer()
+    }
+}
+
+/// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
+fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if options.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(times) = options.keep_alive {
+        socket.set_tcp_keepalive(&tcp_keepalive(times))?;
+    }
+    #[cfg(target_os = "linux")]
+    if options.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(options.user_timeout)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).
+fn tcp_keepalive(times: KeepAlive) -> TcpKeepalive {
+    let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
+    TcpKeepalive::new()
+        .with_time(seconds(times.idle))
+        .with_interval(seconds(times.interval))
+        .with_retries(times.count)
+}
+
+/// No SIGPIPE, ever: we may live inside a C program that has not ignored it.
+fn send_flags(more: bool) -> SendFlags {
+    #[cfg(target_os = "linux")]
+    if more {
+        return SendFlags::NOSIGNAL | SendFlags::MORE;
+    }
+    let _ = more;
+    SendFlags::NOSIGNAL
+}
+
+/// Always both directions: RDHUP is told only with read interest. And urgent data, see [`Readiness::urgent`].
+fn interest() -> Interest {
+    #[cfg(target_os = "linux")]
+    return Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    #[cfg(not(target_os = "linux"))]
+    return Interest::READABLE | Interest::WRITABLE;
+}
+
+fn readiness(event: &mio::event::Event) -> Readiness {
+    Readiness {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        read_closed: event.is_read_closed(),
+        write_closed: event.is_write_closed(),
+        error: event.is_error(),
+        urgent: event.is_priority(),
+    }
+}
+
+fn pack(token: Token) -> mio::Token {
+    mio::Token((token.generation as usize) << 32 | token.index as usize)
+}
+
+fn unpack(token: mio::Token) -> Token {
+    Token { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
+
+/// An IPv4 peer of an IPv6 listener, as what it is.
+fn unmapped(addr: SocketAddr) -> SocketAddr {
+    let mapped = |ip: &Ipv6Addr| ip.to_ipv4_mapped();
+    match addr {
+        SocketAddr::V6(v6) => match mapped(v6.ip()) {
+            Some(ip) => SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip.octets())), v6.port()),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+fn place<T>(places: &mut Vec<Option<T>>, index: u32, thing: T) {
+    let index = index as usize;
+    if places.len() <= index {
+        places.resize_with(index + 1, || None);
+    }
+    places[index] = Some(thing);
+}
+
+/// Four bytes a connection: with the table's 64 this is what an idle one costs.
+const _: () = assert!(size_of::<Option<Socket>>() == 4);

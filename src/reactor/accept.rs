@@ -1,0 +1,232 @@
+//! Listeners: accepting in small batches, and resting when the system has nothing left to accept with.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::io::Errno;
+use slab::Slab;
+
+use super::Reactor;
+use super::tell::{Told, What};
+use crate::error::{Error, OsError};
+use crate::event::Event;
+use crate::id::ListenerId;
+use crate::lifecycle::Input;
+use crate::net::Net;
+use crate::options::{Listen, Settings};
+use crate::table::entry::Flags;
+use crate::target::Target;
+
+/// How long a listener rests when accepting fails for want of resources, unless a descriptor of ours is freed before: a
+/// tenth of a second is no spin, and short beside the second after which a client repeats its SYN.
+const REST_TICKS: u64 = 100;
+
+/// A listener: what [`Reactor::listen`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub id: ListenerId,
+    /// The address it is bound to, with the port that the kernel chose for port 0.
+    pub addr: SocketAddr,
+}
+
+struct Entry {
+    generation: u32,
+    settings: u32,
+    /// In the queue of those that may have somebody waiting.
+    queued: bool,
+    /// Resting until this tick.
+    rest: Option<u64>,
+    /// The present trouble was told.
+    told: bool,
+}
+
+pub(super) struct Listeners {
+    entries: Slab<Entry>,
+    queue: VecDeque<u32>,
+    resting: usize,
+    generation: u32,
+}
+
+impl Listeners {
+    pub(super) const fn new() -> Self {
+        Self { entries: Slab::new(), queue: VecDeque::new(), resting: 0, generation: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Somebody may be waiting at this listener.
+    pub(super) fn ready(&mut self, listener: u32) {
+        if let Some(entry) = self.entries.get_mut(listener as usize)
+            && entry.rest.is_none()
+            && !std::mem::replace(&mut entry.queued, true)
+        {
+            self.queue.push_back(listener);
+        }
+    }
+
+    /// The next one to accept from: each in turn, one connection at a time.
+    pub(super) fn next_ready(&mut self) -> Option<u32> {
+        loop {
+            let listener = self.queue.pop_front()?;
+            if let Some(entry) = self.entries.get_mut(listener as usize) {
+                entry.queued = false;
+                return Some(listener);
+            }
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<u64> {
+        if self.resting == 0 {
+            return None;
+        }
+        self.entries.iter().filter_map(|(_, entry)| entry.rest).min()
+    }
+
+    /// Wakes those whose rest is over.
+    pub(super) fn rested(&mut self, now: u64) {
+        if self.resting == 0 {
+            return;
+        }
+        let rested = |entry: &Entry| entry.rest.is_some_and(|until| until <= now);
+        let over: Vec<_> = self.entries.iter().filter(|(_, e)| rested(e)).map(|(index, _)| index).collect();
+        for index in over {
+            self.entries[index].rest = None;
+            self.resting -= 1;
+            self.ready(index as u32);
+        }
+    }
+
+    /// A descriptor was freed: all try again at once.
+    pub(super) fn retry(&mut self) {
+        if self.resting > 0 {
+            self.rested(u64::MAX);
+        }
+    }
+
+    fn rest(&mut self, listener: u32, until: u64) {
+        if let Some(entry) = self.entries.get_mut(listener as usize)
+            && entry.rest.replace(until).is_none()
+        {
+            self.resting += 1;
+        }
+    }
+
+    fn find(&self, id: ListenerId) -> Option<&Entry> {
+        self.entries.get(id.index() as usize).filter(|entry| entry.generation == id.generation())
+    }
+}
+
+/// What an error of accept(2) means for the listener.
+enum Trouble {
+    Nobody,
+    /// This one connection is gone; the next may be fine.
+    Skip,
+    /// Nothing can be accepted for now.
+    Rest,
+}
+
+/// accept(2): network errors that are already pending on the new socket are passed on; they are not the listener's.
+fn trouble(error: &io::Error) -> Trouble {
+    match Errno::from_io_error(error) {
+        Some(Errno::WOULDBLOCK) => Trouble::Nobody,
+        Some(
+            Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::NETDOWN | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::OPNOTSUPP | Errno::NETUNREACH,
+        ) => Trouble::Skip,
+        _ => Trouble::Rest,
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Opens a listener on an IP address with a port; port 0 lets the kernel choose. Its connections come out of
+    /// [`next`](Reactor::next).
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`] with what the system said: most often that the
+    /// address is in use.
+    pub fn listen<T>(&mut self, addr: T, options: Listen) -> Result<Listener, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let addr = addr.try_into()?.addr()?;
+        options.check()?;
+        self.listeners.generation += 1;
+        let generation = self.listeners.generation;
+        let place = self.listeners.entries.vacant_entry();
+        let id = ListenerId::new(place.key() as u32, generation);
+        let addr = self
+            .net
+            .listen(id.index(), addr, &options)
+            .map_err(|error| Error::Listen { addr, source: OsError::from(&error) })?;
+        let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
+        place.insert(Entry { generation, settings, queued: false, rest: None, told: false });
+        Ok(Listener { id, addr })
+    }
+
+    /// Closes a listener. Its sockets live on; connections that wait to be accepted are reset by the kernel.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if it is closed already.
+    pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
+        self.listeners.find(id).ok_or(Error::Gone)?;
+        let entry = self.listeners.entries.remove(id.index() as usize);
+        self.listeners.queue.retain(|&listener| listener != id.index());
+        self.listeners.resting -= usize::from(entry.rest.is_some());
+        self.net.unlisten(id.index());
+        self.table.settings.release(entry.settings);
+        self.freed();
+        Ok(())
+    }
+
+    /// Tries to accept one connection.
+    pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
+        let slot = self.table.vacant();
+        match self.net.accept(listener, slot) {
+            Ok(peer) => Some(self.accepted(listener, peer)),
+            Err(error) => match trouble(&error) {
+                Trouble::Nobody => None,
+                Trouble::Skip => {
+                    self.listeners.ready(listener);
+                    None
+                }
+                Trouble::Rest => self.rest(listener, &error),
+            },
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, peer: SocketAddr) -> Told {
+        let entry = &mut self.listeners.entries[listener as usize];
+        entry.told = false;
+        let settings = entry.settings;
+        self.listeners.ready(listener);
+        self.table.settings.hold(settings);
+        let slot = self.table.insert(settings);
+        self.table.set_peer(slot, peer);
+        // Its first bytes are often there already: read before registering, which may never be needed.
+        let flags = &mut self.table.entry_mut(slot).flags;
+        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
+        self.table.apply(slot, Input::Accepted);
+        self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Connection);
+        self.tell(slot, Event::Connection)
+    }
+
+    fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
+        self.listeners.rest(listener, self.turn.now + REST_TICKS);
+        let entry = &mut self.listeners.entries[listener as usize];
+        if std::mem::replace(&mut entry.told, true) {
+            return None;
+        }
+        let id = ListenerId::new(listener, entry.generation);
+        let error = Error::System { call: "accept", source: OsError::from(error) };
+        Some(Told::of_none(What::Event(Event::ListenerRests(id, error))))
+    }
+}

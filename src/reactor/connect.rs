@@ -1,0 +1,217 @@
+//! How an outgoing connection begins: look-up, attempts one after the other, the verdict.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Reactor;
+use crate::error::{Attempt, Cause, Error, Failure};
+use crate::id::SocketId;
+use crate::lifecycle::{Input, State};
+use crate::net::{LookupAnswer, Net, Token};
+use crate::options::Connect;
+use crate::table::entry::Flags;
+use crate::table::extra::Connecting;
+use crate::target::Target;
+
+/// What can be known of a handshake before its verdict.
+const NEWS: Flags = Flags::READABLE.and(Flags::WRITABLE).and(Flags::READ_CLOSED).and(Flags::LOOK);
+
+impl<N: Net> Reactor<N> {
+    /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a pair of address or name
+    /// and port. Several addresses are tried one after the other. Whatever goes wrong on the way is told as an event.
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`] for text that is no address, [`Error::BadOption`] for options that the system can't honour.
+    pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let target = target.try_into()?;
+        options.check()?;
+        let settings = self.table.settings.intern(options.settings);
+        let slot = self.table.insert(settings);
+        self.table.extra_mut(slot).connecting = Some(Box::new(Connecting {
+            target,
+            system: options.system,
+            local: options.local,
+            addrs: Vec::new(),
+            told: 0,
+            tried: 0,
+            failed: Vec::new(),
+            first_failure: None,
+        }));
+        let now = self.tick_after(self.net.now());
+        self.table.arm(slot, now);
+        self.table.push_ready(slot);
+        Ok(self.table.id(slot))
+    }
+
+    fn connecting(&mut self, slot: u32) -> Option<&mut Connecting> {
+        self.table.extra_mut(slot).connecting.as_deref_mut()
+    }
+
+    /// The first step: an address needs no resolver.
+    pub(super) fn begin(&mut self, slot: u32) {
+        let token = self.token(slot);
+        let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
+        match &connecting.target {
+            Target::Addr(addr) => {
+                let addr = *addr;
+                self.resolved(slot, vec![addr]);
+            }
+            Target::Name { host, port } => {
+                self.net.lookup(token, host, *port);
+                self.table.apply(slot, Input::LookupStarted);
+            }
+        }
+    }
+
+    /// An answer of the resolver, perhaps for a socket that is gone.
+    pub(super) fn looked_up(&mut self, token: Token, answer: LookupAnswer) {
+        let Some(slot) = self.table.find(SocketId::new(token.index, token.generation)) else { return };
+        if self.table.entry(slot).state != State::Resolving {
+            return;
+        }
+        match answer.map(in_order) {
+            Ok(addrs) if !addrs.is_empty() => self.resolved(slot, addrs),
+            Ok(_) => self.fail(slot, Failure::of(Cause::Lookup(crate::LookupCause::NoAddress)), Input::LookupFailed),
+            Err(cause) => self.fail(slot, Failure::of(Cause::Lookup(cause)), Input::LookupFailed),
+        }
+        self.table.push_ready(slot);
+    }
+
+    fn resolved(&mut self, slot: u32, addrs: Vec<SocketAddr>) {
+        self.table.set_peer(slot, addrs[0]);
+        if let Some(connecting) = self.connecting(slot) {
+            connecting.addrs = addrs;
+        }
+        self.table.apply(slot, Input::Resolved);
+    }
+
+    /// All addresses are told: tries the next one, or asks for the verdict on the attempt under way.
+    pub(super) fn go_on_connecting(&mut self, slot: u32) {
+        let flags = self.table.entry(slot).flags;
+        if !flags.has(Flags::ATTEMPT) {
+            return self.attempt(slot);
+        }
+        if !flags.has(NEWS) {
+            return;
+        }
+        match self.net.connected(slot) {
+            // The flag had no reason, or its reason has passed: the handshake goes on.
+            Ok(false) => self.table.entry_mut(slot).flags.set(NEWS, false),
+            Ok(true) => self.established(slot),
+            Err(error) => {
+                self.net.close(slot);
+                self.freed();
+                self.attempt_failed(slot, &error);
+                self.attempt(slot);
+            }
+        }
+    }
+
+    fn established(&mut self, slot: u32) {
+        self.table.extra_mut(slot).connecting = None;
+        let flags = &mut self.table.entry_mut(slot).flags;
+        flags.set(Flags::ATTEMPT, false);
+        flags.set(Flags::WRITABLE | Flags::TOUCHED, true);
+        self.table.apply(slot, Input::Established);
+    }
+
+    /// Begins handshakes until one is under way or no address is left.
+    fn attempt(&mut self, slot: u32) {
+        while self.table.entry(slot).state == State::Connecting {
+            let token = self.token(slot);
+            let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
+            let Some(&addr) = connecting.addrs.get(connecting.tried) else {
+                return self.no_address_left(slot);
+            };
+            connecting.tried += 1;
+            let started = match addr.port() {
+                // The kernel would ask for one of its own.
+                0 => Err(rustix::io::Errno::CONNREFUSED.into()),
+                _ => self.net.connect(slot, token, addr, &connecting.system, connecting.local),
+            };
+            self.table.set_peer(slot, addr);
+            match started {
+                Ok(()) => {
+                    self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
+                    return;
+                }
+                Err(error) => self.attempt_failed(slot, &error),
+            }
+        }
+    }
+
+    fn attempt_failed(&mut self, slot: u32, error: &io::Error) {
+        let failure = Failure::from_os(error);
+        if let Some(connecting) = self.connecting(slot)
+            && let Some(&addr) = connecting.addrs.get(connecting.tried - 1)
+        {
+            connecting.failed.push(Attempt { addr, cause: failure.cause });
+            connecting.first_failure.get_or_insert(failure);
+        }
+        self.table.entry_mut(slot).flags.set(NEWS | Flags::ATTEMPT | Flags::REGISTERED, false);
+        self.table.apply(slot, Input::NextAddress);
+    }
+
+    /// Every address that was tried, the one under way included, for the report of a socket that was never connected.
+    pub(super) fn attempts(&mut self, slot: u32, cause: Cause) -> Vec<Attempt> {
+        let under_way = self.table.entry(slot).flags.has(Flags::ATTEMPT);
+        let Some(connecting) = self.table.extra_mut(slot).connecting.take() else {
+            return Vec::new();
+        };
+        let mut attempts = connecting.failed;
+        if under_way && let Some(&addr) = connecting.addrs.get(connecting.tried - 1) {
+            attempts.push(Attempt { addr, cause });
+        }
+        attempts
+    }
+
+    fn no_address_left(&mut self, slot: u32) {
+        let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
+        let failure = first.unwrap_or(Failure::of(Cause::Unreachable));
+        let input = match failure.cause {
+            Cause::Reset => Input::Reset,
+            Cause::TimedOut(_) => Input::Expired,
+            _ => Input::ConnectFailed,
+        };
+        self.fail(slot, failure, input);
+    }
+}
+
+/// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not
+/// delay the other by all its addresses.
+fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut distinct: Vec<SocketAddr> = Vec::with_capacity(answer.len());
+    for addr in answer {
+        if !distinct.contains(&addr) {
+            distinct.push(addr);
+        }
+    }
+    let first_is_v6 = distinct.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    let mut ordered = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        match (first.next(), second.next()) {
+            (None, None) => return ordered,
+            (one, other) => ordered.extend(one.into_iter().chain(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_order;
+
+    #[test]
+    fn addresses_are_tried_once_each_with_families_alternating() {
+        let addr = |text: &str| text.parse().expect("an address");
+        let (a, b, c) = (addr("1.1.1.1:1"), addr("2.2.2.2:1"), addr("[::3]:1"));
+        assert_eq!(in_order(vec![a, a, b, c]), [a, c, b]);
+        assert_eq!(in_order(vec![c, a, b]), [c, a, b]);
+        assert_eq!(in_order(vec![]), []);
+    }
+}

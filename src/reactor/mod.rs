@@ -1,0 +1,203 @@
+//! The reactor: the only place where the table and the net meet.
+//!
+//! Invariant: the caller's code never runs inside. Everything that happens comes out of [`Reactor::next`], one event at a
+//! time, and between two calls the reactor is whole: a panic or a `?` in the caller's code leaves nothing half done.
+//!
+//! `turn` has the phases, `work` what one socket does when its turn comes, `connect` and `accept` how sockets begin,
+//! `tell` how events are put together.
+
+mod accept;
+mod connect;
+mod remote;
+mod snapshot;
+mod tell;
+mod timers;
+mod turn;
+mod work;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use accept::Listener;
+pub use remote::Remote;
+pub use snapshot::{SocketInfo, Sockets};
+
+use crate::error::{Error, OsError};
+use crate::event::Event;
+use crate::id::{SocketId, TimerId};
+use crate::net::Net;
+use crate::net::os::Os;
+use crate::socket::Socket;
+use crate::table::Table;
+use accept::Listeners;
+use remote::Shared;
+use timers::Timers;
+use turn::Turn;
+
+/// One read at the most per socket and turn, and the receive buffer that all sockets share: large enough that a bulk
+/// transfer is no slower than with more, small enough for the second-level cache.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// An event loop for TCP connections.
+///
+/// Pull events out of it with [`next`](Reactor::next); see the crate's page for the whole story. The type parameter is the
+/// operating system: leave it out for the real one, or hand a simulated network to [`with_net`](Reactor::with_net).
+pub struct Reactor<N: Net = Os> {
+    net: N,
+    table: Table,
+    listeners: Listeners,
+    timers: Timers,
+    shared: Arc<Shared>,
+    buffer: Box<[u8]>,
+    /// Tick 0.
+    epoch: Instant,
+    turn: Turn,
+    /// The socket whose event the caller has now: looked after when it asks for the next one.
+    told: Option<u32>,
+}
+
+impl Reactor {
+    /// A reactor on the real operating system.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the system has no descriptor for epoll or for the waker.
+    pub fn new() -> Result<Self, Error> {
+        Os::new().map(Self::with_net).map_err(|error| system("epoll_create", &error))
+    }
+}
+
+impl AsFd for Reactor {
+    /// The epoll instance, to be watched by somebody else's loop: when it is readable, or when
+    /// [`next_deadline`](Reactor::next_deadline) has come, call [`next_before`](Reactor::next_before).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.net.as_fd()
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// A reactor on this net.
+    pub fn with_net(net: N) -> Self {
+        Self {
+            epoch: net.now(),
+            shared: Shared::new(net.waker()),
+            net,
+            table: Table::new(),
+            listeners: Listeners::new(),
+            timers: Timers::new(),
+            buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+            turn: Turn::new(),
+            told: None,
+        }
+    }
+
+    /// The net itself.
+    pub const fn net(&self) -> &N {
+        &self.net
+    }
+
+    /// Waits for the next event and returns it with the socket that it happened to. `None` when nothing is left that could
+    /// ever produce one: no socket, no listener, no timer, no [`Remote`].
+    ///
+    /// What the caller asked of its sockets since the last call is done first.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are events.
+    #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
+    pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+        let told = self.advance(None)?;
+        Ok(told.map(|told| self.present(told)))
+    }
+
+    /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that nothing is left or that
+    /// the time is up. A deadline in the past still does what can be done without waiting, one turn of it.
+    ///
+    /// # Errors
+    /// As for `next`.
+    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+        let told = self.advance(Some(deadline))?;
+        Ok(told.map(|told| self.present(told)))
+    }
+
+    /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a time in the past if
+    /// work is waiting, `None` if only news can bring an event.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        if self.has_work() {
+            return Some(self.epoch);
+        }
+        let due = self.next_due()?;
+        self.epoch.checked_add(Duration::from_millis(due))
+    }
+
+    /// The socket with this id, if it has not told `close`.
+    pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
+        let slot = self.table.find(id)?;
+        Some(Socket::new(&mut self.table, slot))
+    }
+
+    /// How many sockets have not told `close` yet.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether every socket has told `close`.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sets a timer of no socket: [`Event::Timer`] comes once, not before `after` has passed.
+    pub fn set_timer(&mut self, after: Duration) -> TimerId {
+        let now = self.net.now();
+        let due = now.checked_add(after).map_or(u64::MAX, |at| self.tick_after(at));
+        self.timers.set(due, self.tick_before(now))
+    }
+
+    /// Stops a timer. Answers whether it was still running; if so its event will not come.
+    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
+        self.timers.cancel(id)
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.shared.handle()
+    }
+
+    /// The tick that has begun at this time: what is due now, is due by this tick.
+    fn tick_before(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_millis() as u64
+    }
+
+    /// The first tick not before this time: for deadlines, which are never early.
+    fn tick_after(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX)
+    }
+
+    /// The earliest tick at which something of ours is due.
+    fn next_due(&self) -> Option<u64> {
+        let dues = [self.table.wheel.next_due(), self.timers.next_due(), self.listeners.next_due()];
+        dues.into_iter().flatten().min()
+    }
+}
+
+impl<N: Net> Drop for Reactor<N> {
+    /// Resets every live connection: the peers see that nobody serves them any more, instead of an end that is none.
+    fn drop(&mut self) {
+        self.shared.bury();
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            self.net.reset(slot);
+        }
+    }
+}
+
+impl<N: Net> std::fmt::Debug for Reactor<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").field("sockets", &self.len()).field("turn", &self.turn).finish_non_exhaustive()
+    }
+}
+
+fn system(call: &'static str, error: &std::io::Error) -> Error {
+    Error::System { call, source: OsError::from(error) }
+}

@@ -1,0 +1,105 @@
+//! Waking a reactor from another thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::Error;
+
+/// A handle on a reactor for other threads: cloneable and `Send`.
+///
+/// A wake is never lost and never counted: however many come between two turns, [`Event::Woken`](crate::Event::Woken) is
+/// told once after the last of them. Send what is to be done through a channel of your own *before* you wake.
+///
+/// While a handle lives, [`Reactor::next`](crate::Reactor::next) waits; drop the last one and it returns `None` when
+/// nothing else is left.
+///
+/// ```
+/// use finale::{Event, Reactor};
+/// # fn main() -> Result<(), finale::Error> {
+/// let mut reactor = Reactor::new()?;
+/// let remote = reactor.remote();
+/// let thread = std::thread::spawn(move || remote.wake());
+/// let (_, event) = reactor.next()?.expect("a handle lives");
+/// assert_eq!(event, Event::Woken);
+/// assert!(reactor.next()?.is_none(), "the thread has dropped the last handle");
+/// thread.join().unwrap()
+/// # }
+/// ```
+pub struct Remote {
+    shared: Arc<Shared>,
+}
+
+/// What the reactor and its handles share.
+pub(super) struct Shared {
+    woken: AtomicBool,
+    alive: AtomicBool,
+    handles: AtomicUsize,
+    kick: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Shared {
+    pub(super) fn new(kick: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self {
+            woken: AtomicBool::new(false),
+            alive: AtomicBool::new(true),
+            handles: AtomicUsize::new(0),
+            kick,
+        })
+    }
+
+    pub(super) fn handle(self: &Arc<Self>) -> Remote {
+        self.handles.fetch_add(1, Ordering::AcqRel);
+        Remote { shared: Arc::clone(self) }
+    }
+
+    pub(super) fn has_handles(&self) -> bool {
+        self.handles.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether there was a wake since the last call.
+    pub(super) fn take_woken(&self) -> bool {
+        // A plain look first: the swap would take the cache line away from the others in every turn.
+        self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn bury(&self) {
+        self.alive.store(false, Ordering::Release);
+    }
+}
+
+impl Remote {
+    /// Has the reactor tell [`Event::Woken`](crate::Event::Woken). Costs a system call only if no wake is pending.
+    ///
+    /// # Errors
+    /// [`Error::ReactorGone`].
+    pub fn wake(&self) -> Result<(), Error> {
+        if !self.shared.alive.load(Ordering::Acquire) {
+            return Err(Error::ReactorGone);
+        }
+        if !self.shared.woken.swap(true, Ordering::AcqRel) {
+            (self.shared.kick)();
+        }
+        Ok(())
+    }
+}
+
+impl Clone for Remote {
+    fn clone(&self) -> Self {
+        self.shared.handle()
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // The last one out lets a reactor that waits look again whether anything is left to wait for.
+        if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.shared.alive.load(Ordering::Acquire) {
+            (self.shared.kick)();
+        }
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("alive", &self.shared.alive).finish_non_exhaustive()
+    }
+}

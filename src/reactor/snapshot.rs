@@ -1,0 +1,112 @@
+//! What all sockets are doing, at one moment, to be read by people.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::Reactor;
+use crate::id::SocketId;
+use crate::lifecycle::State;
+use crate::net::Net;
+
+/// One socket, as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketInfo {
+    /// Its name.
+    pub id: SocketId,
+    /// Where it is in its life.
+    pub state: State,
+    /// The other end, if known.
+    pub peer: Option<SocketAddr>,
+    /// Bytes that wait for our kernel.
+    pub queued_bytes: usize,
+    /// Bytes told as `data` or discarded.
+    pub bytes_read: u64,
+    /// Bytes that our kernel took.
+    pub bytes_written: u64,
+    /// Whether the caller has paused it.
+    pub is_paused: bool,
+    /// Milliseconds until its nearest timer, 0 if that is due; `None` without one.
+    pub timer_ms: Option<u64>,
+}
+
+/// Every socket of a reactor at one moment. `Display` is a table like netstat's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sockets(Vec<SocketInfo>);
+
+impl Sockets {
+    /// The sockets, by their place in the table.
+    pub fn iter(&self) -> std::slice::Iter<'_, SocketInfo> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a> IntoIterator for &'a Sockets {
+    type Item = &'a SocketInfo;
+    type IntoIter = std::slice::Iter<'a, SocketInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<12} {:<12} {:<24} {:>10} {:>12} {:>12} {:>10}",
+            "Socket", "State", "Peer", "Queued", "Read", "Written", "Timer"
+        )?;
+        for socket in self {
+            let peer = socket.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+            let timer = socket.timer_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+            let state = format!("{}{}", socket.state.name(), if socket.is_paused { "*" } else { "" });
+            writeln!(
+                f,
+                "{:<12} {:<12} {:<24} {:>10} {:>12} {:>12} {:>10}",
+                format!("{}.{}", socket.id.index(), socket.id.generation()),
+                state,
+                peer,
+                socket.queued_bytes,
+                socket.bytes_read,
+                socket.bytes_written,
+                timer
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Every socket with its state, queue and timer. Costs a look at each; prints like netstat, paused sockets with `*`.
+    #[must_use]
+    pub fn sockets(&self) -> Sockets {
+        let now = self.tick_before(self.net.now());
+        let info = |slot| {
+            let entry = self.table.entry(slot);
+            SocketInfo {
+                id: self.table.id(slot),
+                state: entry.state,
+                peer: self.table.peer(slot),
+                queued_bytes: self.table.queued_bytes(slot),
+                bytes_read: entry.bytes_read,
+                bytes_written: entry.bytes_written,
+                is_paused: entry.flags.has(crate::table::entry::Flags::PAUSED),
+                timer_ms: self.table.deadline(slot).map(|(due, _)| due.saturating_sub(now)),
+            }
+        };
+        Sockets(self.table.slots().map(info).collect())
+    }
+}

@@ -1,0 +1,64 @@
+//! Free-standing timers: of no socket, one shot each.
+
+use slab::Slab;
+
+use crate::id::TimerId;
+use crate::wheel::{Node, Nodes, Wheel};
+
+#[derive(Debug)]
+struct Entry {
+    node: Node,
+    generation: u32,
+}
+
+impl Nodes for Slab<Entry> {
+    fn node(&mut self, index: u32) -> &mut Node {
+        &mut self[index as usize].node
+    }
+}
+
+pub(super) struct Timers {
+    entries: Slab<Entry>,
+    wheel: Option<Wheel>,
+    /// One for all places: no id comes back before 2^32 timers were set, and then only in the very same place.
+    generation: u32,
+}
+
+impl Timers {
+    pub(super) const fn new() -> Self {
+        Self { entries: Slab::new(), wheel: None, generation: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `due` is a tick, `now` the present one.
+    pub(super) fn set(&mut self, due: u64, now: u64) -> TimerId {
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.entries.insert(Entry { node: Node::new(), generation: self.generation }) as u32;
+        // A program without timers has no second wheel.
+        self.wheel.get_or_insert_with(|| Wheel::new(now)).file(&mut self.entries, index, due);
+        TimerId::new(index, self.generation)
+    }
+
+    /// Whether the timer was still running.
+    pub(super) fn cancel(&mut self, id: TimerId) -> bool {
+        let index = id.index() as usize;
+        let found = self.entries.get(index).is_some_and(|entry| entry.generation == id.generation());
+        if let (true, Some(wheel)) = (found, &mut self.wheel) {
+            wheel.cancel(&mut self.entries, id.index());
+            self.entries.remove(index);
+        }
+        found
+    }
+
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.wheel.as_ref().and_then(Wheel::next_due)
+    }
+
+    pub(super) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
+        let index = self.wheel.as_mut()?.pop_due(&mut self.entries, now, budget)?;
+        Some(TimerId::new(index, self.entries.remove(index as usize).generation))
+    }
+}

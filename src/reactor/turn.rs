@@ -1,0 +1,262 @@
+//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again.
+//!
+//! Sockets come before listeners, so that a client's `connect` is told before the server's `connection`; timers after
+//! sockets, so that bytes that came in the millisecond of a deadline count; closes last, and only those that fell due in
+//! an earlier turn, so that a poll lies between: the other side's `data` and `end` are told before our `close`.
+
+use std::time::{Duration, Instant};
+
+use super::tell::{Told, What};
+use super::{Reactor, system};
+use crate::error::{Error, Failure};
+use crate::event::Event;
+use crate::lifecycle::{Input, State};
+use crate::net::{Net, Readiness, Token};
+use crate::table::Due;
+use crate::table::entry::Flags;
+
+/// Calls of poll that one turn makes at the most while more news waits than fits into one: without them an idle timer
+/// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
+const POLLS_PER_TURN: u32 = 64;
+
+/// Steps of sockets in one turn: three for each that was ready when it began (its data, its end, the answer to them), and
+/// some more for programs with few sockets that write to each other.
+const fn steps(ready: usize) -> usize {
+    3 * ready + 64
+}
+
+/// Timers looked at in one turn: a million that are due together are spread over a thousand turns, with the sockets served
+/// in between.
+const TIMERS_PER_TURN: u32 = 1024;
+
+/// Connections accepted in one turn, over all listeners: enough to spread the cost of a turn, few enough that those who are
+/// served already don't wait.
+const ACCEPTS_PER_TURN: u32 = 16;
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Poll,
+    Sockets,
+    Listeners,
+    Timers,
+    Closes,
+}
+
+/// Where the present turn is, and what it may still do.
+#[derive(Debug)]
+pub(super) struct Turn {
+    phase: Phase,
+    steps: usize,
+    pub(super) accepts: u32,
+    timers: u32,
+    closes: usize,
+    /// The tick of this turn's look at the clock, after poll.
+    pub(super) now: u64,
+}
+
+impl Turn {
+    pub(super) const fn new() -> Self {
+        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, closes: 0, now: 0 }
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Goes on with the turn, and with the next, up to the next event.
+    pub(super) fn advance(&mut self, until: Option<Instant>) -> Result<Option<Told>, Error> {
+        self.settle_told();
+        let mut turns = 0;
+        loop {
+            let told = match self.turn.phase {
+                Phase::Poll => {
+                    if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
+                        return Ok(None);
+                    }
+                    self.poll(until)?;
+                    turns += 1;
+                    self.turn.phase = Phase::Sockets;
+                    None
+                }
+                Phase::Sockets => self.serve(),
+                Phase::Listeners => self.accept(),
+                Phase::Timers => self.expire(),
+                Phase::Closes => self.close(),
+            };
+            if told.is_some() {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// Whether no event can ever come any more.
+    fn nothing_is_left(&self) -> bool {
+        self.table.len() == 0
+            && self.listeners.is_empty()
+            && self.timers.is_empty()
+            && !self.shared.has_handles()
+    }
+
+    /// Whether a turn has something to do without any news.
+    pub(super) fn has_work(&self) -> bool {
+        self.table.has_work() || self.listeners.has_ready()
+    }
+
+    /// Waits for news, takes it in, and begins a turn.
+    fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
+        let mut timeout = self.timeout(until);
+        for _ in 0..POLLS_PER_TURN {
+            let (table, listeners) = (&mut self.table, &mut self.listeners);
+            let news = &mut |token: Token, news: Readiness| match token.generation {
+                0 => listeners.ready(token.index),
+                _ => take_in(table, token, news),
+            };
+            if !self.net.poll(timeout, news).map_err(|error| system("epoll_wait", &error))? {
+                break;
+            }
+            timeout = Some(Duration::ZERO);
+        }
+        while let Some((token, answer)) = self.net.looked_up() {
+            self.looked_up(token, answer);
+        }
+        let now = self.net.now();
+        self.turn.now = self.tick_before(now);
+        self.listeners.rested(self.turn.now);
+        self.table.begin_turn();
+        self.turn.steps = steps(self.table.ready_len());
+        self.turn.accepts = ACCEPTS_PER_TURN;
+        self.turn.timers = TIMERS_PER_TURN;
+        self.turn.closes = self.table.closes_len();
+        Ok(())
+    }
+
+    /// How long poll may wait.
+    fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
+        if self.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.next_due().and_then(|due| self.epoch.checked_add(Duration::from_millis(due)));
+        let until = match (due, until) {
+            (Some(due), Some(until)) => due.min(until),
+            (due, until) => due.or(until)?,
+        };
+        Some(until.saturating_duration_since(self.net.now()))
+    }
+
+    fn serve(&mut self) -> Option<Told> {
+        while self.turn.steps > 0
+            && let Some(slot) = self.table.pop_ready()
+        {
+            self.turn.steps -= 1;
+            match self.work(slot) {
+                None => self.settle(slot),
+                told => return told,
+            }
+        }
+        self.turn.phase = Phase::Listeners;
+        None
+    }
+
+    fn accept(&mut self) -> Option<Told> {
+        while self.turn.accepts > 0
+            && let Some(listener) = self.listeners.next_ready()
+        {
+            self.turn.accepts -= 1;
+            let told = self.accept_from(listener);
+            if told.is_some() {
+                return told;
+            }
+        }
+        self.turn.phase = Phase::Timers;
+        None
+    }
+
+    fn expire(&mut self) -> Option<Told> {
+        if self.shared.take_woken() {
+            return Some(Told::of_none(What::Event(Event::Woken)));
+        }
+        let now = self.turn.now;
+        while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
+            if let Some(told) = self.due(slot) {
+                return Some(told);
+            }
+        }
+        if let Some(timer) = self.timers.pop_due(now, &mut self.turn.timers) {
+            return Some(Told::of_none(What::Event(Event::Timer(timer))));
+        }
+        self.turn.phase = Phase::Closes;
+        None
+    }
+
+    /// A socket's filed time has come: perhaps only that.
+    fn due(&mut self, slot: u32) -> Option<Told> {
+        let entry = self.table.entry(slot);
+        if entry.flags.has(Flags::TOUCHED) || (entry.flags.has(Flags::QUEUED) && entry.has_input()) {
+            // Bytes have moved since it was filed, or may be waiting to be read: looked at again when that is done.
+            self.table.postpone(slot, self.turn.now + 1);
+            return None;
+        }
+        match self.table.deadline(slot) {
+            Some((due, Due::Idle)) if due <= self.turn.now => {
+                self.table.apply(slot, Input::Idle);
+                self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
+            }
+            Some((due, Due::Limit(timer))) if due <= self.turn.now => {
+                self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
+            }
+            _ => {}
+        }
+        self.table.refile(slot);
+        self.tell_owed(slot)
+    }
+
+    fn close(&mut self) -> Option<Told> {
+        if self.turn.closes > 0
+            && let Some(slot) = self.table.pop_close()
+        {
+            self.turn.closes -= 1;
+            let ending = self.ending(slot);
+            self.table.apply(slot, Input::CloseDue);
+            self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Close);
+            self.told = Some(slot);
+            return Some(Told { slot, what: What::Event(Event::Close(ending)) });
+        }
+        self.turn.phase = Phase::Poll;
+        None
+    }
+
+    /// Looks after the socket whose event the caller had.
+    fn settle_told(&mut self) {
+        if let Some(slot) = self.told.take() {
+            if self.table.entry(slot).state == State::Closed {
+                self.table.remove(slot);
+            } else {
+                self.settle(slot);
+            }
+        }
+    }
+}
+
+/// Notes the news of one connection. A flag is a reason to ask, never an answer.
+fn take_in(table: &mut crate::table::Table, token: Token, news: Readiness) {
+    let Some(slot) = table.find(crate::id::SocketId::new(token.index, token.generation)) else {
+        return;
+    };
+    let over = news.error || news.write_closed;
+    let entry = table.entry_mut(slot);
+    if news.readable || news.read_closed || news.urgent || over {
+        entry.flags.set(Flags::READABLE, true);
+    }
+    if news.writable || over {
+        entry.flags.set(Flags::WRITABLE, true);
+    }
+    if news.urgent {
+        entry.flags.set(Flags::URGENT, true);
+    }
+    if over {
+        entry.flags.set(Flags::LOOK, true);
+    }
+    // A handshake that is under way has no peer that could have finished; its verdict is asked for later.
+    if news.read_closed {
+        entry.flags.set(Flags::READ_CLOSED, true);
+    }
+    table.push_ready(slot);
+}

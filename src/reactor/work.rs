@@ -1,0 +1,444 @@
+//! What one socket does when its turn comes: tell what it owes, obey the caller, write, read, ask for the verdict.
+//!
+//! Invariant: an error of the system is taken once and decides; bytes that arrived before it are told before it.
+
+use std::io;
+
+use super::Reactor;
+use super::tell::{Told, What};
+use crate::error::{Cause, Failure, Timer};
+use crate::lifecycle::{Input, State, Tell};
+use crate::net::{Net, Token};
+use crate::options::Close;
+use crate::table::entry::Flags;
+
+/// Bytes that one socket hands to the kernel in one turn at the most, so that a peer as fast as we are does not keep the
+/// loop to itself.
+const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
+
+/// The shape of every system call here.
+enum Outcome<T> {
+    Done(T),
+    WouldBlock,
+    Failed(io::Error),
+}
+
+/// Repeats an interrupted call, once and for all.
+fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
+    loop {
+        return match call() {
+            Ok(done) => Outcome::Done(done),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Outcome::Failed(error),
+        };
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    pub(super) fn token(&self, slot: u32) -> Token {
+        Token { index: slot, generation: self.table.entry(slot).generation }
+    }
+
+    /// One socket's step, up to its first event.
+    pub(super) fn work(&mut self, slot: u32) -> Option<Told> {
+        if self.table.entry(slot).flags.has(Flags::DESTROY) {
+            return self.destroy(slot);
+        }
+        if let Some(told) = self.tell_owed(slot) {
+            return Some(told);
+        }
+        match self.table.entry(slot).state {
+            State::Created => self.begin(slot),
+            State::Resolving => {}
+            State::Connecting => self.go_on_connecting(slot),
+            State::Open | State::Flushing | State::Finished | State::Ended | State::LastFlush | State::Closing => {
+                return self.exchange(slot);
+            }
+            State::Confirmed
+            | State::HandedOff
+            | State::ResetByPeer
+            | State::ResetByUs
+            | State::TimedOut
+            | State::NotConnected
+            | State::Closed => {}
+        }
+        self.tell_owed(slot)
+    }
+
+    /// Both directions of an established connection: output first, so that an answer does not wait behind more input.
+    fn exchange(&mut self, slot: u32) -> Option<Told> {
+        let flags = self.table.entry(slot).flags;
+        if flags.has(Flags::END) {
+            self.table.apply(slot, Input::EndCalled);
+        }
+        if flags.has(Flags::READ_CLOSED | Flags::LOOK) {
+            self.look(slot);
+        }
+        self.write(slot);
+        if self.table.entry(slot).flags.owed().is_none() && self.table.entry(slot).has_input() {
+            return self.read(slot);
+        }
+        self.tell_owed(slot)
+    }
+
+    /// After a step, or when the caller has handled an event: has the socket looked at again if it has more to do, and
+    /// makes sure that news of it will come if it has not.
+    pub(super) fn settle(&mut self, slot: u32) {
+        if !self.table.settings_of(slot).half_open && self.table.entry(slot).state == State::Ended {
+            // The caller had its chance to answer while it handled `end`.
+            self.table.entry_mut(slot).flags.set(Flags::END, true);
+            self.table.apply(slot, Input::EndCalled);
+            self.table.push_ready(slot);
+        }
+        let entry = self.table.entry(slot);
+        if entry.flags.owed().is_some() {
+            return self.table.push_ready_front(slot);
+        }
+        if entry.state.is_final() {
+            return self.table.push_close(slot);
+        }
+        if entry.flags.has(Flags::QUEUED) {
+            return;
+        }
+        if entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT) {
+            return self.table.push_ready(slot);
+        }
+        if entry.has_input() || entry.has_verdict() || self.has_output(slot) {
+            return self.table.push_later(slot);
+        }
+        self.table.tidy_extra(slot);
+        self.register(slot);
+        self.arm(slot);
+    }
+
+    /// Whether a write is owed that can be made now.
+    fn has_output(&self, slot: u32) -> bool {
+        let entry = self.table.entry(slot);
+        entry.state.can_send()
+            && entry.flags.has(Flags::WRITABLE)
+            && !entry.flags.has(Flags::BROKEN)
+            && (entry.state.is_flushing() || self.table.queued_bytes(slot) > 0)
+    }
+
+    /// Registers a connection that has to wait for news: many never have to.
+    fn register(&mut self, slot: u32) {
+        let entry = self.table.entry(slot);
+        if entry.flags.has(Flags::REGISTERED) || !entry.state.is_connected() {
+            return;
+        }
+        let token = self.token(slot);
+        match self.net.register(slot, token) {
+            Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
+            Err(error) => {
+                self.fail(slot, Failure::from_os(&error), Input::ConnectFailed);
+                self.table.push_ready(slot);
+            }
+        }
+    }
+
+    /// Files the socket's timers, counted from now if bytes have moved.
+    fn arm(&mut self, slot: u32) {
+        let entry = self.table.entry_mut(slot);
+        let touched = entry.flags.replace(Flags::TOUCHED, false) && entry.state.is_connected();
+        if touched {
+            entry.flags.set(Flags::IDLE_TOLD, false);
+        }
+        if !touched || !self.table.has_timer(slot) {
+            return self.table.refile(slot);
+        }
+        // The clock again: the turn's own reading may be older than the bytes, and the timer would be early.
+        let now = self.tick_after(self.net.now());
+        self.table.arm(slot, now);
+    }
+
+    fn touch(&mut self, slot: u32) {
+        self.table.entry_mut(slot).flags.set(Flags::TOUCHED, true);
+    }
+
+    // --- the ends ---
+
+    /// The caller has destroyed the socket.
+    fn destroy(&mut self, slot: u32) -> Option<Told> {
+        self.silence(slot);
+        if let Some(told) = self.tell_owed(slot) {
+            return Some(told);
+        }
+        if !self.table.entry(slot).state.is_final() {
+            self.net.reset(slot);
+            self.freed();
+            self.table.disarm(slot);
+            self.table.apply(slot, Input::DestroyCalled);
+        }
+        None
+    }
+
+    /// The connection is over with an error, which will be told.
+    pub(super) fn fail(&mut self, slot: u32, mut failure: Failure, input: Input) {
+        failure.attempts = self.attempts(slot, failure.cause);
+        match input {
+            // We give up on a peer that may still be there: it learns so at once.
+            Input::Expired => self.net.reset(slot),
+            _ => self.net.close(slot),
+        }
+        self.freed();
+        let extra = self.table.extra_mut(slot);
+        extra.failure.get_or_insert(failure);
+        self.table.disarm(slot);
+        self.table.apply(slot, input);
+    }
+
+    /// The same, for an error that the system has told of an established connection.
+    fn fail_with(&mut self, slot: u32, error: &io::Error) {
+        let failure = Failure::from_os(error);
+        let input = match failure.cause {
+            Cause::TimedOut(Timer::Kernel) => Input::Expired,
+            _ => Input::Reset,
+        };
+        self.fail(slot, failure, input);
+    }
+
+    /// The same, for the error of a failed write, when there is nothing left to read.
+    fn fail_broken(&mut self, slot: u32) {
+        let timed_out = self.table.extra(slot).and_then(|extra| extra.failure.as_ref()).map(|failure| failure.cause)
+            == Some(Cause::TimedOut(Timer::Kernel));
+        let input = if timed_out { Input::Expired } else { Input::Reset };
+        self.fail(slot, Failure::of(Cause::Reset), input);
+    }
+
+    /// A write failed. What can still be read comes first.
+    fn broken(&mut self, slot: u32, error: &io::Error) {
+        self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
+        let flags = &mut self.table.entry_mut(slot).flags;
+        flags.set(Flags::BROKEN, true);
+        flags.set(Flags::READABLE, true);
+        flags.set(Flags::READ_CLOSED, true);
+        if !self.table.entry(slot).state.can_read() {
+            self.fail_broken(slot);
+        } else if self.table.entry(slot).flags.has(Flags::PAUSED) {
+            self.look_paused(slot);
+        }
+    }
+
+    /// A descriptor is free again.
+    pub(super) fn freed(&mut self) {
+        self.listeners.retry();
+    }
+
+    /// Looks into a hang-up, an error flag, or the peer's end, where reading does not do it by itself.
+    fn look(&mut self, slot: u32) {
+        let entry = self.table.entry(slot);
+        let (state, flags) = (entry.state, entry.flags);
+        if state.can_read() {
+            if !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice {
+                self.table.entry_mut(slot).flags.set(Flags::NOTICED, true);
+                self.table.apply(slot, Input::PeerEnded);
+            }
+            if flags.has(Flags::PAUSED) {
+                // The limit of a half-closed socket begins to count.
+                self.touch(slot);
+                self.look_paused(slot);
+            }
+            return;
+        }
+        if !flags.has(Flags::LOOK) {
+            return;
+        }
+        self.table.entry_mut(slot).flags.set(Flags::LOOK, false);
+        if state == State::Closing {
+            self.confirm(slot);
+        } else if let Some(error) = self.net.take_error(slot) {
+            self.fail_with(slot, &error);
+        }
+    }
+
+    /// A paused socket's connection may be dead. With bytes unread that waits for `resume`; without, it is told at once.
+    fn look_paused(&mut self, slot: u32) {
+        let flags = self.table.entry(slot).flags;
+        if !flags.has(Flags::LOOK | Flags::BROKEN) {
+            return;
+        }
+        match call(|| self.net.has_unread(slot)) {
+            Outcome::Done(true) => {}
+            Outcome::Done(false) | Outcome::WouldBlock if !flags.has(Flags::BROKEN) => {}
+            Outcome::Done(false) | Outcome::WouldBlock => self.fail_broken(slot),
+            Outcome::Failed(error) => self.fail_with(slot, &error),
+        }
+    }
+
+    // --- writing ---
+
+    /// Sends what is queued, and our FIN behind it if the caller has ended.
+    fn write(&mut self, slot: u32) {
+        if !self.table.entry(slot).state.is_connected() {
+            return;
+        }
+        self.set_options(slot);
+        let mut quantum = SEND_QUANTUM_BYTES;
+        while self.has_output(slot) {
+            let last = self.table.entry(slot).state.is_flushing();
+            let pending = self.table.extra(slot).map_or(&[][..], |extra| extra.queue.pending());
+            if pending.is_empty() {
+                return self.finish(slot);
+            }
+            if quantum == 0 {
+                return;
+            }
+            let bytes = &pending[..pending.len().min(quantum)];
+            let more = last && bytes.len() == pending.len();
+            match call(|| self.net.send(slot, bytes, more)) {
+                Outcome::Done(sent) => {
+                    quantum -= sent;
+                    self.sent(slot, sent);
+                }
+                Outcome::WouldBlock => self.table.entry_mut(slot).flags.set(Flags::WRITABLE, false),
+                Outcome::Failed(error) => self.broken(slot, &error),
+            }
+        }
+    }
+
+    fn sent(&mut self, slot: u32, bytes: usize) {
+        let queue = &mut self.table.extra_mut(slot).queue;
+        queue.sent(bytes);
+        let emptied = queue.len() == 0;
+        let entry = self.table.entry_mut(slot);
+        entry.bytes_written += bytes as u64;
+        entry.flags.set(Flags::TOUCHED, true);
+        if emptied && entry.flags.replace(Flags::FULL, false) {
+            self.table.apply(slot, Input::Drained);
+        }
+    }
+
+    /// Everything is with the kernel: our FIN, or close(2) in its place.
+    fn finish(&mut self, slot: u32) {
+        let entry = self.table.entry(slot);
+        if entry.state == State::LastFlush && self.table.settings_of(slot).close == Close::HandOff {
+            self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
+            return self.leave_to_kernel(slot);
+        }
+        let first = match entry.state == State::LastFlush || entry.flags.has(Flags::READ_CLOSED) {
+            true => Flags::PEER_FIRST,
+            false => Flags::US_FIRST,
+        };
+        match call(|| self.net.finish(slot)) {
+            Outcome::Done(()) | Outcome::WouldBlock => {
+                self.table.entry_mut(slot).flags.set(first, true);
+                self.touch(slot);
+                self.table.apply(slot, Input::FinSent);
+                if self.table.entry(slot).state == State::Closing {
+                    self.confirm(slot);
+                }
+            }
+            Outcome::Failed(error) => self.broken(slot, &error),
+        }
+    }
+
+    /// Both sides have finished: whether the peer's kernel has acknowledged that.
+    fn confirm(&mut self, slot: u32) {
+        if self.table.settings_of(slot).close == Close::HandOff {
+            return self.leave_to_kernel(slot);
+        }
+        match call(|| self.net.acknowledged(slot)) {
+            Outcome::Done(true) => {
+                self.net.close(slot);
+                self.freed();
+                self.table.disarm(slot);
+                self.table.apply(slot, Input::Acknowledged);
+            }
+            Outcome::Done(false) | Outcome::WouldBlock => {}
+            Outcome::Failed(error) => self.fail_with(slot, &error),
+        }
+    }
+
+    fn leave_to_kernel(&mut self, slot: u32) {
+        self.net.close(slot);
+        self.freed();
+        self.table.disarm(slot);
+        self.table.apply(slot, Input::LeftToKernel);
+    }
+
+    /// Sets what the caller has changed of the system's options. The values were checked before; a connection that is
+    /// dying may refuse them all the same, and will say so itself.
+    fn set_options(&mut self, slot: u32) {
+        let Some(extra) = self.table.extra(slot) else { return };
+        if extra.nodelay.is_none() && extra.keep_alive.is_none() {
+            return;
+        }
+        let extra = self.table.extra_mut(slot);
+        let (nodelay, keep_alive) = (extra.nodelay.take(), extra.keep_alive.take());
+        let nodelay = nodelay.map_or(Ok(()), |on| self.net.set_nodelay(slot, on));
+        let keep_alive = keep_alive.map_or(Ok(()), |times| self.net.set_keep_alive(slot, times));
+        if let Err(error) = nodelay.and(keep_alive) {
+            log::warn!("{}: an option could not be set: {error}", self.table.id(slot));
+        }
+    }
+
+    // --- reading ---
+
+    /// One read at the most that tells something.
+    fn read(&mut self, slot: u32) -> Option<Told> {
+        match call(|| self.net.recv(slot, &mut self.buffer)) {
+            Outcome::Done(0) => self.read_end(slot),
+            Outcome::Done(bytes) => return self.received(slot, bytes),
+            Outcome::WouldBlock => {
+                self.table.entry_mut(slot).flags.set(Flags::READABLE, false);
+                if self.table.entry(slot).flags.has(Flags::BROKEN) {
+                    self.fail_broken(slot);
+                }
+            }
+            Outcome::Failed(error) => self.fail_with(slot, &error),
+        }
+        self.tell_owed(slot)
+    }
+
+    fn received(&mut self, slot: u32, bytes: usize) -> Option<Told> {
+        let drained = bytes < self.buffer.len();
+        let entry = self.table.entry_mut(slot);
+        entry.bytes_read += bytes as u64;
+        // A short read means drained, with these exceptions: nobody watches yet, so the edge for what comes next would be
+        // missed; the zero-length read or the error is still owed; an urgent byte has split the stream.
+        let owed = Flags::READ_CLOSED | Flags::LOOK | Flags::URGENT | Flags::BROKEN;
+        if drained && entry.flags.has(Flags::REGISTERED) && !entry.flags.has(owed) {
+            entry.flags.set(Flags::READABLE, false);
+        }
+        if drained && entry.flags.has(Flags::READABLE) {
+            // One short call more settles it: in this turn, so that an end is told with the data it came with. A full
+            // buffer waits for the next turn, behind the others.
+            self.table.push_ready(slot);
+        }
+        let entry = self.table.entry_mut(slot);
+        if entry.flags.has(Flags::DISCARD) {
+            // A peer that drips into the bin does not put the end off.
+            if entry.state != State::Finished {
+                entry.flags.set(Flags::TOUCHED, true);
+            }
+            return None;
+        }
+        entry.flags.set(Flags::TOUCHED, true);
+        self.table.apply(slot, Input::Data);
+        self.table.entry_mut(slot).flags.paid(Tell::Data);
+        self.told = Some(slot);
+        Some(Told { slot, what: What::Data(bytes) })
+    }
+
+    /// A read has returned zero. Behind an error that was taken already it means nothing; otherwise it is the peer's FIN.
+    fn read_end(&mut self, slot: u32) {
+        let entry = self.table.entry_mut(slot);
+        entry.flags.set(Flags::READABLE, false);
+        if entry.flags.has(Flags::BROKEN) {
+            return self.fail_broken(slot);
+        }
+        if !entry.flags.has(Flags::US_FIRST) {
+            entry.flags.set(Flags::PEER_FIRST, true);
+        }
+        entry.flags.set(Flags::TOUCHED, true);
+        self.table.apply(slot, Input::Fin);
+        if self.table.entry(slot).state == State::Closing {
+            self.confirm(slot);
+            // Their FIN came without acknowledging ours: the two crossed.
+            if self.table.entry(slot).state == State::Closing {
+                self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One end of a connection, as its machine's kernel sees it.
+//!
+//! Invariant: `acked <= next <= written + FIN`, and `outgoing` holds the bytes from `acked` to `written`. Positions in a
+//! stream are counted from 0 and in `u64`, so that nothing wraps; the FIN counts as one byte behind the last.
+//!
+//! Knows no other end, no network and no clock: times are given, in nanoseconds since the network began.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::arena::Id;
+use super::world::nanos;
+use crate::net::{Readiness, Token};
+use crate::options::{KeepAlive, SystemOptions};
+
+/// Who holds the descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    Host { host: u32, slot: u32 },
+    /// Waits to be accepted, or for the last step of the handshake.
+    Queue(Id),
+    /// A scripted peer.
+    Script,
+    /// Nobody: closed, and the kernel delivers the rest alone.
+    Orphan,
+}
+
+/// RFC 9293 section 3.3.2, as far as the flags of an [`End`] don't tell the states apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    SynSent,
+    SynReceived,
+    /// ESTABLISHED to LAST-ACK: `finished` and `peer_finished` say which.
+    Open,
+    /// CLOSED, or our side of TIME-WAIT.
+    Closed,
+}
+
+/// Keep-alive in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probing {
+    pub(super) idle: u64,
+    pub(super) interval: u64,
+    pub(super) count: u32,
+}
+
+impl From<KeepAlive> for Probing {
+    fn from(times: KeepAlive) -> Self {
+        // The kernel's unit is the second, and it refuses 0.
+        let seconds = |time| nanos(time).div_ceil(1_000_000_000).max(1).saturating_mul(1_000_000_000);
+        Self { idle: seconds(times.idle), interval: seconds(times.interval), count: times.count }
+    }
+}
+
+/// The options that matter here, with this network's defaults filled in.
+#[derive(Clone, Debug)]
+pub(super) struct Tuning {
+    pub(super) probing: Option<Probing>,
+    pub(super) user_timeout: Option<u64>,
+    pub(super) send_bytes: usize,
+    pub(super) receive_bytes: usize,
+}
+
+impl Tuning {
+    pub(super) fn new(options: &SystemOptions, send_bytes: usize, receive_bytes: usize) -> Self {
+        Self {
+            probing: options.keep_alive.map(Probing::from),
+            user_timeout: options.user_timeout.map(nanos),
+            send_bytes: options.send_buffer_bytes.unwrap_or(send_bytes).max(1),
+            receive_bytes: options.receive_buffer_bytes.unwrap_or(receive_bytes).max(1),
+        }
+    }
+}
+
+pub(super) struct End {
+    pub(super) owner: Owner,
+    pub(super) machine: IpAddr,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// The other end, once the handshake has told who that is.
+    pub(super) peer: Option<Id>,
+    pub(super) phase: Phase,
+    pub(super) error: Option<Errno>,
+    /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked on Linux).
+    pub(super) error_flag_stuck: bool,
+    pub(super) tuning: Tuning,
+
+    /// Set while registered.
+    pub(super) token: Option<Token>,
+    /// News of this end waits in its host's queue, or is on the way there.
+    pub(super) queued: bool,
+
+    pub(super) outgoing: VecDeque<u8>,
+    pub(super) acked: u64,
+    pub(super) next: u64,
+    pub(super) written: u64,
+    /// How far the peer's window reaches.
+    pub(super) window_end: u64,
+    /// Our FIN is queued behind `written`.
+    pub(super) finished: bool,
+    /// MSG_MORE: from this position on, bytes wait; until this time.
+    pub(super) corked: Option<(u64, u64)>,
+    /// Where an urgent byte of ours stands.
+    pub(super) urgent_out: Option<u64>,
+    /// An edge is owed when there is room (Linux: SOCK_NOSPACE).
+    pub(super) wants_room: bool,
+
+    pub(super) incoming: VecDeque<u8>,
+    pub(super) received: u64,
+    /// The window end that the peer was told last.
+    pub(super) told_window_end: u64,
+    pub(super) peer_finished: bool,
+    /// Where a read stops, because an urgent byte stood there.
+    pub(super) urgent_in: Option<u64>,
+
+    /// When the SYN, the oldest unacknowledged byte or a window probe is repeated.
+    pub(super) retry_at: Option<u64>,
+    /// Doubles the time to the next repetition.
+    pub(super) backoff: u32,
+    /// Repetitions since the peer was last heard.
+    pub(super) unanswered: u32,
+    /// Since when nothing was acknowledged although something should be.
+    pub(super) stalled_since: Option<u64>,
+    pub(super) heard_at: u64,
+    pub(super) alive_at: Option<u64>,
+    pub(super) probes: u32,
+    /// When an orphan in FIN-WAIT-2 is forgotten.
+    pub(super) forget_at: Option<u64>,
+    /// The time of the earliest entry in the agenda.
+    pub(super) timer_at: Option<u64>,
+    /// When the last packet we sent arrives: the next one does not overtake it.
+    pub(super) last_arrival: u64,
+    /// Until then our peer's TIME-WAIT answers, though it is gone from the table.
+    pub(super) peer_time_wait: u64,
+}
+
+impl End {
+    pub(super) fn new(owner: Owner, machine: IpAddr, local: SocketAddr, remote: SocketAddr, tuning: Tuning) -> Self {
+        Self {
+            owner,
+            machine,
+            local,
+            remote,
+            peer: None,
+            phase: Phase::SynSent,
+            error: None,
+            error_flag_stuck: false,
+            told_window_end: tuning.receive_bytes as u64,
+            tuning,
+            token: None,
+            queued: false,
+            outgoing: VecDeque::new(),
+            acked: 0,
+            next: 0,
+            written: 0,
+            window_end: 0,
+            finished: false,
+            corked: None,
+            urgent_out: None,
+            wants_room: false,
+            incoming: VecDeque::new(),
+            received: 0,
+            peer_finished: false,
+            urgent_in: None,
+            retry_at: None,
+            backoff: 0,
+            unanswered: 0,
+            stalled_since: None,
+            heard_at: 0,
+            alive_at: None,
+            probes: 0,
+            forget_at: None,
+            timer_at: None,
+            last_arrival: 0,
+            peer_time_wait: 0,
+        }
+    }
+
+    /// The end of our stream as far as it is known: the bytes, and the FIN.
+    pub(super) fn stream_end(&self) -> u64 {
+        self.written + u64::from(self.finished)
+    }
+
+    pub(super) fn is_fin_acked(&self) -> bool {
+        self.finished && self.acked == self.stream_end()
+    }
+
+    /// Both FINs exchanged and ours acknowledged: RFC 9293 would say TIME-WAIT, or CLOSED after LAST-ACK.
+    pub(super) fn is_done(&self) -> bool {
+        self.peer_finished && self.is_fin_acked()
+    }
+
+    /// Something was sent and is not acknowledged, or waits for the window.
+    pub(super) fn is_pending(&self) -> bool {
+        self.acked < self.stream_end()
+    }
+
+    /// Linux calls a socket writable from a third of its buffer on (sk_stream_is_writeable).
+    pub(super) fn has_room(&self) -> bool {
+        let free = self.tuning.send_bytes.saturating_sub(self.outgoing.len());
+        free > 0 && free * 3 >= self.tuning.send_bytes
+    }
+
+    /// How far our window reaches now.
+    pub(super) fn own_window_end(&self) -> u64 {
+        let free = self.tuning.receive_bytes.saturating_sub(self.incoming.len()) as u64;
+        (self.received + free).max(self.told_window_end)
+    }
+
+    /// What epoll would say (tcp_poll), and mio would make of it. Asking while there is no room is what makes the
+    /// kernel owe an edge.
+    pub(super) fn readiness(&mut self) -> Readiness {
+        let error = self.error.is_some() || self.error_flag_stuck;
+        if matches!(self.phase, Phase::SynSent | Phase::SynReceived) {
+            // mio calls ERR alone write-closed.
+            return Readiness { error, write_closed: error, ..Readiness::default() };
+        }
+        let closed = self.phase == Phase::Closed;
+        let read_closed = closed || self.peer_finished;
+        let writable = closed || self.finished || self.has_room();
+        self.wants_room |= !writable;
+        let urgent = self.urgent_in.is_some();
+        Readiness {
+            readable: urgent || read_closed || !self.incoming.is_empty(),
+            writable,
+            read_closed,
+            write_closed: closed || (self.finished && self.peer_finished) || (writable && error),
+            error,
+            urgent,
+        }
+    }
+
+    /// Copies bytes of ours out of the send buffer, for a segment.
+    pub(super) fn copy_out(&self, from: u64, to: u64) -> Vec<u8> {
+        let (start, stop) = ((from - self.acked) as usize, (to - self.acked) as usize);
+        let mut bytes = Vec::with_capacity(stop - start);
+        let (front, back) = self.outgoing.as_slices();
+        let split = front.len();
+        bytes.extend_from_slice(&front[start.min(split)..stop.min(split)]);
+        bytes.extend_from_slice(&back[start.max(split) - split..stop.max(split) - split]);
+        bytes
+    }
+
+    /// Moves received bytes to a reader; a read stops at an urgent byte.
+    pub(super) fn take_in(&mut self, buffer: &mut [u8]) -> usize {
+        let mut length = buffer.len().min(self.incoming.len());
+        let position = self.received - u64::from(self.peer_finished) - self.incoming.len() as u64;
+        if let Some(mark) = self.urgent_in {
+            match mark > position {
+                true => length = length.min((mark - position) as usize),
+                false => self.urgent_in = None,
+            }
+        }
+        let (front, back) = self.incoming.as_slices();
+        let first = length.min(front.len());
+        buffer[..first].copy_from_slice(&front[..first]);
+        buffer[first..length].copy_from_slice(&back[..length - first]);
+        self.incoming.drain(..length);
+        length
+    }
+
+    /// What the kernel keeps of a dead connection: the bytes that have already come, and the error.
+    pub(super) fn die(&mut self, error: Errno) {
+        self.phase = Phase::Closed;
+        self.error = Some(error);
+        self.rest();
+    }
+
+    /// Nothing is sent or timed any more.
+    pub(super) fn rest(&mut self) {
+        self.outgoing = VecDeque::new();
+        self.acked = self.stream_end();
+        self.next = self.acked;
+        self.corked = None;
+        self.retry_at = None;
+        self.alive_at = None;
+        self.forget_at = None;
+    }
+
+    /// The next time at which something is due.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let cork = self.corked.map(|(_, until)| until);
+        [self.retry_at, self.alive_at, self.forget_at, cork].into_iter().flatten().min()
+    }
+}

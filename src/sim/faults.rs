@@ -1,0 +1,136 @@
+//! What goes wrong on purpose, as plain values.
+//!
+//! Invariant: everything here is allowed by the contract of [`Net`](crate::net::Net): a reactor that tells another story
+//! because of a fault, beyond the failure that the fault itself is, has a bug. Knows nothing of who draws when.
+
+use std::time::Duration;
+
+use super::rng::Rng;
+
+/// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per opportunity, 0.0 to
+/// 1.0; a `Duration` is the most that is added. They befall hosts; a scripted [`Peer`](super::Peer) only sees their
+/// effect on the network.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Faults {
+    /// Per poll: one random connection reports a random set of flags that nothing has caused.
+    pub spurious: f64,
+    /// Per edge: it comes up to 20 ms late, and what happens meanwhile is merged into it.
+    pub late_edge: f64,
+    /// Per edge: its flags come in two pieces, one poll after the other.
+    pub split_edge: f64,
+    /// Per poll: one piece of news is handed out, however many there are.
+    pub small_batch: f64,
+    /// Per close: the next poll still brings all flags under the token that has just died.
+    pub stale_news: f64,
+    /// Per poll that waits: it ends early and without news, as if by a signal.
+    pub interrupted: f64,
+    /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment later; a reader may take
+    /// a short read for drained.
+    pub short_read: f64,
+    /// Per write: fewer bytes than there is room for. An edge follows.
+    pub short_write: f64,
+    /// Per packet: up to this much later. Packets of one direction never overtake each other.
+    pub jitter: Duration,
+    /// Per reset: the RST overtakes everything in flight, which is lost.
+    pub reset_overtakes: f64,
+    /// Per accept: EMFILE, ENFILE, ENOBUFS or ENOMEM. The connection stays in the queue, and no edge follows.
+    pub accept_exhausted: f64,
+    /// Per accept: ECONNABORTED, as for a client that died in the queue on another system. Nothing else is lost.
+    pub accept_aborted: f64,
+    /// Per connect: EMFILE from the call itself.
+    pub connect_exhausted: f64,
+    /// Per register: ENOSPC, epoll's limit of watches.
+    pub register_exhausted: f64,
+    /// Per look-up: up to this much slower.
+    pub lookup_delay: Duration,
+    /// Per look-up: it fails with `TryAgain`.
+    pub lookup_failure: f64,
+}
+
+impl Faults {
+    /// Nothing goes wrong. The default of a network.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            spurious: 0.0,
+            late_edge: 0.0,
+            split_edge: 0.0,
+            small_batch: 0.0,
+            stale_news: 0.0,
+            interrupted: 0.0,
+            short_read: 0.0,
+            short_write: 0.0,
+            jitter: Duration::ZERO,
+            reset_overtakes: 0.0,
+            accept_exhausted: 0.0,
+            accept_aborted: 0.0,
+            connect_exhausted: 0.0,
+            register_exhausted: 0.0,
+            lookup_delay: Duration::ZERO,
+            lookup_failure: 0.0,
+        }
+    }
+
+    /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few faults, and some have
+    /// many; one that is on strikes far more often than in life, and never every time.
+    #[must_use]
+    pub fn random(rng: &mut Rng) -> Self {
+        Self {
+            spurious: probability(rng, 0.3),
+            late_edge: probability(rng, 0.3),
+            split_edge: probability(rng, 0.3),
+            small_batch: probability(rng, 0.9),
+            stale_news: probability(rng, 0.5),
+            interrupted: probability(rng, 0.3),
+            short_read: probability(rng, 0.9),
+            short_write: probability(rng, 0.9),
+            ..Self::random_failures(rng)
+        }
+    }
+
+    /// The faults that change the story itself, not only its interleaving.
+    fn random_failures(rng: &mut Rng) -> Self {
+        Self {
+            jitter: delay(rng, Duration::from_millis(50)),
+            reset_overtakes: probability(rng, 0.5),
+            accept_exhausted: probability(rng, 0.1),
+            accept_aborted: probability(rng, 0.1),
+            connect_exhausted: probability(rng, 0.1),
+            register_exhausted: probability(rng, 0.05),
+            lookup_delay: delay(rng, Duration::from_secs(2)),
+            lookup_failure: probability(rng, 0.1),
+            ..Self::none()
+        }
+    }
+
+    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly.
+    #[must_use]
+    pub const fn harmless(mut self) -> Self {
+        self.accept_exhausted = 0.0;
+        self.accept_aborted = 0.0;
+        self.connect_exhausted = 0.0;
+        self.register_exhausted = 0.0;
+        self.lookup_failure = 0.0;
+        self
+    }
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+fn probability(rng: &mut Rng, most: f64) -> f64 {
+    match rng.chance(0.5) {
+        true => most * rng.below(1001) as f64 / 1000.0,
+        false => 0.0,
+    }
+}
+
+fn delay(rng: &mut Rng, most: Duration) -> Duration {
+    match rng.chance(0.5) {
+        true => Duration::from_nanos(rng.below(super::world::nanos(most))),
+        false => Duration::ZERO,
+    }
+}

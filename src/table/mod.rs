@@ -1,0 +1,365 @@
+//! The table of connections: one 64-byte entry each, the queues of those that have work, their timers.
+//!
+//! Invariant: an entry is in at most one list (ready, later, closes, or free), a free entry has no timer, no extra and no
+//! settings, and an id finds an entry only while its generation is the entry's.
+//!
+//! Knows no system call and no clock: times come in as ticks (milliseconds since the reactor began).
+
+pub(crate) mod entry;
+pub(crate) mod extra;
+mod list;
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use slab::Slab;
+
+use crate::error::Timer;
+use crate::id::SocketId;
+use crate::lifecycle::{Cell, Input, State, step};
+use crate::options::Settings;
+use crate::wheel::{Node, Nodes, Wheel};
+use entry::{Entry, Flags, NIL};
+use extra::{Extra, Extras};
+use list::List;
+use settings::SettingsPool;
+
+pub(crate) struct Table {
+    entries: Entries,
+    free: List,
+    len: usize,
+    /// Sockets with work for this turn.
+    ready: List,
+    /// Sockets with input left after their quantum: work for the next turn, behind whoever becomes ready meanwhile.
+    later: List,
+    /// Sockets that owe nothing but `close`.
+    closes: List,
+    pub(crate) wheel: Wheel,
+    pub(crate) settings: SettingsPool,
+    pub(crate) extras: Extras,
+    /// IPv6 peers; the entry has room for an IPv4 address or a place in here.
+    ipv6_peers: Slab<std::net::Ipv6Addr>,
+}
+
+/// The entries, as the wheel's storage.
+#[derive(Default)]
+pub(crate) struct Entries(Vec<Entry>);
+
+impl Nodes for Entries {
+    #[inline]
+    fn node(&mut self, index: u32) -> &mut Node {
+        &mut self.0[index as usize].timer
+    }
+}
+
+/// Which limit a deadline comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    /// The caller's idle time: an event.
+    Idle,
+    /// A limit that ends the socket.
+    Limit(Timer),
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Entries::default(),
+            free: List::new(),
+            len: 0,
+            ready: List::new(),
+            later: List::new(),
+            closes: List::new(),
+            wheel: Wheel::new(0),
+            settings: SettingsPool::default(),
+            extras: Extras::default(),
+            ipv6_peers: Slab::new(),
+        }
+    }
+
+    /// Sockets whose `close` was not told yet.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, slot: u32) -> &Entry {
+        &self.entries.0[slot as usize]
+    }
+
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+        &mut self.entries.0[slot as usize]
+    }
+
+    pub(crate) fn id(&self, slot: u32) -> SocketId {
+        SocketId::new(slot, self.entry(slot).generation)
+    }
+
+    /// The place of a socket that lives, or has just told `close` and is not forgotten yet.
+    #[inline]
+    pub(crate) fn find(&self, id: SocketId) -> Option<u32> {
+        let entry = self.entries.0.get(id.index() as usize)?;
+        (entry.generation == id.generation() && !entry.flags.has(Flags::FREE)).then_some(id.index())
+    }
+
+    /// Every socket's place.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        let entries = self.entries.0.iter().zip(0..);
+        entries.filter(|(entry, _)| !entry.flags.has(Flags::FREE)).map(|(_, slot)| slot)
+    }
+
+    /// The place that the next [`insert`](Table::insert) will use.
+    pub(crate) fn vacant(&mut self) -> u32 {
+        if self.free.head() == NIL {
+            let slot = u32::try_from(self.entries.0.len()).expect("fewer than 2^32 connections fit into a machine");
+            self.entries.0.push(Entry::free());
+            self.free.push_front(&mut self.entries.0, slot);
+        }
+        self.free.head()
+    }
+
+    /// Makes a socket in state Created with a reference to `settings`, which the table takes over.
+    pub(crate) fn insert(&mut self, settings: u32) -> u32 {
+        let slot = self.vacant();
+        self.free.pop_front(&mut self.entries.0);
+        let paused = self.settings.get(settings).paused;
+        self.entry_mut(slot).begin(settings, paused);
+        self.len += 1;
+        slot
+    }
+
+    /// Frees the place of a socket that has told `close`. Its generation never comes back.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.wheel.cancel(&mut self.entries, slot);
+        let entry = &self.entries.0[slot as usize];
+        debug_assert!(!entry.flags.has(Flags::QUEUED), "a queued socket is not freed");
+        let (extra, settings) = (entry.extra, entry.settings);
+        if entry.flags.has(Flags::IPV6) {
+            self.ipv6_peers.remove(entry.peer_ip as usize);
+        }
+        self.extras.release(extra);
+        self.settings.release(settings);
+        self.len -= 1;
+        // A place whose generations are used up is retired: 64 bytes for four billion connections.
+        if self.entry_mut(slot).forget() {
+            self.free.push_front(&mut self.entries.0, slot);
+        }
+    }
+
+    /// Takes one step of the lifecycle and notes the events that it tells. Answers whether the state changed or an event
+    /// is owed.
+    #[inline]
+    pub(crate) fn apply(&mut self, slot: u32, input: Input) -> bool {
+        let from = self.entry(slot).state;
+        match step(from, input) {
+            Cell::Go(to, tells) => {
+                let entry = self.entry_mut(slot);
+                entry.state = to;
+                for &tell in tells {
+                    entry.flags.owe(tell);
+                }
+                if log::log_enabled!(log::Level::Debug) {
+                    self.log_step(slot, from, input, to, tells);
+                }
+                true
+            }
+            Cell::Ignored => false,
+            Cell::Impossible => {
+                debug_assert!(false, "{input:?} can't happen in {from:?}");
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn log_step(&self, slot: u32, from: State, input: Input, to: State, tells: &[crate::lifecycle::Tell]) {
+        let events = crate::lifecycle::events(tells);
+        let peer = self.peer(slot).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        log::debug!("{} {peer}: {from:?} -- {input:?} -> {to:?} [{events}]", self.id(slot));
+    }
+
+    // --- the lists ---
+
+    /// Puts a socket into this turn's queue, unless it is queued already.
+    #[inline]
+    pub(crate) fn push_ready(&mut self, slot: u32) {
+        if self.queue(slot) {
+            self.ready.push_back(&mut self.entries.0, slot);
+        }
+    }
+
+    /// Likewise, ahead of all others: its next event belongs directly behind its last.
+    pub(crate) fn push_ready_front(&mut self, slot: u32) {
+        if self.queue(slot) {
+            self.ready.push_front(&mut self.entries.0, slot);
+        }
+    }
+
+    /// Puts a socket into the next turn's queue, unless it is queued already.
+    #[inline]
+    pub(crate) fn push_later(&mut self, slot: u32) {
+        if self.queue(slot) {
+            self.later.push_back(&mut self.entries.0, slot);
+        }
+    }
+
+    /// Puts a socket into the queue of those that owe only `close`.
+    pub(crate) fn push_close(&mut self, slot: u32) {
+        if self.queue(slot) {
+            self.closes.push_back(&mut self.entries.0, slot);
+        }
+    }
+
+    #[inline]
+    fn queue(&mut self, slot: u32) -> bool {
+        !self.entry_mut(slot).flags.replace(Flags::QUEUED, true)
+    }
+
+    #[inline]
+    pub(crate) fn pop_ready(&mut self) -> Option<u32> {
+        let slot = self.ready.pop_front(&mut self.entries.0)?;
+        self.entry_mut(slot).flags.set(Flags::QUEUED, false);
+        Some(slot)
+    }
+
+    pub(crate) fn pop_close(&mut self) -> Option<u32> {
+        let slot = self.closes.pop_front(&mut self.entries.0)?;
+        self.entry_mut(slot).flags.set(Flags::QUEUED, false);
+        Some(slot)
+    }
+
+    /// Begins a turn: what was put off comes first.
+    pub(crate) fn begin_turn(&mut self) {
+        let rest = std::mem::replace(&mut self.ready, std::mem::replace(&mut self.later, List::new()));
+        self.ready.append(&mut self.entries.0, rest);
+    }
+
+    pub(crate) const fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(crate) const fn closes_len(&self) -> usize {
+        self.closes.len()
+    }
+
+    /// Whether any list has work.
+    pub(crate) const fn has_work(&self) -> bool {
+        self.ready.len() + self.later.len() + self.closes.len() > 0
+    }
+
+    // --- timers ---
+
+    /// The nearest deadline of a socket, in ticks, and what it is the deadline of.
+    pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
+        let entry = self.entry(slot);
+        let settings = self.settings.get(entry.settings);
+        let touched = entry.touched();
+        let idle = settings.idle_ms.filter(|_| entry.may_idle()).map(|ms| (touched.saturating_add(ms), Due::Idle));
+        let limit = entry.limit(settings).map(|(ms, timer)| (touched.saturating_add(ms), Due::Limit(timer)));
+        match (idle, limit) {
+            // At one and the same tick the limit wins: an event about a silence that has ended the socket helps nobody.
+            (Some(idle), Some(limit)) => Some(if idle.0 < limit.0 { idle } else { limit }),
+            (idle, limit) => idle.or(limit),
+        }
+    }
+
+    /// Whether any timer applies to the socket as it is now.
+    #[inline]
+    pub(crate) fn has_timer(&self, slot: u32) -> bool {
+        let entry = self.entry(slot);
+        let settings = self.settings.get(entry.settings);
+        (settings.idle_ms.is_some() && entry.may_idle()) || entry.limit(settings).is_some()
+    }
+
+    /// Notes activity at `now` and files the nearest deadline.
+    pub(crate) fn arm(&mut self, slot: u32, now: u64) {
+        self.entry_mut(slot).touch(now);
+        self.refile(slot);
+    }
+
+    /// Files the nearest deadline as it is, or takes the timer out of the wheel.
+    pub(crate) fn refile(&mut self, slot: u32) {
+        match self.deadline(slot) {
+            Some((due, _)) => self.wheel.file(&mut self.entries, slot, due),
+            None => self.wheel.cancel(&mut self.entries, slot),
+        }
+    }
+
+    /// Files the socket for a tick of the caller's choice, to be looked at again.
+    pub(crate) fn postpone(&mut self, slot: u32, tick: u64) {
+        self.wheel.file(&mut self.entries, slot, tick);
+    }
+
+    pub(crate) fn disarm(&mut self, slot: u32) {
+        self.wheel.cancel(&mut self.entries, slot);
+    }
+
+    /// The next socket whose filed time has come; its true deadline may be later.
+    pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<u32> {
+        self.wheel.pop_due(&mut self.entries, now, budget)
+    }
+
+    // --- parts of an entry that live elsewhere ---
+
+    pub(crate) fn settings_of(&self, slot: u32) -> &Settings {
+        self.settings.get(self.entry(slot).settings)
+    }
+
+    /// Changes one socket's settings; all others that shared them keep theirs.
+    pub(crate) fn change_settings(&mut self, slot: u32, change: impl FnOnce(&mut Settings)) {
+        let old = self.entry(slot).settings;
+        let mut changed = self.settings.get(old).clone();
+        change(&mut changed);
+        let new = self.settings.intern(changed);
+        self.settings.release(old);
+        self.entry_mut(slot).settings = new;
+    }
+
+    pub(crate) fn extra(&self, slot: u32) -> Option<&Extra> {
+        self.extras.get(self.entry(slot).extra)
+    }
+
+    /// The socket's extra, made if there is none.
+    pub(crate) fn extra_mut(&mut self, slot: u32) -> &mut Extra {
+        let entry = &mut self.entries.0[slot as usize];
+        self.extras.get_or_make(&mut entry.extra)
+    }
+
+    /// Gives the extra back if nothing is in it any more.
+    #[inline]
+    pub(crate) fn tidy_extra(&mut self, slot: u32) {
+        let entry = &mut self.entries.0[slot as usize];
+        self.extras.release_if_empty(&mut entry.extra);
+    }
+
+    pub(crate) fn queued_bytes(&self, slot: u32) -> usize {
+        self.extra(slot).map_or(0, |extra| extra.queue.len())
+    }
+
+    pub(crate) fn peer(&self, slot: u32) -> Option<SocketAddr> {
+        let entry = self.entry(slot);
+        if entry.peer_port == 0 {
+            return None;
+        }
+        let ip = match entry.flags.has(Flags::IPV6) {
+            true => IpAddr::V6(*self.ipv6_peers.get(entry.peer_ip as usize)?),
+            false => IpAddr::V4(entry.peer_ip.into()),
+        };
+        Some(SocketAddr::new(ip, entry.peer_port))
+    }
+
+    pub(crate) fn set_peer(&mut self, slot: u32, addr: SocketAddr) {
+        let entry = &mut self.entries.0[slot as usize];
+        if entry.flags.replace(Flags::IPV6, addr.is_ipv6()) {
+            self.ipv6_peers.remove(entry.peer_ip as usize);
+        }
+        entry.peer_port = addr.port();
+        entry.peer_ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => self.ipv6_peers.insert(ip) as u32,
+        };
+    }
+}

@@ -1,0 +1,54 @@
+//! Settings, shared: a thousand sockets with the same settings hold one copy, and an entry only its number.
+//!
+//! Invariant: equal settings have one number; a number lives as long as somebody holds it.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::options::Settings;
+
+#[derive(Debug, Default)]
+pub(crate) struct SettingsPool {
+    pool: Slab<(Settings, usize)>,
+    numbers: HashMap<Settings, u32>,
+}
+
+impl SettingsPool {
+    #[inline]
+    pub(crate) fn get(&self, number: u32) -> &Settings {
+        &self.pool[number as usize].0
+    }
+
+    /// The number of these settings, held once more.
+    pub(crate) fn intern(&mut self, settings: Settings) -> u32 {
+        if let Some(&number) = self.numbers.get(&settings) {
+            self.hold(number);
+            return number;
+        }
+        let number = self.pool.insert((settings.clone(), 1)) as u32;
+        self.numbers.insert(settings, number);
+        number
+    }
+
+    #[inline]
+    pub(crate) fn hold(&mut self, number: u32) {
+        self.pool[number as usize].1 += 1;
+    }
+
+    #[inline]
+    pub(crate) fn release(&mut self, number: u32) {
+        let (settings, holders) = &mut self.pool[number as usize];
+        *holders -= 1;
+        if *holders == 0 {
+            self.numbers.remove(settings);
+            self.pool.remove(number as usize);
+        }
+    }
+
+    /// How many different settings are in use.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.pool.len()
+    }
+}

@@ -1,0 +1,102 @@
+//! Where to connect to, or to listen: an address, or a host name with a port.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::error::{BadAddress, Error};
+
+/// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`, `"[::1]:80"`), from a
+/// [`SocketAddr`], or from a pair of address or name and port.
+///
+/// ```
+/// use finale::Target;
+/// let target: Target = "localhost:7000".try_into()?;
+/// assert_eq!(target.to_string(), "localhost:7000");
+/// assert!(Target::try_from("localhost").is_err());
+/// # Ok::<(), finale::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// An IP address.
+    Addr(SocketAddr),
+    /// A name for the resolver.
+    Name {
+        /// The host's name.
+        host: Box<str>,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Target {
+    /// The address, if it needs no resolver.
+    pub(crate) fn addr(&self) -> Result<SocketAddr, Error> {
+        match self {
+            Self::Addr(addr) => Ok(*addr),
+            Self::Name { .. } => Err(Error::BadAddress(BadAddress::NotAnIp)),
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Addr(addr)
+    }
+}
+
+impl<I: Into<IpAddr>> From<(I, u16)> for Target {
+    fn from((ip, port): (I, u16)) -> Self {
+        Self::Addr(SocketAddr::new(ip.into(), port))
+    }
+}
+
+impl TryFrom<&str> for Target {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        if let Ok(addr) = text.parse() {
+            return Ok(Self::Addr(addr));
+        }
+        let bad = |bad| Err(Error::BadAddress(bad));
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return bad(BadAddress::NoPort);
+        };
+        // An IPv6 address without brackets has no port, whatever stands behind its last colon.
+        if text.parse::<IpAddr>().is_ok() || host.ends_with(':') {
+            return bad(BadAddress::NoPort);
+        }
+        let Ok(port) = port.parse() else {
+            return bad(if port.is_empty() { BadAddress::NoPort } else { BadAddress::BadPort });
+        };
+        if host.is_empty() {
+            return bad(BadAddress::NoHost);
+        }
+        Ok(Self::Name { host: host.into(), port })
+    }
+}
+
+impl TryFrom<&String> for Target {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self, Error> {
+        text.as_str().try_into()
+    }
+}
+
+/// For targets that can't be wrong.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
