@@ -67,7 +67,12 @@ pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
                 say(format_args!("finale: {}: no byte moved for the idle time, resetting it", options.target));
                 socket.destroy();
             }
-            Event::End if !options.half_close => socket.end(),
+            Event::End if !options.half_close => {
+                if let Some(input) = &mut input {
+                    or_give_up(input.flow(&mut socket), &mut socket);
+                }
+                socket.end();
+            }
             Event::Close(ending) => {
                 say(format_args!("finale: {}: {ending}", options.target));
                 return if ending.is_clean() { Ok(()) } else { Err(Trouble::Told) };
@@ -115,7 +120,7 @@ struct Input {
 }
 
 impl Input {
-    /// Reading stdin blocks, so a thread does it. It is not joined: nothing interrupts such a read but its process' end.
+    /// Reading stdin blocks, so a thread does it. It is not joined: nothing but the program's end interrupts it.
     fn open(half_close: bool, remote: Remote) -> Self {
         let (sender, chunks) = sync_channel(CHUNKS);
         thread::spawn(move || {

@@ -106,11 +106,7 @@ fn play(scene: &Scene, out: &mut impl Write) -> Result<(), Trouble> {
     while let Some((mut socket, event)) = reactor.next_before(curtain)? {
         tell(&event, out)?;
         match event {
-            Event::Connection => {
-                if scene.part == Part::LeavesUnread {
-                    ask(&mut socket, out)?;
-                }
-            }
+            Event::Connection if scene.part == Part::LeavesUnread => ask(&mut socket, out)?,
             Event::Data(_) => speaker = Some(socket.id()),
             Event::Woken => peer.listen()?,
             Event::End => socket.end(),
@@ -118,7 +114,9 @@ fn play(scene: &Scene, out: &mut impl Write) -> Result<(), Trouble> {
             Event::Close(_) => return Ok(()),
             _ => {}
         }
-        if peer.is_ready && let Some(mut socket) = speaker.and_then(|id| reactor.socket(id)) {
+        if peer.is_ready
+            && let Some(mut socket) = speaker.and_then(|id| reactor.socket(id))
+        {
             peer.is_ready = false;
             strike(scene.fate, &mut peer, &mut socket, out)?;
         }

@@ -1,5 +1,7 @@
 //! The `finale` command. This file reads the arguments and hands them on; each command has a file of its own.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
+
 mod args;
 mod connect;
 mod crash;
@@ -15,8 +17,6 @@ mod lesson;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use args::{Args, Command, Lesson};
 use trouble::Trouble;
@@ -40,8 +40,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), Trouble> {
     match command {
         Command::Lesson { part: None } => {
-            die_with_the_reader()?;
-            Ok(lesson::lesson()?)
+            reader_may_leave(lesson::lesson(&mut io::stdout().lock()).map_err(Trouble::from_lesson))
         }
         Command::Lesson { part: Some(Lesson::Crash) } => reader_may_leave(crash::run()),
         Command::Lesson { part: Some(Lesson::Nodelay { rounds }) } => reader_may_leave(nodelay::run(*rounds)),
@@ -61,13 +60,4 @@ fn reader_may_leave(result: Result<(), Trouble>) -> Result<(), Trouble> {
         Err(Trouble::Stdout(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
-}
-
-/// The lesson prints with `println!`, as an example should, and that panics when the reader has left. So SIGPIPE, which
-/// Rust ignores, ends this command as it ends `cat`. The lesson's sockets don't raise it: none writes after a reset.
-fn die_with_the_reader() -> Result<(), Trouble> {
-    let always = Arc::new(AtomicBool::new(true));
-    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
-        .map(|_id| ())
-        .map_err(|source| Trouble::io("watch for SIGPIPE", source))
 }

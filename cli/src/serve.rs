@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::{Close, Event, Listen, ListenerId, Queue, Reactor, Remote, Socket, SocketId, SocketMap};
@@ -91,15 +91,16 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     announce(listener.addr)?;
 
     let mut house = House::new(options);
+    let mut rests = Rests { warned: None };
     let mut stop = Stop { listener: listener.id, signals, grace: options.grace, seen: 0 };
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken => stop.look(&mut reactor)?,
             Event::Timer(_) => reset_all(&mut reactor),
-            Event::ListenerRests(_, error) => log::warn!("accepting nothing for now: {error}"),
+            Event::ListenerRests(_, error) => rests.tell(&error),
             event => house.serve(&mut socket, event),
         }
-        if stop.has_begun() && reactor.is_empty() {
+        if stop.has_begun() && house.live == 0 {
             break;
         }
     }
@@ -165,9 +166,29 @@ fn reset_all(reactor: &mut Reactor) {
     }
 }
 
+/// A server short of descriptors takes one connection for each that ends and rests again at once, so its warnings could
+/// come by the thousand: one a second is told.
+struct Rests {
+    warned: Option<Instant>,
+}
+
+impl Rests {
+    fn tell(&mut self, error: &finale::Error) {
+        let quiet = self.warned.is_some_and(|warned| warned.elapsed() < Duration::from_secs(1));
+        if quiet {
+            log::debug!("accepting nothing for now: {error}");
+        } else {
+            log::warn!("accepting nothing for now: {error}");
+            self.warned = Some(Instant::now());
+        }
+    }
+}
+
 /// One service and what it remembers of its clients.
 struct House {
     service: Service,
+    /// Connections that have not told `close`.
+    live: usize,
     answer_bytes: u64,
     /// `upper`: what has come so far.
     requests: SocketMap<Vec<u8>>,
@@ -180,6 +201,7 @@ impl House {
     fn new(options: &Serve) -> Self {
         Self {
             service: options.service,
+            live: 0,
             answer_bytes: options.bytes,
             requests: SocketMap::new(),
             left_bytes: SocketMap::new(),
@@ -209,13 +231,10 @@ impl House {
                 self.answer(socket)?;
             }
             (Service::Answer, Event::Drain) => self.answer(socket)?,
-            (Service::Echo, Event::Data(bytes)) => {
-                if socket.write(bytes)? == Queue::Full {
-                    socket.pause();
-                }
-            }
+            (Service::Echo, Event::Data(bytes)) => echo(socket, bytes)?,
             (Service::Echo, Event::Drain) => socket.resume(),
             (Service::Echo | Service::Discard, Event::End) => socket.end(),
+            (_, Event::Connection) => self.live += 1,
             (_, Event::Timeout) => {
                 log::debug!("{id}: silent for too long, resetting it");
                 socket.destroy();
@@ -223,6 +242,7 @@ impl House {
             (_, Event::Error(failure)) => log::debug!("{id}: {failure}"),
             (_, Event::Close(ending)) => {
                 log::debug!("{id}: {ending}");
+                self.live -= 1;
                 self.requests.remove(id);
                 self.left_bytes.remove(id);
             }
@@ -259,6 +279,14 @@ impl House {
         socket.end();
         Ok(())
     }
+}
+
+/// Reads no more while the client doesn't take what it is owed.
+fn echo(socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
+    if socket.write(bytes)? == Queue::Full {
+        socket.pause();
+    }
+    Ok(())
 }
 
 fn upper(request: &[u8]) -> String {

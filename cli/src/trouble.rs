@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     Stdout(io::Error),
     /// The system refused something else.
     Io { to: &'static str, source: io::Error },
+    /// The lesson failed in another way.
+    Lesson(Box<dyn std::error::Error>),
     /// A scene of the lesson came out differently than written.
     Scene(&'static str),
     /// The connection did not end well, and the user was told so by its ending.
@@ -26,6 +28,17 @@ impl Trouble {
     /// The system's refusal, with what was to be done: "can't {to}".
     pub(crate) const fn io(to: &'static str, source: io::Error) -> Self {
         Self::Io { to, source }
+    }
+
+    /// The lesson, as a short example, puts all its errors into one box; here they come apart again.
+    pub(crate) fn from_lesson(error: Box<dyn std::error::Error>) -> Self {
+        match error.downcast::<io::Error>() {
+            Ok(error) => Self::Stdout(*error),
+            Err(error) => match error.downcast::<finale::Error>() {
+                Ok(error) => Self::Reactor(*error),
+                Err(error) => Self::Lesson(error),
+            },
+        }
     }
 
     /// Says it on stderr.
@@ -59,6 +72,7 @@ impl fmt::Display for Trouble {
             }
             Self::Stdout(error) => write!(f, "can't write to stdout: {error}"),
             Self::Io { to, source } => write!(f, "can't {to}: {source}"),
+            Self::Lesson(error) => write!(f, "the lesson failed: {error}"),
             Self::Scene(what) => f.write_str(what),
             Self::Told => f.write_str("the connection did not end cleanly"),
         }
@@ -70,6 +84,7 @@ impl std::error::Error for Trouble {
         match self {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } => Some(source),
+            Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Told => None,
         }
     }

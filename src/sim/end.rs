@@ -18,7 +18,10 @@ use crate::options::{KeepAlive, SystemOptions};
 /// Who holds the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    Host { host: u32, slot: u32 },
+    Host {
+        host: u32,
+        slot: u32,
+    },
     /// Waits to be accepted, or for the last step of the handshake.
     Queue(Id),
     /// A scripted peer.
@@ -83,6 +86,8 @@ pub(super) struct End {
     pub(super) peer: Option<Id>,
     pub(super) phase: Phase,
     pub(super) error: Option<Errno>,
+    /// It was reset or timed out: Closed, but not after both FINs.
+    pub(super) died: bool,
     /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked on Linux).
     pub(super) error_flag_stuck: bool,
     pub(super) tuning: Tuning,
@@ -146,6 +151,7 @@ impl End {
             peer: None,
             phase: Phase::SynSent,
             error: None,
+            died: false,
             error_flag_stuck: false,
             told_window_end: tuning.receive_bytes as u64,
             tuning,
@@ -265,6 +271,7 @@ impl End {
     pub(super) fn die(&mut self, error: Errno) {
         self.phase = Phase::Closed;
         self.error = Some(error);
+        self.died = true;
         self.rest();
     }
 
@@ -283,5 +290,69 @@ impl End {
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let cork = self.corked.map(|(_, until)| until);
         [self.retry_at, self.alive_at, self.forget_at, cork].into_iter().flatten().min()
+    }
+}
+
+/// What a segment brings.
+impl End {
+    /// Takes an acknowledgement. Returns whether an edge is due: there is room again, or our FIN has arrived (Linux wakes
+    /// at the step to FIN-WAIT-2 too).
+    pub(super) fn take_ack(&mut self, acked: u64, window_end: u64) -> bool {
+        let opened = window_end > self.window_end;
+        self.window_end = self.window_end.max(window_end);
+        if opened && self.next == self.acked {
+            // Window probes end here; what they waited for leaves now.
+            self.start_afresh();
+        }
+        if acked <= self.acked {
+            return false;
+        }
+        let bytes = acked.min(self.written) - self.acked.min(self.written);
+        self.outgoing.drain(..bytes as usize);
+        shrink(&mut self.outgoing);
+        self.acked = acked;
+        self.next = self.next.max(acked);
+        self.urgent_out = self.urgent_out.filter(|mark| *mark >= acked);
+        self.start_afresh();
+        let room = self.wants_room && self.has_room();
+        self.wants_room &= !room;
+        room || self.is_fin_acked()
+    }
+
+    /// Progress: timeouts are counted from here.
+    fn start_afresh(&mut self) {
+        self.backoff = 0;
+        self.stalled_since = None;
+        self.retry_at = None;
+    }
+
+    /// Takes bytes and FIN as far as they are the next ones and there is room. Returns whether anything was new.
+    pub(super) fn take_bytes(&mut self, position: u64, bytes: &[u8], fin: bool, urgent: Option<u64>) -> bool {
+        let before = self.received;
+        if position > before {
+            // A gap: one before it was lost. The acknowledgement says from where to repeat.
+            return false;
+        }
+        if let Some(mark) = urgent.filter(|mark| *mark >= before && !self.peer_finished) {
+            self.urgent_in = Some(mark);
+        }
+        let fresh = bytes.get((before - position) as usize..).unwrap_or_default();
+        let room = self.tuning.receive_bytes.saturating_sub(self.incoming.len());
+        let taken = fresh.len().min(room);
+        self.incoming.extend(&fresh[..taken]);
+        self.received += taken as u64;
+        if fin && !self.peer_finished && position + bytes.len() as u64 == self.received {
+            self.peer_finished = true;
+            self.received += 1;
+        }
+        self.received > before || (urgent.is_some() && self.urgent_in == urgent)
+    }
+}
+
+/// An idle connection keeps no buffer: a hundred thousand of them should cost little.
+pub(super) fn shrink(buffer: &mut VecDeque<u8>) {
+    const KEPT_BYTES: usize = 256;
+    if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
+        *buffer = VecDeque::new();
     }
 }

@@ -1,0 +1,26 @@
+//! An echo server with back-pressure: a client that does not read is not read either.
+//! Run it: `cargo run --release --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
+
+use finale::{Event, Listen, Queue, Reactor};
+
+fn main() -> Result<(), finale::Error> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen(&addr, Listen::default())?;
+    println!("listening on {}", listener.addr);
+
+    while let Some((mut socket, event)) = reactor.next()? {
+        match event {
+            Event::Data(bytes) => {
+                if socket.write(bytes)? == Queue::Full {
+                    socket.pause(); // The peer must read before it may send more.
+                }
+            }
+            Event::Drain => socket.resume(),
+            Event::End => socket.end(),
+            Event::Close(ending) => println!("{}: {ending}", socket.id()),
+            _ => {}
+        }
+    }
+    Ok(())
+}

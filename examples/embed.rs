@@ -1,0 +1,51 @@
+//! finale inside somebody else's loop: the loop waits on finale's descriptor beside its own, and never longer than finale
+//! says. Here the other loop is poll(2), and its own descriptor is standard input.
+//! Run it: `cargo run --release --example embed`, then connect with `nc`, or type lines to send to every client.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use finale::{Event, Listen, Reactor, SocketId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
+    println!("listening on {}; lines from here go to every client, end of input ends", listener.addr);
+    let mut clients: Vec<SocketId> = Vec::new();
+    let mut line = [0; 4096];
+
+    loop {
+        // 1. Everything that can happen without waiting.
+        while let Some((socket, event)) = reactor.next_before(Instant::now())? {
+            match event {
+                Event::Connection => clients.push(socket.id()),
+                Event::Data(bytes) => println!("{}: {}", socket.id(), String::from_utf8_lossy(bytes).trim_end()),
+                Event::Close(ending) => {
+                    println!("{}: {ending}", socket.id());
+                    clients.retain(|&client| client != socket.id());
+                }
+                _ => {}
+            }
+        }
+        // 2. Wait for finale and for what is ours, no longer than finale's next deadline.
+        let wait = reactor.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.map(|wait| Timespec::try_from(wait + Duration::from_millis(1))).transpose()?;
+        let stdin = std::io::stdin();
+        let mut fds = [PollFd::new(&reactor, PollFlags::IN), PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+        poll(&mut fds, wait.as_ref())?;
+        // 3. What is ours.
+        if !fds[1].revents().is_empty() {
+            let bytes = stdin.lock().read(&mut line)?;
+            if bytes == 0 {
+                return Ok(()); // Dropping the reactor resets whoever is still there.
+            }
+            for &client in &clients {
+                if let Some(mut socket) = reactor.socket(client) {
+                    socket.write(&line[..bytes])?;
+                }
+            }
+        }
+    }
+}

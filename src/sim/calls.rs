@@ -1,0 +1,309 @@
+//! The kernel's calls on one end, by its id: what `host` and `peer` have in common.
+//!
+//! Invariant: a call answers as Linux's does in the same state, with the same errno. No fault is drawn here.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::Reach;
+use super::arena::Id;
+use super::end::{End, Owner, Phase, Tuning, shrink};
+use super::world::{Listener, World};
+use crate::options::{Listen, SystemOptions};
+
+/// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
+const CORK: u64 = 200_000_000;
+
+/// A reader that frees this much, or half of its buffer, tells the sender (RFC 9293 section 3.8.6.2.2, with the segment
+/// size of Ethernet).
+const WINDOW_STEP_BYTES: usize = 1460;
+
+type Call<T> = Result<T, Errno>;
+
+impl World {
+    // --- listening ----------------------------------------------------------------------------------------------
+
+    pub(super) fn listen(&mut self, machine: IpAddr, owner: Owner, addr: SocketAddr, options: &Listen) -> Call<Id> {
+        if !is_local(machine, addr.ip()) && !addr.ip().is_unspecified() {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
+        let addr = match addr.port() {
+            0 => SocketAddr::new(addr.ip(), self.free_listen_port(machine)?),
+            _ => addr,
+        };
+        let others = self.listening.get(&(machine, addr.port())).map_or(&[][..], Vec::as_slice);
+        let clashes = |id: &Id| {
+            self.listeners.get(*id).is_some_and(|other| {
+                overlap(other.addr.ip(), addr.ip()) && !(other.options.reuse_port && options.reuse_port)
+            })
+        };
+        if others.iter().any(clashes) {
+            return Err(Errno::ADDRINUSE);
+        }
+        let options = options.clone();
+        let listener = Listener { owner, machine, addr, options, queue: VecDeque::new(), queued: false, pending: 0 };
+        let id = self.listeners.insert(listener);
+        self.listening.entry((machine, addr.port())).or_default().push(id);
+        Ok(id)
+    }
+
+    fn free_listen_port(&mut self, machine: IpAddr) -> Call<u16> {
+        for _ in self.ports.clone() {
+            let port = self.turn_port(machine);
+            if !self.listening.contains_key(&(machine, port)) {
+                return Ok(port);
+            }
+        }
+        Err(Errno::ADDRINUSE)
+    }
+
+    /// Ports are given out in turn, so that one comes back as late as possible.
+    fn turn_port(&mut self, machine: IpAddr) -> u16 {
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        let next = self.next_port.entry(machine).or_insert(first);
+        let port = (*next).clamp(first, last);
+        *next = if port == last { first } else { port + 1 };
+        port
+    }
+
+    /// Who gets a SYN. Several on one port share it by chance, as with SO_REUSEPORT.
+    pub(super) fn listener_for(&mut self, machine: IpAddr, target: SocketAddr) -> Option<Id> {
+        let ids = self.listening.get(&(machine, target.port()))?;
+        let fits = |id: &&Id| {
+            self.listeners.get(**id).is_some_and(|listener| match listener.addr.ip() {
+                IpAddr::V6(ip) if ip.is_unspecified() => target.is_ipv6() || !listener.options.ipv6_only,
+                ip if ip.is_unspecified() => target.is_ipv4(),
+                IpAddr::V4(_) | IpAddr::V6(_) => listener.addr.ip() == target.ip(),
+            })
+        };
+        let ids: Vec<Id> = ids.iter().filter(fits).copied().collect();
+        match ids.as_slice() {
+            [] => None,
+            [only] => Some(*only),
+            several => several.get(self.rng.below(several.len() as u64) as usize).copied(),
+        }
+    }
+
+    pub(super) fn accept(&mut self, listener: Id, owner: Owner) -> Call<Id> {
+        let queue = &mut self.listeners.get_mut(listener).ok_or(Errno::BADF)?.queue;
+        let id = queue.pop_front().ok_or(Errno::WOULDBLOCK)?;
+        let end = self.ends.get_mut(id).ok_or(Errno::CONNABORTED)?;
+        end.owner = owner;
+        Ok(id)
+    }
+
+    pub(super) fn unlisten(&mut self, listener: Id) {
+        let Some(gone) = self.listeners.remove(listener) else { return };
+        let port = (gone.machine, gone.addr.port());
+        if let Some(ids) = self.listening.get_mut(&port) {
+            ids.retain(|id| *id != listener);
+            if ids.is_empty() {
+                self.listening.remove(&port);
+            }
+        }
+        for id in gone.queue {
+            self.reset(id);
+        }
+    }
+
+    // --- connecting ---------------------------------------------------------------------------------------------
+
+    pub(super) fn dial(
+        &mut self,
+        machine: IpAddr,
+        owner: Owner,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &SystemOptions,
+    ) -> Call<Id> {
+        match self.reach.get(&remote.ip()).copied().unwrap_or_default() {
+            Reach::NoRoute => return Err(Errno::NETUNREACH),
+            Reach::Prohibited => return Err(Errno::ACCESS),
+            Reach::Open | Reach::BlackHole | Reach::Unreachable => {}
+        }
+        let local = self.local_for(machine, remote, local)?;
+        let tuning = Tuning::new(options, self.send_bytes, self.receive_bytes);
+        let id = self.ends.insert(End::new(owner, machine, local, remote, tuning));
+        self.flows.insert((machine, local, remote), id);
+        self.send_syn(id);
+        Ok(id)
+    }
+
+    fn local_for(&mut self, machine: IpAddr, remote: SocketAddr, wish: Option<SocketAddr>) -> Call<SocketAddr> {
+        let route = match remote.ip().is_loopback() {
+            true => remote.ip(),
+            false if machine.is_ipv4() == remote.is_ipv4() => machine,
+            false => return Err(Errno::NETUNREACH),
+        };
+        let ip = match wish.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified()) {
+            Some(ip) if !is_local(machine, ip) => return Err(Errno::ADDRNOTAVAIL),
+            Some(ip) => ip,
+            None => route,
+        };
+        let is_free = |world: &Self, local| !world.flows.contains_key(&(machine, local, remote));
+        if let Some(port) = wish.map(|addr| addr.port()).filter(|port| *port != 0) {
+            let local = SocketAddr::new(ip, port);
+            return is_free(self, local).then_some(local).ok_or(Errno::ADDRNOTAVAIL);
+        }
+        for _ in self.ports.clone() {
+            let local = SocketAddr::new(ip, self.turn_port(machine));
+            if is_free(self, local) && !self.listening.contains_key(&(machine, local.port())) {
+                return Ok(local);
+            }
+        }
+        Err(Errno::ADDRNOTAVAIL)
+    }
+
+    // --- a connection -------------------------------------------------------------------------------------------
+
+    /// tcp_sendmsg. Bytes beyond the buffer are not taken, unless it is `unbounded`.
+    pub(super) fn send(&mut self, id: Id, bytes: &[u8], more: bool, unbounded: bool) -> Call<usize> {
+        let now = self.now;
+        let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
+        if end.phase == Phase::Closed || end.finished {
+            return Err(end.error.take().unwrap_or(Errno::PIPE));
+        }
+        if let Some(error) = end.error.take() {
+            return Err(error);
+        }
+        let free = end.tuning.send_bytes.saturating_sub(end.outgoing.len());
+        let taken = match unbounded {
+            true => bytes.len(),
+            false if end.phase == Phase::SynSent => 0,
+            false => bytes.len().min(free),
+        };
+        end.wants_room |= taken < bytes.len();
+        if taken == 0 && !bytes.is_empty() {
+            return Err(Errno::WOULDBLOCK);
+        }
+        end.corked = match more {
+            true => end.corked.or(Some((end.written, now + CORK))),
+            false => None,
+        };
+        end.outgoing.extend(&bytes[..taken]);
+        end.written += taken as u64;
+        self.transmit(id, usize::MAX);
+        self.arm(id);
+        Ok(taken)
+    }
+
+    /// tcp_recvmsg. Bytes first; then a FIN, which hides an error that came after it; then the error, once.
+    pub(super) fn recv(&mut self, id: Id, buffer: &mut [u8]) -> Call<usize> {
+        let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if end.incoming.is_empty() {
+            end.urgent_in = None;
+            return end.at_end_of_bytes().map(|()| 0);
+        }
+        let taken = end.take_in(buffer);
+        shrink(&mut end.incoming);
+        let free = end.tuning.receive_bytes - end.incoming.len();
+        let left = end.told_window_end.saturating_sub(end.received) as usize;
+        let step = WINDOW_STEP_BYTES.min(end.tuning.receive_bytes.div_ceil(2));
+        let worth_telling = free >= left + step.max(end.tuning.receive_bytes / 2) || (left == 0 && free >= step);
+        if end.phase == Phase::Open && !end.peer_finished && worth_telling {
+            self.send_ack(id);
+        }
+        Ok(taken)
+    }
+
+    pub(super) fn has_unread(&mut self, id: Id) -> Call<bool> {
+        let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
+        if !end.incoming.is_empty() {
+            return Ok(true);
+        }
+        match end.at_end_of_bytes() {
+            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// shutdown(SHUT_WR).
+    pub(super) fn finish(&mut self, id: Id) -> Call<()> {
+        let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
+        match end.phase {
+            Phase::Closed => {
+                // inet_shutdown wakes even so.
+                self.edge(id);
+                return Err(Errno::NOTCONN);
+            }
+            Phase::SynSent if end.owner == Owner::Script => {
+                end.finished = true;
+                return Ok(());
+            }
+            Phase::SynSent | Phase::SynReceived => {
+                // inet_shutdown disconnects here: the handshake is given up.
+                end.die(Errno::CONNRESET);
+                self.edge(id);
+                return Ok(());
+            }
+            Phase::Open => {}
+        }
+        end.finished = true;
+        end.corked = None;
+        self.transmit(id, usize::MAX);
+        self.edge(id);
+        Ok(())
+    }
+
+    /// tcp_close.
+    pub(super) fn close(&mut self, id: Id) {
+        let Some(end) = self.ends.get_mut(id) else { return };
+        match end.phase {
+            Phase::Closed | Phase::SynSent => return self.remove(id),
+            Phase::SynReceived => return self.reset(id),
+            Phase::Open => {}
+        }
+        if !end.incoming.is_empty() {
+            // RFC 2525 section 2.17: the peer must learn that its bytes were not read.
+            self.send_reset(id);
+            return self.remove(id);
+        }
+        end.owner = Owner::Orphan;
+        end.token = None;
+        end.finished = true;
+        end.corked = None;
+        self.transmit(id, usize::MAX);
+        self.settle(id);
+    }
+
+    /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent when both FINs have left already.
+    pub(super) fn reset(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id) else { return };
+        let needed = match end.phase {
+            Phase::Closed | Phase::SynSent => false,
+            Phase::SynReceived => true,
+            Phase::Open => !(end.finished && end.peer_finished) || end.next < end.stream_end(),
+        };
+        if needed {
+            self.send_reset(id);
+        }
+        self.remove(id);
+    }
+}
+
+impl End {
+    /// What a read says when no bytes are left: `Ok` is the end of the stream.
+    fn at_end_of_bytes(&mut self) -> Call<()> {
+        if self.peer_finished {
+            return Ok(());
+        }
+        match (self.error.take(), self.phase) {
+            (Some(error), _) => Err(error),
+            (None, Phase::Closed) => Ok(()),
+            (None, Phase::SynSent | Phase::SynReceived | Phase::Open) => Err(Errno::WOULDBLOCK),
+        }
+    }
+}
+
+fn is_local(machine: IpAddr, ip: IpAddr) -> bool {
+    ip == machine || ip.is_loopback()
+}
+
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one == other || one.is_unspecified() || other.is_unspecified()
+}

@@ -1,0 +1,268 @@
+//! A TCP network in memory with a virtual clock: every ending, from one seed.
+//!
+//! Invariant: the same seed and the same calls give the same story, to the nanosecond. Nothing sleeps, no socket of the
+//! machine is opened, and the only look at the real clock is the base of the virtual one.
+//!
+//! It does not know the reactor: a [`Host`] is one more [`Net`](crate::net::Net), and what runs on it is the code that
+//! ships. A [`Peer`] is the other side without any reactor, for scripts.
+//!
+//! ```text
+//! mod     Network, the handle          world   clock, agenda, hosts, the way of a packet
+//! host    the trait Net                tcp     handshake, segments, timers
+//! peer    scripted sockets             calls   what the kernel answers to a call
+//! faults  what goes wrong on purpose   end     one end of a connection: its state and buffers
+//! ```
+//!
+//! # How it differs from Linux
+//!
+//! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers and windows.
+//! - Packets of one direction never overtake each other, and are lost only while an address is
+//!   [vanished](Network::vanish).
+//! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by itself.
+//! - A place in the listen queue is taken at the SYN, not at the end of the handshake.
+//! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
+//! - MSG_MORE holds everything back that it was given, not only the last partial segment.
+//! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
+//! - On loopback an acknowledgement takes the latency too. With [`set_latency`](Network::set_latency) of zero it is there
+//!   at the next call, as on Linux.
+
+mod arena;
+mod calls;
+mod end;
+mod faults;
+mod host;
+mod peer;
+mod rng;
+mod tcp;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+pub use faults::Faults;
+pub use host::Host;
+pub use peer::{Peer, PeerListener, PeerSocket};
+pub use rng::Rng;
+
+use crate::error::LookupCause;
+use world::{Name, World, nanos};
+
+/// What becomes of a connect to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Reach {
+    /// The SYN arrives; where nobody listens it is refused. The default, also for machines that do not exist.
+    #[default]
+    Open,
+    /// The SYN is swallowed and repeated, until ETIMEDOUT after 127 s.
+    BlackHole,
+    /// A router answers every SYN with ICMP: EHOSTUNREACH, while the handshake goes on underneath, as on Linux.
+    Unreachable,
+    /// connect(2) itself fails with ENETUNREACH.
+    NoRoute,
+    /// connect(2) itself fails with EACCES.
+    Prohibited,
+}
+
+/// The handle of a simulated network. Clones are the same network; it is dropped with its last handle, host and peer.
+/// Single-threaded: only a host's waker may go to another thread, and then the story is no longer the seed's alone.
+#[derive(Clone)]
+pub struct Network {
+    world: Rc<RefCell<World>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network")
+            .field("elapsed", &self.elapsed())
+            .field("open_connections", &self.open_connections())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// An empty network: latency 1 ms one way, send buffers of 256 KiB, receive buffers of 128 KiB, no faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { world: Rc::new(RefCell::new(World::new(seed))) }
+    }
+
+    /// A new program on the machine with this address.
+    #[must_use]
+    pub fn host(&self, ip: IpAddr) -> Host {
+        Host::new(Rc::clone(&self.world), ip)
+    }
+
+    /// A scripted program on the machine with this address.
+    #[must_use]
+    pub fn peer(&self, ip: IpAddr) -> Peer {
+        Peer::new(Rc::clone(&self.world), ip)
+    }
+}
+
+/// Time.
+impl Network {
+    /// The virtual clock. It moves in [`advance`](Self::advance) and in a host's `poll`, and nowhere else.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        let world = self.world.borrow();
+        world.instant(world.now)
+    }
+
+    /// Virtual time since the network began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.world.borrow().now)
+    }
+
+    /// Lets this much time pass, and all that falls into it happen, in order.
+    pub fn advance(&self, time: Duration) {
+        let mut world = self.world.borrow_mut();
+        let until = world.now.saturating_add(nanos(time));
+        world.advance(until);
+    }
+
+    /// When the network will next do something by itself; `None` if never. What it does may turn out to be nothing: a
+    /// timer stays entered until its time, even if no longer needed.
+    ///
+    /// With several reactors: turn each with no wait until none has work, then `advance` to the earliest of this and
+    /// their deadlines.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Instant> {
+        let world = self.world.borrow();
+        world.next_at().map(|at| world.instant(at))
+    }
+}
+
+/// The weather.
+impl Network {
+    /// The time of a packet from one end to the other, for packets sent from now on, loopback included. Default 1 ms.
+    pub fn set_latency(&self, one_way: Duration) {
+        self.world.borrow_mut().latency = nanos(one_way);
+    }
+
+    /// The faults from now on. Default [`Faults::none`].
+    pub fn set_faults(&self, faults: Faults) {
+        self.world.borrow_mut().faults = faults;
+    }
+
+    /// The faults in force.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.world.borrow().faults
+    }
+
+    /// The buffer sizes of connections made from now on that do not choose their own, in bytes, at least 1.
+    pub fn set_buffers(&self, send_bytes: usize, receive_bytes: usize) {
+        let mut world = self.world.borrow_mut();
+        (world.send_bytes, world.receive_bytes) = (send_bytes, receive_bytes);
+    }
+
+    /// The ports that the kernel chooses from. Default 32768 to 60999, Linux's. Not a port that anybody on the machine
+    /// listens on, nor one in use to the same address; none left is EADDRNOTAVAIL.
+    pub fn set_ports(&self, ports: RangeInclusive<u16>) {
+        self.world.borrow_mut().ports = ports;
+    }
+
+    /// What becomes of connects to this address from now on. Established connections are not touched.
+    pub fn set_reach(&self, ip: IpAddr, reach: Reach) {
+        self.world.borrow_mut().reach.insert(ip, reach);
+    }
+
+    /// Swallows every packet from and to this address, those in flight too: the machine is gone, and nobody is told.
+    /// With a loopback address: all loopback traffic by that address.
+    pub fn vanish(&self, ip: IpAddr) {
+        self.world.borrow_mut().vanished.insert(ip);
+    }
+
+    /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer comes, not at once.
+    pub fn heal(&self, ip: IpAddr) {
+        self.world.borrow_mut().vanished.remove(&ip);
+    }
+
+    /// The machine's scripted connections are forgotten without a packet, as by a power cut: whatever comes for them
+    /// is answered with RST. Looks at every connection once.
+    pub fn forget(&self, ip: IpAddr) {
+        let mut world = self.world.borrow_mut();
+        let is_forgotten = |end: &end::End| end.machine == ip && !matches!(end.owner, end::Owner::Host { .. });
+        let gone: Vec<_> = world.ends.iter().filter(|(_, end)| is_forgotten(end)).map(|(id, _)| id).collect();
+        for id in gone {
+            world.remove(id);
+        }
+    }
+
+    /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there, RST to the other end.
+    /// Returns whether there was one. Looks at every connection once.
+    pub fn abort(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let mut world = self.world.borrow_mut();
+        let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
+        let found = world.ends.iter().find(|(_, end)| named(end)).map(|(id, _)| id);
+        if let Some(id) = found {
+            world.send_reset(id);
+            world.kill(id, Errno::CONNABORTED);
+        }
+        found.is_some()
+    }
+}
+
+/// The resolver.
+impl Network {
+    /// From now on this name has these addresses; with none it exists without one (`NoAddress`). A name that nobody gave
+    /// is `NotFound`. An IP address as a name is itself.
+    pub fn name(&self, host: &str, ips: Vec<IpAddr>) {
+        self.world.borrow_mut().names.insert(host.to_owned(), Name::Known(ips));
+    }
+
+    /// From now on looking this name up fails.
+    pub fn name_fails(&self, host: &str, cause: LookupCause) {
+        self.world.borrow_mut().names.insert(host.to_owned(), Name::Fails(cause));
+    }
+
+    /// From now on looking this name up never ends.
+    pub fn name_hangs(&self, host: &str) {
+        self.world.borrow_mut().names.insert(host.to_owned(), Name::Hangs);
+    }
+}
+
+/// What a test may count on having come back to zero.
+impl Network {
+    /// Ends of connections that some kernel still knows: held by a host or peer, waiting to be accepted, or closed and
+    /// not yet delivered. An established connection has two.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.world.borrow().ends.len()
+    }
+
+    /// Sockets and listeners that hosts hold open. Looks at every place once.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let world = self.world.borrow();
+        let held = |places: &[Option<arena::Id>]| places.iter().flatten().count();
+        world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
+    }
+
+    /// Calls that all hosts have answered, see [`Host::calls`].
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.world.borrow().programs.iter().map(|program| program.calls).sum()
+    }
+
+    /// Begins to write down every packet, one line each, from the time it is sent. Costs memory without bound.
+    pub fn record(&self) {
+        self.world.borrow_mut().story = Some(Vec::new());
+    }
+
+    /// What was written down since [`record`](Self::record) or the last call; empty if nothing is recorded. For people:
+    /// the wording is not guaranteed.
+    #[must_use]
+    pub fn take_story(&self) -> Vec<String> {
+        self.world.borrow_mut().story.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}

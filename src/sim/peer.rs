@@ -1,0 +1,220 @@
+//! A machine without a reactor, moved by a test line by line.
+//!
+//! Invariant: a peer does what its script says and nothing else; only its kernel acts alone (it acknowledges, repeats and
+//! answers probes), which is exactly a stopped program. No call fault befalls it.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::arena::Id;
+use super::end::{Owner, Phase};
+use super::world::{Segment, World};
+use crate::options::{Connect, Listen};
+
+/// A machine whose program is a test script. Its calls take no time; what they cause takes the network's latency.
+#[derive(Clone)]
+pub struct Peer {
+    world: Rc<RefCell<World>>,
+    machine: IpAddr,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("ip", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    pub(super) const fn new(world: Rc<RefCell<World>>, machine: IpAddr) -> Self {
+        Self { world, machine }
+    }
+
+    /// Begins to connect with default options. The handshake goes on while time passes.
+    ///
+    /// # Errors
+    /// What connect(2) would say at once: no route, no free port.
+    pub fn connect(&self, addr: SocketAddr) -> io::Result<PeerSocket> {
+        self.connect_with(addr, &Connect::default())
+    }
+
+    /// Begins to connect. Only the options of the system's socket and the local address count.
+    ///
+    /// # Errors
+    /// What connect(2) would say at once: no route, no free port.
+    pub fn connect_with(&self, addr: SocketAddr, options: &Connect) -> io::Result<PeerSocket> {
+        let mut world = self.world.borrow_mut();
+        world.run_due();
+        let id = world.dial(self.machine, Owner::Script, addr, options.local, &options.system)?;
+        Ok(PeerSocket { world: Rc::clone(&self.world), id })
+    }
+
+    /// Listens with default options. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The address is in use, or no address of this machine.
+    pub fn listen(&self, addr: SocketAddr) -> io::Result<PeerListener> {
+        self.listen_with(addr, &Listen::default())
+    }
+
+    /// Listens. Only the backlog and the options of the system's socket count.
+    ///
+    /// # Errors
+    /// The address is in use, or no address of this machine.
+    pub fn listen_with(&self, addr: SocketAddr, options: &Listen) -> io::Result<PeerListener> {
+        let mut world = self.world.borrow_mut();
+        let id = world.listen(self.machine, Owner::Script, addr, options)?;
+        Ok(PeerListener { world: Rc::clone(&self.world), id })
+    }
+}
+
+/// A listening socket of a [`Peer`]. Dropping it changes nothing; [`close`](Self::close) closes it.
+pub struct PeerListener {
+    world: Rc<RefCell<World>>,
+    id: Id,
+}
+
+impl std::fmt::Debug for PeerListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerListener").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+impl PeerListener {
+    /// Where it listens; `None` once it is closed.
+    #[must_use]
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.world.borrow().listeners.get(self.id).map(|listener| listener.addr)
+    }
+
+    /// The next connection whose handshake is done.
+    #[must_use]
+    pub fn accept(&self) -> Option<PeerSocket> {
+        let mut world = self.world.borrow_mut();
+        world.run_due();
+        let id = world.accept(self.id, Owner::Script).ok()?;
+        Some(PeerSocket { world: Rc::clone(&self.world), id })
+    }
+
+    /// Closes it, and resets what waits to be accepted.
+    pub fn close(self) {
+        self.world.borrow_mut().unlisten(self.id);
+    }
+}
+
+/// A connection of a [`Peer`].
+///
+/// Who does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer until it is full and the window
+/// closes. Dropping the value changes nothing: the program is stopped, and its kernel goes on.
+pub struct PeerSocket {
+    world: Rc<RefCell<World>>,
+    id: Id,
+}
+
+impl std::fmt::Debug for PeerSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let world = self.world.borrow();
+        let end = world.ends.get(self.id);
+        f.debug_struct("PeerSocket")
+            .field("local", &end.map(|end| end.local))
+            .field("remote", &end.map(|end| end.remote))
+            .field("phase", &end.map(|end| end.phase))
+            .finish_non_exhaustive()
+    }
+}
+
+impl PeerSocket {
+    /// Writes all bytes, however small the send buffer: they leave when the handshake is done and the window is open. On
+    /// a connection that is reset, or after `finish`, nothing happens.
+    pub fn send(&self, bytes: &[u8]) {
+        // A script asks `is_reset` when it wants to know.
+        let _ = self.world.borrow_mut().send(self.id, bytes, false, true);
+    }
+
+    /// Marks the place behind all that was sent as urgent (MSG_OOB): a read of the other end stops there once, without
+    /// a new edge. The urgent byte itself is not delivered, and the mark is not repeated if it is lost.
+    pub fn send_urgent(&self) {
+        let mut world = self.world.borrow_mut();
+        let Some(end) = world.ends.get_mut(self.id).filter(|end| end.phase == Phase::Open) else { return };
+        let urgent = Some(end.written);
+        end.urgent_out = urgent;
+        let position = end.next;
+        world.send_segment(self.id, Segment { position, urgent, ..Segment::default() });
+    }
+
+    /// Sends FIN behind everything sent, as shutdown(2) for writing. Before the end of the handshake it waits for that
+    /// (where shutdown(2) would give the handshake up).
+    pub fn finish(&self) {
+        let _ = self.world.borrow_mut().finish(self.id);
+    }
+
+    /// Resets the connection, as closing with a linger time of 0.
+    pub fn reset(self) {
+        self.world.borrow_mut().reset(self.id);
+    }
+
+    /// close(2): FIN if everything that came was read, RST if not; before the end of the handshake nothing but silence.
+    /// A program that ends or is killed does the same.
+    pub fn close(self) {
+        self.world.borrow_mut().close(self.id);
+    }
+
+    /// Takes everything that has arrived, and thereby opens the window.
+    #[must_use]
+    pub fn read(&self) -> Vec<u8> {
+        let mut world = self.world.borrow_mut();
+        world.run_due();
+        let Some(end) = world.ends.get_mut(self.id) else { return Vec::new() };
+        end.urgent_in = None;
+        let mut bytes = vec![0; end.incoming.len()];
+        let read = match bytes.is_empty() {
+            true => 0,
+            false => world.recv(self.id, &mut bytes).unwrap_or(0),
+        };
+        bytes.truncate(read);
+        bytes
+    }
+
+    /// How many bytes lie unread in the receive buffer.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.look().ends.get(self.id).map_or(0, |end| end.incoming.len())
+    }
+
+    /// Whether the handshake is done. Stays `true` until the connection is over.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.look().ends.get(self.id).is_some_and(|end| end.phase == Phase::Open)
+    }
+
+    /// Whether the other end's FIN has arrived, and so every byte before it (perhaps still unread).
+    #[must_use]
+    pub fn has_fin(&self) -> bool {
+        self.look().ends.get(self.id).is_some_and(|end| end.peer_finished)
+    }
+
+    /// Whether the connection died: reset, refused, or timed out. Asking takes nothing away.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.look().ends.get(self.id).is_some_and(|end| end.died)
+    }
+
+    /// Whether the other kernel has acknowledged every byte sent, and the FIN if there was one; `false` after a reset.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.look().ends.get(self.id).is_some_and(|end| !end.died && !end.is_pending())
+    }
+
+    /// Our address; `None` once the connection is gone.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.look().ends.get(self.id).map(|end| end.local)
+    }
+
+    fn look(&self) -> std::cell::RefMut<'_, World> {
+        let mut world = self.world.borrow_mut();
+        world.run_due();
+        world
+    }
+}

@@ -1,0 +1,496 @@
+//! TCP, as far as a stream shows it: handshake, windows, acknowledgement, repetition, FIN and RST.
+//!
+//! Invariant: packets of one direction arrive in order or not at all, so a gap means loss, and repeating from the oldest
+//! unacknowledged byte is always right.
+//!
+//! Knows no congestion control, no Nagle, no delayed acknowledgement, no segment size: none of them changes what an
+//! application sees, only when.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::Reach;
+use super::arena::Id;
+use super::end::{End, Owner, Phase, Tuning};
+use super::world::{Happening, Packet, Segment, What, World};
+
+/// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda short.
+const SEGMENT_BYTES: u64 = 64 * 1024;
+/// The first SYN is repeated after 1 s (RFC 6298 section 2).
+const SYN_RETRY: u64 = 1_000_000_000;
+/// tcp_syn_retries: a connect gives up after 127 s.
+const SYN_RETRIES: u32 = 6;
+/// tcp_synack_retries.
+const SYN_ACK_RETRIES: u32 = 5;
+/// tcp_retries2: some 15 minutes.
+const RETRIES: u32 = 15;
+/// tcp_orphan_retries: a connection that nobody holds is not worth as much.
+const ORPHAN_RETRIES: u32 = 8;
+/// Linux's TCP_RTO_MIN; the round trip is added.
+const RETRY_LEAST: u64 = 200_000_000;
+/// Linux's TCP_RTO_MAX.
+const RETRY_MOST: u64 = 120_000_000_000;
+/// tcp_fin_timeout and the length of TIME-WAIT on Linux.
+const MINUTE: u64 = 60_000_000_000;
+
+impl World {
+    /// A packet has reached its target.
+    pub(super) fn take(&mut self, packet: Packet) {
+        let Packet { from, to, source, target, what } = packet;
+        match (what, to) {
+            (What::Syn { machine, window_end }, _) => self.on_syn(from, machine, source, target, window_end),
+            (What::Reset, Some(id)) => self.on_reset(id),
+            (What::Unreachable(errno), Some(id)) => self.on_unreachable(id, errno),
+            (What::SynAck { window_end }, Some(id)) if self.ends.get(id).is_some() => {
+                self.on_syn_ack(id, from, window_end);
+            }
+            (What::Segment(segment), Some(id)) if self.ends.get(id).is_some() => self.on_segment(id, from, segment),
+            (What::SynAck { .. } | What::Segment(_), _) => self.answer_for_nobody(from, source, target),
+            (What::Reset | What::Unreachable(_), None) => {}
+        }
+    }
+
+    /// RFC 9293 section 3.10.7.1: whatever comes for a connection that does not exist is answered with RST; except that
+    /// TIME-WAIT acknowledges what is repeated.
+    fn answer_for_nobody(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
+        let now = self.now;
+        let in_time_wait = self.ends.get(from).filter(|sender| sender.peer_time_wait > now);
+        let what = match in_time_wait {
+            Some(sender) => What::Segment(Segment {
+                position: sender.received,
+                acked: sender.stream_end(),
+                window_end: sender.window_end,
+                ..Segment::default()
+            }),
+            None => What::Reset,
+        };
+        self.send_packet(Packet { from, to: Some(from), source: target, target: source, what });
+    }
+
+    // --- the handshake ------------------------------------------------------------------------------------------
+
+    pub(super) fn send_syn(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        end.stalled_since.get_or_insert(now);
+        end.retry_at = Some(clamped(now + (SYN_RETRY << end.backoff), end));
+        let (source, target) = (end.local, end.remote);
+        let window_end = end.tuning.receive_bytes as u64;
+        let machine = match target.ip().is_loopback() {
+            true => end.machine,
+            false => target.ip(),
+        };
+        match self.reach.get(&target.ip()).copied().unwrap_or_default() {
+            Reach::Open => {
+                let what = What::Syn { machine, window_end };
+                self.send_packet(Packet { from: id, to: None, source, target, what });
+            }
+            Reach::Unreachable => {
+                let what = What::Unreachable(Errno::HOSTUNREACH);
+                self.send_packet(Packet { from: id, to: Some(id), source: target, target: source, what });
+            }
+            Reach::BlackHole | Reach::NoRoute | Reach::Prohibited => {}
+        }
+        self.arm(id);
+    }
+
+    fn on_syn(&mut self, from: Id, machine: IpAddr, source: SocketAddr, target: SocketAddr, window_end: u64) {
+        if let Some(child) = self.flows.get(&(machine, target, source)).copied().filter(|child| *child != from) {
+            match self.ends.get(child).is_some_and(|end| end.peer == Some(from)) {
+                // A repeated SYN: our answer was lost.
+                true => self.send_syn_ack(child),
+                // A new connection from an old one's port. RFC 9293 section 3.10.7.4: the old one is asked, knows
+                // nothing, and resets; the next SYN finds the place free.
+                false => self.on_reset(child),
+            }
+            return;
+        }
+        let Some(listener) = self.listener_for(machine, target) else {
+            self.send_packet(Packet { from, to: Some(from), source: target, target: source, what: What::Reset });
+            return;
+        };
+        let Some(queue) = self.listeners.get_mut(listener) else { return };
+        // As Linux's sk_acceptq_is_full: one more than the backlog says.
+        if queue.queue.len() + queue.pending > queue.options.backlog as usize {
+            return;
+        }
+        queue.pending += 1;
+        let tuning = Tuning::new(&queue.options.system, self.send_bytes, self.receive_bytes);
+        let mut child = End::new(Owner::Queue(listener), machine, target, source, tuning);
+        child.phase = Phase::SynReceived;
+        child.peer = Some(from);
+        child.window_end = window_end;
+        let child = self.ends.insert(child);
+        self.flows.insert((machine, target, source), child);
+        self.send_syn_ack(child);
+    }
+
+    fn send_syn_ack(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::SynReceived) else { return };
+        end.retry_at = Some(now + (SYN_RETRY << end.backoff));
+        let what = What::SynAck { window_end: end.tuning.receive_bytes as u64 };
+        let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what };
+        self.send_packet(packet);
+        self.arm(id);
+    }
+
+    fn on_syn_ack(&mut self, id: Id, from: Id, window_end: u64) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        match end.phase {
+            Phase::SynSent => {
+                end.peer = Some(from);
+                end.window_end = window_end;
+                end.open(now);
+                // An ICMP error that did not come true; its flag stays (FAULTS: error flag without a verdict).
+                end.error_flag_stuck = end.error.take().is_some();
+                self.send_ack(id);
+                self.edge(id);
+                self.transmit(id, usize::MAX);
+            }
+            Phase::Open => self.send_ack(id),
+            Phase::SynReceived | Phase::Closed => {}
+        }
+        self.arm(id);
+    }
+
+    /// The third step of the handshake has come: the child waits to be accepted. `false` if nobody listens any more.
+    fn establish(&mut self, id: Id) -> bool {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return false };
+        let Owner::Queue(listener) = end.owner else { return false };
+        end.open(now);
+        let Some(queue) = self.listeners.get_mut(listener) else {
+            self.send_reset(id);
+            self.remove(id);
+            return false;
+        };
+        queue.pending -= 1;
+        queue.queue.push_back(id);
+        self.listener_edge(listener);
+        true
+    }
+
+    // --- segments -----------------------------------------------------------------------------------------------
+
+    fn on_segment(&mut self, id: Id, from: Id, segment: Segment) {
+        let Some(end) = self.ends.get(id) else { return };
+        let (phase, died, source, target) = (end.phase, end.died, end.local, end.remote);
+        match phase {
+            Phase::SynSent => return,
+            Phase::SynReceived if !self.establish(id) => return,
+            Phase::SynReceived | Phase::Open => {}
+            Phase::Closed if died => {
+                self.send_packet(Packet { from: id, to: Some(from), source, target, what: What::Reset });
+                return;
+            }
+            Phase::Closed => return self.acknowledge_again(id, &segment),
+        }
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        end.heard_at = now;
+        end.probes = 0;
+        end.unanswered = 0;
+        let Segment { position, bytes, fin, acked, window_end, urgent, probe } = segment;
+        let had_bytes = end.received;
+        let mut changed = end.take_ack(acked, window_end);
+        changed |= end.take_bytes(position, &bytes, fin, urgent);
+        if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
+            // RFC 9293 section 3.10.7.4: nobody is left to read it.
+            self.send_reset(id);
+            self.remove(id);
+            return;
+        }
+        let sent = self.transmit(id, usize::MAX);
+        if !sent && (!bytes.is_empty() || fin || probe) {
+            self.send_ack(id);
+        }
+        if changed {
+            self.edge(id);
+        }
+        self.settle(id);
+    }
+
+    /// The peer repeats what we have: our last acknowledgement was lost (RFC 9293 section 3.10.7.4, TIME-WAIT).
+    fn acknowledge_again(&mut self, id: Id, segment: &Segment) {
+        if segment.fin || segment.probe || !segment.bytes.is_empty() {
+            self.send_ack(id);
+        }
+    }
+
+    /// Looks whether the connection is done, or only waits for their FIN with nobody to tell it to.
+    pub(super) fn settle(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        let orphan = end.owner == Owner::Orphan;
+        if end.phase == Phase::Open && end.is_done() {
+            end.phase = Phase::Closed;
+            end.rest();
+            self.unhash(id);
+            match orphan {
+                true => self.remove(id),
+                false => self.edge(id),
+            }
+            return;
+        }
+        if orphan && end.is_fin_acked() {
+            end.forget_at.get_or_insert(now + MINUTE);
+        }
+        self.arm(id);
+    }
+
+    /// Sends what the window lets out, in at most so many segments. Returns whether anything left.
+    pub(super) fn transmit(&mut self, id: Id, segments: usize) -> bool {
+        let mut sent = false;
+        for _ in 0..segments {
+            let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::Open) else { return sent };
+            let limit = end.corked.map_or(u64::MAX, |(from, _)| from).min(end.window_end).min(end.stream_end());
+            if end.next >= limit {
+                break;
+            }
+            let position = end.next;
+            let stop = limit.min(end.written).min(position + SEGMENT_BYTES);
+            let fin = end.finished && stop == end.written && limit > stop;
+            let bytes = if stop > position { end.copy_out(position, stop) } else { Vec::new() };
+            end.next = stop + u64::from(fin);
+            let urgent = end.urgent_out.filter(|mark| (position..=stop).contains(mark));
+            self.send_segment(id, Segment { position, bytes, fin, urgent, ..Segment::default() });
+            sent = true;
+        }
+        self.time_retry(id);
+        sent
+    }
+
+    fn time_retry(&mut self, id: Id) {
+        let (now, retry_first) = (self.now, self.retry_first());
+        let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::Open) else { return };
+        let waits_for_window = end.corked.is_none() && end.is_pending();
+        if end.next > end.acked || waits_for_window {
+            if end.retry_at.is_none() {
+                end.stalled_since.get_or_insert(now);
+                let wait = retry_first.saturating_mul(1 << end.backoff.min(20)).min(RETRY_MOST.max(retry_first));
+                end.retry_at = Some(clamped(now + wait, end));
+            }
+        } else {
+            end.retry_at = None;
+            end.stalled_since = None;
+            end.backoff = 0;
+        }
+        self.arm(id);
+    }
+
+    /// Two round trips and Linux's least: never so early that a packet in time is sent twice.
+    fn retry_first(&self) -> u64 {
+        RETRY_LEAST + 4 * (self.latency + super::world::nanos(self.faults.jitter))
+    }
+
+    pub(super) fn send_ack(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id) else { return };
+        let position = end.next;
+        self.send_segment(id, Segment { position, ..Segment::default() });
+    }
+
+    fn send_probe(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id) else { return };
+        let position = end.acked;
+        self.send_segment(id, Segment { position, probe: true, ..Segment::default() });
+    }
+
+    /// Sends a segment with our acknowledgement and window, as every segment carries them.
+    pub(super) fn send_segment(&mut self, id: Id, mut segment: Segment) {
+        let Some(end) = self.ends.get_mut(id) else { return };
+        segment.acked = end.received;
+        segment.window_end = end.own_window_end();
+        end.told_window_end = segment.window_end;
+        let what = What::Segment(segment);
+        let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what };
+        self.send_packet(packet);
+    }
+
+    // --- endings ------------------------------------------------------------------------------------------------
+
+    pub(super) fn send_reset(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id).filter(|end| end.peer.is_some()) else { return };
+        let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what: What::Reset };
+        self.send_packet(packet);
+    }
+
+    /// Linux's tcp_reset.
+    fn on_reset(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id) else { return };
+        let errno = match end.phase {
+            Phase::Closed => return,
+            Phase::SynSent => Errno::CONNREFUSED,
+            Phase::SynReceived => Errno::CONNRESET,
+            // CLOSE-WAIT: their FIN stands, so a reader sees a clean end and only a writer the reset.
+            Phase::Open if end.peer_finished && !end.finished => Errno::PIPE,
+            Phase::Open => Errno::CONNRESET,
+        };
+        self.kill(id, errno);
+    }
+
+    fn on_unreachable(&mut self, id: Id, errno: Errno) {
+        let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::SynSent) else { return };
+        // The attempt goes on (RFC 1122 section 4.2.3.9): the caller may decide otherwise.
+        end.error = Some(errno);
+        self.edge(id);
+    }
+
+    /// The connection is dead, for this reason.
+    pub(super) fn kill(&mut self, id: Id, errno: Errno) {
+        let Some(end) = self.ends.get_mut(id) else { return };
+        if end.phase == Phase::SynReceived {
+            if let Owner::Queue(listener) = end.owner
+                && let Some(queue) = self.listeners.get_mut(listener)
+            {
+                queue.pending -= 1;
+            }
+            self.remove(id);
+        } else if end.owner == Owner::Orphan {
+            self.remove(id);
+        } else {
+            end.die(errno);
+            self.unhash(id);
+            self.edge(id);
+        }
+    }
+
+    /// The addresses are free for another connection.
+    fn unhash(&mut self, id: Id) {
+        let Some(end) = self.ends.get(id) else { return };
+        let flow = (end.machine, end.local, end.remote);
+        if self.flows.get(&flow) == Some(&id) {
+            self.flows.remove(&flow);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: Id) {
+        self.unhash(id);
+        let Some(end) = self.ends.remove(id) else { return };
+        if end.phase == Phase::Closed
+            && !end.died
+            && let Some(peer) = end.peer.and_then(|peer| self.ends.get_mut(peer))
+        {
+            peer.peer_time_wait = self.now + MINUTE;
+        }
+    }
+
+    // --- timers -------------------------------------------------------------------------------------------------
+
+    /// Enters the end's nearest deadline into the agenda, unless an earlier entry will look at it anyway.
+    pub(super) fn arm(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        let Some(at) = end.next_deadline().map(|at| at.max(now)) else { return };
+        if end.timer_at.is_none_or(|entered| entered > at) {
+            end.timer_at = Some(at);
+            self.schedule(at, Happening::Timer(id));
+        }
+    }
+
+    pub(super) fn timer(&mut self, id: Id, at: u64) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id).filter(|end| end.timer_at == Some(at)) else { return };
+        end.timer_at = None;
+        if end.corked.is_some_and(|(_, until)| until <= now) {
+            end.corked = None;
+            self.transmit(id, usize::MAX);
+        }
+        if self.ends.get(id).and_then(|end| end.retry_at).is_some_and(|at| at <= now) {
+            self.retry(id);
+        }
+        if self.ends.get(id).and_then(|end| end.alive_at).is_some_and(|at| at <= now) {
+            self.ask_whether_alive(id);
+        }
+        if self.ends.get(id).and_then(|end| end.forget_at).is_some_and(|at| at <= now) {
+            self.remove(id);
+        }
+        self.arm(id);
+    }
+
+    fn retry(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        let limit = match (end.phase, end.owner) {
+            (Phase::SynSent, _) => SYN_RETRIES,
+            (Phase::SynReceived, _) => SYN_ACK_RETRIES,
+            (_, Owner::Orphan) => ORPHAN_RETRIES,
+            (Phase::Open | Phase::Closed, _) => RETRIES,
+        };
+        let overdue = end.user_deadline().map(|deadline| deadline <= now);
+        let counted_out = end.unanswered >= limit && !(end.phase == Phase::Open && overdue.is_some());
+        if counted_out || overdue == Some(true) {
+            self.kill(id, Errno::TIMEDOUT);
+            return;
+        }
+        end.unanswered += 1;
+        end.backoff += 1;
+        end.retry_at = None;
+        match end.phase {
+            Phase::SynSent => self.send_syn(id),
+            Phase::SynReceived => self.send_syn_ack(id),
+            Phase::Open if end.next > end.acked => {
+                end.next = end.acked;
+                self.transmit(id, 1);
+            }
+            Phase::Open => {
+                self.send_probe(id);
+                self.time_retry(id);
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// Linux's tcp_keepalive_timer.
+    fn ask_whether_alive(&mut self, id: Id) {
+        let now = self.now;
+        let Some(end) = self.ends.get_mut(id) else { return };
+        let Some(times) = end.tuning.probing else { return end.alive_at = None };
+        if end.is_pending() {
+            // While something is unacknowledged its own timer asks the question.
+            end.alive_at = Some(now + times.idle);
+            return;
+        }
+        let silent = now - end.heard_at;
+        let due = times.idle + times.interval.saturating_mul(u64::from(end.probes));
+        let dead = match end.tuning.user_timeout {
+            Some(limit) => end.probes > 0 && silent >= limit,
+            None => end.probes >= times.count,
+        };
+        if silent < due {
+            end.alive_at = Some(end.heard_at.saturating_add(due));
+        } else if dead {
+            self.send_reset(id);
+            self.kill(id, Errno::TIMEDOUT);
+        } else {
+            end.probes += 1;
+            end.alive_at = Some(now + times.interval);
+            self.send_probe(id);
+        }
+    }
+}
+
+impl End {
+    /// The handshake is done.
+    fn open(&mut self, now: u64) {
+        self.phase = Phase::Open;
+        self.retry_at = None;
+        self.stalled_since = None;
+        self.backoff = 0;
+        self.unanswered = 0;
+        self.heard_at = now;
+        self.alive_at = self.tuning.probing.map(|times| now.saturating_add(times.idle));
+    }
+
+    /// When TCP_USER_TIMEOUT gives up what waits (RFC 5482), a closed window included.
+    fn user_deadline(&self) -> Option<u64> {
+        Some(self.stalled_since?.saturating_add(self.tuning.user_timeout?))
+    }
+}
+
+/// Linux's tcp_clamp_rto_to_user_timeout: a repetition does not oversleep the user's limit.
+fn clamped(at: u64, end: &End) -> u64 {
+    end.user_deadline().map_or(at, |deadline| at.min(deadline))
+}

@@ -1,0 +1,107 @@
+//! The clock, timers, and a network that is away.
+
+use super::*;
+
+#[test]
+fn a_wait_that_nothing_can_end_is_an_error() {
+    let network = Network::new(1);
+    let mut host = network.host(SERVER);
+    host.listen(0, AT, &Listen::default()).expect("free");
+    let endless = |host: &mut Host| host.poll(None, &mut |_, _| panic!("there is no news"));
+    assert_eq!(endless(&mut host).expect_err("deadlock").kind(), io::ErrorKind::Deadlock);
+    host.waker()();
+    assert!(!endless(&mut host).expect("woken"));
+    assert_eq!(endless(&mut host).expect_err("the wake is used up").kind(), io::ErrorKind::Deadlock);
+    // Probes of a closed window go on for ever, and are no reason to wait.
+    let peer = network.peer(CLIENT).connect(AT).expect("a route");
+    network.set_buffers(10, 10);
+    assert_eq!(news(&mut host, SECOND), [(LISTENER, flags("in"))]);
+    host.accept(0, 0).expect("one");
+    peer.send(&[1; 100_000]);
+    assert_eq!(endless(&mut host).expect_err("nobody reads").kind(), io::ErrorKind::Deadlock);
+}
+
+#[test]
+fn a_wait_ends_exactly_at_its_time_and_looks_at_the_network_first() {
+    let (network, mut host, peer) = accepted(&Listen::default());
+    let begun = network.elapsed();
+    assert_eq!(edge(&mut host, Duration::from_nanos(700_001)), flags(""));
+    assert_eq!(network.elapsed() - begun, Duration::from_nanos(700_001));
+    peer.send(b"in the same nanosecond");
+    assert_eq!(edge(&mut host, MS), flags("in out"));
+}
+
+#[test]
+fn no_host_sleeps_past_the_deadline_or_the_news_of_another() {
+    let (network, mut host, peer) = accepted(&Listen::default());
+    let mut other = network.host(CLIENT);
+    assert_eq!(news(&mut other, SECOND), []);
+    let begun = network.elapsed();
+    peer.send(b"for the first host");
+    assert_eq!(news(&mut other, SECOND), []);
+    assert_eq!(network.elapsed() - begun, MS);
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out"));
+    assert_eq!(edge(&mut host, 5 * SECOND), flags(""));
+    assert_eq!(network.elapsed() - begun, SECOND, "the other host wanted to wake then");
+}
+
+#[test]
+fn a_vanished_machine_is_found_by_keep_alive_only_when_nothing_is_in_flight() {
+    let times = KeepAlive { idle: SECOND, interval: SECOND, count: 2 };
+    let (network, mut host, peer) = accepted(&Listen::default().keep_alive(times));
+    assert_eq!(edge(&mut host, 50 * SECOND), flags(""), "a living kernel answers, whatever its program does");
+    let begun = network.elapsed();
+    network.vanish(CLIENT);
+    assert_eq!(edge(&mut host, 50 * SECOND), flags("in out rdhup hup err"));
+    assert_eq!(read(&mut host), Err(Errno::TIMEDOUT));
+    let waited = network.elapsed() - begun;
+    assert!((2 * SECOND..=3 * SECOND + 10 * MS).contains(&waited), "{waited:?}");
+    drop(peer);
+
+    let (network, mut host, _peer) = accepted(&Listen::default().keep_alive(times));
+    network.vanish(CLIENT);
+    host.send(0, b"x", false).expect("room");
+    assert_eq!(edge(&mut host, 60 * SECOND), flags(""));
+    assert_eq!(edge(&mut host, 3000 * SECOND), flags("in out rdhup hup err"));
+    assert_eq!(host.take_error(0).as_ref().map(errno), Some(Errno::TIMEDOUT));
+}
+
+#[test]
+fn what_was_lost_is_repeated_after_the_network_heals() {
+    let (network, mut host, peer) = accepted(&Listen::default());
+    network.vanish(CLIENT);
+    host.send(0, b"answer", false).expect("room");
+    host.finish(0).expect("open");
+    network.advance(10 * SECOND);
+    assert_eq!((peer.read(), peer.has_fin()), (vec![], false));
+    network.heal(CLIENT);
+    network.advance(10 * SECOND);
+    assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
+}
+
+#[test]
+fn a_lost_last_acknowledgement_is_given_again_by_a_peer_that_is_gone() {
+    let (network, mut host, peer) = accepted(&Listen::default());
+    peer.finish();
+    network.advance(SECOND);
+    host.finish(0).expect("open");
+    // Our FIN arrives; its acknowledgement does not.
+    network.advance(MS);
+    network.vanish(CLIENT);
+    network.advance(SECOND);
+    peer.close();
+    assert!(!host.acknowledged(0).expect("no error"));
+    network.heal(CLIENT);
+    network.advance(SECOND);
+    assert!(host.acknowledged(0).expect("clean"));
+}
+
+#[test]
+fn a_restarted_peer_answers_the_next_bytes_with_a_reset() {
+    let (network, mut host, _peer) = accepted(&Listen::default());
+    network.forget(CLIENT);
+    assert_eq!(edge(&mut host, 60 * SECOND), flags(""));
+    host.send(0, b"x", false).expect("room");
+    assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
+    assert_eq!(read(&mut host), Err(Errno::CONNRESET));
+}

@@ -1,0 +1,98 @@
+//! The language that the events of one socket form, as a judge of its own: not the reactor's table.
+
+use finale::{Event, First, How, Socket};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but `lookup` was told.
+    Before,
+    /// `connect` was told; `ready` must follow.
+    Connect,
+    Flow,
+    /// After `end`: no `data`.
+    Ended,
+    /// After `error`: only `close`.
+    Failed,
+    Closed,
+}
+
+/// One socket's events so far.
+#[derive(Debug)]
+pub(crate) struct Life {
+    stage: Stage,
+    is_client: bool,
+    ended: bool,
+    noticed: bool,
+    bytes: u64,
+    /// Since the last one no byte was told: a second `timeout` needs a new silence.
+    timeouts: u32,
+}
+
+impl Life {
+    pub(crate) fn of(socket: &Socket<'_>) -> Self {
+        let is_client = socket.listener().is_none();
+        Self { stage: Stage::Before, is_client, ended: false, noticed: false, bytes: 0, timeouts: 0 }
+    }
+
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Closed)
+    }
+
+    /// The event, or what is wrong with it.
+    pub(crate) fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
+        let before = self.stage;
+        let next = self.follow(socket, event);
+        next.map(|stage| self.stage = stage)
+            .map_err(|wrong| format!("{}: {event:?} after {before:?}: {wrong}", socket.id()).chars().take(600).collect())
+    }
+
+    fn follow(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
+        let flowing = self.stage == Stage::Flow;
+        let connected = flowing || self.stage == Stage::Ended;
+        let check = |holds: bool, stage, wrong| if holds { Ok(stage) } else { Err(wrong) };
+        match event {
+            Event::Lookup(_) => check(self.stage == Stage::Before && self.is_client, Stage::Before, "too late"),
+            Event::Connect => check(self.stage == Stage::Before && self.is_client, Stage::Connect, "too late"),
+            Event::Ready => check(self.stage == Stage::Connect, Stage::Flow, "ready follows connect"),
+            Event::Connection => check(self.stage == Stage::Before && !self.is_client, Stage::Flow, "it comes first"),
+            Event::Data(bytes) => {
+                self.bytes += bytes.len() as u64;
+                let counted = self.bytes <= socket.bytes_read() && !bytes.is_empty();
+                check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused")
+            }
+            Event::Drain => check(connected && socket.queued_bytes() == 0, self.stage, "drain means empty"),
+            Event::Timeout => check(connected, self.stage, "not connected"),
+            Event::PeerEnded => {
+                let first = !std::mem::replace(&mut self.noticed, true);
+                check(flowing && first && socket.peer_has_ended(), Stage::Flow, "once, before end")
+            }
+            Event::End => {
+                self.ended = true;
+                check(flowing && socket.peer_has_ended() && !socket.is_paused(), Stage::Ended, "end comes once")
+            }
+            Event::Error(failure) => {
+                let lines = failure.to_string().lines().count();
+                let open = connected || (self.stage == Stage::Before && self.is_client);
+                check(open && lines == 1, Stage::Failed, "at most one error, in one line")
+            }
+            Event::Close(ending) => self.judge(ending),
+            _ => Err("not an event of a socket"),
+        }
+    }
+
+    /// The report agrees with what was told.
+    fn judge(&self, ending: &finale::Ending) -> Result<Stage, &'static str> {
+        let holds = [
+            (self.stage != Stage::Closed, "close comes once"),
+            (self.stage != Stage::Connect, "ready follows connect"),
+            (ending.had_error() == (self.stage == Stage::Failed), "had_error means that an error was told"),
+            (!ending.is_clean() || self.ended, "clean without the peer's end"),
+            (!ending.is_clean() || ending.bytes_unsent == 0, "clean with bytes unsent"),
+            (!ending.is_clean() || ending.first != First::Nobody, "clean and nobody finished"),
+            (ending.is_acknowledged() == (ending.how == How::Confirmed), "acknowledged means confirmed"),
+            (ending.bytes_read >= self.bytes, "fewer bytes read than told"),
+            (ending.to_string().lines().count() == 1, "the report is one line"),
+        ];
+        holds.iter().find(|(holds, _)| !holds).map_or(Ok(Stage::Closed), |(_, wrong)| Err(*wrong))
+    }
+}
