@@ -1,7 +1,97 @@
 //! An embeddable TCP reactor that gets the *ending* of a connection right.
+//!
+//! A [`Reactor`] hands out one [`Event`] at a time, with the [`Socket`] it happened to. The events of one socket form a
+//! language with a guaranteed order, and its last event, `close`, carries an [`Ending`] that says how it ended.
+//!
+//! # A first program
+//!
+//! A server and a client in one loop. The client says "done sending"; the server answers all the same.
+//!
+//! ```
+//! use finale::{Connect, Event, Listen, Reactor};
+//!
+//! # fn main() -> Result<(), finale::Error> {
+//! let mut reactor = Reactor::new()?;
+//! let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
+//! let client = reactor.connect(listener.addr, Connect::default())?;
+//! let mut answer = Vec::new();
+//!
+//! while let Some((mut socket, event)) = reactor.next()? {
+//!     match event {
+//!         Event::Ready => {
+//!             socket.write(b"ping")?;
+//!             socket.end();
+//!         }
+//!         Event::Data(bytes) if socket.id() == client => answer.extend_from_slice(bytes),
+//!         Event::End if socket.id() != client => {
+//!             socket.write(b"pong")?;
+//!             socket.end();
+//!         }
+//!         Event::Close(ending) => {
+//!             assert!(ending.is_acknowledged());
+//!             if socket.id() == client {
+//!                 reactor.close_listener(listener.id)?; // Nothing is left, so the loop ends.
+//!             }
+//!         }
+//!         _ => {}
+//!     }
+//! }
+//! assert_eq!(answer, b"pong");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Events
+//!
+//! ```text
+//! client = lookup* ( connect ready flow* )? error? close
+//! server = connection flow* error? close
+//! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
+//! ```
+//!
+//! Whatever a handler does with an event, the order of the others stands. What it asks of a socket is done when
+//! [`Reactor::next`] is called again, which is why an answer and its FIN leave in one segment, and why another socket of the
+//! same reactor can be had from inside a handler ([`Socket::get`]) without cloning or a cell.
+//!
+//! # Ending a connection
+//!
+//! - [`Socket::end`] is the graceful way: what is queued leaves, then our FIN. Reading goes on, as events or, after
+//!   [`Socket::discard`], into the bin, until the peer has finished too. Only then is the descriptor closed: closing with
+//!   unread bytes would make the kernel reset the connection and could destroy the answer on its way.
+//! - [`Socket::destroy`] resets.
+//! - `close` comes by default when the peer's kernel has acknowledged our FIN ([`Close::Confirmed`]); with
+//!   [`Close::HandOff`] our kernel is trusted with the rest.
+//!
+//! # Why each default
+//!
+//! | option | default | reason |
+//! |---|---|---|
+//! | [`Listen::close`] | confirmed | an ending that says less is a guess; hand-off saves three system calls |
+//! | [`Listen::allow_half_open`] | `true` | a request that ends with FIN still wants its answer |
+//! | [`Connect::connect_timeout`] | 30 s | longer than four repeated SYNs, shorter than a person waits |
+//! | [`Listen::half_closed_timeout`] | 5 min of silence | a peer that forgets its FIN holds the descriptor otherwise; its kernel answers keep-alive |
+//! | [`Listen::linger`] | 30 s without progress | some eight retransmissions on a fast network |
+//! | [`Listen::idle_timeout`] | none | how long a silence is too long only the protocol knows |
+//! | [`Listen::nodelay`] | on | finale sends once per event, so small segments are meant |
+//! | [`Listen::keep_alive`] | off | it finds lost machines, not frozen programs; an idle time finds both |
+//! | [`Listen::high_water_mark`] | 128 KiB | two receive buffers: an echo meets back-pressure only with a slow peer |
+//! | [`Listen::write_limit`] | 16 MiB | whole answers fit; a thousand peers that don't read are noticed |
+//! | [`Listen::backlog`] | 4096 | Linux's own ceiling; 128 overflows at the first burst |
+//!
+//! # Testing
+//!
+//! [`Reactor::with_net`] takes any [`net::Net`]; [`sim`] has a network in memory with a virtual clock, on which the very same
+//! reactor and the very same handlers run.
+//!
+//! # Not guaranteed
+//!
+//! - Events of *different* sockets have no order among each other beyond the phases of a turn.
+//! - `acknowledged` says that the peer's kernel has the bytes, not that its program has read them.
+//! - A FIN is no proof of health: the kernel of a program killed with SIGKILL sends one for it.
 
 pub mod lifecycle;
 pub mod net;
+pub mod sim;
 
 mod error;
 mod event;
@@ -22,3 +112,8 @@ pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
 pub use socket::{Queue, Socket};
 pub use socket_map::SocketMap;
 pub use target::Target;
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

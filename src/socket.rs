@@ -97,14 +97,14 @@ impl<'a> Socket<'a> {
     /// until then. Before the connection is established they wait for it. An empty slice changes nothing.
     ///
     /// # Errors
-    /// [`Error::WriteAfterEnd`] after [`end`](Socket::end), [`Error::Gone`] after `destroy` or `close`,
-    /// [`Error::QueueFull`] at the write limit. Nothing is queued then, and the connection goes on.
+    /// [`Error::WriteAfterEnd`] after [`end`](Socket::end), whatever came then; otherwise [`Error::Gone`] after `destroy`,
+    /// `error` or `close`, [`Error::QueueFull`] at the write limit. Nothing is queued then, and the connection goes on.
     pub fn write(&mut self, bytes: &[u8]) -> Result<Queue, Error> {
-        let Some(entry) = self.living() else {
-            return Err(Error::Gone);
-        };
-        if entry.flags.has(Flags::END) {
+        if self.has_ended() {
             return Err(Error::WriteAfterEnd);
+        }
+        if self.living().is_none() {
+            return Err(Error::Gone);
         }
         let queued_bytes = self.table.queued_bytes(self.slot);
         let settings = self.table.settings_of(self.slot);
@@ -237,8 +237,6 @@ impl<'a> Socket<'a> {
     /// Whether the peer is known to have finished or reset, read or not: a paused socket learns it at once.
     #[must_use]
     pub fn peer_has_ended(&self) -> bool {
-        self.entry().is_some_and(|entry| {
-            entry.flags.has(Flags::READ_CLOSED) || (entry.state.is_connected() && !entry.state.can_read())
-        })
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::READ_CLOSED))
     }
 }

@@ -193,7 +193,11 @@ impl<N: Net> Reactor<N> {
         match self.net.accept(listener, slot) {
             Ok(peer) => Some(self.accepted(listener, peer)),
             Err(error) => match trouble(&error) {
-                Trouble::Nobody => None,
+                Trouble::Nobody => {
+                    // Everybody was served: the trouble, if there was one, is over.
+                    self.listeners.entries[listener as usize].told = false;
+                    None
+                }
                 Trouble::Skip => {
                     self.listeners.ready(listener);
                     None
@@ -204,9 +208,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn accepted(&mut self, listener: u32, peer: SocketAddr) -> Told {
-        let entry = &mut self.listeners.entries[listener as usize];
-        entry.told = false;
-        let settings = entry.settings;
+        let settings = self.listeners.entries[listener as usize].settings;
         self.listeners.ready(listener);
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);

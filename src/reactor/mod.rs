@@ -26,6 +26,7 @@ pub use snapshot::{SocketInfo, Sockets};
 use crate::error::{Error, OsError};
 use crate::event::Event;
 use crate::id::{SocketId, TimerId};
+use crate::lifecycle::State;
 use crate::net::Net;
 use crate::net::os::Os;
 use crate::socket::Socket;
@@ -137,13 +138,14 @@ impl<N: Net> Reactor<N> {
 
     /// How many sockets have not told `close` yet.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.table.len()
+    pub fn len(&self) -> usize {
+        let told_close = |slot| self.table.entry(slot).state == State::Closed;
+        self.table.len() - usize::from(self.told.is_some_and(told_close))
     }
 
     /// Whether every socket has told `close`.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

@@ -52,8 +52,9 @@ impl Shared {
         Remote { shared: Arc::clone(self) }
     }
 
-    pub(super) fn has_handles(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0
+    /// Whether a wake is pending or may still come. The handles first: a thread wakes, then drops its handle.
+    pub(super) fn may_wake(&self) -> bool {
+        self.handles.load(Ordering::Acquire) > 0 || self.woken.load(Ordering::Acquire)
     }
 
     /// Whether there was a wake since the last call.

@@ -92,7 +92,7 @@ impl<N: Net> Reactor<N> {
         self.table.len() == 0
             && self.listeners.is_empty()
             && self.timers.is_empty()
-            && !self.shared.has_handles()
+            && !self.shared.may_wake()
     }
 
     /// Whether a turn has something to do without any news.

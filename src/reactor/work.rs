@@ -230,7 +230,7 @@ impl<N: Net> Reactor<N> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
         if state.can_read() {
-            if !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice {
+            if flags.has(Flags::READ_CLOSED) && !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice {
                 self.table.entry_mut(slot).flags.set(Flags::NOTICED, true);
                 self.table.apply(slot, Input::PeerEnded);
             }
@@ -316,10 +316,7 @@ impl<N: Net> Reactor<N> {
             self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
             return self.leave_to_kernel(slot);
         }
-        let first = match entry.state == State::LastFlush || entry.flags.has(Flags::READ_CLOSED) {
-            true => Flags::PEER_FIRST,
-            false => Flags::US_FIRST,
-        };
+        let first = if entry.flags.has(Flags::READ_CLOSED) { Flags::PEER_FIRST } else { Flags::US_FIRST };
         match call(|| self.net.finish(slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
                 self.table.entry_mut(slot).flags.set(first, true);
@@ -381,7 +378,8 @@ impl<N: Net> Reactor<N> {
             Outcome::Done(0) => self.read_end(slot),
             Outcome::Done(bytes) => return self.received(slot, bytes),
             Outcome::WouldBlock => {
-                self.table.entry_mut(slot).flags.set(Flags::READABLE, false);
+                // Nothing there: an error flag, if there was one, had no reason.
+                self.table.entry_mut(slot).flags.set(Flags::READABLE.and(Flags::LOOK), false);
                 if self.table.entry(slot).flags.has(Flags::BROKEN) {
                     self.fail_broken(slot);
                 }
@@ -431,7 +429,7 @@ impl<N: Net> Reactor<N> {
         if !entry.flags.has(Flags::US_FIRST) {
             entry.flags.set(Flags::PEER_FIRST, true);
         }
-        entry.flags.set(Flags::TOUCHED, true);
+        entry.flags.set(Flags::READ_CLOSED | Flags::TOUCHED, true);
         self.table.apply(slot, Input::Fin);
         if self.table.entry(slot).state == State::Closing {
             self.confirm(slot);

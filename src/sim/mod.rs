@@ -15,7 +15,8 @@
 //!
 //! # How it differs from Linux
 //!
-//! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers and windows.
+//! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers and windows. (On Linux
+//!   the edge at the step to FIN-WAIT-2 may come some 40 ms later for that.)
 //! - Packets of one direction never overtake each other, and are lost only while an address is
 //!   [vanished](Network::vanish).
 //! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by itself.
@@ -23,6 +24,8 @@
 //! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
 //! - MSG_MORE holds everything back that it was given, not only the last partial segment.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
+//! - A socket error on a living connection (ICMP after the handshake) does not exist, nor does a local shutdown(2) for
+//!   reading.
 //! - On loopback an acknowledgement takes the latency too. With [`set_latency`](Network::set_latency) of zero it is there
 //!   at the next call, as on Linux.
 

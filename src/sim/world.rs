@@ -509,9 +509,7 @@ fn subset(flags: Readiness, chosen: u64) -> Readiness {
     }
 }
 
+/// Nothing is left that could end this poll: a real program would sleep for ever. EDEADLK, since the reactor keeps numbers.
 fn deadlock() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Deadlock,
-        "nothing is left in the simulated network that could end this poll: a real program would sleep for ever",
-    )
+    Errno::DEADLK.into()
 }

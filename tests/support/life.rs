@@ -24,14 +24,12 @@ pub(crate) struct Life {
     ended: bool,
     noticed: bool,
     bytes: u64,
-    /// Since the last one no byte was told: a second `timeout` needs a new silence.
-    timeouts: u32,
 }
 
 impl Life {
     pub(crate) fn of(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
-        Self { stage: Stage::Before, is_client, ended: false, noticed: false, bytes: 0, timeouts: 0 }
+        Self { stage: Stage::Before, is_client, ended: false, noticed: false, bytes: 0 }
     }
 
     pub(crate) const fn is_over(&self) -> bool {

@@ -8,7 +8,7 @@
 #![allow(missing_docs, reason = "not a library")]
 
 pub(crate) mod alone;
-mod life;
+pub(crate) mod life;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ use life::Life;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An event that outlives the call that told it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum What {
     Lookup(IpAddr),
     Connect,
@@ -62,6 +62,27 @@ impl What {
 
     const fn is_of_a_socket(&self) -> bool {
         !matches!(self, Self::Timer(_) | Self::Woken | Self::Rests(..))
+    }
+}
+
+impl std::fmt::Debug for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lookup(ip) => write!(f, "lookup {ip}"),
+            Self::Connect => f.write_str("connect"),
+            Self::Ready => f.write_str("ready"),
+            Self::Connection => f.write_str("connection"),
+            Self::Data(bytes) => write!(f, "data, {} bytes", bytes.len()),
+            Self::Drain => f.write_str("drain"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::PeerEnded => f.write_str("peer-ended"),
+            Self::End => f.write_str("end"),
+            Self::Error(failure) => write!(f, "error: {failure}"),
+            Self::Close(ending) => write!(f, "close: {ending}"),
+            Self::Timer(id) => write!(f, "{id}"),
+            Self::Woken => f.write_str("woken"),
+            Self::Rests(id, error) => write!(f, "{id} rests: {error}"),
+        }
     }
 }
 
@@ -113,7 +134,7 @@ impl Story {
         let Some((mut socket, event)) = told else { return false };
         let line = match &event {
             Event::Data(bytes) => format!("{}: data, {} bytes", socket.id(), bytes.len()),
-            other => format!("{}: {other:?}", socket.id()),
+            other => format!("{}: {:?}", socket.id(), What::of(other)),
         };
         if self.lines.len() == 100 {
             self.lines.pop_front();
