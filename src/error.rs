@@ -267,8 +267,13 @@ impl Cause {
             Some(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::PROTOTYPE) => Self::Reset,
             Some(Errno::CONNREFUSED) => Self::Refused,
             Some(
-                Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN | Errno::ACCESS
-                | Errno::PERM | Errno::INVAL,
+                Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETDOWN
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::INVAL,
             ) => Self::Unreachable,
             Some(Errno::TIMEDOUT) => Self::TimedOut(Timer::Kernel),
             Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Self::NoLocalAddress,

@@ -100,7 +100,13 @@ const LIMIT: usize = 16 * 1024 * 1024;
 impl Default for SystemOptions {
     fn default() -> Self {
         // No Nagle: finale sends once per event, so small segments are meant.
-        Self { nodelay: true, keep_alive: None, user_timeout: None, send_buffer_bytes: None, receive_buffer_bytes: None }
+        Self {
+            nodelay: true,
+            keep_alive: None,
+            user_timeout: None,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        }
     }
 }
 

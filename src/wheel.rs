@@ -54,11 +54,7 @@ const _: () = assert!(size_of::<Node>() == 16);
 impl Node {
     /// A node that is not filed.
     pub(crate) const fn new() -> Self {
-        Self {
-            next: NIL,
-            prev: NIL,
-            due: 0,
-        }
+        Self { next: NIL, prev: NIL, due: 0 }
     }
 
     /// Whether a wheel holds the node.
@@ -169,21 +165,13 @@ impl Wheel {
         }
         let start = slot_after(self.present);
         let slot = self.occupied.first_from(start)?;
-        Some(
-            self.present
-                .saturating_add(1 + slots_between(start, slot) as u64),
-        )
+        Some(self.present.saturating_add(1 + slots_between(start, slot) as u64))
     }
 
     /// Takes out one node that is due at tick `now` or earlier and returns its index. `None` says that the pass is
     /// over, or that `budget` is 0: it falls by one for each node looked at, also for one that is only filed again. A
     /// `now` before the wheel's present counts as the present, since the time of those nodes did come.
-    pub(crate) fn pop_due(
-        &mut self,
-        nodes: &mut impl Nodes,
-        now: u64,
-        budget: &mut u32,
-    ) -> Option<u32> {
+    pub(crate) fn pop_due(&mut self, nodes: &mut impl Nodes, now: u64, budget: &mut u32) -> Option<u32> {
         // Each round looks at a node, takes a slot, or ends or begins a pass. Only a later `now` begins a second one.
         loop {
             let index = self.heads[EXPIRING];
@@ -245,10 +233,7 @@ impl Wheel {
 
     /// Makes a list the expiring one, whole, so that what is filed into it from now on is not met in this pass.
     fn take(&mut self, nodes: &mut impl Nodes, list: usize) {
-        debug_assert_eq!(
-            self.heads[EXPIRING], NIL,
-            "a list is taken only when the one before is done"
-        );
+        debug_assert_eq!(self.heads[EXPIRING], NIL, "a list is taken only when the one before is done");
         let head = replace(&mut self.heads[list], NIL);
         self.heads[EXPIRING] = head;
         if head != NIL {
@@ -259,17 +244,9 @@ impl Wheel {
     #[inline]
     fn link(&mut self, nodes: &mut impl Nodes, index: u32, due: u64) {
         // The slot of a tick that has passed comes up a rotation too late, so an overdue node does not go there.
-        let list = if due <= self.present {
-            OVERDUE
-        } else {
-            slot_of(due)
-        };
+        let list = if due <= self.present { OVERDUE } else { slot_of(due) };
         let head = replace(&mut self.heads[list], index);
-        *nodes.node(index) = Node {
-            next: head,
-            prev: mark(list),
-            due,
-        };
+        *nodes.node(index) = Node { next: head, prev: mark(list), due };
         if head != NIL {
             nodes.node(head).prev = index;
         } else if list < SLOTS {
@@ -328,10 +305,7 @@ struct Bitmap {
 
 impl Bitmap {
     const fn new() -> Self {
-        Self {
-            words: [0; WORDS],
-            groups: [0; GROUPS],
-        }
+        Self { words: [0; WORDS], groups: [0; GROUPS] }
     }
 
     #[inline]

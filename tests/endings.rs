@@ -431,7 +431,11 @@ fn end_and_destroy_may_be_called_twice() {
     story.socket(socket).destroy();
     story.socket(socket).end();
     assert_eq!(story.close(socket).how, How::Destroyed);
-    assert_eq!(read_all(peer), (vec![], Ok(())), "our FIN came first, and ends the stream for a peer that has not written");
+    assert_eq!(
+        read_all(peer),
+        (vec![], Ok(())),
+        "our FIN came first, and ends the stream for a peer that has not written"
+    );
     story.rest();
 }
 

@@ -51,10 +51,7 @@ fn imports_point_down() {
         let own = layer(&module).unwrap_or_else(|| panic!("{path}: module {module} has no layer"));
         for used in text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(uses) {
             let Some(theirs) = layer(&used) else { continue };
-            assert!(
-                used == module || theirs < own,
-                "{path} uses {used}, which is not below {module}"
-            );
+            assert!(used == module || theirs < own, "{path} uses {used}, which is not below {module}");
         }
     }
 }
@@ -100,7 +97,8 @@ fn no_file_is_longer_than_600_lines_and_no_function_than_60() {
 
 #[test]
 fn no_test_sleeps_and_nothing_is_left_undone() {
-    let words = [concat!("thread", "::sleep"), concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[", "ignore")];
+    let words =
+        [concat!("thread", "::sleep"), concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[", "ignore")];
     for (path, text) in sources(&["src", "cli", "tests", "examples"]) {
         for word in words {
             assert!(!text.contains(word), "{path} has {word}");

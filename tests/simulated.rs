@@ -5,10 +5,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use finale::lifecycle::State;
 use finale::sim::{Faults, Host, Network, Rng};
 use finale::{Close, Connect, Ending, Event, How, Listen, Listener, Queue, Reactor, Socket, SocketId, TimerId};
 use support::life::Life;
@@ -62,8 +63,16 @@ fn the_lessons_conversation_has_the_same_story_on_the_simulated_network() -> Res
         }
     }
     let expected = [
-        "client lookup", "client connect", "client ready", "server connection", "server data", "server end",
-        "client data", "client end", "server close", "client close",
+        "client lookup",
+        "client connect",
+        "client ready",
+        "server connection",
+        "server data",
+        "server end",
+        "client data",
+        "client end",
+        "server close",
+        "client close",
     ];
     assert_eq!(story, expected);
     assert_eq!(network.elapsed(), Duration::from_millis(50), "nothing waited for anything else");
@@ -91,11 +100,21 @@ struct Run {
     reactor: Reactor<Host>,
     listeners: Vec<Listener>,
     sides: BTreeMap<SocketId, Side>,
-    resumes: BTreeMap<TimerId, SocketId>,
-    endings: BTreeMap<(usize, bool), Ending>,
+    resumes: BTreeMap<TimerId, (SocketId, Instant)>,
+    record: Record,
     /// When the faults stop, and when both sides of everything still open end: from then on all must come to its close.
     heal: Option<TimerId>,
     last_call: Option<TimerId>,
+}
+
+/// What is remembered of each conversation's sides, the client's being `true`, beyond their close.
+#[derive(Default)]
+struct Record {
+    finished: BTreeSet<(usize, bool)>,
+    /// Without half-open.
+    ends_by_itself: BTreeSet<(usize, bool)>,
+    endings: BTreeMap<(usize, bool), Ending>,
+    largest_write: u64,
 }
 
 /// One side of one conversation.
@@ -109,6 +128,7 @@ struct Side {
     written: u64,
     ended: bool,
     discards: bool,
+    owes_drain: bool,
 }
 
 /// The byte at one place of what one side sends: known to both, so that none can be lost, doubled or invented.
@@ -121,15 +141,25 @@ impl Run {
         let mut rng = Rng::new(seed);
         let network = Network::new(seed);
         network.set_latency(Duration::from_micros(rng.below(3_000)));
-        network.set_buffers(1 + rng.below(70_000) as usize, 1 + rng.below(70_000) as usize);
+        // Small buffers with small writes: a byte at a time a large one would take longer than the run.
+        let (buffer, largest_write) = if rng.chance(0.2) { (1, 300) } else { (1_000, 200_000) };
+        let mut bytes = || (buffer + rng.below(70 * buffer)) as usize;
+        network.set_buffers(bytes(), bytes());
         if rng.chance(0.8) {
             network.set_faults(Faults::random(&mut rng));
         }
         let mut reactor = Reactor::with_net(network.host(HOME));
         let heal = Some(reactor.set_timer(Duration::from_secs(rng.below(60))));
         let mut run = Self {
-            rng, network, reactor, heal, last_call: None,
-            listeners: Vec::new(), sides: BTreeMap::new(), resumes: BTreeMap::new(), endings: BTreeMap::new(),
+            rng,
+            network,
+            reactor,
+            heal,
+            last_call: None,
+            listeners: Vec::new(),
+            sides: BTreeMap::new(),
+            resumes: BTreeMap::new(),
+            record: Record { largest_write, ..Record::default() },
         };
         for conversation in 0..1 + run.rng.below(3) as usize {
             run.begin(conversation);
@@ -141,13 +171,17 @@ impl Run {
         let ms = |rng: &mut Rng| Some(Duration::from_millis(1 + rng.below(20_000)));
         let rng = &mut self.rng;
         let close = |rng: &mut Rng| if rng.chance(0.3) { Close::HandOff } else { Close::Confirmed };
+        let half_open = rng.chance(0.7);
+        if !half_open {
+            self.record.ends_by_itself.insert((conversation, false));
+        }
         let high_water = 1 + rng.below(50_000) as usize;
         let listen = Listen::default()
             .idle_timeout(ms(rng).filter(|_| rng.chance(0.3)))
             .half_closed_timeout(ms(rng))
             .linger(ms(rng))
             .high_water_mark(high_water)
-            .allow_half_open(rng.chance(0.7))
+            .allow_half_open(half_open)
             .early_notice(rng.chance(0.5))
             .paused(rng.chance(0.1))
             .close(close(rng));
@@ -178,16 +212,19 @@ impl Run {
                 }
                 Event::Timer(timer) if Some(timer) == self.last_call => self.end_all(),
                 Event::Timer(timer) => {
-                    let id = self.resumes.remove(&timer).expect("a timer of ours, once");
+                    let (id, due) = self.resumes.remove(&timer).expect("a timer of ours, once");
+                    assert!(self.network.now() >= due, "a timer was early");
                     if let Some(mut socket) = self.reactor.socket(id) {
                         socket.resume();
                     }
                 }
                 Event::ListenerRests(..) => {}
                 event => {
-                    let pause = handle(socket, event, &self.listeners, &mut self.sides, &mut self.endings, &mut self.rng);
+                    let pause =
+                        handle(socket, event, &self.listeners, &mut self.sides, &mut self.record, &mut self.rng);
                     if let Some((id, time)) = pause {
-                        self.resumes.insert(self.reactor.set_timer(time), id);
+                        let due = self.network.now() + time;
+                        self.resumes.insert(self.reactor.set_timer(time), (id, due));
                     }
                 }
             }
@@ -197,10 +234,16 @@ impl Run {
     }
 
     fn end_all(&mut self) {
+        for socket in &self.reactor.sockets() {
+            // Limits are shorter than this has taken: whoever is not open still has bytes that move.
+            let overdue = socket.timer_ms.is_none_or(|ms| ms == 0);
+            assert!(socket.state == State::Open || !overdue, "{socket:?} was half-closed for too long");
+        }
         for (&id, side) in &mut self.sides {
             let mut socket = self.reactor.socket(id).expect("it has not told close");
+            assert!(!side.owes_drain || socket.queued_bytes() > 0, "{id}: a drain was lost");
             socket.resume();
-            side.end(&mut socket);
+            side.end(&mut socket, &mut self.record);
         }
     }
 
@@ -214,9 +257,8 @@ impl Run {
 
     fn check_the_end(self) {
         assert!(self.sides.is_empty(), "every socket has told close");
-        drop(self.reactor);
-        for ((conversation, is_client), ending) in &self.endings {
-            let Some(other) = self.endings.get(&(*conversation, !is_client)) else { continue };
+        for ((conversation, is_client), ending) in &self.record.endings {
+            let Some(other) = self.record.endings.get(&(*conversation, !is_client)) else { continue };
             if ending.is_clean() && other.is_clean() {
                 assert_eq!(ending.bytes_written, other.bytes_read, "{ending} / {other}");
             }
@@ -246,6 +288,7 @@ impl Side {
             written: 0,
             ended: false,
             discards: false,
+            owes_drain: false,
         }
     }
 
@@ -264,6 +307,7 @@ impl Side {
         match written {
             Ok(queue) => {
                 self.written += count;
+                self.owes_drain |= queue == Queue::Full;
                 Some(queue)
             }
             Err(error) => {
@@ -274,9 +318,11 @@ impl Side {
         }
     }
 
-    fn end(&mut self, socket: &mut Socket<'_>) {
+    fn end(&mut self, socket: &mut Socket<'_>, record: &mut Record) {
         socket.end();
         self.ended = true;
+        self.owes_drain = false;
+        record.finished.insert((self.conversation, self.is_client));
     }
 }
 
@@ -286,7 +332,7 @@ fn handle(
     event: Event<'_>,
     listeners: &[Listener],
     sides: &mut BTreeMap<SocketId, Side>,
-    endings: &mut BTreeMap<(usize, bool), Ending>,
+    record: &mut Record,
     rng: &mut Rng,
 ) -> Option<(SocketId, Duration)> {
     let id = socket.id();
@@ -306,14 +352,23 @@ fn handle(
         }
         Event::Close(ending) => {
             check_ending(side, &ending);
-            endings.insert((side.conversation, side.is_client), ending);
+            record.endings.insert((side.conversation, side.is_client), ending);
             sides.remove(&id);
             return None;
         }
-        Event::End => assert!(!socket.is_paused(), "no end while paused"),
+        Event::Drain => assert!(std::mem::take(&mut side.owes_drain), "a drain that nobody is owed"),
+        Event::End => {
+            let other = (side.conversation, !side.is_client);
+            assert!(record.finished.contains(&other), "an end of a peer that has not ended");
+            let own = (side.conversation, side.is_client);
+            if record.ends_by_itself.contains(&own) {
+                side.owes_drain = false;
+                record.finished.insert(own);
+            }
+        }
         _ => {}
     }
-    act(&mut socket, side, matches!(event, Event::End), rng)
+    act(&mut socket, side, matches!(event, Event::End), record, rng)
 }
 
 fn check_ending(side: &Side, ending: &Ending) {
@@ -326,13 +381,19 @@ fn check_ending(side: &Side, ending: &Ending) {
     }
 }
 
-fn act(socket: &mut Socket<'_>, side: &mut Side, is_end: bool, rng: &mut Rng) -> Option<(SocketId, Duration)> {
+fn act(
+    socket: &mut Socket<'_>,
+    side: &mut Side,
+    is_end: bool,
+    record: &mut Record,
+    rng: &mut Rng,
+) -> Option<(SocketId, Duration)> {
     if rng.chance(0.5) {
-        let count = if rng.chance(0.2) { rng.below(200_000) } else { rng.below(500) };
+        let count = if rng.chance(0.2) { rng.below(record.largest_write) } else { rng.below(300) };
         side.write(socket, count);
     }
     if rng.chance(if is_end { 0.8 } else { 0.1 }) {
-        side.end(socket);
+        side.end(socket, record);
     }
     if rng.chance(0.01) {
         socket.destroy();

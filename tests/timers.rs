@@ -25,7 +25,8 @@ struct Random(u64);
 
 impl Random {
     fn new() -> Self {
-        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 | 1);
+        let seed =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 | 1);
         println!("seed {seed}");
         Self(seed)
     }

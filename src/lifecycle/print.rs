@@ -106,14 +106,12 @@ fn mermaid() -> String {
 fn dot() -> String {
     let mut out = String::from("digraph lifecycle {\n    node [shape=box, style=rounded];\n");
     for &state in State::ALL {
-        let _ =
-            writeln!(out, "    {} [label=\"{}\\n{}\"];", state.name(), state.name(), state.rfc9293().join(", "));
+        let _ = writeln!(out, "    {} [label=\"{}\\n{}\"];", state.name(), state.name(), state.rfc9293().join(", "));
     }
     for &state in State::ALL {
         for (input, next, tells) in arrows(state) {
             let tells = if tells.is_empty() { String::new() } else { format!("\\n{}", events(tells)) };
-            let _ =
-                writeln!(out, "    {} -> {} [label=\"{}{tells}\"];", state.name(), next.name(), input.name());
+            let _ = writeln!(out, "    {} -> {} [label=\"{}{tells}\"];", state.name(), next.name(), input.name());
         }
     }
     out.push_str("}\n");

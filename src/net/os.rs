@@ -298,10 +298,7 @@ fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
 /// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).
 fn tcp_keepalive(times: KeepAlive) -> TcpKeepalive {
     let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
-    TcpKeepalive::new()
-        .with_time(seconds(times.idle))
-        .with_interval(seconds(times.interval))
-        .with_retries(times.count)
+    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)
 }
 
 /// No SIGPIPE, ever: we may live inside a C program that has not ignored it.

@@ -138,8 +138,16 @@ fn trouble(error: &io::Error) -> Trouble {
     match Errno::from_io_error(error) {
         Some(Errno::WOULDBLOCK) => Trouble::Nobody,
         Some(
-            Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::NETDOWN | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::OPNOTSUPP | Errno::NETUNREACH,
+            Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH,
         ) => Trouble::Skip,
         _ => Trouble::Rest,
     }

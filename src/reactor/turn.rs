@@ -89,10 +89,7 @@ impl<N: Net> Reactor<N> {
 
     /// Whether no event can ever come any more.
     fn nothing_is_left(&self) -> bool {
-        self.table.len() == 0
-            && self.listeners.is_empty()
-            && self.timers.is_empty()
-            && !self.shared.may_wake()
+        self.table.len() == 0 && self.listeners.is_empty() && self.timers.is_empty() && !self.shared.may_wake()
     }
 
     /// Whether a turn has something to do without any news.

@@ -176,11 +176,8 @@ impl<N: Net> Reactor<N> {
     /// The connection is over with an error, which will be told.
     pub(super) fn fail(&mut self, slot: u32, mut failure: Failure, input: Input) {
         failure.attempts = self.attempts(slot, failure.cause);
-        match input {
-            // We give up on a peer that may still be there: it learns so at once.
-            Input::Expired => self.net.reset(slot),
-            _ => self.net.close(slot),
-        }
+        // If the peer is still there it learns so at once; a close would look like an orderly end to it.
+        self.net.reset(slot);
         self.freed();
         let extra = self.table.extra_mut(slot);
         extra.failure.get_or_insert(failure);
@@ -230,7 +227,8 @@ impl<N: Net> Reactor<N> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
         if state.can_read() {
-            if flags.has(Flags::READ_CLOSED) && !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice {
+            if flags.has(Flags::READ_CLOSED) && !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice
+            {
                 self.table.entry_mut(slot).flags.set(Flags::NOTICED, true);
                 self.table.apply(slot, Input::PeerEnded);
             }

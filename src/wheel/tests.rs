@@ -7,14 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const ROTATION: u64 = SLOTS as u64;
 /// Present ticks to start from: both ends of the wheel, the middle of a rotation, and close to the end of `u64`.
-const STARTS: [u64; 6] = [
-    0,
-    1,
-    ROTATION - 1,
-    ROTATION,
-    1_234_567_890,
-    u64::MAX - 9 * ROTATION,
-];
+const STARTS: [u64; 6] = [0, 1, ROTATION - 1, ROTATION, 1_234_567_890, u64::MAX - 9 * ROTATION];
 
 /// More looks than any pass needs here, so that a pass without end fails instead of hanging.
 const LOOKS_MOST: u32 = 100_000;
@@ -46,11 +39,7 @@ fn pass(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64) -> (Vec<u32>, u32) {
 
 #[track_caller]
 fn expect(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64, fired: &[u32]) {
-    assert_eq!(
-        pass(wheel, nodes, now).0,
-        fired,
-        "in the pass for tick {now}"
-    );
+    assert_eq!(pass(wheel, nodes, now).0, fired, "in the pass for tick {now}");
 }
 
 /// Files one node so many ticks ahead, from every start, and expects it at that tick and not before.
@@ -59,11 +48,7 @@ fn check_ahead(ticks: u64) {
     for now in STARTS {
         let (mut wheel, mut nodes) = setup(now, 1);
         wheel.file(&mut nodes, 0, now + ticks);
-        assert!(
-            wheel
-                .next_due()
-                .is_some_and(|tick| tick > now && tick <= now + ticks)
-        );
+        assert!(wheel.next_due().is_some_and(|tick| tick > now && tick <= now + ticks));
         expect(&mut wheel, &mut nodes, now + ticks - 1, &[]);
         assert_eq!(wheel.next_due(), Some(now + ticks));
         expect(&mut wheel, &mut nodes, now + ticks, &[0]);
@@ -84,16 +69,10 @@ fn check(wheel: &Wheel, nodes: &[Node]) {
         let (mut prev, mut at) = (mark(list), head);
         while at != NIL {
             let node = &nodes[at as usize];
-            assert_eq!(
-                node.prev, prev,
-                "the way back from node {at} of list {list}"
-            );
+            assert_eq!(node.prev, prev, "the way back from node {at} of list {list}");
             if list < SLOTS && !(wheel.in_pass && wheel.pass_covers(list)) {
                 let ticks = 1 + slots_between(slot_after(wheel.present), list) as u64;
-                assert!(
-                    node.due - wheel.present >= ticks,
-                    "slot {list} comes up too late for {at}"
-                );
+                assert!(node.due - wheel.present >= ticks, "slot {list} comes up too late for {at}");
             }
             filed += 1;
             (prev, at) = (at, node.next);
@@ -158,9 +137,7 @@ fn a_deadline_many_rotations_ahead_is_looked_at_once_a_rotation() {
     check_ahead(5 * ROTATION + 3);
     let (mut wheel, mut nodes) = setup(0, 1);
     wheel.file(&mut nodes, 0, 5 * ROTATION + 3);
-    let looks: u32 = (1..5 * ROTATION)
-        .map(|now| wheel_looks(&mut wheel, &mut nodes, now))
-        .sum();
+    let looks: u32 = (1..5 * ROTATION).map(|now| wheel_looks(&mut wheel, &mut nodes, now)).sum();
     assert_eq!(looks, 5);
 }
 
@@ -279,10 +256,7 @@ fn moved_to_a_later_tick_it_fires_only_then() {
         wheel.file(&mut nodes, 0, now + 30);
         wheel.file(&mut nodes, 0, now + later);
         // One look at the old slot is owed, and no more than one.
-        assert_eq!(
-            (wheel.next_due(), nodes[0].due()),
-            (Some(now + 30), Some(now + later))
-        );
+        assert_eq!((wheel.next_due(), nodes[0].due()), (Some(now + 30), Some(now + later)));
         assert_eq!(pass(&mut wheel, &mut nodes, now + 30), (vec![], 1));
         expect(&mut wheel, &mut nodes, now + later - 1, &[]);
         assert_eq!(wheel.next_due(), Some(now + later));
@@ -329,11 +303,7 @@ fn a_million_in_one_slot_cost_a_budget_a_turn() {
     const COUNT: u32 = 1_000_000;
     let (mut wheel, mut nodes) = setup(0, COUNT);
     for index in 0..COUNT {
-        wheel.file(
-            &mut nodes,
-            index,
-            if index % 2 == 0 { 5 } else { 5 + ROTATION },
-        );
+        wheel.file(&mut nodes, index, if index % 2 == 0 { 5 } else { 5 + ROTATION });
     }
     let (mut turns, mut fired) = (0, 0);
     while wheel.next_due() == Some(5) {
@@ -344,10 +314,7 @@ fn a_million_in_one_slot_cost_a_budget_a_turn() {
         turns += 1;
         assert!(turns <= 1000, "the slot is never done");
     }
-    assert_eq!(
-        (turns, fired, wheel.len()),
-        (1000, COUNT / 2, COUNT as usize / 2)
-    );
+    assert_eq!((turns, fired, wheel.len()), (1000, COUNT / 2, COUNT as usize / 2));
     check(&wheel, &nodes);
 }
 
@@ -499,23 +466,13 @@ impl Model {
     fn new(clock: u64) -> Self {
         let (wheel, nodes) = setup(clock, COUNT);
         let (dues, filed_in_pass) = (BTreeMap::new(), BTreeSet::new());
-        Self {
-            wheel,
-            nodes,
-            dues,
-            clock,
-            fired: 0,
-            in_pass: false,
-            filed_in_pass,
-        }
+        Self { wheel, nodes, dues, clock, fired: 0, in_pass: false, filed_in_pass }
     }
 
     fn apply(&mut self, step: Step) {
         match step {
             Step::Act(act) => self.act(act),
-            Step::Pass(ticks, budget, acts) => {
-                self.pass(self.clock.saturating_add_signed(ticks), budget, &acts)
-            }
+            Step::Pass(ticks, budget, acts) => self.pass(self.clock.saturating_add_signed(ticks), budget, &acts),
         }
         check(&self.wheel, &self.nodes);
     }
@@ -550,11 +507,7 @@ impl Model {
             self.in_pass = true;
             let Some(index) = fired else { break };
             let due = self.dues.remove(&index);
-            assert!(
-                due.is_some_and(|due| due <= self.clock),
-                "{index} fired, due {due:?}, at {}",
-                self.clock
-            );
+            assert!(due.is_some_and(|due| due <= self.clock), "{index} fired, due {due:?}, at {}", self.clock);
             self.fired = index;
             if let Some(&act) = acts.next() {
                 self.act(act);
@@ -565,10 +518,7 @@ impl Model {
             self.in_pass = false;
             // A clock that went back during a pass may hide a tick from the wheel that the model has seen.
             for (index, &due) in &self.dues {
-                assert!(
-                    due > now || self.filed_in_pass.contains(index),
-                    "{index} is lost"
-                );
+                assert!(due > now || self.filed_in_pass.contains(index), "{index} is lost");
             }
             self.filed_in_pass.clear();
             assert!(!quiet || self.wheel.next_due().is_none_or(|tick| tick > now));
@@ -579,10 +529,7 @@ impl Model {
     fn check_next_due(&self) {
         let earliest = self.dues.values().min().map(|&due| due.max(self.clock));
         let next_due = self.wheel.next_due();
-        assert_eq!(
-            (next_due.is_some(), self.wheel.len()),
-            (earliest.is_some(), self.dues.len())
-        );
+        assert_eq!((next_due.is_some(), self.wheel.len()), (earliest.is_some(), self.dues.len()));
         assert!(next_due <= earliest, "{next_due:?} is after {earliest:?}");
     }
 }

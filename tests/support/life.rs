@@ -40,8 +40,9 @@ impl Life {
     pub(crate) fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
         let before = self.stage;
         let next = self.follow(socket, event);
-        next.map(|stage| self.stage = stage)
-            .map_err(|wrong| format!("{}: {event:?} after {before:?}: {wrong}", socket.id()).chars().take(600).collect())
+        next.map(|stage| self.stage = stage).map_err(|wrong| {
+            format!("{}: {event:?} after {before:?}: {wrong}", socket.id()).chars().take(600).collect()
+        })
     }
 
     fn follow(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
