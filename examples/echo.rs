@@ -12,7 +12,8 @@ fn main() -> Result<(), finale::Error> {
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Data(bytes) => {
-                if socket.write(bytes)? == Queue::Full {
+                let queue = socket.write(bytes)?;
+                if queue == Queue::Full {
                     socket.pause(); // The peer must read before it may send more.
                 }
             }

@@ -89,6 +89,9 @@
 //! - `acknowledged` says that the peer's kernel has the bytes, not that its program has read them.
 //! - A FIN is no proof of health: the kernel of a program killed with SIGKILL sends one for it.
 
+// Over our own enums every variant is written out, so that a new one is looked at everywhere.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod lifecycle;
 pub mod net;
 pub mod sim;

@@ -64,7 +64,7 @@ impl Node {
     }
 
     /// The tick for which the node is filed, if it is.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn due(&self) -> Option<u64> {
         self.is_filed().then_some(self.due)
     }
@@ -112,7 +112,7 @@ impl Wheel {
     }
 
     /// How many nodes are filed.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

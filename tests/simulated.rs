@@ -84,7 +84,7 @@ fn whatever_happens_every_socket_lives_by_the_rules_and_ends() {
     let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..400".into());
     let (from, to) = range.split_once("..").expect("FINALE_SEEDS is FROM..TO");
     for seed in from.parse().expect("a number")..to.parse().expect("a number") {
-        let run = std::panic::catch_unwind(|| Run::new(seed).to_the_end());
+        let run = std::panic::catch_unwind(|| Run::new(seed).go());
         if run.is_err() {
             panic!("seed {seed}; again with FINALE_SEEDS={seed}..{} cargo test --test simulated", seed + 1);
         }
@@ -199,7 +199,7 @@ impl Run {
         self.sides.insert(id, Side::new(conversation, &socket));
     }
 
-    fn to_the_end(mut self) {
+    fn go(mut self) {
         for _ in 0..EVENTS {
             let Some((socket, event)) = next(&mut self.reactor) else {
                 return self.check_the_end();

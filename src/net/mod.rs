@@ -39,7 +39,7 @@ pub struct Readiness {
     pub writable: bool,
     /// The peer has finished, or the connection is dead (RDHUP, HUP): the zero-length read is owed.
     pub read_closed: bool,
-    /// Both halves are shut down, or the connection is dead (HUP).
+    /// Both halves are shut down, or the connection is dead (HUP); also an error flag that comes alone (mio's mapping).
     pub write_closed: bool,
     /// An error waits to be asked for (ERR).
     pub error: bool,
@@ -60,8 +60,8 @@ pub trait Net {
     fn now(&self) -> Instant;
 
     /// Waits for news until `timeout` has passed (`None`: for ever), and hands every piece to `news`. Returns `true` if
-    /// there may be more news than fitted. Never waits shorter than `timeout` without news, except when interrupted
-    /// or woken.
+    /// there may be more news than fitted. Without news it never waits shorter than `timeout`, except when interrupted,
+    /// woken, or when a look-up has finished.
     ///
     /// # Errors
     /// The system's, if it can't wait at all.
@@ -76,7 +76,8 @@ pub trait Net {
     /// The system's.
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
 
-    /// Accepts one connection into `slot`.
+    /// Accepts one connection into `slot`. What is left in the queue brings no further news, whatever the answer was: the
+    /// caller goes on until `WouldBlock`, also after an error that passes.
     ///
     /// # Errors
     /// `WouldBlock` if none waits; the system's otherwise.
@@ -98,10 +99,10 @@ pub trait Net {
         local: Option<SocketAddr>,
     ) -> io::Result<()>;
 
-    /// The verdict on a handshake: `true` established, `false` still under way.
+    /// The verdict on a handshake: `true` established, `false` still under way. Means nothing once an error was told.
     ///
     /// # Errors
-    /// Why it failed.
+    /// Why it failed, told once.
     fn connected(&mut self, slot: u32) -> io::Result<bool>;
 
     /// Registers a connection: from now on its news comes out of `poll`, the present state first.
@@ -110,7 +111,8 @@ pub trait Net {
     /// The system's, if there is no room.
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()>;
 
-    /// Reads into `buffer`, which is not empty. 0 is the end of the stream.
+    /// Reads into `buffer`, which is not empty. 0 is the end of the stream: the peer's FIN, or what follows an error that
+    /// was told already. After a FIN it stays 0, though a reset came behind it; [`take_error`](Net::take_error) has that.
     ///
     /// # Errors
     /// `WouldBlock` or the connection's error, which is told once.
@@ -122,20 +124,21 @@ pub trait Net {
     /// The connection's error, which is told once.
     fn has_unread(&mut self, slot: u32) -> io::Result<bool>;
 
-    /// Writes. With `more` the last partial segment waits for what follows: [`finish`](Net::finish) or
-    /// [`close`](Net::close) must come next.
+    /// Writes, perhaps less than was given; an edge is owed after a short write, as after `WouldBlock`. With `more` the last
+    /// partial segment waits for what follows: the rest, and then [`finish`](Net::finish) or [`close`](Net::close).
     ///
     /// # Errors
     /// `WouldBlock` or the connection's error, which is told once.
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize>;
 
-    /// Sends our FIN behind everything written.
+    /// Sends our FIN behind everything written. Not before the handshake is done: there it would end the attempt.
     ///
     /// # Errors
-    /// The connection's.
+    /// The connection's, or that there is none any more (ENOTCONN), which is a reset whose error was told already.
     fn finish(&mut self, slot: u32) -> io::Result<()>;
 
-    /// Whether both FINs were exchanged and the peer's kernel has acknowledged ours.
+    /// Whether both FINs were exchanged and the peer's kernel has acknowledged ours. Asked when both have been, and never
+    /// once an error was told: a dead connection without its error looks the same.
     ///
     /// # Errors
     /// The connection's error, which is told once.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Reactor;
+use super::work::input_for;
 use crate::error::{Attempt, Cause, Error, Failure};
 use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
@@ -172,11 +173,7 @@ impl<N: Net> Reactor<N> {
     fn no_address_left(&mut self, slot: u32) {
         let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
         let failure = first.unwrap_or(Failure::of(Cause::Unreachable));
-        let input = match failure.cause {
-            Cause::Reset => Input::Reset,
-            Cause::TimedOut(_) => Input::Expired,
-            _ => Input::ConnectFailed,
-        };
+        let input = input_for(failure.cause, Input::ConnectFailed);
         self.fail(slot, failure, input);
     }
 }

@@ -82,7 +82,7 @@ impl<N: Net> Reactor<N> {
         Some((addr.ip(), connecting.told == connecting.addrs.len()))
     }
 
-    fn failure(&self, slot: u32) -> Failure {
+    pub(super) fn failure(&self, slot: u32) -> Failure {
         let failure = self.table.extra(slot).and_then(|extra| extra.failure.clone());
         failure.unwrap_or(Failure::of(crate::error::Cause::System))
     }

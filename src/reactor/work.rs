@@ -6,7 +6,7 @@ use std::io;
 
 use super::Reactor;
 use super::tell::{Told, What};
-use crate::error::{Cause, Failure, Timer};
+use crate::error::{Cause, Failure};
 use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Token};
 use crate::options::Close;
@@ -32,6 +32,17 @@ fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Outcome::Failed(error),
         };
+    }
+}
+
+/// What an error of the system is to the lifecycle: a reset, a timer that ran out, or whatever else it is where it came up.
+pub(super) fn input_for(cause: Cause, otherwise: Input) -> Input {
+    if cause == Cause::Reset {
+        Input::Reset
+    } else if matches!(cause, Cause::TimedOut(_)) {
+        Input::Expired
+    } else {
+        otherwise
     }
 }
 
@@ -188,19 +199,15 @@ impl<N: Net> Reactor<N> {
     /// The same, for an error that the system has told of an established connection.
     fn fail_with(&mut self, slot: u32, error: &io::Error) {
         let failure = Failure::from_os(error);
-        let input = match failure.cause {
-            Cause::TimedOut(Timer::Kernel) => Input::Expired,
-            _ => Input::Reset,
-        };
+        let input = input_for(failure.cause, Input::Reset);
         self.fail(slot, failure, input);
     }
 
     /// The same, for the error of a failed write, when there is nothing left to read.
     fn fail_broken(&mut self, slot: u32) {
-        let timed_out = self.table.extra(slot).and_then(|extra| extra.failure.as_ref()).map(|failure| failure.cause)
-            == Some(Cause::TimedOut(Timer::Kernel));
-        let input = if timed_out { Input::Expired } else { Input::Reset };
-        self.fail(slot, Failure::of(Cause::Reset), input);
+        let failure = self.failure(slot);
+        let input = input_for(failure.cause, Input::Reset);
+        self.fail(slot, failure, input);
     }
 
     /// A write failed. What can still be read comes first.

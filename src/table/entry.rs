@@ -223,7 +223,7 @@ impl Flags {
 
     /// After `destroy()` nothing is told but the `ready` that belongs to a `connect` already told.
     pub(crate) fn forgive_all_but_ready(&mut self) {
-        self.0 &= (1 << OWED) - 1 | 1 << (OWED + Tell::Ready as u32);
+        self.0 &= ((1 << OWED) - 1) | (1 << (OWED + Tell::Ready as u32));
     }
 
     pub(crate) fn forgive_all(&mut self) {
