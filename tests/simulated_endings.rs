@@ -1,0 +1,280 @@
+//! Endings that plain loopback can't show, each provoked on the simulated network: lost acknowledgements, lost machines,
+//! resets between two looks, look-ups that hang.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use finale::sim::{Host, Network, Peer, PeerSocket, Reach};
+use finale::{Cause, Connect, Ending, Event, First, How, KeepAlive, Listen, LookupCause, Reactor, SocketId, Timer};
+use support::life::Life;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+/// A reactor, a scripted peer on another machine, and the story so far in words.
+struct Scene {
+    network: Network,
+    reactor: Reactor<Host>,
+    peer: Peer,
+    lives: std::collections::HashMap<SocketId, Life>,
+    story: Vec<String>,
+    ending: Option<Ending>,
+    socket: Option<SocketId>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let network = Network::new(7);
+        let (reactor, peer) = (Reactor::with_net(network.host(HERE)), network.peer(THERE));
+        Self { network, reactor, peer, lives: Default::default(), story: vec![], ending: None, socket: None }
+    }
+
+    /// A listener here and a connection of the peer to it, told as far as `connection`.
+    fn served(options: Listen) -> (Self, PeerSocket) {
+        let mut scene = Self::new();
+        let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+        let peer = scene.peer.connect(listener.addr).expect("begun");
+        scene.expect(&["connection"]);
+        scene.reactor.close_listener(listener.id).expect("open");
+        (scene, peer)
+    }
+
+    /// Runs for so long, and writes down what is told.
+    fn run(&mut self, time: Duration) {
+        let until = self.network.now() + time;
+        while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
+            let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
+            life.tell(&socket, &event).expect("the language of events");
+            self.socket = Some(socket.id());
+            self.story.push(match event {
+                Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
+                Event::Error(failure) => format!("error {failure}"),
+                Event::Close(ending) => {
+                    self.ending = Some(ending);
+                    "close".into()
+                }
+                Event::Lookup(ip) => format!("lookup {ip}"),
+                other => format!("{other:?}").to_lowercase(),
+            });
+        }
+    }
+
+    /// Runs for a second and expects exactly this.
+    #[track_caller]
+    fn expect(&mut self, story: &[&str]) {
+        self.run(Duration::from_secs(1));
+        assert_eq!(std::mem::take(&mut self.story), story);
+    }
+
+    fn with(&mut self, act: impl FnOnce(&mut finale::Socket<'_>)) {
+        let id = self.socket.expect("a socket has told something");
+        act(&mut self.reactor.socket(id).expect("it lives"));
+    }
+
+    fn how(&self) -> &How {
+        &self.ending.as_ref().expect("close was told").how
+    }
+
+    fn cause(&self) -> Cause {
+        let How::Failed(failure) = self.how() else { panic!("it has not failed") };
+        failure.cause
+    }
+}
+
+#[test]
+fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+    });
+    scene.expect(&[]); // Both directions are shut down, and epoll says so; nothing is acknowledged.
+    scene.network.heal(THERE);
+    scene.run(Duration::from_secs(5));
+    assert_eq!(scene.story, ["close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(peer.read(), b"answer");
+    assert_eq!(scene.ending.expect("told").first, First::Peer);
+}
+
+#[test]
+fn a_close_that_is_never_acknowledged_fails_at_the_linger_time() {
+    let (mut scene, peer) = Scene::served(Listen::default().linger(Some(Duration::from_secs(3))));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| socket.end());
+    scene.expect(&[]);
+    scene.run(Duration::from_secs(3));
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Linger));
+}
+
+#[test]
+fn a_handed_off_close_does_not_wait() {
+    let (mut scene, peer) = Scene::served(Listen::default().close(finale::Close::HandOff));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| socket.end());
+    scene.expect(&["close"]);
+    assert_eq!(scene.how(), &How::HandedOff);
+}
+
+#[test]
+fn a_reset_after_their_fin_is_seen_without_a_write() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.send(b"all");
+    peer.finish();
+    scene.expect(&["data all", "end"]);
+    peer.reset();
+    scene.expect(&["error reset by the peer", "close"]);
+}
+
+#[test]
+fn a_reset_between_two_looks_lets_the_bytes_before_it_through() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.send(b"last words");
+    peer.reset();
+    scene.expect(&["data last words", "error reset by the peer", "close"]);
+    assert_eq!(scene.cause(), Cause::Reset);
+}
+
+#[test]
+fn a_write_into_a_reset_tells_the_waiting_bytes_first_and_no_end() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.send(b"last words");
+    peer.reset();
+    // Arrived, and not looked at: our write takes the error.
+    scene.network.advance(Duration::from_millis(100));
+    scene.with(|socket| {
+        socket.write(b"too late").expect("not known yet");
+    });
+    scene.expect(&["data last words", "error reset by the peer", "close"]);
+    assert_eq!(scene.ending.expect("told").bytes_unsent, 8);
+}
+
+#[test]
+fn an_urgent_byte_does_not_stall_what_follows_it() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    scene.expect(&[]); // Registered by now.
+    peer.send(b"abc");
+    peer.send_urgent();
+    peer.send(b"def");
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.story.concat().replace("data ", ""), "abcdef");
+}
+
+#[test]
+fn fins_that_cross_are_told_as_such() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.with(|socket| socket.end());
+    scene.expect(&["end", "close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.ending.expect("told").first, First::Both);
+}
+
+#[test]
+fn keep_alive_notices_a_machine_that_is_gone() {
+    let times = KeepAlive { idle: Duration::from_secs(5), interval: Duration::from_secs(1), count: 3 };
+    let (mut scene, _peer) = Scene::served(Listen::default().keep_alive(times));
+    scene.network.vanish(THERE);
+    scene.run(Duration::from_secs(20));
+    assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+}
+
+#[test]
+fn a_half_closed_peer_that_stays_silent_does_not_stay_for_ever() {
+    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(Some(Duration::from_secs(9))));
+    scene.with(|socket| socket.end()); // They never end.
+    scene.run(Duration::from_secs(5));
+    peer.send(b"x"); // A byte starts the time again.
+    scene.run(Duration::from_secs(8));
+    assert_eq!(std::mem::take(&mut scene.story), ["data x"]);
+    scene.run(Duration::from_secs(2));
+    assert_eq!(scene.story, ["error timed out: half-closed and silent", "close"]);
+    scene.network.advance(Duration::from_millis(10));
+    assert!(peer.is_reset(), "it is told that we have given up");
+}
+
+#[test]
+fn discarding_lingers_for_its_time_and_no_longer_though_the_peer_drips() {
+    let (mut scene, peer) = Scene::served(Listen::default().linger(Some(Duration::from_secs(5))));
+    scene.with(|socket| {
+        socket.write(b"goodbye").expect("open");
+        socket.end();
+        socket.discard();
+    });
+    for _ in 0..12 {
+        peer.send(b"and another thing");
+        scene.run(Duration::from_millis(500));
+    }
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(peer.read(), b"goodbye");
+}
+
+#[test]
+fn several_addresses_are_tried_in_turn() {
+    let mut scene = Scene::new();
+    let dead: IpAddr = [10, 0, 0, 66].into();
+    scene.network.set_reach(dead, Reach::Unreachable);
+    scene.network.name("service", vec![dead, THERE, dead]);
+    let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
+    scene.reactor.connect("service:80", Connect::default()).expect("a good target");
+    scene.expect(&["lookup 10.0.0.66", "lookup 10.0.0.2", "connect", "ready"]);
+    assert!(listener.accept().is_some());
+}
+
+#[test]
+fn when_all_addresses_fail_the_error_names_each_with_its_reason() {
+    let mut scene = Scene::new();
+    let dead: IpAddr = [10, 0, 0, 66].into();
+    scene.network.set_reach(dead, Reach::Unreachable);
+    scene.network.name("service", vec![dead, THERE]);
+    scene.reactor.connect("service:80", Connect::default()).expect("a good target");
+    scene.run(Duration::from_secs(1));
+    let error = scene.story.iter().find(|line| line.starts_with("error")).expect("an error");
+    assert!(error.contains("10.0.0.66:80: unreachable") && error.contains("10.0.0.2:80: refused"), "{error}");
+    assert_eq!(scene.cause(), Cause::Unreachable, "the first failure names the whole");
+}
+
+#[test]
+fn a_lookup_that_fails_is_an_error_without_a_lookup_event() {
+    let mut scene = Scene::new();
+    scene.network.name_fails("moment", LookupCause::TryAgain);
+    for (name, cause) in [("nobody:80", LookupCause::NotFound), ("moment:80", LookupCause::TryAgain)] {
+        scene.reactor.connect(name, Connect::default()).expect("a good target");
+        scene.run(Duration::from_secs(60));
+        assert_eq!(std::mem::take(&mut scene.story), [&*format!("error lookup failed: {cause}"), "close"]);
+        assert_eq!(scene.cause(), Cause::Lookup(cause));
+    }
+}
+
+#[test]
+fn a_lookup_that_hangs_ends_at_the_connect_timeout() {
+    let mut scene = Scene::new();
+    scene.network.name_hangs("silence");
+    let options = Connect::default().connect_timeout(Some(Duration::from_secs(4)));
+    scene.reactor.connect("silence:80", options).expect("a good target");
+    scene.run(Duration::from_millis(3_999));
+    assert!(scene.story.is_empty(), "never early");
+    scene.expect(&["error timed out: not connected in time", "close"]);
+}
+
+#[test]
+fn a_syn_that_vanishes_ends_at_the_connect_timeout_and_names_the_address() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    let options = Connect::default().connect_timeout(Some(Duration::from_secs(4)));
+    scene.reactor.connect((THERE, 80), options).expect("a good target");
+    scene.expect(&["lookup 10.0.0.2"]);
+    scene.run(Duration::from_secs(4));
+    assert_eq!(scene.story, ["error timed out: not connected in time [10.0.0.2:80]", "close"]);
+}
