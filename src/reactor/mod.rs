@@ -15,6 +15,7 @@ mod timers;
 mod turn;
 mod work;
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -123,7 +124,7 @@ impl<N: Net> Reactor<N> {
     /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a time in the past if
     /// work is waiting, `None` if only news can bring an event.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        if self.has_work() {
+        if self.has_work() || self.told.is_some() || self.turn.is_under_way() {
             return Some(self.epoch);
         }
         let due = self.next_due()?;
@@ -134,6 +135,12 @@ impl<N: Net> Reactor<N> {
     pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;
         Some(Socket::new(&mut self.table, slot))
+    }
+
+    /// The local address of a connection, `None` once it is closed. Asks the system: one getsockname(2).
+    #[must_use]
+    pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
+        self.net.local_addr(self.table.find(id)?).ok()
     }
 
     /// How many sockets have not told `close` yet.

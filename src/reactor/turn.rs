@@ -60,6 +60,13 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Whether phases of the present turn are still to come.
+    pub(super) const fn is_under_way(&self) -> bool {
+        !matches!(self.phase, Phase::Poll)
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// Goes on with the turn, and with the next, up to the next event.
     pub(super) fn advance(&mut self, until: Option<Instant>) -> Result<Option<Told>, Error> {
@@ -186,6 +193,9 @@ impl<N: Net> Reactor<N> {
     /// A socket's filed time has come: perhaps only that.
     fn due(&mut self, slot: u32) -> Option<Told> {
         let entry = self.table.entry(slot);
+        if entry.flags.has(Flags::DESTROY) {
+            return None; // It is queued, and tells nothing any more.
+        }
         if entry.flags.has(Flags::TOUCHED) || (entry.flags.has(Flags::QUEUED) && entry.has_input()) {
             // Bytes have moved since it was filed, or may be waiting to be read: looked at again when that is done.
             self.table.postpone(slot, self.turn.now + 1);

@@ -96,15 +96,15 @@ impl<N: Net> Reactor<N> {
     /// After a step, or when the caller has handled an event: has the socket looked at again if it has more to do, and
     /// makes sure that news of it will come if it has not.
     pub(super) fn settle(&mut self, slot: u32) {
-        if !self.table.settings_of(slot).half_open && self.table.entry(slot).state == State::Ended {
-            // The caller had its chance to answer while it handled `end`.
-            self.table.entry_mut(slot).flags.set(Flags::END, true);
-            self.table.apply(slot, Input::EndCalled);
-            self.table.push_ready(slot);
-        }
         let entry = self.table.entry(slot);
         if entry.flags.owed().is_some() {
             return self.table.push_ready_front(slot);
+        }
+        if entry.state == State::Ended && !self.table.settings_of(slot).half_open {
+            // The caller had its chance to answer while it handled `end`.
+            self.table.entry_mut(slot).flags.set(Flags::END, true);
+            self.table.apply(slot, Input::EndCalled);
+            return self.table.push_ready(slot);
         }
         if entry.state.is_final() {
             return self.table.push_close(slot);
@@ -410,14 +410,15 @@ impl<N: Net> Reactor<N> {
             self.table.push_ready(slot);
         }
         let entry = self.table.entry_mut(slot);
-        if entry.flags.has(Flags::DISCARD) {
-            // A peer that drips into the bin does not put the end off.
-            if entry.state != State::Finished {
-                entry.flags.set(Flags::TOUCHED, true);
-            }
+        // A peer that drips does not put off the end: neither into the bin, nor while it takes nothing of ours.
+        let discards = entry.flags.has(Flags::DISCARD);
+        let drips = entry.state == State::Flushing || (discards && entry.state == State::Finished);
+        if !drips {
+            entry.flags.set(Flags::TOUCHED, true);
+        }
+        if discards {
             return None;
         }
-        entry.flags.set(Flags::TOUCHED, true);
         self.table.apply(slot, Input::Data);
         self.table.entry_mut(slot).flags.paid(Tell::Data);
         self.told = Some(slot);

@@ -1,0 +1,157 @@
+//! The examples do what they say.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+/// A running example; it ends with the test.
+struct Example {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    addr: SocketAddr,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Self {
+        let tests = std::env::current_exe().expect("a path");
+        let path = tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name);
+        let mut child = Command::new(&path)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        let addr = line.trim_start_matches("listening on ").split([';', '\n']).next().expect("an address");
+        Self { child, out, addr: addr.parse().unwrap_or_else(|_| panic!("no address in {line:?}")) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).expect("it listens");
+        // Not a test of speed: only so that a mistake of ours is no hang.
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        stream
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line");
+        line
+    }
+
+    fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("piped")
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set");
+}
+
+fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("a clean end");
+    bytes
+}
+
+#[test]
+fn echo_gives_everything_back_and_says_how_it_ended() {
+    let mut echo = Example::start("echo", &["127.0.0.1:0"]);
+    let stream = echo.connect();
+    let sent = vec![7; 3_000_000];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (&stream).write_all(&sent).expect("room comes");
+            stream.shutdown(Shutdown::Write).expect("open");
+        });
+        assert!(read_to_end(&stream) == sent, "not the same bytes");
+    });
+    assert!(echo.line().contains("clean and acknowledged; the peer finished first"));
+}
+
+/// A proxy, a client connected through it, and what the backend has accepted.
+fn proxied() -> (Example, TcpStream, TcpStream) {
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = backend.local_addr().expect("bound").to_string();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &addr]);
+    let client = proxy.connect();
+    let (back, _) = backend.accept().expect("the proxy connects");
+    back.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    (proxy, client, back)
+}
+
+#[test]
+fn the_proxy_passes_half_closes_through_in_both_directions() {
+    let (_proxy, client, back) = proxied();
+    (&client).write_all(b"question").expect("open");
+    client.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&back), b"question");
+    (&back).write_all(b"answer after your end").expect("open");
+    back.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&client), b"answer after your end");
+
+    let (_proxy, client, back) = proxied();
+    back.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&client), b"");
+    (&client).write_all(b"after your end").expect("open");
+    client.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&back), b"after your end");
+}
+
+#[test]
+fn the_proxy_passes_resets_through_in_both_directions() {
+    let (_proxy, client, back) = proxied();
+    reset(client);
+    assert_eq!((&back).read(&mut [0; 8]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+
+    let (_proxy, client, back) = proxied();
+    reset(back);
+    assert_eq!((&client).read(&mut [0; 8]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn the_proxy_passes_back_pressure_through() {
+    let (_proxy, client, back) = proxied();
+    client.set_nonblocking(true).expect("set");
+    let mut sent = 0;
+    let mut stalled_since = None;
+    // Nobody reads: it must come to a stop, with a few buffers full and not with the whole stream in the proxy's memory.
+    while stalled_since.is_none_or(|since: std::time::Instant| since.elapsed() < Duration::from_millis(300)) {
+        match (&client).write(&[1; 65_536]) {
+            Ok(bytes) => (sent, stalled_since) = (sent + bytes, None),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                stalled_since.get_or_insert_with(std::time::Instant::now);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(sent < 100_000_000, "no back-pressure");
+    }
+    client.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&back).len(), sent, "and nothing is lost");
+}
+
+#[test]
+fn embed_serves_its_clients_and_its_own_descriptor_in_one_loop() {
+    let mut embed = Example::start("embed", &[]);
+    let mut client = embed.connect();
+    client.write_all(b"hello").expect("open");
+    assert!(embed.line().ends_with(": hello\n"));
+    let mut stdin = embed.stdin();
+    stdin.write_all(b"to all\n").expect("open");
+    let mut bytes = [0; 7];
+    client.read_exact(&mut bytes).expect("sent to every client");
+    assert_eq!(&bytes, b"to all\n");
+    drop(stdin);
+    assert!(embed.child.wait().expect("it ends with its input").success());
+    assert_eq!(client.read(&mut bytes).expect_err("the reactor was dropped").kind(), ErrorKind::ConnectionReset);
+}
