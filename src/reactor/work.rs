@@ -112,7 +112,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::QUEUED) {
             return;
         }
-        if entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT) {
+        if entry.flags.has(Flags::DESTROY) || (entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT)) {
             return self.table.push_ready(slot);
         }
         if entry.has_input() || entry.has_verdict() || self.has_output(slot) {

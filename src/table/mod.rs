@@ -158,6 +158,10 @@ impl Table {
             Cell::Go(to, tells) => {
                 let entry = self.entry_mut(slot);
                 entry.state = to;
+                if to != from {
+                    // The limit of the new state counts from now.
+                    entry.flags.set(Flags::TOUCHED, true);
+                }
                 for &tell in tells {
                     entry.flags.owe(tell);
                 }
