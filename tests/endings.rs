@@ -197,7 +197,7 @@ fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
             story.turn();
         }
         drop(peer);
-        assert_eq!(story.to_end(socket), b"bye");
+        assert_eq!(story.until_end(socket), b"bye");
         assert_eq!(story.error(socket).cause, Cause::Reset);
         assert!(!story.close(socket).is_acknowledged());
         story.rest();

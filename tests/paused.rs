@@ -210,7 +210,7 @@ fn a_paused_socket_can_end() {
     drop(peer);
     story.silence(ms(30));
     story.socket(socket).resume();
-    assert_eq!(story.to_end(socket), b"abc");
+    assert_eq!(story.until_end(socket), b"abc");
     assert!(story.close(socket).is_acknowledged());
     story.rest();
 }

@@ -261,7 +261,7 @@ impl Story {
 
     /// Whatever data still comes, up to `end`.
     #[track_caller]
-    pub(crate) fn to_end(&mut self, id: SocketId) -> Vec<u8> {
+    pub(crate) fn until_end(&mut self, id: SocketId) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
             match self.next(id) {
@@ -269,6 +269,16 @@ impl Story {
                 What::End => return all,
                 What::Drain => {}
                 other => panic!("{other:?} in place of end, after {} bytes", all.len()),
+            }
+        }
+    }
+
+    /// Whatever still comes up to `close`, which must be there.
+    #[track_caller]
+    pub(crate) fn after_end_of(&mut self, id: SocketId) -> Ending {
+        loop {
+            if let What::Close(ending) = self.next(id) {
+                return ending;
             }
         }
     }

@@ -1,0 +1,226 @@
+//! What peers and machines do to a server: it neither ends, spins nor leaks, and serves on when the trouble is over.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use finale::{Connect, Event, Listen, Reactor};
+use support::alone::alone;
+use support::{Story, What, cpu_time, descriptors, dial, ms, reset};
+
+/// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in flight.
+#[test]
+fn ten_thousand_connections_leave_nothing_behind() {
+    alone("ten_thousand_connections_leave_nothing_behind", || {
+        let mut reactor = Reactor::new().expect("descriptors");
+        let listener = reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+        let before = descriptors();
+        let (mut begun, mut closed) = (0, 0);
+        let mut begin = |reactor: &mut Reactor| {
+            // Source addresses rotate, so that TIME_WAIT can't exhaust the ports.
+            let source = SocketAddr::from(([127, 0, 1, (begun % 64) as u8 + 1], 0));
+            reactor.connect(listener.addr, Connect::default().local_addr(source)).expect("an address");
+            begun += 1;
+        };
+        (0..256).for_each(|_| begin(&mut reactor));
+        let mut more = 10_000 - 256;
+        while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+            let is_client = socket.listener().is_none();
+            match event {
+                Event::Ready => {
+                    socket.write(&[b'q'; 64]).expect("open");
+                    socket.end();
+                }
+                Event::End if !is_client => {
+                    socket.write(&[b'a'; 64]).expect("half-open");
+                    socket.end();
+                }
+                Event::Close(ending) => {
+                    assert!(ending.is_acknowledged() && ending.bytes_read == 64, "{ending}");
+                    closed += 1;
+                    if is_client && more > 0 {
+                        more -= 1;
+                        begin(&mut reactor);
+                    }
+                    if closed == 20_000 {
+                        assert!(reactor.is_empty());
+                        reactor.close_listener(listener.id).expect("open");
+                    }
+                }
+                Event::Error(failure) => panic!("{failure}"),
+                _ => {}
+            }
+        }
+        assert_eq!((closed, descriptors()), (20_000, before - 1), "only the listener's descriptor is gone");
+    });
+}
+
+/// Promise: resets at any point end their own connection and nothing else (OV03).
+#[test]
+fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
+    let (mut story, good, mut client) = Story::pair(Listen::default());
+    let addr = client.peer_addr().expect("connected");
+    let storm = std::thread::spawn(move || {
+        for round in 0..500 {
+            let mut peer = dial(addr);
+            if round % 2 == 0 {
+                peer.write_all(&[0xff; 100]).expect("connected");
+            }
+            if round % 3 == 0 {
+                peer.shutdown(Shutdown::Write).expect("connected");
+            }
+            reset(peer);
+        }
+        client.write_all(b"still here?").expect("connected");
+        client
+    });
+    let mut closed = 0;
+    let mut heard = Vec::new();
+    story.until(|socket, event| {
+        match event {
+            Event::Data(bytes) if socket.id() == good => heard.extend_from_slice(bytes),
+            Event::Close(ending) => {
+                assert!(!ending.is_clean(), "{ending}");
+                closed += 1;
+            }
+            _ => {}
+        }
+        heard == b"still here?" && closed == 500
+    });
+    story.socket(good).destroy();
+    drop(storm.join().expect("no panic"));
+    story.close(good);
+    story.rest();
+}
+
+/// Promise: out of descriptors a listener rests, is told so once, does not spin, and serves all when it is over (AC01, AC02).
+#[test]
+fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
+    alone("a_server_out_of_descriptors_rests_and_then_serves_everybody", || {
+        let mut story = Story::new();
+        let addr = story.listen(Listen::default());
+        let clients: Vec<TcpStream> = (0..20).map(|_| dial(addr)).collect();
+        // Every descriptor but five is taken by something else.
+        let limit = descriptors() + 64;
+        lower_limit(limit);
+        let mut hoard = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            hoard.push(file);
+        }
+        hoard.truncate(hoard.len() - 5);
+
+        let (mut accepted, mut rests) = (Vec::new(), 0);
+        let began = (Instant::now(), cpu_time());
+        story.run_for(ms(1000), |socket, event| match event {
+            Event::Connection => accepted.push(socket.id()),
+            Event::ListenerRests(_, error) => {
+                rests += 1;
+                assert!(error.to_string().starts_with("accept failed: "), "{error}");
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!((accepted.len(), rests), (5, 1));
+        let elapsed = began.0.elapsed();
+        drop(hoard); // Asking for the processor's time takes a descriptor.
+        let used = cpu_time() - began.1;
+        assert!(used < elapsed / 4, "{used:?} of processor time while resting");
+
+        while accepted.len() < 20 {
+            accepted.push(story.connection());
+        }
+        for mut client in clients {
+            client.write_all(b"?").expect("connected");
+            drop(client);
+        }
+        for socket in accepted {
+            assert_eq!(story.until_end(socket), b"?");
+            story.socket(socket).end();
+            assert!(story.close(socket).is_clean());
+        }
+        story.rest();
+    });
+}
+
+/// Promise: a connect without a descriptor is an error told by `next`, and the next one works (FD01).
+#[test]
+fn a_client_out_of_descriptors_is_told_and_can_try_again() {
+    alone("a_client_out_of_descriptors_is_told_and_can_try_again", || {
+        let mut story = Story::new();
+        let addr = story.listen(Listen::default());
+        lower_limit(descriptors() + 20);
+        let mut hoard = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            hoard.push(file);
+        }
+        let client = story.reactor.connect(addr, Connect::default()).expect("told later");
+        assert!(matches!(story.next(client), What::Lookup(_)));
+        assert_eq!(story.error(client).cause, finale::Cause::OutOfResources);
+        story.close(client);
+        drop(hoard);
+        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        story.connected(client);
+        let server = story.connection();
+        for socket in [client, server] {
+            story.socket(socket).destroy();
+            story.next(socket);
+        }
+        while story.reactor.len() > 0 {
+            story.turn();
+        }
+    });
+}
+
+/// Sets the soft limit on descriptors of this process.
+fn lower_limit(descriptors: usize) {
+    let pid = std::process::id();
+    support::alone::shell(&format!("prlimit --pid {pid} --nofile={descriptors}:"));
+}
+
+/// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01, OV02).
+#[test]
+fn peers_that_never_read_and_never_close_are_ended_by_timers() {
+    let mut story = Story::new();
+    let addr =
+        story.listen(Listen::default().send_buffer(32 * 1024).linger(Some(ms(300))).half_closed_timeout(Some(ms(300))));
+    let peers: Vec<TcpStream> = (0..50).map(|_| support::dial_narrow(addr)).collect();
+    let mut closed = 0;
+    let began = cpu_time();
+    story.until(|socket, event| {
+        match event {
+            Event::Connection => {
+                socket.write(&vec![0; 1 << 20]).expect("below the limit");
+                socket.end();
+            }
+            Event::Close(ending) => {
+                assert!(ending.had_error() && ending.bytes_unsent > 0, "{ending}");
+                closed += 1;
+            }
+            _ => {}
+        }
+        closed == 50
+    });
+    assert!(cpu_time() - began < Duration::from_secs(2), "waiting for them is asleep");
+    drop(peers);
+    story.rest();
+}
+
+/// Promise: garbage is data. No byte that a peer sends means anything to the reactor.
+#[test]
+fn garbage_is_told_as_data_to_the_byte() {
+    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let garbage: Vec<u8> = (0..300_000_u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+    let sent = garbage.clone();
+    let sender = std::thread::spawn(move || {
+        peer.write_all(&sent).expect("it is read");
+        peer.shutdown(Shutdown::Write).expect("connected");
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).expect("a clean end");
+    });
+    assert!(story.until_end(socket) == garbage);
+    story.socket(socket).end();
+    assert!(story.close(socket).is_clean());
+    sender.join().expect("no panic");
+    story.rest();
+}

@@ -1,0 +1,99 @@
+//! The confirmed close, with the acknowledgement held back: in a network of its own, where nft drops packets.
+//!
+//! On plain loopback the acknowledgement comes inside shutdown(2), and a reactor that takes EPOLLHUP for the proof passes
+//! every test there.
+
+mod support;
+
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use finale::{Cause, First, Listen, Timer};
+use support::alone::{alone_in_a_network, shell};
+use support::{Story, What, dial, ms};
+
+/// The peer has finished; then packets to it are dropped, and we answer and end.
+fn held_back(options: Listen) -> (Story, finale::SocketId, TcpStream) {
+    let mut story = Story::new();
+    let addr = story.listen(options);
+    let peer = dial(addr);
+    let socket = story.connection();
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    let port = peer.local_addr().expect("connected").port();
+    shell("nft add table ip held && nft 'add chain ip held out { type filter hook output priority 0; }'");
+    shell(&format!("nft add rule ip held out tcp dport {port} drop"));
+    story.socket(socket).write(b"answer").expect("open");
+    story.socket(socket).end();
+    (story, socket, peer)
+}
+
+/// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once (CL01).
+#[test]
+fn close_waits_for_the_acknowledgement_and_comes_with_it() {
+    alone_in_a_network("close_waits_for_the_acknowledgement_and_comes_with_it", || {
+        let (mut story, socket, mut peer) = held_back(Listen::default());
+        story.silence(ms(300));
+        assert_eq!(story.socket(socket).state(), finale::lifecycle::State::Closing);
+        shell("nft delete table ip held");
+        let ending = story.close(socket);
+        assert!(ending.is_acknowledged() && ending.first == First::Peer, "{ending}");
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut peer, &mut bytes).expect("a clean end");
+        assert_eq!(bytes, b"answer");
+        story.rest();
+    });
+}
+
+/// Promise: a FIN that is never acknowledged is no clean ending: the linger time ends it (CL04, CL14).
+#[test]
+fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
+    alone_in_a_network("a_fin_that_is_never_acknowledged_fails_at_the_linger_time", || {
+        let (mut story, socket, _peer) = held_back(Listen::default().linger(Some(ms(400))));
+        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+        assert!(!story.close(socket).is_acknowledged());
+        story.rest();
+    });
+}
+
+/// Promise: nor is one that the kernel has given up: state closed alone proves nothing (CL04).
+#[test]
+fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
+    alone_in_a_network("a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel", || {
+        let (mut story, socket, _peer) = held_back(Listen::default().user_timeout(Duration::from_secs(1)));
+        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Kernel));
+        assert!(!story.close(socket).is_acknowledged());
+        story.rest();
+    });
+}
+
+/// Promise: hand-off asks nobody: it is told at once, and claims nothing.
+#[test]
+fn a_hand_off_close_does_not_wait_for_it() {
+    alone_in_a_network("a_hand_off_close_does_not_wait_for_it", || {
+        let (mut story, socket, _peer) = held_back(Listen::default().close(finale::Close::HandOff));
+        let ending = story.close(socket);
+        assert!(ending.is_clean() && !ending.is_acknowledged());
+        shell("nft delete table ip held");
+        story.rest();
+    });
+}
+
+/// Promise: a connection refused by ICMP, for which epoll reports ERR alone, is told as what it is (CN03).
+#[test]
+fn a_handshake_that_a_filter_rejects_is_unreachable() {
+    alone_in_a_network("a_handshake_that_a_filter_rejects_is_unreachable", || {
+        shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
+        for (icmp, cause) in [("host-unreachable", Cause::Unreachable), ("port-unreachable", Cause::Refused)] {
+            shell(&format!(
+                "nft flush chain ip held in && nft add rule ip held in tcp dport 9 reject with icmp {icmp}"
+            ));
+            let mut story = Story::new();
+            let client = story.reactor.connect("127.0.0.1:9", finale::Connect::default()).expect("an address");
+            assert!(matches!(story.next(client), What::Lookup(_)));
+            assert_eq!(story.error(client).cause, cause);
+            story.close(client);
+            story.rest();
+        }
+    });
+}
