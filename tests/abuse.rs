@@ -166,7 +166,7 @@ fn a_client_out_of_descriptors_is_told_and_can_try_again() {
             story.socket(socket).destroy();
             story.next(socket);
         }
-        while story.reactor.len() > 0 {
+        while !story.reactor.is_empty() {
             story.turn();
         }
     });
