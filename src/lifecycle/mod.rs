@@ -63,13 +63,13 @@ listed! {
         Confirmed,
         /// Over: both sides finished, the kernel delivers the rest alone.
         HandedOff,
-        /// Over: the peer's RST, or the system in its place.
+        /// Over: the peer's RST, or our own system in its place.
         ResetByPeer,
         /// Over: the caller destroyed it.
         ResetByUs,
         /// Over: a timer ran out.
         TimedOut,
-        /// Over: it was never connected, or could not be served.
+        /// Over: it was never connected.
         NotConnected,
         /// `close` was told. The place in the table is free.
         Closed,
@@ -92,7 +92,7 @@ listed! {
         NextAddress,
         /// The handshake is done.
         Established,
-        /// No address is left to try, or the system refuses to serve this socket.
+        /// No address is left to try.
         ConnectFailed,
         /// Bytes were read.
         Data,
@@ -112,7 +112,7 @@ listed! {
         LeftToKernel,
         /// The peer's kernel has acknowledged our FIN.
         Acknowledged,
-        /// The peer's RST, or an error of the system that ends the connection.
+        /// The peer's RST, or an error of our own system that ends the connection.
         Reset,
         /// The timer that limits this state ran out.
         Expired,
@@ -271,7 +271,6 @@ const ROWS: &[Row] = &[
         (Input::Fin,           State::Ended,        &[Tell::End]),
         (Input::EndCalled,     State::Flushing,     &[]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[] },
@@ -282,7 +281,6 @@ const ROWS: &[Row] = &[
         (Input::Fin,           State::LastFlush,    &[Tell::End]),
         (Input::FinSent,       State::Finished,     &[]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[Input::EndCalled, Input::Drained] },
@@ -292,7 +290,6 @@ const ROWS: &[Row] = &[
         (Input::PeerEnded,     State::Finished,     &[Tell::PeerEnded]),
         (Input::Fin,           State::Closing,      &[Tell::End]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[Input::EndCalled, Input::Drained] },
@@ -301,7 +298,6 @@ const ROWS: &[Row] = &[
         (Input::Idle,          State::Ended,        &[Tell::Timeout]),
         (Input::EndCalled,     State::LastFlush,    &[]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[Input::PeerEnded] },
@@ -310,7 +306,6 @@ const ROWS: &[Row] = &[
         (Input::FinSent,       State::Closing,      &[]),
         (Input::LeftToKernel,  State::HandedOff,    &[]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded] },
@@ -318,7 +313,6 @@ const ROWS: &[Row] = &[
         (Input::LeftToKernel,  State::HandedOff,    &[]),
         (Input::Acknowledged,  State::Confirmed,    &[]),
         (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
         (Input::Expired,       State::TimedOut,     &[Tell::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
     ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded, Input::Idle] },

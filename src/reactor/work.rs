@@ -142,7 +142,7 @@ impl<N: Net> Reactor<N> {
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
             Err(error) => {
-                self.fail(slot, Failure::from_os(&error), Input::ConnectFailed);
+                self.fail(slot, Failure::from_os(&error), Input::Reset);
                 self.table.push_ready(slot);
             }
         }
