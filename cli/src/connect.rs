@@ -2,7 +2,7 @@
 //!
 //! Invariant: memory is bounded. Stdin is read only as fast as the socket takes it, the socket only as fast as stdout.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -44,6 +44,7 @@ pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
         .connect(options.target.as_str(), how)
         .map_err(|source| Trouble::Connect { target: options.target.clone(), source })?;
     let mut input = None;
+    let mut line_is_open = false;
     while let Some((mut socket, event)) = reactor.next()? {
         if options.verbose {
             tell(&event);
@@ -51,7 +52,10 @@ pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
         match event {
             // Not before: a refused connection shall not have eaten what stdin held.
             Event::Ready => input = Some(Input::open(options.half_close, reactor.remote())),
-            Event::Data(bytes) => or_give_up(print(bytes), &mut socket),
+            Event::Data(bytes) => {
+                line_is_open = !bytes.ends_with(b"\n");
+                or_give_up(print(bytes), &mut socket);
+            }
             Event::Drain => {
                 if let Some(input) = &mut input {
                     input.queue = Queue::Room;
@@ -74,6 +78,9 @@ pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
                 socket.end();
             }
             Event::Close(ending) => {
+                if line_is_open && io::stdout().is_terminal() {
+                    say(format_args!("")); // So that the report has a line of its own.
+                }
                 say(format_args!("finale: {}: {ending}", options.target));
                 return if ending.is_clean() { Ok(()) } else { Err(Trouble::Told) };
             }
