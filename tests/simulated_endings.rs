@@ -278,3 +278,29 @@ fn a_syn_that_vanishes_ends_at_the_connect_timeout_and_names_the_address() {
     scene.run(Duration::from_secs(4));
     assert_eq!(scene.story, ["error timed out: not connected in time [10.0.0.2:80]", "close"]);
 }
+
+#[test]
+fn a_flood_from_a_peer_that_takes_nothing_does_not_put_off_the_end() {
+    let (mut scene, peer) = Scene::served(Listen::default().linger(Some(Duration::from_secs(3))));
+    scene.with(|socket| {
+        socket.write(&vec![0; 8 << 20]).expect("below the limit");
+        socket.end();
+    });
+    for _ in 0..100 {
+        peer.send(&[b'x'; 200_000]); // More than one read, every time.
+        scene.run(Duration::from_millis(50));
+    }
+    scene.story.retain(|line| !line.starts_with("data"));
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+}
+
+#[test]
+fn a_socket_destroyed_as_its_lookup_fails_tells_close_alone() {
+    let mut scene = Scene::new();
+    let id = scene.reactor.connect("nobody:80", Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO); // Handed to the resolver.
+    scene.network.advance(Duration::from_secs(60)); // The answer waits.
+    scene.reactor.socket(id).expect("it lives").destroy();
+    scene.expect(&["close"]);
+    assert_eq!(scene.how(), &How::Destroyed);
+}

@@ -71,7 +71,8 @@ impl<N: Net> Reactor<N> {
     /// An answer of the resolver, perhaps for a socket that is gone.
     pub(super) fn looked_up(&mut self, token: Token, answer: LookupAnswer) {
         let Some(slot) = self.table.find(SocketId::new(token.index, token.generation)) else { return };
-        if self.table.entry(slot).state != State::Resolving {
+        let entry = self.table.entry(slot);
+        if entry.state != State::Resolving || entry.flags.has(Flags::DESTROY) {
             return;
         }
         match answer.map(in_order) {

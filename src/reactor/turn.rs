@@ -196,7 +196,8 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DESTROY) {
             return None; // It is queued, and tells nothing any more.
         }
-        if entry.flags.has(Flags::TOUCHED) || (entry.flags.has(Flags::QUEUED) && entry.has_input()) {
+        let unread = entry.flags.has(Flags::QUEUED) && entry.has_input() && entry.input_is_activity();
+        if entry.flags.has(Flags::TOUCHED) || unread {
             // Bytes have moved since it was filed, or may be waiting to be read: looked at again when that is done.
             self.table.postpone(slot, self.turn.now + 1);
             return None;

@@ -383,8 +383,8 @@ impl<N: Net> Reactor<N> {
             Outcome::Done(0) => self.read_end(slot),
             Outcome::Done(bytes) => return self.received(slot, bytes),
             Outcome::WouldBlock => {
-                // Nothing there: an error flag, if there was one, had no reason.
-                self.table.entry_mut(slot).flags.set(Flags::READABLE.and(Flags::LOOK), false);
+                // Nothing there: if a flag said that the peer is gone, it had no reason.
+                self.table.entry_mut(slot).flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::LOOK, false);
                 if self.table.entry(slot).flags.has(Flags::BROKEN) {
                     self.fail_broken(slot);
                 }
@@ -410,13 +410,10 @@ impl<N: Net> Reactor<N> {
             self.table.push_ready(slot);
         }
         let entry = self.table.entry_mut(slot);
-        // A peer that drips does not put off the end: neither into the bin, nor while it takes nothing of ours.
-        let discards = entry.flags.has(Flags::DISCARD);
-        let drips = entry.state == State::Flushing || (discards && entry.state == State::Finished);
-        if !drips {
+        if entry.input_is_activity() {
             entry.flags.set(Flags::TOUCHED, true);
         }
-        if discards {
+        if entry.flags.has(Flags::DISCARD) {
             return None;
         }
         self.table.apply(slot, Input::Data);

@@ -114,6 +114,12 @@ impl Entry {
         self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::PAUSED)
     }
 
+    /// Whether bytes that come in put the deadline off. A peer that drips does not put off the end: neither into the bin,
+    /// nor while it takes nothing of ours.
+    pub(crate) fn input_is_activity(&self) -> bool {
+        !(self.state == State::Flushing || (self.state == State::Finished && self.flags.has(Flags::DISCARD)))
+    }
+
     /// Whether an error flag waits for somebody to ask, where reading no longer does.
     #[inline]
     pub(crate) fn has_verdict(&self) -> bool {
