@@ -112,11 +112,11 @@ fn the_proxy_passes_half_closes_through_in_both_directions() {
 fn the_proxy_passes_resets_through_in_both_directions() {
     let (_proxy, client, back) = proxied();
     reset(client);
-    assert_eq!((&back).read(&mut [0; 8]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    assert_eq!((&back).read_exact(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 
     let (_proxy, client, back) = proxied();
     reset(back);
-    assert_eq!((&client).read(&mut [0; 8]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    assert_eq!((&client).read_exact(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
@@ -153,5 +153,5 @@ fn embed_serves_its_clients_and_its_own_descriptor_in_one_loop() {
     assert_eq!(&bytes, b"to all\n");
     drop(stdin);
     assert!(embed.child.wait().expect("it ends with its input").success());
-    assert_eq!(client.read(&mut bytes).expect_err("the reactor was dropped").kind(), ErrorKind::ConnectionReset);
+    assert_eq!(client.read_exact(&mut bytes).expect_err("the reactor was dropped").kind(), ErrorKind::ConnectionReset);
 }

@@ -131,7 +131,7 @@ fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
     assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::HalfClosed));
     assert!(left.elapsed() >= ms(60), "after {:?}", left.elapsed());
     story.close(socket);
-    assert_eq!(peer.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    assert_eq!(peer.read_exact(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     story.rest();
 }
 

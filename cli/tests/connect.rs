@@ -103,7 +103,7 @@ fn a_reset_is_no_success() {
 
 #[test]
 fn a_silent_server_is_given_up_after_the_idle_time() {
-    let (addr, server) = server(|mut stream| stream.read(&mut [0]).map_err(|error| error.kind()));
+    let (addr, server) = server(|mut stream| stream.read_exact(&mut [0]).map_err(|error| error.kind()));
     let outcome = run(&["connect", "--idle-timeout", "50ms", &addr]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
     assert!(outcome.stderr.contains("no byte moved"), "{outcome:?}");

@@ -30,7 +30,7 @@ fn answer_of(mut client: TcpStream) -> Vec<u8> {
 
 #[track_caller]
 fn expect_reset(mut client: TcpStream) {
-    let error = client.read(&mut [0; 64]).expect_err("a reset is no end");
+    let error = client.read_exact(&mut [0]).expect_err("a reset is no end");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
