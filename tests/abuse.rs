@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use finale::{Connect, Event, Listen, Reactor};
 use support::alone::alone;
-use support::{Story, What, cpu_time, descriptors, dial, ms, reset};
+use support::{PATIENCE, Story, What, cpu_time, descriptors, dial, ms, reset};
 
 /// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in flight.
 #[test]
@@ -26,7 +26,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
         };
         (0..256).for_each(|_| begin(&mut reactor));
         let mut more = 10_000 - 256;
-        while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(Instant::now() + PATIENCE).expect("it goes on") {
             let is_client = socket.listener().is_none();
             match event {
                 Event::Ready => {
@@ -222,5 +222,84 @@ fn garbage_is_told_as_data_to_the_byte() {
     story.socket(socket).end();
     assert!(story.close(socket).is_clean());
     sender.join().expect("no panic");
+    story.rest();
+}
+
+/// A peer that does a few random things and leaves in a random way.
+fn random_peer(addr: SocketAddr, mut random: u64) {
+    // xorshift64
+    let mut below = |limit: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % limit
+    };
+    let mut peer = if below(4) == 0 { support::dial_narrow(addr) } else { dial(addr) };
+    peer.set_nonblocking(true).expect("a socket");
+    let mut bytes = vec![0; 100_000];
+    for _ in 0..below(6) {
+        let length = below(100_000) as usize;
+        // Whatever the answer is: refused, short, broken.
+        let _ = match below(5) {
+            0 => socket2::SockRef::from(&peer).send_out_of_band(b"!"),
+            1 => peer.shutdown(Shutdown::Write).map(|()| 0),
+            2 => peer.write(&bytes[..length]),
+            3 => peer.write(&bytes[..length % 10]),
+            _ => peer.read(&mut bytes[..length]),
+        };
+    }
+    match below(3) {
+        0 => reset(peer),
+        1 => drop(peer),
+        _ => {
+            // In order: says that it is done, and takes what still comes.
+            peer.set_nonblocking(false).expect("a socket");
+            let _ = peer.shutdown(Shutdown::Write);
+            let _ = peer.read_to_end(&mut bytes);
+        }
+    }
+}
+
+/// Promise: whatever peers do, each socket tells its events in the order of the language, one `close` last, and none stays
+/// behind (OV03). The server echoes, with back-pressure, and now and then destroys in the middle.
+#[test]
+fn whatever_peers_do_every_socket_closes_once() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+    println!("seed {seed}");
+    let mut story = Story::new();
+    let options = Listen::default().early_notice(true).high_water_mark(20_000).linger(Some(ms(500)));
+    let addr = story.listen(options.half_closed_timeout(Some(ms(500))).receive_buffer(32 * 1024));
+    let peers = [1, 2].map(|thread| {
+        std::thread::spawn(move || {
+            for peer in 0..200 {
+                random_peer(addr, (seed ^ (thread << 40)).wrapping_add(peer * 0x9E37_79B9) | 1);
+            }
+        })
+    });
+    let (mut closed, mut events) = (0, 0);
+    story.until(|socket, event| {
+        events += 1;
+        match event {
+            Event::Data(bytes) => {
+                // It may have been reset meanwhile; that is told.
+                if socket.write(bytes) == Ok(finale::Queue::Full) {
+                    socket.pause();
+                }
+                if events % 97 == 0 {
+                    socket.destroy();
+                }
+            }
+            Event::Drain => socket.resume(),
+            Event::End => socket.end(),
+            Event::PeerEnded => assert!(socket.peer_has_ended()),
+            Event::Close(_) => closed += 1,
+            _ => {}
+        }
+        closed == 400
+    });
+    for peer in peers {
+        peer.join().expect("no panic");
+    }
+    assert_eq!(story.lives(), 400);
     story.rest();
 }

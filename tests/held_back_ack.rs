@@ -67,6 +67,19 @@ fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
     });
 }
 
+/// Promise: nor is one that the peer resets in place of the last acknowledgement (CL05).
+#[test]
+fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
+    alone_in_a_network("a_reset_in_place_of_the_acknowledgement_is_no_clean_ending", || {
+        let (mut story, socket, peer) = held_back(Listen::default());
+        story.turn();
+        support::reset(peer);
+        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert!(!story.close(socket).is_acknowledged());
+        story.rest();
+    });
+}
+
 /// Promise: hand-off asks nobody: it is told at once, and claims nothing.
 #[test]
 fn a_hand_off_close_does_not_wait_for_it() {

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
 use finale::{Cause, Event, Listen, Timer};
-use support::{Story, What, ms, pattern, reset};
+use support::{PATIENCE, Story, What, ms, pattern, reset};
 
 fn paused() -> Listen {
     Listen::default().paused(true)
@@ -132,6 +132,31 @@ fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
     assert!(left.elapsed() >= ms(60), "after {:?}", left.elapsed());
     story.close(socket);
     assert_eq!(peer.read_exact(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    story.rest();
+}
+
+/// Promise: only bytes put that time off, not calls of ours that move none.
+#[test]
+fn calls_that_move_no_byte_do_not_put_the_end_off() {
+    let (mut story, socket, peer) = Story::pair(paused().half_closed_timeout(Some(ms(100))));
+    story.turn();
+    let left = Instant::now();
+    peer.shutdown(Shutdown::Write).expect("connected");
+    let mut cause = None;
+    while cause.is_none() {
+        story.socket(socket).set_nodelay(true);
+        story.run_for(ms(10), |_, event| {
+            if let Event::Error(failure) = event {
+                cause = Some(failure.cause);
+            }
+        });
+        assert!(left.elapsed() < PATIENCE / 2, "put off again and again");
+    }
+    assert_eq!(cause, Some(Cause::TimedOut(Timer::HalfClosed)));
+    assert!(left.elapsed() >= ms(100), "after {:?}", left.elapsed());
+    if !story.reactor.is_empty() {
+        story.close(socket);
+    }
     story.rest();
 }
 

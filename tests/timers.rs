@@ -106,15 +106,22 @@ fn an_idle_time_is_never_early() {
     story.rest();
 }
 
-/// Promise: bytes that came by the deadline are looked at first: `data`, and no `timeout` (TM08, TM10).
+/// Promise: bytes that came by the deadline are looked at first: `data`, and no `timeout` (TM08, TM10); also when there are
+/// more than one turn reads.
 #[test]
 fn bytes_that_are_there_when_the_deadline_is_seen_win() {
-    let (mut story, socket, mut peer) = Story::pair(idle(ms(20)));
+    let (mut story, socket, mut peer) = Story::pair(idle(ms(20)).receive_buffer(1 << 20));
     story.turn();
-    for _ in 0..5 {
+    for bytes in [12, 300_000, 12, 300_000] {
         work_for(ms(25));
-        peer.write_all(b"just in time").expect("connected");
-        story.data(socket, 12);
+        peer.write_all(&vec![1; bytes]).expect("connected");
+        let mut got = 0;
+        while got < bytes {
+            let What::Data(more) = story.next(socket) else { panic!("told idle with bytes waiting") };
+            got += more.len();
+            work_for(ms(25));
+        }
+        story.turn();
     }
     story.expect(socket, What::Timeout);
     story.socket(socket).destroy();

@@ -4,9 +4,12 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use finale::{Error, Event, Listen, Queue};
-use support::{Story, What, dial_narrow, pattern};
+use support::{PATIENCE, Story, What, dial_narrow, ms, pattern, work_for};
 
 /// Promise: whatever the kernel takes at a time, the peer gets the exact bytes (WR01, WR02).
 #[test]
@@ -133,4 +136,59 @@ fn an_echo_of_50_mib_keeps_its_queue_bounded() {
     assert!(largest_queue < 256 * 1024, "{largest_queue} bytes queued");
     story.rest();
     assert_eq!(story.lives(), 1);
+}
+
+/// Promise: what waits for room gets it though the peer never stops sending, and though nobody has watched this socket
+/// yet: its input alone has kept it going since it was accepted (RD05, HC02).
+#[test]
+fn a_peer_that_never_stops_sending_gets_its_answer() {
+    let (mut story, socket, peer) = Story::pair(Listen::default().receive_buffer(1 << 20).send_buffer(32 * 1024));
+    let answer = pattern(1 << 20);
+    story.socket(socket).write(&answer).expect("below the limit");
+    let (mut sender, mut reader) = (peer.try_clone().expect("a descriptor"), peer);
+    sender.write_all(&[7; 512 * 1024]).expect("room");
+    let answered = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&answered);
+    let sending = std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            sender.write_all(&[7; 256 * 1024])?;
+        }
+        sender.shutdown(Shutdown::Write)
+    });
+    let reading = std::thread::spawn(move || {
+        let mut bytes = vec![0; 1 << 20];
+        let read = reader.read_exact(&mut bytes).map(|()| bytes);
+        answered.store(true, Ordering::Relaxed);
+        read
+    });
+    let began = Instant::now();
+    story.until(|_, event| {
+        // Slower than the peer, so that more is always there.
+        work_for(ms(1));
+        assert!(began.elapsed() < PATIENCE / 2, "the answer waits for the peer to stop");
+        *event == Event::End
+    });
+    assert!(reading.join().expect("no panic").expect("the answer arrives") == answer);
+    sending.join().expect("no panic").expect("it is read");
+    story.socket(socket).end();
+    assert!(story.close(socket).is_acknowledged());
+    story.rest();
+}
+
+/// Promise: an urgent byte in the stream, which splits it without a new edge, stalls nobody (RD03).
+#[test]
+fn an_urgent_byte_does_not_hold_up_what_follows_it() {
+    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    story.turn();
+    for _ in 0..20 {
+        peer.write_all(b"abc").expect("room");
+        socket2::SockRef::from(&peer).send_out_of_band(b"X").expect("room");
+        peer.write_all(b"def").expect("room");
+        assert_eq!(story.data(socket, 6), b"abcdef", "an urgent byte is not part of the stream");
+    }
+    drop(peer);
+    story.expect(socket, What::End);
+    story.socket(socket).end();
+    story.close(socket);
+    story.rest();
 }

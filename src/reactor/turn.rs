@@ -50,13 +50,15 @@ pub(super) struct Turn {
     pub(super) accepts: u32,
     timers: u32,
     closes: usize,
+    /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
+    woken: bool,
     /// The tick of this turn's look at the clock, after poll.
     pub(super) now: u64,
 }
 
 impl Turn {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, closes: 0, now: 0 }
+        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, closes: 0, woken: false, now: 0 }
     }
 }
 
@@ -129,6 +131,7 @@ impl<N: Net> Reactor<N> {
         self.turn.accepts = ACCEPTS_PER_TURN;
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.closes = self.table.closes_len();
+        self.turn.woken = self.shared.take_woken();
         Ok(())
     }
 
@@ -174,7 +177,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn expire(&mut self) -> Option<Told> {
-        if self.shared.take_woken() {
+        if std::mem::take(&mut self.turn.woken) {
             return Some(Told::of_none(What::Event(Event::Woken)));
         }
         let now = self.turn.now;
@@ -263,8 +266,9 @@ fn take_in(table: &mut crate::table::Table, token: Token, news: Readiness) {
         entry.flags.set(Flags::LOOK, true);
     }
     // A handshake that is under way has no peer that could have finished; its verdict is asked for later.
-    if news.read_closed {
-        entry.flags.set(Flags::READ_CLOSED, true);
+    if news.read_closed && !entry.flags.replace(Flags::READ_CLOSED, true) {
+        // The limit of a half-closed socket begins to count, read or not.
+        entry.flags.set(Flags::TOUCHED, true);
     }
     table.push_ready(slot);
 }

@@ -214,9 +214,7 @@ impl<N: Net> Reactor<N> {
     fn broken(&mut self, slot: u32, error: &io::Error) {
         self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
         let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::BROKEN, true);
-        flags.set(Flags::READABLE, true);
-        flags.set(Flags::READ_CLOSED, true);
+        flags.set(Flags::BROKEN | Flags::READABLE | Flags::READ_CLOSED | Flags::TOUCHED, true);
         if !self.table.entry(slot).state.can_read() {
             self.fail_broken(slot);
         } else if self.table.entry(slot).flags.has(Flags::PAUSED) {
@@ -240,8 +238,6 @@ impl<N: Net> Reactor<N> {
                 self.table.apply(slot, Input::PeerEnded);
             }
             if flags.has(Flags::PAUSED) {
-                // The limit of a half-closed socket begins to count.
-                self.touch(slot);
                 self.look_paused(slot);
             }
             return;
@@ -296,7 +292,11 @@ impl<N: Net> Reactor<N> {
                     quantum -= sent;
                     self.sent(slot, sent);
                 }
-                Outcome::WouldBlock => self.table.entry_mut(slot).flags.set(Flags::WRITABLE, false),
+                Outcome::WouldBlock => {
+                    self.table.entry_mut(slot).flags.set(Flags::WRITABLE, false);
+                    // Room is told only to who watches; a socket that always has input would never come to it.
+                    self.register(slot);
+                }
                 Outcome::Failed(error) => self.broken(slot, &error),
             }
         }
