@@ -96,6 +96,8 @@ pub enum First {
     Peer,
     /// The FINs crossed.
     Both,
+    /// It was not seen: our FIN left while something of the peer's, perhaps its FIN, waited unread.
+    Unknown,
 }
 
 impl Ending {
@@ -117,7 +119,7 @@ impl Ending {
         matches!(self.how, How::Confirmed)
     }
 
-    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order. A reset leaves none.
+    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order and was seen. A reset leaves none.
     #[must_use]
     pub const fn time_wait(&self) -> First {
         if self.is_clean() { self.first } else { First::Nobody }
@@ -137,12 +139,14 @@ impl fmt::Display for Ending {
             First::Us => "; we finished first",
             First::Peer => "; the peer finished first",
             First::Both => "; both finished at once",
+            First::Unknown => "; both finished, who first was not seen",
         })?;
         f.write_str(match self.time_wait() {
             First::Nobody => "",
             First::Us => ", TIME_WAIT is ours",
             First::Peer => ", TIME_WAIT is the peer's",
             First::Both => ", both keep TIME_WAIT",
+            First::Unknown => "",
         })?;
         write!(f, "; {} bytes read, {} written", self.bytes_read, self.bytes_written)?;
         if self.bytes_unsent > 0 {

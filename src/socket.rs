@@ -164,27 +164,24 @@ impl<'a> Socket<'a> {
     /// answer is safe from our own reset, and the peer has the linger time, all told, to finish.
     pub fn discard(&mut self) {
         self.resume();
-        self.ask(Flags::DISCARD);
-        self.touch();
+        self.ask(Flags::DISCARD | Flags::TOUCHED);
     }
 
     /// Tells `timeout` after a silence of this length, counted from now, once per silence. `None` switches it off.
     pub fn set_timeout(&mut self, idle: Option<Duration>) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
-            self.touch();
+            self.ask(Flags::TOUCHED | Flags::MOVED);
         }
-    }
-
-    /// Starts the timers anew.
-    fn touch(&mut self) {
-        self.ask(Flags::TOUCHED);
     }
 
     /// How this socket is closed at the end.
     pub fn set_close(&mut self, close: Close) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.close = close);
+            if self.state() == State::Closing {
+                self.ask(Flags::LOOK); // It may end the waiting.
+            }
         }
     }
 

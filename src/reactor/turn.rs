@@ -25,7 +25,7 @@ const fn steps(ready: usize) -> usize {
     3 * ready + 64
 }
 
-/// Timers looked at in one turn: a million that are due together are spread over a thousand turns, with the sockets served
+/// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
 /// in between.
 const TIMERS_PER_TURN: u32 = 1024;
 
@@ -49,6 +49,7 @@ pub(super) struct Turn {
     steps: usize,
     pub(super) accepts: u32,
     timers: u32,
+    free_timers: u32,
     closes: usize,
     /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
     woken: bool,
@@ -58,7 +59,7 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, closes: 0, woken: false, now: 0 }
+        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, free_timers: 0, closes: 0, woken: false, now: 0 }
     }
 }
 
@@ -130,6 +131,7 @@ impl<N: Net> Reactor<N> {
         self.turn.steps = steps(self.table.ready_len());
         self.turn.accepts = ACCEPTS_PER_TURN;
         self.turn.timers = TIMERS_PER_TURN;
+        self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
         Ok(())
@@ -186,7 +188,7 @@ impl<N: Net> Reactor<N> {
                 return Some(told);
             }
         }
-        if let Some(timer) = self.timers.pop_due(now, &mut self.turn.timers) {
+        if let Some(timer) = self.timers.pop_due(now, &mut self.turn.free_timers) {
             return Some(Told::of_none(What::Event(Event::Timer(timer))));
         }
         self.turn.phase = Phase::Closes;
@@ -199,10 +201,9 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DESTROY) {
             return None; // It is queued, and tells nothing any more.
         }
-        let unread = entry.flags.has(Flags::QUEUED) && entry.has_input() && entry.input_is_activity();
+        let unread = entry.flags.has(Flags::QUEUED) && entry.has_input();
         if entry.flags.has(Flags::TOUCHED) || unread {
-            // Bytes have moved since it was filed, or may be waiting to be read: looked at again when that is done.
-            self.table.postpone(slot, self.turn.now + 1);
+            // Bytes have moved since it was filed, or may be waiting to be read: it is filed again when that is done.
             return None;
         }
         match self.table.deadline(slot) {

@@ -152,7 +152,7 @@ impl<N: Net> Reactor<N> {
     fn arm(&mut self, slot: u32) {
         let entry = self.table.entry_mut(slot);
         let touched = entry.flags.replace(Flags::TOUCHED, false) && entry.state.is_connected();
-        if touched {
+        if entry.flags.replace(Flags::MOVED, false) {
             entry.flags.set(Flags::IDLE_TOLD, false);
         }
         if !touched || !self.table.has_timer(slot) {
@@ -193,6 +193,7 @@ impl<N: Net> Reactor<N> {
         let extra = self.table.extra_mut(slot);
         extra.failure.get_or_insert(failure);
         self.table.disarm(slot);
+        self.table.entry_mut(slot).flags.paid(Tell::Lookup);
         self.table.apply(slot, input);
     }
 
@@ -303,12 +304,13 @@ impl<N: Net> Reactor<N> {
     }
 
     fn sent(&mut self, slot: u32, bytes: usize) {
-        let queue = &mut self.table.extra_mut(slot).queue;
-        queue.sent(bytes);
-        let emptied = queue.len() == 0;
+        let extra = self.table.extra_mut(slot);
+        extra.queue.sent(bytes);
+        extra.flushed = None;
+        let emptied = extra.queue.len() == 0;
         let entry = self.table.entry_mut(slot);
         entry.bytes_written += bytes as u64;
-        entry.flags.set(Flags::TOUCHED, true);
+        entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
         if emptied && entry.flags.replace(Flags::FULL, false) {
             self.table.apply(slot, Input::Drained);
         }
@@ -321,7 +323,14 @@ impl<N: Net> Reactor<N> {
             self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
             return self.leave_to_kernel(slot);
         }
-        let first = if entry.flags.has(Flags::READ_CLOSED) { Flags::PEER_FIRST } else { Flags::US_FIRST };
+        let first = if entry.flags.has(Flags::READ_CLOSED) {
+            Flags::PEER_FIRST
+        } else if entry.flags.has(Flags::READABLE) {
+            // What waits unread may be a FIN: then nobody can say.
+            Flags::NONE
+        } else {
+            Flags::US_FIRST
+        };
         match call(|| self.net.finish(slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
                 self.table.entry_mut(slot).flags.set(first, true);
@@ -331,7 +340,11 @@ impl<N: Net> Reactor<N> {
                     self.confirm(slot);
                 }
             }
-            Outcome::Failed(error) => self.broken(slot, &error),
+            Outcome::Failed(error) => {
+                // ENOTCONN says only that it is over; what it died of may still wait to be asked for.
+                let error = self.net.take_error(slot).unwrap_or(error);
+                self.broken(slot, &error);
+            }
         }
     }
 
@@ -410,8 +423,8 @@ impl<N: Net> Reactor<N> {
             self.table.push_ready(slot);
         }
         let entry = self.table.entry_mut(slot);
-        if entry.input_is_activity() {
-            entry.flags.set(Flags::TOUCHED, true);
+        if !entry.is_lingering() {
+            entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
         }
         if entry.flags.has(Flags::DISCARD) {
             return None;
@@ -429,16 +442,17 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::BROKEN) {
             return self.fail_broken(slot);
         }
-        if !entry.flags.has(Flags::US_FIRST) {
+        if entry.state != State::Finished {
             entry.flags.set(Flags::PEER_FIRST, true);
         }
-        entry.flags.set(Flags::READ_CLOSED | Flags::TOUCHED, true);
+        entry.flags.set(Flags::READ_CLOSED | Flags::MOVED, true);
         self.table.apply(slot, Input::Fin);
         if self.table.entry(slot).state == State::Closing {
             self.confirm(slot);
             // Their FIN came without acknowledging ours: the two crossed.
-            if self.table.entry(slot).state == State::Closing {
-                self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
+            let entry = self.table.entry_mut(slot);
+            if entry.state == State::Closing && entry.flags.has(Flags::US_FIRST) {
+                entry.flags.set(Flags::PEER_FIRST, true);
             }
         }
     }

@@ -45,7 +45,7 @@ impl Entry {
             settings: NIL,
             extra: NIL,
             peer_ip: 0,
-            flags: Flags::FREE,
+            flags: Flags::NONE,
             peer_port: 0,
             state: State::Closed,
             touched: [0; 5],
@@ -69,6 +69,12 @@ impl Entry {
         self.generation != 0
     }
 
+    /// Whether the place is in use.
+    #[inline]
+    pub(crate) const fn is_used(&self) -> bool {
+        self.settings != NIL
+    }
+
     /// The tick of the last activity.
     #[inline]
     pub(crate) fn touched(&self) -> u64 {
@@ -85,7 +91,10 @@ impl Entry {
     /// Whether a silence may be told.
     #[inline]
     pub(super) fn may_idle(&self) -> bool {
-        self.state.is_connected() && self.state != State::Closing && !self.flags.has(Flags::IDLE_TOLD)
+        self.state.is_connected()
+            && self.state != State::Closing
+            && !self.is_lingering()
+            && !self.flags.has(Flags::IDLE_TOLD)
     }
 
     /// The limit that rules the present state.
@@ -94,7 +103,7 @@ impl Entry {
             State::Created | State::Resolving | State::Connecting => (settings.connect_ms, Timer::Connect),
             // Open, unless the peer is known to have finished and the caller does not read on.
             State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
-            State::Finished if self.flags.has(Flags::DISCARD) => (settings.linger_ms, Timer::Linger),
+            State::Finished if self.is_lingering() => (settings.linger_ms, Timer::Linger),
             State::Open | State::Finished | State::Ended => (settings.half_closed_ms, Timer::HalfClosed),
             State::Flushing | State::LastFlush | State::Closing => (settings.linger_ms, Timer::Linger),
             State::Confirmed
@@ -114,10 +123,9 @@ impl Entry {
         self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::PAUSED)
     }
 
-    /// Whether bytes that come in put the deadline off. A peer that drips does not put off the end: neither into the bin,
-    /// nor while it takes nothing of ours.
-    pub(crate) fn input_is_activity(&self) -> bool {
-        !(self.state == State::Flushing || (self.state == State::Finished && self.flags.has(Flags::DISCARD)))
+    /// After `discard` and `end`: what still comes goes into the bin, and puts nothing off.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.state == State::Finished && self.flags.has(Flags::DISCARD)
     }
 
     /// Whether an error flag waits for somebody to ask, where reading no longer does.
@@ -129,6 +137,7 @@ impl Entry {
     /// Whose FIN came first.
     pub(crate) fn first(&self) -> First {
         match (self.flags.has(Flags::US_FIRST), self.flags.has(Flags::PEER_FIRST)) {
+            (false, false) if matches!(self.state, State::Confirmed | State::HandedOff) => First::Unknown,
             (false, false) => First::Nobody,
             (true, false) => First::Us,
             (false, true) => First::Peer,
@@ -146,8 +155,8 @@ const OWED: u32 = 32 - Tell::ALL.len() as u32;
 
 impl Flags {
     pub(crate) const NONE: Self = Self(0);
-    /// The place is not in use.
-    pub(crate) const FREE: Self = Self(1 << 0);
+    /// Bytes moved: a silence, if there was one, is over.
+    pub(crate) const MOVED: Self = Self(1 << 0);
     /// In a list.
     pub(crate) const QUEUED: Self = Self(1 << 1);
     /// Its news comes out of poll.
@@ -174,7 +183,7 @@ impl Flags {
     pub(crate) const END: Self = Self(1 << 12);
     /// The caller has destroyed.
     pub(crate) const DESTROY: Self = Self(1 << 13);
-    /// Bytes moved, or the state changed, since the timer was armed.
+    /// The deadlines count anew: bytes moved, or the state changed, since the timer was armed.
     pub(crate) const TOUCHED: Self = Self(1 << 14);
     /// The present silence was told.
     pub(crate) const IDLE_TOLD: Self = Self(1 << 15);

@@ -19,6 +19,8 @@ const SPARE_BYTES: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) queue: WriteQueue,
+    /// While we flush: the tick since which the kernel has taken nothing; `None`: counts from the next arming.
+    pub(crate) flushed: Option<u64>,
     pub(crate) failure: Option<Failure>,
     pub(crate) connecting: Option<Box<Connecting>>,
     /// Options of the system's socket that the caller changed and that are not set yet.

@@ -1,6 +1,6 @@
 //! A first-in-first-out list through the entries' own `link`.
 //!
-//! Invariant: an entry is in one list at most; the table's `QUEUED` and `FREE` flags say so.
+//! Invariant: an entry is in one list at most; the `QUEUED` flag says so, and a free one has no settings.
 
 use super::entry::{Entry, NIL};
 

@@ -12,7 +12,7 @@ pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use slab::Slab;
 
@@ -40,7 +40,7 @@ pub(crate) struct Table {
     pub(crate) settings: SettingsPool,
     pub(crate) extras: Extras,
     /// IPv6 peers; the entry has room for an IPv4 address or a place in here.
-    ipv6_peers: Slab<std::net::Ipv6Addr>,
+    ipv6_peers: Slab<SocketAddrV6>,
 }
 
 /// The entries, as the wheel's storage.
@@ -102,13 +102,13 @@ impl Table {
     #[inline]
     pub(crate) fn find(&self, id: SocketId) -> Option<u32> {
         let entry = self.entries.0.get(id.index() as usize)?;
-        (entry.generation == id.generation() && !entry.flags.has(Flags::FREE)).then_some(id.index())
+        (entry.generation == id.generation() && entry.is_used()).then_some(id.index())
     }
 
     /// Every socket's place.
     pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         let entries = self.entries.0.iter().zip(0..);
-        entries.filter(|(entry, _)| !entry.flags.has(Flags::FREE)).map(|(_, slot)| slot)
+        entries.filter(|(entry, _)| entry.is_used()).map(|(_, slot)| slot)
     }
 
     /// The place that the next [`insert`](Table::insert) will use.
@@ -262,12 +262,21 @@ impl Table {
         let settings = self.settings.get(entry.settings);
         let touched = entry.touched();
         let idle = settings.idle_ms.filter(|_| entry.may_idle()).map(|ms| (touched.saturating_add(ms), Due::Idle));
-        let limit = entry.limit(settings).map(|(ms, timer)| (touched.saturating_add(ms), Due::Limit(timer)));
+        let since = self.limit_since(slot);
+        let limit = entry.limit(settings).map(|(ms, timer)| (since.saturating_add(ms), Due::Limit(timer)));
         match (idle, limit) {
             // At one and the same tick the limit wins: an event about a silence that has ended the socket helps nobody.
             (Some(idle), Some(limit)) => Some(if idle.0 < limit.0 { idle } else { limit }),
             (idle, limit) => idle.or(limit),
         }
+    }
+
+    /// From when the limit of the present state counts. While we flush only bytes that leave put it off: a peer that
+    /// sends and takes nothing has the linger time and no more.
+    fn limit_since(&self, slot: u32) -> u64 {
+        let entry = self.entry(slot);
+        let flushed = || self.extra(slot).and_then(|extra| extra.flushed);
+        if entry.state.is_flushing() { flushed().unwrap_or(entry.touched()) } else { entry.touched() }
     }
 
     /// Whether any timer applies to the socket as it is now.
@@ -281,6 +290,9 @@ impl Table {
     /// Notes activity at `now` and files the nearest deadline.
     pub(crate) fn arm(&mut self, slot: u32, now: u64) {
         self.entry_mut(slot).touch(now);
+        if self.entry(slot).state.is_flushing() {
+            self.extra_mut(slot).flushed.get_or_insert(now);
+        }
         self.refile(slot);
     }
 
@@ -290,11 +302,6 @@ impl Table {
             Some((due, _)) => self.wheel.file(&mut self.entries, slot, due),
             None => self.wheel.cancel(&mut self.entries, slot),
         }
-    }
-
-    /// Files the socket for a tick of the caller's choice, to be looked at again.
-    pub(crate) fn postpone(&mut self, slot: u32, tick: u64) {
-        self.wheel.file(&mut self.entries, slot, tick);
     }
 
     pub(crate) fn disarm(&mut self, slot: u32) {
@@ -348,11 +355,10 @@ impl Table {
         if entry.peer_port == 0 {
             return None;
         }
-        let ip = match entry.flags.has(Flags::IPV6) {
-            true => IpAddr::V6(*self.ipv6_peers.get(entry.peer_ip as usize)?),
-            false => IpAddr::V4(entry.peer_ip.into()),
-        };
-        Some(SocketAddr::new(ip, entry.peer_port))
+        if entry.flags.has(Flags::IPV6) {
+            return self.ipv6_peers.get(entry.peer_ip as usize).copied().map(SocketAddr::V6);
+        }
+        Some(SocketAddr::new(IpAddr::V4(entry.peer_ip.into()), entry.peer_port))
     }
 
     pub(crate) fn set_peer(&mut self, slot: u32, addr: SocketAddr) {
@@ -361,9 +367,9 @@ impl Table {
             self.ipv6_peers.remove(entry.peer_ip as usize);
         }
         entry.peer_port = addr.port();
-        entry.peer_ip = match addr.ip() {
-            IpAddr::V4(ip) => ip.into(),
-            IpAddr::V6(ip) => self.ipv6_peers.insert(ip) as u32,
+        entry.peer_ip = match addr {
+            SocketAddr::V4(v4) => (*v4.ip()).into(),
+            SocketAddr::V6(v6) => self.ipv6_peers.insert(v6) as u32,
         };
     }
 }
