@@ -18,9 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     loop {
         // 1. Everything that can happen without waiting.
-        while let Some((socket, event)) = reactor.next_before(Instant::now())? {
+        while let Some((mut socket, event)) = reactor.next_before(Instant::now())? {
             match event {
                 Event::Connection => clients.push(socket.id()),
+                Event::End => socket.end(),
                 Event::Data(bytes) => println!("{}: {}", socket.id(), String::from_utf8_lossy(bytes).trim_end()),
                 Event::Close(ending) => {
                     println!("{}: {ending}", socket.id());
@@ -42,8 +43,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 return Ok(()); // Dropping the reactor resets whoever is still there.
             }
             for &client in &clients {
-                if let Some(mut socket) = reactor.socket(client) {
-                    socket.write(&line[..bytes])?;
+                if let Some(mut socket) = reactor.socket(client)
+                    && socket.write(&line[..bytes]).is_err()
+                {
+                    socket.destroy(); // It reads too slowly, or has ended.
                 }
             }
         }

@@ -28,9 +28,10 @@ pub enum Event<'a> {
     Connection,
     /// Bytes of the peer, in order. They lie in the reactor's one receive buffer until the next call of `next`.
     Data(&'a [u8]),
-    /// The write queue, once [`Queue::Full`](crate::Queue::Full), has emptied into the kernel.
+    /// The write queue, once [`Queue::Full`](crate::Queue::Full), has emptied into the kernel. Not told after `end()`, when
+    /// there is nothing more to write: whoever paused reading until then must resume when it ends.
     Drain,
-    /// No byte moved for the time given to [`Socket::set_timeout`](crate::Socket::set_timeout). Nothing is closed; told
+    /// No byte moved, in or out, for the time given to [`Socket::set_timeout`](crate::Socket::set_timeout). Nothing is closed; told
     /// once per silence.
     Timeout,
     /// The early notice, opt-in: the peer has ended or reset, though bytes sent before may still be unread.

@@ -30,6 +30,8 @@ use crate::id::SocketId;
 #[derive(Debug, Clone)]
 pub struct SocketMap<T> {
     places: Vec<Option<(u32, T)>>,
+    /// The one value of an id that has no place: of no socket, or stale where another socket's value lives.
+    homeless: Option<(SocketId, T)>,
     len: usize,
 }
 
@@ -43,7 +45,7 @@ impl<T> SocketMap<T> {
     /// An empty map; nothing is allocated.
     #[must_use]
     pub const fn new() -> Self {
-        Self { places: Vec::new(), len: 0 }
+        Self { places: Vec::new(), homeless: None, len: 0 }
     }
 
     /// How many sockets have a value.
@@ -58,9 +60,14 @@ impl<T> SocketMap<T> {
         self.len == 0
     }
 
-    /// Puts a value in and returns the one that this very socket had.
+    /// Puts a value in and returns the one that this very socket had. A stale id never drives a living socket's value
+    /// out: of all ids without a place only the last one's value is kept, and not counted.
     pub fn insert(&mut self, id: SocketId, value: T) -> Option<T> {
         let index = id.index() as usize;
+        let newer = |place: &Option<(u32, T)>| place.as_ref().is_some_and(|(other, _)| *other > id.generation());
+        if id == SocketId::NONE || self.places.get(index).is_some_and(newer) {
+            return self.homeless.replace((id, value)).filter(|(old, _)| *old == id).map(|(_, value)| value);
+        }
         if self.places.len() <= index {
             self.places.resize_with(index + 1, || None);
         }
@@ -76,28 +83,33 @@ impl<T> SocketMap<T> {
     /// The socket's value.
     #[must_use]
     pub fn get(&self, id: SocketId) -> Option<&T> {
-        match self.places.get(id.index() as usize)? {
-            Some((generation, value)) if *generation == id.generation() => Some(value),
-            _ => None,
+        match self.places.get(id.index() as usize) {
+            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
+            _ => self.homeless.as_ref().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
 
     /// The socket's value, to be changed.
     pub fn get_mut(&mut self, id: SocketId) -> Option<&mut T> {
-        match self.places.get_mut(id.index() as usize)? {
-            Some((generation, value)) if *generation == id.generation() => Some(value),
-            _ => None,
+        match self.places.get_mut(id.index() as usize) {
+            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
+            _ => self.homeless.as_mut().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
 
     /// Takes the socket's value out.
     pub fn remove(&mut self, id: SocketId) -> Option<T> {
-        self.get(id)?;
-        self.len -= 1;
-        self.places.get_mut(id.index() as usize)?.take().map(|(_, value)| value)
+        let place = self.places.get_mut(id.index() as usize);
+        if let Some(place) =
+            place.filter(|place| matches!(place, Some((generation, _)) if *generation == id.generation()))
+        {
+            self.len -= 1;
+            return place.take().map(|(_, value)| value);
+        }
+        self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value)
     }
 
-    /// Every value with its socket.
+    /// Every value that has a place, with its socket.
     pub fn iter(&self) -> impl Iterator<Item = (SocketId, &T)> {
         let places = self.places.iter().zip(0..);
         places.filter_map(|(place, index)| {
@@ -113,5 +125,30 @@ impl<T: Default> SocketMap<T> {
             self.insert(id, T::default());
         }
         self.get_mut(id).expect("it was there or has just been put in")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SocketId, SocketMap};
+
+    #[test]
+    fn a_stale_id_finds_nothing_and_drives_nothing_out() {
+        let (old, new) = (SocketId::new(3, 1), SocketId::new(3, 2));
+        let mut map = SocketMap::new();
+        map.insert(old, "old");
+        assert_eq!(map.insert(new, "new"), None, "a forgotten value is dropped, not handed to another socket");
+        assert_eq!((map.get(old), map.get(new), map.len()), (None, Some(&"new"), 1));
+        map.insert(old, "late");
+        assert_eq!((map.get(new), map.len()), (Some(&"new"), 1));
+        assert_eq!((map.remove(old), map.remove(old), map.remove(new)), (Some("late"), None, Some("new")));
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn the_id_of_no_socket_costs_no_table() {
+        let mut map: SocketMap<u8> = SocketMap::new();
+        *map.or_default(SocketId::NONE) += 1;
+        assert_eq!((map.get(SocketId::NONE), map.len(), map.places.len()), (Some(&1), 0, 0));
     }
 }

@@ -46,9 +46,19 @@ impl From<SocketAddr> for Target {
     }
 }
 
-impl<I: Into<IpAddr>> From<(I, u16)> for Target {
-    fn from((ip, port): (I, u16)) -> Self {
-        Self::Addr(SocketAddr::new(ip.into(), port))
+impl From<(IpAddr, u16)> for Target {
+    fn from((ip, port): (IpAddr, u16)) -> Self {
+        Self::Addr(SocketAddr::new(ip, port))
+    }
+}
+
+/// The first is a host name or the text of an address.
+impl From<(&str, u16)> for Target {
+    fn from((host, port): (&str, u16)) -> Self {
+        match host.parse() {
+            Ok(ip) => Self::Addr(SocketAddr::new(ip, port)),
+            Err(_) => Self::Name { host: host.into(), port },
+        }
     }
 }
 
@@ -74,6 +84,14 @@ impl TryFrom<&str> for Target {
             return bad(BadAddress::NoHost);
         }
         Ok(Self::Name { host: host.into(), port })
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.as_str().try_into()
     }
 }
 

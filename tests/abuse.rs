@@ -264,7 +264,8 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
 /// behind (OV03). The server echoes, with back-pressure, and now and then destroys in the middle.
 #[test]
 fn whatever_peers_do_every_socket_closes_once() {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+    let seed =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     println!("seed {seed}");
     let mut story = Story::new();
     let options = Listen::default().early_notice(true).high_water_mark(20_000).linger(Some(ms(500)));

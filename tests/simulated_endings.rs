@@ -304,3 +304,71 @@ fn a_socket_destroyed_as_its_lookup_fails_tells_close_alone() {
     scene.expect(&["close"]);
     assert_eq!(scene.how(), &How::Destroyed);
 }
+
+#[test]
+fn a_silent_first_address_leaves_time_for_the_second() {
+    let mut scene = Scene::new();
+    let silent: IpAddr = [10, 0, 0, 66].into();
+    scene.network.set_reach(silent, Reach::BlackHole);
+    scene.network.name("service", vec![silent, THERE]);
+    let _listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
+    let options = Connect::default().connect_timeout(Some(Duration::from_secs(8)));
+    scene.reactor.connect("service:80", options).expect("a good target");
+    scene.expect(&["lookup 10.0.0.66", "lookup 10.0.0.2"]);
+    scene.run(Duration::from_secs(2));
+    assert!(scene.story.is_empty(), "half of the time is the first one's");
+    scene.run(Duration::from_secs(2));
+    assert_eq!(scene.story, ["connect", "ready"]);
+}
+
+#[test]
+fn a_reset_behind_a_pause_is_told_as_what_it_is_when_the_limit_comes() {
+    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(Some(Duration::from_secs(5))));
+    scene.with(|socket| socket.pause());
+    peer.send(b"unread");
+    peer.reset();
+    for _ in 0..10 {
+        scene.run(Duration::from_millis(500));
+        let id = scene.socket.expect("told");
+        if let Some(mut socket) = scene.reactor.socket(id) {
+            let _ = socket.write(b"ping"); // Neither does writing put the limit off.
+        }
+    }
+    scene.run(Duration::from_secs(2));
+    assert_eq!(scene.story, ["error reset by the peer", "close"]);
+}
+
+#[test]
+fn a_timeout_is_told_once_in_a_silence_though_we_end_in_it() {
+    let (mut scene, _peer) = Scene::served(Listen::default().idle_timeout(Some(Duration::from_secs(2))));
+    scene.run(Duration::from_secs(3));
+    assert_eq!(std::mem::take(&mut scene.story), ["timeout"]);
+    scene.with(|socket| socket.end());
+    scene.run(Duration::from_secs(10));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+}
+
+#[test]
+fn an_upload_is_no_silence_though_our_answer_does_not_move() {
+    let (mut scene, peer) = Scene::served(Listen::default().idle_timeout(Some(Duration::from_secs(2))));
+    scene.with(|socket| {
+        socket.write(&vec![0; 8 << 20]).expect("below the limit");
+        socket.end();
+    });
+    for _ in 0..20 {
+        peer.send(b"more");
+        scene.run(Duration::from_millis(500));
+    }
+    assert!(scene.story.iter().all(|line| line.starts_with("data")), "{:?}", scene.story);
+}
+
+#[test]
+fn what_a_connection_died_of_is_told_though_we_notice_by_ending() {
+    let times = KeepAlive { idle: Duration::from_secs(5), interval: Duration::from_secs(1), count: 3 };
+    let (mut scene, _peer) = Scene::served(Listen::default().keep_alive(times));
+    scene.network.vanish(THERE);
+    scene.network.advance(Duration::from_secs(20));
+    scene.with(|socket| socket.end());
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+}

@@ -48,6 +48,17 @@ pub struct Readiness {
     pub urgent: bool,
 }
 
+/// What a connection has to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unread {
+    /// Bytes; whether the end stands behind them can't be seen.
+    Bytes,
+    /// Nothing yet.
+    Nothing,
+    /// The end of the stream.
+    End,
+}
+
 /// What a look-up found.
 pub type LookupAnswer = Result<Vec<SocketAddr>, LookupCause>;
 
@@ -118,11 +129,11 @@ pub trait Net {
     /// `WouldBlock` or the connection's error, which is told once.
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Whether bytes wait to be read; `false` at the end of the stream, and when there are none yet.
+    /// What a read would find, without reading.
     ///
     /// # Errors
     /// The connection's error, which is told once.
-    fn has_unread(&mut self, slot: u32) -> io::Result<bool>;
+    fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 
     /// Writes, perhaps less than was given; an edge is owed after a short write, as after `WouldBlock`. With `more` the last
     /// partial segment waits for what follows: the rest, and then [`finish`](Net::finish) or [`close`](Net::close).

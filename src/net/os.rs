@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::resolver::Resolver;
-use super::{LookupAnswer, Net, Readiness, Token};
+use super::{LookupAnswer, Net, Readiness, Token, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
@@ -200,10 +200,11 @@ impl Net for Os {
         Ok(read)
     }
 
-    fn has_unread(&mut self, slot: u32) -> io::Result<bool> {
+    fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         match recv(self.stream(slot)?, &mut [0_u8; 1], RecvFlags::PEEK) {
-            Ok((_, read)) => Ok(read > 0),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Ok((_, 0)) => Ok(Unread::End),
+            Ok(_) => Ok(Unread::Bytes),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error.into()),
         }
     }

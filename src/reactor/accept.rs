@@ -22,6 +22,10 @@ use crate::target::Target;
 /// tenth of a second is no spin, and short beside the second after which a client repeats its SYN.
 const REST_TICKS: u64 = 100;
 
+/// Connections that fail in accept(2) one after the other: one that says no to every one, as a security module may, must
+/// not keep the loop awake.
+const SKIPS: u32 = 64;
+
 /// A listener: what [`Reactor::listen`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
@@ -40,6 +44,8 @@ struct Entry {
     rest: Option<u64>,
     /// The present trouble was told.
     told: bool,
+    /// Connections skipped in a row.
+    skips: u32,
 }
 
 pub(super) struct Listeners {
@@ -176,7 +182,7 @@ impl<N: Net> Reactor<N> {
             .listen(id.index(), addr, &options)
             .map_err(|error| Error::Listen { addr, source: OsError::from(&error) })?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
-        place.insert(Entry { generation, settings, queued: false, rest: None, told: false });
+        place.insert(Entry { generation, settings, queued: false, rest: None, told: false, skips: 0 });
         Ok(Listener { id, addr })
     }
 
@@ -206,17 +212,21 @@ impl<N: Net> Reactor<N> {
                     self.listeners.entries[listener as usize].told = false;
                     None
                 }
-                Trouble::Skip => {
+                Trouble::Skip if self.listeners.entries[listener as usize].skips < SKIPS => {
+                    self.listeners.entries[listener as usize].skips += 1;
                     self.listeners.ready(listener);
                     None
                 }
+                Trouble::Skip => self.rest(listener, &error),
                 Trouble::Rest => self.rest(listener, &error),
             },
         }
     }
 
     fn accepted(&mut self, listener: u32, peer: SocketAddr) -> Told {
-        let settings = self.listeners.entries[listener as usize].settings;
+        let entry = &mut self.listeners.entries[listener as usize];
+        entry.skips = 0;
+        let settings = entry.settings;
         self.listeners.ready(listener);
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
@@ -232,6 +242,7 @@ impl<N: Net> Reactor<N> {
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
         self.listeners.rest(listener, self.turn.now + REST_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
+        entry.skips = 0;
         if std::mem::replace(&mut entry.told, true) {
             return None;
         }

@@ -1,11 +1,10 @@
 //! How an outgoing connection begins: look-up, attempts one after the other, the verdict.
 
-use std::io;
 use std::net::SocketAddr;
 
 use super::Reactor;
 use super::work::input_for;
-use crate::error::{Attempt, Cause, Error, Failure};
+use crate::error::{Attempt, Cause, Error, Failure, Timer};
 use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 use crate::net::{LookupAnswer, Net, Token};
@@ -14,12 +13,18 @@ use crate::table::entry::Flags;
 use crate::table::extra::Connecting;
 use crate::target::Target;
 
+/// What one of several addresses gets when there is no connect timeout to be shared: a SYN, and its repeats after 1, 3 and
+/// 7 seconds.
+const ATTEMPT_MS: u64 = 10_000;
+
 /// What can be known of a handshake before its verdict.
 const NEWS: Flags = Flags::READABLE.and(Flags::WRITABLE).and(Flags::READ_CLOSED).and(Flags::LOOK);
 
 impl<N: Net> Reactor<N> {
     /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a pair of address or name
-    /// and port. Several addresses are tried one after the other. Whatever goes wrong on the way is told as an event.
+    /// and port. Several addresses are tried one after the other, each with its share of the connect timeout. Whatever goes
+    /// wrong on the way is told as an event; a connection that was reset before this side had seen it established counts
+    /// as an attempt that failed, and what it had brought is lost with it.
     ///
     /// # Errors
     /// [`Error::BadAddress`] for text that is no address, [`Error::BadOption`] for options that the system can't honour.
@@ -40,6 +45,7 @@ impl<N: Net> Reactor<N> {
             told: 0,
             tried: 0,
             failed: Vec::new(),
+            attempt_due: None,
             first_failure: None,
         }));
         let now = self.tick_after(self.net.now());
@@ -107,7 +113,7 @@ impl<N: Net> Reactor<N> {
             Err(error) => {
                 self.net.close(slot);
                 self.freed();
-                self.attempt_failed(slot, &error);
+                self.attempt_failed(slot, Failure::from_os(&error));
                 self.attempt(slot);
             }
         }
@@ -139,18 +145,38 @@ impl<N: Net> Reactor<N> {
             match started {
                 Ok(()) => {
                     self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
-                    return;
+                    return self.share_time(slot);
                 }
-                Err(error) => self.attempt_failed(slot, &error),
+                Err(error) => self.attempt_failed(slot, Failure::from_os(&error)),
             }
         }
     }
 
-    fn attempt_failed(&mut self, slot: u32, error: &io::Error) {
-        let failure = Failure::from_os(error);
+    /// Gives the attempt under way its share of the time, if others wait behind it: a silent address must not use it up.
+    fn share_time(&mut self, slot: u32) {
+        let now = self.tick_after(self.net.now());
+        let started = self.table.entry(slot).touched();
+        let limit_ms = self.table.settings_of(slot).connect_ms;
+        let Some(connecting) = self.connecting(slot) else { return };
+        let behind = (connecting.addrs.len() - connecting.tried) as u64;
+        let left_ms = limit_ms.map(|ms| started.saturating_add(ms).saturating_sub(now));
+        let share_ms = left_ms.map_or(ATTEMPT_MS, |left| left / (behind + 1));
+        connecting.attempt_due = (behind > 0).then(|| now.saturating_add(share_ms));
+    }
+
+    /// The attempt under way has used its share up.
+    pub(super) fn next_attempt(&mut self, slot: u32) {
+        self.net.close(slot);
+        self.freed();
+        self.attempt_failed(slot, Failure::of(Cause::TimedOut(Timer::Connect)));
+        self.table.push_ready(slot);
+    }
+
+    fn attempt_failed(&mut self, slot: u32, failure: Failure) {
         if let Some(connecting) = self.connecting(slot)
             && let Some(&addr) = connecting.addrs.get(connecting.tried - 1)
         {
+            connecting.attempt_due = None;
             connecting.failed.push(Attempt { addr, cause: failure.cause });
             connecting.first_failure.get_or_insert(failure);
         }

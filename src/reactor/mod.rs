@@ -112,7 +112,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that nothing is left or that
-    /// the time is up. A deadline in the past still does what can be done without waiting, one turn of it.
+    /// the time is up. The clock is the net's: [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in the past still does what can be done without waiting, one turn of it.
     ///
     /// # Errors
     /// As for `next`.

@@ -211,13 +211,26 @@ impl<N: Net> Reactor<N> {
                 self.table.apply(slot, Input::Idle);
                 self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
             }
-            Some((due, Due::Limit(timer))) if due <= self.turn.now => {
-                self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
-            }
+            Some((due, Due::Limit(timer))) if due <= self.turn.now => self.expired(slot, timer),
+            Some((due, Due::Attempt)) if due <= self.turn.now => self.next_attempt(slot),
             _ => {}
         }
         self.table.refile(slot);
         self.tell_owed(slot)
+    }
+
+    /// A limit has run out. A connection that was dead already, behind bytes that nobody read, says what it died of.
+    fn expired(&mut self, slot: u32, timer: crate::error::Timer) {
+        let flags = self.table.entry(slot).flags;
+        if flags.has(Flags::BROKEN) {
+            self.fail_broken(slot);
+        } else if flags.has(Flags::LOOK)
+            && let Some(error) = self.net.take_error(slot)
+        {
+            self.fail_with(slot, &error);
+        } else {
+            self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
+        }
     }
 
     fn close(&mut self) -> Option<Told> {

@@ -8,7 +8,7 @@ use super::Reactor;
 use super::tell::{Told, What};
 use crate::error::{Cause, Failure};
 use crate::lifecycle::{Input, State, Tell};
-use crate::net::{Net, Token};
+use crate::net::{Net, Token, Unread};
 use crate::options::Close;
 use crate::table::entry::Flags;
 
@@ -198,14 +198,14 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The same, for an error that the system has told of an established connection.
-    fn fail_with(&mut self, slot: u32, error: &io::Error) {
+    pub(super) fn fail_with(&mut self, slot: u32, error: &io::Error) {
         let failure = Failure::from_os(error);
         let input = input_for(failure.cause, Input::Reset);
         self.fail(slot, failure, input);
     }
 
     /// The same, for the error of a failed write, when there is nothing left to read.
-    fn fail_broken(&mut self, slot: u32) {
+    pub(super) fn fail_broken(&mut self, slot: u32) {
         let failure = self.failure(slot);
         let input = input_for(failure.cause, Input::Reset);
         self.fail(slot, failure, input);
@@ -260,11 +260,10 @@ impl<N: Net> Reactor<N> {
         if !flags.has(Flags::LOOK | Flags::BROKEN) {
             return;
         }
-        match call(|| self.net.has_unread(slot)) {
-            Outcome::Done(true) => {}
-            Outcome::Done(false) | Outcome::WouldBlock if !flags.has(Flags::BROKEN) => {}
-            Outcome::Done(false) | Outcome::WouldBlock => self.fail_broken(slot),
+        match call(|| self.net.peek(slot)) {
             Outcome::Failed(error) => self.fail_with(slot, &error),
+            Outcome::Done(Unread::Nothing | Unread::End) if flags.has(Flags::BROKEN) => self.fail_broken(slot),
+            Outcome::Done(_) | Outcome::WouldBlock => {}
         }
     }
 
@@ -323,13 +322,9 @@ impl<N: Net> Reactor<N> {
             self.table.entry_mut(slot).flags.set(Flags::PEER_FIRST, true);
             return self.leave_to_kernel(slot);
         }
-        let first = if entry.flags.has(Flags::READ_CLOSED) {
-            Flags::PEER_FIRST
-        } else if entry.flags.has(Flags::READABLE) {
-            // What waits unread may be a FIN: then nobody can say.
-            Flags::NONE
-        } else {
-            Flags::US_FIRST
+        let first = match self.who_is_first(slot) {
+            Ok(first) => first,
+            Err(error) => return self.broken(slot, &error),
         };
         match call(|| self.net.finish(slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
@@ -345,6 +340,24 @@ impl<N: Net> Reactor<N> {
                 let error = self.net.take_error(slot).unwrap_or(error);
                 self.broken(slot, &error);
             }
+        }
+    }
+
+    /// Whose FIN is first, if ours leaves now. What waits unread may be the peer's FIN, or have it behind it: then nobody
+    /// can say.
+    fn who_is_first(&mut self, slot: u32) -> io::Result<Flags> {
+        let flags = self.table.entry(slot).flags;
+        if flags.has(Flags::READ_CLOSED) {
+            return Ok(Flags::PEER_FIRST);
+        }
+        if !flags.has(Flags::READABLE) {
+            return Ok(Flags::US_FIRST);
+        }
+        match call(|| self.net.peek(slot)) {
+            Outcome::Done(Unread::End) => Ok(Flags::PEER_FIRST),
+            Outcome::Done(Unread::Nothing) | Outcome::WouldBlock => Ok(Flags::US_FIRST),
+            Outcome::Done(Unread::Bytes) => Ok(Flags::NONE),
+            Outcome::Failed(error) => Err(error),
         }
     }
 

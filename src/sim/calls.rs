@@ -11,6 +11,7 @@ use super::Reach;
 use super::arena::Id;
 use super::end::{End, Owner, Phase, Tuning, shrink};
 use super::world::{Listener, World};
+use crate::net::Unread;
 use crate::options::{Listen, SystemOptions};
 
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
@@ -211,13 +212,14 @@ impl World {
         Ok(taken)
     }
 
-    pub(super) fn has_unread(&mut self, id: Id) -> Call<bool> {
+    pub(super) fn peek(&mut self, id: Id) -> Call<Unread> {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         if !end.incoming.is_empty() {
-            return Ok(true);
+            return Ok(Unread::Bytes);
         }
         match end.at_end_of_bytes() {
-            Ok(()) | Err(Errno::WOULDBLOCK) => Ok(false),
+            Ok(()) => Ok(Unread::End),
+            Err(Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error),
         }
     }

@@ -15,7 +15,7 @@ use super::arena::Id;
 use super::end::{Owner, Phase, Probing};
 use super::world::{Happening, Name, Source, World, nanos};
 use crate::error::LookupCause;
-use crate::net::{LookupAnswer, Net, Readiness, Token};
+use crate::net::{LookupAnswer, Net, Readiness, Token, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// How long an ordinary look-up takes, in nanoseconds.
@@ -228,9 +228,9 @@ impl Net for Host {
         Ok(world.recv(id, buffer)?)
     }
 
-    fn has_unread(&mut self, slot: u32) -> io::Result<bool> {
+    fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         let (mut world, id) = self.on(slot)?;
-        Ok(world.has_unread(id)?)
+        Ok(world.peek(id)?)
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {

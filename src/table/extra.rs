@@ -40,6 +40,8 @@ pub(crate) struct Connecting {
     pub(crate) told: usize,
     pub(crate) tried: usize,
     pub(crate) failed: Vec<Attempt>,
+    /// When the attempt under way gives way to the next address, in ticks; `None` for the last one.
+    pub(crate) attempt_due: Option<u64>,
     /// The first failure; it names the whole if all fail.
     pub(crate) first_failure: Option<Failure>,
 }

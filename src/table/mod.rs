@@ -61,6 +61,8 @@ pub(crate) enum Due {
     Idle,
     /// A limit that ends the socket.
     Limit(Timer),
+    /// The share of the connect time that one of several addresses has.
+    Attempt,
 }
 
 impl Table {
@@ -264,6 +266,12 @@ impl Table {
         let idle = settings.idle_ms.filter(|_| entry.may_idle()).map(|ms| (touched.saturating_add(ms), Due::Idle));
         let since = self.limit_since(slot);
         let limit = entry.limit(settings).map(|(ms, timer)| (since.saturating_add(ms), Due::Limit(timer)));
+        let attempt = || self.extra(slot)?.connecting.as_ref()?.attempt_due.map(|due| (due, Due::Attempt));
+        if entry.flags.has(Flags::ATTEMPT)
+            && let Some(attempt) = attempt()
+        {
+            return Some(attempt); // It lies before the limit, of which it is a part.
+        }
         match (idle, limit) {
             // At one and the same tick the limit wins: an event about a silence that has ended the socket helps nobody.
             (Some(idle), Some(limit)) => Some(if idle.0 < limit.0 { idle } else { limit }),
