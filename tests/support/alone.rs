@@ -5,31 +5,45 @@ use std::process::{Command, Stdio};
 
 const INSIDE: &str = "FINALE_TEST_ALONE";
 
-/// Runs `body` in a process in which no other test runs: this test again, by its name.
+/// Runs `body` in a process in which no other test runs: this test again, by its name. Where that is allowed it gets a
+/// network of its own too: thousands of connections in TIME_WAIT would fill the kernel's table for all other tests.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
     }
-    let this = env::current_exe().expect("a test knows its own program");
-    run(test, Command::new(this));
+    run(test, if is_possible("true") { in_a_network() } else { this_program() });
 }
 
-/// Likewise, in a network of its own, in which only loopback exists and packets can be dropped. Where that is not
-/// allowed, says so and passes.
+/// Likewise, in a network of its own in any case, in which packets can be dropped. Where that is not allowed, says so and
+/// passes.
 pub(crate) fn alone_in_a_network(test: &str, body: impl FnOnce()) {
     if is_inside(test) {
-        shell("ip link set lo up");
         return body();
     }
-    let probe = "unshare -n sh -c 'ip link set lo up && nft add table ip probe'";
-    let possible = Command::new("sh").args(["-c", probe]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !possible.is_ok_and(|status| status.success()) {
+    if !is_possible("nft add table ip probe") {
         println!("skipped: {test} needs root, unshare, ip and nft");
         return;
     }
+    run(test, in_a_network());
+}
+
+fn this_program() -> Command {
+    Command::new(env::current_exe().expect("a test knows its own program"))
+}
+
+/// This program in a network that consists of loopback alone.
+fn in_a_network() -> Command {
     let mut command = Command::new("unshare");
-    command.arg("-n").arg(env::current_exe().expect("a test knows its own program"));
-    run(test, command);
+    command.args(["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(this_program().get_program());
+    command
+}
+
+/// Whether this can be done in a network of its own.
+fn is_possible(line: &str) -> bool {
+    let probe = format!("ip link set lo up && {line}");
+    let mut command = Command::new("unshare");
+    let status = command.args(["-n", "sh", "-c", &probe]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn is_inside(test: &str) -> bool {
