@@ -261,6 +261,8 @@ macro_rules! shared_setters {
 
             /// The close timeout: how long after our `end()` the peer may go without taking a byte or acknowledging
             /// our FIN, and how long after `discard()` it may go without its FIN, before the socket fails. Default 30 s.
+            /// Once our kernel has everything and the peer has not finished, the half-closed time rules instead: what lies
+            /// in the kernel's buffers, and whether the peer reads it, can't be seen from here.
             /// (The kernel's SO_LINGER is not used with a time: it would block the loop in close(2).)
             #[must_use]
             pub fn linger(mut self, limit: Option<Duration>) -> Self {
