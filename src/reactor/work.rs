@@ -169,6 +169,13 @@ impl<N: Net> Reactor<N> {
 
     // --- the ends ---
 
+    /// Its descriptor is closed: no timer outlives the connection, and a listener may be waiting for the descriptor.
+    fn over(&mut self, slot: u32, input: Input) {
+        self.freed();
+        self.table.disarm(slot);
+        self.table.apply(slot, input);
+    }
+
     /// The caller has destroyed the socket.
     fn destroy(&mut self, slot: u32) -> Option<Told> {
         self.silence(slot);
@@ -177,9 +184,7 @@ impl<N: Net> Reactor<N> {
         }
         if !self.table.entry(slot).state.is_final() {
             self.net.reset(slot);
-            self.freed();
-            self.table.disarm(slot);
-            self.table.apply(slot, Input::DestroyCalled);
+            self.over(slot, Input::DestroyCalled);
         }
         None
     }
@@ -189,12 +194,9 @@ impl<N: Net> Reactor<N> {
         failure.attempts = self.attempts(slot, failure.cause);
         // If the peer is still there it learns so at once; a close would look like an orderly end to it.
         self.net.reset(slot);
-        self.freed();
-        let extra = self.table.extra_mut(slot);
-        extra.failure.get_or_insert(failure);
-        self.table.disarm(slot);
+        self.table.extra_mut(slot).failure.get_or_insert(failure);
         self.table.entry_mut(slot).flags.paid(Tell::Lookup);
-        self.table.apply(slot, input);
+        self.over(slot, input);
     }
 
     /// The same, for an error that the system has told of an established connection.
@@ -369,9 +371,7 @@ impl<N: Net> Reactor<N> {
         match call(|| self.net.acknowledged(slot)) {
             Outcome::Done(true) => {
                 self.net.close(slot);
-                self.freed();
-                self.table.disarm(slot);
-                self.table.apply(slot, Input::Acknowledged);
+                self.over(slot, Input::Acknowledged);
             }
             Outcome::Done(false) | Outcome::WouldBlock => {}
             Outcome::Failed(error) => self.fail_with(slot, &error),
@@ -380,9 +380,7 @@ impl<N: Net> Reactor<N> {
 
     fn leave_to_kernel(&mut self, slot: u32) {
         self.net.close(slot);
-        self.freed();
-        self.table.disarm(slot);
-        self.table.apply(slot, Input::LeftToKernel);
+        self.over(slot, Input::LeftToKernel);
     }
 
     /// Sets what the caller has changed of the system's options. The values were checked before; a connection that is
