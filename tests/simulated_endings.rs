@@ -3,85 +3,12 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use finale::sim::{Host, Network, Peer, PeerSocket, Reach};
-use finale::{Cause, Connect, Ending, Event, First, How, KeepAlive, Listen, LookupCause, Reactor, SocketId, Timer};
-use support::life::Life;
-
-const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-
-/// A reactor, a scripted peer on another machine, and the story so far in words.
-struct Scene {
-    network: Network,
-    reactor: Reactor<Host>,
-    peer: Peer,
-    lives: std::collections::HashMap<SocketId, Life>,
-    story: Vec<String>,
-    ending: Option<Ending>,
-    socket: Option<SocketId>,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let network = Network::new(7);
-        let (reactor, peer) = (Reactor::with_net(network.host(HERE)), network.peer(THERE));
-        Self { network, reactor, peer, lives: Default::default(), story: vec![], ending: None, socket: None }
-    }
-
-    /// A listener here and a connection of the peer to it, told as far as `connection`.
-    fn served(options: Listen) -> (Self, PeerSocket) {
-        let mut scene = Self::new();
-        let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
-        let peer = scene.peer.connect(listener.addr).expect("begun");
-        scene.expect(&["connection"]);
-        scene.reactor.close_listener(listener.id).expect("open");
-        (scene, peer)
-    }
-
-    /// Runs for so long, and writes down what is told.
-    fn run(&mut self, time: Duration) {
-        let until = self.network.now() + time;
-        while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
-            let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
-            life.tell(&socket, &event).expect("the language of events");
-            self.socket = Some(socket.id());
-            self.story.push(match event {
-                Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
-                Event::Error(failure) => format!("error {failure}"),
-                Event::Close(ending) => {
-                    self.ending = Some(ending);
-                    "close".into()
-                }
-                Event::Lookup(ip) => format!("lookup {ip}"),
-                other => format!("{other:?}").to_lowercase(),
-            });
-        }
-    }
-
-    /// Runs for a second and expects exactly this.
-    #[track_caller]
-    fn expect(&mut self, story: &[&str]) {
-        self.run(Duration::from_secs(1));
-        assert_eq!(std::mem::take(&mut self.story), story);
-    }
-
-    fn with(&mut self, act: impl FnOnce(&mut finale::Socket<'_>)) {
-        let id = self.socket.expect("a socket has told something");
-        act(&mut self.reactor.socket(id).expect("it lives"));
-    }
-
-    fn how(&self) -> &How {
-        &self.ending.as_ref().expect("close was told").how
-    }
-
-    fn cause(&self) -> Cause {
-        let How::Failed(failure) = self.how() else { panic!("it has not failed") };
-        failure.cause
-    }
-}
+use finale::sim::Reach;
+use finale::{Cause, Connect, First, How, KeepAlive, Listen, LookupCause, Timer};
+use support::scene::{Scene, THERE};
 
 #[test]
 fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {

@@ -9,6 +9,7 @@
 
 pub(crate) mod alone;
 pub(crate) mod life;
+pub(crate) mod scene;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,0 +1,1 @@
+//! Accepting: the rows AC01 and following of docs/faults.md.

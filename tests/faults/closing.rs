@@ -1,0 +1,1 @@
+//! Closing: the rows CL01 and following of docs/faults.md.

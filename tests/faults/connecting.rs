@@ -1,0 +1,1 @@
+//! Connecting: the rows CN01 and following of docs/faults.md.

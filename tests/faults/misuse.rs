@@ -1,0 +1,1 @@
+//! Misuse of the interface: the rows AP01 and following of docs/faults.md.

@@ -1,0 +1,1 @@
+//! Overload and abuse: the rows OV01 and following of docs/faults.md.

@@ -1,0 +1,1 @@
+//! Readiness: the rows RY01 and following of docs/faults.md.

@@ -1,0 +1,1 @@
+//! Reading: the rows RD01 and following of docs/faults.md.

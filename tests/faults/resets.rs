@@ -1,0 +1,1 @@
+//! Resets: the rows RS01 and following of docs/faults.md.

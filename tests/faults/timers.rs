@@ -1,0 +1,1 @@
+//! Timers and clock: the rows TM01 and following of docs/faults.md.

@@ -1,0 +1,1 @@
+//! Writing: the rows WR01 and following of docs/faults.md.
