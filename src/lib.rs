@@ -92,6 +92,7 @@
 // Over our own enums every variant is written out, so that a new one is looked at everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod check;
 pub mod lifecycle;
 pub mod net;
 pub mod sim;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::{ListenerId, SocketId};
-use crate::lifecycle::State;
-use crate::options::{Close, KeepAlive, millis};
+use crate::lifecycle::{State, Tell};
+use crate::options::{Close, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
 
@@ -49,9 +49,10 @@ impl<'a> Socket<'a> {
         (self.slot != NIL).then(|| self.table.entry(self.slot))
     }
 
-    /// The entry, if anything can still be done to it.
+    /// The entry, if anything can still be done to it. To the caller a socket that has failed lives until it is told so.
     fn living(&mut self) -> Option<&mut Entry> {
-        let alive = self.entry().is_some_and(|entry| !entry.state.is_final() && !entry.flags.has(Flags::DESTROY));
+        let lives = |entry: &Entry| !entry.state.is_final() || entry.flags.owes(Tell::Error);
+        let alive = self.entry().is_some_and(|entry| lives(entry) && !entry.flags.has(Flags::DESTROY));
         alive.then(|| self.table.entry_mut(self.slot))
     }
 
@@ -229,6 +230,21 @@ impl<'a> Socket<'a> {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::END))
+    }
+
+    /// What was chosen for it; `None` for the socket that stands for none.
+    pub(crate) fn settings(&self) -> Option<&Settings> {
+        self.entry().map(|entry| self.table.settings.get(entry.settings))
+    }
+
+    pub(crate) fn allows_half_open(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.half_open)
+    }
+
+    /// Whether `destroy` was called.
+    #[must_use]
+    pub fn is_destroyed(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::DESTROY))
     }
 
     /// Whether the peer is known to have finished or reset, read or not: a paused socket learns it at once.

@@ -64,7 +64,6 @@ impl Node {
     }
 
     /// The tick for which the node is filed, if it is.
-    #[cfg(test)]
     pub(crate) fn due(&self) -> Option<u64> {
         self.is_filed().then_some(self.due)
     }

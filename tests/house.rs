@@ -34,6 +34,7 @@ const LAYERS: &[&[&str]] = &[
     &["table", "net"],
     &["socket", "socket_map", "sim"],
     &["reactor"],
+    &["check"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

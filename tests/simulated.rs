@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use finale::check::Life;
 use finale::lifecycle::State;
 use finale::sim::{Faults, Host, Network, Rng};
 use finale::{Close, Connect, Ending, Event, How, Listen, Listener, Queue, Reactor, Socket, SocketId, TimerId};
-use support::life::Life;
 
 fn name(event: &Event<'_>) -> &'static str {
     match event {

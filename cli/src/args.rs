@@ -11,6 +11,7 @@ use finale::lifecycle;
 use crate::connect::Connect;
 use crate::peer::Part;
 use crate::serve::Serve;
+use crate::sim::Sim;
 
 /// A TCP reactor that gets the ending of a connection right: its lesson, a server, a client, its lifecycle.
 ///
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// stdin to a socket, the socket to stdout; says on stderr how it ended
     Connect(Connect),
+    /// Random programs under random faults on the simulated network, a run a seed, and ten rules
+    Sim(Sim),
     /// The lifecycle of a socket, printed from the table that runs
     States {
         /// The form to print it in

@@ -8,6 +8,7 @@ mod crash;
 mod nodelay;
 mod peer;
 mod serve;
+mod sim;
 mod trouble;
 
 /// The lesson is an example of the library first; the command shares its file.
@@ -50,6 +51,7 @@ fn run(command: &Command) -> Result<(), Trouble> {
             let text = finale::lifecycle::print((*format).into());
             reader_may_leave(io::stdout().write_all(text.as_bytes()).map_err(Trouble::Stdout))
         }
+        Command::Sim(options) => reader_may_leave(sim::run(options)),
         Command::Peer { part, addr } => peer::run(*part, *addr),
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Trouble {
     Lesson(Box<dyn std::error::Error>),
     /// A scene of the lesson came out differently than written.
     Scene(&'static str),
+    /// A simulated run broke a rule.
+    Broken { seed: u64, broken: String },
     /// The connection did not end well, and the user was told so by its ending.
     Told,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reactor(error) => error.fmt(f),
+            Self::Broken { seed, broken } => write!(f, "seed {seed} broke {broken}"),
             Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {
                 write!(f, "{source}; choose another address with --listen ADDR, port 0 takes any free port")
             }
@@ -85,7 +88,7 @@ impl std::error::Error for Trouble {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
-            Self::Scene(_) | Self::Told => None,
+            Self::Scene(_) | Self::Broken { .. } | Self::Told => None,
         }
     }
 }

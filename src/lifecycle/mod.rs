@@ -9,10 +9,12 @@
 //!
 //! Knows no socket, no clock, no system call.
 
+mod pairs;
 mod print;
 #[cfg(test)]
 mod tests;
 
+pub use pairs::Pairs;
 pub(crate) use print::events;
 pub use print::{Format, print};
 

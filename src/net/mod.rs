@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::LookupCause;
+use crate::lifecycle::{Input, State};
 use crate::options::{KeepAlive, Listen};
 
 pub use crate::options::SystemOptions;
@@ -30,14 +31,15 @@ pub struct Token {
 }
 
 /// News about one token, as epoll words it. Flags can be set without reason, merged, or repeated; the reactor believes a
-/// flag only as a reason to ask.
+/// flag only as a reason to ask. One alone is a fact when it is set: `read_closed`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Readiness {
     /// A read or accept may succeed.
     pub readable: bool,
     /// A write may succeed, or a handshake is decided.
     pub writable: bool,
-    /// The peer has finished, or the connection is dead (RDHUP, HUP): the zero-length read is owed.
+    /// The peer has finished, or the connection is dead (RDHUP, HUP): the zero-length read is owed. A fact: a paused socket
+    /// can't ask, and is told so by this flag alone.
     pub read_closed: bool,
     /// Both halves are shut down, or the connection is dead (HUP); also an error flag that comes alone (mio's mapping).
     pub write_closed: bool,
@@ -187,4 +189,8 @@ pub trait Net {
 
     /// The next finished look-up. Its token may be stale.
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;
+
+    /// A socket in this state is about to be given this input: for a net that keeps count of what it has brought about.
+    #[inline]
+    fn stepped(&mut self, _state: State, _input: Input) {}
 }

@@ -201,6 +201,12 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
+    /// Every open listener.
+    pub(crate) fn listener_ids(&self) -> Vec<ListenerId> {
+        let entries = self.listeners.entries.iter();
+        entries.map(|(index, entry)| ListenerId::new(index as u32, entry.generation)).collect()
+    }
+
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
         let slot = self.table.vacant();
@@ -234,7 +240,7 @@ impl<N: Net> Reactor<N> {
         // Its first bytes are often there already: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
-        self.table.apply(slot, Input::Accepted);
+        self.apply(slot, Input::Accepted);
         self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Connection);
         self.tell(slot, Event::Connection)
     }

@@ -69,7 +69,7 @@ impl<N: Net> Reactor<N> {
             }
             Target::Name { host, port } => {
                 self.net.lookup(token, host, *port);
-                self.table.apply(slot, Input::LookupStarted);
+                self.apply(slot, Input::LookupStarted);
             }
         }
     }
@@ -94,7 +94,7 @@ impl<N: Net> Reactor<N> {
         if let Some(connecting) = self.connecting(slot) {
             connecting.addrs = addrs;
         }
-        self.table.apply(slot, Input::Resolved);
+        self.apply(slot, Input::Resolved);
     }
 
     /// All addresses are told: tries the next one, or asks for the verdict on the attempt under way.
@@ -124,7 +124,7 @@ impl<N: Net> Reactor<N> {
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::ATTEMPT, false);
         flags.set(Flags::WRITABLE | Flags::TOUCHED, true);
-        self.table.apply(slot, Input::Established);
+        self.apply(slot, Input::Established);
     }
 
     /// Begins handshakes until one is under way or no address is left.
@@ -144,7 +144,10 @@ impl<N: Net> Reactor<N> {
             self.table.set_peer(slot, addr);
             match started {
                 Ok(()) => {
-                    self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
+                    let flags = &mut self.table.entry_mut(slot).flags;
+                    // Nothing is known of this one, whatever the last one has left.
+                    flags.set(NEWS, false);
+                    flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
                     return self.share_time(slot);
                 }
                 Err(error) => self.attempt_failed(slot, Failure::from_os(&error)),
@@ -180,8 +183,8 @@ impl<N: Net> Reactor<N> {
             connecting.failed.push(Attempt { addr, cause: failure.cause });
             connecting.first_failure.get_or_insert(failure);
         }
-        self.table.entry_mut(slot).flags.set(NEWS | Flags::ATTEMPT | Flags::REGISTERED, false);
-        self.table.apply(slot, Input::NextAddress);
+        self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, false);
+        self.apply(slot, Input::NextAddress);
     }
 
     /// Every address that was tried, the one under way included, for the report of a socket that was never connected.

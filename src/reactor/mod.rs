@@ -7,6 +7,7 @@
 //! `tell` how events are put together.
 
 mod accept;
+mod audit;
 mod connect;
 mod remote;
 mod snapshot;

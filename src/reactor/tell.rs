@@ -94,6 +94,10 @@ impl<N: Net> Reactor<N> {
             State::Confirmed => How::Confirmed,
             State::HandedOff => How::HandedOff,
             State::ResetByUs => How::Destroyed,
+            // It failed, and was destroyed before it could tell.
+            State::ResetByPeer | State::TimedOut | State::NotConnected if entry.flags.has(Flags::DESTROY) => {
+                How::Destroyed
+            }
             State::ResetByPeer | State::TimedOut | State::NotConnected => How::Failed(self.failure(slot)),
             State::Created
             | State::Resolving

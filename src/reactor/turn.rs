@@ -208,7 +208,7 @@ impl<N: Net> Reactor<N> {
         }
         match self.table.deadline(slot) {
             Some((due, Due::Idle)) if due <= self.turn.now => {
-                self.table.apply(slot, Input::Idle);
+                self.apply(slot, Input::Idle);
                 self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
             }
             Some((due, Due::Limit(timer))) if due <= self.turn.now => self.expired(slot, timer),
@@ -239,7 +239,7 @@ impl<N: Net> Reactor<N> {
         {
             self.turn.closes -= 1;
             let ending = self.ending(slot);
-            self.table.apply(slot, Input::CloseDue);
+            self.apply(slot, Input::CloseDue);
             self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Close);
             self.told = Some(slot);
             return Some(Told { slot, what: What::Event(Event::Close(ending)) });

@@ -51,6 +51,13 @@ impl<N: Net> Reactor<N> {
         Token { index: slot, generation: self.table.entry(slot).generation }
     }
 
+    /// One step of the lifecycle. The net may watch; the real one doesn't.
+    #[inline]
+    pub(super) fn apply(&mut self, slot: u32, input: Input) {
+        self.net.stepped(self.table.entry(slot).state, input);
+        self.table.apply(slot, input);
+    }
+
     /// One socket's step, up to its first event.
     pub(super) fn work(&mut self, slot: u32) -> Option<Told> {
         if self.table.entry(slot).flags.has(Flags::DESTROY) {
@@ -81,7 +88,7 @@ impl<N: Net> Reactor<N> {
     fn exchange(&mut self, slot: u32) -> Option<Told> {
         let flags = self.table.entry(slot).flags;
         if flags.has(Flags::END) {
-            self.table.apply(slot, Input::EndCalled);
+            self.apply(slot, Input::EndCalled);
         }
         if flags.has(Flags::READ_CLOSED | Flags::LOOK) {
             self.look(slot);
@@ -103,7 +110,7 @@ impl<N: Net> Reactor<N> {
         if entry.state == State::Ended && !self.table.settings_of(slot).half_open {
             // The caller had its chance to answer while it handled `end`.
             self.table.entry_mut(slot).flags.set(Flags::END, true);
-            self.table.apply(slot, Input::EndCalled);
+            self.apply(slot, Input::EndCalled);
             return self.table.push_ready(slot);
         }
         if entry.state.is_final() {
@@ -124,7 +131,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Whether a write is owed that can be made now.
-    fn has_output(&self, slot: u32) -> bool {
+    pub(super) fn has_output(&self, slot: u32) -> bool {
         let entry = self.table.entry(slot);
         entry.state.can_send()
             && entry.flags.has(Flags::WRITABLE)
@@ -173,7 +180,7 @@ impl<N: Net> Reactor<N> {
     fn over(&mut self, slot: u32, input: Input) {
         self.freed();
         self.table.disarm(slot);
-        self.table.apply(slot, input);
+        self.apply(slot, input);
     }
 
     /// The caller has destroyed the socket.
@@ -182,7 +189,10 @@ impl<N: Net> Reactor<N> {
         if let Some(told) = self.tell_owed(slot) {
             return Some(told);
         }
-        if !self.table.entry(slot).state.is_final() {
+        if self.table.entry(slot).state.is_final() {
+            // It had failed already, and nobody had been told.
+            self.apply(slot, Input::DestroyCalled);
+        } else {
             self.net.reset(slot);
             self.over(slot, Input::DestroyCalled);
         }
@@ -238,7 +248,7 @@ impl<N: Net> Reactor<N> {
             if flags.has(Flags::READ_CLOSED) && !flags.has(Flags::NOTICED) && self.table.settings_of(slot).early_notice
             {
                 self.table.entry_mut(slot).flags.set(Flags::NOTICED, true);
-                self.table.apply(slot, Input::PeerEnded);
+                self.apply(slot, Input::PeerEnded);
             }
             if flags.has(Flags::PAUSED) {
                 self.look_paused(slot);
@@ -313,7 +323,7 @@ impl<N: Net> Reactor<N> {
         entry.bytes_written += bytes as u64;
         entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
         if emptied && entry.flags.replace(Flags::FULL, false) {
-            self.table.apply(slot, Input::Drained);
+            self.apply(slot, Input::Drained);
         }
     }
 
@@ -332,7 +342,7 @@ impl<N: Net> Reactor<N> {
             Outcome::Done(()) | Outcome::WouldBlock => {
                 self.table.entry_mut(slot).flags.set(first, true);
                 self.touch(slot);
-                self.table.apply(slot, Input::FinSent);
+                self.apply(slot, Input::FinSent);
                 if self.table.entry(slot).state == State::Closing {
                     self.confirm(slot);
                 }
@@ -440,7 +450,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DISCARD) {
             return None;
         }
-        self.table.apply(slot, Input::Data);
+        self.apply(slot, Input::Data);
         self.table.entry_mut(slot).flags.paid(Tell::Data);
         self.told = Some(slot);
         Some(Told { slot, what: What::Data(bytes) })
@@ -457,7 +467,7 @@ impl<N: Net> Reactor<N> {
             entry.flags.set(Flags::PEER_FIRST, true);
         }
         entry.flags.set(Flags::READ_CLOSED | Flags::MOVED, true);
-        self.table.apply(slot, Input::Fin);
+        self.apply(slot, Input::Fin);
         if self.table.entry(slot).state == State::Closing {
             self.confirm(slot);
             // Their FIN came without acknowledging ours: the two crossed.

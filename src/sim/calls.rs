@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use super::Reach;
 use super::arena::Id;
 use super::end::{End, Owner, Phase, Tuning, shrink};
-use super::world::{Listener, World};
+use super::row::{Row, Rows};
+use super::world::{Listener, Segment, World};
 use crate::net::Unread;
 use crate::options::{Listen, SystemOptions};
 
@@ -44,7 +45,16 @@ impl World {
             return Err(Errno::ADDRINUSE);
         }
         let options = options.clone();
-        let listener = Listener { owner, machine, addr, options, queue: VecDeque::new(), queued: false, pending: 0 };
+        let listener = Listener {
+            owner,
+            machine,
+            addr,
+            options,
+            queue: VecDeque::new(),
+            queued: false,
+            pending: 0,
+            plays: VecDeque::new(),
+        };
         let id = self.listeners.insert(listener);
         self.listening.entry((machine, addr.port())).or_default().push(id);
         Ok(id)
@@ -89,7 +99,11 @@ impl World {
 
     pub(super) fn accept(&mut self, listener: Id, owner: Owner) -> Call<Id> {
         let queue = &mut self.listeners.get_mut(listener).ok_or(Errno::BADF)?.queue;
+        let several = queue.len() > 1;
         let id = queue.pop_front().ok_or(Errno::WOULDBLOCK)?;
+        if several {
+            self.rows.mark(Row::OneEdgeManyClients);
+        }
         let end = self.ends.get_mut(id).ok_or(Errno::CONNABORTED)?;
         end.owner = owner;
         Ok(id)
@@ -105,6 +119,7 @@ impl World {
             }
         }
         for id in gone.queue {
+            self.rows.mark(Row::ListenerClosedWithQueue);
             self.reset(id);
         }
     }
@@ -120,16 +135,22 @@ impl World {
         options: &SystemOptions,
     ) -> Call<Id> {
         match self.reach.get(&remote.ip()).copied().unwrap_or_default() {
-            Reach::NoRoute => return Err(Errno::NETUNREACH),
-            Reach::Prohibited => return Err(Errno::ACCESS),
+            Reach::NoRoute => return Err(self.call_fails(Errno::NETUNREACH)),
+            Reach::Prohibited => return Err(self.call_fails(Errno::ACCESS)),
             Reach::Open | Reach::BlackHole | Reach::Unreachable => {}
         }
-        let local = self.local_for(machine, remote, local)?;
+        let local = self.local_for(machine, remote, local).map_err(|error| self.call_fails(error))?;
         let tuning = Tuning::new(options, self.send_bytes, self.receive_bytes);
         let id = self.ends.insert(End::new(owner, machine, local, remote, tuning));
         self.flows.insert((machine, local, remote), id);
         self.send_syn(id);
         Ok(id)
+    }
+
+    fn call_fails(&mut self, error: Errno) -> Errno {
+        let ports = error == Errno::ADDRNOTAVAIL;
+        self.rows.mark(if ports { Row::NoLocalPort } else { Row::ConnectCallFails });
+        error
     }
 
     fn local_for(&mut self, machine: IpAddr, remote: SocketAddr, wish: Option<SocketAddr>) -> Call<SocketAddr> {
@@ -163,11 +184,15 @@ impl World {
     pub(super) fn send(&mut self, id: Id, bytes: &[u8], more: bool, unbounded: bool) -> Call<usize> {
         let now = self.now;
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
-        if end.phase == Phase::Closed || end.finished {
+        if end.phase == Phase::Closed || end.finished || end.error.is_some() {
+            self.rows.mark(Row::ResetSeenByWrite);
+            if !end.incoming.is_empty() {
+                self.rows.mark(Row::WriteErrorWithInput);
+            }
             return Err(end.error.take().unwrap_or(Errno::PIPE));
         }
-        if let Some(error) = end.error.take() {
-            return Err(error);
+        if end.peer_finished {
+            self.rows.mark(Row::WriteAfterTheirFin);
         }
         let free = end.tuning.send_bytes.saturating_sub(end.outgoing.len());
         let taken = match unbounded {
@@ -198,9 +223,14 @@ impl World {
         }
         if end.incoming.is_empty() {
             end.urgent_in = None;
+            let zero_after_error = end.died && end.error.is_none() && !end.peer_finished;
+            if zero_after_error {
+                self.rows.mark(Row::ZeroAfterError);
+            }
             return end.at_end_of_bytes().map(|()| 0);
         }
         let taken = end.take_in(buffer);
+        end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
         let free = end.tuning.receive_bytes - end.incoming.len();
         let left = end.told_window_end.saturating_sub(end.received) as usize;
@@ -210,6 +240,15 @@ impl World {
             self.send_ack(id);
         }
         Ok(taken)
+    }
+
+    /// Marks the place behind all that was sent as urgent.
+    pub(super) fn send_urgent(&mut self, id: Id) {
+        let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::Open && !end.finished) else { return };
+        let urgent = Some(end.written);
+        end.urgent_out = urgent;
+        let position = end.next;
+        self.send_segment(id, Segment { position, urgent, ..Segment::default() });
     }
 
     pub(super) fn peek(&mut self, id: Id) -> Call<Unread> {
@@ -229,6 +268,7 @@ impl World {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         match end.phase {
             Phase::Closed => {
+                self.rows.mark(Row::ShutdownFails);
                 // inet_shutdown wakes even so.
                 self.edge(id);
                 return Err(Errno::NOTCONN);
@@ -244,6 +284,9 @@ impl World {
                 return Ok(());
             }
             Phase::Open => {}
+        }
+        if !end.outgoing.is_empty() {
+            self.rows.mark(Row::EndWithDataQueued);
         }
         end.finished = true;
         end.corked = None;
@@ -262,6 +305,7 @@ impl World {
         }
         if !end.incoming.is_empty() {
             // RFC 2525 section 2.17: the peer must learn that its bytes were not read.
+            self.rows.mark(Row::ClosedWithInputUnread);
             self.send_reset(id);
             return self.remove(id);
         }
@@ -282,6 +326,9 @@ impl World {
             Phase::Open => !(end.finished && end.peer_finished) || end.next < end.stream_end(),
         };
         if needed {
+            if !end.outgoing.is_empty() {
+                self.rows.mark(Row::DestroyDiscards);
+            }
             self.send_reset(id);
         }
         self.remove(id);
@@ -289,6 +336,19 @@ impl World {
 }
 
 impl End {
+    /// Which rows of the catalogue a read of so many bytes into so large a buffer is.
+    fn mark_read(&self, rows: &mut Rows, taken: usize, asked: usize) {
+        if self.finished {
+            rows.mark(Row::InputAfterOurFin);
+        }
+        match (self.incoming.is_empty(), taken < asked) {
+            (true, true) if self.peer_finished => rows.mark(Row::ShortReadBeforeFin),
+            (false, true) => rows.mark(Row::UrgentSplits),
+            (false, false) => rows.mark(Row::QuantumUsedUp),
+            (true, _) => {}
+        }
+    }
+
     /// What a read says when no bytes are left: `Ok` is the end of the stream.
     fn at_end_of_bytes(&mut self) -> Call<()> {
         if self.peer_finished {

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use rustix::io::Errno;
 
 use super::arena::Id;
+use super::row::{Row, Rows};
 use super::world::nanos;
 use crate::net::{Readiness, Token};
 use crate::options::{KeepAlive, SystemOptions};
@@ -92,6 +93,8 @@ pub(super) struct End {
     pub(super) error_flag_stuck: bool,
     pub(super) tuning: Tuning,
 
+    /// The script that plays it.
+    pub(super) play: Option<u32>,
     /// Set while registered.
     pub(super) token: Option<Token>,
     /// News of this end waits in its host's queue, or is on the way there.
@@ -155,6 +158,7 @@ impl End {
             error_flag_stuck: false,
             told_window_end: tuning.receive_bytes as u64,
             tuning,
+            play: None,
             token: None,
             queued: false,
             outgoing: VecDeque::new(),
@@ -235,6 +239,26 @@ impl End {
             write_closed: closed || (self.finished && self.peer_finished) || (writable && error),
             error,
             urgent,
+        }
+    }
+
+    /// Which rows of the catalogue an edge with these flags is.
+    pub(super) fn mark_edge(&self, rows: &mut Rows, readiness: Readiness) {
+        let unread = !self.incoming.is_empty();
+        if unread && self.peer_finished {
+            rows.mark(Row::DataWithFin);
+        }
+        if self.phase == Phase::Open && readiness.write_closed && !self.is_fin_acked() {
+            rows.mark(Row::HangUpBeforeAck);
+            if self.acked < self.written {
+                rows.mark(Row::HangUpWithDataUnsent);
+            }
+        }
+        if readiness.write_closed && unread && !self.died {
+            rows.mark(Row::HangUpWithInputUnread);
+        }
+        if self.peer_finished && !self.finished && !readiness.writable {
+            rows.mark(Row::FinWhileBufferFull);
         }
     }
 

@@ -12,7 +12,8 @@ use super::rng::Rng;
 /// effect on the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Per poll: one random connection reports a random set of flags that nothing has caused.
+    /// Per poll: one random connection reports a random set of flags that nothing has caused; but not that its peer has
+    /// finished, which is a fact.
     pub spurious: f64,
     /// Per edge: it comes up to 20 ms late, and what happens meanwhile is merged into it.
     pub late_edge: f64,

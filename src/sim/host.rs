@@ -13,8 +13,11 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{Owner, Phase, Probing};
+use super::row::Row;
+use super::truth::Closed;
 use super::world::{Happening, Name, Source, World, nanos};
 use crate::error::LookupCause;
+use crate::lifecycle::{Input, State};
 use crate::net::{LookupAnswer, Net, Readiness, Token, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
@@ -52,6 +55,18 @@ impl Host {
         self.world.borrow().programs[self.index as usize].calls
     }
 
+    /// Polls in a row, at one and the same time, that brought nothing and between which no call did anything: the most
+    /// there ever were. A program that spins has many.
+    #[must_use]
+    pub fn most_idle_polls(&self) -> u32 {
+        self.world.borrow().programs[self.index as usize].most_idle_polls
+    }
+
+    /// Its number on this network, from 0.
+    pub(crate) const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Begins a call: counts it, and lets happen what is due.
     fn enter(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
@@ -71,6 +86,30 @@ impl Host {
         place(&mut world.program(host).slots, slot, id);
     }
 
+    /// A read, and what the judge has to know of it.
+    fn read(&self, world: &mut World, slot: u32, id: Id, buffer: &mut [u8]) -> io::Result<usize> {
+        let answer = world.recv(id, buffer);
+        let read = world.answered(self.index, slot, answer)?;
+        let now = world.now;
+        let truth = world.truth(self.index, slot);
+        truth.given += read as u64;
+        truth.moved_at = if read > 0 { now } else { truth.moved_at };
+        Ok(read)
+    }
+
+    /// A write, likewise.
+    fn write(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let answer = world.send(id, bytes, more, false);
+        let sent = world.answered(self.index, slot, answer)?;
+        if sent < bytes.len() {
+            world.rows.mark(Row::ShortWrite);
+        }
+        let now = world.now;
+        let truth = world.truth(self.index, slot);
+        (truth.sent, truth.moved_at) = (truth.sent + sent as u64, now);
+        Ok(sent)
+    }
+
     /// Takes the descriptor away from its place.
     fn take(&self, slot: u32) -> Option<(RefMut<'_, World>, Id)> {
         let (mut world, id) = self.on(slot).ok()?;
@@ -79,8 +118,9 @@ impl Host {
         if let Some(token) = world.ends.get(id).and_then(|end| end.token)
             && world.rng.chance(stale)
         {
+            world.rows.mark(Row::StaleNews);
             let all = Readiness { readable: true, writable: true, read_closed: true, ..Readiness::default() };
-            world.notify(self.index, Source::Given(token, Readiness { write_closed: true, error: true, ..all }));
+            world.notify(self.index, Source::Stale(token, Readiness { write_closed: true, error: true, ..all }));
         }
         Some((world, id))
     }
@@ -90,22 +130,34 @@ impl Host {
     fn verdict(&self, slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = self.on(slot)?;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
-        match end.phase {
+        let answer = match end.phase {
             Phase::Open => Ok(asked == Phase::Open),
             Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.error.take() {
-                Some(error) => Err(error.into()),
+                Some(error) => Err(error),
                 None => Ok(end.phase == asked),
             },
+        };
+        if asked == Phase::Open {
+            world.mark_verdict(id, answer);
         }
+        if let Err(error) = answer {
+            world.truth(self.index, slot).errors.push(error);
+        }
+        Ok(answer?)
     }
 
     fn resolve(world: &mut World, host: &str, port: u16) -> Option<LookupAnswer> {
         let failure = world.faults.lookup_failure;
         if world.rng.chance(failure) {
+            world.rows.mark(Row::LookupFails);
             return Some(Err(LookupCause::TryAgain));
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Some(Ok(vec![SocketAddr::new(ip, port)]));
+        }
+        if !matches!(world.names.get(host), Some(Name::Known(ips)) if !ips.is_empty()) {
+            let hangs = matches!(world.names.get(host), Some(Name::Hangs));
+            world.rows.mark(if hangs { Row::LookupHangs } else { Row::LookupFails });
         }
         Some(match world.names.get(host) {
             None => Err(LookupCause::NotFound),
@@ -153,13 +205,20 @@ impl Net for Host {
         let id = world.program(self.index).listeners.get(listener as usize).copied().flatten().ok_or(Errno::BADF)?;
         let faults = world.faults;
         if world.rng.chance(faults.accept_exhausted) {
+            world.rows.mark(Row::AcceptExhausted);
             let errors = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
             return Err(errors[world.rng.below(errors.len() as u64) as usize].into());
         }
         if world.rng.chance(faults.accept_aborted) {
+            world.rows.mark(Row::AcceptAborted);
             return Err(Errno::CONNABORTED.into());
         }
         let id = world.accept(id, Owner::Host { host: self.index, slot })?;
+        world.begin_truth(self.index, slot, None);
+        world.program(self.index).idle_polls = 0;
+        if world.ends.get(id).is_some_and(|end| end.died) {
+            world.rows.mark(Row::ResetBeforeAccept);
+        }
         Self::put(&mut world, self.index, slot, id);
         world.ends.get(id).map(|end| end.remote).ok_or_else(|| Errno::BADF.into())
     }
@@ -181,12 +240,17 @@ impl Net for Host {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         let mut world = self.enter();
+        world.begin_truth(self.index, slot, Some(token));
         let exhausted = world.faults.connect_exhausted;
-        if world.rng.chance(exhausted) {
-            return Err(Errno::MFILE.into());
-        }
         let machine = world.program(self.index).machine;
-        let id = world.dial(machine, Owner::Host { host: self.index, slot }, addr, local, options)?;
+        let began = match world.rng.chance(exhausted) {
+            true => {
+                world.rows.mark(Row::NoDescriptorForConnect);
+                Err(Errno::MFILE)
+            }
+            false => world.dial(machine, Owner::Host { host: self.index, slot }, addr, local, options),
+        };
+        let id = world.answered(self.index, slot, began)?;
         if let Some(end) = world.ends.get_mut(id) {
             end.token = Some(token);
         }
@@ -202,7 +266,8 @@ impl Net for Host {
         let (mut world, id) = self.on(slot)?;
         let exhausted = world.faults.register_exhausted;
         if world.rng.chance(exhausted) {
-            return Err(Errno::NOSPC.into());
+            world.rows.mark(Row::NotRegistrable);
+            return Ok(world.answered(self.index, slot, Err(Errno::NOSPC))?);
         }
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         if end.token.replace(token).is_some() {
@@ -220,17 +285,18 @@ impl Net for Host {
         let there = world.ends.get(id).map_or(0, |end| end.incoming.len()).min(buffer.len());
         if there > 1 && world.rng.chance(faults.short_read) {
             let part = 1 + world.rng.below(there as u64 - 1) as usize;
-            let read = world.recv(id, &mut buffer[..part])?;
+            let read = self.read(&mut world, slot, id, &mut buffer[..part])?;
             // A reader may take a short read for drained, so the rest comes with an edge of its own.
             world.edge(id);
             return Ok(read);
         }
-        Ok(world.recv(id, buffer)?)
+        self.read(&mut world, slot, id, buffer)
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         let (mut world, id) = self.on(slot)?;
-        Ok(world.peek(id)?)
+        let answer = world.peek(id);
+        Ok(world.answered(self.index, slot, answer)?)
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
@@ -238,19 +304,20 @@ impl Net for Host {
         let faults = world.faults;
         if bytes.len() > 1 && world.rng.chance(faults.short_write) {
             let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
-            let sent = world.send(id, &bytes[..part], more, false)?;
+            let sent = self.write(&mut world, slot, id, &bytes[..part], more)?;
             if sent == part {
                 // As if the buffer had been full for a moment.
                 world.edge(id);
             }
             return Ok(sent);
         }
-        Ok(world.send(id, bytes, more, false)?)
+        self.write(&mut world, slot, id, bytes, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
         let (mut world, id) = self.on(slot)?;
-        Ok(world.finish(id)?)
+        let answer = world.finish(id);
+        Ok(world.answered(self.index, slot, answer)?)
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
@@ -259,20 +326,30 @@ impl Net for Host {
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         match self.on(slot) {
-            Ok((mut world, id)) => world.ends.get_mut(id)?.error.take().map(io::Error::from),
+            Ok((mut world, id)) => {
+                let error = world.ends.get_mut(id)?.error.take()?;
+                world.truth(self.index, slot).errors.push(error);
+                Some(error.into())
+            }
             Err(error) => Some(error.into()),
         }
     }
 
     fn close(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
+            world.letting_go(self.index, slot, id);
+            let resets = world.resets;
             world.close(id);
+            let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
+            world.truth(self.index, slot).closed = Some(closed);
         }
     }
 
     fn reset(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
+            world.letting_go(self.index, slot, id);
             world.reset(id);
+            world.truth(self.index, slot).closed = Some(Closed::WithReset);
         }
     }
 
@@ -311,7 +388,15 @@ impl Net for Host {
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
         let mut world = self.world.borrow_mut();
         world.run_due();
-        world.program(self.index).answers.pop_front()
+        let answer = world.program(self.index).answers.pop_front();
+        if answer.is_some() {
+            world.program(self.index).idle_polls = 0;
+        }
+        answer
+    }
+
+    fn stepped(&mut self, state: State, input: Input) {
+        self.world.borrow_mut().pairs.note(state, input);
     }
 }
 

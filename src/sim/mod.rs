@@ -36,7 +36,10 @@ mod faults;
 mod host;
 mod peer;
 mod rng;
+mod row;
+pub(crate) mod script;
 mod tcp;
+pub(crate) mod truth;
 mod world;
 
 #[cfg(test)]
@@ -54,8 +57,11 @@ pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};
 pub use rng::Rng;
+pub use row::{Row, Rows};
+pub use script::{Play, Script};
 
 use crate::error::LookupCause;
+use crate::lifecycle::Pairs;
 use world::{Name, World, nanos};
 
 /// What becomes of a connect to an address.
@@ -208,6 +214,7 @@ impl Network {
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
         let found = world.ends.iter().find(|(_, end)| named(end)).map(|(id, _)| id);
         if let Some(id) = found {
+            world.rows.mark(Row::Aborted);
             world.send_reset(id);
             world.kill(id, Errno::CONNABORTED);
         }
@@ -249,6 +256,44 @@ impl Network {
         let world = self.world.borrow();
         let held = |places: &[Option<arena::Id>]| places.iter().flatten().count();
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
+    }
+
+    /// How many things have happened by themselves: packets, timers, late news.
+    #[must_use]
+    pub(crate) fn happenings(&self) -> u64 {
+        self.world.borrow().happenings
+    }
+
+    /// What really happened to the socket in this place of a host, the last one if it is empty.
+    pub(crate) fn truth(&self, host: u32, slot: u32) -> truth::Truth {
+        let mut world = self.world.borrow_mut();
+        let held = world.programs[host as usize].slots.get(slot as usize).copied().flatten();
+        let kernel = held.map(|id| world.kernel(id));
+        let mut truth = world.truth(host, slot).clone();
+        truth.kernel = kernel.unwrap_or(truth.kernel);
+        truth
+    }
+
+    /// Somebody was told something: the last polls were not for nothing.
+    pub(crate) fn told(&self) {
+        self.world.borrow_mut().programs.iter_mut().for_each(|program| program.idle_polls = 0);
+    }
+
+    /// Notes that a situation of the catalogue was played by a program itself.
+    pub(crate) fn mark(&self, row: Row) {
+        self.world.borrow_mut().rows.mark(row);
+    }
+
+    /// How often each fault of the catalogue was played so far.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        self.world.borrow().rows.clone()
+    }
+
+    /// How often each pair of the lifecycle was asked, by all reactors on this network.
+    #[must_use]
+    pub fn pairs(&self) -> Pairs {
+        self.world.borrow().pairs.clone()
     }
 
     /// Calls that all hosts have answered, see [`Host::calls`].

@@ -10,13 +10,13 @@ use std::rc::Rc;
 
 use super::arena::Id;
 use super::end::{Owner, Phase};
-use super::world::{Segment, World};
+use super::world::World;
 use crate::options::{Connect, Listen};
 
 /// A machine whose program is a test script. Its calls take no time; what they cause takes the network's latency.
 #[derive(Clone)]
 pub struct Peer {
-    world: Rc<RefCell<World>>,
+    pub(super) world: Rc<RefCell<World>>,
     machine: IpAddr,
 }
 
@@ -71,8 +71,8 @@ impl Peer {
 
 /// A listening socket of a [`Peer`]. Dropping it changes nothing; [`close`](Self::close) closes it.
 pub struct PeerListener {
-    world: Rc<RefCell<World>>,
-    id: Id,
+    pub(super) world: Rc<RefCell<World>>,
+    pub(super) id: Id,
 }
 
 impl std::fmt::Debug for PeerListener {
@@ -109,7 +109,7 @@ impl PeerListener {
 /// closes. Dropping the value changes nothing: the program is stopped, and its kernel goes on.
 pub struct PeerSocket {
     world: Rc<RefCell<World>>,
-    id: Id,
+    pub(super) id: Id,
 }
 
 impl std::fmt::Debug for PeerSocket {
@@ -135,12 +135,7 @@ impl PeerSocket {
     /// Marks the place behind all that was sent as urgent (MSG_OOB): a read of the other end stops there once, without
     /// a new edge. The urgent byte itself is not delivered, and the mark is not repeated if it is lost.
     pub fn send_urgent(&self) {
-        let mut world = self.world.borrow_mut();
-        let Some(end) = world.ends.get_mut(self.id).filter(|end| end.phase == Phase::Open) else { return };
-        let urgent = Some(end.written);
-        end.urgent_out = urgent;
-        let position = end.next;
-        world.send_segment(self.id, Segment { position, urgent, ..Segment::default() });
+        self.world.borrow_mut().send_urgent(self.id);
     }
 
     /// Sends FIN behind everything sent, as shutdown(2) for writing. Before the end of the handshake it waits for that

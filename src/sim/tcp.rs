@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::Reach;
 use super::arena::Id;
 use super::end::{End, Owner, Phase, Tuning};
+use super::row::{Row, Rows};
 use super::world::{Happening, Packet, Segment, What, World};
 
 /// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda short.
@@ -63,7 +64,10 @@ impl World {
                 window_end: sender.window_end,
                 ..Segment::default()
             }),
-            None => What::Reset,
+            None => {
+                self.rows.mark(Row::PeerRestarted);
+                What::Reset
+            }
         };
         self.send_packet(Packet { from, to: Some(from), source: target, target: source, what });
     }
@@ -90,7 +94,7 @@ impl World {
                 let what = What::Unreachable(Errno::HOSTUNREACH);
                 self.send_packet(Packet { from: id, to: Some(id), source: target, target: source, what });
             }
-            Reach::BlackHole | Reach::NoRoute | Reach::Prohibited => {}
+            Reach::BlackHole | Reach::NoRoute | Reach::Prohibited => self.rows.mark(Row::SynLost),
         }
         self.arm(id);
     }
@@ -107,12 +111,14 @@ impl World {
             return;
         }
         let Some(listener) = self.listener_for(machine, target) else {
+            self.rows.mark(Row::Refused);
             self.send_packet(Packet { from, to: Some(from), source: target, target: source, what: What::Reset });
             return;
         };
         let Some(queue) = self.listeners.get_mut(listener) else { return };
         // As Linux's sk_acceptq_is_full: one more than the backlog says.
         if queue.queue.len() + queue.pending > queue.options.backlog as usize {
+            self.rows.mark(Row::QueueOverflows);
             return;
         }
         queue.pending += 1;
@@ -192,13 +198,23 @@ impl World {
         let Some(end) = self.ends.get_mut(id) else { return };
         end.heard_at = now;
         end.probes = 0;
-        end.unanswered = 0;
         let Segment { position, bytes, fin, acked, window_end, urgent, probe } = segment;
         let had_bytes = end.received;
+        if end.unanswered_before(acked) {
+            self.rows.mark(Row::PathHeals);
+        }
+        if fin && end.finished && !end.peer_finished && acked < end.stream_end() {
+            self.rows.mark(Row::FinsCross);
+        }
+        end.unanswered = 0;
         let mut changed = end.take_ack(acked, window_end);
         changed |= end.take_bytes(position, &bytes, fin, urgent);
+        if matches!(end.owner, Owner::Queue(_)) && end.received > had_bytes {
+            self.rows.mark(Row::NeverAccepted);
+        }
         if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
             // RFC 9293 section 3.10.7.4: nobody is left to read it.
+            self.rows.mark(Row::WriteIntoClosed);
             self.send_reset(id);
             self.remove(id);
             return;
@@ -312,14 +328,26 @@ impl World {
     // --- endings ------------------------------------------------------------------------------------------------
 
     pub(super) fn send_reset(&mut self, id: Id) {
+        self.resets += 1;
         let Some(end) = self.ends.get(id).filter(|end| end.peer.is_some()) else { return };
         let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what: What::Reset };
         self.send_packet(packet);
     }
 
+    /// What a program learns about its handshake when it asks.
+    pub(super) fn mark_verdict(&mut self, id: Id, answer: Result<bool, Errno>) {
+        let Some(end) = self.ends.get(id) else { return };
+        match answer {
+            Ok(true) if end.peer_finished => self.rows.mark(Row::EndedBeforeLooked),
+            Err(Errno::CONNRESET) => self.rows.mark(Row::ResetBeforeLooked),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
     /// Linux's tcp_reset.
     fn on_reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
+        end.mark_reset(&mut self.rows);
         let errno = match end.phase {
             Phase::Closed => return,
             Phase::SynSent => Errno::CONNREFUSED,
@@ -335,6 +363,7 @@ impl World {
         let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::SynSent) else { return };
         // The attempt goes on (RFC 1122 section 4.2.3.9): the caller may decide otherwise.
         end.error = Some(errno);
+        self.rows.mark(Row::IcmpRefusal);
         self.edge(id);
     }
 
@@ -405,6 +434,7 @@ impl World {
             self.ask_whether_alive(id);
         }
         if self.ends.get(id).and_then(|end| end.forget_at).is_some_and(|at| at <= now) {
+            self.rows.mark(Row::LateFinAfterHandOff);
             self.remove(id);
         }
         self.arm(id);
@@ -422,6 +452,12 @@ impl World {
         let overdue = end.user_deadline().map(|deadline| deadline <= now);
         let counted_out = end.unanswered >= limit && !(end.phase == Phase::Open && overdue.is_some());
         if counted_out || overdue == Some(true) {
+            if end.phase == Phase::Open {
+                let window_shut = end.next == end.acked && end.heard_at + RETRY_LEAST > now;
+                let (finished, row) =
+                    (end.finished, if window_shut { Row::SlowPeerKilled } else { Row::GoneWithDataInFlight });
+                self.rows.mark(if finished { Row::FinNeverAcked } else { row });
+            }
             self.kill(id, Errno::TIMEDOUT);
             return;
         }
@@ -462,6 +498,7 @@ impl World {
         if silent < due {
             end.alive_at = Some(end.heard_at.saturating_add(due));
         } else if dead {
+            self.rows.mark(Row::KeepAliveFails);
             self.send_reset(id);
             self.kill(id, Errno::TIMEDOUT);
         } else {
@@ -482,6 +519,25 @@ impl End {
         self.unanswered = 0;
         self.heard_at = now;
         self.alive_at = self.tuning.probing.map(|times| now.saturating_add(times.idle));
+    }
+
+    /// Whether this acknowledges something for the first time after it had to be repeated.
+    fn unanswered_before(&self, acked: u64) -> bool {
+        self.unanswered > 0 && acked > self.acked
+    }
+
+    /// Which rows of the catalogue a reset in this state is.
+    fn mark_reset(&self, rows: &mut Rows) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        rows.mark(match (self.finished, self.peer_finished) {
+            (true, true) => Row::ResetForLastAck,
+            (_, true) => Row::FinThenReset,
+            _ if !self.incoming.is_empty() => Row::ResetBehindData,
+            _ if self.next > self.acked => Row::ResetCrossesWrite,
+            _ => Row::ResetWhenIdle,
+        });
     }
 
     /// When TCP_USER_TIMEOUT gives up what waits (RFC 5482), a closed window included.

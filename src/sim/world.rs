@@ -18,10 +18,14 @@ use rustix::io::Errno;
 
 use super::Reach;
 use super::arena::{Arena, Id};
-use super::end::{End, Owner};
+use super::end::{End, Owner, Phase};
 use super::faults::Faults;
 use super::rng::Rng;
+use super::row::{Row, Rows};
+use super::script::Playing;
+use super::truth::Truth;
 use crate::error::LookupCause;
+use crate::lifecycle::Pairs;
 use crate::net::{LookupAnswer, Readiness, Token};
 
 /// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is seen.
@@ -30,6 +34,9 @@ const BATCH: usize = 1024;
 /// Entries of the agenda that one poll lets pass without news before it calls that for ever: years of window probes to
 /// a peer that never reads, in well under a second.
 const PATIENCE: usize = 1_000_000;
+
+/// Idle polls in a row that no program needs: it would go on for ever, and nothing here could end it.
+const SPIN: u32 = 100_000;
 
 /// How late a late edge may be, in nanoseconds: long enough for anything to happen meanwhile.
 const LATE_EDGE: u64 = 20_000_000;
@@ -81,16 +88,28 @@ pub(super) struct Segment {
 pub(super) enum Happening {
     Packet(Packet),
     Timer(Id),
-    News { host: u32, source: Source },
-    Lookup { host: u32, token: Token, answer: LookupAnswer },
+    News {
+        host: u32,
+        source: Source,
+    },
+    Lookup {
+        host: u32,
+        token: Token,
+        answer: LookupAnswer,
+    },
+    /// A script goes on.
+    Play(u32),
 }
 
 /// What a piece of news is about.
 pub(super) enum Source {
     End(Id),
     Listener(u32),
-    /// News made up by a fault, or the second half of a split edge.
-    Given(Token, Readiness),
+    /// The second half of a split edge.
+    Rest(Id, Token, Readiness),
+    /// News of a connection that is closed. Not if its token is in use again, by another attempt to connect: no kernel
+    /// brings that, since closing takes a descriptor out of epoll.
+    Stale(Token, Readiness),
 }
 
 struct Entry {
@@ -131,6 +150,8 @@ pub(super) struct Listener {
     pub(super) queued: bool,
     /// Handshakes under way; they hold a place in the queue already.
     pub(super) pending: usize,
+    /// Scripts that wait for a connection.
+    pub(super) plays: VecDeque<u32>,
 }
 
 /// A program on a machine: a reactor's share of the network.
@@ -142,6 +163,11 @@ pub(super) struct Program {
     pub(super) woken: Arc<AtomicBool>,
     pub(super) answers: VecDeque<(Token, LookupAnswer)>,
     pub(super) calls: u64,
+    /// Polls in a row, at one and the same time, that brought nothing and between which nothing was done.
+    pub(super) idle_polls: u32,
+    idle_at: u64,
+    pub(super) most_idle_polls: u32,
+    pub(super) truths: Vec<Truth>,
     /// Until when it wants to sleep; others must not sleep past it.
     sleeps_until: Option<u64>,
 }
@@ -175,6 +201,12 @@ pub(super) struct World {
     pub(super) vanished: BTreeSet<IpAddr>,
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
+    pub(super) plays: Vec<Playing>,
+    pub(super) rows: Rows,
+    pub(super) pairs: Pairs,
+    /// RSTs that were sent, or would have been if there had been a peer.
+    pub(super) resets: u64,
+    pub(super) happenings: u64,
     sleepers: BTreeSet<(u64, u32)>,
     /// The program that polls, and whether another has got news since.
     polling: u32,
@@ -204,6 +236,11 @@ impl World {
             vanished: BTreeSet::new(),
             names: BTreeMap::new(),
             programs: Vec::new(),
+            plays: Vec::new(),
+            rows: Rows::default(),
+            pairs: Pairs::default(),
+            resets: 0,
+            happenings: 0,
             sleepers: BTreeSet::new(),
             polling: 0,
             others_roused: false,
@@ -221,6 +258,10 @@ impl World {
             woken: Arc::new(AtomicBool::new(false)),
             answers: VecDeque::new(),
             calls: 0,
+            idle_polls: 0,
+            idle_at: 0,
+            most_idle_polls: 0,
+            truths: Vec::new(),
             sleeps_until: None,
         });
         index
@@ -249,10 +290,12 @@ impl World {
     pub(super) fn run_due(&mut self) {
         while self.agenda.peek().is_some_and(|entry| entry.at <= self.now) {
             let Some(entry) = self.agenda.pop() else { return };
+            self.happenings += 1;
             match entry.happening {
                 Happening::Packet(packet) => self.arrive(packet),
                 Happening::Timer(id) => self.timer(id, entry.at),
                 Happening::News { host, source } => self.deliver(host, source),
+                Happening::Play(play) => self.play_on(play),
                 Happening::Lookup { host, token, answer } => {
                     self.program(host).answers.push_back((token, answer));
                     self.wake(host);
@@ -275,17 +318,34 @@ impl World {
     /// Something changed at this end: an edge, if it is registered.
     pub(super) fn edge(&mut self, id: Id) {
         let Some(end) = self.ends.get_mut(id) else { return };
-        let Owner::Host { host, .. } = end.owner else { return };
-        if end.token.is_some() && !end.queued {
-            end.queued = true;
-            self.notify(host, Source::End(id));
+        match end.owner {
+            Owner::Host { host, .. } if end.token.is_some() => {
+                if std::mem::replace(&mut end.queued, true) {
+                    self.rows.mark(Row::MergedEdges);
+                } else {
+                    self.notify(host, Source::End(id));
+                }
+            }
+            Owner::Script => {
+                if let Some(play) = end.play {
+                    self.rouse_play(play);
+                }
+            }
+            Owner::Host { .. } | Owner::Queue(_) | Owner::Orphan => {}
         }
     }
 
     /// A connection has come into this listener's queue.
     pub(super) fn listener_edge(&mut self, id: Id) {
         let Some(listener) = self.listeners.get_mut(id) else { return };
-        let Owner::Host { host, slot } = listener.owner else { return };
+        let Owner::Host { host, slot } = listener.owner else {
+            if let Some(play) = listener.plays.pop_front()
+                && let Ok(end) = self.accept(id, Owner::Script)
+            {
+                self.give_play(play, end);
+            }
+            return;
+        };
         if !std::mem::replace(&mut listener.queued, true) {
             self.notify(host, Source::Listener(slot));
         }
@@ -321,6 +381,7 @@ impl World {
         self.set_sleep(host, None);
         self.polling = host;
         self.others_roused = false;
+        let began = self.now;
         let until = timeout.map(nanos).filter(|wait| *wait < FOR_EVER).map(|wait| self.now.saturating_add(wait));
         let until = self.interrupt(until);
         self.spurious(host, batch);
@@ -333,7 +394,7 @@ impl World {
                 continue;
             }
             if !batch.is_empty() || woken || until.is_some_and(|until| until <= self.now) {
-                return Ok(more);
+                return self.count_idle(host, began, batch.is_empty() && !woken).map(|()| more);
             }
             if self.others_roused || self.pass_sleepers() {
                 // Another reactor has work now; as far as this one can see, a signal ended its wait.
@@ -350,10 +411,24 @@ impl World {
         Err(deadlock())
     }
 
+    /// Counts the polls that were for nothing. Without end they are a program that spins: ELOOP ends it.
+    fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
+        let now = self.now;
+        let program = self.program(host);
+        let before = if program.idle_at == now { program.idle_polls } else { 0 };
+        program.idle_at = now;
+        program.idle_polls = if idle && began == now { before + 1 } else { 0 };
+        program.most_idle_polls = program.most_idle_polls.max(program.idle_polls);
+        if program.idle_polls > SPIN { Err(Errno::LOOP.into()) } else { Ok(()) }
+    }
+
     /// A fault: the wait ends early.
     fn interrupt(&mut self, until: Option<u64>) -> Option<u64> {
         match until.filter(|until| *until > self.now) {
-            Some(late) if self.rng.chance(self.faults.interrupted) => Some(self.now + self.rng.below(late - self.now)),
+            Some(late) if self.rng.chance(self.faults.interrupted) => {
+                self.rows.mark(Row::Interrupted);
+                Some(self.now + self.rng.below(late - self.now))
+            }
             _ => until,
         }
     }
@@ -367,7 +442,11 @@ impl World {
         let slots = &self.programs[host as usize].slots;
         let end = slots.get(place % slots.len().max(1)).copied().flatten().and_then(|id| self.ends.get(id));
         if let Some(token) = end.and_then(|end| end.token) {
-            batch.push((token, subset(ALL_FLAGS, flags)));
+            let in_handshake = end.is_some_and(|end| end.phase == Phase::SynSent);
+            self.rows.mark(if in_handshake { Row::SpuriousInHandshake } else { Row::Spurious });
+            // That the peer has finished is a fact, and no flag says it without reason.
+            let read_closed = end.is_some_and(|end| end.peer_finished || end.phase == Phase::Closed);
+            batch.push((token, subset(Readiness { read_closed, ..ALL_FLAGS }, flags)));
         }
     }
 
@@ -379,13 +458,17 @@ impl World {
         // What a split edge leaves behind is for the next poll, so only what waits now is looked at.
         for _ in 0..self.programs[host as usize].ready.len() {
             if batch.len() >= limit {
+                self.rows.mark(Row::FewSlots);
                 return true;
             }
             let Some(source) = self.program(host).ready.pop_front() else { break };
+            let id = if let Source::End(id) = source { Some(id) } else { None };
             let Some((token, readiness)) = self.news_of(host, source) else { continue };
-            if self.rng.chance(self.faults.split_edge) {
+            if let Some(id) = id
+                && self.rng.chance(self.faults.split_edge)
+            {
                 let chosen = self.rng.next_u64();
-                let rest = Source::Given(token, subset(readiness, !chosen));
+                let rest = Source::Rest(id, token, subset(readiness, !chosen));
                 self.program(host).ready.push_back(rest);
                 let first = subset(readiness, chosen);
                 batch.extend((first != Readiness::default()).then_some((token, first)));
@@ -402,7 +485,9 @@ impl World {
             Source::End(id) => {
                 let end = self.ends.get_mut(id)?;
                 end.queued = false;
-                (end.token?, end.readiness())
+                let readiness = end.readiness();
+                end.mark_edge(&mut self.rows, readiness);
+                (end.token?, readiness)
             }
             Source::Listener(index) => {
                 let id = self.programs[host as usize].listeners.get(index as usize).copied().flatten()?;
@@ -411,7 +496,15 @@ impl World {
                 let readable = !listener.queue.is_empty();
                 (Token { index, generation: 0 }, Readiness { readable, ..Readiness::default() })
             }
-            Source::Given(token, readiness) => (token, readiness),
+            Source::Rest(id, token, readiness) => {
+                let same = self.ends.get(id).is_some_and(|end| end.token == Some(token));
+                same.then_some((token, readiness))?
+            }
+            Source::Stale(token, readiness) => {
+                let slots = &self.programs[host as usize].slots;
+                let end = slots.get(token.index as usize).copied().flatten().and_then(|id| self.ends.get(id));
+                (Some(token) != end.and_then(|end| end.token)).then_some((token, readiness))?
+            }
         };
         (readiness != Readiness::default()).then_some((token, readiness))
     }

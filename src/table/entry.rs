@@ -58,6 +58,11 @@ impl Entry {
         self.flags = if paused { Flags::PAUSED } else { Flags::NONE };
     }
 
+    /// Who is next in the list that it is in.
+    pub(super) const fn link(&self) -> u32 {
+        self.link
+    }
+
     /// Takes the place back. Answers whether it can be used again.
     pub(super) fn forget(&mut self) -> bool {
         let generation = self.generation;
@@ -223,6 +228,11 @@ impl Flags {
     #[inline]
     pub(crate) fn owe(&mut self, tell: Tell) {
         self.0 |= 1 << (OWED + tell as u32);
+    }
+
+    #[inline]
+    pub(crate) const fn owes(self, tell: Tell) -> bool {
+        self.0 & (1 << (OWED + tell as u32)) != 0
     }
 
     /// The first event owed, in the order of [`Tell`].

@@ -130,7 +130,6 @@ impl Extras {
     }
 
     /// How many connections have an extra.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.extras.len()
     }

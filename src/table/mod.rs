@@ -5,6 +5,7 @@
 //!
 //! Knows no system call and no clock: times come in as ticks (milliseconds since the reactor began).
 
+mod audit;
 pub(crate) mod entry;
 pub(crate) mod extra;
 mod list;

@@ -47,7 +47,6 @@ impl SettingsPool {
     }
 
     /// How many different settings are in use.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.pool.len()
     }

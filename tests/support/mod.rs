@@ -8,15 +8,14 @@
 #![allow(missing_docs, reason = "not a library")]
 
 pub(crate) mod alone;
-pub(crate) mod life;
 pub(crate) mod scene;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use finale::check::Life;
 use finale::{Ending, Error, Event, Failure, Listen, ListenerId, Reactor, Socket, SocketId, TimerId};
-use life::Life;
 
 /// Longer than anything in a test may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

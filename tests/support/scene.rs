@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use finale::check::Life;
 use finale::sim::{Host, Network, Peer, PeerSocket};
 use finale::{Cause, Ending, Event, How, Listen, Reactor, SocketId};
-
-use super::life::Life;
 
 pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(crate) const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));

@@ -1,6 +1,9 @@
-//! The language that the events of one socket form, as a judge of its own: not the reactor's table.
+//! The language that the events of one socket form, as a judge of its own.
+//!
+//! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree, or one is wrong.
 
-use finale::{Event, First, How, Socket};
+use crate::event::{Ending, Event, First, How};
+use crate::socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -16,9 +19,11 @@ enum Stage {
     Closed,
 }
 
-/// One socket's events so far.
-#[derive(Debug)]
-pub(crate) struct Life {
+/// The events of one socket so far, checked against the language of events and against what the socket says of itself.
+///
+/// Give it every event of the socket, in order; it answers what is wrong with one.
+#[derive(Debug, Clone)]
+pub struct Life {
     stage: Stage,
     is_client: bool,
     ended: bool,
@@ -27,17 +32,24 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn of(socket: &Socket<'_>) -> Self {
+    /// A socket that has told nothing yet.
+    #[must_use]
+    pub fn of(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
         Self { stage: Stage::Before, is_client, ended: false, noticed: false, bytes: 0 }
     }
 
-    pub(crate) const fn is_over(&self) -> bool {
+    /// Whether `close` was told.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Closed)
     }
 
-    /// The event, or what is wrong with it.
-    pub(crate) fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
+    /// Takes the next event.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
         let before = self.stage;
         let next = self.follow(socket, event);
         next.map(|stage| self.stage = stage).map_err(|wrong| {
@@ -75,12 +87,12 @@ impl Life {
                 check(open && lines == 1, Stage::Failed, "at most one error, in one line")
             }
             Event::Close(ending) => self.judge(ending),
-            _ => Err("not an event of a socket"),
+            Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => Err("not an event of a socket"),
         }
     }
 
     /// The report agrees with what was told.
-    fn judge(&self, ending: &finale::Ending) -> Result<Stage, &'static str> {
+    fn judge(&self, ending: &Ending) -> Result<Stage, &'static str> {
         let holds = [
             (self.stage != Stage::Closed, "close comes once"),
             (self.stage != Stage::Connect, "ready follows connect"),

@@ -1,0 +1,246 @@
+//! `finale sim`: random programs under random faults on the simulated network, by the million.
+
+use std::io::{self, Write as _};
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use finale::check::chaos::{self, Outcome};
+use finale::lifecycle::Pairs;
+use finale::sim::{Row, Rows};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::trouble::Trouble;
+
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// The seeds to run, from the first up to but without the second
+    #[arg(long, value_name = "A..B", default_value = "0..100000", value_parser = seeds, conflicts_with = "replay")]
+    seeds: Seeds,
+    /// One seed again, told as a story in two columns
+    #[arg(long, value_name = "SEED")]
+    replay: Option<u64>,
+    /// Favour one fault, by name or by its row in docs/faults.md; `list` shows them
+    #[arg(long, value_name = "NAME", value_parser = fault)]
+    fault: Option<Fault>,
+    /// Threads to run on; default: one for each core
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seeds {
+    from: u64,
+    to: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    List,
+    One(Row),
+}
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| text.replace('_', "").parse::<u64>().ok();
+    let ends = text.split_once("..").and_then(|(from, to)| number(from).zip(number(to)));
+    match ends {
+        Some((from, to)) if from < to => Ok(Seeds { from, to }),
+        Some(_) => Err("there is no seed in it; write FROM..TO with FROM below TO, as 0..1000".to_owned()),
+        None => Err("not a range of seeds; write FROM..TO, as 0..1000".to_owned()),
+    }
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    if text == "list" {
+        return Ok(Fault::List);
+    }
+    text.parse().map(Fault::One).map_err(|()| "no such fault; finale sim --fault list shows them all".to_owned())
+}
+
+pub(crate) fn run(options: &Sim) -> Result<(), Trouble> {
+    let favoured = match options.fault {
+        Some(Fault::List) => return list(),
+        Some(Fault::One(row)) => Some(row),
+        None => None,
+    };
+    match options.replay {
+        Some(seed) => replay(seed, favoured),
+        None => many(options, favoured),
+    }
+}
+
+fn list() -> Result<(), Trouble> {
+    let lines: String = Row::ALL.iter().map(|row| format!("{}  {}\n", row.id(), row.name())).collect();
+    io::stdout().write_all(lines.as_bytes()).map_err(Trouble::Stdout)
+}
+
+/// The command that runs one seed again.
+fn again(seed: u64, favoured: Option<Row>) -> String {
+    let fault = favoured.map_or(String::new(), |row| format!(" --fault {}", row.name()));
+    format!("finale sim --replay {seed}{fault}")
+}
+
+fn replay(seed: u64, favoured: Option<Row>) -> Result<(), Trouble> {
+    quietly();
+    let (outcome, story) = chaos::tell(seed, favoured);
+    let mut out = io::stdout().lock();
+    let Outcome { events, sockets, .. } = outcome;
+    let played: Vec<_> = Row::ALL.iter().filter(|&&row| outcome.rows.count(row) > 0).map(|row| row.name()).collect();
+    let page = format!(
+        "seed {seed}: {sockets} sockets, {events} events\nfaults: {}\n\n{story}\n",
+        if played.is_empty() { "none".to_owned() } else { played.join(", ") }
+    );
+    out.write_all(page.as_bytes()).map_err(Trouble::Stdout)?;
+    match outcome.broken {
+        None => out.write_all(b"every rule was kept\n").map_err(Trouble::Stdout),
+        Some(broken) => Err(Trouble::Broken { seed, broken: broken.to_string() }),
+    }
+}
+
+/// A panic is one of the things that a run may find: it is told with its seed, not by the thread that it struck.
+fn quietly() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+/// What all threads have come to together.
+#[derive(Default)]
+struct Sum {
+    rows: Rows,
+    pairs: Pairs,
+    events: u64,
+    sockets: u64,
+    /// Runs in which the favoured fault struck.
+    struck: u64,
+    /// The lowest seed that broke a rule.
+    broken: Option<(u64, String)>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: &Outcome, favoured: Option<Row>) {
+        self.rows.add(&outcome.rows);
+        self.pairs.add(&outcome.pairs);
+        self.events += outcome.events;
+        self.sockets += outcome.sockets;
+        self.struck += u64::from(favoured.is_some_and(|row| outcome.rows.count(row) > 0));
+        if let Some(broken) = &outcome.broken {
+            self.broken_by(seed, broken.to_string());
+        }
+    }
+
+    fn broken_by(&mut self, seed: u64, broken: String) {
+        if self.broken.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+            self.broken = Some((seed, broken));
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.rows.add(&other.rows);
+        self.pairs.add(&other.pairs);
+        self.events += other.events;
+        self.sockets += other.sockets;
+        self.struck += other.struck;
+        if let Some((seed, broken)) = other.broken {
+            self.broken_by(seed, broken);
+        }
+    }
+}
+
+/// Seeds that a thread takes at a time.
+const BATCH: u64 = 64;
+
+/// Every so many seeds are run twice, and must tell the same story.
+const TWICE: u64 = 64;
+
+fn many(options: &Sim, favoured: Option<Row>) -> Result<(), Trouble> {
+    quietly();
+    let Seeds { from, to } = options.seeds;
+    let threads = options.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let (next, stop, sum) = (AtomicU64::new(from), AtomicBool::new(false), Mutex::new(Sum::default()));
+    let bar = progress(to - from);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let own = work(&next, to, &stop, favoured, &bar);
+                sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
+            });
+        }
+    });
+    let (took, run) = (began.elapsed(), bar.position());
+    bar.finish_and_clear();
+    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((seed, broken)) = sum.broken {
+        let (_, story) = chaos::tell(seed, favoured);
+        let page = format!("{story}\nagain: {}\n", again(seed, favoured));
+        io::stdout().write_all(page.as_bytes()).map_err(Trouble::Stdout)?;
+        return Err(Trouble::Broken { seed, broken });
+    }
+    let page = report(&sum, run, took, threads, favoured);
+    io::stdout().write_all(page.as_bytes()).map_err(Trouble::Stdout)
+}
+
+/// One thread's share.
+fn work(next: &AtomicU64, to: u64, stop: &AtomicBool, favoured: Option<Row>, bar: &ProgressBar) -> Sum {
+    let mut sum = Sum::default();
+    while !stop.load(Ordering::Relaxed) {
+        let first = next.fetch_add(BATCH, Ordering::Relaxed);
+        if first >= to {
+            break;
+        }
+        let last = (first + BATCH).min(to);
+        for seed in first..last {
+            let outcome = chaos::run(seed, favoured);
+            sum.add(seed, &outcome, favoured);
+            if seed % TWICE == 0 && chaos::run(seed, favoured).digest != outcome.digest {
+                sum.broken_by(seed, "rule \"identity and replay\": two runs of one seed told two stories".to_owned());
+            }
+            if sum.broken.is_some() {
+                stop.store(true, Ordering::Relaxed);
+                return sum;
+            }
+        }
+        bar.inc(last - first);
+    }
+    sum
+}
+
+fn progress(seeds: u64) -> ProgressBar {
+    // Nothing on a pipe: indicatif looks for itself.
+    let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left");
+    bar.with_style(style.unwrap_or_else(|_wrong| ProgressStyle::default_bar()))
+}
+
+fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Option<Row>) -> String {
+    let rate = seeds as f64 / took.as_secs_f64().max(1e-9);
+    let mut page = format!(
+        "{seeds} seeds, and every rule was kept: {} sockets, {} events\n{:.1} s on {threads} threads: {rate:.0} seeds a second, {:.0} on each\n",
+        sum.sockets,
+        sum.events,
+        took.as_secs_f64(),
+        rate / threads as f64,
+    );
+    if let Some(row) = favoured {
+        page += &format!("{} ({}) struck in {} of them\n", row.name(), row.id(), sum.struck);
+    }
+    page += "\nlifecycle\n";
+    for (go, what) in [(true, "transitions"), (false, "refusals")] {
+        let all: Vec<_> = Pairs::of_the_table(go).collect();
+        let missing: Vec<_> = all.iter().filter(|(state, input)| sum.pairs.count(*state, *input) == 0).collect();
+        page += &format!("  {} of {} {what} of the table\n", all.len() - missing.len(), all.len());
+        for (state, input) in missing {
+            page += &format!("    never: {} x {}\n", state.name(), input.name());
+        }
+    }
+    page += "\nfaults, how often\n";
+    let cell = |row: &Row| format!("{} {:<28} {:>10}", row.id(), row.name(), sum.rows.count(*row));
+    let half = Row::ALL.len().div_ceil(2);
+    for place in 0..half {
+        let right = Row::ALL.get(half + place).map_or(String::new(), cell);
+        page += format!("  {}    {right}", cell(&Row::ALL[place])).trim_end();
+        page.push('\n');
+    }
+    page
+}

@@ -1,0 +1,76 @@
+//! Three servers of one protocol, each against every ending at every byte: two are wrong, in ways that no ordinary test
+//! sees, and one is right. Run it: `cargo run --example endings`.
+//!
+//! The protocol: a length byte and so many bytes of name; the answer is `hello NAME`. A FIN behind the request is fine.
+
+use std::time::Duration;
+
+use finale::check::{Endings, Protocol, Report};
+use finale::sim::Script;
+use finale::{Event, Listen, Socket};
+
+/// Wrong: it believes that a request comes in one piece.
+fn one_piece(socket: &mut Socket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data([length, name @ ..]) if name.len() >= usize::from(*length) => {
+            let _ = socket.write(&[b"hello ", &name[..usize::from(*length)]].concat());
+            socket.end();
+        }
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    }
+}
+
+/// Puts the pieces together.
+#[derive(Default)]
+struct Greeter {
+    request: Vec<u8>,
+    /// Wrong if set: a peer that has finished is taken for one that has gone.
+    end_is_close: bool,
+    open: bool,
+}
+
+impl Protocol for Greeter {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Connection => self.open = true,
+            Event::Data(bytes) => {
+                self.request.extend_from_slice(bytes);
+                if let [length, name @ ..] = &self.request[..]
+                    && name.len() >= usize::from(*length)
+                    && !socket.has_ended()
+                {
+                    let _ = socket.write(&[b"hello ", &name[..usize::from(*length)]].concat());
+                    socket.end();
+                }
+            }
+            Event::End if self.end_is_close => socket.destroy(),
+            // A request that was cut off gets no answer, only an end.
+            Event::End => socket.end(),
+            Event::Timeout => socket.destroy(),
+            Event::Close(_) => *self = Self { end_is_close: self.end_is_close, ..Self::default() },
+            _ => {}
+        }
+    }
+
+    fn at_rest(&self) -> Result<(), String> {
+        if self.open || !self.request.is_empty() { Err("something is left of a connection".into()) } else { Ok(()) }
+    }
+}
+
+/// The conversation as it should go, and what must hold however it is cut.
+fn endings() -> Endings {
+    let polite = Script::new().send(b"\x06finale").receive(12).receive_end().finish();
+    let listen = Listen::default().idle_timeout(Some(Duration::from_secs(5)));
+    Endings::of_a_server(listen, polite).holds(|found| {
+        let cut_off = found.sent.len() < 7;
+        if cut_off && !found.received.is_empty() { Err("half a request got an answer".into()) } else { Ok(()) }
+    })
+}
+
+fn main() {
+    let show = |title: &str, report: Report| println!("=== {title}\n{report}\n");
+    show("a server that believes in whole pieces", endings().run(|| one_piece));
+    show("a server that takes end for close", endings().run(|| Greeter { end_is_close: true, ..Greeter::default() }));
+    show("a server that is right", endings().run(Greeter::default));
+}

@@ -1,0 +1,203 @@
+//! What is known of a run beside its reactors: who talks to whom, what was told, what is still owed.
+
+use super::judge::judge;
+use super::pattern::Stream;
+use super::plan::Plan;
+use super::side::{Dice, Side, Wish};
+use crate::check::{Broken, Column, Rule, Story, must, note, words};
+use crate::event::{Ending, Event};
+use crate::id::{ListenerId, SocketId, TimerId};
+use crate::sim::{Network, PeerListener, Play, Rng, Row};
+use crate::socket::Socket;
+
+/// A conversation: sides are numbered client 0, server 1.
+#[derive(Default)]
+pub(super) struct Conversation {
+    pub(super) listener: Option<(usize, ListenerId)>,
+    pub(super) play: Option<Play>,
+    /// Kept, so that what waits there is not forgotten.
+    pub(super) peer: Option<PeerListener>,
+    pub(super) endings: [Option<Ending>; 2],
+    /// Bytes that our sides have written.
+    pub(super) written: [u64; 2],
+    /// A reactor was dropped in the middle of it.
+    pub(super) is_dropped: bool,
+}
+
+pub(super) struct Book {
+    pub(super) rng: Rng,
+    pub(super) plan: Plan,
+    pub(super) network: Network,
+    pub(super) conversations: Vec<Conversation>,
+    pub(super) sides: Vec<Side>,
+    /// Sockets that have told `close`, by reactor.
+    pub(super) gone: Vec<(u32, SocketId)>,
+    pub(super) events: u64,
+    pub(super) sockets: u64,
+    pub(super) digest: u64,
+    pub(super) story: Option<Story>,
+}
+
+/// What an event asks of the run.
+pub(super) enum Todo {
+    Nothing,
+    Wish(SocketId, Wish),
+    Timer(TimerId),
+}
+
+impl Book {
+    pub(super) fn now(&self) -> u64 {
+        self.network.elapsed().as_nanos() as u64
+    }
+
+    pub(super) fn weather(&mut self, text: &str) {
+        let at = self.network.elapsed();
+        if let Some(story) = &mut self.story {
+            story.tell(at, Column::Both, text);
+        }
+    }
+
+    /// One event of one reactor.
+    pub(super) fn handle(&mut self, host: u32, mut socket: Socket<'_>, event: Event<'_>) -> Result<Todo, Broken> {
+        self.events += 1;
+        self.network.told();
+        let id = socket.id();
+        match &event {
+            Event::Timer(timer) => return Ok(Todo::Timer(*timer)),
+            Event::Woken => return Ok(Todo::Nothing),
+            Event::ListenerRests(..) => {
+                let text = words(&event);
+                self.weather(&text);
+                return Ok(Todo::Nothing);
+            }
+            _of_a_socket => {}
+        }
+        if matches!(event, Event::Connection) {
+            self.accepted(host, &socket)?;
+        }
+        let (now, slot) = (self.now(), id.index());
+        let place = self.sides.iter().position(|side| side.host == host && side.id == id);
+        let Some(place) = place else {
+            return Err(Broken::new(Rule::Identity, format!("{id} tells {event:?}, and is unknown or has told close")));
+        };
+        self.digest_event(&event, self.sides[place].stream, now);
+        let truth = self.network.truth(host, slot);
+        let mut side = self.sides.swap_remove(place);
+        if let Err(broken) = judge(&mut side, &socket, &event, &truth, now) {
+            self.note_broken(&side, &event);
+            return Err(broken);
+        }
+        if let Event::Close(ending) = event {
+            let text = format!("close: {ending}");
+            self.note_line(side.stream, text);
+            self.closed(side, ending);
+            return Ok(Todo::Nothing);
+        }
+        let wish = self.act(&mut side, &mut socket, event);
+        self.mark_pauses(&side, &socket);
+        self.sides.push(side);
+        Ok(Todo::Wish(id, wish?))
+    }
+
+    /// The program's part, told if the run is told.
+    fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Broken> {
+        let at = self.network.elapsed();
+        let (column, who) = self.column(side.stream);
+        let now = self.now();
+        let mut dice = Dice { rng: &mut self.rng, network: &self.network, plan: &self.plan, now };
+        match &mut self.story {
+            Some(story) => {
+                note(story, at, column, &who, socket, event, |socket, event| side.act(socket, &event, &mut dice))
+            }
+            None => side.act(socket, &event, &mut dice),
+        }
+    }
+
+    fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
+        let listener = socket.listener();
+        let found = self.conversations.iter().position(|conversation| {
+            conversation.listener.is_some_and(|(own, id)| own as u32 == host && Some(id) == listener)
+        });
+        let Some(number) = found else {
+            return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));
+        };
+        let id = socket.id();
+        must(!self.gone.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
+        let side = Side::new(host, (number, false), socket, self.now());
+        self.sides.push(side);
+        Ok(())
+    }
+
+    fn closed(&mut self, side: Side, ending: Ending) {
+        self.sockets += 1;
+        let conversation = &mut self.conversations[side.stream.0];
+        let place = usize::from(!side.stream.1);
+        conversation.endings[place] = Some(ending);
+        conversation.written[place] = side.written;
+        self.gone.push((side.host, side.id));
+    }
+
+    fn mark_pauses(&self, side: &Side, socket: &Socket<'_>) {
+        if socket.is_paused() && socket.peer_has_ended() {
+            self.network.mark(Row::PausedWithEndWaiting);
+            if !side.had_end {
+                self.network.mark(Row::EdgeWhilePaused);
+            }
+        }
+    }
+
+    /// Folds an event into the number that stands for the whole story (FNV-1a).
+    fn digest_event(&mut self, event: &Event<'_>, stream: Stream, now: u64) {
+        let (kind, amount) = match event {
+            Event::Lookup(_) => (1, 0),
+            Event::Connect => (2, 0),
+            Event::Ready => (3, 0),
+            Event::Connection => (4, 0),
+            Event::Data(bytes) => (5, bytes.len() as u64),
+            Event::Drain => (6, 0),
+            Event::Timeout => (7, 0),
+            Event::PeerEnded => (8, 0),
+            Event::End => (9, 0),
+            Event::Error(_) => (10, 0),
+            Event::Close(ending) => (11, ending.bytes_read ^ ending.bytes_written << 20 ^ ending.bytes_unsent << 40),
+            Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => (12, 0),
+        };
+        for part in [kind, amount, stream.0 as u64 * 2 + u64::from(stream.1), now] {
+            self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Where a side's lines stand, and its conversation's number if there are several.
+    fn column(&self, stream: Stream) -> (Column, String) {
+        let several = self.conversations.len() > 1;
+        let who = if several { format!("#{} ", stream.0 + 1) } else { String::new() };
+        (if stream.1 { Column::Client } else { Column::Server }, who)
+    }
+
+    fn note_line(&mut self, stream: Stream, text: String) {
+        let (at, (column, who)) = (self.network.elapsed(), self.column(stream));
+        if let Some(story) = &mut self.story {
+            story.tell(at, column, format!("{who}{text}"));
+        }
+    }
+
+    fn note_broken(&mut self, side: &Side, event: &Event<'_>) {
+        let text = format!("{} <-- here", words(event));
+        self.note_line(side.stream, text);
+    }
+
+    /// The story with the peers' part in it, once.
+    pub(super) fn whole_story(&mut self) -> Story {
+        let Some(mut story) = self.story.take() else { return Story::new() };
+        for number in 0..self.conversations.len() {
+            let conversation = &self.conversations[number];
+            let Some(play) = &conversation.play else { continue };
+            let (column, who) = self.column((number, conversation.peer.is_none()));
+            for (at, line) in play.story() {
+                story.tell(at, column, format!("{who}{line}"));
+            }
+        }
+        story.sort();
+        story
+    }
+}

@@ -1,0 +1,113 @@
+//! What must hold when everything is over, and when a reactor is dropped in the middle.
+
+use super::pattern;
+use super::plan::Weather;
+use super::run::Run;
+use crate::check::{Broken, Rule, must};
+use crate::error::Cause;
+use crate::event::{Ending, How};
+use crate::sim::Row;
+
+/// Polls in a row that brought nothing, between which nothing was done and nothing told: one to find that out, one more
+/// for what is told only in the turn after that (`close`), and one because the first may have been asked not to wait.
+const IDLE_POLLS: u32 = 3;
+
+impl Run {
+    pub(super) fn check_the_end(&mut self) -> Result<(), Broken> {
+        let now = self.book.network.now();
+        for reactor in self.reactors.iter_mut().flatten() {
+            // The last event of each is looked after when it is asked for the next.
+            let more = reactor.next_before(now).map(|told| told.map(|(_, event)| format!("{event:?}")));
+            must(matches!(more, Ok(None)), Rule::Progress, || format!("after the end: {more:?}"))?;
+            let left = reactor.left_over();
+            must(left.is_none(), Rule::Resources, || format!("left over: {}", left.unwrap_or_default()))?;
+            let idle = reactor.net().most_idle_polls();
+            // With two, the run itself asks each again and again while the other has work.
+            let asked_by_the_run = self.book.plan.two_reactors;
+            must(asked_by_the_run || idle <= IDLE_POLLS, Rule::NoSpin, || format!("{idle} polls in a row for nothing"))?;
+        }
+        let descriptors = self.book.network.descriptors();
+        must(descriptors == 0, Rule::Resources, || format!("{descriptors} descriptors are open"))?;
+        self.check_calls()?;
+        for number in 0..self.book.conversations.len() {
+            self.check_pair(number)?;
+            self.check_play(number)?;
+        }
+        Ok(())
+    }
+
+    /// Work is bounded by what happened: events, packets, and the reasons to look that faults make up.
+    fn check_calls(&self) -> Result<(), Broken> {
+        let network = &self.book.network;
+        let (calls, happenings) = (network.calls(), network.happenings() + self.book.events);
+        must(calls <= 100 + 10 * happenings, Rule::NoSpin, || {
+            format!("{calls} calls for {} events and {happenings} happenings in all", self.book.events)
+        })
+    }
+
+    /// Two sides of ours: what one has written the other has read, and a reset has two ends.
+    fn check_pair(&self, number: usize) -> Result<(), Broken> {
+        let conversation = &self.book.conversations[number];
+        let [Some(client), Some(server)] = &conversation.endings else { return Ok(()) };
+        if client.is_clean() && server.is_clean() {
+            let same = client.bytes_written == server.bytes_read && server.bytes_written == client.bytes_read;
+            must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
+        }
+        let stormy = self.book.plan.weather.iter().any(|(_, weather)| *weather != Weather::Return);
+        let is_reset = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset);
+        for (one, other) in [(client, server), (server, client)] {
+            let confirmed = matches!(other.how, How::Confirmed);
+            must(stormy || !is_reset(one) || !confirmed, Rule::Isolation, || {
+                format!("one side: {one}; the other: {other}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A scripted peer has received what its other side has written, and nothing else.
+    fn check_play(&self, number: usize) -> Result<(), Broken> {
+        let conversation = &self.book.conversations[number];
+        let Some(play) = &conversation.play else { return Ok(()) };
+        let we_are_client = conversation.peer.is_some();
+        let written = conversation.written[usize::from(!we_are_client)];
+        let received = play.received();
+        let wrong = pattern::mismatch((number, we_are_client), 0, &received);
+        must(wrong.is_none(), Rule::Bytes, || format!("the peer's byte {wrong:?} is not ours"))?;
+        let dropped = conversation.is_dropped;
+        must(dropped || received.len() as u64 <= written, Rule::Bytes, || {
+            format!("the peer received {} bytes of {written}", received.len())
+        })
+    }
+
+    /// A program ends in the middle of everything.
+    pub(super) fn drop_one(&mut self) -> Result<(), Broken> {
+        let host = (self.book.events % 2) as usize;
+        let host = if self.reactors[host].is_some() { host } else { 1 - host };
+        let Some(reactor) = self.reactors[host].take() else { return Ok(()) };
+        self.book.weather(if host == 0 {
+            "the servers' reactor is dropped"
+        } else {
+            "the clients' reactor is dropped"
+        });
+        if !reactor.is_empty() {
+            self.book.network.mark(Row::DroppedWithSockets);
+        }
+        let before = self.book.network.descriptors();
+        drop(reactor);
+        let book = &mut self.book;
+        for side in book.sides.iter().filter(|side| side.host as usize == host) {
+            book.conversations[side.stream.0].is_dropped = true;
+        }
+        book.sides.retain(|side| side.host as usize != host);
+        for conversation in &mut book.conversations {
+            if conversation.listener.is_some_and(|(whose, _)| whose == host) {
+                conversation.listener = None;
+                conversation.is_dropped = true;
+            }
+        }
+        self.move_tasks(host);
+        let alone = self.reactors.iter().all(Option::is_none);
+        let left = self.book.network.descriptors();
+        must(!alone || left == 0, Rule::Resources, || format!("{left} of {before} descriptors are left"))
+    }
+}

@@ -1,0 +1,287 @@
+//! One run: its reactors, its peers, its weather, from the first event to the last close.
+
+use std::time::Duration;
+
+use super::book::{Book, Conversation, Todo};
+use super::plan::{Plan, Weather};
+use super::side::Wish;
+use crate::check::{Broken, Rule, Story, must};
+use crate::id::{SocketId, TimerId};
+use crate::lifecycle::State;
+use crate::reactor::Reactor;
+use crate::sim::{Faults, Host, Network, Rng, Row};
+
+/// Events after which a run has not come to its end though its faults are over.
+const EVENTS: u64 = 200_000;
+/// From the time at which everything heals to the call to all to end: longer than any limit of a socket.
+const LAST_CALL: Duration = Duration::from_secs(60);
+/// A run that has not ended by then never will.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// Turns of all reactors in a row, at one time, in which nothing was told.
+const QUIET_TURNS: u32 = 1_000;
+
+/// A timer of no socket, and what for.
+struct Task {
+    host: usize,
+    id: TimerId,
+    due: u64,
+    what: What,
+}
+
+enum What {
+    Resume(SocketId),
+    Weather(Weather),
+    Heal,
+    LastCall,
+}
+
+pub(super) struct Run {
+    pub(super) reactors: [Option<Reactor<Host>>; 2],
+    pub(super) book: Book,
+    tasks: Vec<Task>,
+    is_healed: bool,
+    whose_turn: usize,
+}
+
+impl Run {
+    pub(super) fn new(seed: u64, favoured: Option<Row>, is_told: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng, favoured);
+        let network = Network::new(seed);
+        network.set_latency(plan.latency);
+        network.set_buffers(plan.buffers.0, plan.buffers.1);
+        network.set_faults(plan.faults);
+        if plan.few_ports {
+            network.set_ports(40_000..=40_001);
+        }
+        let reactors = super::begin::reactors(&network, plan.two_reactors);
+        let book = Book {
+            rng,
+            plan,
+            network,
+            conversations: Vec::new(),
+            sides: Vec::new(),
+            gone: Vec::new(),
+            events: 0,
+            sockets: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            story: is_told.then(Story::new),
+        };
+        let mut run = Self { reactors, book, tasks: Vec::new(), is_healed: false, whose_turn: 0 };
+        for number in 0..run.book.plan.conversations.len() {
+            let kind = run.book.plan.conversations[number].clone();
+            run.book.conversations.push(Conversation::default());
+            run.begin(number, &kind);
+        }
+        run.set_task(run.book.plan.heal_after, What::Heal);
+        for (after, weather) in run.book.plan.weather.clone() {
+            run.set_task(after, What::Weather(weather));
+        }
+        run
+    }
+
+    fn set_task(&mut self, after: Duration, what: What) {
+        let due = self.book.now().saturating_add(after.as_nanos() as u64);
+        let Some(host) = self.reactors.iter().position(Option::is_some) else { return };
+        let Some(reactor) = &mut self.reactors[host] else { return };
+        let id = reactor.set_timer(after);
+        self.tasks.push(Task { host, id, due, what });
+    }
+
+    pub(super) fn go(&mut self) -> Result<(), Broken> {
+        while self.step()? {
+            let (events, elapsed) = (self.book.events, self.book.network.elapsed());
+            let goes_on = events < EVENTS && elapsed < LONGEST;
+            must(goes_on, Rule::Progress, || {
+                format!("no end in sight after {events} events and {elapsed:?}:\n{}", self.table())
+            })?;
+            if self.book.plan.drop_after == Some(events) {
+                self.drop_one()?;
+            }
+            for reactor in self.reactors.iter_mut().flatten() {
+                reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
+            }
+            self.close_listeners_when_done();
+        }
+        self.check_the_end()
+    }
+
+    /// One event, of whichever reactor has one. Answers whether there may be another.
+    fn step(&mut self) -> Result<bool, Broken> {
+        if self.is_over() {
+            return Ok(false);
+        }
+        if let [Some(reactor), None] | [None, Some(reactor)] = &mut self.reactors {
+            let host = reactor.net().index();
+            let told = reactor.next().map_err(|error| Broken::new(Rule::Progress, format!("it stands still: {error}")));
+            let Some((socket, event)) = told? else {
+                return Err(Broken::new(Rule::Progress, "the reactor has nothing left, and not everything was told"));
+            };
+            let todo = self.book.handle(host, socket, event)?;
+            return self.obey(host as usize, todo).map(|()| true);
+        }
+        let (mut quiet, mut at) = (0, self.book.now());
+        while quiet < QUIET_TURNS && self.book.network.elapsed() < LONGEST {
+            quiet = if at == self.book.now() { quiet + 1 } else { 0 };
+            at = self.book.now();
+            self.whose_turn = 1 - self.whose_turn;
+            let host = self.whose_turn;
+            let now = self.book.network.now();
+            let Some(reactor) = &mut self.reactors[host] else { continue };
+            let told = reactor.next_before(now).map_err(|error| Broken::new(Rule::Progress, error.to_string()))?;
+            if let Some((socket, event)) = told {
+                let todo = self.book.handle(host as u32, socket, event)?;
+                return self.obey(host, todo).map(|()| true);
+            }
+            if host == 0 && !self.let_time_pass()? {
+                return Ok(!self.is_over());
+            }
+        }
+        Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
+    }
+
+    /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or time has passed.
+    fn let_time_pass(&mut self) -> Result<bool, Broken> {
+        let network = &self.book.network;
+        let deadlines = self.reactors.iter_mut().flatten().map(Reactor::next_deadline);
+        let due = deadlines.chain([network.next_event()]).flatten().min();
+        let Some(due) = due else {
+            return match self.is_over() {
+                true => Ok(false),
+                false => Err(Broken::new(Rule::Progress, format!("it stands still:\n{}", self.table()))),
+            };
+        };
+        network.advance(due.saturating_duration_since(network.now()));
+        Ok(true)
+    }
+
+    fn is_over(&self) -> bool {
+        let listening = self.book.conversations.iter().any(|conversation| conversation.listener.is_some());
+        self.book.sides.is_empty() && self.tasks.is_empty() && !listening
+    }
+
+    /// Everything that lives, to be read by people.
+    pub(super) fn table(&self) -> String {
+        self.reactors.iter().flatten().map(|reactor| reactor.sockets().to_string()).collect()
+    }
+
+    fn obey(&mut self, host: usize, todo: Todo) -> Result<(), Broken> {
+        match todo {
+            Todo::Nothing | Todo::Wish(_, Wish::Nothing) => Ok(()),
+            Todo::Timer(id) => self.timer(host, id),
+            Todo::Wish(id, Wish::ResumeAfter(time)) => {
+                let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
+                let timer = reactor.set_timer(time);
+                let due = self.book.now() + time.as_nanos() as u64;
+                self.tasks.push(Task { host, id: timer, due, what: What::Resume(id) });
+                Ok(())
+            }
+            Todo::Wish(_, Wish::Wake) => {
+                let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
+                let remote = reactor.remote();
+                let woken = remote.wake().and_then(|()| remote.wake());
+                self.book.network.mark(Row::WakesMerged);
+                must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
+            }
+            Todo::Wish(_, Wish::Meddle) => self.meddle(host),
+        }
+    }
+
+    /// Looks for sockets that are gone, and pauses one that lives.
+    fn meddle(&mut self, host: usize) -> Result<(), Broken> {
+        let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
+        let stale = self.book.gone.iter().filter(|(whose, _)| *whose as usize == host);
+        for (_, id) in stale {
+            self.book.network.mark(Row::StaleId);
+            must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
+        }
+        let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
+        for side in own {
+            let Some(mut socket) = reactor.socket(side.id) else {
+                return Err(Broken::new(Rule::Identity, format!("{} lives, and was not found", side.id)));
+            };
+            socket.resume();
+        }
+        Ok(())
+    }
+
+    fn timer(&mut self, host: usize, id: TimerId) -> Result<(), Broken> {
+        let place = self.tasks.iter().position(|task| task.host == host && task.id == id);
+        let Some(place) = place else { return Err(Broken::new(Rule::Identity, format!("{id} is no timer of ours"))) };
+        let task = self.tasks.swap_remove(place);
+        let now = self.book.now();
+        must(now >= task.due, Rule::Timers, || format!("{id} was {} ns early", task.due - now))?;
+        must(now < task.due + 1_000_000, Rule::Timers, || format!("{id} was {} ns late", now - task.due))?;
+        match task.what {
+            What::Resume(socket) => {
+                if let Some(mut socket) = self.reactors[host].as_mut().and_then(|reactor| reactor.socket(socket)) {
+                    socket.resume();
+                }
+            }
+            What::Weather(weather) => self.weather(weather),
+            What::Heal => self.heal(),
+            What::LastCall => self.last_call()?,
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.book.network.set_faults(Faults::none());
+        self.weather(Weather::Return);
+        self.is_healed = true;
+        self.set_task(LAST_CALL, What::LastCall);
+    }
+
+    /// All end. Who is not open still has bytes that move: limits are shorter than this has taken.
+    fn last_call(&mut self) -> Result<(), Broken> {
+        self.book.weather("all are called to end");
+        let now = self.book.now();
+        let Self { reactors, book, .. } = self;
+        for (host, reactor) in reactors.iter_mut().enumerate() {
+            let Some(reactor) = reactor else { continue };
+            for socket in &reactor.sockets() {
+                let overdue = socket.timer_ms.is_none_or(|ms| ms == 0);
+                let held = socket.state != State::Open && overdue;
+                must(!held, Rule::Progress, || format!("{socket:?} was half-closed for too long"))?;
+            }
+            for side in book.sides.iter_mut().filter(|side| side.host as usize == host) {
+                let Some(mut socket) = reactor.socket(side.id) else { continue };
+                let lost = side.owes_drain && socket.queued_bytes() == 0;
+                must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
+                socket.resume();
+                side.end(&mut socket, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The timers of a reactor that is gone are set on the other; those of its sockets went with it.
+    pub(super) fn move_tasks(&mut self, host: usize) {
+        let now = self.book.now();
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.tasks).into_iter().partition(|task| task.host == host);
+        self.tasks = kept;
+        for task in gone {
+            match task.what {
+                What::Resume(_) => {}
+                What::Weather(_) | What::Heal | What::LastCall => {
+                    self.set_task(Duration::from_nanos(task.due.saturating_sub(now)), task.what);
+                }
+            }
+        }
+    }
+
+    fn close_listeners_when_done(&mut self) {
+        if !self.is_healed || !self.book.sides.is_empty() {
+            return;
+        }
+        for conversation in &mut self.book.conversations {
+            if let Some((host, id)) = conversation.listener.take()
+                && let Some(reactor) = &mut self.reactors[host]
+            {
+                // It is open: only here it is closed.
+                let _ = reactor.close_listener(id);
+            }
+        }
+    }
+}

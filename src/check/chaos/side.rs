@@ -1,0 +1,192 @@
+//! One socket of a run: what its program does with each event, and what is remembered of it for the judge.
+
+use std::time::Duration;
+
+use super::pattern::{self, Stream};
+use super::plan::{Plan, mostly};
+use crate::check::{Broken, Life, Rule, must};
+use crate::error::Error;
+use crate::event::Event;
+use crate::id::SocketId;
+use crate::options::Close;
+use crate::sim::{Network, Rng, Row};
+use crate::socket::{Queue, Socket};
+
+pub(super) struct Side {
+    pub(super) id: SocketId,
+    /// Whose reactor has it.
+    pub(super) host: u32,
+    /// What it writes; the other side's differs in the second half.
+    pub(super) stream: Stream,
+    pub(super) life: Life,
+    /// Bytes told as data, and taken by `write`.
+    pub(super) read: u64,
+    pub(super) written: u64,
+    pub(super) has_ended: bool,
+    pub(super) is_destroyed: bool,
+    pub(super) discards: bool,
+    pub(super) had_error: bool,
+    pub(super) had_end: bool,
+    pub(super) owes_drain: bool,
+    /// In nanoseconds since the network began.
+    pub(super) born_at: u64,
+    pub(super) ended_at: u64,
+    pub(super) silent_from: u64,
+    /// How many errors of the system were its attempts' to connect.
+    pub(super) attempt_errors: usize,
+}
+
+/// What a program wants done that it can't do itself.
+pub(super) enum Wish {
+    Nothing,
+    /// To be resumed after so long.
+    ResumeAfter(Duration),
+    /// Another socket to be destroyed or paused.
+    Meddle,
+    /// A wake from another thread.
+    Wake,
+}
+
+/// What a program acts with.
+pub(super) struct Dice<'a> {
+    pub(super) rng: &'a mut Rng,
+    pub(super) network: &'a Network,
+    pub(super) plan: &'a Plan,
+    pub(super) now: u64,
+}
+
+impl Side {
+    pub(super) fn new(host: u32, stream: Stream, socket: &Socket<'_>, now: u64) -> Self {
+        Self {
+            id: socket.id(),
+            host,
+            stream,
+            life: Life::of(socket),
+            read: 0,
+            written: 0,
+            has_ended: false,
+            is_destroyed: false,
+            discards: false,
+            had_error: false,
+            had_end: false,
+            owes_drain: false,
+            born_at: now,
+            ended_at: now,
+            silent_from: now,
+            attempt_errors: 0,
+        }
+    }
+
+    /// The other side's stream.
+    pub(super) const fn theirs(&self) -> Stream {
+        (self.stream.0, !self.stream.1)
+    }
+
+    pub(super) fn end(&mut self, socket: &mut Socket<'_>, now: u64) {
+        if !self.has_ended {
+            self.ended_at = now;
+        }
+        socket.end();
+        self.has_ended = true;
+        self.owes_drain = false;
+    }
+
+    fn destroy(&mut self, socket: &mut Socket<'_>) {
+        socket.destroy();
+        self.is_destroyed = true;
+    }
+
+    fn write(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) -> Result<(), Broken> {
+        let most = if dice.rng.chance(0.2) { dice.plan.largest_write } else { 40 };
+        let count = dice.rng.below(most);
+        let before = socket.queued_bytes();
+        let answer = socket.write(&pattern::bytes(self.stream, self.written, count));
+        let refused = match answer {
+            Ok(queue) => {
+                self.written += count;
+                self.owes_drain |= queue == Queue::Full && count > 0;
+                return must(!self.has_ended, Rule::Language, || "a write after end was taken".to_owned());
+            }
+            Err(refused) => refused,
+        };
+        must(socket.queued_bytes() == before, Rule::Bytes, || "a refused write has left something".to_owned())?;
+        let (ended, gone) = (refused == Error::WriteAfterEnd, refused == Error::Gone);
+        if ended {
+            dice.network.mark(Row::WriteAfterEnd);
+        }
+        must(ended == socket.has_ended(), Rule::Language, || format!("a write was refused: {refused}"))?;
+        must(!gone || self.is_destroyed || self.had_error, Rule::Language, || format!("a write was refused: {refused}"))
+    }
+
+    /// What the program does in one event.
+    pub(super) fn act(
+        &mut self,
+        socket: &mut Socket<'_>,
+        event: &Event<'_>,
+        dice: &mut Dice<'_>,
+    ) -> Result<Wish, Broken> {
+        let is_end = matches!(event, Event::End);
+        if is_end && !socket.allows_half_open() && !self.has_ended {
+            dice.network.mark(Row::HalfOpenNotAllowed);
+        }
+        if dice.rng.chance(0.5) {
+            self.write(socket, dice)?;
+        }
+        if dice.rng.chance(if is_end { 0.8 } else { 0.12 }) {
+            if matches!(event, Event::Connection) {
+                dice.network.mark(Row::EndInConnection);
+            }
+            self.end(socket, dice.now);
+        }
+        if dice.rng.chance(0.02) {
+            if matches!(event, Event::Data(_)) {
+                dice.network.mark(Row::DestroyInData);
+            }
+            self.destroy(socket);
+        }
+        if is_end && !socket.allows_half_open() && !self.has_ended {
+            // It ends by itself as soon as this event is handled.
+            (self.has_ended, self.ended_at, self.owes_drain) = (true, dice.now, false);
+        }
+        self.tune(socket, dice);
+        Ok(self.wish(socket, dice.rng))
+    }
+
+    /// Changes options in the middle of everything.
+    fn tune(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) {
+        match dice.rng.below(60) {
+            0 => {
+                socket.discard();
+                self.discards = true;
+            }
+            1..4 => {
+                let (time, row) = match dice.rng.below(10) {
+                    0 => (Duration::MAX, Some(Row::EnormousTimeout)),
+                    1 | 2 => (Duration::from_millis(16_000 + dice.rng.below(20_000)), Some(Row::BeyondOneRotation)),
+                    _ => (Duration::from_micros(dice.rng.below(5_000_000)), None),
+                };
+                if let Some(row) = row {
+                    dice.network.mark(row);
+                }
+                socket.set_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
+                self.silent_from = dice.now;
+            }
+            4 => socket.set_close(if dice.rng.chance(0.5) { Close::HandOff } else { Close::Confirmed }),
+            5 => socket.set_nodelay(dice.rng.chance(0.5)),
+            6 => drop(socket.set_keep_alive(None)),
+            _ => {}
+        }
+    }
+
+    fn wish(&mut self, socket: &mut Socket<'_>, rng: &mut Rng) -> Wish {
+        if rng.chance(0.1) || (socket.is_paused() && rng.chance(0.5)) {
+            socket.pause();
+            return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 5_000_000)));
+        }
+        match rng.below(150) {
+            0 => Wish::Meddle,
+            1 => Wish::Wake,
+            _ => Wish::Nothing,
+        }
+    }
+}

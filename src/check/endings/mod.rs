@@ -1,0 +1,278 @@
+//! A protocol handler against every ending, at every byte of a conversation.
+//!
+//! Invariant: a case is known by its number alone, the seed: the same handler, conversation and seed give the same run.
+
+mod case;
+mod trial;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use case::{Case, Cut};
+pub(crate) use trial::said;
+
+use super::{Broken, Rule, Story, must};
+use crate::event::{Ending, Event};
+use crate::options::{Connect, Listen};
+use crate::sim::Script;
+use crate::socket::Socket;
+use case::Cases;
+
+/// A protocol handler: what a program does with each event of its sockets. Any closure over a socket and an event is one.
+pub trait Protocol {
+    /// One event, as [`Reactor::next`](crate::Reactor::next) gives it.
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>);
+
+    /// What must hold of the handler's own data when all sockets have told `close`: for example that nothing is left of
+    /// them. By default nothing is asked.
+    ///
+    /// # Errors
+    /// What does not hold, in one line.
+    fn at_rest(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(&mut Socket<'_>, Event<'_>)> Protocol for F {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        self(socket, event);
+    }
+}
+
+/// Which side the handler plays; the script plays the other.
+#[derive(Debug, Clone)]
+enum Role {
+    Server(Box<Listen>),
+    Client(Box<Connect>),
+}
+
+/// What the caller wants to hold of every case.
+type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
+
+/// Runs a protocol handler against every ending at every byte of a conversation.
+///
+/// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of what the peer sends or
+/// of what it receives, in one way ([`Cut`]), and looks whether the rules of [`check`](crate::check) are kept, and these:
+///
+/// - The handler does not panic, and every connection ends within the [patience](Endings::patience).
+/// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and the same end.
+/// - A peer that finishes behind its last byte and reads on gets the whole answer: `end` is not `close`.
+/// - The same bytes get the same answer, however they were cut into pieces.
+/// - What [`holds`](Endings::holds) and [`at_rest`](Protocol::at_rest) say.
+///
+/// ```
+/// use finale::check::Endings;
+/// use finale::sim::Script;
+/// use finale::{Event, Listen, Socket};
+///
+/// // Echoes a line, badly: it takes the end for the close, and drops what it has not sent yet.
+/// let wrong = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+///     Event::Data(bytes) => drop(socket.write(bytes)),
+///     Event::End | Event::Timeout => socket.destroy(),
+///     _ => {}
+/// };
+/// let listen = Listen::default().idle_timeout(Some(std::time::Duration::from_secs(10)));
+/// let polite = Script::new().send(b"hello\n").receive(6).finish().receive_end();
+/// let report = Endings::of_a_server(listen, polite).run(|| wrong);
+/// let (case, broken) = report.broken().expect("it is wrong");
+/// assert!(report.to_string().contains(&case.to_string()), "{broken}");
+/// ```
+pub struct Endings {
+    role: Role,
+    script: Script,
+    cuts: Vec<Cut>,
+    weathers: u64,
+    patience: Duration,
+    holds: Option<Judge>,
+}
+
+impl fmt::Debug for Endings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, script, cuts, weathers, patience, holds: _ } = self;
+        write!(f, "Endings {{ {role:?}, {script}, {cuts:?}, {weathers} weathers, {patience:?} }}")
+    }
+}
+
+/// What one case has come to, as the network knows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Found {
+    /// The case.
+    pub case: Case,
+    /// What the peer's program wrote before the cut.
+    pub sent: Vec<u8>,
+    /// What the peer's program received.
+    pub received: Vec<u8>,
+    /// Whether the peer received our FIN behind it.
+    pub peer_got_end: bool,
+    /// Whether the peer's connection died: our RST, or a time-out of its kernel.
+    pub peer_died: bool,
+    /// The report of the handler's socket; `None` if the peer was gone before there was one.
+    pub ending: Option<Ending>,
+}
+
+/// What came of all cases.
+#[derive(Debug, Clone)]
+pub struct Report {
+    cases: u64,
+    found: Option<Box<(Case, Broken, Story)>>,
+}
+
+impl Report {
+    /// How many cases were run.
+    #[must_use]
+    pub const fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// The first case that broke a rule, and the rule.
+    #[must_use]
+    pub fn broken(&self) -> Option<(Case, &Broken)> {
+        self.found.as_deref().map(|(case, broken, _)| (*case, broken))
+    }
+
+    /// What happened in the case that broke a rule; empty if none did.
+    #[must_use]
+    pub fn story(&self) -> Story {
+        self.found.as_deref().map(|(_, _, story)| story.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found.as_deref() {
+            None => write!(f, "{} endings, and every rule was kept", self.cases),
+            Some((case, broken, story)) => {
+                writeln!(f, "{case}: {broken}")?;
+                writeln!(f, "found after {} endings; again with seed {}\n", self.cases, case.seed)?;
+                write!(f, "{story}")
+            }
+        }
+    }
+}
+
+impl Endings {
+    /// The handler is a server with these options; the script connects to it.
+    #[must_use]
+    pub fn of_a_server(listen: Listen, script: Script) -> Self {
+        Self::new(Role::Server(Box::new(listen)), script)
+    }
+
+    /// The handler is a client, connected with these options; the script accepts it.
+    #[must_use]
+    pub fn of_a_client(connect: Connect, script: Script) -> Self {
+        Self::new(Role::Client(Box::new(connect)), script)
+    }
+
+    fn new(role: Role, script: Script) -> Self {
+        let patience = Duration::from_secs(3600);
+        Self { role, script, cuts: Cut::ALL.to_vec(), weathers: 2, patience, holds: None }
+    }
+
+    /// Only these ways to cut. Default: all of [`Cut::ALL`].
+    #[must_use]
+    pub fn cuts(mut self, cuts: &[Cut]) -> Self {
+        self.cuts = cuts.to_vec();
+        self
+    }
+
+    /// Each case again in so many random weathers: readiness without reason, late or in pieces, short reads and writes,
+    /// small buffers, jitter. Nothing of that may change a story. Default 2.
+    #[must_use]
+    pub const fn weathers(mut self, weathers: u64) -> Self {
+        self.weathers = weathers;
+        self
+    }
+
+    /// How long, in simulated time, a connection may last. Default one hour: a peer that falls silent must be noticed by
+    /// then, for which an [idle timeout](Listen::idle_timeout) is needed.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What must hold of every case besides: for example that half a request gets no answer. It says what is wrong.
+    #[must_use]
+    pub fn holds(mut self, judge: impl Fn(&Found) -> Result<(), String> + 'static) -> Self {
+        self.holds = Some(Box::new(judge));
+        self
+    }
+
+    /// Runs every case, each with a handler of its own, up to the first that breaks a rule.
+    pub fn run<P: Protocol>(&self, make: impl Fn() -> P) -> Report {
+        let cases = match self.cases(&make) {
+            Ok(cases) => cases,
+            Err(broken) => return self.report(1, Case::undisturbed(), broken, &make),
+        };
+        for number in 0..cases.len() {
+            let case = cases.get(number);
+            if let Err(broken) = self.judge(case, &cases, &make) {
+                return self.report(number + 1, case, broken, &make);
+            }
+        }
+        Report { cases: cases.len(), found: None }
+    }
+
+    /// Runs the one case that has this seed, and tells its story too.
+    pub fn replay<P: Protocol>(&self, seed: u64, make: impl Fn() -> P) -> Report {
+        let found = self.cases(&make).map(|cases| (cases.get(seed), cases));
+        match found {
+            Err(broken) => self.report(1, Case::undisturbed(), broken, &make),
+            Ok((case, cases)) => match self.judge(case, &cases, &make) {
+                Err(broken) => self.report(1, case, broken, &make),
+                Ok(()) => Report { cases: 1, found: None },
+            },
+        }
+    }
+
+    /// The undisturbed conversation, which says how many bytes there are to cut at.
+    fn cases<P: Protocol>(&self, make: &impl Fn() -> P) -> Result<Cases, Broken> {
+        let whole = self.trial(Case::undisturbed(), make, None)?;
+        must(whole.ending.is_some(), Rule::Progress, || "no connection came about".to_owned())?;
+        Ok(Cases::new(&self.script, whole, &self.cuts, self.weathers))
+    }
+
+    fn judge<P: Protocol>(&self, case: Case, cases: &Cases, make: &impl Fn() -> P) -> Result<(), Broken> {
+        let found = self.trial(case, make, None)?;
+        let whole = &cases.whole;
+        if case.changes_nothing(cases.sent_bytes) {
+            must(found.received == whole.received, Rule::SameAnswer, || {
+                format!("the peer received {}, and undisturbed {}", quote(&found.received), quote(&whole.received))
+            })?;
+            let end = |found: &Found| (found.peer_got_end, found.ending.as_ref().is_some_and(Ending::is_clean));
+            must(end(&found) == end(whole), Rule::SameAnswer, || {
+                format!("it ended differently: {}; and undisturbed: {}", report_of(&found), report_of(whole))
+            })?;
+        } else if case.cut == Cut::Fin && case.weather > 0 {
+            let calm = self.trial(Case { weather: 0, ..case }, make, None)?;
+            must(found.received == calm.received, Rule::SameAnswer, || {
+                format!("the same bytes got {}, and in other pieces {}", quote(&found.received), quote(&calm.received))
+            })?;
+        }
+        match &self.holds {
+            Some(holds) => holds(&found).map_err(|wrong| Broken::new(Rule::Own, wrong)),
+            None => Ok(()),
+        }
+    }
+
+    fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Broken, make: &impl Fn() -> P) -> Report {
+        let mut story = Story::new();
+        // It fails again, and this time it is told how.
+        let _ = self.trial(case, make, Some(&mut story));
+        Report { cases, found: Some(Box::new((case, broken, story))) }
+    }
+}
+
+fn report_of(found: &Found) -> String {
+    let end = if found.peer_got_end { "the peer received our FIN" } else { "the peer received no FIN" };
+    found.ending.as_ref().map_or_else(|| "no connection".to_owned(), |ending| format!("\"{ending}\", and {end}"))
+}
+
+/// Bytes for a message: as text, and not too many.
+fn quote(bytes: &[u8]) -> String {
+    const SHOWN: usize = 40;
+    let text = bytes[..bytes.len().min(SHOWN)].escape_ascii();
+    let more = if bytes.len() > SHOWN { "..." } else { "" };
+    format!("{} bytes \"{text}{more}\"", bytes.len())
+}

@@ -1,0 +1,177 @@
+//! What happened, as a person reads it: two columns, the client's and the server's, with times.
+//!
+//! Invariant: lines of one time keep the order in which they were told.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::event::Event;
+use crate::socket::Socket;
+
+/// Whose line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    /// Left.
+    Client,
+    /// Right.
+    Server,
+    /// Across both: the weather.
+    Both,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    at: Duration,
+    column: Column,
+    text: String,
+}
+
+/// A story in two columns. `Display` is the page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Story {
+    lines: Vec<Line>,
+}
+
+/// Characters of one column.
+const WIDTH: usize = 52;
+
+impl Story {
+    /// Nothing has happened.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    /// Adds a line, `at` this time since the network began.
+    pub fn tell(&mut self, at: Duration, column: Column, text: impl Into<String>) {
+        self.lines.push(Line { at, column, text: text.into() });
+    }
+
+    /// Whether nothing has happened.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Brings the lines into the order of their times.
+    pub fn sort(&mut self) {
+        self.lines.sort_by_key(|line| line.at);
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>14}  {:<WIDTH$} | server", "time", "client")?;
+        writeln!(f, "{:>14}  {:-<WIDTH$}-+-{:-<WIDTH$}", "", "", "")?;
+        for line in &self.lines {
+            let millis = format!("{:.3} ms", line.at.as_nanos() as f64 / 1e6);
+            let mut time = millis.as_str();
+            for piece in wrap(&line.text) {
+                match line.column {
+                    Column::Client => writeln!(f, "{time:>14}  {piece:<WIDTH$} |")?,
+                    Column::Server => writeln!(f, "{time:>14}  {:<WIDTH$} | {piece}", "")?,
+                    Column::Both => writeln!(f, "{time:>14}  ~ {piece}")?,
+                }
+                time = "";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells an event and what the caller does with it, as far as the socket shows that.
+pub(crate) fn note<R>(
+    story: &mut Story,
+    at: Duration,
+    column: Column,
+    who: &str,
+    socket: &mut Socket<'_>,
+    event: Event<'_>,
+    handle: impl FnOnce(&mut Socket<'_>, Event<'_>) -> R,
+) -> R {
+    story.tell(at, column, format!("{who}{}", words(&event)));
+    let queued = socket.queued_bytes();
+    let before = (socket.has_ended(), socket.is_paused(), socket.is_destroyed());
+    let result = handle(socket, event);
+    let mut did = |text: String| story.tell(at, column, format!("{who}  {text}"));
+    if socket.queued_bytes() > queued {
+        did(format!("writes {} bytes", socket.queued_bytes() - queued));
+    }
+    let after = (socket.has_ended(), socket.is_paused(), socket.is_destroyed());
+    for (was, is, text) in [
+        (before.0, after.0, "ends"),
+        (before.1, after.1, "pauses"),
+        (after.1, before.1, "resumes"),
+        (before.2, after.2, "destroys"),
+    ] {
+        if is && !was {
+            did(text.to_owned());
+        }
+    }
+    result
+}
+
+/// An event as the documentation writes it.
+pub(crate) fn words(event: &Event<'_>) -> String {
+    match event {
+        Event::Lookup(ip) => format!("lookup {ip}"),
+        Event::Connect => "connect".into(),
+        Event::Ready => "ready".into(),
+        Event::Connection => "connection".into(),
+        Event::Data(bytes) => format!("data, {} bytes", bytes.len()),
+        Event::Drain => "drain".into(),
+        Event::Timeout => "timeout".into(),
+        Event::PeerEnded => "peer-ended".into(),
+        Event::End => "end".into(),
+        Event::Error(failure) => format!("error: {failure}"),
+        Event::Close(ending) => format!("close: {ending}"),
+        Event::Timer(id) => id.to_string(),
+        Event::Woken => "woken".into(),
+        Event::ListenerRests(id, error) => format!("{id} rests: {error}"),
+    }
+}
+
+/// The text in pieces of one column's width, broken between words where there are any.
+fn wrap(text: &str) -> Vec<String> {
+    let indent = text.len() - text.trim_start().len();
+    let mut pieces = vec![" ".repeat(indent)];
+    for word in text.split_whitespace() {
+        let last = pieces.last_mut().expect("there is one from the start on");
+        if last.trim().is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= WIDTH {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            pieces.push(format!("{}{word}", " ".repeat(indent + 2)));
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_is_two_columns_with_times() {
+        let mut story = Story::new();
+        story.tell(Duration::from_micros(2500), Column::Server, "connection");
+        story.tell(Duration::ZERO, Column::Client, "connect");
+        story.tell(Duration::from_millis(3), Column::Both, "the peer vanishes");
+        story.sort();
+        let page = story.to_string();
+        let lines: Vec<&str> = page.lines().skip(2).collect();
+        assert!(lines[0].trim_start().starts_with("0.000 ms  connect ") && lines[0].ends_with('|'), "{page}");
+        assert!(lines[1].contains("2.500 ms") && lines[1].ends_with("| connection"), "{page}");
+        assert!(lines[2].ends_with("~ the peer vanishes"), "{page}");
+    }
+
+    #[test]
+    fn a_long_line_goes_on_below_without_a_time() {
+        let mut story = Story::new();
+        story.tell(Duration::ZERO, Column::Client, "word ".repeat(30));
+        assert_eq!(story.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
+        assert!(story.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));
+    }
+}

@@ -1,0 +1,44 @@
+//! How often each pair of state and input was asked: what a simulation has seen of the table.
+
+use super::{Cell, Input, State, step};
+
+/// A count for each pair of state and input.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pairs([[u64; Input::ALL.len()]; State::ALL.len()]);
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self([[0; Input::ALL.len()]; State::ALL.len()])
+    }
+}
+
+impl Pairs {
+    /// Counts one.
+    pub const fn note(&mut self, state: State, input: Input) {
+        self.0[state as usize][input as usize] += 1;
+    }
+
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        for (own, theirs) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *own += theirs;
+        }
+    }
+
+    /// How often this pair was asked.
+    #[must_use]
+    pub const fn count(&self, state: State, input: Input) -> u64 {
+        self.0[state as usize][input as usize]
+    }
+
+    /// The pairs that the table has something to say about, transitions first if `go`, refusals otherwise.
+    pub fn of_the_table(go: bool) -> impl Iterator<Item = (State, Input)> {
+        let wanted = move |cell| match cell {
+            Cell::Go(..) => go,
+            Cell::Ignored => !go,
+            Cell::Impossible => false,
+        };
+        let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
+        pairs.filter(move |&(state, input)| wanted(step(state, input)))
+    }
+}

@@ -1,0 +1,103 @@
+//! What really happened to a socket of a host: what the network knows and no program could, for a judge.
+//!
+//! Invariant: written by the network alone, from what it did and not from what it was asked for.
+
+use rustix::io::Errno;
+
+use super::arena::Id;
+use super::end::Phase;
+use super::world::World;
+use crate::net::Token;
+
+/// One socket's truth, from its first call to the next socket in its place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Truth {
+    /// Whose truth it is, as far as it was ever named: several attempts of one socket share it.
+    token: Option<Token>,
+    /// What calls on it have failed with, `WouldBlock` aside.
+    pub(crate) errors: Vec<Errno>,
+    /// Bytes that the kernel has taken from the program, and given to it.
+    pub(crate) sent: u64,
+    pub(crate) given: u64,
+    /// When the last of them moved, in nanoseconds.
+    pub(crate) moved_at: u64,
+    /// What its kernel knew when the program closed it, or knows now.
+    pub(crate) kernel: Kernel,
+    /// How the program has closed it.
+    pub(crate) closed: Option<Closed>,
+}
+
+/// What a connection's own kernel knows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// Bytes of ours that the other kernel has.
+    pub(crate) acked: u64,
+    /// It has our FIN too.
+    pub(crate) fin_acked: bool,
+    /// Their FIN is here.
+    pub(crate) peer_finished: bool,
+    /// Bytes of theirs that the program has not read.
+    pub(crate) unread: usize,
+    /// Reset, refused or timed out.
+    pub(crate) died: bool,
+}
+
+/// How a program lets go of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// close(2), and no RST left.
+    Quietly,
+    /// RST left, or would have if there had been anybody to send it to.
+    WithReset,
+}
+
+impl World {
+    /// What this connection's kernel knows.
+    pub(super) fn kernel(&self, id: Id) -> Kernel {
+        let Some(end) = self.ends.get(id) else { return Kernel::default() };
+        Kernel {
+            acked: if end.died { 0 } else { end.acked.min(end.written) },
+            fin_acked: end.is_fin_acked() && !end.died,
+            peer_finished: end.peer_finished,
+            unread: end.incoming.len(),
+            died: end.died || (end.phase == Phase::Closed && !end.is_done()),
+        }
+    }
+
+    /// The truth of one place, made if there is none.
+    pub(super) fn truth(&mut self, host: u32, slot: u32) -> &mut Truth {
+        let truths = &mut self.program(host).truths;
+        let slot = slot as usize;
+        if truths.len() <= slot {
+            truths.resize_with(slot + 1, Truth::default);
+        }
+        &mut truths[slot]
+    }
+
+    /// A socket begins, unless it is another attempt of the same one.
+    pub(super) fn begin_truth(&mut self, host: u32, slot: u32, token: Option<Token>) {
+        let now = self.now;
+        let truth = self.truth(host, slot);
+        if token.is_none() || truth.token != token {
+            *truth = Truth { token, moved_at: now, ..Truth::default() };
+        }
+        truth.closed = None;
+    }
+
+    /// Notes what a call was answered with.
+    pub(super) fn answered<T>(&mut self, host: u32, slot: u32, answer: Result<T, Errno>) -> Result<T, Errno> {
+        match answer {
+            Ok(_) => self.program(host).idle_polls = 0,
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => self.truth(host, slot).errors.push(error),
+        }
+        answer
+    }
+
+    /// Notes how a program lets go of a connection, before it does.
+    pub(super) fn letting_go(&mut self, host: u32, slot: u32, id: Id) {
+        let kernel = self.kernel(id);
+        self.truth(host, slot).kernel = kernel;
+        self.program(host).idle_polls = 0;
+    }
+}

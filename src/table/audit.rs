@@ -1,0 +1,68 @@
+//! Whether the table keeps its own rules: what a simulation asks after every event.
+//!
+//! Invariant: looking changes nothing.
+
+use super::entry::Flags;
+use super::list::List;
+use super::{Table, entry::NIL};
+use crate::wheel::Nodes as _;
+
+impl Table {
+    /// The first rule that is broken, in words.
+    pub(crate) fn audit(&mut self) -> Result<(), String> {
+        let used: Vec<u32> = self.slots().collect();
+        if used.len() != self.len {
+            return Err(format!("{} places are used and {} are counted", used.len(), self.len));
+        }
+        let mut listed = vec![false; self.entries.0.len()];
+        for (name, list) in [("ready", &self.ready), ("later", &self.later), ("closes", &self.closes)] {
+            self.walk(name, list, &mut listed)?;
+        }
+        for slot in 0..listed.len() as u32 {
+            let (is_listed, queued) = (listed[slot as usize], self.entry(slot).flags.has(Flags::QUEUED));
+            if is_listed != queued {
+                return Err(format!("socket {slot} is queued: {queued}, and in a list: {is_listed}"));
+            }
+            if !self.entry(slot).is_used() && self.entries.node(slot).is_filed() {
+                return Err(format!("place {slot} is free and has a timer"));
+            }
+        }
+        let extras = used.iter().filter(|&&slot| self.entry(slot).extra != NIL).count();
+        if extras != self.extras.len() {
+            return Err(format!("{extras} sockets have an extra, and {} extras are kept", self.extras.len()));
+        }
+        let ipv6 = used.iter().filter(|&&slot| self.entry(slot).flags.has(Flags::IPV6)).count();
+        if ipv6 != self.ipv6_peers.len() {
+            return Err(format!("{ipv6} sockets have an IPv6 peer, and {} are kept", self.ipv6_peers.len()));
+        }
+        Ok(())
+    }
+
+    /// Each member of the list is used, queued, and in no other.
+    fn walk(&self, name: &str, list: &List, listed: &mut [bool]) -> Result<(), String> {
+        let (mut slot, mut length) = (list.head(), 0);
+        while slot != NIL {
+            if !self.entry(slot).is_used() || std::mem::replace(&mut listed[slot as usize], true) {
+                return Err(format!("the list {name} has place {slot}, which is free or listed twice"));
+            }
+            length += 1;
+            slot = self.entry(slot).link();
+        }
+        if length != list.len() {
+            Err(format!("the list {name} has {length} of {} members", list.len()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the timer of a socket that has nothing to do is filed as its deadline says: lazily, so perhaps earlier.
+    pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
+        let deadline = self.deadline(slot);
+        let filed = self.entries.node(slot).due();
+        match (deadline, filed) {
+            (None, None) => Ok(()),
+            (Some((due, _)), Some(filed)) if filed <= due => Ok(()),
+            (deadline, filed) => Err(format!("its deadline is {deadline:?}, and its timer is filed for {filed:?}")),
+        }
+    }
+}
