@@ -26,6 +26,7 @@ enum Stage {
 pub struct Life {
     stage: Stage,
     is_client: bool,
+    connected: bool,
     ended: bool,
     noticed: bool,
     bytes: u64,
@@ -36,7 +37,12 @@ impl Life {
     #[must_use]
     pub fn of(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
-        Self { stage: Stage::Before, is_client, ended: false, noticed: false, bytes: 0 }
+        Self { stage: Stage::Before, is_client, connected: false, ended: false, noticed: false, bytes: 0 }
+    }
+
+    /// Whether the socket was ever connected, as far as was told.
+    pub(crate) const fn was_connected(&self) -> bool {
+        self.connected
     }
 
     /// Whether `close` was told.
@@ -61,6 +67,7 @@ impl Life {
         let flowing = self.stage == Stage::Flow;
         let connected = flowing || self.stage == Stage::Ended;
         let check = |holds: bool, stage, wrong| if holds { Ok(stage) } else { Err(wrong) };
+        self.connected |= matches!(event, Event::Ready | Event::Connection);
         match event {
             Event::Lookup(_) => check(self.stage == Stage::Before && self.is_client, Stage::Before, "too late"),
             Event::Connect => check(self.stage == Stage::Before && self.is_client, Stage::Connect, "too late"),

@@ -98,7 +98,6 @@ rows! {
     FewSlots = "RY07" "more-ready-than-slots",
     LookupFails = "LK01" "lookup-fails",
     LookupHangs = "LK02" "lookup-hangs",
-    LateAnswer = "LK03" "late-answer",
     FirstAddressDead = "LK04" "first-address-dead",
     AllAddressesFail = "LK05" "all-addresses-fail",
     PeerNeverReads = "OV02" "peer-never-reads",

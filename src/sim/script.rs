@@ -254,6 +254,13 @@ impl Play {
         self.look(|play| play.received.clone())
     }
 
+    /// The play's own address; `None` before it has a connection, and when that is gone.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let end = self.look(|play| play.end)?;
+        self.world.borrow().ends.get(end).map(|end| end.local)
+    }
+
     /// Whether every step was done.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -207,11 +207,12 @@ impl World {
             self.rows.mark(Row::FinsCross);
         }
         end.unanswered = 0;
+        let wanted_room = end.wants_room;
         let mut changed = end.take_ack(acked, window_end);
-        changed |= end.take_bytes(position, &bytes, fin, urgent);
-        if matches!(end.owner, Owner::Queue(_)) && end.received > had_bytes {
-            self.rows.mark(Row::NeverAccepted);
+        if wanted_room && !end.wants_room {
+            self.rows.mark(Row::WouldBlockThenRoom);
         }
+        changed |= end.take_bytes(position, &bytes, fin, urgent);
         if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
             // RFC 9293 section 3.10.7.4: nobody is left to read it.
             self.rows.mark(Row::WriteIntoClosed);
@@ -472,6 +473,7 @@ impl World {
                 self.transmit(id, 1);
             }
             Phase::Open => {
+                self.rows.mark(Row::PeerNeverReads);
                 self.send_probe(id);
                 self.time_retry(id);
             }

@@ -8,7 +8,7 @@ use super::side::Side;
 use crate::error::LookupCause;
 use crate::options::Listen;
 use crate::reactor::Reactor;
-use crate::sim::{Host, Network, Reach, Row};
+use crate::sim::{Host, Network, Play, Reach, Row};
 use crate::target::Target;
 
 /// The machines: servers of ours, clients of ours if they have one of their own, and scripted peers.
@@ -34,9 +34,10 @@ impl Run {
                 }
             }
             Kind::PeerClient(script) => {
-                let Some(addr) = self.listen(number) else { return };
-                let play = self.book.network.peer(AWAY).play(addr, script.clone());
-                self.book.conversations[number].play = play.ok();
+                let Some(addr) = self.listen_or_share(number) else { return };
+                let play = self.book.network.peer(AWAY).play(addr, script.clone()).ok();
+                self.book.conversations[number].client = play.as_ref().and_then(Play::local_addr);
+                self.book.conversations[number].play = play;
             }
             Kind::PeerServer(script) => {
                 let addr = SocketAddr::new(AWAY, PORT + number as u16);
@@ -55,8 +56,18 @@ impl Run {
     fn listen(&mut self, number: usize) -> Option<SocketAddr> {
         let options = plan::listen(&mut self.book.rng);
         let listener = self.reactors[0].as_mut()?.listen((HOME, 0), options).ok()?;
-        self.book.conversations[number].listener = Some((0, listener.id));
+        self.book.conversations[number].listener = Some((0, listener));
         Some(listener.addr)
+    }
+
+    /// A listener of its own, or the one before it as well: several clients in one queue.
+    fn listen_or_share(&mut self, number: usize) -> Option<SocketAddr> {
+        let before = number.checked_sub(1).and_then(|before| self.book.conversations[before].listener);
+        if before.is_none() || !self.book.rng.chance(0.6) {
+            return self.listen(number);
+        }
+        self.book.conversations[number].listener = before;
+        before.map(|(_, listener)| listener.addr)
     }
 
     /// A client of ours.
@@ -68,9 +79,13 @@ impl Run {
         let Ok(id) = reactor.connect(target.into(), options) else { return };
         let Some(mut socket) = reactor.socket(id) else { return };
         let mut side = Side::new(host as u32, (number, true), &socket, now);
-        if self.book.rng.chance(0.05) {
+        match self.book.rng.below(40) {
+            0 | 1 => side.end(&mut socket, now),
+            2 => side.destroy(&mut socket),
+            _ => {}
+        }
+        if side.has_ended || side.is_destroyed {
             self.book.network.mark(Row::EndedBeforeConnected);
-            side.end(&mut socket, now);
         }
         self.book.sides.push(side);
     }

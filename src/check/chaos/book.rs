@@ -1,20 +1,26 @@
 //! What is known of a run beside its reactors: who talks to whom, what was told, what is still owed.
 
+use std::net::SocketAddr;
+
 use super::judge::judge;
 use super::pattern::Stream;
-use super::plan::Plan;
+use super::plan::{Kind, Plan};
 use super::side::{Dice, Side, Wish};
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
+use crate::error::{Cause, Timer};
 use crate::event::{Ending, Event};
-use crate::id::{ListenerId, SocketId, TimerId};
+use crate::id::{SocketId, TimerId};
+use crate::reactor::Listener;
 use crate::sim::{Network, PeerListener, Play, Rng, Row};
 use crate::socket::Socket;
 
 /// A conversation: sides are numbered client 0, server 1.
 #[derive(Default)]
 pub(super) struct Conversation {
-    pub(super) listener: Option<(usize, ListenerId)>,
+    pub(super) listener: Option<(usize, Listener)>,
     pub(super) play: Option<Play>,
+    /// Where the scripted client connects from.
+    pub(super) client: Option<SocketAddr>,
     /// Kept, so that what waits there is not forgotten.
     pub(super) peer: Option<PeerListener>,
     pub(super) endings: [Option<Ending>; 2],
@@ -88,11 +94,18 @@ impl Book {
             return Err(broken);
         }
         if let Event::Close(ending) = event {
+            if matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None))
+                && side.read == 0
+                && side.life.was_connected()
+            {
+                self.network.mark(Row::NeverAccepted);
+            }
             let text = format!("close: {ending}");
             self.note_line(side.stream, text);
             self.closed(side, ending);
             return Ok(Todo::Nothing);
         }
+        self.mark_timers(&event);
         let wish = self.act(&mut side, &mut socket, event);
         self.mark_pauses(&side, &socket);
         self.sides.push(side);
@@ -115,8 +128,15 @@ impl Book {
 
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
         let listener = socket.listener();
+        // Several may share a listener: a script is known by its address.
+        let is_known = |conversation: &&Conversation| conversation.client.is_some();
+        let known = |conversation: &Conversation| match conversation.client {
+            Some(client) => Some(client) == socket.peer_addr(),
+            None => !self.conversations.iter().filter(is_known).any(|other| other.client == socket.peer_addr()),
+        };
         let found = self.conversations.iter().position(|conversation| {
-            conversation.listener.is_some_and(|(own, id)| own as u32 == host && Some(id) == listener)
+            conversation.listener.is_some_and(|(own, its)| own as u32 == host && Some(its.id) == listener)
+                && known(conversation)
         });
         let Some(number) = found else {
             return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));
@@ -135,6 +155,19 @@ impl Book {
         conversation.endings[place] = Some(ending);
         conversation.written[place] = side.written;
         self.gone.push((side.host, side.id));
+    }
+
+    fn mark_timers(&self, event: &Event<'_>) {
+        match event {
+            Event::Timeout => self.network.mark(Row::SilentPeer),
+            Event::Error(failure) if failure.cause == Cause::TimedOut(Timer::HalfClosed) => {
+                self.network.mark(Row::HalfClosedForEver);
+            }
+            Event::Error(failure) if failure.cause == Cause::TimedOut(Timer::Linger) => {
+                self.network.mark(Row::LingerRules)
+            }
+            _others_are_no_timers => {}
+        }
     }
 
     fn mark_pauses(&self, side: &Side, socket: &Socket<'_>) {

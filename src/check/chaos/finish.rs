@@ -24,7 +24,9 @@ impl Run {
             let idle = reactor.net().most_idle_polls();
             // With two, the run itself asks each again and again while the other has work.
             let asked_by_the_run = self.book.plan.two_reactors;
-            must(asked_by_the_run || idle <= IDLE_POLLS, Rule::NoSpin, || format!("{idle} polls in a row for nothing"))?;
+            must(asked_by_the_run || idle <= IDLE_POLLS, Rule::NoSpin, || {
+                format!("{idle} polls in a row for nothing")
+            })?;
         }
         let descriptors = self.book.network.descriptors();
         must(descriptors == 0, Rule::Resources, || format!("{descriptors} descriptors are open"))?;

@@ -147,9 +147,13 @@ impl Plan {
             Row::IcmpRefusal => self.conversations = only(Kind::Nowhere(Nowhere::Unreachable)),
             Row::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
             Row::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
-            Row::LookupHangs | Row::LateAnswer => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
+            Row::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
             Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[10])),
             Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[9])),
+            Row::OneEdgeManyClients | Row::QueueOverflows => {
+                let polite = Script::new().finish().receive_end().close();
+                self.conversations = (0..3).map(|_| Kind::PeerClient(polite.clone())).collect();
+            }
             Row::NeverAccepted => self.conversations = only(Kind::PeerServer(None)),
             Row::Spurious | Row::SpuriousInHandshake => self.faults.spurious = 0.5,
             Row::StaleNews => self.faults.stale_news = 0.9,

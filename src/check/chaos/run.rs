@@ -187,7 +187,7 @@ impl Run {
         }
     }
 
-    /// Looks for sockets that are gone, and pauses one that lives.
+    /// Looks for sockets that are gone, and resumes or destroys those that live.
     fn meddle(&mut self, host: usize) -> Result<(), Broken> {
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let stale = self.book.gone.iter().filter(|(whose, _)| *whose as usize == host);
@@ -200,7 +200,11 @@ impl Run {
             let Some(mut socket) = reactor.socket(side.id) else {
                 return Err(Broken::new(Rule::Identity, format!("{} lives, and was not found", side.id)));
             };
-            socket.resume();
+            if self.book.rng.chance(0.3) {
+                side.destroy(&mut socket);
+            } else {
+                socket.resume();
+            }
         }
         Ok(())
     }
@@ -276,11 +280,11 @@ impl Run {
             return;
         }
         for conversation in &mut self.book.conversations {
-            if let Some((host, id)) = conversation.listener.take()
+            if let Some((host, listener)) = conversation.listener.take()
                 && let Some(reactor) = &mut self.reactors[host]
             {
-                // It is open: only here it is closed.
-                let _ = reactor.close_listener(id);
+                // Who shared it may have closed it.
+                let _ = reactor.close_listener(listener.id);
             }
         }
     }

@@ -91,7 +91,7 @@ impl Side {
         self.owes_drain = false;
     }
 
-    fn destroy(&mut self, socket: &mut Socket<'_>) {
+    pub(super) fn destroy(&mut self, socket: &mut Socket<'_>) {
         socket.destroy();
         self.is_destroyed = true;
     }
@@ -148,12 +148,12 @@ impl Side {
             // It ends by itself as soon as this event is handled.
             (self.has_ended, self.ended_at, self.owes_drain) = (true, dice.now, false);
         }
-        self.tune(socket, dice);
+        self.tune(socket, matches!(event, Event::Timeout), dice);
         Ok(self.wish(socket, dice.rng))
     }
 
     /// Changes options in the middle of everything.
-    fn tune(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) {
+    fn tune(&mut self, socket: &mut Socket<'_>, is_timeout: bool, dice: &mut Dice<'_>) {
         match dice.rng.below(60) {
             0 => {
                 socket.discard();
@@ -170,6 +170,9 @@ impl Side {
                 }
                 socket.set_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
                 self.silent_from = dice.now;
+                if is_timeout {
+                    dice.network.mark(Row::ChangedWhileFiring);
+                }
             }
             4 => socket.set_close(if dice.rng.chance(0.5) { Close::HandOff } else { Close::Confirmed }),
             5 => socket.set_nodelay(dice.rng.chance(0.5)),
