@@ -70,7 +70,6 @@ rows! {
     ResetForLastAck = "CL05" "reset-for-last-ack",
     ClosedWithInputUnread = "CL06" "closed-with-input-unread",
     FinThenReset = "CL07" "fin-then-reset",
-    LateFinAfterHandOff = "CL11" "late-fin-after-hand-off",
     DestroyDiscards = "CL12" "destroy-discards",
     ShutdownFails = "CL13" "shutdown-fails",
     LingerRules = "CL14" "linger-rules",

@@ -435,7 +435,6 @@ impl World {
             self.ask_whether_alive(id);
         }
         if self.ends.get(id).and_then(|end| end.forget_at).is_some_and(|at| at <= now) {
-            self.rows.mark(Row::LateFinAfterHandOff);
             self.remove(id);
         }
         self.arm(id);

@@ -168,6 +168,11 @@ impl Plan {
             Row::NoLocalPort => self.few_ports = true,
             Row::DroppedWithSockets => self.drop_after = Some(1 + rng.below(8)),
             Row::Aborted => self.weather.push((Duration::from_micros(3_000 + rng.below(9_000)), Weather::Abort)),
+            Row::SlowPeerKilled | Row::PeerNeverReads => {
+                self.conversations = only(Kind::PeerServer(Some(Script::new().stop_reading())));
+                self.buffers = (1 + rng.below(8) as usize, 1);
+                self.heal_after = Duration::from_secs(40);
+            }
             Row::PeerRestarted => {
                 self.conversations = only(Kind::PeerClient(Script::new().send(b"?")));
                 self.weather.push((Duration::from_micros(5_000 + rng.below(9_000)), Weather::Forget));
