@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Serve(Serve),
     /// stdin to a socket, the socket to stdout; says on stderr how it ended
     Connect(Connect),
-    /// Random programs under random faults on the simulated network, a run a seed, and ten rules
+    /// Random programs under random faults on the simulated network, one run a seed: are the ten rules kept?
     Sim(Sim),
     /// The lifecycle of a socket, printed from the table that runs
     States {

@@ -10,7 +10,7 @@ use clap::Args;
 use finale::check::chaos::{self, Outcome};
 use finale::lifecycle::Pairs;
 use finale::sim::{Row, Rows};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::trouble::Trouble;
 
@@ -209,8 +209,12 @@ fn work(next: &AtomicU64, to: u64, stop: &AtomicBool, favoured: Option<Row>, bar
 fn progress(seeds: u64) -> ProgressBar {
     // Nothing on a pipe: indicatif looks for itself.
     let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left");
-    bar.with_style(style.unwrap_or_else(|_wrong| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {rate} a second, {eta} left");
+    let style = style.unwrap_or_else(|_wrong| ProgressStyle::default_bar());
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.0}", state.per_sec());
+    };
+    bar.with_style(style.with_key("rate", rate))
 }
 
 fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Option<Row>) -> String {

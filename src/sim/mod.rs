@@ -4,13 +4,46 @@
 //! machine is opened, and the only look at the real clock is the base of the virtual one.
 //!
 //! It does not know the reactor: a [`Host`] is one more [`Net`](crate::net::Net), and what runs on it is the code that
-//! ships. A [`Peer`] is the other side without any reactor, for scripts.
+//! ships. A [`Peer`] is the other side without any reactor: moved by hand, or by a [`Script`].
+//!
+//! A server on this network, and a peer that sends half a request, waits, and resets:
+//!
+//! ```
+//! use std::time::Duration;
+//! use finale::sim::{Network, Script};
+//! use finale::{Cause, Event, How, Listen, Reactor};
+//!
+//! let network = Network::new(7); // One seed, one run.
+//! let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+//! let listener = reactor.listen("10.0.0.1:80", Listen::default())?;
+//! let rude = Script::new().send(b"GET /").wait(Duration::from_secs(5)).reset();
+//! network.peer([10, 0, 0, 2].into()).play(listener.addr, rude).expect("there is a way");
+//!
+//! let mut request = Vec::new();
+//! while let Some((_, event)) = reactor.next()? {
+//!     match event {
+//!         Event::Data(bytes) => request.extend_from_slice(bytes),
+//!         Event::Close(ending) => {
+//!             assert!(matches!(ending.how, How::Failed(failure) if failure.cause == Cause::Reset));
+//!             reactor.close_listener(listener.id)?;
+//!         }
+//!         _ => {}
+//!     }
+//! }
+//! assert_eq!(request, b"GET /");
+//! assert_eq!(network.elapsed(), Duration::from_millis(5_003)); // Three packets' latency, and no time of ours.
+//! # Ok::<(), finale::Error>(())
+//! ```
+//!
+//! To try *every* ending of a conversation, at every byte, see [`check::Endings`](crate::check::Endings).
 //!
 //! ```text
 //! mod     Network, the handle          world   clock, agenda, hosts, the way of a packet
 //! host    the trait Net                tcp     handshake, segments, timers
-//! peer    scripted sockets             calls   what the kernel answers to a call
-//! faults  what goes wrong on purpose   end     one end of a connection: its state and buffers
+//! peer    sockets moved by hand        calls   what the kernel answers to a call
+//! script  peers that act alone         end     one end of a connection: its state and buffers
+//! faults  what goes wrong on purpose   truth   what really happened, for a judge
+//! row     the faults' names, counted
 //! ```
 //!
 //! # How it differs from Linux
