@@ -43,7 +43,7 @@
 //! peer    sockets moved by hand        calls   what the kernel answers to a call
 //! script  peers that act alone         end     one end of a connection: its state and buffers
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
-//! row     the faults' names, counted
+//! row     the faults' names, counted     news    edges, and the wait for them
 //! ```
 //!
 //! # How it differs from Linux
@@ -67,6 +67,7 @@ mod calls;
 mod end;
 mod faults;
 mod host;
+mod news;
 mod peer;
 mod rng;
 mod row;

@@ -68,15 +68,13 @@ impl Book {
         self.events += 1;
         self.network.told();
         let id = socket.id();
-        match &event {
-            Event::Timer(timer) => return Ok(Todo::Timer(*timer)),
-            Event::Woken => return Ok(Todo::Nothing),
-            Event::ListenerRests(..) => {
-                let text = words(&event);
-                self.weather(&text);
-                return Ok(Todo::Nothing);
-            }
-            _of_a_socket => {}
+        if let Event::Timer(timer) = event {
+            return Ok(Todo::Timer(timer));
+        }
+        if matches!(event, Event::Woken | Event::ListenerRests(..)) {
+            let text = words(&event);
+            self.weather(&text);
+            return Ok(Todo::Nothing);
         }
         if matches!(event, Event::Connection) {
             self.accepted(host, &socket)?;
@@ -158,15 +156,15 @@ impl Book {
     }
 
     fn mark_timers(&self, event: &Event<'_>) {
-        match event {
-            Event::Timeout => self.network.mark(Row::SilentPeer),
-            Event::Error(failure) if failure.cause == Cause::TimedOut(Timer::HalfClosed) => {
-                self.network.mark(Row::HalfClosedForEver);
-            }
-            Event::Error(failure) if failure.cause == Cause::TimedOut(Timer::Linger) => {
-                self.network.mark(Row::LingerRules)
-            }
-            _others_are_no_timers => {}
+        if matches!(event, Event::Timeout) {
+            self.network.mark(Row::SilentPeer);
+        }
+        let Event::Error(failure) = event else { return };
+        if failure.cause == Cause::TimedOut(Timer::HalfClosed) {
+            self.network.mark(Row::HalfClosedForEver);
+        }
+        if failure.cause == Cause::TimedOut(Timer::Linger) {
+            self.network.mark(Row::LingerRules);
         }
     }
 

@@ -180,13 +180,12 @@ impl Case {
 fn byte_by_byte(whole: &Script) -> Script {
     let mut script = Script::new();
     for step in &whole.steps {
-        match step {
-            Step::Send(bytes) => {
-                for byte in bytes {
-                    script = script.send(&[*byte]).wait(Duration::from_millis(3));
-                }
-            }
-            other => script.steps.push(other.clone()),
+        let Step::Send(bytes) = step else {
+            script.steps.push(step.clone());
+            continue;
+        };
+        for byte in bytes {
+            script = script.send(&[*byte]).wait(Duration::from_millis(3));
         }
     }
     script

@@ -1,0 +1,266 @@
+//! What hosts are told: edges, wakes, the wait of `Net::poll`; and what faults make of them.
+//!
+//! Invariant: an edge is told once, with the flags of the moment at which it is told, as epoll does.
+
+use std::io;
+use std::sync::atomic;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::arena::Id;
+use super::end::{Owner, Phase};
+use super::row::Row;
+use super::world::{FOR_EVER, Happening, Source, World, nanos};
+use crate::net::{Readiness, Token};
+
+/// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is seen.
+const BATCH: usize = 1024;
+
+/// Entries of the agenda that one poll lets pass without news before it calls that for ever: years of window probes to
+/// a peer that never reads, in well under a second.
+const PATIENCE: usize = 1_000_000;
+
+/// Idle polls in a row that no program needs: it would go on for ever, and nothing here could end it.
+const SPIN: u32 = 100_000;
+
+/// How late a late edge may be, in nanoseconds: long enough for anything to happen meanwhile.
+const LATE_EDGE: u64 = 20_000_000;
+
+impl World {
+    /// Something changed at this end: an edge, if it is registered.
+    pub(super) fn edge(&mut self, id: Id) {
+        let Some(end) = self.ends.get_mut(id) else { return };
+        match end.owner {
+            Owner::Host { host, .. } if end.token.is_some() => {
+                if std::mem::replace(&mut end.queued, true) {
+                    self.rows.mark(Row::MergedEdges);
+                } else {
+                    self.notify(host, Source::End(id));
+                }
+            }
+            Owner::Script => {
+                if let Some(play) = end.play {
+                    self.rouse_play(play);
+                }
+            }
+            Owner::Host { .. } | Owner::Queue(_) | Owner::Orphan => {}
+        }
+    }
+
+    /// A connection has come into this listener's queue.
+    pub(super) fn listener_edge(&mut self, id: Id) {
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        let Owner::Host { host, slot } = listener.owner else {
+            if let Some(play) = listener.plays.pop_front()
+                && let Ok(end) = self.accept(id, Owner::Script)
+            {
+                self.give_play(play, end);
+            }
+            return;
+        };
+        if !std::mem::replace(&mut listener.queued, true) {
+            self.notify(host, Source::Listener(slot));
+        }
+    }
+
+    pub(super) fn notify(&mut self, host: u32, source: Source) {
+        if self.rng.chance(self.faults.late_edge) {
+            let at = self.now + self.rng.below(LATE_EDGE);
+            self.schedule(at, Happening::News { host, source });
+        } else {
+            self.deliver(host, source);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, host: u32, source: Source) {
+        self.program(host).ready.push_back(source);
+        self.others_roused |= host != self.polling;
+    }
+
+    pub(super) fn wake(&mut self, host: u32) {
+        self.program(host).woken.store(true, atomic::Ordering::Relaxed);
+        self.others_roused |= host != self.polling;
+    }
+
+    /// The wait of `Net::poll`. Fills `batch`, and returns whether there is more.
+    pub(super) fn wait(
+        &mut self,
+        host: u32,
+        timeout: Option<Duration>,
+        batch: &mut Vec<(Token, Readiness)>,
+    ) -> io::Result<bool> {
+        self.run_due();
+        self.set_sleep(host, None);
+        self.polling = host;
+        self.others_roused = false;
+        let began = self.now;
+        let until = timeout.map(nanos).filter(|wait| *wait < FOR_EVER).map(|wait| self.now.saturating_add(wait));
+        let until = self.interrupt(until);
+        self.spurious(host, batch);
+        for _ in 0..PATIENCE {
+            let more = self.collect(host, batch);
+            let woken = self.program(host).woken.swap(false, atomic::Ordering::Relaxed);
+            if batch.is_empty() && more {
+                // A split edge whose first piece was empty: nothing to tell, and yet no reason to wait.
+                self.program(host).woken.fetch_or(woken, atomic::Ordering::Relaxed);
+                continue;
+            }
+            if !batch.is_empty() || woken || until.is_some_and(|until| until <= self.now) {
+                return self.count_idle(host, began, batch.is_empty() && !woken).map(|()| more);
+            }
+            if self.others_roused || self.pass_sleepers() {
+                // Another reactor has work now; as far as this one can see, a signal ended its wait.
+                self.set_sleep(host, until);
+                return Ok(false);
+            }
+            let sleeper = self.sleepers.first().map(|(at, _)| *at);
+            let Some(next) = [until, sleeper, self.next_at()].into_iter().flatten().min() else {
+                return Err(deadlock());
+            };
+            self.now = self.now.max(next);
+            self.run_due();
+        }
+        Err(deadlock())
+    }
+
+    /// Counts the polls that were for nothing. Without end they are a program that spins: ELOOP ends it.
+    fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
+        let now = self.now;
+        let program = self.program(host);
+        let before = if program.idle_at == now { program.idle_polls } else { 0 };
+        program.idle_at = now;
+        program.idle_polls = if idle && began == now { before + 1 } else { 0 };
+        program.most_idle_polls = program.most_idle_polls.max(program.idle_polls);
+        if program.idle_polls > SPIN { Err(Errno::LOOP.into()) } else { Ok(()) }
+    }
+
+    /// A fault: the wait ends early.
+    fn interrupt(&mut self, until: Option<u64>) -> Option<u64> {
+        match until.filter(|until| *until > self.now) {
+            Some(late) if self.rng.chance(self.faults.interrupted) => {
+                self.rows.mark(Row::Interrupted);
+                Some(self.now + self.rng.below(late - self.now))
+            }
+            _ => until,
+        }
+    }
+
+    /// A fault: flags without a reason.
+    fn spurious(&mut self, host: u32, batch: &mut Vec<(Token, Readiness)>) {
+        if !self.rng.chance(self.faults.spurious) {
+            return;
+        }
+        let (place, flags) = (self.rng.next_u64() as usize, self.rng.next_u64());
+        let slots = &self.programs[host as usize].slots;
+        let end = slots.get(place % slots.len().max(1)).copied().flatten().and_then(|id| self.ends.get(id));
+        if let Some(token) = end.and_then(|end| end.token) {
+            let in_handshake = end.is_some_and(|end| end.phase == Phase::SynSent);
+            self.rows.mark(if in_handshake { Row::SpuriousInHandshake } else { Row::Spurious });
+            // That the peer has finished is a fact, and no flag says it without reason.
+            let read_closed = end.is_some_and(|end| end.peer_finished || end.phase == Phase::Closed);
+            batch.push((token, subset(Readiness { read_closed, ..ALL_FLAGS }, flags)));
+        }
+    }
+
+    fn collect(&mut self, host: u32, batch: &mut Vec<(Token, Readiness)>) -> bool {
+        let limit = match !self.programs[host as usize].ready.is_empty() && self.rng.chance(self.faults.small_batch) {
+            true => 1,
+            false => BATCH,
+        };
+        // What a split edge leaves behind is for the next poll, so only what waits now is looked at.
+        for _ in 0..self.programs[host as usize].ready.len() {
+            if batch.len() >= limit {
+                self.rows.mark(Row::FewSlots);
+                return true;
+            }
+            let Some(source) = self.program(host).ready.pop_front() else { break };
+            let id = if let Source::End(id) = source { Some(id) } else { None };
+            let Some((token, readiness)) = self.news_of(host, source) else { continue };
+            if let Some(id) = id
+                && self.rng.chance(self.faults.split_edge)
+            {
+                let chosen = self.rng.next_u64();
+                let rest = Source::Rest(id, token, subset(readiness, !chosen));
+                self.program(host).ready.push_back(rest);
+                let first = subset(readiness, chosen);
+                batch.extend((first != Readiness::default()).then_some((token, first)));
+            } else {
+                batch.push((token, readiness));
+            }
+        }
+        !self.programs[host as usize].ready.is_empty()
+    }
+
+    /// As epoll does, the flags are those of now, not those of when the edge came; no flag, no news.
+    fn news_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
+        let (token, readiness) = match source {
+            Source::End(id) => {
+                let end = self.ends.get_mut(id)?;
+                end.queued = false;
+                let readiness = end.readiness();
+                end.mark_edge(&mut self.rows, readiness);
+                (end.token?, readiness)
+            }
+            Source::Listener(index) => {
+                let id = self.programs[host as usize].listeners.get(index as usize).copied().flatten()?;
+                let listener = self.listeners.get_mut(id)?;
+                listener.queued = false;
+                let readable = !listener.queue.is_empty();
+                (Token { index, generation: 0 }, Readiness { readable, ..Readiness::default() })
+            }
+            Source::Rest(id, token, readiness) => {
+                let same = self.ends.get(id).is_some_and(|end| end.token == Some(token));
+                same.then_some((token, readiness))?
+            }
+            Source::Stale(token, readiness) => {
+                let slots = &self.programs[host as usize].slots;
+                let end = slots.get(token.index as usize).copied().flatten().and_then(|id| self.ends.get(id));
+                (Some(token) != end.and_then(|end| end.token)).then_some((token, readiness))?
+            }
+        };
+        (readiness != Readiness::default()).then_some((token, readiness))
+    }
+
+    pub(super) fn set_sleep(&mut self, host: u32, until: Option<u64>) {
+        if let Some(old) = self.program(host).sleeps_until.take() {
+            self.sleepers.remove(&(old, host));
+        }
+        if let Some(until) = until {
+            self.program(host).sleeps_until = Some(until);
+            self.sleepers.insert((until, host));
+        }
+    }
+
+    /// Forgets the deadlines of other programs that have come; whether there were any.
+    fn pass_sleepers(&mut self) -> bool {
+        let mut passed = false;
+        while let Some((until, host)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
+            let _ = until;
+            self.set_sleep(host, None);
+            passed = true;
+        }
+        passed
+    }
+}
+
+const ALL_FLAGS: Readiness =
+    Readiness { readable: true, writable: true, read_closed: true, write_closed: true, error: true, urgent: false };
+
+/// The flags whose bit is set in `chosen`.
+fn subset(flags: Readiness, chosen: u64) -> Readiness {
+    let bit = |place: u32| chosen >> place & 1 == 1;
+    Readiness {
+        readable: flags.readable && bit(0),
+        writable: flags.writable && bit(1),
+        read_closed: flags.read_closed && bit(2),
+        write_closed: flags.write_closed && bit(3),
+        error: flags.error && bit(4),
+        urgent: flags.urgent && bit(5),
+    }
+}
+
+/// Nothing is left that could end this poll: a real program would sleep for ever. EDEADLK, since the reactor keeps numbers.
+fn deadlock() -> io::Error {
+    Errno::DEADLK.into()
+}

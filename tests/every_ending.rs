@@ -1,0 +1,150 @@
+//! Protocol handlers against every ending at every byte: what `finale::check::Endings` finds, and what it leaves in peace.
+
+use std::time::Duration;
+
+use finale::check::{Cut, Endings, Protocol, Rule};
+use finale::sim::Script;
+use finale::{Connect, Event, Listen, Socket};
+
+fn patient_listen() -> Listen {
+    Listen::default().idle_timeout(Some(Duration::from_secs(5)))
+}
+
+/// Everything back, until the peer ends.
+fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End => socket.end(),
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    }
+}
+
+fn hello() -> Script {
+    Script::new().send(b"hello").receive(5).finish().receive_end()
+}
+
+#[test]
+fn an_echo_keeps_every_rule_at_every_ending() {
+    let report = Endings::of_a_server(patient_listen(), hello()).weathers(5).run(|| echo);
+    assert!(report.broken().is_none(), "{report}");
+    // Whole and byte by byte, and six cuts behind 0 to 5 bytes either way, each calm and in five weathers.
+    assert_eq!(report.cases(), (2 + 6 * (6 + 6)) * 6);
+    assert!(report.story().is_empty());
+}
+
+#[test]
+fn a_client_is_run_against_every_ending_of_its_server() {
+    let ask = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Ready => {
+            let _ = socket.write(b"time?");
+            socket.end();
+            socket.set_timeout(Some(Duration::from_secs(5)));
+        }
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    };
+    let clock = Script::new().receive(5).send(b"12:00").receive_end().finish();
+    let report = Endings::of_a_client(Connect::default(), clock).run(|| ask);
+    assert!(report.broken().is_none(), "{report}");
+}
+
+/// What is found of this handler.
+#[track_caller]
+fn found<P: Protocol>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
+    let report = endings.run(&make);
+    let (case, broken) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
+    let again = endings.replay(case.seed, &make);
+    assert_eq!(again.broken(), Some((case, broken)), "the seed finds it again");
+    assert_eq!(again.story(), report.story(), "and tells the same story");
+    (broken.rule, format!("{case}: {}", broken.what))
+}
+
+#[test]
+fn a_handler_that_believes_in_whole_pieces_is_found() {
+    let whole = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(b"hello") => drop(socket.write(b"world")),
+        Event::End => socket.end(),
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    };
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || whole);
+    assert_eq!(rule, Rule::SameAnswer);
+    assert!(what.starts_with("the peer sends and receives byte by byte"), "{what}");
+}
+
+#[test]
+fn a_handler_that_takes_end_for_close_is_found() {
+    let hasty = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End | Event::Timeout => socket.destroy(),
+        _ => {}
+    };
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || hasty);
+    assert_eq!(rule, Rule::SameAnswer, "{what}");
+}
+
+#[test]
+fn a_handler_that_waits_for_ever_is_found() {
+    let endings = Endings::of_a_server(Listen::default(), hello()).cuts(&[Cut::Silence]);
+    let (rule, what) = found(&endings, || echo);
+    assert_eq!(rule, Rule::Progress);
+    assert!(what.contains("falls silent") && what.contains("never ended"), "{what}");
+}
+
+#[test]
+fn a_handler_that_panics_is_found_with_its_words() {
+    let brittle = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Error(failure) => panic!("no error was foreseen: {failure}"),
+        event => echo(socket, event),
+    };
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || brittle);
+    assert_eq!(rule, Rule::Own);
+    assert!(what.contains("no error was foreseen: reset by the peer"), "{what}");
+}
+
+#[test]
+fn what_a_handler_forgets_is_found() {
+    #[derive(Default)]
+    struct Forgetful(u32);
+    impl Protocol for Forgetful {
+        fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+            match event {
+                Event::Connection => self.0 += 1,
+                // It counts down at the end, which not every connection has.
+                Event::End => self.0 -= 1,
+                _ => {}
+            }
+            echo(socket, event);
+        }
+
+        fn at_rest(&self) -> Result<(), String> {
+            if self.0 == 0 { Ok(()) } else { Err(format!("{} connections are counted", self.0)) }
+        }
+    }
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), Forgetful::default);
+    assert_eq!(rule, Rule::Own);
+    assert!(what.ends_with("1 connections are counted"), "{what}");
+}
+
+#[test]
+fn what_the_caller_asks_of_every_case_is_asked() {
+    let endings = Endings::of_a_server(patient_listen(), hello()).holds(|found| {
+        let half = found.sent.len() < 5 && !found.received.is_empty();
+        if half { Err("half a request got an answer".to_owned()) } else { Ok(()) }
+    });
+    let (rule, what) = found(&endings, || echo);
+    assert_eq!((rule, what.ends_with("half a request got an answer")), (Rule::Own, true), "{what}");
+}
+
+#[test]
+fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
+    let mute = |socket: &mut Socket<'_>, event: Event<'_>| {
+        if matches!(event, Event::Connection) {
+            socket.set_timeout(None);
+        }
+    };
+    let report = Endings::of_a_server(Listen::default(), Script::new()).run(|| mute);
+    let (case, broken) = report.broken().expect("it never ends");
+    assert_eq!((case.to_string(), broken.rule), ("nothing is cut".to_owned(), Rule::Progress));
+}
