@@ -12,10 +12,15 @@ struct Example {
     addr: SocketAddr,
 }
 
+/// Where the examples of this build are.
+fn program(name: &str) -> std::path::PathBuf {
+    let tests = std::env::current_exe().expect("a path");
+    tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name)
+}
+
 impl Example {
     fn start(name: &str, args: &[&str]) -> Self {
-        let tests = std::env::current_exe().expect("a path");
-        let path = tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name);
+        let path = program(name);
         let mut child = Command::new(&path)
             .args(args)
             .stdin(Stdio::piped())
@@ -154,4 +159,17 @@ fn embed_serves_its_clients_and_its_own_descriptor_in_one_loop() {
     drop(stdin);
     assert!(embed.child.wait().expect("it ends with its input").success());
     assert_eq!(client.read_exact(&mut bytes).expect_err("the reactor was dropped").kind(), ErrorKind::ConnectionReset);
+}
+
+/// Two servers are wrong, and it is said where; the third is right.
+#[test]
+fn endings_finds_what_is_wrong_with_two_servers_of_three() {
+    let output = Command::new(program("endings")).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let parts: Vec<&str> = text.split("=== ").skip(1).collect();
+    assert_eq!(parts.len(), 3, "{text}");
+    assert!(parts[0].contains("the peer sends and receives byte by byte: rule \"same answer\""), "{text}");
+    assert!(parts[1].contains("the peer finishes and reads on behind byte 7"), "{text}");
+    assert!(parts[1].contains("| server") && parts[1].contains("destroys"), "the story is told: {text}");
+    assert!(parts[2].contains("endings, and every rule was kept"), "{text}");
 }
