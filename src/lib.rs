@@ -87,6 +87,8 @@
 //!
 //! - Events of *different* sockets have no order among each other beyond the phases of a turn.
 //! - `acknowledged` says that the peer's kernel has the bytes, not that its program has read them.
+//! - Time goes by the monotonic clock: setting the wall clock changes nothing, and on Linux the time in which the machine is
+//!   suspended does not count.
 //! - A FIN is no proof of health: the kernel of a program killed with SIGKILL sends one for it.
 
 // Over our own enums every variant is written out, so that a new one is looked at everywhere.

@@ -16,7 +16,8 @@ pub enum Close {
     #[default]
     Confirmed,
     /// close(2) as soon as both sides have finished; the kernel delivers the rest alone. Fewer system calls; nobody
-    /// learns whether the last bytes arrived.
+    /// learns whether the last bytes arrived. Descriptors are close-on-exec; but a copy in a process that was forked and has
+    /// not called exec(2) holds the FIN back until it is closed too.
     HandOff,
 }
 
@@ -244,7 +245,9 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// The idle time after which `timeout` is told; nothing is closed. Default none.
+            /// The idle time after which `timeout` is told; nothing is closed. Default none. A peer that sends a byte now and
+            /// then is never idle: the limit on a whole request is a timer of the program's own, see
+            /// [`Reactor::set_timer`](crate::Reactor::set_timer).
             #[must_use]
             pub fn idle_timeout(mut self, limit: Option<Duration>) -> Self {
                 self.settings.idle_ms = limit.and_then(millis);

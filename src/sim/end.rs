@@ -87,6 +87,9 @@ pub(super) struct End {
     pub(super) peer: Option<Id>,
     pub(super) phase: Phase,
     pub(super) error: Option<Errno>,
+    /// What ICMP said of an established connection (Linux: sk_err_soft): raises no flag and fails no call, but SO_ERROR
+    /// shows it, and it is what the connection dies of if it times out.
+    pub(super) soft_error: Option<Errno>,
     /// It was reset or timed out: Closed, but not after both FINs.
     pub(super) died: bool,
     /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked on Linux).
@@ -154,6 +157,7 @@ impl End {
             peer: None,
             phase: Phase::SynSent,
             error: None,
+            soft_error: None,
             died: false,
             error_flag_stuck: false,
             told_window_end: tuning.receive_bytes as u64,
@@ -291,6 +295,11 @@ impl End {
         length
     }
 
+    /// What SO_ERROR says, once.
+    pub(super) fn take_error(&mut self) -> Option<Errno> {
+        self.error.take().or_else(|| self.soft_error.take())
+    }
+
     /// What the kernel keeps of a dead connection: the bytes that have already come, and the error.
     pub(super) fn die(&mut self, error: Errno) {
         self.phase = Phase::Closed;
@@ -322,6 +331,7 @@ impl End {
     /// Takes an acknowledgement. Returns whether an edge is due: there is room again, or our FIN has arrived (Linux wakes
     /// at the step to FIN-WAIT-2 too).
     pub(super) fn take_ack(&mut self, acked: u64, window_end: u64) -> bool {
+        self.soft_error = None; // Something has worked.
         let opened = window_end > self.window_end;
         self.window_end = self.window_end.max(window_end);
         if opened && self.next == self.acked {

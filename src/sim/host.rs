@@ -67,6 +67,18 @@ impl Host {
         self.index
     }
 
+    /// Makes up a piece of news of the connection in this place (the [`index`](crate::SocketId::index) of its id): the next
+    /// poll brings these flags, with or without a reason. Returns whether the connection is registered; if not, nothing
+    /// is made up.
+    pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
+        let mut world = self.world.borrow_mut();
+        let id = world.programs[self.index as usize].slots.get(slot as usize).copied().flatten();
+        let Some(id) = id else { return false };
+        let Some(token) = world.ends.get(id).and_then(|end| end.token) else { return false };
+        world.notify(self.index, Source::Rest(id, token, readiness));
+        true
+    }
+
     /// Begins a call: counts it, and lets happen what is due.
     fn enter(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
@@ -132,7 +144,7 @@ impl Host {
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
             Phase::Open => Ok(asked == Phase::Open),
-            Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.error.take() {
+            Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.take_error() {
                 Some(error) => Err(error),
                 None => Ok(end.phase == asked),
             },
@@ -327,7 +339,7 @@ impl Net for Host {
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         match self.on(slot) {
             Ok((mut world, id)) => {
-                let error = world.ends.get_mut(id)?.error.take()?;
+                let error = world.ends.get_mut(id)?.take_error()?;
                 world.truth(self.index, slot).errors.push(error);
                 Some(error.into())
             }

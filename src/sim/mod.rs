@@ -57,8 +57,7 @@
 //! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
 //! - MSG_MORE holds everything back that it was given, not only the last partial segment.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
-//! - A socket error on a living connection (ICMP after the handshake) does not exist, nor does a local shutdown(2) for
-//!   reading.
+//! - A local shutdown(2) for reading does not exist.
 //! - On loopback an acknowledgement takes the latency too. With [`set_latency`](Network::set_latency) of zero it is there
 //!   at the next call, as on Linux.
 
@@ -228,6 +227,19 @@ impl Network {
     /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer comes, not at once.
     pub fn heal(&self, ip: IpAddr) {
         self.world.borrow_mut().vanished.remove(&ip);
+    }
+
+    /// A router says by ICMP that this established connection's peer can't be reached, as it was for a moment: SO_ERROR of
+    /// the end named by its addresses is EHOSTUNREACH until something is acknowledged, without any flag, and the connection
+    /// lives. Returns whether there was one. Looks at every connection once.
+    pub fn unreachable(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let mut world = self.world.borrow_mut();
+        let named = |end: &end::End| end.local == local && end.remote == remote && end.phase == end::Phase::Open;
+        let found = world.ends.iter().find(|(_, end)| named(end)).map(|(id, _)| id);
+        if let Some(end) = found.and_then(|id| world.ends.get_mut(id)) {
+            end.soft_error = Some(Errno::HOSTUNREACH);
+        }
+        found.is_some()
     }
 
     /// The machine's scripted connections are forgotten without a packet, as by a power cut: whatever comes for them

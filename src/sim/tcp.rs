@@ -452,13 +452,15 @@ impl World {
         let overdue = end.user_deadline().map(|deadline| deadline <= now);
         let counted_out = end.unanswered >= limit && !(end.phase == Phase::Open && overdue.is_some());
         if counted_out || overdue == Some(true) {
+            let errno = end.soft_error.take();
             if end.phase == Phase::Open {
                 let window_shut = end.next == end.acked && end.heard_at + RETRY_LEAST > now;
                 let (finished, row) =
                     (end.finished, if window_shut { Row::SlowPeerKilled } else { Row::GoneWithDataInFlight });
                 self.rows.mark(if finished { Row::FinNeverAcked } else { row });
             }
-            self.kill(id, Errno::TIMEDOUT);
+            let errno = errno.unwrap_or(Errno::TIMEDOUT);
+            self.kill(id, errno);
             return;
         }
         end.unanswered += 1;

@@ -1,1 +1,382 @@
 //! Closing: the rows CL01 and following of docs/faults.md.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use finale::sim::Faults;
+use finale::{Cause, Close, First, How, Listen, SocketId, Timer};
+
+use crate::support::alone::{alone_in_a_network, shell};
+use crate::support::scene::{Scene, THERE};
+use crate::support::{Story, What, dial, dial_narrow, ms, reset};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// CL02: both sides have finished and epoll says HUP, while our kernel still has megabytes for a peer that does not read.
+#[test]
+fn a_hang_up_with_megabytes_unsent_is_no_close() {
+    let options = Listen::default().send_buffer(4 << 20).receive_buffer(1000).linger(Some(3 * SECOND));
+    let (mut scene, peer) = Scene::served(options);
+    scene.with(|socket| {
+        socket.write(&vec![1; 3 << 20]).expect("below the limit");
+        socket.end();
+    });
+    peer.finish();
+    scene.run(2 * SECOND);
+    assert_eq!(std::mem::take(&mut scene.story), ["end"]);
+    scene.with(|socket| assert_eq!((socket.queued_bytes(), socket.bytes_written()), (0, 3 << 20)));
+    scene.run(2 * SECOND);
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    let ending = scene.ending.as_ref().expect("told");
+    assert!(!ending.is_acknowledged());
+    assert_eq!((ending.bytes_written, ending.bytes_unsent), (3 << 20, 0));
+    scene.network.advance(SECOND);
+    assert!(peer.is_reset(), "what it has not got can't pass for the whole");
+}
+
+/// CL02: the same on a real kernel, with as much as its buffers hold.
+#[test]
+fn a_hang_up_with_bytes_unsent_is_no_close() {
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default().send_buffer(400 * 1024).linger(Some(ms(300))));
+    let mut peer = dial_narrow(addr);
+    let socket = story.connection();
+    story.socket(socket).write(&[1; 120 * 1024]).expect("below the limit");
+    story.socket(socket).end();
+    story.turn();
+    assert_eq!(story.socket(socket).queued_bytes(), 0, "our kernel has it all");
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+    let ending = story.close(socket);
+    assert!(!ending.is_acknowledged());
+    assert_eq!((ending.bytes_written, ending.bytes_unsent), (120 * 1024, 0));
+    let mut got = Vec::new();
+    let read = peer.read_to_end(&mut got);
+    assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    assert!(got.len() < 120 * 1024);
+    story.rest();
+}
+
+/// CL03: we have finished, and the peer's answer and FIN come in one readiness, with a HUP: the answer is read first.
+#[test]
+fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    scene.with(|socket| socket.end());
+    scene.expect(&[]);
+    peer.send(b"answer");
+    peer.finish();
+    scene.network.advance(SECOND); // Both have arrived before anybody looks.
+    scene.expect(&["data answer", "end", "close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+
+    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    story.socket(socket).end();
+    story.turn();
+    peer.write_all(b"answer").expect("connected");
+    drop(peer);
+    assert_eq!(story.until_end(socket), b"answer");
+    let ending = story.close(socket);
+    assert_eq!((ending.how, ending.first), (How::Confirmed, First::Us));
+    story.rest();
+}
+
+/// CL04: our kernel gives up on the acknowledgement of our FIN; its state closed alone proves nothing.
+#[test]
+fn a_fin_that_the_kernel_gives_up_is_a_failure() {
+    let (mut scene, peer) = Scene::served(Listen::default().user_timeout(SECOND));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+    });
+    scene.run(2 * SECOND);
+    assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert!(!scene.ending.expect("told").is_acknowledged());
+}
+
+/// CL05: a reset in place of the last acknowledgement.
+#[test]
+fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+    });
+    scene.expect(&[]);
+    peer.reset();
+    scene.network.heal(THERE);
+    scene.run(5 * SECOND);
+    assert_eq!(scene.story, ["error reset by the peer", "close"]);
+    assert!(!scene.ending.expect("told").is_acknowledged());
+}
+
+/// CL06: an answer given before the request was read survives, since nothing is closed over unread bytes.
+#[test]
+fn an_early_answer_reaches_a_peer_that_is_still_sending() {
+    for close in [Close::Confirmed, Close::HandOff] {
+        for discard in [false, true] {
+            let (mut scene, peer) = Scene::served(Listen::default().close(close));
+            peer.send(&[b'q'; 100_000]);
+            scene.network.advance(SECOND);
+            scene.with(|socket| {
+                socket.write(&[b'a'; 100_000]).expect("open");
+                socket.end();
+                if discard {
+                    socket.discard();
+                }
+            });
+            scene.run(SECOND);
+            peer.send(&[b'q'; 100_000]); // Still at it, though our FIN has come.
+            scene.run(SECOND);
+            assert_eq!((peer.read().len(), peer.has_fin(), peer.is_reset()), (100_000, true, false));
+            peer.finish();
+            scene.run(SECOND);
+            let ending = scene.ending.as_ref().expect("told");
+            assert!(ending.is_clean() && ending.bytes_read == 200_000, "{ending}");
+            assert!(!peer.is_reset());
+        }
+    }
+}
+
+/// CL07: a FIN, and behind it the reset for bytes that the peer left unread: readers see a clean end, and the error is asked
+/// for all the same.
+#[test]
+fn a_fin_with_a_reset_behind_it_is_end_and_error() {
+    for looked_between in [false, true] {
+        let (mut scene, peer) = Scene::served(Listen::default());
+        scene.with(|socket| drop(socket.write(b"never read")));
+        scene.expect(&[]);
+        peer.send(b"bye");
+        peer.finish();
+        if looked_between {
+            scene.expect(&["data bye", "end"]);
+        }
+        peer.close();
+        scene.network.advance(SECOND);
+        let rest = ["data bye", "end", "error reset by the peer", "close"];
+        scene.expect(if looked_between { &rest[2..] } else { &rest });
+        assert!(!scene.ending.expect("told").is_acknowledged());
+    }
+}
+
+/// CL08: the peer's kernel has taken our bytes, and its program leaves without reading them: clean and acknowledged. TCP
+/// can't say more, and the documentation of `How::Confirmed` says so.
+#[test]
+fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+    });
+    scene.expect(&["close"]);
+    assert_eq!((scene.how(), peer.unread_bytes()), (&How::Confirmed, 6));
+    peer.close();
+    scene.expect(&[]);
+
+    let (mut story, socket, peer) = Story::pair(Listen::default());
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    story.socket(socket).write(b"answer").expect("open");
+    story.socket(socket).end();
+    story.turn();
+    drop(peer);
+    assert!(story.close(socket).is_acknowledged());
+    story.rest();
+    let source = fs::read_to_string(root().join("src/event.rs")).expect("UTF-8");
+    assert!(source.contains("does not say\n    /// that the peer's *program* has read them"));
+}
+
+/// CL09: a child process that was started while the connection was open holds no copy of it: our close is the last one, and
+/// the FIN of a hand-off close leaves at once.
+#[test]
+fn no_child_process_holds_a_connection_open() {
+    let (mut story, socket, mut peer) = Story::pair(Listen::default().close(Close::HandOff));
+    let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    story.socket(socket).end();
+    assert_eq!(story.close(socket).how, How::HandedOff);
+    assert_eq!(peer.read(&mut [0; 10]).expect("our FIN, in good time"), 0);
+    assert_eq!(child.try_wait().expect("ours"), None, "the child has lived through it");
+    drop(child.stdin.take());
+    child.wait().expect("ours");
+    story.rest();
+}
+
+/// CL10: no close waits in the call, whatever the kernel still has to deliver: SO_LINGER is used with no time but zero.
+#[test]
+fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
+    for close in [Close::HandOff, Close::Confirmed] {
+        let mut story = Story::new();
+        let addr = story.listen(Listen::default().send_buffer(400 * 1024).close(close));
+        let peer = dial_narrow(addr);
+        let socket = story.connection();
+        peer.shutdown(Shutdown::Write).expect("connected");
+        story.expect(socket, What::End);
+        story.socket(socket).write(&[1; 120 * 1024]).expect("below the limit");
+        match close {
+            Close::HandOff => story.socket(socket).end(),
+            Close::Confirmed => {
+                story.turn();
+                story.socket(socket).destroy();
+            }
+        }
+        let began = Instant::now();
+        story.close(socket);
+        assert!(began.elapsed() < ms(900), "{:?} in close(2)", began.elapsed());
+        drop(peer);
+        story.rest();
+    }
+    let source = fs::read_to_string(root().join("src/net/os.rs")).expect("UTF-8");
+    assert!(source.matches("set_linger(").eq(["set_linger("]) && source.contains("set_linger(Some(Duration::ZERO))"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// CL11: a hand-off close comes when both sides have finished, never before: no orphan waits for the peer's FIN, so it can't
+/// be forgotten and reset, however late that FIN is.
+#[test]
+fn a_late_fin_finds_the_connection_of_a_hand_off_close_still_there() {
+    let (mut scene, peer) = Scene::served(Listen::default().close(Close::HandOff));
+    scene.with(|socket| socket.end());
+    scene.expect(&[]);
+    scene.run(100 * SECOND); // An orphan is forgotten after a minute.
+    peer.send(b"late");
+    peer.finish();
+    scene.expect(&["data late", "end", "close"]);
+    assert!(!peer.is_reset() && scene.how() == &How::HandedOff);
+}
+
+/// CL11: the same where the kernel forgets orphans after one second.
+#[test]
+fn a_late_fin_is_not_answered_with_a_reset() {
+    alone_in_a_network("closing::a_late_fin_is_not_answered_with_a_reset", || {
+        shell("sysctl -qw net.ipv4.tcp_fin_timeout=1");
+        let (mut story, socket, mut peer) = Story::pair(Listen::default().close(Close::HandOff));
+        story.socket(socket).end();
+        story.silence(ms(2500));
+        peer.write_all(b"late").expect("connected");
+        peer.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(story.until_end(socket), b"late");
+        assert_eq!(story.close(socket).how, How::HandedOff);
+        assert_eq!(peer.read(&mut [0; 10]).expect("no reset"), 0);
+        story.rest();
+    });
+}
+
+/// CL12: `destroy()` discards what is on its way; the report says how much had never left, and claims nothing of the rest.
+/// Once both FINs are acknowledged there is nothing to discard.
+#[test]
+fn destroy_discards_and_claims_nothing() {
+    let (mut scene, peer) = Scene::served(Listen::default().send_buffer(100_000));
+    scene.with(|socket| drop(socket.write(&vec![1; 1 << 20])));
+    scene.expect(&[]);
+    scene.with(|socket| socket.destroy());
+    scene.expect(&["close"]);
+    let ending = scene.ending.as_ref().expect("told");
+    assert_eq!((&ending.how, ending.is_acknowledged()), (&How::Destroyed, false));
+    assert!(ending.bytes_written >= 100_000 && ending.bytes_unsent > 0);
+    assert_eq!(ending.bytes_written + ending.bytes_unsent, 1 << 20);
+    scene.network.advance(SECOND);
+    assert!(peer.is_reset() && (peer.read().len() as u64) < 1 << 20);
+
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.with(|socket| socket.end());
+    scene.network.record();
+    scene.expect(&["close"]);
+    let id = scene.socket.expect("told");
+    scene.reactor.socket(id).into_iter().for_each(|mut socket| socket.destroy());
+    scene.network.advance(SECOND);
+    assert!(!scene.network.take_story().iter().any(|line| line.contains("RST")) && !peer.is_reset());
+}
+
+/// CL13: the peer's reset is there before our shutdown(2), which fails with ENOTCONN: told as the reset that it is, once;
+/// also when the news of it is late and our call is what finds it.
+#[test]
+fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
+    for late_edge in [0.0, 1.0] {
+        for write in [&b""[..], b"last words"] {
+            let (mut scene, peer) = Scene::served(Listen::default());
+            scene.expect(&[]);
+            scene.network.set_faults(Faults { late_edge, ..Faults::none() });
+            peer.reset();
+            scene.network.advance(ms(1));
+            scene.with(|socket| {
+                drop(socket.write(write));
+                socket.end();
+            });
+            scene.expect(&["error reset by the peer", "close"]);
+            assert_eq!(scene.cause(), Cause::Reset);
+        }
+    }
+    for write in [&b""[..], b"last words"] {
+        let (mut story, socket, peer) = Story::pair(Listen::default());
+        reset(peer);
+        story.socket(socket).write(write).expect("nobody knows yet");
+        story.socket(socket).end();
+        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert!(story.close(socket).had_error());
+        story.rest();
+    }
+}
+
+/// The peer has finished; then what comes from it is dropped, and we answer and end.
+fn held_back(options: Listen) -> (Story, SocketId, TcpStream) {
+    let mut story = Story::new();
+    let addr = story.listen(options);
+    let peer = dial(addr);
+    let socket = story.connection();
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    let port = peer.local_addr().expect("connected").port();
+    shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
+    shell(&format!("nft add rule ip held in tcp sport {port} drop"));
+    story.socket(socket).write(b"answer").expect("open");
+    story.socket(socket).end();
+    (story, socket, peer)
+}
+
+/// CL14: after `end()` the linger time rules, and a longer idle time does not put it off.
+#[test]
+fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
+    let options = || Listen::default().idle_timeout(Some(120 * SECOND));
+    let (mut scene, peer) = Scene::served(options().linger(Some(3 * SECOND)));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.vanish(THERE);
+    scene.with(|socket| socket.end());
+    scene.run(2999 * ms(1));
+    assert!(scene.story.is_empty(), "not early: {:?}", scene.story);
+    scene.expect(&["error timed out: the peer did not finish in time", "close"]);
+}
+
+/// CL14: the same with packets dropped.
+#[test]
+fn the_linger_time_ends_a_close_that_nobody_acknowledges() {
+    alone_in_a_network("closing::the_linger_time_ends_a_close_that_nobody_acknowledges", || {
+        let options = Listen::default().idle_timeout(Some(120 * SECOND)).linger(Some(ms(400)));
+        let (mut story, socket, _peer) = held_back(options);
+        let began = Instant::now();
+        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+        assert!(began.elapsed() >= ms(400), "after {:?}", began.elapsed());
+        assert!(!story.close(socket).is_acknowledged());
+        story.rest();
+    });
+}

@@ -58,6 +58,7 @@ fn run(test: &str, mut command: Command) {
         .expect("a program that runs once runs twice");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success(), "alone:\n{text}");
+    text.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| println!("{line}"));
     assert!(text.contains("1 passed"), "the test did not find itself by its name {test}:\n{text}");
 }
 

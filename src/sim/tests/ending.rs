@@ -222,3 +222,28 @@ fn an_aborted_connection_says_so_here_and_resets_there() {
     network.advance(SECOND);
     assert!(peer.is_reset());
 }
+
+#[test]
+fn an_icmp_error_on_a_living_connection_shows_in_the_error_and_in_no_flag() {
+    let (network, mut host, peer) = accepted(&Listen::default());
+    let client = peer.local_addr().expect("open");
+    assert!(network.unreachable(AT, client));
+    assert_eq!(edge(&mut host, SECOND), flags(""));
+    assert_eq!(host.send(0, b"x", false).expect("it lives"), 1);
+    assert_eq!(host.take_error(0).as_ref().map(errno), Some(Errno::HOSTUNREACH));
+    assert!(host.take_error(0).is_none(), "told once");
+    assert!(network.unreachable(AT, client));
+    network.advance(SECOND);
+    assert!(host.take_error(0).is_none(), "the acknowledgement has cleared it");
+    assert!(!network.unreachable(client, client));
+}
+
+#[test]
+fn news_can_be_made_up() {
+    let (_network, mut host, _peer) = accepted(&Listen::default());
+    assert!(host.make_up(0, flags("err")));
+    assert_eq!(edge(&mut host, SECOND), flags("err"));
+    assert_eq!(edge(&mut host, SECOND), flags(""));
+    host.close(0);
+    assert!(!host.make_up(0, flags("err")), "there is nobody to tell");
+}
