@@ -74,7 +74,8 @@ pub trait Net {
 
     /// Waits for news until `timeout` has passed (`None`: for ever), and hands every piece to `news`. Returns `true` if
     /// there may be more news than fitted. Without news it never waits shorter than `timeout`, except when interrupted,
-    /// woken, or when a look-up has finished.
+    /// woken, or when a look-up has finished; and however it ends, news that has come by then is handed over, since the
+    /// caller looks at its deadlines next.
     ///
     /// # Errors
     /// The system's, if it can't wait at all.

@@ -92,7 +92,12 @@ impl Net for Os {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
-        match self.poll.poll(&mut self.events, timeout) {
+        let mut waited = self.poll.poll(&mut self.events, timeout);
+        if waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            // The process may have stood still for long: what has come meanwhile comes before its deadlines.
+            waited = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        match waited {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
             Err(error) => return Err(error),
