@@ -1,1 +1,327 @@
 //! Overload and abuse: the rows OV01 and following of docs/faults.md.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use finale::sim::{Host, PeerSocket};
+use finale::{Cause, Connect, Error, Event, How, Listen, Listener, Queue, Reactor, SocketId, TimerId};
+
+use crate::support::alone::{alone_in_a_network, shell};
+use crate::support::scene::{HERE, Scene, THERE};
+use crate::support::{PATIENCE, Story, What, dial, ms, reset};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A listener here with these options, and so many connections to it, told as far as `connection`.
+fn crowd(options: Listen, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Vec<SocketId>) {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    let mut ids = Vec::new();
+    let until = scene.network.now() + SECOND;
+    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        assert_eq!(event, Event::Connection);
+        ids.push(socket.id());
+    }
+    assert_eq!(ids.len(), peers.len());
+    (scene, listener, peers, ids)
+}
+
+/// OV01: a thousand clients that send a byte every ten seconds and never a whole request. They are never idle for fifteen
+/// seconds, so the limit on a request is a timer of the program's own, as the documentation of the idle time says; and
+/// meanwhile each costs a place in the table and nothing that grows.
+#[test]
+fn clients_that_drip_are_never_idle_and_end_at_the_programs_own_limit() {
+    let (mut scene, _, peers, ids) = crowd(Listen::default().idle_timeout(Some(15 * SECOND)), 1000);
+    let limits: HashMap<TimerId, SocketId> = ids.iter().map(|id| (scene.reactor.set_timer(60 * SECOND), *id)).collect();
+    let (mut bytes, mut destroyed) = (0, 0);
+    let descriptors = scene.network.descriptors();
+    for _ in 0..7 {
+        peers.iter().for_each(|peer| peer.send(b"x"));
+        let until = scene.network.now() + 10 * SECOND;
+        while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
+            match event {
+                Event::Data(piece) => bytes += piece.len(),
+                Event::Timer(limit) => scene.reactor.socket(limits[&limit]).expect("it lives").destroy(),
+                Event::Close(ending) => {
+                    assert_eq!((ending.how, ending.bytes_read), (How::Destroyed, 6));
+                    destroyed += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(scene.network.descriptors() <= descriptors);
+    }
+    assert_eq!((bytes, destroyed, scene.reactor.len()), (6000, 1000, 0));
+    let source = include_str!("../../src/options.rs");
+    assert!(source.contains("the limit on a whole request is a timer of the program's own"));
+}
+
+/// OV01: the same on a real kernel, with fifty clients and a byte every tenth of the idle time.
+#[test]
+fn real_clients_that_drip_end_at_the_programs_own_limit() {
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default().idle_timeout(Some(ms(2000))));
+    let mut peers: Vec<TcpStream> = (0..50).map(|_| dial(addr)).collect();
+    let mut limits = HashMap::new();
+    for _ in 0..50 {
+        let id = story.connection();
+        limits.insert(story.reactor.set_timer(ms(1000)), id);
+    }
+    let (mut over, mut destroyed) = (Vec::new(), 0);
+    let began = Instant::now();
+    while destroyed < 50 {
+        peers.iter_mut().for_each(|peer| drop(peer.write(b"x")));
+        story.run_for(ms(200), |_, event| match event {
+            Event::Timer(limit) => over.push(limits[limit]),
+            Event::Close(ending) => {
+                assert!(ending.how == How::Destroyed && ending.bytes_read > 1, "{ending}");
+                destroyed += 1;
+            }
+            Event::Data(_) => {}
+            other => panic!("{other:?}"),
+        });
+        over.drain(..).for_each(|id| story.socket(id).destroy());
+        assert!(began.elapsed() < PATIENCE);
+    }
+    story.rest();
+}
+
+/// OV02: two hundred peers ask for a large answer and read nothing of it. A program that stops at `Full` has a queue of the
+/// high-water mark and one write at the most, for as long as it takes, and the idle time tells it.
+#[test]
+fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
+    const MARK: usize = 64 * 1024;
+    const PIECE: usize = 16 * 1024;
+    let options = Listen::default().high_water_mark(MARK).idle_timeout(Some(30 * SECOND));
+    let (mut scene, _, peers, ids) = crowd(options, 200);
+    for id in &ids {
+        let mut socket = scene.reactor.socket(*id).expect("it lives");
+        while socket.write(&[1; PIECE]) == Ok(Queue::Room) {}
+    }
+    let (mut drains, mut closed) = (0, 0);
+    let until = scene.network.now() + 1000 * SECOND;
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        match event {
+            Event::Drain => {
+                drains += 1;
+                while socket.write(&[1; PIECE]) == Ok(Queue::Room) {}
+            }
+            Event::Timeout => socket.destroy(),
+            Event::Close(ending) => {
+                assert!((MARK as u64..(MARK + PIECE) as u64).contains(&ending.bytes_unsent), "{ending}");
+                closed += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(socket.queued_bytes() < MARK + PIECE);
+    }
+    // What the kernels hold was taken, and nothing more.
+    assert!(closed == 200 && drains < 200 * 10, "{drains} drains");
+    scene.network.advance(SECOND);
+    assert!(peers.iter().all(PeerSocket::is_reset));
+}
+
+/// OV03: connections that come and end, are reset, or die before they are seen, two thousand at a time, thirty thousand in
+/// all (a million of them takes half a minute). Each tells one `connection` and one `close`, no id comes twice, and everything
+/// is back where it was.
+#[test]
+fn a_flood_leaves_nothing_behind() {
+    let (mut scene, listener, _, _) = crowd(Listen::default(), 0);
+    let before = (scene.network.descriptors(), scene.network.open_connections());
+    let (mut ids, mut closes) = (HashSet::new(), 0);
+    for round in 0..15 {
+        let peers: Vec<_> = (0..2000).map(|_| scene.peer.connect(listener.addr).expect("a port")).collect();
+        if round % 3 == 0 {
+            scene.network.advance(SECOND); // These die in the queue.
+        } else {
+            flood(&mut scene.reactor, scene.network.now() + ms(4), &mut ids, &mut closes);
+        }
+        for (place, peer) in peers.into_iter().enumerate() {
+            if place % 2 == 0 { peer.close() } else { peer.reset() }
+        }
+        flood(&mut scene.reactor, scene.network.now() + SECOND, &mut ids, &mut closes);
+        assert!(scene.reactor.is_empty());
+    }
+    assert_eq!((ids.len(), closes), (30_000, 30_000));
+    scene.network.advance(100 * SECOND);
+    assert_eq!((scene.network.descriptors(), scene.network.open_connections()), before);
+}
+
+fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId>, closes: &mut usize) {
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        match event {
+            Event::Connection => assert!(ids.insert(socket.id()), "an id comes twice"),
+            Event::End => socket.end(),
+            Event::Close(_) => *closes += 1,
+            Event::Error(failure) => assert_eq!(failure.cause, Cause::Reset),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// OV04: nobody accepts while five clients come and the queue holds two: the others are late, and not lost, once somebody
+/// accepts again.
+#[test]
+fn clients_of_a_full_queue_are_late_and_not_lost() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default().backlog(1)).expect("a free port");
+    let peers: Vec<_> = (0..5).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.network.advance(5 * SECOND); // Stands still.
+    assert_eq!(peers.iter().filter(|peer| peer.is_connected()).count(), 2);
+    scene.run(20 * SECOND); // A SYN is repeated after 1, 3, 7, 15 seconds.
+    assert_eq!(scene.story, ["connection"; 5]);
+    assert!(peers.iter().all(PeerSocket::is_connected));
+}
+
+/// OV04: the same on a real kernel; and the backlog in effect can be asked of `ss`: what was asked for, cut to the system's
+/// own limit.
+#[test]
+fn real_clients_of_a_full_queue_are_late_and_not_lost() {
+    alone_in_a_network("overload::real_clients_of_a_full_queue_are_late_and_not_lost", || {
+        // With cookies a client whose last handshake packet was dropped gets in no sooner than it writes.
+        shell("sysctl -qw net.ipv4.tcp_syncookies=0");
+        let mut story = Story::new();
+        let addr = story.listen(Listen::default().backlog(1));
+        let wide = story.listen(Listen::default().backlog(1_000_000));
+        let most: u32 =
+            std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux").trim().parse().expect("a number");
+        assert_eq!((backlog(addr), backlog(wide)), (1, most));
+        let (connected, counted) = std::sync::mpsc::channel();
+        let clients: Vec<_> = (0..5)
+            .map(|_| {
+                let connected = connected.clone();
+                std::thread::spawn(move || {
+                    let peer = dial(addr);
+                    connected.send(()).expect("counted");
+                    peer
+                })
+            })
+            .collect();
+        (0..2).for_each(|_| counted.recv_timeout(PATIENCE).expect("the queue holds two"));
+        assert!(counted.recv_timeout(ms(300)).is_err(), "and no more");
+        let sockets: Vec<_> = (0..5).map(|_| story.connection()).collect();
+        let peers: Vec<_> = clients.into_iter().map(|client| client.join().expect("not lost")).collect();
+        sockets.iter().for_each(|id| story.socket(*id).destroy());
+        sockets.iter().for_each(|id| assert_eq!(story.close(*id).how, How::Destroyed));
+        drop(peers);
+        story.rest();
+    });
+}
+
+/// The backlog in effect: the Send-Q of a listener.
+fn backlog(addr: SocketAddr) -> u32 {
+    let output = Command::new("ss").args(["-Hltn", "sport", "=", &format!(":{}", addr.port())]).output().expect("ss");
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    line.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+}
+
+/// OV05: no local port is left: an error of its own kind, not a refusal; and it works again when one is free.
+#[test]
+fn a_connect_without_a_free_port_is_told_and_can_be_tried_again() {
+    let mut scene = Scene::new();
+    scene.network.set_ports(5000..=5003);
+    let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
+    let ids: Vec<_> =
+        (0..5).map(|_| scene.reactor.connect((THERE, 80), Connect::default()).expect("an address")).collect();
+    scene.run(SECOND);
+    assert_eq!(scene.story.iter().filter(|line| *line == "ready").count(), 4);
+    assert!(scene.story.contains(&"error no local address or port is free [10.0.0.2:80]".to_owned()));
+    assert_eq!(scene.cause(), Cause::NoLocalAddress);
+    scene.reactor.socket(ids[0]).expect("it lives").destroy();
+    scene.run(SECOND);
+    scene.story.clear();
+    scene.reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    scene.expect(&["lookup 10.0.0.2", "connect", "ready"]);
+    assert!(listener.accept().is_some());
+}
+
+/// OV05: the same on a real kernel with four ports.
+#[test]
+fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
+    alone_in_a_network("overload::a_real_connect_without_a_free_port_is_told_and_can_be_tried_again", || {
+        let mut story = Story::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        shell("sysctl -qw net.ipv4.ip_local_port_range='40000 40003'");
+        let clients: Vec<_> =
+            (0..4).map(|_| story.reactor.connect(addr, Connect::default()).expect("an address")).collect();
+        clients.iter().for_each(|id| story.connected(*id));
+        let fifth = story.reactor.connect(addr, Connect::default()).expect("told later");
+        assert!(matches!(story.next(fifth), What::Lookup(_)));
+        assert_eq!(story.error(fifth).cause, Cause::NoLocalAddress);
+        story.close(fifth);
+        let refused = story.reactor.listen("127.0.0.1:0", Listen::default()).map(drop);
+        assert!(matches!(refused, Ok(()) | Err(Error::Listen { .. })), "{refused:?}");
+        story.socket(clients[0]).destroy(); // A reset leaves no TIME_WAIT.
+        story.close(clients[0]);
+        let again = story.reactor.connect(addr, Connect::default()).expect("an address");
+        story.connected(again);
+        drop(story);
+    });
+}
+
+/// OV07: two thousand clients wait to be accepted, and more come without end: whoever is served already is answered after
+/// one turn's share of them (sixteen).
+#[test]
+fn a_flood_of_connects_does_not_starve_the_living() {
+    let (mut scene, listener, peers, ids) = crowd(Listen::default(), 100);
+    let mut flood = Vec::new();
+    for round in 0..20 {
+        let good = &peers[round * 5];
+        flood.extend((0..100).map(|_| scene.peer.connect(listener.addr).expect("a port")));
+        good.send(b"echo");
+        scene.network.advance(ms(5));
+        let (mut before, mut echoed) = (0, false);
+        while !echoed {
+            let until = scene.network.now() + SECOND;
+            let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("the echo is owed");
+            match event {
+                Event::Connection => before += 1,
+                Event::Data(bytes) => {
+                    assert!(ids.contains(&socket.id()));
+                    socket.write(bytes).expect("open");
+                    echoed = true;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(before <= 16, "{before} were accepted first");
+    }
+    drop(flood);
+}
+
+/// OV07: the same on a real kernel with three hundred waiting.
+#[test]
+fn a_real_flood_of_connects_does_not_starve_the_living() {
+    let (mut story, good, mut peer) = Story::pair(Listen::default());
+    story.turn();
+    let addr = peer.peer_addr().expect("connected");
+    let flood: Vec<_> = (0..300).map(|_| dial(addr)).collect();
+    peer.write_all(b"echo").expect("connected");
+    let mut before = 0;
+    story.until(|socket, event| match event {
+        Event::Connection => {
+            before += 1;
+            false
+        }
+        Event::Data(bytes) => {
+            assert_eq!(socket.id(), good);
+            socket.write(bytes).expect("open");
+            true
+        }
+        other => panic!("{other:?}"),
+    });
+    assert!(before <= 32, "{before} were accepted first");
+    flood.into_iter().for_each(reset);
+    reset(peer);
+    let mut closed = 0;
+    story.until(|_, event| {
+        closed += usize::from(matches!(event, Event::Close(_)));
+        closed == 301
+    });
+    story.rest();
+}
