@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
 use finale::net::Readiness;
@@ -170,6 +170,26 @@ fn spurious_readiness_touches_no_idle_time_and_costs_one_call() {
     assert_eq!(scene.network.calls() - calls, 3);
     scene.run(ms(200));
     assert_eq!(scene.story, ["timeout"], "ten seconds after the connection, whatever was made up since");
+}
+
+/// RY02: the same on a real kernel: an urgent byte alone makes a socket readable, and there is nothing to be read.
+#[test]
+fn a_real_readiness_without_bytes_touches_no_idle_time() {
+    let (mut story, socket, peer) = Story::pair(Listen::default());
+    story.turn();
+    story.socket(socket).set_timeout(Some(ms(1000)));
+    let began = Instant::now();
+    story.silence(ms(800));
+    socket2::SockRef::from(&peer).send_out_of_band(b"!").expect("connected");
+    story.expect(socket, What::Timeout);
+    let silent = began.elapsed();
+    assert!((ms(1000)..ms(1600)).contains(&silent), "told after {silent:?}: not the silence that it was");
+    let cpu = cpu_time();
+    story.silence(ms(200));
+    assert!(cpu_time() - cpu < ms(50), "it spins");
+    story.socket(socket).destroy();
+    story.close(socket);
+    story.rest();
 }
 
 /// RY03: two arrivals behind one edge are both read; and every arrival repeats that there is room, which is no `drain`.

@@ -165,6 +165,23 @@ fn a_network_error_on_a_living_connection_is_no_ending() {
     assert!(scene.ending.expect("told").is_acknowledged());
 }
 
+/// RS07: likewise once the peer has finished, when an error flag would be looked into without a read.
+#[test]
+fn a_network_error_on_a_half_closed_connection_is_no_ending() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    let (here, there) = ((HERE, 80).into(), peer.local_addr().expect("open"));
+    assert!(scene.network.unreachable(here, there));
+    scene.with(|socket| drop(socket.write(b"answer")));
+    scene.expect(&[]);
+    assert!(scene.network.unreachable(here, there));
+    scene.with(|socket| socket.end());
+    scene.expect(&["close"]);
+    assert_eq!(peer.read(), b"answer");
+    assert!(scene.ending.expect("told").is_acknowledged());
+}
+
 /// RS07: the same with packets rejected; once the path is back, what was written arrives.
 #[test]
 fn a_rejected_packet_of_a_living_connection_is_no_ending() {
