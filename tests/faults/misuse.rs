@@ -102,7 +102,9 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let far = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
     let peer = if is_client {
-        scene.reactor.connect((THERE, 80), Connect::default()).expect("a good target");
+        // With two addresses a second `lookup` is owed when the first is told.
+        scene.network.name("service", vec![THERE, HERE]);
+        scene.reactor.connect("service:80", Connect::default()).expect("a good target");
         None
     } else {
         Some(scene.peer.connect(listener.addr).expect("begun"))

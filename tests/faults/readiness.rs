@@ -72,7 +72,10 @@ fn flags_without_a_reason_tell_nothing_in_any_state() {
             let (mut scene, peer) = scene_in(state);
             make_up(&scene, subset(bits));
             scene.expect(&[]);
-            scene.with(|socket| assert_eq!(socket.state(), state, "{bits:06b}"));
+            scene.with(|socket| {
+                assert_eq!(socket.state(), state, "{bits:06b}");
+                assert_eq!(socket.peer_has_ended(), !state.can_read(), "{bits:06b}: taken back when nothing was found");
+            });
             if state == State::Closing {
                 scene.network.heal(THERE);
                 scene.run(9 * SECOND);

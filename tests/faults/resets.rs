@@ -270,9 +270,15 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
         story.data(socket, 3);
         story.turn();
         if resets {
-            reset(peer)
+            reset(peer);
         } else {
-            drop(peer)
+            // With the FIN still on its way to us, the reset for our bytes could overtake it on another processor.
+            story.socket(socket).pause();
+            drop(peer);
+            while !story.socket(socket).peer_has_ended() {
+                story.turn();
+            }
+            story.socket(socket).resume();
         }
         story.socket(socket).write(b"again").expect("nobody knows yet");
         let mut told = Vec::new();
