@@ -272,7 +272,7 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
         if resets {
             reset(peer);
         } else {
-            // With the FIN still on its way to us, the reset for our bytes could overtake it on another processor.
+            // Not before the FIN is there: another test that begins a process holds the peer's socket open for a moment.
             story.socket(socket).pause();
             drop(peer);
             while !story.socket(socket).peer_has_ended() {
