@@ -220,11 +220,12 @@ fn a_path_that_heals_in_time_leaves_no_trace() {
 #[test]
 fn a_dropped_path_that_heals_in_time_leaves_no_trace() {
     alone_in_a_network("silence::a_dropped_path_that_heals_in_time_leaves_no_trace", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default().idle_timeout(Some(ms(3500))));
+        let (mut story, socket, mut peer) = Story::pair(Listen::default());
         story.turn();
         cut(peer.peer_addr().expect("connected").port());
         // Repeated some 0.2, 0.6, 1.4 and 3.0 s later.
         peer.write_all(b"lost, and repeated").expect("connected");
+        story.socket(socket).set_timeout(Some(ms(4000)));
         story.silence(ms(2000));
         heal();
         assert_eq!(story.data(socket, 18), b"lost, and repeated");
