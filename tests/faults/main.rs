@@ -5,6 +5,7 @@
 mod support;
 
 mod accepting;
+mod bent;
 mod closing;
 mod connecting;
 mod descriptors;

@@ -14,8 +14,8 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     run(test, if is_possible("true") { in_a_network() } else { this_program() });
 }
 
-/// Likewise, in a network of its own in any case, in which packets can be dropped. Where that is not allowed, says so and
-/// passes.
+/// Likewise, in a network (and a view of the file system) of its own in any case, in which packets can be dropped and
+/// files mounted over. Where that is not allowed, says so and passes.
 pub(crate) fn alone_in_a_network(test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
@@ -27,6 +27,24 @@ pub(crate) fn alone_in_a_network(test: &str, body: impl FnOnce()) {
     run(test, in_a_network());
 }
 
+/// Likewise in a process of its own, begun by another program, as `env` with its arguments. Where there is none that does
+/// it, says so and passes.
+pub(crate) fn alone_under(program: &[&str], test: &str, body: impl FnOnce()) {
+    if is_inside(test) {
+        return body();
+    }
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]);
+    let works = command.arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        println!("skipped: {test} needs {}", program.join(" "));
+        return;
+    }
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).arg(this_program().get_program());
+    run(test, command);
+}
+
 fn this_program() -> Command {
     Command::new(env::current_exe().expect("a test knows its own program"))
 }
@@ -34,7 +52,7 @@ fn this_program() -> Command {
 /// This program in a network that consists of loopback alone.
 fn in_a_network() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(this_program().get_program());
+    command.args(["-nm", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(this_program().get_program());
     command
 }
 
@@ -42,7 +60,7 @@ fn in_a_network() -> Command {
 fn is_possible(line: &str) -> bool {
     let probe = format!("ip link set lo up && {line}");
     let mut command = Command::new("unshare");
-    let status = command.args(["-n", "sh", "-c", &probe]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = command.args(["-nm", "sh", "-c", &probe]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
 
@@ -54,6 +72,8 @@ fn run(test: &str, mut command: Command) {
     let output = command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, test)
+        // A name server that is silent, where a test has one, is soon given up.
+        .env("RES_OPTIONS", "timeout:1 attempts:1")
         .output()
         .expect("a program that runs once runs twice");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();

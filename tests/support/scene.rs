@@ -1,11 +1,12 @@
 //! The driver of the directed tests on the simulated network: a reactor, a scripted peer on another machine, and the story
 //! so far in words, every event of it checked against the language of events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use finale::check::Life;
+use finale::net::Net;
 use finale::sim::{Host, Network, Peer, PeerSocket};
 use finale::{Cause, Ending, Event, How, Listen, Reactor, SocketId};
 
@@ -13,12 +14,14 @@ pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(crate) const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
 /// A reactor, a scripted peer on another machine, and the story so far in words.
-pub(crate) struct Scene {
+pub(crate) struct Scene<N: Net = Host> {
     pub(crate) network: Network,
-    pub(crate) reactor: Reactor<Host>,
+    pub(crate) reactor: Reactor<N>,
     pub(crate) peer: Peer,
     lives: HashMap<SocketId, Life>,
     pub(crate) story: Vec<String>,
+    /// The same by socket, and never taken away.
+    pub(crate) stories: BTreeMap<SocketId, Vec<String>>,
     pub(crate) ending: Option<Ending>,
     pub(crate) socket: Option<SocketId>,
 }
@@ -26,28 +29,46 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new() -> Self {
         let network = Network::new(7);
-        let (reactor, peer) = (Reactor::with_net(network.host(HERE)), network.peer(THERE));
-        Self { network, reactor, peer, lives: Default::default(), story: vec![], ending: None, socket: None }
+        let host = network.host(HERE);
+        Self::on(network, host)
     }
 
     /// A listener here and a connection of the peer to it, told as far as `connection`.
     pub(crate) fn served(options: Listen) -> (Self, PeerSocket) {
         let mut scene = Self::new();
-        let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
-        let peer = scene.peer.connect(listener.addr).expect("begun");
-        scene.expect(&["connection"]);
-        scene.reactor.close_listener(listener.id).expect("open");
+        let peer = scene.serve(options);
         (scene, peer)
+    }
+}
+
+impl<N: Net> Scene<N> {
+    /// A scene on a net of the test's own, which is part of this network.
+    pub(crate) fn on(network: Network, net: N) -> Self {
+        let (reactor, peer) = (Reactor::with_net(net), network.peer(THERE));
+        let (lives, story, stories) = (HashMap::new(), Vec::new(), BTreeMap::new());
+        Self { network, reactor, peer, lives, story, stories, ending: None, socket: None }
+    }
+
+    /// A connection of the peer to a listener here that is closed again, told as far as `connection`.
+    pub(crate) fn serve(&mut self, options: Listen) -> PeerSocket {
+        let listener = self.reactor.listen((HERE, 80), options).expect("a free port");
+        let peer = self.peer.connect(listener.addr).expect("begun");
+        self.expect(&["connection"]);
+        self.reactor.close_listener(listener.id).expect("open");
+        peer
     }
 
     /// Runs for so long, and writes down what is told.
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
-            let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
-            life.tell(&socket, &event).expect("the language of events");
-            self.socket = Some(socket.id());
-            self.story.push(match event {
+            if !matches!(event, Event::Timer(_) | Event::Woken | Event::ListenerRests(..)) {
+                let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
+                life.tell(&socket, &event).expect("the language of events");
+                self.socket = Some(socket.id());
+            }
+            let line = match event {
+                Event::ListenerRests(_, error) => format!("rests {error}"),
                 Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
                 Event::Error(failure) => format!("error {failure}"),
                 Event::Close(ending) => {
@@ -56,7 +77,9 @@ impl Scene {
                 }
                 Event::Lookup(ip) => format!("lookup {ip}"),
                 other => format!("{other:?}").to_lowercase(),
-            });
+            };
+            self.stories.entry(socket.id()).or_default().push(line.clone());
+            self.story.push(line);
         }
     }
 
@@ -79,5 +102,14 @@ impl Scene {
     pub(crate) fn cause(&self) -> Cause {
         let How::Failed(failure) = self.how() else { panic!("it has not failed") };
         failure.cause
+    }
+
+    /// Everything is over: nothing more is told, and nothing is left open, filed or queued.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) {
+        self.expect(&[]);
+        assert!(self.reactor.is_empty(), "{}", self.reactor.sockets());
+        assert_eq!(self.reactor.next_deadline(), None, "a timer is left");
+        assert_eq!(self.network.descriptors(), 0, "a descriptor is left");
     }
 }
