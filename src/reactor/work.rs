@@ -119,7 +119,10 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::QUEUED) {
             return;
         }
-        if entry.flags.has(Flags::DESTROY) || (entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT)) {
+        let untried = entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT);
+        // An `end()` from before the connection was there.
+        let owes_end = entry.flags.has(Flags::END) && matches!(entry.state, State::Open | State::Ended);
+        if entry.flags.has(Flags::DESTROY) || untried || owes_end {
             return self.table.push_ready(slot);
         }
         if entry.has_input() || entry.has_verdict() || self.has_output(slot) {
