@@ -143,6 +143,8 @@ impl Host {
         let (mut world, id) = self.on(slot)?;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
+            // A connection with itself: nobody listens, and the real net says so too.
+            Phase::Open if asked == Phase::Open && end.local == end.remote => Err(Errno::CONNREFUSED),
             Phase::Open => Ok(asked == Phase::Open),
             Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.take_error() {
                 Some(error) => Err(error),

@@ -100,7 +100,12 @@ impl World {
     }
 
     fn on_syn(&mut self, from: Id, machine: IpAddr, source: SocketAddr, target: SocketAddr, window_end: u64) {
-        if let Some(child) = self.flows.get(&(machine, target, source)).copied().filter(|child| *child != from) {
+        let known = self.flows.get(&(machine, target, source)).copied();
+        if known == Some(from) {
+            // Its own port was its target: RFC 9293 section 3.5 calls it a simultaneous open, with itself.
+            return self.on_syn_ack(from, from, window_end);
+        }
+        if let Some(child) = known {
             match self.ends.get(child).is_some_and(|end| end.peer == Some(from)) {
                 // A repeated SYN: our answer was lost.
                 true => self.send_syn_ack(child),

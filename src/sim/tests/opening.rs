@@ -144,6 +144,22 @@ fn local_ports_run_out_and_come_back() {
 }
 
 #[test]
+fn a_dead_port_that_is_given_out_as_its_own_connects_to_itself() {
+    let network = Network::new(1);
+    network.set_ports(5000..=5000);
+    network.record();
+    let mut host = network.host(CLIENT);
+    let addr = SocketAddr::from(([127, 0, 0, 1], 5000));
+    host.connect(0, TOKEN, addr, &SystemOptions::default(), None).expect("a port");
+    assert_eq!(edge(&mut host, SECOND), flags("out"));
+    assert_eq!(failed(host.connected(0)), Errno::CONNREFUSED);
+    assert!(network.take_story().iter().all(|line| !line.contains("RST")));
+    host.close(0);
+    network.advance(200 * SECOND);
+    assert_eq!((network.open_connections(), network.next_event()), (0, None));
+}
+
+#[test]
 fn names_are_looked_up_in_their_own_time() {
     let network = Network::new(1);
     let mut host = network.host(CLIENT);
