@@ -1,1 +1,536 @@
 //! Connecting: the rows CN01 and following of docs/faults.md.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use finale::sim::Reach;
+use finale::{Cause, Connect, First, How, SocketId, Timer};
+use rustix::io::Errno;
+
+use super::bent::{bent, flags};
+use super::support::alone::{alone, alone_in_a_network, shell};
+use super::support::scene::{Scene, THERE};
+use super::support::{PATIENCE, Story, What, cpu_time, descriptors, ms, reset, work_for};
+
+const AT: SocketAddr = SocketAddr::new(THERE, 80);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    (listener, addr)
+}
+
+/// A connection that the real kernel has begun and the reactor has not looked at: a timer that is due comes between the
+/// call and the next poll.
+fn begun_unseen(story: &mut Story, addr: SocketAddr) -> SocketId {
+    story.reactor.set_timer(Duration::ZERO);
+    work_for(ms(2)); // So that its tick has come.
+    let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+    let mut lines = Vec::new();
+    story.until(|_, event| {
+        lines.push(format!("{event:?}"));
+        matches!(event, finale::Event::Timer(_))
+    });
+    assert!(lines.len() == 2 && lines[0].starts_with("Lookup"), "{lines:?}");
+    client
+}
+
+/// A rule in a new chain for packets that come in.
+fn filter(rule: &str) {
+    shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
+    shell(&format!("nft add rule ip held in {rule}"));
+}
+
+/// CN01: one descriptor is opened for the attempt, and closed with it.
+#[test]
+fn a_refusal_costs_one_descriptor_for_a_moment() {
+    let (mut scene, bend) = bent();
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    assert_eq!(scene.network.descriptors(), 1);
+    scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
+    assert_eq!(scene.cause(), Cause::Refused);
+    assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
+    scene.rest();
+}
+
+/// CN01: the same on a real kernel.
+#[test]
+fn many_refusals_leave_no_descriptor() {
+    alone("connecting::many_refusals_leave_no_descriptor", || {
+        let mut story = Story::new();
+        let (_, addr) = listener();
+        let before = descriptors();
+        for _ in 0..100 {
+            let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+            story.expect(client, What::Lookup(addr.ip()));
+            assert_eq!(story.error(client).cause, Cause::Refused);
+            story.close(client);
+        }
+        assert_eq!(descriptors(), before);
+        story.rest();
+    });
+}
+
+/// CN02: nothing before the timer, to the millisecond, and no SYN after it.
+#[test]
+fn a_swallowed_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
+    let mut scene = Scene::new();
+    scene.network.record();
+    scene.network.vanish(THERE);
+    let options = Connect::default().connect_timeout(Some(4 * SECOND));
+    scene.reactor.connect(AT, options).expect("a good target");
+    scene.run(ms(3999));
+    assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
+    assert_eq!(scene.network.take_story().len(), 3, "SYNs at 0, 1 and 3 s");
+    scene.run(ms(2));
+    assert_eq!(std::mem::take(&mut scene.story), ["error timed out: not connected in time [10.0.0.2:80]", "close"]);
+    scene.rest();
+    scene.network.advance(200 * SECOND);
+    assert_eq!(scene.network.take_story(), [""; 0]);
+}
+
+/// CN02: the same on a real kernel, with the SYNs counted by the filter that drops them.
+#[test]
+fn a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
+    alone_in_a_network("connecting::a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards", || {
+        filter("tcp dport 9 counter drop");
+        let syns = || {
+            let list = std::process::Command::new("nft").args(["list", "chain", "ip", "held", "in"]).output();
+            let text = String::from_utf8_lossy(&list.expect("nft runs").stdout).into_owned();
+            let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+            count.unwrap_or_else(|| panic!("no counter: {text}"))
+        };
+        let mut story = Story::new();
+        let before = descriptors();
+        let began = Instant::now();
+        let options = Connect::default().connect_timeout(Some(ms(1500)));
+        let client = story.reactor.connect("127.0.0.1:9", options).expect("an address");
+        assert!(matches!(story.next(client), What::Lookup(_)));
+        let failure = story.error(client);
+        assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
+        assert!(began.elapsed() >= ms(1500), "after {:?}", began.elapsed());
+        story.close(client);
+        assert_eq!(descriptors(), before);
+        let sent = syns();
+        assert!(sent >= 2, "it is repeated after a second: {sent}");
+        story.silence(ms(2500)); // Two more would be due.
+        assert_eq!(syns(), sent);
+        story.rest();
+    });
+}
+
+/// CN03: the error flag alone, without writable, is reason enough to ask; each reason has its cause.
+#[test]
+fn an_error_flag_alone_is_an_answer_to_the_handshake() {
+    let reasons = [
+        (Errno::HOSTUNREACH, Cause::Unreachable),
+        (Errno::NETUNREACH, Cause::Unreachable),
+        (Errno::CONNREFUSED, Cause::Refused),
+    ];
+    for (errno, cause) in reasons {
+        let (mut scene, bend) = bent();
+        scene.network.set_reach(THERE, Reach::BlackHole);
+        scene.reactor.connect(AT, Connect::default()).expect("a good target");
+        scene.expect(&["lookup 10.0.0.2"]);
+        bend.once("connected", errno);
+        bend.news(0, flags("err hup"));
+        let begun = scene.network.elapsed();
+        scene.run(ms(1));
+        assert_eq!(scene.story.pop().as_deref(), Some("close"));
+        assert_eq!(scene.story.len(), 1, "{:?}", scene.story);
+        assert!(scene.network.elapsed() - begun <= ms(1), "nobody waits for writable");
+        assert_eq!(scene.cause(), cause);
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+/// CN03: a filter's answers by ICMP, for which epoll reports the error flag alone.
+#[test]
+fn each_refusal_by_icmp_has_its_cause() {
+    alone_in_a_network("connecting::each_refusal_by_icmp_has_its_cause", || {
+        let reasons = [
+            ("host-unreachable", Cause::Unreachable, Errno::HOSTUNREACH),
+            ("port-unreachable", Cause::Refused, Errno::CONNREFUSED),
+            ("net-unreachable", Cause::Unreachable, Errno::NETUNREACH),
+        ];
+        for (icmp, cause, errno) in reasons {
+            filter(&format!("tcp dport 9 reject with icmp {icmp}"));
+            let mut story = Story::new();
+            let client = story.reactor.connect("127.0.0.1:9", Connect::default()).expect("an address");
+            assert!(matches!(story.next(client), What::Lookup(_)));
+            let failure = story.error(client);
+            assert_eq!((failure.cause, failure.os.map(finale::OsError::raw)), (cause, Some(errno.raw_os_error())));
+            story.close(client);
+            story.rest();
+            shell("nft delete table ip held");
+        }
+    });
+}
+
+/// CN04: an error flag with nothing behind it, before the handshake and after, tells nothing and keeps nobody awake.
+#[test]
+fn an_error_flag_without_an_error_changes_nothing() {
+    let (mut scene, bend) = bent();
+    let listener = scene.peer.listen(AT).expect("free");
+    scene.network.set_latency(ms(100));
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(ms(1));
+    assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
+    for _ in 0..10 {
+        bend.news(0, flags("err hup"));
+        scene.run(ms(5));
+    }
+    assert!(scene.story.is_empty() && bend.count("connected") <= 10);
+    scene.expect(&["connect", "ready"]);
+    let server = listener.accept().expect("connected");
+    bend.take_log();
+    for _ in 0..10 {
+        bend.news(0, flags("out err hup"));
+        scene.run(ms(5));
+    }
+    assert!(scene.story.is_empty());
+    assert!(bend.count("poll") <= 30 && bend.count("recv") <= 10, "{:?}", bend.take_log());
+    bend.take_log();
+    scene.run(3600 * SECOND);
+    assert!(bend.take_log().len() <= 2, "asleep");
+    server.send(b"alive");
+    scene.expect(&["data alive"]);
+    scene.with(|socket| socket.destroy());
+    scene.expect(&["close"]);
+    scene.rest();
+}
+
+/// CN04: an ICMP error that did not come true before anybody looked: connected after all, though the flag stays.
+#[test]
+fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
+    let mut scene = Scene::new();
+    let listener = scene.peer.listen(AT).expect("free");
+    scene.network.set_reach(THERE, Reach::Unreachable);
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    scene.network.set_reach(THERE, Reach::Open);
+    scene.network.advance(2 * SECOND); // The second SYN gets through; nobody has looked meanwhile.
+    scene.expect(&["lookup 10.0.0.2", "connect", "ready"]);
+    let server = listener.accept().expect("connected");
+    let calls = scene.network.calls();
+    scene.run(3600 * SECOND);
+    assert!(scene.network.calls() - calls <= 4, "the flag that stays keeps nobody awake");
+    server.send(b"alive");
+    scene.expect(&["data alive"]);
+    scene.with(|socket| socket.destroy());
+    scene.expect(&["close"]);
+    scene.rest();
+}
+
+/// CN04: the same on a real kernel: the filter is gone before the SYN is repeated, and nobody has looked in between.
+#[test]
+fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
+    alone_in_a_network("connecting::a_rejection_that_was_overtaken_by_the_handshake_is_forgotten", || {
+        let (listener, addr) = listener();
+        filter(&format!("tcp dport {} reject with icmp host-unreachable", addr.port()));
+        let mut story = Story::new();
+        let client = begun_unseen(&mut story, addr);
+        shell("nft delete table ip held");
+        let (mut server, _) = listener.accept().expect("the repeated SYN arrives");
+        story.connected(client);
+        let before = cpu_time();
+        story.silence(ms(300));
+        assert!(cpu_time() - before < ms(100), "the flag that stays keeps nobody awake");
+        server.write_all(b"alive").expect("connected");
+        assert_eq!(story.data(client, 5), b"alive");
+        drop(server);
+        story.expect(client, What::End);
+        story.socket(client).end();
+        assert!(story.close(client).is_acknowledged());
+        story.rest();
+    });
+}
+
+/// CN04: once it is told as failed it is closed for good: the SYN is not repeated behind our back.
+#[test]
+fn a_rejection_that_was_told_stays_true() {
+    alone_in_a_network("connecting::a_rejection_that_was_told_stays_true", || {
+        let (listener, addr) = listener();
+        filter(&format!("tcp dport {} reject with icmp host-unreachable", addr.port()));
+        let mut story = Story::new();
+        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        assert!(matches!(story.next(client), What::Lookup(_)));
+        assert_eq!(story.error(client).cause, Cause::Unreachable);
+        story.close(client);
+        shell("nft delete table ip held");
+        story.silence(ms(1500));
+        listener.set_nonblocking(true).expect("a socket");
+        assert!(listener.accept().is_err(), "nobody has connected");
+        story.rest();
+    });
+}
+
+/// CN05: a connect that fails in the call is told by `next`, in the same story, whatever the number is.
+#[test]
+fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
+    for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::NETUNREACH] {
+        let (mut scene, bend) = bent();
+        bend.once("connect", errno);
+        scene.reactor.connect(AT, Connect::default()).expect("the call that asks never fails");
+        scene.run(Duration::ZERO);
+        assert_eq!((scene.story[0].as_str(), scene.story.len()), ("lookup 10.0.0.2", 3), "{:?}", scene.story);
+        assert!(scene.story[1].starts_with("error unreachable ("), "{:?}", scene.story);
+        assert_eq!(scene.cause(), Cause::Unreachable);
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+/// CN05: routes that say no, and none at all.
+#[test]
+fn routes_that_say_no_are_told_as_events() {
+    alone_in_a_network("connecting::routes_that_say_no_are_told_as_events", || {
+        shell("ip route add unreachable 10.9.0.1 && ip route add prohibit 10.9.0.2 && ip route add blackhole 10.9.0.3");
+        let mut story = Story::new();
+        let before = descriptors();
+        for (last, errno) in [(1, Errno::HOSTUNREACH), (2, Errno::ACCESS), (3, Errno::INVAL), (4, Errno::NETUNREACH)] {
+            let addr = SocketAddr::from(([10, 9, 0, last], 80));
+            let client = story.reactor.connect(addr, Connect::default()).expect("the call that asks never fails");
+            story.expect(client, What::Lookup(addr.ip()));
+            let failure = story.error(client);
+            let os = failure.os.map(finale::OsError::raw);
+            assert_eq!((failure.cause, os), (Cause::Unreachable, Some(errno.raw_os_error())));
+            let ending = story.close(client);
+            assert!(ending.to_string().starts_with("error: unreachable ("), "{ending}");
+        }
+        assert_eq!(descriptors(), before);
+        story.rest();
+    });
+}
+
+/// CN06: writable in the middle of the handshake is no connection.
+#[test]
+fn writable_is_not_connected() {
+    let (mut scene, bend) = bent();
+    let _listener = scene.peer.listen(AT).expect("free");
+    scene.network.set_latency(ms(100));
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(ms(1));
+    for words in ["out", "out hup", "in out rdhup hup err"] {
+        bend.news(0, flags(words));
+        scene.run(ms(20));
+    }
+    assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
+    scene.expect(&["connect", "ready"]);
+    scene.with(|socket| {
+        assert_eq!(socket.peer_addr(), Some(AT));
+        assert!(!socket.peer_has_ended(), "what a flag said before there was a peer means nothing");
+        socket.destroy();
+    });
+    scene.expect(&["close"]);
+    scene.rest();
+}
+
+/// CN07: the kernel chose the dead port itself as our own.
+#[test]
+fn a_connection_with_itself_is_refused() {
+    let mut scene = Scene::new();
+    scene.network.set_ports(5000..=5000);
+    let own: IpAddr = [127, 0, 0, 1].into();
+    scene.reactor.connect((own, 5000), Connect::default()).expect("a good target");
+    scene.expect(&["lookup 127.0.0.1", "error refused: nobody listens there [127.0.0.1:5000]", "close"]);
+    scene.network.advance(200 * SECOND);
+    assert_eq!(scene.network.open_connections(), 0);
+    scene.rest();
+}
+
+/// CN07: on the real kernel, bound to the port that it connects to.
+#[test]
+fn a_real_connection_with_itself_is_refused() {
+    let (taken, addr) = listener();
+    drop(taken);
+    let mut story = Story::new();
+    let client = story.reactor.connect(addr, Connect::default().local_addr(addr)).expect("an address");
+    story.expect(client, What::Lookup(addr.ip()));
+    assert_eq!(story.error(client).cause, Cause::Refused);
+    let ending = story.close(client);
+    assert_eq!((ending.first, ending.bytes_read), (First::Nobody, 0));
+    story.rest();
+}
+
+/// CN08: handshake, data and FIN in one readiness.
+#[test]
+fn a_server_that_was_done_before_we_looked_is_told_in_order() {
+    let mut scene = Scene::new();
+    let listener = scene.peer.listen(AT).expect("free");
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    scene.network.advance(ms(10));
+    let server = listener.accept().expect("the kernels have shaken hands");
+    server.send(b"hello");
+    server.finish();
+    scene.network.advance(ms(10));
+    scene.expect(&["lookup 10.0.0.2", "connect", "ready", "data hello", "end"]);
+    scene.with(|socket| socket.end());
+    scene.expect(&["close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+    scene.rest();
+}
+
+/// CN08: the same on a real kernel, in one event.
+#[test]
+fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
+    let (listener, addr) = listener();
+    let mut story = Story::new();
+    let client = begun_unseen(&mut story, addr);
+    let (mut server, _) = listener.accept().expect("the kernel has shaken hands");
+    server.write_all(b"hello").expect("connected");
+    drop(server);
+    story.expect(client, What::Connect);
+    story.expect(client, What::Ready);
+    assert_eq!(story.data(client, 5), b"hello");
+    story.expect(client, What::End);
+    story.socket(client).end();
+    assert_eq!(story.close(client).first, First::Peer);
+    story.rest();
+}
+
+/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first.
+#[test]
+fn a_reset_before_we_looked_is_a_failure_to_connect() {
+    let mut scene = Scene::new();
+    let listener = scene.peer.listen(AT).expect("free");
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    scene.network.advance(ms(10));
+    listener.accept().expect("the kernels have shaken hands").reset();
+    scene.network.advance(ms(10));
+    scene.expect(&["lookup 10.0.0.2", "error reset by the peer [10.0.0.2:80]", "close"]);
+    assert_eq!(scene.cause(), Cause::Reset);
+    scene.rest();
+}
+
+/// CN09: the same on a real kernel.
+#[test]
+fn a_real_reset_before_we_looked_is_a_failure_to_connect() {
+    let (listener, addr) = listener();
+    let mut story = Story::new();
+    let client = begun_unseen(&mut story, addr);
+    reset(listener.accept().expect("the kernel has shaken hands").0);
+    let failure = story.error(client);
+    assert_eq!((failure.cause, failure.attempts.len()), (Cause::Reset, 1));
+    assert!(story.close(client).had_error());
+    story.rest();
+}
+
+/// CN10: a program that never accepts: its kernel connects two and lets the third wait. Only timers end any of them, and
+/// nobody claims that a program has seen a byte.
+#[test]
+fn connections_that_nobody_accepts_are_ended_by_timers() {
+    let mut scene = Scene::new();
+    let _listener = scene.peer.listen_with(AT, &finale::Listen::default().backlog(1)).expect("free");
+    let options =
+        Connect::default().connect_timeout(Some(10 * SECOND)).half_closed_timeout(Some(10 * SECOND)).linger(None);
+    let sockets = [0; 3].map(|_| scene.reactor.connect(AT, options.clone()).expect("a good target"));
+    scene.run(SECOND);
+    for id in &sockets[..2] {
+        assert_eq!(scene.stories[id], ["lookup 10.0.0.2", "connect", "ready"]);
+        let mut socket = scene.reactor.socket(*id).expect("it lives");
+        socket.write(b"is anybody there?").expect("writes are taken");
+        socket.end();
+    }
+    scene.run(8 * SECOND);
+    assert_eq!(scene.stories[&sockets[2]], ["lookup 10.0.0.2"]);
+    scene.run(10 * SECOND);
+    let timed_out = "error timed out: not connected in time [10.0.0.2:80]";
+    assert_eq!(scene.stories[&sockets[2]], ["lookup 10.0.0.2", timed_out, "close"]);
+    for id in &sockets[..2] {
+        assert_eq!(scene.stories[id][3..], ["error timed out: half-closed and silent", "close"]);
+    }
+    let ending = scene.ending.take().expect("told");
+    assert!(!ending.is_acknowledged() && ending.bytes_written == 17, "{ending}");
+    scene.story.clear();
+    scene.rest();
+}
+
+/// CN10: the same on a real kernel, for one that is connected.
+#[test]
+fn a_connection_that_nobody_accepts_is_ended_by_its_timer() {
+    let (listener, addr) = listener();
+    let mut story = Story::new();
+    let options = Connect::default().half_closed_timeout(Some(ms(200)));
+    let client = story.reactor.connect(addr, options).expect("an address");
+    story.connected(client);
+    story.socket(client).write(b"is anybody there?").expect("writes are taken");
+    story.socket(client).end();
+    assert_eq!(story.error(client).cause, Cause::TimedOut(Timer::HalfClosed));
+    let ending = story.close(client);
+    assert!(!ending.is_acknowledged() && ending.bytes_written == 17, "{ending}");
+    drop(listener);
+    story.rest();
+}
+
+/// CN11: `end()` and `destroy()` at every half millisecond of look-up and handshake.
+#[test]
+fn ending_and_destroying_work_at_every_moment_of_the_way() {
+    for half_ms in 0..10 {
+        for destroys in [false, true] {
+            for target in ["10.0.0.2:80", "server:80"] {
+                let mut scene = Scene::new();
+                scene.network.name("server", vec![THERE]);
+                let listener = scene.peer.listen(AT).expect("free");
+                let id = scene.reactor.connect(target, Connect::default()).expect("a good target");
+                scene.run(Duration::from_micros(500) * half_ms);
+                let mut socket = scene.reactor.socket(id).expect("it lives");
+                if destroys {
+                    socket.destroy()
+                } else {
+                    socket.end()
+                }
+                scene.run(SECOND);
+                if !destroys {
+                    let server = listener.accept().expect("it has connected");
+                    assert!(server.has_fin() && !server.is_reset());
+                    server.close();
+                    scene.run(SECOND);
+                    assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready", "end", "close"], "{half_ms}");
+                    assert_eq!(scene.how(), &How::Confirmed);
+                }
+                if destroys {
+                    assert_eq!(scene.how(), &How::Destroyed);
+                    scene.network.advance(SECOND);
+                    assert!(listener.accept().is_none_or(|server| server.is_reset()), "{half_ms}");
+                }
+                assert_eq!(scene.story.iter().filter(|line| *line == "close").count(), 1);
+                scene.story.clear();
+                scene.rest();
+            }
+        }
+    }
+}
+
+/// CN11: `end()` in each step, on real sockets.
+#[test]
+fn ending_works_in_each_step_of_connecting() {
+    for step in 0..4 {
+        let (listener, addr) = listener();
+        let mut story = Story::new();
+        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        for told in 0..4 {
+            if told == step {
+                story.socket(client).end();
+            }
+            let expected = [What::Lookup(addr.ip()), What::Connect, What::Ready];
+            if let Some(expected) = expected.into_iter().nth(told) {
+                story.expect(client, expected);
+            }
+        }
+        let server: TcpStream = listener.accept().expect("it has connected").0;
+        server.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        story.turn();
+        assert_eq!(server.peek(&mut [0]).expect("a clean end"), 0, "step {step}");
+        drop(server);
+        story.expect(client, What::End);
+        assert_eq!(story.close(client).how, How::Confirmed);
+        story.rest();
+    }
+}
