@@ -139,12 +139,14 @@ enum Trouble {
     Rest,
 }
 
-/// accept(2): network errors that are already pending on the new socket are passed on; they are not the listener's.
+/// accept(2): network errors that are already pending on the new socket are passed on; they are not the listener's. Nor is
+/// what macOS says of a client that has gone meanwhile: EINVAL, or an address that is none.
 fn trouble(error: &io::Error) -> Trouble {
     match Errno::from_io_error(error) {
         Some(Errno::WOULDBLOCK) => Trouble::Nobody,
         Some(
             Errno::INTR
+            | Errno::INVAL
             | Errno::CONNABORTED
             | Errno::PROTO
             | Errno::PERM
@@ -154,8 +156,9 @@ fn trouble(error: &io::Error) -> Trouble {
             | Errno::HOSTUNREACH
             | Errno::OPNOTSUPP
             | Errno::NETUNREACH,
-        ) => Trouble::Skip,
-        _ => Trouble::Rest,
+        )
+        | None => Trouble::Skip,
+        Some(_) => Trouble::Rest,
     }
 }
 
