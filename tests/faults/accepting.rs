@@ -1,1 +1,281 @@
 //! Accepting: the rows AC01 and following of docs/faults.md.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use finale::sim::{Faults, PeerSocket};
+use finale::{Cause, Listen, Listener, Reactor};
+use rustix::io::Errno;
+
+use super::bent::{Bend, Bent, bent, bent_served};
+use super::support::scene::{HERE, Scene, THERE};
+use super::support::{Story, dial, ms, reset};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn exhausted() -> Faults {
+    Faults { accept_exhausted: 1.0, ..Faults::none() }
+}
+
+/// A scene with a listener and so many clients of the peer, all of whom have come before the reactor looks.
+fn waiting(clients: usize, options: Listen) -> (Scene, Listener, Vec<PeerSocket>) {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let peers = (0..clients).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.network.advance(ms(10));
+    (scene, listener, peers)
+}
+
+/// A bent scene with one client in the queue.
+fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
+    let (mut scene, bend) = bent();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let peer = scene.peer.connect(listener.addr).expect("begun");
+    scene.network.advance(ms(10));
+    (scene, listener, peer, bend)
+}
+
+/// AC01: out of descriptors: one report in all, ten tries a second, and everybody is served afterwards.
+#[test]
+fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
+    let (mut scene, listener, peers) = waiting(10, Listen::default());
+    scene.network.set_faults(exhausted());
+    let calls = scene.network.calls();
+    scene.run(10 * SECOND);
+    assert_eq!(scene.story.len(), 1, "{:?}", scene.story);
+    assert!(scene.story[0].starts_with("rests accept failed: "), "{:?}", scene.story);
+    let calls = scene.network.calls() - calls;
+    assert!((100..=250).contains(&calls), "{calls} calls in 10 s");
+    scene.network.set_faults(Faults::none());
+    scene.story.clear();
+    scene.expect(&["connection"; 10]);
+    scene.reactor.close_listener(listener.id).expect("open");
+    peers.into_iter().for_each(PeerSocket::reset);
+    scene.run(SECOND);
+    scene.story.clear();
+    scene.rest();
+}
+
+/// AC02: no edge comes when a descriptor is freed elsewhere; our own try comes within a tenth of a second. One that we free
+/// ourselves is used at once.
+#[test]
+fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
+    let (mut scene, listener, _peers) = waiting(3, Listen::default());
+    scene.network.set_faults(exhausted());
+    scene.run(ms(250));
+    scene.story.clear();
+    scene.network.set_faults(Faults::none());
+    scene.run(ms(100));
+    assert_eq!(std::mem::take(&mut scene.story), ["connection"; 3]);
+
+    let _late = scene.peer.connect(listener.addr).expect("begun");
+    scene.network.set_faults(exhausted());
+    scene.run(ms(50));
+    assert!(scene.story.pop().is_some_and(|line| line.starts_with("rests")), "a new trouble is told anew");
+    scene.network.set_faults(Faults::none());
+    scene.with(|socket| socket.destroy());
+    scene.run(Duration::ZERO);
+    scene.run(Duration::ZERO);
+    assert_eq!(scene.story, ["connection", "close"]);
+}
+
+/// AC03: out of files, of buffers or of memory: as out of descriptors, and the listener lives.
+#[test]
+fn every_shortage_of_the_system_is_a_rest() {
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        let (mut scene, _listener, _peer, bend) = bent_waiting();
+        bend.once("accept", errno);
+        bend.once("accept", errno);
+        scene.run(ms(99));
+        assert_eq!(scene.story.len(), 1, "{errno}: {:?}", scene.story);
+        scene.run(ms(102));
+        assert_eq!(scene.story[1..], ["connection"], "{errno}: the second try is not told");
+        assert_eq!(bend.count("accept"), 4, "two that fail, one client, and nobody else");
+    }
+}
+
+/// AC04: a client that reset before it was accepted: told with its address; the next one is served.
+#[test]
+fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
+    let (mut scene, listener, mut peers) = waiting(1, Listen::default());
+    let addr = peers[0].local_addr();
+    peers.remove(0).reset();
+    scene.network.advance(ms(10));
+    scene.expect(&["connection", "error reset by the peer", "close"]);
+    assert_eq!(scene.ending.take().expect("told").peer, addr);
+    let next = scene.peer.connect(listener.addr).expect("begun");
+    next.send(b"hello");
+    scene.expect(&["connection", "data hello"]);
+    next.reset();
+    scene.expect(&["error reset by the peer", "close"]);
+    scene.reactor.close_listener(listener.id).expect("open");
+    scene.rest();
+}
+
+/// AC04: the same on a real kernel.
+#[test]
+fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default());
+    let dead = dial(addr);
+    let dead_addr = dead.local_addr().ok();
+    reset(dead);
+    let socket = story.connection();
+    assert_eq!(story.socket(socket).peer_addr(), dead_addr);
+    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.close(socket).peer, dead_addr);
+    let mut peer = dial(addr);
+    let socket = story.connection();
+    peer.write_all(b"hello").expect("connected");
+    assert_eq!(story.data(socket, 5), b"hello");
+    story.socket(socket).destroy();
+    story.close(socket);
+    story.rest();
+}
+
+/// AC05: errors that belong to one client are skipped; the next one is taken in the same turn. Who fails for ever does not
+/// keep the loop awake.
+#[test]
+fn a_client_that_fails_in_accept_is_skipped() {
+    let (mut scene, listener, _peer, bend) = bent_waiting();
+    for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::INTR, Errno::PERM] {
+        bend.once("accept", errno);
+    }
+    let polls = bend.count("poll");
+    scene.run(Duration::ZERO);
+    assert_eq!(std::mem::take(&mut scene.story), ["connection"]);
+    assert!(bend.count("poll") - polls <= 2);
+    bend.always(Some(("accept", Errno::CONNABORTED)));
+    let _late = scene.peer.connect(listener.addr).expect("begun");
+    bend.take_log();
+    scene.run(10 * SECOND);
+    assert_eq!(scene.story.len(), 1, "told once: {:?}", scene.story);
+    assert!(bend.count("accept") <= 65 * 101, "{} in 10 s", bend.count("accept"));
+    assert!(bend.count("poll") <= 1000, "{} in 10 s", bend.count("poll"));
+    bend.always(None);
+    scene.story.clear();
+    scene.expect(&["connection"]);
+}
+
+/// AC06: a client that is gone before accept(2) can name it is skipped like the others: no rest, no report.
+#[test]
+fn a_client_without_an_address_is_skipped() {
+    let (mut scene, _listener, _peer, bend) = bent_waiting();
+    bend.once("accept", Errno::INVAL);
+    scene.run(Duration::ZERO);
+    assert_eq!(scene.story, ["connection"]);
+    // An option that a dying connection refuses is no end of it: that comes as what it is.
+    bend.once("set_nodelay", Errno::INVAL);
+    scene.with(|socket| socket.set_nodelay(false));
+    scene.expect(&["connection"]);
+    assert_eq!(bend.count("set_nodelay"), 1);
+}
+
+/// AC07: twenty clients behind one edge, with more than one turn accepts: the listener keeps its place in the queue.
+#[test]
+fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
+    let (mut scene, _listener, _peers) = waiting(100, Listen::default());
+    let begun = scene.network.elapsed();
+    let mut turns = 0;
+    while scene.story.len() < 100 {
+        scene.run(Duration::ZERO);
+        turns += 1;
+        assert!(turns < 50, "{} accepted", scene.story.len());
+        assert!(scene.story.len() == 100 || scene.reactor.next_deadline().is_some_and(|at| at <= scene.network.now()));
+    }
+    assert_eq!((scene.story, scene.network.elapsed()), (vec!["connection".to_owned(); 100], begun));
+}
+
+/// AC08: no room in epoll for one connection: it fails, its descriptor is closed, and the others go on.
+#[test]
+fn a_connection_that_can_not_be_watched_fails_alone() {
+    let (mut scene, good, bend) = bent_served(Listen::default());
+    let good_id = scene.socket.expect("accepted");
+    bend.once("register", Errno::NOSPC);
+    let bad = scene.serve_another();
+    scene.expect(&["error out of descriptors or memory (No space left on device (os error 28))", "close"]);
+    assert_eq!((scene.cause(), scene.network.descriptors()), (Cause::OutOfResources, 1));
+    assert!(bad.is_reset(), "and its peer knows");
+    good.send(b"undisturbed");
+    scene.expect(&["data undisturbed"]);
+    scene.reactor.socket(good_id).expect("it lives").destroy();
+    scene.expect(&["close"]);
+    scene.rest();
+}
+
+/// AC09: closing a listener resets who waits in its queue, and nobody else.
+#[test]
+fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
+    let (mut scene, listener, mut peers) = waiting(1, Listen::default());
+    scene.expect(&["connection"]);
+    peers.extend((0..3).map(|_| scene.peer.connect(listener.addr).expect("begun")));
+    scene.network.advance(ms(10));
+    scene.reactor.close_listener(listener.id).expect("open");
+    scene.network.advance(ms(10));
+    assert_eq!(peers.iter().map(PeerSocket::is_reset).collect::<Vec<_>>(), [false, true, true, true]);
+    peers[0].send(b"still here");
+    scene.expect(&["data still here"]);
+    scene.with(|socket| socket.destroy());
+    scene.expect(&["close"]);
+    scene.rest();
+}
+
+/// AC09: with two listeners on one port each has a queue of its own, and only that of the closed one is lost.
+#[test]
+fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
+    let mut story = Story::new();
+    let shared = Listen::default().reuse_port(true);
+    let first = story.reactor.listen("127.0.0.1:0", shared.clone()).expect("a port");
+    let second = story.reactor.listen(first.addr, shared).expect("shared");
+    let peers: Vec<TcpStream> = (0..40).map(|_| dial(first.addr)).collect();
+    story.reactor.close_listener(first.id).expect("open");
+    // A short look at each peer: reset, or nothing yet.
+    let lost = |peer: &TcpStream| {
+        peer.set_nonblocking(true).expect("a socket");
+        peer.peek(&mut [0]).expect_err("nobody has written").kind() == ErrorKind::ConnectionReset
+    };
+    let lost: Vec<bool> = peers.iter().map(lost).collect();
+    let kept = lost.iter().filter(|lost| !**lost).count();
+    assert!((1..40).contains(&kept), "{kept} of 40 in the queue of the second");
+    for _ in 0..kept {
+        let socket = story.connection();
+        assert_eq!(story.socket(socket).listener(), Some(second.id));
+        story.socket(socket).destroy();
+        story.close(socket);
+    }
+    story.silence(ms(20));
+    story.reactor.close_listener(second.id).expect("open");
+    story.rest();
+}
+
+/// AC10: a connection that the kernel holds back is told late, and its silence counts from then.
+#[test]
+fn a_connection_that_comes_late_has_its_whole_idle_time() {
+    let mut scene = Scene::new();
+    let options = Listen::default().idle_timeout(Some(2 * SECOND));
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let _peer = scene.peer.connect(listener.addr).expect("begun");
+    scene.network.advance(Duration::from_micros(2500));
+    scene.network.vanish(THERE); // The third step of the handshake is lost; the second is repeated after a second.
+    scene.network.advance(ms(10));
+    scene.network.heal(THERE);
+    scene.run(ms(900));
+    assert!(scene.story.is_empty(), "the client is connected, and nobody here has seen it");
+    scene.run(ms(200));
+    assert_eq!(std::mem::take(&mut scene.story), ["connection"]);
+    scene.run(ms(1800));
+    assert!(scene.story.is_empty(), "nearly three seconds after the client began");
+    scene.run(ms(300));
+    assert_eq!(scene.story, ["timeout"]);
+}
+
+/// AC09: whoever drops the reactor leaves nobody waiting either.
+#[test]
+fn a_dropped_reactor_resets_its_queue() {
+    let mut reactor = Reactor::new().expect("a machine with epoll");
+    let listener = reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+    let mut peer = dial(listener.addr);
+    drop(reactor);
+    assert_eq!(peer.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+}

@@ -58,6 +58,19 @@ impl<N: Net> Scene<N> {
         peer
     }
 
+    /// Likewise one more, told as far as `connection`; nothing has waited for it yet.
+    pub(crate) fn serve_another(&mut self) -> PeerSocket {
+        let listener = self.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let peer = self.peer.connect(listener.addr).expect("begun");
+        let before = self.story.len();
+        while self.story.len() == before {
+            self.run(Duration::from_millis(1));
+        }
+        assert_eq!(self.story.remove(before), "connection");
+        self.reactor.close_listener(listener.id).expect("open");
+        peer
+    }
+
     /// Runs for so long, and writes down what is told.
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
