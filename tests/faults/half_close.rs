@@ -71,7 +71,7 @@ fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     // The timer of the half-closed socket is looked at a few times on its way through the wheel.
     assert!(log.len() <= 10 && log.iter().all(|call| *call == "poll") && scene.story.is_empty(), "asleep: {log:?}");
     let mut got = 0;
-    while scene.story.is_empty() {
+    for _ in 0..1000 {
         got += peer.read().len();
         scene.run(ms(2));
     }
@@ -170,7 +170,7 @@ fn our_fin_comes_behind_everything_queued() {
         socket.end();
     });
     let mut got = 0;
-    while got < 1 << 20 {
+    for _ in 0..1000 {
         scene.run(ms(1));
         assert!(!peer.has_fin() || got + peer.unread_bytes() == 1 << 20, "the FIN came with {got} bytes read");
         got += peer.read().len();
@@ -213,11 +213,11 @@ fn half_open_has_an_effect_in_both_positions() {
         peer.finish();
         scene.expect(&["end"]);
         let mut got = 0;
-        while got < 300_000 {
+        for _ in 0..2000 {
             got += peer.read().len();
             scene.run(ms(1));
         }
-        scene.run(SECOND);
+        assert_eq!(got, 300_000);
         assert_eq!(peer.has_fin(), !allowed);
         if allowed {
             assert_eq!(std::mem::take(&mut scene.story), ["drain"]);
