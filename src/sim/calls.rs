@@ -204,7 +204,8 @@ impl World {
         if taken == 0 && !bytes.is_empty() {
             return Err(Errno::WOULDBLOCK);
         }
-        end.corked = match more {
+        // Who finds the buffer full is not held back (tcp_sendmsg pushes before it waits for room).
+        end.corked = match more && taken == bytes.len() {
             true => end.corked.or(Some((end.written, now + CORK))),
             false => None,
         };

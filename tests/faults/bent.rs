@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Readiness, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket};
 use finale::{KeepAlive, Listen};
@@ -223,6 +224,10 @@ impl Net for Bent {
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
         self.host.looked_up()
+    }
+
+    fn stepped(&mut self, state: State, input: Input) {
+        self.host.stepped(state, input);
     }
 }
 

@@ -172,6 +172,14 @@ fn bytes_with_more_to_come_leave_with_the_fin_or_after_a_while() {
 }
 
 #[test]
+fn a_full_buffer_is_not_held_back_for_more() {
+    let (network, mut host, peer) = accepted(&Listen::default().send_buffer(1000));
+    assert_eq!(host.send(0, &[1; 5000], true).expect("room"), 1000);
+    network.advance(MS);
+    assert_eq!(peer.read().len(), 1000);
+}
+
+#[test]
 fn the_user_timeout_counts_unacknowledged_bytes_and_closed_windows_only() {
     let options = Listen::default().user_timeout(3 * SECOND / 2);
     let (network, mut host, peer) = accepted(&options);
