@@ -49,6 +49,7 @@ impl<N: Net> Reactor<N> {
             (state.is_final(), "it owes its close and is in no list"),
             (state == State::Created, "it was begun and is in no list"),
             (state == State::Connecting && !flags.has(Flags::ATTEMPT), "no attempt is under way, and it is in no list"),
+            (flags.has(Flags::END) && matches!(state, State::Open | State::Ended), "it was ended, and stays open"),
             (entry.has_input(), "it has input and is in no list"),
             (entry.has_verdict(), "it has a verdict to be asked for and is in no list"),
             (self.has_output(slot), "it has output and is in no list"),
