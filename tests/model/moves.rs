@@ -1,0 +1,330 @@
+//! What can happen in a composed state: the callers, the reactors, the timers, the wires and the faults, one step each.
+//!
+//! Invariant: a condition here speaks of kernels and callers ("bytes are there", "the caller has ended") and, where the
+//! reactor asks by state what it may ask, by the questions of [`State`]. Where a step leads is the table's word alone.
+
+use finale::lifecycle::{Cell, Input, State, Tell};
+
+use crate::world::*;
+
+/// Who makes a step. The two sides' steps of one kind follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Actor {
+    /// The program runs: what its reactor does when it looks.
+    Reactor = 0,
+    /// The caller writes or ends.
+    Caller = 2,
+    /// The caller destroys, or a listener is closed.
+    Destroyer = 4,
+    /// A timer of finale's.
+    Timer = 6,
+    /// A packet of this side's arrives.
+    Wire = 8,
+    /// The kernel gives up by itself: retransmissions, keep-alive, a lost route.
+    Fault = 10,
+}
+
+/// One kind of step of one side, as a bit.
+pub(crate) const fn bit(actor: Actor, side: usize) -> u16 {
+    1 << (actor as u16 + side as u16)
+}
+
+/// One kind of step of both sides.
+pub(crate) const fn both(actor: Actor) -> u16 {
+    bit(actor, 0) | bit(actor, 1)
+}
+
+/// A step: who, which side, what, and where it leads.
+pub(crate) struct Move {
+    pub(crate) actor: Actor,
+    pub(crate) side: usize,
+    /// The input given to the table, if it was one.
+    pub(crate) input: Option<Input>,
+    pub(crate) to: Composed,
+}
+
+pub(crate) type Table = dyn Fn(State, Input) -> Cell;
+
+/// A promise that does not hold.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// Collects the steps that leave one composed state.
+pub(crate) struct Moves<'a> {
+    pub(crate) from: Composed,
+    pub(crate) table: &'a Table,
+    /// Cells of the table that were taken.
+    pub(crate) taken: &'a mut [[bool; Input::ALL.len()]; State::ALL.len()],
+    pub(crate) found: Vec<Move>,
+    pub(crate) broken: Option<Broken>,
+}
+
+impl Moves<'_> {
+    pub(crate) fn collect(&mut self) {
+        for side in [CLIENT, SERVER] {
+            self.wire(side);
+            let it = self.from.sides[side];
+            match it.state {
+                State::Created if side == SERVER => self.accept(),
+                State::Created | State::Resolving => self.begin(it.state),
+                State::Connecting => self.connect(),
+                state if state.is_connected() => {
+                    self.read(side);
+                    self.write(side);
+                    self.finish(side);
+                    self.watch(side);
+                }
+                State::Closed => {}
+                _ => self.give(Actor::Reactor, side, Input::CloseDue, |_| {}),
+            }
+            self.call(side);
+        }
+    }
+
+    /// A step without an input.
+    fn step(&mut self, actor: Actor, side: usize, change: impl FnOnce(&mut Composed)) {
+        let mut to = self.from;
+        change(&mut to);
+        self.found.push(Move { actor, side, input: None, to });
+    }
+
+    /// A step that gives an input to the table. `change` is what happens besides, before the state changes.
+    fn give(&mut self, actor: Actor, side: usize, input: Input, change: impl FnOnce(&mut Composed)) {
+        let mut to = self.from;
+        change(&mut to);
+        let it = &mut to.sides[side];
+        match (self.table)(it.state, input) {
+            Cell::Go(next, tells) => {
+                self.taken[it.state as usize][input as usize] = true;
+                it.state = next;
+                let wrong = tells.iter().find_map(|tell| it.tell(side, *tell).err());
+                let wrong = wrong.or_else(|| dishonest(&to, side, input).map(str::to_owned));
+                let it = &mut to.sides[side];
+                it.forget_what_no_longer_matters();
+                if let Some(wrong) = wrong {
+                    self.broken
+                        .get_or_insert(Broken(format!("{} × {input:?}: {wrong}", self.from.sides[side].state.name())));
+                }
+            }
+            Cell::Ignored => {}
+            Cell::Impossible => {
+                let state = it.state.name();
+                self.broken
+                    .get_or_insert(Broken(format!("{state} × {input:?} can occur, and the table calls it impossible")));
+            }
+        }
+        self.found.push(Move { actor, side, input: Some(input), to });
+    }
+
+    // --- the network ---
+
+    fn wire(&mut self, side: usize) {
+        if self.from.clone().deliver(side) {
+            self.step(Actor::Wire, side, |to| {
+                to.deliver(side);
+            });
+        }
+        if side == CLIENT && self.from.wires[CLIENT].has(Packet::Syn) {
+            self.step(Actor::Wire, CLIENT, |to| {
+                to.refuse();
+            });
+        }
+        if matches!(self.from.sides[side].kernel, Kernel::SynSent | Kernel::Open) && !self.from.sides[side].is_done() {
+            self.step(Actor::Fault, side, |to| to.sides[side].die());
+        }
+    }
+
+    // --- before the connection ---
+
+    fn begin(&mut self, state: State) {
+        if state == State::Created {
+            self.give(Actor::Reactor, CLIENT, Input::LookupStarted, |_| {});
+        } else {
+            self.give(Actor::Reactor, CLIENT, Input::LookupFailed, |to| to.reset(CLIENT));
+        }
+        self.give(Actor::Reactor, CLIENT, Input::Resolved, |_| {});
+        self.give(Actor::Timer, CLIENT, Input::Expired, |to| to.reset(CLIENT));
+    }
+
+    /// The first address never answers or is refused; the second is the server's.
+    fn connect(&mut self) {
+        let it = self.from.sides[CLIENT];
+        match it.kernel {
+            Kernel::Idle if !it.has(SECOND) => {
+                self.give(Actor::Reactor, CLIENT, Input::NextAddress, |to| to.sides[CLIENT].set(SECOND));
+                self.give(Actor::Timer, CLIENT, Input::NextAddress, |to| to.sides[CLIENT].set(SECOND));
+            }
+            Kernel::Idle => {
+                self.step(Actor::Reactor, CLIENT, |to| {
+                    to.sides[CLIENT].kernel = Kernel::SynSent;
+                    to.wires[CLIENT].push(Packet::Syn);
+                });
+                // connect(2) itself may fail.
+                self.give(Actor::Reactor, CLIENT, Input::NextAddress, |to| to.reset(CLIENT));
+            }
+            Kernel::Open => self.give(Actor::Reactor, CLIENT, Input::Established, |_| {}),
+            Kernel::Dead => self.give(Actor::Reactor, CLIENT, Input::NextAddress, |to| to.reset(CLIENT)),
+            // No address is left; which of these it is the first failure says.
+            Kernel::Gone => {
+                self.give(Actor::Reactor, CLIENT, Input::ConnectFailed, |_| {});
+                self.give(Actor::Reactor, CLIENT, Input::Reset, |_| {});
+            }
+            Kernel::SynSent | Kernel::SynReceived | Kernel::Orphan => {}
+        }
+        self.give(Actor::Timer, CLIENT, Input::Expired, |to| to.reset(CLIENT));
+    }
+
+    /// A connection that died in the queue is accepted like any other.
+    fn accept(&mut self) {
+        let it = self.from.sides[SERVER];
+        if matches!(it.kernel, Kernel::Open | Kernel::Dead) {
+            self.give(Actor::Reactor, SERVER, Input::Accepted, |_| {});
+        }
+        if matches!(it.kernel, Kernel::SynReceived | Kernel::Open | Kernel::Dead) {
+            self.step(Actor::Destroyer, SERVER, |to| to.reset(SERVER));
+        }
+    }
+
+    // --- an established connection ---
+
+    /// Bytes first; then the FIN, which hides an error behind it; then the error. An error that a failed write has taken
+    /// is told when nothing is left to read.
+    fn read(&mut self, side: usize) {
+        let it = self.from.sides[side];
+        if it.state.can_read() && it.has(UNREAD) {
+            self.give(Actor::Reactor, side, Input::Data, |to| to.sides[side].clear(UNREAD | IDLE_TOLD));
+        } else if it.state.can_read() && it.has(FIN_IN) && !it.has(BROKEN) {
+            self.give(Actor::Reactor, side, Input::Fin, |to| to.sides[side].clear(IDLE_TOLD | NOTICED));
+        } else if it.has(ERROR | BROKEN) {
+            self.give(Actor::Reactor, side, Input::Reset, |to| to.reset(side));
+        }
+    }
+
+    fn write(&mut self, side: usize) {
+        let it = self.from.sides[side];
+        if !it.state.can_send() || it.has(BROKEN) {
+            return;
+        }
+        if it.has(END) && !it.state.is_flushing() {
+            self.give(Actor::Reactor, side, Input::EndCalled, |_| {});
+        }
+        let owes = it.has(QUEUED) || it.state.is_flushing();
+        if owes && it.kernel == Kernel::Dead {
+            self.step(Actor::Reactor, side, |to| {
+                to.sides[side].clear(ERROR);
+                to.sides[side].set(BROKEN);
+            });
+        } else if it.has(QUEUED) && self.from.has_window(side) {
+            self.give(Actor::Reactor, side, Input::Drained, |to| {
+                to.sides[side].clear(QUEUED | IDLE_TOLD);
+                to.wires[side].push(Packet::Data);
+            });
+        }
+    }
+
+    fn finish(&mut self, side: usize) {
+        let it = self.from.sides[side];
+        let (hand_off, alive) = (it.has(HAND_OFF), it.kernel == Kernel::Open);
+        let flushed = it.state.is_flushing() && !it.has(QUEUED | BROKEN) && alive;
+        let both = matches!(it.state, State::LastFlush | State::Closing);
+        if hand_off && both && (flushed || it.state == State::Closing) {
+            self.give(Actor::Reactor, side, Input::LeftToKernel, |to| to.close(side));
+        } else if flushed {
+            self.give(Actor::Reactor, side, Input::FinSent, |to| {
+                to.sides[side].set(FIN_SENT);
+                to.wires[side].push(Packet::Fin);
+            });
+        } else if it.state == State::Closing && it.is_done() && alive {
+            self.give(Actor::Reactor, side, Input::Acknowledged, |to| to.close(side));
+        }
+    }
+
+    /// The early notice and the timers.
+    fn watch(&mut self, side: usize) {
+        let it = self.from.sides[side];
+        let gone = it.has(FIN_IN) || it.kernel == Kernel::Dead;
+        if it.state.can_read() && gone && !it.has(NOTICED) {
+            self.give(Actor::Reactor, side, Input::PeerEnded, |to| to.sides[side].set(NOTICED));
+        }
+        if it.state != State::Closing && !it.has(IDLE_TOLD) {
+            self.give(Actor::Timer, side, Input::Idle, |to| to.sides[side].set(IDLE_TOLD));
+        }
+        // An open connection has no limit while both sides may go on.
+        if it.state != State::Open || gone {
+            self.give(Actor::Timer, side, Input::Expired, |to| to.reset(side));
+        }
+    }
+
+    /// The caller may do anything at any time after the socket's first event, or after `connect`.
+    fn call(&mut self, side: usize) {
+        let it = self.from.sides[side];
+        if side == SERVER && it.is_unborn() {
+            return;
+        }
+        let open = !it.state.is_final();
+        if open && !it.has(END) && !it.has(QUEUED) {
+            self.step(Actor::Caller, side, |to| to.sides[side].set(QUEUED));
+        }
+        if !it.has(END) {
+            self.give(Actor::Caller, side, Input::EndCalled, |to| to.sides[side].set(if open { END } else { 0 }));
+        }
+        self.give(Actor::Destroyer, side, Input::DestroyCalled, |to| {
+            if open {
+                to.reset(side);
+            }
+        });
+    }
+}
+
+/// What must hold when a socket comes to its end, and when it tells the peer's.
+fn dishonest(to: &Composed, side: usize, input: Input) -> Option<&'static str> {
+    let (it, peer) = (&to.sides[side], &to.sides[1 - side]);
+    if it.state == State::Confirmed && !(it.has(FIN_IN) && peer.has(FIN_IN)) {
+        return Some("confirmed, and a kernel lacks the other's FIN");
+    }
+    if it.state == State::Confirmed && to.wires[side].has(Packet::Data) {
+        return Some("confirmed, and bytes are still under way");
+    }
+    if it.state == State::HandedOff && !it.has(FIN_IN) {
+        return Some("handed off before the peer had finished");
+    }
+    if input == Input::Fin && !peer.has(FIN_SENT) {
+        return Some("end, and the peer has not finished");
+    }
+    (it.state.is_final() && !matches!(it.kernel, Kernel::Gone | Kernel::Orphan))
+        .then_some("over with an open descriptor")
+}
+
+impl Side {
+    /// Fewer states to tell apart.
+    fn forget_what_no_longer_matters(&mut self) {
+        if self.state.is_connected() {
+            self.clear(SECOND);
+        }
+        if self.state == State::Closing {
+            self.clear(IDLE_TOLD);
+        }
+        if self.state.is_final() {
+            self.clear(END | SECOND | QUEUED | IDLE_TOLD | NOTICED);
+        }
+    }
+
+    /// The grammar of events, as a judge of its own.
+    fn tell(&mut self, side: usize, tell: Tell) -> Result<(), String> {
+        let (stage, client) = (self.stage, side == CLIENT);
+        let next = match (tell, stage) {
+            (Tell::Lookup | Tell::Connect, Stage::Before) if client => Stage::Before,
+            (Tell::Ready, Stage::Before) if client => Stage::Flow,
+            (Tell::Connection, Stage::Before) if !client => Stage::Flow,
+            (Tell::Data | Tell::PeerEnded, Stage::Flow) => Stage::Flow,
+            (Tell::Drain | Tell::Timeout, Stage::Flow | Stage::Ended) => stage,
+            (Tell::End, Stage::Flow) => Stage::Ended,
+            (Tell::Error, Stage::Before | Stage::Flow | Stage::Ended) => Stage::Failed,
+            (Tell::Close, Stage::Before | Stage::Flow | Stage::Ended | Stage::Failed) => Stage::Closed,
+            _ => return Err(format!("{} after {stage:?} is no word of the language", tell.event())),
+        };
+        self.stage = next;
+        Ok(())
+    }
+}
