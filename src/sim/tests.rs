@@ -3,6 +3,7 @@
 mod chaos;
 mod ending;
 mod opening;
+mod parity;
 mod stream;
 mod time;
 

@@ -1,0 +1,212 @@
+//! The simulated network against the real one, call by call: random scripts on a connection, given to Linux on loopback
+//! and to this network, and every answer and every piece of news compared. What is left out, and why, is in
+//! `docs/simulation.md`.
+//!
+//! More scripts: `FINALE_SEEDS=0..20000 cargo test sim::tests::parity`.
+
+use std::ops::Range;
+
+use super::*;
+use crate::net::os::Os;
+
+/// One call, on the client (0) or the accepted connection (1).
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Send(u32, usize),
+    Recv(u32, usize),
+    Finish(u32),
+    Close(u32),
+    Reset(u32),
+    TakeError(u32),
+    Connected(u32),
+    Acknowledged(u32),
+    Peek(u32),
+    Poll,
+}
+
+const CALLS: usize = 14;
+
+/// Scripts when nobody asks for others: a second's work.
+const SEEDS: Range<u64> = 0..300;
+
+/// Linux on a busy machine can be late with a packet, even on loopback; it is not wrong twice in the same way.
+const TRIES: usize = 5;
+
+fn script(seed: u64) -> Vec<Call> {
+    let mut rng = Rng::new(seed);
+    let mut call = || {
+        let side = rng.below(2) as u32;
+        let bytes = 1 + rng.below(99) as usize;
+        match rng.below(24) {
+            0..=3 => Call::Send(side, bytes),
+            4..=7 => Call::Recv(side, bytes),
+            8..=9 => Call::Finish(side),
+            10 => Call::Close(side),
+            11 => Call::Reset(side),
+            12 => Call::TakeError(side),
+            13 => Call::Connected(side),
+            14 => Call::Acknowledged(side),
+            15 => Call::Peek(side),
+            _ => Call::Poll,
+        }
+    };
+    (0..CALLS).map(|_| call()).collect()
+}
+
+fn answer<T: std::fmt::Debug>(result: io::Result<T>) -> String {
+    result.map_or_else(|error| format!("error {:?}", error.raw_os_error()), |value| format!("{value:?}"))
+}
+
+/// What a program knows of one connection from its news: an edge that says it again is no news. Linux tells such edges
+/// more often (at an acknowledgement, at a window update).
+#[derive(Clone, Copy, Default)]
+struct Known {
+    readable: bool,
+    read_closed: bool,
+    write_closed: bool,
+    error: bool,
+}
+
+struct Player<'a> {
+    net: &'a mut dyn Net,
+    known: [Known; 2],
+}
+
+impl Player<'_> {
+    /// Everything new about both connections, until no edge comes for a millisecond.
+    fn poll(&mut self) -> String {
+        let before = self.known;
+        loop {
+            let mut any = false;
+            let known = &mut self.known;
+            let news = &mut |token: Token, news: Readiness| {
+                any = true;
+                let Some(known) = known.get_mut(token.index as usize).filter(|_| token.generation > 0) else { return };
+                known.readable |= news.readable;
+                known.read_closed |= news.read_closed;
+                known.write_closed |= news.write_closed;
+                known.error |= news.error;
+            };
+            self.net.poll(Some(MS), news).expect("a net can wait");
+            if !any {
+                break;
+            }
+        }
+        let mut told = String::new();
+        for (side, (before, now)) in before.iter().zip(&self.known).enumerate() {
+            let facts = [
+                (before.readable, now.readable, "in"),
+                (before.read_closed, now.read_closed, "rdhup"),
+                (before.write_closed, now.write_closed, "hup"),
+                (before.error, now.error, "err"),
+            ];
+            let new =
+                facts.iter().filter(|(before, now, _)| *now && !before).map(|(_, _, name)| format!("{side} {name} "));
+            told.extend(new);
+        }
+        told
+    }
+
+    /// A short read means drained: whatever comes later needs an edge of its own.
+    fn recv(&mut self, side: u32, bytes: usize) -> String {
+        let mut buffer = [0; 100];
+        let result = self.net.recv(side, &mut buffer[..bytes]);
+        self.known[side as usize].readable &= result.as_ref().is_ok_and(|read| *read == bytes);
+        answer(result)
+    }
+
+    fn perform(&mut self, call: Call) -> String {
+        match call {
+            Call::Send(side, bytes) => answer(self.net.send(side, &[b'x'; 100][..bytes], false)),
+            Call::Recv(side, bytes) => self.recv(side, bytes),
+            Call::Finish(side) => answer(self.net.finish(side)),
+            Call::Close(side) => {
+                self.net.close(side);
+                String::new()
+            }
+            Call::Reset(side) => {
+                self.net.reset(side);
+                String::new()
+            }
+            Call::TakeError(side) => format!("{:?}", self.net.take_error(side).map(|error| error.raw_os_error())),
+            Call::Connected(side) => answer(self.net.connected(side)),
+            Call::Acknowledged(side) => answer(self.net.acknowledged(side)),
+            Call::Peek(side) => answer(self.net.peek(side)),
+            Call::Poll => self.poll(),
+        }
+    }
+}
+
+/// The script's story on one network.
+fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let addr = net.listen(0, any, &Listen::default()).expect("loopback has a free port");
+    net.connect(0, TOKEN, addr, &SystemOptions::default(), None).expect("begun");
+    let mut listening = false;
+    while !listening {
+        let news = &mut |token: Token, _| listening |= token == LISTENER;
+        net.poll(Some(SECOND), news).expect("a net can wait");
+    }
+    net.accept(0, 1).expect("one waits");
+    net.register(1, Token { index: 1, generation: 1 }).expect("there is room");
+    let mut player = Player { net, known: Default::default() };
+    let mut story = vec![format!("the handshake: {}", player.poll())];
+    for call in calls {
+        story.push(format!("{call:?}: {}", player.perform(*call)));
+    }
+    story.push(format!("at last: {}", player.poll()));
+    for side in [0, 1] {
+        net.close(side);
+    }
+    net.unlisten(0);
+    story
+}
+
+fn on_linux(calls: &[Call]) -> Vec<String> {
+    play(&mut Os::new().expect("a machine with epoll"), calls)
+}
+
+fn simulated(calls: &[Call]) -> Vec<String> {
+    let network = Network::new(1);
+    network.set_latency(Duration::ZERO);
+    play(&mut network.host(IpAddr::V4(Ipv4Addr::LOCALHOST)), calls)
+}
+
+/// The two stories side by side, what differs marked.
+fn columns(linux: &[String], simulated: &[String]) -> String {
+    let line = |(linux, simulated): (&String, &String)| {
+        let mark = if linux == simulated { ' ' } else { '!' };
+        format!("{mark} {linux:50} | {simulated}\n")
+    };
+    linux.iter().zip(simulated).map(line).collect()
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("FINALE_SEEDS") else { return SEEDS };
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    parsed.expect("FINALE_SEEDS=A..B")
+}
+
+#[test]
+fn the_simulated_network_answers_every_call_as_linux_does() {
+    let (mut bad, mut repeated) = (Vec::new(), 0);
+    let seeds = seeds();
+    for seed in seeds.clone() {
+        let calls = script(seed);
+        let expected = simulated(&calls);
+        let mut story = on_linux(&calls);
+        for _ in 1..TRIES {
+            if story == expected {
+                break;
+            }
+            repeated += 1;
+            story = on_linux(&calls);
+        }
+        if story != expected {
+            bad.push(format!("seed {seed}: Linux, and simulated\n{}", columns(&story, &expected)));
+        }
+    }
+    println!("{} scripts from seeds {seeds:?}, {repeated} repeated on Linux", seeds.end - seeds.start);
+    bad.truncate(5);
+    assert!(bad.is_empty(), "{}\nagain: FINALE_SEEDS=A..B with that seed", bad.join("\n"));
+}
