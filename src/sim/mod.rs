@@ -55,7 +55,7 @@
 //! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by itself.
 //! - A place in the listen queue is taken at the SYN, not at the end of the handshake.
 //! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
-//! - MSG_MORE holds everything back that it was given, not only the last partial segment.
+//! - MSG_MORE holds everything back that it was given, not only the last partial segment; unless the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
 //! - A local shutdown(2) for reading does not exist.
 //! - On loopback an acknowledgement takes the latency too. With [`set_latency`](Network::set_latency) of zero it is there

@@ -171,6 +171,15 @@ fn bytes_with_more_to_come_leave_with_the_fin_or_after_a_while() {
     assert_eq!(peer.read(), b"forgotten");
 }
 
+/// As Linux's tcp_sendmsg: what would be held back could never be followed by anything.
+#[test]
+fn bytes_with_more_to_come_leave_at_once_when_they_fill_the_buffer() {
+    let (network, mut host, peer) = accepted(&Listen::default().send_buffer(1000));
+    assert_eq!(host.send(0, &[1; 1500], true).expect("room"), 1000);
+    network.advance(2 * MS);
+    assert_eq!(peer.read(), [1; 1000]);
+}
+
 #[test]
 fn a_full_buffer_is_not_held_back_for_more() {
     let (network, mut host, peer) = accepted(&Listen::default().send_buffer(1000));
