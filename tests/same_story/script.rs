@@ -1,0 +1,143 @@
+//! What a story is made of: who connects, with which options, and what the two sides do.
+
+use std::time::Duration;
+
+use finale::sim::Rng;
+use finale::{Close, Connect, Listen};
+
+/// Who opens the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// The peer connects to our listener.
+    Serves,
+    /// We connect to the peer's listener.
+    Dials,
+    /// We connect to a port where nobody listens.
+    DialsNobody,
+    /// We connect to a listener whose queue is full with another connection.
+    DialsFull,
+}
+
+/// An option that is not the default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opt {
+    HandOff,
+    NoHalfOpen,
+    EarlyNotice,
+    Paused,
+    SmallBuffers,
+    /// The handler of `end` writes so many bytes and ends.
+    AnswerAtEnd(usize),
+    /// Times in milliseconds.
+    Idle(u64),
+    HalfClosed(u64),
+    Linger(u64),
+    ConnectWithin(u64),
+}
+
+/// One step of one side. What we do is done in the next [`Step::Settle`]; what the peer does, at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    Write(usize),
+    End,
+    Destroy,
+    Pause,
+    Resume,
+    Discard,
+    Unlisten,
+    PeerSend(usize),
+    PeerFinish,
+    PeerClose,
+    PeerReset,
+    /// From now on the peer reads all that comes; it does not before.
+    PeerReads,
+    /// The peer takes a connection out of its listener's queue.
+    PeerAccepts,
+    PeerUnlistens,
+    /// Until nothing happens any more.
+    Settle,
+    /// So many milliseconds.
+    Wait(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) options: Vec<Opt>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Script {
+    pub(crate) fn has(&self, option: Opt) -> bool {
+        self.options.contains(&option)
+    }
+
+    pub(crate) fn answer_at_end(&self) -> Option<usize> {
+        self.options.iter().find_map(|option| if let Opt::AnswerAtEnd(bytes) = option { Some(*bytes) } else { None })
+    }
+}
+
+macro_rules! with_options {
+    ($options:expr, $chosen:expr) => {
+        $chosen.iter().fold($options, |options, option| match *option {
+            Opt::HandOff => options.close(Close::HandOff),
+            Opt::NoHalfOpen => options.allow_half_open(false),
+            Opt::EarlyNotice => options.early_notice(true),
+            Opt::Paused => options.paused(true),
+            Opt::SmallBuffers => options.send_buffer(4096).receive_buffer(4096),
+            Opt::Idle(ms) => options.idle_timeout(Some(Duration::from_millis(ms))),
+            Opt::HalfClosed(ms) => options.half_closed_timeout(Some(Duration::from_millis(ms))),
+            Opt::Linger(ms) => options.linger(Some(Duration::from_millis(ms))),
+            Opt::AnswerAtEnd(_) | Opt::ConnectWithin(_) => options,
+        })
+    };
+}
+
+pub(crate) fn listen_options(script: &Script) -> Listen {
+    with_options!(Listen::default(), script.options)
+}
+
+pub(crate) fn connect_options(script: &Script) -> Connect {
+    let options = with_options!(Connect::default(), script.options);
+    script.options.iter().fold(options, |options, option| match *option {
+        Opt::ConnectWithin(ms) => options.connect_timeout(Some(Duration::from_millis(ms))),
+        _ => options,
+    })
+}
+
+/// A script drawn from a seed, with a common ending: both sides end, if they still can.
+pub(crate) fn random(seed: u64) -> Script {
+    let mut rng = Rng::new(seed);
+    let role = if rng.below(3) == 0 { Role::Dials } else { Role::Serves };
+    let chances =
+        [(5, Opt::HandOff), (6, Opt::NoHalfOpen), (4, Opt::EarlyNotice), (6, Opt::Paused), (5, Opt::AnswerAtEnd(7))];
+    let options = chances.iter().filter(|(one_in, _)| rng.below(*one_in) == 0).map(|(_, option)| *option).collect();
+    let mut steps = Vec::new();
+    if role == Role::Dials {
+        steps.extend([Step::Settle, Step::PeerAccepts]);
+    }
+    if rng.below(3) > 0 {
+        steps.push(Step::PeerReads);
+    }
+    for _ in 0..2 + rng.below(9) {
+        let bytes = 1 + rng.below(3000) as usize;
+        steps.push(match rng.below(26) {
+            0..=2 => Step::Write(bytes),
+            3..=4 => Step::End,
+            5 => Step::Destroy,
+            6 => Step::Pause,
+            7..=8 => Step::Resume,
+            9 => Step::Discard,
+            10..=12 => Step::PeerSend(bytes),
+            13..=14 => Step::PeerFinish,
+            15 => Step::PeerClose,
+            16 => Step::PeerReset,
+            17 => Step::PeerReads,
+            _ => Step::Settle,
+        });
+    }
+    steps.extend([Step::Settle, Step::PeerReads, Step::Resume, Step::Settle, Step::End, Step::Settle]);
+    steps.extend([Step::PeerFinish, Step::Settle]);
+    Script { name: format!("seed {seed}"), role, options, steps }
+}
