@@ -286,7 +286,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
 
 fn shown(socket: &Socket<'_>) -> String {
     let peer = if socket.peer_has_ended() { ", the peer has ended" } else { "" };
-    format!("{:?}{peer}", socket.state())
+    format!("{:?}, {} read{peer}", socket.state(), socket.bytes_read())
 }
 
 /// A sum in which the order counts.

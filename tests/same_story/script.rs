@@ -106,38 +106,55 @@ pub(crate) fn connect_options(script: &Script) -> Connect {
     })
 }
 
-/// A script drawn from a seed, with a common ending: both sides end, if they still can.
+/// A script drawn from a seed, with a common ending: both sides end, if they still can. One in four moves so much that no
+/// buffer holds it: then both sides read from the beginning, and nobody cuts the stream off or asks for the early notice,
+/// because how far the bytes have come when the FIN does is the buffers' affair.
 pub(crate) fn random(seed: u64) -> Script {
     let mut rng = Rng::new(seed);
+    let large = rng.below(4) == 0;
     let role = if rng.below(3) == 0 { Role::Dials } else { Role::Serves };
-    let chances =
-        [(5, Opt::HandOff), (6, Opt::NoHalfOpen), (4, Opt::EarlyNotice), (6, Opt::Paused), (5, Opt::AnswerAtEnd(7))];
-    let options = chances.iter().filter(|(one_in, _)| rng.below(*one_in) == 0).map(|(_, option)| *option).collect();
     let mut steps = Vec::new();
     if role == Role::Dials {
         steps.extend([Step::Settle, Step::PeerAccepts]);
     }
-    if rng.below(3) > 0 {
+    if large || rng.below(3) > 0 {
         steps.push(Step::PeerReads);
     }
-    for _ in 0..2 + rng.below(9) {
-        let bytes = 1 + rng.below(3000) as usize;
-        steps.push(match rng.below(26) {
-            0..=2 => Step::Write(bytes),
-            3..=4 => Step::End,
-            5 => Step::Destroy,
-            6 => Step::Pause,
-            7..=8 => Step::Resume,
-            9 => Step::Discard,
-            10..=12 => Step::PeerSend(bytes),
-            13..=14 => Step::PeerFinish,
-            15 => Step::PeerClose,
-            16 => Step::PeerReset,
-            17 => Step::PeerReads,
-            _ => Step::Settle,
-        });
-    }
+    let most = if large { 200_000 } else { 3000 };
+    let drawn: Vec<Step> = (0..2 + rng.below(9)).map(|_| random_step(&mut rng, most)).collect();
+    let cuts = |step: &Step| matches!(step, Step::Destroy | Step::Pause | Step::PeerClose | Step::PeerReset);
+    steps.extend(drawn.into_iter().filter(|step| !(large && cuts(step))));
     steps.extend([Step::Settle, Step::PeerReads, Step::Resume, Step::Settle, Step::End, Step::Settle]);
     steps.extend([Step::PeerFinish, Step::Settle]);
-    Script { name: format!("seed {seed}"), role, options, steps }
+    Script { name: format!("seed {seed}"), role, options: random_options(&mut rng, large), steps }
+}
+
+fn random_options(rng: &mut Rng, large: bool) -> Vec<Opt> {
+    let chances = [
+        (5, Opt::HandOff),
+        (6, Opt::NoHalfOpen),
+        (5, Opt::AnswerAtEnd(7)),
+        if large { (2, Opt::SmallBuffers) } else { (4, Opt::EarlyNotice) },
+    ];
+    let paused = (6, Opt::Paused);
+    let chances = chances.iter().chain((!large).then_some(&paused));
+    chances.filter(|(one_in, _)| rng.below(*one_in) == 0).map(|(_, option)| *option).collect()
+}
+
+fn random_step(rng: &mut Rng, most: u64) -> Step {
+    let bytes = 1 + rng.below(most) as usize;
+    match rng.below(26) {
+        0..=2 => Step::Write(bytes),
+        3..=4 => Step::End,
+        5 => Step::Destroy,
+        6 => Step::Pause,
+        7..=8 => Step::Resume,
+        9 => Step::Discard,
+        10..=12 => Step::PeerSend(bytes),
+        13..=14 => Step::PeerFinish,
+        15 => Step::PeerClose,
+        16 => Step::PeerReset,
+        17 => Step::PeerReads,
+        _ => Step::Settle,
+    }
 }
