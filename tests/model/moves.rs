@@ -302,7 +302,8 @@ impl Side {
         if self.state.is_connected() {
             self.clear(SECOND);
         }
-        if self.state == State::Closing {
+        if self.state != State::Open {
+            // That a silence is told once is remembered while both halves are open; elsewhere it may come again and again.
             self.clear(IDLE_TOLD);
         }
         if self.state.is_final() {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use finale::check::Life;
 use finale::lifecycle::State;
 use finale::net::Net;
 use finale::{Ending, Event, Failure, How, Reactor, Socket, SocketId};
 
 use crate::remote::{PATIENCE, Remote, Seen};
 use crate::script::{Opt, Role, Script, Step, connect_options, listen_options};
-use crate::support::life::Life;
 use crate::support::pattern;
 
 /// What was told so far and what can be seen now.
