@@ -48,6 +48,8 @@
 //!
 //! # How it differs from Linux
 //!
+//! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave out and have found.
+//!
 //! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers and windows. (On Linux
 //!   the edge at the step to FIN-WAIT-2 may come some 40 ms later for that.)
 //! - Packets of one direction never overtake each other, and are lost only while an address is
