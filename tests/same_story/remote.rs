@@ -143,7 +143,7 @@ impl Remote for RealPeer {
     }
 
     fn finish(&mut self) {
-        self.finishes = !std::mem::replace(&mut self.finished, true);
+        self.finishes |= !std::mem::replace(&mut self.finished, true);
         self.flush();
     }
 
