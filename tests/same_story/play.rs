@@ -238,7 +238,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
                 _ => self.told.push(Told::Data { bytes: bytes.len(), sum: sum(0, bytes) }),
             },
             // When a queue empties depends on the sizes of buffers, and what is told before and after it with it.
-            Event::Drain => self.drains += 1,
+            Event::Drain => self.drains += usize::from(!self.script.much),
             event => self.told.push(Told::Line(line(&event, self.script))),
         }
         true
@@ -317,7 +317,7 @@ fn ended(ending: &Ending, script: &Script) -> String {
     let peer = ending.peer.map(|peer| peer.ip());
     let bytes = ending.bytes_written + ending.bytes_unsent;
     let whole = ending.bytes_unsent == 0;
-    let first = if script.fins_race { "not compared".to_owned() } else { format!("{:?}", ending.first) };
+    let first = if script.much { "not compared".to_owned() } else { format!("{:?}", ending.first) };
     let written = if ending.is_clean() { format!("{bytes} written, whole {whole}") } else { format!("{bytes} given") };
     format!("{how}, first {first}, peer {peer:?}, {} read, {written}", ending.bytes_read)
 }

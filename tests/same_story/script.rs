@@ -66,9 +66,9 @@ pub(crate) struct Script {
     pub(crate) role: Role,
     pub(crate) options: Vec<Opt>,
     pub(crate) steps: Vec<Step>,
-    /// More is under way in both directions than the buffers hold when a FIN leaves. Whether the other FIN was seen then is
-    /// the buffers' affair.
-    pub(crate) fins_race: bool,
+    /// More is under way than the buffers hold when somebody ends. Whether the other FIN was seen then, and whether the
+    /// queue had emptied, is the buffers' affair.
+    pub(crate) much: bool,
 }
 
 impl Script {
@@ -129,7 +129,7 @@ pub(crate) fn random(seed: u64) -> Script {
     steps.extend(drawn.into_iter().filter(|step| !(large && cuts(step))));
     steps.extend([Step::Settle, Step::PeerReads, Step::Resume, Step::Settle, Step::End, Step::Settle]);
     steps.extend([Step::PeerFinish, Step::Settle]);
-    Script { name: format!("seed {seed}"), role, options: random_options(&mut rng, large), steps, fins_race: large }
+    Script { name: format!("seed {seed}"), role, options: random_options(&mut rng, large), steps, much: large }
 }
 
 fn random_options(rng: &mut Rng, large: bool) -> Vec<Opt> {

@@ -13,7 +13,7 @@ pub(crate) fn all() -> Vec<Script> {
 }
 
 fn script(name: &str, role: Role, options: &[Opt], steps: &[Step]) -> Script {
-    Script { name: name.to_owned(), role, options: options.to_vec(), steps: steps.to_vec(), fins_race: false }
+    Script { name: name.to_owned(), role, options: options.to_vec(), steps: steps.to_vec(), much: false }
 }
 
 fn orderly() -> Vec<Script> {
