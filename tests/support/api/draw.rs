@@ -1,0 +1,220 @@
+//! How calls are drawn. The same numbers give the same calls.
+
+use std::time::Duration;
+
+use finale::sim::Reach;
+use finale::{Close, KeepAlive};
+
+use super::op::{Act, At, Call, Dice, MapCall, Op, Setting, To, Weather, Who};
+
+const MS: Duration = Duration::from_millis(1);
+const TIMES: &[Duration] = &[
+    MS,
+    Duration::ZERO,
+    Duration::from_millis(10),
+    Duration::from_micros(2_500),
+    Duration::from_millis(300),
+    Duration::from_secs(2),
+    Duration::from_secs(20),
+];
+const LIMITS: &[Option<Duration>] = &[
+    Some(Duration::from_secs(2)),
+    Some(MS),
+    Some(Duration::ZERO),
+    Some(Duration::from_millis(50)),
+    Some(Duration::from_secs(20)),
+    None,
+    Some(Duration::MAX),
+];
+const SIZES: &[usize] = &[10, 0, 1, 300, 5_000, 70_000, 200_000];
+
+/// Addresses to listen at: good, taken, of another machine, of no machine.
+const HERE: &[&str] = &[
+    "10.0.0.1:80",
+    "10.0.0.1:0",
+    "0.0.0.0:80",
+    "[::]:80",
+    "127.0.0.1:81",
+    "10.0.0.2:80",
+    "1.2.3.4:80",
+    "[::1]:0",
+    "localhost:80",
+    "nonsense",
+    ":80",
+];
+
+/// Targets that are names: see the world's resolver.
+const NAMES: &[&str] =
+    &["peer:9000", "both:9000", "mixed:9000", "empty:1", "hangs:1", "fails:1", "unknown:1", "again:9000"];
+
+impl Op {
+    pub(crate) fn draw(dice: &mut impl Dice) -> Self {
+        let at: At = usize::from(dice.chance(4));
+        let n = |dice: &mut dyn FnMut(u32) -> u32| dice(6) as usize;
+        match dice.below(40) {
+            0..=8 => Self::run(at, dice),
+            9..=18 => Self::Socket { at, who: Who::draw(dice), call: Call::draw(dice, true) },
+            19..=22 => {
+                let which = n(&mut |bound| dice.below(bound));
+                Self::Peer { which, act: Act::draw(dice) }
+            }
+            23 | 24 => Self::PeerConnects { to: n(&mut |bound| dice.below(bound)) },
+            25 => Self::PeerAccepts,
+            26 | 27 => Self::Listen { at, addr: dice.of(HERE), settings: settings(dice) },
+            28..=30 => Self::Connect { at, to: To::draw(dice), settings: settings(dice) },
+            31 => Self::CloseListener { at, which: n(&mut |bound| dice.below(bound)) },
+            32 => Self::LocalAddr { at, who: Who::draw(dice) },
+            33 => Self::Map {
+                at,
+                who: Who::draw(dice),
+                call: dice.of(&[MapCall::Insert, MapCall::Remove, MapCall::OrDefault]),
+            },
+            34 => Self::timer(at, dice),
+            35 => Self::remote(at, dice),
+            36..=38 => Self::Weather(Weather::draw(dice)),
+            _ if dice.chance(3) => Self::Restart { at },
+            _ => Self::Next { at },
+        }
+    }
+
+    fn run(at: At, dice: &mut impl Dice) -> Self {
+        let answer = dice.chance(3).then(|| Call::draw(dice, true));
+        match dice.below(8) {
+            7 => Self::RunInThePast { at },
+            _ => Self::Run { at, time: dice.of(TIMES), events: dice.of(&[100, 1, 2, 5]), answer },
+        }
+    }
+
+    fn timer(at: At, dice: &mut impl Dice) -> Self {
+        match dice.below(3) {
+            0 => Self::SetTimer { at, after: dice.of(TIMES) },
+            1 => Self::CancelTimer { at, which: dice.below(4) as usize, foreign: dice.chance(4) },
+            _ => Self::SetTimer { at, after: dice.of(&[Duration::MAX, MS * u32::MAX, MS / 3]) },
+        }
+    }
+
+    fn remote(at: At, dice: &mut impl Dice) -> Self {
+        let which = dice.below(3) as usize;
+        match dice.below(4) {
+            0 => Self::Remote { at },
+            1 | 2 => Self::Wake { at, which },
+            _ => Self::DropRemote { at, which },
+        }
+    }
+}
+
+impl Who {
+    fn draw(dice: &mut impl Dice) -> Self {
+        let n = dice.below(8) as usize;
+        match dice.below(8) {
+            0..=5 => Self::Live(n),
+            6 => Self::Any(n),
+            _ => Self::Foreign(n),
+        }
+    }
+}
+
+impl Call {
+    fn draw(dice: &mut impl Dice, may_nest: bool) -> Self {
+        match dice.below(22) {
+            0 => Self::Look,
+            1..=4 => Self::Write(dice.of(SIZES)),
+            5..=7 => Self::End,
+            8 | 9 => Self::WriteAndEnd(dice.of(SIZES)),
+            10 | 11 => Self::Pause,
+            12 | 13 => Self::Resume,
+            14 => Self::Discard,
+            15 => Self::Destroy,
+            16 | 17 => Self::SetTimeout(dice.of(LIMITS)),
+            18 => Self::SetClose(dice.of(&[Close::HandOff, Close::Confirmed])),
+            19 => Self::SetNodelay(dice.chance(2)),
+            20 => Self::SetKeepAlive(dice.chance(2).then(|| keep_alive(dice))),
+            _ if may_nest => Self::Get(Who::draw(dice), Box::new(Self::draw(dice, false))),
+            _ => Self::Look,
+        }
+    }
+}
+
+impl Act {
+    fn draw(dice: &mut impl Dice) -> Self {
+        match dice.below(12) {
+            0..=3 => Self::Read,
+            4..=6 => Self::Send(dice.of(SIZES)),
+            7 | 8 => Self::Finish,
+            9 => Self::Urgent,
+            10 => Self::Close,
+            _ => Self::Reset,
+        }
+    }
+}
+
+impl To {
+    fn draw(dice: &mut impl Dice) -> Self {
+        match dice.below(10) {
+            0..=3 => Self::Peer,
+            4 | 5 => Self::Ours(dice.below(3) as usize),
+            6 | 7 => Self::Text(dice.of(NAMES).into()),
+            8 => Self::Pair(dice.of(&["10.0.0.9", "both", "::1", "[::1]", ""]), dice.of(&[9000, 0, 65535])),
+            _ => {
+                let letters: Vec<char> = "10.:[]aé% \n-+9f".chars().collect();
+                let length = dice.below(9);
+                Self::Text((0..length).map(|_| dice.of(&letters)).collect())
+            }
+        }
+    }
+}
+
+impl Weather {
+    fn draw(dice: &mut impl Dice) -> Self {
+        match dice.below(12) {
+            0 | 1 => Self::Advance(dice.of(TIMES)),
+            2 | 3 => Self::Faults(dice.below(65_536) as u16),
+            4 => Self::Latency(dice.of(&[Duration::ZERO, MS, MS * 200])),
+            5 => Self::Buffers(dice.of(&[1_000, 1, 100_000]), dice.of(&[1_000, 1, 100_000])),
+            6 => Self::Ports(dice.of(&[1_000, 0, 2])),
+            7 => Self::Vanish,
+            8 => Self::Heal,
+            9 => Self::Forget,
+            10 => Self::Abort { at: usize::from(dice.chance(4)), who: Who::draw(dice) },
+            _ => Self::Reach(dice.of(&[
+                Reach::Open,
+                Reach::BlackHole,
+                Reach::Unreachable,
+                Reach::NoRoute,
+                Reach::Prohibited,
+            ])),
+        }
+    }
+}
+
+fn keep_alive(dice: &mut impl Dice) -> KeepAlive {
+    let times = [Duration::from_secs(1), Duration::ZERO, Duration::from_secs(32_767), Duration::from_secs(32_768)];
+    KeepAlive { idle: dice.of(&times), interval: dice.of(&times), count: dice.of(&[3, 0, 127, 128]) }
+}
+
+fn settings(dice: &mut impl Dice) -> Vec<Setting> {
+    (0..dice.below(6)).map(|_| setting(dice)).collect()
+}
+
+fn setting(dice: &mut impl Dice) -> Setting {
+    match dice.below(24) {
+        0 | 1 => Setting::Idle(dice.of(LIMITS)),
+        2 | 3 => Setting::HalfClosed(dice.of(LIMITS)),
+        4 | 5 => Setting::Linger(dice.of(LIMITS)),
+        6 | 7 => Setting::ConnectTimeout(dice.of(LIMITS)),
+        8 => Setting::HighWater(dice.of(&[300, 0, 1, 100_000, usize::MAX])),
+        9 => Setting::WriteLimit(dice.of(&[200_000, 0, 1, 6_000, usize::MAX])),
+        10 | 11 => Setting::Close(Close::HandOff),
+        12 | 13 => Setting::HalfOpen(false),
+        14 => Setting::EarlyNotice(true),
+        15 => Setting::Paused(true),
+        16 => Setting::Nodelay(false),
+        17 => Setting::KeepAlive(keep_alive(dice)),
+        18 => Setting::UserTimeout(dice.of(&[Duration::from_secs(1), Duration::ZERO, Duration::MAX, MS])),
+        19 => Setting::SendBuffer(dice.of(&[1_000, 1, 0, usize::MAX])),
+        20 => Setting::ReceiveBuffer(dice.of(&[1_000, 1, 0, usize::MAX])),
+        21 => Setting::Backlog(dice.of(&[1, 0, u32::MAX])),
+        22 => dice.of(&[Setting::ReusePort(true), Setting::Ipv6Only(true)]),
+        _ => Setting::LocalAddr(dice.of(&["10.0.0.1:0", "10.0.0.1:5", "9.9.9.9:0", "[::1]:0", "0.0.0.0:0"])),
+    }
+}

@@ -1,0 +1,361 @@
+//! What is known of one socket from outside, and what must follow from it.
+
+use std::net::SocketAddr;
+
+use finale::{BadOption, Cause, Close, Ending, Error, Event, How, Queue, Socket, SocketId, Timer};
+
+use super::Verdict;
+use super::life::Life;
+use super::op::{Call, Setting};
+
+/// The options that a socket lives by, as far as they show.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    high_water: usize,
+    limit: usize,
+    close: Close,
+    half_open: bool,
+    early_notice: bool,
+    paused: bool,
+    has_idle: bool,
+    has_half_closed: bool,
+    has_linger: bool,
+    has_connect: bool,
+    bad: Option<BadOption>,
+}
+
+impl Rules {
+    pub(crate) fn of(settings: &[Setting], is_client: bool) -> Self {
+        let mut rules = Self {
+            high_water: 128 * 1024,
+            limit: 16 * 1024 * 1024,
+            close: Close::Confirmed,
+            half_open: true,
+            early_notice: false,
+            paused: false,
+            has_idle: false,
+            has_half_closed: true,
+            has_linger: true,
+            has_connect: true,
+            bad: None,
+        };
+        let mut system = [None; 4];
+        for &setting in settings {
+            rules.take(setting, &mut system);
+        }
+        rules.bad = system.into_iter().flatten().next();
+        if rules.high_water == 0 || rules.high_water > rules.limit {
+            rules.bad = rules.bad.or(Some(BadOption::HighWaterMark));
+        }
+        rules.has_connect |= !is_client;
+        rules
+    }
+
+    fn take(&mut self, setting: Setting, system: &mut [Option<BadOption>; 4]) {
+        let bad_buffer = |bytes: usize| (bytes == 0 || bytes > 1 << 30).then_some(BadOption::BufferSize);
+        match setting {
+            // Times beyond what milliseconds can count are none.
+            Setting::Idle(limit) => self.has_idle = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000),
+            Setting::HalfClosed(limit) => {
+                self.has_half_closed = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000);
+            }
+            Setting::Linger(limit) => self.has_linger = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000),
+            Setting::ConnectTimeout(limit) => {
+                self.has_connect = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000);
+            }
+            Setting::HighWater(bytes) => self.high_water = bytes,
+            Setting::WriteLimit(bytes) => self.limit = bytes,
+            Setting::Close(close) => self.close = close,
+            Setting::HalfOpen(on) => self.half_open = on,
+            Setting::EarlyNotice(on) => self.early_notice = on,
+            Setting::Paused(on) => self.paused = on,
+            Setting::KeepAlive(times) => system[0] = bad_times(&times),
+            Setting::UserTimeout(limit) => {
+                let in_range = limit.as_nanos() > 0 && limit.as_nanos().div_ceil(1_000_000) <= i32::MAX as u128;
+                system[1] = (!in_range).then_some(BadOption::UserTimeout);
+            }
+            Setting::SendBuffer(bytes) => system[2] = bad_buffer(bytes),
+            Setting::ReceiveBuffer(bytes) => system[3] = bad_buffer(bytes),
+            Setting::Nodelay(_)
+            | Setting::Backlog(_)
+            | Setting::ReusePort(_)
+            | Setting::Ipv6Only(_)
+            | Setting::LocalAddr(_) => {}
+        }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.bad.map(Error::BadOption)
+    }
+}
+
+fn bad_times(times: &finale::KeepAlive) -> Option<BadOption> {
+    if times.idle.as_nanos() > 32_767_000_000_000 || times.interval.as_nanos() > 32_767_000_000_000 {
+        return Some(BadOption::KeepAliveTime);
+    }
+    (!(1..=127).contains(&times.count)).then_some(BadOption::KeepAliveCount)
+}
+
+/// The byte at one place of what one side sends.
+pub(crate) fn byte(from_client: bool, at: u64) -> u8 {
+    (at.wrapping_mul(31) ^ (at >> 8)) as u8 ^ u8::from(from_client)
+}
+
+pub(crate) fn bytes(from_client: bool, from: u64, count: usize) -> Vec<u8> {
+    (from..from + count as u64).map(|at| byte(from_client, at)).collect()
+}
+
+/// One socket, seen from outside.
+#[derive(Debug)]
+pub(crate) struct Known {
+    life: Life,
+    rules: Rules,
+    is_client: bool,
+    /// Bytes that `write` took, and bytes that came as `data`.
+    pub(crate) written: u64,
+    read: u64,
+    discards: bool,
+    ended: bool,
+    destroyed: bool,
+    owes_drain: bool,
+    owes_ready: bool,
+    /// Its idle time was switched off while a `timeout` may have been on its way.
+    pub(crate) closed: bool,
+}
+
+impl Known {
+    pub(crate) fn new(socket: &Socket<'_>, rules: Rules) -> Result<Self, String> {
+        let is_client = socket.listener().is_none();
+        check(socket.is_paused() == rules.paused, "the option says whether it begins paused")?;
+        Ok(Self {
+            life: Life::of(socket),
+            rules,
+            is_client,
+            written: 0,
+            read: 0,
+            discards: false,
+            ended: false,
+            destroyed: false,
+            owes_drain: false,
+            owes_ready: false,
+            closed: false,
+        })
+    }
+
+    /// An event of this socket has come.
+    pub(crate) fn told(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Verdict {
+        self.life.tell(socket, event)?;
+        let owed_ready = std::mem::replace(&mut self.owes_ready, matches!(event, Event::Connect));
+        if self.destroyed {
+            let fits = matches!(event, Event::Close(_)) || (owed_ready && matches!(event, Event::Ready));
+            check(fits, "after destroy nothing comes but close")?;
+        }
+        match event {
+            Event::Data(data) => {
+                check(!self.discards, "no data after discard")?;
+                for &got in *data {
+                    let same = got == byte(!self.is_client, self.read);
+                    check(same, &format!("the byte at {} is not what the peer sent", self.read))?;
+                    self.read += 1;
+                }
+                check(socket.bytes_read() == self.read, "bytes_read counts what was told")
+            }
+            Event::Drain => {
+                check(std::mem::take(&mut self.owes_drain), "a drain that nobody is owed")?;
+                check(!self.ended, "no drain after end")
+            }
+            Event::Timeout => check(self.rules.has_idle, "no timeout without an idle time"),
+            Event::PeerEnded => check(self.rules.early_notice, "the early notice is opt-in"),
+            Event::End => {
+                // Without half-open our side ends by itself when the event was handled.
+                self.owes_drain &= self.rules.half_open;
+                Ok(())
+            }
+            Event::Close(ending) => self.over(socket, ending),
+            _ => Ok(()),
+        }
+    }
+
+    fn over(&mut self, socket: &Socket<'_>, ending: &Ending) -> Verdict {
+        self.closed = true;
+        let holds = [
+            (ending.bytes_written + ending.bytes_unsent == self.written, "what was written was sent or not"),
+            (self.discards || ending.bytes_read == self.read, "what was read was told"),
+            (ending.bytes_written == socket.bytes_written(), "the socket and its report agree"),
+            (ending.peer == socket.peer_addr(), "the socket and its report agree on the peer"),
+            (self.destroyed == (ending.how == How::Destroyed), "destroyed means destroyed"),
+            ((ending.how == How::HandedOff) <= (self.rules.close == Close::HandOff), "handed off unasked"),
+            ((ending.how == How::Confirmed) <= (self.rules.close == Close::Confirmed), "confirmed unasked"),
+            (!ending.is_clean() || socket.has_ended(), "clean, and our side has not ended"),
+        ];
+        for (fits, wrong) in holds {
+            check(fits, &format!("{wrong}: {ending:?}"))?;
+        }
+        let How::Failed(failure) = &ending.how else { return Ok(()) };
+        match failure.cause {
+            Cause::TimedOut(Timer::Connect) => check(self.is_client, "a server connects to nobody"),
+            Cause::TimedOut(Timer::HalfClosed) => check(self.rules.has_half_closed, "a limit that is off"),
+            Cause::TimedOut(Timer::Linger) => {
+                let ends = socket.has_ended() && self.rules.has_linger;
+                check(ends, "a linger time that is off, or not begun")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks something of the socket, and checks the answer and that nothing else has changed.
+    pub(crate) fn ask(&mut self, socket: &mut Socket<'_>, call: &Call) -> Result<String, String> {
+        let living = !self.destroyed && !socket.state().is_final();
+        let before = Look::at(socket);
+        let answer = match call {
+            Call::Look | Call::Get(..) => format!("{before:?}"),
+            Call::Write(count) => self.write(socket, *count, living)?,
+            Call::WriteAndEnd(count) => {
+                let answer = self.write(socket, *count, living)?;
+                self.end(socket, living)?;
+                check(Look::at(socket).unmoved(&before), "a call moves nothing")?;
+                return Ok(answer);
+            }
+            Call::End => self.end(socket, living)?,
+            Call::Pause => {
+                socket.pause();
+                check(socket.is_paused() == (living || before.is_paused), "pause")?;
+                String::new()
+            }
+            Call::Resume => {
+                socket.resume();
+                check(socket.is_paused() == (!living && before.is_paused), "resume")?;
+                String::new()
+            }
+            Call::Discard => {
+                socket.discard();
+                self.discards |= living;
+                check(socket.is_paused() == (!living && before.is_paused), "discard reads on")?;
+                String::new()
+            }
+            Call::Destroy => {
+                socket.destroy();
+                self.destroyed |= living;
+                String::new()
+            }
+            Call::SetTimeout(idle) => {
+                socket.set_timeout(*idle);
+                if living {
+                    self.rules.take(Setting::Idle(*idle), &mut [None; 4]);
+                }
+                String::new()
+            }
+            Call::SetClose(close) => {
+                socket.set_close(*close);
+                if living {
+                    self.rules.close = *close;
+                }
+                String::new()
+            }
+            Call::SetNodelay(on) => {
+                socket.set_nodelay(*on);
+                String::new()
+            }
+            Call::SetKeepAlive(times) => keep_alive(socket, *times, living)?,
+        };
+        check(Look::at(socket).unmoved(&before), "a call moves nothing")?;
+        Ok(answer)
+    }
+
+    fn end(&mut self, socket: &mut Socket<'_>, living: bool) -> Result<String, String> {
+        let had_ended = socket.has_ended();
+        socket.end();
+        check(socket.has_ended() == (had_ended || living), "end")?;
+        self.ended |= living;
+        Ok(String::new())
+    }
+
+    fn write(&mut self, socket: &mut Socket<'_>, count: usize, living: bool) -> Result<String, String> {
+        let queued = socket.queued_bytes();
+        let expected = if socket.has_ended() {
+            Err(Error::WriteAfterEnd)
+        } else if !living {
+            Err(Error::Gone)
+        } else if queued >= self.rules.limit && count > 0 {
+            Err(Error::QueueFull { queued_bytes: queued, limit_bytes: self.rules.limit })
+        } else if queued + count >= self.rules.high_water {
+            Ok(Queue::Full)
+        } else {
+            Ok(Queue::Room)
+        };
+        let answer = socket.write(&bytes(self.is_client, self.written, count));
+        check(answer == expected, &format!("write answered {answer:?} in place of {expected:?}"))?;
+        let taken = if answer.is_ok() { count } else { 0 };
+        check(socket.queued_bytes() == queued + taken, "the queue has what was taken")?;
+        self.written += taken as u64;
+        self.owes_drain |= answer == Ok(Queue::Full) && count > 0;
+        Ok(format!("{answer:?}"))
+    }
+}
+
+fn keep_alive(socket: &mut Socket<'_>, times: Option<finale::KeepAlive>, living: bool) -> Result<String, String> {
+    let expected = match times.as_ref().and_then(bad_times) {
+        Some(bad) => Err(Error::BadOption(bad)),
+        None if !living => Err(Error::Gone),
+        None => Ok(()),
+    };
+    let answer = socket.set_keep_alive(times);
+    check(answer == expected, &format!("set_keep_alive answered {answer:?} in place of {expected:?}"))?;
+    Ok(format!("{answer:?}"))
+}
+
+/// The view of no socket: everything is refused or nothing.
+pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
+    let id = socket.id();
+    socket.end();
+    socket.destroy();
+    socket.pause();
+    socket.discard();
+    socket.set_timeout(None);
+    socket.set_close(Close::HandOff);
+    socket.set_nodelay(true);
+    check(socket.write(b"x") == Err(Error::Gone), "nobody writes")?;
+    check(socket.set_keep_alive(None) == Err(Error::Gone), "nobody is kept alive")?;
+    check(socket.get(id).is_none() && !socket.has_ended() && !socket.is_paused(), "nobody is there")?;
+    check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "nobody has a peer")
+}
+
+/// What a socket says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    id: SocketId,
+    state: finale::lifecycle::State,
+    peer: Option<SocketAddr>,
+    bytes_read: u64,
+    bytes_written: u64,
+    queued_bytes: usize,
+    is_paused: bool,
+    has_ended: bool,
+    peer_has_ended: bool,
+}
+
+impl Look {
+    pub(crate) fn at(socket: &Socket<'_>) -> Self {
+        Self {
+            id: socket.id(),
+            state: socket.state(),
+            peer: socket.peer_addr(),
+            bytes_read: socket.bytes_read(),
+            bytes_written: socket.bytes_written(),
+            queued_bytes: socket.queued_bytes(),
+            is_paused: socket.is_paused(),
+            has_ended: socket.has_ended(),
+            peer_has_ended: socket.peer_has_ended(),
+        }
+    }
+
+    /// Calls between two events do nothing on the wire, so none of this moves.
+    fn unmoved(&self, before: &Self) -> bool {
+        let key = |look: &Self| (look.id, look.state, look.peer, look.bytes_read, look.bytes_written);
+        key(self) == key(before) && self.peer_has_ended == before.peer_has_ended
+    }
+}
+
+pub(crate) fn check(holds: bool, wrong: &str) -> Verdict {
+    if holds { Ok(()) } else { Err(wrong.to_owned()) }
+}

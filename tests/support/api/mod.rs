@@ -1,0 +1,56 @@
+//! Arbitrary calls on arbitrary sockets, in every state, on the simulated network: what a property test and a fuzzer have in
+//! common.
+//!
+//! Invariant: every answer and every event is judged by what was seen from outside alone, with a small model of its own
+//! (`judge`), never by the reactor's table. A script is plain data; the same script gives the same story.
+
+#![allow(dead_code, reason = "the property test and the fuzzer use a part each")]
+
+mod draw;
+mod judge;
+#[path = "../life.rs"]
+mod life;
+mod op;
+mod program;
+mod world;
+
+pub(crate) use op::{Dice, Op};
+
+/// Nothing, or what is wrong.
+type Verdict = Result<(), String>;
+
+/// A seed for the network, and what is done.
+#[derive(Clone)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl Script {
+    /// At the most so many calls, as many as the dice have.
+    pub(crate) fn draw(dice: &mut impl Dice, calls: usize) -> Self {
+        let seed = u64::from(dice.below(65_536));
+        Self { seed, ops: (0..calls).map(|_| Op::draw(dice)).collect() }
+    }
+
+    /// Plays the script to its end and answers with the story.
+    ///
+    /// # Panics
+    /// At the first broken rule, with the story so far.
+    #[track_caller]
+    pub(crate) fn play(&self) -> Vec<String> {
+        let mut world = world::World::new(self.seed);
+        match world.play(&self.ops) {
+            Ok(()) => world.story,
+            Err(wrong) => panic!("{wrong}\nafter\n{}\nof\n{self:?}", world.story.join("\n")),
+        }
+    }
+}
+
+/// One call a line, as it can be written into a test.
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "seed {} and these calls:", self.seed)?;
+        self.ops.iter().try_for_each(|op| writeln!(f, "    {op:?},"))
+    }
+}

@@ -1,0 +1,378 @@
+//! The network with two programs of ours and one that is scripted, and how a script is played on it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use finale::sim::{Faults, Network, Peer, PeerListener, PeerSocket, Reach, Rng};
+use finale::{LookupCause, SocketId, Target, TimerId};
+
+use super::Verdict;
+use super::judge::{byte, bytes, check};
+use super::op::{Act, At, Call, Op, To, Weather, Who};
+use super::program::Program;
+
+/// The scripted program's machine, a machine that never answers, and those of our programs.
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 66));
+const OURS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2))];
+const PEER: SocketAddr = SocketAddr::new(THERE, 9000);
+
+/// Events of one program after which a run has no end.
+const EVENTS: usize = 20_000;
+
+pub(crate) struct World {
+    network: Network,
+    programs: [Program; 2],
+    /// Ids of reactors that were dropped.
+    old: Vec<SocketId>,
+    old_timers: Vec<TimerId>,
+    peer: Peer,
+    listener: PeerListener,
+    actors: Vec<Actor>,
+    pub(crate) story: Vec<String>,
+}
+
+/// One connection of the scripted program.
+struct Actor {
+    socket: PeerSocket,
+    is_client: bool,
+    sent: u64,
+    read: u64,
+    finished: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let network = Network::new(seed);
+        network.set_buffers(3_000, 3_000);
+        let peer = network.peer(THERE);
+        network.set_reach(NOWHERE, Reach::BlackHole);
+        network.name("peer", vec![THERE]);
+        network.name("both", vec![NOWHERE, THERE]);
+        network.name("mixed", vec![IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), THERE, NOWHERE, THERE]);
+        network.name("empty", Vec::new());
+        network.name_hangs("hangs");
+        network.name_fails("fails", LookupCause::Failed);
+        network.name_fails("again", LookupCause::TryAgain);
+        let programs = OURS.map(|ip| Program::new(network.host(ip)));
+        let listener = peer.listen(PEER).expect("the first to listen there");
+        Self { network, programs, old: vec![], old_timers: vec![], peer, listener, actors: vec![], story: vec![] }
+    }
+
+    pub(crate) fn play(&mut self, ops: &[Op]) -> Verdict {
+        for op in ops {
+            self.story.push(format!("{:?} {op:?}", self.network.elapsed()));
+            self.step(op)?;
+            for program in &mut self.programs {
+                program.check()?;
+            }
+        }
+        self.story.push(format!("{:?} the end", self.network.elapsed()));
+        self.finish()
+    }
+
+    fn note(&mut self, answer: String) {
+        if !answer.is_empty() {
+            self.story.push(format!("        {answer}"));
+        }
+    }
+
+    fn step(&mut self, op: &Op) -> Verdict {
+        let network = self.network.clone();
+        let answer = match op {
+            Op::Run { at, time, events, answer } => return self.run(*at, *time, *events, answer.as_ref()),
+            Op::RunInThePast { at } => {
+                let past = network.now().checked_sub(Duration::from_secs(1)).unwrap_or(network.now());
+                self.programs[*at].pull(&network, Some(past), None)?.unwrap_or_default()
+            }
+            Op::Next { at } => return self.next(*at),
+            Op::Listen { at, addr, settings } => self.programs[*at].listen(&network, addr, settings)?,
+            Op::CloseListener { at, which } => self.programs[*at].close_listener(&network, *which)?,
+            Op::Connect { at, to, settings } => {
+                let target = self.target(to);
+                self.programs[*at].connect(&network, target, settings)?
+            }
+            Op::Socket { at, who, call } => return self.ask(*at, *who, call),
+            Op::LocalAddr { at, who } => {
+                let found = self.find(*at, *who).map(|id| self.programs[*at].reactor.local_addr(id));
+                format!("{found:?}")
+            }
+            Op::Map { at, who, call } => {
+                let Some(id) = self.find(*at, *who) else { return Ok(()) };
+                return self.programs[*at].map(id, *call);
+            }
+            Op::SetTimer { at, after } => self.programs[*at].set_timer(&network, *after)?,
+            Op::CancelTimer { at, which, foreign } => return self.cancel_timer(*at, *which, *foreign),
+            Op::Remote { at } => {
+                let program = &mut self.programs[*at];
+                let remote = program.remotes.first().cloned().unwrap_or_else(|| program.reactor.remote());
+                program.remotes.push(remote);
+                String::new()
+            }
+            Op::Wake { at, which } => return self.programs[*at].wake(*which),
+            Op::DropRemote { at, which } => {
+                let remotes = &mut self.programs[*at].remotes;
+                let count = remotes.len().max(1);
+                remotes.get(which % count).is_some().then(|| remotes.remove(which % count));
+                String::new()
+            }
+            Op::Restart { at } => return self.restart(*at),
+            Op::PeerConnects { .. } | Op::PeerAccepts | Op::Peer { .. } => return self.act(op),
+            Op::Weather(weather) => return self.weather(*weather),
+        };
+        self.note(answer);
+        Ok(())
+    }
+
+    fn foreign(&self, at: At) -> Vec<SocketId> {
+        [self.old.clone(), self.programs[1 - at].ids()].concat()
+    }
+
+    fn find(&self, at: At, who: Who) -> Option<SocketId> {
+        self.programs[at].find(who, &self.foreign(at))
+    }
+
+    /// The socket that an answer is about, if about another.
+    fn other(&self, at: At, call: Option<&Call>) -> Option<SocketId> {
+        match call {
+            Some(Call::Get(who, _)) => self.find(at, *who),
+            _ => None,
+        }
+    }
+
+    fn run(&mut self, at: At, time: Duration, events: usize, answer: Option<&Call>) -> Verdict {
+        let until = self.network.now() + time;
+        for _ in 0..events {
+            let other = self.other(at, answer);
+            let answer = answer.map(|call| (call, other));
+            let Some(line) = self.programs[at].pull(&self.network, Some(until), answer)? else { break };
+            self.story.push(format!("    {:?} {line}", self.network.elapsed()));
+            self.programs[at].check()?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, at: At) -> Verdict {
+        let endless = self.programs[at].seen.timers.values().any(|(due, running)| {
+            *running && due.saturating_duration_since(self.network.now()) > Duration::from_secs(3600)
+        });
+        if endless {
+            return Ok(()); // The clock of the simulated network ends before such a timer.
+        }
+        let line = self.programs[at].pull(&self.network, None, None)?;
+        self.note(line.unwrap_or_else(|| "nothing".into()));
+        Ok(())
+    }
+
+    fn ask(&mut self, at: At, who: Who, call: &Call) -> Verdict {
+        let Some(id) = self.find(at, who) else { return Ok(()) };
+        let other = self.other(at, Some(call));
+        let answer = self.programs[at].ask(id, call, other)?;
+        self.note(format!("{id}: {answer}"));
+        Ok(())
+    }
+
+    fn target(&self, to: &To) -> Result<Target, finale::Error> {
+        match to {
+            To::Peer => Ok(PEER.into()),
+            To::Ours(which) => {
+                let open = self.programs.iter().flat_map(|program| &program.seen.listeners).filter(|one| one.is_open);
+                let addrs: Vec<SocketAddr> = open.map(|listener| listener.addr).collect();
+                let addr = addrs.get(which % addrs.len().max(1)).copied().unwrap_or(PEER);
+                Ok(reachable(addr).into())
+            }
+            To::Text(text) => text.as_str().try_into(),
+            To::Pair(host, port) => Ok((*host, *port).into()),
+        }
+    }
+
+    fn cancel_timer(&mut self, at: At, which: usize, foreign: bool) -> Verdict {
+        let own = self.programs[at].seen.timers.keys();
+        let ids: Vec<TimerId> = if foreign { self.old_timers.clone() } else { own.copied().collect() };
+        match ids.iter().rev().nth(which % ids.len().max(1)) {
+            Some(id) => self.programs[at].cancel_timer(*id),
+            None => Ok(()),
+        }
+    }
+
+    fn restart(&mut self, at: At) -> Verdict {
+        let new = Program::new(self.network.host(OURS[at]));
+        let mut old = std::mem::replace(&mut self.programs[at], new);
+        self.old.extend(old.ids());
+        self.old_timers.extend(old.seen.timers.keys());
+        let remotes = std::mem::take(&mut old.remotes);
+        drop(old);
+        for remote in remotes {
+            check(remote.clone().wake() == Err(finale::Error::ReactorGone), "the reactor is gone")?;
+        }
+        Ok(())
+    }
+
+    // --- the scripted program ---
+
+    fn act(&mut self, op: &Op) -> Verdict {
+        match op {
+            Op::PeerConnects { to } => {
+                if let Ok(Target::Addr(addr)) = self.target(&To::Ours(*to))
+                    && let Ok(socket) = self.peer.connect(addr)
+                {
+                    self.actors.push(Actor { socket, is_client: true, sent: 0, read: 0, finished: false });
+                }
+            }
+            Op::PeerAccepts => {
+                let accepted = self.listener.accept();
+                let new = |socket| Actor { socket, is_client: false, sent: 0, read: 0, finished: false };
+                self.actors.extend(accepted.map(new));
+            }
+            Op::Peer { which, act } => {
+                let count = self.actors.len();
+                if count > 0 {
+                    self.actor(count - 1 - which % count, *act)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn actor(&mut self, index: usize, act: Act) -> Verdict {
+        let actor = &mut self.actors[index];
+        match act {
+            Act::Read => actor.take()?,
+            Act::Send(count) => {
+                actor.socket.send(&bytes(actor.is_client, actor.sent, count));
+                actor.sent += if actor.finished { 0 } else { count as u64 };
+            }
+            Act::Finish => {
+                actor.socket.finish();
+                actor.finished = true;
+            }
+            Act::Urgent => actor.socket.send_urgent(),
+            Act::Close => self.actors.remove(index).socket.close(),
+            Act::Reset => self.actors.remove(index).socket.reset(),
+        }
+        Ok(())
+    }
+
+    fn weather(&mut self, weather: Weather) -> Verdict {
+        let network = &self.network;
+        match weather {
+            Weather::Advance(time) => network.advance(time),
+            Weather::Faults(0) => network.set_faults(Faults::none()),
+            Weather::Faults(seed) => network.set_faults(Faults::random(&mut Rng::new(u64::from(seed)))),
+            Weather::Latency(latency) => network.set_latency(latency),
+            Weather::Buffers(send_bytes, receive_bytes) => network.set_buffers(send_bytes, receive_bytes),
+            Weather::Ports(0) => network.set_ports(32_768..=60_999),
+            Weather::Ports(count) => network.set_ports(40_000..=40_000 + count),
+            Weather::Vanish => network.vanish(THERE),
+            Weather::Heal => network.heal(THERE),
+            Weather::Forget => network.forget(THERE),
+            Weather::Abort { at, who } => {
+                if let Some(id) = self.find(at, who) {
+                    let reactor = &mut self.programs[at].reactor;
+                    let local = reactor.local_addr(id);
+                    let remote = reactor.socket(id).and_then(|socket| socket.peer_addr());
+                    if let (Some(local), Some(remote)) = (local, remote) {
+                        network.abort(local, remote);
+                    }
+                }
+            }
+            Weather::Reach(reach) => network.set_reach(THERE, reach),
+        }
+        Ok(())
+    }
+
+    // --- the end ---
+
+    /// The faults stop, everybody ends: everything comes to its close, and nothing is left.
+    fn finish(&mut self) -> Verdict {
+        self.network.set_faults(Faults::none());
+        self.network.set_ports(32_768..=60_999);
+        self.network.set_reach(THERE, Reach::Open);
+        self.network.heal(THERE);
+        self.actors.iter_mut().try_for_each(Actor::take)?;
+        self.actors.drain(..).for_each(|actor| actor.socket.close());
+        for at in 0..2 {
+            self.end_all(at, &[Call::Resume, Call::End])?;
+        }
+        for step in [1, 100, 5_000, 100_000].map(Duration::from_millis) {
+            for _ in 0..60 {
+                for at in 0..2 {
+                    self.run(at, step, EVENTS, Some(&Call::WriteAndEnd(1)))?;
+                }
+                // Without anything left a program does not wait.
+                self.network.advance(step);
+                self.turn_away();
+            }
+        }
+        for at in 0..2 {
+            let sockets = self.programs[at].reactor.sockets();
+            // What waits without any limit, for an answer that never comes.
+            let stuck = sockets.iter().find(|socket| socket.timer_ms.is_some_and(|ms| ms < 1 << 40));
+            check(stuck.is_none(), &format!("no end in sight:\n{sockets}"))?;
+            self.end_all(at, &[Call::Destroy])?;
+            self.last_events(at)?;
+        }
+        self.network.advance(Duration::from_secs(3600));
+        self.turn_away();
+        self.network.advance(Duration::from_secs(3600));
+        check(self.network.descriptors() == 0, "a descriptor is left")?;
+        check(self.network.open_connections() == 0, "a connection is left")
+    }
+
+    /// Whoever came late to the peer finds nobody.
+    fn turn_away(&mut self) {
+        while let Some(late) = self.listener.accept() {
+            late.close();
+        }
+    }
+
+    fn end_all(&mut self, at: At, calls: &[Call]) -> Verdict {
+        let program = &mut self.programs[at];
+        for id in program.seen.live() {
+            for call in calls {
+                program.ask(id, call, None)?;
+            }
+        }
+        let running: Vec<TimerId> =
+            program.seen.timers.iter().filter(|timer| timer.1.1).map(|timer| *timer.0).collect();
+        for timer in running {
+            program.cancel_timer(timer)?;
+        }
+        program.remotes.clear();
+        for listener in 0..program.seen.listeners.len() {
+            program.close_listener(&self.network, listener)?;
+        }
+        Ok(())
+    }
+
+    fn last_events(&mut self, at: At) -> Verdict {
+        for _ in 0..EVENTS {
+            let Some(line) = self.programs[at].pull(&self.network, None, None)? else {
+                let nothing = matches!(self.programs[at].reactor.next(), Ok(None));
+                check(nothing && self.programs[at].reactor.is_empty(), "something is left")?;
+                check(self.programs[at].reactor.next_deadline().is_none(), "nothing is left to be done")?;
+                return self.programs[at].check();
+            };
+            self.note(line);
+        }
+        Err("no end in sight".into())
+    }
+}
+
+impl Actor {
+    /// Reads, and compares with what the other side writes.
+    fn take(&mut self) -> Verdict {
+        for got in self.socket.read() {
+            let same = got == byte(!self.is_client, self.read);
+            check(same, &format!("the peer's byte at {} is not what was written", self.read))?;
+            self.read += 1;
+        }
+        Ok(())
+    }
+}
+
+/// From anywhere: a listener at no address in particular is reached at its machine's.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() { SocketAddr::new(OURS[0], addr.port()) } else { addr }
+}
