@@ -14,7 +14,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use api::{Dice, Script};
 
 /// Cases without PROPTEST_CASES: a few seconds.
-const CASES: u32 = 96;
+const CASES: u32 = 400;
 
 /// The seed without PROPTEST_RNG_SEED: a gate must not fail by chance.
 const SEED: u64 = 1;

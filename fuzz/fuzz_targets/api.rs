@@ -1,0 +1,37 @@
+//! Bytes as calls: the scripts of `tests/api.rs`, steered by coverage in place of chance.
+
+#![no_main]
+
+#[path = "../../tests/support/api/mod.rs"]
+mod api;
+
+use api::{Dice, Op, Script};
+use arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+
+/// Calls of one script at the most: the story of a longer one is told by two shorter ones.
+const CALLS: usize = 200;
+
+struct Bytes<'a>(Unstructured<'a>);
+
+impl Dice for Bytes<'_> {
+    fn below(&mut self, bound: u32) -> u32 {
+        // Without bytes left it is 0, the plainest choice.
+        self.0.int_in_range(0..=bound - 1).unwrap_or(0)
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut dice = Bytes(Unstructured::new(data));
+    let seed = u64::from(dice.below(1000));
+    let mut ops = Vec::new();
+    while !dice.0.is_empty() && ops.len() < CALLS {
+        ops.push(Op::draw(&mut dice));
+    }
+    let script = Script { seed, ops };
+    let story = script.play();
+    // Now and then again: the same calls tell the same story.
+    if data.len() % 8 == 0 {
+        assert_eq!(story, script.play());
+    }
+});

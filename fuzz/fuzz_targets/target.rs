@@ -1,0 +1,31 @@
+//! Arbitrary text as a target: never a panic, and what is taken means what it says.
+
+#![no_main]
+
+use std::net::SocketAddr;
+
+use finale::{BadAddress, Error, Target};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let target = Target::try_from(text);
+    assert_eq!(target, Target::try_from(text.to_owned()));
+    match (&target, text.parse::<SocketAddr>()) {
+        (Ok(Target::Addr(addr)), Ok(expected)) => assert_eq!(*addr, expected),
+        (_, Ok(expected)) => panic!("{text:?} is {expected}, and was taken for {target:?}"),
+        (Ok(Target::Name { host, port }), Err(_)) => {
+            assert!(!host.is_empty() && text.starts_with(&**host), "{text:?} was taken for {target:?}");
+            let (_, written) = text.rsplit_once(':').expect("a port stands behind a colon");
+            assert_eq!(written.parse(), Ok(*port));
+        }
+        (Ok(other), Err(_)) => panic!("{text:?} was taken for {other:?}"),
+        (Err(Error::BadAddress(bad)), Err(_)) => match bad {
+            BadAddress::NoPort | BadAddress::BadPort | BadAddress::NoHost => {}
+            other => panic!("{text:?}: {other:?}"),
+        },
+        (Err(error), Err(_)) => panic!("{text:?}: {error:?}"),
+    }
+    let Ok(target) = target else { return };
+    let printed = target.to_string();
+    assert_eq!(Target::try_from(printed.as_str()), Ok(target), "{text:?} prints as {printed:?}");
+});
