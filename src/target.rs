@@ -73,12 +73,17 @@ impl TryFrom<&str> for Target {
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad(BadAddress::NoPort);
         };
-        // An IPv6 address without brackets has no port, whatever stands behind its last colon.
-        if text.parse::<IpAddr>().is_ok() || host.ends_with(':') {
+        // An IPv6 address without brackets: whatever stands behind its last colon may be a part of it.
+        if host.contains(':') && !host.starts_with('[') {
             return bad(BadAddress::NoPort);
         }
-        let Ok(port) = port.parse() else {
-            return bad(if port.is_empty() { BadAddress::NoPort } else { BadAddress::BadPort });
+        if port.is_empty() {
+            return bad(BadAddress::NoPort);
+        }
+        // Digits alone: a number in Rust may have a sign.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let Some(port) = port.parse().ok().filter(|_| digits) else {
+            return bad(BadAddress::BadPort);
         };
         if host.is_empty() {
             return bad(BadAddress::NoHost);
@@ -115,6 +120,26 @@ impl fmt::Display for Target {
         match self {
             Self::Addr(addr) => addr.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+    use crate::error::{BadAddress, Error};
+
+    #[test]
+    fn an_address_without_brackets_and_a_port_with_a_sign_are_no_targets() {
+        let bad = [
+            ("localhost:+80", BadAddress::BadPort),
+            ("127.0.0.1:+80", BadAddress::BadPort),
+            ("::4:4:+3461", BadAddress::NoPort),
+            ("::4:4:03461", BadAddress::NoPort),
+            ("1:2:3:4:5:6:7:8:80", BadAddress::NoPort),
+        ];
+        for (text, why) in bad {
+            assert_eq!(Target::try_from(text), Err(Error::BadAddress(why)), "{text:?}");
         }
     }
 }
