@@ -8,13 +8,14 @@
 mod api;
 
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use api::{Dice, Script};
+use api::{Dice, Op, Script};
 
 /// Cases without PROPTEST_CASES: a few seconds.
-const CASES: u32 = 400;
+const CASES: u32 = 256;
 
 /// The seed without PROPTEST_RNG_SEED: a gate must not fail by chance.
 const SEED: u64 = 1;
@@ -31,9 +32,10 @@ impl Dice for Numbers<'_> {
 }
 
 fn scripts() -> impl Strategy<Value = Script> {
-    let calls = vec(any::<[u16; 24]>(), 1..120);
-    (0..1000_u64, calls).prop_map(|(seed, calls)| {
-        let ops = calls.iter().map(|numbers| api::Op::draw(&mut Numbers(numbers.iter()))).collect();
+    let numbers = any::<[u16; 24]>;
+    (0..1000_u64, option::weighted(0.8, numbers()), vec(numbers(), 1..100)).prop_map(|(seed, opening, calls)| {
+        let mut ops = opening.map_or(vec![], |numbers| Op::opening(&mut Numbers(numbers.iter())));
+        ops.extend(calls.iter().map(|numbers| Op::draw(&mut Numbers(numbers.iter()))));
         Script { seed, ops }
     })
 }

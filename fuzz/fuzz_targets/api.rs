@@ -24,7 +24,7 @@ impl Dice for Bytes<'_> {
 fuzz_target!(|data: &[u8]| {
     let mut dice = Bytes(Unstructured::new(data));
     let seed = u64::from(dice.below(1000));
-    let mut ops = Vec::new();
+    let mut ops = if dice.below(4) == 0 { Vec::new() } else { Op::opening(&mut dice) };
     while !dice.0.is_empty() && ops.len() < CALLS {
         ops.push(Op::draw(&mut dice));
     }

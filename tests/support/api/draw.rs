@@ -26,7 +26,7 @@ const LIMITS: &[Option<Duration>] = &[
     None,
     Some(Duration::MAX),
 ];
-const SIZES: &[usize] = &[10, 0, 1, 300, 5_000, 70_000, 200_000];
+const SIZES: &[usize] = &[10, 0, 1, 300, 5_000, 20_000, 70_000];
 
 /// Addresses to listen at: good, taken, of another machine, of no machine.
 const HERE: &[&str] = &[
@@ -52,7 +52,8 @@ impl Op {
         let at: At = usize::from(dice.chance(4));
         let n = |dice: &mut dyn FnMut(u32) -> u32| dice(6) as usize;
         match dice.below(40) {
-            0..=8 => Self::run(at, dice),
+            0..=4 => Self::run(at, dice),
+            5..=8 => Self::Converse { rounds: dice.of(&[3, 1, 30]), answer: answer(dice) },
             9..=18 => Self::Socket { at, who: Who::draw(dice), call: Call::draw(dice, true) },
             19..=22 => {
                 let which = n(&mut |bound| dice.below(bound));
@@ -71,17 +72,30 @@ impl Op {
             },
             34 => Self::timer(at, dice),
             35 => Self::remote(at, dice),
-            36..=38 => Self::Weather(Weather::draw(dice)),
-            _ if dice.chance(3) => Self::Restart { at },
+            36 | 37 => Self::Weather(Weather::draw(dice)),
+            _ if dice.chance(8) => Self::Restart { at },
             _ => Self::Next { at },
         }
     }
 
+    /// How a script may begin: a listener, and connections both ways.
+    pub(crate) fn opening(dice: &mut impl Dice) -> Vec<Self> {
+        let meet = || Self::Converse { rounds: 2, answer: None };
+        vec![
+            Self::Listen { at: 0, addr: "10.0.0.1:8000", settings: settings(dice) },
+            Self::Connect { at: 0, to: To::Peer, settings: settings(dice) },
+            Self::PeerConnects { to: 0 },
+            meet(),
+            Self::PeerAccepts,
+            Self::Connect { at: 1, to: To::Ours(0), settings: settings(dice) },
+            meet(),
+        ]
+    }
+
     fn run(at: At, dice: &mut impl Dice) -> Self {
-        let answer = dice.chance(3).then(|| Call::draw(dice, true));
         match dice.below(8) {
             7 => Self::RunInThePast { at },
-            _ => Self::Run { at, time: dice.of(TIMES), events: dice.of(&[100, 1, 2, 5]), answer },
+            _ => Self::Run { at, time: dice.of(TIMES), events: dice.of(&[100, 1, 2, 5]), answer: answer(dice) },
         }
     }
 
@@ -103,6 +117,15 @@ impl Op {
     }
 }
 
+/// What a program does with each event, if anything.
+fn answer(dice: &mut impl Dice) -> Option<Call> {
+    match dice.below(8) {
+        0..=4 => None,
+        5 => Some(Call::Write(dice.of(SIZES))),
+        _ => Some(Call::draw(dice, true)),
+    }
+}
+
 impl Who {
     fn draw(dice: &mut impl Dice) -> Self {
         let n = dice.below(8) as usize;
@@ -118,9 +141,9 @@ impl Call {
     fn draw(dice: &mut impl Dice, may_nest: bool) -> Self {
         match dice.below(22) {
             0 => Self::Look,
-            1..=4 => Self::Write(dice.of(SIZES)),
-            5..=7 => Self::End,
-            8 | 9 => Self::WriteAndEnd(dice.of(SIZES)),
+            1..=6 => Self::Write(dice.of(SIZES)),
+            7 | 8 => Self::End,
+            9 => Self::WriteAndEnd(dice.of(SIZES)),
             10 | 11 => Self::Pause,
             12 | 13 => Self::Resume,
             14 => Self::Discard,
@@ -170,7 +193,7 @@ impl Weather {
             0 | 1 => Self::Advance(dice.of(TIMES)),
             2 | 3 => Self::Faults(dice.below(65_536) as u16),
             4 => Self::Latency(dice.of(&[Duration::ZERO, MS, MS * 200])),
-            5 => Self::Buffers(dice.of(&[1_000, 1, 100_000]), dice.of(&[1_000, 1, 100_000])),
+            5 => Self::Buffers(dice.of(&[3_000, 50, 100_000]), dice.of(&[3_000, 50, 100_000])),
             6 => Self::Ports(dice.of(&[1_000, 0, 2])),
             7 => Self::Vanish,
             8 => Self::Heal,
@@ -188,12 +211,14 @@ impl Weather {
 }
 
 fn keep_alive(dice: &mut impl Dice) -> KeepAlive {
-    let times = [Duration::from_secs(1), Duration::ZERO, Duration::from_secs(32_767), Duration::from_secs(32_768)];
-    KeepAlive { idle: dice.of(&times), interval: dice.of(&times), count: dice.of(&[3, 0, 127, 128]) }
+    let seconds = Duration::from_secs;
+    let times = [seconds(1), seconds(0), seconds(5), seconds(32_767), seconds(32_768)];
+    KeepAlive { idle: dice.of(&times), interval: dice.of(&times), count: dice.of(&[3, 1, 127, 2, 0, 128]) }
 }
 
 fn settings(dice: &mut impl Dice) -> Vec<Setting> {
-    (0..dice.below(6)).map(|_| setting(dice)).collect()
+    let count: usize = dice.of(&[0, 0, 1, 2, 3, 5]);
+    (0..count).map(|_| setting(dice)).collect()
 }
 
 fn setting(dice: &mut impl Dice) -> Setting {
@@ -201,20 +226,22 @@ fn setting(dice: &mut impl Dice) -> Setting {
         0 | 1 => Setting::Idle(dice.of(LIMITS)),
         2 | 3 => Setting::HalfClosed(dice.of(LIMITS)),
         4 | 5 => Setting::Linger(dice.of(LIMITS)),
-        6 | 7 => Setting::ConnectTimeout(dice.of(LIMITS)),
-        8 => Setting::HighWater(dice.of(&[300, 0, 1, 100_000, usize::MAX])),
-        9 => Setting::WriteLimit(dice.of(&[200_000, 0, 1, 6_000, usize::MAX])),
+        6 | 7 => {
+            Setting::ConnectTimeout(dice.of(&[LIMITS[4], None, Some(Duration::MAX), LIMITS[0], LIMITS[3], LIMITS[1]]))
+        }
+        8 => Setting::HighWater(dice.of(&[300, 1, 1_000, 10_000, 0, usize::MAX])),
+        9 => Setting::WriteLimit(dice.of(&[200_000, 130_000, usize::MAX, 6_000, 0])),
         10 | 11 => Setting::Close(Close::HandOff),
         12 | 13 => Setting::HalfOpen(false),
         14 => Setting::EarlyNotice(true),
         15 => Setting::Paused(true),
         16 => Setting::Nodelay(false),
         17 => Setting::KeepAlive(keep_alive(dice)),
-        18 => Setting::UserTimeout(dice.of(&[Duration::from_secs(1), Duration::ZERO, Duration::MAX, MS])),
-        19 => Setting::SendBuffer(dice.of(&[1_000, 1, 0, usize::MAX])),
-        20 => Setting::ReceiveBuffer(dice.of(&[1_000, 1, 0, usize::MAX])),
+        18 => Setting::UserTimeout(dice.of(&[Duration::from_secs(1), MS * 10, MS, Duration::ZERO, Duration::MAX])),
+        19 => Setting::SendBuffer(dice.of(&[1_000, 10_000, 50, 7, 0, usize::MAX])),
+        20 => Setting::ReceiveBuffer(dice.of(&[1_000, 10_000, 50, 7, 0, usize::MAX])),
         21 => Setting::Backlog(dice.of(&[1, 0, u32::MAX])),
         22 => dice.of(&[Setting::ReusePort(true), Setting::Ipv6Only(true)]),
-        _ => Setting::LocalAddr(dice.of(&["10.0.0.1:0", "10.0.0.1:5", "9.9.9.9:0", "[::1]:0", "0.0.0.0:0"])),
+        _ => Setting::LocalAddr(dice.of(&["0.0.0.0:0", "10.0.0.1:0", "10.0.0.1:5", "9.9.9.9:0", "[::1]:0"])),
     }
 }

@@ -27,12 +27,6 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// At the most so many calls, as many as the dice have.
-    pub(crate) fn draw(dice: &mut impl Dice, calls: usize) -> Self {
-        let seed = u64::from(dice.below(65_536));
-        Self { seed, ops: (0..calls).map(|_| Op::draw(dice)).collect() }
-    }
-
     /// Plays the script to its end and answers with the story.
     ///
     /// # Panics

@@ -79,6 +79,11 @@ pub(crate) enum Op {
         events: usize,
         answer: Option<Call>,
     },
+    /// Both programs run and the peer reads, again and again.
+    Converse {
+        rounds: usize,
+        answer: Option<Call>,
+    },
     /// `next_before` with a time that has passed.
     RunInThePast {
         at: At,

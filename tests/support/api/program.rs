@@ -76,6 +76,10 @@ impl Program {
         }
     }
 
+    pub(crate) const fn has_leaving(&self) -> bool {
+        self.seen.leaving.is_some()
+    }
+
     pub(crate) fn ids(&self) -> Vec<SocketId> {
         self.seen.ids.clone()
     }

@@ -18,7 +18,7 @@ const OURS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ip
 const PEER: SocketAddr = SocketAddr::new(THERE, 9000);
 
 /// Events of one program after which a run has no end.
-const EVENTS: usize = 20_000;
+const EVENTS: usize = 3_000;
 
 pub(crate) struct World {
     network: Network,
@@ -81,6 +81,7 @@ impl World {
         let network = self.network.clone();
         let answer = match op {
             Op::Run { at, time, events, answer } => return self.run(*at, *time, *events, answer.as_ref()),
+            Op::Converse { rounds, answer } => return self.converse(*rounds, answer.as_ref()),
             Op::RunInThePast { at } => {
                 let past = network.now().checked_sub(Duration::from_secs(1)).unwrap_or(network.now());
                 self.programs[*at].pull(&network, Some(past), None)?.unwrap_or_default()
@@ -147,7 +148,19 @@ impl World {
             let answer = answer.map(|call| (call, other));
             let Some(line) = self.programs[at].pull(&self.network, Some(until), answer)? else { break };
             self.story.push(format!("    {:?} {line}", self.network.elapsed()));
-            self.programs[at].check()?;
+            if self.programs[at].has_leaving() {
+                self.programs[at].check()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn converse(&mut self, rounds: usize, answer: Option<&Call>) -> Verdict {
+        for _ in 0..rounds {
+            for at in 0..2 {
+                self.run(at, Duration::from_millis(5), 20, answer)?;
+            }
+            self.actors.iter_mut().try_for_each(Actor::take)?;
         }
         Ok(())
     }
