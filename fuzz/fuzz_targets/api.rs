@@ -10,7 +10,7 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 
 /// Calls of one script at the most: the story of a longer one is told by two shorter ones.
-const CALLS: usize = 200;
+const CALLS: usize = 80;
 
 struct Bytes<'a>(Unstructured<'a>);
 

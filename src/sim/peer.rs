@@ -8,6 +8,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use rustix::io::Errno;
+
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::world::World;
@@ -93,8 +95,14 @@ impl PeerListener {
     pub fn accept(&self) -> Option<PeerSocket> {
         let mut world = self.world.borrow_mut();
         world.run_due();
-        let id = world.accept(self.id, Owner::Script).ok()?;
-        Some(PeerSocket { world: Rc::clone(&self.world), id })
+        loop {
+            match world.accept(self.id, Owner::Script) {
+                Ok(id) => return Some(PeerSocket { world: Rc::clone(&self.world), id }),
+                // One that was forgotten in the queue does not hide those behind it.
+                Err(Errno::CONNABORTED) => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Closes it, and resets what waits to be accepted.

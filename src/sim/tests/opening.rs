@@ -201,3 +201,17 @@ fn a_full_machine_fails_calls_and_loses_nothing() {
     host.close(0);
     assert_eq!(network.descriptors(), 1);
 }
+
+#[test]
+fn a_connection_that_was_forgotten_in_the_queue_does_not_hide_the_next_one() {
+    let network = Network::new(1);
+    let listener = network.peer(SERVER).listen(AT).expect("free");
+    let _first = network.peer(CLIENT).connect(AT).expect("a route");
+    network.advance(SECOND);
+    network.forget(SERVER);
+    let second = network.peer(CLIENT).connect(AT).expect("a route");
+    network.advance(SECOND);
+    assert!(second.is_connected());
+    assert!(listener.accept().is_some_and(|accepted| accepted.is_connected()), "the second waits");
+    assert!(listener.accept().is_none());
+}

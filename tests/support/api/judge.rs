@@ -97,7 +97,7 @@ fn bad_times(times: &finale::KeepAlive) -> Option<BadOption> {
 }
 
 /// The byte at one place of what one side sends.
-pub(crate) fn byte(from_client: bool, at: u64) -> u8 {
+fn byte(from_client: bool, at: u64) -> u8 {
     (at.wrapping_mul(31) ^ (at >> 8)) as u8 ^ u8::from(from_client)
 }
 
@@ -153,11 +153,9 @@ impl Known {
         match event {
             Event::Data(data) => {
                 check(!self.discards, "no data after discard")?;
-                for &got in *data {
-                    let same = got == byte(!self.is_client, self.read);
-                    check(same, &format!("the byte at {} is not what the peer sent", self.read))?;
-                    self.read += 1;
-                }
+                let same = *data == bytes(!self.is_client, self.read, data.len());
+                check(same, "the bytes are not what the peer sent")?;
+                self.read += data.len() as u64;
                 check(socket.bytes_read() == self.read, "bytes_read counts what was told")
             }
             Event::Drain => {
@@ -188,8 +186,8 @@ impl Known {
             ((ending.how == How::Confirmed) <= (self.rules.close == Close::Confirmed), "confirmed unasked"),
             (!ending.is_clean() || socket.has_ended(), "clean, and our side has not ended"),
         ];
-        for (fits, wrong) in holds {
-            check(fits, &format!("{wrong}: {ending:?}"))?;
+        if let Some((_, wrong)) = holds.iter().find(|(fits, _)| !fits) {
+            return Err(format!("{wrong}: {ending:?}"));
         }
         let How::Failed(failure) = &ending.how else { return Ok(()) };
         match failure.cause {
@@ -284,7 +282,9 @@ impl Known {
             Ok(Queue::Room)
         };
         let answer = socket.write(&bytes(self.is_client, self.written, count));
-        check(answer == expected, &format!("write answered {answer:?} in place of {expected:?}"))?;
+        if answer != expected {
+            return Err(format!("write answered {answer:?} in place of {expected:?}"));
+        }
         let taken = if answer.is_ok() { count } else { 0 };
         check(socket.queued_bytes() == queued + taken, "the queue has what was taken")?;
         self.written += taken as u64;

@@ -104,7 +104,7 @@ impl Program {
         for id in self.seen.ids.iter().rev().take(12) {
             let there = self.seen.is_there(*id);
             let found = self.reactor.socket(*id).map(|socket| socket.id());
-            check(found == there.then_some(*id), &format!("{id} is found while it lives, and only then"))?;
+            check(found == there.then_some(*id), "an id finds its socket while it lives, and only then")?;
             check(there || self.reactor.local_addr(*id).is_none(), "a stale id has no address")?;
         }
         check(self.map.len() == self.map.iter().count(), "the map counts what it has")?;
