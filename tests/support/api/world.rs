@@ -299,6 +299,7 @@ impl World {
 
     /// The faults stop, everybody ends: everything comes to its close, and nothing is left.
     fn finish(&mut self) -> Verdict {
+        self.network.set_latency(Duration::from_millis(1));
         self.network.set_faults(Faults::none());
         self.network.set_ports(32_768..=60_999);
         self.network.set_reach(THERE, Reach::Open);
