@@ -65,15 +65,14 @@ impl Op {
             28..=30 => Self::Connect { at, to: To::draw(dice), settings: settings(dice) },
             31 => Self::CloseListener { at, which: n(&mut |bound| dice.below(bound)) },
             32 => Self::LocalAddr { at, who: Who::draw(dice) },
-            33 => Self::Map {
-                at,
-                who: Who::draw(dice),
-                call: dice.of(&[MapCall::Insert, MapCall::Remove, MapCall::OrDefault]),
-            },
+            33 => {
+                let count: usize = dice.of(&[2, 1, 4, 8]);
+                Self::Map { at, calls: (0..count).map(|_| map_call(dice)).collect() }
+            }
             34 => Self::timer(at, dice),
             35 => Self::remote(at, dice),
             36 | 37 => Self::Weather(Weather::draw(dice)),
-            _ if dice.chance(8) => Self::Restart { at },
+            _ if dice.chance(4) => Self::Restart { at },
             _ => Self::Next { at },
         }
     }
@@ -124,6 +123,12 @@ fn answer(dice: &mut impl Dice) -> Option<Call> {
         5 => Some(Call::Write(dice.of(SIZES))),
         _ => Some(Call::draw(dice, true)),
     }
+}
+
+/// Mostly of ids that may be stale: what is kept for a living socket must not suffer from them.
+fn map_call(dice: &mut impl Dice) -> (Who, MapCall) {
+    let who = if dice.chance(4) { Who::draw(dice) } else { Who::Any(dice.below(12) as usize) };
+    (who, dice.of(&[MapCall::Insert, MapCall::Insert, MapCall::OrDefault, MapCall::Remove]))
 }
 
 impl Who {

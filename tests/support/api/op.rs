@@ -117,8 +117,7 @@ pub(crate) enum Op {
     },
     Map {
         at: At,
-        who: Who,
-        call: MapCall,
+        calls: Vec<(Who, MapCall)>,
     },
     SetTimer {
         at: At,

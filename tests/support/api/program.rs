@@ -37,6 +37,8 @@ pub(crate) struct Seen {
     pub(crate) timers: BTreeMap<TimerId, (Instant, bool)>,
     /// A wake must still be told.
     woken: bool,
+    /// A close that was just told as acknowledged: the peer, and how many bytes it must have.
+    pub(crate) confirmed: Option<(SocketAddr, u64)>,
     /// Its close was told, and the next event was not asked for.
     leaving: Option<SocketId>,
 }
@@ -109,6 +111,17 @@ impl Program {
         }
         check(self.map.len() == self.map.iter().count(), "the map counts what it has")?;
         check(self.map.is_empty() == (self.map.len() == 0), "empty means none")
+    }
+
+    /// The peers of connections that were accepted and that we have not ended.
+    pub(crate) fn peers_before_our_end(&mut self) -> Vec<SocketAddr> {
+        let sockets: Vec<SocketId> = self.reactor.sockets().iter().map(|socket| socket.id).collect();
+        let peer = |id| {
+            let socket = self.reactor.socket(id)?;
+            let before = !socket.has_ended() && socket.state().is_connected() && socket.listener().is_some();
+            socket.peer_addr().filter(|_| before)
+        };
+        sockets.into_iter().filter_map(peer).collect()
     }
 
     // --- events ---
@@ -331,6 +344,10 @@ impl Seen {
         it.told(socket, event)?;
         if it.closed {
             self.leaving = Some(id);
+        }
+        if let Event::Close(ending) = event {
+            let peer = ending.peer.filter(|_| ending.is_acknowledged());
+            self.confirmed = peer.map(|peer| (peer, ending.bytes_written));
         }
         Ok(())
     }

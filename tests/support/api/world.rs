@@ -39,6 +39,8 @@ struct Actor {
     sent: u64,
     read: u64,
     finished: bool,
+    /// The reactor at the other end was dropped without having ended: no FIN may come, only a reset.
+    orphaned: bool,
 }
 
 impl World {
@@ -98,9 +100,12 @@ impl World {
                 let found = self.find(*at, *who).map(|id| self.programs[*at].reactor.local_addr(id));
                 format!("{found:?}")
             }
-            Op::Map { at, who, call } => {
-                let Some(id) = self.find(*at, *who) else { return Ok(()) };
-                return self.programs[*at].map(id, *call);
+            Op::Map { at, calls } => {
+                for (who, call) in calls {
+                    let id = self.find(*at, *who);
+                    id.map_or(Ok(()), |id| self.programs[*at].map(id, *call))?;
+                }
+                return Ok(());
             }
             Op::SetTimer { at, after } => self.programs[*at].set_timer(&network, *after)?,
             Op::CancelTimer { at, which, foreign } => return self.cancel_timer(*at, *which, *foreign),
@@ -150,9 +155,20 @@ impl World {
             self.story.push(format!("    {:?} {line}", self.network.elapsed()));
             if self.programs[at].has_leaving() {
                 self.programs[at].check()?;
+                self.check_confirmed(at)?;
             }
         }
         Ok(())
+    }
+
+    /// A confirmed close is honest: the peer's kernel has every byte, and our FIN.
+    fn check_confirmed(&mut self, at: At) -> Verdict {
+        let Some((peer, written)) = self.programs[at].seen.confirmed.take() else { return Ok(()) };
+        let is_it = |actor: &&Actor| actor.is_client && actor.socket.local_addr() == Some(peer);
+        let Some(actor) = self.actors.iter().find(is_it) else { return Ok(()) };
+        let arrived = actor.read + actor.socket.unread_bytes() as u64;
+        let wrong = format!("confirmed {written} bytes, and {arrived} have arrived at {:?}", actor.socket);
+        check(actor.socket.has_fin() && arrived == written, &wrong)
     }
 
     fn converse(&mut self, rounds: usize, answer: Option<&Call>) -> Verdict {
@@ -211,6 +227,10 @@ impl World {
     fn restart(&mut self, at: At) -> Verdict {
         let new = Program::new(self.network.host(OURS[at]));
         let mut old = std::mem::replace(&mut self.programs[at], new);
+        let peers = old.peers_before_our_end();
+        for actor in self.actors.iter_mut().filter(|actor| actor.is_client) {
+            actor.orphaned |= actor.socket.local_addr().is_some_and(|addr| peers.contains(&addr));
+        }
         self.old.extend(old.ids());
         self.old_timers.extend(old.seen.timers.keys());
         let remotes = std::mem::take(&mut old.remotes);
@@ -229,12 +249,20 @@ impl World {
                 if let Ok(Target::Addr(addr)) = self.target(&To::Ours(*to))
                     && let Ok(socket) = self.peer.connect(addr)
                 {
-                    self.actors.push(Actor { socket, is_client: true, sent: 0, read: 0, finished: false });
+                    self.actors.push(Actor {
+                        socket,
+                        is_client: true,
+                        sent: 0,
+                        read: 0,
+                        finished: false,
+                        orphaned: false,
+                    });
                 }
             }
             Op::PeerAccepts => {
                 let accepted = self.listener.accept();
-                let new = |socket| Actor { socket, is_client: false, sent: 0, read: 0, finished: false };
+                let new =
+                    |socket| Actor { socket, is_client: false, sent: 0, read: 0, finished: false, orphaned: false };
                 self.actors.extend(accepted.map(new));
             }
             Op::Peer { which, act } => {
@@ -380,6 +408,7 @@ impl World {
 impl Actor {
     /// Reads, and compares with what the other side writes.
     fn take(&mut self) -> Verdict {
+        check(!self.orphaned || !self.socket.has_fin(), "a reactor that was dropped told an orderly end")?;
         let read = self.socket.read();
         let wrong = "what the peer reads is not what was written";
         check(read == bytes(!self.is_client, self.read, read.len()), wrong)?;
