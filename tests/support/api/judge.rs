@@ -119,7 +119,6 @@ pub(crate) struct Known {
     destroyed: bool,
     owes_drain: bool,
     owes_ready: bool,
-    /// Its idle time was switched off while a `timeout` may have been on its way.
     pub(crate) closed: bool,
 }
 
@@ -140,6 +139,10 @@ impl Known {
             owes_ready: false,
             closed: false,
         })
+    }
+
+    pub(crate) const fn may_be_half_open(&self) -> bool {
+        self.rules.half_open
     }
 
     /// An event of this socket has come.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use finale::lifecycle::State;
 use finale::sim::{Host, Network};
 use finale::{
     Connect, Error, Event, Listen, ListenerId, Reactor, Remote, Socket, SocketId, SocketMap, Sockets, Target, TimerId,
@@ -165,6 +166,10 @@ impl Program {
             || !self.remotes.is_empty();
         check(!early || !left, "no event though something is left and the time is not up")?;
         check(!self.seen.woken, "a wake was lost")?;
+        for socket in &self.reactor.sockets() {
+            let half_open = self.seen.known.get(&socket.id).is_some_and(Known::may_be_half_open);
+            check(half_open || socket.state != State::Ended, "without half-open our side ends by itself")?;
+        }
         let overdue = |(due, running): &(Instant, bool)| *running && *due + Duration::from_millis(1) <= now;
         check(!self.seen.timers.values().any(overdue), "a timer is overdue")
     }
