@@ -27,7 +27,7 @@ impl Dice for Numbers<'_> {
     fn below(&mut self, bound: u32) -> u32 {
         let number = self.0.next().copied().unwrap_or(0);
         // The larger the number, the larger the choice: shrinking one shrinks the other.
-        (u64::from(number) * u64::from(bound) >> 16) as u32
+        ((u64::from(number) * u64::from(bound)) >> 16) as u32
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use finale::check::Life;
+use finale::lifecycle::State;
 use finale::{BadOption, Cause, Close, Ending, Error, Event, How, Queue, Socket, SocketId, Timer};
 
 use super::Verdict;
-use super::life::Life;
 use super::op::{Call, Setting};
 
 /// The options that a socket lives by, as far as they show.
@@ -117,6 +118,7 @@ pub(crate) struct Known {
     discards: bool,
     ended: bool,
     destroyed: bool,
+    failed: bool,
     owes_drain: bool,
     owes_ready: bool,
     pub(crate) closed: bool,
@@ -135,6 +137,7 @@ impl Known {
             discards: false,
             ended: false,
             destroyed: false,
+            failed: false,
             owes_drain: false,
             owes_ready: false,
             closed: false,
@@ -172,6 +175,10 @@ impl Known {
                 self.owes_drain &= self.rules.half_open;
                 Ok(())
             }
+            Event::Error(_) => {
+                self.failed = true;
+                Ok(())
+            }
             Event::Close(ending) => self.over(socket, ending),
             _ => Ok(()),
         }
@@ -206,7 +213,7 @@ impl Known {
 
     /// Asks something of the socket, and checks the answer and that nothing else has changed.
     pub(crate) fn ask(&mut self, socket: &mut Socket<'_>, call: &Call) -> Result<String, String> {
-        let living = !self.destroyed && !socket.state().is_final();
+        let living = self.is_living(socket);
         let before = Look::at(socket);
         let answer = match call {
             Call::Look | Call::Get(..) => format!("{before:?}"),
@@ -259,8 +266,15 @@ impl Known {
             }
             Call::SetKeepAlive(times) => keep_alive(socket, *times, living)?,
         };
+        check(socket.is_destroyed() == self.destroyed, "destroyed by a call, and by nothing else")?;
         check(Look::at(socket).unmoved(&before), "a call moves nothing")?;
         Ok(answer)
+    }
+
+    /// Whether anything can still be asked: a failure that was not told yet is the caller's future.
+    fn is_living(&self, socket: &Socket<'_>) -> bool {
+        let failing = [State::ResetByPeer, State::TimedOut, State::NotConnected].contains(&socket.state());
+        !self.destroyed && if failing { !self.failed } else { !socket.state().is_final() }
     }
 
     fn end(&mut self, socket: &mut Socket<'_>, living: bool) -> Result<String, String> {
@@ -327,7 +341,7 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     id: SocketId,
-    state: finale::lifecycle::State,
+    state: State,
     peer: Option<SocketAddr>,
     bytes_read: u64,
     bytes_written: u64,

@@ -8,8 +8,6 @@
 
 mod draw;
 mod judge;
-#[path = "../life.rs"]
-mod life;
 mod op;
 mod program;
 mod world;

@@ -111,7 +111,7 @@ impl Program {
             check(there || self.reactor.local_addr(*id).is_none(), "a stale id has no address")?;
         }
         check(self.map.len() == self.map.iter().count(), "the map counts what it has")?;
-        check(self.map.is_empty() == (self.map.len() == 0), "empty means none")
+        check(self.map.is_empty() == self.map.iter().next().is_none(), "empty means none")
     }
 
     /// The peers of connections that were accepted and that we have not ended.
