@@ -71,12 +71,14 @@ impl<T> SocketMap<T> {
         if self.places.len() <= index {
             self.places.resize_with(index + 1, || None);
         }
+        // It may have been without a place until now.
+        let homeless = self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value);
         match self.places[index].replace((id.generation(), value)) {
             None => {
                 self.len += 1;
-                None
+                homeless
             }
-            Some((generation, old)) => (generation == id.generation()).then_some(old),
+            Some((generation, old)) => (generation == id.generation()).then_some(old).or(homeless),
         }
     }
 
@@ -143,6 +145,17 @@ mod tests {
         assert_eq!((map.get(new), map.len()), (Some(&"new"), 1));
         assert_eq!((map.remove(old), map.remove(old), map.remove(new)), (Some("late"), None, Some("new")));
         assert!(map.is_empty());
+    }
+
+    #[test]
+    fn a_value_without_a_place_is_replaced_when_its_place_is_free_again() {
+        let (old, new) = (SocketId::new(3, 1), SocketId::new(3, 2));
+        let mut map = SocketMap::new();
+        map.insert(new, "new");
+        map.insert(old, "first");
+        map.remove(new);
+        assert_eq!(map.insert(old, "second"), Some("first"));
+        assert_eq!((map.remove(old), map.get(old)), (Some("second"), None));
     }
 
     #[test]

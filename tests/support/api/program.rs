@@ -1,6 +1,6 @@
 //! One program with its reactor, and all that it knows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(crate) struct Program {
     map: SocketMap<u64>,
     /// What was put in last under each id, and not taken out.
     kept: BTreeMap<SocketId, u64>,
+    /// Those of them that nobody has driven out.
+    placed: BTreeSet<SocketId>,
     puts: u64,
 }
 
@@ -67,6 +69,7 @@ impl Program {
             remotes: Vec::new(),
             map: SocketMap::new(),
             kept: BTreeMap::new(),
+            placed: BTreeSet::new(),
             puts: 0,
         }
     }
@@ -279,12 +282,20 @@ impl Program {
     pub(crate) fn map(&mut self, id: SocketId, call: MapCall) -> Verdict {
         self.puts += 1;
         let held = self.kept.get(&id).copied();
-        // A newer socket in the same place has driven the value out, or it never had a place.
-        let newer = |other: &SocketId| other.index() == id.index() && *other > id;
-        let has_place = !self.kept.keys().any(newer);
+        // Whether it has a place is known from the last time that it was put in.
+        let newer = |other: &SocketId| other.index() == id.index() && *other > id && self.placed.contains(other);
+        let has_newer = self.kept.keys().any(newer);
         let found = self.map.get(id).copied();
         check(found.is_none() || found == held, "another's value")?;
-        check(found == held || !has_place, "a value that has its place was driven out")?;
+        check(found == held || !self.placed.contains(&id), "a value that has its place was driven out")?;
+        if matches!(call, MapCall::Remove) || (matches!(call, MapCall::OrDefault) && found.is_some()) {
+            // It stays where it is, or goes.
+        } else if has_newer {
+            self.placed.remove(&id);
+        } else {
+            self.placed.retain(|other| other.index() != id.index());
+            self.placed.insert(id);
+        }
         match call {
             MapCall::Insert => {
                 check(self.map.insert(id, self.puts) == found, "insert answers with the old value")?;
@@ -293,6 +304,7 @@ impl Program {
             MapCall::Remove => {
                 check(self.map.remove(id) == found, "remove answers with the value")?;
                 self.kept.remove(&id);
+                self.placed.remove(&id);
             }
             MapCall::OrDefault => {
                 let value = self.map.or_default(id);
