@@ -34,6 +34,8 @@ pub(crate) struct Kernel {
     pub(crate) acked: u64,
     /// It has our FIN too.
     pub(crate) fin_acked: bool,
+    /// Our program has finished.
+    pub(crate) finished: bool,
     /// Their FIN is here.
     pub(crate) peer_finished: bool,
     /// Bytes of theirs that the program has not read.
@@ -58,6 +60,7 @@ impl World {
         Kernel {
             acked: if end.died { 0 } else { end.acked.min(end.written) },
             fin_acked: end.is_fin_acked() && !end.died,
+            finished: end.finished,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
             died: end.died || (end.phase == Phase::Closed && !end.is_done()),

@@ -151,7 +151,7 @@ impl Run {
             }
             Weather::Return => {
                 network.heal(AWAY);
-                "the network is well"
+                "the peers' machine is back"
             }
             Weather::Forget => {
                 network.forget(AWAY);

@@ -26,12 +26,16 @@ pub(super) struct Conversation {
     pub(super) endings: [Option<Ending>; 2],
     /// Bytes that our sides have written.
     pub(super) written: [u64; 2],
+    /// Both sides were called to end, with nothing against it.
+    pub(super) must_end_well: bool,
     /// A reactor was dropped in the middle of it.
     pub(super) is_dropped: bool,
 }
 
 pub(super) struct Book {
     pub(super) rng: Rng,
+    /// All were called to end: from now on no program does anything.
+    pub(super) is_called: bool,
     pub(super) plan: Plan,
     pub(super) network: Network,
     pub(super) conversations: Vec<Conversation>,
@@ -114,6 +118,10 @@ impl Book {
     fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Broken> {
         let at = self.network.elapsed();
         let (column, who) = self.column(side.stream);
+        if self.is_called {
+            self.note_line(side.stream, words(&event));
+            return Ok(Wish::Nothing);
+        }
         let now = self.now();
         let mut dice = Dice { rng: &mut self.rng, network: &self.network, plan: &self.plan, now };
         match &mut self.story {

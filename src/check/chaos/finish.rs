@@ -4,7 +4,7 @@ use super::pattern;
 use super::plan::Weather;
 use super::run::Run;
 use crate::check::{Broken, Rule, must};
-use crate::error::Cause;
+use crate::error::{Cause, Timer};
 use crate::event::{Ending, How};
 use crate::sim::Row;
 
@@ -55,6 +55,12 @@ impl Run {
             let same = client.bytes_written == server.bytes_read && server.bytes_written == client.bytes_read;
             must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
         }
+        let given_up = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::TimedOut(Timer::Kernel));
+        let well = client.is_clean() && server.is_clean();
+        let excused = given_up(client) || given_up(server) || conversation.is_dropped;
+        must(!conversation.must_end_well || well || excused, Rule::Progress, || {
+            format!("both were called to end, and nothing was against it; client: {client}; server: {server}")
+        })?;
         let stormy = self.book.plan.weather.iter().any(|(_, weather)| *weather != Weather::Return);
         let is_reset = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset);
         for (one, other) in [(client, server), (server, client)] {

@@ -5,6 +5,7 @@ use super::side::Side;
 use crate::check::{Broken, Rule, must};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::{Ending, Event, How};
+use crate::lifecycle::State;
 use crate::options::Settings;
 use crate::sim::truth::{Closed, Truth};
 use crate::socket::Socket;
@@ -24,6 +25,8 @@ pub(super) fn judge(
     must(!side.is_destroyed || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
         format!("{event:?} after destroy")
     })?;
+    let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
+    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
     match event {
         Event::Connect => side.attempt_errors = truth.errors.len(),
         Event::Data(bytes) => {

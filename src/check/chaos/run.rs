@@ -57,6 +57,7 @@ impl Run {
         let reactors = super::begin::reactors(&network, plan.two_reactors);
         let book = Book {
             rng,
+            is_called: false,
             plan,
             network,
             conversations: Vec::new(),
@@ -232,6 +233,7 @@ impl Run {
     fn heal(&mut self) {
         self.book.network.set_faults(Faults::none());
         self.weather(Weather::Return);
+        self.book.weather("the faults are over");
         self.is_healed = true;
         self.set_task(LAST_CALL, What::LastCall);
     }
@@ -239,6 +241,8 @@ impl Run {
     /// All end. Who is not open still has bytes that move: limits are shorter than this has taken.
     fn last_call(&mut self) -> Result<(), Broken> {
         self.book.weather("all are called to end");
+        self.note_who_must_end_well();
+        self.book.is_called = true;
         let now = self.book.now();
         let Self { reactors, book, .. } = self;
         for (host, reactor) in reactors.iter_mut().enumerate() {
@@ -257,6 +261,19 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Two connected sockets of ours, both open, with limits that a healthy network keeps.
+    fn note_who_must_end_well(&mut self) {
+        let Self { reactors, book, .. } = self;
+        for number in 0..book.conversations.len() {
+            let fine = book.sides.iter().filter(|side| {
+                let reactor = reactors[side.host as usize].as_mut();
+                side.stream.0 == number
+                    && reactor.and_then(|reactor| reactor.socket(side.id)).is_some_and(|socket| side.is_fine(&socket))
+            });
+            book.conversations[number].must_end_well = fine.count() == 2;
+        }
     }
 
     /// The timers of a reactor that is gone are set on the other; those of its sockets went with it.

@@ -8,6 +8,7 @@ use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
 use crate::event::Event;
 use crate::id::SocketId;
+use crate::lifecycle::State;
 use crate::options::Close;
 use crate::sim::{Network, Rng, Row};
 use crate::socket::{Queue, Socket};
@@ -75,6 +76,14 @@ impl Side {
             silent_from: now,
             attempt_errors: 0,
         }
+    }
+
+    /// Whether nothing is known against an end in good order.
+    pub(super) fn is_fine(&self, socket: &Socket<'_>) -> bool {
+        const ENOUGH_MS: u64 = 8_000;
+        let limits = socket.settings().map(|settings| settings.linger_ms.min(settings.half_closed_ms));
+        let long = limits.is_some_and(|limit| limit.is_none_or(|ms| ms > ENOUGH_MS));
+        long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
     /// The other side's stream.
