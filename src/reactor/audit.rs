@@ -6,6 +6,7 @@
 use super::Reactor;
 use crate::lifecycle::State;
 use crate::net::Net;
+use crate::table::Waits;
 use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
@@ -23,6 +24,23 @@ impl<N: Net> Reactor<N> {
             })?;
         }
         Ok(())
+    }
+
+    /// What each socket that is in no list waits for: news that the net must owe.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = Waits> + '_ {
+        let rests = |slot: &u32| self.told != Some(*slot) && !self.table.entry(*slot).flags.has(Flags::QUEUED);
+        self.table.slots().filter(rests).map(|slot| {
+            let entry = self.table.entry(slot);
+            let (state, flags) = (entry.state, entry.flags);
+            Waits {
+                slot,
+                input: state.can_read() && !flags.has(Flags::PAUSED),
+                room: state.can_send()
+                    && !flags.has(Flags::BROKEN)
+                    && (state.is_flushing() || self.table.queued_bytes(slot) > 0),
+                verdict: matches!(state, State::Connecting | State::Closing),
+            }
+        })
     }
 
     /// What is left when everything should be over; `None` if nothing is.

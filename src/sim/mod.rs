@@ -97,6 +97,7 @@ pub use script::{Play, Script};
 
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;
+use crate::table::Waits;
 use world::{Name, World, nanos};
 
 /// What becomes of a connect to an address.
@@ -320,6 +321,11 @@ impl Network {
         let mut truth = world.truth(host, slot).clone();
         truth.kernel = kernel.unwrap_or(truth.kernel);
         truth
+    }
+
+    /// What a socket that waits could have at once, though no news of it is under way: an edge was lost, or forgotten.
+    pub(crate) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
+        self.world.borrow().overlooked(host, waits)
     }
 
     /// Somebody was told something: the last polls were not for nothing.

@@ -6,8 +6,9 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::Phase;
-use super::world::World;
+use super::world::{Source, World};
 use crate::net::Token;
+use crate::table::Waits;
 
 /// One socket's truth, from its first call to the next socket in its place.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +55,27 @@ pub(crate) enum Closed {
 }
 
 impl World {
+    /// What a socket that waits could have at once, though no news of it is under way.
+    pub(super) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
+        let program = &self.programs[host as usize];
+        let id = program.slots.get(waits.slot as usize).copied().flatten()?;
+        let end = self.ends.get(id)?;
+        let rest = |source: &Source| matches!(source, Source::Rest(whose, ..) if *whose == id);
+        if end.queued || program.ready.iter().any(rest) {
+            return None;
+        }
+        let closed = end.phase == Phase::Closed;
+        let input = !end.incoming.is_empty() || end.peer_finished || closed;
+        let room = closed || end.error.is_some() || (end.phase == Phase::Open && end.has_room());
+        let verdict = closed || (end.phase == Phase::Open && !end.finished);
+        match waits {
+            Waits { input: true, .. } if input => Some("input, an end or an error"),
+            Waits { room: true, .. } if room => Some("room to write"),
+            Waits { verdict: true, .. } if verdict => Some("a verdict"),
+            Waits { .. } => None,
+        }
+    }
+
     /// What this connection's kernel knows.
     pub(super) fn kernel(&self, id: Id) -> Kernel {
         let Some(end) = self.ends.get(id) else { return Kernel::default() };

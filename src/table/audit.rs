@@ -7,6 +7,17 @@ use super::list::List;
 use super::{Table, entry::NIL};
 use crate::wheel::Nodes as _;
 
+/// What a socket that is in no list waits for.
+pub(crate) struct Waits {
+    pub(crate) slot: u32,
+    /// Bytes, an end, an error.
+    pub(crate) input: bool,
+    /// Room to write.
+    pub(crate) room: bool,
+    /// What becomes of its handshake, or of its last acknowledgement.
+    pub(crate) verdict: bool,
+}
+
 impl Table {
     /// The first rule that is broken, in words.
     pub(crate) fn audit(&mut self) -> Result<(), String> {

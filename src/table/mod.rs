@@ -22,6 +22,7 @@ use crate::id::SocketId;
 use crate::lifecycle::{Cell, Input, State, step};
 use crate::options::Settings;
 use crate::wheel::{Node, Nodes, Wheel};
+pub(crate) use audit::Waits;
 use entry::{Entry, Flags, NIL};
 use extra::{Extra, Extras};
 use list::List;

@@ -99,9 +99,7 @@ impl Run {
             if self.book.plan.drop_after == Some(events) {
                 self.drop_one()?;
             }
-            for reactor in self.reactors.iter_mut().flatten() {
-                reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
-            }
+            self.audit()?;
             self.close_listeners_when_done();
         }
         self.check_the_end()
@@ -154,6 +152,21 @@ impl Run {
         };
         network.advance(due.saturating_duration_since(network.now()));
         Ok(true)
+    }
+
+    /// Everybody who can go on is about to.
+    fn audit(&mut self) -> Result<(), Broken> {
+        for reactor in self.reactors.iter_mut().flatten() {
+            reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
+            let host = reactor.net().index();
+            for waits in reactor.resting() {
+                let overlooked = self.book.network.overlooked(host, &waits);
+                must(overlooked.is_none(), Rule::Progress, || {
+                    format!("socket {} waits, and has {}", waits.slot, overlooked.unwrap_or_default())
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn is_over(&self) -> bool {
