@@ -81,7 +81,8 @@
 //! # Testing
 //!
 //! [`Reactor::with_net`] takes any [`net::Net`]; [`sim`] has a network in memory with a virtual clock, on which the very same
-//! reactor and the very same handlers run.
+//! reactor and the very same handlers run. [`check::Endings`] runs a handler there against every ending at every byte of a
+//! conversation: start with that.
 //!
 //! # Not guaranteed
 //!

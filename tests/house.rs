@@ -139,13 +139,23 @@ fn the_diagram_in_the_documentation_is_the_table_that_runs() {
 }
 
 #[test]
+fn every_fault_that_the_simulated_network_counts_is_in_the_catalogue() {
+    let catalogue = document("docs/faults.md");
+    for row in finale::sim::Row::ALL {
+        assert!(catalogue.contains(&format!("\n| {} |", row.id())), "{} has no row in docs/faults.md", row.id());
+    }
+}
+
+#[test]
 fn every_path_in_the_documentation_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in ["ARCHITECTURE.md", "README.md", "CHANGELOG.md"] {
+    for name in ["ARCHITECTURE.md", "README.md", "CHANGELOG.md", "docs/simulation.md"] {
         let text = document(name);
         let quoted = text.split('`').skip(1).step_by(2);
         let is_path = |word: &&str| {
-            ["src/", "tests/", "examples/", "benches/", "cli/", ".ci/"].iter().any(|folder| word.starts_with(folder))
+            ["src/", "tests/", "examples/", "benches/", "cli/", "docs/", "fuzz/", ".ci/"]
+                .iter()
+                .any(|folder| word.starts_with(folder))
         };
         for path in quoted.filter(is_path) {
             let path = path.split_whitespace().next().unwrap_or(path);
