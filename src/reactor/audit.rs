@@ -15,10 +15,14 @@ impl<N: Net> Reactor<N> {
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
         for slot in self.table.slots().collect::<Vec<_>>() {
-            if self.told == Some(slot) || self.table.entry(slot).flags.has(Flags::QUEUED) {
+            if self.told == Some(slot) {
                 continue;
             }
-            self.audit_resting(slot).map_err(|broken| {
+            let audited = match self.table.entry(slot).flags.has(Flags::QUEUED) {
+                true => self.audit_queued(slot),
+                false => self.audit_resting(slot),
+            };
+            audited.map_err(|broken| {
                 let entry = self.table.entry(slot);
                 format!("{} in {:?}, {:?}: {broken}", self.table.id(slot), entry.state, entry.flags)
             })?;
@@ -55,6 +59,14 @@ impl<N: Net> Reactor<N> {
         let left = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
         let left = left.collect::<Vec<_>>().join(", ");
         (!left.is_empty()).then_some(left)
+    }
+
+    /// A socket that has something to do, which may not be all: room comes only to who watches for it.
+    fn audit_queued(&self, slot: u32) -> Result<(), String> {
+        let entry = self.table.entry(slot);
+        let (state, flags) = (entry.state, entry.flags);
+        let full = state.can_send() && self.table.queued_bytes(slot) > 0 && !flags.has(Flags::WRITABLE | Flags::BROKEN);
+        if full && !flags.has(Flags::REGISTERED) { Err("it needs room, and nobody watches".to_owned()) } else { Ok(()) }
     }
 
     /// A socket that is in no list.

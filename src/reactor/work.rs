@@ -152,10 +152,20 @@ impl<N: Net> Reactor<N> {
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
             Err(error) => {
-                self.fail(slot, Failure::from_os(&error), Input::Reset);
+                self.unwatched(slot, &error);
                 self.table.push_ready(slot);
             }
         }
+    }
+
+    /// Nobody can watch it. What has arrived is told before it fails, if the caller reads.
+    fn unwatched(&mut self, slot: u32, error: &io::Error) {
+        let entry = self.table.entry(slot);
+        if !entry.state.can_read() || entry.flags.has(Flags::PAUSED) {
+            return self.fail_with(slot, error);
+        }
+        self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
+        self.table.entry_mut(slot).flags.set(Flags::BROKEN | Flags::READABLE, true);
     }
 
     /// Files the socket's timers, counted from now if bytes have moved.

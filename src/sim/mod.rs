@@ -328,6 +328,13 @@ impl Network {
         self.world.borrow().overlooked(host, waits)
     }
 
+    /// Connections that wait to be accepted by a host.
+    pub(crate) fn waiting(&self) -> usize {
+        let world = self.world.borrow();
+        let listeners = world.listeners.iter().map(|(_, listener)| listener);
+        listeners.filter(|one| matches!(one.owner, end::Owner::Host { .. })).map(|one| one.queue.len()).sum()
+    }
+
     /// Somebody was told something: the last polls were not for nothing.
     pub(crate) fn told(&self) {
         self.world.borrow_mut().programs.iter_mut().for_each(|program| program.idle_polls = 0);

@@ -50,7 +50,7 @@ pub(super) fn judge(
         }
         Event::Error(failure) => {
             side.had_error = true;
-            cause(side, socket.settings(), failure, truth, now)?;
+            cause(side, socket, failure, truth, now)?;
         }
         Event::Close(ending) => close(side, ending, truth)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
@@ -81,12 +81,18 @@ fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
 }
 
 /// Every error has one cause, and the failure names it.
-fn cause(side: &Side, settings: Option<&Settings>, failure: &Failure, truth: &Truth, now: u64) -> Result<(), Broken> {
+fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now: u64) -> Result<(), Broken> {
     if let Some(os) = failure.os {
+        // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
+        let connected = side.life.was_connected();
+        let lost = truth.kernel.unread > 0 && connected && !socket.is_paused() && !side.discards;
+        must(!lost, Rule::Bytes, || format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread))?;
         let known = truth.errors.iter().any(|error| error.raw_os_error() == os.raw());
         return must(known, Rule::Cause, || format!("\"{failure}\": the system has said {:?}", truth.errors));
     }
-    let Some(settings) = settings else { return Err(Broken::new(Rule::Cause, "an error of no socket")) };
+    let Some(settings) = socket.settings() else {
+        return Err(Broken::new(Rule::Cause, "an error of no socket"));
+    };
     let (limit_ms, since) = match failure.cause {
         // One of several addresses has only its share of the time.
         Cause::TimedOut(Timer::Connect) if failure.attempts.len() > 1 => return Ok(()),
@@ -120,7 +126,7 @@ fn close(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
     must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
     must(ending.had_error() == side.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
     let sum = ending.bytes_written + ending.bytes_unsent;
-    must(sum <= side.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", side.written))?;
+    must(sum == side.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", side.written))?;
     let kernel = truth.kernel;
     match ending.how {
         How::Destroyed => must(side.is_destroyed, Rule::Cause, || "destroyed, and nobody has".to_owned()),

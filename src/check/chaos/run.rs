@@ -254,6 +254,8 @@ impl Run {
     /// All end. Who is not open still has bytes that move: limits are shorter than this has taken.
     fn last_call(&mut self) -> Result<(), Broken> {
         self.book.weather("all are called to end");
+        let waiting = self.book.network.waiting();
+        must(waiting == 0, Rule::Progress, || format!("{waiting} connections still wait to be accepted"))?;
         self.note_who_must_end_well();
         self.book.is_called = true;
         let now = self.book.now();
