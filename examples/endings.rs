@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use finale::check::{Endings, Protocol, Report};
+use finale::check::{Endings, Found, Protocol, Report};
 use finale::sim::Script;
 use finale::{Event, Listen, Socket};
 
@@ -53,7 +53,7 @@ impl Protocol for Greeter {
         }
     }
 
-    fn at_rest(&self) -> Result<(), String> {
+    fn at_rest(&self, _found: &Found) -> Result<(), String> {
         if self.open || !self.request.is_empty() { Err("something is left of a connection".into()) } else { Ok(()) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::check::{Cut, Endings, Protocol, Rule};
+use finale::check::{Cut, Endings, Found, Protocol, Rule};
 use finale::sim::Script;
 use finale::{Connect, Event, Listen, Socket};
 
@@ -54,7 +54,7 @@ fn a_client_is_run_against_every_ending_of_its_server() {
 fn found<P: Protocol>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
     let report = endings.run(&make);
     let (case, broken) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
-    let again = endings.replay(case.seed, &make);
+    let again = endings.replay(case.seed(), &make);
     assert_eq!(again.broken(), Some((case, broken)), "the seed finds it again");
     assert_eq!(again.story(), report.story(), "and tells the same story");
     (broken.rule, format!("{case}: {}", broken.what))
@@ -118,7 +118,7 @@ fn what_a_handler_forgets_is_found() {
             echo(socket, event);
         }
 
-        fn at_rest(&self) -> Result<(), String> {
+        fn at_rest(&self, _found: &Found) -> Result<(), String> {
             if self.0 == 0 { Ok(()) } else { Err(format!("{} connections are counted", self.0)) }
         }
     }

@@ -29,7 +29,7 @@ mod story;
 
 use std::fmt;
 
-pub use endings::{Case, Cut, Endings, Found, Protocol, Report};
+pub use endings::{Case, Cut, Endings, Found, Place, Protocol, Report};
 pub use life::Life;
 pub use story::{Column, Story};
 pub(crate) use story::{note, words};

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::event::Event;
+use crate::sim::script::count;
 use crate::socket::Socket;
 
 /// Whose line it is.
@@ -31,6 +32,9 @@ struct Line {
 pub struct Story {
     lines: Vec<Line>,
 }
+
+/// Lines at the beginning and at the end that are shown of a long story.
+const SHOWN: usize = 150;
 
 /// Characters of one column.
 const WIDTH: usize = 52;
@@ -63,7 +67,15 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>14}  {:<WIDTH$} | server", "time", "client")?;
         writeln!(f, "{:>14}  {:-<WIDTH$}-+-{:-<WIDTH$}", "", "", "")?;
-        for line in &self.lines {
+        // A story that does not end is not read to its end either.
+        let skipped = self.lines.len().saturating_sub(2 * SHOWN);
+        for (number, line) in self.lines.iter().enumerate() {
+            if skipped > 0 && (SHOWN..SHOWN + skipped).contains(&number) {
+                if number == SHOWN {
+                    writeln!(f, "{:>14}  ... and {skipped} lines more ...", "")?;
+                }
+                continue;
+            }
             let millis = format!("{:.3} ms", line.at.as_nanos() as f64 / 1e6);
             let mut time = millis.as_str();
             for piece in wrap(&line.text) {
@@ -95,7 +107,7 @@ pub(crate) fn note<R>(
     let result = handle(socket, event);
     let mut did = |text: String| story.tell(at, column, format!("{who}  {text}"));
     if socket.queued_bytes() > queued {
-        did(format!("writes {} bytes", socket.queued_bytes() - queued));
+        did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
     }
     let after = (socket.has_ended(), socket.is_paused(), socket.is_destroyed());
     for (was, is, text) in [
@@ -118,7 +130,7 @@ pub(crate) fn words(event: &Event<'_>) -> String {
         Event::Connect => "connect".into(),
         Event::Ready => "ready".into(),
         Event::Connection => "connection".into(),
-        Event::Data(bytes) => format!("data, {} bytes", bytes.len()),
+        Event::Data(bytes) => format!("data, {}", count(bytes.len() as u64)),
         Event::Drain => "drain".into(),
         Event::Timeout => "timeout".into(),
         Event::PeerEnded => "peer-ended".into(),

@@ -103,9 +103,11 @@ impl Host {
         let answer = world.recv(id, buffer);
         let read = world.answered(self.index, slot, answer)?;
         let now = world.now;
-        let truth = world.truth(self.index, slot);
-        truth.given += read as u64;
-        truth.moved_at = if read > 0 { now } else { truth.moved_at };
+        if read > 0 {
+            let truth = world.truth(self.index, slot);
+            (truth.given, truth.moved_at) = (truth.given + read as u64, now);
+            world.progress(self.index);
+        }
         Ok(read)
     }
 
@@ -119,6 +121,7 @@ impl Host {
         let now = world.now;
         let truth = world.truth(self.index, slot);
         (truth.sent, truth.moved_at) = (truth.sent + sent as u64, now);
+        world.progress(self.index);
         Ok(sent)
     }
 
@@ -229,7 +232,7 @@ impl Net for Host {
         }
         let id = world.accept(id, Owner::Host { host: self.index, slot })?;
         world.begin_truth(self.index, slot, None);
-        world.program(self.index).idle_polls = 0;
+        world.progress(self.index);
         if world.ends.get(id).is_some_and(|end| end.died) {
             world.rows.mark(Row::ResetBeforeAccept);
         }
@@ -265,6 +268,7 @@ impl Net for Host {
             false => world.dial(machine, Owner::Host { host: self.index, slot }, addr, local, options),
         };
         let id = world.answered(self.index, slot, began)?;
+        world.progress(self.index);
         if let Some(end) = world.ends.get_mut(id) {
             end.token = Some(token);
         }
@@ -332,8 +336,10 @@ impl Net for Host {
         let (mut world, id) = self.on(slot)?;
         let again = world.ends.get(id).is_some_and(|end| end.finished);
         let answer = world.finish(id);
-        // A second one changes nothing, so a program that makes it again and again spins.
-        if again { Ok(answer?) } else { Ok(world.answered(self.index, slot, answer)?) }
+        if !again && answer.is_ok() {
+            world.progress(self.index);
+        }
+        Ok(world.answered(self.index, slot, answer)?)
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
@@ -406,7 +412,7 @@ impl Net for Host {
         world.run_due();
         let answer = world.program(self.index).answers.pop_front();
         if answer.is_some() {
-            world.program(self.index).idle_polls = 0;
+            world.progress(self.index);
         }
         answer
     }

@@ -123,13 +123,18 @@ impl Script {
     }
 }
 
+/// A number of bytes, in words.
+pub(crate) fn count(bytes: u64) -> String {
+    if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
+}
+
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Send(bytes) => write!(f, "send {} bytes", bytes.len()),
+            Self::Send(bytes) => write!(f, "send {}", count(bytes.len() as u64)),
             Self::Urgent => f.write_str("send an urgent byte"),
             Self::Wait(time) => write!(f, "wait {time:?}"),
-            Self::Receive(bytes) => write!(f, "receive {bytes} bytes"),
+            Self::Receive(bytes) => write!(f, "receive {}", count(*bytes)),
             Self::ReceiveEnd => f.write_str("receive the end"),
             Self::StopReading => f.write_str("stop reading"),
             Self::ReadOn => f.write_str("read on"),
@@ -164,6 +169,8 @@ pub(super) struct Playing {
     received: Vec<u8>,
     /// How many bytes the steps so far have asked for.
     wanted: u64,
+    /// The first step that was waited for in vain.
+    missed: Option<usize>,
     seen_fin: bool,
     seen_reset: bool,
     /// Closed or reset by itself.
@@ -180,8 +187,8 @@ impl Playing {
         self.reads = (pieces + 1, sum + bytes);
         let sum = self.reads.1;
         match self.log.last_mut().filter(|_| pieces > 0) {
-            None => self.log.push((now, format!("receives {sum} bytes"))),
-            Some((_, line)) => *line = format!("receives {sum} bytes in {} pieces", pieces + 1),
+            None => self.log.push((now, format!("receives {}", count(sum as u64)))),
+            Some((_, line)) => *line = format!("receives {} in {} pieces", count(sum as u64), pieces + 1),
         }
     }
 
@@ -265,6 +272,13 @@ impl Play {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.look(|play| play.next == play.steps.len())
+    }
+
+    /// The first step that was not done, or waited for in vain: the connection was over before.
+    #[must_use]
+    pub fn undone(&self) -> Option<String> {
+        let step = |play: &Playing| play.missed.or((play.next < play.steps.len()).then_some(play.next));
+        self.look(|play| step(play).map(|place| play.steps[place].to_string()))
     }
 
     /// Whether the other end's FIN was read, behind its last byte.
@@ -365,8 +379,12 @@ impl World {
                     return false;
                 }
                 play.wanted += bytes;
+                if (play.received.len() as u64) < play.wanted {
+                    play.missed.get_or_insert(play.next);
+                }
             }
             Step::ReceiveEnd if !nothing_comes => return false,
+            Step::ReceiveEnd if !play.seen_fin => drop(play.missed.get_or_insert(play.next)),
             Step::ReceiveEnd => {}
             Step::StopReading => play.reads_not = true,
             Step::ReadOn => play.reads_not = false,

@@ -111,18 +111,23 @@ impl World {
 
     /// Notes what a call was answered with.
     pub(super) fn answered<T>(&mut self, host: u32, slot: u32, answer: Result<T, Errno>) -> Result<T, Errno> {
-        match answer {
-            Ok(_) => self.program(host).idle_polls = 0,
-            Err(Errno::WOULDBLOCK) => {}
-            Err(error) => self.truth(host, slot).errors.push(error),
+        if let Err(error) = answer
+            && error != Errno::WOULDBLOCK
+        {
+            self.truth(host, slot).errors.push(error);
         }
         answer
+    }
+
+    /// A call has moved something: the polls before it were not for nothing.
+    pub(super) fn progress(&mut self, host: u32) {
+        self.program(host).idle_polls = 0;
     }
 
     /// Notes how a program lets go of a connection, before it does.
     pub(super) fn letting_go(&mut self, host: u32, slot: u32, id: Id) {
         let kernel = self.kernel(id);
         self.truth(host, slot).kernel = kernel;
-        self.program(host).idle_polls = 0;
+        self.progress(host);
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Found;
 use crate::sim::Script;
 use crate::sim::script::Step;
 
@@ -54,71 +53,102 @@ impl fmt::Display for Cut {
     }
 }
 
-/// In which direction the cut lies.
+/// Where a conversation is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Direction {
-    /// Behind so many bytes that the peer has sent.
-    Sent,
-    /// Behind so many bytes that the peer has received.
-    Received,
-    /// Nowhere: the whole conversation, the peer's bytes leaving one at a time, and arriving one at a time.
-    ByteByByte,
+#[non_exhaustive]
+pub enum Place {
     /// Nowhere: the whole conversation as it is.
-    Whole,
+    Nowhere,
+    /// Nowhere, but the peer's bytes leave one at a time, and arrive one at a time.
+    ByteByByte,
+    /// Behind so many bytes that the peer has sent.
+    Sent(u64),
+    /// Behind so many bytes that the peer has received.
+    Received(u64),
+    /// Before there is a connection; the handler is a client. [`Cut::Reset`] refuses it, [`Cut::Vanish`] never answers.
+    Connecting,
 }
 
 /// One case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Case {
-    /// Its number, for [`Endings::replay`](super::Endings::replay).
-    pub seed: u64,
-    /// How it is cut.
+    /// Where it is cut.
+    pub place: Place,
+    /// How; of no account if the place is nowhere.
     pub cut: Cut,
-    /// At which byte.
-    pub byte: u64,
-    pub(super) direction: Direction,
-    /// 0 is calm.
-    pub(super) weather: u64,
+    /// Which weather: 0 is calm.
+    pub weather: u64,
 }
 
+/// In a seed, the place stands above the byte, the cut above that, and the weather on top.
+const PLACE_SHIFT: u32 = 24;
+const CUT_SHIFT: u32 = 28;
+const WEATHER_SHIFT: u32 = 32;
+const BYTES: u64 = 1 << PLACE_SHIFT;
+
 impl Case {
-    pub(super) const fn undisturbed() -> Self {
-        Self { seed: 0, cut: Cut::Delay, byte: 0, direction: Direction::Whole, weather: 0 }
+    pub(super) const UNDISTURBED: Self = Self { place: Place::Nowhere, cut: Cut::Delay, weather: 0 };
+
+    /// The case's number, for [`Endings::replay`](super::Endings::replay): the same case has the same number in every
+    /// conversation.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        let (place, byte) = match self.place {
+            Place::Nowhere => (0, 0),
+            Place::ByteByByte => (1, 0),
+            Place::Sent(byte) => (2, byte),
+            Place::Received(byte) => (3, byte),
+            Place::Connecting => (4, 0),
+        };
+        let cut = Cut::ALL.iter().position(|cut| *cut == self.cut).unwrap_or(0) as u64;
+        self.weather << WEATHER_SHIFT | cut << CUT_SHIFT | place << PLACE_SHIFT | byte.min(BYTES - 1)
     }
 
-    /// Whether the peer must get the whole answer all the same.
-    pub(super) const fn changes_nothing(&self, sent_bytes: u64) -> bool {
-        match self.direction {
-            Direction::Whole | Direction::ByteByByte => true,
-            Direction::Sent => {
-                matches!(self.cut, Cut::Delay) || (matches!(self.cut, Cut::Fin) && self.byte == sent_bytes)
-            }
-            Direction::Received => matches!(self.cut, Cut::Delay),
-        }
+    /// The case with this number; a number that no case has is the nearest one's.
+    pub(super) fn of_seed(seed: u64) -> Self {
+        let byte = seed % BYTES;
+        let place = match seed >> PLACE_SHIFT & 0xF {
+            0 => Place::Nowhere,
+            1 => Place::ByteByByte,
+            2 => Place::Sent(byte),
+            3 => Place::Received(byte),
+            _ => Place::Connecting,
+        };
+        let cut = (seed >> CUT_SHIFT & 0xF) as usize;
+        let cut = Cut::ALL.get(cut).copied().unwrap_or(Cut::Vanish);
+        Self { place, cut, weather: seed >> WEATHER_SHIFT }
+    }
+
+    /// Whether the peer must get the whole answer: nothing is cut, or only a delay is put in.
+    #[must_use]
+    pub const fn is_harmless(&self) -> bool {
+        matches!(self.place, Place::Nowhere | Place::ByteByByte)
+            || (matches!(self.cut, Cut::Delay) && !matches!(self.place, Place::Connecting))
     }
 
     /// Whether one byte fits into the peer's receive buffer, so that what it receives can be cut at each.
     pub(super) const fn needs_a_small_window(&self) -> bool {
-        matches!(self.direction, Direction::Received | Direction::ByteByByte)
+        matches!(self.place, Place::Received(_) | Place::ByteByByte)
     }
 
     /// The peer's script in this case, and what it writes.
     pub(super) fn script(&self, whole: &Script) -> (Script, Vec<u8>) {
-        let script = match self.direction {
-            Direction::Whole => whole.clone(),
-            Direction::ByteByByte => byte_by_byte(whole),
-            Direction::Sent => self.cut_sending(whole),
-            Direction::Received => self.cut_receiving(whole),
+        let script = match self.place {
+            Place::Nowhere => whole.clone(),
+            Place::ByteByByte => byte_by_byte(whole),
+            Place::Sent(byte) => self.cut_sending(whole, byte),
+            Place::Received(byte) => self.cut_receiving(whole, byte),
+            Place::Connecting => Script::new(),
         };
         let sends = script.steps.iter().flat_map(|step| if let Step::Send(bytes) = step { &bytes[..] } else { &[] });
         let sent = sends.copied().collect();
         (script, sent)
     }
 
-    fn cut_sending(&self, whole: &Script) -> Script {
+    fn cut_sending(&self, whole: &Script, byte: u64) -> Script {
         let mut cut = Script::new();
-        let mut left = usize::try_from(self.byte).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(byte).unwrap_or(usize::MAX);
         let mut steps = whole.steps.iter();
         // The cut comes with the byte, not behind what the peer would have waited for after it.
         while let Some(step) = steps.next() {
@@ -144,33 +174,31 @@ impl Case {
         self.cut.then(cut)
     }
 
-    fn cut_receiving(&self, whole: &Script) -> Script {
+    fn cut_receiving(&self, whole: &Script, byte: u64) -> Script {
         let mut cut = Script::new();
-        let mut left = self.byte;
+        let mut left = byte;
         let mut steps = whole.steps.iter();
         for step in steps.by_ref() {
-            match step {
-                Step::Receive(bytes) if *bytes < left => left -= bytes,
-                Step::Receive(bytes) => {
-                    cut = self.cut.then(cut.receive(left));
-                    if self.cut == Cut::Delay {
-                        cut = cut.receive(bytes - left);
-                        cut.steps.extend(steps.cloned());
-                    }
-                    return cut;
+            let rest = match step {
+                Step::Receive(bytes) if *bytes < left => {
+                    left -= bytes;
+                    None
                 }
-                Step::ReceiveEnd => {
-                    cut = self.cut.then(cut.receive(left));
-                    if self.cut == Cut::Delay {
-                        cut.steps.push(step.clone());
-                        cut.steps.extend(steps.cloned());
-                    }
-                    return cut;
-                }
-                Step::Send(_) | Step::Urgent | Step::Wait(_) | Step::StopReading | Step::ReadOn => {}
-                Step::Finish | Step::Close | Step::Reset | Step::Vanish => {}
+                Step::Receive(bytes) => Some(Step::Receive(bytes - left)),
+                Step::ReceiveEnd => Some(Step::ReceiveEnd),
+                Step::Send(_) | Step::Urgent | Step::Wait(_) | Step::StopReading | Step::ReadOn => None,
+                Step::Finish | Step::Close | Step::Reset | Step::Vanish => None,
+            };
+            let Some(rest) = rest else {
+                cut.steps.push(step.clone());
+                continue;
+            };
+            cut = self.cut.then(cut.receive(left));
+            if self.cut == Cut::Delay {
+                cut.steps.push(rest);
+                cut.steps.extend(steps.cloned());
             }
-            cut.steps.push(step.clone());
+            return cut;
         }
         self.cut.then(cut.receive(left))
     }
@@ -193,45 +221,62 @@ fn byte_by_byte(whole: &Script) -> Script {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.direction {
-            Direction::Sent => write!(f, "the peer {} behind byte {} of what it sends", self.cut, self.byte)?,
-            Direction::Received => write!(f, "the peer {} behind byte {} of what it receives", self.cut, self.byte)?,
-            Direction::ByteByByte => f.write_str("the peer sends and receives byte by byte")?,
-            Direction::Whole => f.write_str("nothing is cut")?,
+        match (self.place, self.cut) {
+            (Place::Nowhere, _) => f.write_str("nothing is cut")?,
+            (Place::ByteByByte, _) => f.write_str("the peer sends and receives byte by byte")?,
+            (Place::Sent(byte), cut) => write!(f, "the peer {cut} behind byte {byte} of what it sends")?,
+            (Place::Received(byte), cut) => write!(f, "the peer {cut} behind byte {byte} of what it receives")?,
+            (Place::Connecting, Cut::Vanish) => f.write_str("nobody answers the connection")?,
+            (Place::Connecting, _) => f.write_str("the connection is refused")?,
         }
         if self.weather > 0 { write!(f, ", in weather {}", self.weather) } else { Ok(()) }
     }
 }
 
-/// All cases of a conversation, in order: the calm ones first, and of those the mildest.
-pub(super) struct Cases {
-    pub(super) whole: Found,
-    pub(super) sent_bytes: u64,
-    calm: Vec<Case>,
-    weathers: u64,
+/// All cases of a conversation of so many bytes, in order: the calm ones first, and of those the mildest.
+pub(super) fn all(sent: u64, received: u64, is_client: bool, cuts: &[Cut], weathers: u64) -> Vec<Case> {
+    let mut calm = vec![Case::UNDISTURBED, Case { place: Place::ByteByByte, ..Case::UNDISTURBED }];
+    let case = |place, cut| Case { place, cut, weather: 0 };
+    for &cut in cuts {
+        calm.extend((0..=sent).map(|byte| case(Place::Sent(byte), cut)));
+        calm.extend((0..=received).map(|byte| case(Place::Received(byte), cut)));
+        if is_client && matches!(cut, Cut::Reset | Cut::Vanish) {
+            calm.push(case(Place::Connecting, cut));
+        }
+    }
+    let weathers = 0..=weathers;
+    weathers.flat_map(|weather| calm.iter().map(move |case| Case { weather, ..*case })).collect()
 }
 
-impl Cases {
-    pub(super) fn new(script: &Script, whole: Found, cuts: &[Cut], weathers: u64) -> Self {
-        let sent_bytes = Case::undisturbed().script(script).1.len() as u64;
-        let mut calm = vec![Case::undisturbed(), Case { direction: Direction::ByteByByte, ..Case::undisturbed() }];
-        for &cut in cuts {
-            for (direction, bytes) in
-                [(Direction::Sent, sent_bytes), (Direction::Received, whole.received.len() as u64)]
-            {
-                calm.extend((0..=bytes).map(|byte| Case { cut, byte, direction, ..Case::undisturbed() }));
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_its_case() {
+        for case in all(3, 4, true, Cut::ALL, 2) {
+            assert_eq!(Case::of_seed(case.seed()), case, "{case}");
         }
-        Self { whole, sent_bytes, calm, weathers }
+        for seed in [u64::MAX, 9 << PLACE_SHIFT, 12 << CUT_SHIFT] {
+            let _is_some_case = Case::of_seed(seed).to_string();
+        }
     }
 
-    pub(super) const fn len(&self) -> u64 {
-        self.calm.len() as u64 * (1 + self.weathers)
-    }
-
-    /// The case with this number; those beyond the last begin anew.
-    pub(super) fn get(&self, seed: u64) -> Case {
-        let count = self.calm.len() as u64;
-        Case { seed, weather: seed / count, ..self.calm[(seed % count) as usize] }
+    #[test]
+    fn a_script_is_cut_at_each_byte_of_each_direction() {
+        let whole = Script::new().send(b"abc").receive(2).send(b"de").receive_end().finish();
+        let cut = |place, cut| Case { place, cut, weather: 0 }.script(&whole).0.to_string();
+        assert_eq!(cut(Place::Sent(0), Cut::Reset), "reset");
+        assert_eq!(cut(Place::Sent(3), Cut::Reset), "send 3 bytes, reset");
+        assert_eq!(cut(Place::Sent(4), Cut::Close), "send 3 bytes, receive 2 bytes, send 1 byte, close");
+        assert_eq!(
+            cut(Place::Sent(1), Cut::Delay),
+            "send 1 byte, wait 10ms, send 2 bytes, receive 2 bytes, send 2 bytes, receive the end, finish"
+        );
+        assert_eq!(cut(Place::Received(1), Cut::Vanish), "send 3 bytes, receive 1 byte, vanish");
+        assert_eq!(
+            cut(Place::Received(5), Cut::Silence),
+            "send 3 bytes, receive 2 bytes, send 2 bytes, receive 3 bytes, stop reading"
+        );
     }
 }

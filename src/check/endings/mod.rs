@@ -8,27 +8,28 @@ mod trial;
 use std::fmt;
 use std::time::Duration;
 
-pub use case::{Case, Cut};
+pub use case::{Case, Cut, Place};
 pub(crate) use trial::said;
 
 use super::{Broken, Rule, Story, must};
 use crate::event::{Ending, Event};
 use crate::options::{Connect, Listen};
 use crate::sim::Script;
+use crate::sim::script::count;
 use crate::socket::Socket;
-use case::Cases;
 
 /// A protocol handler: what a program does with each event of its sockets. Any closure over a socket and an event is one.
 pub trait Protocol {
     /// One event, as [`Reactor::next`](crate::Reactor::next) gives it.
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>);
 
-    /// What must hold of the handler's own data when all sockets have told `close`: for example that nothing is left of
-    /// them. By default nothing is asked.
+    /// What must hold of the handler when all sockets have told `close`: that nothing is left of them, or that it has
+    /// understood what it found. By default nothing is asked.
     ///
     /// # Errors
     /// What does not hold, in one line.
-    fn at_rest(&self) -> Result<(), String> {
+    fn at_rest(&self, found: &Found) -> Result<(), String> {
+        let _ = found;
         Ok(())
     }
 }
@@ -54,11 +55,16 @@ type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
 /// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of what the peer sends or
 /// of what it receives, in one way ([`Cut`]), and looks whether the rules of [`check`](crate::check) are kept, and these:
 ///
+/// - Undisturbed, every step of the script is done, and the connection ends in good order.
 /// - The handler does not panic, and every connection ends within the [patience](Endings::patience).
 /// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and the same end.
 /// - A peer that finishes behind its last byte and reads on gets the whole answer: `end` is not `close`.
 /// - The same bytes get the same answer, however they were cut into pieces.
+/// - After the cut the same handler, if it is a server, serves a second peer as if nothing had been.
 /// - What [`holds`](Endings::holds) and [`at_rest`](Protocol::at_rest) say.
+///
+/// A handler gets its sockets' events and no others: it has no timers of its own beside a socket's, and opens no
+/// connections.
 ///
 /// ```
 /// use finale::check::Endings;
@@ -107,6 +113,10 @@ pub struct Found {
     pub peer_got_end: bool,
     /// Whether the peer's connection died: our RST, or a time-out of its kernel.
     pub peer_died: bool,
+    /// What a second, undisturbed peer received after this one; `None` if there was none.
+    pub second: Option<Vec<u8>>,
+    /// The step that the peer's script did not get past, or that brought less than was waited for.
+    pub(crate) undone: Option<String>,
     /// The report of the handler's socket; `None` if the peer was gone before there was one.
     pub ending: Option<Ending>,
 }
@@ -115,7 +125,8 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Report {
     cases: u64,
-    found: Option<Box<(Case, Broken, Story)>>,
+    broken: Option<(Case, Broken)>,
+    story: Story,
 }
 
 impl Report {
@@ -128,24 +139,25 @@ impl Report {
     /// The first case that broke a rule, and the rule.
     #[must_use]
     pub fn broken(&self) -> Option<(Case, &Broken)> {
-        self.found.as_deref().map(|(case, broken, _)| (*case, broken))
+        self.broken.as_ref().map(|(case, broken)| (*case, broken))
     }
 
-    /// What happened in the case that broke a rule; empty if none did.
+    /// What happened in the case that broke a rule, or in the one that was replayed.
     #[must_use]
-    pub fn story(&self) -> Story {
-        self.found.as_deref().map(|(_, _, story)| story.clone()).unwrap_or_default()
+    pub const fn story(&self) -> &Story {
+        &self.story
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.found.as_deref() {
-            None => write!(f, "{} endings, and every rule was kept", self.cases),
-            Some((case, broken, story)) => {
+        let endings = if self.cases == 1 { "ending" } else { "endings" };
+        match &self.broken {
+            None => write!(f, "{} {endings}, and every rule was kept", self.cases),
+            Some((case, broken)) => {
                 writeln!(f, "{case}: {broken}")?;
-                writeln!(f, "found after {} endings; again with seed {}\n", self.cases, case.seed)?;
-                write!(f, "{story}")
+                writeln!(f, "found after {} {endings}; again with seed {}\n", self.cases, case.seed())?;
+                write!(f, "{}", self.story)
             }
         }
     }
@@ -201,42 +213,48 @@ impl Endings {
 
     /// Runs every case, each with a handler of its own, up to the first that breaks a rule.
     pub fn run<P: Protocol>(&self, make: impl Fn() -> P) -> Report {
-        let cases = match self.cases(&make) {
-            Ok(cases) => cases,
-            Err(broken) => return self.report(1, Case::undisturbed(), broken, &make),
+        let whole = match self.undisturbed(&make) {
+            Ok(whole) => whole,
+            Err(broken) => return self.report(1, Case::UNDISTURBED, Some(broken), &make),
         };
-        for number in 0..cases.len() {
-            let case = cases.get(number);
-            if let Err(broken) = self.judge(case, &cases, &make) {
-                return self.report(number + 1, case, broken, &make);
+        let (sent, received) = (whole.sent.len() as u64, whole.received.len() as u64);
+        let is_client = matches!(self.role, Role::Client(_));
+        let cases = case::all(sent, received, is_client, &self.cuts, self.weathers);
+        for (number, &case) in cases.iter().enumerate() {
+            if let Err(broken) = self.judge(case, &whole, &make) {
+                return self.report(number as u64 + 1, case, Some(broken), &make);
             }
         }
-        Report { cases: cases.len(), found: None }
+        Report { cases: cases.len() as u64, broken: None, story: Story::new() }
     }
 
-    /// Runs the one case that has this seed, and tells its story too.
+    /// Runs the one case that has this [seed](Case::seed), and tells its story, whether a rule is broken or not.
     pub fn replay<P: Protocol>(&self, seed: u64, make: impl Fn() -> P) -> Report {
-        let found = self.cases(&make).map(|cases| (cases.get(seed), cases));
-        match found {
-            Err(broken) => self.report(1, Case::undisturbed(), broken, &make),
-            Ok((case, cases)) => match self.judge(case, &cases, &make) {
-                Err(broken) => self.report(1, case, broken, &make),
-                Ok(()) => Report { cases: 1, found: None },
-            },
+        match self.undisturbed(&make) {
+            Err(broken) => self.report(1, Case::UNDISTURBED, Some(broken), &make),
+            Ok(whole) => {
+                let case = Case::of_seed(seed);
+                self.report(1, case, self.judge(case, &whole, &make).err(), &make)
+            }
         }
     }
 
     /// The undisturbed conversation, which says how many bytes there are to cut at.
-    fn cases<P: Protocol>(&self, make: &impl Fn() -> P) -> Result<Cases, Broken> {
-        let whole = self.trial(Case::undisturbed(), make, None)?;
-        must(whole.ending.is_some(), Rule::Progress, || "no connection came about".to_owned())?;
-        Ok(Cases::new(&self.script, whole, &self.cuts, self.weathers))
+    fn undisturbed<P: Protocol>(&self, make: &impl Fn() -> P) -> Result<Found, Broken> {
+        let whole = self.trial(Case::UNDISTURBED, make, None)?;
+        let Some(ending) = &whole.ending else { return Err(Broken::new(Rule::Progress, "no connection came about")) };
+        must(whole.undone.is_none(), Rule::Progress, || {
+            let step = whole.undone.clone().unwrap_or_default();
+            format!("the peer never got past \"{step}\", with {} received: \"{ending}\"", quote(&whole.received))
+        })?;
+        must(ending.is_clean(), Rule::Progress, || format!("it does not end in good order: \"{ending}\""))?;
+        Ok(whole)
     }
 
-    fn judge<P: Protocol>(&self, case: Case, cases: &Cases, make: &impl Fn() -> P) -> Result<(), Broken> {
+    fn judge<P: Protocol>(&self, case: Case, whole: &Found, make: &impl Fn() -> P) -> Result<(), Broken> {
         let found = self.trial(case, make, None)?;
-        let whole = &cases.whole;
-        if case.changes_nothing(cases.sent_bytes) {
+        let said_all = case.cut == Cut::Fin && case.place == Place::Sent(whole.sent.len() as u64);
+        if case.is_harmless() || said_all {
             must(found.received == whole.received, Rule::SameAnswer, || {
                 format!("the peer received {}, and undisturbed {}", quote(&found.received), quote(&whole.received))
             })?;
@@ -247,20 +265,25 @@ impl Endings {
         } else if case.cut == Cut::Fin && case.weather > 0 {
             let calm = self.trial(Case { weather: 0, ..case }, make, None)?;
             must(found.received == calm.received, Rule::SameAnswer, || {
-                format!("the same bytes got {}, and in other pieces {}", quote(&found.received), quote(&calm.received))
+                format!("the same bytes got {}, and in calm weather {}", quote(&found.received), quote(&calm.received))
             })?;
         }
+        let second = found.second.as_ref().filter(|received| **received != whole.received);
+        must(second.is_none(), Rule::Isolation, || {
+            let received = second.map_or_else(String::new, |received| quote(received));
+            format!("a second peer received {received}, and the first undisturbed {}", quote(&whole.received))
+        })?;
         match &self.holds {
             Some(holds) => holds(&found).map_err(|wrong| Broken::new(Rule::Own, wrong)),
             None => Ok(()),
         }
     }
 
-    fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Broken, make: &impl Fn() -> P) -> Report {
+    fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Option<Broken>, make: &impl Fn() -> P) -> Report {
         let mut story = Story::new();
-        // It fails again, and this time it is told how.
+        // The same again, and this time it is told how.
         let _ = self.trial(case, make, Some(&mut story));
-        Report { cases, found: Some(Box::new((case, broken, story))) }
+        Report { cases, broken: broken.map(|broken| (case, broken)), story }
     }
 }
 
@@ -274,5 +297,5 @@ fn quote(bytes: &[u8]) -> String {
     const SHOWN: usize = 40;
     let text = bytes[..bytes.len().min(SHOWN)].escape_ascii();
     let more = if bytes.len() > SHOWN { "..." } else { "" };
-    format!("{} bytes \"{text}{more}\"", bytes.len())
+    format!("{} \"{text}{more}\"", count(bytes.len() as u64))
 }

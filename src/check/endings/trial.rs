@@ -2,29 +2,38 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Case, Endings, Found, Protocol, Role};
+use super::{Case, Cut, Endings, Found, Place, Protocol, Role};
 use crate::check::{Broken, Column, Life, Rule, Story, must, note};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::options::{Connect, Listen};
-use crate::reactor::Reactor;
-use crate::sim::{Faults, Host, Network, Play, Rng};
+use crate::reactor::{Listener, Reactor};
+use crate::sim::{Faults, Host, Network, Play, Reach, Rng, Script};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const PORT: u16 = 7;
 
+/// Another machine, for the peer that comes after the cut.
+const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
+
 /// Events of one case after which a handler and its peer talk for ever.
-const EVENTS: u32 = 1_000_000;
+const EVENTS: u32 = 50_000;
 
 struct Trial {
     network: Network,
     reactor: Reactor<Host>,
-    play: Play,
+    /// The handler's listener, if it is a server.
+    listener: Option<Listener>,
+    /// The peer that is cut; `None` if there is nobody to connect to.
+    play: Option<Play>,
+    /// The peer after it, and what it plays.
+    second: Option<Play>,
+    whole: Script,
     lives: Vec<(SocketId, Life)>,
-    /// How the first socket ended, which the peer talks to.
+    /// How the first socket ended, which the first peer talks to.
     ending: Option<Ending>,
     /// The handler's column.
     column: Column,
@@ -40,76 +49,109 @@ impl Endings {
         story: Option<&mut Story>,
     ) -> Result<Found, Broken> {
         let (mut trial, sent) = self.begin(case, story.is_some())?;
-        let run = catch_unwind(AssertUnwindSafe(|| trial.go(&mut make(), self.patience)));
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let mut handler = make();
+            trial.go(&mut handler, self.patience)?;
+            let found = trial.found(case, sent);
+            handler.at_rest(&found).map_err(|wrong| Broken::new(Rule::Own, wrong))?;
+            Ok(found)
+        }));
         if let (Some(story), Some(told)) = (story, trial.whole_story()) {
             *story = told;
         }
-        let ending = run
-            .unwrap_or_else(|panic| Err(Broken::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))?;
-        let (play, case) = (&trial.play, case);
-        let (received, peer_got_end, peer_died) = (play.received(), play.has_end(), play.is_reset());
-        Ok(Found { case, sent, received, peer_got_end, peer_died, ending })
+        run.unwrap_or_else(|panic| Err(Broken::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))
     }
 
     fn begin(&self, case: Case, is_told: bool) -> Result<(Trial, Vec<u8>), Broken> {
-        let network = Network::new(case.seed);
+        let network = Network::new(case.seed());
         if case.weather > 0 {
-            let mut rng = Rng::new(case.seed);
+            let mut rng = Rng::new(case.weather);
             network.set_faults(Faults::random(&mut rng).harmless());
             network.set_buffers(1 + rng.below(500) as usize, 1 + rng.below(500) as usize);
         }
-        let mut reactor = Reactor::with_net(network.host(HOME));
-        let peer = network.peer(AWAY);
         let (script, sent) = case.script(&self.script);
-        // One byte in the window: what the peer receives can be cut at each.
-        let window = case.needs_a_small_window().then_some(1);
-        let began = match &self.role {
-            Role::Server(options) => {
-                reactor.listen((HOME, PORT), (**options).clone()).map_err(|error| error.to_string()).and_then(|_| {
-                    let options = window.map_or(Connect::default(), |bytes| Connect::default().receive_buffer(bytes));
-                    let to = SocketAddr::new(HOME, PORT);
-                    peer.play_with(to, &options, script).map_err(|error| error.to_string())
-                })
-            }
-            Role::Client(options) => {
-                let own = window.map_or(Listen::default(), |bytes| Listen::default().receive_buffer(bytes));
-                let at = SocketAddr::new(AWAY, PORT);
-                peer.listen_with(at, &own).map_err(|error| error.to_string()).and_then(|listener| {
-                    let play = listener.play(script);
-                    reactor.connect(at, (**options).clone()).map(|_| play).map_err(|error| error.to_string())
-                })
-            }
+        let is_server = matches!(self.role, Role::Server(_));
+        let mut trial = Trial {
+            reactor: Reactor::with_net(network.host(HOME)),
+            network,
+            listener: None,
+            play: None,
+            second: None,
+            whole: self.script.clone(),
+            lives: Vec::new(),
+            ending: None,
+            column: if is_server { Column::Server } else { Column::Client },
+            story: is_told.then(Story::new),
         };
-        let play = began.map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
-        let column = if matches!(self.role, Role::Server(_)) { Column::Server } else { Column::Client };
-        let story = is_told.then(Story::new);
-        Ok((Trial { network, reactor, play, lives: Vec::new(), ending: None, column, story }, sent))
+        let began = trial.meet(&self.role, case, script);
+        began.map_err(|wrong| Broken::new(Rule::Progress, format!("it can't begin: {wrong}")))?;
+        Ok((trial, sent))
     }
 }
 
 impl Trial {
-    /// Up to the end of everything. The report of the socket that the peer talks to.
-    fn go<P: Protocol>(&mut self, handler: &mut P, patience: Duration) -> Result<Option<Ending>, Broken> {
-        let until = self.network.now() + patience;
-        for _ in 0..EVENTS {
-            if !self.step(handler, until)? {
-                break;
+    /// Brings the handler's side and the peer together.
+    fn meet(&mut self, role: &Role, case: Case, script: Script) -> Result<(), Box<dyn std::error::Error>> {
+        let peer = self.network.peer(AWAY);
+        // One byte in the window: what the peer receives can be cut at each.
+        let window = case.needs_a_small_window().then_some(1);
+        match role {
+            Role::Server(options) => {
+                let listener = self.reactor.listen((HOME, PORT), (**options).clone())?;
+                let options = window.map_or(Connect::default(), |bytes| Connect::default().receive_buffer(bytes));
+                self.play = Some(peer.play_with(listener.addr, &options, script)?);
+                self.listener = Some(listener);
+            }
+            Role::Client(options) => {
+                let at = SocketAddr::new(AWAY, PORT);
+                if case.place != Place::Connecting {
+                    let own = window.map_or(Listen::default(), |bytes| Listen::default().receive_buffer(bytes));
+                    self.play = Some(peer.listen_with(at, &own)?.play(script));
+                } else if case.cut == Cut::Vanish {
+                    self.network.set_reach(AWAY, Reach::BlackHole);
+                }
+                self.reactor.connect(at, (**options).clone())?;
             }
         }
-        let held = || format!("a connection never ended:\n{}", self.reactor.sockets());
-        must(self.reactor.is_empty(), Rule::Progress, held)?;
-        let listeners = self.reactor.listener_ids();
-        listeners.into_iter().for_each(|id| drop(self.reactor.close_listener(id)));
-        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
-        handler.at_rest().map_err(|wrong| Broken::new(Rule::Own, wrong))?;
-        Ok(self.ending.clone())
+        Ok(())
+    }
+
+    /// Up to the end of everything.
+    fn go<P: Protocol>(&mut self, handler: &mut P, patience: Duration) -> Result<(), Broken> {
+        let until = self.network.now() + patience;
+        let mut events = 0;
+        while self.step(handler, until)? {
+            events += 1;
+            must(events < EVENTS, Rule::Progress, || {
+                format!("they talk for ever: {events} events in {:?}", self.network.elapsed())
+            })?;
+        }
+        must(self.reactor.is_empty(), Rule::Progress, || {
+            let table = self.reactor.sockets();
+            format!("a connection did not end within {patience:?} (a silent peer needs an idle timeout)\n{table}")
+        })?;
+        self.nobody_else_will_come();
+        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())
+    }
+
+    fn found(&self, case: Case, sent: Vec<u8>) -> Found {
+        let play = self.play.as_ref();
+        Found {
+            case,
+            sent,
+            received: play.map(Play::received).unwrap_or_default(),
+            peer_got_end: play.is_some_and(Play::has_end),
+            peer_died: play.is_some_and(Play::is_reset),
+            second: self.second.as_ref().map(Play::received),
+            undone: play.and_then(Play::undone),
+            ending: self.ending.clone(),
+        }
     }
 
     /// One event. Answers whether there may be another.
-    fn step<P: Protocol>(&mut self, handler: &mut P, until: std::time::Instant) -> Result<bool, Broken> {
-        let elapsed = self.network.elapsed();
-        let next = self.reactor.next_before(until);
-        let told = next.map_err(|error| Broken::new(Rule::Progress, format!("the network stands still: {error}")))?;
+    fn step<P: Protocol>(&mut self, handler: &mut P, until: Instant) -> Result<bool, Broken> {
+        let told = self.reactor.next_before(until);
+        let told = told.map_err(|error| Broken::new(Rule::Progress, format!("the network stands still: {error}")))?;
         let Some((mut socket, event)) = told else { return Ok(false) };
         let id = socket.id();
         if id != SocketId::NONE {
@@ -119,33 +161,49 @@ impl Trial {
             });
             let judged = self.lives[place].1.tell(&socket, &event);
             judged.map_err(|wrong| Broken::new(Rule::Language, wrong))?;
-            if let Event::Close(ending) = &event {
-                self.ending.get_or_insert_with(|| ending.clone());
-            }
         }
-        let is_close = matches!(event, Event::Close(_));
-        let elapsed = elapsed.max(self.network.elapsed());
+        let ending = if let Event::Close(ending) = &event { Some(ending.clone()) } else { None };
+        let at = self.network.elapsed();
         match &mut self.story {
-            Some(story) => note(story, elapsed, self.column, "", &mut socket, event, |socket, event| {
+            Some(story) => note(story, at, self.column, "", &mut socket, event, |socket, event| {
                 handler.handle(socket, event);
             }),
             None => handler.handle(&mut socket, event),
         }
-        if is_close {
-            // The conversation is over: nobody else will come.
-            let listeners = self.reactor.listener_ids();
-            listeners.into_iter().for_each(|id| drop(self.reactor.close_listener(id)));
+        if let Some(ending) = ending {
+            self.closed(ending);
         }
         self.reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
         Ok(true)
+    }
+
+    /// The first peer's connection is over: a second peer comes, and after it nobody.
+    fn closed(&mut self, ending: Ending) {
+        let is_first = self.ending.is_none();
+        self.ending.get_or_insert(ending);
+        if let Some(listener) = self.listener.filter(|_| is_first) {
+            self.network.set_faults(Faults::none());
+            self.second = self.network.peer(LATER).play(listener.addr, self.whole.clone()).ok();
+        } else {
+            self.nobody_else_will_come();
+        }
+    }
+
+    fn nobody_else_will_come(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            // It is open: only here it is closed.
+            let _ = self.reactor.close_listener(listener.id);
+        }
     }
 
     /// Both columns, once.
     fn whole_story(&mut self) -> Option<Story> {
         let mut story = self.story.take()?;
         let other = if self.column == Column::Server { Column::Client } else { Column::Server };
-        for (at, line) in self.play.story() {
-            story.tell(at, other, line);
+        for (play, who) in [(&self.play, ""), (&self.second, "second peer: ")] {
+            for (at, line) in play.iter().flat_map(Play::story) {
+                story.tell(at, other, format!("{who}{line}"));
+            }
         }
         story.sort();
         Some(story)
