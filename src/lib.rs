@@ -73,7 +73,7 @@
 //! | [`Listen::linger`] | 30 s without progress | some eight retransmissions on a fast network |
 //! | [`Listen::idle_timeout`] | none | how long a silence is too long only the protocol knows |
 //! | [`Listen::nodelay`] | on | finale sends once per event, so small segments are meant |
-//! | [`Listen::keep_alive`] | off | it finds lost machines, not frozen programs; an idle time finds both |
+//! | [`Listen::keep_alive`] | off | it finds machines lost while nothing is in flight, not frozen programs; an idle time finds both |
 //! | [`Listen::high_water_mark`] | 128 KiB | two receive buffers: an echo meets back-pressure only with a slow peer |
 //! | [`Listen::write_limit`] | 16 MiB | whole answers fit; a thousand peers that don't read are noticed |
 //! | [`Listen::backlog`] | 4096 | Linux's own ceiling; 128 overflows at the first burst |

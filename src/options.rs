@@ -35,7 +35,9 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     /// First probe after `idle`, then every 10 s, dead after 6 unanswered: a lost peer is noticed within `idle` and a
-    /// minute, where the kernel's own default takes more than two hours.
+    /// minute, where the kernel's own default takes more than two hours. While bytes of ours are unacknowledged no probe is
+    /// sent: then the kernel's retransmissions decide, a quarter of an hour or so, unless
+    /// [`user_timeout`](crate::Listen::user_timeout) or a limit of ours is shorter.
     #[must_use]
     pub const fn after(idle: Duration) -> Self {
         Self { idle, interval: Duration::from_secs(10), count: 6 }
@@ -216,7 +218,8 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// TCP keep-alive with its times. Default off.
+            /// TCP keep-alive with its times. Default off. It sees a machine that is lost while nothing is in flight; with bytes
+            /// in flight `user_timeout` does.
             #[must_use]
             pub const fn keep_alive(mut self, times: KeepAlive) -> Self {
                 self.system.keep_alive = Some(times);

@@ -19,14 +19,14 @@ pub(crate) struct Sim {
     /// The seeds to run, from the first up to but without the second
     #[arg(long, value_name = "A..B", default_value = "0..100000", value_parser = seeds, conflicts_with = "replay")]
     seeds: Seeds,
-    /// One seed again, told as a story in two columns
-    #[arg(long, value_name = "SEED")]
+    /// One seed again, told as a story in two columns; with the same --fault it was found with
+    #[arg(long, value_name = "SEED", value_parser = seed)]
     replay: Option<u64>,
-    /// Favour one fault, by name or by its row in docs/faults.md; `list` shows them
+    /// Favour one fault, by name or by its row in docs/faults.md, where that can be arranged; `list` shows them all
     #[arg(long, value_name = "NAME", value_parser = fault)]
     fault: Option<Fault>,
     /// Threads to run on; default: one for each core
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
 }
 
@@ -50,6 +50,14 @@ fn seeds(text: &str) -> Result<Seeds, String> {
         Some(_) => Err("there is no seed in it; write FROM..TO with FROM below TO, as 0..1000".to_owned()),
         None => Err("not a range of seeds; write FROM..TO, as 0..1000".to_owned()),
     }
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_wrong| "not a seed; write a number from 0 up".to_owned())
+}
+
+fn threads(text: &str) -> Result<NonZero<usize>, String> {
+    text.parse().map_err(|_wrong| "not a number of threads; write 1 or more".to_owned())
 }
 
 fn fault(text: &str) -> Result<Fault, String> {
@@ -111,8 +119,9 @@ struct Sum {
     pairs: Pairs,
     events: u64,
     sockets: u64,
-    /// Runs in which the favoured fault struck.
+    /// Runs in which the favoured fault struck, and the first of them.
     struck: u64,
+    first_struck: Option<u64>,
     /// The lowest seed that broke a rule.
     broken: Option<(u64, String)>,
 }
@@ -123,7 +132,10 @@ impl Sum {
         self.pairs.add(&outcome.pairs);
         self.events += outcome.events;
         self.sockets += outcome.sockets;
-        self.struck += u64::from(favoured.is_some_and(|row| outcome.rows.count(row) > 0));
+        if favoured.is_some_and(|row| outcome.rows.count(row) > 0) {
+            self.struck += 1;
+            self.first_struck = Some(self.first_struck.map_or(seed, |first| first.min(seed)));
+        }
         if let Some(broken) = &outcome.broken {
             self.broken_by(seed, broken.to_string());
         }
@@ -141,6 +153,7 @@ impl Sum {
         self.events += other.events;
         self.sockets += other.sockets;
         self.struck += other.struck;
+        self.first_struck = self.first_struck.into_iter().chain(other.first_struck).min();
         if let Some((seed, broken)) = other.broken {
             self.broken_by(seed, broken);
         }
@@ -227,7 +240,8 @@ fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Optio
         rate / threads as f64,
     );
     if let Some(row) = favoured {
-        page += &format!("{} ({}) struck in {} of them\n", row.name(), row.id(), sum.struck);
+        page += &format!("{} ({}) struck in {} of them", row.name(), row.id(), sum.struck);
+        page += &sum.first_struck.map_or("\n".to_owned(), |seed| format!("; see {}\n", again(seed, favoured)));
     }
     page += "\nlifecycle\n";
     let all: Vec<_> = Pairs::of_the_table(true).collect();
@@ -236,9 +250,12 @@ fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Optio
     for (state, input) in missing {
         page += &format!("    never: {} x {}\n", state.name(), input.name());
     }
-    let refusals = Pairs::of_the_table(false).filter(|(state, input)| sum.pairs.count(*state, *input) > 0).count();
-    page +=
-        &format!("  {refusals} of its refusals; before most others the reactor looks at the state and does not ask\n");
+    let refusals: Vec<_> = Pairs::of_the_table(false).collect();
+    let asked = refusals.iter().filter(|(state, input)| sum.pairs.count(*state, *input) > 0).count();
+    let all = refusals.len();
+    page += &format!(
+        "  {asked} of the {all} inputs that change nothing; most are not asked: the state is looked at first\n"
+    );
     page += "\nfaults, how often\n";
     let cell = |row: &Row| format!("{} {:<28} {:>10}", row.id(), row.name(), sum.rows.count(*row));
     let half = Row::ALL.len().div_ceil(2);

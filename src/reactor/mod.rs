@@ -105,7 +105,8 @@ impl<N: Net> Reactor<N> {
     /// What the caller asked of its sockets since the last call is done first.
     ///
     /// # Errors
-    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are events.
+    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are events. On a simulated
+    /// network EDEADLK means that nothing can ever happen any more though sockets live: a real program would sleep for ever.
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         let told = self.advance(None)?;

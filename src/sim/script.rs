@@ -353,7 +353,7 @@ impl World {
             play.log(now, "receives FIN".into());
         }
         if died && !std::mem::replace(&mut play.seen_reset, true) {
-            play.log(now, "sees that it is dead".into());
+            play.log(now, "finds its connection dead".into());
         }
     }
 

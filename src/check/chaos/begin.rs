@@ -14,7 +14,7 @@ use crate::target::Target;
 /// The machines: servers of ours, clients of ours if they have one of their own, and scripted peers.
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const ABROAD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+pub(super) const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
 /// Addresses that lead nowhere.
 const DEAD: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2))];
 /// Where the scripted servers listen; a conversation adds its number.
@@ -85,6 +85,9 @@ impl Run {
             _ => {}
         }
         if side.has_ended || side.is_destroyed {
+            let what =
+                if side.has_ended { "  ends before it is connected" } else { "  destroys before it is connected" };
+            self.book.note_line(side.stream, what.to_owned());
             self.book.network.mark(Row::EndedBeforeConnected);
         }
         self.book.sides.push(side);

@@ -213,7 +213,7 @@ impl Book {
         (if stream.1 { Column::Client } else { Column::Server }, who)
     }
 
-    fn note_line(&mut self, stream: Stream, text: String) {
+    pub(super) fn note_line(&mut self, stream: Stream, text: String) {
         let (at, (column, who)) = (self.network.elapsed(), self.column(stream));
         if let Some(story) = &mut self.story {
             story.tell(at, column, format!("{who}{text}"));

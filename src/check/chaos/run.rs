@@ -209,6 +209,7 @@ impl Run {
             self.book.network.mark(Row::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
+        let mut destroyed = Vec::new();
         let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
         for side in own {
             let Some(mut socket) = reactor.socket(side.id) else {
@@ -216,9 +217,13 @@ impl Run {
             };
             if self.book.rng.chance(0.3) {
                 side.destroy(&mut socket);
+                destroyed.push(side.stream);
             } else {
                 socket.resume();
             }
+        }
+        for stream in destroyed {
+            self.book.note_line(stream, "  destroys, in another's event".to_owned());
         }
         Ok(())
     }
@@ -245,7 +250,7 @@ impl Run {
 
     fn heal(&mut self) {
         self.book.network.set_faults(Faults::none());
-        self.weather(Weather::Return);
+        self.book.network.heal(super::begin::AWAY);
         self.book.weather("the faults are over");
         self.is_healed = true;
         self.set_task(LAST_CALL, What::LastCall);
