@@ -346,3 +346,6 @@ impl std::error::Error for Failure {
         self.os.as_ref().map(|os| os as _)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ impl fmt::Display for Ending {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -359,3 +359,6 @@ impl Settings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,21 +125,4 @@ impl fmt::Display for Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Target;
-    use crate::error::{BadAddress, Error};
-
-    #[test]
-    fn an_address_without_brackets_and_a_port_with_a_sign_are_no_targets() {
-        let bad = [
-            ("localhost:+80", BadAddress::BadPort),
-            ("127.0.0.1:+80", BadAddress::BadPort),
-            ("::4:4:+3461", BadAddress::NoPort),
-            ("::4:4:03461", BadAddress::NoPort),
-            ("1:2:3:4:5:6:7:8:80", BadAddress::NoPort),
-        ];
-        for (text, why) in bad {
-            assert_eq!(Target::try_from(text), Err(Error::BadAddress(why)), "{text:?}");
-        }
-    }
-}
+mod tests;

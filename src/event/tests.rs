@@ -1,0 +1,62 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::error::Cause;
+
+fn ending(how: How, first: First) -> Ending {
+    Ending { how, first, peer: None, bytes_read: 12, bytes_written: 34, bytes_unsent: 0 }
+}
+
+fn failed() -> How {
+    How::Failed(Failure::of(Cause::Reset))
+}
+
+#[test]
+fn an_ending_answers_each_question_from_how_it_ended() {
+    for (how, had_error, clean, acknowledged) in [
+        (How::Confirmed, false, true, true),
+        (How::HandedOff, false, true, false),
+        (How::Destroyed, false, false, false),
+        (failed(), true, false, false),
+    ] {
+        let ending = ending(how, First::Peer);
+        assert_eq!(
+            (ending.had_error(), ending.is_clean(), ending.is_acknowledged()),
+            (had_error, clean, acknowledged),
+            "{ending}"
+        );
+    }
+}
+
+#[test]
+fn time_wait_stays_with_whoever_finished_first_unless_there_was_a_reset() {
+    for first in [First::Nobody, First::Us, First::Peer, First::Both, First::Unknown] {
+        assert_eq!(ending(How::Confirmed, first).time_wait(), first);
+        assert_eq!(ending(How::HandedOff, first).time_wait(), first);
+        assert_eq!(ending(How::Destroyed, first).time_wait(), First::Nobody);
+        assert_eq!(ending(failed(), first).time_wait(), First::Nobody);
+    }
+}
+
+#[test]
+fn an_ending_is_one_line_that_tells_all_of_it() {
+    let mut seen = BTreeSet::new();
+    for how in [How::Confirmed, How::HandedOff, How::Destroyed, failed()] {
+        for first in [First::Nobody, First::Us, First::Peer, First::Both, First::Unknown] {
+            let ending = ending(how.clone(), first);
+            let line = ending.to_string();
+            assert!(line.contains("12 bytes read, 34 written") && !line.contains('\n'), "{line}");
+            let claims = ending.is_clean() && matches!(first, First::Us | First::Peer | First::Both);
+            assert_eq!(line.contains("TIME_WAIT"), claims, "{line}");
+            assert!(seen.insert(line.clone()), "two endings read the same: {line}");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_were_never_sent_are_told_only_if_there_are_any() {
+    let mut ending = ending(How::Destroyed, First::Nobody);
+    assert!(!ending.to_string().contains("never sent"), "{ending}");
+    ending.bytes_unsent = 1;
+    assert!(ending.to_string().ends_with(", 1 never sent"), "{ending}");
+}
