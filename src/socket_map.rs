@@ -164,4 +164,47 @@ mod tests {
         *map.or_default(SocketId::NONE) += 1;
         assert_eq!((map.get(SocketId::NONE), map.len(), map.places.len()), (Some(&1), 0, 0));
     }
+
+    #[test]
+    fn a_value_is_found_changed_replaced_and_taken_out_by_its_own_id_alone() {
+        let ids: Vec<SocketId> = (0..5).map(|index| SocketId::new(index, 7)).collect();
+        let mut map = SocketMap::new();
+        for (&id, value) in ids.iter().zip(10..15).rev() {
+            assert_eq!(map.insert(id, value), None);
+        }
+        *map.get_mut(ids[2]).expect("it is there") += 100;
+        assert_eq!((map.insert(ids[3], 200), map.get(ids[2])), (Some(13), Some(&112)));
+        let all = map.iter().map(|(id, value)| (id, *value));
+        assert!(all.eq(ids.iter().copied().zip([10, 11, 112, 200, 14])), "in the order of the places");
+        assert_eq!((map.remove(ids[1]), map.remove(ids[1]), map.get_mut(ids[1])), (Some(11), None, None));
+        assert_eq!((map.len(), map.is_empty(), map.iter().count()), (4, false, 4));
+        for other in [SocketId::new(2, 6), SocketId::new(2, 8), SocketId::new(9, 7)] {
+            assert_eq!((map.get_mut(other).copied(), map.get(other).copied(), map.remove(other)), (None, None, None));
+        }
+        assert_eq!(map.len(), 4);
+    }
+
+    #[test]
+    fn of_all_ids_without_a_place_only_the_last_ones_value_is_kept() {
+        let (old, older, new) = (SocketId::new(0, 2), SocketId::new(0, 1), SocketId::new(0, 3));
+        let mut map = SocketMap::new();
+        map.insert(new, 0);
+        assert_eq!((map.insert(old, 1), map.insert(old, 2)), (None, Some(1)), "its own value comes back");
+        *map.get_mut(old).expect("it is there") += 5;
+        assert_eq!((map.get_mut(older).copied(), map.get(older), map.get(old)), (None, None, Some(&7)));
+        assert_eq!(map.insert(older, 3), None, "another id's value does not");
+        assert_eq!((map.get(old), map.get(older), map.get(SocketId::NONE)), (None, Some(&3), None));
+        assert_eq!((map.remove(old), map.len(), map.iter().count()), (None, 1, 1), "it is not counted");
+        assert_eq!((map.remove(older), map.remove(older), map.get(new)), (Some(3), None, Some(&0)));
+    }
+
+    #[test]
+    fn a_default_value_is_put_in_once() {
+        let (id, other) = (SocketId::new(1, 1), SocketId::new(0, 1));
+        let mut map: SocketMap<Vec<u8>> = SocketMap::default();
+        map.or_default(id).push(1);
+        map.or_default(id).push(2);
+        map.or_default(other).push(3);
+        assert_eq!((map.get(id), map.get(other), map.len()), (Some(&vec![1, 2]), Some(&vec![3]), 2));
+    }
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::print::arrows;
-use super::{Cell, Input, State, Tell, step};
+use super::{Cell, Format, Input, State, Tell, print, step};
 
 #[test]
 fn every_pair_is_a_transition_or_a_stated_refusal() {
@@ -130,5 +130,90 @@ fn every_connected_state_can_be_reset_destroyed_and_timed_out() {
         ] {
             assert!(matches!(step(state, input), Cell::Go(next, _) if next == into), "{state:?} × {input:?}");
         }
+    }
+}
+
+#[test]
+fn what_a_state_says_of_itself_is_what_the_table_lets_happen_to_it() {
+    for &state in State::ALL {
+        let goes = |input| matches!(step(state, input), Cell::Go(..));
+        assert_eq!(state.is_final(), goes(Input::CloseDue) || state == State::Closed, "{state:?}: only close is owed");
+        assert_eq!(state.can_read(), goes(Input::Fin), "{state:?}: their FIN can be read");
+        assert_eq!(state.is_flushing(), goes(Input::FinSent), "{state:?}: our FIN waits");
+        let may_end = matches!(step(state, Input::EndCalled), Cell::Go(next, _) if next.is_flushing());
+        assert_eq!(state.can_send(), may_end || goes(Input::FinSent), "{state:?}: our FIN has not left");
+        let before_or_after = ["CLOSED", "SYN-SENT", "SYN-RECEIVED"];
+        let synchronized = !state.rfc9293().iter().any(|name| before_or_after.contains(name));
+        assert_eq!(state.is_connected(), synchronized, "{state:?}: RFC 9293 would say synchronized");
+    }
+}
+
+/// The arrows of the table in words: state, input, next state, events.
+fn all_arrows() -> Vec<[String; 4]> {
+    let words = |state: State, (input, next, tells): (Input, State, &[Tell])| {
+        let tells: Vec<&str> = tells.iter().map(|tell| tell.event()).collect();
+        [state.name(), input.name(), next.name(), &tells.join(" ")].map(str::to_owned)
+    };
+    State::ALL.iter().flat_map(|&state| arrows(state).map(move |arrow| words(state, arrow))).collect()
+}
+
+#[test]
+fn every_event_has_a_name_of_its_own() {
+    let names: BTreeSet<&str> = Tell::ALL.iter().map(|tell| tell.event()).collect();
+    assert_eq!(names.len(), Tell::ALL.len());
+    assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-')));
+    assert!(names.contains("data") && names.contains("peer-ended"), "the names of the documentation");
+}
+
+#[test]
+fn the_text_form_read_back_is_the_table() {
+    let text = print(Format::Text);
+    let (mut read, mut state) = (Vec::new(), String::new());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(inputs) = line.strip_prefix("  changed by nothing of: ") {
+            for name in inputs.split(", ") {
+                let input = Input::ALL.iter().find(|input| input.name() == name).expect("an input");
+                let of = State::ALL.iter().find(|other| other.name() == state).expect("a state");
+                assert_eq!(step(*of, *input), Cell::Ignored, "{line}");
+                read.push([state.clone(), name.to_owned(), "ignored".to_owned(), String::new()]);
+            }
+        } else if line.starts_with("  ") {
+            let (input, rest) = line.split_once("->").expect("an arrow");
+            let (next, tells) = rest.split_once("  tells ").unwrap_or((rest, ""));
+            read.push([&state, input, next, tells].map(|word| word.trim().to_owned()));
+        } else {
+            let (name, rfc9293) = line.split_once(" RFC 9293: ").expect("a heading");
+            state = name.trim().to_owned();
+            assert!(!rfc9293.is_empty());
+        }
+    }
+    let ignored: usize = read.iter().filter(|arrow| arrow[2] == "ignored").count();
+    assert_eq!(ignored, 78, "every pair that is ignored is told");
+    read.retain(|arrow| arrow[2] != "ignored");
+    assert_eq!(read, all_arrows());
+    assert!(!text.contains("nothing of: \n") && text.ends_with('\n') && !text.ends_with("\n\n"));
+}
+
+#[test]
+fn the_diagrams_read_back_are_the_table() {
+    let read = |form, label_from: &str, label_to: &str, events: &str| {
+        let text = print(form);
+        let arrow = |line: &str| {
+            let (state, rest) = line.trim().split_once("->").expect("an arrow");
+            let (next, label) = rest.split_once(label_from).expect("a label");
+            let label = label.strip_suffix(label_to).expect("the label's end");
+            let (input, tells) = label.split_once(events).unwrap_or((label, ""));
+            [state.trim_end_matches('-'), input, next.trim_start_matches('>'), tells].map(|word| word.trim().to_owned())
+        };
+        let is_arrow = |line: &&str| line.contains("->") && !line.contains("[*]");
+        text.lines().filter(is_arrow).map(arrow).collect::<Vec<_>>()
+    };
+    assert_eq!(read(Format::Mermaid, " : ", "", " / "), all_arrows());
+    assert_eq!(read(Format::Dot, " [label=\"", "\"];", "\\n"), all_arrows());
+    for (form, begin, end) in [(Format::Mermaid, "stateDiagram-v2\n", "Closed --> [*]\n"), (Format::Dot, "digraph", "}\n")]
+    {
+        let text = print(form);
+        assert!(text.starts_with(begin) && text.ends_with(end), "{form:?}");
+        assert!(State::ALL.iter().all(|state| text.contains(state.rfc9293()[0]) && text.contains(state.name())));
     }
 }
