@@ -270,3 +270,6 @@ impl std::fmt::Debug for Flags {
         write!(f, "Flags({:#b})", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

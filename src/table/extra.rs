@@ -134,3 +134,6 @@ impl Extras {
         self.extras.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

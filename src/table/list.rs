@@ -69,3 +69,6 @@ impl List {
         self.len += other.len;
     }
 }
+
+#[cfg(test)]
+mod tests;
