@@ -4,6 +4,7 @@ mod chaos;
 mod ending;
 mod opening;
 mod parity;
+mod pieces;
 mod stream;
 mod time;
 

@@ -137,3 +137,234 @@ fn a_write_queue_gives_out_what_was_put_in_whatever_the_kernel_takes() {
     table.tidy_extra(slot);
     assert_eq!(table.extras.len(), 0, "an empty queue costs nothing");
 }
+
+/// Sockets in state Created.
+fn created(table: &mut Table, count: usize) -> Vec<u32> {
+    let insert = |_| {
+        let number = table.settings.intern(Settings::default());
+        table.insert(number)
+    };
+    (0..count).map(insert).collect()
+}
+
+#[test]
+fn each_of_the_queues_is_work_by_itself_and_is_counted() {
+    let mut table = Table::new();
+    let slots = created(&mut table, 3);
+    assert!(!table.has_work());
+    table.push_later(slots[0]);
+    assert_eq!((table.has_work(), table.ready_len(), table.closes_len()), (true, 0, 0));
+    table.begin_turn();
+    assert_eq!((table.has_work(), table.ready_len(), table.closes_len()), (true, 1, 0));
+    for (close, len) in [(slots[2], 1), (slots[1], 2), (slots[2], 2)] {
+        table.push_close(close);
+        assert_eq!(table.closes_len(), len);
+    }
+    table.push_ready_front(slots[2]); // Queued already.
+    assert_eq!((table.pop_ready(), table.pop_ready()), (Some(slots[0]), None));
+    assert_eq!((table.has_work(), table.ready_len()), (true, 0));
+    assert_eq!((table.pop_close(), table.pop_close(), table.pop_close()), (Some(slots[2]), Some(slots[1]), None));
+    assert!(!table.has_work());
+    table.push_close(slots[2]);
+    table.push_later(slots[0]);
+    table.push_ready(slots[1]);
+    table.push_later(slots[1]); // Queued already.
+    assert!(table.has_work());
+    table.begin_turn();
+    assert_eq!((table.ready_len(), table.closes_len()), (2, 1));
+    assert_eq!((table.pop_ready(), table.pop_ready(), table.pop_close()), (Some(slots[0]), Some(slots[1]), Some(slots[2])));
+}
+
+#[test]
+fn the_vacant_place_is_the_one_that_the_next_socket_gets() {
+    let mut table = Table::new();
+    for len in 0..4 {
+        let vacant = table.vacant();
+        assert_eq!((table.vacant(), table.len()), (vacant, len), "asking changes nothing");
+        assert_eq!(created(&mut table, 1), [vacant]);
+    }
+    table.remove(2);
+    table.remove(1);
+    assert_eq!((table.len(), table.slots().collect::<Vec<_>>()), (2, vec![0, 3]));
+    assert_eq!(table.vacant(), 1, "the place freed last, which is still in the cache");
+    let mut again = created(&mut table, 3);
+    again.sort_unstable();
+    assert_eq!((again, table.slots().collect::<Vec<_>>()), (vec![1, 2, 4], vec![0, 1, 2, 3, 4]));
+}
+
+#[test]
+fn an_id_from_another_reactor_finds_no_free_place() {
+    let mut table = Table::new();
+    let vacant = table.vacant();
+    assert_eq!(table.find(table.id(vacant)), None);
+    created(&mut table, 1);
+    assert_eq!(table.find(table.id(vacant)), Some(vacant));
+    assert_eq!(table.find(crate::SocketId::new(vacant + 1, 1)), None, "beyond the table");
+}
+
+#[test]
+fn a_step_answers_whether_it_changed_anything_and_a_new_state_counts_its_limit_anew() {
+    let (mut table, slot) = accepted(Settings::default());
+    table.entry_mut(slot).flags.set(Flags::TOUCHED, false);
+    assert!(table.apply(slot, Input::Data), "an event is owed");
+    assert!(!table.entry(slot).flags.has(Flags::TOUCHED), "the state is the same");
+    assert!(table.apply(slot, Input::EndCalled) && table.entry(slot).flags.has(Flags::TOUCHED));
+    table.entry_mut(slot).flags.set(Flags::TOUCHED, false);
+    assert!(!table.apply(slot, Input::EndCalled) && !table.entry(slot).flags.has(Flags::TOUCHED));
+}
+
+#[test]
+fn of_the_idle_time_and_the_limit_the_nearer_counts_and_at_one_tick_the_limit() {
+    for (idle_ms, expected) in [(9, Due::Idle), (10, Due::Limit(Timer::HalfClosed)), (11, Due::Limit(Timer::HalfClosed))] {
+        let settings = Settings { idle_ms: Some(idle_ms), half_closed_ms: Some(10), ..Settings::default() };
+        let (mut table, slot) = accepted(settings);
+        table.apply(slot, Input::Fin);
+        table.arm(slot, 100);
+        assert_eq!(table.deadline(slot), Some((100 + idle_ms.min(10), expected)));
+    }
+}
+
+#[test]
+fn while_we_flush_only_what_the_kernel_takes_puts_the_limit_off() {
+    let (mut table, slot) = accepted(Settings { linger_ms: Some(50), ..Settings::default() });
+    table.arm(slot, 90);
+    assert!(table.extra(slot).is_none(), "nobody flushes");
+    table.apply(slot, Input::EndCalled);
+    table.arm(slot, 100);
+    assert_eq!(table.deadline(slot), Some((150, Due::Limit(Timer::Linger))));
+    table.arm(slot, 120);
+    assert_eq!(table.deadline(slot), Some((150, Due::Limit(Timer::Linger))), "bytes of the peer put nothing off");
+    table.extra_mut(slot).flushed = None;
+    table.arm(slot, 130);
+    assert_eq!(table.deadline(slot), Some((180, Due::Limit(Timer::Linger))), "the kernel took something");
+    table.apply(slot, Input::FinSent);
+    table.arm(slot, 140);
+    assert_eq!(table.deadline(slot), Some((300_140, Due::Limit(Timer::HalfClosed))), "and has it all");
+}
+
+#[test]
+fn the_share_of_one_address_comes_before_the_limit_of_them_all() {
+    let mut table = Table::new();
+    let slot = created(&mut table, 1)[0];
+    table.apply(slot, Input::Resolved);
+    table.arm(slot, 100);
+    let limit = Some((30_100, Due::Limit(Timer::Connect)));
+    assert_eq!(table.deadline(slot), limit);
+    let connecting = |attempt_due| super::extra::Connecting {
+        target: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        system: crate::options::SystemOptions::default(),
+        local: None,
+        addrs: Vec::new(),
+        told: 0,
+        tried: 1,
+        failed: Vec::new(),
+        attempt_due,
+        first_failure: None,
+    };
+    table.extra_mut(slot).connecting = Some(Box::new(connecting(Some(700))));
+    assert_eq!(table.deadline(slot), limit, "no attempt is under way");
+    table.entry_mut(slot).flags.set(Flags::ATTEMPT, true);
+    assert_eq!(table.deadline(slot), Some((700, Due::Attempt)));
+    table.extra_mut(slot).connecting = Some(Box::new(connecting(None)));
+    assert_eq!(table.deadline(slot), limit, "the last address has all the time that is left");
+}
+
+#[test]
+fn a_connected_socket_has_a_timer_exactly_if_it_has_a_deadline() {
+    let times = [None, Some(5)];
+    for (idle_ms, half_closed_ms, linger_ms) in
+        times.into_iter().flat_map(|a| times.into_iter().flat_map(move |b| times.map(|c| (a, b, c))))
+    {
+        for path in [&[][..], &[Input::Fin], &[Input::EndCalled], &[Input::EndCalled, Input::FinSent]] {
+            for flags in [Flags::NONE, Flags::IDLE_TOLD, Flags::READ_CLOSED, Flags::DISCARD] {
+                let settings = Settings { idle_ms, half_closed_ms, linger_ms, ..Settings::default() };
+                let (mut table, slot) = accepted(settings);
+                path.iter().for_each(|&input| assert!(table.apply(slot, input)));
+                table.entry_mut(slot).flags.set(flags, true);
+                assert_eq!(table.has_timer(slot), table.deadline(slot).is_some(), "{path:?} {flags:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_wheel_holds_a_socket_for_its_nearest_deadline_until_it_is_disarmed() {
+    let (mut table, slot) = accepted(Settings { idle_ms: Some(50), ..Settings::default() });
+    let other = created(&mut table, 1)[0];
+    table.arm(slot, 100);
+    table.arm(other, 0);
+    let mut budget = 100;
+    assert_eq!(table.pop_due(149, &mut budget), None);
+    assert_eq!(table.pop_due(150, &mut budget), Some(slot));
+    table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
+    table.refile(slot);
+    assert_eq!(table.pop_due(20_000, &mut budget), None, "a silence is told once");
+    table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, false);
+    table.arm(slot, 20_000);
+    table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
+    table.refile(slot);
+    assert_eq!(table.pop_due(20_050, &mut budget), None, "without a deadline it leaves the wheel");
+    table.disarm(other);
+    assert_eq!((table.pop_due(60_000, &mut budget), table.wheel.is_empty()), (None, true));
+}
+
+#[test]
+fn settings_live_as_long_as_somebody_holds_them() {
+    let mut pool = super::settings::SettingsPool::default();
+    let with = |limit_bytes| Settings { limit_bytes, ..Settings::default() };
+    let numbers: Vec<u32> = (1..=4).map(|bytes| pool.intern(with(bytes))).collect();
+    assert_eq!(pool.intern(with(3)), numbers[2]);
+    pool.hold(numbers[2]);
+    for left in [3, 2, 1] {
+        assert_eq!((pool.len(), pool.get(numbers[2]).limit_bytes), (4, 3), "{left} hold it");
+        pool.release(numbers[2]);
+    }
+    assert_eq!((pool.len(), pool.get(numbers[3]).limit_bytes), (3, 4));
+    let again = pool.intern(with(3));
+    assert_eq!((pool.len(), pool.get(again).limit_bytes), (4, 3));
+}
+
+#[test]
+fn what_waits_in_the_queue_is_counted() {
+    let (mut table, slot) = accepted(Settings::default());
+    assert_eq!(table.queued_bytes(slot), 0);
+    table.extra_mut(slot).queue.push(b"seven b");
+    table.extra_mut(slot).queue.sent(2);
+    assert_eq!(table.queued_bytes(slot), 5);
+    table.tidy_extra(slot);
+    assert_eq!(table.queued_bytes(slot), 5, "what is not empty stays");
+}
+
+thread_local! {
+    /// The lines of this thread's log while it listens.
+    static LOG: std::cell::RefCell<Option<Vec<String>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Keeps what is logged on threads that listen; every other thread goes on in silence.
+struct Listening;
+
+impl log::Log for Listening {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        LOG.with_borrow(Option::is_some)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.with_borrow_mut(|lines| lines.as_mut().map(|lines| lines.push(record.args().to_string())));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn each_step_is_a_line_in_the_log_with_the_events_that_it_tells() {
+    log::set_logger(&Listening).expect("no other test sets one");
+    log::set_max_level(log::LevelFilter::Debug);
+    let (mut table, slot) = accepted(Settings::default());
+    LOG.set(Some(Vec::new()));
+    table.apply(slot, Input::Fin);
+    table.set_peer(slot, "1.2.3.4:5".parse().expect("an address"));
+    table.apply(slot, Input::EndCalled);
+    table.apply(slot, Input::EndCalled); // Changes nothing, says nothing.
+    let lines = LOG.take().unwrap_or_default();
+    assert_eq!(lines, ["socket 0.1 -: Open -- Fin -> Ended [end]", "socket 0.1 1.2.3.4:5: Ended -- EndCalled -> LastFlush []"]);
+}
