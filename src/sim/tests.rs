@@ -2,6 +2,7 @@
 
 mod chaos;
 mod ending;
+mod one_end;
 mod opening;
 mod parity;
 mod pieces;
