@@ -31,8 +31,8 @@ pub(crate) const SLOTS: usize = 1 << SLOT_BITS;
 /// The list of nodes that were due when they were filed; the next pass begins with them.
 const OVERDUE: usize = SLOTS;
 /// The list that the pass under way has taken and is working through.
-const EXPIRING: usize = SLOTS + 1;
-const LISTS: usize = SLOTS + 2;
+const EXPIRING: usize = OVERDUE + 1;
+const LISTS: usize = EXPIRING + 1;
 
 /// No node. As `prev` it says that the node is not filed.
 const NIL: u32 = u32::MAX;
