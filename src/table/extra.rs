@@ -66,7 +66,7 @@ impl WriteQueue {
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         // What was sent is dropped when it is the larger part: each byte is moved once at the most.
-        if self.sent > 0 && self.sent >= self.len() {
+        if self.sent >= self.len() {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
