@@ -67,3 +67,25 @@ impl SocketId {
     /// The id that comes with the events of no socket. Generation 0 is never given out.
     pub(crate) const NONE: Self = Self::new(u32::MAX, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{ListenerId, SocketId, TimerId};
+
+    #[test]
+    fn an_id_is_written_as_what_it_names_with_its_place_and_its_generation() {
+        assert_eq!(SocketId::new(3, 7).to_string(), "socket 3.7");
+        assert_eq!(ListenerId::new(0, 1).to_string(), "listener 0.1");
+        assert_eq!(format!("{:?}", TimerId::new(8, 2)), "timer 8.2");
+    }
+
+    #[test]
+    fn two_ids_are_the_same_only_if_place_and_generation_are() {
+        let ids = [(0, 1), (1, 0), (1, 1), (u32::MAX, 0)].map(|(index, generation)| SocketId::new(index, generation));
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 4);
+        assert_eq!((ids[1].index(), ids[1].generation()), (1, 0));
+        assert_eq!(ids[3], SocketId::NONE);
+    }
+}
