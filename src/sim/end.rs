@@ -214,7 +214,7 @@ impl End {
     /// Linux calls a socket writable from a third of its buffer on (sk_stream_is_writeable).
     pub(super) fn has_room(&self) -> bool {
         let free = self.tuning.send_bytes.saturating_sub(self.outgoing.len());
-        free > 0 && free * 3 >= self.tuning.send_bytes
+        free * 3 >= self.tuning.send_bytes
     }
 
     /// How far our window reaches now.
