@@ -210,6 +210,13 @@ fn a_read_stops_at_an_urgent_byte_and_goes_on_from_there() {
 }
 
 #[test]
+fn a_fin_that_has_come_does_not_move_the_urgent_byte() {
+    let mut end = open(1, 100);
+    assert!(end.take_bytes(0, &count(0, 10), true, Some(4)));
+    assert_eq!((take_in(&mut end, 100), take_in(&mut end, 100)), (count(0, 4), count(4, 10)));
+}
+
+#[test]
 fn an_urgent_mark_is_news_even_without_a_byte_unless_it_is_old() {
     let mut end = open(1, 100);
     arrive(&mut end, 0, 10, false);
