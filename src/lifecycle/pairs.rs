@@ -42,3 +42,6 @@ impl Pairs {
         pairs.filter(move |&(state, input)| wanted(step(state, input)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::sim::end::{End, Owner, Phase, Probing, Tuning, shrink};
+use crate::sim::row::{Row, Rows};
 
 const FAR: u64 = 1 << 40;
 
@@ -304,6 +305,64 @@ fn the_nearest_deadline_counts_whichever_it_is_and_the_dead_have_none() {
     end.die(Errno::TIMEDOUT);
     assert_eq!((end.next_deadline(), end.phase, end.error, end.died), (None, Phase::Closed, Some(Errno::TIMEDOUT), true));
     assert_eq!((end.outgoing.len(), end.acked, end.next, end.is_pending()), (0, 91, 91, false), "nothing waits");
+}
+
+#[test]
+fn an_error_is_told_once_and_the_soft_one_behind_the_hard_one() {
+    let mut end = open(90, 1);
+    (end.error, end.soft_error) = (Some(Errno::CONNRESET), Some(Errno::HOSTUNREACH));
+    assert_eq!([(); 3].map(|()| end.take_error()), [Some(Errno::CONNRESET), Some(Errno::HOSTUNREACH), None]);
+}
+
+#[test]
+fn an_edge_is_counted_as_the_row_of_the_catalogue_that_it_is() {
+    let rows = |words: &str, change: &dyn Fn(&mut End)| {
+        let (mut end, mut rows) = (open(90, 100), Rows::default());
+        change(&mut end);
+        end.mark_edge(&mut rows, flags(words));
+        Row::ALL.iter().filter(|row| rows.count(**row) > 0).copied().collect::<Vec<_>>()
+    };
+    let fin = |end: &mut End| assert!(arrive(end, 0, 0, true));
+    let data = |end: &mut End| assert!(arrive(end, 0, 5, false));
+    let data_and_fin = |end: &mut End| assert!(arrive(end, 0, 5, true));
+    assert_eq!(rows("in out", &|_| ()), []);
+    assert_eq!(rows("in out", &data), []);
+    assert_eq!(rows("in rdhup out", &fin), []);
+    assert_eq!(rows("in rdhup out", &data_and_fin), [Row::DataWithFin]);
+    assert_eq!(rows("in rdhup", &fin), [Row::FinWhileBufferFull]);
+    let both = |end: &mut End| {
+        (end.finished, end.next) = (true, 1);
+        fin(end);
+    };
+    assert_eq!(rows("in rdhup", &both), [], "we have finished: nothing waits for room");
+    assert_eq!(rows("in out rdhup hup", &both), [Row::HangUpBeforeAck]);
+    assert_eq!(rows("in out rdhup", &both), [], "no hang-up");
+    let unsent = |end: &mut End| {
+        write(end, 80);
+        both(end);
+    };
+    assert_eq!(rows("in out rdhup hup", &unsent), [Row::HangUpBeforeAck, Row::HangUpWithDataUnsent]);
+    let acked = |end: &mut End| {
+        both(end);
+        end.take_ack(1, FAR);
+    };
+    assert_eq!(rows("in out rdhup hup", &acked), [], "acknowledged");
+    let fin_unacked = |end: &mut End| {
+        unsent(end);
+        end.take_ack(80, FAR);
+    };
+    assert_eq!(rows("in out rdhup hup", &fin_unacked), [Row::HangUpBeforeAck], "all data is there, the FIN is not");
+    let dead = |end: &mut End| {
+        data(end);
+        end.die(Errno::CONNRESET);
+    };
+    assert_eq!(rows("in out rdhup hup err", &dead), [], "a reset is no hang-up");
+    let closed = |end: &mut End| {
+        data(end);
+        end.phase = Phase::Closed;
+    };
+    assert_eq!(rows("in out rdhup hup", &closed), [Row::HangUpWithInputUnread]);
+    assert_eq!(rows("in out", &closed), []);
 }
 
 #[test]

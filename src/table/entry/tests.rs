@@ -67,8 +67,10 @@ fn several_conditions_are_set_and_cleared_together_and_others_stay() {
 fn events_are_owed_in_the_order_of_the_grammar_and_paid_once() {
     let mut flags = Flags::QUEUED;
     for &tell in Tell::ALL.iter().rev() {
+        assert!(!flags.owes(tell));
         flags.owe(tell);
         flags.owe(tell);
+        assert!(flags.owes(tell));
         assert_eq!(flags.owed(), Some(tell), "it comes before all that are owed already");
     }
     for &tell in Tell::ALL {
