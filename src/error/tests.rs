@@ -142,7 +142,11 @@ fn a_failure_tells_its_cause_the_systems_words_where_they_add_something_and_ever
     let attempt = |port, cause| Attempt { addr: SocketAddr::from(([10, 0, 0, 1], port)), cause };
     let mut failure = Failure::of(Cause::Refused);
     failure.attempts = vec![attempt(1, Cause::Refused)];
-    assert_eq!(failure.to_string(), "refused: nobody listens there [10.0.0.1:1]", "one address: its cause is the cause");
+    assert_eq!(
+        failure.to_string(),
+        "refused: nobody listens there [10.0.0.1:1]",
+        "one address: its cause is the cause"
+    );
     failure.attempts.push(attempt(2, Cause::Aborted));
     failure.attempts.push(attempt(3, Cause::Unreachable));
     assert_eq!(

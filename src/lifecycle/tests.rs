@@ -210,7 +210,8 @@ fn the_diagrams_read_back_are_the_table() {
     };
     assert_eq!(read(Format::Mermaid, " : ", "", " / "), all_arrows());
     assert_eq!(read(Format::Dot, " [label=\"", "\"];", "\\n"), all_arrows());
-    for (form, begin, end) in [(Format::Mermaid, "stateDiagram-v2\n", "Closed --> [*]\n"), (Format::Dot, "digraph", "}\n")]
+    for (form, begin, end) in
+        [(Format::Mermaid, "stateDiagram-v2\n", "Closed --> [*]\n"), (Format::Dot, "digraph", "}\n")]
     {
         let text = print(form);
         assert!(text.starts_with(begin) && text.ends_with(end), "{form:?}");

@@ -172,7 +172,10 @@ fn each_of_the_queues_is_work_by_itself_and_is_counted() {
     assert!(table.has_work());
     table.begin_turn();
     assert_eq!((table.ready_len(), table.closes_len()), (2, 1));
-    assert_eq!((table.pop_ready(), table.pop_ready(), table.pop_close()), (Some(slots[0]), Some(slots[1]), Some(slots[2])));
+    assert_eq!(
+        (table.pop_ready(), table.pop_ready(), table.pop_close()),
+        (Some(slots[0]), Some(slots[1]), Some(slots[2]))
+    );
 }
 
 #[test]
@@ -215,7 +218,9 @@ fn a_step_answers_whether_it_changed_anything_and_a_new_state_counts_its_limit_a
 
 #[test]
 fn of_the_idle_time_and_the_limit_the_nearer_counts_and_at_one_tick_the_limit() {
-    for (idle_ms, expected) in [(9, Due::Idle), (10, Due::Limit(Timer::HalfClosed)), (11, Due::Limit(Timer::HalfClosed))] {
+    for (idle_ms, expected) in
+        [(9, Due::Idle), (10, Due::Limit(Timer::HalfClosed)), (11, Due::Limit(Timer::HalfClosed))]
+    {
         let settings = Settings { idle_ms: Some(idle_ms), half_closed_ms: Some(10), ..Settings::default() };
         let (mut table, slot) = accepted(settings);
         table.apply(slot, Input::Fin);
@@ -366,5 +371,8 @@ fn each_step_is_a_line_in_the_log_with_the_events_that_it_tells() {
     table.apply(slot, Input::EndCalled);
     table.apply(slot, Input::EndCalled); // Changes nothing, says nothing.
     let lines = LOG.take().unwrap_or_default();
-    assert_eq!(lines, ["socket 0.1 -: Open -- Fin -> Ended [end]", "socket 0.1 1.2.3.4:5: Ended -- EndCalled -> LastFlush []"]);
+    assert_eq!(
+        lines,
+        ["socket 0.1 -: Open -- Fin -> Ended [end]", "socket 0.1 1.2.3.4:5: Ended -- EndCalled -> LastFlush []"]
+    );
 }

@@ -219,6 +219,19 @@ fn cancelling_the_node_being_fired_changes_nothing_and_its_followers_may_go() {
 }
 
 #[test]
+fn the_last_overdue_node_is_cancelled_and_moved_like_any_other() {
+    let (mut wheel, mut nodes) = setup(5, 1);
+    wheel.file(&mut nodes, 0, 5);
+    wheel.cancel(&mut nodes, 0);
+    check(&wheel, &nodes);
+    assert_eq!((wheel.next_due(), wheel.is_empty()), (None, true));
+    wheel.file(&mut nodes, 0, 4);
+    wheel.file(&mut nodes, 0, 3);
+    check(&wheel, &nodes);
+    expect(&mut wheel, &mut nodes, 5, &[0]);
+}
+
+#[test]
 fn cancelling_a_neighbour_in_the_same_slot_leaves_the_others() {
     for cancelled in 0..3 {
         let (mut wheel, mut nodes) = setup(0, 3);

@@ -303,7 +303,10 @@ fn the_nearest_deadline_counts_whichever_it_is_and_the_dead_have_none() {
     write(&mut end, 90);
     end.finished = true;
     end.die(Errno::TIMEDOUT);
-    assert_eq!((end.next_deadline(), end.phase, end.error, end.died), (None, Phase::Closed, Some(Errno::TIMEDOUT), true));
+    assert_eq!(
+        (end.next_deadline(), end.phase, end.error, end.died),
+        (None, Phase::Closed, Some(Errno::TIMEDOUT), true)
+    );
     assert_eq!((end.outgoing.len(), end.acked, end.next, end.is_pending()), (0, 91, 91, false), "nothing waits");
 }
 

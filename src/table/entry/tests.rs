@@ -123,11 +123,8 @@ fn a_verdict_is_asked_for_where_no_read_would_bring_it() {
 fn a_silence_is_told_once_and_only_while_somebody_waits_for_bytes() {
     for &state in State::ALL {
         for flags in combinations(&[Flags::IDLE_TOLD, Flags::DISCARD, Flags::PAUSED]) {
-            let waits = match state {
-                State::Open | State::Flushing | State::Ended | State::LastFlush => true,
-                State::Finished => !flags.has(Flags::DISCARD),
-                _ => false,
-            };
+            let both_ways = matches!(state, State::Open | State::Flushing | State::Ended | State::LastFlush);
+            let waits = both_ways || (state == State::Finished && !flags.has(Flags::DISCARD));
             assert_eq!(entry(state, flags).may_idle(), waits && !flags.has(Flags::IDLE_TOLD), "{state:?} {flags:?}");
         }
     }
@@ -135,8 +132,7 @@ fn a_silence_is_told_once_and_only_while_somebody_waits_for_bytes() {
 
 #[test]
 fn each_state_is_ruled_by_one_limit_or_by_none() {
-    let settings =
-        Settings { connect_ms: Some(1), half_closed_ms: Some(2), linger_ms: Some(3), ..Settings::default() };
+    let settings = Settings { connect_ms: Some(1), half_closed_ms: Some(2), linger_ms: Some(3), ..Settings::default() };
     let none = Settings { connect_ms: None, half_closed_ms: None, linger_ms: None, ..Settings::default() };
     for &state in State::ALL {
         for flags in combinations(&[Flags::READ_CLOSED, Flags::DISCARD]) {
