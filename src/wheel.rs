@@ -294,6 +294,7 @@ fn slots_between(from: usize, to: usize) -> usize {
 
 const WORDS: usize = SLOTS / 64;
 const GROUPS: usize = WORDS / 64;
+const _: () = assert!(GROUPS * 64 * 64 == SLOTS, "each slot has its bit and no group is searched in vain");
 
 /// Which slots are occupied: a bit for each slot, and above it a bit for each word that is not zero, so that the next
 /// occupied slot is found in a handful of steps however empty the wheel is.
