@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::check::{Cut, Endings, Found, Protocol, Rule};
+use finale::check::{Cut, Endings, Found, Place, Protocol, Rule};
 use finale::sim::Script;
 use finale::{Connect, Event, Listen, Socket};
 
@@ -187,4 +187,38 @@ fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
     let report = Endings::of_a_server(Listen::default(), Script::new()).run(|| mute);
     let (case, broken) = report.broken().expect("it never ends");
     assert_eq!((case.to_string(), broken.rule), ("nothing is cut".to_owned(), Rule::Progress));
+}
+
+#[test]
+fn a_server_that_hands_off_and_one_with_a_long_answer_are_left_in_peace() {
+    let hand_off = patient_listen().close(finale::Close::HandOff);
+    let report = Endings::of_a_server(hand_off, hello()).patience(Duration::MAX).run(|| echo);
+    assert!(report.broken().is_none(), "{report}");
+    let long = Script::new().send(&[b'x'; 300]).receive(300).finish().receive_end();
+    let report = Endings::of_a_server(patient_listen(), long).weathers(1).run(|| echo);
+    assert!(report.broken().is_none(), "{report}");
+}
+
+#[test]
+fn a_case_says_what_the_peer_really_wrote_and_saw() {
+    let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Reset]).holds(|found| {
+        let wrote = found.sent.len() as u64;
+        match found.case.place {
+            Place::Sent(byte) if wrote != byte => Err(format!("{wrote} bytes were written")),
+            Place::Sent(_) if found.case.weather == 0 && found.peer_got_end => {
+                Err("a peer that resets sees no end".into())
+            }
+            _ => Ok(()),
+        }
+    });
+    assert_eq!(endings.run(|| echo).broken(), None);
+    // Its last word is a reset, which is still on its way when our side is done.
+    let rude = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(_) if socket.bytes_read() < 5 => socket.destroy(),
+        event => echo(socket, event),
+    };
+    let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).weathers(0);
+    let (rule, what) =
+        found(&endings.holds(|found| if found.peer_died { Err("it died".into()) } else { Ok(()) }), || rude);
+    assert_eq!(rule, Rule::SameAnswer, "{what}");
 }

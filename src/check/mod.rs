@@ -7,7 +7,8 @@
 //!
 //! # The ten rules
 //!
-//! Checked after every event of a run, as far as they concern it:
+//! In a random run 1 to 5, 8 and 10 are checked at every event, 6, 7 and 9 when all is over; [`Endings`] checks 1, 6 and 8,
+//! and rules of its own.
 //!
 //! 1. **Language.** The events of a socket are a beginning of the grammar in [`Event`](crate::Event); see [`Life`].
 //! 2. **Bytes.** What is told as `data` is what the peer wrote, in order, and nothing else; the numbers of an
@@ -29,6 +30,8 @@ mod story;
 
 use std::fmt;
 
+use crate::error::Error;
+
 pub use endings::{Case, Cut, Endings, Found, Place, Protocol, Report};
 pub use life::Life;
 pub use story::{Column, Story};
@@ -36,6 +39,7 @@ pub(crate) use story::{note, words};
 
 /// One of the ten rules, or of the two for protocol handlers, see [`Endings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Rule {
     /// The grammar of events.
     Language,
@@ -104,6 +108,16 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
+
+/// A reactor that can't go on, in words.
+pub(crate) fn stuck(error: &Error) -> Broken {
+    match error {
+        Error::System { source, .. } if source.raw() == rustix::io::Errno::LOOP.raw_os_error() => {
+            Broken::new(Rule::NoSpin, "it turns and turns, and nothing moves")
+        }
+        _ => Broken::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})")),
+    }
+}
 
 /// `Ok` if it holds, else the rule and what was seen instead.
 pub(crate) fn must(holds: bool, rule: Rule, what: impl FnOnce() -> String) -> Result<(), Broken> {

@@ -167,6 +167,7 @@ pub(super) struct Playing {
     waits_until: Option<u64>,
     reads_not: bool,
     received: Vec<u8>,
+    sent: Vec<u8>,
     /// How many bytes the steps so far have asked for.
     wanted: u64,
     /// The first step that was waited for in vain.
@@ -281,6 +282,12 @@ impl Play {
         self.look(|play| step(play).map(|place| play.steps[place].to_string()))
     }
 
+    /// What the steps so far have written.
+    #[must_use]
+    pub fn sent(&self) -> Vec<u8> {
+        self.look(|play| play.sent.clone())
+    }
+
     /// Whether the other end's FIN was read, behind its last byte.
     #[must_use]
     pub fn has_end(&self) -> bool {
@@ -392,6 +399,9 @@ impl World {
             Step::Send(_) | Step::Urgent | Step::Finish | Step::Vanish => {}
         }
         play.next += 1;
+        if let Step::Send(bytes) = &step {
+            play.sent.extend_from_slice(bytes);
+        }
         if !matches!(step, Step::Wait(_) | Step::Receive(_) | Step::ReceiveEnd) {
             play.log(now, step.to_string());
         }

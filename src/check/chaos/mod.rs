@@ -57,7 +57,10 @@ pub fn tell(seed: u64, favoured: Option<Row>) -> (Outcome, Story) {
 
 fn attempt(seed: u64, favoured: Option<Row>, is_told: bool) -> (Outcome, Story) {
     let mut run = run::Run::new(seed, favoured, is_told);
-    let result = catch_unwind(AssertUnwindSafe(|| run.go()));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        run.begin_all();
+        run.go()
+    }));
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
         Err(Broken::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
     };

@@ -68,17 +68,20 @@ impl Run {
             digest: 0xcbf2_9ce4_8422_2325,
             story: is_told.then(Story::new),
         };
-        let mut run = Self { reactors, book, tasks: Vec::new(), is_healed: false, whose_turn: 0 };
-        for number in 0..run.book.plan.conversations.len() {
-            let kind = run.book.plan.conversations[number].clone();
-            run.book.conversations.push(Conversation::default());
-            run.begin(number, &kind);
+        Self { reactors, book, tasks: Vec::new(), is_healed: false, whose_turn: 0 }
+    }
+
+    /// Everything that is there from the start.
+    pub(super) fn begin_all(&mut self) {
+        for number in 0..self.book.plan.conversations.len() {
+            let kind = self.book.plan.conversations[number].clone();
+            self.book.conversations.push(Conversation::default());
+            self.begin(number, &kind);
         }
-        run.set_task(run.book.plan.heal_after, What::Heal);
-        for (after, weather) in run.book.plan.weather.clone() {
-            run.set_task(after, What::Weather(weather));
+        self.set_task(self.book.plan.heal_after, What::Heal);
+        for (after, weather) in self.book.plan.weather.clone() {
+            self.set_task(after, What::Weather(weather));
         }
-        run
     }
 
     fn set_task(&mut self, after: Duration, what: What) {

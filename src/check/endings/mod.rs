@@ -191,13 +191,14 @@ impl Endings {
     /// Each case again in so many random weathers: readiness without reason, late or in pieces, short reads and writes,
     /// small buffers, jitter. Nothing of that may change a story. Default 2.
     #[must_use]
-    pub const fn weathers(mut self, weathers: u64) -> Self {
-        self.weathers = weathers;
+    pub const fn weathers(mut self, weathers: u32) -> Self {
+        self.weathers = weathers as u64;
         self
     }
 
     /// How long, in simulated time, a connection may last. Default one hour: a peer that falls silent must be noticed by
-    /// then, for which an [idle timeout](Listen::idle_timeout) is needed.
+    /// then, for which an [idle timeout](Listen::idle_timeout) is needed; one of some seconds, since the peer itself takes
+    /// its time in many cases.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -219,13 +220,18 @@ impl Endings {
         };
         let (sent, received) = (whole.sent.len() as u64, whole.received.len() as u64);
         let is_client = matches!(self.role, Role::Client(_));
-        let cases = case::all(sent, received, is_client, &self.cuts, self.weathers);
-        for (number, &case) in cases.iter().enumerate() {
-            if let Err(broken) = self.judge(case, &whole, &make) {
-                return self.report(number as u64 + 1, case, Some(broken), &make);
+        let calm = case::calm(sent, received, is_client, &self.cuts);
+        let mut number = 0;
+        for weather in 0..=self.weathers {
+            for case in &calm {
+                let case = Case { weather, ..*case };
+                number += 1;
+                if let Err(broken) = self.judge(case, &whole, &make) {
+                    return self.report(number, case, Some(broken), &make);
+                }
             }
         }
-        Report { cases: cases.len() as u64, broken: None, story: Story::new() }
+        Report { cases: number, broken: None, story: Story::new() }
     }
 
     /// Runs the one case that has this [seed](Case::seed), and tells its story, whether a rule is broken or not.

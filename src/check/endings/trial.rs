@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{Case, Cut, Endings, Found, Place, Protocol, Role};
-use crate::check::{Broken, Column, Life, Rule, Story, must, note};
+use crate::check::{Broken, Column, Life, Rule, Story, must, note, stuck};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::options::{Connect, Listen};
@@ -18,6 +18,11 @@ const PORT: u16 = 7;
 
 /// Another machine, for the peer that comes after the cut.
 const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
+
+/// A hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Longer than any packet is on its way, and some repetitions of a lost one.
+const ON_ITS_WAY: Duration = Duration::from_secs(20);
 
 /// Events of one case after which a handler and its peer talk for ever.
 const EVENTS: u32 = 50_000;
@@ -48,11 +53,11 @@ impl Endings {
         make: &impl Fn() -> P,
         story: Option<&mut Story>,
     ) -> Result<Found, Broken> {
-        let (mut trial, sent) = self.begin(case, story.is_some())?;
+        let mut trial = self.begin(case, story.is_some())?;
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut handler = make();
             trial.go(&mut handler, self.patience)?;
-            let found = trial.found(case, sent);
+            let found = trial.found(case);
             handler.at_rest(&found).map_err(|wrong| Broken::new(Rule::Own, wrong))?;
             Ok(found)
         }));
@@ -62,14 +67,18 @@ impl Endings {
         run.unwrap_or_else(|panic| Err(Broken::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))
     }
 
-    fn begin(&self, case: Case, is_told: bool) -> Result<(Trial, Vec<u8>), Broken> {
+    fn begin(&self, case: Case, is_told: bool) -> Result<Trial, Broken> {
         let network = Network::new(case.seed());
         if case.weather > 0 {
             let mut rng = Rng::new(case.weather);
-            network.set_faults(Faults::random(&mut rng).harmless());
+            // With one byte in the window a whole second passes for a few dozen bytes, if each waits for its packet.
+            let mut faults = Faults::random(&mut rng).harmless();
+            let most = if case.needs_a_small_window() { Duration::ZERO } else { Duration::from_millis(5) };
+            faults.jitter = faults.jitter.min(most);
+            network.set_faults(faults);
             network.set_buffers(1 + rng.below(500) as usize, 1 + rng.below(500) as usize);
         }
-        let (script, sent) = case.script(&self.script);
+        let script = case.script(&self.script);
         let is_server = matches!(self.role, Role::Server(_));
         let mut trial = Trial {
             reactor: Reactor::with_net(network.host(HOME)),
@@ -85,7 +94,7 @@ impl Endings {
         };
         let began = trial.meet(&self.role, case, script);
         began.map_err(|wrong| Broken::new(Rule::Progress, format!("it can't begin: {wrong}")))?;
-        Ok((trial, sent))
+        Ok(trial)
     }
 }
 
@@ -118,7 +127,8 @@ impl Trial {
 
     /// Up to the end of everything.
     fn go<P: Protocol>(&mut self, handler: &mut P, patience: Duration) -> Result<(), Broken> {
-        let until = self.network.now() + patience;
+        // Longer than this is for ever, to a simulated network too.
+        let until = self.network.now() + patience.min(FOR_EVER);
         let mut events = 0;
         while self.step(handler, until)? {
             events += 1;
@@ -131,14 +141,17 @@ impl Trial {
             format!("a connection did not end within {patience:?} (a silent peer needs an idle timeout)\n{table}")
         })?;
         self.nobody_else_will_come();
-        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())
+        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
+        // What is still on its way is the peer's to see, though we are done.
+        self.network.advance(ON_ITS_WAY);
+        Ok(())
     }
 
-    fn found(&self, case: Case, sent: Vec<u8>) -> Found {
+    fn found(&self, case: Case) -> Found {
         let play = self.play.as_ref();
         Found {
             case,
-            sent,
+            sent: play.map(Play::sent).unwrap_or_default(),
             received: play.map(Play::received).unwrap_or_default(),
             peer_got_end: play.is_some_and(Play::has_end),
             peer_died: play.is_some_and(Play::is_reset),
@@ -151,7 +164,7 @@ impl Trial {
     /// One event. Answers whether there may be another.
     fn step<P: Protocol>(&mut self, handler: &mut P, until: Instant) -> Result<bool, Broken> {
         let told = self.reactor.next_before(until);
-        let told = told.map_err(|error| Broken::new(Rule::Progress, format!("the network stands still: {error}")))?;
+        let told = told.map_err(|error| stuck(&error))?;
         let Some((mut socket, event)) = told else { return Ok(false) };
         let id = socket.id();
         if id != SocketId::NONE {
@@ -174,6 +187,8 @@ impl Trial {
             self.closed(ending);
         }
         self.reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
+        let overlooked = self.reactor.resting().find_map(|waits| self.network.overlooked(0, &waits));
+        must(overlooked.is_none(), Rule::Progress, || format!("it waits, and has {}", overlooked.unwrap_or_default()))?;
         Ok(true)
     }
 

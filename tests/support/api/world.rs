@@ -249,6 +249,11 @@ impl World {
                 if let Ok(Target::Addr(addr)) = self.target(&To::Ours(*to))
                     && let Ok(socket) = self.peer.connect(addr)
                 {
+                    // Loopback is every machine's own: there it may connect to itself, and would read its own bytes.
+                    if socket.local_addr() == Some(addr) {
+                        socket.reset();
+                        return Ok(());
+                    }
                     self.actors.push(Actor {
                         socket,
                         is_client: true,
