@@ -141,8 +141,12 @@ impl<'a> Socket<'a> {
     /// Stops reading: no `data`, no `end`, and the peer is slowed down by the window. That the peer has left is known all
     /// the same, see [`peer_has_ended`](Socket::peer_has_ended).
     pub fn pause(&mut self) {
-        if let Some(entry) = self.living() {
-            entry.flags.set(Flags::PAUSED, true);
+        if let Some(entry) = self.living()
+            && !entry.flags.replace(Flags::PAUSED, true)
+            && entry.flags.has(Flags::LOOK | Flags::BROKEN)
+        {
+            // Reading would have told what has become of it; now somebody must ask.
+            self.table.push_ready(self.slot);
         }
     }
 
@@ -165,12 +169,15 @@ impl<'a> Socket<'a> {
     /// answer is safe from our own reset, and the peer has the linger time, all told, to finish.
     pub fn discard(&mut self) {
         self.resume();
-        self.ask(Flags::DISCARD | Flags::TOUCHED);
+        if self.entry().is_some_and(|entry| !entry.flags.has(Flags::DISCARD)) {
+            self.ask(Flags::DISCARD | Flags::TOUCHED);
+        }
     }
 
     /// Tells `timeout` after a silence of this length, counted from now, once per silence. `None` switches it off.
     pub fn set_timeout(&mut self, idle: Option<Duration>) {
         if self.living().is_some() {
+            self.table.keep_limit(self.slot);
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
             self.ask(Flags::TOUCHED | Flags::MOVED);
         }

@@ -299,3 +299,44 @@ fn what_a_connection_died_of_is_told_though_we_notice_by_ending() {
     scene.run(Duration::from_secs(1));
     assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
 }
+
+#[test]
+fn asking_for_a_silence_again_and_again_puts_the_half_closed_limit_off_by_nothing() {
+    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(Some(Duration::from_secs(3))));
+    peer.finish();
+    scene.expect(&["end"]);
+    for _ in 0..2 {
+        scene.with(|socket| socket.set_timeout(Some(Duration::from_secs(60))));
+        scene.expect(&[]);
+    }
+    scene.expect(&["error timed out: half-closed and silent", "close"]);
+}
+
+#[test]
+fn discarding_twice_lingers_no_longer_than_once() {
+    let (mut scene, peer) = Scene::served(Listen::default().linger(Some(Duration::from_secs(3))));
+    scene.expect(&[]);
+    scene.with(|socket| {
+        socket.end();
+        socket.discard();
+    });
+    scene.expect(&[]);
+    for _ in 0..2 {
+        scene.with(|socket| socket.discard());
+        scene.run(Duration::from_millis(900));
+    }
+    scene.expect(&["error timed out: the peer did not finish in time", "close"]);
+    drop(peer);
+}
+
+#[test]
+fn a_socket_that_is_paused_as_the_reset_is_noticed_is_told_so_at_once() {
+    let (mut scene, peer) = Scene::served(Listen::default().early_notice(true));
+    scene.expect(&[]);
+    peer.reset();
+    let until = scene.network.now() + Duration::from_secs(1);
+    let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("something is told");
+    assert_eq!(event, finale::Event::PeerEnded);
+    socket.pause();
+    scene.expect(&["error reset by the peer", "close"]);
+}

@@ -111,12 +111,12 @@ impl std::error::Error for Broken {}
 
 /// A reactor that can't go on, in words.
 pub(crate) fn stuck(error: &Error) -> Broken {
-    match error {
-        Error::System { source, .. } if source.raw() == rustix::io::Errno::LOOP.raw_os_error() => {
-            Broken::new(Rule::NoSpin, "it turns and turns, and nothing moves")
-        }
-        _ => Broken::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})")),
+    if let Error::System { source, .. } = error
+        && source.raw() == rustix::io::Errno::LOOP.raw_os_error()
+    {
+        return Broken::new(Rule::NoSpin, "it turns and turns, and nothing moves");
     }
+    Broken::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})"))
 }
 
 /// `Ok` if it holds, else the rule and what was seen instead.

@@ -39,6 +39,7 @@ impl<N: Net> Reactor<N> {
             Waits {
                 slot,
                 input: state.can_read() && !flags.has(Flags::PAUSED),
+                paused: state.can_read() && flags.has(Flags::PAUSED) && !flags.has(Flags::BROKEN),
                 room: state.can_send()
                     && !flags.has(Flags::BROKEN)
                     && (state.is_flushing() || self.table.queued_bytes(slot) > 0),

@@ -330,7 +330,7 @@ impl<N: Net> Reactor<N> {
     fn sent(&mut self, slot: u32, bytes: usize) {
         let extra = self.table.extra_mut(slot);
         extra.queue.sent(bytes);
-        extra.flushed = None;
+        (extra.flushed, extra.limit_from) = (None, None);
         let emptied = extra.queue.len() == 0;
         let entry = self.table.entry_mut(slot);
         entry.bytes_written += bytes as u64;
@@ -459,8 +459,9 @@ impl<N: Net> Reactor<N> {
         let entry = self.table.entry_mut(slot);
         if !entry.is_lingering() {
             entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
+            self.table.renew_limit(slot);
         }
-        if entry.flags.has(Flags::DISCARD) {
+        if self.table.entry(slot).flags.has(Flags::DISCARD) {
             return None;
         }
         self.apply(slot, Input::Data);

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::Reach;
 use super::arena::Id;
-use super::end::{End, Owner, Phase, Tuning, shrink};
+use super::end::{End, FinOrder, Owner, Phase, Tuning, shrink};
 use super::row::{Row, Rows};
 use super::world::{Listener, Segment, World};
 use crate::net::Unread;
@@ -290,6 +290,7 @@ impl World {
             self.rows.mark(Row::EndWithDataQueued);
         }
         end.finished = true;
+        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
         end.corked = None;
         self.transmit(id, usize::MAX);
         self.edge(id);
@@ -313,6 +314,7 @@ impl World {
         end.owner = Owner::Orphan;
         end.token = None;
         end.finished = true;
+        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
         end.corked = None;
         self.transmit(id, usize::MAX);
         self.settle(id);

@@ -42,6 +42,17 @@ pub(super) enum Phase {
     Closed,
 }
 
+/// Whose FIN was first, as the kernel saw it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum FinOrder {
+    #[default]
+    Nobody,
+    Us,
+    Peer,
+    /// Theirs came without acknowledging ours.
+    Crossed,
+}
+
 /// Keep-alive in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probing {
@@ -123,6 +134,9 @@ pub(super) struct End {
     /// The window end that the peer was told last.
     pub(super) told_window_end: u64,
     pub(super) peer_finished: bool,
+    /// Whose FIN was first, and when theirs came, or what killed it.
+    pub(super) fin_order: FinOrder,
+    pub(super) gone_at: u64,
     /// Where a read stops, because an urgent byte stood there.
     pub(super) urgent_in: Option<u64>,
 
@@ -177,6 +191,8 @@ impl End {
             incoming: VecDeque::new(),
             received: 0,
             peer_finished: false,
+            fin_order: FinOrder::Nobody,
+            gone_at: 0,
             urgent_in: None,
             retry_at: None,
             backoff: 0,

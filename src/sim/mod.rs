@@ -65,7 +65,7 @@
 
 mod arena;
 mod calls;
-mod end;
+pub(crate) mod end;
 mod faults;
 mod host;
 mod news;
@@ -174,13 +174,26 @@ impl Network {
         world.advance(until);
     }
 
-    /// When the network will next do something by itself; `None` if never. What it does may turn out to be nothing: a
+    /// When the network will next do something by itself, at once if news waits for a host; `None` if never. What it does may turn out to be nothing: a
     /// timer stays entered until its time, even if no longer needed.
     ///
     /// With several reactors: turn each with no wait until none has work, then `advance` to the earliest of this and
     /// their deadlines.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
+        let world = self.world.borrow();
+        let has_news = |program: &world::Program| {
+            let woken = program.woken.load(std::sync::atomic::Ordering::Relaxed);
+            woken || !program.ready.is_empty() || !program.answers.is_empty()
+        };
+        if world.programs.iter().any(has_news) {
+            return Some(world.instant(world.now));
+        }
+        world.next_at().map(|at| world.instant(at))
+    }
+
+    /// The same, but news that waits does not count: it may be for a reactor that has nothing left.
+    pub(crate) fn next_happening(&self) -> Option<Instant> {
         let world = self.world.borrow();
         world.next_at().map(|at| world.instant(at))
     }

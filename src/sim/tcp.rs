@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::Reach;
 use super::arena::Id;
-use super::end::{End, Owner, Phase, Tuning};
+use super::end::{End, FinOrder, Owner, Phase, Tuning};
 use super::row::{Row, Rows};
 use super::world::{Happening, Packet, Segment, What, World};
 
@@ -217,7 +217,11 @@ impl World {
         if wanted_room && !end.wants_room {
             self.rows.mark(Row::WouldBlockThenRoom);
         }
+        let had_fin = end.peer_finished;
         changed |= end.take_bytes(position, &bytes, fin, urgent);
+        if end.peer_finished && !had_fin {
+            end.note_their_fin(now);
+        }
         if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
             // RFC 9293 section 3.10.7.4: nobody is left to read it.
             self.rows.mark(Row::WriteIntoClosed);
@@ -375,7 +379,9 @@ impl World {
 
     /// The connection is dead, for this reason.
     pub(super) fn kill(&mut self, id: Id, errno: Errno) {
+        let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
+        end.gone_at = now;
         if end.phase == Phase::SynReceived {
             if let Owner::Queue(listener) = end.owner
                 && let Some(queue) = self.listeners.get_mut(listener)
@@ -527,6 +533,16 @@ impl End {
         self.unanswered = 0;
         self.heard_at = now;
         self.alive_at = self.tuning.probing.map(|times| now.saturating_add(times.idle));
+    }
+
+    /// Their FIN has come.
+    fn note_their_fin(&mut self, now: u64) {
+        self.gone_at = now;
+        self.fin_order = match self.fin_order {
+            FinOrder::Us if !self.is_fin_acked() => FinOrder::Crossed,
+            FinOrder::Us | FinOrder::Crossed => FinOrder::Us,
+            FinOrder::Nobody | FinOrder::Peer => FinOrder::Peer,
+        };
     }
 
     /// Whether this acknowledges something for the first time after it had to be repeated.

@@ -2,10 +2,12 @@
 //!
 //! Invariant: written by the network alone, from what it did and not from what it was asked for.
 
+use std::net::SocketAddr;
+
 use rustix::io::Errno;
 
 use super::arena::Id;
-use super::end::Phase;
+use super::end::{FinOrder, Phase};
 use super::world::{Source, World};
 use crate::net::Token;
 use crate::table::Waits;
@@ -41,6 +43,11 @@ pub(crate) struct Kernel {
     pub(crate) peer_finished: bool,
     /// Bytes of theirs that the program has not read.
     pub(crate) unread: usize,
+    /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
+    pub(crate) fin_order: FinOrder,
+    pub(crate) gone_at: u64,
+    /// The other end's address.
+    pub(crate) remote: Option<SocketAddr>,
     /// Reset, refused or timed out.
     pub(crate) died: bool,
 }
@@ -68,7 +75,10 @@ impl World {
         let input = !end.incoming.is_empty() || end.peer_finished || closed;
         let room = closed || end.error.is_some() || (end.phase == Phase::Open && end.has_room());
         let verdict = closed || (end.phase == Phase::Open && !end.finished);
+        // Behind their bytes or their FIN it waits to be told in order.
+        let dead = end.died && end.incoming.is_empty() && !end.peer_finished && end.error.is_some();
         match waits {
+            Waits { paused: true, .. } if dead => Some("died, with nothing left to read"),
             Waits { input: true, .. } if input => Some("input, an end or an error"),
             Waits { room: true, .. } if room => Some("room to write"),
             Waits { verdict: true, .. } if verdict => Some("a verdict"),
@@ -85,6 +95,9 @@ impl World {
             finished: end.finished,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
+            fin_order: end.fin_order,
+            gone_at: end.gone_at,
+            remote: Some(end.remote),
             died: end.died || (end.phase == Phase::Closed && !end.is_done()),
         }
     }

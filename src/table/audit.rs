@@ -12,6 +12,8 @@ pub(crate) struct Waits {
     pub(crate) slot: u32,
     /// Bytes, an end, an error.
     pub(crate) input: bool,
+    /// Nothing but to hear that the connection is dead: the caller has paused it.
+    pub(crate) paused: bool,
     /// Room to write.
     pub(crate) room: bool,
     /// What becomes of its handshake, or of its last acknowledgement.

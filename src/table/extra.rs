@@ -21,6 +21,8 @@ pub(crate) struct Extra {
     pub(crate) queue: WriteQueue,
     /// While we flush: the tick since which the kernel has taken nothing; `None`: counts from the next arming.
     pub(crate) flushed: Option<u64>,
+    /// The tick from which the limit of the present state counts, if the caller has had the silence counted anew since.
+    pub(crate) limit_from: Option<u64>,
     pub(crate) failure: Option<Failure>,
     pub(crate) connecting: Option<Box<Connecting>>,
     /// Options of the system's socket that the caller changed and that are not set yet.
@@ -85,6 +87,7 @@ impl WriteQueue {
 impl Extra {
     fn is_empty(&self) -> bool {
         self.queue.len() == 0
+            && self.limit_from.is_none()
             && self.failure.is_none()
             && self.connecting.is_none()
             && self.nodelay.is_none()

@@ -160,12 +160,13 @@ impl Table {
         let from = self.entry(slot).state;
         match step(from, input) {
             Cell::Go(to, tells) => {
-                let entry = self.entry_mut(slot);
-                entry.state = to;
                 if to != from {
                     // The limit of the new state counts from now.
-                    entry.flags.set(Flags::TOUCHED, true);
+                    self.entry_mut(slot).flags.set(Flags::TOUCHED, true);
+                    self.renew_limit(slot);
                 }
+                let entry = self.entry_mut(slot);
+                entry.state = to;
                 for &tell in tells {
                     entry.flags.owe(tell);
                 }
@@ -286,7 +287,28 @@ impl Table {
     fn limit_since(&self, slot: u32) -> u64 {
         let entry = self.entry(slot);
         let flushed = || self.extra(slot).and_then(|extra| extra.flushed);
-        if entry.state.is_flushing() { flushed().unwrap_or(entry.touched()) } else { entry.touched() }
+        let kept = || self.extra(slot).and_then(|extra| extra.limit_from);
+        let since = if entry.state.is_flushing() { flushed() } else { kept() };
+        since.unwrap_or(entry.touched())
+    }
+
+    /// The caller has the silence counted anew: that puts no limit off, or who asks often would never meet it.
+    pub(crate) fn keep_limit(&mut self, slot: u32) {
+        let entry = self.entry(slot);
+        let rules = entry.limit(self.settings.get(entry.settings)).is_some();
+        // If bytes have just moved, or the state has changed, the limit counts anew by itself.
+        if rules && !entry.flags.has(Flags::TOUCHED) {
+            let since = entry.touched();
+            self.extra_mut(slot).limit_from.get_or_insert(since);
+        }
+    }
+
+    /// Bytes have moved, or the state has changed: the limit counts anew.
+    #[inline]
+    pub(crate) fn renew_limit(&mut self, slot: u32) {
+        if self.entry(slot).extra != NIL {
+            self.extra_mut(slot).limit_from = None;
+        }
     }
 
     /// Whether any timer applies to the socket as it is now.

@@ -72,6 +72,7 @@ impl Book {
         self.events += 1;
         self.network.told();
         let id = socket.id();
+        self.digest_event(host, id, &event);
         if let Event::Timer(timer) = event {
             return Ok(Todo::Timer(timer));
         }
@@ -88,7 +89,6 @@ impl Book {
         let Some(place) = place else {
             return Err(Broken::new(Rule::Identity, format!("{id} tells {event:?}, and is unknown or has told close")));
         };
-        self.digest_event(&event, self.sides[place].stream, now);
         let truth = self.network.truth(host, slot);
         let mut side = self.sides.swap_remove(place);
         if let Err(broken) = judge(&mut side, &socket, &event, &truth, now) {
@@ -186,24 +186,11 @@ impl Book {
     }
 
     /// Folds an event into the number that stands for the whole story (FNV-1a).
-    fn digest_event(&mut self, event: &Event<'_>, stream: Stream, now: u64) {
-        let (kind, amount) = match event {
-            Event::Lookup(_) => (1, 0),
-            Event::Connect => (2, 0),
-            Event::Ready => (3, 0),
-            Event::Connection => (4, 0),
-            Event::Data(bytes) => (5, bytes.len() as u64),
-            Event::Drain => (6, 0),
-            Event::Timeout => (7, 0),
-            Event::PeerEnded => (8, 0),
-            Event::End => (9, 0),
-            Event::Error(_) => (10, 0),
-            Event::Close(ending) => (11, ending.bytes_read ^ ending.bytes_written << 20 ^ ending.bytes_unsent << 40),
-            Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => (12, 0),
-        };
-        for part in [kind, amount, stream.0 as u64 * 2 + u64::from(stream.1), now] {
-            self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
-        }
+    fn digest_event(&mut self, host: u32, id: SocketId, event: &Event<'_>) {
+        let mut fold = |byte: u64| self.digest = (self.digest ^ byte).wrapping_mul(0x0100_0000_01b3);
+        words(event).bytes().for_each(|byte| fold(u64::from(byte)));
+        [u64::from(host), u64::from(id.index()), u64::from(id.generation())].into_iter().for_each(&mut fold);
+        fold(self.network.elapsed().as_nanos() as u64);
     }
 
     /// Where a side's lines stand, and its conversation's number if there are several.

@@ -1,13 +1,15 @@
 //! The rules, where the network knows what a program can't: each event of a socket against the truth.
 
-use super::pattern;
+use rustix::io::Errno;
+
 use super::side::Side;
+use super::{ending, pattern};
 use crate::check::{Broken, Rule, must};
 use crate::error::{Cause, Failure, Timer};
-use crate::event::{Ending, Event, How};
+use crate::event::Event;
 use crate::lifecycle::State;
 use crate::options::Settings;
-use crate::sim::truth::{Closed, Truth};
+use crate::sim::truth::Truth;
 use crate::socket::Socket;
 
 /// A deadline is rounded up to a tick, and so is the time that it counts from.
@@ -25,8 +27,7 @@ pub(super) fn judge(
     must(!side.is_destroyed || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
         format!("{event:?} after destroy")
     })?;
-    let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
-    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
+    standing(side, socket, event, truth, now)?;
     match event {
         Event::Connect => side.attempt_errors = truth.errors.len(),
         Event::Data(bytes) => {
@@ -41,6 +42,8 @@ pub(super) fn judge(
         }
         Event::Timeout => silence(side, socket.settings(), truth, now)?,
         Event::PeerEnded => {
+            let asked = socket.settings().is_some_and(|settings| settings.early_notice);
+            must(asked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
         }
@@ -52,11 +55,42 @@ pub(super) fn judge(
             side.had_error = true;
             cause(side, socket, failure, truth, now)?;
         }
-        Event::Close(ending) => close(side, ending, truth)?,
+        Event::Close(ending) => ending::judge(side, socket, ending, truth)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
         Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => {}
     }
+    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded | Event::End) {
+        side.changed_at = now;
+    }
     Ok(())
+}
+
+/// What holds of a socket at every event.
+fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, now: u64) -> Result<(), Broken> {
+    let over = matches!(event, Event::Error(_) | Event::Close(_));
+    let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
+    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
+    let unasked = truth.kernel.finished && !side.has_ended && !over;
+    must(!unasked, Rule::HonestClose, || "our FIN was sent, and nobody has ended".to_owned())?;
+    must(over || socket.is_paused() == side.is_paused, Rule::Isolation, || {
+        format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
+    })?;
+    let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !matches!(event, Event::Drain);
+    must(!drained, Rule::Progress, || format!("{event:?}, and a drain is owed"))?;
+    let missed = !over && !matches!(event, Event::Timeout) && silence_is_overdue(side, socket, truth, now);
+    must(!missed, Rule::Timers, || "the silence before this was not told".to_owned())
+}
+
+/// Whether a `timeout` should have come before this event. Bytes that have just moved end the silence unseen.
+fn silence_is_overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, now: u64) -> bool {
+    let idle_ms = socket.settings().and_then(|settings| settings.idle_ms);
+    let open = side.life.was_connected() && socket.state() == State::Open;
+    let Some(idle_ms) = idle_ms.filter(|_| open && truth.moved_at < now && side.told_silence_at < truth.moved_at)
+    else {
+        return false;
+    };
+    let since = side.counts_anew_at(truth).max(side.silent_from);
+    now > since.saturating_add(idle_ms.saturating_mul(1_000_000)).saturating_add(LATE)
 }
 
 /// `timeout` comes one idle time after the last byte, or after it was set.
@@ -64,10 +98,13 @@ fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, now: u64
     let Some(idle_ms) = settings.and_then(|settings| settings.idle_ms) else {
         return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
-    let since = truth.moved_at.max(side.silent_from);
-    let due = since.saturating_add(idle_ms.saturating_mul(1_000_000));
+    let idle = idle_ms.saturating_mul(1_000_000);
+    let due = truth.moved_at.max(side.silent_from).saturating_add(idle);
+    let latest = side.counts_anew_at(truth).max(side.silent_from).saturating_add(idle).saturating_add(LATE);
     side.silent_from = now;
-    must(now >= due, Rule::Timers, || format!("a timeout {} ns early", due - now))
+    side.told_silence_at = now;
+    must(now >= due, Rule::Timers, || format!("a timeout {} ns early", due - now))?;
+    must(now <= latest, Rule::Timers, || format!("a timeout {} ns late", now - latest))
 }
 
 /// `end` is their FIN, behind their last byte.
@@ -87,8 +124,14 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
         let connected = side.life.was_connected();
         let lost = truth.kernel.unread > 0 && connected && !socket.is_paused() && !side.discards;
         must(!lost, Rule::Bytes, || format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread))?;
-        let known = truth.errors.iter().any(|error| error.raw_os_error() == os.raw());
-        return must(known, Rule::Cause, || format!("\"{failure}\": the system has said {:?}", truth.errors));
+        let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
+        let Some(errno) = known else {
+            return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
+        };
+        let meant = meaning(*errno);
+        return must(failure.cause == meant, Rule::Cause, || {
+            format!("\"{failure}\" for {errno:?}, which is {meant:?}")
+        });
     }
     let Some(settings) = socket.settings() else {
         return Err(Broken::new(Rule::Cause, "an error of no socket"));
@@ -116,33 +159,22 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     };
     let due = since + limit_ms * 1_000_000;
     must(now >= due, Rule::Timers, || format!("\"{failure}\" {} ns early", due - now))?;
-    let late = matches!(failure.cause, Cause::TimedOut(Timer::Connect)) && now > due + LATE;
-    must(!late, Rule::Timers, || format!("\"{failure}\" {} ns late", now - due))
+    let is_connect = failure.cause == Cause::TimedOut(Timer::Connect);
+    let anew = if is_connect { since } else { side.counts_anew_at(truth) };
+    let latest = anew + limit_ms * 1_000_000 + LATE;
+    must(now <= latest, Rule::Timers, || format!("\"{failure}\" {} ns late", now - latest))
 }
 
-/// What a close claims is so.
-fn close(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
-    let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
-    must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
-    must(ending.had_error() == side.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
-    let sum = ending.bytes_written + ending.bytes_unsent;
-    must(sum == side.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", side.written))?;
-    let kernel = truth.kernel;
-    match ending.how {
-        How::Destroyed => must(side.is_destroyed, Rule::Cause, || "destroyed, and nobody has".to_owned()),
-        How::Failed(_) => Ok(()),
-        How::Confirmed | How::HandedOff => {
-            let whole = side.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
-            must(whole && ending.bytes_written == side.written, Rule::HonestClose, || {
-                format!("\"{ending}\" of {} written; {kernel:?}", side.written)
-            })?;
-            must(truth.closed == Some(Closed::Quietly), Rule::HonestClose, || {
-                format!("\"{ending}\", and our close has reset it")
-            })?;
-            let errors = &truth.errors[side.attempt_errors.min(truth.errors.len())..];
-            must(errors.is_empty(), Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
-            let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
-            must(ending.how == How::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))
-        }
+/// What an error of the system means, as a second opinion.
+fn meaning(errno: Errno) -> Cause {
+    match errno {
+        Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => Cause::Reset,
+        Errno::TIMEDOUT => Cause::TimedOut(Timer::Kernel),
+        Errno::CONNREFUSED => Cause::Refused,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC => Cause::OutOfResources,
+        Errno::CONNABORTED => Cause::Aborted,
+        _ => Cause::System,
     }
 }

@@ -11,6 +11,7 @@
 
 mod begin;
 mod book;
+mod ending;
 mod finish;
 mod judge;
 mod pattern;

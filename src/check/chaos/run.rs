@@ -135,7 +135,7 @@ impl Run {
                 let todo = self.book.handle(host as u32, socket, event)?;
                 return self.obey(host, todo).map(|()| true);
             }
-            if host == 0 && !self.let_time_pass()? {
+            if host == 0 && !self.let_time_pass(quiet)? {
                 return Ok(!self.is_over());
             }
         }
@@ -143,10 +143,12 @@ impl Run {
     }
 
     /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or time has passed.
-    fn let_time_pass(&mut self) -> Result<bool, Broken> {
+    fn let_time_pass(&mut self, quiet: u32) -> Result<bool, Broken> {
         let network = &self.book.network;
+        // Two turns of each take in what news there is.
+        let next = if quiet < 2 * 2 { network.next_event() } else { network.next_happening() };
         let deadlines = self.reactors.iter_mut().flatten().map(Reactor::next_deadline);
-        let due = deadlines.chain([network.next_event()]).flatten().min();
+        let due = deadlines.chain([next]).flatten().min();
         let Some(due) = due else {
             return match self.is_over() {
                 true => Ok(false),
@@ -223,6 +225,7 @@ impl Run {
                 destroyed.push(side.stream);
             } else {
                 socket.resume();
+                side.is_paused = socket.is_paused();
             }
         }
         for stream in destroyed {
@@ -241,7 +244,10 @@ impl Run {
         match task.what {
             What::Resume(socket) => {
                 if let Some(mut socket) = self.reactors[host].as_mut().and_then(|reactor| reactor.socket(socket)) {
+                    let id = socket.id();
+                    let side = self.book.sides.iter_mut().find(|side| side.host as usize == host && side.id == id);
                     socket.resume();
+                    side.into_iter().for_each(|side| side.is_paused = socket.is_paused());
                 }
             }
             What::Weather(weather) => self.weather(weather),
@@ -280,6 +286,7 @@ impl Run {
                 let lost = side.owes_drain && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
                 socket.resume();
+                side.is_paused = socket.is_paused();
                 side.end(&mut socket, now);
             }
         }

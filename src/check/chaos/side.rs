@@ -10,8 +10,12 @@ use crate::event::Event;
 use crate::id::SocketId;
 use crate::lifecycle::State;
 use crate::options::Close;
+use crate::sim::truth::Truth;
 use crate::sim::{Network, Rng, Row};
 use crate::socket::{Queue, Socket};
+
+/// An edge that a fault has put off is no later than this.
+const LATE_EDGE: u64 = 20_000_000;
 
 pub(super) struct Side {
     pub(super) id: SocketId,
@@ -26,6 +30,9 @@ pub(super) struct Side {
     pub(super) has_ended: bool,
     pub(super) is_destroyed: bool,
     pub(super) discards: bool,
+    pub(super) is_paused: bool,
+    /// When its state last changed, as far as was told.
+    pub(super) changed_at: u64,
     pub(super) had_error: bool,
     pub(super) had_end: bool,
     pub(super) owes_drain: bool,
@@ -33,6 +40,7 @@ pub(super) struct Side {
     pub(super) born_at: u64,
     pub(super) ended_at: u64,
     pub(super) silent_from: u64,
+    pub(super) told_silence_at: u64,
     /// How many errors of the system were its attempts' to connect.
     pub(super) attempt_errors: usize,
 }
@@ -68,12 +76,15 @@ impl Side {
             has_ended: false,
             is_destroyed: false,
             discards: false,
+            is_paused: socket.is_paused(),
+            changed_at: now,
             had_error: false,
             had_end: false,
             owes_drain: false,
             born_at: now,
             ended_at: now,
             silent_from: now,
+            told_silence_at: 0,
             attempt_errors: 0,
         }
     }
@@ -86,6 +97,14 @@ impl Side {
         long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
+    /// From when a deadline counts at the latest: bytes that moved, or a state that changed. Of the peer's
+    /// leaving it may have heard late.
+    pub(super) fn counts_anew_at(&self, truth: &Truth) -> u64 {
+        let gone = truth.kernel.peer_finished || truth.kernel.died;
+        let heard = if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 };
+        truth.moved_at.max(self.changed_at).max(self.ended_at).max(heard)
+    }
+
     /// The other side's stream.
     pub(super) const fn theirs(&self) -> Stream {
         (self.stream.0, !self.stream.1)
@@ -96,7 +115,7 @@ impl Side {
             self.ended_at = now;
         }
         socket.end();
-        self.has_ended = true;
+        self.has_ended = socket.has_ended();
         self.owes_drain = false;
     }
 
@@ -166,7 +185,10 @@ impl Side {
         match dice.rng.below(60) {
             0 => {
                 socket.discard();
+                // The first one begins the lingering.
+                self.changed_at = if self.discards { self.changed_at } else { dice.now };
                 self.discards = true;
+                self.is_paused = socket.is_paused();
             }
             1..4 => {
                 let (time, row) = match dice.rng.below(10) {
@@ -193,6 +215,7 @@ impl Side {
     fn wish(&mut self, socket: &mut Socket<'_>, rng: &mut Rng) -> Wish {
         if rng.chance(0.1) || (socket.is_paused() && rng.chance(0.5)) {
             socket.pause();
+            self.is_paused = socket.is_paused();
             return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 5_000_000)));
         }
         match rng.below(150) {

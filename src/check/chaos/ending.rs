@@ -1,0 +1,73 @@
+//! What a close claims, against the truth.
+
+use super::side::Side;
+use crate::check::{Broken, Rule, must};
+use crate::event::{Ending, First, How};
+use crate::options::Close;
+use crate::sim::end::FinOrder;
+use crate::sim::truth::{Closed, Truth};
+use crate::socket::Socket;
+
+pub(super) fn judge(side: &Side, socket: &Socket<'_>, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+    let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
+    must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
+    must(side.discards || side.read == truth.given, Rule::Bytes, || {
+        format!("\"{ending}\", of which {} bytes were told", side.read)
+    })?;
+    must(ending.had_error() == side.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
+    let sum = ending.bytes_written + ending.bytes_unsent;
+    must(sum == side.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", side.written))?;
+    if side.life.was_connected() {
+        must(ending.peer == truth.kernel.remote, Rule::Identity, || {
+            format!("its peer is {:?}, and in truth {:?}", ending.peer, truth.kernel.remote)
+        })?;
+        first(ending, truth)?;
+        way(ending, socket, truth)?;
+    }
+    match ending.how {
+        How::Destroyed => must(side.is_destroyed, Rule::Cause, || "destroyed, and nobody has".to_owned()),
+        How::Failed(_) => Ok(()),
+        How::Confirmed | How::HandedOff => good_order(side, ending, truth),
+    }
+}
+
+/// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
+fn first(ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+    let order = truth.kernel.fin_order;
+    let holds = match ending.first {
+        First::Nobody => !ending.is_clean(),
+        First::Us => truth.kernel.finished,
+        // Destroyed or failed, its own FIN may never have left.
+        First::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
+        // It may have come before ours left, and been told late.
+        First::Both => matches!(order, FinOrder::Crossed | FinOrder::Peer),
+        First::Unknown => true,
+    };
+    must(holds, Rule::HonestClose, || format!("\"{ending}\", and in truth the order was {order:?}"))
+}
+
+/// A connection in good order is closed quietly, as its settings say; every other is reset, so that no cut stream looks
+/// whole.
+fn way(ending: &Ending, socket: &Socket<'_>, truth: &Truth) -> Result<(), Broken> {
+    let reset = truth.closed == Some(Closed::WithReset);
+    if !ending.is_clean() {
+        return must(reset || truth.kernel.died, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
+    }
+    must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close has reset it"))?;
+    let asked = socket.settings().is_some_and(|settings| settings.close == Close::HandOff);
+    let handed = ending.how == How::HandedOff;
+    must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
+}
+
+/// Both have finished, and everything that was written is where the ending says.
+fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+    let kernel = truth.kernel;
+    let whole = side.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
+    must(whole && ending.bytes_written == side.written, Rule::HonestClose, || {
+        format!("\"{ending}\" of {} written; {kernel:?}", side.written)
+    })?;
+    let errors = &truth.errors[side.attempt_errors.min(truth.errors.len())..];
+    must(errors.is_empty(), Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
+    let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
+    must(ending.how == How::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))
+}
