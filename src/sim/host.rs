@@ -427,7 +427,10 @@ impl Drop for Host {
         let mut world = self.world.borrow_mut();
         world.set_sleep(self.index, None);
         let program = world.program(self.index);
+        program.is_gone = true;
         program.ready.clear();
+        program.answers.clear();
+        program.woken.store(false, atomic::Ordering::Relaxed);
         let (slots, listeners) = (std::mem::take(&mut program.slots), std::mem::take(&mut program.listeners));
         for id in listeners.into_iter().flatten() {
             world.unlisten(id);

@@ -74,6 +74,9 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, host: u32, source: Source) {
+        if self.program(host).is_gone {
+            return;
+        }
         self.program(host).ready.push_back(source);
         self.others_roused |= host != self.polling;
     }

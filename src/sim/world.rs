@@ -148,6 +148,8 @@ pub(super) struct Program {
     pub(super) ready: VecDeque<Source>,
     pub(super) woken: Arc<AtomicBool>,
     pub(super) answers: VecDeque<(Token, LookupAnswer)>,
+    /// Its host was dropped: nobody is left to be told.
+    pub(super) is_gone: bool,
     pub(super) calls: u64,
     /// Polls in a row, at one and the same time, that brought nothing and between which nothing was done.
     pub(super) idle_polls: u32,
@@ -243,6 +245,7 @@ impl World {
             ready: VecDeque::new(),
             woken: Arc::new(AtomicBool::new(false)),
             answers: VecDeque::new(),
+            is_gone: false,
             calls: 0,
             idle_polls: 0,
             idle_at: 0,
@@ -282,6 +285,7 @@ impl World {
                 Happening::Timer(id) => self.timer(id, entry.at),
                 Happening::News { host, source } => self.deliver(host, source),
                 Happening::Play(play) => self.play_on(play),
+                Happening::Lookup { host, .. } if self.program(host).is_gone => {}
                 Happening::Lookup { host, token, answer } => {
                     self.program(host).answers.push_back((token, answer));
                     self.wake(host);
