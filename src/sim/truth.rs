@@ -26,8 +26,9 @@ pub(crate) struct Truth {
     pub(crate) moved_at: u64,
     /// What its kernel knew when the program closed it, or knows now.
     pub(crate) kernel: Kernel,
-    /// How the program has closed it.
+    /// How the program has closed it, and when.
     pub(crate) closed: Option<Closed>,
+    pub(crate) closed_at: u64,
 }
 
 /// What a connection's own kernel knows of it.
@@ -139,8 +140,9 @@ impl World {
 
     /// Notes how a program lets go of a connection, before it does.
     pub(super) fn letting_go(&mut self, host: u32, slot: u32, id: Id) {
-        let kernel = self.kernel(id);
-        self.truth(host, slot).kernel = kernel;
+        let (kernel, now) = (self.kernel(id), self.now);
+        let truth = self.truth(host, slot);
+        (truth.kernel, truth.closed_at) = (kernel, now);
         self.progress(host);
     }
 }

@@ -122,7 +122,8 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     if let Some(os) = failure.os {
         // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
         let connected = side.life.was_connected();
-        let lost = truth.kernel.unread > 0 && connected && !socket.is_paused() && !side.discards;
+        let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
+        let lost = truth.kernel.unread > 0 && connected && !was_paused && !side.discards;
         must(!lost, Rule::Bytes, || format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread))?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
         let Some(errno) = known else {

@@ -214,7 +214,7 @@ impl Run {
             self.book.network.mark(Row::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
-        let mut destroyed = Vec::new();
+        let (mut destroyed, now) = (Vec::new(), self.book.network.elapsed().as_nanos() as u64);
         let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
         for side in own {
             let Some(mut socket) = reactor.socket(side.id) else {
@@ -225,7 +225,7 @@ impl Run {
                 destroyed.push(side.stream);
             } else {
                 socket.resume();
-                side.is_paused = socket.is_paused();
+                side.look_paused(&socket, now);
             }
         }
         for stream in destroyed {
@@ -247,7 +247,8 @@ impl Run {
                     let id = socket.id();
                     let side = self.book.sides.iter_mut().find(|side| side.host as usize == host && side.id == id);
                     socket.resume();
-                    side.into_iter().for_each(|side| side.is_paused = socket.is_paused());
+                    let now = self.book.network.elapsed().as_nanos() as u64;
+                    side.into_iter().for_each(|side| side.look_paused(&socket, now));
                 }
             }
             What::Weather(weather) => self.weather(weather),
@@ -286,7 +287,7 @@ impl Run {
                 let lost = side.owes_drain && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
                 socket.resume();
-                side.is_paused = socket.is_paused();
+                side.look_paused(&socket, now);
                 side.end(&mut socket, now);
             }
         }

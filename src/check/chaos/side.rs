@@ -31,6 +31,8 @@ pub(super) struct Side {
     pub(super) is_destroyed: bool,
     pub(super) discards: bool,
     pub(super) is_paused: bool,
+    /// When it last was, if it is not now.
+    pub(super) paused_until: u64,
     /// When its state last changed, as far as was told.
     pub(super) changed_at: u64,
     pub(super) had_error: bool,
@@ -77,6 +79,7 @@ impl Side {
             is_destroyed: false,
             discards: false,
             is_paused: socket.is_paused(),
+            paused_until: 0,
             changed_at: now,
             had_error: false,
             had_end: false,
@@ -103,6 +106,14 @@ impl Side {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
         let heard = if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 };
         truth.moved_at.max(self.changed_at).max(self.ended_at).max(heard)
+    }
+
+    /// After a call that may have resumed it.
+    pub(super) fn look_paused(&mut self, socket: &Socket<'_>, now: u64) {
+        if self.is_paused && !socket.is_paused() {
+            self.paused_until = now;
+        }
+        self.is_paused = socket.is_paused();
     }
 
     /// The other side's stream.
@@ -188,7 +199,7 @@ impl Side {
                 // The first one begins the lingering.
                 self.changed_at = if self.discards { self.changed_at } else { dice.now };
                 self.discards = true;
-                self.is_paused = socket.is_paused();
+                self.look_paused(socket, dice.now);
             }
             1..4 => {
                 let (time, row) = match dice.rng.below(10) {
