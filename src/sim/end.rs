@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::row::{Row, Rows};
-use super::world::nanos;
+use super::time::nanos;
 use crate::net::{Readiness, Token};
 use crate::options::{KeepAlive, SystemOptions};
 

@@ -131,7 +131,7 @@ fn probability(rng: &mut Rng, most: f64) -> f64 {
 
 fn delay(rng: &mut Rng, most: Duration) -> Duration {
     match rng.chance(0.5) {
-        true => Duration::from_nanos(rng.below(super::world::nanos(most))),
+        true => Duration::from_nanos(rng.below(super::time::nanos(most))),
         false => Duration::ZERO,
     }
 }

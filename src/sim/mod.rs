@@ -74,6 +74,7 @@ mod rng;
 mod row;
 pub(crate) mod script;
 mod tcp;
+mod time;
 pub(crate) mod truth;
 mod world;
 
@@ -98,7 +99,8 @@ pub use script::{Play, Script};
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;
 use crate::table::Waits;
-use world::{Name, World, nanos};
+use time::nanos;
+use world::{Name, World};
 
 /// What becomes of a connect to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

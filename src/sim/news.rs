@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::row::Row;
-use super::world::{FOR_EVER, Happening, Source, World, nanos};
+use super::time::{FOR_EVER, nanos};
+use super::world::{Happening, Source, World};
 use crate::net::{Readiness, Token};
 
 /// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is seen.

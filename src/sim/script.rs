@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::peer::{Peer, PeerListener};
-use super::world::{Happening, World, nanos};
+use super::time::nanos;
+use super::world::{Happening, World};
 use crate::options::Connect;
 
 /// What a scripted peer does, step by step.

@@ -309,7 +309,7 @@ impl World {
 
     /// Two round trips and Linux's least: never so early that a packet in time is sent twice.
     fn retry_first(&self) -> u64 {
-        RETRY_LEAST + 4 * (self.latency + super::world::nanos(self.faults.jitter))
+        RETRY_LEAST + 4 * (self.latency + super::time::nanos(self.faults.jitter))
     }
 
     pub(super) fn send_ack(&mut self, id: Id) {

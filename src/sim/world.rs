@@ -22,18 +22,11 @@ use super::faults::Faults;
 use super::rng::Rng;
 use super::row::Rows;
 use super::script::Playing;
+use super::time::nanos;
 use super::truth::Truth;
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;
 use crate::net::{LookupAnswer, Readiness, Token};
-
-/// A later time than this is for ever: 500 years, so that sums of two times do not wrap.
-pub(super) const FOR_EVER: u64 = 500 * 365 * 86_400 * 1_000_000_000;
-
-/// Nanoseconds, cut at [`FOR_EVER`].
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(FOR_EVER).min(FOR_EVER)
-}
 
 /// A packet. What a router sees of it: where it comes from and goes to.
 pub(super) struct Packet {
