@@ -128,15 +128,18 @@ impl World {
         Err(deadlock())
     }
 
-    /// Counts the polls that were for nothing. Without end they are a program that spins: ELOOP ends it.
+    /// Counts the polls that were for nothing, and those between which no call did anything, news or not. Without end they
+    /// are a program that spins: ELOOP ends it.
     fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
         let now = self.now;
         let program = self.program(host);
-        let before = if program.idle_at == now { program.idle_polls } else { 0 };
-        program.idle_at = now;
-        program.idle_polls = if idle && began == now { before + 1 } else { 0 };
+        if program.idle_at != now {
+            (program.idle_polls, program.vain_polls, program.idle_at) = (0, 0, now);
+        }
+        program.vain_polls += 1;
+        program.idle_polls = if idle && began == now { program.idle_polls + 1 } else { 0 };
         program.most_idle_polls = program.most_idle_polls.max(program.idle_polls);
-        if program.idle_polls > SPIN { Err(Errno::LOOP.into()) } else { Ok(()) }
+        if program.vain_polls > SPIN { Err(Errno::LOOP.into()) } else { Ok(()) }
     }
 
     /// A fault: the wait ends early.

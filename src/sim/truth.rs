@@ -135,7 +135,8 @@ impl World {
 
     /// A call has moved something: the polls before it were not for nothing.
     pub(super) fn progress(&mut self, host: u32) {
-        self.program(host).idle_polls = 0;
+        let program = self.program(host);
+        (program.idle_polls, program.vain_polls) = (0, 0);
     }
 
     /// Notes how a program lets go of a connection, before it does.

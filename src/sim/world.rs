@@ -146,6 +146,8 @@ pub(super) struct Program {
     pub(super) calls: u64,
     /// Polls in a row, at one and the same time, that brought nothing and between which nothing was done.
     pub(super) idle_polls: u32,
+    /// Polls in a row, at one and the same time, between which nothing was done, whatever they brought.
+    pub(super) vain_polls: u32,
     pub(super) idle_at: u64,
     pub(super) most_idle_polls: u32,
     pub(super) truths: Vec<Truth>,
@@ -241,6 +243,7 @@ impl World {
             is_gone: false,
             calls: 0,
             idle_polls: 0,
+            vain_polls: 0,
             idle_at: 0,
             most_idle_polls: 0,
             truths: Vec::new(),
