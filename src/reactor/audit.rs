@@ -43,7 +43,8 @@ impl<N: Net> Reactor<N> {
                 room: state.can_send()
                     && !flags.has(Flags::BROKEN)
                     && (state.is_flushing() || self.table.queued_bytes(slot) > 0),
-                verdict: matches!(state, State::Connecting | State::Closing),
+                handshake: state == State::Connecting,
+                verdict: state.is_connected() && !state.can_read() && !flags.has(Flags::BROKEN),
             }
         })
     }

@@ -16,7 +16,9 @@ pub(crate) struct Waits {
     pub(crate) paused: bool,
     /// Room to write.
     pub(crate) room: bool,
-    /// What becomes of its handshake, or of its last acknowledgement.
+    /// What becomes of its handshake.
+    pub(crate) handshake: bool,
+    /// The end of a connection that reads no more: the last acknowledgement, or a death.
     pub(crate) verdict: bool,
 }
 

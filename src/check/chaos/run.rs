@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::book::{Book, Conversation, Todo};
 use super::plan::{Plan, Weather};
 use super::side::Wish;
-use crate::check::{Broken, Rule, Story, must};
+use crate::check::{Broken, Rule, Story, must, stuck};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::reactor::Reactor;
@@ -115,7 +115,7 @@ impl Run {
         }
         if let [Some(reactor), None] | [None, Some(reactor)] = &mut self.reactors {
             let host = reactor.net().index();
-            let told = reactor.next().map_err(|error| Broken::new(Rule::Progress, format!("it stands still: {error}")));
+            let told = reactor.next().map_err(|error| stuck(&error));
             let Some((socket, event)) = told? else {
                 return Err(Broken::new(Rule::Progress, "the reactor has nothing left, and not everything was told"));
             };
@@ -130,7 +130,7 @@ impl Run {
             let host = self.whose_turn;
             let now = self.book.network.now();
             let Some(reactor) = &mut self.reactors[host] else { continue };
-            let told = reactor.next_before(now).map_err(|error| Broken::new(Rule::Progress, error.to_string()))?;
+            let told = reactor.next_before(now).map_err(|error| stuck(&error))?;
             if let Some((socket, event)) = told {
                 let todo = self.book.handle(host as u32, socket, event)?;
                 return self.obey(host, todo).map(|()| true);
