@@ -342,8 +342,11 @@ impl World {
         for at in 0..2 {
             self.end_all(at, &[Call::Resume, Call::End])?;
         }
-        for step in [1, 100, 5_000, 100_000].map(Duration::from_millis) {
-            for _ in 0..60 {
+        // Each program has its turn once a step, so that what is queued leaves in many small steps; few large ones are for
+        // the limits.
+        for (step_ms, steps) in [(1, 3_000), (100, 60), (5_000, 60), (100_000, 60)] {
+            let step = Duration::from_millis(step_ms);
+            for _ in 0..steps {
                 if self.programs.iter().all(|program| program.reactor.is_empty()) {
                     break;
                 }
