@@ -344,7 +344,7 @@ impl World {
         }
         // Each program has its turn once a step, so that what is queued leaves in many small steps; few large ones are for
         // the limits.
-        for (step_ms, steps) in [(1, 3_000), (100, 60), (5_000, 60), (100_000, 60)] {
+        for (step_ms, steps) in [(1, 8_000), (100, 60), (5_000, 60), (100_000, 60)] {
             let step = Duration::from_millis(step_ms);
             for _ in 0..steps {
                 if self.programs.iter().all(|program| program.reactor.is_empty()) {
