@@ -5,12 +5,12 @@
 //! counted by the program that does it, see `check`.
 
 macro_rules! rows {
-    ($($(#[$doc:meta])* $variant:ident = $id:literal $name:literal),+ $(,)?) => {
+    ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
         /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated network.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[non_exhaustive]
-        pub enum Row { $(#[doc = $name] $variant),+ }
+        pub enum Row { $(#[doc = concat!($id, ": ", $name, ".")] $variant),+ }
 
         impl Row {
             /// Every row, in the order of the catalogue.
