@@ -80,6 +80,11 @@ impl Host {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn lies(&self, lie: super::lie::Lie) -> bool {
+        self.world.borrow().lies(lie)
+    }
+
     /// Begins a call: counts it, and lets happen what is due.
     fn enter(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
@@ -190,10 +195,16 @@ impl Host {
 impl Net for Host {
     fn now(&self) -> Instant {
         let world = self.world.borrow();
+        #[cfg(test)]
+        if world.lies(super::lie::Lie::FastClock) {
+            return world.instant(world.now + world.now / 100);
+        }
         world.instant(world.now)
     }
 
     fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+        #[cfg(test)]
+        let timeout = if self.lies(super::lie::Lie::WaitForNothing) { Some(Duration::ZERO) } else { timeout };
         let mut batch = std::mem::take(&mut self.batch);
         let outcome = self.enter().wait(self.index, timeout, &mut batch);
         // The world is free again: whoever gets the news may look at it.
@@ -309,7 +320,14 @@ impl Net for Host {
             world.edge(id);
             return Ok(read);
         }
-        self.read(&mut world, slot, id, buffer)
+        let answer = self.read(&mut world, slot, id, buffer);
+        #[cfg(test)]
+        let answer = {
+            drop(world);
+            let answer = answer.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            self.lie_of_read(answer, buffer).map_err(io::Error::from)
+        };
+        answer
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
@@ -320,6 +338,10 @@ impl Net for Host {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on(slot)?;
+        #[cfg(test)]
+        if world.lies(super::lie::Lie::ErrorFromNowhere) {
+            return Err(Errno::CONNRESET.into());
+        }
         let faults = world.faults;
         if bytes.len() > 1 && world.rng.chance(faults.short_write) {
             let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
@@ -344,6 +366,10 @@ impl Net for Host {
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        #[cfg(test)]
+        if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
+            return Ok(true);
+        }
         self.verdict(slot, Phase::Closed)
     }
 
@@ -365,6 +391,10 @@ impl Net for Host {
             world.close(id);
             let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
             world.truth(self.index, slot).closed = Some(closed);
+            #[cfg(test)]
+            if world.lies(super::lie::Lie::DescriptorKept) {
+                world.program(self.index).listeners.push(Some(id));
+            }
         }
     }
 

@@ -68,6 +68,8 @@ mod calls;
 pub(crate) mod end;
 mod faults;
 mod host;
+#[cfg(test)]
+pub(crate) mod lie;
 mod news;
 mod peer;
 mod rng;
@@ -348,6 +350,12 @@ impl Network {
         let world = self.world.borrow();
         let listeners = world.listeners.iter().map(|(_, listener)| listener);
         listeners.filter(|one| matches!(one.owner, end::Owner::Host { .. })).map(|one| one.queue.len()).sum()
+    }
+
+    /// From now on it lies, see [`lie`].
+    #[cfg(test)]
+    pub(crate) fn lie(&self, lie: lie::Lie) {
+        self.world.borrow_mut().lie = Some(lie);
     }
 
     /// Somebody was told something: the last polls were not for nothing.

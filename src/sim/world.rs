@@ -189,6 +189,8 @@ pub(super) struct World {
     pub(super) pairs: Pairs,
     /// RSTs that were sent, or would have been if there had been a peer.
     pub(super) resets: u64,
+    #[cfg(test)]
+    pub(super) lie: Option<super::lie::Lie>,
     pub(super) happenings: u64,
     pub(super) sleepers: BTreeSet<(u64, u32)>,
     /// The program that polls, and whether another has got news since.
@@ -223,6 +225,8 @@ impl World {
             rows: Rows::default(),
             pairs: Pairs::default(),
             resets: 0,
+            #[cfg(test)]
+            lie: None,
             happenings: 0,
             sleepers: BTreeSet::new(),
             polling: 0,

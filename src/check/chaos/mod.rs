@@ -18,6 +18,8 @@ mod pattern;
 mod plan;
 mod run;
 mod side;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
