@@ -169,7 +169,9 @@ impl<'a> Socket<'a> {
     /// answer is safe from our own reset, and the peer has the linger time, all told, to finish.
     pub fn discard(&mut self) {
         self.resume();
-        if self.entry().is_some_and(|entry| !entry.flags.has(Flags::DISCARD)) {
+        if self.living().is_some_and(|entry| !entry.flags.has(Flags::DISCARD)) {
+            // After `end()` another limit rules from here on.
+            self.table.renew_limit(self.slot);
             self.ask(Flags::DISCARD | Flags::TOUCHED);
         }
     }

@@ -224,3 +224,58 @@ fn a_case_says_what_the_peer_really_wrote_and_saw() {
         found(&endings.holds(|found| if found.peer_died { Err("it died".into()) } else { Ok(()) }), || rude);
     assert_eq!(rule, Rule::SameAnswer, "{what}");
 }
+
+#[test]
+fn polite_peers_of_every_kind_leave_a_right_echo_in_peace() {
+    let scripts = [
+        Script::new().send(b"hello").receive(5).close(),
+        Script::new()
+            .stop_reading()
+            .send(b"hello")
+            .wait(Duration::from_secs(1))
+            .read_on()
+            .receive(5)
+            .finish()
+            .receive_end(),
+        Script::new()
+            .send(b"he")
+            .receive(2)
+            .wait(Duration::from_secs(6))
+            .send(b"llo")
+            .receive(3)
+            .finish()
+            .receive_end(),
+    ];
+    for script in scripts {
+        let listen = Listen::default().idle_timeout(Some(Duration::from_secs(10)));
+        let report = Endings::of_a_server(listen, script.clone()).patience(Duration::from_secs(60)).run(|| echo);
+        assert!(report.broken().is_none(), "{script}: {report}");
+    }
+    let long = Script::new().send(&[b'x'; 20_000]).receive(20_000).finish().receive_end();
+    let report = Endings::of_a_server(patient_listen(), long).cuts(&[]).weathers(0).run(|| echo);
+    assert!(report.broken().is_none(), "{report}");
+}
+
+#[test]
+fn a_handler_that_is_good_to_its_first_peer_only_is_found() {
+    let mut served = 0;
+    let tired = move |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::End if served > 0 => socket.destroy(),
+        Event::Close(_) => served += 1,
+        event => echo(socket, event),
+    };
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || tired);
+    assert_eq!(rule, Rule::Isolation);
+    assert!(what.contains("a second peer never got past \"receive the end\""), "{what}");
+}
+
+#[test]
+fn a_judge_that_panics_is_found_with_its_words() {
+    let endings = Endings::of_a_server(patient_listen(), hello()).holds(|found| {
+        assert!(found.sent.len() >= 5, "only {} bytes", found.sent.len());
+        Ok(())
+    });
+    let (rule, what) = found(&endings, || echo);
+    assert_eq!(rule, Rule::Own);
+    assert!(what.contains("only 0 bytes"), "{what}");
+}

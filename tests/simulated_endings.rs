@@ -340,3 +340,36 @@ fn a_socket_that_is_paused_as_the_reset_is_noticed_is_told_so_at_once() {
     socket.pause();
     scene.expect(&["error reset by the peer", "close"]);
 }
+
+#[test]
+fn lingering_counts_from_discard_though_a_silence_was_asked_for_before() {
+    let (mut scene, _peer) = Scene::served(Listen::default().linger(Some(Duration::from_secs(5))));
+    scene.expect(&[]);
+    scene.with(|socket| socket.end());
+    scene.run(Duration::from_secs(10));
+    scene.with(|socket| socket.set_timeout(Some(Duration::from_secs(3600))));
+    scene.run(Duration::from_secs(10));
+    scene.with(|socket| socket.discard());
+    scene.run(Duration::from_secs(4));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    scene.run(Duration::from_secs(2));
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+}
+
+#[test]
+fn the_half_closed_limit_counts_from_their_fin_though_a_silence_was_asked_for_before() {
+    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(Some(Duration::from_secs(30))));
+    scene.expect(&[]);
+    scene.with(|socket| {
+        socket.end();
+        socket.pause();
+    });
+    scene.run(Duration::from_secs(10));
+    scene.with(|socket| socket.set_timeout(None));
+    scene.run(Duration::from_secs(10));
+    peer.finish();
+    scene.run(Duration::from_secs(25));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    scene.run(Duration::from_secs(6));
+    assert_eq!(scene.story, ["error timed out: half-closed and silent", "close"]);
+}

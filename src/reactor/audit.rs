@@ -85,7 +85,7 @@ impl<N: Net> Reactor<N> {
             (entry.has_input(), "it has input and is in no list"),
             (entry.has_verdict(), "it has a verdict to be asked for and is in no list"),
             (self.has_output(slot), "it has output and is in no list"),
-            (state.is_connected() && !flags.has(Flags::REGISTERED), "nobody watches it"),
+            (state.is_connected() && !flags.has(Flags::REGISTERED | Flags::BROKEN), "nobody watches it"),
         ];
         match rules.iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err((*rule).to_owned()),

@@ -283,6 +283,7 @@ fn take_in(table: &mut crate::table::Table, token: Token, news: Readiness) {
     if news.read_closed && !entry.flags.replace(Flags::READ_CLOSED, true) {
         // The limit of a half-closed socket begins to count, read or not.
         entry.flags.set(Flags::TOUCHED, true);
+        table.renew_limit(slot);
     }
     table.push_ready(slot);
 }

@@ -90,7 +90,7 @@ impl<N: Net> Reactor<N> {
         if flags.has(Flags::END) {
             self.apply(slot, Input::EndCalled);
         }
-        if flags.has(Flags::READ_CLOSED | Flags::LOOK) {
+        if flags.has(Flags::READ_CLOSED | Flags::LOOK | Flags::BROKEN) {
             self.look(slot);
         }
         self.write(slot);
@@ -145,7 +145,7 @@ impl<N: Net> Reactor<N> {
     /// Registers a connection that has to wait for news: many never have to.
     fn register(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
-        if entry.flags.has(Flags::REGISTERED) || !entry.state.is_connected() {
+        if entry.flags.has(Flags::REGISTERED | Flags::BROKEN) || !entry.state.is_connected() {
             return;
         }
         let token = self.token(slot);
@@ -158,14 +158,16 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Nobody can watch it. What has arrived is told before it fails, if the caller reads.
+    /// Nobody can watch it. What has arrived is told before it fails, as after a failed write.
     fn unwatched(&mut self, slot: u32, error: &io::Error) {
-        let entry = self.table.entry(slot);
-        if !entry.state.can_read() || entry.flags.has(Flags::PAUSED) {
+        if !self.table.entry(slot).state.can_read() {
             return self.fail_with(slot, error);
         }
         self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
         self.table.entry_mut(slot).flags.set(Flags::BROKEN | Flags::READABLE, true);
+        if self.table.entry(slot).flags.has(Flags::PAUSED) {
+            self.look_paused(slot);
+        }
     }
 
     /// Files the socket's timers, counted from now if bytes have moved.

@@ -107,6 +107,9 @@ impl World {
         for _ in 0..PATIENCE {
             let more = self.collect(host, batch);
             let woken = self.program(host).woken.swap(false, atomic::Ordering::Relaxed);
+            if woken {
+                self.program(host).vain_polls = 0;
+            }
             if batch.is_empty() && more {
                 // A split edge whose first piece was empty: nothing to tell, and yet no reason to wait.
                 self.program(host).woken.fetch_or(woken, atomic::Ordering::Relaxed);

@@ -52,6 +52,17 @@ impl Script {
         Self { steps: Vec::new() }
     }
 
+    /// Bytes that are sent and waited for.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |step: &Step| match step {
+            Step::Send(bytes) => bytes.len() as u64,
+            Step::Receive(bytes) => *bytes,
+            Step::Urgent | Step::Wait(_) | Step::ReceiveEnd | Step::StopReading | Step::ReadOn => 0,
+            Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
+        };
+        self.steps.iter().map(bytes).sum()
+    }
+
     fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self

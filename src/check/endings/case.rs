@@ -31,7 +31,7 @@ impl Cut {
     fn then(self, script: Script) -> Script {
         match self {
             Self::Delay => script.wait(Duration::from_millis(10)),
-            Self::Fin => script.finish().receive_end().close(),
+            Self::Fin => script.finish().read_on().receive_end().close(),
             Self::Close => script.close(),
             Self::Reset => script.reset(),
             Self::Silence => script.stop_reading(),

@@ -6,6 +6,7 @@ mod case;
 mod trial;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub use case::{Case, Cut, Place};
@@ -115,6 +116,8 @@ pub struct Found {
     pub peer_died: bool,
     /// What a second, undisturbed peer received after this one; `None` if there was none.
     pub second: Option<Vec<u8>>,
+    /// What went wrong with it beside its bytes.
+    pub(crate) second_wrong: Option<String>,
     /// The step that the peer's script did not get past, or that brought less than was waited for.
     pub(crate) undone: Option<String>,
     /// The report of the handler's socket; `None` if the peer was gone before there was one.
@@ -264,8 +267,10 @@ impl Endings {
             must(found.received == whole.received, Rule::SameAnswer, || {
                 format!("the peer received {}, and undisturbed {}", quote(&found.received), quote(&whole.received))
             })?;
-            let end = |found: &Found| (found.peer_got_end, found.ending.as_ref().is_some_and(Ending::is_clean));
-            must(end(&found) == end(whole), Rule::SameAnswer, || {
+            let is_clean = found.ending.as_ref().is_some_and(Ending::is_clean);
+            // Who finished early and reads on sees our end, though a peer that closes by itself may not.
+            let same_end = found.peer_got_end == whole.peer_got_end || (said_all && found.peer_got_end);
+            must(is_clean && same_end, Rule::SameAnswer, || {
                 format!("it ended differently: {}; and undisturbed: {}", report_of(&found), report_of(whole))
             })?;
         } else if case.cut == Cut::Fin && case.weather > 0 {
@@ -279,10 +284,11 @@ impl Endings {
             let received = second.map_or_else(String::new, |received| quote(received));
             format!("a second peer received {received}, and the first undisturbed {}", quote(&whole.received))
         })?;
-        match &self.holds {
-            Some(holds) => holds(&found).map_err(|wrong| Broken::new(Rule::Own, wrong)),
-            None => Ok(()),
-        }
+        must(found.second_wrong.is_none(), Rule::Isolation, || found.second_wrong.clone().unwrap_or_default())?;
+        let Some(holds) = &self.holds else { return Ok(()) };
+        let held = catch_unwind(AssertUnwindSafe(|| holds(&found)));
+        held.unwrap_or_else(|panic| Err(format!("what must hold panicked: {}", said(&*panic))))
+            .map_err(|wrong| Broken::new(Rule::Own, wrong))
     }
 
     fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Option<Broken>, make: &impl Fn() -> P) -> Report {

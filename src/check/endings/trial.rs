@@ -19,13 +19,15 @@ const PORT: u16 = 7;
 /// Another machine, for the peer that comes after the cut.
 const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
 
-/// A hundred years.
+/// A hundred years: longer is for ever to a simulated network too.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Longer than any packet is on its way, and some repetitions of a lost one.
 const ON_ITS_WAY: Duration = Duration::from_secs(20);
 
 /// Events of one case after which a handler and its peer talk for ever.
-const EVENTS: u32 = 50_000;
+const EVENTS: u64 = 50_000;
+/// And so many more for each byte of the conversation: with one byte in the window each is an event or two.
+const EVENTS_PER_BYTE: u64 = 20;
 
 struct Trial {
     network: Network,
@@ -40,6 +42,11 @@ struct Trial {
     lives: Vec<(SocketId, Life)>,
     /// How the first socket ended, which the first peer talks to.
     ending: Option<Ending>,
+    /// How the second peer's did.
+    second_ending: Option<Ending>,
+    /// By when the present connection must be over.
+    until: Instant,
+    patience: Duration,
     /// The handler's column.
     column: Column,
     story: Option<Story>,
@@ -56,7 +63,7 @@ impl Endings {
         let mut trial = self.begin(case, story.is_some())?;
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut handler = make();
-            trial.go(&mut handler, self.patience)?;
+            trial.go(&mut handler)?;
             let found = trial.found(case);
             handler.at_rest(&found).map_err(|wrong| Broken::new(Rule::Own, wrong))?;
             Ok(found)
@@ -80,6 +87,7 @@ impl Endings {
         }
         let script = case.script(&self.script);
         let is_server = matches!(self.role, Role::Server(_));
+        let now = network.now();
         let mut trial = Trial {
             reactor: Reactor::with_net(network.host(HOME)),
             network,
@@ -89,6 +97,9 @@ impl Endings {
             whole: self.script.clone(),
             lives: Vec::new(),
             ending: None,
+            second_ending: None,
+            until: now,
+            patience: self.patience.min(FOR_EVER),
             column: if is_server { Column::Server } else { Column::Client },
             story: is_told.then(Story::new),
         };
@@ -126,19 +137,22 @@ impl Trial {
     }
 
     /// Up to the end of everything.
-    fn go<P: Protocol>(&mut self, handler: &mut P, patience: Duration) -> Result<(), Broken> {
-        // Longer than this is for ever, to a simulated network too.
-        let until = self.network.now() + patience.min(FOR_EVER);
+    fn go<P: Protocol>(&mut self, handler: &mut P) -> Result<(), Broken> {
+        self.until = self.network.now() + self.patience;
+        let most = EVENTS + EVENTS_PER_BYTE * self.whole.bytes();
         let mut events = 0;
-        while self.step(handler, until)? {
+        while self.step(handler)? {
             events += 1;
-            must(events < EVENTS, Rule::Progress, || {
+            must(events < most, Rule::Progress, || {
                 format!("they talk for ever: {events} events in {:?}", self.network.elapsed())
             })?;
         }
         must(self.reactor.is_empty(), Rule::Progress, || {
             let table = self.reactor.sockets();
-            format!("a connection did not end within {patience:?} (a silent peer needs an idle timeout)\n{table}")
+            format!(
+                "a connection did not end within {:?} (a silent peer needs an idle timeout)\n{table}",
+                self.patience
+            )
         })?;
         self.nobody_else_will_come();
         must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
@@ -156,14 +170,15 @@ impl Trial {
             peer_got_end: play.is_some_and(Play::has_end),
             peer_died: play.is_some_and(Play::is_reset),
             second: self.second.as_ref().map(Play::received),
+            second_wrong: self.second_wrong(),
             undone: play.and_then(Play::undone),
             ending: self.ending.clone(),
         }
     }
 
     /// One event. Answers whether there may be another.
-    fn step<P: Protocol>(&mut self, handler: &mut P, until: Instant) -> Result<bool, Broken> {
-        let told = self.reactor.next_before(until);
+    fn step<P: Protocol>(&mut self, handler: &mut P) -> Result<bool, Broken> {
+        let told = self.reactor.next_before(self.until);
         let told = told.map_err(|error| stuck(&error))?;
         let Some((mut socket, event)) = told else { return Ok(false) };
         let id = socket.id();
@@ -194,14 +209,26 @@ impl Trial {
 
     /// The first peer's connection is over: a second peer comes, and after it nobody.
     fn closed(&mut self, ending: Ending) {
-        let is_first = self.ending.is_none();
-        self.ending.get_or_insert(ending);
-        if let Some(listener) = self.listener.filter(|_| is_first) {
-            self.network.set_faults(Faults::none());
-            self.second = self.network.peer(LATER).play(listener.addr, self.whole.clone()).ok();
-        } else {
-            self.nobody_else_will_come();
+        if self.ending.is_some() {
+            self.second_ending.get_or_insert(ending);
+            return self.nobody_else_will_come();
         }
+        self.ending = Some(ending);
+        if let Some(listener) = self.listener {
+            self.network.set_faults(Faults::none());
+            self.until = self.network.now() + self.patience;
+            self.second = self.network.peer(LATER).play(listener.addr, self.whole.clone()).ok();
+        }
+    }
+
+    /// What went wrong with the second peer, beside its bytes.
+    fn second_wrong(&self) -> Option<String> {
+        let play = self.second.as_ref()?;
+        if let Some(step) = play.undone() {
+            return Some(format!("a second peer never got past \"{step}\""));
+        }
+        let ending = self.second_ending.as_ref().filter(|ending| !ending.is_clean());
+        ending.map(|ending| format!("a second peer's connection did not end in good order: \"{ending}\""))
     }
 
     fn nobody_else_will_come(&mut self) {
