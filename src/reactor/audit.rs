@@ -40,9 +40,7 @@ impl<N: Net> Reactor<N> {
                 slot,
                 input: state.can_read() && !flags.has(Flags::PAUSED),
                 paused: state.can_read() && flags.has(Flags::PAUSED) && !flags.has(Flags::BROKEN),
-                room: state.can_send()
-                    && !flags.has(Flags::BROKEN)
-                    && (state.is_flushing() || self.table.queued_bytes(slot) > 0),
+                room: self.owes_output(slot),
                 handshake: state == State::Connecting,
                 verdict: state.is_connected() && !state.can_read() && !flags.has(Flags::BROKEN),
             }
@@ -65,10 +63,13 @@ impl<N: Net> Reactor<N> {
 
     /// A socket that has something to do, which may not be all: room comes only to who watches for it.
     fn audit_queued(&self, slot: u32) -> Result<(), String> {
-        let entry = self.table.entry(slot);
-        let (state, flags) = (entry.state, entry.flags);
-        let full = state.can_send() && self.table.queued_bytes(slot) > 0 && !flags.has(Flags::WRITABLE | Flags::BROKEN);
-        if full && !flags.has(Flags::REGISTERED) { Err("it needs room, and nobody watches".to_owned()) } else { Ok(()) }
+        let flags = self.table.entry(slot).flags;
+        let blocked = self.owes_output(slot) && !flags.has(Flags::WRITABLE);
+        if blocked && !flags.has(Flags::REGISTERED) {
+            Err("it needs room, and nobody watches".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     /// A socket that is in no list.

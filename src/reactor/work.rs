@@ -135,9 +135,13 @@ impl<N: Net> Reactor<N> {
 
     /// Whether a write is owed that can be made now.
     pub(super) fn has_output(&self, slot: u32) -> bool {
+        self.table.entry(slot).flags.has(Flags::WRITABLE) && self.owes_output(slot)
+    }
+
+    /// Whether a write is owed, as soon as there is room.
+    pub(super) fn owes_output(&self, slot: u32) -> bool {
         let entry = self.table.entry(slot);
         entry.state.can_send()
-            && entry.flags.has(Flags::WRITABLE)
             && !entry.flags.has(Flags::BROKEN)
             && (entry.state.is_flushing() || self.table.queued_bytes(slot) > 0)
     }
@@ -152,21 +156,10 @@ impl<N: Net> Reactor<N> {
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
             Err(error) => {
-                self.unwatched(slot, &error);
+                // Nobody can watch it: that says nothing of the peer.
+                self.keep_failure(slot, &error, Flags::NONE);
                 self.table.push_ready(slot);
             }
-        }
-    }
-
-    /// Nobody can watch it. What has arrived is told before it fails, as after a failed write.
-    fn unwatched(&mut self, slot: u32, error: &io::Error) {
-        if !self.table.entry(slot).state.can_read() {
-            return self.fail_with(slot, error);
-        }
-        self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
-        self.table.entry_mut(slot).flags.set(Flags::BROKEN | Flags::READABLE, true);
-        if self.table.entry(slot).flags.has(Flags::PAUSED) {
-            self.look_paused(slot);
         }
     }
 
@@ -238,11 +231,16 @@ impl<N: Net> Reactor<N> {
         self.fail(slot, failure, input);
     }
 
-    /// A write failed. What can still be read comes first.
+    /// A write failed: the peer is gone.
     fn broken(&mut self, slot: u32, error: &io::Error) {
+        self.keep_failure(slot, error, Flags::READ_CLOSED | Flags::TOUCHED);
+    }
+
+    /// The connection has failed, and what can still be read comes first. `known` is what that says beside.
+    fn keep_failure(&mut self, slot: u32, error: &io::Error, known: Flags) {
         self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
         let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::BROKEN | Flags::READABLE | Flags::READ_CLOSED | Flags::TOUCHED, true);
+        flags.set(Flags::BROKEN | Flags::READABLE | known, true);
         if !self.table.entry(slot).state.can_read() {
             self.fail_broken(slot);
         } else if self.table.entry(slot).flags.has(Flags::PAUSED) {
