@@ -73,8 +73,7 @@ impl Host {
     /// is made up.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
-        let id = world.programs[self.index as usize].slots.get(slot as usize).copied().flatten();
-        let Some(id) = id else { return false };
+        let Some(id) = world.held(self.index, slot) else { return false };
         let Some(token) = world.ends.get(id).and_then(|end| end.token) else { return false };
         world.notify(self.index, Source::Rest(id, token, readiness));
         true
@@ -96,7 +95,7 @@ impl Host {
     /// Begins a call on a connection.
     fn on(&self, slot: u32) -> Result<(RefMut<'_, World>, Id), Errno> {
         let world = self.enter();
-        let id = world.programs[self.index as usize].slots.get(slot as usize).copied().flatten();
+        let id = world.held(self.index, slot);
         id.map(|id| (world, id)).ok_or(Errno::BADF)
     }
 
@@ -163,10 +162,7 @@ impl Host {
         if asked == Phase::Open {
             world.mark_verdict(id, answer);
         }
-        if let Err(error) = answer {
-            world.truth(self.index, slot).errors.push(error);
-        }
-        Ok(answer?)
+        Ok(world.answered(self.index, slot, answer)?)
     }
 
     fn resolve(world: &mut World, host: &str, port: u16) -> Option<LookupAnswer> {
@@ -231,7 +227,7 @@ impl Net for Host {
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
         let mut world = self.enter();
-        let id = world.program(self.index).listeners.get(listener as usize).copied().flatten().ok_or(Errno::BADF)?;
+        let id = world.held_listener(self.index, listener).ok_or(Errno::BADF)?;
         let faults = world.faults;
         if world.rng.chance(faults.accept_exhausted) {
             world.rows.mark(Row::AcceptExhausted);
@@ -377,8 +373,8 @@ impl Net for Host {
         match self.on(slot) {
             Ok((mut world, id)) => {
                 let error = world.ends.get_mut(id)?.take_error()?;
-                world.truth(self.index, slot).errors.push(error);
-                Some(error.into())
+                // A call that answers with an error, though it succeeds.
+                world.answered(self.index, slot, Err::<(), _>(error)).err().map(io::Error::from)
             }
             Err(error) => Some(error.into()),
         }

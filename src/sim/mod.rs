@@ -193,7 +193,8 @@ impl Network {
         if world.programs.iter().any(has_news) {
             return Some(world.instant(world.now));
         }
-        world.next_at().map(|at| world.instant(at))
+        drop(world);
+        self.next_happening()
     }
 
     /// The same, but news that waits does not count: it may be for a reactor that has nothing left.
@@ -333,8 +334,7 @@ impl Network {
     /// What really happened to the socket in this place of a host, the last one if it is empty.
     pub(crate) fn truth(&self, host: u32, slot: u32) -> truth::Truth {
         let mut world = self.world.borrow_mut();
-        let held = world.programs[host as usize].slots.get(slot as usize).copied().flatten();
-        let kernel = held.map(|id| world.kernel(id));
+        let kernel = world.held(host, slot).map(|id| world.kernel(id));
         let mut truth = world.truth(host, slot).clone();
         truth.kernel = kernel.unwrap_or(truth.kernel);
         truth

@@ -164,8 +164,8 @@ impl World {
             return;
         }
         let (place, flags) = (self.rng.next_u64() as usize, self.rng.next_u64());
-        let slots = &self.programs[host as usize].slots;
-        let end = slots.get(place % slots.len().max(1)).copied().flatten().and_then(|id| self.ends.get(id));
+        let places = self.programs[host as usize].slots.len().max(1);
+        let end = self.held(host, (place % places) as u32).and_then(|id| self.ends.get(id));
         if let Some(token) = end.and_then(|end| end.token) {
             let in_handshake = end.is_some_and(|end| end.phase == Phase::SynSent);
             self.rows.mark(if in_handshake { Row::SpuriousInHandshake } else { Row::Spurious });
@@ -215,7 +215,7 @@ impl World {
                 (end.token?, readiness)
             }
             Source::Listener(index) => {
-                let id = self.programs[host as usize].listeners.get(index as usize).copied().flatten()?;
+                let id = self.held_listener(host, index)?;
                 let listener = self.listeners.get_mut(id)?;
                 listener.queued = false;
                 let readable = !listener.queue.is_empty();
@@ -226,8 +226,7 @@ impl World {
                 same.then_some((token, readiness))?
             }
             Source::Stale(token, readiness) => {
-                let slots = &self.programs[host as usize].slots;
-                let end = slots.get(token.index as usize).copied().flatten().and_then(|id| self.ends.get(id));
+                let end = self.held(host, token.index).and_then(|id| self.ends.get(id));
                 (Some(token) != end.and_then(|end| end.token)).then_some((token, readiness))?
             }
         };

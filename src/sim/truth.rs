@@ -65,11 +65,10 @@ pub(crate) enum Closed {
 impl World {
     /// What a socket that waits could have at once, though no news of it is under way.
     pub(super) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
-        let program = &self.programs[host as usize];
-        let id = program.slots.get(waits.slot as usize).copied().flatten()?;
+        let id = self.held(host, waits.slot)?;
         let end = self.ends.get(id)?;
         let rest = |source: &Source| matches!(source, Source::Rest(whose, ..) if *whose == id);
-        if end.queued || program.ready.iter().any(rest) {
+        if end.queued || self.programs[host as usize].ready.iter().any(rest) {
             return None;
         }
         let closed = end.phase == Phase::Closed;

@@ -260,6 +260,16 @@ impl World {
         &mut self.programs[host as usize]
     }
 
+    /// The connection that this host holds in this place.
+    pub(super) fn held(&self, host: u32, slot: u32) -> Option<Id> {
+        self.programs[host as usize].slots.get(slot as usize).copied().flatten()
+    }
+
+    /// The listener, likewise.
+    pub(super) fn held_listener(&self, host: u32, listener: u32) -> Option<Id> {
+        self.programs[host as usize].listeners.get(listener as usize).copied().flatten()
+    }
+
     pub(super) fn instant(&self, at: u64) -> Instant {
         self.base + Duration::from_nanos(at)
     }

@@ -187,10 +187,11 @@ impl Book {
 
     /// Folds an event into the number that stands for the whole story (FNV-1a).
     fn digest_event(&mut self, host: u32, id: SocketId, event: &Event<'_>) {
+        let now = self.now();
         let mut fold = |byte: u64| self.digest = (self.digest ^ byte).wrapping_mul(0x0100_0000_01b3);
         words(event).bytes().for_each(|byte| fold(u64::from(byte)));
         [u64::from(host), u64::from(id.index()), u64::from(id.generation())].into_iter().for_each(&mut fold);
-        fold(self.network.elapsed().as_nanos() as u64);
+        fold(now);
     }
 
     /// Where a side's lines stand, and its conversation's number if there are several.

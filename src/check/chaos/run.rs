@@ -214,7 +214,7 @@ impl Run {
             self.book.network.mark(Row::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
-        let (mut destroyed, now) = (Vec::new(), self.book.network.elapsed().as_nanos() as u64);
+        let (mut destroyed, now) = (Vec::new(), self.book.now());
         let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
         for side in own {
             let Some(mut socket) = reactor.socket(side.id) else {
@@ -247,7 +247,6 @@ impl Run {
                     let id = socket.id();
                     let side = self.book.sides.iter_mut().find(|side| side.host as usize == host && side.id == id);
                     socket.resume();
-                    let now = self.book.network.elapsed().as_nanos() as u64;
                     side.into_iter().for_each(|side| side.look_paused(&socket, now));
                 }
             }
