@@ -5,34 +5,17 @@
 
 mod support;
 
-use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use finale::{Cause, First, Listen, Timer};
 use support::alone::{alone_in_a_network, shell};
-use support::{Story, What, dial, ms};
-
-/// The peer has finished; then packets to it are dropped, and we answer and end.
-fn held_back(options: Listen) -> (Story, finale::SocketId, TcpStream) {
-    let mut story = Story::new();
-    let addr = story.listen(options);
-    let peer = dial(addr);
-    let socket = story.connection();
-    peer.shutdown(Shutdown::Write).expect("connected");
-    story.expect(socket, What::End);
-    let port = peer.local_addr().expect("connected").port();
-    shell("nft add table ip held && nft 'add chain ip held out { type filter hook output priority 0; }'");
-    shell(&format!("nft add rule ip held out tcp dport {port} drop"));
-    story.socket(socket).write(b"answer").expect("open");
-    story.socket(socket).end();
-    (story, socket, peer)
-}
+use support::{Story, Way, What, held_back, ms};
 
 /// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once (CL01).
 #[test]
 fn close_waits_for_the_acknowledgement_and_comes_with_it() {
     alone_in_a_network("close_waits_for_the_acknowledgement_and_comes_with_it", || {
-        let (mut story, socket, mut peer) = held_back(Listen::default());
+        let (mut story, socket, mut peer) = held_back(Listen::default(), Way::ToPeer);
         story.silence(ms(300));
         assert_eq!(story.socket(socket).state(), finale::lifecycle::State::Closing);
         shell("nft delete table ip held");
@@ -49,7 +32,7 @@ fn close_waits_for_the_acknowledgement_and_comes_with_it() {
 #[test]
 fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
     alone_in_a_network("a_fin_that_is_never_acknowledged_fails_at_the_linger_time", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().linger(Some(ms(400))));
+        let (mut story, socket, _peer) = held_back(Listen::default().linger(Some(ms(400))), Way::ToPeer);
         assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
@@ -60,7 +43,7 @@ fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
 #[test]
 fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
     alone_in_a_network("a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().user_timeout(Duration::from_secs(1)));
+        let (mut story, socket, _peer) = held_back(Listen::default().user_timeout(Duration::from_secs(1)), Way::ToPeer);
         assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Kernel));
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
@@ -71,7 +54,7 @@ fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
 #[test]
 fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
     alone_in_a_network("a_reset_in_place_of_the_acknowledgement_is_no_clean_ending", || {
-        let (mut story, socket, peer) = held_back(Listen::default());
+        let (mut story, socket, peer) = held_back(Listen::default(), Way::ToPeer);
         story.turn();
         support::reset(peer);
         assert_eq!(story.error(socket).cause, Cause::Reset);
@@ -84,7 +67,7 @@ fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
 #[test]
 fn a_hand_off_close_does_not_wait_for_it() {
     alone_in_a_network("a_hand_off_close_does_not_wait_for_it", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().close(finale::Close::HandOff));
+        let (mut story, socket, _peer) = held_back(Listen::default().close(finale::Close::HandOff), Way::ToPeer);
         let ending = story.close(socket);
         assert!(ending.is_clean() && !ending.is_acknowledged());
         shell("nft delete table ip held");

@@ -13,13 +13,7 @@ use support::scene::{Scene, THERE};
 #[test]
 fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {
     let (mut scene, peer) = Scene::served(Listen::default());
-    peer.finish();
-    scene.expect(&["end"]);
-    scene.network.vanish(THERE);
-    scene.with(|socket| {
-        socket.write(b"answer").expect("open");
-        socket.end();
-    });
+    scene.answer_into_the_void(&peer);
     scene.expect(&[]); // Both directions are shut down, and epoll says so; nothing is acknowledged.
     scene.network.heal(THERE);
     scene.run(Duration::from_secs(5));

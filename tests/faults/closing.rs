@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use finale::sim::Faults;
-use finale::{Cause, Close, First, How, Listen, SocketId, Timer};
+use finale::{Cause, Close, First, How, Listen, Timer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{Scene, THERE};
-use crate::support::{PATIENCE, Story, What, dial, dial_narrow, ms, reset};
+use crate::support::{PATIENCE, Story, Way, What, dial_narrow, held_back, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -95,13 +95,7 @@ fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
 #[test]
 fn a_fin_that_the_kernel_gives_up_is_a_failure() {
     let (mut scene, peer) = Scene::served(Listen::default().user_timeout(SECOND));
-    peer.finish();
-    scene.expect(&["end"]);
-    scene.network.vanish(THERE);
-    scene.with(|socket| {
-        socket.write(b"answer").expect("open");
-        socket.end();
-    });
+    scene.answer_into_the_void(&peer);
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
     assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
@@ -112,13 +106,7 @@ fn a_fin_that_the_kernel_gives_up_is_a_failure() {
 #[test]
 fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
     let (mut scene, peer) = Scene::served(Listen::default());
-    peer.finish();
-    scene.expect(&["end"]);
-    scene.network.vanish(THERE);
-    scene.with(|socket| {
-        socket.write(b"answer").expect("open");
-        socket.end();
-    });
+    scene.answer_into_the_void(&peer);
     scene.expect(&[]);
     peer.reset();
     scene.network.heal(THERE);
@@ -343,22 +331,6 @@ fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     }
 }
 
-/// The peer has finished; then what comes from it is dropped, and we answer and end.
-fn held_back(options: Listen) -> (Story, SocketId, TcpStream) {
-    let mut story = Story::new();
-    let addr = story.listen(options);
-    let peer = dial(addr);
-    let socket = story.connection();
-    peer.shutdown(Shutdown::Write).expect("connected");
-    story.expect(socket, What::End);
-    let port = peer.local_addr().expect("connected").port();
-    shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
-    shell(&format!("nft add rule ip held in tcp sport {port} drop"));
-    story.socket(socket).write(b"answer").expect("open");
-    story.socket(socket).end();
-    (story, socket, peer)
-}
-
 /// CL14: after `end()` the linger time rules, and a longer idle time does not put it off.
 #[test]
 fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
@@ -378,7 +350,7 @@ fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
 fn the_linger_time_ends_a_close_that_nobody_acknowledges() {
     alone_in_a_network("closing::the_linger_time_ends_a_close_that_nobody_acknowledges", || {
         let options = Listen::default().idle_timeout(Some(120 * SECOND)).linger(Some(ms(400)));
-        let (mut story, socket, _peer) = held_back(options);
+        let (mut story, socket, _peer) = held_back(options, Way::FromPeer);
         let began = Instant::now();
         assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
         assert!(began.elapsed() >= ms(400), "after {:?}", began.elapsed());

@@ -11,9 +11,10 @@ pub(crate) mod alone;
 pub(crate) mod scene;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use alone::shell;
 use finale::check::Life;
 use finale::{Ending, Error, Event, Failure, Listen, ListenerId, Reactor, Socket, SocketId, TimerId};
 
@@ -337,6 +338,31 @@ pub(crate) fn dial(addr: SocketAddr) -> TcpStream {
     let peer = TcpStream::connect(addr).expect("the listener's queue has room");
     patient(&peer);
     peer
+}
+
+/// Which packets are dropped.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    ToPeer,
+    FromPeer,
+}
+
+/// The peer has finished; then packets are dropped, and we answer and end. For a test in a network of its own;
+/// `nft delete table ip held` heals it.
+pub(crate) fn held_back(options: Listen, way: Way) -> (Story, SocketId, TcpStream) {
+    let (mut story, socket, peer) = Story::pair(options);
+    peer.shutdown(Shutdown::Write).expect("connected");
+    story.expect(socket, What::End);
+    let port = peer.local_addr().expect("connected").port();
+    let (hook, side) = match way {
+        Way::ToPeer => ("output", "dport"),
+        Way::FromPeer => ("input", "sport"),
+    };
+    shell(&format!("nft add table ip held && nft 'add chain ip held drops {{ type filter hook {hook} priority 0; }}'"));
+    shell(&format!("nft add rule ip held drops tcp {side} {port} drop"));
+    story.socket(socket).write(b"answer").expect("open");
+    story.socket(socket).end();
+    (story, socket, peer)
 }
 
 /// A peer with a receive buffer so small that we can't get rid of much.

@@ -112,6 +112,17 @@ impl<N: Net> Scene<N> {
         act(&mut self.reactor.socket(id).expect("it lives"));
     }
 
+    /// The peer has finished; then its machine vanishes, and we answer and end.
+    pub(crate) fn answer_into_the_void(&mut self, peer: &PeerSocket) {
+        peer.finish();
+        self.expect(&["end"]);
+        self.network.vanish(THERE);
+        self.with(|socket| {
+            socket.write(b"answer").expect("open");
+            socket.end();
+        });
+    }
+
     pub(crate) fn how(&self) -> &How {
         &self.ending.as_ref().expect("close was told").how
     }
