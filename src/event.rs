@@ -11,11 +11,14 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::error::{Error, Failure};
+use crate::error::{Failure, OsError};
 use crate::id::{ListenerId, TimerId};
 
 /// One thing that happened. Comes out of [`Reactor::next`](crate::Reactor::next) together with the socket it happened to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// What it says lies in the reactor until the next call of `next`: an event is a few words, and copying one copies no bytes.
+/// Clone the [`Ending`] or the [`Failure`] to keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// One address of the host; also for an IP literal. All addresses are told before `Connect`.
@@ -39,9 +42,9 @@ pub enum Event<'a> {
     /// The peer's FIN, after its last byte. Writing still works: this is half-close.
     End,
     /// The connection failed; `Close` is this socket's next event.
-    Error(Failure),
+    Error(&'a Failure),
     /// The last event of every socket: how it ended.
-    Close(Ending),
+    Close(&'a Ending),
     /// A free-standing timer fired. Comes with a socket that stands for none.
     Timer(TimerId),
     /// A [`Remote`](crate::Remote) was woken. Wakes between two of these events are merged into one.
@@ -49,7 +52,7 @@ pub enum Event<'a> {
     Woken,
     /// A listener can't accept for now and rests; it goes on by itself. Told once per trouble, not once per try.
     /// Comes with a socket that stands for none.
-    ListenerRests(ListenerId, Error),
+    ListenerRests(ListenerId, OsError),
 }
 
 /// The report that `close` carries.
@@ -102,6 +105,11 @@ pub enum First {
 }
 
 impl Ending {
+    /// Before anything has ended.
+    pub(crate) const fn none() -> Self {
+        Self { how: How::Destroyed, first: First::Nobody, peer: None, bytes_read: 0, bytes_written: 0, bytes_unsent: 0 }
+    }
+
     /// Whether an `error` was told before `close`.
     #[must_use]
     pub const fn had_error(&self) -> bool {

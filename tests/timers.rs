@@ -238,7 +238,7 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
                 assert_eq!(failure.cause, Cause::TimedOut(finale::Timer::Linger));
                 failed_after = Some(since.elapsed());
             }
-            Event::Close(told) => ending = Some(told.clone()),
+            Event::Close(told) => ending = Some((*told).clone()),
             other => panic!("{other:?}"),
         });
         assert!(since.elapsed() < PATIENCE, "dripping puts the end off");

@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
         match event {
             Event::Woken => stop.look(&mut reactor)?,
             Event::Timer(_) => reset_all(&mut reactor),
-            Event::ListenerRests(_, error) => rests.tell(&error),
+            Event::ListenerRests(_, error) => rests.tell(error),
             event => house.serve(&mut socket, event),
         }
         if stop.has_begun() && house.live == 0 {
@@ -173,12 +173,12 @@ struct Rests {
 }
 
 impl Rests {
-    fn tell(&mut self, error: &finale::Error) {
+    fn tell(&mut self, error: finale::OsError) {
         let quiet = self.warned.is_some_and(|warned| warned.elapsed() < Duration::from_secs(1));
         if quiet {
-            log::debug!("accepting nothing for now: {error}");
+            log::debug!("accepting nothing for now: accept failed: {error}");
         } else {
-            log::warn!("accepting nothing for now: {error}");
+            log::warn!("accepting nothing for now: accept failed: {error}");
             self.warned = Some(Instant::now());
         }
     }

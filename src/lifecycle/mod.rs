@@ -170,6 +170,61 @@ pub const fn step(state: State, input: Input) -> Cell {
     TABLE[state as usize][input as usize]
 }
 
+/// A cell as the machine takes it: what to do in four bytes, and the events as a set of bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    /// The next state; the present one if nothing changes.
+    pub(crate) to: State,
+    pub(crate) kind: Kind,
+    /// Bit `n` stands for `Tell::ALL[n]`.
+    pub(crate) tells: u16,
+}
+
+/// What kind of cell it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Go,
+    Ignored,
+    Impossible,
+}
+
+const _: () = assert!(size_of::<Step>() == 4);
+
+/// The same table as [`step`] reads, made from it at compile time.
+#[inline]
+pub(crate) const fn compact(state: State, input: Input) -> Step {
+    COMPACT[state as usize][input as usize]
+}
+
+static COMPACT: [[Step; Input::ALL.len()]; State::ALL.len()] = {
+    let mut compact =
+        [[Step { to: State::Created, kind: Kind::Impossible, tells: 0 }; Input::ALL.len()]; State::ALL.len()];
+    let mut s = 0;
+    while s < State::ALL.len() {
+        let mut i = 0;
+        while i < Input::ALL.len() {
+            let (to, kind, tells) = match TABLE[s][i] {
+                Cell::Go(to, tells) => (to, Kind::Go, bits(tells)),
+                Cell::Ignored => (State::ALL[s], Kind::Ignored, 0),
+                Cell::Impossible => (State::ALL[s], Kind::Impossible, 0),
+            };
+            compact[s][i] = Step { to, kind, tells };
+            i += 1;
+        }
+        s += 1;
+    }
+    compact
+};
+
+const fn bits(tells: &[Tell]) -> u16 {
+    let (mut bits, mut t) = (0, 0);
+    while t < tells.len() {
+        bits |= 1 << tells[t] as u16;
+        t += 1;
+    }
+    bits
+}
+
 impl State {
     /// Whether the connection is over, with `close` told or owed.
     #[must_use]

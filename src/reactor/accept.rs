@@ -10,9 +10,8 @@ use slab::Slab;
 use super::Reactor;
 use super::tell::{Told, What};
 use crate::error::{Error, OsError};
-use crate::event::Event;
 use crate::id::ListenerId;
-use crate::lifecycle::Input;
+use crate::lifecycle::{Input, Tell};
 use crate::net::Net;
 use crate::options::{Listen, Settings};
 use crate::table::entry::Flags;
@@ -244,8 +243,8 @@ impl<N: Net> Reactor<N> {
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
         self.apply(slot, Input::Accepted);
-        self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Connection);
-        self.tell(slot, Event::Connection)
+        self.table.entry_mut(slot).flags.paid(Tell::Connection);
+        self.tell(slot, What::Tell(Tell::Connection))
     }
 
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
@@ -256,7 +255,6 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         let id = ListenerId::new(listener, entry.generation);
-        let error = Error::System { call: "accept", source: OsError::from(error) };
-        Some(Told::of_none(What::Event(Event::ListenerRests(id, error))))
+        Some(Told::of_none(What::Rests(id, OsError::from(error))))
     }
 }

@@ -25,8 +25,8 @@ pub use accept::Listener;
 pub use remote::Remote;
 pub use snapshot::{SocketInfo, Sockets};
 
-use crate::error::{Error, OsError};
-use crate::event::Event;
+use crate::error::{Cause, Error, Failure, OsError};
+use crate::event::{Ending, Event};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::net::Net;
@@ -53,6 +53,9 @@ pub struct Reactor<N: Net = Os> {
     timers: Timers,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
+    /// What the last `close` said, and the last `error`: lent to the caller with the event, as the buffer is.
+    ending: Ending,
+    failure: Failure,
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
@@ -89,6 +92,8 @@ impl<N: Net> Reactor<N> {
             listeners: Listeners::new(),
             timers: Timers::new(),
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+            ending: Ending::none(),
+            failure: Failure::of(Cause::System),
             turn: Turn::new(),
             told: None,
         }

@@ -3,23 +3,36 @@
 use std::net::IpAddr;
 
 use super::Reactor;
-use crate::error::Failure;
+use crate::error::{Failure, OsError};
 use crate::event::{Ending, Event, How};
+use crate::id::{ListenerId, TimerId};
 use crate::lifecycle::{State, Tell};
 use crate::net::Net;
 use crate::socket::Socket;
 use crate::table::entry::{Flags, NIL};
 
-/// An event on its way out, before it borrows anything.
+/// An event on its way out: a few bytes, which pass through several hands before the event is put together, once, where
+/// the caller gets it.
+#[derive(Clone, Copy)]
 pub(super) struct Told {
     pub(super) slot: u32,
     pub(super) what: What,
 }
 
+#[derive(Clone, Copy)]
 pub(super) enum What {
     /// So many bytes in the receive buffer.
-    Data(usize),
-    Event(Event<'static>),
+    Data(u32),
+    /// The address in this place of those that were found.
+    Lookup(u32),
+    /// Any other event of a socket: the table has what it says.
+    Tell(Tell),
+    /// The last one, with the state in which it ended.
+    Close(State),
+    Timer(TimerId),
+    Woken,
+    /// A listener can't accept, for this reason.
+    Rests(ListenerId, OsError),
 }
 
 impl Told {
@@ -28,58 +41,84 @@ impl Told {
     }
 }
 
+/// The events that say nothing but their name.
+fn plain(tell: Tell) -> Event<'static> {
+    match tell {
+        Tell::Connect => Event::Connect,
+        Tell::Ready => Event::Ready,
+        Tell::Connection => Event::Connection,
+        Tell::Drain => Event::Drain,
+        Tell::Timeout => Event::Timeout,
+        Tell::PeerEnded => Event::PeerEnded,
+        Tell::End => Event::End,
+        Tell::Lookup | Tell::Data | Tell::Error | Tell::Close => {
+            debug_assert!(false, "{tell:?} says more than its name");
+            Event::Drain
+        }
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// Lends the event and its socket to the caller.
+    #[inline]
     pub(super) fn present(&mut self, told: Told) -> (Socket<'_>, Event<'_>) {
+        let slot = told.slot;
         let event = match told.what {
-            What::Data(bytes) => Event::Data(&self.buffer[..bytes]),
-            What::Event(event) => event,
+            What::Data(bytes) => Event::Data(&self.buffer[..bytes as usize]),
+            What::Tell(Tell::Connection) => Event::Connection,
+            What::Tell(Tell::End) => Event::End,
+            What::Close(ended_in) => {
+                self.ending = self.ending(slot, ended_in);
+                Event::Close(&self.ending)
+            }
+            What::Tell(Tell::Error) => {
+                self.failure = self.failure(slot);
+                Event::Error(&self.failure)
+            }
+            What::Tell(tell) => plain(tell),
+            What::Lookup(place) => Event::Lookup(self.found(slot, place)),
+            What::Timer(timer) => Event::Timer(timer),
+            What::Woken => Event::Woken,
+            What::Rests(listener, error) => Event::ListenerRests(listener, error),
         };
-        (Socket::new(&mut self.table, told.slot), event)
+        (Socket::new(&mut self.table, slot), event)
     }
-
     /// Tells one event of a socket.
-    pub(super) fn tell(&mut self, slot: u32, event: Event<'static>) -> Told {
+    #[inline]
+    pub(super) fn tell(&mut self, slot: u32, what: What) -> Told {
         self.told = Some(slot);
-        Told { slot, what: What::Event(event) }
+        Told { slot, what }
     }
 
     /// Tells the first event that the socket owes, if it owes one.
+    #[inline]
     pub(super) fn tell_owed(&mut self, slot: u32) -> Option<Told> {
         let tell = self.table.entry(slot).flags.owed()?;
-        let event = match tell {
-            Tell::Lookup => {
-                let (ip, last) = self.next_lookup(slot)?;
-                if !last {
-                    return Some(self.tell(slot, Event::Lookup(ip)));
-                }
-                Event::Lookup(ip)
-            }
-            Tell::Connect => Event::Connect,
-            Tell::Ready => Event::Ready,
-            Tell::Connection => Event::Connection,
-            Tell::Drain => Event::Drain,
-            Tell::Timeout => Event::Timeout,
-            Tell::PeerEnded => Event::PeerEnded,
-            Tell::End => Event::End,
-            Tell::Error => Event::Error(self.failure(slot)),
-            // Data and close are told where they arise; owing them would be a mistake of ours.
-            Tell::Data | Tell::Close => {
-                debug_assert!(false, "{tell:?} is never owed");
-                self.table.entry_mut(slot).flags.paid(tell);
-                return None;
-            }
-        };
+        if tell == Tell::Lookup {
+            return self.tell_lookup(slot);
+        }
+        // Data and close are told where they arise; owing them would be a mistake of ours.
+        debug_assert!(!matches!(tell, Tell::Data | Tell::Close), "{tell:?} is never owed");
         self.table.entry_mut(slot).flags.paid(tell);
-        Some(self.tell(slot, event))
+        Some(self.tell(slot, What::Tell(tell)))
     }
 
-    /// The next address to be told, and whether it is the last one.
-    fn next_lookup(&mut self, slot: u32) -> Option<(IpAddr, bool)> {
+    /// One address after the other: the event is paid for with the last.
+    fn tell_lookup(&mut self, slot: u32) -> Option<Told> {
         let connecting = self.table.extra_mut(slot).connecting.as_mut()?;
-        let addr = connecting.addrs.get(connecting.told)?;
+        let place = connecting.told;
         connecting.told += 1;
-        Some((addr.ip(), connecting.told == connecting.addrs.len()))
+        if connecting.told >= connecting.addrs.len() {
+            self.table.entry_mut(slot).flags.paid(Tell::Lookup);
+        }
+        Some(self.tell(slot, What::Lookup(place as u32)))
+    }
+
+    /// The address in this place of those that were found.
+    fn found(&self, slot: u32, place: u32) -> IpAddr {
+        let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
+        let addr = connecting.and_then(|connecting| connecting.addrs.get(place as usize));
+        addr.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip)
     }
 
     pub(super) fn failure(&self, slot: u32) -> Failure {
@@ -87,10 +126,10 @@ impl<N: Net> Reactor<N> {
         failure.unwrap_or(Failure::of(crate::error::Cause::System))
     }
 
-    /// The report for `close`. The last state says how it ended.
-    pub(super) fn ending(&self, slot: u32) -> Ending {
+    /// The report for `close`. The state in which it ended says how.
+    fn ending(&self, slot: u32, ended_in: State) -> Ending {
         let entry = self.table.entry(slot);
-        let how = match entry.state {
+        let how = match ended_in {
             State::Confirmed => How::Confirmed,
             State::HandedOff => How::HandedOff,
             State::ResetByUs => How::Destroyed,
@@ -115,7 +154,7 @@ impl<N: Net> Reactor<N> {
         };
         Ending {
             how,
-            first: entry.first(),
+            first: entry.first(ended_in),
             peer: self.table.peer(slot),
             bytes_read: entry.bytes_read,
             bytes_written: entry.bytes_written,

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use super::tell::{Told, What};
 use super::{Reactor, system};
 use crate::error::{Error, Failure};
-use crate::event::Event;
-use crate::lifecycle::{Input, State};
+use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Readiness, Token};
 use crate::table::Due;
 use crate::table::entry::Flags;
@@ -180,7 +179,7 @@ impl<N: Net> Reactor<N> {
 
     fn expire(&mut self) -> Option<Told> {
         if std::mem::take(&mut self.turn.woken) {
-            return Some(Told::of_none(What::Event(Event::Woken)));
+            return Some(Told::of_none(What::Woken));
         }
         let now = self.turn.now;
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
@@ -189,7 +188,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         if let Some(timer) = self.timers.pop_due(now, &mut self.turn.free_timers) {
-            return Some(Told::of_none(What::Event(Event::Timer(timer))));
+            return Some(Told::of_none(What::Timer(timer)));
         }
         self.turn.phase = Phase::Closes;
         None
@@ -238,11 +237,10 @@ impl<N: Net> Reactor<N> {
             && let Some(slot) = self.table.pop_close()
         {
             self.turn.closes -= 1;
-            let ending = self.ending(slot);
+            let ended_in = self.table.entry(slot).state;
             self.apply(slot, Input::CloseDue);
-            self.table.entry_mut(slot).flags.paid(crate::lifecycle::Tell::Close);
-            self.told = Some(slot);
-            return Some(Told { slot, what: What::Event(Event::Close(ending)) });
+            self.table.entry_mut(slot).flags.paid(Tell::Close);
+            return Some(self.tell(slot, What::Close(ended_in)));
         }
         self.turn.phase = Phase::Poll;
         None

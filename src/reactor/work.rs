@@ -466,8 +466,7 @@ impl<N: Net> Reactor<N> {
         }
         self.apply(slot, Input::Data);
         self.table.entry_mut(slot).flags.paid(Tell::Data);
-        self.told = Some(slot);
-        Some(Told { slot, what: What::Data(bytes) })
+        Some(self.tell(slot, What::Data(bytes as u32)))
     }
 
     /// A read has returned zero. Behind an error that was taken already it means nothing; otherwise it is the peer's FIN.

@@ -24,7 +24,7 @@
 //!     match event {
 //!         Event::Data(bytes) => request.extend_from_slice(bytes),
 //!         Event::Close(ending) => {
-//!             assert!(matches!(ending.how, How::Failed(failure) if failure.cause == Cause::Reset));
+//!             assert!(matches!(ending.how, How::Failed(ref failure) if failure.cause == Cause::Reset));
 //!             reactor.close_listener(listener.id)?;
 //!         }
 //!         _ => {}

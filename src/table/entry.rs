@@ -139,10 +139,10 @@ impl Entry {
         self.flags.has(Flags::LOOK) && self.state.is_connected() && !self.state.can_read()
     }
 
-    /// Whose FIN came first.
-    pub(crate) fn first(&self) -> First {
+    /// Whose FIN came first, of a connection that ended in this state.
+    pub(crate) fn first(&self, ended_in: State) -> First {
         match (self.flags.has(Flags::US_FIRST), self.flags.has(Flags::PEER_FIRST)) {
-            (false, false) if matches!(self.state, State::Confirmed | State::HandedOff) => First::Unknown,
+            (false, false) if matches!(ended_in, State::Confirmed | State::HandedOff) => First::Unknown,
             (false, false) => First::Nobody,
             (true, false) => First::Us,
             (false, true) => First::Peer,
@@ -225,9 +225,10 @@ impl Flags {
         was
     }
 
+    /// Owes each event whose bit is set: bit `n` stands for `Tell::ALL[n]`.
     #[inline]
-    pub(crate) fn owe(&mut self, tell: Tell) {
-        self.0 |= 1 << (OWED + tell as u32);
+    pub(crate) fn owe_all(&mut self, tells: u16) {
+        self.0 |= u32::from(tells) << OWED;
     }
 
     #[inline]

@@ -19,7 +19,7 @@ use slab::Slab;
 
 use crate::error::Timer;
 use crate::id::SocketId;
-use crate::lifecycle::{Cell, Input, State, step};
+use crate::lifecycle::{Cell, Input, Kind, State, compact, step};
 use crate::options::Settings;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
@@ -157,34 +157,30 @@ impl Table {
     /// is owed.
     #[inline]
     pub(crate) fn apply(&mut self, slot: u32, input: Input) -> bool {
-        let from = self.entry(slot).state;
-        match step(from, input) {
-            Cell::Go(to, tells) => {
-                if to != from {
-                    // The limit of the new state counts from now.
-                    self.entry_mut(slot).flags.set(Flags::TOUCHED, true);
-                    self.renew_limit(slot);
-                }
-                let entry = self.entry_mut(slot);
-                entry.state = to;
-                for &tell in tells {
-                    entry.flags.owe(tell);
-                }
-                if log::log_enabled!(log::Level::Debug) {
-                    self.log_step(slot, from, input, to, tells);
-                }
-                true
-            }
-            Cell::Ignored => false,
-            Cell::Impossible => {
-                debug_assert!(false, "{input:?} can't happen in {from:?}");
-                false
-            }
+        let entry = self.entry_mut(slot);
+        let from = entry.state;
+        let step = compact(from, input);
+        if step.kind != Kind::Go {
+            debug_assert!(step.kind == Kind::Ignored, "{input:?} can't happen in {from:?}");
+            return false;
         }
+        entry.state = step.to;
+        entry.flags.owe_all(step.tells);
+        if step.to != from {
+            // The limit of the new state counts from now.
+            entry.flags.set(Flags::TOUCHED, true);
+            self.renew_limit(slot);
+        }
+        if log::log_enabled!(log::Level::Debug) {
+            self.log_step(slot, from, input);
+        }
+        true
     }
 
     #[cold]
-    fn log_step(&self, slot: u32, from: State, input: Input, to: State, tells: &[crate::lifecycle::Tell]) {
+    #[inline(never)]
+    fn log_step(&self, slot: u32, from: State, input: Input) {
+        let Cell::Go(to, tells) = step(from, input) else { return };
         let events = crate::lifecycle::events(tells);
         let peer = self.peer(slot).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         log::debug!("{} {peer}: {from:?} -- {input:?} -> {to:?} [{events}]", self.id(slot));

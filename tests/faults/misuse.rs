@@ -20,7 +20,7 @@ fn drain(scene: &mut Scene) -> Vec<finale::Ending> {
     let until = scene.network.now() + SECOND;
     let mut endings = Vec::new();
     while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
-        endings.extend(if let Event::Close(ending) = event { Some(ending) } else { None });
+        endings.extend(if let Event::Close(ending) = event { Some(ending.clone()) } else { None });
     }
     endings
 }

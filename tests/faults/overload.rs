@@ -47,7 +47,7 @@ fn clients_that_drip_are_never_idle_and_end_at_the_programs_own_limit() {
                 Event::Data(piece) => bytes += piece.len(),
                 Event::Timer(limit) => scene.reactor.socket(limits[&limit]).expect("it lives").destroy(),
                 Event::Close(ending) => {
-                    assert_eq!((ending.how, ending.bytes_read), (How::Destroyed, 6));
+                    assert_eq!((&ending.how, ending.bytes_read), (&How::Destroyed, 6));
                     destroyed += 1;
                 }
                 other => panic!("{other:?}"),

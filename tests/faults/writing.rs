@@ -137,7 +137,7 @@ fn two_real_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
     story.reactor.connect(addr, options).expect("an address");
     let (_, bytes) = echo(4000, |handle| {
         story.until(|socket, event| {
-            handle(socket, event.clone());
+            handle(socket, *event);
             true
         });
     });

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use alone::shell;
 use finale::check::Life;
-use finale::{Ending, Error, Event, Failure, Listen, ListenerId, Reactor, Socket, SocketId, TimerId};
+use finale::{Ending, Event, Failure, Listen, ListenerId, OsError, Reactor, Socket, SocketId, TimerId};
 
 /// Longer than anything in a test may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ pub(crate) enum What {
     Close(Ending),
     Timer(TimerId),
     Woken,
-    Rests(ListenerId, Error),
+    Rests(ListenerId, OsError),
 }
 
 impl What {
@@ -52,11 +52,11 @@ impl What {
             Event::Timeout => Self::Timeout,
             Event::PeerEnded => Self::PeerEnded,
             Event::End => Self::End,
-            Event::Error(failure) => Self::Error(failure.clone()),
-            Event::Close(ending) => Self::Close(ending.clone()),
+            Event::Error(failure) => Self::Error((*failure).clone()),
+            Event::Close(ending) => Self::Close((*ending).clone()),
             Event::Timer(id) => Self::Timer(*id),
             Event::Woken => Self::Woken,
-            Event::ListenerRests(id, error) => Self::Rests(*id, error.clone()),
+            Event::ListenerRests(id, error) => Self::Rests(*id, *error),
             unknown => panic!("an event that the tests don't know: {unknown:?}"),
         }
     }

@@ -89,7 +89,7 @@ impl<N: Net> Scene<N> {
                 Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
                 Event::Error(failure) => format!("error {failure}"),
                 Event::Close(ending) => {
-                    self.ending = Some(ending);
+                    self.ending = Some(ending.clone());
                     "close".into()
                 }
                 Event::Lookup(ip) => format!("lookup {ip}"),

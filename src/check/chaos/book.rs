@@ -104,7 +104,7 @@ impl Book {
             }
             let text = format!("close: {ending}");
             self.note_line(side.stream, text);
-            self.closed(side, ending);
+            self.closed(side, ending.clone());
             return Ok(Todo::Nothing);
         }
         self.mark_timers(&event);

@@ -190,7 +190,7 @@ impl Trial {
             let judged = self.lives[place].1.tell(&socket, &event);
             judged.map_err(|wrong| Broken::new(Rule::Language, wrong))?;
         }
-        let ending = if let Event::Close(ending) = &event { Some(ending.clone()) } else { None };
+        let ending = if let Event::Close(ending) = event { Some(ending.clone()) } else { None };
         let at = self.network.elapsed();
         match &mut self.story {
             Some(story) => note(story, at, self.column, "", &mut socket, event, |socket, event| {
