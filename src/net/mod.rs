@@ -191,7 +191,7 @@ pub trait Net {
     /// The next finished look-up. Its token may be stale.
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;
 
-    /// A socket in this state is about to be given this input: for a net that keeps count of what it has brought about.
+    /// A socket in this state was given this input: for a net that keeps count of what it has brought about.
     #[inline]
     fn stepped(&mut self, _state: State, _input: Input) {}
 }

@@ -144,9 +144,9 @@ impl Net for Os {
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
         let socket = self.listeners.get(listener as usize).and_then(Option::as_ref);
         let socket = socket.ok_or(rustix::io::Errno::BADF)?;
-        let (stream, peer) = socket.accept()?;
-        self.put(slot, std::net::TcpStream::from(stream).into());
-        Ok(unmapped(peer))
+        let (stream, peer) = accept(socket)?;
+        self.put(slot, stream);
+        Ok(peer)
     }
 
     fn unlisten(&mut self, listener: u32) {
@@ -278,6 +278,21 @@ impl Net for Os {
     }
 }
 
+/// One system call: accept4(2) sets what `open` sets with calls of their own; the rest is inherited.
+#[cfg(target_os = "linux")]
+fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
+    use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+    let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(rustix::io::Errno::AFNOSUPPORT)??;
+    Ok((Socket::from(stream), unmapped(peer)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
+    let (stream, peer) = listener.accept()?;
+    Ok((std::net::TcpStream::from(stream).into(), unmapped(peer)))
+}
+
 /// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
 fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
@@ -345,6 +360,7 @@ fn unpack(token: mio::Token) -> Token {
 }
 
 /// An IPv4 peer of an IPv6 listener, as what it is.
+#[inline]
 fn unmapped(addr: SocketAddr) -> SocketAddr {
     let mapped = |ip: &Ipv6Addr| ip.to_ipv4_mapped();
     match addr {

@@ -77,15 +77,21 @@ impl Listeners {
         }
     }
 
-    /// The next one to accept from: each in turn, one connection at a time.
+    /// The next one to accept from: each in turn, one connection at a time. It stays in the queue until it is
+    /// [`served`](Self::served).
+    #[inline]
     pub(super) fn next_ready(&mut self) -> Option<u32> {
-        loop {
-            let listener = self.queue.pop_front()?;
-            if let Some(entry) = self.entries.get_mut(listener as usize) {
-                entry.queued = false;
-                return Some(listener);
-            }
+        if self.queue.len() > 1 {
+            self.queue.rotate_left(1);
         }
+        self.queue.back().copied()
+    }
+
+    /// Nobody waits at the listener that [`next_ready`](Self::next_ready) has named last, or nobody can be served.
+    fn served(&mut self, listener: u32) {
+        let last = self.queue.pop_back();
+        debug_assert_eq!(last, Some(listener), "it was the last to be asked");
+        self.entries[listener as usize].queued = false;
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
@@ -117,11 +123,17 @@ impl Listeners {
     }
 
     fn rest(&mut self, listener: u32, until: u64) {
+        self.served(listener);
         if let Some(entry) = self.entries.get_mut(listener as usize)
             && entry.rest.replace(until).is_none()
         {
             self.resting += 1;
         }
+    }
+
+    /// The name of the listener in this place.
+    pub(super) fn id(&self, listener: u32) -> ListenerId {
+        ListenerId::new(listener, self.entries[listener as usize].generation)
     }
 
     fn find(&self, id: ListenerId) -> Option<&Entry> {
@@ -218,11 +230,11 @@ impl<N: Net> Reactor<N> {
                 Trouble::Nobody => {
                     // Everybody was served: the trouble, if there was one, is over.
                     self.listeners.entries[listener as usize].told = false;
+                    self.listeners.served(listener);
                     None
                 }
                 Trouble::Skip if self.listeners.entries[listener as usize].skips < SKIPS => {
                     self.listeners.entries[listener as usize].skips += 1;
-                    self.listeners.ready(listener);
                     None
                 }
                 Trouble::Skip => self.rest(listener, &error),
@@ -235,7 +247,6 @@ impl<N: Net> Reactor<N> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         let settings = entry.settings;
-        self.listeners.ready(listener);
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
         self.table.set_peer(slot, peer);
@@ -254,7 +265,6 @@ impl<N: Net> Reactor<N> {
         if std::mem::replace(&mut entry.told, true) {
             return None;
         }
-        let id = ListenerId::new(listener, entry.generation);
-        Some(Told::of_none(What::Rests(id, OsError::from(error))))
+        Some(Told::of_none(What::Rests(listener, OsError::from(error))))
     }
 }

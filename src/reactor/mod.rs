@@ -59,6 +59,8 @@ pub struct Reactor<N: Net = Os> {
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
+    /// Why the system can't wait for events, until the caller is told. (Kept here, so that an event passes in registers.)
+    cant_wait: Option<Error>,
     /// The socket whose event the caller has now: looked after when it asks for the next one.
     told: Option<u32>,
 }
@@ -95,6 +97,7 @@ impl<N: Net> Reactor<N> {
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
             turn: Turn::new(),
+            cant_wait: None,
             told: None,
         }
     }
@@ -114,8 +117,10 @@ impl<N: Net> Reactor<N> {
     /// network EDEADLK means that nothing can ever happen any more though sockets live: a real program would sleep for ever.
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
-        let told = self.advance(None)?;
-        Ok(told.map(|told| self.present(told)))
+        match self.advance(None) {
+            Some(told) => Ok(Some(self.present(told))),
+            None => self.told_nothing(),
+        }
     }
 
     /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that nothing is left or that
@@ -124,8 +129,16 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// As for `next`.
     pub fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
-        let told = self.advance(Some(deadline))?;
-        Ok(told.map(|told| self.present(told)))
+        match self.advance(Some(deadline)) {
+            Some(told) => Ok(Some(self.present(told))),
+            None => self.told_nothing(),
+        }
+    }
+
+    /// Why there was no event: the system can't wait, or there is none.
+    #[cold]
+    fn told_nothing(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+        self.cant_wait.take().map_or(Ok(None), Err)
     }
 
     /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a time in the past if

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Reactor;
 use crate::error::{Failure, OsError};
 use crate::event::{Ending, Event, How};
-use crate::id::{ListenerId, TimerId};
+use crate::id::TimerId;
 use crate::lifecycle::{State, Tell};
 use crate::net::Net;
 use crate::socket::Socket;
@@ -31,9 +31,11 @@ pub(super) enum What {
     Close(State),
     Timer(TimerId),
     Woken,
-    /// A listener can't accept, for this reason.
-    Rests(ListenerId, OsError),
+    /// The listener in this place can't accept, for this reason.
+    Rests(u32, OsError),
 }
+
+const _: () = assert!(size_of::<Option<Told>>() == 16, "two registers");
 
 impl Told {
     pub(super) const fn of_none(what: What) -> Self {
@@ -60,7 +62,7 @@ fn plain(tell: Tell) -> Event<'static> {
 
 impl<N: Net> Reactor<N> {
     /// Lends the event and its socket to the caller.
-    #[inline]
+    #[inline(always)]
     pub(super) fn present(&mut self, told: Told) -> (Socket<'_>, Event<'_>) {
         let slot = told.slot;
         let event = match told.what {
@@ -79,7 +81,7 @@ impl<N: Net> Reactor<N> {
             What::Lookup(place) => Event::Lookup(self.found(slot, place)),
             What::Timer(timer) => Event::Timer(timer),
             What::Woken => Event::Woken,
-            What::Rests(listener, error) => Event::ListenerRests(listener, error),
+            What::Rests(listener, error) => Event::ListenerRests(self.listeners.id(listener), error),
         };
         (Socket::new(&mut self.table, slot), event)
     }
@@ -93,7 +95,13 @@ impl<N: Net> Reactor<N> {
     /// Tells the first event that the socket owes, if it owes one.
     #[inline]
     pub(super) fn tell_owed(&mut self, slot: u32) -> Option<Told> {
-        let tell = self.table.entry(slot).flags.owed()?;
+        match self.table.entry(slot).flags.owed() {
+            Some(tell) => self.tell_first(slot, tell),
+            None => None,
+        }
+    }
+
+    fn tell_first(&mut self, slot: u32, tell: Tell) -> Option<Told> {
         if tell == Tell::Lookup {
             return self.tell_lookup(slot);
         }

@@ -71,16 +71,19 @@ impl Turn {
 
 impl<N: Net> Reactor<N> {
     /// Goes on with the turn, and with the next, up to the next event.
-    pub(super) fn advance(&mut self, until: Option<Instant>) -> Result<Option<Told>, Error> {
+    pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Told> {
         self.settle_told();
         let mut turns = 0;
         loop {
             let told = match self.turn.phase {
                 Phase::Poll => {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
-                        return Ok(None);
+                        return None;
                     }
-                    self.poll(until)?;
+                    if let Err(error) = self.poll(until) {
+                        self.cant_wait = Some(error);
+                        return None;
+                    }
                     turns += 1;
                     self.turn.phase = Phase::Sockets;
                     None
@@ -91,7 +94,7 @@ impl<N: Net> Reactor<N> {
                 Phase::Closes => self.close(),
             };
             if told.is_some() {
-                return Ok(told);
+                return told;
             }
         }
     }
@@ -107,6 +110,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Waits for news, takes it in, and begins a turn.
+    #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let mut timeout = self.timeout(until);
         for _ in 0..POLLS_PER_TURN {
@@ -149,6 +153,7 @@ impl<N: Net> Reactor<N> {
         Some(until.saturating_duration_since(self.net.now()))
     }
 
+    #[inline]
     fn serve(&mut self) -> Option<Told> {
         while self.turn.steps > 0
             && let Some(slot) = self.table.pop_ready()
@@ -177,6 +182,7 @@ impl<N: Net> Reactor<N> {
         None
     }
 
+    #[inline(never)]
     fn expire(&mut self) -> Option<Told> {
         if std::mem::take(&mut self.turn.woken) {
             return Some(Told::of_none(What::Woken));
@@ -247,6 +253,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Looks after the socket whose event the caller had.
+    #[inline]
     fn settle_told(&mut self) {
         if let Some(slot) = self.told.take() {
             if self.table.entry(slot).state == State::Closed {

@@ -10,7 +10,7 @@ use crate::error::{Cause, Failure};
 use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Token, Unread};
 use crate::options::Close;
-use crate::table::entry::Flags;
+use crate::table::entry::{Flags, NIL};
 
 /// Bytes that one socket hands to the kernel in one turn at the most, so that a peer as fast as we are does not keep the
 /// loop to itself.
@@ -54,12 +54,23 @@ impl<N: Net> Reactor<N> {
     /// One step of the lifecycle. The net may watch; the real one doesn't.
     #[inline]
     pub(super) fn apply(&mut self, slot: u32, input: Input) {
-        self.net.stepped(self.table.entry(slot).state, input);
-        self.table.apply(slot, input);
+        let from = self.table.apply(slot, input);
+        self.net.stepped(from, input);
     }
 
     /// One socket's step, up to its first event.
+    #[inline]
     pub(super) fn work(&mut self, slot: u32) -> Option<Told> {
+        let entry = self.table.entry(slot);
+        if entry.state.is_connected() && entry.flags.owed().is_none() && !entry.flags.has(Flags::DESTROY) {
+            return self.exchange(slot);
+        }
+        self.work_apart(slot)
+    }
+
+    /// The step of a socket that does not exchange bytes now: it owes an event, is on its way to be connected, or is over.
+    #[inline(never)]
+    fn work_apart(&mut self, slot: u32) -> Option<Told> {
         if self.table.entry(slot).flags.has(Flags::DESTROY) {
             return self.destroy(slot);
         }
@@ -68,12 +79,15 @@ impl<N: Net> Reactor<N> {
         }
         match self.table.entry(slot).state {
             State::Created => self.begin(slot),
-            State::Resolving => {}
             State::Connecting => self.go_on_connecting(slot),
-            State::Open | State::Flushing | State::Finished | State::Ended | State::LastFlush | State::Closing => {
-                return self.exchange(slot);
-            }
-            State::Confirmed
+            State::Resolving
+            | State::Open
+            | State::Flushing
+            | State::Finished
+            | State::Ended
+            | State::LastFlush
+            | State::Closing
+            | State::Confirmed
             | State::HandedOff
             | State::ResetByPeer
             | State::ResetByUs
@@ -85,16 +99,22 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Both directions of an established connection: output first, so that an answer does not wait behind more input.
+    #[inline]
     fn exchange(&mut self, slot: u32) -> Option<Told> {
-        let flags = self.table.entry(slot).flags;
-        if flags.has(Flags::END) {
+        let entry = self.table.entry(slot);
+        let (flags, state) = (entry.flags, entry.state);
+        if flags.has(Flags::END) && matches!(state, State::Open | State::Ended) {
             self.apply(slot, Input::EndCalled);
         }
-        if flags.has(Flags::READ_CLOSED | Flags::LOOK | Flags::BROKEN) {
+        if flags.has(Flags::LOOK | Flags::BROKEN) || (flags.has(Flags::READ_CLOSED) && state.can_read()) {
             self.look(slot);
         }
-        self.write(slot);
-        if self.table.entry(slot).flags.owed().is_none() && self.table.entry(slot).has_input() {
+        let entry = self.table.entry(slot);
+        if entry.extra != NIL || entry.state.is_flushing() {
+            self.write(slot);
+        }
+        let entry = self.table.entry(slot);
+        if entry.flags.owed().is_none() && entry.has_input() {
             return self.read(slot);
         }
         self.tell_owed(slot)
@@ -102,23 +122,34 @@ impl<N: Net> Reactor<N> {
 
     /// After a step, or when the caller has handled an event: has the socket looked at again if it has more to do, and
     /// makes sure that news of it will come if it has not.
+    #[inline]
     pub(super) fn settle(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
-        if entry.flags.owed().is_some() {
+        let (flags, state) = (entry.flags, entry.state);
+        if flags.owed().is_some() {
             return self.table.push_ready_front(slot);
         }
-        if entry.state == State::Ended && !self.table.settings_of(slot).half_open {
+        if state == State::Ended && !flags.has(Flags::END) && !self.table.settings_of(slot).half_open {
             // The caller had its chance to answer while it handled `end`.
             self.table.entry_mut(slot).flags.set(Flags::END, true);
-            self.apply(slot, Input::EndCalled);
             return self.table.push_ready(slot);
         }
-        if entry.state.is_final() {
+        if state.is_final() {
             return self.table.push_close(slot);
         }
-        if entry.flags.has(Flags::QUEUED) {
+        if flags.has(Flags::QUEUED) {
             return;
         }
+        if entry.has_input() && !flags.has(Flags::DESTROY | Flags::END) {
+            return self.table.push_later(slot);
+        }
+        self.rest_or_go_on(slot);
+    }
+
+    /// A socket that is in no queue: into one, if there is more to do, or it rests, watched.
+    #[inline(never)]
+    fn rest_or_go_on(&mut self, slot: u32) {
+        let entry = self.table.entry(slot);
         let untried = entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT);
         // An `end()` from before the connection was there.
         let owes_end = entry.flags.has(Flags::END) && matches!(entry.state, State::Open | State::Ended);
@@ -147,6 +178,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Registers a connection that has to wait for news: many never have to.
+    #[inline(never)]
     fn register(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
         if entry.flags.has(Flags::REGISTERED | Flags::BROKEN) || !entry.state.is_connected() {
@@ -164,6 +196,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Files the socket's timers, counted from now if bytes have moved.
+    #[inline(never)]
     fn arm(&mut self, slot: u32) {
         let entry = self.table.entry_mut(slot);
         let touched = entry.flags.replace(Flags::TOUCHED, false) && entry.state.is_connected();
@@ -185,6 +218,7 @@ impl<N: Net> Reactor<N> {
     // --- the ends ---
 
     /// Its descriptor is closed: no timer outlives the connection, and a listener may be waiting for the descriptor.
+    #[inline]
     fn over(&mut self, slot: u32, input: Input) {
         self.freed();
         self.table.disarm(slot);
@@ -192,6 +226,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The caller has destroyed the socket.
+    #[inline(never)]
     fn destroy(&mut self, slot: u32) -> Option<Told> {
         self.silence(slot);
         if let Some(told) = self.tell_owed(slot) {
@@ -208,6 +243,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The connection is over with an error, which will be told.
+    #[inline(never)]
     pub(super) fn fail(&mut self, slot: u32, mut failure: Failure, input: Input) {
         failure.attempts = self.attempts(slot, failure.cause);
         // If the peer is still there it learns so at once; a close would look like an orderly end to it.
@@ -218,6 +254,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The same, for an error that the system has told of an established connection.
+    #[inline(never)]
     pub(super) fn fail_with(&mut self, slot: u32, error: &io::Error) {
         let failure = Failure::from_os(error);
         let input = input_for(failure.cause, Input::Reset);
@@ -225,6 +262,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The same, for the error of a failed write, when there is nothing left to read.
+    #[inline(never)]
     pub(super) fn fail_broken(&mut self, slot: u32) {
         let failure = self.failure(slot);
         let input = input_for(failure.cause, Input::Reset);
@@ -232,11 +270,13 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A write failed: the peer is gone.
+    #[inline(never)]
     fn broken(&mut self, slot: u32, error: &io::Error) {
         self.keep_failure(slot, error, Flags::READ_CLOSED | Flags::TOUCHED);
     }
 
     /// The connection has failed, and what can still be read comes first. `known` is what that says beside.
+    #[inline(never)]
     fn keep_failure(&mut self, slot: u32, error: &io::Error, known: Flags) {
         self.table.extra_mut(slot).failure.get_or_insert(Failure::from_os(error));
         let flags = &mut self.table.entry_mut(slot).flags;
@@ -249,11 +289,13 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A descriptor is free again.
+    #[inline]
     pub(super) fn freed(&mut self) {
         self.listeners.retry();
     }
 
     /// Looks into a hang-up, an error flag, or the peer's end, where reading does not do it by itself.
+    #[inline(never)]
     fn look(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
@@ -280,6 +322,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A paused socket's connection may be dead. With bytes unread that waits for `resume`; without, it is told at once.
+    #[inline(never)]
     fn look_paused(&mut self, slot: u32) {
         let flags = self.table.entry(slot).flags;
         if !flags.has(Flags::LOOK | Flags::BROKEN) {

@@ -153,28 +153,27 @@ impl Table {
         }
     }
 
-    /// Takes one step of the lifecycle and notes the events that it tells. Answers whether the state changed or an event
-    /// is owed.
+    /// Takes one step of the lifecycle and notes the events that it tells. Answers from which state.
     #[inline]
-    pub(crate) fn apply(&mut self, slot: u32, input: Input) -> bool {
+    pub(crate) fn apply(&mut self, slot: u32, input: Input) -> State {
         let entry = self.entry_mut(slot);
         let from = entry.state;
         let step = compact(from, input);
-        if step.kind != Kind::Go {
-            debug_assert!(step.kind == Kind::Ignored, "{input:?} can't happen in {from:?}");
-            return false;
-        }
+        debug_assert!(step.kind != Kind::Impossible, "{input:?} can't happen in {from:?}");
+        // What changes nothing goes to the present state and tells nothing.
         entry.state = step.to;
         entry.flags.owe_all(step.tells);
         if step.to != from {
             // The limit of the new state counts from now.
             entry.flags.set(Flags::TOUCHED, true);
-            self.renew_limit(slot);
+            if entry.extra != NIL {
+                self.extra_mut(slot).limit_from = None;
+            }
         }
-        if log::log_enabled!(log::Level::Debug) {
+        if log::log_enabled!(log::Level::Debug) && step.kind == Kind::Go {
             self.log_step(slot, from, input);
         }
-        true
+        from
     }
 
     #[cold]
@@ -332,6 +331,7 @@ impl Table {
         }
     }
 
+    #[inline]
     pub(crate) fn disarm(&mut self, slot: u32) {
         self.wheel.cancel(&mut self.entries, slot);
     }
