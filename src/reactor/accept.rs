@@ -254,6 +254,7 @@ impl<N: Net> Reactor<N> {
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
         self.apply(slot, Input::Accepted);
+        self.table.push_ready(slot);
         self.table.entry_mut(slot).flags.paid(Tell::Connection);
         self.tell(slot, What::Tell(Tell::Connection))
     }

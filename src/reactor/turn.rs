@@ -28,9 +28,14 @@ const fn steps(ready: usize) -> usize {
 /// in between.
 const TIMERS_PER_TURN: u32 = 1024;
 
-/// Connections accepted in one turn, over all listeners: enough to spread the cost of a turn, few enough that those who are
-/// served already don't wait.
+/// Connections accepted in one turn, over all listeners, at the most: as many as sockets were served in it, so that each side
+/// gets half of a busy loop. A connection accepted alone is served before the next is looked for, and by then it may have
+/// come: fewer calls of accept are answered with "nobody".
 const ACCEPTS_PER_TURN: u32 = 16;
+
+/// Turns without a poll of their own: while connections wait to be accepted and nothing was put off, a turn goes straight
+/// on to the next.
+const TURNS_PER_POLL: u32 = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -50,6 +55,8 @@ pub(super) struct Turn {
     timers: u32,
     free_timers: u32,
     closes: usize,
+    /// Turns since the last poll.
+    unpolled: u32,
     /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
     woken: bool,
     /// The tick of this turn's look at the clock, after poll.
@@ -58,7 +65,17 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Poll, steps: 0, accepts: 0, timers: 0, free_timers: 0, closes: 0, woken: false, now: 0 }
+        Self {
+            phase: Phase::Poll,
+            steps: 0,
+            accepts: 0,
+            timers: 0,
+            free_timers: 0,
+            closes: 0,
+            unpolled: 0,
+            woken: false,
+            now: 0,
+        }
     }
 }
 
@@ -80,12 +97,17 @@ impl<N: Net> Reactor<N> {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
                         return None;
                     }
-                    if let Err(error) = self.poll(until) {
-                        self.cant_wait = Some(error);
-                        return None;
+                    if self.goes_straight_on() {
+                        self.turn.unpolled += 1;
+                        self.turn.closes = 0;
+                    } else {
+                        if let Err(error) = self.poll(until) {
+                            self.cant_wait = Some(error);
+                            return None;
+                        }
+                        turns += 1;
                     }
-                    turns += 1;
-                    self.turn.phase = Phase::Sockets;
+                    self.begin_turn();
                     None
                 }
                 Phase::Sockets => self.serve(),
@@ -130,14 +152,25 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         self.turn.now = self.tick_before(now);
         self.listeners.rested(self.turn.now);
-        self.table.begin_turn();
-        self.turn.steps = steps(self.table.ready_len());
-        self.turn.accepts = ACCEPTS_PER_TURN;
-        self.turn.timers = TIMERS_PER_TURN;
-        self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
+        self.turn.unpolled = 0;
         Ok(())
+    }
+
+    /// Whether the next turn needs no poll: it has work, none that was put off behind whoever becomes ready meanwhile.
+    fn goes_straight_on(&self) -> bool {
+        let fresh = self.table.ready_len() > 0 || self.listeners.has_ready();
+        fresh && !self.table.has_later() && self.turn.unpolled < TURNS_PER_POLL
+    }
+
+    fn begin_turn(&mut self) {
+        self.table.begin_turn();
+        self.turn.steps = steps(self.table.ready_len());
+        self.turn.accepts = (self.table.ready_len() as u32).clamp(1, ACCEPTS_PER_TURN);
+        self.turn.timers = TIMERS_PER_TURN;
+        self.turn.free_timers = TIMERS_PER_TURN;
+        self.turn.phase = Phase::Sockets;
     }
 
     /// How long poll may wait.

@@ -245,6 +245,10 @@ impl Table {
         self.ready.len()
     }
 
+    pub(crate) const fn has_later(&self) -> bool {
+        self.later.len() > 0
+    }
+
     pub(crate) const fn closes_len(&self) -> usize {
         self.closes.len()
     }
