@@ -5,6 +5,7 @@
 mod args;
 mod connect;
 mod crash;
+mod defer_accept;
 mod nodelay;
 mod peer;
 mod serve;

@@ -10,11 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use finale::{Close, Event, Listen, ListenerId, Queue, Reactor, Remote, Socket, SocketId, SocketMap};
+use finale::{
+    BadAddress, Close, Event, Listen, Listener, ListenerId, OsError, Queue, Reactor, Remote, Socket, SocketId,
+    SocketMap,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args;
+use crate::defer_accept;
 use crate::trouble::Trouble;
 
 /// The first line on stdout is `listening on IP:PORT`. SIGINT and SIGTERM stop accepting, let the live connections end
@@ -37,6 +41,13 @@ pub(crate) struct Serve {
     /// said all there was to say.) Without it, silence is no reason to end
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
     idle_timeout: Option<Duration>,
+    /// Have the kernel keep a connection to itself until its first bytes are there, so that nobody is woken for nothing; for so
+    /// long at the most, in whole seconds, and a little more (TCP_DEFER_ACCEPT). For clients that speak first
+    #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
+    defer_accept: Option<Duration>,
+    /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the connections over them
+    #[arg(long)]
+    reuse_port: bool,
     /// How long live connections may go on after SIGINT or SIGTERM
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = args::duration, allow_hyphen_values = true)]
     grace: Duration,
@@ -83,9 +94,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     let mut reactor = Reactor::new()?;
     let listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
-    let listener = reactor
-        .listen(options.listen.as_str(), listen)
-        .map_err(|source| Trouble::Listen { addr: options.listen.clone(), source })?;
+    let listener = open(&mut reactor, options, listen)?;
     // Before the first line: whoever has read it may send a signal at once.
     let signals = watch_signals(reactor.remote())?;
     announce(listener.addr)?;
@@ -105,6 +114,17 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+fn open(reactor: &mut Reactor, options: &Serve, listen: Listen) -> Result<Listener, Trouble> {
+    let trouble = |source| Trouble::Listen { addr: options.listen.clone(), source };
+    let Some(wait) = options.defer_accept else {
+        return reactor.listen(options.listen.as_str(), listen.reuse_port(options.reuse_port)).map_err(trouble);
+    };
+    let addr = options.listen.parse().map_err(|_why| trouble(finale::Error::BadAddress(BadAddress::NotAnIp)))?;
+    let listener = defer_accept::listener(addr, wait, options.reuse_port)
+        .map_err(|error| trouble(finale::Error::Listen { addr, source: OsError::from(&error) }))?;
+    reactor.listen_on(listener, listen).map_err(trouble)
 }
 
 fn announce(addr: SocketAddr) -> Result<(), Trouble> {

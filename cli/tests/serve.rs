@@ -239,6 +239,15 @@ fn a_second_signal_resets_at_once() {
     assert_eq!(server.finish(), (Some(0), String::new()));
 }
 
+/// The silent client came first. Accepted, it would hold the server for the grace time.
+#[test]
+fn with_defer_accept_a_client_that_has_said_nothing_is_no_connection_yet() {
+    let server = Server::start(&["answer", "--defer-accept", "30s", "--grace", "1h"]);
+    let _silent = server.connect();
+    assert_eq!(ask(&server, b"hello"), LINE);
+    server.stop_quietly();
+}
+
 #[test]
 fn a_server_without_connections_stops_at_once() {
     Server::start(&["echo", "--grace", "1h"]).stop_quietly();

@@ -70,6 +70,27 @@ impl Os {
         self.streams.get_mut(slot as usize).and_then(Option::take)
     }
 
+    /// Listens on a socket that somebody else has opened.
+    pub(crate) fn listen_on(
+        &mut self,
+        listener: u32,
+        socket: std::net::TcpListener,
+        options: &Listen,
+    ) -> io::Result<SocketAddr> {
+        let socket = Socket::from(socket);
+        prepare(&socket, &options.system)?;
+        self.watch(listener, socket.into())
+    }
+
+    fn watch(&mut self, listener: u32, socket: std::net::TcpListener) -> io::Result<SocketAddr> {
+        let mut socket = mio::net::TcpListener::from_std(socket);
+        let token = Token { index: listener, generation: 0 };
+        self.poll.registry().register(&mut socket, pack(token), Interest::READABLE)?;
+        let bound = socket.local_addr()?;
+        place(&mut self.listeners, listener, socket);
+        Ok(bound)
+    }
+
     fn register_fd(&self, stream: &Socket, token: Token) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest())
     }
@@ -133,12 +154,7 @@ impl Net for Os {
         }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-        let mut socket = mio::net::TcpListener::from_std(socket.into());
-        let token = Token { index: listener, generation: 0 };
-        self.poll.registry().register(&mut socket, pack(token), Interest::READABLE)?;
-        let bound = socket.local_addr()?;
-        place(&mut self.listeners, listener, socket);
-        Ok(bound)
+        self.watch(listener, socket.into())
     }
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
@@ -296,6 +312,11 @@ fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> 
 /// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
 fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    prepare(&socket, options)?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket, options: &SystemOptions) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
@@ -313,7 +334,7 @@ fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
     if let Some(bytes) = options.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).

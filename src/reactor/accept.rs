@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::Reactor;
 use super::tell::{Told, What};
+use super::{Reactor, system};
 use crate::error::{Error, OsError};
 use crate::id::ListenerId;
 use crate::lifecycle::{Input, Tell};
@@ -173,6 +173,28 @@ fn trouble(error: &io::Error) -> Trouble {
     }
 }
 
+impl Reactor {
+    /// Takes over a listener that was opened elsewhere: one inherited from a parent process (socket activation), or one with
+    /// an option set that finale does not know. What `options` says of the system's socket is set on it, except what had
+    /// to be said before it listened: the backlog, `reuse_port`, `ipv6_only`.
+    ///
+    /// ```
+    /// # use finale::{Listen, Reactor};
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// let mut reactor = Reactor::new()?;
+    /// assert_ne!(reactor.listen_on(listener, Listen::default())?.addr.port(), 0);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::BadOption`], or [`Error::System`] with what the system said.
+    pub fn listen_on(&mut self, listener: std::net::TcpListener, options: Listen) -> Result<Listener, Error> {
+        self.add_listener(options, |net, place, options| {
+            net.listen_on(place, listener, options).map_err(|error| system("listen", &error))
+        })
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// Opens a listener on an IP address with a port; port 0 lets the kernel choose. Its connections come out of
     /// [`next`](Reactor::next).
@@ -186,15 +208,22 @@ impl<N: Net> Reactor<N> {
         Error: From<T::Error>,
     {
         let addr = addr.try_into()?.addr()?;
+        self.add_listener(options, |net, listener, options| {
+            net.listen(listener, addr, options).map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
+        })
+    }
+
+    fn add_listener(
+        &mut self,
+        options: Listen,
+        open: impl FnOnce(&mut N, u32, &Listen) -> Result<SocketAddr, Error>,
+    ) -> Result<Listener, Error> {
         options.check()?;
         self.listeners.generation += 1;
         let generation = self.listeners.generation;
         let place = self.listeners.entries.vacant_entry();
         let id = ListenerId::new(place.key() as u32, generation);
-        let addr = self
-            .net
-            .listen(id.index(), addr, &options)
-            .map_err(|error| Error::Listen { addr, source: OsError::from(&error) })?;
+        let addr = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
         place.insert(Entry { generation, settings, queued: false, rest: None, told: false, skips: 0 });
         Ok(Listener { id, addr })
