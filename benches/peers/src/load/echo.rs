@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::{Failures, Summary, connect, wrong};
+use super::{Failures, Summary, connect, read_some, wrong};
 
 /// More in one round trip might not fit between two peers that both write first, so it would measure their buffers.
 pub const LARGEST_BYTES: usize = 64 << 10;
@@ -64,9 +64,9 @@ fn expect(mut stream: &TcpStream, message: &[u8], buffer: &mut [u8]) -> io::Resu
     if buffer == message { Ok(()) } else { Err(wrong("other bytes than were sent".to_owned())) }
 }
 
-fn leave(mut stream: &TcpStream) -> io::Result<()> {
+fn leave(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    match stream.read(&mut [0])? {
+    match read_some(stream, &mut [0])? {
         0 => Ok(()),
         _ => Err(wrong("more bytes than were sent".to_owned())),
     }

@@ -69,18 +69,19 @@ fn connect(addr: SocketAddr, number: u64) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     let source = Ipv4Addr::new(127, 0, 1, (number % SOURCES) as u8 + 1);
     socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.set_tcp_nodelay(true)?;
+    // Without a time limit yet: with one, an interrupted connect would have to be waited for in another way.
+    socket.connect(&addr.into())?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
-    socket.set_tcp_nodelay(true)?;
-    socket.connect(&addr.into())?;
     Ok(socket.into())
 }
 
 /// Reads to the server's FIN: neither more nor less may come than the answer, and no other byte.
-fn read_answer(mut stream: &TcpStream, answer: u64, buffer: &mut [u8]) -> io::Result<()> {
+fn read_answer(stream: &TcpStream, answer: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut received = 0;
     loop {
-        let read = stream.read(buffer)?;
+        let read = read_some(stream, buffer)?;
         if read == 0 {
             break;
         }
@@ -95,6 +96,16 @@ fn read_answer(mut stream: &TcpStream, answer: u64, buffer: &mut [u8]) -> io::Re
         return Err(wrong(format!("the end came at {received} of {answer}")));
     }
     Ok(())
+}
+
+/// A call with a time limit is not taken up again by the kernel itself when something interrupts it.
+fn read_some(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 fn wrong(what: String) -> io::Error {
