@@ -67,7 +67,12 @@ struct Connection {
     /// Bytes of the request while reading, of the answer while answering.
     count: u64,
     /// `echo`: what the client has not taken. Absent on nearly all, so it lies elsewhere.
-    rest: Option<Box<Vec<u8>>>,
+    rest: Option<Box<Rest>>,
+}
+
+struct Rest {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 impl Connection {
@@ -165,9 +170,8 @@ fn finish_first(connection: &mut Connection, request: u64, answer: u64, buffer: 
 fn echo(connection: &mut Connection, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         while let Some(rest) = &mut connection.rest {
-            let sent = connection.stream.write(rest)?;
-            rest.drain(..sent);
-            if rest.is_empty() {
+            rest.sent += connection.stream.write(&rest.bytes[rest.sent..])?;
+            if rest.sent == rest.bytes.len() {
                 connection.rest = None;
                 connection.read_again();
             }
@@ -181,7 +185,7 @@ fn echo(connection: &mut Connection, buffer: &mut [u8]) -> io::Result<()> {
             sent => sent?,
         };
         if sent < read {
-            connection.rest = Some(Box::new(buffer[sent..read].to_vec()));
+            connection.rest = Some(Box::new(Rest { bytes: buffer[sent..read].to_vec(), sent: 0 }));
         }
     }
 }
