@@ -32,6 +32,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_line_is_the_one_that_finale_serve_repeats() {
+        let theirs = include_str!("../../../cli/src/serve.rs");
+        let ours = format!("b\"{}\"", LINE.escape_ascii());
+        assert!(theirs.contains(&ours), "{ours}");
+    }
+
+    #[test]
     fn pieces_of_any_length_make_up_the_repeated_line() {
         let total = 3 * PIECE_BYTES as u64 + 17;
         for step in [1, 63, 64, 65, 4096, PIECE_BYTES] {
