@@ -1,0 +1,142 @@
+//! Interleaved rounds: A B C, then B C A, and so on, a fresh server for each load.
+//!
+//! Fresh, so that no round inherits memory or TIME_WAIT from another; the first load on it is the warm-up and not counted.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+
+use crate::plan::{Entry, Load, Plan};
+use crate::process::{self, Idle, Network, Server, Start};
+use crate::raw::{Bench, Experiment, Latency, Row, Sample};
+use crate::roster::Tree;
+
+/// What all measurements share.
+pub(crate) struct Bed {
+    pub(crate) tree: Tree,
+    pub(crate) server_core: u32,
+    pub(crate) client_core: u32,
+    pub(crate) network: Network,
+    pub(crate) log: PathBuf,
+}
+
+/// A bar on a terminal, nothing elsewhere. It is drawn between measurements only, so it costs none of them anything.
+pub(crate) fn progress(title: &str, steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>44} [{bar:24}] {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::new(steps).with_prefix(title.to_owned());
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style.progress_chars("=> ")))
+}
+
+/// Runs a plan. A row that fails once is out: its other rounds are not run.
+pub(crate) fn run(bed: &Bed, plan: &Plan) -> Experiment {
+    let name = |entry: &Entry| Row { name: entry.name.clone(), samples: Vec::new(), failure: None };
+    let mut rows: Vec<Row> = plan.entries.iter().map(name).collect();
+    let count = rows.len();
+    let bar = progress(&plan.title, u64::from(plan.rounds) * count as u64);
+    for round in 0..plan.rounds {
+        for place in 0..count {
+            // Each round begins with another one, so that nobody always follows the same neighbour.
+            let at = (place + round as usize) % count;
+            bar.set_message(rows[at].name.clone());
+            if rows[at].failure.is_none() {
+                match sample(bed, plan, &plan.entries[at], round) {
+                    Ok(sample) => rows[at].samples.push(sample),
+                    Err(error) => rows[at].failure = Some(format!("{error:#}")),
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_with_message("");
+    Experiment { id: plan.id.into(), title: plan.title.clone(), load: plan.load.words(), unit: plan.load.unit(), rows }
+}
+
+fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
+    let mut servers = start(bed, entry)?;
+    let client_core = plan.load_pinned.then_some(bed.client_core);
+    let first = servers.first().context("there is a server")?;
+    let idle = match entry.idle {
+        0 => None,
+        count => {
+            let argv =
+                [bed.tree.load().to_string_lossy().into_owned(), "idle".into(), first.addr.clone(), count.to_string()];
+            Some(Idle::hold(&argv, client_core, first, count)?)
+        }
+    };
+    first.wait_for_room(plan.load.connections() + plan.warm_up.connections())?;
+    let run = |load: Load| process::load(&load.argv(&bed.tree, &first.addr, first.pid()), client_core, first.network());
+    run(plan.warm_up).context("warm-up")?;
+    settle(&servers)?;
+    let (cpu, segments) = (cpu_ns(&servers)?, first.segments_sent()?);
+    let done = run(plan.load)?;
+    settle(&servers)?;
+    let (cpu, segments) = (cpu_ns(&servers)? - cpu, first.segments_sent()? - segments);
+    let bench = matches!(plan.load, Load::Bench(_)).then(|| seen(&done.stdout)).transpose()?;
+    for server in &mut servers {
+        server.ensure_alive()?;
+    }
+    drop(idle);
+    for server in servers {
+        server.stop()?;
+    }
+    let segments = Some(segments);
+    Ok(Sample { round, units: plan.load.units(), cpu_ns: cpu, wall_ns: done.wall_ns, segments, bench })
+}
+
+/// The first shard chooses the port, the others share it; each has a core of its own.
+fn start(bed: &Bed, entry: &Entry) -> Result<Vec<Server>> {
+    let of = |argv: &[String], core, network| {
+        Server::start(&Start { argv, tool: &[], core: Some(core), network, log: &bed.log })
+    };
+    let first = of(&entry.argv, bed.server_core, bed.network)?;
+    let argv: Vec<String> = entry.argv.iter().map(|word| word.replace("127.0.0.1:0", &first.addr)).collect();
+    let network = first.network();
+    let mut servers = vec![first];
+    for _ in 1..entry.shards {
+        servers.push(of(&argv, bed.client_core, network)?);
+    }
+    Ok(servers)
+}
+
+fn cpu_ns(servers: &[Server]) -> Result<u64> {
+    servers.iter().map(Server::cpu_ns).sum()
+}
+
+fn settle(servers: &[Server]) -> Result<()> {
+    servers.iter().try_for_each(Server::settle)
+}
+
+/// The part of `finale bench --json` that the page shows.
+#[derive(Deserialize)]
+struct Seen {
+    failed: u64,
+    per_second: f64,
+    latency_us: Latency,
+}
+
+fn seen(json: &str) -> Result<Bench> {
+    let seen: Seen = serde_json::from_str(json).context("finale bench has not printed its JSON object")?;
+    ensure!(seen.failed == 0, "{} failed", seen.failed);
+    Ok(Bench { per_second: seen.per_second, latency_us: seen.latency_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finale_bench_says_is_read_and_its_failures_are_failures() {
+        let json = |failed| {
+            format!(
+                "{{\"failed\": {failed}, \"per_second\": 20000.5, \"in_flight\": 256, \
+                 \"latency_us\": {{\"p50\": 1, \"p90\": 2, \"p99\": 3.5, \"p999\": 4, \"max\": 5}}}}"
+            )
+        };
+        let bench = seen(&json(0)).unwrap();
+        assert_eq!((bench.per_second, bench.latency_us.p99), (20_000.5, 3.5));
+        assert_eq!(seen(&json(2)).unwrap_err().to_string(), "2 failed");
+        assert!(seen("nothing").is_err());
+    }
+}

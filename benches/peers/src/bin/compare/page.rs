@@ -1,0 +1,391 @@
+//! The page: benches/RESULTS.md, made from the raw data and nothing else. Losses stand where wins would.
+
+use std::fmt::Write as _;
+
+use crate::goals::{self, Verdict, short};
+use crate::plan::{self, Part};
+use crate::raw::{Experiment, Raw, Row, Sample};
+use crate::roster::{self, BLOCKING, EPOLL, HAND_OFF};
+use crate::stats::Spread;
+
+/// The half-closing loads, with the head of their column in the overview.
+const LOADS: &[(Part, &str)] = &[
+    (Part::Main, "64 B"),
+    (Part::Answer16k, "16 KiB"),
+    (Part::Answer1m, "1 MiB"),
+    (Part::Request0, "no request"),
+    (Part::ServerFirst, "server first"),
+    (Part::InFlight1, "1 in flight"),
+    (Part::InFlight4096, "4,096 in flight"),
+];
+
+/// The whole page. `notes` is what a person has to say, as it is.
+pub(crate) fn page(raw: &Raw, notes: &str) -> String {
+    let sections = [
+        head(raw),
+        goals_table(raw),
+        overview(raw),
+        details(raw),
+        counts(raw),
+        memory(raw),
+        echo(raw),
+        bulk(raw),
+        idle(raw),
+        shards(raw),
+        ablation(raw),
+        cross(raw),
+        micro(raw),
+        include_str!("method.md").to_owned(),
+        where_it_ran(raw),
+        notes.to_owned(),
+    ];
+    let written = sections.iter().map(|section| section.trim()).filter(|section| !section.is_empty());
+    written.collect::<Vec<_>>().join("\n\n") + "\n"
+}
+
+/// A table; all columns but the first hold figures and stand to the right.
+fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|---|{}\n", head.join(" | "), "---:|".repeat(head.len() - 1));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text
+}
+
+const NONE: &str = "–";
+
+fn or_none(words: Option<String>) -> String {
+    words.unwrap_or_else(|| NONE.into())
+}
+
+fn median(spread: Option<Spread>) -> String {
+    or_none(spread.map(|spread| format!("{:.2}", spread.median)))
+}
+
+/// Median, quartiles and extremes, a cell each.
+fn cells(spread: Option<Spread>) -> [String; 3] {
+    let cell = |words: fn(Spread) -> String| or_none(spread.map(words));
+    [
+        cell(|s| format!("**{:.2}**", s.median)),
+        cell(|s| format!("{:.2}–{:.2}", s.lower, s.upper)),
+        cell(|s| format!("{:.2}–{:.2}", s.min, s.max)),
+    ]
+}
+
+fn label(raw: &Raw, name: &str) -> String {
+    raw.titles.get(name).cloned().unwrap_or_else(|| roster::label(name))
+}
+
+/// A failure in one line of a table.
+fn failed(why: &str) -> String {
+    format!("**failed**: {}", why.replace(['\n', '|'], " "))
+}
+
+fn head(raw: &Raw) -> String {
+    let fact = |name: &str| raw.machine.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let [date, kernel, cpu] = ["date", "kernel", "CPU"].map(|name| fact(name).unwrap_or("unknown"));
+    let mut text = format!(
+        "# What a connection costs\n\nMade by `{}` on {date}: Linux {kernel}, {cpu}; it took {} min {} s. This page is \
+         written by that command; edit `benches/NOTES.md` in its place.\n",
+        raw.command,
+        raw.seconds / 60,
+        raw.seconds % 60,
+    );
+    if !raw.whole {
+        text += "\n**A trial, not a result**: few rounds, small loads, or a part of the experiments.\n";
+    }
+    let failures = raw.failures();
+    if !failures.is_empty() {
+        text += "\n**This run has failed.** What went wrong:\n";
+        failures.iter().for_each(|line| {
+            let _ = writeln!(text, "- {}", line.replace('\n', " "));
+        });
+    }
+    text + "\n![CPU time per connection against a blocking loop in C, for each server, with its spread](results.svg)\n"
+}
+
+fn goals_table(raw: &Raw) -> String {
+    let row = |goal: goals::Goal| {
+        let verdict = match goal.verdict {
+            Verdict::Met => "met",
+            Verdict::Missed => "**missed**",
+            Verdict::NotMeasured => NONE,
+        };
+        vec![goal.what, goal.goal, goal.measured, verdict.to_owned()]
+    };
+    let rows = goals::goals(raw).into_iter().map(row).collect();
+    format!("## Goals\n\nA ratio is judged by its median.\n\n{}", table(&["what", "goal", "measured", ""], rows))
+}
+
+/// Rows from the cheapest up, by the median against a reference; what has no ratio comes last.
+fn sorted<'a>(experiment: &'a Experiment, against: &str) -> Vec<&'a Row> {
+    let cost = |row: &Row| experiment.cpu_ratio(&row.name, against).map_or(f64::INFINITY, |spread| spread.median);
+    let mut rows: Vec<&Row> = experiment.rows.iter().collect();
+    rows.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+    rows
+}
+
+fn overview(raw: &Raw) -> String {
+    let here: Vec<(&Experiment, &str)> =
+        LOADS.iter().filter_map(|(part, head)| Some((raw.experiment(part.id())?, *head))).collect();
+    let Some((first, _)) = here.first() else { return String::new() };
+    let cell = |experiment: &Experiment, name: &str| {
+        let out = experiment.rows.iter().any(|row| row.name == name && row.failure.is_some());
+        if out { "**failed**".into() } else { median(experiment.cpu_ratio(name, BLOCKING)) }
+    };
+    let row = |row: &&Row| {
+        let ratios = here.iter().map(|(experiment, _)| cell(experiment, &row.name));
+        std::iter::once(label(raw, &row.name)).chain(ratios).collect()
+    };
+    let head: Vec<&str> = std::iter::once("server").chain(here.iter().map(|(_, head)| *head)).collect();
+    let rows = sorted(first, BLOCKING).iter().map(row).collect();
+    format!(
+        "## Half-closing connections\n\nServer CPU time per connection as a ratio to the blocking loop in C, median of \
+         interleaved rounds. 64 B are asked and answered, 256 connections are in flight and the client ends first, unless \
+         the column says otherwise.\n\n{}",
+        table(&head, rows)
+    )
+}
+
+fn details(raw: &Raw) -> String {
+    LOADS.iter().filter_map(|(part, _)| raw.experiment(part.id())).map(|found| detail(raw, found)).collect()
+}
+
+fn detail(raw: &Raw, experiment: &Experiment) -> String {
+    let row = |row: &&Row| {
+        let name = label(raw, &row.name);
+        if let Some(why) = &row.failure {
+            return vec![name, failed(why)];
+        }
+        let mut cells = cells(experiment.cpu_ratio(&row.name, BLOCKING)).to_vec();
+        cells.push(median(experiment.cpu_ratio(&row.name, EPOLL)));
+        cells.push(or_none(row.cpu_us().map(|spread| short(spread.median))));
+        cells.push(median(row.segments()));
+        std::iter::once(name).chain(cells).collect()
+    };
+    let head = ["server", "to blocking", "quartiles", "all rounds", "to epoll", "CPU µs", "segments"];
+    let rounds = experiment.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0);
+    format!(
+        "<details><summary>{}: {rounds} rounds of {}</summary>\n\n{}\n</details>\n",
+        experiment.title,
+        experiment.load,
+        table(&head, sorted(experiment, BLOCKING).iter().map(row).collect())
+    )
+}
+
+fn counts(raw: &Raw) -> String {
+    let main = raw.experiment(Part::Main.id());
+    let counted: Vec<_> = raw.counts.iter().filter(|counts| !raw.titles.contains_key(&counts.name)).collect();
+    let row = |counts: &&crate::raw::Counts| {
+        let name = label(raw, &counts.name);
+        if let Some(why) = &counts.failure {
+            return vec![name, failed(why)];
+        }
+        let segments = main.and_then(|main| main.row(&counts.name)?.segments());
+        let calls = counts.by_call.iter().filter(|(_, each)| each.abs() >= 0.005);
+        let calls: Vec<String> = calls.map(|(name, each)| format!("{name} {each:.2}")).collect();
+        vec![
+            name,
+            or_none(counts.system_calls.map(|calls| format!("{calls:.2}"))),
+            median(segments),
+            or_none(counts.instructions.map(|count| format!("{count:.0}"))),
+            calls.join(", "),
+        ]
+    };
+    let rows: Vec<Vec<String>> = counted.iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["server", "system calls", "segments, both ends", "instructions", "which calls"];
+    format!(
+        "## What one connection asks for\n\nThe main load; counts do not drift. Instructions are those in user space; of Node and \
+         Go they are not counted.\n\n{}",
+        table(&head, rows)
+    )
+}
+
+fn memory(raw: &Raw) -> String {
+    if raw.memory.is_empty() {
+        return String::new();
+    }
+    let mut rows: Vec<_> = raw.memory.iter().collect();
+    rows.sort_by(|a, b| a.bytes_each().total_cmp(&b.bytes_each()));
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    let row = |memory: &crate::raw::Memory| match &memory.failure {
+        Some(why) => vec![label(raw, &memory.name), failed(why)],
+        None => vec![
+            label(raw, &memory.name),
+            format!("{:.0}", memory.bytes_each()),
+            mib(memory.before_bytes),
+            mib(memory.after_bytes),
+        ],
+    };
+    let head = ["server", "bytes per idle connection", "MiB before", "MiB with 19,000"];
+    format!(
+        "## Memory of an idle connection\n\nThe blocking loop is not here: it holds one connection at a time.\n\n{}",
+        table(&head, rows.into_iter().map(row).collect())
+    )
+}
+
+fn echo(raw: &Raw) -> String {
+    let Some(echo) = raw.experiment(Part::Echo.id()) else { return String::new() };
+    let text = format!("Server CPU time per round trip as a ratio to C with epoll; {}.", echo.load);
+    against_epoll(raw, echo, "## Echo", &text, &["server", "to epoll", "quartiles", "all rounds", "CPU µs"], |row| {
+        [&cells(echo.cpu_ratio(&row.name, EPOLL))[..], &[or_none(row.cpu_us().map(|spread| short(spread.median)))]]
+            .concat()
+    })
+}
+
+fn bulk(raw: &Raw) -> String {
+    let Some(bulk) = raw.experiment(Part::Bulk.id()) else { return String::new() };
+    let text = "Throughput as a ratio to C with epoll (more is better) and server CPU time per byte (less is better).";
+    let head = ["server", "throughput", "quartiles", "all rounds", "GiB/s", "CPU to epoll"];
+    let rate = |row: &Row| {
+        let per_second = |sample: &Sample| sample.units as f64 / 1024.0 / (sample.wall_ns as f64 / 1e9);
+        or_none(row.spread(per_second).map(|spread| format!("{:.2}", spread.median)))
+    };
+    against_epoll(raw, bulk, "## 1 GiB through one connection", text, &head, |row| {
+        let more = [rate(row), median(bulk.cpu_ratio(&row.name, EPOLL))];
+        [&cells(bulk.rate_ratio(&row.name, EPOLL))[..], &more].concat()
+    })
+}
+
+/// A section with one table whose reference is the epoll server.
+fn against_epoll(
+    raw: &Raw,
+    experiment: &Experiment,
+    title: &str,
+    text: &str,
+    head: &[&str],
+    figures: impl Fn(&Row) -> Vec<String>,
+) -> String {
+    let row = |row: &&Row| {
+        let rest = row.failure.as_ref().map_or_else(|| figures(row), |why| vec![failed(why)]);
+        std::iter::once(label(raw, &row.name)).chain(rest).collect()
+    };
+    let rows = sorted(experiment, EPOLL).iter().map(row).collect();
+    format!("{title}\n\n{text}\n\n{}", table(head, rows))
+}
+
+/// Rows that are each compared with another of the same experiment.
+fn pairs(raw: &Raw, experiment: &Experiment, pairs: &[(&str, String)]) -> String {
+    let row = |(base, name): &(&str, String)| {
+        let why = experiment.rows.iter().filter(|row| [*base, name].contains(&row.name.as_str()));
+        if let Some(why) = why.filter_map(|row| row.failure.as_ref()).next() {
+            return vec![label(raw, base), failed(why)];
+        }
+        let us = |name: &str| or_none(experiment.row(name).and_then(Row::cpu_us).map(|spread| short(spread.median)));
+        let ratio = cells(experiment.cpu_ratio(name, base)).to_vec();
+        [vec![label(raw, base)], ratio, vec![us(base), us(name)]].concat()
+    };
+    let here = |name: &str| experiment.rows.iter().any(|row| row.name == name);
+    let rows = pairs.iter().filter(|(base, _)| here(base)).map(row).collect();
+    table(&["server", "ratio", "quartiles", "all rounds", "CPU µs without", "CPU µs with"], rows)
+}
+
+fn idle(raw: &Raw) -> String {
+    let Some(idle) = raw.experiment(Part::Idle.id()) else { return String::new() };
+    let both = [HAND_OFF, EPOLL].map(|name| (name, plan::with_idle(name)));
+    format!(
+        "## With 19,000 idle connections beside it\n\nThe main load on a server that holds them, against the same server without \
+         any, in the same round. The ratio of C with epoll is what the kernel itself takes for them.\n\n{}",
+        pairs(raw, idle, &both)
+    )
+}
+
+fn shards(raw: &Raw) -> String {
+    let Some(shards) = raw.experiment(Part::Shards.id()) else { return String::new() };
+    format!(
+        "## Two shards\n\nTwo processes on one port (SO_REUSEPORT), one on each core; the client runs on either, and only the \
+         servers' CPU time counts. Against one process under the same load.\n\n{}",
+        pairs(raw, shards, &[(HAND_OFF, plan::TWO_SHARDS.into())])
+    )
+}
+
+fn ablation(raw: &Raw) -> String {
+    let Some(ablation) = raw.experiment(Part::Ablation.id()) else { return String::new() };
+    let row = |row: &Row| {
+        let title = raw.titles.get(&row.name).cloned().unwrap_or_else(|| "*nothing: finale as it is, hand-off*".into());
+        if let Some(why) = &row.failure {
+            return vec![title, failed(why)];
+        }
+        let counts = raw.counts.iter().find(|counts| counts.name == row.name && counts.failure.is_none());
+        let ratio = cells(ablation.cpu_ratio(&row.name, HAND_OFF)).to_vec();
+        let more = vec![
+            or_none(counts.and_then(|counts| counts.system_calls).map(|calls| format!("{calls:.2}"))),
+            median(row.segments()),
+            or_none(counts.and_then(|counts| counts.instructions).map(|count| format!("{count:.0}"))),
+        ];
+        [vec![title], ratio, more].concat()
+    };
+    let head = ["switched off", "CPU ratio", "quartiles", "all rounds", "system calls", "segments", "instructions"];
+    format!(
+        "## What each trick is worth\n\nfinale with one trick switched off (`benches/ablation/`), against finale as it is, in the \
+         main load. A ratio above 1 is what the trick saves.\n\n{}",
+        table(&head, ablation.rows.iter().map(row).collect())
+    )
+}
+
+fn cross(raw: &Raw) -> String {
+    let Some(cross) = raw.experiment(Part::Cross.id()) else { return String::new() };
+    let row = |row: &&Row| {
+        if let Some(why) = &row.failure {
+            return vec![label(raw, &row.name), failed(why)];
+        }
+        let each = |figure: fn(&crate::raw::Bench) -> f64| {
+            let seen = row.samples.iter().filter_map(|sample| sample.bench.as_ref()).map(figure);
+            or_none(Spread::of(seen).map(|spread| short(spread.median)))
+        };
+        vec![
+            label(raw, &row.name),
+            median(cross.cpu_ratio(&row.name, BLOCKING)),
+            each(|bench| bench.per_second),
+            each(|bench| bench.latency_us.p50),
+            each(|bench| bench.latency_us.p99),
+            each(|bench| bench.latency_us.p999),
+        ]
+    };
+    let head = ["server", "CPU to blocking", "connections/s", "p50 µs", "p99 µs", "p99.9 µs"];
+    format!(
+        "## The other load generator\n\nThe main load once more, from `finale bench`, which shares nothing with the first client: \
+         the ratios should agree. Latency is from connect to the end of the answer with 256 in flight, so it is mostly \
+         waiting for one's turn.\n\n{}",
+        table(&head, sorted(cross, BLOCKING).iter().map(row).collect())
+    )
+}
+
+fn micro(raw: &Raw) -> String {
+    if raw.micro.is_empty() {
+        return String::new();
+    }
+    let rows = raw.micro.iter().map(|(name, ns)| vec![format!("`{name}`"), short(*ns)]).collect();
+    format!(
+        "## Inside\n\nMedians of the last `cargo bench` in this tree, not interleaved with anything.\n\n<details><summary>{} \
+         benchmarks</summary>\n\n{}\n</details>",
+        raw.micro.len(),
+        table(&["benchmark", "ns"], rows)
+    )
+}
+
+fn where_it_ran(raw: &Raw) -> String {
+    let network = match raw.own_network {
+        true => {
+            "Each load had a network namespace of its own: no other traffic, an empty TIME_WAIT table, counters of its own."
+        }
+        false => {
+            "All loads shared this machine's network (a namespace for each needs root): segments of other traffic are \
+             counted too, and each load waited until TIME_WAIT had room for it."
+        }
+    };
+    let mut text = format!("## This run\n\n{network}\n\n");
+    for (name, value) in &raw.machine {
+        let _ = writeln!(text, "- {name}: {value}");
+    }
+    for line in &raw.skipped {
+        let _ = writeln!(text, "- not run: {line}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
