@@ -72,6 +72,9 @@ pub(crate) fn chart(raw: &Raw) -> Result<Option<String>> {
         }
         head(&mut pen, main, &lines)?;
         grid(&mut pen, &scale, height)?;
+        if let Some(words) = absent(main) {
+            pen.words(&words, (LEFT, height - 16), 12, HPos::Left, &TEXT, true)?;
+        }
         for (number, line) in lines.iter().enumerate() {
             pen.line_of(line, &scale, TOP + ROW * number as i32 + ROW / 2)?;
         }
@@ -84,7 +87,7 @@ pub(crate) fn chart(raw: &Raw) -> Result<Option<String>> {
 fn lines(main: &Experiment) -> Vec<Line> {
     let line = |name: &str| {
         let spread = main.cpu_ratio(name, BLOCKING)?;
-        Some(Line { label: roster::label(name).replace("**", ""), ours: roster::is_finale(name), spread })
+        Some(Line { label: plain(name), ours: roster::is_finale(name), spread })
     };
     let mut lines: Vec<Line> = main.rows.iter().filter_map(|row| line(&row.name)).collect();
     lines.sort_by(|a, b| a.spread.median.total_cmp(&b.spread.median));
@@ -128,8 +131,20 @@ fn grid(pen: &mut Pen, scale: &Scale, height: i32) -> Result<()> {
         let ink = if one { &ONE } else { &QUIET };
         pen.words(&format!("{ratio:.2}"), (x, bottom + 14), 12, HPos::Center, ink, one)?;
     }
-    let key = "dot: median   thick line: half of all rounds   thin line: every round   left is cheaper";
-    pen.words(key, (LEFT, bottom + 42), 12, HPos::Left, &QUIET, false)
+    let key = "dot: median · thick line: quartiles · thin line: all rounds · further left is cheaper";
+    pen.words(key, (LEFT, bottom + 40), 12, HPos::Left, &QUIET, false)
+}
+
+/// A server that has failed has no ratio; that it is missing must not look as if it had not taken part.
+fn absent(main: &Experiment) -> Option<String> {
+    let failed = main.rows.iter().filter(|row| row.failure.is_some());
+    let names: Vec<String> = failed.map(|row| plain(&row.name)).collect();
+    (!names.is_empty()).then(|| format!("failed, and so not shown: {}", names.join(", ")))
+}
+
+/// A label without the stress that it has in a table.
+fn plain(name: &str) -> String {
+    roster::label(name).replace("**", "")
 }
 
 /// Plotters' SVG writer, with the few strokes that this chart needs.
@@ -163,7 +178,7 @@ impl Pen<'_> {
         }
         self.stroke((scale.x(spread.lower), y), (scale.x(spread.upper), y), ink, 5)?;
         let center = (scale.x(spread.median), y);
-        for (radius, ink) in [(7, &PAPER), (6, ink)] {
+        for (radius, ink) in [(6, &PAPER), (5, ink)] {
             self.backend.draw_circle(center, radius, &ink.color(), true).map_err(|error| anyhow!("{error}"))?;
         }
         let figures = format!("{:.2} ({:.2}–{:.2})", spread.median, spread.lower, spread.upper);
@@ -206,6 +221,14 @@ mod tests {
         {
             assert!(svg.contains(words), "{words} is missing:\n{svg}");
         }
+    }
+
+    #[test]
+    fn a_server_that_failed_is_named_below() {
+        let mut raw = raw();
+        raw.experiments[0].rows[2].failure = Some("3 failed".into());
+        let svg = chart(&raw).unwrap().unwrap();
+        assert!(svg.contains("failed, and so not shown: tokio, current_thread"), "{svg}");
     }
 
     #[test]

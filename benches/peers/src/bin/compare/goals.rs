@@ -36,6 +36,14 @@ impl Limit {
         }
     }
 
+    /// Ratios are written with the decimals that they are judged by.
+    fn ratio(self) -> String {
+        match self {
+            Self::AtMost(limit) => format!("≤ {limit:.2}"),
+            Self::AtLeast(limit) => format!("≥ {limit:.2}"),
+        }
+    }
+
     fn words(self, unit: &str) -> String {
         match self {
             Self::AtMost(limit) => format!("≤ {limit}{unit}"),
@@ -51,7 +59,8 @@ pub(crate) fn goals(raw: &Raw) -> Vec<Goal> {
 
 fn ratio(what: &str, limit: Limit, measured: Option<Spread>) -> Goal {
     let words = measured.map(|s| format!("{:.2} (quartiles {:.2}–{:.2})", s.median, s.lower, s.upper));
-    judge(what, limit, "", measured.map(|spread| spread.median), words)
+    let goal = judge(what, limit, "", measured.map(|spread| spread.median), words);
+    Goal { goal: limit.ratio(), ..goal }
 }
 
 fn figure(what: &str, limit: Limit, unit: &str, measured: Option<f64>) -> Goal {

@@ -51,6 +51,9 @@ struct Args {
     /// Measures nothing: makes page and chart from the data of the last whole run, or of the last trial with --quick
     #[arg(long)]
     render: bool,
+    /// Measures in this machine's own network even where each server could have one to itself
+    #[arg(long)]
+    one_network: bool,
     /// Only says whether the words are understood and the machine is fit, before anything is built
     #[arg(long, hide = true)]
     check: bool,
@@ -81,7 +84,7 @@ fn run(args: &Args) -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let tree = Tree { root };
     if args.check {
-        bed(&tree)?;
+        bed(&tree, args)?;
         return Ok(Vec::new());
     }
     let scratch = if is_whole(args) { tree.scratch() } else { tree.scratch().join("trial") };
@@ -111,7 +114,7 @@ fn write(tree: &Tree, raw: &Raw, scratch: &Path) -> Result<()> {
 
 fn measure_all(args: &Args, tree: &Tree) -> Result<Raw> {
     let from = Instant::now();
-    let bed = bed(tree)?;
+    let bed = bed(tree, args)?;
     let (all, mut skipped) = roster::roster(tree);
     ensure!(all.iter().any(|one| one.name == HAND_OFF), "there is no finale in target/release");
     let tools = tools(&mut skipped);
@@ -150,7 +153,7 @@ fn measure_all(args: &Args, tree: &Tree) -> Result<Raw> {
     Ok(Raw { skipped, seconds: from.elapsed().as_secs(), ..raw })
 }
 
-fn bed(tree: &Tree) -> Result<Bed> {
+fn bed(tree: &Tree, args: &Args) -> Result<Bed> {
     let status = fs::read_to_string("/proc/self/status").context("this is not Linux")?;
     let cores = parse::allowed_cores(&status);
     // The first core of a machine serves most interrupts, so the server, whose time counts, is put on the second.
@@ -161,7 +164,8 @@ fn bed(tree: &Tree) -> Result<Bed> {
     let log = tree.scratch().join("servers.log");
     fs::write(&log, "")?;
     let (server_core, client_core) = (*server_core, *client_core);
-    Ok(Bed { tree: tree.clone(), server_core, client_core, network: Network::available(), log: PathBuf::from(&log) })
+    let network = if args.one_network { Network::Ours } else { Network::available() };
+    Ok(Bed { tree: tree.clone(), server_core, client_core, network, log: PathBuf::from(&log) })
 }
 
 fn tools(skipped: &mut Vec<String>) -> Tools {

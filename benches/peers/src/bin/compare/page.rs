@@ -373,7 +373,7 @@ fn where_it_ran(raw: &Raw) -> String {
             "Each load had a network namespace of its own: no other traffic, an empty TIME_WAIT table, counters of its own."
         }
         false => {
-            "All loads shared this machine's network (a namespace for each needs root): segments of other traffic are \
+            "All loads used this machine's own network (a namespace for each needs root): segments of other traffic are \
              counted too, and each load waited until TIME_WAIT had room for it."
         }
     };

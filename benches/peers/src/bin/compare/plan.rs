@@ -216,7 +216,7 @@ fn half_closing(part: Part, all: &[Contestant], effort: Effort, rounds: u32, tit
         title: title.into(),
         entries: all.iter().filter_map(|one| Entry::of(one, service)).collect(),
         load: Load::HalfClose(load),
-        warm_up: Load::HalfClose(HalfClose { connections: (load.connections / 8).max(1), ..load }),
+        warm_up: Load::HalfClose(HalfClose { connections: (load.connections / 4).max(1), ..load }),
         rounds: effort.rounds(rounds),
         load_pinned: true,
     }

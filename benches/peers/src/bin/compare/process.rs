@@ -76,9 +76,13 @@ fn command(argv: &[String]) -> Command {
     command
 }
 
-/// On this core only; its threads inherit that.
+/// On this core only, which its threads inherit; and killed by the kernel if we are.
 fn pinned(core: Option<u32>) -> Vec<String> {
-    core.map_or_else(Vec::new, |core| words(&["taskset", "-c", &core.to_string()]))
+    let mut prefix = words(&["setpriv", "--pdeathsig", "KILL"]);
+    if let Some(core) = core {
+        prefix.extend(words(&["taskset", "-c", &core.to_string()]));
+    }
+    prefix
 }
 
 /// Nothing can wake us for what is waited for here: the kernel's counters send no event, so they are looked at again.
@@ -209,24 +213,32 @@ impl Server {
 
     /// Asks it to end, and waits for that. A tool around the server passes no signal on, so the server itself is asked.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let inner = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
-        let inner = inner.split_whitespace().filter_map(|pid| pid.parse().ok()).next();
-        terminate(inner.unwrap_or(self.pid()));
+        signal(self.inner().unwrap_or(self.pid()), Signal::TERM);
         ensure!(self.child.wait_timeout(START)?.is_some(), "the server does not end on SIGTERM");
         Ok(())
+    }
+
+    /// The server, if a tool runs it as its child.
+    fn inner(&self) -> Option<u32> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A tool that is killed leaves its child behind.
+        if let Some(inner) = self.inner() {
+            signal(inner, Signal::KILL);
+        }
         end(&mut self.child);
     }
 }
 
-fn terminate(pid: u32) {
+fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
         // An error says that it is gone already.
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }
 
