@@ -73,6 +73,8 @@ fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
     let done = run(plan.load)?;
     settle(&servers)?;
     let (cpu, segments) = (cpu_ns(&servers)? - cpu, first.segments_sent()? - segments);
+    // A wrapper that runs its server as a child would be measured in its place, and would look wonderful.
+    ensure!(cpu > 0, "the load has cost the server no time: is the process that was started not the server itself?");
     let bench = matches!(plan.load, Load::Bench(_)).then(|| seen(&done.stdout)).transpose()?;
     for server in &mut servers {
         server.ensure_alive()?;

@@ -191,9 +191,7 @@ pub(crate) fn plan(part: Part, tree: &Tree, all: &[Contestant], effort: Effort) 
         }
         Part::InFlight1 => half(7, "1 in flight", HalfClose { connections: 3000, in_flight: 1, ..MAIN }),
         Part::InFlight4096 => half(7, "4,096 in flight", HalfClose { connections: 12_000, in_flight: 4096, ..MAIN }),
-        Part::Cross if !std::path::Path::new(&tree.root).join("cli/src/bench").exists() => {
-            Err("there is no finale bench yet".into())
-        }
+        Part::Cross if !roster::finale_has_bench(tree) => Err("this finale has no bench".into()),
         Part::Cross => Ok(Some(cross(all, effort))),
         Part::Echo => Ok(Some(echo(all, effort))),
         Part::Bulk => Ok(Some(bulk(all, effort))),

@@ -65,10 +65,11 @@ pub(crate) const HAND_OFF: &str = "finale-hand-off";
 pub(crate) const CONFIRMED: &str = "finale-confirmed";
 pub(crate) const DEFERRED: &str = "finale-deferred";
 
-const FINALES: &[(&str, &str)] = &[
-    (HAND_OFF, "**finale**, hand-off"),
-    (CONFIRMED, "**finale**, confirmed close"),
-    (DEFERRED, "**finale**, hand-off, deferred accept"),
+/// finale itself: the name, the page's name, and what `finale serve` is told.
+const FINALES: &[(&str, &str, &[&str])] = &[
+    (HAND_OFF, "**finale**, hand-off", &["--close", "hand-off"]),
+    (CONFIRMED, "**finale**, confirmed close", &["--close", "confirmed"]),
+    (DEFERRED, "**finale**, hand-off, deferred accept", &["--close", "hand-off", "--defer-accept", "1s"]),
 ];
 
 /// Servers whose user-space instructions say nothing: they make their code while they run, or valgrind can't run them.
@@ -85,27 +86,28 @@ pub(crate) struct Contestant {
 
 /// How the page calls a server, or a row of another kind.
 pub(crate) fn label(name: &str) -> String {
-    let known = PEERS.iter().chain(FINALES).find(|(known, _)| *known == name);
-    known.map_or_else(|| name.to_owned(), |(_, label)| (*label).to_owned())
+    let finales = FINALES.iter().map(|(finale, label, _)| (*finale, *label));
+    let known = finales.chain(PEERS.iter().copied()).find(|(known, _)| *known == name);
+    known.map_or_else(|| name.to_owned(), |(_, label)| label.to_owned())
 }
 
 pub(crate) fn is_finale(name: &str) -> bool {
-    FINALES.iter().any(|(finale, _)| *finale == name)
+    finale_options(name).is_some()
 }
 
 /// What can be run here, and a line for each that can't.
 pub(crate) fn roster(tree: &Tree) -> (Vec<Contestant>, Vec<String>) {
-    let help = help_of_serve(&tree.finale());
+    let help = help(&tree.finale(), "serve");
     let mut here = Vec::new();
     let mut skipped = Vec::new();
-    for (name, _) in FINALES {
-        match finale_options(name).filter(|options| options.iter().all(|option| knows(&help, option))) {
-            Some(options) => here.push(Contestant {
+    for (name, _, options) in FINALES {
+        match options.iter().find(|option| !knows(&help, option)) {
+            None => here.push(Contestant {
                 name: (*name).to_owned(),
                 program: tree.finale(),
                 finale: Some(options.iter().map(|option| (*option).to_owned()).collect()),
             }),
-            None => skipped.push(format!("{name}: this finale serve lacks an option that it needs")),
+            Some(option) => skipped.push(format!("{name}: this finale serve has no {option}")),
         }
     }
     for (name, _) in PEERS {
@@ -120,16 +122,12 @@ pub(crate) fn roster(tree: &Tree) -> (Vec<Contestant>, Vec<String>) {
 }
 
 fn finale_options(name: &str) -> Option<&'static [&'static str]> {
-    match name {
-        HAND_OFF => Some(&["--close", "hand-off"]),
-        CONFIRMED => Some(&["--close", "confirmed"]),
-        DEFERRED => Some(&["--close", "hand-off", "--defer-accept", "1s"]),
-        _ => None,
-    }
+    FINALES.iter().find(|(finale, ..)| *finale == name).map(|(.., options)| *options)
 }
 
-fn help_of_serve(finale: &Path) -> String {
-    let output = Command::new(finale).args(["serve", "--help"]).output();
+/// What a command says of itself: nothing, if there is no such command.
+fn help(finale: &Path, command: &str) -> String {
+    let output = Command::new(finale).args([command, "--help"]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
@@ -139,7 +137,12 @@ fn knows(help: &str, option: &str) -> bool {
 
 /// Whether `finale serve` of this tree knows an option.
 pub(crate) fn finale_knows(tree: &Tree, option: &str) -> bool {
-    knows(&help_of_serve(&tree.finale()), option)
+    knows(&help(&tree.finale(), "serve"), option)
+}
+
+/// Whether this tree's finale has a load generator.
+pub(crate) fn finale_has_bench(tree: &Tree) -> bool {
+    help(&tree.finale(), "bench").contains("--server-pid")
 }
 
 impl Contestant {
@@ -211,9 +214,12 @@ mod tests {
 
     #[test]
     fn every_finale_has_options_and_every_server_a_label() {
-        for (name, label_there) in PEERS.iter().chain(FINALES) {
-            assert_eq!(label(name), *label_there);
-            assert_eq!(finale_options(name).is_some(), is_finale(name));
+        for (name, label_there) in PEERS {
+            assert_eq!((label(name).as_str(), is_finale(name)), (*label_there, false));
+        }
+        for (name, label_there, options) in FINALES {
+            assert_eq!((label(name).as_str(), is_finale(name)), (*label_there, true));
+            assert_eq!(options[0], "--close", "{name}");
         }
     }
 }
