@@ -230,7 +230,8 @@ fn memory(raw: &Raw) -> String {
 fn echo(raw: &Raw) -> String {
     let Some(echo) = raw.experiment(Part::Echo.id()) else { return String::new() };
     let text = format!("Server CPU time per round trip as a ratio to C with epoll; {}.", echo.load);
-    against_epoll(raw, echo, "## Echo", &text, &["server", "to epoll", "quartiles", "all rounds", "CPU µs"], |row| {
+    let head = ["server", "to epoll", "quartiles", "all rounds", "CPU µs"];
+    against_epoll(raw, &sorted(echo, EPOLL), "## Echo", &text, &head, |row| {
         [&cells(echo.cpu_ratio(&row.name, EPOLL))[..], &[or_none(row.cpu_us().map(|spread| short(spread.median)))]]
             .concat()
     })
@@ -244,7 +245,10 @@ fn bulk(raw: &Raw) -> String {
         let per_second = |sample: &Sample| sample.units as f64 / 1024.0 / (sample.wall_ns as f64 / 1e9);
         or_none(row.spread(per_second).map(|spread| format!("{:.2}", spread.median)))
     };
-    against_epoll(raw, bulk, "## 1 GiB through one connection", text, &head, |row| {
+    let slowness = |row: &Row| bulk.rate_ratio(&row.name, EPOLL).map_or(f64::INFINITY, |spread| -spread.median);
+    let mut rows: Vec<&Row> = bulk.rows.iter().collect();
+    rows.sort_by(|a, b| slowness(a).total_cmp(&slowness(b)));
+    against_epoll(raw, &rows, "## 1 GiB through one connection", text, &head, |row| {
         let more = [rate(row), median(bulk.cpu_ratio(&row.name, EPOLL))];
         [&cells(bulk.rate_ratio(&row.name, EPOLL))[..], &more].concat()
     })
@@ -253,7 +257,7 @@ fn bulk(raw: &Raw) -> String {
 /// A section with one table whose reference is the epoll server.
 fn against_epoll(
     raw: &Raw,
-    experiment: &Experiment,
+    rows: &[&Row],
     title: &str,
     text: &str,
     head: &[&str],
@@ -263,7 +267,7 @@ fn against_epoll(
         let rest = row.failure.as_ref().map_or_else(|| figures(row), |why| vec![failed(why)]);
         std::iter::once(label(raw, &row.name)).chain(rest).collect()
     };
-    let rows = sorted(experiment, EPOLL).iter().map(row).collect();
+    let rows = rows.iter().map(row).collect();
     format!("{title}\n\n{text}\n\n{}", table(head, rows))
 }
 

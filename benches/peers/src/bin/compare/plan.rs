@@ -248,7 +248,7 @@ fn echo(all: &[Contestant], effort: Effort) -> Plan {
 
 fn bulk(all: &[Contestant], effort: Effort) -> Plan {
     let half = HalfClose { connections: 1, in_flight: 1, answer: 1 << 30, ..MAIN };
-    let plan = half_closing(Part::Bulk, all, effort, 5, "1 GiB through one connection", half);
+    let plan = half_closing(Part::Bulk, all, effort, 9, "1 GiB through one connection", half);
     // Deferred accept changes how a connection begins, and there is one.
     let entries = plan.entries.into_iter().filter(|entry| entry.name != roster::DEFERRED).collect();
     Plan { entries, ..plan }
