@@ -13,6 +13,9 @@ use crate::parse;
 pub(crate) fn describe(root: &Path) -> Vec<(String, String)> {
     let lock = fs::read_to_string(root.join("benches/peers/Cargo.lock")).unwrap_or_default();
     let own_lock = fs::read_to_string(root.join("Cargo.lock")).unwrap_or_default();
+    // uSockets has no releases of its own; the package that brings its sources has a number.
+    let sources = fs::read_to_string(root.join("benches/peers/usockets-source/Cargo.lock")).unwrap_or_default();
+    let usockets = parse::locked_version(&sources, "libuwebsockets-sys");
     let commit = said(Command::new("git").arg("-C").arg(root).args(["describe", "--always", "--dirty"]));
     let first = |program: &str, option: &str| said(Command::new(program).arg(option));
     let facts = [
@@ -28,6 +31,7 @@ pub(crate) fn describe(root: &Path) -> Vec<(String, String)> {
         ("smol", parse::locked_version(&lock, "smol")),
         ("C compiler", first("cc", "--version")),
         ("libuv", said(Command::new("pkg-config").args(["--modversion", "libuv"]))),
+        ("uSockets", usockets.map(|version| format!("as in libuwebsockets-sys {version}"))),
         ("Node", first("node", "--version")),
         ("Go", said(Command::new("go").arg("version"))),
         ("strace", first("strace", "-V")),

@@ -2,6 +2,7 @@
 //!
 //! Fresh, so that no round inherits memory or TIME_WAIT from another; the first load on it is the warm-up and not counted.
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,9 +23,12 @@ pub(crate) struct Bed {
     pub(crate) log: PathBuf,
 }
 
-/// A bar on a terminal, nothing elsewhere. It is drawn between measurements only, so it costs none of them anything.
+/// A bar on a terminal, a line elsewhere. It is drawn between measurements only, so it costs none of them anything.
 pub(crate) fn progress(title: &str, steps: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>44} [{bar:24}] {pos}/{len} {elapsed} {msg}");
+    if !io::stderr().is_terminal() {
+        eprintln!("{title}: {steps} steps");
+    }
     let bar = ProgressBar::new(steps).with_prefix(title.to_owned());
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style.progress_chars("=> ")))
 }
