@@ -206,14 +206,16 @@ fn an_id_from_another_reactor_finds_no_free_place() {
 }
 
 #[test]
-fn a_step_answers_whether_it_changed_anything_and_a_new_state_counts_its_limit_anew() {
+fn a_step_answers_from_which_state_it_was_and_a_new_state_counts_its_limit_anew() {
     let (mut table, slot) = accepted(Settings::default());
     table.entry_mut(slot).flags.set(Flags::TOUCHED, false);
-    assert!(table.apply(slot, Input::Data), "an event is owed");
+    assert_eq!(table.apply(slot, Input::Data), State::Open);
     assert!(!table.entry(slot).flags.has(Flags::TOUCHED), "the state is the same");
-    assert!(table.apply(slot, Input::EndCalled) && table.entry(slot).flags.has(Flags::TOUCHED));
+    assert_eq!(table.apply(slot, Input::EndCalled), State::Open);
+    assert!(table.entry(slot).state == State::Flushing && table.entry(slot).flags.has(Flags::TOUCHED));
     table.entry_mut(slot).flags.set(Flags::TOUCHED, false);
-    assert!(!table.apply(slot, Input::EndCalled) && !table.entry(slot).flags.has(Flags::TOUCHED));
+    assert_eq!(table.apply(slot, Input::EndCalled), State::Flushing, "it changes nothing");
+    assert!(table.entry(slot).state == State::Flushing && !table.entry(slot).flags.has(Flags::TOUCHED));
 }
 
 #[test]
@@ -284,7 +286,9 @@ fn a_connected_socket_has_a_timer_exactly_if_it_has_a_deadline() {
             for flags in [Flags::NONE, Flags::IDLE_TOLD, Flags::READ_CLOSED, Flags::DISCARD] {
                 let settings = Settings { idle_ms, half_closed_ms, linger_ms, ..Settings::default() };
                 let (mut table, slot) = accepted(settings);
-                path.iter().for_each(|&input| assert!(table.apply(slot, input)));
+                for &input in path {
+                    table.apply(slot, input);
+                }
                 table.entry_mut(slot).flags.set(flags, true);
                 assert_eq!(table.has_timer(slot), table.deadline(slot).is_some(), "{path:?} {flags:?}");
             }
@@ -333,8 +337,8 @@ fn settings_live_as_long_as_somebody_holds_them() {
 fn what_waits_in_the_queue_is_counted() {
     let (mut table, slot) = accepted(Settings::default());
     assert_eq!(table.queued_bytes(slot), 0);
-    table.extra_mut(slot).queue.push(b"seven b");
-    table.extra_mut(slot).queue.sent(2);
+    table.push(slot, b"seven b");
+    table.sent(slot, 2);
     assert_eq!(table.queued_bytes(slot), 5);
     table.tidy_extra(slot);
     assert_eq!(table.queued_bytes(slot), 5, "what is not empty stays");
