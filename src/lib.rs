@@ -100,6 +100,7 @@ pub mod lifecycle;
 pub mod net;
 pub mod sim;
 
+mod buffer;
 mod error;
 mod event;
 mod id;
@@ -111,6 +112,7 @@ mod table;
 mod target;
 mod wheel;
 
+pub use buffer::Buffer;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
 pub use event::{Ending, Event, First, How};
 pub use id::{ListenerId, SocketId, TimerId};

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::{State, Tell};
@@ -101,6 +102,24 @@ impl<'a> Socket<'a> {
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end), whatever came then; otherwise [`Error::Gone`] after `destroy`,
     /// `error` or `close`, [`Error::QueueFull`] at the write limit. Nothing is queued then, and the connection goes on.
     pub fn write(&mut self, bytes: &[u8]) -> Result<Queue, Error> {
+        self.queue(bytes.len(), |table, slot| table.push(slot, bytes))
+    }
+
+    /// Queues bytes that are given away or shared: without copying, unless they are so few that copying is cheaper (below
+    /// 2 KiB). Otherwise it is like [`write`](Socket::write), and the order is that of the calls to both. Once its last byte
+    /// is with the kernel, or the connection is over, the buffer is dropped.
+    ///
+    /// # Errors
+    /// As `write`. A buffer that is refused is dropped: who can't afford that asks [`queued_bytes`](Socket::queued_bytes)
+    /// first, or clones a shared one.
+    pub fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Queue, Error> {
+        let buffer = buffer.into();
+        self.queue(buffer.len(), |table, slot| table.push_given(slot, buffer))
+    }
+
+    /// What every kind of write has in common. `push` queues the bytes and answers how many wait then.
+    #[inline]
+    fn queue(&mut self, count: usize, push: impl FnOnce(&mut Table, u32) -> usize) -> Result<Queue, Error> {
         if self.has_ended() {
             return Err(Error::WriteAfterEnd);
         }
@@ -110,15 +129,13 @@ impl<'a> Socket<'a> {
         let queued_bytes = self.table.queued_bytes(self.slot);
         let settings = self.table.settings_of(self.slot);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
-        if bytes.is_empty() {
+        if count == 0 {
             return Ok(if queued_bytes >= high_water { Queue::Full } else { Queue::Room });
         }
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
-        let queue = &mut self.table.extra_mut(self.slot).queue;
-        queue.push(bytes);
-        let full = queue.len() >= high_water;
+        let full = push(self.table, self.slot) >= high_water;
         if full {
             self.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
         }

@@ -30,7 +30,7 @@ fn document(name: &str) -> String {
 /// The layers, from the bottom up. A module may use those of lower layers, and no other of its own.
 const LAYERS: &[&[&str]] = &[
     &["id", "error", "wheel", "lifecycle"],
-    &["event", "options", "target"],
+    &["event", "options", "target", "buffer"],
     &["table", "net"],
     &["socket", "socket_map", "sim"],
     &["reactor"],

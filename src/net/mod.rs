@@ -9,7 +9,7 @@
 pub mod os;
 mod resolver;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -144,6 +144,12 @@ pub trait Net {
     /// # Errors
     /// `WouldBlock` or the connection's error, which is told once.
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// The same for bytes in several pieces, none of them empty, in one call. What is written may end in any of them.
+    ///
+    /// # Errors
+    /// As [`send`](Net::send).
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize>;
 
     /// Sends our FIN behind everything written. Not before the handshake is done: there it would end the attempt.
     ///

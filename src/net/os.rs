@@ -3,7 +3,7 @@
 //! Invariant: a descriptor lives in exactly one place here, under the number of its connection or listener, and is closed
 //! by leaving it. Nothing is deregistered before its close: late news carries a generation that nobody has any more.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::resolver::Resolver;
@@ -232,6 +232,11 @@ impl Net for Os {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         Ok(send(self.stream(slot)?, bytes, send_flags(more))?)
+    }
+
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more))?)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

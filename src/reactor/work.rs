@@ -2,7 +2,7 @@
 //!
 //! Invariant: an error of the system is taken once and decides; bytes that arrived before it are told before it.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use super::Reactor;
 use super::tell::{Told, What};
@@ -11,6 +11,7 @@ use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Token, Unread};
 use crate::options::Close;
 use crate::table::entry::{Flags, NIL};
+use crate::table::queue::{PIECES, WriteQueue};
 
 /// Bytes that one socket hands to the kernel in one turn at the most, so that a peer as fast as we are does not keep the
 /// loop to itself.
@@ -32,6 +33,18 @@ fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Outcome::Failed(error),
         };
+    }
+}
+
+/// Sends what waits in several pieces, as much of it as one call takes. `last`: our FIN follows the last byte.
+#[inline(never)]
+fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
+    let mut pieces = [IoSlice::new(&[]); PIECES];
+    let (count, bytes) = queue.gather(&mut pieces, quantum);
+    let more = last && bytes == queue.len();
+    match &pieces[..count] {
+        [piece] => call(|| net.send(slot, piece, more)),
+        pieces => call(|| net.send_vectored(slot, pieces, more)),
     }
 }
 
@@ -346,16 +359,20 @@ impl<N: Net> Reactor<N> {
         let mut quantum = SEND_QUANTUM_BYTES;
         while self.has_output(slot) {
             let last = self.table.entry(slot).state.is_flushing();
-            let pending = self.table.extra(slot).map_or(&[][..], |extra| extra.queue.pending());
-            if pending.is_empty() {
+            let Some(extra) = self.table.extra(slot).filter(|extra| extra.queue.len() > 0) else {
                 return self.finish(slot);
-            }
+            };
             if quantum == 0 {
                 return;
             }
-            let bytes = &pending[..pending.len().min(quantum)];
-            let more = last && bytes.len() == pending.len();
-            match call(|| self.net.send(slot, bytes, more)) {
+            let outcome = if let Some(pending) = extra.queue.single() {
+                let bytes = &pending[..pending.len().min(quantum)];
+                let more = last && bytes.len() == pending.len();
+                call(|| self.net.send(slot, bytes, more))
+            } else {
+                send_pieces(&mut self.net, slot, &extra.queue, quantum, last)
+            };
+            match outcome {
                 Outcome::Done(sent) => {
                     quantum -= sent;
                     self.sent(slot, sent);
@@ -371,8 +388,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn sent(&mut self, slot: u32, bytes: usize) {
-        let extra = self.table.extra_mut(slot);
-        extra.queue.sent(bytes);
+        let extra = self.table.sent(slot, bytes);
         (extra.flushed, extra.limit_from) = (None, None);
         let emptied = extra.queue.len() == 0;
         let entry = self.table.entry_mut(slot);

@@ -3,7 +3,7 @@
 //! Invariant: before a call looks, everything that is due has happened. Knows no TCP.
 
 use std::cell::{RefCell, RefMut};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, atomic};
@@ -349,6 +349,12 @@ impl Net for Host {
             return Ok(sent);
         }
         self.write(&mut world, slot, id, bytes, more)
+    }
+
+    /// As one piece: what a fault leaves of it ends anywhere.
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(slot, &bytes, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

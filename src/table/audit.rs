@@ -46,6 +46,10 @@ impl Table {
         if extras != self.extras.len() {
             return Err(format!("{extras} sockets have an extra, and {} extras are kept", self.extras.len()));
         }
+        for &slot in &used {
+            let queue = self.extra(slot).map_or(Ok(()), |extra| extra.queue.audit());
+            queue.map_err(|rule| format!("socket {slot}: {rule}"))?;
+        }
         let ipv6 = used.iter().filter(|&&slot| self.entry(slot).flags.has(Flags::IPV6)).count();
         if ipv6 != self.ipv6_peers.len() {
             return Err(format!("{ipv6} sockets have an IPv6 peer, and {} are kept", self.ipv6_peers.len()));

@@ -1,20 +1,17 @@
 //! What a connection needs only for a while: its write queue, its way to being connected, its failure.
 //!
-//! Invariant: a connection has an extra only while something is in it. Buffers are used again, so that in the steady state
-//! nothing is allocated; what is kept in reserve is bounded.
+//! Invariant: a connection has an extra only while something is in it. What its queue has in chunks is used again.
 
 use std::net::SocketAddr;
 
 use slab::Slab;
 
 use super::entry::NIL;
+use super::queue::{Spares, WriteQueue};
+use crate::buffer::Buffer;
 use crate::error::{Attempt, Failure};
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
-
-/// Spare buffers kept for the next queues, and the largest that is worth keeping: 1 MiB in reserve at the most.
-const SPARES: usize = 64;
-const SPARE_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
@@ -48,42 +45,6 @@ pub(crate) struct Connecting {
     pub(crate) first_failure: Option<Failure>,
 }
 
-/// Bytes that wait for the kernel.
-#[derive(Debug, Default)]
-pub(crate) struct WriteQueue {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl WriteQueue {
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    #[inline]
-    pub(crate) fn pending(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        // What was sent is dropped when it is the larger part: each byte is moved once at the most.
-        if self.sent >= self.len() {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-        if self.sent == self.bytes.len() {
-            self.bytes.clear();
-            self.sent = 0;
-        }
-    }
-}
-
 impl Extra {
     fn is_empty(&self) -> bool {
         self.queue.len() == 0
@@ -98,7 +59,7 @@ impl Extra {
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     extras: Slab<Extra>,
-    spares: Vec<Vec<u8>>,
+    spares: Spares,
 }
 
 impl Extras {
@@ -108,8 +69,7 @@ impl Extras {
 
     pub(super) fn get_or_make(&mut self, index: &mut u32) -> &mut Extra {
         if *index == NIL {
-            let mut extra = Extra::default();
-            extra.queue.bytes = self.spares.pop().unwrap_or_default();
+            let extra = Extra { queue: WriteQueue::new(&mut self.spares), ..Extra::default() };
             *index = self.extras.insert(extra) as u32;
         }
         &mut self.extras[*index as usize]
@@ -119,17 +79,38 @@ impl Extras {
         if index == NIL {
             return;
         }
-        let mut buffer = self.extras.remove(index as usize).queue.bytes;
-        if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES && self.spares.len() < SPARES {
-            buffer.clear();
-            self.spares.push(buffer);
-        }
+        self.extras.remove(index as usize).queue.release(&mut self.spares);
     }
 
     pub(super) fn release_if_empty(&mut self, index: &mut u32) {
         if self.get(*index).is_some_and(Extra::is_empty) {
             self.release(std::mem::replace(index, NIL));
         }
+    }
+
+    /// Queues bytes by copying them. Answers how many wait now.
+    #[inline]
+    pub(super) fn push(&mut self, index: &mut u32, bytes: &[u8]) -> usize {
+        self.get_or_make(index);
+        let queue = &mut self.extras[*index as usize].queue;
+        queue.push(bytes, &mut self.spares);
+        queue.len()
+    }
+
+    /// Queues a buffer as it is. Answers how many bytes wait now.
+    pub(super) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
+        self.get_or_make(index);
+        let queue = &mut self.extras[*index as usize].queue;
+        queue.push_given(buffer, &mut self.spares);
+        queue.len()
+    }
+
+    /// The kernel has taken so many bytes of a queue.
+    #[inline]
+    pub(super) fn sent(&mut self, index: u32, bytes: usize) -> &mut Extra {
+        let extra = &mut self.extras[index as usize];
+        extra.queue.sent(bytes, &mut self.spares);
+        extra
     }
 
     /// How many connections have an extra.

@@ -9,6 +9,7 @@ mod audit;
 pub(crate) mod entry;
 pub(crate) mod extra;
 mod list;
+pub(crate) mod queue;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use slab::Slab;
 
+use crate::buffer::Buffer;
 use crate::error::Timer;
 use crate::id::SocketId;
 use crate::lifecycle::{Cell, Input, Kind, State, compact, step};
@@ -376,6 +378,23 @@ impl Table {
     pub(crate) fn tidy_extra(&mut self, slot: u32) {
         let entry = &mut self.entries.0[slot as usize];
         self.extras.release_if_empty(&mut entry.extra);
+    }
+
+    /// Queues bytes of a socket by copying them. Answers how many wait now.
+    #[inline]
+    pub(crate) fn push(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        self.extras.push(&mut self.entries.0[slot as usize].extra, bytes)
+    }
+
+    /// Queues a buffer as it is. Answers how many bytes wait now.
+    pub(crate) fn push_given(&mut self, slot: u32, buffer: Buffer) -> usize {
+        self.extras.push_given(&mut self.entries.0[slot as usize].extra, buffer)
+    }
+
+    /// The kernel has taken so many of the bytes that wait. Answers the extra that has the queue.
+    #[inline]
+    pub(crate) fn sent(&mut self, slot: u32, bytes: usize) -> &mut Extra {
+        self.extras.sent(self.entries.0[slot as usize].extra, bytes)
     }
 
     pub(crate) fn queued_bytes(&self, slot: u32) -> usize {

@@ -66,7 +66,7 @@ fn the_lists_give_back_what_was_put_in_once_each_and_in_order() {
 fn everything_of_a_socket_is_given_back_when_it_is_removed() {
     let (mut table, slot) = accepted(Settings { idle_ms: Some(10), ..Settings::default() });
     table.set_peer(slot, "[::1]:9".parse().expect("an address"));
-    table.extra_mut(slot).queue.push(b"never sent");
+    table.push(slot, b"never sent");
     table.arm(slot, 5);
     table.remove(slot);
     assert_eq!((table.len(), table.extras.len(), table.settings.len(), table.ipv6_peers.len()), (0, 0, 0, 0));
@@ -124,16 +124,16 @@ fn a_write_queue_gives_out_what_was_put_in_whatever_the_kernel_takes() {
     let mut out = Vec::new();
     let mut taken = 1;
     for round in 0..100_u8 {
-        let queue = &mut table.extra_mut(slot).queue;
-        queue.push(&[round; 7]);
-        taken = (taken * 5 + 3) % (queue.len() + 1);
-        out.extend_from_slice(&queue.pending()[..taken]);
-        queue.sent(taken);
+        let waiting = table.push(slot, &[round; 7]);
+        taken = (taken * 5 + 3) % (waiting + 1);
+        let single = table.extra(slot).and_then(|extra| extra.queue.single());
+        out.extend_from_slice(&single.expect("small writes are one piece")[..taken]);
+        table.sent(slot, taken);
     }
-    let rest = table.extra(slot).map(|extra| extra.queue.pending().to_vec()).unwrap_or_default();
+    let rest = table.extra(slot).and_then(|extra| extra.queue.single()).map(<[u8]>::to_vec).unwrap_or_default();
     out.extend_from_slice(&rest);
     assert_eq!(out, (0..100_u8).flat_map(|round| [round; 7]).collect::<Vec<_>>());
-    table.extra_mut(slot).queue.sent(rest.len());
+    table.sent(slot, rest.len());
     table.tidy_extra(slot);
     assert_eq!(table.extras.len(), 0, "an empty queue costs nothing");
 }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub(crate) struct Orders {
     pub(crate) log: Vec<&'static str>,
     /// Every send that took something: how many bytes, and whether more was promised.
     pub(crate) sent: Vec<(usize, bool)>,
+    /// Every vectored send: how many pieces it had.
+    pub(crate) pieces: Vec<usize>,
     /// The size of every buffer that was read into.
     pub(crate) read_into: Vec<usize>,
     /// The tokens under which connections were registered.
@@ -178,6 +180,12 @@ impl Net for Bent {
         let sent = self.host.send(slot, &bytes[..bite], more)?;
         self.bend.look().sent.push((sent, more));
         Ok(sent)
+    }
+
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        self.bend.look().pieces.push(pieces.len());
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(slot, &bytes, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

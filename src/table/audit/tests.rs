@@ -17,7 +17,7 @@ fn table() -> (Table, [u32; 4]) {
     table.remove(slots[3]);
     table.push_ready(slots[0]);
     table.push_ready(slots[1]);
-    table.extra_mut(slots[1]).queue.push(b"waits");
+    table.push(slots[1], b"waits");
     table.set_peer(slots[1], "[::1]:9".parse().expect("an address"));
     table.arm(slots[2], 100);
     (table, slots)
