@@ -6,6 +6,7 @@ mod support;
 
 mod accepting;
 mod bent;
+mod bulk;
 mod closing;
 mod connecting;
 mod descriptors;

@@ -134,7 +134,8 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
             Step::PeerAccepts => self.remote.accept(),
             Step::PeerUnlistens => self.remote.unlisten(),
             Step::Unlisten => self.unlisten(),
-            Step::Write(_) | Step::End | Step::Destroy | Step::Pause | Step::Resume | Step::Discard => self.ask(step),
+            Step::Write(_) | Step::Give(_) | Step::End | Step::Destroy => self.ask(step),
+            Step::Pause | Step::Resume | Step::Discard => self.ask(step),
             Step::Settle | Step::Wait(_) => {}
         }
     }
@@ -143,6 +144,10 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
         let written = &mut self.written;
         let Some(mut socket) = self.socket.and_then(|id| self.reactor.socket(id)) else { return };
         match step {
+            Step::Give(bytes) => match socket.write_owned(pattern(*written + bytes).split_off(*written)) {
+                Ok(_) => *written += bytes,
+                Err(error) => self.told.push(Told::Line(format!("write refused: {error:?}"))),
+            },
             Step::Write(bytes) => match socket.write(&pattern(*written + bytes)[*written..]) {
                 Ok(_) => *written += bytes,
                 Err(error) => self.told.push(Told::Line(format!("write refused: {error:?}"))),

@@ -39,6 +39,8 @@ pub(crate) enum Opt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Write(usize),
+    /// Likewise, without a copy.
+    Give(usize),
     End,
     Destroy,
     Pause,
@@ -147,7 +149,8 @@ fn random_options(rng: &mut Rng, large: bool) -> Vec<Opt> {
 fn random_step(rng: &mut Rng, most: u64) -> Step {
     let bytes = 1 + rng.below(most) as usize;
     match rng.below(26) {
-        0..=2 => Step::Write(bytes),
+        0..=1 => Step::Write(bytes),
+        2 => Step::Give(bytes),
         3..=4 => Step::End,
         5 => Step::Destroy,
         6 => Step::Pause,

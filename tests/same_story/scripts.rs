@@ -305,6 +305,12 @@ fn opening() -> Vec<Script> {
 
 fn large() -> Vec<Script> {
     vec![
+        script(
+            "a head, a large body that is given away, and a tail",
+            Serves,
+            &[],
+            &[PeerReads, Settle, Write(70), Give(4 * MIB), Write(9), Give(MIB), End, PeerFinish, Settle],
+        ),
         script("a large answer", Serves, &[], &[PeerReads, Settle, Write(4 * MIB), End, PeerFinish, Settle]),
         script(
             "a large answer, small buffers",

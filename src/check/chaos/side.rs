@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::pattern::{self, Stream};
 use super::plan::{Plan, mostly};
+use crate::buffer::Buffer;
 use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
 use crate::event::Event;
@@ -139,7 +140,13 @@ impl Side {
         let most = if dice.rng.chance(0.2) { dice.plan.largest_write } else { 40 };
         let count = dice.rng.below(most);
         let before = socket.queued_bytes();
-        let answer = socket.write(&pattern::bytes(self.stream, self.written, count));
+        let bytes = pattern::bytes(self.stream, self.written, count);
+        // Copied, given away, or shared: as the length says, so that it needs no draw of its own.
+        let answer = match count % 3 {
+            0 => socket.write_owned(bytes),
+            1 => socket.write_owned(Buffer::shared(&bytes.into(), ..)),
+            _ => socket.write(&bytes),
+        };
         let refused = match answer {
             Ok(queue) => {
                 self.written += count;

@@ -13,6 +13,8 @@ use crate::net::os::Os;
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Send(u32, usize),
+    /// In several pieces.
+    SendVectored(u32, usize),
     Recv(u32, usize),
     Finish(u32),
     Close(u32),
@@ -38,7 +40,8 @@ fn script(seed: u64) -> Vec<Call> {
         let side = rng.below(2) as u32;
         let bytes = 1 + rng.below(99) as usize;
         match rng.below(24) {
-            0..=3 => Call::Send(side, bytes),
+            0..=1 => Call::Send(side, bytes),
+            2..=3 => Call::SendVectored(side, bytes),
             4..=7 => Call::Recv(side, bytes),
             8..=9 => Call::Finish(side),
             10 => Call::Close(side),
@@ -118,6 +121,11 @@ impl Player<'_> {
     fn perform(&mut self, call: Call) -> String {
         match call {
             Call::Send(side, bytes) => answer(self.net.send(side, &[b'x'; 100][..bytes], false)),
+            Call::SendVectored(side, bytes) => {
+                let bytes = [b'x'; 100][..bytes].to_vec();
+                let pieces: Vec<_> = bytes.chunks(1 + bytes.len() / 3).map(io::IoSlice::new).collect();
+                answer(self.net.send_vectored(side, &pieces, false))
+            }
             Call::Recv(side, bytes) => self.recv(side, bytes),
             Call::Finish(side) => answer(self.net.finish(side)),
             Call::Close(side) => {

@@ -146,7 +146,8 @@ impl Call {
     fn draw(dice: &mut impl Dice, may_nest: bool) -> Self {
         match dice.below(22) {
             0 => Self::Look,
-            1..=6 => Self::Write(dice.of(SIZES)),
+            1..=4 => Self::Write(dice.of(SIZES)),
+            5 | 6 => Self::WriteOwned(dice.of(SIZES)),
             7 | 8 => Self::End,
             9 => Self::WriteAndEnd(dice.of(SIZES)),
             10 | 11 => Self::Pause,

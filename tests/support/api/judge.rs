@@ -217,9 +217,10 @@ impl Known {
         let before = Look::at(socket);
         let answer = match call {
             Call::Look | Call::Get(..) => format!("{before:?}"),
-            Call::Write(count) => self.write(socket, *count, living)?,
+            Call::Write(count) => self.write(socket, *count, living, false)?,
+            Call::WriteOwned(count) => self.write(socket, *count, living, true)?,
             Call::WriteAndEnd(count) => {
-                let answer = self.write(socket, *count, living)?;
+                let answer = self.write(socket, *count, living, false)?;
                 self.end(socket, living)?;
                 check(Look::at(socket).unmoved(&before), "a call moves nothing")?;
                 return Ok(answer);
@@ -285,7 +286,7 @@ impl Known {
         Ok(String::new())
     }
 
-    fn write(&mut self, socket: &mut Socket<'_>, count: usize, living: bool) -> Result<String, String> {
+    fn write(&mut self, socket: &mut Socket<'_>, count: usize, living: bool, owned: bool) -> Result<String, String> {
         let queued = socket.queued_bytes();
         let expected = if socket.has_ended() {
             Err(Error::WriteAfterEnd)
@@ -298,7 +299,8 @@ impl Known {
         } else {
             Ok(Queue::Room)
         };
-        let answer = socket.write(&bytes(self.is_client, self.written, count));
+        let bytes = bytes(self.is_client, self.written, count);
+        let answer = if owned { socket.write_owned(bytes) } else { socket.write(&bytes) };
         if answer != expected {
             return Err(format!("write answered {answer:?} in place of {expected:?}"));
         }

@@ -37,6 +37,8 @@ pub(crate) enum Who {
 pub(crate) enum Call {
     Look,
     Write(usize),
+    /// Likewise, of bytes that are given away.
+    WriteOwned(usize),
     End,
     WriteAndEnd(usize),
     Pause,
