@@ -208,7 +208,7 @@ fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
         let before = resident_kib("VmRSS");
         let mut fill = |socket: &mut finale::Socket<'_>| {
             while left > 0 {
-                let copied = left / PIECE % 2 == 0;
+                let copied = (left / PIECE).is_multiple_of(2);
                 let answer = if copied { socket.write(&piece) } else { socket.write_owned(piece.clone()) };
                 left -= PIECE;
                 queued = queued.max(socket.queued_bytes());

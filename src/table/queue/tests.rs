@@ -264,10 +264,11 @@ fn what_is_kept_in_reserve_is_a_mebibyte_at_the_most() {
 
 #[test]
 fn a_queue_that_is_wrong_is_noticed() {
-    let broken: [(&dyn Fn(&mut WriteQueue), &str); 3] = [
-        (&|queue| queue.bytes += 1, "its queue's chunks are not what waits and what was sent"),
-        (&|queue| queue.append(Chunk::default()), "its queue has an empty chunk"),
-        (&|queue| (queue.sent, queue.bytes) = (10, 0), "its queue holds a chunk that was sent"),
+    type Mistake = fn(&mut WriteQueue);
+    let broken: [(Mistake, &str); 3] = [
+        (|queue| queue.bytes += 1, "its queue's chunks are not what waits and what was sent"),
+        (|queue| queue.append(Chunk::default()), "its queue has an empty chunk"),
+        (|queue| (queue.sent, queue.bytes) = (10, 0), "its queue holds a chunk that was sent"),
     ];
     for (mistake, rule) in broken {
         let mut scene = Scene::default();
