@@ -276,6 +276,7 @@ impl<N: Net> Reactor<N> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         let settings = entry.settings;
+        self.turn.accepted();
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
         self.table.set_peer(slot, peer);

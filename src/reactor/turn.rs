@@ -28,14 +28,11 @@ const fn steps(ready: usize) -> usize {
 /// in between.
 const TIMERS_PER_TURN: u32 = 1024;
 
-/// Connections accepted in one turn, over all listeners, at the most: as many as sockets were served in it, so that each side
-/// gets half of a busy loop. A connection accepted alone is served before the next is looked for, and by then it may have
-/// come: fewer calls of accept are answered with "nobody".
-const ACCEPTS_PER_TURN: u32 = 16;
-
-/// Turns without a poll of their own: while connections wait to be accepted and nothing was put off, a turn goes straight
-/// on to the next.
-const TURNS_PER_POLL: u32 = 16;
+/// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of a poll, few enough that
+/// those who are served already don't wait. A turn accepts as many as sockets were ready in it, at least one, and is then
+/// followed by the next without a poll: a connection accepted alone is served before the next is looked for, and by then
+/// the next may have come; fewer calls of accept are answered with "nobody".
+const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -51,12 +48,14 @@ enum Phase {
 pub(super) struct Turn {
     phase: Phase,
     steps: usize,
-    pub(super) accepts: u32,
+    /// Connections that may be accepted before the next poll, and of these in this turn.
+    accepts_to_poll: usize,
+    accepts: usize,
+    /// This turn has accepted somebody, who should be served before there is another poll.
+    accepted: bool,
     timers: u32,
     free_timers: u32,
     closes: usize,
-    /// Turns since the last poll.
-    unpolled: u32,
     /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
     woken: bool,
     /// The tick of this turn's look at the clock, after poll.
@@ -68,11 +67,12 @@ impl Turn {
         Self {
             phase: Phase::Poll,
             steps: 0,
+            accepts_to_poll: 0,
             accepts: 0,
+            accepted: false,
             timers: 0,
             free_timers: 0,
             closes: 0,
-            unpolled: 0,
             woken: false,
             now: 0,
         }
@@ -80,6 +80,13 @@ impl Turn {
 }
 
 impl Turn {
+    /// A connection was accepted.
+    pub(super) const fn accepted(&mut self) {
+        self.accepts -= 1;
+        self.accepts_to_poll -= 1;
+        self.accepted = true;
+    }
+
     /// Whether phases of the present turn are still to come.
     pub(super) const fn is_under_way(&self) -> bool {
         !matches!(self.phase, Phase::Poll)
@@ -98,7 +105,6 @@ impl<N: Net> Reactor<N> {
                         return None;
                     }
                     if self.goes_straight_on() {
-                        self.turn.unpolled += 1;
                         self.turn.closes = 0;
                     } else {
                         if let Err(error) = self.poll(until) {
@@ -154,20 +160,20 @@ impl<N: Net> Reactor<N> {
         self.listeners.rested(self.turn.now);
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
-        self.turn.unpolled = 0;
+        self.turn.accepts_to_poll = ACCEPTS_PER_POLL;
         Ok(())
     }
 
-    /// Whether the next turn needs no poll: it has work, none that was put off behind whoever becomes ready meanwhile.
-    fn goes_straight_on(&self) -> bool {
-        let fresh = self.table.ready_len() > 0 || self.listeners.has_ready();
-        fresh && !self.table.has_later() && self.turn.unpolled < TURNS_PER_POLL
+    /// Whether the next turn needs no poll: this one has accepted, and nothing was put off behind whoever becomes ready.
+    const fn goes_straight_on(&self) -> bool {
+        self.turn.accepted && !self.table.has_later()
     }
 
     fn begin_turn(&mut self) {
         self.table.begin_turn();
         self.turn.steps = steps(self.table.ready_len());
-        self.turn.accepts = (self.table.ready_len() as u32).clamp(1, ACCEPTS_PER_TURN);
+        self.turn.accepts = self.table.ready_len().max(1).min(self.turn.accepts_to_poll);
+        self.turn.accepted = false;
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.phase = Phase::Sockets;
@@ -205,7 +211,6 @@ impl<N: Net> Reactor<N> {
         while self.turn.accepts > 0
             && let Some(listener) = self.listeners.next_ready()
         {
-            self.turn.accepts -= 1;
             let told = self.accept_from(listener);
             if told.is_some() {
                 return told;
