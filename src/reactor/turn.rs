@@ -1,4 +1,5 @@
-//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again.
+//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again. While connections come,
+//! sockets and listeners take turns before it goes on.
 //!
 //! Sockets come before listeners, so that a client's `connect` is told before the server's `connection`; timers after
 //! sockets, so that bytes that came in the millisecond of a deadline count; closes last, and only those that fell due in
@@ -29,9 +30,9 @@ const fn steps(ready: usize) -> usize {
 const TIMERS_PER_TURN: u32 = 1024;
 
 /// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of a poll, few enough that
-/// those who are served already don't wait. A turn accepts as many as sockets were ready in it, at least one, and is then
-/// followed by the next without a poll: a connection accepted alone is served before the next is looked for, and by then
-/// the next may have come; fewer calls of accept are answered with "nobody".
+/// those who are served already don't wait. In each round as many are accepted as sockets were ready, at least one: a
+/// connection accepted alone is served before the next is looked for, and by then the next may have come, so that fewer
+/// calls of accept are answered with "nobody".
 const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +49,10 @@ enum Phase {
 pub(super) struct Turn {
     phase: Phase,
     steps: usize,
-    /// Connections that may be accepted before the next poll, and of these in this turn.
+    /// Connections that may be accepted before the next poll, and of these in this round.
     accepts_to_poll: usize,
     accepts: usize,
-    /// This turn has accepted somebody, who should be served before there is another poll.
+    /// This round has accepted somebody.
     accepted: bool,
     timers: u32,
     free_timers: u32,
@@ -104,16 +105,11 @@ impl<N: Net> Reactor<N> {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
                         return None;
                     }
-                    if self.goes_straight_on() {
-                        self.turn.closes = 0;
-                    } else {
-                        if let Err(error) = self.poll(until) {
-                            self.cant_wait = Some(error);
-                            return None;
-                        }
-                        turns += 1;
+                    if let Err(error) = self.poll(until) {
+                        self.cant_wait = Some(error);
+                        return None;
                     }
-                    self.begin_turn();
+                    turns += 1;
                     None
                 }
                 Phase::Sockets => self.serve(),
@@ -160,22 +156,19 @@ impl<N: Net> Reactor<N> {
         self.listeners.rested(self.turn.now);
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
+        self.turn.timers = TIMERS_PER_TURN;
+        self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts_to_poll = ACCEPTS_PER_POLL;
+        self.table.begin_turn();
+        self.begin_round();
         Ok(())
     }
 
-    /// Whether the next turn needs no poll: this one has accepted, and nothing was put off behind whoever becomes ready.
-    const fn goes_straight_on(&self) -> bool {
-        self.turn.accepted && !self.table.has_later()
-    }
-
-    fn begin_turn(&mut self) {
-        self.table.begin_turn();
+    /// One round of the two phases that take turns while connections come.
+    fn begin_round(&mut self) {
         self.turn.steps = steps(self.table.ready_len());
         self.turn.accepts = self.table.ready_len().max(1).min(self.turn.accepts_to_poll);
         self.turn.accepted = false;
-        self.turn.timers = TIMERS_PER_TURN;
-        self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.phase = Phase::Sockets;
     }
 
@@ -216,7 +209,12 @@ impl<N: Net> Reactor<N> {
                 return told;
             }
         }
-        self.turn.phase = Phase::Timers;
+        // Who was accepted is served before more are looked for, unless somebody was put off to the next turn.
+        if self.turn.accepted && !self.table.has_later() {
+            self.begin_round();
+        } else {
+            self.turn.phase = Phase::Timers;
+        }
         None
     }
 

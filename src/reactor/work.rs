@@ -394,8 +394,12 @@ impl<N: Net> Reactor<N> {
         let entry = self.table.entry_mut(slot);
         entry.bytes_written += bytes as u64;
         entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
-        if emptied && entry.flags.replace(Flags::FULL, false) {
-            self.apply(slot, Input::Drained);
+        if emptied {
+            if entry.flags.replace(Flags::FULL, false) {
+                self.apply(slot, Input::Drained);
+            }
+            // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
+            self.table.tidy_extra(slot);
         }
     }
 

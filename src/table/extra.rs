@@ -4,8 +4,6 @@
 
 use std::net::SocketAddr;
 
-use slab::Slab;
-
 use super::entry::NIL;
 use super::queue::{Spares, WriteQueue};
 use crate::buffer::Buffer;
@@ -56,9 +54,11 @@ impl Extra {
     }
 }
 
+/// A place is used again as it lies: making one anew would write 200 bytes for every answer.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
-    extras: Slab<Extra>,
+    extras: Vec<Extra>,
+    free: Vec<u32>,
     spares: Spares,
 }
 
@@ -67,19 +67,34 @@ impl Extras {
         self.extras.get(index as usize)
     }
 
+    #[inline]
     pub(super) fn get_or_make(&mut self, index: &mut u32) -> &mut Extra {
         if *index == NIL {
-            let extra = Extra { queue: WriteQueue::new(&mut self.spares), ..Extra::default() };
-            *index = self.extras.insert(extra) as u32;
+            *index = self.make();
         }
         &mut self.extras[*index as usize]
+    }
+
+    #[inline(never)]
+    fn make(&mut self) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.extras.push(Extra::default());
+            (self.extras.len() - 1) as u32
+        });
+        self.extras[index as usize].queue.begin(&mut self.spares);
+        index
     }
 
     pub(super) fn release(&mut self, index: u32) {
         if index == NIL {
             return;
         }
-        self.extras.remove(index as usize).queue.release(&mut self.spares);
+        let Extra { queue, flushed, limit_from, failure, connecting, nodelay, keep_alive } =
+            &mut self.extras[index as usize];
+        queue.release(&mut self.spares);
+        (*flushed, *limit_from, *failure, *connecting) = (None, None, None, None);
+        (*nodelay, *keep_alive) = (None, None);
+        self.free.push(index);
     }
 
     pub(super) fn release_if_empty(&mut self, index: &mut u32) {
@@ -115,7 +130,7 @@ impl Extras {
 
     /// How many connections have an extra.
     pub(crate) fn len(&self) -> usize {
-        self.extras.len()
+        self.extras.len() - self.free.len()
     }
 }
 

@@ -49,9 +49,11 @@ enum Chunk {
 }
 
 impl WriteQueue {
-    /// An empty queue, with a spare chunk if there is one.
-    pub(super) fn new(spares: &mut Spares) -> Self {
-        Self { first: Chunk::Copied(spares.take()), ..Self::default() }
+    /// Gets a spare chunk, if there is one.
+    #[inline]
+    pub(super) fn begin(&mut self, spares: &mut Spares) {
+        debug_assert!(self.bytes == 0, "it is empty");
+        self.first = Chunk::Copied(spares.take());
     }
 
     /// Bytes that wait.
@@ -168,9 +170,10 @@ impl WriteQueue {
 
     /// Gives everything back.
     #[inline]
-    pub(super) fn release(self, spares: &mut Spares) {
-        spares.put(self.first);
-        if let Some(rest) = self.rest {
+    pub(super) fn release(&mut self, spares: &mut Spares) {
+        spares.put(std::mem::take(&mut self.first));
+        (self.sent, self.bytes) = (0, 0);
+        if let Some(rest) = self.rest.take() {
             rest.chunks.into_iter().for_each(|chunk| spares.put(chunk));
         }
     }

@@ -13,7 +13,9 @@ fn an_extra_is_found_by_its_own_number_and_by_no_other() {
     assert_eq!(extras.sent(one, 1).queue.len(), 3);
     extras.release(NIL);
     extras.release(one);
-    assert_eq!((len(&extras, one), len(&extras, two), extras.len()), (None, Some(7), 1));
+    assert_eq!((len(&extras, two), extras.len()), (Some(7), 1));
+    let mut three = NIL;
+    assert_eq!((extras.push(&mut three, b"as new"), three), (6, one), "the place is used again, and empty");
 }
 
 #[test]

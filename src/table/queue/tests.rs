@@ -234,7 +234,7 @@ fn a_chunk_is_used_again_and_comes_back_empty() {
     scene.copy(CHUNK_BYTES);
     std::mem::take(&mut scene.queue).release(&mut scene.spares);
     assert_eq!(scene.spares.0.len(), 1);
-    scene.queue = WriteQueue::new(&mut scene.spares);
+    scene.queue.begin(&mut scene.spares);
     assert_eq!(
         (scene.queue.len(), scene.queue.held(), scene.spares.0.len()),
         (0, CHUNK_BYTES, 0),
