@@ -190,7 +190,7 @@ pub(crate) fn plan(part: Part, tree: &Tree, all: &[Contestant], effort: Effort) 
             half(7, "the server ends first", HalfClose { connections: 5000, server_first: true, ..MAIN })
         }
         Part::InFlight1 => half(7, "1 in flight", HalfClose { connections: 3000, in_flight: 1, ..MAIN }),
-        Part::InFlight4096 => half(7, "4,096 in flight", HalfClose { connections: 12_000, in_flight: 4096, ..MAIN }),
+        Part::InFlight4096 => half(7, "4,096 in flight", HalfClose { connections: 8192, in_flight: 4096, ..MAIN }),
         Part::Cross if !roster::finale_has_bench(tree) => Err("this finale has no bench".into()),
         Part::Cross => Ok(Some(cross(all, effort))),
         Part::Echo => Ok(Some(echo(all, effort))),
@@ -248,7 +248,7 @@ fn echo(all: &[Contestant], effort: Effort) -> Plan {
 
 fn bulk(all: &[Contestant], effort: Effort) -> Plan {
     let half = HalfClose { connections: 1, in_flight: 1, answer: 1 << 30, ..MAIN };
-    let plan = half_closing(Part::Bulk, all, effort, 9, "1 GiB through one connection", half);
+    let plan = half_closing(Part::Bulk, all, effort, 7, "1 GiB through one connection", half);
     // Deferred accept changes how a connection begins, and there is one.
     let entries = plan.entries.into_iter().filter(|entry| entry.name != roster::DEFERRED).collect();
     Plan { entries, ..plan }
