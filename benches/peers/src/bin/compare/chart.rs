@@ -94,21 +94,24 @@ fn lines(main: &Experiment) -> Vec<Line> {
     lines
 }
 
-/// From 0, so that lengths can be compared, to a little beyond the largest.
+/// From 0, so that lengths can be compared, to a little beyond the largest; but not so far that one server flattens all.
 struct Scale {
     end: f64,
     step: f64,
 }
 
 impl Scale {
+    /// Where the scale ends at the latest. What lies beyond is an arrow at its end, with the figure beside it.
+    const LIMIT: f64 = 2.25;
+
     fn of(lines: &[Line]) -> Self {
         let largest = lines.iter().map(|line| line.spread.max).fold(1.0, f64::max);
-        let step = if largest > 2.4 { 0.5 } else { 0.25 };
-        Self { end: (largest / step).ceil() * step, step }
+        let step = 0.25;
+        Self { end: ((largest / step).ceil() * step).min(Self::LIMIT), step }
     }
 
     fn x(&self, ratio: f64) -> i32 {
-        LEFT + (f64::from(RIGHT - LEFT) * ratio / self.end).round() as i32
+        LEFT + (f64::from(RIGHT - LEFT) * (ratio / self.end).min(1.0)).round() as i32
     }
 }
 
@@ -131,7 +134,7 @@ fn grid(pen: &mut Pen, scale: &Scale, height: i32) -> Result<()> {
         let ink = if one { &ONE } else { &QUIET };
         pen.words(&format!("{ratio:.2}"), (x, bottom + 14), 12, HPos::Center, ink, one)?;
     }
-    let key = "dot: median · thick line: quartiles · thin line: all rounds · further left is cheaper";
+    let key = "dot: median · thick line: quartiles · thin line: all rounds · arrow: beyond the scale · further left is cheaper";
     pen.words(key, (LEFT, bottom + 40), 12, HPos::Left, &QUIET, false)
 }
 
@@ -172,6 +175,13 @@ impl Pen<'_> {
     fn line_of(&mut self, line: &Line, scale: &Scale, y: i32) -> Result<()> {
         let (ink, spread) = (if line.ours { &OURS } else { &OTHERS }, &line.spread);
         self.words(&line.label, (LEFT - 18, y), 14, HPos::Right, &TEXT, line.ours)?;
+        let figures = format!("{:.2} ({:.2}–{:.2})", spread.median, spread.lower, spread.upper);
+        self.words(&figures, (WIDTH - 24, y), 13, HPos::Right, if line.ours { &OURS } else { &TEXT }, line.ours)?;
+        if spread.median > scale.end {
+            self.stroke((RIGHT - 26, y), (RIGHT, y), ink, 2)?;
+            self.stroke((RIGHT - 7, y - 5), (RIGHT, y), ink, 2)?;
+            return self.stroke((RIGHT - 7, y + 5), (RIGHT, y), ink, 2);
+        }
         self.stroke((scale.x(spread.min), y), (scale.x(spread.max), y), ink, 1)?;
         for end in [spread.min, spread.max] {
             self.stroke((scale.x(end), y - 4), (scale.x(end), y + 4), ink, 1)?;
@@ -181,8 +191,7 @@ impl Pen<'_> {
         for (radius, ink) in [(6, &PAPER), (5, ink)] {
             self.backend.draw_circle(center, radius, &ink.color(), true).map_err(|error| anyhow!("{error}"))?;
         }
-        let figures = format!("{:.2} ({:.2}–{:.2})", spread.median, spread.lower, spread.upper);
-        self.words(&figures, (WIDTH - 24, y), 13, HPos::Right, if line.ours { &OURS } else { &TEXT }, line.ours)
+        Ok(())
     }
 }
 
@@ -244,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_begins_at_0_and_holds_every_round() {
+    fn the_scale_begins_at_0_and_holds_every_round_up_to_its_limit() {
         let line = |max| Line {
             label: String::new(),
             ours: false,
