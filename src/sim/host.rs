@@ -130,6 +130,25 @@ impl Host {
         Ok(sent)
     }
 
+    /// A write, unless a fault makes it a shorter one.
+    fn write_perhaps_less(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
+        #[cfg(test)]
+        if world.lies(super::lie::Lie::ErrorFromNowhere) {
+            return Err(Errno::CONNRESET.into());
+        }
+        let faults = world.faults;
+        if bytes.len() > 1 && world.rng.chance(faults.short_write) {
+            let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
+            let sent = self.write(world, slot, id, &bytes[..part], more)?;
+            if sent == part {
+                // As if the buffer had been full for a moment.
+                world.edge(id);
+            }
+            return Ok(sent);
+        }
+        self.write(world, slot, id, bytes, more)
+    }
+
     /// Takes the descriptor away from its place.
     fn take(&self, slot: u32) -> Option<(RefMut<'_, World>, Id)> {
         let (mut world, id) = self.on(slot).ok()?;
@@ -334,27 +353,18 @@ impl Net for Host {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on(slot)?;
-        #[cfg(test)]
-        if world.lies(super::lie::Lie::ErrorFromNowhere) {
-            return Err(Errno::CONNRESET.into());
-        }
-        let faults = world.faults;
-        if bytes.len() > 1 && world.rng.chance(faults.short_write) {
-            let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
-            let sent = self.write(&mut world, slot, id, &bytes[..part], more)?;
-            if sent == part {
-                // As if the buffer had been full for a moment.
-                world.edge(id);
-            }
-            return Ok(sent);
-        }
-        self.write(&mut world, slot, id, bytes, more)
+        self.write_perhaps_less(&mut world, slot, id, bytes, more)
     }
 
-    /// As one piece: what a fault leaves of it ends anywhere.
+    /// As one piece: what a fault leaves of it ends anywhere. What is beyond the send buffer is not looked at.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-        self.send(slot, &bytes, more)
+        let (mut world, id) = self.on(slot)?;
+        let most = world.ends.get(id).map_or(0, |end| end.tuning.send_bytes).saturating_add(1);
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            bytes.extend_from_slice(&piece[..piece.len().min(most - bytes.len())]);
+        }
+        self.write_perhaps_less(&mut world, slot, id, &bytes, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

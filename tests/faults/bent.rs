@@ -184,8 +184,7 @@ impl Net for Bent {
 
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         self.bend.look().pieces.push(pieces.len());
-        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-        self.send(slot, &bytes, more)
+        self.send(slot, &pieces.iter().map(|piece| &**piece).collect::<Vec<_>>().concat(), more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
