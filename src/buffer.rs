@@ -68,6 +68,15 @@ impl Buffer {
             bytes.shrink_to_fit();
         }
     }
+
+    /// The memory that it holds, or shares.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        match &self.0 {
+            Held::Vec(bytes) => bytes.capacity(),
+            Held::Static(_) | Held::Shared { .. } => self.len(),
+        }
+    }
 }
 
 impl AsRef<[u8]> for Buffer {

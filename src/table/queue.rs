@@ -9,15 +9,15 @@ use std::io::IoSlice;
 
 use crate::buffer::Buffer;
 
-/// Chunks of our own are of this size, or smaller while they are filled: 16 KiB are copied in a microsecond or two, beside
-/// which what the kernel does for each piece of a vectored write does not count.
+/// Chunks of our own are of this size, or smaller while they are filled: what the kernel does for one piece more of a
+/// vectored write does not count beside copying 16 KiB twice, and little is held for a few bytes.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Spare chunks kept for the next queues: 1 MiB in reserve at the most.
 const SPARES: usize = 64;
 
-/// A buffer that was given away is copied nevertheless if it is smaller than this: a piece of its own costs a vectored write
-/// and a buffer to be freed, which was measured to cost as much as copying so many bytes.
+/// A buffer that was given away is copied nevertheless if it is smaller than this: one piece more in a vectored write, and a
+/// buffer to be freed, were measured to cost as much as copying so many bytes.
 pub(crate) const COPY_BELOW_BYTES: usize = 2 * 1024;
 
 /// Pieces of one vectored write at the most. So many chunks of ours are a turn's quantum, and the list takes 1 KiB of the

@@ -79,7 +79,7 @@ impl WriteQueue {
     fn held(&self) -> usize {
         let held = |chunk: &Chunk| match chunk {
             Chunk::Copied(bytes) => bytes.capacity(),
-            Chunk::Given(buffer) => buffer.len(),
+            Chunk::Given(buffer) => buffer.held(),
         };
         held(&self.first) + self.rest.iter().flat_map(|rest| &rest.chunks).map(held).sum::<usize>()
     }
