@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::{
-    BadAddress, Buffer, Close, Event, Listen, Listener, ListenerId, OsError, Queue, Reactor, Remote, Socket, SocketId,
+    BadAddress, Close, Event, Listen, Listener, ListenerId, OsError, Queue, Reactor, Remote, Socket, SocketId,
     SocketMap,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -219,8 +219,8 @@ struct House {
     requests: SocketMap<Vec<u8>>,
     /// `answer`: bytes still to be written.
     left_bytes: SocketMap<u64>,
-    /// One copy of it for all clients.
-    piece: Arc<[u8]>,
+    /// One copy of it for all clients, and for as long as the program runs.
+    piece: &'static [u8],
 }
 
 impl House {
@@ -231,7 +231,7 @@ impl House {
             answer_bytes: options.bytes,
             requests: SocketMap::new(),
             left_bytes: SocketMap::new(),
-            piece: LINE.repeat(PIECE_BYTES / LINE.len()).into(),
+            piece: LINE.repeat(PIECE_BYTES / LINE.len()).leak(),
         }
     }
 
@@ -295,7 +295,7 @@ impl House {
         };
         while *left_bytes > 0 {
             let now = usize::try_from(*left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
-            let queue = socket.write_owned(Buffer::shared(&self.piece, ..now))?;
+            let queue = socket.write_owned(&self.piece[..now])?;
             *left_bytes -= now as u64;
             if queue == Queue::Full && *left_bytes > 0 {
                 return Ok(());

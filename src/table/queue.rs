@@ -140,6 +140,15 @@ impl WriteQueue {
         debug_assert!(bytes <= self.bytes, "no more is sent than waits");
         self.bytes -= bytes;
         self.sent += bytes;
+        if self.bytes == 0
+            && self.rest.is_none()
+            && let Chunk::Copied(chunk) = &mut self.first
+        {
+            // A short answer, sent at once: the usual case.
+            chunk.clear();
+            self.sent = 0;
+            return;
+        }
         if self.sent >= self.first.bytes().len() {
             self.advance(spares);
         }
