@@ -1,0 +1,165 @@
+//! A whole event, from the news of it to the answer: the reactor that ships on the simulated network, with one busy pair
+//! of sockets and any number of idle ones beside it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use criterion::Criterion;
+use finale::sim::{Host, Network};
+use finale::{Connect, Event, Listen, Reactor, SocketId};
+
+use crate::support::{CpuTime, cpu_time, is_trial};
+
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+/// Idle connections from one machine: it has about 28,000 ports, and a listen queue 4096 places.
+const FROM_ONE_MACHINE: usize = 25_000;
+const AT_ONCE: usize = 1000;
+
+/// What the idle sockets wait for.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// Nothing but news.
+    Quiet,
+    /// Also an idle time of an hour: each has a timer in the wheel, which passes it once a rotation.
+    WithDeadlines,
+}
+
+impl Idle {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::WithDeadlines => "with an idle time",
+        }
+    }
+}
+
+struct Scene {
+    network: Network,
+    reactor: Reactor<Host>,
+}
+
+impl Scene {
+    fn new(idle: usize, kind: Idle) -> Self {
+        let network = Network::new(1);
+        let mut reactor = Reactor::with_net(network.host(SERVER));
+        let limit = match kind {
+            Idle::Quiet => None,
+            Idle::WithDeadlines => Some(Duration::from_secs(3600)),
+        };
+        let listen = Listen::default().idle_timeout(limit);
+        let addr = reactor.listen((SERVER, 0), listen).expect("a free port").addr;
+        let mut scene = Self { network, reactor };
+        scene.connect_idle(idle, addr);
+        scene.connect_busy(addr);
+        // As on loopback, some 10 microseconds a message. In a time that stands still no timer would be looked at.
+        scene.network.set_latency(Duration::from_micros(10));
+        scene
+    }
+
+    /// Peers that connect, and then are silent for ever.
+    fn connect_idle(&mut self, count: usize, addr: SocketAddr) {
+        for first in (0..count).step_by(AT_ONCE) {
+            let machine = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + (first / FROM_ONE_MACHINE) as u32);
+            let peer = self.network.peer(machine.into());
+            let now = count.min(first + AT_ONCE) - first;
+            for _ in 0..now {
+                peer.connect(addr).expect("a free port");
+            }
+            let mut accepted = 0;
+            while accepted < now {
+                let (_, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
+                accepted += usize::from(matches!(event, Event::Connection));
+            }
+        }
+    }
+
+    /// A client of the same reactor, so that each message is an event on either side.
+    fn connect_busy(&mut self, addr: SocketAddr) {
+        let client = self.reactor.connect(addr, Connect::default()).expect("a good address");
+        let (mut ready, mut accepted) = (false, false);
+        while !(ready && accepted) {
+            let (mut socket, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
+            accepted |= matches!(event, Event::Connection);
+            if matches!(event, Event::Ready) && socket.id() == client {
+                socket.write(&[0; 64]).expect("an open socket");
+                ready = true;
+            }
+        }
+    }
+
+    /// One message arrives and is answered, in so many writes of so many bytes.
+    #[inline]
+    fn event(&mut self, writes: usize, bytes: usize) -> SocketId {
+        let message = &[0; 1024][..bytes];
+        loop {
+            let (mut socket, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
+            if let Event::Data(_) = event {
+                for _ in 0..writes {
+                    socket.write(message).expect("an open socket");
+                }
+                return socket.id();
+            }
+        }
+    }
+}
+
+pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
+    for kind in [Idle::Quiet, Idle::WithDeadlines] {
+        beside_idle_ones(criterion, kind);
+    }
+    let mut group = criterion.benchmark_group("answering with 1 KiB");
+    let mut scene = Scene::new(1, Idle::Quiet);
+    for (writes, bytes, name) in [(1, 1024, "one write"), (64, 16, "64 writes of 16 bytes")] {
+        group.bench_function(name, |bencher| bencher.iter(|| scene.event(writes, bytes)));
+    }
+    group.finish();
+}
+
+/// Each number of idle sockets alone; then all of them in turn, a moment each, which is the fair way to compare them.
+fn beside_idle_ones(criterion: &mut Criterion<CpuTime>, kind: Idle) {
+    let mut group = criterion.benchmark_group(format!("an event beside idle sockets, {}", kind.name()));
+    let numbers = [(1_000, "1 k"), (100_000, "100 k"), (1_000_000, "1 M")];
+    let mut scenes = Vec::new();
+    for (idle, name) in numbers {
+        let mut scene = None;
+        group.bench_function(name, |bencher| {
+            let scene = scene.get_or_insert_with(|| Scene::new(if is_trial() { 1000 } else { idle }, kind));
+            bencher.iter(|| scene.event(1, 64));
+        });
+        scenes.extend(scene.map(|scene| (name, scene)));
+    }
+    group.finish();
+    if !is_trial() && scenes.len() == numbers.len() {
+        compare(&mut scenes, kind);
+    }
+}
+
+/// What an event costs beside each number of idle sockets, against the first of them.
+fn compare(scenes: &mut [(&str, Scene)], kind: Idle) {
+    const ROUNDS: usize = 101;
+    const EVENTS: usize = 10_000;
+    let mut ratios = vec![Vec::new(); scenes.len()];
+    for _ in 0..ROUNDS {
+        let times: Vec<f64> = scenes
+            .iter_mut()
+            .map(|(_, scene)| {
+                let began = cpu_time();
+                for _ in 0..EVENTS {
+                    scene.event(1, 64);
+                }
+                (cpu_time() - began).as_secs_f64()
+            })
+            .collect();
+        for (ratios, time) in ratios.iter_mut().zip(&times) {
+            ratios.push(time / times[0]);
+        }
+    }
+    println!("\nAgainst {} idle sockets, {}; {ROUNDS} rounds in turn, middle half:", scenes[0].0, kind.name());
+    for ((name, _), ratios) in scenes.iter().zip(&mut ratios) {
+        ratios.sort_by(f64::total_cmp);
+        let part = |quarters: usize| ratios[ROUNDS * quarters / 4];
+        println!("{name:>6}: {:.3} ({:.3} to {:.3})", part(2), part(1), part(3));
+    }
+    println!();
+}

@@ -1,0 +1,49 @@
+//! What the parts of the reactor cost, one operation at a time: `cargo bench`, see `benches/README.md`.
+//!
+//! The pure modules are the crate's own business and have no public door. They are compiled a second time here, from the
+//! same files, under the same names; the reactor and the simulated network are measured through the public face.
+
+/// The library's folder, so that each file finds its own submodules where the library finds them. What is not measured is
+/// dead here, and what is public in a library is not in a program; cargo also sets `cfg(test)`, and so their tests are
+/// compiled, without anybody to run them.
+#[allow(unused, unreachable_pub, clippy::unwrap_used)]
+#[path = "../../src"]
+mod library {
+    pub(crate) mod error;
+    pub(crate) mod event;
+    pub(crate) mod id;
+    pub(crate) mod lifecycle;
+    pub(crate) mod options;
+    pub(crate) mod table;
+    pub(crate) mod target;
+    pub(crate) mod wheel;
+}
+// The files name each other from the root, with the names that the library's root has.
+#[allow(unused_imports)]
+use finale::sim;
+#[allow(unused_imports)]
+use library::{
+    error, error::*, event, event::*, id, id::*, lifecycle, options, options::*, table, target, target::*, wheel,
+};
+
+mod events;
+mod parts;
+mod support;
+mod timers;
+
+use std::time::Duration;
+
+use criterion::Criterion;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .with_measurement(support::CpuTime)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20)
+        .configure_from_args();
+    timers::measure(&mut criterion);
+    parts::measure(&mut criterion);
+    events::measure(&mut criterion);
+    criterion.final_summary();
+}
