@@ -69,12 +69,13 @@ impl Spread {
 struct Full {
     wheel: Wheel,
     lines: Lines,
-    /// The place of each timer, and the tick it is due at.
-    timers: Vec<(u32, u64)>,
-    now: u64,
-    /// Those that are touched or scheduled anew: the first so many. And the next of them.
+    /// The place of each timer and the tick it is due at, in the order of these ticks.
+    filed: Vec<(u32, u64)>,
+    /// The same, in the order in which they are touched or scheduled anew: the first `busy` of them, over and over.
+    touched: Vec<(u32, u64)>,
     busy: usize,
     at: usize,
+    now: u64,
     live: usize,
 }
 
@@ -84,14 +85,15 @@ impl Full {
     fn new(spread: Spread, order: Order) -> Self {
         let count = million();
         let places = order.places(count);
-        let mut timers: Vec<(u32, u64)> =
+        let filed: Vec<(u32, u64)> =
             places.iter().enumerate().map(|(nth, &place)| (place, spread.due(nth, count))).collect();
+        let mut touched = filed.clone();
         if order != Order::Memory {
-            timers = Order::Random.places(count).iter().map(|&nth| timers[nth as usize]).collect();
+            touched = order.places(count).iter().map(|&nth| filed[nth as usize]).collect();
         }
         let lines = Lines((0..count).map(|_| Line::default()).collect());
         let busy = if order == Order::Hot { count.min(1000) } else { count };
-        let mut full = Self { wheel: Wheel::new(0), lines, timers, now: 0, busy, at: 0, live: 0 };
+        let mut full = Self { wheel: Wheel::new(0), lines, filed, touched, busy, at: 0, now: 0, live: 0 };
         full.fill();
         full
     }
@@ -100,15 +102,15 @@ impl Full {
     fn fill(&mut self) {
         (self.wheel, self.now, self.at) = (Wheel::new(0), 0, 0);
         self.lines.0.iter_mut().for_each(|line| line.node = Node::new());
-        for &(place, due) in &self.timers {
+        for &(place, due) in &self.filed {
             self.wheel.file(&mut self.lines, place, due);
         }
-        self.live = self.timers.len();
+        self.live = self.filed.len();
     }
 
     #[inline]
     fn next(&mut self) -> (u32, u64) {
-        let timer = self.timers[self.at];
+        let timer = self.touched[self.at];
         self.at = if self.at + 1 == self.busy { 0 } else { self.at + 1 };
         timer
     }
@@ -167,9 +169,9 @@ fn cancel_and_schedule(group: &mut Group<'_>, name: &str, spread: Spread, order:
     group.bench_function(name, |bencher| {
         let full = full.get_or_insert_with(|| {
             let mut full = Full::new(spread, order);
-            let half = full.timers.len() / 2;
-            let dues: Vec<u64> = full.timers.iter().map(|&(_, due)| due).cycle().skip(half).take(2 * half).collect();
-            full.timers.iter_mut().zip(dues).for_each(|(timer, due)| timer.1 = due);
+            let half = full.touched.len() / 2;
+            let dues: Vec<u64> = full.touched.iter().map(|&(_, due)| due).cycle().skip(half).take(2 * half).collect();
+            full.touched.iter_mut().zip(dues).for_each(|(timer, due)| timer.1 = due);
             full
         });
         bencher.iter(|| {
