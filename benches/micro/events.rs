@@ -106,6 +106,14 @@ impl Scene {
     }
 }
 
+/// So many events beside a thousand idle sockets, and nothing measured.
+pub(crate) fn run(events: u64) {
+    let mut scene = Scene::new(1000, Idle::Quiet);
+    for _ in 0..events {
+        scene.event(1, 64);
+    }
+}
+
 pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
     for kind in [Idle::Quiet, Idle::WithDeadlines] {
         beside_idle_ones(criterion, kind);

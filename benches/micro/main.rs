@@ -9,6 +9,7 @@
 #[allow(unused, unreachable_pub, clippy::unwrap_used)]
 #[path = "../../src"]
 mod library {
+    pub(crate) mod buffer;
     pub(crate) mod error;
     pub(crate) mod event;
     pub(crate) mod id;
@@ -22,9 +23,7 @@ mod library {
 #[allow(unused_imports)]
 use finale::sim;
 #[allow(unused_imports)]
-use library::{
-    error, error::*, event, event::*, id, id::*, lifecycle, options, options::*, table, target, target::*, wheel,
-};
+use library::{buffer, error, event, id, lifecycle, options, table, target, wheel};
 
 mod events;
 mod parts;
@@ -36,6 +35,10 @@ use std::time::Duration;
 use criterion::Criterion;
 
 fn main() {
+    // Nothing but events, so many: what `benches/micro/instructions` counts.
+    if let Some(events) = std::env::var("FINALE_EVENTS").ok().and_then(|events| events.parse().ok()) {
+        return events::run(events);
+    }
     let mut criterion = Criterion::default()
         .with_measurement(support::CpuTime)
         .warm_up_time(Duration::from_millis(300))
