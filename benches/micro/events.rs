@@ -1,13 +1,15 @@
-//! A whole event, from the news of it to the answer: the reactor that ships on the simulated network, with one busy pair
-//! of sockets and any number of idle ones beside it.
+//! A whole event, from the news of it to the answer, with any number of idle sockets beside it: the reactor that ships on
+//! the simulated network, where one busy pair of sockets talks; and on next to no network, which is the reactor alone.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use criterion::Criterion;
+use finale::net::Net;
 use finale::sim::{Host, Network};
 use finale::{Connect, Event, Listen, Reactor, SocketId};
 
+use crate::bare::Bare;
 use crate::support::{CpuTime, cpu_time, is_trial};
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -34,46 +36,53 @@ impl Idle {
     }
 }
 
-struct Scene {
-    network: Network,
-    reactor: Reactor<Host>,
+impl Idle {
+    fn listen(self) -> Listen {
+        let limit = match self {
+            Self::Quiet => None,
+            Self::WithDeadlines => Some(Duration::from_secs(3600)),
+        };
+        Listen::default().idle_timeout(limit)
+    }
 }
 
-impl Scene {
-    fn new(idle: usize, kind: Idle) -> Self {
+struct Scene<N: Net> {
+    reactor: Reactor<N>,
+}
+
+impl Scene<Bare> {
+    fn bare(idle: usize, kind: Idle) -> Self {
+        let mut reactor = Reactor::with_net(Bare::new(idle + 1));
+        reactor.listen((SERVER, 80), kind.listen()).expect("a net that refuses nothing");
+        Self { reactor }.after_accepting(idle + 1)
+    }
+}
+
+impl Scene<Host> {
+    fn simulated(idle: usize, kind: Idle) -> Self {
         let network = Network::new(1);
         let mut reactor = Reactor::with_net(network.host(SERVER));
-        let limit = match kind {
-            Idle::Quiet => None,
-            Idle::WithDeadlines => Some(Duration::from_secs(3600)),
-        };
-        let listen = Listen::default().idle_timeout(limit);
-        let addr = reactor.listen((SERVER, 0), listen).expect("a free port").addr;
-        let mut scene = Self { network, reactor };
-        scene.connect_idle(idle, addr);
+        let addr = reactor.listen((SERVER, 0), kind.listen()).expect("a free port").addr;
+        let mut scene = Self { reactor };
+        for first in (0..idle).step_by(AT_ONCE) {
+            scene = scene.with_idle(&network, addr, first, idle.min(first + AT_ONCE));
+        }
         scene.connect_busy(addr);
         // The handshakes' timers are entered until their time: that is over before anything is measured.
-        scene.network.advance(Duration::from_secs(5));
+        network.advance(Duration::from_secs(5));
         // As on loopback, some 10 microseconds a message. In a time that stands still no timer would be looked at.
-        scene.network.set_latency(Duration::from_micros(10));
+        network.set_latency(Duration::from_micros(10));
         scene
     }
 
     /// Peers that connect, and then are silent for ever.
-    fn connect_idle(&mut self, count: usize, addr: SocketAddr) {
-        for first in (0..count).step_by(AT_ONCE) {
-            let machine = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + (first / FROM_ONE_MACHINE) as u32);
-            let peer = self.network.peer(machine.into());
-            let now = count.min(first + AT_ONCE) - first;
-            for _ in 0..now {
-                peer.connect(addr).expect("a free port");
-            }
-            let mut accepted = 0;
-            while accepted < now {
-                let (_, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
-                accepted += usize::from(matches!(event, Event::Connection));
-            }
+    fn with_idle(self, network: &Network, addr: SocketAddr, first: usize, end: usize) -> Self {
+        let machine = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + (first / FROM_ONE_MACHINE) as u32);
+        let peer = network.peer(machine.into());
+        for _ in first..end {
+            peer.connect(addr).expect("a free port");
         }
+        self.after_accepting(end - first)
     }
 
     /// A client of the same reactor, so that each message is an event on either side.
@@ -81,7 +90,7 @@ impl Scene {
         let client = self.reactor.connect(addr, Connect::default()).expect("a good address");
         let (mut ready, mut accepted) = (false, false);
         while !(ready && accepted) {
-            let (mut socket, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
+            let (mut socket, event) = self.reactor.next().expect("the net waits").expect("a listener");
             accepted |= matches!(event, Event::Connection);
             if matches!(event, Event::Ready) && socket.id() == client {
                 socket.write(&[0; 64]).expect("an open socket");
@@ -89,13 +98,24 @@ impl Scene {
             }
         }
     }
+}
+
+impl<N: Net> Scene<N> {
+    fn after_accepting(mut self, count: usize) -> Self {
+        let mut accepted = 0;
+        while accepted < count {
+            let (_, event) = self.reactor.next().expect("the net waits").expect("a listener");
+            accepted += usize::from(matches!(event, Event::Connection));
+        }
+        self
+    }
 
     /// One message arrives and is answered, in so many writes of so many bytes.
     #[inline]
     fn event(&mut self, writes: usize, bytes: usize) -> SocketId {
         let message = &[0; 1024][..bytes];
         loop {
-            let (mut socket, event) = self.reactor.next().expect("the simulated network waits").expect("a listener");
+            let (mut socket, event) = self.reactor.next().expect("the net waits").expect("a listener");
             if let Event::Data(_) = event {
                 for _ in 0..writes {
                     socket.write(message).expect("an open socket");
@@ -108,7 +128,7 @@ impl Scene {
 
 /// So many events beside a thousand idle sockets, and nothing measured.
 pub(crate) fn run(events: u64) {
-    let mut scene = Scene::new(1000, Idle::Quiet);
+    let mut scene = Scene::bare(1000, Idle::WithDeadlines);
     for _ in 0..events {
         scene.event(1, 64);
     }
@@ -116,10 +136,11 @@ pub(crate) fn run(events: u64) {
 
 pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
     for kind in [Idle::Quiet, Idle::WithDeadlines] {
-        beside_idle_ones(criterion, kind);
+        beside_idle_ones(criterion, "simulated network", kind, Scene::simulated);
+        beside_idle_ones(criterion, "the reactor alone", kind, Scene::bare);
     }
-    let mut group = criterion.benchmark_group("answering with 1 KiB");
-    let mut scene = Scene::new(1, Idle::Quiet);
+    let mut group = criterion.benchmark_group("answering with 1 KiB, simulated network");
+    let mut scene = Scene::simulated(1, Idle::Quiet);
     for (writes, bytes, name) in [(1, 1024, "one write"), (64, 16, "64 writes of 16 bytes")] {
         group.bench_function(name, |bencher| bencher.iter(|| scene.event(writes, bytes)));
     }
@@ -127,26 +148,32 @@ pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
 }
 
 /// Each number of idle sockets alone; then all of them in turn, a moment each, which is the fair way to compare them.
-fn beside_idle_ones(criterion: &mut Criterion<CpuTime>, kind: Idle) {
-    let mut group = criterion.benchmark_group(format!("an event beside idle sockets, {}", kind.name()));
+fn beside_idle_ones<N: Net>(
+    criterion: &mut Criterion<CpuTime>,
+    net: &str,
+    kind: Idle,
+    make: fn(usize, Idle) -> Scene<N>,
+) {
+    let title = format!("an event beside idle sockets, {}, {net}", kind.name());
+    let mut group = criterion.benchmark_group(&title);
     let numbers = [(1_000, "1 k"), (100_000, "100 k"), (1_000_000, "1 M")];
     let mut scenes = Vec::new();
     for (idle, name) in numbers {
         let mut scene = None;
         group.bench_function(name, |bencher| {
-            let scene = scene.get_or_insert_with(|| Scene::new(if is_trial() { 1000 } else { idle }, kind));
+            let scene = scene.get_or_insert_with(|| make(if is_trial() { 1000 } else { idle }, kind));
             bencher.iter(|| scene.event(1, 64));
         });
         scenes.extend(scene.map(|scene| (name, scene)));
     }
     group.finish();
     if !is_trial() && scenes.len() == numbers.len() {
-        compare(&mut scenes, kind);
+        compare(&mut scenes, &title);
     }
 }
 
 /// What an event costs beside each number of idle sockets, against the first of them.
-fn compare(scenes: &mut [(&str, Scene)], kind: Idle) {
+fn compare<N: Net>(scenes: &mut [(&str, Scene<N>)], title: &str) {
     // Together two rotations of the timer wheel, so that each idle socket's timer comes up twice.
     const ROUNDS: usize = 200;
     const EVENTS: usize = 16_384;
@@ -168,11 +195,7 @@ fn compare(scenes: &mut [(&str, Scene)], kind: Idle) {
             ratios.push(time / times[0]);
         }
     }
-    println!(
-        "\nAgainst {} idle sockets, {}, in turn; and the middle half of {ROUNDS} rounds:",
-        scenes[0].0,
-        kind.name()
-    );
+    println!("\n{title}: against {}, in turn; and the middle half of {ROUNDS} rounds", scenes[0].0);
     for (((name, _), total), ratios) in scenes.iter().zip(&totals).zip(&mut ratios) {
         ratios.sort_by(f64::total_cmp);
         let part = |quarters: usize| ratios[ROUNDS * quarters / 4];

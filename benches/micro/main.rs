@@ -25,6 +25,7 @@ use finale::sim;
 #[allow(unused_imports)]
 use library::{buffer, error, event, id, lifecycle, options, table, target, wheel};
 
+mod bare;
 mod events;
 mod parts;
 mod support;

@@ -1,0 +1,159 @@
+//! A net with next to nothing in it, so that what is measured is the reactor alone: any number of connections wait to be
+//! accepted, all are silent but the last, and that one has the next message ready as soon as it was sent an answer.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use finale::net::{LookupAnswer, Net, Readiness, SystemOptions, Token, Unread};
+use finale::{KeepAlive, Listen};
+
+pub(crate) struct Bare {
+    now: Instant,
+    /// How many wait to be accepted, and whether the listener was told.
+    waiting: usize,
+    told: bool,
+    /// The one that is not silent, once it is there, and what its news goes by.
+    busy: Option<u32>,
+    token: Option<Token>,
+    /// Its message is there, and was not read.
+    unread: bool,
+    news: bool,
+}
+
+impl Bare {
+    pub(crate) fn new(connections: usize) -> Self {
+        let now = Instant::now();
+        Self { now, waiting: connections, told: false, busy: None, token: None, unread: false, news: false }
+    }
+}
+
+/// How long a message is, in bytes.
+const MESSAGE: usize = 64;
+
+/// As on the simulated network: time goes on from message to message.
+const PACE: Duration = Duration::from_micros(10);
+
+fn nothing<T>() -> io::Result<T> {
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+impl Net for Bare {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn poll(&mut self, _timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+        self.now += PACE;
+        let readable = Readiness { readable: true, ..Readiness::default() };
+        if !std::mem::replace(&mut self.told, true) {
+            news(Token { index: 0, generation: 0 }, readable);
+        }
+        if let Some(token) = self.token
+            && std::mem::take(&mut self.news)
+        {
+            news(token, readable);
+        }
+        Ok(false)
+    }
+
+    fn accept(&mut self, _listener: u32, slot: u32) -> io::Result<SocketAddr> {
+        if self.waiting == 0 {
+            return nothing();
+        }
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            (self.busy, self.unread) = (Some(slot), true);
+        }
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+    }
+
+    fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
+        if self.busy == Some(slot) {
+            (self.token, self.news) = (Some(token), self.unread);
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.busy == Some(slot) && std::mem::take(&mut self.unread) {
+            buffer[..MESSAGE].fill(1);
+            return Ok(MESSAGE);
+        }
+        nothing()
+    }
+
+    fn send(&mut self, _slot: u32, bytes: &[u8], _more: bool) -> io::Result<usize> {
+        (self.unread, self.news) = (true, true);
+        Ok(bytes.len())
+    }
+
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        pieces.iter().map(|piece| self.send(slot, piece, more)).sum()
+    }
+
+    fn listen(&mut self, _listener: u32, addr: SocketAddr, _options: &Listen) -> io::Result<SocketAddr> {
+        Ok(addr)
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        Box::new(|| {})
+    }
+
+    // What a server that neither connects nor ends a connection asks of nobody.
+
+    fn unlisten(&mut self, _listener: u32) {}
+
+    fn connect(
+        &mut self,
+        _slot: u32,
+        _token: Token,
+        _addr: SocketAddr,
+        _options: &SystemOptions,
+        _local: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        nothing()
+    }
+
+    fn connected(&mut self, _slot: u32) -> io::Result<bool> {
+        nothing()
+    }
+
+    fn peek(&mut self, _slot: u32) -> io::Result<Unread> {
+        nothing()
+    }
+
+    fn finish(&mut self, _slot: u32) -> io::Result<()> {
+        nothing()
+    }
+
+    fn acknowledged(&mut self, _slot: u32) -> io::Result<bool> {
+        nothing()
+    }
+
+    fn take_error(&mut self, _slot: u32) -> Option<io::Error> {
+        None
+    }
+
+    fn close(&mut self, _slot: u32) {}
+
+    fn reset(&mut self, _slot: u32) {}
+
+    fn set_nodelay(&mut self, _slot: u32, _on: bool) -> io::Result<()> {
+        nothing()
+    }
+
+    fn set_keep_alive(&mut self, _slot: u32, _times: Option<KeepAlive>) -> io::Result<()> {
+        nothing()
+    }
+
+    fn local_addr(&self, _slot: u32) -> io::Result<SocketAddr> {
+        nothing()
+    }
+
+    fn lookup(&mut self, _token: Token, _host: &str, _port: u16) {}
+
+    fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
+        None
+    }
+}
