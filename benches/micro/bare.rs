@@ -1,5 +1,5 @@
 //! A net with next to nothing in it, so that what is measured is the reactor alone: any number of connections wait to be
-//! accepted, all are silent but the last, and that one has the next message ready as soon as it was sent an answer.
+//! accepted, all are silent but the last, and that one's next message comes with the poll behind the answer to the last.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,15 +16,15 @@ pub(crate) struct Bare {
     /// The one that is not silent, once it is there, and what its news goes by.
     busy: Option<u32>,
     token: Option<Token>,
-    /// Its message is there, and was not read.
+    /// Its next message is on the way; it is there, and was not read.
+    coming: bool,
     unread: bool,
-    news: bool,
 }
 
 impl Bare {
     pub(crate) fn new(connections: usize) -> Self {
         let now = Instant::now();
-        Self { now, waiting: connections, told: false, busy: None, token: None, unread: false, news: false }
+        Self { now, waiting: connections, told: false, busy: None, token: None, coming: false, unread: false }
     }
 }
 
@@ -50,8 +50,9 @@ impl Net for Bare {
             news(Token { index: 0, generation: 0 }, readable);
         }
         if let Some(token) = self.token
-            && std::mem::take(&mut self.news)
+            && std::mem::take(&mut self.coming)
         {
+            self.unread = true;
             news(token, readable);
         }
         Ok(false)
@@ -63,14 +64,14 @@ impl Net for Bare {
         }
         self.waiting -= 1;
         if self.waiting == 0 {
-            (self.busy, self.unread) = (Some(slot), true);
+            (self.busy, self.coming) = (Some(slot), true);
         }
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         if self.busy == Some(slot) {
-            (self.token, self.news) = (Some(token), self.unread);
+            self.token = Some(token);
         }
         Ok(())
     }
@@ -84,7 +85,7 @@ impl Net for Bare {
     }
 
     fn send(&mut self, _slot: u32, bytes: &[u8], _more: bool) -> io::Result<usize> {
-        (self.unread, self.news) = (true, true);
+        self.coming = true;
         Ok(bytes.len())
     }
 
