@@ -34,6 +34,10 @@ pub(crate) struct Serve {
     /// How much `answer` answers: 64, 16KiB, 1MiB, 1GiB; up to 1TiB
     #[arg(long, value_name = "N", default_value = "64", value_parser = args::size, allow_hyphen_values = true)]
     bytes: u64,
+    /// `answer` answers, and finishes first, as soon as so many bytes have come (0: at once), in place of waiting for the
+    /// client's FIN; to a client that finishes before, it says nothing
+    #[arg(long, value_name = "N", value_parser = args::size, allow_hyphen_values = true)]
+    after: Option<u64>,
     /// How a finished connection is closed
     #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
     close: Closing,
@@ -94,6 +98,9 @@ const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
+    if options.after.is_some() && options.service != Service::Answer {
+        return Err(Trouble::Usage("--after is for the service answer alone; the others answer what they have read"));
+    }
     let mut reactor = Reactor::new()?;
     let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
     if options.service == Service::Answer {
@@ -215,9 +222,11 @@ struct House {
     /// Connections that have not told `close`.
     live: usize,
     answer_bytes: u64,
+    /// `answer`: the bytes after which it answers, if it does not wait for the FIN.
+    after_bytes: Option<u64>,
     /// `upper`: what has come so far.
     requests: SocketMap<Vec<u8>>,
-    /// `answer`: bytes still to be written.
+    /// `answer`: bytes still to be written, of answers that are larger than what may be queued at once.
     left_bytes: SocketMap<u64>,
     /// One copy of it for all clients, and for as long as the program runs.
     piece: &'static [u8],
@@ -229,6 +238,7 @@ impl House {
             service: options.service,
             live: 0,
             answer_bytes: options.bytes,
+            after_bytes: options.after,
             requests: SocketMap::new(),
             left_bytes: SocketMap::new(),
             piece: LINE.repeat(PIECE_BYTES / LINE.len()).leak(),
@@ -252,15 +262,21 @@ impl House {
                 socket.write(upper(&request).as_bytes())?;
                 socket.end();
             }
-            (Service::Answer, Event::End) => {
-                self.left_bytes.insert(id, self.answer_bytes);
-                self.answer(socket)?;
+            (Service::Answer, Event::End) if self.after_bytes.is_none() => self.answer(socket, self.answer_bytes)?,
+            (Service::Answer, Event::End) => self.without_request(socket),
+            (Service::Answer, Event::Data(_)) => self.answer_if_due(socket)?,
+            (Service::Answer, Event::Drain) => {
+                if let Some(left_bytes) = self.left_bytes.remove(id) {
+                    self.answer(socket, left_bytes)?;
+                }
             }
-            (Service::Answer, Event::Drain) => self.answer(socket)?,
             (Service::Echo, Event::Data(bytes)) => echo(socket, bytes)?,
             (Service::Echo, Event::Drain) => socket.resume(),
             (Service::Echo | Service::Discard, Event::End) => socket.end(),
-            (_, Event::Connection) => self.live += 1,
+            (_, Event::Connection) => {
+                self.live += 1;
+                self.answer_if_due(socket)?;
+            }
             (_, Event::Timeout) => {
                 log::debug!("{id}: silent for too long, resetting it");
                 socket.destroy();
@@ -288,20 +304,37 @@ impl House {
         socket.destroy();
     }
 
-    /// Writes until the queue is full or the answer is whole.
-    fn answer(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
-        let Some(left_bytes) = self.left_bytes.get_mut(socket.id()) else {
-            return Ok(());
-        };
-        while *left_bytes > 0 {
-            let now = usize::try_from(*left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
+    /// Answers a client that has said enough, if it has no answer yet.
+    fn answer_if_due(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
+        let enough = self.after_bytes.is_some_and(|after_bytes| socket.bytes_read() >= after_bytes);
+        if enough && !self.has_begun_to_answer(socket) {
+            self.answer(socket, self.answer_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Who has finished before its request was whole gets none.
+    fn without_request(&self, socket: &mut Socket<'_>) {
+        if !self.has_begun_to_answer(socket) {
+            socket.end();
+        }
+    }
+
+    fn has_begun_to_answer(&self, socket: &Socket<'_>) -> bool {
+        socket.has_ended() || self.left_bytes.get(socket.id()).is_some()
+    }
+
+    /// Writes until the queue is full or the answer is whole. Only what is left over needs to be remembered.
+    fn answer(&mut self, socket: &mut Socket<'_>, mut left_bytes: u64) -> Result<(), finale::Error> {
+        while left_bytes > 0 {
+            let now = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
             let queue = socket.write_owned(&self.piece[..now])?;
-            *left_bytes -= now as u64;
-            if queue == Queue::Full && *left_bytes > 0 {
+            left_bytes -= now as u64;
+            if queue == Queue::Full && left_bytes > 0 {
+                self.left_bytes.insert(socket.id(), left_bytes);
                 return Ok(());
             }
         }
-        self.left_bytes.remove(socket.id());
         socket.end();
         Ok(())
     }

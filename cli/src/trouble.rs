@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     Stdout(io::Error),
     /// The system refused something else.
     Io { to: &'static str, source: io::Error },
+    /// Arguments that don't go together.
+    Usage(&'static str),
     /// The lesson failed in another way.
     Lesson(Box<dyn std::error::Error>),
     /// A scene of the lesson came out differently than written.
@@ -76,7 +78,7 @@ impl fmt::Display for Trouble {
             Self::Stdout(error) => write!(f, "can't write to stdout: {error}"),
             Self::Io { to, source } => write!(f, "can't {to}: {source}"),
             Self::Lesson(error) => write!(f, "the lesson failed: {error}"),
-            Self::Scene(what) => f.write_str(what),
+            Self::Scene(what) | Self::Usage(what) => f.write_str(what),
             Self::Told => f.write_str("the connection did not end cleanly"),
         }
     }
@@ -88,7 +90,7 @@ impl std::error::Error for Trouble {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
-            Self::Scene(_) | Self::Broken { .. } | Self::Told => None,
+            Self::Scene(_) | Self::Usage(_) | Self::Broken { .. } | Self::Told => None,
         }
     }
 }

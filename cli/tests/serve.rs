@@ -239,6 +239,31 @@ fn a_second_signal_resets_at_once() {
     assert_eq!(server.finish(), (Some(0), String::new()));
 }
 
+#[test]
+fn after_so_many_bytes_answer_answers_and_finishes_first() {
+    let whole = "200000"; // More than may be queued at once, so that it goes on after a drain.
+    for (after, request) in [("0", &b""[..]), ("5", b"hello"), ("5", b"hello and more")] {
+        let server = Server::start(&["answer", "--bytes", whole, "--after", after]);
+        let mut client = server.connect();
+        client.write_all(request).expect("the server reads");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("the answer ends without an error, though we have not finished");
+        assert_eq!(answer, LINE.repeat(200_000 / 64), "{after}");
+        client.write_all(b"late").expect("the server reads on");
+        client.shutdown(Shutdown::Write).expect("half-closed");
+        server.stop_quietly();
+    }
+}
+
+#[test]
+fn to_a_request_that_is_cut_short_answer_says_nothing() {
+    let server = Server::start(&["answer", "--after", "5"]);
+    assert_eq!(ask(&server, b"hell"), b"");
+    assert_eq!(ask(&server, b"hello"), LINE);
+    server.stop_quietly();
+    run(&["serve", "echo", "--after", "5"]).refused_with(1, "--after");
+}
+
 /// The silent client came first. Accepted, it would hold the server for the grace time.
 #[test]
 fn with_defer_accept_a_client_that_has_said_nothing_is_no_connection_yet() {
