@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use finale::lifecycle;
 
+use crate::bench::Bench;
 use crate::connect::Connect;
 use crate::peer::Part;
 use crate::serve::Serve;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// stdin to a socket, the socket to stdout; says on stderr how it ended
     Connect(Connect),
+    /// A load of half-closing connections: how many a second, how fast, how they ended, what they cost
+    Bench(Bench),
     /// Random programs under random faults on the simulated network, one run a seed: are the ten rules kept?
     Sim(Sim),
     /// The lifecycle of a socket, printed from the table that runs
@@ -114,6 +117,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         return Err("it is more than 1 TiB; write it as 64, 16KiB, 1MiB or 1GiB".to_owned());
     }
     Ok(size.as_u64())
+}
+
+/// A value as it is written on the command line.
+pub(crate) fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Help and version as clap writes them, a mistake in one line.

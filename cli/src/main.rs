@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
 mod args;
+mod bench;
 mod connect;
 mod crash;
 mod defer_accept;
@@ -47,6 +48,7 @@ fn run(command: &Command) -> Result<(), Trouble> {
         Command::Lesson { part: Some(Lesson::Crash) } => reader_may_leave(crash::run()),
         Command::Lesson { part: Some(Lesson::Nodelay { rounds }) } => reader_may_leave(nodelay::run(*rounds)),
         Command::Serve(options) => serve::run(options),
+        Command::Bench(options) => reader_may_leave(bench::run(options)),
         Command::Connect(options) => connect::run(options),
         Command::States { format } => {
             let text = finale::lifecycle::print((*format).into());

@@ -55,10 +55,13 @@ pub(crate) struct Serve {
     /// How long live connections may go on after SIGINT or SIGTERM
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = args::duration, allow_hyphen_values = true)]
     grace: Duration,
+    /// End with this process, which has started us; not for people
+    #[arg(long, value_name = "PID", hide = true)]
+    parent: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Service {
+pub(crate) enum Service {
     /// Reads to their FIN, answers `Processed: ` and the trimmed text in upper case. Requests go up to 1 MiB; a longer
     /// one is reset, unanswered
     Upper,
@@ -70,8 +73,8 @@ enum Service {
     Discard,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Closing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Closing {
     /// When their kernel has acknowledged our FIN, and so every byte
     Confirmed,
     /// At once; the kernel delivers the rest alone, and nobody learns whether it arrived
@@ -88,9 +91,9 @@ impl From<Closing> for Close {
 }
 
 /// 1 MiB: a request is text that a person or a script made; a thousand such clients still fit into memory.
-const REQUEST_LIMIT_BYTES: usize = 1 << 20;
+pub(crate) const REQUEST_LIMIT_BYTES: usize = 1 << 20;
 /// What `answer` repeats: its length divides the usual sizes, so that a cut or a shift is seen at once.
-const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
+pub(crate) const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
 /// 64 KiB that stay in the processor's cache while they are sent again and again.
 const PIECE_BYTES: usize = 64 << 10;
 /// `answer` writes eight pieces ahead, which one system call takes. They are one and the same copy in memory.
@@ -109,6 +112,9 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     let listener = open(&mut reactor, options, listen)?;
     // Before the first line: whoever has read it may send a signal at once.
     let signals = watch_signals(reactor.remote())?;
+    if !lives_with(options.parent)? {
+        return Ok(());
+    }
     announce(listener.addr)?;
 
     let mut house = House::new(options);
@@ -144,8 +150,18 @@ fn announce(addr: SocketAddr) -> Result<(), Trouble> {
     writeln!(out, "listening on {addr}").and_then(|()| out.flush()).map_err(Trouble::Stdout)
 }
 
+/// Has the end of the process that started us end us too, as a SIGTERM would. Answers whether it still lives.
+fn lives_with(parent: Option<i32>) -> Result<bool, Trouble> {
+    let Some(parent) = parent else { return Ok(true) };
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|errno| Trouble::io("bind the server's life to its parent's", errno.into()))?;
+    // It may have ended before we asked.
+    Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
+}
+
 /// Counts SIGINT and SIGTERM on a thread of its own, and wakes the reactor for each.
-fn watch_signals(remote: Remote) -> Result<Arc<AtomicUsize>, Trouble> {
+pub(crate) fn watch_signals(remote: Remote) -> Result<Arc<AtomicUsize>, Trouble> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|source| Trouble::io("watch for signals", source))?;
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);

@@ -16,6 +16,12 @@ pub(crate) enum Trouble {
     Stdout(io::Error),
     /// The system refused something else.
     Io { to: &'static str, source: io::Error },
+    /// Connections of a load failed; what the first failure looked like.
+    Failed { failed: u64, finished: u64, first: String },
+    /// A signal ended a load.
+    Interrupted { finished: u64 },
+    /// More connections at a time than the process may have descriptors.
+    Descriptors { in_flight: usize, needed: u64, allowed: u64 },
     /// Arguments that don't go together.
     Usage(&'static str),
     /// The lesson failed in another way.
@@ -68,6 +74,15 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reactor(error) => error.fmt(f),
+            Self::Failed { failed, finished, first } => {
+                write!(f, "{failed} of {finished} connections failed; the first: {first}")
+            }
+            Self::Interrupted { finished } => write!(f, "interrupted; {finished} connections were measured"),
+            Self::Descriptors { in_flight, needed, allowed } => write!(
+                f,
+                "--in-flight {in_flight} needs {needed} descriptors and {allowed} are allowed; take fewer, or raise the limit \
+                 with ulimit -Hn"
+            ),
             Self::Broken { seed, broken } => write!(f, "seed {seed} broke {broken}"),
             Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {
                 write!(f, "{source}; choose another address with --listen ADDR, port 0 takes any free port")
@@ -90,7 +105,8 @@ impl std::error::Error for Trouble {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
-            Self::Scene(_) | Self::Usage(_) | Self::Broken { .. } | Self::Told => None,
+            Self::Scene(_) | Self::Usage(_) | Self::Told => None,
+            Self::Broken { .. } | Self::Failed { .. } | Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
     }
 }

@@ -1,0 +1,81 @@
+//! The result for other programs: one JSON object on one line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Measured;
+use super::load::First;
+
+/// The names are promised: programs read them. What is not known is null.
+#[derive(Serialize)]
+struct Object<'a> {
+    target: String,
+    server: Option<&'a str>,
+    connections: u64,
+    failed: u64,
+    failures: BTreeMap<&'static str, u64>,
+    interrupted: bool,
+    cut_off: u64,
+    seconds: f64,
+    per_second: f64,
+    latency_us: Latency,
+    bytes_sent: u64,
+    bytes_received: u64,
+    server_cpu_us_per_connection: Option<f64>,
+    client_cpu_us_per_connection: Option<f64>,
+    in_flight: usize,
+    request_bytes: u64,
+    answer_bytes: u64,
+    first: &'static str,
+    rate: Option<u32>,
+    late: u64,
+}
+
+/// Microseconds; null if no connection went well.
+#[derive(Serialize)]
+struct Latency {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    p999: Option<f64>,
+    max: Option<f64>,
+}
+
+/// To a tenth of a microsecond: what lies below is noise.
+fn micros(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e7).round() / 10.0
+}
+
+pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Error> {
+    let Measured { plan, tally, .. } = measured;
+    let at = |percentile| (tally.well() > 0).then(|| micros(tally.latency_at(percentile)));
+    let cpu = |time: &Result<Duration, String>| time.as_ref().ok().map(|time| micros(*time));
+    let object = Object {
+        target: plan.target.to_string(),
+        server: measured.server,
+        connections: tally.finished,
+        failed: tally.failed(),
+        failures: tally.failures().map(|(kind, count)| (kind.name(), count)).collect(),
+        interrupted: measured.interrupted,
+        cut_off: tally.cut_off,
+        seconds: tally.took.as_secs_f64(),
+        per_second: (tally.per_second() * 10.0).round() / 10.0,
+        latency_us: Latency { p50: at(50.0), p90: at(90.0), p99: at(99.0), p999: at(99.9), max: at(100.0) },
+        bytes_sent: tally.bytes_sent,
+        bytes_received: tally.bytes_received,
+        server_cpu_us_per_connection: cpu(&measured.server_cpu),
+        client_cpu_us_per_connection: cpu(&measured.client_cpu),
+        in_flight: plan.in_flight,
+        request_bytes: plan.request_bytes,
+        answer_bytes: plan.expected.bytes(),
+        first: match plan.first {
+            First::Client => "client",
+            First::Server => "server",
+        },
+        rate: measured.rate,
+        late: tally.late,
+    };
+    serde_json::to_string(&object).map(|text| text + "\n")
+}

@@ -1,0 +1,223 @@
+//! The result for people: one page of text. Pure.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use hdrhistogram::Histogram;
+
+use super::Measured;
+use super::load::First;
+use super::tally::Tally;
+
+/// The whole page.
+pub(super) fn page(measured: &Measured<'_>) -> String {
+    let mut page = String::from("\n");
+    row(&mut page, "target", &target(measured));
+    row(&mut page, "connection", &connection(measured));
+    row(&mut page, "pace", &pace(measured));
+    page += &verdict(measured);
+    if measured.tally.well() > 0 {
+        page += &latency(measured);
+    }
+    page.push('\n');
+    let failures: Vec<_> =
+        measured.tally.failures().map(|(kind, count)| format!("{} {}", thousands(count), kind.name())).collect();
+    if !failures.is_empty() {
+        row(&mut page, "failures", &failures.join(", "));
+    }
+    if measured.tally.well() > 0 {
+        row(&mut page, "endings", &endings(measured.tally));
+    }
+    let Tally { bytes_sent, bytes_received, .. } = measured.tally;
+    row(&mut page, "bytes", &format!("{} sent, {} received", bytes(*bytes_sent), bytes(*bytes_received)));
+    row(&mut page, "server CPU", &cpu(&measured.server_cpu));
+    row(&mut page, "client CPU", &cpu(&measured.client_cpu));
+    page
+}
+
+fn row(page: &mut String, name: &str, text: &str) {
+    let _ = writeln!(page, "  {name:<12}{text}");
+}
+
+fn target(measured: &Measured<'_>) -> String {
+    let addr = measured.plan.target;
+    measured.server.map_or_else(|| addr.to_string(), |server| format!("{addr}, started for this: {server}"))
+}
+
+fn connection(measured: &Measured<'_>) -> String {
+    let (asks, answers) = (bytes(measured.plan.request_bytes), bytes(measured.plan.expected.bytes()));
+    match measured.plan.first {
+        First::Client => format!("send {asks}, finish, read {answers} to the end, close"),
+        First::Server => format!("send {asks}, read {answers} to the end, finish, close"),
+    }
+}
+
+fn pace(measured: &Measured<'_>) -> String {
+    let places = thousands(measured.plan.in_flight as u64);
+    match measured.rate {
+        Some(rate) => format!("{} a second, up to {places} in flight", thousands(u64::from(rate))),
+        None => format!("{places} in flight, the next as soon as one has closed"),
+    }
+}
+
+/// What everybody looks at first.
+fn verdict(measured: &Measured<'_>) -> String {
+    let tally = measured.tally;
+    let failed = match tally.failed() {
+        0 => "none failed".to_owned(),
+        failed => format!("{} FAILED", thousands(failed)),
+    };
+    let mut text = format!(
+        "\n  {} connections a second\n  {} in {}, {failed}",
+        thousands(tally.per_second().round() as u64),
+        thousands(tally.finished),
+        time(tally.took),
+    );
+    if measured.interrupted {
+        let _ = write!(text, "; interrupted with {} in flight", thousands(tally.cut_off));
+    }
+    if tally.late > 0 {
+        let _ = write!(text, "\n  {} began more than 1 ms late: no place or no core was free when they were due", thousands(tally.late));
+    }
+    text + "\n"
+}
+
+const MARKS: [(f64, &str); 5] = [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (100.0, "max")];
+
+fn latency(measured: &Measured<'_>) -> String {
+    let from = if measured.rate.is_some() { "the intended start" } else { "the connect call" };
+    let mut text = format!("\n  latency, from {from} to the end of the answer\n\n");
+    let mut heads = String::new();
+    let mut values = String::new();
+    for (percentile, name) in MARKS {
+        let _ = write!(heads, "{name:>10}");
+        let _ = write!(values, "{:>10}", time(measured.tally.latency_at(percentile)));
+    }
+    let _ = writeln!(text, "{heads}\n{values}\n");
+    text + &histogram(&measured.tally.latency)
+}
+
+/// Edges in each decade, finest first: steps that look even on a logarithmic scale and are easy to read.
+const STEPS: [&[u64]; 3] = [&[10, 15, 20, 30, 50, 70], &[10, 20, 50], &[10]];
+/// More rows than this don't show a shape but a list.
+const ROWS: usize = 16;
+const BAR: usize = 36;
+
+/// One row of the histogram: from where, up to the next one's.
+struct Bucket {
+    from: u64,
+    count: u64,
+}
+
+fn buckets(latency: &Histogram<u64>, steps: &[u64]) -> Vec<Bucket> {
+    let (min, max) = (latency.min(), latency.max());
+    let decades = (0..18).map(|exponent| 10_u64.pow(exponent));
+    let edges = decades.flat_map(|decade| steps.iter().map(move |step| step * decade / 10));
+    let mut buckets: Vec<Bucket> = edges.map(|from| Bucket { from, count: 0 }).collect();
+    for recorded in latency.iter_recorded() {
+        let place = buckets.partition_point(|bucket| bucket.from <= recorded.value_iterated_to());
+        buckets[place.saturating_sub(1)].count += recorded.count_since_last_iteration();
+    }
+    let first = buckets.partition_point(|bucket| bucket.from <= min).saturating_sub(1);
+    let last = buckets.partition_point(|bucket| bucket.from <= max);
+    buckets.drain(first..last).collect()
+}
+
+fn histogram(latency: &Histogram<u64>) -> String {
+    let mut rows = Vec::new();
+    for steps in STEPS {
+        rows = buckets(latency, steps);
+        if rows.len() <= ROWS {
+            break;
+        }
+    }
+    let most = rows.iter().map(|row| row.count).max().unwrap_or(1).max(1);
+    let width = thousands(most).len();
+    let mut text = String::new();
+    for (place, bucket) in rows.iter().enumerate() {
+        let until = rows.get(place + 1).map_or(u64::MAX, |next| next.from);
+        let marks: Vec<_> = MARKS
+            .iter()
+            .filter(|(percentile, _)| (bucket.from..until).contains(&latency.value_at_percentile(*percentile).min(latency.max())))
+            .map(|(_, name)| *name)
+            .collect();
+        let share = 100.0 * bucket.count as f64 / latency.len().max(1) as f64;
+        let line = format!(
+            "  {:>8} │{:<BAR$} {:>width$} {share:>5.1} %  {}",
+            edge(bucket.from),
+            bar(bucket.count, most),
+            thousands(bucket.count),
+            marks.join(" ")
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// Blocks in eighths; whatever is not nothing can be seen.
+fn bar(count: u64, most: u64) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (count as f64 / most as f64 * (BAR * 8) as f64).round() as usize;
+    let eighths = eighths.max(usize::from(count > 0));
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
+}
+
+fn endings(tally: &Tally) -> String {
+    let all = |count: u64| if count == tally.well() { "all".to_owned() } else { thousands(count) };
+    let unseen = tally.well() - tally.we_first - tally.peer_first;
+    let mut text = format!("{} acknowledged", all(tally.acknowledged));
+    for (count, who) in [(tally.we_first, "we"), (tally.peer_first, "the server"), (unseen, "nobody knows who")] {
+        if count > 0 {
+            let _ = write!(text, "; {who} finished first in {}", all(count));
+        }
+    }
+    text
+}
+
+fn cpu(time: &Result<Duration, String>) -> String {
+    match time {
+        Ok(time) => format!("{:.1} µs a connection", time.as_secs_f64() * 1e6),
+        Err(why) => format!("unknown: {why}"),
+    }
+}
+
+/// Three digits and a unit.
+fn time(time: Duration) -> String {
+    let nanos = time.as_nanos() as f64;
+    let (unit, name) = match nanos {
+        ..1e3 => return format!("{nanos} ns"),
+        ..999_500.0 => (1e3, "µs"),
+        ..999_500_000.0 => (1e6, "ms"),
+        _ => (1e9, "s"),
+    };
+    let value = nanos / unit;
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    format!("{value:.digits$} {name}")
+}
+
+/// An edge of a bucket: a round number.
+fn edge(nanos: u64) -> String {
+    match nanos {
+        ..1_000 => format!("{nanos} ns"),
+        ..1_000_000 => format!("{} µs", nanos as f64 / 1e3),
+        ..1_000_000_000 => format!("{} ms", nanos as f64 / 1e6),
+        _ => format!("{} s", nanos as f64 / 1e9),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    if count < 1024 { format!("{count} B") } else { ByteSize::b(count).to_string() }
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
