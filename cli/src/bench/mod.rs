@@ -181,7 +181,9 @@ impl Bench {
             return Ok(Expected::new(Source::Unknown, self.answer.unwrap_or(64)));
         }
         if self.answer.is_some() && self.serve != Service::Answer {
-            return Err(Trouble::Usage("--answer is for a target or for --serve answer; of the others it follows from the request"));
+            return Err(Trouble::Usage(
+                "--answer is for a target or for --serve answer; of the others it follows from the request",
+            ));
         }
         if self.first == First::Server && self.serve != Service::Answer {
             return Err(Trouble::Usage("of our own servers only --serve answer can finish first"));
@@ -291,9 +293,7 @@ fn print(measured: &Measured<'_>, json: bool) -> Result<(), Trouble> {
 /// The exit code does not depend on whether somebody reads the page.
 fn verdict(tally: &Tally, interrupted: bool) -> Result<(), Trouble> {
     match &tally.first_failure {
-        Some(first) => {
-            Err(Trouble::Failed { failed: tally.failed(), finished: tally.finished, first: first.clone() })
-        }
+        Some(first) => Err(Trouble::Failed { failed: tally.failed(), finished: tally.finished, first: first.clone() }),
         None if interrupted => Err(Trouble::Interrupted { finished: tally.finished }),
         None => Ok(()),
     }

@@ -78,7 +78,11 @@ fn verdict(measured: &Measured<'_>) -> String {
         let _ = write!(text, "; interrupted with {} in flight", thousands(tally.cut_off));
     }
     if tally.late > 0 {
-        let _ = write!(text, "\n  {} began more than 1 ms late: no place or no core was free when they were due", thousands(tally.late));
+        let _ = write!(
+            text,
+            "\n  {} began more than 1 ms late: no place or no core was free when they were due",
+            thousands(tally.late)
+        );
     }
     text + "\n"
 }
@@ -139,7 +143,9 @@ fn histogram(latency: &Histogram<u64>) -> String {
         let until = rows.get(place + 1).map_or(u64::MAX, |next| next.from);
         let marks: Vec<_> = MARKS
             .iter()
-            .filter(|(percentile, _)| (bucket.from..until).contains(&latency.value_at_percentile(*percentile).min(latency.max())))
+            .filter(|(percentile, _)| {
+                (bucket.from..until).contains(&latency.value_at_percentile(*percentile).min(latency.max()))
+            })
             .map(|(_, name)| *name)
             .collect();
         let share = 100.0 * bucket.count as f64 / latency.len().max(1) as f64;
@@ -220,4 +226,32 @@ fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_and_a_unit_that_fits() {
+        let told =
+            [(7, "7 ns"), (1_234, "1.23 µs"), (999_400, "999 µs"), (999_600, "1.00 ms"), (45_670_000, "45.7 ms")];
+        for (nanos, text) in told.into_iter().chain([(999_600_000, "1.00 s"), (62_000_000_000, "62.0 s")]) {
+            assert_eq!(time(Duration::from_nanos(nanos)), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_edges_round() {
+        let told = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
+        assert!({ told }.into_iter().all(|(number, text)| thousands(number) == text));
+        assert_eq!([500, 1_500, 20_000_000, 3_000_000_000].map(edge), ["500 ns", "1.5 µs", "20 ms", "3 s"]);
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share_and_never_invisible() {
+        assert_eq!(bar(8, 8).chars().count(), BAR);
+        assert_eq!((bar(0, 8), bar(1, 1_000_000)), (String::new(), "▏".to_owned()));
+        assert_eq!(bar(1, 8), "█".repeat(BAR / 8) + "▌");
+    }
 }

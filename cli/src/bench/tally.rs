@@ -90,6 +90,8 @@ pub(super) struct Tally {
     pub(super) cut_off: u64,
     /// Of those that went well, in nanoseconds.
     pub(super) latency: Histogram<u64>,
+    /// The longest of them: the histogram knows it to three digits only.
+    longest: Duration,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) acknowledged: u64,
@@ -111,6 +113,7 @@ impl Tally {
             first_failure: None,
             cut_off: 0,
             latency,
+            longest: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
             acknowledged: 0,
@@ -138,6 +141,7 @@ impl Tally {
             (Some(kind), _) => self.fail(kind, ending),
             (None, Some(latency)) => {
                 self.latency.saturating_record(latency.as_nanos() as u64);
+                self.longest = self.longest.max(latency);
                 self.acknowledged += u64::from(ending.is_acknowledged());
                 self.we_first += u64::from(ending.first == First::Us);
                 self.peer_first += u64::from(ending.first == First::Peer);
@@ -173,6 +177,6 @@ impl Tally {
 
     /// A latency that this share of the connections did not exceed.
     pub(super) fn latency_at(&self, percentile: f64) -> Duration {
-        Duration::from_nanos(self.latency.value_at_percentile(percentile).min(self.latency.max()))
+        Duration::from_nanos(self.latency.value_at_percentile(percentile)).min(self.longest)
     }
 }

@@ -1,1 +1,279 @@
+//! The load on the simulated network: a server that stalls stalls for exactly as long as its script says.
 
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
+use std::time::{Duration, Instant};
+
+use finale::Reactor;
+use finale::sim::{Host, Network, Script};
+
+use super::Measured;
+use super::expected::{Expected, Source};
+use super::load::{First, Load, Outside, Plan};
+use super::page;
+use super::schedule::Schedule;
+use super::tally::Tally;
+
+const US: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+const THEM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Nobody looks, and time is the network's.
+struct Simulated {
+    network: Network,
+    interrupted: bool,
+}
+
+impl Outside<Host> for Simulated {
+    fn now(&self) -> Instant {
+        self.network.now()
+    }
+
+    fn doze(&mut self, _reactor: &mut Reactor<Host>, _until: Instant) {}
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    fn glance(&self) -> Option<Duration> {
+        None
+    }
+
+    fn show(&mut self, _finished: u64, _elapsed: Duration) {}
+}
+
+/// One at a time, 64 bytes each way, 5 seconds for each.
+fn plan(schedule: Schedule) -> Plan {
+    Plan {
+        target: SocketAddr::new(THEM, 80),
+        sources: Vec::new(),
+        schedule,
+        duration: None,
+        in_flight: 1,
+        request_bytes: 64,
+        expected: Expected::new(Source::Line, 64),
+        first: First::Client,
+        timeout: Duration::from_secs(5),
+    }
+}
+
+fn closed(connections: u64) -> Schedule {
+    Schedule::new(None, connections, None)
+}
+
+fn open(rate: u32, connections: u64) -> Schedule {
+    Schedule::new(NonZero::new(rate), connections, None)
+}
+
+/// Reads to the FIN, waits, answers rightly and finishes.
+fn after(wait: Duration) -> Script {
+    Script::new().receive_end().wait(wait).send(crate::serve::LINE).finish()
+}
+
+/// Three ways of a packet there and back, and one more for the answer: what a connection takes that nobody stalls.
+const QUICK: Duration = ms(4);
+
+/// A network whose server plays these scripts, one a connection.
+fn run(plan: &Plan, scripts: impl IntoIterator<Item = Script>) -> Tally {
+    let network = Network::new(1);
+    let listener = network.peer(THEM).listen(plan.target).expect("the port is free");
+    for script in scripts {
+        let _played = listener.play(script);
+    }
+    run_on(plan, network, false)
+}
+
+fn run_on(plan: &Plan, network: Network, interrupted: bool) -> Tally {
+    let mut reactor = Reactor::with_net(network.host(US));
+    let remote = reactor.remote();
+    remote.wake().expect("the reactor lives");
+    Load::run(plan, &mut reactor, &mut Simulated { network, interrupted }).expect("a simulated system can always wait")
+}
+
+#[track_caller]
+fn expect_latencies(tally: &Tally, expected: &[Duration]) {
+    assert_eq!(tally.latency.len(), expected.len() as u64, "{tally:?}");
+    for latency in expected {
+        let nanos = latency.as_nanos() as u64;
+        assert!(tally.latency.count_at(nanos) > 0, "none of {latency:?}: {:?}", recorded(tally));
+    }
+}
+
+fn recorded(tally: &Tally) -> Vec<(u64, u64)> {
+    tally.latency.iter_recorded().map(|one| (one.value_iterated_to(), one.count_at_value())).collect()
+}
+
+#[test]
+fn with_a_rate_a_stall_counts_for_all_that_were_due_meanwhile() {
+    let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
+    let tally = run(&plan(open(1000, 5)), scripts);
+    // The n-th is due after n ms; each but the first waits for the one before, and takes 4 ms.
+    expect_latencies(&tally, &[ms(54), ms(57), ms(60), ms(63), ms(66)]);
+    assert_eq!((tally.finished, tally.failed(), tally.late), (5, 0, 4));
+}
+
+#[test]
+fn without_a_rate_a_stall_counts_for_the_one_that_met_it() {
+    let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
+    let tally = run(&plan(closed(5)), scripts);
+    expect_latencies(&tally, &[ms(54), QUICK, QUICK, QUICK, QUICK]);
+    assert_eq!((tally.finished, tally.late, tally.took), (5, 0, ms(54) + 4 * QUICK), "one at a time");
+}
+
+#[test]
+fn with_places_free_each_begins_when_it_is_due() {
+    let tally = run(&Plan { in_flight: 100, ..plan(open(2000, 9)) }, [(); 9].map(|()| after(ms(0))));
+    expect_latencies(&tally, &[QUICK; 9]);
+    assert_eq!((tally.late, tally.took), (0, ms(4) + QUICK), "the last one was due after 4 ms");
+}
+
+#[test]
+fn places_are_filled_at_once_and_never_more_of_them_than_there_are() {
+    let tally = run(&Plan { in_flight: 40, ..plan(closed(100)) }, [(); 100].map(|()| after(ms(0))));
+    assert_eq!((tally.finished, tally.took), (100, 3 * QUICK), "40, 40, and 20");
+}
+
+#[test]
+fn after_its_duration_none_is_begun_and_those_in_flight_are_finished() {
+    let schedule = Schedule::new(None, u64::MAX, Some(ms(18)));
+    let tally = run(&Plan { duration: Some(ms(18)), ..plan(schedule) }, [(); 9].map(|()| after(ms(0))));
+    assert_eq!((tally.finished, tally.took), (5, 5 * QUICK), "the last was begun after 16 ms");
+}
+
+#[test]
+fn the_server_may_finish_first() {
+    let server_first = Script::new().receive(64).send(crate::serve::LINE).finish().receive_end();
+    let tally = run(&Plan { first: First::Server, ..plan(closed(3)) }, [(); 3].map(|()| server_first.clone()));
+    expect_latencies(&tally, &[QUICK; 3]);
+    assert_eq!((tally.finished, tally.failed(), tally.peer_first, tally.acknowledged), (3, 0, 3, 3));
+}
+
+#[test]
+fn a_request_larger_than_the_queue_is_sent_whole() {
+    let request_bytes = 1 << 20;
+    let tally = run(&Plan { request_bytes, ..plan(closed(2)) }, [(); 2].map(|()| after(ms(0))));
+    assert_eq!((tally.finished, tally.failed(), tally.bytes_sent), (2, 0, 2 * request_bytes));
+}
+
+/// What went wrong, by the names of the kinds.
+fn kinds(tally: &Tally) -> Vec<(&'static str, u64)> {
+    tally.failures().map(|(kind, count)| (kind.name(), count)).collect()
+}
+
+#[test]
+fn failures_are_told_apart() {
+    let mut wrong = *crate::serve::LINE;
+    wrong[63] ^= 1;
+    let answers = |bytes: &[u8]| Script::new().receive_end().send(bytes).finish();
+    let scripts = [
+        Script::new().receive_end().send(b"half").reset(),
+        answers(b"short"),
+        answers(&[crate::serve::LINE.as_slice(), b"!"].concat()),
+        answers(&wrong),
+        after(ms(0)),
+        Script::new(),
+    ];
+    let tally = run(&plan(closed(6)), scripts);
+    assert_eq!(kinds(&tally), [("reset", 1), ("timed-out", 1), ("wrong-length", 2), ("wrong-content", 1)]);
+    expect_latencies(&tally, &[QUICK]);
+    assert!(tally.first_failure.as_deref().is_some_and(|first| first.starts_with("reset: error: reset by the peer")));
+}
+
+#[test]
+fn a_connection_has_its_time_and_not_more() {
+    let scripts = [Script::new(), after(ms(4_900)), Script::new(), after(ms(0))];
+    let tally = run(&Plan { in_flight: 4, ..plan(closed(4)) }, scripts);
+    assert_eq!(kinds(&tally), [("timed-out", 2)]);
+    expect_latencies(&tally, &[ms(4_904), QUICK]);
+    assert!((ms(5_000)..ms(5_003)).contains(&tally.took), "{:?}", tally.took);
+}
+
+#[test]
+fn who_begins_late_has_its_whole_time() {
+    let plan = Plan { timeout: ms(60), ..plan(open(1000, 3)) };
+    let tally = run(&plan, [after(ms(50)), after(ms(40)), Script::new()]);
+    // Begun at 54 and 98 ms, though due at 1 and 2.
+    expect_latencies(&tally, &[ms(54), ms(97)]);
+    assert_eq!(kinds(&tally), [("timed-out", 1)]);
+    assert!((ms(158)..ms(161)).contains(&tally.took), "{:?}", tally.took);
+}
+
+#[test]
+fn where_nobody_listens_all_are_refused() {
+    let tally = run_on(&plan(closed(50)), Network::new(1), false);
+    assert_eq!((kinds(&tally), tally.finished, tally.well()), (vec![("refused", 50)], 50, 0));
+}
+
+#[test]
+fn who_is_interrupted_keeps_what_was_measured() {
+    let network = Network::new(1);
+    let plan = Plan { in_flight: 7, ..plan(closed(1000)) };
+    let _listener = network.peer(THEM).listen(plan.target).expect("the port is free");
+    let tally = run_on(&plan, network, true);
+    assert_eq!((tally.finished, tally.failed(), tally.cut_off), (0, 0, 7));
+}
+
+fn measured<'a>(plan: &'a Plan, tally: &'a Tally, rate: Option<u32>) -> Measured<'a> {
+    let unknown = Err("nobody said which process it is (--server-pid)".to_owned());
+    let client_cpu = Ok(Duration::from_nanos(41_250));
+    Measured { plan, rate, tally, server: None, interrupted: false, server_cpu: unknown, client_cpu }
+}
+
+#[test]
+fn the_page_shows_where_the_latencies_lie() {
+    let plan = plan(open(1000, 5));
+    let tally = run(&plan, [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after));
+    let expected = "
+  target      10.0.0.2:80
+  connection  send 64 B, finish, read 64 B to the end, close
+  pace        1,000 a second, up to 1 in flight
+
+  71 connections a second
+  5 in 70.0 ms, none failed
+  4 began more than 1 ms late: no place or no core was free when they were due
+
+  latency, from the intended start to the end of the answer
+
+       p50       p90       p99     p99.9       max
+   60.0 ms   66.0 ms   66.0 ms   66.0 ms   66.0 ms
+
+     50 ms │████████████████████████████████████ 5 100.0 %  p50 p90 p99 p99.9 max
+
+  endings     all acknowledged; we finished first in all
+  bytes       320 B sent, 320 B received
+  server CPU  unknown: nobody said which process it is (--server-pid)
+  client CPU  41.2 µs a connection
+";
+    assert_eq!(page::page(&measured(&plan, &tally, Some(1000))), expected);
+}
+
+#[test]
+fn the_page_of_a_run_that_failed_shows_what_failed_and_no_latencies() {
+    let plan = plan(closed(1500));
+    let tally = run_on(&plan, Network::new(1), false);
+    let page = page::page(&measured(&plan, &tally, None));
+    assert!(page.contains("\n  0 connections a second\n  1,500 in "), "{page}");
+    assert!(page.contains(", 1,500 FAILED\n\n  failures    1,500 refused\n  bytes "), "{page}");
+    assert!(page.contains("pace        1 in flight, the next as soon as one has closed\n"), "{page}");
+}
+
+#[test]
+fn the_rows_of_a_histogram_are_as_many_as_a_screen_shows_and_hold_everything() {
+    let waits = [0, 1, 3, 10, 30, 100, 300, 1_000, 4_000].map(|wait| after(ms(wait)));
+    let plan = Plan { in_flight: 9, ..plan(closed(9)) };
+    let tally = run(&plan, waits);
+    let page = page::page(&measured(&plan, &tally, None));
+    let rows: Vec<&str> = page.lines().filter(|line| line.contains('│')).collect();
+    let count = |row: &&str| -> u64 {
+        let behind = row.split('│').nth(1).expect("a bar").trim_start_matches(|c: char| !c.is_ascii_digit());
+        behind.split(' ').next().and_then(|count| count.parse().ok()).expect("a count")
+    };
+    assert_eq!(rows.iter().map(count).collect::<Vec<_>>(), [1, 2, 1, 1, 0, 1, 1, 0, 1, 1], "{page}");
+    assert!(page.contains("   34.0 ms    4.00 s    4.00 s    4.00 s    4.00 s"), "{page}");
+    assert!(rows[0].starts_with("      2 ms │") && rows[9].ends_with("p90 p99 p99.9 max"), "{page}");
+    let columns: Vec<_> = rows.iter().map(|row| row.chars().position(|c| c == '%')).collect();
+    assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{page}");
+}

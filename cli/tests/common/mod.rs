@@ -129,6 +129,11 @@ impl Server {
     }
 
     #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(pid(child), signal).expect("it runs");
