@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 
 use common::{Outcome, PATIENCE, Server, command, finish, patient, run};
@@ -199,29 +199,32 @@ fn wait_until_gone(pid: i32) {
     }
 }
 
-/// Starts a run without an end, and waits until its server runs: our child's only child.
+const ENDLESS: [&str; 4] = ["bench", "--duration", "1h", "--json"];
+
+/// Waits until the server of a run serves: it is the only child of our child.
 #[track_caller]
-fn start_endless() -> (std::process::Child, i32) {
-    let child = command(&["bench", "--duration", "1h", "--json"]).spawn().expect("it starts");
-    let path = format!("/proc/{0}/task/{0}/children", child.id());
+fn server_of(bench: &mut Child) -> i32 {
+    let path = format!("/proc/{0}/task/{0}/children", bench.id());
     let begun = std::time::Instant::now();
-    loop {
+    while begun.elapsed() < PATIENCE {
         let children = std::fs::read_to_string(&path).expect("it runs");
         let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
         // It serves when it has accepted somebody: more descriptors than it begins with.
-        let open = |pid: &i32| std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| fds.count() > 20);
-        if let Some(pid) = pid.filter(open) {
-            return (child, pid);
+        let serves = |pid: &i32| std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| fds.count() > 20);
+        if let Some(pid) = pid.filter(serves) {
+            return pid;
         }
-        assert!(begun.elapsed() < PATIENCE, "its server does not start");
         thread::yield_now();
     }
+    let _ = bench.kill();
+    panic!("its server does not start");
 }
 
 #[test]
 fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
     for signal in [Signal::INT, Signal::TERM] {
-        let (child, server) = start_endless();
+        let mut child = command(&ENDLESS).spawn().expect("it starts");
+        let server = server_of(&mut child);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32")).expect("a pid is not zero");
         kill_process(pid, signal).expect("it runs");
         let outcome = finish(child);
@@ -235,7 +238,8 @@ fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
 
 #[test]
 fn a_server_ends_with_the_bench_that_was_killed() {
-    let (mut child, server) = start_endless();
+    let mut child = command(&ENDLESS).spawn().expect("it starts");
+    let server = server_of(&mut child);
     child.kill().expect("it runs");
     child.wait().expect("it can be waited for");
     wait_until_gone(server);

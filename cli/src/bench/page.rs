@@ -205,9 +205,9 @@ fn time(time: Duration) -> String {
 /// An edge of a bucket: a round number.
 fn edge(nanos: u64) -> String {
     match nanos {
-        ..1_000 => format!("{nanos} ns"),
-        ..1_000_000 => format!("{} µs", nanos as f64 / 1e3),
-        ..1_000_000_000 => format!("{} ms", nanos as f64 / 1e6),
+        0..1_000 => format!("{nanos} ns"),
+        1_000..1_000_000 => format!("{} µs", nanos as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{} ms", nanos as f64 / 1e6),
         _ => format!("{} s", nanos as f64 / 1e9),
     }
 }
