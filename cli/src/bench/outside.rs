@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Bench;
 use super::load::Outside;
+use super::page;
 use super::schedule::Schedule;
 use crate::serve;
 use crate::trouble::Trouble;
@@ -35,8 +36,8 @@ impl Terminal {
         let total = Schedule::new(options.rate, options.connections, options.duration).total();
         let length = total.or(options.duration.map(|time| time.as_millis() as u64));
         let template = match total {
-            Some(_) => "{bar:40} {human_pos} of {human_len}, {msg} a second, {eta} left",
-            None => "{bar:40} {elapsed} of {prefix}, {msg} a second",
+            Some(_) => "  {bar:40}  {human_pos} of {human_len}  {msg}  {eta} left",
+            None => "  {bar:40}  {elapsed} of {prefix}  {msg}",
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_wrong| ProgressStyle::default_bar());
         // Nothing on a pipe: indicatif looks for itself.
@@ -82,8 +83,8 @@ impl Outside<Os> for Terminal {
 
     fn show(&mut self, finished: u64, elapsed: Duration) {
         let rate = finished as f64 / elapsed.as_secs_f64().max(1e-9);
-        self.bar.set_message(format!("{rate:.0}"));
         self.bar.set_position(if self.by_time { elapsed.as_millis() as u64 } else { finished });
+        self.bar.set_message(format!("{} a second", page::thousands(rate.round() as u64)));
     }
 }
 

@@ -75,7 +75,10 @@ fn verdict(measured: &Measured<'_>) -> String {
         time(tally.took),
     );
     if measured.interrupted {
-        let _ = write!(text, "; interrupted with {} in flight", thousands(tally.cut_off));
+        text += "; interrupted";
+    }
+    if tally.cut_off > 0 {
+        let _ = write!(text, " with {} in flight", thousands(tally.cut_off));
     }
     if tally.late > 0 {
         let _ = write!(
@@ -216,7 +219,8 @@ fn bytes(count: u64) -> String {
     if count < 1024 { format!("{count} B") } else { ByteSize::b(count).to_string() }
 }
 
-fn thousands(number: u64) -> String {
+/// Digits in groups of three.
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
