@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
-use crate::plan::{Entry, Load, Plan};
+use crate::plan::{Entry, Load, Loads, Plan};
 use crate::process::{self, Idle, Network, Server, Start};
 use crate::raw::{Bench, Experiment, Latency, Row, Sample};
 use crate::roster::Tree;
@@ -59,18 +59,21 @@ pub(crate) fn run(bed: &Bed, plan: &Plan) -> Experiment {
 
 fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
     let mut servers = start(bed, entry)?;
-    let client_core = plan.load_pinned.then_some(bed.client_core);
     let first = servers.first().context("there is a server")?;
     let idle = match entry.idle {
         0 => None,
         count => {
             let argv =
                 [bed.tree.load().to_string_lossy().into_owned(), "idle".into(), first.addr.clone(), count.to_string()];
-            Some(Idle::hold(&argv, client_core, first, count)?)
+            Some(Idle::hold(&argv, Some(bed.client_core), first, count)?)
         }
     };
     first.wait_for_room(plan.load.connections() + plan.warm_up.connections())?;
-    let run = |load: Load| process::load(&load.argv(&bed.tree, &first.addr, first.pid()), client_core, first.network());
+    let cores = load_cores(bed, plan, entry);
+    let run = |load: Load| {
+        let argv = load.argv(&bed.tree, &first.addr, first.pid());
+        at_once(&cores, |core| process::load(&argv, core, first.network()))
+    };
     run(plan.warm_up).context("warm-up")?;
     settle(&servers)?;
     let (cpu, segments) = (cpu_ns(&servers)?, first.segments_sent()?);
@@ -88,7 +91,38 @@ fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
         server.stop()?;
     }
     let segments = Some(segments);
-    Ok(Sample { round, units: plan.load.units(), cpu_ns: cpu, wall_ns: done.wall_ns, segments, bench })
+    let units = plan.load.units() * cores.len() as u64;
+    Ok(Sample { round, units, cpu_ns: cpu, wall_ns: done.wall_ns, segments, bench })
+}
+
+/// Where loads run, one for each core that is listed: on the client's core, or one beside each server.
+fn load_cores(bed: &Bed, plan: &Plan, entry: &Entry) -> Vec<u32> {
+    match plan.loads {
+        Loads::OnTheirOwnCore => vec![bed.client_core],
+        Loads::BesideEachServer if entry.shards > 1 => vec![bed.server_core, bed.client_core],
+        Loads::BesideEachServer => vec![bed.server_core],
+    }
+}
+
+/// The same load on several cores at once: what the last has said, and how long the slowest took.
+fn at_once(cores: &[u32], load: impl Fn(Option<u32>) -> Result<process::Done> + Sync) -> Result<process::Done> {
+    std::thread::scope(|scope| {
+        let loads: Vec<_> = cores
+            .iter()
+            .map(|&core| {
+                scope.spawn({
+                    let load = &load;
+                    move || load(Some(core))
+                })
+            })
+            .collect();
+        let mut all = process::Done { wall_ns: 0, stdout: String::new() };
+        for load in loads {
+            let done = load.join().map_err(|_| anyhow::anyhow!("the load's thread has panicked"))??;
+            all = process::Done { wall_ns: all.wall_ns.max(done.wall_ns), ..done };
+        }
+        Ok(all)
+    })
 }
 
 /// The first shard chooses the port, the others share it; each has a core of its own.

@@ -300,8 +300,8 @@ fn idle(raw: &Raw) -> String {
 fn shards(raw: &Raw) -> String {
     let Some(shards) = raw.experiment(Part::Shards.id()) else { return String::new() };
     format!(
-        "## Two shards\n\nTwo processes on one port (SO_REUSEPORT), one on each core; the client runs on either, and only the \
-         servers' CPU time counts. Against one process under the same load.\n\n{}",
+        "## Two shards\n\nTwo processes on one port (SO_REUSEPORT), one on each core, each with a client of its own \
+         beside it on that core; only the servers' CPU time counts. Against one process that shares a core with one client.\n\n{}",
         pairs(raw, shards, &[(HAND_OFF, plan::TWO_SHARDS.into())])
     )
 }

@@ -51,8 +51,16 @@ pub(crate) struct Plan {
     pub(crate) load: Load,
     pub(crate) warm_up: Load,
     pub(crate) rounds: u32,
-    /// Otherwise the load runs wherever there is room: it must be, where the servers have both cores.
-    pub(crate) load_pinned: bool,
+    pub(crate) loads: Loads,
+}
+
+/// Where the loads run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loads {
+    /// One, on the other core.
+    OnTheirOwnCore,
+    /// One on each server's core, where the servers have both.
+    BesideEachServer,
 }
 
 /// One row: a server, and what is beside it.
@@ -216,7 +224,7 @@ fn half_closing(part: Part, all: &[Contestant], effort: Effort, rounds: u32, tit
         load: Load::HalfClose(load),
         warm_up: Load::HalfClose(HalfClose { connections: (load.connections / 4).max(1), ..load }),
         rounds: effort.rounds(rounds),
-        load_pinned: true,
+        loads: Loads::OnTheirOwnCore,
     }
 }
 
@@ -242,7 +250,7 @@ fn echo(all: &[Contestant], effort: Effort) -> Plan {
         load: of(effort.less(1000)),
         warm_up: of(50),
         rounds: effort.rounds(7),
-        load_pinned: true,
+        loads: Loads::OnTheirOwnCore,
     }
 }
 
@@ -286,7 +294,7 @@ fn shards(all: &[Contestant], effort: Effort) -> Plan {
     let two = |entry: &Entry| Entry { name: TWO_SHARDS.into(), argv: entry.argv.clone(), idle: 0, shards: 2 };
     let with: Vec<Entry> = plan.entries.iter().map(two).collect();
     plan.entries.extend(with);
-    Plan { load_pinned: false, ..plan }
+    Plan { loads: Loads::BesideEachServer, ..plan }
 }
 
 /// The shipped finale and one build for each patch, under the main load.
