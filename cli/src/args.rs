@@ -35,7 +35,6 @@ pub(crate) enum Command {
     Serve(Serve),
     /// stdin to a socket, the socket to stdout; says on stderr how it ended
     Connect(Connect),
-    /// A load of half-closing connections: how many a second, how fast, how they ended, what they cost
     Bench(Bench),
     /// Random programs under random faults on the simulated network, one run a seed: are the ten rules kept?
     Sim(Sim),

@@ -40,19 +40,21 @@ use schedule::Schedule;
 use server::Server;
 use tally::Tally;
 
+/// A load of half-closing connections: how many a second, how fast, how they ended, what they cost
+///
 /// One connection: connect, send the request, finish, read the answer to its end, close; with --first server the server
-/// finishes before us. Without a target it starts its own server, `finale serve`, on loopback.
+/// finishes before us. Without a target it starts its own server, `finale serve`, on loopback, and ends it. Our own side closes
+/// confirmed, whatever the server does: of each connection that went well it is known that every byte was received.
 ///
-/// Without --rate the loop is closed: a connection begins as soon as another has closed, and its latency counts from the connect
-/// call. A server that stalls then also stalls the load, and the latencies look better than what users would see. With --rate the loop is open: the n-th
-/// connection is due n/R seconds after the beginning, whatever happened to those before, and its latency counts from then. If
-/// all places in flight are taken it begins late, and its latency says so; none is left out.
+/// Without --rate the loop is closed: a connection begins as soon as another has closed, and its latency counts from the
+/// connect call. A server that stalls then stalls the load, too, and the latencies look better than what users would
+/// see. With --rate the loop is open: the n-th connection is due n/R seconds after the beginning, whatever became of those
+/// before, and its latency counts from then. If every place in flight is taken it begins late, and its latency says so; none
+/// is left out (no coordinated omission).
 ///
-/// Counted as failures, by the kind of their ending: a reset, a refused connection, one that is not done within --timeout, an
-/// answer of the wrong length or content, and whatever else is no clean end. The exit code is 1 if any failed, or if SIGINT or SIGTERM
-/// ended the run early; what was measured until then is printed all the same.
-///
-/// Our own side closes confirmed: each connection that went well is known to have been received to its last byte.
+/// A connection fails by a reset, a refusal, an end that has not come within --timeout, an answer of the wrong length or
+/// content, or whatever else is no clean ending; failures are counted by kind and are not part of the latencies. The exit code is
+/// 1 if any failed, and if SIGINT or SIGTERM ended the run early; what was measured until then is printed all the same.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Bench {
