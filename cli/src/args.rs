@@ -31,9 +31,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         part: Option<Lesson>,
     },
-    /// A server that reads to the client's FIN, answers and ends
     Serve(Serve),
-    /// stdin to a socket, the socket to stdout; says on stderr how it ended
     Connect(Connect),
     Bench(Bench),
     /// Random programs under random faults on the simulated network, one run a seed: are the ten rules kept?
@@ -152,6 +150,15 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_a_command_says_more_than_its_summary() {
+        let mut command = <Args as clap::CommandFactory>::command();
+        for (name, word) in [("serve", "listening on"), ("connect", "exit code"), ("bench", "coordinated omission")] {
+            let help = command.find_subcommand_mut(name).expect("there is one").render_long_help().to_string();
+            assert!(help.contains(word), "{help}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use finale::{Event, Queue, Reactor, Remote, Socket};
 use crate::args;
 use crate::trouble::{Trouble, say};
 
+/// stdin to a socket, the socket to stdout; says on stderr how it ended
+///
 /// The last line on stderr says how the connection ended; the exit code is 0 only for a clean ending.
 ///
 /// Without --half-close the end of stdin ends nothing: reading goes on to the peer's FIN, and then our side ends too.

@@ -21,6 +21,8 @@ use crate::args;
 use crate::defer_accept;
 use crate::trouble::Trouble;
 
+/// A server that reads to the client's FIN, answers and ends
+///
 /// The first line on stdout is `listening on IP:PORT`. SIGINT and SIGTERM stop accepting, let the live connections end
 /// for the grace time, then reset the rest and exit 0; a second signal resets them at once.
 #[derive(Debug, clap::Args)]
