@@ -139,7 +139,7 @@ fn resets_and_silence_are_told_apart() {
         0..3 => held.push(client), // Neither answered nor closed, until the last one has come.
         _ => common::reset(client),
     });
-    let one_by_one = ["--connections", "6", "--in-flight", "1", "--timeout", "50ms"];
+    let one_by_one = ["--connections", "6", "--in-flight", "1", "--timeout", "500ms"];
     let (outcome, object) = json(&[&["--target", &addr.to_string()], one_by_one.as_slice()].concat());
     assert_eq!(object["failures"], serde_json::json!({ "reset": 3, "timed-out": 3 }), "{outcome:?}");
     assert_eq!(outcome.code, Some(1));

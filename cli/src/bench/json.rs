@@ -58,7 +58,7 @@ pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Erro
         connections: tally.finished,
         failed: tally.failed(),
         failures: tally.failures().map(|(kind, count)| (kind.name(), count)).collect(),
-        interrupted: measured.interrupted,
+        interrupted: tally.interrupted,
         cut_off: tally.cut_off,
         seconds: tally.took.as_secs_f64(),
         per_second: (tally.per_second() * 10.0).round() / 10.0,

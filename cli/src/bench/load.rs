@@ -85,7 +85,6 @@ pub(super) struct Load<'a> {
     tally: Tally,
     /// No connection is begun any more.
     stopped: bool,
-    interrupted: bool,
     end_timer: Option<TimerId>,
     glance_timer: Option<TimerId>,
 }
@@ -136,7 +135,6 @@ impl<'a> Load<'a> {
             begun,
             tally: Tally::new()?,
             stopped: false,
-            interrupted: false,
             end_timer: None,
             glance_timer: None,
         })
@@ -214,7 +212,7 @@ impl<'a> Load<'a> {
                     right_length: ending.bytes_read == self.plan.expected.bytes(),
                 };
                 self.flights.remove(socket.id());
-                if self.interrupted && ending.how == How::Destroyed {
+                if self.tally.interrupted && ending.how == How::Destroyed {
                     self.tally.cut_off += 1;
                 } else {
                     self.tally.add(ending, seen);
@@ -249,7 +247,7 @@ impl<'a> Load<'a> {
     /// Ends at once, with what was measured so far.
     fn interrupt<N: Net>(&mut self, reactor: &mut Reactor<N>) {
         self.stopped = true;
-        self.interrupted = true;
+        self.tally.interrupted = true;
         self.reset(reactor, |_| true);
     }
 

@@ -121,7 +121,6 @@ struct Measured<'a> {
     tally: &'a Tally,
     /// How our own server was started.
     server: Option<&'a str>,
-    interrupted: bool,
     /// For each connection, or why it is not known.
     server_cpu: Result<Duration, String>,
     client_cpu: Result<Duration, String>,
@@ -163,13 +162,12 @@ pub(crate) fn run(options: &Bench) -> Result<(), Trouble> {
         rate: options.rate.map(NonZero::get),
         tally: &tally,
         server: server.is_some().then_some(told.as_str()),
-        interrupted: outside.interrupted(),
         server_cpu: server_before.zip(server_after).map_or_else(unknown, |(before, after)| each(before, after)),
         client_cpu: each(client_before, client_after),
     };
     let printed = print(&measured, options.json);
     drop(server);
-    verdict(&tally, measured.interrupted).and(printed)
+    verdict(&tally).and(printed)
 }
 
 impl Bench {
@@ -293,10 +291,10 @@ fn print(measured: &Measured<'_>, json: bool) -> Result<(), Trouble> {
 }
 
 /// The exit code does not depend on whether somebody reads the page.
-fn verdict(tally: &Tally, interrupted: bool) -> Result<(), Trouble> {
+fn verdict(tally: &Tally) -> Result<(), Trouble> {
     match &tally.first_failure {
         Some(first) => Err(Trouble::Failed { failed: tally.failed(), finished: tally.finished, first: first.clone() }),
-        None if interrupted => Err(Trouble::Interrupted { finished: tally.finished }),
+        None if tally.interrupted => Err(Trouble::Interrupted { finished: tally.finished }),
         None => Ok(()),
     }
 }

@@ -50,10 +50,6 @@ impl Terminal {
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
-
-    pub(super) fn interrupted(&self) -> bool {
-        self.signals.load(Ordering::Acquire) > 0
-    }
 }
 
 impl Outside<Os> for Terminal {
@@ -74,7 +70,7 @@ impl Outside<Os> for Terminal {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.interrupted()
+        self.signals.load(Ordering::Acquire) > 0
     }
 
     fn glance(&self) -> Option<Duration> {

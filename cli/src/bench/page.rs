@@ -74,7 +74,7 @@ fn verdict(measured: &Measured<'_>) -> String {
         thousands(tally.finished),
         time(tally.took),
     );
-    if measured.interrupted {
+    if tally.interrupted {
         text += "; interrupted";
     }
     if tally.cut_off > 0 {

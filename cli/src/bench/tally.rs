@@ -86,7 +86,9 @@ pub(super) struct Tally {
     failures: [u64; Kind::ALL.len()],
     /// What the first failure looked like.
     pub(super) first_failure: Option<String>,
-    /// In flight when the run was interrupted.
+    /// A signal ended the run.
+    pub(super) interrupted: bool,
+    /// In flight then.
     pub(super) cut_off: u64,
     /// Of those that went well, in nanoseconds.
     pub(super) latency: Histogram<u64>,
@@ -111,6 +113,7 @@ impl Tally {
             finished: 0,
             failures: [0; Kind::ALL.len()],
             first_failure: None,
+            interrupted: false,
             cut_off: 0,
             latency,
             longest: Duration::ZERO,

@@ -213,13 +213,15 @@ fn who_is_interrupted_keeps_what_was_measured() {
     let plan = Plan { in_flight: 7, ..plan(closed(1000)) };
     let _listener = network.peer(THEM).listen(plan.target).expect("the port is free");
     let tally = run_on(&plan, network, true);
-    assert_eq!((tally.finished, tally.failed(), tally.cut_off), (0, 0, 7));
+    assert_eq!((tally.interrupted, tally.finished, tally.failed(), tally.cut_off), (true, 0, 0, 7));
+    let page = page::page(&measured(&plan, &tally, None));
+    assert!(page.contains(", none failed; interrupted with 7 in flight\n"), "{page}");
 }
 
 fn measured<'a>(plan: &'a Plan, tally: &'a Tally, rate: Option<u32>) -> Measured<'a> {
     let unknown = Err("nobody said which process it is (--server-pid)".to_owned());
     let client_cpu = Ok(Duration::from_nanos(41_250));
-    Measured { plan, rate, tally, server: None, interrupted: false, server_cpu: unknown, client_cpu }
+    Measured { plan, rate, tally, server: None, server_cpu: unknown, client_cpu }
 }
 
 #[test]
