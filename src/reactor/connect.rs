@@ -37,17 +37,8 @@ impl<N: Net> Reactor<N> {
         options.check()?;
         let settings = self.table.settings.intern(options.settings);
         let slot = self.table.insert(settings);
-        self.table.extra_mut(slot).connecting = Some(Box::new(Connecting {
-            target,
-            system: options.system,
-            local: options.local,
-            addrs: Vec::new(),
-            told: 0,
-            tried: 0,
-            failed: Vec::new(),
-            attempt_due: None,
-            first_failure: None,
-        }));
+        let connecting = self.table.extras.connecting(target, options.system, options.local);
+        self.table.extra_mut(slot).connecting = Some(connecting);
         let now = self.tick_after(self.net.now());
         self.table.arm(slot, now);
         self.table.push_ready(slot);
@@ -65,7 +56,7 @@ impl<N: Net> Reactor<N> {
         match &connecting.target {
             Target::Addr(addr) => {
                 let addr = *addr;
-                self.resolved(slot, vec![addr]);
+                self.resolved(slot, &[addr]);
             }
             Target::Name { host, port } => {
                 self.net.lookup(token, host, *port);
@@ -82,17 +73,17 @@ impl<N: Net> Reactor<N> {
             return;
         }
         match answer.map(in_order) {
-            Ok(addrs) if !addrs.is_empty() => self.resolved(slot, addrs),
+            Ok(addrs) if !addrs.is_empty() => self.resolved(slot, &addrs),
             Ok(_) => self.fail(slot, Failure::of(Cause::Lookup(crate::LookupCause::NoAddress)), Input::LookupFailed),
             Err(cause) => self.fail(slot, Failure::of(Cause::Lookup(cause)), Input::LookupFailed),
         }
         self.table.push_ready(slot);
     }
 
-    fn resolved(&mut self, slot: u32, addrs: Vec<SocketAddr>) {
+    fn resolved(&mut self, slot: u32, addrs: &[SocketAddr]) {
         self.table.set_peer(slot, addrs[0]);
         if let Some(connecting) = self.connecting(slot) {
-            connecting.addrs = addrs;
+            connecting.addrs.extend_from_slice(addrs);
         }
         self.apply(slot, Input::Resolved);
     }
@@ -120,7 +111,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn established(&mut self, slot: u32) {
-        self.table.extra_mut(slot).connecting = None;
+        self.table.connected(slot);
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::ATTEMPT, false);
         flags.set(Flags::WRITABLE | Flags::TOUCHED, true);

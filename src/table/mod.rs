@@ -373,6 +373,11 @@ impl Table {
         self.extras.get_or_make(&mut entry.extra)
     }
 
+    /// The way to being connected is behind it.
+    pub(crate) fn connected(&mut self, slot: u32) {
+        self.extras.connected(self.entries.0[slot as usize].extra);
+    }
+
     /// Gives the extra back if nothing is in it any more.
     #[inline]
     pub(crate) fn tidy_extra(&mut self, slot: u32) {

@@ -12,6 +12,8 @@ use crate::options::Settings;
 pub(crate) struct SettingsPool {
     pool: Slab<(Settings, usize)>,
     numbers: HashMap<Settings, u32>,
+    /// The number that was given last, perhaps released since.
+    latest: u32,
 }
 
 impl SettingsPool {
@@ -22,6 +24,16 @@ impl SettingsPool {
 
     /// The number of these settings, held once more.
     pub(crate) fn intern(&mut self, settings: Settings) -> u32 {
+        // Who opens many connections gives them all the same: comparing is a fraction of hashing.
+        if self.pool.get(self.latest as usize).is_some_and(|(latest, _)| *latest == settings) {
+            self.hold(self.latest);
+            return self.latest;
+        }
+        self.latest = self.find_or_insert(settings);
+        self.latest
+    }
+
+    fn find_or_insert(&mut self, settings: Settings) -> u32 {
         if let Some(&number) = self.numbers.get(&settings) {
             self.hold(number);
             return number;
