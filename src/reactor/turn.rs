@@ -3,7 +3,8 @@
 //!
 //! Sockets come before listeners, so that a client's `connect` is told before the server's `connection`; timers after
 //! sockets, so that bytes that came in the millisecond of a deadline count; closes last, and only those that fell due in
-//! an earlier turn, so that a poll lies between: the other side's `data` and `end` are told before our `close`.
+//! an earlier turn, so that a poll lies between: the other side's `data` and `end` are told before our `close`. Where no
+//! socket is an outgoing one, no other side can be here, and a `close` waits for no poll.
 
 use std::time::{Duration, Instant};
 
@@ -30,9 +31,7 @@ const fn steps(ready: usize) -> usize {
 const TIMERS_PER_TURN: u32 = 1024;
 
 /// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of a poll, few enough that
-/// those who are served already don't wait. In each round as many are accepted as sockets were ready, at least one: a
-/// connection accepted alone is served before the next is looked for, and by then the next may have come, so that fewer
-/// calls of accept are answered with "nobody".
+/// those who are served already don't wait.
 const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +48,7 @@ enum Phase {
 pub(super) struct Turn {
     phase: Phase,
     steps: usize,
-    /// Connections that may be accepted before the next poll, and of these in this round.
-    accepts_to_poll: usize,
+    /// Connections that may be accepted before the next poll.
     accepts: usize,
     /// This round has accepted somebody.
     accepted: bool,
@@ -68,7 +66,6 @@ impl Turn {
         Self {
             phase: Phase::Poll,
             steps: 0,
-            accepts_to_poll: 0,
             accepts: 0,
             accepted: false,
             timers: 0,
@@ -84,7 +81,6 @@ impl Turn {
     /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
-        self.accepts_to_poll -= 1;
         self.accepted = true;
     }
 
@@ -158,7 +154,7 @@ impl<N: Net> Reactor<N> {
         self.turn.woken = self.shared.take_woken();
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
-        self.turn.accepts_to_poll = ACCEPTS_PER_POLL;
+        self.turn.accepts = ACCEPTS_PER_POLL;
         self.table.begin_turn();
         self.begin_round();
         Ok(())
@@ -167,7 +163,6 @@ impl<N: Net> Reactor<N> {
     /// One round of the two phases that take turns while connections come.
     fn begin_round(&mut self) {
         self.turn.steps = steps(self.table.ready_len());
-        self.turn.accepts = self.table.ready_len().max(1).min(self.turn.accepts_to_poll);
         self.turn.accepted = false;
         self.turn.phase = Phase::Sockets;
     }
@@ -209,7 +204,8 @@ impl<N: Net> Reactor<N> {
                 return told;
             }
         }
-        // Who was accepted is served before more are looked for, unless somebody was put off to the next turn.
+        // Who was accepted is served, and more are looked for, before there is a poll, unless somebody was put off to the next
+        // turn.
         if self.turn.accepted && !self.table.has_later() {
             self.begin_round();
         } else {
@@ -231,6 +227,9 @@ impl<N: Net> Reactor<N> {
         }
         if let Some(timer) = self.timers.pop_due(now, &mut self.turn.free_timers) {
             return Some(Told::of_none(What::Timer(timer)));
+        }
+        if self.table.outgoing() == 0 {
+            self.turn.closes = self.table.closes_len();
         }
         self.turn.phase = Phase::Closes;
         None

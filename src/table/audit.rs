@@ -29,6 +29,10 @@ impl Table {
         if used.len() != self.len {
             return Err(format!("{} places are used and {} are counted", used.len(), self.len));
         }
+        let outgoing = used.iter().filter(|&&slot| self.settings_of(slot).listener.is_none()).count();
+        if outgoing != self.outgoing {
+            return Err(format!("{outgoing} sockets have no listener, and {} are counted", self.outgoing));
+        }
         let mut listed = vec![false; self.entries.0.len()];
         for (name, list) in [("ready", &self.ready), ("later", &self.later), ("closes", &self.closes)] {
             self.walk(name, list, &mut listed)?;

@@ -34,6 +34,8 @@ pub(crate) struct Table {
     entries: Entries,
     free: List,
     len: usize,
+    /// How many of them no listener has accepted.
+    outgoing: usize,
     /// Sockets with work for this turn.
     ready: List,
     /// Sockets with input left after their quantum: work for the next turn, behind whoever becomes ready meanwhile.
@@ -75,6 +77,7 @@ impl Table {
             entries: Entries::default(),
             free: List::new(),
             len: 0,
+            outgoing: 0,
             ready: List::new(),
             later: List::new(),
             closes: List::new(),
@@ -88,6 +91,11 @@ impl Table {
     /// Sockets whose `close` was not told yet.
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Those of them that began here, not at a listener.
+    pub(crate) const fn outgoing(&self) -> usize {
+        self.outgoing
     }
 
     #[inline]
@@ -131,7 +139,8 @@ impl Table {
     pub(crate) fn insert(&mut self, settings: u32) -> u32 {
         let slot = self.vacant();
         self.free.pop_front(&mut self.entries.0);
-        let paused = self.settings.get(settings).paused;
+        let Settings { paused, listener, .. } = *self.settings.get(settings);
+        self.outgoing += usize::from(listener.is_none());
         self.entry_mut(slot).begin(settings, paused);
         self.len += 1;
         slot
@@ -146,6 +155,7 @@ impl Table {
         if entry.flags.has(Flags::IPV6) {
             self.ipv6_peers.remove(entry.peer_ip as usize);
         }
+        self.outgoing -= usize::from(self.settings.get(settings).listener.is_none());
         self.extras.release(extra);
         self.settings.release(settings);
         self.len -= 1;
