@@ -175,8 +175,9 @@ fn trouble(error: &io::Error) -> Trouble {
 
 impl Reactor {
     /// Takes over a listener that was opened elsewhere: one inherited from a parent process (socket activation), or one with
-    /// an option set that finale does not know. What `options` says of the system's socket is set on it, except what had
-    /// to be said before it listened: the backlog, `reuse_port`, `ipv6_only`.
+    /// an option set that finale does not know. It is made non-blocking, for all who share it. What `options` turns on of the
+    /// system's options is set on it; what it has already is left as it is, and so is what had to be said before it listened:
+    /// the backlog, `reuse_port`, `ipv6_only`. If it can't be used, it is closed.
     ///
     /// ```
     /// # use finale::{Listen, Reactor};

@@ -20,10 +20,13 @@ use crate::table::entry::Flags;
 /// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
 const POLLS_PER_TURN: u32 = 64;
 
-/// Steps of sockets in one turn: three for each that was ready when it began (its data, its end, the answer to them), and
-/// some more for programs with few sockets that write to each other.
+/// Steps of one socket in a turn: its data, its end, the answer to them.
+const STEPS_EACH: usize = 3;
+
+/// Steps of all sockets in one turn: so many for each that was ready when it began, as many for each that is accepted in it,
+/// and some more for programs with few sockets that write to each other.
 const fn steps(ready: usize) -> usize {
-    3 * ready + 64
+    STEPS_EACH * ready + 64
 }
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
@@ -81,6 +84,7 @@ impl Turn {
     /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
+        self.steps += STEPS_EACH;
         self.accepted = true;
     }
 
@@ -156,13 +160,13 @@ impl<N: Net> Reactor<N> {
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
         self.table.begin_turn();
+        self.turn.steps = steps(self.table.ready_len());
         self.begin_round();
         Ok(())
     }
 
     /// One round of the two phases that take turns while connections come.
-    fn begin_round(&mut self) {
-        self.turn.steps = steps(self.table.ready_len());
+    const fn begin_round(&mut self) {
         self.turn.accepted = false;
         self.turn.phase = Phase::Sockets;
     }

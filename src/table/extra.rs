@@ -99,12 +99,10 @@ impl Extras {
 
     #[inline(never)]
     fn make(&mut self) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
+        self.free.pop().unwrap_or_else(|| {
             self.extras.push(Extra::default());
             (self.extras.len() - 1) as u32
-        });
-        self.extras[index as usize].queue.begin(&mut self.spares);
-        index
+        })
     }
 
     pub(super) fn release(&mut self, index: u32) {

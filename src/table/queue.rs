@@ -1,6 +1,6 @@
 //! Bytes that wait for the kernel: what was copied, in chunks of our own, and what was given away, as it came.
 //!
-//! Invariant: no chunk is empty but the first, and that one only if nothing waits. A chunk that was sent is let go at once,
+//! Invariant: no chunk is empty but the first, and that one only if nothing waits; then it has no room either. A chunk that was sent is let go at once,
 //! and one that is no longer the last has no room left over, except the first: so what a queue holds is what it owes and at
 //! most a chunk more at either end.
 
@@ -49,13 +49,6 @@ enum Chunk {
 }
 
 impl WriteQueue {
-    /// Gets a spare chunk, if there is one.
-    #[inline]
-    pub(super) fn begin(&mut self, spares: &mut Spares) {
-        debug_assert!(self.bytes == 0, "it is empty");
-        self.first = Chunk::Copied(spares.take());
-    }
-
     /// Bytes that wait.
     #[inline]
     pub(crate) const fn len(&self) -> usize {
@@ -88,6 +81,9 @@ impl WriteQueue {
     /// Queues bytes by copying them.
     #[inline]
     pub(super) fn push(&mut self, bytes: &[u8], spares: &mut Spares) {
+        if self.bytes == 0 {
+            self.first = Chunk::Copied(spares.take());
+        }
         self.bytes += bytes.len();
         if self.rest.is_none()
             && let Chunk::Copied(chunk) = &mut self.first
@@ -140,16 +136,11 @@ impl WriteQueue {
         debug_assert!(bytes <= self.bytes, "no more is sent than waits");
         self.bytes -= bytes;
         self.sent += bytes;
-        if self.bytes == 0
-            && self.rest.is_none()
-            && let Chunk::Copied(chunk) = &mut self.first
-        {
+        if self.bytes == 0 && self.rest.is_none() {
             // A short answer, sent at once: the usual case.
-            chunk.clear();
+            spares.put(std::mem::take(&mut self.first));
             self.sent = 0;
-            return;
-        }
-        if self.sent >= self.first.bytes().len() {
+        } else if self.sent >= self.first.bytes().len() {
             self.advance(spares);
         }
     }
@@ -168,10 +159,7 @@ impl WriteQueue {
             return;
         }
         self.sent = 0;
-        match &mut self.first {
-            Chunk::Copied(chunk) => chunk.clear(),
-            Chunk::Given(_) => self.first = Chunk::default(),
-        }
+        spares.put(std::mem::take(&mut self.first));
         if self.rest.as_ref().is_some_and(|rest| rest.chunks.capacity() > 2 * PIECES) {
             self.rest = None;
         }
@@ -240,6 +228,11 @@ impl Spares {
     #[inline]
     fn take(&mut self) -> Vec<u8> {
         self.0.pop().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Keeps a chunk of ours, if it is worth keeping; a buffer that was given away is freed.

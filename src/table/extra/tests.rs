@@ -63,3 +63,18 @@ fn the_way_of_an_established_connection_is_the_next_ones_and_knows_nothing_of_it
     assert!(next.first_failure.is_none());
     extras.connected(NIL);
 }
+
+#[test]
+fn an_extra_that_has_nothing_to_write_holds_no_chunk() {
+    let mut extras = Extras::default();
+    let (mut writer, mut silent) = (NIL, NIL);
+    extras.push(&mut writer, b"answer");
+    extras.get_or_make(&mut writer).nodelay = Some(true);
+    extras.sent(writer, 6);
+    extras.get_or_make(&mut silent).limit_from = Some(7);
+    let mut next = NIL;
+    extras.push(&mut next, b"next");
+    assert_eq!(extras.spares.len(), 0, "the one chunk there is serves who writes");
+    extras.sent(next, 4);
+    assert_eq!(extras.spares.len(), 1);
+}
