@@ -35,7 +35,7 @@ use crate::serve::{Closing, Service};
 use crate::trouble::Trouble;
 use expected::{Expected, Source};
 use load::{First, Load, Plan};
-use outside::Terminal;
+use outside::{Terminal, exact_timers};
 use schedule::Schedule;
 use server::Server;
 use tally::Tally;
@@ -140,6 +140,7 @@ pub(crate) fn run(options: &Bench) -> Result<(), Trouble> {
             (Some(server), addr)
         }
     };
+    exact_timers();
     let server_pid = options.server_pid.map(NonZero::get).or(server.as_ref().map(Server::pid));
     let plan = options.plan(target, answer);
 

@@ -32,7 +32,6 @@ impl Terminal {
     /// From now on SIGINT and SIGTERM end the run, not the process.
     pub(super) fn new(remote: Remote, options: &Bench) -> Result<Self, Trouble> {
         let signals = serve::watch_signals(remote)?;
-        exact_timers();
         let total = Schedule::new(options.rate, options.connections, options.duration).total();
         let length = total.or(options.duration.map(|time| time.as_millis() as u64));
         let template = match total {
@@ -84,8 +83,9 @@ impl Outside<Os> for Terminal {
     }
 }
 
-/// Linux lets a wait be 50 µs longer than asked, to merge wake-ups; that would be a good part of a latency on loopback.
-fn exact_timers() {
+/// Linux lets a wait be 50 µs longer than asked, to merge wake-ups; that would be a good part of a latency on loopback. Child
+/// processes inherit it, and a server that is measured should be as it is elsewhere: so it is said after it was started.
+pub(super) fn exact_timers() {
     #[cfg(target_os = "linux")]
     if let Err(errno) = rustix::thread::set_current_timer_slack(NonZero::new(1)) {
         log::debug!("timers stay as exact as they are: {errno}");

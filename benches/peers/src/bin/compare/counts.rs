@@ -18,11 +18,15 @@ use crate::roster::{BLOCKING, Contestant, Service};
 /// Connections of the short run and of the long one. Under a tool each costs a hundred times its usual price.
 const SHORT: u64 = 400;
 const LONG: u64 = 2400;
+/// The same for a count that slows nothing down.
+const SHORT_AT_SPEED: u64 = 2000;
+const LONG_AT_SPEED: u64 = 12_000;
 
 /// The counting tools that are here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tools {
     pub(crate) strace: bool,
+    pub(crate) perf: bool,
     pub(crate) valgrind: bool,
 }
 
@@ -57,6 +61,18 @@ fn count(bed: &Bed, contestant: &Contestant, tools: Tools, effort: Effort, into:
         let (short, long) = (read(SHORT)?, read(long)?);
         into.by_call = difference(&short, &long).into_iter().map(|(name, sum)| (name, each(sum))).collect();
         into.system_calls = Some(into.by_call.values().sum());
+    }
+    if tools.perf {
+        let file = bed.tree.scratch().join("perf.csv");
+        let tool = ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o", &file.to_string_lossy(), "--"];
+        let tool = tool.map(str::to_owned);
+        let read = |connections| {
+            let text = under(bed, &argv, &tool, &file, connections).context("under perf stat")?;
+            parse::calls_at_speed(&text).context("perf stat has counted nothing")
+        };
+        let (short, long) = (read(SHORT_AT_SPEED)?, read(LONG_AT_SPEED)?);
+        let more = long.cast_signed() - short.cast_signed();
+        into.calls_at_speed = Some(more as f64 / (LONG_AT_SPEED - SHORT_AT_SPEED) as f64);
     }
     if tools.valgrind && contestant.instructions_can_be_counted() {
         let file = bed.tree.scratch().join("callgrind.out");

@@ -176,7 +176,14 @@ fn tools(skipped: &mut Vec<String>) -> Tools {
         }
         found
     };
-    Tools { strace: here("strace", "system calls"), valgrind: here("valgrind", "instructions") }
+    let (strace, valgrind) = (here("strace", "system calls"), here("valgrind", "instructions"));
+    // It needs the right to see tracepoints, too.
+    let probe = ["stat", "-x,", "-e", "raw_syscalls:sys_enter", "true"];
+    let perf = Command::new("perf").args(probe).output().is_ok_and(|output| output.status.success());
+    if !perf {
+        skipped.push("system calls at full speed: perf can't count them here".into());
+    }
+    Tools { strace, perf, valgrind }
 }
 
 /// As it was typed, but for the path of the program.

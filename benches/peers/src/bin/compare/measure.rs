@@ -40,9 +40,7 @@ pub(crate) fn run(bed: &Bed, plan: &Plan) -> Experiment {
     let count = rows.len();
     let bar = progress(&plan.title, u64::from(plan.rounds) * count as u64);
     for round in 0..plan.rounds {
-        for place in 0..count {
-            // Each round begins with another one, so that nobody always follows the same neighbour.
-            let at = (place + round as usize) % count;
+        for at in shuffled(count, u64::from(round)) {
             bar.set_message(rows[at].name.clone());
             if rows[at].failure.is_none() {
                 match sample(bed, plan, &plan.entries[at], round) {
@@ -55,6 +53,22 @@ pub(crate) fn run(bed: &Bed, plan: &Plan) -> Experiment {
     }
     bar.finish_with_message("");
     Experiment { id: plan.id.into(), title: plan.title.clone(), load: plan.load.words(), unit: plan.load.unit(), rows }
+}
+
+/// The order of a round, from its number: another one each time, so that nobody always follows the same neighbour.
+fn shuffled(count: usize, round: u64) -> Vec<usize> {
+    // SplitMix64: good enough to shuffle a dozen.
+    let mut state = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut random = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 27)
+    };
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, (random() % (last as u64 + 1)) as usize);
+    }
+    order
 }
 
 fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
@@ -79,7 +93,8 @@ fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
     let (cpu, segments) = (cpu_ns(&servers)?, first.segments_sent()?);
     let done = run(plan.load)?;
     settle(&servers)?;
-    let (cpu, segments) = (cpu_ns(&servers)? - cpu, first.segments_sent()? - segments);
+    let cpu = cpu_ns(&servers)?.checked_sub(cpu).context("a thread of the server has ended with its CPU time")?;
+    let (cpu, segments) = (cpu, first.segments_sent()? - segments);
     // A wrapper that runs its server as a child would be measured in its place, and would look wonderful.
     ensure!(cpu > 0, "the load has cost the server no time: is the process that was started not the server itself?");
     let bench = matches!(plan.load, Load::Bench(_)).then(|| seen(&done.stdout)).transpose()?;
@@ -165,6 +180,16 @@ fn seen(json: &str) -> Result<Bench> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_round_has_everybody_once_in_an_order_of_its_own() {
+        let orders: std::collections::BTreeSet<Vec<usize>> = (0..15).map(|round| shuffled(12, round)).collect();
+        assert_eq!(orders.len(), 15);
+        for mut order in orders {
+            order.sort_unstable();
+            assert_eq!(order, (0..12).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn what_finale_bench_says_is_read_and_its_failures_are_failures() {

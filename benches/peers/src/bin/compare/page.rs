@@ -187,6 +187,7 @@ fn counts(raw: &Raw) -> String {
         vec![
             name,
             or_none(counts.system_calls.map(|calls| format!("{calls:.2}"))),
+            or_none(counts.calls_at_speed.map(|calls| format!("{calls:.2}"))),
             median(segments),
             or_none(counts.instructions.map(|count| format!("{count:.0}"))),
             calls.join(", "),
@@ -196,9 +197,12 @@ fn counts(raw: &Raw) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = ["server", "system calls", "segments, both ends", "instructions", "which calls"];
+    let head =
+        ["server", "calls, loaded", "calls, at full speed", "segments, both ends", "instructions", "which calls"];
     format!(
-        "## What one connection asks for\n\nThe main load; counts do not drift. Instructions are those in user space; of Node and \
+        "## What one connection asks for\n\nThe main load. System calls are counted twice: by strace, under which every server is slow and so always has \
+         the next connection waiting, and by the kernel (perf stat) at full speed, when each server is faster than the client, \
+         and wakes and asks in vain more often. The second depends on how fast the client is; \"which calls\" are the first. Instructions are those in user space; of Node and \
          Go they are not counted.\n\n{}",
         table(&head, rows)
     )

@@ -49,6 +49,11 @@ pub(crate) fn system_calls(table: &str) -> BTreeMap<String, u64> {
     table.lines().filter_map(row).collect()
 }
 
+/// How many system calls of all kinds: the line of `perf stat -x,`.
+pub(crate) fn calls_at_speed(csv: &str) -> Option<u64> {
+    csv.lines().find(|line| line.contains("raw_syscalls:sys_enter"))?.split(',').next()?.parse().ok()
+}
+
 /// Instructions in user space: the totals line of callgrind's file.
 pub(crate) fn instructions(callgrind: &str) -> Option<u64> {
     let of = |name| callgrind.lines().find_map(|line| line.strip_prefix(name));
@@ -99,6 +104,13 @@ mod tests {
         assert_eq!(allowed_cores("Name:\tx\nCpus_allowed_list:\t0-2,5\n"), [0, 1, 2, 5]);
         assert_eq!(allowed_cores("Cpus_allowed_list:\t1\n"), [1]);
         assert!(allowed_cores("Name:\tx\n").is_empty());
+    }
+
+    #[test]
+    fn the_kernels_own_count_is_read_and_a_count_that_is_none_is_not() {
+        let text = "# started on Wed\n\n168977,,raw_syscalls:sys_enter,1208529962,100.00,,\n";
+        assert_eq!(calls_at_speed(text), Some(168_977));
+        assert_eq!(calls_at_speed("<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n"), None);
     }
 
     #[test]

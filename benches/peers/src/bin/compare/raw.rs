@@ -85,7 +85,11 @@ pub(crate) struct Latency {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) name: String,
+    /// Under strace, which makes a server slow, and so always loaded.
     pub(crate) system_calls: Option<f64>,
+    /// Counted by the kernel's tracepoint at full speed.
+    #[serde(default)]
+    pub(crate) calls_at_speed: Option<f64>,
     pub(crate) by_call: BTreeMap<String, f64>,
     pub(crate) instructions: Option<f64>,
     pub(crate) failure: Option<String>,

@@ -66,6 +66,7 @@ fn counts_name_the_calls_and_ablation_its_titles() {
         name: name.into(),
         system_calls: Some(5.1),
         by_call: [("accept4".to_owned(), 1.1), ("close".to_owned(), 4.0), ("brk".to_owned(), 0.001)].into(),
+        calls_at_speed: Some(7.5),
         instructions: Some(412.4),
         failure: None,
     };
@@ -73,7 +74,7 @@ fn counts_name_the_calls_and_ablation_its_titles() {
     raw.titles = [("without:x".to_owned(), "The last send says nothing".to_owned())].into();
     raw.experiments.push(experiment("ablation", vec![row(HAND_OFF, &[10.0]), row("without:x", &[12.0])]));
     let page = page(&raw, "");
-    assert!(page.contains("| **finale**, hand-off | 5.10 | 8.00 | 412 | accept4 1.10, close 4.00 |"), "{page}");
+    assert!(page.contains("| **finale**, hand-off | 5.10 | 7.50 | 8.00 | 412 | accept4 1.10, close 4.00 |"), "{page}");
     assert!(
         page.contains("| The last send says nothing | **1.20** | 1.20–1.20 | 1.20–1.20 | 5.10 | 8.00 | 412 |"),
         "{page}"
