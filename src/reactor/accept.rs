@@ -166,6 +166,7 @@ fn trouble(error: &io::Error) -> Trouble {
             | Errno::HOSTDOWN
             | Errno::HOSTUNREACH
             | Errno::OPNOTSUPP
+            | Errno::AFNOSUPPORT
             | Errno::NETUNREACH,
         )
         | None => Trouble::Skip,

@@ -85,6 +85,7 @@ impl<N: Net> Reactor<N> {
         };
         (Socket::new(&mut self.table, slot), event)
     }
+
     /// Tells one event of a socket.
     #[inline]
     pub(super) fn tell(&mut self, slot: u32, what: What) -> Told {
