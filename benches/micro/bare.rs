@@ -12,7 +12,6 @@ pub(crate) struct Bare {
     now: Instant,
     /// How many wait to be accepted, and whether the listener was told.
     waiting: usize,
-    told: bool,
     /// The one that is not silent, once it is there, and what its news goes by.
     busy: Option<u32>,
     token: Option<Token>,
@@ -24,7 +23,7 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) fn new(connections: usize) -> Self {
         let now = Instant::now();
-        Self { now, waiting: connections, told: false, busy: None, token: None, coming: false, unread: false }
+        Self { now, waiting: connections, busy: None, token: None, coming: false, unread: false }
     }
 }
 
@@ -46,7 +45,7 @@ impl Net for Bare {
     fn poll(&mut self, _timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
         self.now += PACE;
         let readable = Readiness { readable: true, ..Readiness::default() };
-        if !std::mem::replace(&mut self.told, true) {
+        if self.waiting > 0 {
             news(Token { index: 0, generation: 0 }, readable);
         }
         if let Some(token) = self.token
@@ -102,6 +101,10 @@ impl Net for Bare {
     }
 
     // What a server that neither connects nor ends a connection asks of nobody.
+
+    fn set_accepting(&mut self, _listener: u32, _accepting: bool) -> io::Result<()> {
+        nothing()
+    }
 
     fn unlisten(&mut self, _listener: u32) {}
 

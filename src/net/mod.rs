@@ -90,12 +90,19 @@ pub trait Net {
     /// The system's.
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
 
-    /// Accepts one connection into `slot`. What is left in the queue brings no further news, whatever the answer was: the
-    /// caller goes on until `WouldBlock`, also after an error that passes.
+    /// Accepts one connection into `slot`. As long as more wait, each `poll` tells of the listener again: nobody need ask until
+    /// `WouldBlock`.
     ///
     /// # Errors
     /// `WouldBlock` if none waits; the system's otherwise.
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr>;
+
+    /// Whether a listener that is [accepted](Net::accept) from brings news, as it does at first. Without, connections wait in its
+    /// queue, and it keeps no poll awake.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()>;
 
     /// Closes a listener. Connections that wait in its queue are reset by the kernel.
     fn unlisten(&mut self, listener: u32);

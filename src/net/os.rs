@@ -35,7 +35,10 @@ pub struct Os {
     /// By the connection's place in the reactor's table.
     streams: Vec<Option<Socket>>,
     /// By the listener's number.
-    listeners: Vec<Option<mio::net::TcpListener>>,
+    listeners: Vec<Option<Socket>>,
+    /// Listeners that may have somebody waiting, where the system tells that but once.
+    #[cfg(not(target_os = "linux"))]
+    waiting: Vec<u32>,
     resolver: Resolver,
 }
 
@@ -53,6 +56,8 @@ impl Os {
             waker,
             streams: Vec::new(),
             listeners: Vec::new(),
+            #[cfg(not(target_os = "linux"))]
+            waiting: Vec::new(),
             poll,
         })
     }
@@ -80,16 +85,41 @@ impl Os {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         prepare(&socket, &options.system)?;
-        self.watch(listener, socket.into())
+        self.add_listener(listener, socket)
     }
 
-    fn watch(&mut self, listener: u32, socket: std::net::TcpListener) -> io::Result<SocketAddr> {
-        let mut socket = mio::net::TcpListener::from_std(socket);
-        let token = Token { index: listener, generation: 0 };
-        self.poll.registry().register(&mut socket, pack(token), Interest::READABLE)?;
-        let bound = socket.local_addr()?;
+    fn add_listener(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
+        let bound = socket.local_addr()?.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?;
+        self.watch(listener, &socket)?;
         place(&mut self.listeners, listener, socket);
         Ok(bound)
+    }
+
+    /// Level-triggered, which mio has no word for: the news of a listener comes as long as somebody waits, so that nobody need
+    /// ask in vain whether one more does. An accept(2) that finds nobody costs as much as several calls of epoll_wait(2), since
+    /// the kernel makes the new socket before it looks. mio takes a token as it is for epoll's data.
+    #[cfg(target_os = "linux")]
+    fn watch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
+        use rustix::event::epoll::{EventData, EventFlags, add};
+        let mio::Token(token) = pack(Token { index: listener, generation: 0 });
+        Ok(add(self.poll.registry(), socket, EventData::new_u64(token as u64), EventFlags::IN)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn unwatch(&mut self, _listener: u32, socket: &Socket) -> io::Result<()> {
+        Ok(rustix::event::epoll::delete(self.poll.registry(), socket)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn watch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
+        let token = pack(Token { index: listener, generation: 0 });
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn unwatch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
+        self.waiting.retain(|&waiting| waiting != listener);
+        self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
     }
 
     fn register_fd(&self, stream: &Socket, token: Token) -> io::Result<()> {
@@ -114,6 +144,8 @@ impl Net for Os {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+        #[cfg(not(target_os = "linux"))]
+        let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
         let mut waited = self.poll.poll(&mut self.events, timeout);
         if waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
             // The process may have stood still for long: what has come meanwhile comes before its deadlines.
@@ -127,9 +159,21 @@ impl Net for Os {
         let mut count = 0;
         for event in &self.events {
             count += 1;
-            if event.token() != WAKER {
-                news(unpack(event.token()), readiness(event));
+            if event.token() == WAKER {
+                continue;
             }
+            let token = unpack(event.token());
+            #[cfg(not(target_os = "linux"))]
+            if token.generation == 0 {
+                self.waiting.retain(|&waiting| waiting != token.index);
+                self.waiting.push(token.index);
+                continue;
+            }
+            news(token, readiness(event));
+        }
+        #[cfg(not(target_os = "linux"))]
+        for &index in &self.waiting {
+            news(Token { index, generation: 0 }, Readiness { readable: true, ..Readiness::default() });
         }
         Ok(count == EVENTS)
     }
@@ -155,21 +199,38 @@ impl Net for Os {
         }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-        self.watch(listener, socket.into())
+        self.add_listener(listener, socket)
     }
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
         let socket = self.listeners.get(listener as usize).and_then(Option::as_ref);
-        let socket = socket.ok_or(rustix::io::Errno::BADF)?;
-        let (stream, peer) = accept(socket)?;
+        let accepted = accept(socket.ok_or(rustix::io::Errno::BADF)?);
+        #[cfg(not(target_os = "linux"))]
+        if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.waiting.retain(|&waiting| waiting != listener);
+        }
+        let (stream, peer) = accepted?;
         self.put(slot, stream);
         Ok(peer)
+    }
+
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        let socket = self.listeners.get_mut(listener as usize).and_then(Option::take);
+        let socket = socket.ok_or(rustix::io::Errno::BADF)?;
+        let done = match accepting {
+            true => self.watch(listener, &socket),
+            false => self.unwatch(listener, &socket),
+        };
+        place(&mut self.listeners, listener, socket);
+        done
     }
 
     fn unlisten(&mut self, listener: u32) {
         if let Some(place) = self.listeners.get_mut(listener as usize) {
             *place = None;
         }
+        #[cfg(not(target_os = "linux"))]
+        self.waiting.retain(|&waiting| waiting != listener);
     }
 
     fn connect(
@@ -302,7 +363,7 @@ impl Net for Os {
 
 /// One system call: accept4(2) sets what `open` sets with calls of their own; the rest is inherited.
 #[cfg(target_os = "linux")]
-fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
+fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
     use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(rustix::io::Errno::AFNOSUPPORT)??;
@@ -310,9 +371,10 @@ fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> 
 }
 
 #[cfg(not(target_os = "linux"))]
-fn accept(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
+fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
     let (stream, peer) = listener.accept()?;
-    Ok((std::net::TcpStream::from(stream).into(), unmapped(peer)))
+    stream.set_nonblocking(true)?;
+    Ok((stream, unmapped(peer.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?)))
 }
 
 /// A socket of the right family, non-blocking and not inherited by child processes, with its options set.

@@ -1,4 +1,4 @@
-//! Listeners: accepting in small batches, and resting when the system has nothing left to accept with.
+//! Listeners: accepting who is known to wait, in small batches, and resting when the system has nothing left to accept with.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::tell::{Told, What};
+use super::turn::ACCEPTS_PER_POLL;
 use super::{Reactor, system};
 use crate::error::{Error, OsError};
 use crate::id::ListenerId;
@@ -25,6 +26,9 @@ const REST_TICKS: u64 = 100;
 /// not keep the loop awake.
 const SKIPS: u32 = 64;
 
+/// Connections accepted one at a time after somebody was asked for in vain: the vain call costs a sixtieth of itself.
+const SINGLES: u32 = 64;
+
 /// A listener: what [`Reactor::listen`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
@@ -39,12 +43,48 @@ struct Entry {
     settings: u32,
     /// In the queue of those that may have somebody waiting.
     queued: bool,
+    batch: Batch,
     /// Resting until this tick.
     rest: Option<u64>,
-    /// The present trouble was told.
-    told: bool,
+    /// Accepting has failed, which was told, and nobody was found missing since. It brings no news, and is asked until then.
+    in_trouble: bool,
     /// Connections skipped in a row.
     skips: u32,
+}
+
+/// How many are accepted for one piece of news. To ask whether one more waits costs more than the poll that would tell, so
+/// it is one as a rule, and more where asking has paid.
+struct Batch {
+    size: usize,
+    left: usize,
+    /// News for which one is accepted, before more are tried again.
+    singles: u32,
+}
+
+impl Batch {
+    const fn new() -> Self {
+        Self { size: 1, left: 0, singles: 0 }
+    }
+
+    /// One was accepted. Whether that was the last of the batch.
+    const fn accepted(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return false;
+        }
+        if self.singles > 0 {
+            self.singles -= 1;
+        } else if self.size < ACCEPTS_PER_POLL {
+            self.size *= 2;
+        }
+        true
+    }
+
+    /// Nobody waited.
+    const fn asked_in_vain(&mut self) {
+        self.size = 1;
+        self.singles = SINGLES;
+    }
 }
 
 pub(super) struct Listeners {
@@ -73,6 +113,7 @@ impl Listeners {
             && entry.rest.is_none()
             && !std::mem::replace(&mut entry.queued, true)
         {
+            entry.batch.left = entry.batch.size;
             self.queue.push_back(listener);
         }
     }
@@ -227,7 +268,15 @@ impl<N: Net> Reactor<N> {
         let id = ListenerId::new(place.key() as u32, generation);
         let addr = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
-        place.insert(Entry { generation, settings, queued: false, rest: None, told: false, skips: 0 });
+        place.insert(Entry {
+            generation,
+            settings,
+            queued: false,
+            batch: Batch::new(),
+            rest: None,
+            in_trouble: false,
+            skips: 0,
+        });
         Ok(Listener { id, addr })
     }
 
@@ -259,9 +308,7 @@ impl<N: Net> Reactor<N> {
             Ok(peer) => Some(self.accepted(listener, peer)),
             Err(error) => match trouble(&error) {
                 Trouble::Nobody => {
-                    // Everybody was served: the trouble, if there was one, is over.
-                    self.listeners.entries[listener as usize].told = false;
-                    self.listeners.served(listener);
+                    self.nobody_waits(listener);
                     None
                 }
                 Trouble::Skip if self.listeners.entries[listener as usize].skips < SKIPS => {
@@ -278,6 +325,9 @@ impl<N: Net> Reactor<N> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         let settings = entry.settings;
+        if entry.batch.accepted() && !entry.in_trouble {
+            self.listeners.served(listener);
+        }
         self.turn.accepted();
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
@@ -291,13 +341,34 @@ impl<N: Net> Reactor<N> {
         self.tell(slot, What::Tell(Tell::Connection))
     }
 
+    /// Nothing can be accepted: whoever waits goes on waiting, and wakes nobody.
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
         self.listeners.rest(listener, self.turn.now + REST_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
-        if std::mem::replace(&mut entry.told, true) {
+        if std::mem::replace(&mut entry.in_trouble, true) {
             return None;
         }
+        if let Err(error) = self.net.set_accepting(listener, false) {
+            log::warn!("a listener that rests can't be silenced: {error}");
+        }
         Some(Told::of_none(What::Rests(listener, OsError::from(error))))
+    }
+
+    /// Nobody waits: from now on news says who comes, and a trouble is over.
+    fn nobody_waits(&mut self, listener: u32) {
+        let entry = &mut self.listeners.entries[listener as usize];
+        entry.batch.asked_in_vain();
+        if entry.in_trouble {
+            match self.net.set_accepting(listener, true) {
+                Ok(()) => entry.in_trouble = false,
+                Err(error) => {
+                    log::warn!("a listener can't be watched again, and rests on: {error}");
+                    self.listeners.rest(listener, self.turn.now + REST_TICKS);
+                    return;
+                }
+            }
+        }
+        self.listeners.served(listener);
     }
 }

@@ -35,7 +35,7 @@ const TIMERS_PER_TURN: u32 = 1024;
 
 /// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of a poll, few enough that
 /// those who are served already don't wait.
-const ACCEPTS_PER_POLL: usize = 16;
+pub(super) const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {

@@ -52,6 +52,7 @@ impl World {
             options,
             queue: VecDeque::new(),
             queued: false,
+            accepting: true,
             pending: 0,
             plays: VecDeque::new(),
         };

@@ -267,6 +267,13 @@ impl Net for Host {
         world.ends.get(id).map(|end| end.remote).ok_or_else(|| Errno::BADF.into())
     }
 
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        let mut world = self.enter();
+        let id = world.held_listener(self.index, listener).ok_or(Errno::BADF)?;
+        world.listeners.get_mut(id).ok_or(Errno::BADF)?.accepting = accepting;
+        Ok(())
+    }
+
     fn unlisten(&mut self, listener: u32) {
         let mut world = self.enter();
         let place = world.program(self.index).listeners.get_mut(listener as usize);

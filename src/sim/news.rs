@@ -62,8 +62,18 @@ impl World {
             }
             return;
         };
-        if !std::mem::replace(&mut listener.queued, true) {
+        if listener.accepting && !std::mem::replace(&mut listener.queued, true) {
             self.notify(host, Source::Listener(slot));
+        }
+    }
+
+    /// Listeners are level-triggered: as long as somebody waits, every poll tells.
+    fn listener_levels(&mut self, host: u32) {
+        for index in 0..self.programs[host as usize].listeners.len() {
+            let waits = |world: &Self, id: &Id| world.listeners.get(*id).is_some_and(|it| !it.queue.is_empty());
+            if let Some(id) = self.held_listener(host, index as u32).filter(|id| waits(self, id)) {
+                self.listener_edge(id);
+            }
         }
     }
 
@@ -104,6 +114,7 @@ impl World {
         let until = timeout.map(nanos).filter(|wait| *wait < FOR_EVER).map(|wait| self.now.saturating_add(wait));
         let until = self.interrupt(until);
         self.spurious(host, batch);
+        self.listener_levels(host);
         for _ in 0..PATIENCE {
             let more = self.collect(host, batch);
             let woken = self.program(host).woken.swap(false, atomic::Ordering::Relaxed);
@@ -218,7 +229,7 @@ impl World {
                 let id = self.held_listener(host, index)?;
                 let listener = self.listeners.get_mut(id)?;
                 listener.queued = false;
-                let readable = !listener.queue.is_empty();
+                let readable = listener.accepting && !listener.queue.is_empty();
                 (Token { index, generation: 0 }, Readiness { readable, ..Readiness::default() })
             }
             Source::Rest(id, token, readiness) => {

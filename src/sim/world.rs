@@ -127,6 +127,8 @@ pub(super) struct Listener {
     pub(super) queue: VecDeque<Id>,
     /// News of it waits in its host's queue, or is on the way there.
     pub(super) queued: bool,
+    /// Its host wants to hear of it.
+    pub(super) accepting: bool,
     /// Handshakes under way; they hold a place in the queue already.
     pub(super) pending: usize,
     /// Scripts that wait for a connection.

@@ -187,6 +187,35 @@ fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
     assert_eq!((scene.story, scene.network.elapsed()), (vec!["connection".to_owned(); 100], begun));
 }
 
+/// Whoever comes alone costs one accept: to ask whether another waits costs more than to be told.
+#[test]
+fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
+    let (mut scene, bend) = bent();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    for _ in 0..200 {
+        let peer = scene.peer.connect(listener.addr).expect("begun");
+        scene.network.advance(ms(10));
+        scene.expect(&["connection"]);
+        peer.reset();
+        scene.expect(&["error reset by the peer", "close"]);
+    }
+    let vain = bend.count("accept") - 200;
+    assert!(vain <= 4, "{vain} accepts found nobody");
+}
+
+/// A crowd costs neither an accept that finds nobody nor a poll for each.
+#[test]
+fn a_crowd_is_accepted_in_batches() {
+    let (mut scene, bend) = bent();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let _peers: Vec<_> = (0..400).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.network.advance(ms(10));
+    bend.take_log();
+    scene.expect(&["connection"; 400]);
+    let (accepts, polls) = (bend.count("accept"), bend.count("poll"));
+    assert!(accepts <= 402 && polls <= 60, "{accepts} accepts, {polls} polls");
+}
+
 /// AC08: no room in epoll for one connection: it fails, its descriptor is closed, and the others go on.
 #[test]
 fn a_connection_that_can_not_be_watched_fails_alone() {

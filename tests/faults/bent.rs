@@ -135,6 +135,10 @@ impl Net for Bent {
         self.host.accept(listener, slot)
     }
 
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        self.host.set_accepting(listener, accepting)
+    }
+
     fn unlisten(&mut self, listener: u32) {
         self.host.unlisten(listener);
     }
