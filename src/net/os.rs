@@ -423,6 +423,10 @@ fn send_flags(more: bool) -> SendFlags {
         return SendFlags::NOSIGNAL | SendFlags::MORE;
     }
     let _ = more;
+    // There it is an option of each socket, which socket2 sets when it makes or accepts one.
+    #[cfg(target_vendor = "apple")]
+    return SendFlags::empty();
+    #[cfg(not(target_vendor = "apple"))]
     SendFlags::NOSIGNAL
 }
 
