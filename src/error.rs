@@ -72,6 +72,8 @@ pub enum BadOption {
     BufferSize,
     /// The high-water mark is above the write limit, or zero.
     HighWaterMark,
+    /// The low-water mark is not below the high one.
+    LowWaterMark,
 }
 
 /// An error number of the operating system, comparable and small.
@@ -167,6 +169,7 @@ impl fmt::Display for BadOption {
             Self::UserTimeout => "TCP_USER_TIMEOUT goes from 1 ms to 24 days",
             Self::BufferSize => "a buffer has from 1 byte to 1 GiB",
             Self::HighWaterMark => "the high-water mark is at least 1 byte and at most the write limit",
+            Self::LowWaterMark => "the low-water mark is below the high-water mark",
         })
     }
 }
@@ -243,6 +246,11 @@ pub enum Timer {
     HalfClosed,
     /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after `discard`) end in time.
     Linger,
+    /// Ours: bytes waited to be sent, and the peer's kernel made no room for any.
+    Write,
+    /// Ours: the time that [`Listen::deadline`](crate::Listen::deadline) or
+    /// [`Socket::set_deadline`](crate::Socket::set_deadline) has given is up.
+    Deadline,
     /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went unanswered.
     Kernel,
 }
@@ -317,6 +325,8 @@ impl fmt::Display for Timer {
             Self::Connect => "not connected in time",
             Self::HalfClosed => "half-closed and silent",
             Self::Linger => "the peer did not finish in time",
+            Self::Write => "the peer took nothing for too long",
+            Self::Deadline => "not done by its deadline",
             Self::Kernel => "the peer's kernel no longer answers",
         })
     }

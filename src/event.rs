@@ -53,6 +53,35 @@ pub enum Event<'a> {
     /// A listener can't accept for now and rests; it goes on by itself. Told once per trouble, not once per try.
     /// Comes with a socket that stands for none.
     ListenerRests(ListenerId, OsError),
+    /// A client came while the listener had as many connections as it may, and was reset: its address
+    /// ([`Excess::Drop`](crate::Excess)). Comes with a socket that stands for none.
+    Dropped(ListenerId, &'a SocketAddr),
+    /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the last of its sockets has told `close`. Comes
+    /// with a socket that stands for none.
+    ListenerClosed(ListenerId),
+}
+
+impl Event<'_> {
+    /// Whether it happened to a socket. A timer of no socket, a wake, and what listeners tell did not.
+    #[must_use]
+    pub const fn is_of_a_socket(&self) -> bool {
+        match self {
+            Self::Timer(_) | Self::Woken | Self::ListenerRests(..) | Self::Dropped(..) | Self::ListenerClosed(_) => {
+                false
+            }
+            Self::Lookup(_)
+            | Self::Connect
+            | Self::Ready
+            | Self::Connection
+            | Self::Data(_)
+            | Self::Drain
+            | Self::Timeout
+            | Self::PeerEnded
+            | Self::End
+            | Self::Error(_)
+            | Self::Close(_) => true,
+        }
+    }
 }
 
 /// The report that `close` carries.

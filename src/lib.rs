@@ -116,7 +116,7 @@ pub use buffer::Buffer;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
 pub use event::{Ending, Event, First, How};
 pub use id::{ListenerId, SocketId, TimerId};
-pub use options::{Close, Connect, KeepAlive, Listen};
+pub use options::{Close, Connect, Excess, Idle, KeepAlive, Listen, Stop};
 pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
 pub use socket::{Queue, Socket};
 pub use socket_map::SocketMap;

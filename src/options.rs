@@ -21,6 +21,18 @@ pub enum Close {
     HandOff,
 }
 
+/// Which bytes break a silence, for [`Listen::idle_timeout`] and [`Socket::set_timeout`](crate::Socket::set_timeout).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Idle {
+    /// Any, in either direction. The default.
+    #[default]
+    Both,
+    /// Those of the peer only: it is silent, however much we send.
+    Read,
+    /// Ours only: its kernel takes nothing, however much it sends; also when there is nothing to send.
+    Write,
+}
+
 /// TCP keep-alive: asks a silent peer's *kernel* whether it is there. It finds a lost machine, not a frozen program.
 /// Times are rounded up to whole seconds, the kernel's unit (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,15 +89,21 @@ pub struct SystemOptions {
 pub(crate) struct Settings {
     pub(crate) listener: Option<ListenerId>,
     pub(crate) idle_ms: Option<u64>,
+    pub(crate) idle_of: Idle,
+    pub(crate) write_ms: Option<u64>,
+    pub(crate) deadline_ms: Option<u64>,
     pub(crate) connect_ms: Option<u64>,
     pub(crate) half_closed_ms: Option<u64>,
     pub(crate) linger_ms: Option<u64>,
     pub(crate) high_water_bytes: usize,
+    pub(crate) low_water_bytes: usize,
     pub(crate) limit_bytes: usize,
     pub(crate) close: Close,
     pub(crate) half_open: bool,
     pub(crate) early_notice: bool,
     pub(crate) paused: bool,
+    /// Its listener stops: a silence ends our side instead of being told.
+    pub(crate) stopping: bool,
 }
 
 /// 30 s: longer than four repeated SYNs (at 1, 3, 7 and 15 s), shorter than a person waits.
@@ -118,15 +136,20 @@ impl Default for Settings {
         Self {
             listener: None,
             idle_ms: None,
+            idle_of: Idle::Both,
+            write_ms: None,
+            deadline_ms: None,
             connect_ms: millis(CONNECT),
             half_closed_ms: millis(HALF_CLOSED),
             linger_ms: millis(LINGER),
             high_water_bytes: HIGH_WATER,
+            low_water_bytes: 0,
             limit_bytes: LIMIT,
             close: Close::Confirmed,
             half_open: true,
             early_notice: false,
             paused: false,
+            stopping: false,
         }
     }
 }
@@ -144,6 +167,21 @@ pub struct Listen {
     pub(crate) backlog: u32,
     pub(crate) reuse_port: bool,
     pub(crate) ipv6_only: bool,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) excess: Excess,
+}
+
+/// What becomes of a client who comes while a listener has as many connections as it may
+/// ([`Listen::max_connections`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Excess {
+    /// It waits in the backlog, connected as far as it can see, and is accepted when another has gone. The default: it is
+    /// served late instead of never, and costs neither a descriptor nor a call.
+    #[default]
+    Wait,
+    /// It is accepted and reset, and told as [`Event::Dropped`](crate::Event::Dropped): a balancer in front learns at once that
+    /// it should go elsewhere, and nobody takes the reset for an empty answer.
+    Drop,
 }
 
 impl Default for Listen {
@@ -155,6 +193,8 @@ impl Default for Listen {
             backlog: 4096,
             reuse_port: false,
             ipv6_only: false,
+            max_connections: None,
+            excess: Excess::Wait,
         }
     }
 }
@@ -186,6 +226,61 @@ impl Listen {
     #[must_use]
     pub const fn ipv6_only(mut self, on: bool) -> Self {
         self.ipv6_only = on;
+        self
+    }
+}
+
+impl Listen {
+    /// How many of its connections may live at once; each counts until its `close` was told. Default `None`: no limit but the
+    /// descriptors. `Some(0)` accepts nobody.
+    #[must_use]
+    pub const fn max_connections(mut self, limit: Option<usize>) -> Self {
+        self.max_connections = limit;
+        self
+    }
+
+    /// What becomes of those beyond [`max_connections`](Listen::max_connections). Default [`Excess::Wait`].
+    #[must_use]
+    pub const fn excess(mut self, excess: Excess) -> Self {
+        self.excess = excess;
+        self
+    }
+}
+
+/// How a listener stops ([`Reactor::stop_listener`](crate::Reactor::stop_listener)): what becomes of the connections that it
+/// has accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    pub(crate) grace: Option<Duration>,
+    pub(crate) limit: Option<Duration>,
+}
+
+/// 1 s: a request that was on its way when we stopped has come by then, on any network that people wait for.
+const GRACE: Duration = Duration::from_secs(1);
+/// 30 s: what service managers give a program between SIGTERM and SIGKILL, or less than it.
+const STOP: Duration = Duration::from_secs(30);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { grace: Some(GRACE), limit: Some(STOP) }
+    }
+}
+
+impl Stop {
+    /// How long an idle connection may go on. Idle is one on which no byte has moved for this long, and on which the last bytes, if there
+    /// were any, were ours: the peer has its answer and asks for nothing. Then our side ends, as by
+    /// [`end`](crate::Socket::end), and the peer has its usual time to finish. Whoever has sent something that was not answered yet is
+    /// not idle, however long the answer takes. Default 1 s; `None` leaves it to the program to end its sockets.
+    #[must_use]
+    pub const fn grace(mut self, grace: Option<Duration>) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How long all of it may take: whoever lives then is destroyed. Default 30 s; `None` waits for ever.
+    #[must_use]
+    pub const fn limit(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
         self
     }
 }
@@ -248,12 +343,37 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// The idle time after which `timeout` is told; nothing is closed. Default none. A peer that sends a byte now and
-            /// then is never idle: the limit on a whole request is a timer of the program's own, see
-            /// [`Reactor::set_timer`](crate::Reactor::set_timer).
+            /// The idle time after which `timeout` is told; nothing is closed. Default none: what a silence means is the
+            /// protocol's to say. A peer that sends a byte now and then is never idle; see [`deadline`](Self::deadline).
             #[must_use]
             pub fn idle_timeout(mut self, limit: Option<Duration>) -> Self {
                 self.settings.idle_ms = limit.and_then(millis);
+                self
+            }
+
+            /// Which bytes break a silence. Default [`Idle::Both`].
+            #[must_use]
+            pub const fn idle_of(mut self, bytes: Idle) -> Self {
+                self.settings.idle_of = bytes;
+                self
+            }
+
+            /// How long after `connection` or `connect` the socket may live before it fails, whatever moves: a peer that drips its
+            /// request byte by byte is done for. [`Socket::set_deadline`](crate::Socket::set_deadline) gives it another one, for
+            /// the next request, or none once the request is there. Default none: how long a request may take is the protocol's to
+            /// say.
+            #[must_use]
+            pub fn deadline(mut self, limit: Option<Duration>) -> Self {
+                self.settings.deadline_ms = limit.and_then(millis);
+                self
+            }
+
+            /// The write timeout: how long queued bytes may wait without the peer's kernel making room for any, before the
+            /// socket fails. After `end()` the [close timeout](Self::linger) rules. Default none: a peer may rest, and
+            /// what it can cost is bounded by the [write limit](Self::write_limit).
+            #[must_use]
+            pub fn write_timeout(mut self, limit: Option<Duration>) -> Self {
+                self.settings.write_ms = limit.and_then(millis);
                 self
             }
 
@@ -280,6 +400,14 @@ macro_rules! shared_setters {
             #[must_use]
             pub const fn high_water_mark(mut self, bytes: usize) -> Self {
                 self.settings.high_water_bytes = bytes;
+                self
+            }
+
+            /// Queued bytes down to which a full queue must go before [`Event::Drain`](crate::Event::Drain) is told. Default 0: empty.
+            /// A higher one keeps the peer busy while the program fetches more.
+            #[must_use]
+            pub const fn low_water_mark(mut self, bytes: usize) -> Self {
+                self.settings.low_water_bytes = bytes;
                 self
             }
 
@@ -355,6 +483,9 @@ impl Settings {
     const fn check(&self) -> Result<(), Error> {
         if self.high_water_bytes == 0 || self.high_water_bytes > self.limit_bytes {
             return Err(Error::BadOption(BadOption::HighWaterMark));
+        }
+        if self.low_water_bytes >= self.high_water_bytes {
+            return Err(Error::BadOption(BadOption::LowWaterMark));
         }
         Ok(())
     }

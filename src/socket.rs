@@ -14,6 +14,7 @@ use crate::lifecycle::{State, Tell};
 use crate::options::{Close, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
+use crate::table::extra::Deadline;
 
 /// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its events, from
 /// [`Reactor::socket`](crate::Reactor::socket), or from another socket by [`get`](Socket::get).
@@ -198,8 +199,38 @@ impl<'a> Socket<'a> {
         if self.living().is_some() {
             self.table.keep_limit(self.slot);
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
-            self.ask(Flags::TOUCHED | Flags::MOVED);
+            self.table.begin_silence(self.slot);
+            self.table.push_ready(self.slot);
         }
+    }
+
+    /// From the next call of `next` on the socket has so long to live, whatever moves: then it fails. `None` takes the deadline back,
+    /// also the one that came with the [options](crate::Listen::deadline). The limit of one request: set it when the first byte
+    /// has come, take it back when the last has. Before the connection is there it counts from then.
+    pub fn set_deadline(&mut self, limit: Option<Duration>) {
+        let limit_ms = limit.and_then(millis);
+        if self.living().is_none() {
+            return;
+        }
+        if !self.state().is_connected() {
+            return self.table.change_settings(self.slot, |settings| settings.deadline_ms = limit_ms);
+        }
+        self.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
+        self.table.refile(self.slot);
+        self.table.push_ready(self.slot);
+    }
+
+    /// Has [`Event::Drain`](crate::Event::Drain) told when the queue has gone down to the low-water mark, though it never was full:
+    /// then everything written until now is with our kernel, but for so many bytes. Answers `false` if that is so already, or
+    /// after `end()`, which says more when it has come to its end: no event comes for it then.
+    pub fn ask_for_drain(&mut self) -> bool {
+        let (queued_bytes, ended) = (self.queued_bytes(), self.has_ended());
+        let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
+        let waits = !ended && queued_bytes > low && self.living().is_some();
+        if waits {
+            self.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
+        }
+        waits
     }
 
     /// How this socket is closed at the end.

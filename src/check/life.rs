@@ -78,7 +78,10 @@ impl Life {
                 let counted = self.bytes <= socket.bytes_read() && !bytes.is_empty();
                 check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused")
             }
-            Event::Drain => check(connected && socket.queued_bytes() == 0, self.stage, "drain means empty"),
+            Event::Drain => {
+                let low = socket.settings().map_or(0, |settings| settings.low_water_bytes);
+                check(connected && socket.queued_bytes() <= low, self.stage, "drain means down to the low-water mark")
+            }
             Event::Timeout => check(connected, self.stage, "not connected"),
             Event::PeerEnded => {
                 let first = !std::mem::replace(&mut self.noticed, true);
@@ -94,7 +97,11 @@ impl Life {
                 check(open && lines == 1, Stage::Failed, "at most one error, in one line")
             }
             Event::Close(ending) => self.judge(ending),
-            Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => Err("not an event of a socket"),
+            Event::Timer(_)
+            | Event::Woken
+            | Event::ListenerRests(..)
+            | Event::Dropped(..)
+            | Event::ListenerClosed(_) => Err("not an event of a socket"),
         }
     }
 

@@ -1,14 +1,12 @@
-//! Listeners: accepting who is known to wait, in small batches, and resting when the system has nothing left to accept with.
+//! Opening listeners, accepting, and resting when the system has nothing left to accept with.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
 use rustix::io::Errno;
-use slab::Slab;
 
+use super::listeners::{Entry, Listener};
 use super::tell::{Told, What};
-use super::turn::ACCEPTS_PER_POLL;
 use super::{Reactor, system};
 use crate::error::{Error, OsError};
 use crate::id::ListenerId;
@@ -25,162 +23,6 @@ const REST_TICKS: u64 = 100;
 /// Connections that fail in accept(2) one after the other: one that says no to every one, as a security module may, must
 /// not keep the loop awake.
 const SKIPS: u32 = 64;
-
-/// Connections accepted one at a time after somebody was asked for in vain: the vain call costs a sixtieth of itself.
-const SINGLES: u32 = 64;
-
-/// A listener: what [`Reactor::listen`] returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
-    /// Its name.
-    pub id: ListenerId,
-    /// The address it is bound to, with the port that the kernel chose for port 0.
-    pub addr: SocketAddr,
-}
-
-struct Entry {
-    generation: u32,
-    settings: u32,
-    /// In the queue of those that may have somebody waiting.
-    queued: bool,
-    batch: Batch,
-    /// Resting until this tick.
-    rest: Option<u64>,
-    /// Accepting has failed, which was told, and nobody was found missing since. It brings no news, and is asked until then.
-    in_trouble: bool,
-    /// Connections skipped in a row.
-    skips: u32,
-}
-
-/// How many are accepted for one piece of news. To ask whether one more waits costs more than the poll that would tell, so
-/// it is one as a rule, and more where asking has paid.
-struct Batch {
-    size: usize,
-    left: usize,
-    /// News for which one is accepted, before more are tried again.
-    singles: u32,
-}
-
-impl Batch {
-    const fn new() -> Self {
-        Self { size: 1, left: 0, singles: 0 }
-    }
-
-    /// One was accepted. Whether that was the last of the batch.
-    const fn accepted(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
-        if self.left > 0 {
-            return false;
-        }
-        if self.singles > 0 {
-            self.singles -= 1;
-        } else if self.size < ACCEPTS_PER_POLL {
-            self.size *= 2;
-        }
-        true
-    }
-
-    /// Nobody waited.
-    const fn asked_in_vain(&mut self) {
-        self.size = 1;
-        self.singles = SINGLES;
-    }
-}
-
-pub(super) struct Listeners {
-    entries: Slab<Entry>,
-    queue: VecDeque<u32>,
-    resting: usize,
-    generation: u32,
-}
-
-impl Listeners {
-    pub(super) const fn new() -> Self {
-        Self { entries: Slab::new(), queue: VecDeque::new(), resting: 0, generation: 0 }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub(super) fn has_ready(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    /// Somebody may be waiting at this listener.
-    pub(super) fn ready(&mut self, listener: u32) {
-        if let Some(entry) = self.entries.get_mut(listener as usize)
-            && entry.rest.is_none()
-            && !std::mem::replace(&mut entry.queued, true)
-        {
-            entry.batch.left = entry.batch.size;
-            self.queue.push_back(listener);
-        }
-    }
-
-    /// The next one to accept from: each in turn, one connection at a time. It stays in the queue until it is
-    /// [`served`](Self::served).
-    #[inline]
-    pub(super) fn next_ready(&mut self) -> Option<u32> {
-        if self.queue.len() > 1 {
-            self.queue.rotate_left(1);
-        }
-        self.queue.back().copied()
-    }
-
-    /// Nobody waits at the listener that [`next_ready`](Self::next_ready) has named last, or nobody can be served.
-    fn served(&mut self, listener: u32) {
-        let last = self.queue.pop_back();
-        debug_assert_eq!(last, Some(listener), "it was the last to be asked");
-        self.entries[listener as usize].queued = false;
-    }
-
-    pub(super) fn next_due(&self) -> Option<u64> {
-        if self.resting == 0 {
-            return None;
-        }
-        self.entries.iter().filter_map(|(_, entry)| entry.rest).min()
-    }
-
-    /// Wakes those whose rest is over.
-    pub(super) fn rested(&mut self, now: u64) {
-        if self.resting == 0 {
-            return;
-        }
-        let rested = |entry: &Entry| entry.rest.is_some_and(|until| until <= now);
-        let over: Vec<_> = self.entries.iter().filter(|(_, e)| rested(e)).map(|(index, _)| index).collect();
-        for index in over {
-            self.entries[index].rest = None;
-            self.resting -= 1;
-            self.ready(index as u32);
-        }
-    }
-
-    /// A descriptor was freed: all try again at once.
-    pub(super) fn retry(&mut self) {
-        if self.resting > 0 {
-            self.rested(u64::MAX);
-        }
-    }
-
-    fn rest(&mut self, listener: u32, until: u64) {
-        self.served(listener);
-        if let Some(entry) = self.entries.get_mut(listener as usize)
-            && entry.rest.replace(until).is_none()
-        {
-            self.resting += 1;
-        }
-    }
-
-    /// The name of the listener in this place.
-    pub(super) fn id(&self, listener: u32) -> ListenerId {
-        ListenerId::new(listener, self.entries[listener as usize].generation)
-    }
-
-    fn find(&self, id: ListenerId) -> Option<&Entry> {
-        self.entries.get(id.index() as usize).filter(|entry| entry.generation == id.generation())
-    }
-}
 
 /// What an error of accept(2) means for the listener.
 enum Trouble {
@@ -262,49 +104,67 @@ impl<N: Net> Reactor<N> {
         open: impl FnOnce(&mut N, u32, &Listen) -> Result<SocketAddr, Error>,
     ) -> Result<Listener, Error> {
         options.check()?;
-        self.listeners.generation += 1;
-        let generation = self.listeners.generation;
+        let generation = self.listeners.new_generation();
         let place = self.listeners.entries.vacant_entry();
         let id = ListenerId::new(place.key() as u32, generation);
         let addr = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
-        place.insert(Entry {
-            generation,
-            settings,
-            queued: false,
-            batch: Batch::new(),
-            rest: None,
-            in_trouble: false,
-            skips: 0,
-        });
+        place.insert(Entry::new(generation, settings, options.max_connections, options.excess));
         Ok(Listener { id, addr })
     }
 
     /// Closes a listener. Its sockets live on; connections that wait to be accepted are reset by the kernel.
+    /// [`stop_listener`](Reactor::stop_listener) serves them first, and has its sockets end.
     ///
     /// # Errors
     /// [`Error::Gone`] if it is closed already.
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
-        self.listeners.find(id).ok_or(Error::Gone)?;
-        let entry = self.listeners.entries.remove(id.index() as usize);
-        self.listeners.queue.retain(|&listener| listener != id.index());
-        self.listeners.resting -= usize::from(entry.rest.is_some());
-        self.net.unlisten(id.index());
+        self.listeners.find_mut(id).ok_or(Error::Gone)?;
+        if self.listeners.is_open(id.index()) {
+            self.net.unlisten(id.index());
+        }
+        let entry = self.listeners.remove(id.index());
         self.table.settings.release(entry.settings);
         self.freed();
         Ok(())
     }
 
+    /// Accepts nobody until [`resume_accepting`](Reactor::resume_accepting): clients wait in the backlog.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the listener is closed, or stopped.
+    pub fn pause_accepting(&mut self, id: ListenerId) -> Result<(), Error> {
+        self.listeners.accepting_mut(id).ok_or(Error::Gone)?.paused = true;
+        Ok(())
+    }
+
+    /// Accepts again.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the listener is closed, or stopped.
+    pub fn resume_accepting(&mut self, id: ListenerId) -> Result<(), Error> {
+        self.listeners.accepting_mut(id).ok_or(Error::Gone)?.paused = false;
+        self.listeners.go_on(id.index());
+        Ok(())
+    }
+
     /// Every open listener.
     pub(crate) fn listener_ids(&self) -> Vec<ListenerId> {
-        let entries = self.listeners.entries.iter();
-        entries.map(|(index, entry)| ListenerId::new(index as u32, entry.generation)).collect()
+        self.listeners.ids().collect()
     }
 
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
+        if self.listeners.entries[listener as usize].must_wait() {
+            self.mute(listener);
+            self.listeners.served(listener);
+            return None;
+        }
         let slot = self.table.vacant();
         match self.net.accept(listener, slot) {
+            Ok(peer) if self.listeners.entries[listener as usize].drops() => {
+                Some(self.drop_excess(listener, slot, peer))
+            }
             Ok(peer) => Some(self.accepted(listener, peer)),
             Err(error) => match trouble(&error) {
                 Trouble::Nobody => {
@@ -322,10 +182,10 @@ impl<N: Net> Reactor<N> {
     }
 
     fn accepted(&mut self, listener: u32, peer: SocketAddr) -> Told {
-        let entry = &mut self.listeners.entries[listener as usize];
+        let entry = self.listeners.came(listener);
         entry.skips = 0;
         let settings = entry.settings;
-        if entry.batch.accepted() && !entry.in_trouble {
+        if entry.batch.accepted() && !entry.muted {
             self.listeners.served(listener);
         }
         self.turn.accepted();
@@ -336,36 +196,57 @@ impl<N: Net> Reactor<N> {
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
         self.apply(slot, Input::Accepted);
+        if self.table.settings_of(slot).deadline_ms.is_some() {
+            self.give_deadline(slot);
+        }
         self.table.push_ready(slot);
         self.table.entry_mut(slot).flags.paid(Tell::Connection);
         self.tell(slot, What::Tell(Tell::Connection))
     }
 
+    /// One client too many, who is not to wait.
+    fn drop_excess(&mut self, listener: u32, slot: u32, peer: SocketAddr) -> Told {
+        self.net.reset(slot);
+        self.turn.dropped();
+        self.dropped = peer;
+        Told::of_none(What::Dropped(listener))
+    }
+
     /// Nothing can be accepted: whoever waits goes on waiting, and wakes nobody.
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
+        self.mute(listener);
         self.listeners.rest(listener, self.turn.now + REST_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
-        if std::mem::replace(&mut entry.in_trouble, true) {
-            return None;
-        }
-        if let Err(error) = self.net.set_accepting(listener, false) {
-            log::warn!("a listener that rests can't be silenced: {error}");
-        }
-        Some(Told::of_none(What::Rests(listener, OsError::from(error))))
+        let told = std::mem::replace(&mut entry.told, true);
+        (!told).then(|| Told::of_none(What::Rests(listener, OsError::from(error))))
     }
 
-    /// Nobody waits: from now on news says who comes, and a trouble is over.
+    /// No news from now on: it has to leave somebody waiting, who would keep every poll awake.
+    pub(super) fn mute(&mut self, listener: u32) {
+        let entry = &mut self.listeners.entries[listener as usize];
+        if std::mem::replace(&mut entry.muted, true) {
+            return;
+        }
+        if let Err(error) = self.net.set_accepting(listener, false) {
+            log::warn!("a listener that leaves somebody waiting can't be silenced: {error}");
+        }
+    }
+
+    /// Nobody waits: from now on news says who comes, and a trouble is over. One that is stopped has served everybody.
     fn nobody_waits(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.asked_in_vain();
-        if entry.in_trouble {
+        entry.told = false;
+        if entry.stop.is_some() {
+            return self.close_stopped(listener);
+        }
+        if entry.muted {
             match self.net.set_accepting(listener, true) {
-                Ok(()) => entry.in_trouble = false,
+                Ok(()) => entry.muted = false,
                 Err(error) => {
                     log::warn!("a listener can't be watched again, and rests on: {error}");
-                    self.listeners.rest(listener, self.turn.now + REST_TICKS);
-                    return;
+                    return self.listeners.rest(listener, self.turn.now + REST_TICKS);
                 }
             }
         }

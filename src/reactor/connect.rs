@@ -116,6 +116,9 @@ impl<N: Net> Reactor<N> {
         flags.set(Flags::ATTEMPT, false);
         flags.set(Flags::WRITABLE | Flags::TOUCHED, true);
         self.apply(slot, Input::Established);
+        if self.table.settings_of(slot).deadline_ms.is_some() {
+            self.give_deadline(slot);
+        }
     }
 
     /// Begins handshakes until one is under way or no address is left.

@@ -4,13 +4,15 @@
 //! time, and between two calls the reactor is whole: a panic or a `?` in the caller's code leaves nothing half done.
 //!
 //! `turn` has the phases, `work` what one socket does when its turn comes, `connect` and `accept` how sockets begin,
-//! `tell` how events are put together.
+//! `listeners` who is asked for a connection, `stop` how listeners end, `tell` how events are put together.
 
 mod accept;
 mod audit;
 mod connect;
+mod listeners;
 mod remote;
 mod snapshot;
+mod stop;
 mod tell;
 mod timers;
 mod turn;
@@ -21,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use accept::Listener;
+pub use listeners::Listener;
 pub use remote::Remote;
 pub use snapshot::{SocketInfo, Sockets};
 
@@ -33,7 +35,7 @@ use crate::net::Net;
 use crate::net::os::Os;
 use crate::socket::Socket;
 use crate::table::Table;
-use accept::Listeners;
+use listeners::Listeners;
 use remote::Shared;
 use timers::Timers;
 use turn::Turn;
@@ -53,9 +55,10 @@ pub struct Reactor<N: Net = Os> {
     timers: Timers,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    /// What the last `close` said, and the last `error`: lent to the caller with the event, as the buffer is.
+    /// What the last `close` said, the last `error`, and who was dropped last: lent to the caller with the event, as the buffer is.
     ending: Ending,
     failure: Failure,
+    dropped: SocketAddr,
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
@@ -96,6 +99,7 @@ impl<N: Net> Reactor<N> {
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
+            dropped: SocketAddr::from(([0, 0, 0, 0], 0)),
             turn: Turn::new(),
             cant_wait: None,
             told: None,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Reactor;
 use crate::error::{Failure, OsError};
 use crate::event::{Ending, Event, How};
-use crate::id::TimerId;
+use crate::id::{ListenerId, TimerId};
 use crate::lifecycle::{State, Tell};
 use crate::net::Net;
 use crate::socket::Socket;
@@ -33,6 +33,10 @@ pub(super) enum What {
     Woken,
     /// The listener in this place can't accept, for this reason.
     Rests(u32, OsError),
+    /// A client of the listener in this place was one too many; its address is kept.
+    Dropped(u32),
+    /// A listener that was stopped is no more.
+    ListenerClosed(ListenerId),
 }
 
 const _: () = assert!(size_of::<Option<Told>>() == 16, "two registers");
@@ -82,6 +86,8 @@ impl<N: Net> Reactor<N> {
             What::Timer(timer) => Event::Timer(timer),
             What::Woken => Event::Woken,
             What::Rests(listener, error) => Event::ListenerRests(self.listeners.id(listener), error),
+            What::Dropped(listener) => Event::Dropped(self.listeners.id(listener), &self.dropped),
+            What::ListenerClosed(listener) => Event::ListenerClosed(listener),
         };
         (Socket::new(&mut self.table, slot), event)
     }

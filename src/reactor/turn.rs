@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::tell::{Told, What};
 use super::{Reactor, system};
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, Timer};
 use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Readiness, Token};
 use crate::table::Due;
@@ -88,6 +88,11 @@ impl Turn {
         self.accepted = true;
     }
 
+    /// A connection was accepted and reset.
+    pub(super) const fn dropped(&mut self) {
+        self.accepts -= 1;
+    }
+
     /// Whether phases of the present turn are still to come.
     pub(super) const fn is_under_way(&self) -> bool {
         !matches!(self.phase, Phase::Poll)
@@ -130,7 +135,7 @@ impl<N: Net> Reactor<N> {
 
     /// Whether a turn has something to do without any news.
     pub(super) fn has_work(&self) -> bool {
-        self.table.has_work() || self.listeners.has_ready()
+        self.table.has_work() || self.listeners.has_work()
     }
 
     /// Waits for news, takes it in, and begins a turn.
@@ -154,6 +159,7 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         self.turn.now = self.tick_before(now);
         self.listeners.rested(self.turn.now);
+        self.listeners_due(self.turn.now);
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
         self.turn.timers = TIMERS_PER_TURN;
@@ -223,6 +229,9 @@ impl<N: Net> Reactor<N> {
         if std::mem::take(&mut self.turn.woken) {
             return Some(Told::of_none(What::Woken));
         }
+        if let Some(listener) = self.listeners.next_closed() {
+            return Some(self.listener_closed(listener));
+        }
         let now = self.turn.now;
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
             if let Some(told) = self.due(slot) {
@@ -246,15 +255,20 @@ impl<N: Net> Reactor<N> {
             return None; // It is queued, and tells nothing any more.
         }
         let unread = entry.flags.has(Flags::QUEUED) && entry.has_input();
+        let deadline = self.table.deadline_at(slot);
+        if deadline.is_some_and(|due| due <= self.turn.now) {
+            self.expired(slot, Timer::Deadline);
+            return self.tell_owed(slot);
+        }
+        let entry = self.table.entry(slot);
         if entry.flags.has(Flags::TOUCHED) || unread {
-            // Bytes have moved since it was filed, or may be waiting to be read: it is filed again when that is done.
+            // Bytes have moved since it was filed, or may be waiting to be read: it is filed again when that is done. A deadline
+            // does not wait for that.
+            self.table.file_deadline(slot);
             return None;
         }
         match self.table.deadline(slot) {
-            Some((due, Due::Idle)) if due <= self.turn.now => {
-                self.apply(slot, Input::Idle);
-                self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
-            }
+            Some((due, Due::Idle)) if due <= self.turn.now => self.idle(slot),
             Some((due, Due::Limit(timer))) if due <= self.turn.now => self.expired(slot, timer),
             Some((due, Due::Attempt)) if due <= self.turn.now => self.next_attempt(slot),
             _ => {}
@@ -263,8 +277,19 @@ impl<N: Net> Reactor<N> {
         self.tell_owed(slot)
     }
 
+    /// Nothing has moved for the idle time.
+    fn idle(&mut self, slot: u32) {
+        self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
+        if !self.table.settings_of(slot).stopping {
+            self.apply(slot, Input::Idle);
+        } else if !self.table.entry(slot).heard_last() && self.table.queued_bytes(slot) == 0 {
+            self.table.entry_mut(slot).flags.set(Flags::END, true);
+            self.table.push_ready(slot);
+        }
+    }
+
     /// A limit has run out. A connection that was dead already, behind bytes that nobody read, says what it died of.
-    fn expired(&mut self, slot: u32, timer: crate::error::Timer) {
+    fn expired(&mut self, slot: u32, timer: Timer) {
         let flags = self.table.entry(slot).flags;
         if flags.has(Flags::BROKEN) {
             self.fail_broken(slot);
@@ -291,12 +316,22 @@ impl<N: Net> Reactor<N> {
         None
     }
 
+    /// The socket has told `close`, and the caller has handled it.
+    #[inline]
+    fn forget(&mut self, slot: u32) {
+        let listener = self.table.settings_of(slot).listener;
+        self.table.remove(slot);
+        if let Some(listener) = listener {
+            self.listeners.gone(listener);
+        }
+    }
+
     /// Looks after the socket whose event the caller had.
     #[inline]
     fn settle_told(&mut self) {
         if let Some(slot) = self.told.take() {
             if self.table.entry(slot).state == State::Closed {
-                self.table.remove(slot);
+                self.forget(slot);
             } else {
                 self.settle(slot);
             }

@@ -9,8 +9,9 @@ use super::tell::{Told, What};
 use crate::error::{Cause, Failure};
 use crate::lifecycle::{Input, State, Tell};
 use crate::net::{Net, Token, Unread};
-use crate::options::Close;
+use crate::options::{Close, Idle};
 use crate::table::entry::{Flags, NIL};
+use crate::table::extra::{Deadline, Extra};
 use crate::table::queue::{PIECES, WriteQueue};
 
 /// Bytes that one socket hands to the kernel in one turn at the most, so that a peer as fast as we are does not keep the
@@ -166,7 +167,9 @@ impl<N: Net> Reactor<N> {
         let untried = entry.state == State::Connecting && !entry.flags.has(Flags::ATTEMPT);
         // An `end()` from before the connection was there.
         let owes_end = entry.flags.has(Flags::END) && matches!(entry.state, State::Open | State::Ended);
-        if entry.flags.has(Flags::DESTROY) || untried || owes_end {
+        // Asked for between `connect` and `ready`: nothing has been exchanged since.
+        let wishes = entry.state.is_connected() && self.table.extra(slot).is_some_and(Extra::has_wishes);
+        if entry.flags.has(Flags::DESTROY) || untried || owes_end || wishes {
             return self.table.push_ready(slot);
         }
         if entry.has_input() || entry.has_verdict() || self.has_output(slot) {
@@ -222,6 +225,20 @@ impl<N: Net> Reactor<N> {
         // The clock again: the turn's own reading may be older than the bytes, and the timer would be early.
         let now = self.tick_after(self.net.now());
         self.table.arm(slot, now);
+    }
+
+    /// The caller's deadline counts from now.
+    fn begin_deadline(&mut self, slot: u32) {
+        let now = self.tick_after(self.net.now());
+        self.table.begin_deadline(slot, now);
+    }
+
+    /// A connection is there: the deadline that its options give it counts from now.
+    pub(super) fn give_deadline(&mut self, slot: u32) {
+        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
+            self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
+        }
+        self.begin_deadline(slot);
     }
 
     fn touch(&mut self, slot: u32) {
@@ -388,16 +405,19 @@ impl<N: Net> Reactor<N> {
     }
 
     fn sent(&mut self, slot: u32, bytes: usize) {
+        let moved = self.table.breaks_silence(slot, Idle::Write);
         let extra = self.table.sent(slot, bytes);
         (extra.flushed, extra.limit_from) = (None, None);
-        let emptied = extra.queue.len() == 0;
+        let left = extra.queue.len();
         let entry = self.table.entry_mut(slot);
         entry.bytes_written += bytes as u64;
-        entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
-        if emptied {
-            if entry.flags.replace(Flags::FULL, false) {
-                self.apply(slot, Input::Drained);
-            }
+        entry.set_heard_last(false);
+        entry.flags.set(if moved { Flags::TOUCHED | Flags::MOVED } else { Flags::TOUCHED }, true);
+        if entry.flags.has(Flags::FULL) && left <= self.table.settings_of(slot).low_water_bytes {
+            self.table.entry_mut(slot).flags.set(Flags::FULL, false);
+            self.apply(slot, Input::Drained);
+        }
+        if left == 0 {
             // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
             self.table.tidy_extra(slot);
         }
@@ -473,9 +493,10 @@ impl<N: Net> Reactor<N> {
     /// dying may refuse them all the same, and will say so itself.
     fn set_options(&mut self, slot: u32) {
         let Some(extra) = self.table.extra(slot) else { return };
-        if extra.nodelay.is_none() && extra.keep_alive.is_none() {
+        if !extra.has_wishes() {
             return;
         }
+        self.begin_deadline(slot);
         let extra = self.table.extra_mut(slot);
         let (nodelay, keep_alive) = (extra.nodelay.take(), extra.keep_alive.take());
         let nodelay = nodelay.map_or(Ok(()), |on| self.net.set_nodelay(slot, on));
@@ -506,8 +527,10 @@ impl<N: Net> Reactor<N> {
 
     fn received(&mut self, slot: u32, bytes: usize) -> Option<Told> {
         let drained = bytes < self.buffer.len();
+        let moved = self.table.breaks_silence(slot, Idle::Read);
         let entry = self.table.entry_mut(slot);
         entry.bytes_read += bytes as u64;
+        entry.set_heard_last(true);
         // A short read means drained, with these exceptions: nobody watches yet, so the edge for what comes next would be
         // missed; the zero-length read or the error is still owed; an urgent byte has split the stream.
         let owed = Flags::READ_CLOSED | Flags::LOOK | Flags::URGENT | Flags::BROKEN;
@@ -521,7 +544,7 @@ impl<N: Net> Reactor<N> {
         }
         let entry = self.table.entry_mut(slot);
         if !entry.is_lingering() {
-            entry.flags.set(Flags::TOUCHED | Flags::MOVED, true);
+            entry.flags.set(if moved { Flags::TOUCHED | Flags::MOVED } else { Flags::TOUCHED }, true);
             self.table.renew_limit(slot);
         }
         if self.table.entry(slot).flags.has(Flags::DISCARD) {
@@ -542,7 +565,10 @@ impl<N: Net> Reactor<N> {
         if entry.state != State::Finished {
             entry.flags.set(Flags::PEER_FIRST, true);
         }
-        entry.flags.set(Flags::READ_CLOSED | Flags::MOVED, true);
+        entry.flags.set(Flags::READ_CLOSED, true);
+        if self.table.breaks_silence(slot, Idle::Read) {
+            self.table.entry_mut(slot).flags.set(Flags::MOVED, true);
+        }
         self.apply(slot, Input::Fin);
         if self.table.entry(slot).state == State::Closing {
             self.confirm(slot);

@@ -110,7 +110,8 @@ impl Host {
         let now = world.now;
         if read > 0 {
             let truth = world.truth(self.index, slot);
-            (truth.given, truth.moved_at) = (truth.given + read as u64, now);
+            truth.given += read as u64;
+            (truth.given_at, truth.moved_at) = (now, now);
             world.progress(self.index);
         }
         Ok(read)
@@ -125,7 +126,8 @@ impl Host {
         }
         let now = world.now;
         let truth = world.truth(self.index, slot);
-        (truth.sent, truth.moved_at) = (truth.sent + sent as u64, now);
+        truth.sent += sent as u64;
+        (truth.sent_at, truth.moved_at) = (now, now);
         world.progress(self.index);
         Ok(sent)
     }

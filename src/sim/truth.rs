@@ -10,6 +10,7 @@ use super::arena::Id;
 use super::end::{FinOrder, Phase};
 use super::world::{Source, World};
 use crate::net::Token;
+use crate::options::Idle;
 use crate::table::Waits;
 
 /// One socket's truth, from its first call to the next socket in its place.
@@ -24,6 +25,9 @@ pub(crate) struct Truth {
     pub(crate) given: u64,
     /// When the last of them moved, in nanoseconds.
     pub(crate) moved_at: u64,
+    /// When the last of the first kind did, and of the second.
+    pub(crate) sent_at: u64,
+    pub(crate) given_at: u64,
     /// What its kernel knew when the program closed it, or knows now.
     pub(crate) kernel: Kernel,
     /// How the program has closed it, and when.
@@ -60,6 +64,17 @@ pub(crate) enum Closed {
     Quietly,
     /// RST left, or would have if there had been anybody to send it to.
     WithReset,
+}
+
+impl Truth {
+    /// When the last bytes moved that break a silence of this kind.
+    pub(crate) fn broke_silence_at(&self, of: Idle) -> u64 {
+        match of {
+            Idle::Both => self.moved_at,
+            Idle::Read => self.given_at,
+            Idle::Write => self.sent_at,
+        }
+    }
 }
 
 impl World {
@@ -118,7 +133,7 @@ impl World {
         let now = self.now;
         let truth = self.truth(host, slot);
         if token.is_none() || truth.token != token {
-            *truth = Truth { token, moved_at: now, ..Truth::default() };
+            *truth = Truth { token, moved_at: now, sent_at: now, given_at: now, ..Truth::default() };
         }
         truth.closed = None;
     }

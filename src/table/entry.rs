@@ -27,11 +27,14 @@ pub(crate) struct Entry {
     /// 0: not known.
     pub(super) peer_port: u16,
     pub(crate) state: State,
-    /// The tick of the last activity, 40 bits: 34 years.
+    /// The tick of the last activity, 39 bits: 17 years. Above it: the last bytes that moved were the peer's.
     touched: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "one cache line");
+
+/// In the uppermost byte of `touched`.
+const HEARD: u8 = 0x80;
 
 impl Entry {
     /// A place that was never used. Generation 0 is given to nobody.
@@ -84,13 +87,23 @@ impl Entry {
     #[inline]
     pub(crate) fn touched(&self) -> u64 {
         let [a, b, c, d, e] = self.touched;
-        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+        u64::from_le_bytes([a, b, c, d, e & !HEARD, 0, 0, 0])
+    }
+
+    /// Whether the last bytes that moved were the peer's: it may be waiting for an answer.
+    pub(crate) const fn heard_last(&self) -> bool {
+        self.touched[4] & HEARD != 0
+    }
+
+    #[inline]
+    pub(crate) const fn set_heard_last(&mut self, heard: bool) {
+        self.touched[4] = self.touched[4] & !HEARD | if heard { HEARD } else { 0 };
     }
 
     #[inline]
     pub(super) fn touch(&mut self, now: u64) {
         let [a, b, c, d, e, ..] = now.to_le_bytes();
-        self.touched = [a, b, c, d, e];
+        self.touched = [a, b, c, d, e & !HEARD | self.touched[4] & HEARD];
     }
 
     /// Whether a silence may be told.

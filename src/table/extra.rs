@@ -18,11 +18,23 @@ pub(crate) struct Extra {
     pub(crate) flushed: Option<u64>,
     /// The tick from which the limit of the present state counts, if the caller has had the silence counted anew since.
     pub(crate) limit_from: Option<u64>,
+    /// The tick from which a silence counts, if bytes have moved since that don't break it.
+    pub(crate) idle_from: Option<u64>,
+    pub(crate) deadline: Option<Deadline>,
     pub(crate) failure: Option<Failure>,
     pub(crate) connecting: Option<Box<Connecting>>,
     /// Options of the system's socket that the caller changed and that are not set yet.
     pub(crate) nodelay: Option<bool>,
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
+}
+
+/// When a socket has to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// So many milliseconds from when the reactor looks at the clock.
+    In(u64),
+    /// At this tick.
+    At(u64),
 }
 
 /// An outgoing connection on its way.
@@ -60,9 +72,16 @@ impl Connecting {
 }
 
 impl Extra {
+    /// Whether the caller has changed what only the reactor can set.
+    pub(crate) fn has_wishes(&self) -> bool {
+        self.nodelay.is_some() || self.keep_alive.is_some() || matches!(self.deadline, Some(Deadline::In(_)))
+    }
+
     fn is_empty(&self) -> bool {
         self.queue.len() == 0
             && self.limit_from.is_none()
+            && self.idle_from.is_none()
+            && self.deadline.is_none()
             && self.failure.is_none()
             && self.connecting.is_none()
             && self.nodelay.is_none()
@@ -109,10 +128,11 @@ impl Extras {
         if index == NIL {
             return;
         }
-        let Extra { queue, flushed, limit_from, failure, connecting, nodelay, keep_alive } =
+        let Extra { queue, flushed, limit_from, idle_from, deadline, failure, connecting, nodelay, keep_alive } =
             &mut self.extras[index as usize];
         queue.release(&mut self.spares);
-        (*flushed, *limit_from, *failure, *connecting) = (None, None, None, None);
+        (*flushed, *limit_from, *idle_from, *deadline) = (None, None, None, None);
+        (*failure, *connecting) = (None, None);
         (*nodelay, *keep_alive) = (None, None);
         self.free.push(index);
     }

@@ -22,11 +22,11 @@ use crate::buffer::Buffer;
 use crate::error::Timer;
 use crate::id::SocketId;
 use crate::lifecycle::{Cell, Input, Kind, State, compact, step};
-use crate::options::Settings;
+use crate::options::{Idle, Settings};
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
 use entry::{Entry, Flags, NIL};
-use extra::{Extra, Extras};
+use extra::{Deadline, Extra, Extras};
 use list::List;
 use settings::SettingsPool;
 
@@ -179,13 +179,22 @@ impl Table {
             // The limit of the new state counts from now.
             entry.flags.set(Flags::TOUCHED, true);
             if entry.extra != NIL {
-                self.extra_mut(slot).limit_from = None;
+                self.count_anew(slot, step.to.is_flushing() && !from.is_flushing());
             }
         }
         if log::log_enabled!(log::Level::Debug) && step.kind == Kind::Go {
             self.log_step(slot, from, input);
         }
         from
+    }
+
+    #[inline(never)]
+    fn count_anew(&mut self, slot: u32, begins_to_flush: bool) {
+        let extra = self.extra_mut(slot);
+        extra.limit_from = None;
+        if begins_to_flush {
+            extra.flushed = None;
+        }
     }
 
     #[cold]
@@ -276,21 +285,81 @@ impl Table {
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let entry = self.entry(slot);
         let settings = self.settings.get(entry.settings);
-        let touched = entry.touched();
-        let idle = settings.idle_ms.filter(|_| entry.may_idle()).map(|ms| (touched.saturating_add(ms), Due::Idle));
-        let since = self.limit_since(slot);
-        let limit = entry.limit(settings).map(|(ms, timer)| (since.saturating_add(ms), Due::Limit(timer)));
         let attempt = || self.extra(slot)?.connecting.as_ref()?.attempt_due.map(|due| (due, Due::Attempt));
         if entry.flags.has(Flags::ATTEMPT)
             && let Some(attempt) = attempt()
         {
             return Some(attempt); // It lies before the limit, of which it is a part.
         }
-        match (idle, limit) {
-            // At one and the same tick the limit wins: an event about a silence that has ended the socket helps nobody.
-            (Some(idle), Some(limit)) => Some(if idle.0 < limit.0 { idle } else { limit }),
-            (idle, limit) => idle.or(limit),
+        let since = self.limit_since(slot);
+        let limit = entry.limit(settings).map(|(ms, timer)| (since.saturating_add(ms), Due::Limit(timer)));
+        let idle = settings
+            .idle_ms
+            .filter(|_| entry.may_idle())
+            .map(|ms| (self.idle_since(slot).saturating_add(ms), Due::Idle));
+        let write = self.write_due(slot).map(|due| (due, Due::Limit(Timer::Write)));
+        let deadline = self.deadline_at(slot).map(|due| (due, Due::Limit(Timer::Deadline)));
+        // At one and the same tick a limit wins: an event about a silence that has ended the socket helps nobody.
+        [limit, write, deadline, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// When the caller's own deadline is, if there is one that has begun.
+    pub(crate) fn deadline_at(&self, slot: u32) -> Option<u64> {
+        let at = |deadline| if let Deadline::At(tick) = deadline { Some(tick) } else { None };
+        self.extra(slot)?.deadline.and_then(at)
+    }
+
+    /// Begins the deadline that the caller has set, at this tick.
+    pub(crate) fn begin_deadline(&mut self, slot: u32, now: u64) {
+        if let Some(Deadline::In(ms)) = self.extra(slot).and_then(|extra| extra.deadline) {
+            self.extra_mut(slot).deadline = Some(Deadline::At(now.saturating_add(ms)));
+            self.refile(slot);
         }
+    }
+
+    /// When the bytes that wait have waited too long. After `end()` the linger time rules.
+    fn write_due(&self, slot: u32) -> Option<u64> {
+        let ms = self.write_limit(slot)?;
+        let since = self.extra(slot).and_then(|extra| extra.flushed).unwrap_or(self.entry(slot).touched());
+        Some(since.saturating_add(ms))
+    }
+
+    /// The write timeout, while it counts.
+    fn write_limit(&self, slot: u32) -> Option<u64> {
+        let entry = self.entry(slot);
+        let waits = entry.extra != NIL && self.queued_bytes(slot) > 0 && entry.state.is_connected();
+        self.settings.get(entry.settings).write_ms.filter(|_| waits && !entry.state.is_flushing())
+    }
+
+    /// From when a silence counts.
+    fn idle_since(&self, slot: u32) -> u64 {
+        self.extra(slot).and_then(|extra| extra.idle_from).unwrap_or(self.entry(slot).touched())
+    }
+
+    /// A silence counts from now, whatever has moved: once the reactor has looked at the clock.
+    pub(crate) fn begin_silence(&mut self, slot: u32) {
+        if self.entry(slot).extra != NIL {
+            self.extra_mut(slot).idle_from = None;
+        }
+        self.entry_mut(slot).flags.set(Flags::TOUCHED | Flags::MOVED, true);
+    }
+
+    /// Bytes have moved in a direction. Whether that breaks the silence; if not, it goes on from where it began.
+    #[inline]
+    pub(crate) fn breaks_silence(&mut self, slot: u32, direction: Idle) -> bool {
+        let entry = self.entry(slot);
+        let idle_of = self.settings.get(entry.settings).idle_of;
+        if idle_of == Idle::Both {
+            return true;
+        }
+        let (since, unarmed) = (entry.touched(), entry.flags.has(Flags::TOUCHED));
+        let idle_from = &mut self.extra_mut(slot).idle_from;
+        if idle_of == direction {
+            *idle_from = None;
+        } else if !unarmed {
+            idle_from.get_or_insert(since);
+        }
+        idle_of == direction
     }
 
     /// From when the limit of the present state counts. While we flush only bytes that leave put it off: a peer that
@@ -327,13 +396,15 @@ impl Table {
     pub(crate) fn has_timer(&self, slot: u32) -> bool {
         let entry = self.entry(slot);
         let settings = self.settings.get(entry.settings);
-        (settings.idle_ms.is_some() && entry.may_idle()) || entry.limit(settings).is_some()
+        (settings.idle_ms.is_some() && entry.may_idle())
+            || entry.limit(settings).is_some()
+            || (settings.write_ms.is_some() && self.write_limit(slot).is_some())
     }
 
     /// Notes activity at `now` and files the nearest deadline.
     pub(crate) fn arm(&mut self, slot: u32, now: u64) {
         self.entry_mut(slot).touch(now);
-        if self.entry(slot).state.is_flushing() {
+        if self.entry(slot).state.is_flushing() || self.write_limit(slot).is_some() {
             self.extra_mut(slot).flushed.get_or_insert(now);
         }
         self.refile(slot);
@@ -344,6 +415,13 @@ impl Table {
         match self.deadline(slot) {
             Some((due, _)) => self.wheel.file(&mut self.entries, slot, due),
             None => self.wheel.cancel(&mut self.entries, slot),
+        }
+    }
+
+    /// Files the caller's deadline alone, if there is one.
+    pub(crate) fn file_deadline(&mut self, slot: u32) {
+        if let Some(due) = self.deadline_at(slot) {
+            self.wheel.file(&mut self.entries, slot, due);
         }
     }
 

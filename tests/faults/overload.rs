@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Host, PeerSocket};
-use finale::{Cause, Connect, Error, Event, How, Listen, Listener, Queue, Reactor, SocketId, TimerId};
+use finale::{Cause, Connect, Error, Event, How, Listen, Listener, Queue, Reactor, SocketId, Timer};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{HERE, Scene, THERE};
@@ -31,13 +31,13 @@ fn crowd(options: Listen, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Ve
 }
 
 /// OV01: a thousand clients that send a byte every ten seconds and never a whole request. They are never idle for fifteen
-/// seconds, so the limit on a request is a timer of the program's own, as the documentation of the idle time says; and
-/// meanwhile each costs a place in the table and nothing that grows.
+/// seconds, but meet their deadline; and meanwhile each costs a place in the table and nothing that grows.
 #[test]
-fn clients_that_drip_are_never_idle_and_end_at_the_programs_own_limit() {
-    let (mut scene, _, peers, ids) = crowd(Listen::default().idle_timeout(Some(15 * SECOND)), 1000);
-    let limits: HashMap<TimerId, SocketId> = ids.iter().map(|id| (scene.reactor.set_timer(60 * SECOND), *id)).collect();
-    let (mut bytes, mut destroyed) = (0, 0);
+fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
+    let options = Listen::default().idle_timeout(Some(15 * SECOND)).deadline(Some(60 * SECOND));
+    let (mut scene, _, peers, ids) = crowd(options, 1000);
+    assert_eq!(ids.len(), 1000);
+    let (mut bytes, mut failed) = (0, 0);
     let descriptors = scene.network.descriptors();
     for _ in 0..7 {
         peers.iter().for_each(|peer| peer.send(b"x"));
@@ -45,19 +45,17 @@ fn clients_that_drip_are_never_idle_and_end_at_the_programs_own_limit() {
         while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
             match event {
                 Event::Data(piece) => bytes += piece.len(),
-                Event::Timer(limit) => scene.reactor.socket(limits[&limit]).expect("it lives").destroy(),
+                Event::Error(failure) => assert_eq!(failure.cause, Cause::TimedOut(Timer::Deadline)),
                 Event::Close(ending) => {
-                    assert_eq!((&ending.how, ending.bytes_read), (&How::Destroyed, 6));
-                    destroyed += 1;
+                    assert_eq!(ending.bytes_read, 6);
+                    failed += 1;
                 }
                 other => panic!("{other:?}"),
             }
         }
         assert!(scene.network.descriptors() <= descriptors);
     }
-    assert_eq!((bytes, destroyed, scene.reactor.len()), (6000, 1000, 0));
-    let source = include_str!("../../src/options.rs");
-    assert!(source.contains("the limit on a whole request is a timer of the program's own"));
+    assert_eq!((bytes, failed, scene.reactor.len()), (6000, 1000, 0));
 }
 
 /// OV01: the same on a real kernel, with fifty clients and a byte every tenth of the idle time.

@@ -38,6 +38,8 @@ pub(crate) enum What {
     Timer(TimerId),
     Woken,
     Rests(ListenerId, OsError),
+    Dropped(ListenerId, SocketAddr),
+    ListenerClosed(ListenerId),
 }
 
 impl What {
@@ -57,12 +59,14 @@ impl What {
             Event::Timer(id) => Self::Timer(*id),
             Event::Woken => Self::Woken,
             Event::ListenerRests(id, error) => Self::Rests(*id, *error),
+            Event::Dropped(id, peer) => Self::Dropped(*id, **peer),
+            Event::ListenerClosed(id) => Self::ListenerClosed(*id),
             unknown => panic!("an event that the tests don't know: {unknown:?}"),
         }
     }
 
     const fn is_of_a_socket(&self) -> bool {
-        !matches!(self, Self::Timer(_) | Self::Woken | Self::Rests(..))
+        !matches!(self, Self::Timer(_) | Self::Woken | Self::Rests(..) | Self::Dropped(..) | Self::ListenerClosed(_))
     }
 }
 
@@ -82,6 +86,8 @@ impl std::fmt::Debug for What {
             Self::Close(ending) => write!(f, "close: {ending}"),
             Self::Timer(id) => write!(f, "{id}"),
             Self::Woken => f.write_str("woken"),
+            Self::Dropped(id, peer) => write!(f, "{id} drops {peer}"),
+            Self::ListenerClosed(id) => write!(f, "{id} closed"),
             Self::Rests(id, error) => write!(f, "{id} rests: {error}"),
         }
     }
@@ -141,7 +147,7 @@ impl Story {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
-        if !matches!(event, Event::Timer(_) | Event::Woken | Event::ListenerRests(..)) {
+        if event.is_of_a_socket() {
             let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
             if let Err(wrong) = life.tell(&socket, &event) {
                 panic!("{wrong}\n{}", self.lines.make_contiguous().join("\n"));

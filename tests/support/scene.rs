@@ -79,13 +79,15 @@ impl<N: Net> Scene<N> {
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
-            if !matches!(event, Event::Timer(_) | Event::Woken | Event::ListenerRests(..)) {
+            if event.is_of_a_socket() {
                 let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
                 life.tell(&socket, &event).expect("the language of events");
                 self.socket = Some(socket.id());
             }
             let line = match event {
                 Event::ListenerRests(_, error) => format!("rests {error}"),
+                Event::Dropped(_, peer) => format!("dropped {}", peer.ip()),
+                Event::ListenerClosed(_) => "listener closed".into(),
                 Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
                 Event::Error(failure) => format!("error {failure}"),
                 Event::Close(ending) => {

@@ -24,7 +24,8 @@ fn read(process: &str) -> io::Result<Duration> {
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         match fs::read_to_string(task?.path().join("schedstat")) {
             Ok(text) => nanos += on_core(&text).ok_or(io::ErrorKind::InvalidData)?,
-            // It has ended since the folder was read.
+            // It has ended since the folder was read, or between the two system calls.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
             Err(error) => return Err(error),
         }

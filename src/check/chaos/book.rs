@@ -76,7 +76,7 @@ impl Book {
         if let Event::Timer(timer) = event {
             return Ok(Todo::Timer(timer));
         }
-        if matches!(event, Event::Woken | Event::ListenerRests(..)) {
+        if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
             self.weather(&text);
             return Ok(Todo::Nothing);

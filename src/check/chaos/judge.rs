@@ -57,10 +57,13 @@ pub(super) fn judge(
         }
         Event::Close(ending) => ending::judge(side, socket, ending, truth)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
-        Event::Timer(_) | Event::Woken | Event::ListenerRests(..) => {}
+        Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
     }
     if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded | Event::End) {
         side.changed_at = now;
+    }
+    if matches!(event, Event::Connect | Event::Connection) {
+        side.deadline = socket.settings().and_then(|settings| settings.deadline_ms).map(|ms| now + ms * 1_000_000);
     }
     Ok(())
 }
@@ -77,29 +80,31 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
     })?;
     let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !matches!(event, Event::Drain);
     must(!drained, Rule::Progress, || format!("{event:?}, and a drain is owed"))?;
+    let overdue = side.deadline.is_some_and(|due| now > due + LATE) && !over;
+    must(!overdue, Rule::Timers, || format!("{event:?}, and the deadline has passed"))?;
     let missed = !over && !matches!(event, Event::Timeout) && silence_is_overdue(side, socket, truth, now);
     must(!missed, Rule::Timers, || "the silence before this was not told".to_owned())
 }
 
 /// Whether a `timeout` should have come before this event. Bytes that have just moved end the silence unseen.
 fn silence_is_overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, now: u64) -> bool {
-    let idle_ms = socket.settings().and_then(|settings| settings.idle_ms);
+    let Some(settings) = socket.settings() else { return false };
     let open = side.life.was_connected() && socket.state() == State::Open;
-    let Some(idle_ms) = idle_ms.filter(|_| open && truth.moved_at < now && side.told_silence_at < truth.moved_at)
-    else {
-        return false;
-    };
+    let moved_at = truth.broke_silence_at(settings.idle_of);
+    let counts = open && truth.moved_at < now && side.told_silence_at < moved_at;
+    let Some(idle_ms) = settings.idle_ms.filter(|_| counts) else { return false };
     let since = side.counts_anew_at(truth).max(side.silent_from);
     now > since.saturating_add(idle_ms.saturating_mul(1_000_000)).saturating_add(LATE)
 }
 
 /// `timeout` comes one idle time after the last byte, or after it was set.
 fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, now: u64) -> Result<(), Broken> {
-    let Some(idle_ms) = settings.and_then(|settings| settings.idle_ms) else {
+    let idle = settings.and_then(|settings| Some((settings.idle_ms?, settings.idle_of)));
+    let Some((idle_ms, idle_of)) = idle else {
         return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
     let idle = idle_ms.saturating_mul(1_000_000);
-    let due = truth.moved_at.max(side.silent_from).saturating_add(idle);
+    let due = truth.broke_silence_at(idle_of).max(side.silent_from).saturating_add(idle);
     let latest = side.counts_anew_at(truth).max(side.silent_from).saturating_add(idle).saturating_add(LATE);
     side.silent_from = now;
     side.told_silence_at = now;
@@ -143,6 +148,8 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
         Cause::TimedOut(Timer::Connect) => (settings.connect_ms, side.born_at),
         Cause::TimedOut(Timer::HalfClosed) => (settings.half_closed_ms, truth.moved_at),
         Cause::TimedOut(Timer::Linger) => (settings.linger_ms, side.ended_at),
+        Cause::TimedOut(Timer::Write) => (settings.write_ms, truth.sent_at.max(side.queued_from)),
+        Cause::TimedOut(Timer::Deadline) => return deadline(side, now),
         Cause::Lookup(_) => return Ok(()),
         Cause::TimedOut(Timer::Kernel)
         | Cause::Reset
@@ -164,6 +171,15 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     let anew = if is_connect { since } else { side.counts_anew_at(truth) };
     let latest = anew + limit_ms * 1_000_000 + LATE;
     must(now <= latest, Rule::Timers, || format!("\"{failure}\" {} ns late", now - latest))
+}
+
+/// The program's own deadline has come, and moves for nothing.
+fn deadline(side: &Side, now: u64) -> Result<(), Broken> {
+    let Some(due) = side.deadline else {
+        return Err(Broken::new(Rule::Timers, "the socket has met a deadline that nobody has set"));
+    };
+    must(now >= due, Rule::Timers, || format!("a deadline {} ns early", due - now))?;
+    must(now <= due + LATE, Rule::Timers, || format!("a deadline {} ns late", now - due))
 }
 
 /// What an error of the system means, as a second opinion.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pattern;
-use crate::options::{Close, Connect, KeepAlive, Listen};
+use crate::options::{Close, Connect, Idle, KeepAlive, Listen};
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
@@ -263,7 +263,29 @@ pub(super) fn listen(rng: &mut Rng) -> Listen {
         .backlog(if rng.chance(0.1) { 1 } else { 100 })
         .close(close(rng));
     let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
-    if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen }
+    let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
+    let Limits { low, idle_of, write, deadline } = Limits::of(listen.settings.high_water_bytes);
+    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
+}
+
+/// What only some sockets have. As another number says, so that it needs no draw of its own.
+struct Limits {
+    low: usize,
+    idle_of: Idle,
+    write: Option<Duration>,
+    deadline: Option<Duration>,
+}
+
+impl Limits {
+    fn of(number: usize) -> Self {
+        let ms = |number: usize| Some(Duration::from_millis(1 + number as u64 % 20_000));
+        Self {
+            low: if number.is_multiple_of(4) { number / 3 } else { 0 },
+            idle_of: [Idle::Both, Idle::Read, Idle::Write, Idle::Both][number % 7 % 4],
+            write: ms(number / 5).filter(|_| number.is_multiple_of(5)),
+            deadline: ms(number / 11).filter(|_| number.is_multiple_of(11)),
+        }
+    }
 }
 
 /// The options of a client of ours.
@@ -278,5 +300,7 @@ pub(super) fn connect(rng: &mut Rng) -> Connect {
         .early_notice(rng.chance(0.5))
         .close(close(rng));
     let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
-    if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect }
+    let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
+    let Limits { low, idle_of, write, deadline } = Limits::of(connect.settings.high_water_bytes);
+    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
 }

@@ -8,6 +8,7 @@ use super::side::Wish;
 use crate::check::{Broken, Rule, Story, must, stuck};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
+use crate::options::Stop;
 use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Rng, Row};
 
@@ -176,7 +177,8 @@ impl Run {
 
     fn is_over(&self) -> bool {
         let listening = self.book.conversations.iter().any(|conversation| conversation.listener.is_some());
-        self.book.sides.is_empty() && self.tasks.is_empty() && !listening
+        let stopping = self.reactors.iter().flatten().any(|reactor| !reactor.listener_ids().is_empty());
+        self.book.sides.is_empty() && self.tasks.is_empty() && !listening && !stopping
     }
 
     /// Everything that lives, to be read by people.
@@ -213,6 +215,13 @@ impl Run {
         for (_, id) in stale {
             self.book.network.mark(Row::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
+        }
+        if self.book.events.is_multiple_of(2) && !self.is_healed {
+            for id in reactor.listener_ids() {
+                must(reactor.pause_accepting(id).is_ok(), Rule::Identity, || {
+                    format!("{id} is open, and was not found")
+                })?;
+            }
         }
         let (mut destroyed, now) = (Vec::new(), self.book.now());
         let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
@@ -260,6 +269,12 @@ impl Run {
     fn heal(&mut self) {
         self.book.network.set_faults(Faults::none());
         self.book.network.heal(super::begin::AWAY);
+        for reactor in self.reactors.iter_mut().flatten() {
+            for id in reactor.listener_ids() {
+                // One that is stopping accepts whoever waits.
+                let _ = reactor.resume_accepting(id);
+            }
+        }
         self.book.weather("the faults are over");
         self.is_healed = true;
         self.set_task(LAST_CALL, What::LastCall);
@@ -323,15 +338,18 @@ impl Run {
     }
 
     fn close_listeners_when_done(&mut self) {
-        if !self.is_healed || !self.book.sides.is_empty() {
+        if !self.is_healed || !self.book.sides.is_empty() || self.book.network.waiting() > 0 {
             return;
         }
         for conversation in &mut self.book.conversations {
             if let Some((host, listener)) = conversation.listener.take()
                 && let Some(reactor) = &mut self.reactors[host]
             {
-                // Who shared it may have closed it.
-                let _ = reactor.close_listener(listener.id);
+                // Who shared it may have closed it. Closed or stopped, as the number says.
+                let _ = match listener.id.generation() % 2 {
+                    0 => reactor.close_listener(listener.id),
+                    _ => reactor.stop_listener(listener.id, Stop::default()),
+                };
             }
         }
     }

@@ -44,6 +44,10 @@ pub(super) struct Side {
     pub(super) ended_at: u64,
     pub(super) silent_from: u64,
     pub(super) told_silence_at: u64,
+    /// When the queue last was empty before a write.
+    pub(super) queued_from: u64,
+    /// When the program's own deadline is.
+    pub(super) deadline: Option<u64>,
     /// How many errors of the system were its attempts' to connect.
     pub(super) attempt_errors: usize,
 }
@@ -89,6 +93,8 @@ impl Side {
             ended_at: now,
             silent_from: now,
             told_silence_at: 0,
+            queued_from: now,
+            deadline: None,
             attempt_errors: 0,
         }
     }
@@ -96,8 +102,10 @@ impl Side {
     /// Whether nothing is known against an end in good order.
     pub(super) fn is_fine(&self, socket: &Socket<'_>) -> bool {
         const ENOUGH_MS: u64 = 8_000;
-        let limits = socket.settings().map(|settings| settings.linger_ms.min(settings.half_closed_ms));
-        let long = limits.is_some_and(|limit| limit.is_none_or(|ms| ms > ENOUGH_MS));
+        let long = socket.settings().is_some_and(|settings| {
+            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms];
+            limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
+        });
         long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
@@ -140,6 +148,9 @@ impl Side {
         let most = if dice.rng.chance(0.2) { dice.plan.largest_write } else { 40 };
         let count = dice.rng.below(most);
         let before = socket.queued_bytes();
+        if before == 0 {
+            self.queued_from = dice.now;
+        }
         let bytes = pattern::bytes(self.stream, self.written, count);
         // Copied, given away, or shared: as the length says, so that it needs no draw of its own.
         let answer = match count % 3 {
@@ -226,6 +237,15 @@ impl Side {
             4 => socket.set_close(if dice.rng.chance(0.5) { Close::HandOff } else { Close::Confirmed }),
             5 => socket.set_nodelay(dice.rng.chance(0.5)),
             6 => drop(socket.set_keep_alive(None)),
+            7 => {
+                let limit = Some(dice.rng.below(10_000)).filter(|_| dice.rng.chance(0.7));
+                socket.set_deadline(limit.map(Duration::from_millis));
+                // Before the connection is there it is an option, and counts from then.
+                if !self.is_destroyed && !self.had_error && socket.state().is_connected() {
+                    self.deadline = limit.map(|ms| dice.now + ms * 1_000_000);
+                }
+            }
+            8 => self.owes_drain |= socket.ask_for_drain(),
             _ => {}
         }
     }

@@ -165,11 +165,14 @@ fn who_finished_first_is_what_was_seen_and_no_claim_is_made_of_what_was_not() {
 }
 
 #[test]
-fn activity_is_remembered_for_34_years() {
+fn activity_is_remembered_for_17_years() {
     let mut entry = Entry::free();
-    for tick in [0, 1, 255, 256, 0x01_23_45_67_89, (1 << 40) - 1] {
-        entry.touch(tick);
-        assert_eq!(entry.touched(), tick);
+    for tick in [0, 1, 255, 256, 0x01_23_45_67_89, (1 << 39) - 1] {
+        for heard in [true, false] {
+            entry.set_heard_last(heard);
+            entry.touch(tick);
+            assert_eq!((entry.touched(), entry.heard_last()), (tick, heard));
+        }
     }
 }
 
