@@ -101,7 +101,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A duration after which something is given up, so not zero.
 pub(crate) fn time_limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("nothing can be done in no time; leave the option away for no limit".to_owned()),
+        Duration::ZERO => Err("it must be longer than nothing; without the option its default holds".to_owned()),
         time => Ok(time),
     }
 }
@@ -140,7 +140,23 @@ fn one_line(text: &str) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .flat_map(str::split_whitespace);
     let said = said.collect::<Vec<_>>().join(" ");
-    format!("{}; see finale --help", said.trim_start_matches("error: "))
+    let said = PLAIN.iter().fold(said, |said, (technical, plain)| said.replace(technical, plain));
+    format!("{}; see {}", said.trim_start_matches("error: "), help())
+}
+
+/// What the standard library says of numbers that are none, for people.
+const PLAIN: [(&str, &str); 4] = [
+    ("invalid digit found in string", "it is not a whole number"),
+    ("cannot parse integer from empty string", "it is empty"),
+    ("number too large to fit in target type", "it is too large"),
+    ("number would be zero for non-zero type", "it must be at least 1"),
+];
+
+/// Where the usage of the command that was called stands.
+pub(crate) fn help() -> String {
+    let called = std::env::args().nth(1).unwrap_or_default();
+    let known = <Args as clap::CommandFactory>::command().find_subcommand(&called).is_some();
+    if known { format!("finale {called} --help") } else { "finale --help".to_owned() }
 }
 
 #[cfg(test)]

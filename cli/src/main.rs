@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => {
             trouble.tell();
-            ExitCode::FAILURE
+            if trouble.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

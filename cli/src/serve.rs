@@ -106,6 +106,11 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     if options.after.is_some() && options.service != Service::Answer {
         return Err(Trouble::Usage("--after is for the service answer alone; the others answer what they have read"));
     }
+    if options.defer_accept.is_some() && options.after == Some(0) {
+        return Err(Trouble::Usage(
+            "--defer-accept waits for the client's first bytes, and with --after 0 the client waits for ours",
+        ));
+    }
     let mut reactor = Reactor::new()?;
     let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
     if options.service == Service::Answer {

@@ -24,6 +24,8 @@ pub(crate) enum Trouble {
     Descriptors { in_flight: usize, needed: u64, allowed: u64 },
     /// Arguments that don't go together.
     Usage(&'static str),
+    /// The process that was named has no time that could be read.
+    Process { pid: u32, why: io::Error },
     /// The lesson failed in another way.
     Lesson(Box<dyn std::error::Error>),
     /// A scene of the lesson came out differently than written.
@@ -53,9 +55,23 @@ impl Trouble {
 
     /// Says it on stderr.
     pub(crate) fn tell(&self) {
-        if !matches!(self, Self::Told) {
-            say(format_args!("finale: {self}"));
+        match self {
+            Self::Told => {}
+            _ if self.is_usage() => say(format_args!("finale: {self}; see {}", crate::args::help())),
+            _ => say(format_args!("finale: {self}")),
         }
+    }
+
+    /// Whether the command line is to blame: exit code 2.
+    pub(crate) const fn is_usage(&self) -> bool {
+        use finale::Error::{BadAddress, BadOption};
+        matches!(
+            self,
+            Self::Usage(_)
+                | Self::Process { .. }
+                | Self::Listen { source: BadAddress(_) | BadOption(_), .. }
+                | Self::Connect { source: BadAddress(_) | BadOption(_), .. }
+        )
     }
 }
 
@@ -94,6 +110,7 @@ impl fmt::Display for Trouble {
             Self::Io { to, source } => write!(f, "can't {to}: {source}"),
             Self::Lesson(error) => write!(f, "the lesson failed: {error}"),
             Self::Scene(what) | Self::Usage(what) => f.write_str(what),
+            Self::Process { pid, why } => write!(f, "--server-pid {pid}: its CPU time can't be read: {why}"),
             Self::Told => f.write_str("the connection did not end cleanly"),
         }
     }
@@ -106,6 +123,7 @@ impl std::error::Error for Trouble {
             Self::Stdout(source) | Self::Io { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Usage(_) | Self::Told => None,
+            Self::Process { why, .. } => Some(why),
             Self::Broken { .. } | Self::Failed { .. } | Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
     }

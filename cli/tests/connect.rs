@@ -143,10 +143,10 @@ fn a_name_that_does_not_exist_is_told_in_one_line() {
 
 #[test]
 fn an_address_that_is_none_is_told_in_one_line() {
-    run(&["connect", "localhost"]).refused_with(1, "'localhost': not an address: it has no port");
-    run(&["connect", "::1"]).refused_with(1, "[::1]:PORT");
-    run(&["connect", "localhost:http"]).refused_with(1, "0 to 65535");
-    run(&["connect", "localhost:65536"]).refused_with(1, "0 to 65535");
-    run(&["connect", ":7000"]).refused_with(1, "no host");
+    run(&["connect", "localhost"]).refused_with(2, "'localhost': not an address: it has no port");
+    run(&["connect", "::1"]).refused_with(2, "[::1]:PORT");
+    run(&["connect", "localhost:http"]).refused_with(2, "0 to 65535");
+    run(&["connect", "localhost:65536"]).refused_with(2, "0 to 65535");
+    run(&["connect", ":7000"]).refused_with(2, "no host");
     run(&["connect", ""]).refused_with(1, "no port");
 }

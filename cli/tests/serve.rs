@@ -261,7 +261,9 @@ fn to_a_request_that_is_cut_short_answer_says_nothing() {
     assert_eq!(ask(&server, b"hell"), b"");
     assert_eq!(ask(&server, b"hello"), LINE);
     server.stop_quietly();
-    run(&["serve", "echo", "--after", "5"]).refused_with(1, "--after");
+    run(&["serve", "echo", "--after", "5"]).refused_with(2, "--after");
+    let never = ["serve", "answer", "--defer-accept", "1s", "--after", "0"];
+    run(&never).refused_with(2, "--defer-accept waits for the client's first bytes");
 }
 
 /// The silent client came first. Accepted, it would hold the server for the grace time.
@@ -290,9 +292,9 @@ fn a_port_in_use_is_told_in_one_line() {
 
 #[test]
 fn an_address_that_is_none_of_ours_is_told_in_one_line() {
-    run(&["serve", "echo", "--listen", "127.0.0.1"]).refused_with(1, "no port");
-    run(&["serve", "echo", "--listen", "127.0.0.1:99999"]).refused_with(1, "0 to 65535");
-    run(&["serve", "echo", "--listen", "localhost:0"]).refused_with(1, "an IP address");
+    run(&["serve", "echo", "--listen", "127.0.0.1"]).refused_with(2, "no port");
+    run(&["serve", "echo", "--listen", "127.0.0.1:99999"]).refused_with(2, "0 to 65535");
+    run(&["serve", "echo", "--listen", "localhost:0"]).refused_with(2, "an IP address");
     // TEST-NET-1, RFC 5737: nobody has it.
     run(&["serve", "echo", "--listen", "192.0.2.1:0"]).refused_with(1, "can't listen on 192.0.2.1:0");
 }

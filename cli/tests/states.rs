@@ -18,7 +18,7 @@ fn states_prints_the_table_that_runs_in_each_format() {
 
 #[test]
 fn a_mistake_in_the_arguments_is_told_in_one_line_with_exit_2() {
-    let mistakes: [(&[&str], &str); 15] = [
+    let mistakes: [(&[&str], &str); 18] = [
         (&["sing"], "unrecognized subcommand 'sing'"),
         (&["lesson", "two"], "unrecognized subcommand 'two'"),
         (&["lesson", "nodelay", "--rounds", "0"], "--rounds"),
@@ -29,10 +29,13 @@ fn a_mistake_in_the_arguments_is_told_in_one_line_with_exit_2() {
         (&["serve", "answer", "--bytes", "99999999999999999999GiB"], "1 TiB"),
         (&["serve", "echo", "--grace", "-1s"], "write it as 250ms, 2s"),
         (&["serve", "echo", "--grace", "5"], "time unit needed"),
-        (&["serve", "echo", "--idle-timeout", "0s"], "no limit"),
+        (&["serve", "echo", "--idle-timeout", "0s"], "longer than nothing"),
         (&["serve", "echo", "--idle-timeout", "9999999999999999y"], "write it as 250ms, 2s"),
         (&["serve", "echo", "--close", "abruptly"], "possible values: confirmed, hand-off"),
-        (&["connect"], "<HOST:PORT>"),
+        (&["connect"], "<HOST:PORT>; see finale connect --help"),
+        (&["serve", "answer", "--defer-accept", "0s"], "longer than nothing"),
+        (&["bench", "--connections", "many"], "it is not a whole number; see finale bench --help"),
+        (&["bench", "--rate", "0"], "it must be at least 1"),
         (&["states", "--format", "png"], "possible values: text, mermaid, dot"),
     ];
     for (args, word) in mistakes {

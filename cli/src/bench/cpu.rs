@@ -1,41 +1,30 @@
-//! Time on a core, as the kernel's scheduler counts it: finer than ticks, and whoever waits costs nothing.
+//! Time on a core, as the kernel counts it for a process: of all its threads, those that have ended among them.
 
-use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// What all threads of a process have had so far. One that ends takes its share with it.
-pub(super) fn of(process: &str) -> Result<Duration, String> {
-    read(process).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no process {process}, or no scheduler statistics here"),
-        _ => format!("/proc/{process}: {error}"),
-    })
-}
+use nix::errno::Errno;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
-/// What our own process has had. The scheduler's statistics would lack the time since the last switch.
-pub(super) fn ours() -> Result<Duration, String> {
-    // Of rustix this call would read the vDSO, which valgrind hides.
-    let clock = nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID;
-    clock.now().map(Duration::from).map_err(|errno| format!("the clock of this process: {errno}"))
-}
+/// No process has a larger number (`PID_MAX_LIMIT` of proc(5)); some of those would name another clock.
+const PID_MAX: u32 = 1 << 22;
 
-fn read(process: &str) -> io::Result<Duration> {
-    let mut nanos = 0;
-    for task in fs::read_dir(format!("/proc/{process}/task"))? {
-        match fs::read_to_string(task?.path().join("schedstat")) {
-            Ok(text) => nanos += on_core(&text).ok_or(io::ErrorKind::InvalidData)?,
-            // It has ended since the folder was read, or between the two system calls.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
+/// What a process has had so far.
+pub(super) fn of(pid: u32) -> io::Result<Duration> {
+    if pid > PID_MAX {
+        return Err(Errno::ESRCH.into());
     }
-    Ok(Duration::from_nanos(nanos))
+    let pid = pid as i32;
+    // It says EINVAL, where it means that there is none (clock_getcpuclockid(3)).
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).map_err(|_why| Errno::ESRCH)?;
+    Ok(clock.now().map_err(|_why| Errno::ESRCH)?.into())
 }
 
-/// The first of three fields: nanoseconds on a core.
-fn on_core(schedstat: &str) -> Option<u64> {
-    schedstat.split_whitespace().next()?.parse().ok()
+/// What our own process has had.
+pub(super) fn ours() -> io::Result<Duration> {
+    // Of rustix this call would read the vDSO, which valgrind hides.
+    Ok(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(Duration::from)?)
 }
 
 #[cfg(test)]
@@ -43,23 +32,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_on_a_core_is_the_first_of_three_fields() {
-        assert_eq!(on_core("48211031 1291 77\n"), Some(48_211_031));
-        assert_eq!(on_core(""), None);
-    }
-
-    #[test]
     fn a_process_that_is_not_there_has_no_time_but_a_reason() {
-        let why = of("0").expect_err("no process has this number");
-        assert!(why.contains("no process 0"), "{why}");
+        let why = of(u32::MAX).expect_err("no process has this number");
+        assert!(why.to_string().contains("No such process"), "{why}");
+        assert!(of(i32::MAX as u32).is_err() && of(PID_MAX).is_err());
     }
 
     #[test]
-    fn our_own_time_grows_with_work_and_is_told_in_both_ways() {
-        let before = ours().expect("we are here");
+    fn our_own_time_grows_with_work_and_is_the_same_from_outside() {
+        let before = of(std::process::id()).expect("we are here");
         while ours().expect("we are here") == before {
             std::hint::spin_loop();
         }
-        assert!(of("self").is_ok());
+        assert!(of(std::process::id()).expect("we are here") > before);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_that_has_ended_counts() {
+        let before = ours().expect("we are here");
+        let worked = std::thread::spawn(move || {
+            while ours().expect("we are here") < before + Duration::from_millis(5) {
+                std::hint::spin_loop();
+            }
+        });
+        worked.join().expect("it ends");
+        assert!(of(std::process::id()).expect("we are here") >= before + Duration::from_millis(5));
     }
 }

@@ -48,6 +48,11 @@ impl Expected {
         Self { bytes, prefix, repeated: line.repeat(PIECE_BYTES / line.len() + 1) }
     }
 
+    /// Whether more than its length is known.
+    pub(super) const fn is_known(&self) -> bool {
+        !self.repeated.is_empty()
+    }
+
     /// How long the whole answer is.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes

@@ -16,6 +16,9 @@ struct Object<'a> {
     connections: u64,
     failed: u64,
     failures: BTreeMap<&'static str, u64>,
+    first_failure: Option<&'a str>,
+    never_begun: Option<u64>,
+    acknowledged: u64,
     interrupted: bool,
     cut_off: u64,
     seconds: f64,
@@ -30,7 +33,10 @@ struct Object<'a> {
     answer_bytes: u64,
     first: &'static str,
     rate: Option<u32>,
+    timeout_ms: u64,
+    duration_ms: Option<u64>,
     late: u64,
+    version: &'static str,
 }
 
 /// Microseconds; null if no connection went well.
@@ -58,6 +64,9 @@ pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Erro
         connections: tally.finished,
         failed: tally.failed(),
         failures: tally.failures().map(|(kind, count)| (kind.name(), count)).collect(),
+        first_failure: tally.first_failure.as_deref(),
+        never_begun: tally.never_begun,
+        acknowledged: tally.acknowledged,
         interrupted: tally.interrupted,
         cut_off: tally.cut_off,
         seconds: tally.took.as_secs_f64(),
@@ -75,7 +84,10 @@ pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Erro
             First::Server => "server",
         },
         rate: measured.rate,
+        timeout_ms: plan.timeout.as_millis() as u64,
+        duration_ms: plan.duration.map(|time| time.as_millis() as u64),
         late: tally.late,
+        version: env!("CARGO_PKG_VERSION"),
     };
     serde_json::to_string(&object).map(|text| text + "\n")
 }

@@ -70,6 +70,8 @@ struct Flight {
 
 /// Connections begun without a look at the others: while places are free in plenty the living must be served, too.
 const BURST: usize = 16;
+/// Failures with nothing that went well, after which no more are begun: nobody is there.
+const HOPELESS: u64 = 200;
 /// From here on a start counts as late.
 const LATE: Duration = Duration::from_millis(1);
 
@@ -114,6 +116,7 @@ impl<'a> Load<'a> {
             }
         }
         load.tally.took = outside.now().saturating_duration_since(load.begun);
+        load.tally.never_begun = plan.schedule.total().map(|total| total - load.started);
         Ok(load.tally)
     }
 
@@ -133,7 +136,7 @@ impl<'a> Load<'a> {
             in_flight: 0,
             started: 0,
             begun,
-            tally: Tally::new()?,
+            tally: Tally::new(plan.timeout)?,
             stopped: false,
             end_timer: None,
             glance_timer: None,
@@ -187,6 +190,7 @@ impl<'a> Load<'a> {
         self.started += 1;
         self.in_flight += 1;
         self.tally.late += u64::from(now - due > LATE);
+        self.tally.last_begun = now;
         Ok(())
     }
 
@@ -209,13 +213,15 @@ impl<'a> Load<'a> {
                 let seen = Seen {
                     latency: flight.ended.map(|ended| ended - flight.due),
                     right_content: flight.right_content,
-                    right_length: ending.bytes_read == self.plan.expected.bytes(),
+                    expected_bytes: self.plan.expected.bytes(),
                 };
                 self.flights.remove(socket.id());
                 if self.tally.interrupted && ending.how == How::Destroyed {
                     self.tally.cut_off += 1;
                 } else {
                     self.tally.add(ending, seen);
+                    self.tally.hopeless = self.tally.well() == 0 && self.tally.failed() >= HOPELESS;
+                    self.stopped |= self.tally.hopeless;
                 }
             }
             _ => {}

@@ -53,7 +53,8 @@ use tally::Tally;
 /// is left out (no coordinated omission).
 ///
 /// A connection fails by a reset, a refusal, an end that has not come within --timeout, an answer of the wrong length or
-/// content, or whatever else is no clean ending; failures are counted by kind and are not part of the latencies. The exit code is
+/// content, or whatever else is no clean ending; failures are counted by kind and are not part of the latencies. Of a target's answer
+/// only the length is known, and compared. If the first 200 fail, no more are begun. The exit code is
 /// 1 if any failed, and if SIGINT or SIGTERM ended the run early; what was measured until then is printed all the same.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
@@ -71,7 +72,8 @@ pub(crate) struct Bench {
     /// How many connections in all
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
-    /// Begin connections for so long, in place of a number of them: 10s, 1m; those in flight then may finish
+    /// Begin connections for so long, in place of a number of them: 10s, 1m; those in flight then may finish. With --rate all
+    /// that are due in this time are begun, however long that takes
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true, conflicts_with = "connections")]
     duration: Option<Duration>,
     /// How many at a time
@@ -92,9 +94,9 @@ pub(crate) struct Bench {
     /// Reset a connection that is not done in this time, and count it as failed
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = args::time_limit, allow_hyphen_values = true)]
     timeout: Duration,
-    /// The process that serves the target, on this machine: to measure its CPU time
-    #[arg(long, value_name = "PID", requires = "target")]
-    server_pid: Option<NonZero<u32>>,
+    /// The process that serves the target, on this machine, to measure its CPU time; several with commas between
+    #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
+    server_pid: Vec<NonZero<u32>>,
     /// Print one JSON object in place of the page
     #[arg(long)]
     json: bool,
@@ -105,13 +107,17 @@ The JSON object:
   target, server                 the address; how our own server was started, or null
   connections                    that came to an end of their own, well or not
   failed, failures               how many of them failed; how many of each kind that occurred
+  first_failure                  what the first of them looked like, or null
+  never_begun                    left out because the first 200 failed, or a signal came; null with --duration alone
+  acknowledged                   of those that went well: the server's kernel had acknowledged everything
   interrupted, cut_off           whether a signal ended the run; how many were in flight then
   seconds, per_second            from the first start to the last close; connections that went well a second
   latency_us                     p50, p90, p99, p999 and max of those that went well, in microseconds, or null
   bytes_sent, bytes_received
   server_cpu_us_per_connection   microseconds on a core, of all threads; null if unknown
   client_cpu_us_per_connection
-  in_flight, request_bytes, answer_bytes, first, rate
+  in_flight, request_bytes, answer_bytes, first, rate, timeout_ms, duration_ms
+  version                        of finale
   late                           begun more than 1 ms after they were due: no place or no core was free";
 
 /// What there is to tell.
@@ -141,30 +147,37 @@ pub(crate) fn run(options: &Bench) -> Result<(), Trouble> {
         }
     };
     exact_timers();
-    let server_pid = options.server_pid.map(NonZero::get).or(server.as_ref().map(Server::pid));
+    let pids: Vec<u32> = match &server {
+        Some(server) => vec![server.pid()],
+        None => options.server_pid.iter().map(|pid| pid.get()).collect(),
+    };
     let plan = options.plan(target, answer);
 
-    let server_before = server_pid.map(|pid| cpu::of(&pid.to_string()));
+    let server_before = of_all(&pids)?;
     let client_before = cpu::ours();
     let tally = Load::run(&plan, &mut reactor, &mut outside)?;
     let client_after = cpu::ours();
     outside.clear();
-    let server_after = server_pid.map(|pid| settled(&mut reactor, pid));
+    let server_after = settled(&mut reactor, &pids);
 
-    let each = |before: Result<Duration, String>, after: Result<Duration, String>| {
-        let connections = NonZero::new(tally.finished).ok_or("no connection has ended")?;
-        Ok(after?.saturating_sub(before?).div_f64(connections.get() as f64))
+    let each = |time: Duration| time.div_f64(tally.finished.max(1) as f64);
+    let server_cpu = match server_after.map(|after| after.saturating_sub(server_before)) {
+        _ if pids.is_empty() => Err("nobody said which process it is (--server-pid)".to_owned()),
+        Ok(Duration::ZERO) => Err("that process did nothing meanwhile; is it the server?".to_owned()),
+        Ok(time) => Ok(each(time)),
+        Err(Trouble::Process { why, .. }) => Err(why.to_string()),
+        Err(trouble) => return Err(trouble),
     };
+    let client_cpu = client_before.and_then(|before| Ok(each(client_after? - before)));
     let told = options.serve_arguments().join(" ");
     let told = format!("finale serve {told}");
-    let unknown = || Err("nobody said which process it is (--server-pid)".to_owned());
     let measured = Measured {
         plan: &plan,
         rate: options.rate.map(NonZero::get),
         tally: &tally,
         server: server.is_some().then_some(told.as_str()),
-        server_cpu: server_before.zip(server_after).map_or_else(unknown, |(before, after)| each(before, after)),
-        client_cpu: each(client_before, client_after),
+        server_cpu,
+        client_cpu: client_cpu.map_err(|why| why.to_string()),
     };
     let printed = print(&measured, options.json);
     drop(server);
@@ -239,6 +252,12 @@ fn sources(target: SocketAddr) -> Vec<SocketAddr> {
 
 /// Once, before anything is measured: it is not the resolver that is to be measured.
 fn resolve(text: &str) -> Result<SocketAddr, Trouble> {
+    if text.contains("://") {
+        return Err(Trouble::Usage("--target is no URL: write HOST:PORT, as 127.0.0.1:80"));
+    }
+    if text.ends_with(":0") {
+        return Err(Trouble::Usage("--target has port 0, at which nobody can listen"));
+    }
     let target = Target::try_from(text).map_err(|source| Trouble::Connect { target: text.to_owned(), source })?;
     let mut found = target.to_string().to_socket_addrs().map_err(|source| Trouble::io("look the target up", source))?;
     found.next().ok_or_else(|| Trouble::io("look the target up", io::Error::other("the name has no address")))
@@ -263,17 +282,21 @@ fn allow_descriptors(in_flight: usize) -> Result<(), Trouble> {
         .map_err(|errno| Trouble::io("raise the limit of descriptors", errno.into()))
 }
 
+/// The time on a core of all these processes.
+fn of_all(pids: &[u32]) -> Result<Duration, Trouble> {
+    pids.iter().map(|&pid| cpu::of(pid).map_err(|why| Trouble::Process { pid, why })).sum()
+}
+
 /// The server may have some closing to do when our last connection has closed: looks until it has become quiet.
-fn settled(reactor: &mut Reactor, pid: u32) -> Result<Duration, String> {
+fn settled(reactor: &mut Reactor, pids: &[u32]) -> Result<Duration, Trouble> {
     const LOOK: Duration = Duration::from_millis(10);
     const LOOKS: u32 = 50;
-    let pid = pid.to_string();
-    let mut last = cpu::of(&pid)?;
+    let mut last = of_all(pids)?;
     for _ in 0..LOOKS {
         let until = Instant::now() + LOOK;
         // Nothing but old timers and signals can come.
         while matches!(reactor.next_before(until), Ok(Some(_))) {}
-        let now = cpu::of(&pid)?;
+        let now = of_all(pids)?;
         if now == last {
             break;
         }

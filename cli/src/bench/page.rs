@@ -47,9 +47,10 @@ fn target(measured: &Measured<'_>) -> String {
 
 fn connection(measured: &Measured<'_>) -> String {
     let (asks, answers) = (bytes(measured.plan.request_bytes), bytes(measured.plan.expected.bytes()));
+    let looked_at = if measured.plan.expected.is_known() { "" } else { " (its length alone is looked at)" };
     match measured.plan.first {
-        First::Client => format!("send {asks}, finish, read {answers} to the end, close"),
-        First::Server => format!("send {asks}, read {answers} to the end, finish, close"),
+        First::Client => format!("send {asks}, finish, read {answers} to the end{looked_at}, close"),
+        First::Server => format!("send {asks}, read {answers} to the end{looked_at}, finish, close"),
     }
 }
 
@@ -77,8 +78,14 @@ fn verdict(measured: &Measured<'_>) -> String {
     if tally.interrupted {
         text += "; interrupted";
     }
+    if tally.hopeless {
+        text += "; given up, since none went well";
+    }
     if tally.cut_off > 0 {
         let _ = write!(text, " with {} in flight", thousands(tally.cut_off));
+    }
+    if let Some(reached) = rate_reached(measured) {
+        let _ = write!(text, "\n  rate not reached: {} a second were begun", thousands(reached));
     }
     if tally.late > 0 {
         let _ = write!(
@@ -90,11 +97,23 @@ fn verdict(measured: &Measured<'_>) -> String {
     text + "\n"
 }
 
+/// The rate at which connections were begun, if that was less than asked for by more than a hundredth.
+fn rate_reached(measured: &Measured<'_>) -> Option<u64> {
+    let (tally, rate) = (measured.tally, f64::from(measured.rate?));
+    let begun = (tally.finished + tally.cut_off).checked_sub(1)? as f64;
+    let reached = begun / tally.last_begun.as_secs_f64();
+    (begun > 0.0 && reached < rate * 0.99).then_some(reached.round() as u64)
+}
+
 const MARKS: [(f64, &str); 5] = [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (100.0, "max")];
 
 fn latency(measured: &Measured<'_>) -> String {
     let from = if measured.rate.is_some() { "the intended start" } else { "the connect call" };
-    let mut text = format!("\n  latency, from {from} to the end of the answer\n\n");
+    let which = match measured.tally.failed() {
+        0 => String::new(),
+        _ => format!(" of the {} that went well", thousands(measured.tally.well())),
+    };
+    let mut text = format!("\n  latency{which}, from {from} to the end of the answer\n\n");
     let mut heads = String::new();
     let mut values = String::new();
     for (percentile, name) in MARKS {

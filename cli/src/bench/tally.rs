@@ -17,13 +17,14 @@ pub(super) enum Kind {
     NoLocalAddress,
     OutOfResources,
     Aborted,
-    WrongLength,
+    TooShort,
+    TooLong,
     WrongContent,
     Other,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Refused,
         Self::Reset,
         Self::TimedOut,
@@ -31,7 +32,8 @@ impl Kind {
         Self::NoLocalAddress,
         Self::OutOfResources,
         Self::Aborted,
-        Self::WrongLength,
+        Self::TooShort,
+        Self::TooLong,
         Self::WrongContent,
         Self::Other,
     ];
@@ -46,7 +48,8 @@ impl Kind {
             Self::NoLocalAddress => "no-local-address",
             Self::OutOfResources => "out-of-resources",
             Self::Aborted => "aborted",
-            Self::WrongLength => "wrong-length",
+            Self::TooShort => "too-short",
+            Self::TooLong => "too-long",
             Self::WrongContent => "wrong-content",
             Self::Other => "other",
         }
@@ -72,7 +75,7 @@ pub(super) struct Seen {
     /// From where the latency counts to the end of the answer; `None` if that did not come.
     pub(super) latency: Option<Duration>,
     pub(super) right_content: bool,
-    pub(super) right_length: bool,
+    pub(super) expected_bytes: u64,
 }
 
 /// Longer latencies count as an hour.
@@ -84,6 +87,14 @@ pub(super) struct Tally {
     /// Connections that have come to an end of their own.
     pub(super) finished: u64,
     failures: [u64; Kind::ALL.len()],
+    /// The time that each has.
+    timeout: Duration,
+    /// So many failed that no more were begun.
+    pub(super) hopeless: bool,
+    /// Those of a given number that were not begun.
+    pub(super) never_begun: Option<u64>,
+    /// When the last was begun.
+    pub(super) last_begun: Duration,
     /// What the first failure looked like.
     pub(super) first_failure: Option<String>,
     /// A signal ended the run.
@@ -106,12 +117,16 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new() -> Result<Self, Trouble> {
+    pub(super) fn new(timeout: Duration) -> Result<Self, Trouble> {
         let latency = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 3)
             .map_err(|_why| Trouble::Scene("the histogram could not be made"))?;
         Ok(Self {
             finished: 0,
             failures: [0; Kind::ALL.len()],
+            timeout,
+            hopeless: false,
+            never_begun: None,
+            last_begun: Duration::ZERO,
             first_failure: None,
             interrupted: false,
             cut_off: 0,
@@ -136,12 +151,13 @@ impl Tally {
             // Only a connection that was not done in time is destroyed.
             How::Destroyed => Some(Kind::TimedOut),
             How::Failed(failure) => Some(Kind::of(failure.cause)),
-            _ if !seen.right_length => Some(Kind::WrongLength),
+            _ if ending.bytes_read < seen.expected_bytes => Some(Kind::TooShort),
+            _ if ending.bytes_read > seen.expected_bytes => Some(Kind::TooLong),
             _ if !seen.right_content => Some(Kind::WrongContent),
             _ => None,
         };
         match (failure, seen.latency) {
-            (Some(kind), _) => self.fail(kind, ending),
+            (Some(kind), _) => self.fail(kind, ending, seen),
             (None, Some(latency)) => {
                 self.latency.saturating_record(latency.as_nanos() as u64);
                 self.longest = self.longest.max(latency);
@@ -149,15 +165,23 @@ impl Tally {
                 self.we_first += u64::from(ending.first == First::Us);
                 self.peer_first += u64::from(ending.first == First::Peer);
             }
-            (None, None) => self.fail(Kind::Other, ending),
+            (None, None) => self.fail(Kind::Other, ending, seen),
         }
     }
 
-    fn fail(&mut self, kind: Kind, ending: &Ending) {
+    fn fail(&mut self, kind: Kind, ending: &Ending, seen: Seen) {
         self.failures[kind as usize] += 1;
-        if self.first_failure.is_none() {
-            self.first_failure = Some(format!("{}: {ending}", kind.name()));
+        if self.first_failure.is_some() {
+            return;
         }
+        let (read, expected) = (ending.bytes_read, seen.expected_bytes);
+        self.first_failure = Some(match (&ending.how, kind) {
+            (How::Failed(failure), _) => failure.to_string(),
+            (How::Destroyed, _) => format!("no end within {}", humantime::format_duration(self.timeout)),
+            (_, Kind::TooShort | Kind::TooLong) => format!("an answer of {read} bytes, where {expected} were expected"),
+            (_, Kind::WrongContent) => format!("an answer of {read} bytes with another content than expected"),
+            _ => ending.to_string(),
+        });
     }
 
     pub(super) fn failed(&self) -> u64 {

@@ -177,9 +177,12 @@ fn failures_are_told_apart() {
         Script::new(),
     ];
     let tally = run(&plan(closed(6)), scripts);
-    assert_eq!(kinds(&tally), [("reset", 1), ("timed-out", 1), ("wrong-length", 2), ("wrong-content", 1)]);
+    assert_eq!(
+        kinds(&tally),
+        [("reset", 1), ("timed-out", 1), ("too-short", 1), ("too-long", 1), ("wrong-content", 1)]
+    );
     expect_latencies(&tally, &[QUICK]);
-    assert!(tally.first_failure.as_deref().is_some_and(|first| first.starts_with("reset: error: reset by the peer")));
+    assert!(tally.first_failure.as_deref().is_some_and(|first| first == "reset by the peer"));
 }
 
 #[test]
@@ -235,6 +238,7 @@ fn the_page_shows_where_the_latencies_lie() {
 
   71 connections a second
   5 in 70.0 ms, none failed
+  rate not reached: 61 a second were begun
   4 began more than 1 ms late: no place or no core was free when they were due
 
   latency, from the intended start to the end of the answer
@@ -257,8 +261,12 @@ fn the_page_of_a_run_that_failed_shows_what_failed_and_no_latencies() {
     let plan = plan(closed(1500));
     let tally = run_on(&plan, Network::new(1), false);
     let page = page::page(&measured(&plan, &tally, None));
-    assert!(page.contains("\n  0 connections a second\n  1,500 in "), "{page}");
-    assert!(page.contains(", 1,500 FAILED\n\n  failures    1,500 refused\n  bytes "), "{page}");
+    assert!(page.contains("\n  0 connections a second\n  200 in "), "{page}");
+    assert!(
+        page.contains(", 200 FAILED; given up, since none went well\n\n  failures    200 refused\n  bytes "),
+        "{page}"
+    );
+    assert_eq!(tally.never_begun, Some(1300));
     assert!(page.contains("pace        1 in flight, the next as soon as one has closed\n"), "{page}");
 }
 
