@@ -148,5 +148,5 @@ fn an_address_that_is_none_is_told_in_one_line() {
     run(&["connect", "localhost:http"]).refused_with(2, "0 to 65535");
     run(&["connect", "localhost:65536"]).refused_with(2, "0 to 65535");
     run(&["connect", ":7000"]).refused_with(2, "no host");
-    run(&["connect", ""]).refused_with(1, "no port");
+    run(&["connect", ""]).refused_with(2, "no port");
 }

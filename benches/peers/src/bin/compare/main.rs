@@ -39,7 +39,7 @@ use crate::roster::{Contestant, HAND_OFF, Tree};
 #[derive(Debug, Parser)]
 #[command(name = "benches/compare", disable_version_flag = true)]
 struct Args {
-    /// A trial of a minute or two: an eighth of the load, two rounds
+    /// A trial of a minute or two: an eighth of the load, two rounds, no ablation unless --only names it
     #[arg(long)]
     quick: bool,
     /// Only these rows; several with commas
@@ -71,6 +71,16 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("benches/compare: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+impl Args {
+    /// Building what the ablation needs takes longer than a whole trial: there it has to be named.
+    fn wants(&self, part: Part) -> bool {
+        match self.only.as_slice() {
+            [] => !self.quick || part != Part::Ablation,
+            only => only.contains(&part),
         }
     }
 }
@@ -131,7 +141,7 @@ fn measure_all(args: &Args, tree: &Tree) -> Result<Raw> {
         ..Raw::default()
     };
     let without: Vec<Contestant> = ablations.into_iter().map(|one| one.contestant).collect();
-    let wanted = Part::value_variants().iter().filter(|part| args.only.is_empty() || args.only.contains(part));
+    let wanted = Part::value_variants().iter().filter(|part| args.wants(**part));
     for part in wanted {
         match part {
             Part::Counts => raw.counts.extend(counts::counts(&bed, &all, tools, effort)),

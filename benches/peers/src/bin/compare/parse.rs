@@ -2,11 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// Nanoseconds on a core: the first field of /proc/PID/task/TID/schedstat.
-pub(crate) fn schedstat(text: &str) -> Option<u64> {
-    text.split_whitespace().next()?.parse().ok()
-}
-
 /// Segments sent: OutSegs of the Tcp lines of /proc/net/snmp, which name their columns in one line and fill them in the next.
 pub(crate) fn segments_sent(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
@@ -70,12 +65,6 @@ pub(crate) fn locked_version(lock: &str, package: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn time_on_a_core_is_the_first_of_three_fields() {
-        assert_eq!(schedstat("48211031 1291 77\n"), Some(48_211_031));
-        assert_eq!(schedstat(""), None);
-    }
 
     #[test]
     fn segments_are_found_by_the_name_of_their_column() {

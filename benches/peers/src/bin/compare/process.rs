@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::time::ClockId;
 use rustix::process::{Pid, Signal, kill_process};
 use wait_timeout::ChildExt as _;
 
@@ -146,15 +147,11 @@ impl Server {
         self.child.id()
     }
 
-    /// Nanoseconds that its threads have been on a core. A thread that has ended takes its time with it; none here does.
+    /// Nanoseconds that its threads have been on a core, those that have ended among them.
     pub(crate) fn cpu_ns(&self) -> Result<u64> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).context("the server is gone")?;
-        let mut sum = 0;
-        for task in tasks {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += parse::schedstat(&text).context("this kernel tells no schedstat")?;
-        }
-        Ok(sum)
+        let clock =
+            ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(self.pid() as i32)).context("the server is gone")?;
+        Ok(Duration::from(clock.now().context("the server is gone")?).as_nanos() as u64)
     }
 
     /// Waits until it does nothing more, so that what it does behind the load's back is counted too. One that is never
