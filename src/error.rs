@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::unix_addr::UnixAddr;
+
 /// The answer to a call that was refused. A refused call changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,6 +35,13 @@ pub enum Error {
         /// What the system said.
         source: OsError,
     },
+    /// The listener could not be opened on a Unix domain socket.
+    ListenUnix {
+        /// The address asked for.
+        addr: UnixAddr,
+        /// What the system said.
+        source: OsError,
+    },
     /// A call that the whole reactor depends on failed.
     System {
         /// The name of the call.
@@ -56,6 +65,8 @@ pub enum BadAddress {
     NoHost,
     /// A listener needs an IP address, not a name.
     NotAnIp,
+    /// There is nothing behind `unix:`.
+    NoPath,
 }
 
 /// An option with a value that the system can't honour.
@@ -131,6 +142,7 @@ impl fmt::Display for Error {
             Self::BadAddress(bad) => write!(f, "not an address: {bad}"),
             Self::BadOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
+            Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             Self::System { call, source } => write!(f, "{call} failed: {source}"),
             Self::ReactorGone => f.write_str("the reactor of this handle no longer exists"),
         }
@@ -140,7 +152,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::ListenUnix { source, .. } | Self::System { source, .. } => Some(source),
             Self::BadAddress(bad) => Some(bad),
             Self::BadOption(bad) => Some(bad),
             Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
@@ -154,6 +166,7 @@ impl fmt::Display for BadAddress {
             Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
             Self::BadPort => "its port is not a number from 0 to 65535",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
+            Self::NoPath => "it has no path; write unix:/run/app.sock, or unix:@name for an abstract one",
             Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
         })
     }
@@ -206,7 +219,7 @@ pub enum Cause {
     Reset,
     /// A timer ran out.
     TimedOut(Timer),
-    /// Nobody listens at that address (ECONNREFUSED).
+    /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
     /// No way there: no route, or a router, host or filter said no (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...).
     Unreachable,
@@ -273,7 +286,8 @@ impl Cause {
         use rustix::io::Errno;
         match Errno::from_io_error(error) {
             Some(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::PROTOTYPE) => Self::Reset,
-            Some(Errno::CONNREFUSED) => Self::Refused,
+            // Of a Unix domain socket: there is no such file.
+            Some(Errno::CONNREFUSED | Errno::NOENT) => Self::Refused,
             Some(
                 Errno::HOSTUNREACH
                 | Errno::NETUNREACH

@@ -53,9 +53,9 @@ pub enum Event<'a> {
     /// A listener can't accept for now and rests; it goes on by itself. Told once per trouble, not once per try.
     /// Comes with a socket that stands for none.
     ListenerRests(ListenerId, OsError),
-    /// A client came while the listener had as many connections as it may, and was reset: its address
+    /// A client came while the listener had as many connections as it may, and was reset: its address, if it has one
     /// ([`Excess::Drop`](crate::Excess)). Comes with a socket that stands for none.
-    Dropped(ListenerId, &'a SocketAddr),
+    Dropped(ListenerId, Option<&'a SocketAddr>),
     /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the last of its sockets has told `close`. Comes
     /// with a socket that stands for none.
     ListenerClosed(ListenerId),

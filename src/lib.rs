@@ -110,6 +110,7 @@ mod socket;
 mod socket_map;
 mod table;
 mod target;
+mod unix_addr;
 mod wheel;
 
 pub use buffer::Buffer;
@@ -121,6 +122,7 @@ pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
 pub use socket::{Queue, Socket};
 pub use socket_map::SocketMap;
 pub use target::Target;
+pub use unix_addr::UnixAddr;
 
 /// The programs in the README compile.
 #[cfg(doctest)]

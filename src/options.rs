@@ -167,6 +167,7 @@ pub struct Listen {
     pub(crate) backlog: u32,
     pub(crate) reuse_port: bool,
     pub(crate) ipv6_only: bool,
+    pub(crate) replace_stale: bool,
     pub(crate) max_connections: Option<usize>,
     pub(crate) excess: Excess,
 }
@@ -193,6 +194,7 @@ impl Default for Listen {
             backlog: 4096,
             reuse_port: false,
             ipv6_only: false,
+            replace_stale: false,
             max_connections: None,
             excess: Excess::Wait,
         }
@@ -281,6 +283,16 @@ impl Stop {
     #[must_use]
     pub const fn limit(mut self, limit: Option<Duration>) -> Self {
         self.limit = limit;
+        self
+    }
+}
+
+impl Listen {
+    /// For a Unix domain socket: whether the file of a server that is gone, at which nobody listens, is replaced. Default off: a
+    /// file that is there is an address in use. Two servers that start at the same moment may both take it for stale.
+    #[must_use]
+    pub const fn replace_stale(mut self, on: bool) -> Self {
+        self.replace_stale = on;
         self
     }
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::error::{BadAddress, Error};
+use crate::unix_addr::UnixAddr;
 
 /// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`, `"[::1]:80"`), from a
-/// [`SocketAddr`], or from a pair of address or name and port.
+/// [`SocketAddr`], from a pair of address or name and port, or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
 ///
 /// ```
 /// use finale::Target;
@@ -28,6 +29,8 @@ pub enum Target {
         /// The port.
         port: u16,
     },
+    /// A Unix domain socket: `"unix:/run/app.sock"`, `"unix:@name"`.
+    Unix(UnixAddr),
 }
 
 impl Target {
@@ -35,7 +38,7 @@ impl Target {
     pub(crate) fn addr(&self) -> Result<SocketAddr, Error> {
         match self {
             Self::Addr(addr) => Ok(*addr),
-            Self::Name { .. } => Err(Error::BadAddress(BadAddress::NotAnIp)),
+            Self::Name { .. } | Self::Unix(_) => Err(Error::BadAddress(BadAddress::NotAnIp)),
         }
     }
 }
@@ -43,6 +46,12 @@ impl Target {
 impl From<SocketAddr> for Target {
     fn from(addr: SocketAddr) -> Self {
         Self::Addr(addr)
+    }
+}
+
+impl From<UnixAddr> for Target {
+    fn from(addr: UnixAddr) -> Self {
+        Self::Unix(addr)
     }
 }
 
@@ -70,6 +79,9 @@ impl TryFrom<&str> for Target {
             return Ok(Self::Addr(addr));
         }
         let bad = |bad| Err(Error::BadAddress(bad));
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return UnixAddr::from_text(rest).map_or(bad(BadAddress::NoPath), |addr| Ok(Self::Unix(addr)));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad(BadAddress::NoPort);
         };
@@ -120,6 +132,7 @@ impl fmt::Display for Target {
         match self {
             Self::Addr(addr) => addr.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(addr) => addr.fmt(f),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Net for Bare {
         Ok(false)
     }
 
-    fn accept(&mut self, _listener: u32, slot: u32) -> io::Result<SocketAddr> {
+    fn accept(&mut self, _listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         if self.waiting == 0 {
             return nothing();
         }
@@ -65,7 +65,7 @@ impl Net for Bare {
         if self.waiting == 0 {
             (self.busy, self.coming) = (Some(slot), true);
         }
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+        Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {

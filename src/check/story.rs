@@ -140,7 +140,8 @@ pub(crate) fn words(event: &Event<'_>) -> String {
         Event::Timer(id) => id.to_string(),
         Event::Woken => "woken".into(),
         Event::ListenerRests(id, error) => format!("{id} rests: {error}"),
-        Event::Dropped(id, peer) => format!("{id} drops {peer}"),
+        Event::Dropped(id, Some(peer)) => format!("{id} drops {peer}"),
+        Event::Dropped(id, None) => format!("{id} drops a client"),
         Event::ListenerClosed(id) => format!("{id} closed"),
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod os;
 mod resolver;
+mod unix;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::lifecycle::{Input, State};
 use crate::options::{KeepAlive, Listen};
 
 pub use crate::options::SystemOptions;
+pub use crate::unix_addr::UnixAddr;
 
 /// Names a thing that can become ready: a connection by place and generation, or a listener (generation 0).
 ///
@@ -90,12 +92,20 @@ pub trait Net {
     /// The system's.
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
 
-    /// Accepts one connection into `slot`. As long as more wait, each `poll` tells of the listener again: nobody need ask until
-    /// `WouldBlock`.
+    /// Opens a listener on a Unix domain socket, and removes its file with it.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where there are none.
+    fn listen_unix(&mut self, _listener: u32, _addr: &UnixAddr, _options: &Listen) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Accepts one connection into `slot`, and answers its peer's address; a Unix domain socket's has none. As long as more
+    /// wait, each `poll` tells of the listener again: nobody need ask until `WouldBlock`.
     ///
     /// # Errors
     /// `WouldBlock` if none waits; the system's otherwise.
-    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr>;
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>>;
 
     /// Whether a listener that is [accepted](Net::accept) from brings news, as it does at first. Without, connections wait in its
     /// queue, and it keeps no poll awake.
@@ -119,6 +129,20 @@ pub trait Net {
         options: &SystemOptions,
         local: Option<SocketAddr>,
     ) -> io::Result<()>;
+
+    /// Connects to a Unix domain socket in `slot`, and registers it. The verdict is asked for as with `connect`.
+    ///
+    /// # Errors
+    /// The system's, and `Unsupported` where there are none. Then nothing is left open in `slot`.
+    fn connect_unix(
+        &mut self,
+        _slot: u32,
+        _token: Token,
+        _addr: &UnixAddr,
+        _options: &SystemOptions,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The verdict on a handshake: `true` established, `false` still under way. Means nothing once an error was told.
     ///
@@ -177,7 +201,8 @@ pub trait Net {
     /// close(2). Bytes that the kernel has, and a FIN, are delivered by it alone; unread bytes make it send RST instead.
     fn close(&mut self, slot: u32);
 
-    /// Resets the connection: RST, and everything not yet delivered is dropped.
+    /// Resets the connection: RST, and everything not yet delivered is dropped. A Unix domain socket knows no reset: it is closed, which
+    /// its peer takes for an end unless something of its own was left unread.
     fn reset(&mut self, slot: u32);
 
     /// Sets TCP_NODELAY on one connection.

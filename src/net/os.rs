@@ -15,7 +15,8 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::resolver::Resolver;
-use super::{LookupAnswer, Net, Readiness, Token, Unread};
+use super::unix::{self, SocketFile};
+use super::{LookupAnswer, Net, Readiness, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
@@ -35,11 +36,18 @@ pub struct Os {
     /// By the connection's place in the reactor's table.
     streams: Vec<Option<Socket>>,
     /// By the listener's number.
-    listeners: Vec<Option<Socket>>,
+    listeners: Vec<Option<Listening>>,
     /// Listeners that may have somebody waiting, where the system tells that but once.
     #[cfg(not(target_os = "linux"))]
     waiting: Vec<u32>,
     resolver: Resolver,
+}
+
+/// A listening socket, with the file that stands for it.
+struct Listening {
+    socket: Socket,
+    is_unix: bool,
+    _file: Option<SocketFile>,
 }
 
 impl Os {
@@ -91,7 +99,7 @@ impl Os {
     fn add_listener(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
         let bound = socket.local_addr()?.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?;
         self.watch(listener, &socket)?;
-        place(&mut self.listeners, listener, socket);
+        place(&mut self.listeners, listener, Listening { socket, is_unix: false, _file: None });
         Ok(bound)
     }
 
@@ -202,9 +210,16 @@ impl Net for Os {
         self.add_listener(listener, socket)
     }
 
-    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
-        let socket = self.listeners.get(listener as usize).and_then(Option::as_ref);
-        let accepted = accept(socket.ok_or(rustix::io::Errno::BADF)?);
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
+        let (socket, file) = unix::listen(addr, options)?;
+        self.watch(listener, &socket)?;
+        place(&mut self.listeners, listener, Listening { socket, is_unix: true, _file: file });
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
+        let listening = self.listeners.get(listener as usize).and_then(Option::as_ref);
+        let accepted = accept(listening.ok_or(rustix::io::Errno::BADF)?);
         #[cfg(not(target_os = "linux"))]
         if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.waiting.retain(|&waiting| waiting != listener);
@@ -215,13 +230,13 @@ impl Net for Os {
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
-        let socket = self.listeners.get_mut(listener as usize).and_then(Option::take);
-        let socket = socket.ok_or(rustix::io::Errno::BADF)?;
+        let listening = self.listeners.get_mut(listener as usize).and_then(Option::take);
+        let listening = listening.ok_or(rustix::io::Errno::BADF)?;
         let done = match accepting {
-            true => self.watch(listener, &socket),
-            false => self.unwatch(listener, &socket),
+            true => self.watch(listener, &listening.socket),
+            false => self.unwatch(listener, &listening.socket),
         };
-        place(&mut self.listeners, listener, socket);
+        place(&mut self.listeners, listener, listening);
         done
     }
 
@@ -258,9 +273,17 @@ impl Net for Os {
         Ok(())
     }
 
+    fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
+        let stream = unix::connect(addr, options)?;
+        self.register_fd(&stream, token)?;
+        self.put(slot, stream);
+        Ok(())
+    }
+
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
         let stream = self.stream(slot)?;
         match stream.peer_addr() {
+            Ok(peer) if peer.is_unix() => Ok(true),
             // A connection with itself: a dead port of the ephemeral range was allotted as our own. Nobody listens.
             Ok(peer) => match stream.local_addr()?.as_socket() == peer.as_socket() {
                 true => Err(rustix::io::Errno::CONNREFUSED.into()),
@@ -310,6 +333,8 @@ impl Net for Os {
         // in no other after a handshake, getpeername(2) fails with ENOTCONN.
         let stream = self.stream(slot)?;
         match stream.peer_addr() {
+            // What was sent lies in the peer's own queue: there is no way on which it could be lost.
+            Ok(peer) if peer.is_unix() => stream.take_error()?.map_or(Ok(true), Err),
             Ok(_) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => match stream.take_error()? {
                 Some(error) => Err(error),
@@ -336,7 +361,11 @@ impl Net for Os {
     }
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
-        self.stream(slot)?.set_tcp_nodelay(on)
+        match self.stream(slot)?.set_tcp_nodelay(on) {
+            // A Unix domain socket holds nothing back anyway.
+            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            set => set,
+        }
     }
 
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
@@ -363,18 +392,24 @@ impl Net for Os {
 
 /// One system call: accept4(2) sets what `open` sets with calls of their own; the rest is inherited.
 #[cfg(target_os = "linux")]
-fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
+fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
     use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-    let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let (stream, peer) = acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    if listener.is_unix {
+        return Ok((Socket::from(stream), None));
+    }
     let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(rustix::io::Errno::AFNOSUPPORT)??;
-    Ok((Socket::from(stream), unmapped(peer)))
+    Ok((Socket::from(stream), Some(unmapped(peer))))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
-    let (stream, peer) = listener.accept()?;
+fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
+    let (stream, peer) = listener.socket.accept()?;
     stream.set_nonblocking(true)?;
-    Ok((stream, unmapped(peer.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?)))
+    if listener.is_unix {
+        return Ok((stream, None));
+    }
+    Ok((stream, Some(unmapped(peer.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?))))
 }
 
 /// A socket of the right family, non-blocking and not inherited by child processes, with its options set.

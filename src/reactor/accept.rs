@@ -15,6 +15,7 @@ use crate::net::Net;
 use crate::options::{Listen, Settings};
 use crate::table::entry::Flags;
 use crate::target::Target;
+use crate::unix_addr::UnixAddr;
 
 /// How long a listener rests when accepting fails for want of resources, unless a descriptor of ours is freed before: a
 /// tenth of a second is no spin, and short beside the second after which a client repeats its SYN.
@@ -74,9 +75,10 @@ impl Reactor {
     /// # Errors
     /// [`Error::BadOption`], or [`Error::System`] with what the system said.
     pub fn listen_on(&mut self, listener: std::net::TcpListener, options: Listen) -> Result<Listener, Error> {
-        self.add_listener(options, |net, place, options| {
+        let (id, addr) = self.add_listener(options, |net, place, options| {
             net.listen_on(place, listener, options).map_err(|error| system("listen", &error))
-        })
+        })?;
+        Ok(Listener { id, addr })
     }
 }
 
@@ -93,24 +95,42 @@ impl<N: Net> Reactor<N> {
         Error: From<T::Error>,
     {
         let addr = addr.try_into()?.addr()?;
-        self.add_listener(options, |net, listener, options| {
+        let (id, addr) = self.add_listener(options, |net, listener, options| {
             net.listen(listener, addr, options).map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
-        })
+        })?;
+        Ok(Listener { id, addr })
     }
 
-    fn add_listener(
+    /// Opens a listener on a Unix domain socket. Its connections live as all others do, with the same events; they have no addresses,
+    /// TCP's own options mean nothing to them, and there is no reset: a peer takes `destroy()` for an end, unless
+    /// something of its own was left unread. The file is removed with the listener.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`], or [`Error::ListenUnix`] with what the system said: that the address is in use, also of a file
+    /// that a dead server has left, unless [`replace_stale`](Listen::replace_stale) is on.
+    pub fn listen_unix(&mut self, addr: impl Into<UnixAddr>, options: Listen) -> Result<ListenerId, Error> {
+        let addr = addr.into();
+        let open = |net: &mut N, listener: u32, options: &Listen| net.listen_unix(listener, &addr, options);
+        let (id, ()) = self.add_listener(options, |net, listener, options| {
+            open(net, listener, options)
+                .map_err(|error| Error::ListenUnix { addr: addr.clone(), source: OsError::from(&error) })
+        })?;
+        Ok(id)
+    }
+
+    fn add_listener<T>(
         &mut self,
         options: Listen,
-        open: impl FnOnce(&mut N, u32, &Listen) -> Result<SocketAddr, Error>,
-    ) -> Result<Listener, Error> {
+        open: impl FnOnce(&mut N, u32, &Listen) -> Result<T, Error>,
+    ) -> Result<(ListenerId, T), Error> {
         options.check()?;
         let generation = self.listeners.new_generation();
         let place = self.listeners.entries.vacant_entry();
         let id = ListenerId::new(place.key() as u32, generation);
-        let addr = open(&mut self.net, id.index(), &options)?;
+        let opened = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
         place.insert(Entry::new(generation, settings, options.max_connections, options.excess));
-        Ok(Listener { id, addr })
+        Ok((id, opened))
     }
 
     /// Closes a listener. Its sockets live on; connections that wait to be accepted are reset by the kernel.
@@ -181,7 +201,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn accepted(&mut self, listener: u32, peer: SocketAddr) -> Told {
+    fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Told {
         let entry = self.listeners.came(listener);
         entry.skips = 0;
         let settings = entry.settings;
@@ -191,7 +211,9 @@ impl<N: Net> Reactor<N> {
         self.turn.accepted();
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
-        self.table.set_peer(slot, peer);
+        if let Some(peer) = peer {
+            self.table.set_peer(slot, peer);
+        }
         // Its first bytes are often there already: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
@@ -205,7 +227,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// One client too many, who is not to wait.
-    fn drop_excess(&mut self, listener: u32, slot: u32, peer: SocketAddr) -> Told {
+    fn drop_excess(&mut self, listener: u32, slot: u32, peer: Option<SocketAddr>) -> Told {
         self.net.reset(slot);
         self.turn.dropped();
         self.dropped = peer;

@@ -6,7 +6,7 @@ use super::Reactor;
 use super::work::input_for;
 use crate::error::{Attempt, Cause, Error, Failure, Timer};
 use crate::id::SocketId;
-use crate::lifecycle::{Input, State};
+use crate::lifecycle::{Input, State, Tell};
 use crate::net::{LookupAnswer, Net, Token};
 use crate::options::Connect;
 use crate::table::entry::Flags;
@@ -22,7 +22,7 @@ const NEWS: Flags = Flags::READABLE.and(Flags::WRITABLE).and(Flags::READ_CLOSED)
 
 impl<N: Net> Reactor<N> {
     /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a pair of address or name
-    /// and port. Several addresses are tried one after the other, each with its share of the connect timeout. Whatever goes
+    /// and port; or to a [Unix domain socket](crate::UnixAddr), `"unix:/run/app.sock"`, which tells no `lookup`. Several addresses are tried one after the other, each with its share of the connect timeout. Whatever goes
     /// wrong on the way is told as an event; a connection that was reset before this side had seen it established counts
     /// as an attempt that failed, and what it had brought is lost with it.
     ///
@@ -61,6 +61,11 @@ impl<N: Net> Reactor<N> {
             Target::Name { host, port } => {
                 self.net.lookup(token, host, *port);
                 self.apply(slot, Input::LookupStarted);
+            }
+            Target::Unix(_) => {
+                // No address to be told.
+                self.apply(slot, Input::Resolved);
+                self.table.entry_mut(slot).flags.paid(Tell::Lookup);
             }
         }
     }
@@ -126,16 +131,18 @@ impl<N: Net> Reactor<N> {
         while self.table.entry(slot).state == State::Connecting {
             let token = self.token(slot);
             let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
-            let Some(&addr) = connecting.addrs.get(connecting.tried) else {
-                return self.no_address_left(slot);
-            };
+            let place = connecting.tried;
             connecting.tried += 1;
-            let started = match addr.port() {
+            let started = match (&connecting.target, connecting.addrs.get(place)) {
+                (Target::Unix(addr), _) if place == 0 => self.net.connect_unix(slot, token, addr, &connecting.system),
+                (_, None) => return self.no_address_left(slot),
                 // The kernel would ask for one of its own.
-                0 => Err(rustix::io::Errno::CONNREFUSED.into()),
-                _ => self.net.connect(slot, token, addr, &connecting.system, connecting.local),
+                (_, Some(addr)) if addr.port() == 0 => Err(rustix::io::Errno::CONNREFUSED.into()),
+                (_, Some(&addr)) => self.net.connect(slot, token, addr, &connecting.system, connecting.local),
             };
-            self.table.set_peer(slot, addr);
+            if let Some(&addr) = connecting.addrs.get(place) {
+                self.table.set_peer(slot, addr);
+            }
             match started {
                 Ok(()) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
@@ -155,7 +162,7 @@ impl<N: Net> Reactor<N> {
         let started = self.table.entry(slot).touched();
         let limit_ms = self.table.settings_of(slot).connect_ms;
         let Some(connecting) = self.connecting(slot) else { return };
-        let behind = (connecting.addrs.len() - connecting.tried) as u64;
+        let behind = connecting.addrs.len().saturating_sub(connecting.tried) as u64;
         let left_ms = limit_ms.map(|ms| started.saturating_add(ms).saturating_sub(now));
         let share_ms = left_ms.map_or(ATTEMPT_MS, |left| left / (behind + 1));
         connecting.attempt_due = (behind > 0).then(|| now.saturating_add(share_ms));
@@ -170,11 +177,12 @@ impl<N: Net> Reactor<N> {
     }
 
     fn attempt_failed(&mut self, slot: u32, failure: Failure) {
-        if let Some(connecting) = self.connecting(slot)
-            && let Some(&addr) = connecting.addrs.get(connecting.tried - 1)
-        {
+        if let Some(connecting) = self.connecting(slot) {
             connecting.attempt_due = None;
-            connecting.failed.push(Attempt { addr, cause: failure.cause });
+            // A Unix domain socket has one way, and no address that would say which.
+            if let Some(&addr) = connecting.addrs.get(connecting.tried - 1) {
+                connecting.failed.push(Attempt { addr, cause: failure.cause });
+            }
             connecting.first_failure.get_or_insert(failure);
         }
         self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, false);

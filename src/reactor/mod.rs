@@ -58,7 +58,7 @@ pub struct Reactor<N: Net = Os> {
     /// What the last `close` said, the last `error`, and who was dropped last: lent to the caller with the event, as the buffer is.
     ending: Ending,
     failure: Failure,
-    dropped: SocketAddr,
+    dropped: Option<SocketAddr>,
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
@@ -99,7 +99,7 @@ impl<N: Net> Reactor<N> {
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
-            dropped: SocketAddr::from(([0, 0, 0, 0], 0)),
+            dropped: None,
             turn: Turn::new(),
             cant_wait: None,
             told: None,

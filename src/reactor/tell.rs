@@ -86,7 +86,7 @@ impl<N: Net> Reactor<N> {
             What::Timer(timer) => Event::Timer(timer),
             What::Woken => Event::Woken,
             What::Rests(listener, error) => Event::ListenerRests(self.listeners.id(listener), error),
-            What::Dropped(listener) => Event::Dropped(self.listeners.id(listener), &self.dropped),
+            What::Dropped(listener) => Event::Dropped(self.listeners.id(listener), self.dropped.as_ref()),
             What::ListenerClosed(listener) => Event::ListenerClosed(listener),
         };
         (Socket::new(&mut self.table, slot), event)

@@ -324,6 +324,10 @@ impl World {
     /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent when both FINs have left already.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
+        if end.is_unix() && end.phase == Phase::Open && matches!(end.owner, Owner::Host { .. } | Owner::Script) {
+            // SO_LINGER means nothing to it: a close, and no more.
+            return self.close(id);
+        }
         let needed = match end.phase {
             Phase::Closed | Phase::SynSent => false,
             Phase::SynReceived => true,

@@ -19,7 +19,7 @@ use super::truth::Closed;
 use super::world::{Happening, Name, Source, World};
 use crate::error::LookupCause;
 use crate::lifecycle::{Input, State};
-use crate::net::{LookupAnswer, Net, Readiness, Token, Unread};
+use crate::net::{LookupAnswer, Net, Readiness, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// How long an ordinary look-up takes, in nanoseconds.
@@ -151,6 +151,36 @@ impl Host {
         self.write(world, slot, id, bytes, more)
     }
 
+    /// A connection of this program's, begun by `dial` unless a fault is against it.
+    fn dial(
+        &self,
+        slot: u32,
+        token: Token,
+        dial: impl FnOnce(&mut World, IpAddr, Owner) -> Result<Id, Errno>,
+    ) -> io::Result<()> {
+        let mut world = self.enter();
+        world.begin_truth(self.index, slot, Some(token));
+        let exhausted = world.faults.connect_exhausted;
+        let machine = world.program(self.index).machine;
+        let began = match world.rng.chance(exhausted) {
+            true => {
+                world.rows.mark(Row::NoDescriptorForConnect);
+                Err(Errno::MFILE)
+            }
+            false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
+        };
+        let id = world.answered(self.index, slot, began)?;
+        world.progress(self.index);
+        Self::put(&mut world, self.index, slot, id);
+        let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
+        end.token = Some(token);
+        // A Unix domain socket is connected already.
+        if end.readiness() != Readiness::default() {
+            world.edge(id);
+        }
+        Ok(())
+    }
+
     /// Takes the descriptor away from its place.
     fn take(&self, slot: u32) -> Option<(RefMut<'_, World>, Id)> {
         let (mut world, id) = self.on(slot).ok()?;
@@ -246,7 +276,15 @@ impl Net for Host {
         Ok(world.listeners.get(id).map_or(addr, |listener| listener.addr))
     }
 
-    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
+        let mut world = self.enter();
+        let machine = world.program(self.index).machine;
+        let id = world.listen_unix(machine, Owner::Host { host: self.index, slot: listener }, addr, options)?;
+        place(&mut world.program(self.index).listeners, listener, id);
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         let mut world = self.enter();
         let id = world.held_listener(self.index, listener).ok_or(Errno::BADF)?;
         let faults = world.faults;
@@ -266,7 +304,8 @@ impl Net for Host {
             world.rows.mark(Row::ResetBeforeAccept);
         }
         Self::put(&mut world, self.index, slot, id);
-        world.ends.get(id).map(|end| end.remote).ok_or_else(|| Errno::BADF.into())
+        let end = world.ends.get(id).ok_or(Errno::BADF)?;
+        Ok((!end.is_unix()).then_some(end.remote))
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
@@ -292,24 +331,11 @@ impl Net for Host {
         options: &SystemOptions,
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
-        let mut world = self.enter();
-        world.begin_truth(self.index, slot, Some(token));
-        let exhausted = world.faults.connect_exhausted;
-        let machine = world.program(self.index).machine;
-        let began = match world.rng.chance(exhausted) {
-            true => {
-                world.rows.mark(Row::NoDescriptorForConnect);
-                Err(Errno::MFILE)
-            }
-            false => world.dial(machine, Owner::Host { host: self.index, slot }, addr, local, options),
-        };
-        let id = world.answered(self.index, slot, began)?;
-        world.progress(self.index);
-        if let Some(end) = world.ends.get_mut(id) {
-            end.token = Some(token);
-        }
-        Self::put(&mut world, self.index, slot, id);
-        Ok(())
+        self.dial(slot, token, |world, machine, owner| world.dial(machine, owner, addr, local, options))
+    }
+
+    fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
+        self.dial(slot, token, |world, machine, owner| world.dial_unix(machine, owner, addr, options))
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
@@ -447,7 +473,8 @@ impl Net for Host {
 
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
         let (world, id) = self.on(slot)?;
-        Ok(world.ends.get(id).map(|end| end.local).ok_or(Errno::BADF)?)
+        let end = world.ends.get(id).ok_or(Errno::BADF)?;
+        if end.is_unix() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(end.local) }
     }
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {

@@ -78,6 +78,7 @@ pub(crate) mod script;
 mod tcp;
 mod time;
 pub(crate) mod truth;
+mod unix;
 mod world;
 
 #[cfg(test)]

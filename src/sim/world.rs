@@ -24,9 +24,10 @@ use super::row::Rows;
 use super::script::Playing;
 use super::time::nanos;
 use super::truth::Truth;
+use super::unix::UNIX;
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;
-use crate::net::{LookupAnswer, Readiness, Token};
+use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
 
 /// A packet. What a router sees of it: where it comes from and goes to.
 pub(super) struct Packet {
@@ -179,6 +180,8 @@ pub(super) struct World {
     pub(super) next_port: BTreeMap<IpAddr, u16>,
     pub(super) ends: Arena<End>,
     pub(super) listeners: Arena<Listener>,
+    /// Names of Unix domain sockets, and who listens there.
+    pub(super) unix_names: Vec<(IpAddr, UnixAddr, Id)>,
     /// By machine, local and remote address: loopback addresses exist on every machine.
     pub(super) flows: BTreeMap<(IpAddr, SocketAddr, SocketAddr), Id>,
     pub(super) listening: BTreeMap<(IpAddr, u16), Vec<Id>>,
@@ -217,6 +220,7 @@ impl World {
             next_port: BTreeMap::new(),
             ends: Arena::new(),
             listeners: Arena::new(),
+            unix_names: Vec::new(),
             flows: BTreeMap::new(),
             listening: BTreeMap::new(),
             reach: BTreeMap::new(),
@@ -325,7 +329,7 @@ impl World {
             most => self.rng.below(most),
         };
         let mut at = self.now + self.latency + jitter;
-        if overtakes {
+        if overtakes || packet.source.ip() == UNIX {
             at = self.now;
         } else if let Some(sender) = self.ends.get_mut(packet.from) {
             at = at.max(sender.last_arrival);

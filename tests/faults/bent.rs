@@ -130,7 +130,7 @@ impl Net for Bent {
         self.host.listen(listener, addr, options)
     }
 
-    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<SocketAddr> {
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         self.bend.enter("accept")?;
         self.host.accept(listener, slot)
     }

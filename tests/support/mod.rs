@@ -38,7 +38,7 @@ pub(crate) enum What {
     Timer(TimerId),
     Woken,
     Rests(ListenerId, OsError),
-    Dropped(ListenerId, SocketAddr),
+    Dropped(ListenerId, Option<SocketAddr>),
     ListenerClosed(ListenerId),
 }
 
@@ -59,7 +59,7 @@ impl What {
             Event::Timer(id) => Self::Timer(*id),
             Event::Woken => Self::Woken,
             Event::ListenerRests(id, error) => Self::Rests(*id, *error),
-            Event::Dropped(id, peer) => Self::Dropped(*id, **peer),
+            Event::Dropped(id, peer) => Self::Dropped(*id, peer.copied()),
             Event::ListenerClosed(id) => Self::ListenerClosed(*id),
             unknown => panic!("an event that the tests don't know: {unknown:?}"),
         }
@@ -86,7 +86,7 @@ impl std::fmt::Debug for What {
             Self::Close(ending) => write!(f, "close: {ending}"),
             Self::Timer(id) => write!(f, "{id}"),
             Self::Woken => f.write_str("woken"),
-            Self::Dropped(id, peer) => write!(f, "{id} drops {peer}"),
+            Self::Dropped(id, peer) => write!(f, "{id} drops {peer:?}"),
             Self::ListenerClosed(id) => write!(f, "{id} closed"),
             Self::Rests(id, error) => write!(f, "{id} rests: {error}"),
         }

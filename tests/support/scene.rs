@@ -86,7 +86,9 @@ impl<N: Net> Scene<N> {
             }
             let line = match event {
                 Event::ListenerRests(_, error) => format!("rests {error}"),
-                Event::Dropped(_, peer) => format!("dropped {}", peer.ip()),
+                Event::Dropped(_, peer) => {
+                    format!("dropped {}", peer.map_or("a client".into(), |peer| peer.ip().to_string()))
+                }
                 Event::ListenerClosed(_) => "listener closed".into(),
                 Event::Data(bytes) => format!("data {}", String::from_utf8_lossy(bytes)),
                 Event::Error(failure) => format!("error {failure}"),

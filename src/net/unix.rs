@@ -1,0 +1,103 @@
+//! Unix domain sockets of the real operating system: opening them, and the file that a listener leaves.
+//!
+//! Invariant: only a file that our own bind(2) has made is ever removed, unless the caller has asked for more.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::options::{Listen, SystemOptions};
+use crate::unix_addr::UnixAddr;
+
+/// The file of a listener; removed with it, if it is still the same.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn made_at(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let same = |file: fs::Metadata| (file.dev(), file.ino()) == (self.device, self.inode);
+        if fs::symlink_metadata(&self.path).is_ok_and(same)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("the socket file {} can't be removed: {error}", self.path.display());
+        }
+    }
+}
+
+/// A listening socket, and its file.
+pub(super) fn listen(addr: &UnixAddr, options: &Listen) -> io::Result<(Socket, Option<SocketFile>)> {
+    let name = name(addr)?;
+    let socket = open(&options.system)?;
+    match socket.bind(&name) {
+        Err(error) if is(&error, Errno::ADDRINUSE) && options.replace_stale => {
+            remove_stale(addr, &name, error)?;
+            socket.bind(&name)?;
+        }
+        bound => bound?,
+    }
+    // From here on the file is ours, and goes if anything fails.
+    let file = addr.file().map(SocketFile::made_at).transpose()?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok((socket, file))
+}
+
+/// A connected socket: the system does it at once, or not at all.
+pub(super) fn connect(addr: &UnixAddr, options: &SystemOptions) -> io::Result<Socket> {
+    let socket = open(options)?;
+    socket.connect(&name(addr)?)?;
+    Ok(socket)
+}
+
+/// TCP's own options have no meaning here.
+fn open(options: &SystemOptions) -> io::Result<Socket> {
+    #[cfg(target_os = "linux")]
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    #[cfg(not(target_os = "linux"))]
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    #[cfg(not(target_os = "linux"))]
+    socket.set_nonblocking(true)?;
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+fn name(addr: &UnixAddr) -> io::Result<SockAddr> {
+    // It is too long, or has a zero in it: neither comes with a number of the system.
+    SockAddr::unix(addr.as_path()).map_err(|_why| Errno::NAMETOOLONG.into())
+}
+
+/// Removes a socket's file at which nobody listens; anything else is in use.
+fn remove_stale(addr: &UnixAddr, name: &SockAddr, in_use: io::Error) -> io::Result<()> {
+    let Some(path) = addr.file() else { return Err(in_use) };
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(in_use);
+    }
+    let asked = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(name);
+    match asked {
+        Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
+        _ => Err(in_use),
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    Errno::from_io_error(error) == Some(errno)
+}

@@ -1,0 +1,68 @@
+//! Unix domain sockets in the simulated network: connections of one machine with itself, without a way that takes time.
+//!
+//! Invariant: below their names they are connections over loopback, on an address that no program can have. What differs is
+//! what unix(7) does otherwise: names in place of ports, no reset, and a full queue that refuses instead of making wait.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::arena::Id;
+use super::end::{End, Owner};
+use super::world::World;
+use crate::net::UnixAddr;
+use crate::options::{Listen, SystemOptions};
+
+/// On loopback, so that it is every machine's own.
+pub(super) const UNIX: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
+
+impl End {
+    pub(super) fn is_unix(&self) -> bool {
+        self.local.ip() == UNIX
+    }
+}
+
+impl World {
+    pub(super) fn listen_unix(
+        &mut self,
+        machine: IpAddr,
+        owner: Owner,
+        addr: &UnixAddr,
+        options: &Listen,
+    ) -> Result<Id, Errno> {
+        if self.unix_listener(machine, addr).is_some() {
+            return Err(Errno::ADDRINUSE);
+        }
+        let id = self.listen(machine, owner, SocketAddr::new(UNIX, 0), options)?;
+        self.unix_names.push((machine, addr.clone(), id));
+        Ok(id)
+    }
+
+    /// Connects at once, or not at all.
+    pub(super) fn dial_unix(
+        &mut self,
+        machine: IpAddr,
+        owner: Owner,
+        addr: &UnixAddr,
+        options: &SystemOptions,
+    ) -> Result<Id, Errno> {
+        let missing = if addr.file().is_some() { Errno::NOENT } else { Errno::CONNREFUSED };
+        let listener = self.unix_listener(machine, addr).ok_or(missing)?;
+        let listener = self.listeners.get(listener).ok_or(missing)?;
+        if listener.queue.len() + listener.pending > listener.options.backlog as usize {
+            return Err(Errno::AGAIN);
+        }
+        let remote = listener.addr;
+        let id = self.dial(machine, owner, remote, None, options)?;
+        self.run_due();
+        Ok(id)
+    }
+
+    /// Who listens under this name. One that is closed has taken its file along.
+    fn unix_listener(&mut self, machine: IpAddr, addr: &UnixAddr) -> Option<Id> {
+        let listeners = &self.listeners;
+        self.unix_names.retain(|(_, _, id)| listeners.get(*id).is_some());
+        let named = self.unix_names.iter().find(|(on, name, _)| *on == machine && name == addr);
+        named.map(|(_, _, id)| *id)
+    }
+}
