@@ -1,7 +1,7 @@
 //! A TCP proxy that changes nothing: half-closes, resets and back-pressure pass through in both directions.
 //! Run it: `cargo run --release --example proxy -- 127.0.0.1:7001 127.0.0.1:7000`.
 
-use finale::{Connect, Event, Listen, Queue, Reactor, Socket, SocketId, SocketMap, Target};
+use finale::{Connect, Event, Listen, Pipes, Reactor, Target};
 
 fn main() -> Result<(), finale::Error> {
     let mut args = std::env::args().skip(1);
@@ -13,49 +13,21 @@ fn main() -> Result<(), finale::Error> {
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(&front, Listen::default())?;
     println!("listening on {}", listener.addr);
-    let mut partners: SocketMap<SocketId> = SocketMap::new();
+    let mut pipes = Pipes::new();
 
     while let Some((mut socket, event)) = reactor.next()? {
-        let id = socket.id();
+        if pipes.handle(&mut socket, &event) {
+            continue;
+        }
         match event {
             Event::Connection => {
-                let partner = reactor.connect(back.clone(), Connect::default())?;
-                partners.insert(id, partner);
-                partners.insert(partner, id);
+                let client = socket.id();
+                let backend = reactor.connect(back.clone(), Connect::default())?;
+                pipes.join(client, backend);
             }
-            Event::Data(bytes) => {
-                // A partner that is gone already takes this socket with it, see Close.
-                let Some(mut partner) = partner(&partners, &mut socket) else { continue };
-                if partner.write(bytes) == Ok(Queue::Full) {
-                    socket.pause(); // Back-pressure: read no faster than the partner takes it.
-                }
-            }
-            Event::Drain => {
-                if let Some(mut partner) = partner(&partners, &mut socket) {
-                    partner.resume();
-                }
-            }
-            Event::End => {
-                if let Some(mut partner) = partner(&partners, &mut socket) {
-                    partner.end(); // Half-close: the other direction goes on.
-                }
-            }
-            Event::Close(ending) => {
-                if !ending.is_clean()
-                    && let Some(mut partner) = partner(&partners, &mut socket)
-                {
-                    partner.destroy(); // A reset stays a reset: a cut stream must not look whole.
-                }
-                partners.remove(id);
-                println!("{id}: {ending}");
-            }
+            Event::Close(ending) => println!("{}: {ending}", socket.id()),
             _ => {}
         }
     }
     Ok(())
-}
-
-/// The other side of a connection through the proxy.
-fn partner<'a>(partners: &SocketMap<SocketId>, socket: &'a mut Socket<'_>) -> Option<Socket<'a>> {
-    socket.get(*partners.get(socket.id())?)
 }

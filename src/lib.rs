@@ -97,6 +97,7 @@
 
 pub mod check;
 pub mod lifecycle;
+mod metrics;
 pub mod net;
 pub mod sim;
 
@@ -105,6 +106,7 @@ mod error;
 mod event;
 mod id;
 mod options;
+mod pipe;
 mod reactor;
 mod socket;
 mod socket_map;
@@ -117,7 +119,9 @@ pub use buffer::Buffer;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
 pub use event::{Ending, Event, First, How};
 pub use id::{ListenerId, SocketId, TimerId};
+pub use metrics::Metrics;
 pub use options::{Close, Connect, Excess, Idle, KeepAlive, Listen, Stop};
+pub use pipe::Pipes;
 pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
 pub use socket::{Queue, Socket};
 pub use socket_map::SocketMap;
@@ -127,4 +131,6 @@ pub use unix_addr::UnixAddr;
 /// The programs in the README compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/limits.md")]
+#[doc = include_str!("../docs/node.md")]
 struct Readme;

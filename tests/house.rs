@@ -29,11 +29,12 @@ fn document(name: &str) -> String {
 
 /// The layers, from the bottom up. A module may use those of lower layers, and no other of its own.
 const LAYERS: &[&[&str]] = &[
-    &["id", "error", "wheel", "lifecycle"],
+    &["id", "unix_addr", "wheel", "lifecycle"],
+    &["error"],
     &["event", "options", "target", "buffer"],
-    &["table", "net"],
+    &["table", "net", "metrics"],
     &["socket", "socket_map", "sim"],
-    &["reactor"],
+    &["reactor", "pipe"],
     &["check"],
 ];
 

@@ -17,13 +17,14 @@ mod library {
     pub(crate) mod options;
     pub(crate) mod table;
     pub(crate) mod target;
+    pub(crate) mod unix_addr;
     pub(crate) mod wheel;
 }
 // The files name each other from the root, with the names that the library's root has.
 #[allow(unused_imports)]
 use finale::sim;
 #[allow(unused_imports)]
-use library::{buffer, error, event, id, lifecycle, options, table, target, wheel};
+use library::{buffer, error, event, id, lifecycle, options, table, target, unix_addr, wheel};
 
 mod bare;
 mod events;

@@ -96,6 +96,15 @@ impl Os {
         self.add_listener(listener, socket)
     }
 
+    /// The same for a Unix domain socket. Its file is whoever's who opened it.
+    pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: std::os::unix::net::UnixListener) -> io::Result<()> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        self.watch(listener, &socket)?;
+        place(&mut self.listeners, listener, Listening { socket, is_unix: true, _file: None });
+        Ok(())
+    }
+
     fn add_listener(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
         let bound = socket.local_addr()?.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?;
         self.watch(listener, &socket)?;
@@ -241,11 +250,11 @@ impl Net for Os {
     }
 
     fn unlisten(&mut self, listener: u32) {
-        if let Some(place) = self.listeners.get_mut(listener as usize) {
-            *place = None;
+        if let Some(listening) = self.listeners.get_mut(listener as usize).and_then(Option::take) {
+            // A copy in another process keeps the socket, and with it epoll's watch, alive (epoll(7), question 6). One that was
+            // muted is not watched.
+            let _ = self.unwatch(listener, &listening.socket);
         }
-        #[cfg(not(target_os = "linux"))]
-        self.waiting.retain(|&waiting| waiting != listener);
     }
 
     fn connect(

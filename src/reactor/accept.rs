@@ -82,6 +82,24 @@ impl Reactor {
     }
 }
 
+impl Reactor {
+    /// Takes over a listener on a Unix domain socket that was opened elsewhere, as [`listen_on`](Reactor::listen_on) does. Its file
+    /// is not removed with it: that is for whoever has opened it.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`], or [`Error::System`] with what the system said.
+    pub fn listen_on_unix(
+        &mut self,
+        listener: std::os::unix::net::UnixListener,
+        options: Listen,
+    ) -> Result<ListenerId, Error> {
+        let (id, ()) = self.add_listener(options, |net, place, _| {
+            net.listen_on_unix(place, listener).map_err(|error| system("listen", &error))
+        })?;
+        Ok(id)
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// Opens a listener on an IP address with a port; port 0 lets the kernel choose. Its connections come out of
     /// [`next`](Reactor::next).
@@ -209,6 +227,7 @@ impl<N: Net> Reactor<N> {
             self.listeners.served(listener);
         }
         self.turn.accepted();
+        self.counts.accepted += 1;
         self.table.settings.hold(settings);
         let slot = self.table.insert(settings);
         if let Some(peer) = peer {
@@ -230,6 +249,7 @@ impl<N: Net> Reactor<N> {
     fn drop_excess(&mut self, listener: u32, slot: u32, peer: Option<SocketAddr>) -> Told {
         self.net.reset(slot);
         self.turn.dropped();
+        self.counts.dropped += 1;
         self.dropped = peer;
         Told::of_none(What::Dropped(listener))
     }
@@ -237,6 +257,7 @@ impl<N: Net> Reactor<N> {
     /// Nothing can be accepted: whoever waits goes on waiting, and wakes nobody.
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
         self.mute(listener);
+        self.counts.rests += 1;
         self.listeners.rest(listener, self.turn.now + REST_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;

@@ -37,6 +37,7 @@ impl<N: Net> Reactor<N> {
         options.check()?;
         let settings = self.table.settings.intern(options.settings);
         let slot = self.table.insert(settings);
+        self.counts.begun += 1;
         let connecting = self.table.extras.connecting(target, options.system, options.local);
         self.table.extra_mut(slot).connecting = Some(connecting);
         let now = self.tick_after(self.net.now());
@@ -121,6 +122,7 @@ impl<N: Net> Reactor<N> {
         flags.set(Flags::ATTEMPT, false);
         flags.set(Flags::WRITABLE | Flags::TOUCHED, true);
         self.apply(slot, Input::Established);
+        self.counts.connected += 1;
         if self.table.settings_of(slot).deadline_ms.is_some() {
             self.give_deadline(slot);
         }

@@ -31,6 +31,7 @@ use crate::error::{Cause, Error, Failure, OsError};
 use crate::event::{Ending, Event};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
+use crate::metrics::Counts;
 use crate::net::Net;
 use crate::net::os::Os;
 use crate::socket::Socket;
@@ -59,6 +60,7 @@ pub struct Reactor<N: Net = Os> {
     ending: Ending,
     failure: Failure,
     dropped: Option<SocketAddr>,
+    counts: Counts,
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
@@ -100,6 +102,7 @@ impl<N: Net> Reactor<N> {
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
             dropped: None,
+            counts: Counts::default(),
             turn: Turn::new(),
             cant_wait: None,
             told: None,

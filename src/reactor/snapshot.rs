@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::Reactor;
 use crate::id::SocketId;
 use crate::lifecycle::State;
+use crate::metrics::Metrics;
 use crate::net::Net;
 
 /// One socket, as it was.
@@ -90,6 +91,35 @@ impl fmt::Display for Sockets {
 }
 
 impl<N: Net> Reactor<N> {
+    /// What the reactor has done so far, and what is live. Counting costs an addition where something happens; asking costs a look
+    /// at each socket.
+    ///
+    /// ```
+    /// # use finale::{Cause, Connect, Event, Reactor, sim::Network};
+    /// let network = Network::new(1);
+    /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    /// reactor.connect("10.0.0.2:80", Connect::default())?;
+    /// while let Some((_, event)) = reactor.next()? {
+    ///     if let Event::Close(ending) = event {
+    ///         println!("{ending}");
+    ///     }
+    /// }
+    /// let metrics = reactor.metrics();
+    /// assert_eq!((metrics.begun, metrics.failed_of(Cause::Refused), metrics.live()), (1, 1, 0));
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::of(&self.counts, self.listeners.ids().count());
+        // One whose `close` was just told has been counted, and lives no more.
+        for slot in self.table.slots().filter(|slot| self.table.entry(*slot).state != State::Closed) {
+            let entry = self.table.entry(slot);
+            let queued_bytes = self.table.queued_bytes(slot) as u64;
+            metrics.add_live(entry.state, queued_bytes, entry.bytes_read, entry.bytes_written);
+        }
+        metrics
+    }
+
     /// Every socket with its state, queue and timer. Costs a look at each; prints like netstat, paused sockets with `*`.
     #[must_use]
     pub fn sockets(&self) -> Sockets {

@@ -75,6 +75,7 @@ impl<N: Net> Reactor<N> {
             What::Tell(Tell::End) => Event::End,
             What::Close(ended_in) => {
                 self.ending = self.ending(slot, ended_in);
+                self.counts.closed(&self.ending);
                 Event::Close(&self.ending)
             }
             What::Tell(Tell::Error) => {

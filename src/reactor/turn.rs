@@ -158,6 +158,7 @@ impl<N: Net> Reactor<N> {
         }
         let now = self.net.now();
         self.turn.now = self.tick_before(now);
+        self.counts.turns += 1;
         self.listeners.rested(self.turn.now);
         self.listeners_due(self.turn.now);
         self.turn.closes = self.table.closes_len();
@@ -256,7 +257,8 @@ impl<N: Net> Reactor<N> {
         }
         let unread = entry.flags.has(Flags::QUEUED) && entry.has_input();
         let deadline = self.table.deadline_at(slot);
-        if deadline.is_some_and(|due| due <= self.turn.now) {
+        if let Some(due) = deadline.filter(|due| *due <= self.turn.now) {
+            self.counts.struck(self.turn.now - due);
             self.expired(slot, Timer::Deadline);
             return self.tell_owed(slot);
         }
@@ -268,8 +270,14 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         match self.table.deadline(slot) {
-            Some((due, Due::Idle)) if due <= self.turn.now => self.idle(slot),
-            Some((due, Due::Limit(timer))) if due <= self.turn.now => self.expired(slot, timer),
+            Some((due, Due::Idle)) if due <= self.turn.now => {
+                self.counts.struck(self.turn.now - due);
+                self.idle(slot);
+            }
+            Some((due, Due::Limit(timer))) if due <= self.turn.now => {
+                self.counts.struck(self.turn.now - due);
+                self.expired(slot, timer);
+            }
             Some((due, Due::Attempt)) if due <= self.turn.now => self.next_attempt(slot),
             _ => {}
         }

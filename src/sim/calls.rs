@@ -38,7 +38,10 @@ impl World {
         let others = self.listening.get(&(machine, addr.port())).map_or(&[][..], Vec::as_slice);
         let clashes = |id: &Id| {
             self.listeners.get(*id).is_some_and(|other| {
-                overlap(other.addr.ip(), addr.ip()) && !(other.options.reuse_port && options.reuse_port)
+                let both_share = other.options.reuse_port && options.reuse_port;
+                let only_v6 = other.options.ipv6_only && other.addr.is_ipv6() && addr.is_ipv4()
+                    || options.ipv6_only && addr.is_ipv6() && other.addr.is_ipv4();
+                overlap(other.addr.ip(), addr.ip()) && !both_share && !only_v6
             })
         };
         if others.iter().any(clashes) {
@@ -375,5 +378,6 @@ fn is_local(machine: IpAddr, ip: IpAddr) -> bool {
 }
 
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    one == other || one.is_unspecified() || other.is_unspecified()
+    let is_any = |ip: IpAddr, other: IpAddr| ip.is_unspecified() && other != super::unix::UNIX;
+    one == other || is_any(one, other) || is_any(other, one)
 }

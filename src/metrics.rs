@@ -1,0 +1,274 @@
+//! What a reactor has done so far, in numbers, for whoever watches it.
+//!
+//! Invariant: counted where it happens, one addition each; what can be had by looking is looked up when somebody asks.
+
+use std::fmt;
+
+use crate::error::{Cause, LookupCause, Timer};
+use crate::event::{Ending, How};
+use crate::lifecycle::State;
+
+/// The causes of failure that are counted, in the order in which they are printed. Of look-ups all are one.
+const CAUSES: [Cause; 14] = [
+    Cause::Reset,
+    Cause::TimedOut(Timer::Connect),
+    Cause::TimedOut(Timer::HalfClosed),
+    Cause::TimedOut(Timer::Linger),
+    Cause::TimedOut(Timer::Write),
+    Cause::TimedOut(Timer::Deadline),
+    Cause::TimedOut(Timer::Kernel),
+    Cause::Refused,
+    Cause::Unreachable,
+    Cause::Lookup(LookupCause::Failed),
+    Cause::NoLocalAddress,
+    Cause::OutOfResources,
+    Cause::Aborted,
+    Cause::System,
+];
+
+/// Its place among them.
+const fn place(cause: Cause) -> usize {
+    match cause {
+        Cause::Reset => 0,
+        Cause::TimedOut(Timer::Connect) => 1,
+        Cause::TimedOut(Timer::HalfClosed) => 2,
+        Cause::TimedOut(Timer::Linger) => 3,
+        Cause::TimedOut(Timer::Write) => 4,
+        Cause::TimedOut(Timer::Deadline) => 5,
+        Cause::TimedOut(Timer::Kernel) => 6,
+        Cause::Refused => 7,
+        Cause::Unreachable => 8,
+        Cause::Lookup(_) => 9,
+        Cause::NoLocalAddress => 10,
+        Cause::OutOfResources => 11,
+        Cause::Aborted => 12,
+        Cause::System => 13,
+    }
+}
+
+/// The sums of a reactor.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) accepted: u64,
+    pub(crate) dropped: u64,
+    pub(crate) rests: u64,
+    pub(crate) begun: u64,
+    pub(crate) connected: u64,
+    confirmed: u64,
+    handed_off: u64,
+    destroyed: u64,
+    failed: [u64; CAUSES.len()],
+    bytes_read: u64,
+    bytes_written: u64,
+    bytes_unsent: u64,
+    pub(crate) turns: u64,
+    timers: u64,
+    lag_ms: u64,
+    most_lag_ms: u64,
+}
+
+impl Counts {
+    /// A socket has told `close`.
+    pub(crate) fn closed(&mut self, ending: &Ending) {
+        match &ending.how {
+            How::Confirmed => self.confirmed += 1,
+            How::HandedOff => self.handed_off += 1,
+            How::Destroyed => self.destroyed += 1,
+            How::Failed(failure) => self.failed[place(failure.cause)] += 1,
+        }
+        self.bytes_read += ending.bytes_read;
+        self.bytes_written += ending.bytes_written;
+        self.bytes_unsent += ending.bytes_unsent;
+    }
+
+    /// A socket's timer has struck, so many milliseconds after it was due.
+    pub(crate) const fn struck(&mut self, lag_ms: u64) {
+        self.timers += 1;
+        self.lag_ms += lag_ms;
+        if lag_ms > self.most_lag_ms {
+            self.most_lag_ms = lag_ms;
+        }
+    }
+}
+
+/// What a reactor has done and what it has to do: [`Reactor::metrics`](crate::Reactor::metrics). Counts begin with the reactor and
+/// only grow; what is live is as it was when it was asked for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Connections that listeners have accepted.
+    pub accepted: u64,
+    /// Clients that were one too many, and were reset.
+    pub dropped: u64,
+    /// How often a listener had to rest, told or not.
+    pub rests: u64,
+    /// Outgoing connections that were asked for.
+    pub begun: u64,
+    /// How many of them were established.
+    pub connected: u64,
+    /// Sockets that ended clean and acknowledged.
+    pub confirmed: u64,
+    /// Sockets that ended clean and were handed off to the kernel.
+    pub handed_off: u64,
+    /// Sockets that we have destroyed.
+    pub destroyed: u64,
+    /// Bytes read by sockets that have told `close`, and by those that live.
+    pub bytes_read: u64,
+    /// Bytes of theirs that the kernel took.
+    pub bytes_written: u64,
+    /// Bytes that never reached the kernel, of sockets that have told `close`.
+    pub bytes_unsent: u64,
+    /// Bytes that wait for the kernel now.
+    pub queued_bytes: u64,
+    /// Listeners that are open or stopping.
+    pub listeners: usize,
+    /// Turns of the loop: so many times it has waited for news.
+    pub turns: u64,
+    /// Timers of sockets that have struck.
+    pub timers: u64,
+    /// By how many milliseconds they were late: all of them together, and the worst. A program that keeps the loop waiting shows
+    /// here.
+    pub lag_ms: u64,
+    /// The worst of them.
+    pub most_lag_ms: u64,
+    failed: [u64; CAUSES.len()],
+    live: [usize; State::ALL.len()],
+}
+
+impl Metrics {
+    /// The counts, with nothing live yet.
+    pub(crate) fn of(counts: &Counts, listeners: usize) -> Self {
+        Self {
+            accepted: counts.accepted,
+            dropped: counts.dropped,
+            rests: counts.rests,
+            begun: counts.begun,
+            connected: counts.connected,
+            confirmed: counts.confirmed,
+            handed_off: counts.handed_off,
+            destroyed: counts.destroyed,
+            bytes_read: counts.bytes_read,
+            bytes_written: counts.bytes_written,
+            bytes_unsent: counts.bytes_unsent,
+            queued_bytes: 0,
+            listeners,
+            turns: counts.turns,
+            timers: counts.timers,
+            lag_ms: counts.lag_ms,
+            most_lag_ms: counts.most_lag_ms,
+            failed: counts.failed,
+            live: [0; State::ALL.len()],
+        }
+    }
+
+    /// One socket that lives.
+    pub(crate) const fn add_live(&mut self, state: State, queued_bytes: u64, read: u64, written: u64) {
+        self.live[state as usize] += 1;
+        self.queued_bytes += queued_bytes;
+        self.bytes_read += read;
+        self.bytes_written += written;
+    }
+
+    /// Sockets that have failed of this. All failed look-ups are one.
+    #[must_use]
+    pub const fn failed_of(&self, cause: Cause) -> u64 {
+        self.failed[place(cause)]
+    }
+
+    /// Every cause of which sockets have failed, and how many.
+    pub fn failures(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
+        CAUSES.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
+    }
+
+    /// Sockets that have failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+
+    /// Sockets that have told `close`.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.confirmed + self.handed_off + self.destroyed + self.failed()
+    }
+
+    /// Sockets in this state now.
+    #[must_use]
+    pub const fn live_in(&self, state: State) -> usize {
+        self.live[state as usize]
+    }
+
+    /// Every state that sockets are in, and how many.
+    pub fn live_by_state(&self) -> impl Iterator<Item = (State, usize)> + '_ {
+        State::ALL.iter().copied().zip(self.live).filter(|(_, count)| *count > 0)
+    }
+
+    /// Sockets that have not told `close`.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.iter().sum()
+    }
+}
+
+impl fmt::Display for Metrics {
+    /// A block of lines, a number and its name on each; what is zero among the failures and states is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.accepted, "accepted"),
+            (self.dropped, "dropped"),
+            (self.rests, "rests of listeners"),
+            (self.begun, "connections begun"),
+            (self.connected, "connected"),
+            (self.confirmed, "ended clean and acknowledged"),
+            (self.handed_off, "ended clean, handed off"),
+            (self.destroyed, "destroyed"),
+        ];
+        for (count, name) in counts {
+            writeln!(f, "{count:>14} {name}")?;
+        }
+        for (cause, count) in self.failures() {
+            // Of look-ups all are one.
+            let lookup = matches!(cause, Cause::Lookup(_)).then_some("lookup failed");
+            writeln!(f, "{count:>14} failed: {}", lookup.map_or_else(|| cause.to_string(), str::to_owned))?;
+        }
+        writeln!(f, "{:>14} live", self.live())?;
+        for (state, count) in self.live_by_state() {
+            writeln!(f, "{count:>14}   {}", state.name())?;
+        }
+        let sums = [
+            (self.bytes_read, "bytes read"),
+            (self.bytes_written, "bytes written"),
+            (self.bytes_unsent, "bytes never sent"),
+            (self.queued_bytes, "bytes queued"),
+            (self.listeners as u64, "listeners"),
+            (self.turns, "turns"),
+            (self.timers, "timers struck"),
+            (self.lag_ms, "ms late, together"),
+            (self.most_lag_ms, "ms late at the most"),
+        ];
+        for (count, name) in sums {
+            writeln!(f, "{count:>14} {name}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_a_place_of_its_own() {
+        for (index, cause) in CAUSES.into_iter().enumerate() {
+            assert_eq!(place(cause), index, "{cause}");
+        }
+        assert_eq!(place(Cause::Lookup(LookupCause::NotFound)), place(Cause::Lookup(LookupCause::TryAgain)));
+    }
+
+    #[test]
+    fn every_state_has_a_place_of_its_own() {
+        for (index, state) in State::ALL.iter().copied().enumerate() {
+            assert_eq!(state as usize, index, "{state:?}");
+        }
+    }
+}

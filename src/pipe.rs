@@ -1,0 +1,186 @@
+//! From one socket to another: what a proxy does, with half-closes, failures and back-pressure carried through.
+//!
+//! Invariant: built on the public face alone. A socket is paused by a pipe only while the one that it feeds is full, so what waits is
+//! never more than that one's high-water mark and a read.
+
+use crate::event::{Ending, Event};
+use crate::id::SocketId;
+use crate::socket::{Queue, Socket};
+use crate::socket_map::SocketMap;
+
+/// Pipes between sockets of one reactor. It is shown every event, and does with those of its sockets what a pipe does.
+///
+/// - Bytes are copied from the receive buffer into the other's write queue: one copy, as `write` makes it. While that is
+///   [full](Queue::Full), reading is paused; a socket that is not connected yet holds the other one back in the same way.
+/// - An end is carried behind the last byte: half-close passes through, and each direction goes on by itself.
+/// - A failure, or a [`destroy`](Socket::destroy), of one side destroys the other, so that a cut stream doesn't look whole: at once if nothing
+///   of it waits, else as soon as our kernel has taken what had come before. Whether the peer gets those bytes is its kernel's to
+///   say: a reset may overtake them there.
+/// - A silence (`timeout`) is nobody's end: what it means is the program's to say. A socket that it destroys takes the
+///   other with it.
+///
+/// ```
+/// # use finale::{Connect, Event, Listen, Pipes, Reactor};
+/// # fn proxy(front: &str, back: &str) -> Result<(), finale::Error> {
+/// let mut reactor = Reactor::new()?;
+/// reactor.listen(front, Listen::default())?;
+/// let mut pipes = Pipes::new();
+/// while let Some((mut socket, event)) = reactor.next()? {
+///     if pipes.handle(&mut socket, &event) {
+///         continue;
+///     }
+///     if let Event::Connection = event {
+///         let client = socket.id();
+///         let backend = reactor.connect(back, Connect::default())?;
+///         pipes.join(client, backend);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Pipes {
+    /// Where the bytes of a socket go.
+    ways: SocketMap<SocketId>,
+    /// Where the bytes of a socket come from.
+    sources: SocketMap<SocketId>,
+    /// Sockets that are to be destroyed when their queue is empty.
+    doomed: SocketMap<()>,
+}
+
+impl Pipes {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Both ways between two sockets: a proxy.
+    pub fn join(&mut self, one: SocketId, other: SocketId) {
+        self.pipe(one, other);
+        self.pipe(other, one);
+    }
+
+    /// One way: what comes from `source` goes to `sink`, its end included. A pipe that either of them had in this direction is
+    /// replaced.
+    pub fn pipe(&mut self, source: SocketId, sink: SocketId) {
+        if let Some(old) = self.ways.insert(source, sink) {
+            self.sources.remove(old);
+        }
+        if let Some(old) = self.sources.insert(sink, source)
+            && old != source
+        {
+            self.ways.remove(old);
+        }
+    }
+
+    /// Takes a socket out of its pipes, and leaves it and the others as they are. Whoever was paused stays so.
+    pub fn part(&mut self, id: SocketId) {
+        if let Some(sink) = self.ways.remove(id) {
+            self.sources.remove(sink);
+        }
+        if let Some(source) = self.sources.remove(id) {
+            self.ways.remove(source);
+        }
+        self.doomed.remove(id);
+    }
+
+    /// Where the bytes of this socket go.
+    #[must_use]
+    pub fn sink_of(&self, source: SocketId) -> Option<SocketId> {
+        self.ways.get(source).copied()
+    }
+
+    /// Where the bytes for this socket come from.
+    #[must_use]
+    pub fn source_of(&self, sink: SocketId) -> Option<SocketId> {
+        self.sources.get(sink).copied()
+    }
+
+    /// Does what a pipe does with this event. Answers whether it was one of a pipe's: `data`, `end`, `drain` of its sockets;
+    /// everything else (`connection`, `ready`, `timeout`, `error`, `close` ...) the program may want to know of, too, and gets
+    /// the answer `false`.
+    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
+        let id = socket.id();
+        match event {
+            Event::Data(bytes) => match self.sink_of(id) {
+                Some(sink) => {
+                    pass_on(socket, sink, bytes);
+                    true
+                }
+                // The other side is gone, and this one is about to go.
+                None => self.doomed.get(id).is_some(),
+            },
+            Event::End => {
+                let sink = self.sink_of(id);
+                if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
+                    sink.end();
+                }
+                sink.is_some() || self.doomed.get(id).is_some()
+            }
+            Event::Drain => self.drained(socket),
+            Event::Close(ending) => {
+                self.closed(socket, ending);
+                false
+            }
+            Event::Lookup(_)
+            | Event::Connect
+            | Event::Ready
+            | Event::Connection
+            | Event::Timeout
+            | Event::PeerEnded
+            | Event::Error(_)
+            | Event::Timer(_)
+            | Event::Woken
+            | Event::ListenerRests(..)
+            | Event::Dropped(..)
+            | Event::ListenerClosed(_) => false,
+        }
+    }
+
+    /// There is room again: whoever waited for it reads on.
+    fn drained(&mut self, socket: &mut Socket<'_>) -> bool {
+        if self.doomed.remove(socket.id()).is_some() {
+            socket.destroy();
+            return true;
+        }
+        let source = self.source_of(socket.id());
+        if let Some(mut source) = source.and_then(|source| socket.get(source)) {
+            source.resume();
+        }
+        source.is_some()
+    }
+
+    /// One side is over. If not in good order, the other follows.
+    fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
+        let id = socket.id();
+        let (sink, source) = (self.sink_of(id), self.source_of(id));
+        self.part(id);
+        if ending.is_clean() {
+            return;
+        }
+        if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
+            // What had come before goes first.
+            if sink.ask_for_drain() {
+                self.doomed.insert(sink.id(), ());
+            } else {
+                sink.destroy();
+            }
+        }
+        // One that only gave has nothing to wait for.
+        if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
+            source.destroy();
+        }
+    }
+}
+
+/// Gives bytes to the sink, and stops reading while it is full.
+fn pass_on(socket: &mut Socket<'_>, sink: SocketId, bytes: &[u8]) {
+    let written = socket.get(sink).map(|mut sink| sink.write(bytes));
+    match written {
+        Some(Ok(Queue::Room)) => {}
+        Some(Ok(Queue::Full)) => socket.pause(),
+        // Nobody takes them any more: they would be lost, and nobody would know.
+        Some(Err(_)) | None => socket.destroy(),
+    }
+}

@@ -1,0 +1,223 @@
+//! Connecting, and the addresses of names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use finale::sim::Reach;
+use finale::{Cause, Connect, Error, Event, Listen, LookupCause, Timer};
+
+use super::support::scene::{HERE, Scene, THERE};
+use super::{AT, Pair, SECOND, Who, idle, ms, write};
+
+fn dead(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))
+}
+
+/// N9: with the address, in the error and in the report.
+#[test]
+fn n09_where_nobody_listens_lookup_error_and_close_are_told() {
+    let mut scene = Scene::new();
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
+    assert_eq!(scene.ending.expect("told").peer, Some(AT));
+}
+
+/// N10: never as a return of the connect call.
+#[test]
+fn n10_a_network_without_a_way_is_told_as_an_event_with_its_errno() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(THERE, Reach::NoRoute);
+    scene.reactor.connect(AT, Connect::default()).expect("the call itself succeeds");
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), Cause::Unreachable);
+    assert!(scene.story[1].contains("os error 101"), "{:?}", scene.story);
+}
+
+/// N11: the kernel gives up after some two minutes, and that has a kind of its own.
+#[test]
+fn n11_a_syn_that_is_never_answered_fails_when_the_kernel_gives_up() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    scene.reactor.connect(AT, Connect::default().connect_timeout(None)).expect("a good target");
+    scene.run(120 * SECOND);
+    assert_eq!(scene.story, ["lookup 10.0.0.2"]);
+    scene.run(20 * SECOND);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+}
+
+/// N12: the connect timer ends it; the idle time does not run before there is a connection.
+#[test]
+fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    let options = Connect::default().connect_timeout(Some(5 * SECOND)).idle_timeout(Some(SECOND));
+    scene.reactor.connect(AT, options).expect("a good target");
+    scene.run(6 * SECOND);
+    let error = "error timed out: not connected in time [10.0.0.2:80]";
+    assert_eq!(scene.story, ["lookup 10.0.0.2", error, "close"]);
+}
+
+/// N13: no `lookup` without an address.
+#[test]
+fn n13_a_name_that_can_not_be_resolved_is_an_error_without_a_lookup() {
+    let mut scene = Scene::new();
+    scene.network.name_fails("later.example", LookupCause::TryAgain);
+    for (name, cause) in [("nobody.example", LookupCause::NotFound), ("later.example", LookupCause::TryAgain)] {
+        scene.reactor.connect((name, 80), Connect::default()).expect("a good target");
+        scene.run(SECOND);
+        assert_eq!((scene.story.len(), scene.cause()), (2, Cause::Lookup(cause)), "{:?}", scene.story);
+        scene.story.clear();
+    }
+}
+
+/// N14: the late answer finds nobody.
+#[test]
+fn n14_a_socket_destroyed_during_the_look_up_tells_close_and_nothing_else() {
+    let mut scene = Scene::new();
+    scene.network.name("host.example", vec![THERE]);
+    let id = scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    scene.reactor.socket(id).expect("it lives").destroy();
+    scene.expect(&["close"]);
+}
+
+/// N15: text is a host and a port, or it is refused; port 0 is nobody's.
+#[test]
+fn n15_a_bad_port_is_refused_and_port_0_is_an_error_of_the_socket() {
+    let mut scene = Scene::new();
+    for text in ["10.0.0.2:-1", "10.0.0.2:65536", "10.0.0.2:http", "10.0.0.2", "10.0.0.2:"] {
+        assert!(matches!(scene.reactor.connect(text, Connect::default()), Err(Error::BadAddress(_))), "{text}");
+    }
+    scene.reactor.connect((THERE, 0), Connect::default()).expect("an address");
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), Cause::Refused);
+}
+
+/// N16: a second connection is a second socket.
+#[test]
+fn n16_one_id_has_one_life() {
+    let mut scene = Scene::new();
+    let first = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(SECOND);
+    let second = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    assert!(first != second && scene.reactor.socket(first).is_none());
+    scene.run(SECOND);
+    assert_eq!(scene.story.iter().filter(|line| *line == "close").count(), 2);
+}
+
+/// N17: it is used; one that is taken is an event, too.
+#[test]
+fn n17_a_local_address_is_used_and_a_taken_one_is_an_error() {
+    let mut scene = Scene::new();
+    let _listener = scene.peer.listen(AT).expect("a free port");
+    let local = SocketAddr::new(HERE, 5000);
+    let id = scene.reactor.connect(AT, Connect::default().local_addr(local)).expect("a good target");
+    scene.run(SECOND);
+    assert_eq!(scene.reactor.local_addr(id), Some(local));
+    scene.reactor.connect(AT, Connect::default().local_addr(local)).expect("a good target");
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), Cause::NoLocalAddress);
+}
+
+/// N18: each once, families in turn, all before `connect`.
+#[test]
+fn n18_every_distinct_address_is_told_once_before_connect() {
+    let mut scene = Scene::new();
+    let v6: IpAddr = "fd00::9".parse().expect("an address");
+    scene.network.name("host.example", vec![THERE, THERE, dead(1), v6]);
+    let _listener = scene.peer.listen(AT).expect("a free port");
+    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.expect(&["lookup 10.0.0.2", "lookup fd00::9", "lookup 10.9.0.1", "connect", "ready"]);
+}
+
+/// N19: losers are no events.
+#[test]
+fn n19_when_the_first_address_refuses_the_second_is_tried_at_once() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(dead(1), Reach::NoRoute);
+    scene.network.name("host.example", vec![dead(1), THERE]);
+    let _listener = scene.peer.listen(AT).expect("a free port");
+    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.run(ms(100));
+    assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2", "connect", "ready"]);
+}
+
+/// N22: over all addresses.
+#[test]
+fn n22_the_connect_timer_covers_every_address() {
+    let mut scene = Scene::new();
+    for last in [1, 2] {
+        scene.network.set_reach(dead(last), Reach::BlackHole);
+    }
+    scene.network.name("host.example", vec![dead(1), dead(2)]);
+    let options = Connect::default().connect_timeout(Some(6 * SECOND));
+    scene.reactor.connect(("host.example", 80), options).expect("a good target");
+    scene.run(6 * SECOND - ms(1));
+    assert_eq!(scene.story.len(), 2, "{:?}", scene.story);
+    scene.run(ms(2));
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Connect));
+}
+
+/// N23: Node's message is empty here.
+#[test]
+fn n23_when_all_addresses_fail_the_error_names_each_with_its_reason() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(dead(1), Reach::NoRoute);
+    scene.network.name("host.example", vec![dead(1), THERE]);
+    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.run(SECOND);
+    let error = scene.story.iter().find(|line| line.starts_with("error")).expect("it fails");
+    assert!(error.contains("10.9.0.1:80: unreachable") && error.contains("10.0.0.2:80: refused"), "{error}");
+}
+
+/// N24: bytes and FIN leave when the connection is there.
+#[test]
+fn n24_end_before_the_connection_is_up_sends_what_was_written_and_a_fin() {
+    let mut pair = Pair::new(Listen::default(), Connect::default());
+    write(&mut pair.client(), b"early");
+    pair.client().end();
+    pair.run(SECOND, idle);
+    assert_eq!(pair.of(Who::S), ["connection", "data early", "end"]);
+}
+
+/// N26: the queue shows them at once; written is what the kernel took; `drain` after `ready`.
+#[test]
+fn n26_bytes_written_before_connect_are_queued_and_counted_as_that() {
+    let mut pair = Pair::new(Listen::default(), Connect::default().high_water_mark(5));
+    write(&mut pair.client(), b"12345");
+    assert_eq!((pair.client().queued_bytes(), pair.client().bytes_written()), (5, 0));
+    pair.run(SECOND, |who, socket, event| {
+        if (who, event) == (Who::C, &Event::Drain) {
+            assert_eq!((socket.queued_bytes(), socket.bytes_written()), (0, 5));
+        }
+    });
+    assert_eq!(pair.of(Who::C)[2..], ["ready", "drain"]);
+}
+
+/// N27: the report counts them.
+#[test]
+fn n27_bytes_written_before_a_refusal_are_reported_as_never_sent() {
+    let mut scene = Scene::new();
+    let id = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    write(&mut scene.reactor.socket(id).expect("it lives"), b"12345");
+    scene.run(SECOND);
+    let ending = scene.ending.expect("told");
+    assert_eq!((ending.bytes_written, ending.bytes_unsent), (0, 5));
+}
+
+/// N57: what had come with it is lost with it, and the cause is not "refused".
+#[test]
+fn n57_a_reset_before_the_handshake_was_noticed_is_a_reset_and_no_refusal() {
+    let mut scene = Scene::new();
+    let listener = scene.peer.listen(AT).expect("a free port");
+    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.run(Duration::ZERO);
+    scene.network.advance(ms(10));
+    let accepted = listener.accept().expect("the handshake is done");
+    accepted.send(b"lost");
+    accepted.reset();
+    scene.network.advance(ms(10));
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), Cause::Reset, "{:?}", scene.story);
+    assert!(!scene.story.contains(&"connect".to_owned()));
+}

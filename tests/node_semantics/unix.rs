@@ -1,0 +1,51 @@
+//! Unix domain sockets.
+
+use std::path::PathBuf;
+
+use finale::sim::Network;
+use finale::{Cause, Connect, Event, How, Listen, Reactor, UnixAddr};
+
+use super::support::scene::HERE;
+
+fn path() -> PathBuf {
+    std::env::temp_dir().join(format!("finale-node-{}", std::process::id()))
+}
+
+/// N99: the same life without `lookup`; no addresses; the file goes with the listener.
+#[test]
+fn n99_a_unix_socket_lives_without_lookup_and_address() {
+    let mut reactor = Reactor::new().expect("a machine with epoll");
+    let listener = reactor.listen_unix(path(), Listen::default()).expect("a new file");
+    let client = reactor.connect(UnixAddr::path(path()), Connect::default()).expect("a good target");
+    let mut lines = Vec::new();
+    while lines.last().map(String::as_str) != Some("close") {
+        let (mut socket, event) = reactor.next().expect("it goes on").expect("it lives");
+        assert_eq!(socket.peer_addr(), None);
+        if matches!(event, Event::End) || (socket.id() == client && matches!(event, Event::Ready)) {
+            socket.end();
+        }
+        if socket.id() == client {
+            lines.push(super::words(&event));
+        }
+    }
+    assert_eq!(lines, ["connect", "ready", "end", "close"]);
+    reactor.close_listener(listener).expect("open");
+    assert!(!path().exists());
+}
+
+/// N100: the kinds of TCP; a stale file is removed only when asked.
+#[test]
+fn n100_a_missing_path_is_refused_and_any_existing_file_is_in_use() {
+    let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
+    reactor.connect(UnixAddr::path("/missing"), Connect::default()).expect("a good target");
+    let mut how = None;
+    while let Some((_, event)) = reactor.next().expect("it goes on") {
+        if let Event::Close(ending) = event {
+            how = Some(ending.how.clone());
+        }
+    }
+    let Some(How::Failed(failure)) = how else { panic!("{how:?}") };
+    assert_eq!(failure.cause, Cause::Refused);
+    reactor.listen_unix(UnixAddr::path("/taken"), Listen::default()).expect("a new name");
+    assert!(reactor.listen_unix(UnixAddr::path("/taken"), Listen::default()).is_err());
+}
