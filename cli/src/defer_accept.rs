@@ -3,31 +3,21 @@
 //! Neither the standard library nor socket2 nor rustix sets it in safe code; nix lets its users describe an option.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::SetStruct;
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
 #[derive(Clone)]
 struct DeferAccept;
 
 nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32, SetStruct<'_, i32>);
 
-/// As many as may wait at finale's own listeners.
-const BACKLOG: i32 = 4096;
-
-/// A listener to whose connections the kernel keeps until they have something to read, or for `wait` and a little more:
-/// it counts in repeats of its SYN-ACK (after 1, 3, 7 ... seconds), and whole seconds are what it takes (tcp(7)).
-pub(crate) fn listener(addr: SocketAddr, wait: Duration, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
+/// The kernel keeps connections to itself until they have something to read, or for `wait` and a little more: it counts in
+/// repeats of its SYN-ACK (after 1, 3, 7 ... seconds), and whole seconds are what it takes (tcp(7)).
+pub(crate) fn set(listener: &Socket, wait: Duration) -> io::Result<()> {
     let seconds = i32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(i32::MAX);
-    setsockopt(&socket, DeferAccept, &seconds)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(setsockopt(listener, DeferAccept, &seconds)?)
 }

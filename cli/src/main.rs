@@ -7,10 +7,12 @@ mod bench;
 mod connect;
 mod crash;
 mod defer_accept;
+mod handover;
 mod nodelay;
 mod peer;
 mod serve;
 mod sim;
+mod sockets;
 mod trouble;
 
 /// The lesson is an example of the library first; the command shares its file.

@@ -3,36 +3,41 @@
 //! Invariant: whatever one client does, the server goes on for the others; only a signal ends it.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use finale::{
-    BadAddress, Close, Event, Listen, Listener, ListenerId, OsError, Queue, Reactor, Remote, Socket, SocketId,
-    SocketMap,
-};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use finale::{Close, Event, Listen, ListenerId, Queue, Reactor, Remote, Socket, SocketId, SocketMap};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::args;
-use crate::defer_accept;
-use crate::trouble::Trouble;
+use crate::handover::Handover;
+use crate::sockets::Sockets;
+use crate::trouble::{Trouble, say};
 
 /// A server that reads to the client's FIN, answers and ends
 ///
-/// The first line on stdout is `listening on IP:PORT`. SIGINT and SIGTERM stop accepting, let the live connections end
-/// for the grace time, then reset the rest and exit 0; a second signal resets them at once.
+/// The first line on stdout is `listening on IP:PORT`, or on `unix:PATH`. SIGINT and SIGTERM stop accepting, let the live
+/// connections end for the grace time, then reset the rest and exit 0; a second signal resets them at once.
+///
+/// SIGUSR1 prints what it has done so far, in numbers, on stderr.
+///
+/// SIGHUP restarts the server and refuses nobody: the program at the same path is started anew, with the same arguments and our
+/// listening sockets; when it serves, we accept nobody any more, and go as after SIGTERM. If it does not come up, we stay. Who has
+/// started us may hand sockets over, too (LISTEN_FDS, as systemd does); they take the place of --listen, and when we
+/// serve, NOTIFY_SOCKET is told so.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
     /// What to do with a connection
     #[arg(value_enum)]
     service: Service,
-    /// Where to listen: an IP address and a port; port 0 takes any free port
+    /// Where to listen: an IP address and a port; port 0 takes any free port. Or unix:PATH, or unix:@NAME for an abstract name
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
-    listen: String,
+    pub(crate) listen: String,
     /// How much `answer` answers: 64, 16KiB, 1MiB, 1GiB; up to 1TiB
     #[arg(long, value_name = "N", default_value = "64", value_parser = args::size, allow_hyphen_values = true)]
     bytes: u64,
@@ -50,10 +55,10 @@ pub(crate) struct Serve {
     /// Have the kernel keep a connection to itself until its first bytes are there, so that nobody is woken for nothing; for so
     /// long at the most, in whole seconds, and a little more (TCP_DEFER_ACCEPT). For clients that speak first
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
-    defer_accept: Option<Duration>,
+    pub(crate) defer_accept: Option<Duration>,
     /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the connections over them
     #[arg(long)]
-    reuse_port: bool,
+    pub(crate) reuse_port: bool,
     /// How long live connections may go on after SIGINT or SIGTERM
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = args::duration, allow_hyphen_values = true)]
     grace: Duration,
@@ -103,6 +108,65 @@ const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
+    check(options)?;
+    let mut reactor = Reactor::new()?;
+    let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
+    if options.service == Service::Answer {
+        listen = listen.high_water_mark(ANSWER_MARK_BYTES);
+    }
+    // Before anything can be replaced: an upgrade puts another file there.
+    let program = std::env::current_exe().map_err(|error| Trouble::io("find our own program", error))?;
+    let sockets = Sockets::open(options)?;
+    let listening = sockets.listen(&mut reactor, &listen)?;
+    // Before the first line: whoever has read it may send a signal at once.
+    let signals = watch_signals(reactor.remote(), &[SIGINT, SIGTERM])?;
+    let restarts = watch_signals(reactor.remote(), &[SIGHUP])?;
+    let mut curious = (watch_signals(reactor.remote(), &[SIGUSR1])?, 0);
+    if !lives_with(options.parent)? {
+        return Ok(());
+    }
+    match announce(&listening) {
+        // Who has handed the sockets over knows where they are.
+        Err(error) if sockets.are_inherited() => log::debug!("nobody reads where we listen: {error}"),
+        told => told.map_err(Trouble::Stdout)?,
+    }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        log::warn!("can't tell NOTIFY_SOCKET that we serve: {error}");
+    }
+
+    let mut house = House::new(options);
+    let mut rests = Rests { warned: None };
+    let listeners = listening.into_iter().map(|(id, _)| id).collect();
+    let mut stop = Stop { listeners, signals, grace: options.grace, seen: 0, has_begun: false };
+    let mut restart = Restart { program, sockets, signals: restarts, seen: 0, handover: None };
+    while let Some((mut socket, event)) = reactor.next()? {
+        match event {
+            Event::Woken => {
+                if restart.look(&mut reactor, stop.has_begun) {
+                    stop.begin(&mut reactor)?;
+                }
+                stop.look(&mut reactor)?;
+                if stop.has_begun {
+                    restart.sockets.close();
+                }
+                let asked = curious.0.load(Ordering::Acquire);
+                if std::mem::replace(&mut curious.1, asked) < asked {
+                    say(format_args!("{}", reactor.metrics()));
+                }
+            }
+            Event::Timer(_) => reset_all(&mut reactor),
+            Event::ListenerRests(_, error) => rests.tell(error),
+            event => house.serve(&mut socket, event),
+        }
+        if stop.has_begun && house.live == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the options go together.
+fn check(options: &Serve) -> Result<(), Trouble> {
     if options.after.is_some() && options.service != Service::Answer {
         return Err(Trouble::Usage("--after is for the service answer alone; the others answer what they have read"));
     }
@@ -111,50 +175,15 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
             "--defer-accept waits for the client's first bytes, and with --after 0 the client waits for ours",
         ));
     }
-    let mut reactor = Reactor::new()?;
-    let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
-    if options.service == Service::Answer {
-        listen = listen.high_water_mark(ANSWER_MARK_BYTES);
-    }
-    let listener = open(&mut reactor, options, listen)?;
-    // Before the first line: whoever has read it may send a signal at once.
-    let signals = watch_signals(reactor.remote())?;
-    if !lives_with(options.parent)? {
-        return Ok(());
-    }
-    announce(listener.addr)?;
-
-    let mut house = House::new(options);
-    let mut rests = Rests { warned: None };
-    let mut stop = Stop { listener: listener.id, signals, grace: options.grace, seen: 0 };
-    while let Some((mut socket, event)) = reactor.next()? {
-        match event {
-            Event::Woken => stop.look(&mut reactor)?,
-            Event::Timer(_) => reset_all(&mut reactor),
-            Event::ListenerRests(_, error) => rests.tell(error),
-            event => house.serve(&mut socket, event),
-        }
-        if stop.has_begun() && house.live == 0 {
-            break;
-        }
-    }
     Ok(())
 }
 
-fn open(reactor: &mut Reactor, options: &Serve, listen: Listen) -> Result<Listener, Trouble> {
-    let trouble = |source| Trouble::Listen { addr: options.listen.clone(), source };
-    let Some(wait) = options.defer_accept else {
-        return reactor.listen(options.listen.as_str(), listen.reuse_port(options.reuse_port)).map_err(trouble);
-    };
-    let addr = options.listen.parse().map_err(|_why| trouble(finale::Error::BadAddress(BadAddress::NotAnIp)))?;
-    let listener = defer_accept::listener(addr, wait, options.reuse_port)
-        .map_err(|error| trouble(finale::Error::Listen { addr, source: OsError::from(&error) }))?;
-    reactor.listen_on(listener, listen).map_err(trouble)
-}
-
-fn announce(addr: SocketAddr) -> Result<(), Trouble> {
+fn announce(listening: &[(ListenerId, String)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "listening on {addr}").and_then(|()| out.flush()).map_err(Trouble::Stdout)
+    for (_, addr) in listening {
+        writeln!(out, "listening on {addr}")?;
+    }
+    out.flush()
 }
 
 /// Has the end of the process that started us end us too, as a SIGTERM would. Answers whether it still lives.
@@ -167,9 +196,9 @@ fn lives_with(parent: Option<i32>) -> Result<bool, Trouble> {
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
 }
 
-/// Counts SIGINT and SIGTERM on a thread of its own, and wakes the reactor for each.
-pub(crate) fn watch_signals(remote: Remote) -> Result<Arc<AtomicUsize>, Trouble> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|source| Trouble::io("watch for signals", source))?;
+/// Counts these signals on a thread of its own, and wakes the reactor for each.
+pub(crate) fn watch_signals(remote: Remote, signals: &[i32]) -> Result<Arc<AtomicUsize>, Trouble> {
+    let mut signals = Signals::new(signals).map_err(|source| Trouble::io("watch for signals", source))?;
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
     thread::spawn(move || {
@@ -185,30 +214,77 @@ pub(crate) fn watch_signals(remote: Remote) -> Result<Arc<AtomicUsize>, Trouble>
 
 /// The way out.
 struct Stop {
-    listener: ListenerId,
+    listeners: Vec<ListenerId>,
     /// Wakes are merged, so the count says how many signals came.
     signals: Arc<AtomicUsize>,
     grace: Duration,
     seen: usize,
+    has_begun: bool,
 }
 
 impl Stop {
-    const fn has_begun(&self) -> bool {
-        self.seen > 0
+    /// Accepts nobody any more.
+    fn begin(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
+        }
+        log::info!("stopping: {} live connections have {:?}", reactor.len(), self.grace);
+        for listener in &self.listeners {
+            reactor.close_listener(*listener)?;
+        }
+        reactor.set_timer(self.grace);
+        Ok(())
     }
 
     fn look(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
         let count = self.signals.load(Ordering::Acquire);
         if self.seen == 0 && count > 0 {
-            log::info!("stopping: {} live connections have {:?}", reactor.len(), self.grace);
-            reactor.close_listener(self.listener)?;
-            reactor.set_timer(self.grace);
+            self.begin(reactor)?;
         }
         if count > 1 {
             reset_all(reactor);
         }
         self.seen = count;
         Ok(())
+    }
+}
+
+/// Another process that is to take our place.
+struct Restart {
+    program: PathBuf,
+    sockets: Sockets,
+    signals: Arc<AtomicUsize>,
+    seen: usize,
+    handover: Option<Handover>,
+}
+
+impl Restart {
+    /// Begins a restart that was asked for, unless one is under way or we are going anyway. Answers whether somebody has taken
+    /// our place.
+    fn look(&mut self, reactor: &mut Reactor, is_stopping: bool) -> bool {
+        let count = self.signals.load(Ordering::Acquire);
+        let asked = std::mem::replace(&mut self.seen, count) < count;
+        if asked && self.handover.is_none() && !is_stopping {
+            say(format_args!("finale: restarting: starting {}", self.program.display()));
+            let copies = self.sockets.copies();
+            match copies.and_then(|copies| Handover::begin(&self.program, copies, reactor.remote())) {
+                Ok(handover) => self.handover = Some(handover),
+                Err(error) => say(format_args!("finale: not restarted: {}: {error}", self.program.display())),
+            }
+        }
+        let Some(outcome) = self.handover.as_ref().and_then(Handover::outcome) else { return false };
+        self.handover = None;
+        match outcome {
+            Ok(pid) => {
+                say(format_args!("finale: process {pid} serves; {} connections end here", reactor.len()));
+                self.sockets.give_away();
+                true
+            }
+            Err(why) => {
+                say(format_args!("finale: not restarted, serving on: {why}"));
+                false
+            }
+        }
     }
 }
 

@@ -100,6 +100,9 @@ impl fmt::Display for Trouble {
                  with ulimit -Hn"
             ),
             Self::Broken { seed, broken } => write!(f, "seed {seed} broke {broken}"),
+            Self::Listen { source: source @ finale::Error::ListenUnix { .. }, .. } => {
+                write!(f, "{source}; if no server uses that file any more, remove it")
+            }
             Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {
                 write!(f, "{source}; choose another address with --listen ADDR, port 0 takes any free port")
             }

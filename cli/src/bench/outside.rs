@@ -9,6 +9,7 @@ use finale::net::os::Os;
 use finale::{Reactor, Remote};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Bench;
 use super::load::Outside;
@@ -31,7 +32,7 @@ pub(super) struct Terminal {
 impl Terminal {
     /// From now on SIGINT and SIGTERM end the run, not the process.
     pub(super) fn new(remote: Remote, options: &Bench) -> Result<Self, Trouble> {
-        let signals = serve::watch_signals(remote)?;
+        let signals = serve::watch_signals(remote, &[SIGINT, SIGTERM])?;
         let total = Schedule::new(options.rate, options.connections, options.duration).total();
         let length = total.or(options.duration.map(|time| time.as_millis() as u64));
         let template = match total {

@@ -1,0 +1,107 @@
+//! Restarting `serve` without refusing anybody: the new process gets our listening sockets, and we go when it serves.
+//!
+//! Invariant: at every moment somebody accepts, or will: connections wait in the queue of the shared sockets meanwhile. If the new
+//! process does not come up, nothing has changed.
+//!
+//! The two protocols are systemd's: descriptors from 3 up, counted in LISTEN_FDS (sd_listen_fds(3)), and a datagram to NOTIFY_SOCKET
+//! from who is ready (sd_notify(3)). LISTEN_PID is left out: only the child itself could fill it in.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use finale::Remote;
+
+/// A new process that is not ready by then has hung.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often we look whether it has died.
+const LOOK: Duration = Duration::from_millis(100);
+/// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
+const FIRST: i32 = 3;
+
+/// A new process on its way.
+pub(crate) struct Handover {
+    outcome: Receiver<Result<u32, String>>,
+}
+
+impl Handover {
+    /// Starts the program at `path` anew, with our own arguments. The reactor is woken when it is known what became of it.
+    pub(crate) fn begin(path: &PathBuf, sockets: Vec<OwnedFd>, remote: Remote) -> io::Result<Self> {
+        let ready = Ready::new()?;
+        let count = sockets.len();
+        let mappings = sockets.into_iter().zip(FIRST..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        let mut command = Command::new(path);
+        command.args(std::env::args_os().skip(1)).env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
+        command.env("LISTEN_FDS", count.to_string()).env("NOTIFY_SOCKET", &ready.path);
+        command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
+        let child = command.spawn()?;
+        // The descriptors go with the command.
+        drop(command);
+        let (sender, outcome) = channel();
+        thread::spawn(move || {
+            let _ = sender.send(ready.wait(child));
+            let _ = remote.wake();
+        });
+        Ok(Self { outcome })
+    }
+
+    /// What became of it: its process, or why there is none. `None` if that is not known yet.
+    pub(crate) fn outcome(&self) -> Option<Result<u32, String>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("nobody waits for it any more".to_owned())),
+        }
+    }
+}
+
+/// Where the new process says that it serves.
+struct Ready {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Ready {
+    fn new() -> io::Result<Self> {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
+        let path = std::env::temp_dir().join(format!("finale-{}-{now}.notify", std::process::id()));
+        let socket = UnixDatagram::bind(&path)?;
+        socket.set_read_timeout(Some(LOOK))?;
+        Ok(Self { socket, path })
+    }
+
+    fn wait(&self, mut child: Child) -> Result<u32, String> {
+        let began = Instant::now();
+        let mut buffer = [0; 256];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(bytes) if buffer[..bytes].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") => {
+                    return Ok(child.id());
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(format!("it ended before it was ready: {status}"));
+            }
+            if began.elapsed() > PATIENCE {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it was not ready within {} s", PATIENCE.as_secs()));
+            }
+        }
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

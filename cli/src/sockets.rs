@@ -1,0 +1,156 @@
+//! What `serve` listens on: sockets that it opens, or that whoever has started it has handed over.
+//!
+//! Invariant: every socket is kept here as well as in the reactor, to be handed over in turn; and a socket file that we have made
+//! is removed when we end, unless somebody has taken over.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use finale::{Error, Listen, ListenerId, OsError, Reactor, Target, UnixAddr};
+use listenfd::ListenFd;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::defer_accept;
+use crate::serve::Serve;
+use crate::trouble::Trouble;
+
+/// As many as may wait at finale's own listeners.
+const BACKLOG: i32 = 4096;
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// The listening sockets.
+pub(crate) struct Sockets {
+    sockets: Vec<Listening>,
+    /// The file of one that we have opened.
+    file: Option<std::path::PathBuf>,
+    inherited: bool,
+}
+
+impl Sockets {
+    /// Those that were handed over, else the one that `--listen` says.
+    pub(crate) fn open(options: &Serve) -> Result<Self, Trouble> {
+        let mut handed_over = ListenFd::from_env();
+        if handed_over.len() > 0 {
+            return Self::inherit(&mut handed_over);
+        }
+        let trouble = |source| Trouble::Listen { addr: options.listen.clone(), source };
+        match Target::try_from(options.listen.as_str()).map_err(trouble)? {
+            Target::Unix(addr) => {
+                let refused =
+                    |error: &io::Error| trouble(Error::ListenUnix { addr: addr.clone(), source: error.into() });
+                let socket = open_unix(&addr).map_err(|error| refused(&error))?;
+                Ok(Self { sockets: vec![Listening::Unix(socket)], file: addr.file().map(Into::into), inherited: false })
+            }
+            Target::Addr(addr) => {
+                let refused = |error: &io::Error| trouble(Error::Listen { addr, source: OsError::from(error) });
+                let socket = open_tcp(addr, options).map_err(|error| refused(&error))?;
+                Ok(Self { sockets: vec![Listening::Tcp(socket)], file: None, inherited: false })
+            }
+            _ => Err(trouble(Error::BadAddress(finale::BadAddress::NotAnIp))),
+        }
+    }
+
+    fn inherit(handed_over: &mut ListenFd) -> Result<Self, Trouble> {
+        let mut sockets = Vec::new();
+        for place in 0..handed_over.len() {
+            let tcp = handed_over.take_tcp_listener(place);
+            let socket = match tcp {
+                Ok(socket) => socket.map(Listening::Tcp),
+                Err(_) => handed_over
+                    .take_unix_listener(place)
+                    .map_err(|_why| {
+                        Trouble::Usage("LISTEN_FDS: a descriptor that was handed over is no listening stream socket")
+                    })?
+                    .map(Listening::Unix),
+            };
+            sockets.extend(socket);
+        }
+        Ok(Self { sockets, file: None, inherited: true })
+    }
+
+    /// Whether somebody has handed them over.
+    pub(crate) const fn are_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// Has the reactor listen on all of them. Answers their names, and where they listen in words.
+    pub(crate) fn listen(&self, reactor: &mut Reactor, options: &Listen) -> Result<Vec<(ListenerId, String)>, Trouble> {
+        let copied = |error| Trouble::io("copy a descriptor", error);
+        let mut listening = Vec::new();
+        for socket in &self.sockets {
+            listening.push(match socket {
+                Listening::Tcp(socket) => {
+                    let listener = reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?;
+                    (listener.id, listener.addr.to_string())
+                }
+                Listening::Unix(socket) => {
+                    let addr = socket.local_addr().map_err(copied)?;
+                    let name =
+                        addr.as_pathname().map_or("unix:(no file)".to_owned(), |path| UnixAddr::path(path).to_string());
+                    (reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?, name)
+                }
+            });
+        }
+        Ok(listening)
+    }
+
+    /// Copies of all of them, for another process.
+    pub(crate) fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        let copy = |socket: &Listening| match socket {
+            Listening::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
+            Listening::Unix(socket) => socket.try_clone().map(OwnedFd::from),
+        };
+        self.sockets.iter().map(copy).collect()
+    }
+
+    /// Nobody listens any more: our copies would keep clients coming, whom nobody accepts.
+    pub(crate) fn close(&mut self) {
+        self.sockets.clear();
+        if let Some(file) = self.file.take()
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            log::warn!("the socket file {} can't be removed: {error}", file.display());
+        }
+    }
+
+    /// Somebody else listens on them now.
+    pub(crate) fn give_away(&mut self) {
+        self.sockets.clear();
+        self.file = None;
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn open_tcp(addr: SocketAddr, options: &Serve) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    if let Some(wait) = options.defer_accept {
+        defer_accept::set(&socket, wait)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn open_unix(addr: &UnixAddr) -> io::Result<UnixListener> {
+    let name = match addr.file() {
+        Some(path) => SockAddr::unix(path),
+        None => SockAddr::unix(addr.to_string().replacen("unix:@", "\0", 1)),
+    };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&name?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,249 @@
+//! `finale serve` restarts without refusing anybody, and takes over sockets that are handed to it.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, ChildStderr, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use common::{command, finish, patient, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid is an i32")).expect("a pid is not zero");
+    kill_process(pid, signal).expect("it runs");
+}
+
+/// A server whose stderr is read line by line. It may have heirs; the last one is told to go when this is dropped.
+struct Server {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    addr: SocketAddr,
+    /// Who serves now.
+    heir: u32,
+}
+
+impl Server {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let mut command = std::process::Command::new(program);
+        command.args(["serve", "answer", "--listen", "127.0.0.1:0"]).args(args);
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.env_remove("RUST_LOG").spawn().expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
+        let addr = line.trim_end().strip_prefix("listening on ").expect("the line").parse().expect("an address");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let heir = child.id();
+        Self { child, stderr, addr, heir }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).expect("it is text");
+        line
+    }
+
+    /// Has whoever serves now start an heir. All share one stderr.
+    #[track_caller]
+    fn restart(&mut self) {
+        signal(self.heir, Signal::HUP);
+        let line = self.line();
+        assert!(line.starts_with("finale: restarting: starting /"), "{line}");
+        let line = self.line();
+        let pid = line.strip_prefix("finale: process ").and_then(|rest| rest.split(' ').next());
+        self.heir = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no heir: {line}"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.heir == self.child.id() {
+            let _ = self.child.kill();
+        } else {
+            signal(self.heir, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Half-closing connections, one after the other, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(addr: SocketAddr) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let threads = (0..4).map(|_| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    ask(addr);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        Self { threads: threads.collect(), stop, done }
+    }
+
+    /// Waits until so many more are done.
+    fn go_on(&self, count: u64) {
+        let until = self.done.load(Ordering::Relaxed) + count;
+        while self.done.load(Ordering::Relaxed) < until && !self.threads.iter().any(JoinHandle::is_finished) {
+            thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("no connection has failed");
+        }
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+fn ask(addr: SocketAddr) {
+    let mut stream = patient(TcpStream::connect(addr).expect("nobody is refused"));
+    stream.write_all(b"question").expect("nobody is reset");
+    stream.shutdown(Shutdown::Write).expect("nobody is reset");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("nobody is reset");
+    assert_eq!(answer, LINE, "the answer is whole");
+}
+
+#[test]
+fn three_restarts_under_load_fail_no_connection() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &[]);
+    let load = Load::on(server.addr);
+    load.go_on(200);
+    for _ in 0..3 {
+        server.restart();
+        load.go_on(500);
+    }
+    assert!(server.child.wait().expect("it can be waited for").success(), "the first has gone");
+    let done = load.stop();
+    assert!(done >= 1700, "{done}");
+}
+
+#[test]
+fn a_connection_of_before_the_restart_ends_with_the_old_process() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--grace", "1h"]);
+    let mut old = patient(TcpStream::connect(server.addr).expect("it listens"));
+    old.write_all(b"a question that takes its time").expect("connected");
+    ask(server.addr);
+    server.restart();
+    ask(server.addr);
+    assert!(server.child.try_wait().expect("it is ours").is_none(), "it still has somebody");
+    old.shutdown(Shutdown::Write).expect("connected");
+    let mut answer = Vec::new();
+    old.read_to_end(&mut answer).expect("no reset");
+    assert_eq!(answer, LINE);
+    assert!(server.child.wait().expect("it can be waited for").success(), "now it has gone");
+}
+
+#[test]
+fn a_restart_that_fails_leaves_the_server_as_it_was() {
+    let folder = std::env::temp_dir().join(format!("finale-restart-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a new folder");
+    let program = folder.join("finale");
+    std::fs::copy(env!("CARGO_BIN_EXE_finale"), &program).expect("it can be copied");
+    let mut server = Server::start(program.to_str().expect("text"), &[]);
+    std::fs::remove_file(&program).expect("it is there");
+    std::fs::write(&program, "#!/bin/sh\nexit 7\n").expect("an upgrade that does not work");
+    rustix::fs::chmod(&program, rustix::fs::Mode::RWXU).expect("it is ours");
+    signal(server.heir, Signal::HUP);
+    server.line();
+    let line = server.line();
+    assert!(
+        line.starts_with("finale: not restarted, serving on: it ended before it was ready: exit status: 7"),
+        "{line}"
+    );
+    ask(server.addr);
+    std::fs::remove_file(&program).expect("it is there");
+    signal(server.heir, Signal::HUP);
+    server.line();
+    let line = server.line();
+    assert!(line.starts_with("finale: not restarted: ") && line.contains("No such file"), "{line}");
+    ask(server.addr);
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+/// A server with these descriptors, handed over as a service manager does it.
+fn with_sockets(sockets: Vec<OwnedFd>) -> std::process::Command {
+    let mut command = command(&["serve", "answer"]);
+    command.env("LISTEN_FDS", sockets.len().to_string());
+    let mappings = sockets.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+    command.fd_mappings(mappings.collect()).expect("no two are the same");
+    command
+}
+
+#[test]
+fn sockets_that_are_handed_over_are_served_whatever_their_kind() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = tcp.local_addr().expect("bound");
+    let path = std::env::temp_dir().join(format!("finale-inherited-{}", std::process::id()));
+    let unix = UnixListener::bind(&path).expect("a new file");
+    let mut child = with_sockets(vec![tcp.into(), unix.into()]).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    assert_eq!(line(), format!("listening on {addr}"));
+    assert_eq!(line(), format!("listening on unix:{}", path.display()));
+    ask(addr);
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.shutdown(Shutdown::Write).expect("connected");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("no reset");
+    assert_eq!(answer, LINE);
+    signal(child.id(), Signal::TERM);
+    assert_eq!(finish(child).code, Some(0));
+    assert!(path.exists(), "the file is its manager's");
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn a_descriptor_that_is_no_listener_is_refused_in_one_line() {
+    let file: OwnedFd = std::fs::File::open("/dev/null").expect("it is there").into();
+    finish(with_sockets(vec![file]).spawn().expect("it starts")).refused_with(2, "LISTEN_FDS");
+}
+
+#[test]
+fn a_socket_file_is_removed_at_the_end_and_not_at_a_restart() {
+    let path = std::env::temp_dir().join(format!("finale-serve-{}", std::process::id()));
+    let listen = format!("unix:{}", path.display());
+    let mut child = command(&["serve", "answer", "--listen", &listen]).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it is text");
+    assert_eq!(line, format!("listening on {listen}\n"));
+    run(&["serve", "answer", "--listen", &listen]).refused_with(1, "Address already in use");
+    let outcome = common::run_with(&["connect", "--half-close", &listen], b"question".to_vec());
+    assert_eq!(outcome.stdout.as_bytes(), LINE, "{outcome:?}");
+
+    signal(child.id(), Signal::HUP);
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut told = String::new();
+    stderr.read_line(&mut told).and_then(|_| stderr.read_line(&mut told)).expect("it is text");
+    let heir = told.split("process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("an heir");
+    assert_eq!(finish(child).code, Some(0));
+    let outcome = common::run_with(&["connect", "--half-close", &listen], b"question".to_vec());
+    assert_eq!(outcome.stdout.as_bytes(), LINE, "{outcome:?}");
+    signal(heir, Signal::TERM);
+    let begun = std::time::Instant::now();
+    while UnixStream::connect(&path).is_ok() {
+        assert!(begun.elapsed() < common::PATIENCE, "it still listens");
+        thread::yield_now();
+    }
+    std::fs::remove_file(&path).expect("an inherited file is left to whoever has opened it first");
+}
