@@ -93,7 +93,7 @@ fn silence_is_overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, now: u64)
     let moved_at = truth.broke_silence_at(settings.idle_of);
     let counts = open && truth.moved_at < now && side.told_silence_at < moved_at;
     let Some(idle_ms) = settings.idle_ms.filter(|_| counts) else { return false };
-    let since = side.counts_anew_at(truth).max(side.silent_from);
+    let since = side.silent_at(truth, settings.idle_of);
     now > since.saturating_add(idle_ms.saturating_mul(1_000_000)).saturating_add(LATE)
 }
 
@@ -105,7 +105,7 @@ fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, now: u64
     };
     let idle = idle_ms.saturating_mul(1_000_000);
     let due = truth.broke_silence_at(idle_of).max(side.silent_from).saturating_add(idle);
-    let latest = side.counts_anew_at(truth).max(side.silent_from).saturating_add(idle).saturating_add(LATE);
+    let latest = side.silent_at(truth, idle_of).saturating_add(idle).saturating_add(LATE);
     side.silent_from = now;
     side.told_silence_at = now;
     must(now >= due, Rule::Timers, || format!("a timeout {} ns early", due - now))?;

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::id::SocketId;
 use crate::lifecycle::State;
-use crate::options::Close;
+use crate::options::{Close, Idle};
 use crate::sim::truth::Truth;
 use crate::sim::{Network, Rng, Row};
 use crate::socket::{Queue, Socket};
@@ -112,9 +112,18 @@ impl Side {
     /// From when a deadline counts at the latest: bytes that moved, or a state that changed. Of the peer's
     /// leaving it may have heard late.
     pub(super) fn counts_anew_at(&self, truth: &Truth) -> u64 {
+        truth.moved_at.max(self.changed_or_heard_at(truth))
+    }
+
+    /// From when a silence of this kind counts at the latest.
+    pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
+        truth.broke_silence_at(idle_of).max(self.changed_or_heard_at(truth)).max(self.silent_from)
+    }
+
+    fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
         let heard = if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 };
-        truth.moved_at.max(self.changed_at).max(self.ended_at).max(heard)
+        self.changed_at.max(self.ended_at).max(heard)
     }
 
     /// After a call that may have resumed it.
