@@ -1,16 +1,16 @@
-//! What is measured, and on what: names and versions for the head of the page; and what criterion has left behind.
+//! What is measured, and on what: names, versions, and the settings that change what a connection costs.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde::Deserialize;
-
+use crate::measure::Bed;
 use crate::parse;
+use crate::process;
 
 /// Pairs of a name and a version or description, in the order of the page. What is not here is left out.
-pub(crate) fn describe(root: &Path) -> Vec<(String, String)> {
+pub(crate) fn describe(bed: &Bed) -> Vec<(String, String)> {
+    let root = &bed.tree.root;
     let lock = fs::read_to_string(root.join("benches/peers/Cargo.lock")).unwrap_or_default();
     let own_lock = fs::read_to_string(root.join("Cargo.lock")).unwrap_or_default();
     // uSockets has no releases of its own; the package that brings its sources has a number.
@@ -18,13 +18,17 @@ pub(crate) fn describe(root: &Path) -> Vec<(String, String)> {
     let usockets = parse::locked_version(&sources, "libuwebsockets-sys");
     let commit = said(Command::new("git").arg("-C").arg(root).args(["describe", "--always", "--dirty"]));
     let first = |program: &str, option: &str| said(Command::new(program).arg(option));
-    let facts = [
+    let mut facts = vec![
         ("date", said(Command::new("date").args(["-u", "+%Y-%m-%d"]))),
         ("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned())),
         ("CPU", fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| cpu(&text))),
         ("memory", fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text))),
+        ("mitigations", parse::mitigations(&weaknesses())),
+        ("network settings", settings(bed)),
         ("finale", commit.map(|commit| format!("commit {commit}"))),
         ("rustc", first("rustc", "--version")),
+        ("finale is built with", profile(&root.join("Cargo.toml"))),
+        ("the peers in Rust are built with", profile(&root.join("benches/peers/Cargo.toml"))),
         ("mio inside finale", parse::locked_version(&own_lock, "mio")),
         ("bare mio", parse::locked_version(&lock, "mio")),
         ("tokio", parse::locked_version(&lock, "tokio")),
@@ -35,9 +39,51 @@ pub(crate) fn describe(root: &Path) -> Vec<(String, String)> {
         ("Node", first("node", "--version")),
         ("Go", said(Command::new("go").arg("version"))),
         ("strace", first("strace", "-V")),
+        ("perf", first("perf", "--version")),
         ("valgrind", first("valgrind", "--version")),
     ];
+    // One line for each peer in C, as benches/peers/build has compiled it.
+    let flags = fs::read_to_string(root.join("benches/peers/target/flags")).unwrap_or_default();
+    facts.extend(
+        flags.lines().filter_map(|line| line.split_once(": ")).map(|(name, flags)| (name, Some(flags.to_owned()))),
+    );
     facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// How busy the machine is: over one, five and fifteen minutes.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// What the kernel says of each known weakness of processors.
+fn weaknesses() -> Vec<(String, String)> {
+    let files = fs::read_dir("/sys/devices/system/cpu/vulnerabilities").into_iter().flatten().flatten();
+    let answer = |file: fs::DirEntry| {
+        let text = fs::read_to_string(file.path()).ok()?;
+        Some((file.file_name().to_string_lossy().into_owned(), text.trim().to_owned()))
+    };
+    let mut answers: Vec<_> = files.filter_map(answer).collect();
+    answers.sort();
+    answers
+}
+
+/// As they are where the servers run: a fresh network has its own.
+fn settings(bed: &Bed) -> Option<String> {
+    let names = ["ipv4/tcp_max_tw_buckets", "ipv4/tcp_tw_reuse", "ipv4/ip_local_port_range", "core/somaxconn"];
+    let told = names.iter().filter_map(|name| {
+        let value = said(&mut process::within(bed.network, &["cat", &format!("/proc/sys/net/{name}")]))?;
+        Some(format!("{} {}", name.split_once('/')?.1, value.split_whitespace().collect::<Vec<_>>().join("–")))
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+/// The release profile of a manifest, and what the environment adds to it.
+fn profile(manifest: &Path) -> Option<String> {
+    let profile = parse::release_profile(&fs::read_to_string(manifest).ok()?)?;
+    let more = std::env::var("RUSTFLAGS").ok().filter(|flags| !flags.is_empty());
+    Some(more.map_or_else(|| profile.clone(), |flags| format!("{profile}, RUSTFLAGS {flags}")))
 }
 
 /// The first line that a program prints, if it is here.
@@ -58,39 +104,6 @@ fn memory(meminfo: &str) -> Option<String> {
     Some(format!("{} GiB", (kib + (1 << 19)) >> 20))
 }
 
-/// The part of criterion's file that is read. Times are in nanoseconds for what the benchmark calls one iteration.
-#[derive(Deserialize)]
-struct Estimates {
-    median: Estimate,
-}
-
-#[derive(Deserialize)]
-struct Estimate {
-    point_estimate: f64,
-}
-
-/// The medians of the last `cargo bench`, by the benchmark's name with slashes. Empty if there was none.
-pub(crate) fn micro(criterion: &Path) -> BTreeMap<String, f64> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![criterion.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-            let estimates = entry.path().join("estimates.json");
-            // Beside `new` there are `base` and others, which are older.
-            if entry.file_name() == "new" && estimates.exists() {
-                let name = folder.strip_prefix(criterion).unwrap_or(&folder).to_string_lossy().into_owned();
-                let text = fs::read_to_string(estimates).unwrap_or_default();
-                if let Ok(estimates) = serde_json::from_str::<Estimates>(&text) {
-                    found.insert(name, estimates.median.point_estimate);
-                }
-            } else {
-                folders.push(entry.path());
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,19 +113,5 @@ mod tests {
         let cpuinfo = "processor: 0\nmodel name\t: Some CPU\nprocessor: 1\nmodel name\t: Some CPU\n";
         assert_eq!(cpu(cpuinfo).unwrap(), "Some CPU, 2 cores");
         assert_eq!(memory("MemTotal:       25289260 kB\n").unwrap(), "24 GiB");
-    }
-
-    #[test]
-    fn the_last_medians_of_criterion_are_found_below_its_folder() {
-        let root = std::env::temp_dir().join(format!("compare-criterion-{}", std::process::id()));
-        for (folder, median) in [("timer/touch/new", "1.25"), ("timer/touch/base", "9.0"), ("event/new", "80.5")] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-            let text =
-                format!("{{\"mean\": {{\"point_estimate\": 7.0}}, \"median\": {{\"point_estimate\": {median}}}}}");
-            fs::write(root.join(folder).join("estimates.json"), text).unwrap();
-        }
-        assert_eq!(micro(&root), [("timer/touch".to_owned(), 1.25), ("event".to_owned(), 80.5)].into());
-        fs::remove_dir_all(&root).unwrap();
-        assert!(micro(&root).is_empty());
     }
 }

@@ -8,6 +8,7 @@ mod counts;
 mod goals;
 mod machine;
 mod measure;
+mod micro;
 mod page;
 mod parse;
 mod plan;
@@ -16,9 +17,10 @@ mod raw;
 mod roster;
 mod stats;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,7 +41,7 @@ use crate::roster::{Contestant, HAND_OFF, Tree};
 #[derive(Debug, Parser)]
 #[command(name = "benches/compare", disable_version_flag = true)]
 struct Args {
-    /// A trial of a minute or two: an eighth of the load, two rounds, no ablation unless --only names it
+    /// A trial of a minute or two: an eighth of the load, two rounds; ablation and micro only if --only names them
     #[arg(long)]
     quick: bool,
     /// Only these rows; several with commas
@@ -54,7 +56,7 @@ struct Args {
     /// Measures in this machine's own network even where each server could have one to itself
     #[arg(long)]
     one_network: bool,
-    /// Only says whether the words are understood and the machine is fit, before anything is built
+    /// Only says what has to be built for these rows, if the words are understood and the machine is fit
     #[arg(long, hide = true)]
     check: bool,
 }
@@ -76,12 +78,21 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    /// Building what the ablation needs takes longer than a whole trial: there it has to be named.
+    /// Some parts take longer than all the rest of a trial, or to be built for: there they have to be named.
     fn wants(&self, part: Part) -> bool {
         match self.only.as_slice() {
-            [] => !self.quick || part != Part::Ablation,
+            [] => !self.quick || ![Part::Ablation, Part::Micro].contains(&part),
             only => only.contains(&part),
         }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        Part::value_variants().iter().copied().filter(|part| self.wants(*part))
+    }
+
+    /// What has to be built, each once.
+    fn needs(&self) -> BTreeSet<&'static str> {
+        self.parts().filter_map(Part::needs).collect()
     }
 }
 
@@ -95,6 +106,7 @@ fn run(args: &Args) -> Result<Vec<String>> {
     let tree = Tree { root };
     if args.check {
         bed(&tree, args)?;
+        args.needs().into_iter().for_each(|what| println!("{what}"));
         return Ok(Vec::new());
     }
     let scratch = if is_whole(args) { tree.scratch() } else { tree.scratch().join("trial") };
@@ -113,7 +125,12 @@ fn run(args: &Args) -> Result<Vec<String>> {
 /// Page and chart: where everybody reads them, or beside the data if it was a trial.
 fn write(tree: &Tree, raw: &Raw, scratch: &Path) -> Result<()> {
     let folder = if raw.whole { tree.root.join("benches") } else { scratch.to_owned() };
-    let notes = fs::read_to_string(tree.root.join("benches/NOTES.md")).unwrap_or_default();
+    // They speak of a whole run.
+    let notes = if raw.whole {
+        fs::read_to_string(tree.root.join("benches/NOTES.md")).unwrap_or_default()
+    } else {
+        String::new()
+    };
     fs::write(folder.join("RESULTS.md"), page::page(raw, &notes))?;
     if let Some(svg) = chart::chart(raw)? {
         fs::write(folder.join("results.svg"), svg)?;
@@ -127,39 +144,48 @@ fn measure_all(args: &Args, tree: &Tree) -> Result<Raw> {
     let bed = bed(tree, args)?;
     let (all, mut skipped) = roster::roster(tree);
     ensure!(all.iter().any(|one| one.name == HAND_OFF), "there is no finale in target/release");
-    let tools = tools(&mut skipped);
+    let tools = Tools::tried();
     let effort = Effort { quick: args.quick, rounds: args.rounds };
-    let (ablations, missing) = ablation::ablations(tree)?;
+    let (ablations, missing) = if args.wants(Part::Ablation) { ablation::ablations(tree)? } else { Default::default() };
     skipped.extend(missing);
+    let load_before = machine::load_average();
     let mut raw = Raw {
         whole: is_whole(args),
         command: command_line(),
-        machine: machine::describe(&tree.root),
+        machine: machine::describe(&bed),
         own_network: matches!(bed.network, Network::Own),
-        micro: machine::micro(&tree.root.join("target/criterion")),
         titles: ablations.iter().map(|one| (one.contestant.name.clone(), one.title.clone())).collect(),
+        lengths: counts::lengths(effort),
         ..Raw::default()
     };
     let without: Vec<Contestant> = ablations.into_iter().map(|one| one.contestant).collect();
-    let wanted = Part::value_variants().iter().filter(|part| args.wants(**part));
-    for part in wanted {
+    for part in args.parts() {
         match part {
-            Part::Counts => raw.counts.extend(counts::counts(&bed, &all, tools, effort)),
+            Part::Counts => raw.counts.extend(counts::counts(&bed, &all, &tools, raw.lengths)),
             Part::Memory => raw.memory.extend(counts::memory(&bed, &all)),
             Part::Ablation => {
                 let shipped = all.iter().find(|one| one.name == HAND_OFF).context("it was there")?;
-                raw.experiments.push(measure::run(&bed, &plan::ablation(shipped, &without, effort)));
-                raw.counts.extend(counts::counts(&bed, &without, tools, effort));
+                raw.experiments.extend(plan::ablation(shipped, &without, effort).map(|plan| measure::run(&bed, &plan)));
+                raw.counts.extend(counts::counts(&bed, &without, &tools, raw.lengths));
             }
-            part => match plan::plan(*part, tree, &all, effort) {
+            Part::Micro => match micro::micro(&bed) {
+                Ok(figures) => raw.micro = figures,
+                Err(error) => raw.broken.push(format!("micro: {error:#}")),
+            },
+            part => match plan::plan(part, tree, &all, effort) {
                 Ok(plan) => raw.experiments.extend(plan.map(|plan| measure::run(&bed, &plan))),
                 Err(why) => skipped.push(format!("{}: {why}", part.id())),
             },
         }
     }
+    if !raw.counts.is_empty() {
+        skipped.extend(tools.skipped());
+    }
     for line in &skipped {
         eprintln!("skipped: {line}");
     }
+    let load = format!("{load_before} before, {} after, over 1, 5 and 15 minutes", machine::load_average());
+    raw.machine.push(("load average".into(), load));
     Ok(Raw { skipped, seconds: from.elapsed().as_secs(), ..raw })
 }
 
@@ -178,25 +204,27 @@ fn bed(tree: &Tree, args: &Args) -> Result<Bed> {
     Ok(Bed { tree: tree.clone(), server_core, client_core, network, log: PathBuf::from(&log) })
 }
 
-fn tools(skipped: &mut Vec<String>) -> Tools {
-    let mut here = |program: &str, what: &str| {
-        let found = machine::said(Command::new(program).arg("--version")).is_some();
-        if !found {
-            skipped.push(format!("{what}: no {program} here"));
-        }
-        found
-    };
-    let (strace, valgrind) = (here("strace", "system calls"), here("valgrind", "instructions"));
-    // It needs the right to see tracepoints, too.
-    let probe = ["stat", "-x,", "-e", "raw_syscalls:sys_enter", "true"];
-    let perf = Command::new("perf").args(probe).output().is_ok_and(|output| output.status.success());
-    if !perf {
-        skipped.push("system calls at full speed: perf can't count them here".into());
-    }
-    Tools { strace, perf, valgrind }
-}
-
 /// As it was typed, but for the path of the program.
 fn command_line() -> String {
     std::iter::once("benches/compare".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(line: &str) -> Vec<&'static str> {
+        let words = std::iter::once("compare").chain(line.split_whitespace());
+        Args::try_parse_from(words).unwrap().needs().into_iter().collect()
+    }
+
+    #[test]
+    fn only_what_the_rows_need_is_built() {
+        assert_eq!(needs(""), ["ablation", "micro", "peers"]);
+        assert_eq!(needs("--rounds 2"), ["ablation", "micro", "peers"]);
+        assert_eq!(needs("--quick"), ["peers"]);
+        assert_eq!(needs("--quick --only ablation"), ["ablation"]);
+        assert_eq!(needs("--only=main,micro"), ["micro", "peers"]);
+        assert_eq!(needs("--only shards"), Vec::<&str>::new());
+    }
 }

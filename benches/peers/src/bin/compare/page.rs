@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::counts::{PERF, STRACE, VALGRIND};
 use crate::goals::{self, Verdict, short};
 use crate::plan::{self, Part};
-use crate::raw::{Experiment, Raw, Row, Sample};
+use crate::raw::{Bench, Counts, Experiment, Memory, Raw, Row, Sample};
 use crate::roster::{self, BLOCKING, EPOLL, HAND_OFF};
 use crate::stats::Spread;
 
@@ -35,7 +36,7 @@ pub(crate) fn page(raw: &Raw, notes: &str) -> String {
         ablation(raw),
         cross(raw),
         micro(raw),
-        include_str!("method.md").to_owned(),
+        method(raw),
         where_it_ran(raw),
         notes.to_owned(),
     ];
@@ -101,6 +102,10 @@ fn head(raw: &Raw) -> String {
             let _ = writeln!(text, "- {}", line.replace('\n', " "));
         });
     }
+    // A trial of other rows has no chart, and must not show an earlier one.
+    if raw.experiment(Part::Main.id()).and_then(|main| main.row(BLOCKING)).is_none() {
+        return text;
+    }
     text + "\n![CPU time per connection against a blocking loop in C, for each server, with its spread](results.svg)\n"
 }
 
@@ -108,7 +113,7 @@ fn goals_table(raw: &Raw) -> String {
     let row = |goal: goals::Goal| {
         let verdict = match goal.verdict {
             // Few rounds of small loads judge nothing.
-            Verdict::Met | Verdict::Missed if !raw.whole => "a trial",
+            Verdict::Met | Verdict::Missed if !raw.whole => "trial: not judged",
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",
             Verdict::NotMeasured => NONE,
@@ -116,7 +121,11 @@ fn goals_table(raw: &Raw) -> String {
         vec![goal.what, goal.goal, goal.measured, verdict.to_owned()]
     };
     let rows = goals::goals(raw).into_iter().map(row).collect();
-    format!("## Goals\n\nA ratio is judged by its median.\n\n{}", table(&["what", "goal", "measured", ""], rows))
+    let how = match raw.whole {
+        true => "A ratio is judged by its median.",
+        false => "A trial judges no goal. A ratio is told by its median.",
+    };
+    format!("## Goals\n\n{how}\n\n{}", table(&["what", "goal", "measured", ""], rows))
 }
 
 /// Rows from the cheapest up, by the median against a reference; what has no ratio comes last.
@@ -162,13 +171,15 @@ fn detail(raw: &Raw, experiment: &Experiment) -> String {
         let mut cells = cells(experiment.cpu_ratio(&row.name, BLOCKING)).to_vec();
         cells.push(median(experiment.cpu_ratio(&row.name, EPOLL)));
         cells.push(or_none(row.cpu_us().map(|spread| short(spread.median))));
+        cells.push(or_none(row.per_second().map(|spread| format!("{:.0}", spread.median))));
         cells.push(median(row.segments()));
         std::iter::once(name).chain(cells).collect()
     };
-    let head = ["server", "to blocking", "quartiles", "all rounds", "to epoll", "CPU µs", "segments"];
+    let head = ["server", "to blocking", "quartiles", "all rounds", "to epoll", "CPU µs", "connections/s", "segments"];
     let rounds = experiment.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0);
     format!(
-        "<details><summary>{}: {rounds} rounds of {}</summary>\n\n{}\n</details>\n",
+        "<details{}><summary>{}: {rounds} rounds of {}</summary>\n\n{}\n</details>\n",
+        if experiment.id == Part::Main.id() { " open" } else { "" },
         experiment.title,
         experiment.load,
         table(&head, sorted(experiment, BLOCKING).iter().map(row).collect())
@@ -177,8 +188,8 @@ fn detail(raw: &Raw, experiment: &Experiment) -> String {
 
 fn counts(raw: &Raw) -> String {
     let main = raw.experiment(Part::Main.id());
-    let counted: Vec<_> = raw.counts.iter().filter(|counts| !raw.titles.contains_key(&counts.name)).collect();
-    let row = |counts: &&crate::raw::Counts| {
+    let mut counted: Vec<_> = raw.counts.iter().filter(|counts| !raw.titles.contains_key(&counts.name)).collect();
+    let row = |counts: &&Counts| {
         let name = label(raw, &counts.name);
         if let Some(why) = &counts.failure {
             return vec![name, failed(why)];
@@ -188,13 +199,15 @@ fn counts(raw: &Raw) -> String {
         let calls: Vec<String> = calls.map(|(name, each)| format!("{name} {each:.2}")).collect();
         vec![
             name,
-            or_none(counts.system_calls.map(|calls| format!("{calls:.2}"))),
-            or_none(counts.calls_at_speed.map(|calls| format!("{calls:.2}"))),
+            counted_by(STRACE, counts, counts.system_calls, 2),
+            counted_by(PERF, counts, counts.calls_at_speed, 2),
             median(segments),
-            or_none(counts.instructions.map(|count| format!("{count:.0}"))),
+            counted_by(VALGRIND, counts, counts.instructions, 0),
             calls.join(", "),
         ]
     };
+    // From the fewest calls up; who was not counted comes last.
+    counted.sort_by(|a, b| fewest(a).total_cmp(&fewest(b)));
     let rows: Vec<Vec<String>> = counted.iter().map(row).collect();
     if rows.is_empty() {
         return String::new();
@@ -204,10 +217,19 @@ fn counts(raw: &Raw) -> String {
     format!(
         "## What one connection asks for\n\nThe main load. System calls are counted twice: by strace, under which every server is slow and so always has \
          the next connection waiting, and by the kernel (perf stat) at full speed, when each server is faster than the client, \
-         and wakes and asks in vain more often. The second depends on how fast the client is; \"which calls\" are the first. Instructions are those in user space; of Node and \
-         Go they are not counted.\n\n{}",
+         and wakes and asks in vain more often. The second depends on how fast the client is; \"which calls\" are the first. Instructions are those in user space.\n\n{}",
         table(&head, rows)
     )
+}
+
+/// A count, or why a tool has counted nothing.
+fn counted_by(tool: &str, counts: &Counts, figure: Option<f64>, decimals: usize) -> String {
+    let why = || counts.uncounted.get(tool).map(|why| format!("not counted: {}", why.replace(['\n', '|'], " ")));
+    or_none(figure.map(|figure| format!("{figure:.decimals$}")).or_else(why))
+}
+
+fn fewest(counts: &Counts) -> f64 {
+    counts.system_calls.filter(|_| counts.failure.is_none()).unwrap_or(f64::INFINITY)
 }
 
 fn memory(raw: &Raw) -> String {
@@ -215,9 +237,10 @@ fn memory(raw: &Raw) -> String {
         return String::new();
     }
     let mut rows: Vec<_> = raw.memory.iter().collect();
-    rows.sort_by(|a, b| a.bytes_each().total_cmp(&b.bytes_each()));
+    let cost = |memory: &Memory| if memory.failure.is_some() { f64::INFINITY } else { memory.bytes_each() };
+    rows.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-    let row = |memory: &crate::raw::Memory| match &memory.failure {
+    let row = |memory: &Memory| match &memory.failure {
         Some(why) => vec![label(raw, &memory.name), failed(why)],
         None => vec![
             label(raw, &memory.name),
@@ -314,53 +337,88 @@ fn shards(raw: &Raw) -> String {
 
 fn ablation(raw: &Raw) -> String {
     let Some(ablation) = raw.experiment(Part::Ablation.id()) else { return String::new() };
+    let echo = raw.experiment(plan::ABLATION_ECHO);
     let row = |row: &Row| {
         let title = raw.titles.get(&row.name).cloned().unwrap_or_else(|| "*nothing: finale as it is, hand-off*".into());
         if let Some(why) = &row.failure {
             return vec![title, failed(why)];
         }
         let counts = raw.counts.iter().find(|counts| counts.name == row.name && counts.failure.is_none());
-        let ratio = cells(ablation.cpu_ratio(&row.name, HAND_OFF)).to_vec();
-        let more = vec![
-            or_none(counts.and_then(|counts| counts.system_calls).map(|calls| format!("{calls:.2}"))),
+        let counted = |tool, figure: fn(&Counts) -> Option<f64>, decimals| {
+            or_none(counts.map(|counts| counted_by(tool, counts, figure(counts), decimals)))
+        };
+        let [median_there, quartiles, _] = cells(ablation.cpu_ratio(&row.name, HAND_OFF));
+        let [echo_median, echo_quartiles, _] = cells(echo.and_then(|echo| echo.cpu_ratio(&row.name, HAND_OFF)));
+        let out = echo.and_then(|echo| echo.rows.iter().find(|other| other.name == row.name)?.failure.as_ref());
+        vec![
+            title,
+            median_there,
+            quartiles,
+            out.map_or(echo_median, |why| failed(why)),
+            echo_quartiles,
+            counted(STRACE, |counts| counts.system_calls, 2),
             median(row.segments()),
-            or_none(counts.and_then(|counts| counts.instructions).map(|count| format!("{count:.0}"))),
-        ];
-        [vec![title], ratio, more].concat()
+            counted(VALGRIND, |counts| counts.instructions, 0),
+        ]
     };
-    let head = ["switched off", "CPU ratio", "quartiles", "all rounds", "system calls", "segments", "instructions"];
+    let head =
+        ["switched off", "half-close", "quartiles", "echo", "quartiles", "system calls", "segments", "instructions"];
+    let rounds = |experiment: &Experiment| experiment.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0);
+    let echoed = echo
+        .map_or_else(String::new, |echo| format!(", and in the echo load ({} rounds: {})", rounds(echo), echo.load));
     format!(
-        "## What each trick is worth\n\nfinale with one trick switched off (`benches/ablation/`), against finale as it is, in the \
-         main load. A ratio above 1 is what the trick saves.\n\n{}",
+        "## What each trick is worth\n\nServer CPU time of finale with one trick switched off (`benches/ablation/`), as a ratio to \
+         finale as it is, in the main load ({} rounds){echoed}. A ratio above 1 is what the trick saves; where the quartiles lie \
+         on both sides of 1, these rounds do not tell. Calls, segments and instructions are those of the main load.\n\n{}",
+        rounds(ablation),
         table(&head, ablation.rows.iter().map(row).collect())
     )
 }
 
 fn cross(raw: &Raw) -> String {
     let Some(cross) = raw.experiment(Part::Cross.id()) else { return String::new() };
+    let main = raw.experiment(Part::Main.id());
     let row = |row: &&Row| {
         if let Some(why) = &row.failure {
             return vec![label(raw, &row.name), failed(why)];
         }
-        let each = |figure: fn(&crate::raw::Bench) -> f64| {
+        let each = |figure: fn(&Bench) -> f64| {
             let seen = row.samples.iter().filter_map(|sample| sample.bench.as_ref()).map(figure);
             or_none(Spread::of(seen).map(|spread| short(spread.median)))
         };
+        let [blocking, blocking_quartiles, _] = cells(main.and_then(|main| main.cpu_ratio(&row.name, BLOCKING)));
+        let [bench, bench_quartiles, _] = cells(cross.cpu_ratio(&row.name, BLOCKING));
         vec![
             label(raw, &row.name),
-            median(cross.cpu_ratio(&row.name, BLOCKING)),
+            blocking,
+            blocking_quartiles,
+            bench,
+            bench_quartiles,
             each(|bench| bench.per_second),
             each(|bench| bench.latency_us.p50),
             each(|bench| bench.latency_us.p99),
             each(|bench| bench.latency_us.p999),
         ]
     };
-    let head = ["server", "CPU to blocking", "connections/s", "p50 µs", "p99 µs", "p99.9 µs"];
+    let head = [
+        "server",
+        "blocking client",
+        "quartiles",
+        "finale bench",
+        "quartiles",
+        "connections/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+    ];
     format!(
-        "## The other load generator\n\nThe main load once more, from `finale bench`, which shares nothing with the first client: \
-         an event loop, which connects a good many before it sends their requests, so that a server that is awake finds \
-         less to read at once. Latency is from connect to the end of the answer with 256 in flight, so it is mostly \
-         waiting for one's turn.\n\n{}",
+        "## The other load generator\n\nThe main load once more, from `finale bench`: server CPU time as a ratio to the blocking loop \
+         in C, under each client, side by side. The clients are two loads, not two measurements of one: the blocking client \
+         sends each request right after its connect, while `finale bench` is an event loop, which connects a good many \
+         before it sends their requests, so that a server that is awake finds less to read at once. So a server may stand \
+         differently under the two, and the goals above are judged under the blocking client alone. Rate and latency are those \
+         of `finale bench`; latency is from connect to the end of the answer with 256 in flight, so it is mostly waiting for \
+         one's turn.\n\n{}",
         table(&head, sorted(cross, BLOCKING).iter().map(row).collect())
     )
 }
@@ -371,11 +429,33 @@ fn micro(raw: &Raw) -> String {
     }
     let rows = raw.micro.iter().map(|(name, ns)| vec![format!("`{name}`"), short(*ns)]).collect();
     format!(
-        "## Inside\n\nMedians of the last `cargo bench` in this tree, not interleaved with anything.\n\n<details><summary>{} \
+        "## Inside\n\nMedians of `cargo bench`, run as the last part of this run, on the server's core; not interleaved with anything.\n\n<details><summary>{} \
          benchmarks</summary>\n\n{}\n</details>",
         raw.micro.len(),
         table(&["benchmark", "ns"], rows)
     )
+}
+
+/// The method in words, with the numbers of this run.
+fn method(raw: &Raw) -> String {
+    let lengths = raw.lengths;
+    let numbers = [
+        ("{long}", lengths.long),
+        ("{short}", lengths.short),
+        ("{more}", lengths.long - lengths.short),
+        ("{long at speed}", lengths.long_at_speed),
+        ("{short at speed}", lengths.short_at_speed),
+        ("{echo warm-up}", plan::ECHO_WARM_UP),
+        ("{idle}", plan::IDLE),
+    ];
+    numbers
+        .iter()
+        .fold(include_str!("method.md").to_owned(), |text, (mark, number)| text.replace(mark, &thousands(*number)))
+}
+
+/// As people write it: 12,000.
+fn thousands(number: u64) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", thousands(number / 1000), number % 1000) }
 }
 
 fn where_it_ran(raw: &Raw) -> String {

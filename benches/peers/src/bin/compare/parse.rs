@@ -55,6 +55,32 @@ pub(crate) fn instructions(callgrind: &str) -> Option<u64> {
     of("totals:").or_else(|| of("summary:"))?.split_whitespace().next()?.parse().ok()
 }
 
+/// How long a load took by its own clock, from the first connect to the last end: `8000 connections in 0.281 s, 0 failed`.
+pub(crate) fn took_ns(summary: &str) -> Option<u64> {
+    let (_, rest) = summary.trim().rsplit_once(" in ")?;
+    let seconds: f64 = rest.split_once(" s, ")?.0.parse().ok()?;
+    (seconds > 0.0).then_some((seconds * 1e9) as u64)
+}
+
+/// The settings of the release profile in a Cargo.toml, in one line.
+pub(crate) fn release_profile(manifest: &str) -> Option<String> {
+    let lines = manifest.lines().skip_while(|line| *line != "[profile.release]").skip(1);
+    let settings: Vec<&str> =
+        lines.take_while(|line| !line.starts_with('[')).filter(|line| line.contains(" = ")).collect();
+    (!settings.is_empty()).then(|| settings.join(", "))
+}
+
+/// The kernel's answers about the weaknesses of this processor, `name: answer` a line, in one line: those that it is not free of.
+pub(crate) fn mitigations(answers: &[(String, String)]) -> Option<String> {
+    let affected: Vec<String> = answers
+        .iter()
+        .filter(|(_, answer)| answer != "Not affected")
+        .map(|(name, answer)| format!("{name}: {}", answer.split(';').next().unwrap_or(answer)))
+        .collect();
+    let free = answers.len() - affected.len();
+    (!answers.is_empty()).then(|| [affected, vec![format!("not affected by {free} others")]].concat().join("; "))
+}
+
 /// The version of a package in a Cargo.lock.
 pub(crate) fn locked_version(lock: &str, package: &str) -> Option<String> {
     let name = format!("name = \"{package}\"");
@@ -121,6 +147,29 @@ mod tests {
         assert_eq!(instructions(file), Some(918_273));
         assert_eq!(instructions("events: Ir\nsummary: 11\n"), Some(11));
         assert_eq!(instructions("events: Ir\n"), None);
+    }
+
+    #[test]
+    fn a_load_tells_how_long_it_took() {
+        assert_eq!(took_ns("8000 connections in 0.281 s, 0 failed\n"), Some(281_000_000));
+        assert_eq!(took_ns("64 connections, 64000 round trips in 1.500 s, 0 failed\n"), Some(1_500_000_000));
+        assert_eq!(took_ns("{\"failed\": 0, \"in_flight\": 256}"), None);
+    }
+
+    #[test]
+    fn a_release_profile_ends_where_the_next_table_begins() {
+        let manifest =
+            "[a]\nx = 1\n\n[profile.release]\nlto = \"fat\"\n# why\ncodegen-units = 1\n\n[profile.bench]\ny = 2\n";
+        assert_eq!(release_profile(manifest).unwrap(), "lto = \"fat\", codegen-units = 1");
+        assert_eq!(release_profile("[a]\nx = 1\n"), None);
+    }
+
+    #[test]
+    fn weaknesses_are_told_where_the_processor_has_them() {
+        let answer = |name: &str, answer: &str| (name.to_owned(), answer.to_owned());
+        let answers = [answer("mds", "Not affected"), answer("spectre_v2", "Mitigation: Retpolines; STIBP: disabled")];
+        assert_eq!(mitigations(&answers).unwrap(), "spectre_v2: Mitigation: Retpolines; not affected by 1 others");
+        assert_eq!(mitigations(&[]), None);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) enum Part {
     Shards,
     /// finale without one of its tricks
     Ablation,
+    /// What its parts cost inside: `cargo bench`
+    Micro,
 }
 
 /// Idle connections held: with the load's own they stay below the usual 20,000 descriptors, on both sides.
@@ -207,12 +209,13 @@ pub(crate) fn plan(part: Part, tree: &Tree, all: &[Contestant], effort: Effort) 
         Part::Shards if !roster::finale_knows(tree, "--reuse-port") => Err("finale serve has no --reuse-port".into()),
         Part::Shards => Ok(Some(shards(all, effort))),
         // Ablation has rows of its own and is planned where the patches are known.
-        Part::Counts | Part::Memory | Part::Ablation => Ok(None),
+        Part::Counts | Part::Memory | Part::Ablation | Part::Micro => Ok(None),
     }
 }
 
 fn half_closing(part: Part, all: &[Contestant], effort: Effort, rounds: u32, title: &str, half: HalfClose) -> Plan {
-    let load = HalfClose { connections: effort.less(half.connections), ..half };
+    // Fewer connections than are to be in flight would be another load than the one that the row is named for.
+    let load = HalfClose { connections: effort.less(half.connections).max(half.in_flight), ..half };
     let service = match half.server_first {
         true => Service::First { request: half.request, answer: half.answer },
         false => Service::Answer { bytes: half.answer },
@@ -238,18 +241,23 @@ fn cross(all: &[Contestant], effort: Effort) -> Plan {
 }
 
 fn echo(all: &[Contestant], effort: Effort) -> Plan {
+    let mut plan = echoing(Part::Echo.id(), all, effort, 7, "echo on connections that stay open");
+    plan.entries.retain(|entry| entry.name != roster::DEFERRED);
+    plan
+}
+
+/// Round trips on each connection before the load that counts, in the echo load.
+pub(crate) const ECHO_WARM_UP: u64 = 50;
+
+fn echoing(id: &'static str, all: &[Contestant], effort: Effort, rounds: u32, title: &str) -> Plan {
     let of = |rounds| Load::Echo { connections: 64, rounds, bytes: 64 };
     Plan {
-        id: Part::Echo.id(),
-        title: "echo on connections that stay open".into(),
-        entries: all
-            .iter()
-            .filter(|one| one.name != roster::DEFERRED)
-            .filter_map(|one| Entry::of(one, Service::Echo))
-            .collect(),
+        id,
+        title: title.into(),
+        entries: all.iter().filter_map(|one| Entry::of(one, Service::Echo)).collect(),
         load: of(effort.less(1000)),
-        warm_up: of(50),
-        rounds: effort.rounds(7),
+        warm_up: of(ECHO_WARM_UP),
+        rounds: effort.rounds(rounds),
         loads: Loads::OnTheirOwnCore,
     }
 }
@@ -297,10 +305,17 @@ fn shards(all: &[Contestant], effort: Effort) -> Plan {
     Plan { loads: Loads::BesideEachServer, ..plan }
 }
 
-/// The shipped finale and one build for each patch, under the main load.
-pub(crate) fn ablation(shipped: &Contestant, without: &[Contestant], effort: Effort) -> Plan {
+/// The name of the ablation's second experiment in the raw data.
+pub(crate) const ABLATION_ECHO: &str = "ablation-echo";
+
+/// The shipped finale and one build for each patch, under the main load, and again where connections stay open: some tricks
+/// act at the end of a connection, others at each read.
+pub(crate) fn ablation(shipped: &Contestant, without: &[Contestant], effort: Effort) -> [Plan; 2] {
     let all: Vec<Contestant> = std::iter::once(shipped).chain(without).cloned().collect();
-    half_closing(Part::Ablation, &all, effort, 9, "one trick switched off at a time", MAIN)
+    [
+        half_closing(Part::Ablation, &all, effort, 9, "one trick switched off at a time", MAIN),
+        echoing(ABLATION_ECHO, &all, effort, 7, "one trick switched off at a time, echo"),
+    ]
 }
 
 impl Entry {
@@ -310,6 +325,28 @@ impl Entry {
 }
 
 impl Part {
+    /// What has to be built for it besides finale and the loads, in the words of `benches/compare`.
+    pub(crate) const fn needs(self) -> Option<&'static str> {
+        match self {
+            Self::Ablation => Some("ablation"),
+            Self::Micro => Some("micro"),
+            Self::Shards => None,
+            Self::Main
+            | Self::Answer16k
+            | Self::Answer1m
+            | Self::Request0
+            | Self::ServerFirst
+            | Self::InFlight1
+            | Self::InFlight4096
+            | Self::Cross
+            | Self::Counts
+            | Self::Memory
+            | Self::Echo
+            | Self::Bulk
+            | Self::Idle => Some("peers"),
+        }
+    }
+
     /// Its name in the raw data: the same as on the command line.
     pub(crate) const fn id(self) -> &'static str {
         match self {
@@ -328,6 +365,7 @@ impl Part {
             Self::Idle => "idle",
             Self::Shards => "shards",
             Self::Ablation => "ablation",
+            Self::Micro => "micro",
         }
     }
 }
@@ -363,6 +401,18 @@ mod tests {
         assert_eq!((bulk.units(), bulk.unit()), (1024, Unit::Mebibyte));
         let echo = Load::Echo { connections: 64, rounds: 10, bytes: 64 };
         assert_eq!((echo.units(), echo.unit()), (640, Unit::RoundTrip));
+    }
+
+    #[test]
+    fn a_trial_holds_as_many_connections_as_its_row_says() {
+        let tree = Tree { root: "/r".into() };
+        let quick = Effort { quick: true, rounds: None };
+        for part in [Part::InFlight4096, Part::Main] {
+            let Load::HalfClose(half) = plan(part, &tree, &[], quick).unwrap().unwrap().load else {
+                panic!("{} half-closes", part.id())
+            };
+            assert!(half.connections >= half.in_flight, "{}: {}", part.id(), half.words());
+        }
     }
 
     #[test]

@@ -40,11 +40,7 @@ pub(crate) enum Network {
 impl Network {
     /// Whether a process may have a network of its own here: that takes root, or the capability.
     pub(crate) fn available() -> Self {
-        let prefix = Self::Own.prefix();
-        let tried = command(&[prefix.as_slice(), &["true".into()]].concat())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let tried = within(Self::Own, &["true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if tried.is_ok_and(|status| status.success()) { Self::Own } else { Self::Ours }
     }
 
@@ -75,6 +71,11 @@ fn command(argv: &[String]) -> Command {
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(Stdio::null());
     command
+}
+
+/// A command where the servers run.
+pub(crate) fn within(network: Network, argv: &[&str]) -> Command {
+    command(&[network.prefix(), words(argv)].concat())
 }
 
 /// On this core only, which its threads inherit; and killed by the kernel if we are.
@@ -149,9 +150,7 @@ impl Server {
 
     /// Nanoseconds that its threads have been on a core, those that have ended among them.
     pub(crate) fn cpu_ns(&self) -> Result<u64> {
-        let clock =
-            ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(self.pid() as i32)).context("the server is gone")?;
-        Ok(Duration::from(clock.now().context("the server is gone")?).as_nanos() as u64)
+        cpu_ns(self.pid()).context("the server is gone")
     }
 
     /// Waits until it does nothing more, so that what it does behind the load's back is counted too. One that is never
@@ -232,6 +231,12 @@ impl Drop for Server {
     }
 }
 
+/// The process's own CPU clock: the sum over its threads, those that have ended among them.
+fn cpu_ns(pid: u32) -> nix::Result<u64> {
+    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid.cast_signed()))?;
+    Ok(Duration::from(clock.now()?).as_nanos() as u64)
+}
+
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
         // An error says that it is gone already.
@@ -260,7 +265,7 @@ fn first_line(stdout: ChildStdout) -> Result<(String, BufReader<ChildStdout>)> {
     Ok((line, stdout))
 }
 
-/// What a load has said, and how long it took.
+/// What a load has said, and how long it took: by its own clock where it tells that, so that its start does not count.
 pub(crate) struct Done {
     pub(crate) wall_ns: u64,
     pub(crate) stdout: String,
@@ -291,7 +296,7 @@ pub(crate) fn load(argv: &[String], core: Option<u32>, network: Network) -> Resu
         let said = [&stderr, &stdout].into_iter().find_map(|text| text.trim().lines().last()).unwrap_or_default();
         bail!("{status}: {said}");
     }
-    Ok(Done { wall_ns, stdout })
+    Ok(Done { wall_ns: parse::took_ns(&stdout).unwrap_or(wall_ns), stdout })
 }
 
 /// Connections that are open and silent until this is dropped.
@@ -333,6 +338,16 @@ impl Drop for Idle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_a_thread_that_has_ended_still_counts() {
+        const WORK: Duration = Duration::from_millis(150);
+        let before = cpu_ns(std::process::id()).unwrap();
+        let work = || while Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap()) < WORK {};
+        thread::spawn(work).join().unwrap();
+        let counted = cpu_ns(std::process::id()).unwrap() - before;
+        assert!(counted >= WORK.as_nanos() as u64, "{counted} ns of {WORK:?}");
+    }
 
     #[test]
     fn a_load_that_fails_is_told_in_its_own_words() {

@@ -24,8 +24,31 @@ pub(crate) struct Raw {
     pub(crate) memory: Vec<Memory>,
     /// What each ablation patch switches off, by the name of its row.
     pub(crate) titles: BTreeMap<String, String>,
-    /// What criterion has measured in the tree before this run: nanoseconds by the benchmark's name.
+    /// What `cargo bench` has measured in this run: nanoseconds by the benchmark's name.
     pub(crate) micro: BTreeMap<String, f64>,
+    /// How many connections the counts are taken from.
+    #[serde(default)]
+    pub(crate) lengths: Lengths,
+    /// What else went wrong, a line each.
+    #[serde(default)]
+    pub(crate) broken: Vec<String>,
+}
+
+/// Connections of the short run and of the long one, of which a count is the difference.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Lengths {
+    /// Under a tool, where each costs a hundred times its usual price.
+    pub(crate) short: u64,
+    pub(crate) long: u64,
+    /// The same for a count that slows nothing down.
+    pub(crate) short_at_speed: u64,
+    pub(crate) long_at_speed: u64,
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self { short: 400, long: 2400, short_at_speed: 2000, long_at_speed: 12_000 }
+    }
 }
 
 /// Servers under the same load, in interleaved rounds.
@@ -92,6 +115,9 @@ pub(crate) struct Counts {
     pub(crate) calls_at_speed: Option<f64>,
     pub(crate) by_call: BTreeMap<String, f64>,
     pub(crate) instructions: Option<f64>,
+    /// Why a tool has counted nothing, by the tool's name. That is no failure.
+    #[serde(default)]
+    pub(crate) uncounted: BTreeMap<String, String>,
     pub(crate) failure: Option<String>,
 }
 
@@ -118,7 +144,7 @@ impl Raw {
         });
         let counts = self.counts.iter().filter_map(|row| Some(format!("{}: {}", row.name, row.failure.as_ref()?)));
         let memory = self.memory.iter().filter_map(|row| Some(format!("{}: {}", row.name, row.failure.as_ref()?)));
-        rows.chain(counts).chain(memory).collect()
+        rows.chain(counts).chain(memory).chain(self.broken.iter().cloned()).collect()
     }
 }
 
@@ -159,6 +185,11 @@ impl Row {
 
     pub(crate) fn cpu_us(&self) -> Option<Spread> {
         self.spread(|sample| sample.cpu_ns_per_unit() / 1000.0)
+    }
+
+    /// Units a second, as the client saw them come through.
+    pub(crate) fn per_second(&self) -> Option<Spread> {
+        self.spread(|sample| sample.units as f64 * 1e9 / sample.wall_ns as f64)
     }
 
     /// Segments for each unit, where they could be counted in every round.

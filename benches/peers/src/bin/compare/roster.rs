@@ -72,8 +72,9 @@ const FINALES: &[(&str, &str, &[&str])] = &[
     (DEFERRED, "**finale**, hand-off, deferred accept", &["--close", "hand-off", "--defer-accept", "1s"]),
 ];
 
-/// Servers whose user-space instructions say nothing: they make their code while they run, or valgrind can't run them.
-const UNCOUNTED: &[&str] = &["node", "go"];
+/// Servers whose user-space instructions are not counted, and why.
+const UNCOUNTED: &[(&str, &str)] =
+    &[("node", "it compiles its code as it runs"), ("go", "valgrind can't run its runtime")];
 
 /// A server that can be run here.
 #[derive(Debug, Clone)]
@@ -176,8 +177,9 @@ impl Contestant {
         Some([vec![self.program.to_string_lossy().into_owned()], rest].concat())
     }
 
-    pub(crate) fn instructions_can_be_counted(&self) -> bool {
-        !UNCOUNTED.contains(&self.name.as_str())
+    /// Why its instructions are not counted, if they are not.
+    pub(crate) fn instructions_uncounted(&self) -> Option<&'static str> {
+        UNCOUNTED.iter().find(|(name, _)| *name == self.name).map(|(_, why)| *why)
     }
 }
 
@@ -210,6 +212,13 @@ mod tests {
     fn the_blocking_loop_is_no_echo_server() {
         assert_eq!(contestant(BLOCKING).argv(Service::Echo), None);
         assert!(contestant(EPOLL).argv(Service::Echo).is_some());
+    }
+
+    #[test]
+    fn nobody_is_left_uncounted_who_is_not_a_peer() {
+        for (name, _) in UNCOUNTED {
+            assert!(PEERS.iter().any(|(peer, _)| peer == name), "{name}");
+        }
     }
 
     #[test]

@@ -68,18 +68,64 @@ fn counts_name_the_calls_and_ablation_its_titles() {
         by_call: [("accept4".to_owned(), 1.1), ("close".to_owned(), 4.0), ("brk".to_owned(), 0.001)].into(),
         calls_at_speed: Some(7.5),
         instructions: Some(412.4),
+        uncounted: [].into(),
         failure: None,
     };
     raw.counts = vec![counts(HAND_OFF), counts("without:x")];
     raw.titles = [("without:x".to_owned(), "The last send says nothing".to_owned())].into();
     raw.experiments.push(experiment("ablation", vec![row(HAND_OFF, &[10.0]), row("without:x", &[12.0])]));
+    raw.experiments.push(experiment("ablation-echo", vec![row(HAND_OFF, &[10.0]), row("without:x", &[9.0])]));
     let page = page(&raw, "");
     assert!(page.contains("| **finale**, hand-off | 5.10 | 7.50 | 8.00 | 412 | accept4 1.10, close 4.00 |"), "{page}");
     assert!(
-        page.contains("| The last send says nothing | **1.20** | 1.20–1.20 | 1.20–1.20 | 5.10 | 8.00 | 412 |"),
+        page.contains(
+            "| The last send says nothing | **1.20** | 1.20–1.20 | **0.90** | 0.90–0.90 | 5.10 | 8.00 | 412 |"
+        ),
         "{page}"
     );
     assert_eq!(page.matches("The last send says nothing").count(), 1);
+}
+
+#[test]
+fn what_was_not_counted_says_why_and_stands_below_what_was() {
+    let mut raw = raw();
+    let without = Counts {
+        name: "blocking".into(),
+        calls_at_speed: Some(5.0),
+        uncounted: [("strace".to_owned(), "no strace here".to_owned()), ("valgrind".to_owned(), "a | b".to_owned())]
+            .into(),
+        ..Counts::default()
+    };
+    let counted = Counts { name: "node".into(), system_calls: Some(10.0), ..Counts::default() };
+    raw.counts = vec![without, counted];
+    assert_eq!(raw.failures().len(), 1, "only that of the raw data");
+    let page = page(&raw, "");
+    let line = "| C, blocking loop | not counted: no strace here | 5.00 | 8.00 | not counted: a   b |  |";
+    let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words} is missing:\n{page}"));
+    assert!(at("| Node | 10.00 | – | 8.00 | – |  |") < at(line));
+}
+
+#[test]
+fn both_clients_stand_side_by_side_with_their_quartiles() {
+    let mut raw = raw();
+    raw.experiments.push(experiment("cross", vec![row(BLOCKING, &[20.0, 20.0]), row(HAND_OFF, &[20.0, 24.0])]));
+    let page = page(&raw, "");
+    let line = "| **finale**, hand-off | **0.75** | 0.75–0.75 | **1.10** | 1.05–1.15 |";
+    assert!(page.contains(line), "{page}");
+}
+
+#[test]
+fn a_trial_judges_nothing_and_tells_its_own_numbers() {
+    let mut trial = Raw { whole: false, ..raw() };
+    trial.lengths.long = 1200;
+    let page = page(&trial, "");
+    for verdict in ["| met |", "**missed**"] {
+        assert!(!page.contains(verdict), "{verdict}");
+    }
+    assert!(page.contains("| trial: not judged |"));
+    assert!(page.contains("a run of 1,200 connections and one of 400 over 800"), "{page}");
+    let method = page.split("## How it is measured").nth(1).unwrap();
+    assert!(!method.contains('{'), "{method}");
 }
 
 #[test]
@@ -92,10 +138,12 @@ fn memory_is_sorted_and_notes_come_last_as_they_are() {
         after_bytes,
         failure: None,
     };
-    raw.memory = vec![memory("tokio", (1 << 20) + 2_800_000), memory(HAND_OFF, (1 << 20) + 68_000)];
+    let failed = Memory { failure: Some("gone".into()), ..memory("go", 0) };
+    raw.memory = vec![failed, memory("tokio", (1 << 20) + 2_800_000), memory(HAND_OFF, (1 << 20) + 68_000)];
     let page = page(&raw, "## Where the rest goes\n\nInto *prose* | as is.\n");
     let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words} is missing:\n{page}"));
     assert!(at("| **finale**, hand-off | 68 | 1.0 | 1.1 |") < at("| tokio, current_thread | 2800 |"));
+    assert!(at("| tokio, current_thread | 2800 |") < at("| Go | **failed**: gone |"));
     assert!(page.ends_with("## Where the rest goes\n\nInto *prose* | as is.\n"));
 }
 
