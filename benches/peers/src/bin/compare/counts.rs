@@ -62,7 +62,9 @@ fn why_not(program: &str, args: &[&str]) -> Option<String> {
                 let line = line.trim();
                 (!line.is_empty()).then(|| line.to_owned())
             });
-            Some(format!("{program} can't count here: {}", said.unwrap_or_else(|| output.status.to_string())))
+            let said = said.unwrap_or_else(|| output.status.to_string());
+            let said = said.strip_prefix(program).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&said);
+            Some(format!("{program} can't count here: {said}"))
         }
     }
 }
@@ -241,7 +243,7 @@ mod tests {
     fn a_tool_that_is_not_here_or_may_not_count_has_a_reason() {
         assert_eq!(why_not("true", &[]), None);
         assert_eq!(why_not("no-such-tool", &[]).unwrap(), "no no-such-tool here");
-        let refused = why_not("sh", &["-c", "echo >&2; echo not permitted >&2; exit 1"]).unwrap();
+        let refused = why_not("sh", &["-c", "echo >&2; echo sh: not permitted >&2; exit 1"]).unwrap();
         assert_eq!(refused, "sh can't count here: not permitted");
     }
 
