@@ -89,6 +89,7 @@ pub enum BadOption {
 
 /// An error number of the operating system, comparable and small.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OsError(i32);
 
 impl OsError {
@@ -192,6 +193,7 @@ impl std::error::Error for BadOption {}
 /// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of its
 /// [`Ending`](crate::Ending).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Failure {
     /// The kind of failure.
@@ -204,6 +206,7 @@ pub struct Failure {
 
 /// One address that was tried, and why it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Attempt {
     /// The address.
     pub addr: SocketAddr,
@@ -213,6 +216,7 @@ pub struct Attempt {
 
 /// The kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Cause {
     /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC 9293 section 3.10.7.
@@ -237,6 +241,7 @@ pub enum Cause {
 
 /// Why a name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum LookupCause {
     /// There is no such name (EAI_NONAME).
@@ -251,6 +256,7 @@ pub enum LookupCause {
 
 /// The timers that can end a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Timer {
     /// Ours: the connection was not established in time, all addresses included.

@@ -19,6 +19,7 @@ use crate::id::{ListenerId, TimerId};
 /// What it says lies in the reactor until the next call of `next`: an event is a few words, and copying one copies no bytes.
 /// Clone the [`Ending`] or the [`Failure`] to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// One address of the host; also for an IP literal. All addresses are told before `Connect`.
@@ -30,7 +31,7 @@ pub enum Event<'a> {
     /// A listener accepted this socket; [`Socket::listener`](crate::Socket::listener) says which.
     Connection,
     /// Bytes of the peer, in order. They lie in the reactor's one receive buffer until the next call of `next`.
-    Data(&'a [u8]),
+    Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_bytes"))] &'a [u8]),
     /// The write queue, once [`Queue::Full`](crate::Queue::Full), has emptied into the kernel. Not told after `end()`, when
     /// there is nothing more to write: whoever paused reading until then must resume when it ends.
     Drain,
@@ -61,6 +62,12 @@ pub enum Event<'a> {
     ListenerClosed(ListenerId),
 }
 
+/// As bytes and not as a row of numbers, for the formats that know the difference.
+#[cfg(feature = "serde")]
+fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
 impl Event<'_> {
     /// Whether it happened to a socket. A timer of no socket, a wake, and what listeners tell did not.
     #[must_use]
@@ -86,6 +93,7 @@ impl Event<'_> {
 
 /// The report that `close` carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Ending {
     /// How it ended.
@@ -104,6 +112,7 @@ pub struct Ending {
 
 /// The ways to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum How {
     /// Both FINs were exchanged and the peer's kernel acknowledged ours, and so every byte before it. It does not say
@@ -119,6 +128,7 @@ pub enum How {
 
 /// Whose FIN was first. TIME_WAIT stays with whoever finished first (RFC 9293 section 3.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum First {
     /// Nobody finished.
@@ -157,6 +167,21 @@ impl Ending {
         matches!(self.how, How::Confirmed)
     }
 
+    /// The report itself, as an error if the connection did not end clean: for `?`, and for whoever reports errors by their sources.
+    ///
+    /// # Errors
+    /// The report, with its [`Failure`] as source if it failed; without one if it was destroyed.
+    ///
+    /// ```
+    /// # use finale::Ending;
+    /// fn done(ending: &Ending) -> Result<u64, Box<dyn std::error::Error>> {
+    ///     Ok(ending.clone().into_result()?.bytes_written)
+    /// }
+    /// ```
+    pub fn into_result(self) -> Result<Self, Self> {
+        if self.is_clean() { Ok(self) } else { Err(self) }
+    }
+
     /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order and was seen. A reset leaves none.
     #[must_use]
     pub const fn time_wait(&self) -> First {
@@ -191,6 +216,16 @@ impl fmt::Display for Ending {
             write!(f, ", {} never sent", self.bytes_unsent)?;
         }
         Ok(())
+    }
+}
+
+impl std::error::Error for Ending {
+    /// What it failed of, if it failed.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.how {
+            How::Failed(failure) => Some(failure),
+            How::Confirmed | How::HandedOff | How::Destroyed => None,
+        }
     }
 }
 

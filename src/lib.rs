@@ -84,6 +84,14 @@
 //! reactor and the very same handlers run. [`check::Endings`] runs a handler there against every ending at every byte of a
 //! conversation: start with that.
 //!
+//! # Optional features
+//!
+//! - `serde`: [`Event`] and [`Metrics`] can be serialized; [`Ending`], [`Failure`] and what they are made of come back, too. Names are
+//!   those of the grammar above, ids are written as in the log.
+//! - `tracing`: each step of a socket's life and each ending is an event of the `tracing` crate, at debug level, with fields
+//!   (`socket`, `peer`, `from`, `input`, `to`, `events`; `acknowledged`, `bytes_written` ...). Without the feature, steps are lines of
+//!   `log`; with it they still are where no subscriber was set.
+//!
 //! # Not guaranteed
 //!
 //! - Events of *different* sockets have no order among each other beyond the phases of a turn.
@@ -108,6 +116,7 @@ mod id;
 mod options;
 mod pipe;
 mod reactor;
+mod report;
 mod socket;
 mod socket_map;
 mod table;

@@ -46,6 +46,11 @@ const fn place(cause: Cause) -> usize {
     }
 }
 
+/// What it is called. Of look-ups all are one.
+fn word(cause: Cause) -> String {
+    if matches!(cause, Cause::Lookup(_)) { "lookup failed".to_owned() } else { cause.to_string() }
+}
+
 /// The sums of a reactor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
@@ -94,6 +99,7 @@ impl Counts {
 /// What a reactor has done and what it has to do: [`Reactor::metrics`](crate::Reactor::metrics). Counts begin with the reactor and
 /// only grow; what is live is as it was when it was asked for.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Metrics {
     /// Connections that listeners have accepted.
@@ -131,8 +137,27 @@ pub struct Metrics {
     pub lag_ms: u64,
     /// The worst of them.
     pub most_lag_ms: u64,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "data::failed"))]
     failed: [u64; CAUSES.len()],
+    #[cfg_attr(feature = "serde", serde(serialize_with = "data::live"))]
     live: [usize; State::ALL.len()],
+}
+
+/// The counts by cause and by state, as maps without what is zero.
+#[cfg(feature = "serde")]
+mod data {
+    use serde::Serializer;
+
+    use super::{CAUSES, State, word};
+
+    pub(super) fn failed<S: Serializer>(counts: &[u64; CAUSES.len()], serializer: S) -> Result<S::Ok, S::Error> {
+        let some = CAUSES.into_iter().zip(counts).filter(|(_, count)| **count > 0);
+        serializer.collect_map(some.map(|(cause, count)| (word(cause), count)))
+    }
+
+    pub(super) fn live<S: Serializer>(counts: &[usize; State::ALL.len()], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(State::ALL.iter().zip(counts).filter(|(_, count)| **count > 0))
+    }
 }
 
 impl Metrics {
@@ -227,9 +252,7 @@ impl fmt::Display for Metrics {
             writeln!(f, "{count:>14} {name}")?;
         }
         for (cause, count) in self.failures() {
-            // Of look-ups all are one.
-            let lookup = matches!(cause, Cause::Lookup(_)).then_some("lookup failed");
-            writeln!(f, "{count:>14} failed: {}", lookup.map_or_else(|| cause.to_string(), str::to_owned))?;
+            writeln!(f, "{count:>14} failed: {}", word(cause))?;
         }
         writeln!(f, "{:>14} live", self.live())?;
         for (state, count) in self.live_by_state() {

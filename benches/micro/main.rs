@@ -15,6 +15,7 @@ mod library {
     pub(crate) mod id;
     pub(crate) mod lifecycle;
     pub(crate) mod options;
+    pub(crate) mod report;
     pub(crate) mod table;
     pub(crate) mod target;
     pub(crate) mod unix_addr;
@@ -24,7 +25,7 @@ mod library {
 #[allow(unused_imports)]
 use finale::sim;
 #[allow(unused_imports)]
-use library::{buffer, error, event, id, lifecycle, options, table, target, unix_addr, wheel};
+use library::{buffer, error, event, id, lifecycle, options, report, table, target, unix_addr, wheel};
 
 mod bare;
 mod events;

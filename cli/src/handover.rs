@@ -12,11 +12,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use finale::Remote;
+use rustix::process::Signal;
 
 /// A new process that is not ready by then has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +29,7 @@ const FIRST: i32 = 3;
 
 /// A new process on its way.
 pub(crate) struct Handover {
+    child: Arc<Mutex<Child>>,
     outcome: Receiver<Result<u32, String>>,
 }
 
@@ -40,15 +43,26 @@ impl Handover {
         command.args(std::env::args_os().skip(1)).env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
         command.env("LISTEN_FDS", count.to_string()).env("NOTIFY_SOCKET", &ready.path);
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
-        let child = command.spawn()?;
+        let child = Arc::new(Mutex::new(command.spawn()?));
         // The descriptors go with the command.
         drop(command);
         let (sender, outcome) = channel();
+        let watched = Arc::clone(&child);
         thread::spawn(move || {
-            let _ = sender.send(ready.wait(child));
+            let _ = sender.send(ready.wait(&watched));
             let _ = remote.wake();
         });
-        Ok(Self { outcome })
+        Ok(Self { child, outcome })
+    }
+
+    /// We are told to go before the new process has taken our place: it goes, too.
+    pub(crate) fn give_up(self) {
+        let mut child = lock(&self.child);
+        // One that has ended, and was waited for, has given its number back.
+        if let Ok(None) = child.try_wait() {
+            let told = rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM);
+            log::info!("the new process {} is ended, too: {told:?}", child.id());
+        }
     }
 
     /// What became of it: its process, or why there is none. `None` if that is not known yet.
@@ -59,6 +73,11 @@ impl Handover {
             Err(TryRecvError::Disconnected) => Some(Err("nobody waits for it any more".to_owned())),
         }
     }
+}
+
+/// Held for a look or a signal, never for a wait.
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the new process says that it serves.
@@ -76,22 +95,23 @@ impl Ready {
         Ok(Self { socket, path })
     }
 
-    fn wait(&self, mut child: Child) -> Result<u32, String> {
+    fn wait(&self, child: &Mutex<Child>) -> Result<u32, String> {
         let began = Instant::now();
         let mut buffer = [0; 256];
         loop {
             match self.socket.recv(&mut buffer) {
                 Ok(bytes) if buffer[..bytes].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") => {
-                    return Ok(child.id());
+                    return Ok(lock(child).id());
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error.to_string()),
             }
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Ok(Some(status)) = lock(child).try_wait() {
                 return Err(format!("it ended before it was ready: {status}"));
             }
             if began.elapsed() > PATIENCE {
+                let mut child = lock(child);
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(format!("it was not ready within {} s", PATIENCE.as_secs()));

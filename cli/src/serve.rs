@@ -147,7 +147,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
                 }
                 stop.look(&mut reactor)?;
                 if stop.has_begun {
-                    restart.sockets.close();
+                    restart.give_up();
                 }
                 let asked = curious.0.load(Ordering::Acquire);
                 if std::mem::replace(&mut curious.1, asked) < asked {
@@ -259,6 +259,15 @@ struct Restart {
 }
 
 impl Restart {
+    /// We go, whoever has taken our place or not: nobody does from now on.
+    fn give_up(&mut self) {
+        if let Some(handover) = self.handover.take() {
+            say(format_args!("finale: not restarted: we are to stop, and so is the new process"));
+            handover.give_up();
+        }
+        self.sockets.close();
+    }
+
     /// Begins a restart that was asked for, unless one is under way or we are going anyway. Answers whether somebody has taken
     /// our place.
     fn look(&mut self, reactor: &mut Reactor, is_stopping: bool) -> bool {

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -154,16 +155,38 @@ fn a_connection_of_before_the_restart_ends_with_the_old_process() {
     assert!(server.child.wait().expect("it can be waited for").success(), "now it has gone");
 }
 
-#[test]
-fn a_restart_that_fails_leaves_the_server_as_it_was() {
-    let folder = std::env::temp_dir().join(format!("finale-restart-{}", std::process::id()));
+/// A server from a program of its own, which is then upgraded to this script. In a folder of its own, too.
+fn upgraded_to(script: &str, folder: &str) -> (Server, PathBuf) {
+    let folder = std::env::temp_dir().join(format!("finale-{folder}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a new folder");
     let program = folder.join("finale");
     std::fs::copy(env!("CARGO_BIN_EXE_finale"), &program).expect("it can be copied");
-    let mut server = Server::start(program.to_str().expect("text"), &[]);
+    let server = Server::start(program.to_str().expect("text"), &[]);
     std::fs::remove_file(&program).expect("it is there");
-    std::fs::write(&program, "#!/bin/sh\nexit 7\n").expect("an upgrade that does not work");
+    std::fs::write(&program, script).expect("an upgrade");
     rustix::fs::chmod(&program, rustix::fs::Mode::RWXU).expect("it is ours");
+    (server, folder)
+}
+
+#[test]
+fn who_is_told_to_go_while_the_new_process_starts_takes_it_along() {
+    let (mut server, folder) = upgraded_to("#!/bin/sh\necho starting >&2\nexec sleep 1000\n", "restart-and-stop");
+    signal(server.heir, Signal::HUP);
+    assert!(server.line().starts_with("finale: restarting: starting /"));
+    assert_eq!(server.line(), "starting\n");
+    signal(server.heir, Signal::TERM);
+    assert_eq!(server.line(), "finale: not restarted: we are to stop, and so is the new process\n");
+    assert!(server.child.wait().expect("it can be waited for").success());
+    let mut rest = String::new();
+    server.stderr.read_to_string(&mut rest).expect("it is text");
+    assert_eq!(rest, "", "nobody has their stderr any more");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[test]
+fn a_restart_that_fails_leaves_the_server_as_it_was() {
+    let (mut server, folder) = upgraded_to("#!/bin/sh\nexit 7\n", "restart");
+    let program = folder.join("finale");
     signal(server.heir, Signal::HUP);
     server.line();
     let line = server.line();

@@ -54,6 +54,22 @@ fn an_ending_is_one_line_that_tells_all_of_it() {
 }
 
 #[test]
+fn an_ending_that_is_not_clean_is_an_error_with_what_it_failed_of_as_its_source() {
+    use std::error::Error as _;
+    for how in [How::Confirmed, How::HandedOff] {
+        let ending = ending(how, First::Us);
+        assert_eq!(ending.clone().into_result(), Ok(ending));
+    }
+    let destroyed = ending(How::Destroyed, First::Us).into_result().expect_err("not clean");
+    assert!(destroyed.source().is_none());
+    let error = std::io::Error::from_raw_os_error(104);
+    let failed = ending(How::Failed(Failure::from_os(&error)), First::Us).into_result().expect_err("not clean");
+    let failure = failed.source().expect("the failure");
+    assert_eq!(failure.to_string(), "reset by the peer");
+    assert_eq!(failure.source().expect("the system's").to_string(), error.to_string());
+}
+
+#[test]
 fn bytes_that_were_never_sent_are_told_only_if_there_are_any() {
     let mut ending = ending(How::Destroyed, First::Nobody);
     assert!(!ending.to_string().contains("never sent"), "{ending}");

@@ -23,6 +23,7 @@ macro_rules! listed {
     ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[repr(u8)]
         $vis enum $name { $($(#[$vdoc])* $variant),+ }
 

@@ -8,6 +8,7 @@ use crate::event::{Ending, Event, How};
 use crate::id::{ListenerId, TimerId};
 use crate::lifecycle::{State, Tell};
 use crate::net::Net;
+use crate::report;
 use crate::socket::Socket;
 use crate::table::entry::{Flags, NIL};
 
@@ -76,6 +77,7 @@ impl<N: Net> Reactor<N> {
             What::Close(ended_in) => {
                 self.ending = self.ending(slot, ended_in);
                 self.counts.closed(&self.ending);
+                report::ending(self.table.id(slot), &self.ending);
                 Event::Close(&self.ending)
             }
             What::Tell(Tell::Error) => {

@@ -23,6 +23,7 @@ use crate::error::Timer;
 use crate::id::SocketId;
 use crate::lifecycle::{Cell, Input, Kind, State, compact, step};
 use crate::options::{Idle, Settings};
+use crate::report;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
 use entry::{Entry, Flags, NIL};
@@ -182,7 +183,7 @@ impl Table {
                 self.count_anew(slot, step.to.is_flushing() && !from.is_flushing());
             }
         }
-        if log::log_enabled!(log::Level::Debug) && step.kind == Kind::Go {
+        if report::is_on() && step.kind == Kind::Go {
             self.log_step(slot, from, input);
         }
         from
@@ -202,8 +203,7 @@ impl Table {
     fn log_step(&self, slot: u32, from: State, input: Input) {
         let Cell::Go(to, tells) = step(from, input) else { return };
         let events = crate::lifecycle::events(tells);
-        let peer = self.peer(slot).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        log::debug!("{} {peer}: {from:?} -- {input:?} -> {to:?} [{events}]", self.id(slot));
+        report::transition(self.id(slot), self.peer(slot), from, input, to, &events);
     }
 
     // --- the lists ---

@@ -55,7 +55,9 @@ impl Run {
     /// A server of ours. A listener may be refused a descriptor, as anything may.
     fn listen(&mut self, number: usize) -> Option<SocketAddr> {
         let options = plan::listen(&mut self.book.rng);
+        let limit = options.max_connections.map(|most| (most, options.excess));
         let listener = self.reactors[0].as_mut()?.listen((HOME, 0), options).ok()?;
+        self.book.limits.extend(limit.map(|limit| (listener.id, limit)));
         self.book.conversations[number].listener = Some((0, listener));
         Some(listener.addr)
     }

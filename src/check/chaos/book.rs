@@ -9,7 +9,8 @@ use super::side::{Dice, Side, Wish};
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
 use crate::error::{Cause, Timer};
 use crate::event::{Ending, Event};
-use crate::id::{SocketId, TimerId};
+use crate::id::{ListenerId, SocketId, TimerId};
+use crate::options::Excess;
 use crate::reactor::Listener;
 use crate::sim::{Network, PeerListener, Play, Rng, Row};
 use crate::socket::Socket;
@@ -39,6 +40,8 @@ pub(super) struct Book {
     pub(super) plan: Plan,
     pub(super) network: Network,
     pub(super) conversations: Vec<Conversation>,
+    /// Listeners that may have so many connections at the most, and what becomes of the next.
+    pub(super) limits: Vec<(ListenerId, (usize, Excess))>,
     pub(super) sides: Vec<Side>,
     /// Sockets that have told `close`, by reactor.
     pub(super) gone: Vec<(u32, SocketId)>,
@@ -75,6 +78,10 @@ impl Book {
         self.digest_event(host, id, &event);
         if let Event::Timer(timer) = event {
             return Ok(Todo::Timer(timer));
+        }
+        if let Event::Dropped(listener, _) = event {
+            let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
+            must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
         }
         if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
@@ -120,6 +127,12 @@ impl Book {
         let (column, who) = self.column(side.stream);
         if self.is_called {
             self.note_line(side.stream, words(&event));
+            if matches!(event, Event::Connection) {
+                // It had to wait until others were called to end.
+                socket.resume();
+                side.look_paused(socket, self.now());
+                side.end(socket, self.now());
+            }
             return Ok(Wish::Nothing);
         }
         let now = self.now();
@@ -151,7 +164,13 @@ impl Book {
         must(!self.gone.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
         let side = Side::new(host, (number, false), socket, self.now());
         self.sides.push(side);
-        Ok(())
+        let crowded = self.limits.iter().find(|(id, (most, _))| Some(*id) == listener && self.live_of(*id) > *most);
+        must(crowded.is_none(), Rule::Progress, || format!("{id} is one too many: {crowded:?}"))
+    }
+
+    /// Connections of a listener that have not told `close`.
+    fn live_of(&self, listener: ListenerId) -> usize {
+        self.sides.iter().filter(|side| side.listener == Some(listener)).count()
     }
 
     fn closed(&mut self, side: Side, ending: Ending) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pattern;
-use crate::options::{Close, Connect, Idle, KeepAlive, Listen};
+use crate::options::{Close, Connect, Excess, Idle, KeepAlive, Listen};
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
@@ -264,7 +264,12 @@ pub(super) fn listen(rng: &mut Rng) -> Listen {
         .close(close(rng));
     let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
     let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
-    let Limits { low, idle_of, write, deadline } = Limits::of(listen.settings.high_water_bytes);
+    let number = listen.settings.high_water_bytes;
+    let Limits { low, idle_of, write, deadline } = Limits::of(number);
+    // Some may have one or two connections, and the next waits, or is dropped.
+    let listen = listen
+        .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
+        .excess(if number.is_multiple_of(4) { Excess::Drop } else { Excess::Wait });
     listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
 }
 

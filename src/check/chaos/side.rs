@@ -8,7 +8,7 @@ use crate::buffer::Buffer;
 use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
 use crate::event::Event;
-use crate::id::SocketId;
+use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
 use crate::options::{Close, Idle};
 use crate::sim::truth::Truth;
@@ -22,6 +22,8 @@ pub(super) struct Side {
     pub(super) id: SocketId,
     /// Whose reactor has it.
     pub(super) host: u32,
+    /// Who has accepted it.
+    pub(super) listener: Option<ListenerId>,
     /// What it writes; the other side's differs in the second half.
     pub(super) stream: Stream,
     pub(super) life: Life,
@@ -76,6 +78,7 @@ impl Side {
         Self {
             id: socket.id(),
             host,
+            listener: socket.listener(),
             stream,
             life: Life::of(socket),
             read: 0,
