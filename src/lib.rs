@@ -69,6 +69,7 @@
 //! | [`Listen::close`] | confirmed | an ending that says less is a guess; hand-off saves three system calls |
 //! | [`Listen::allow_half_open`] | `true` | a request that ends with FIN still wants its answer |
 //! | [`Connect::connect_timeout`] | 30 s | longer than four repeated SYNs, shorter than a person waits |
+//! | [`Connect::attempt_delay`] | 250 ms | RFC 8305: a dead address costs a blink, a slow one stays in the race |
 //! | [`Listen::half_closed_timeout`] | 5 min of silence | a peer that forgets its FIN holds the descriptor otherwise; its kernel answers keep-alive |
 //! | [`Listen::linger`] | 30 s without progress | some eight retransmissions on a fast network |
 //! | [`Listen::idle_timeout`] | none | how long a silence is too long only the protocol knows |
@@ -96,6 +97,7 @@
 //!
 //! - Events of *different* sockets have no order among each other beyond the phases of a turn.
 //! - `acknowledged` says that the peer's kernel has the bytes, not that its program has read them.
+//! - Which of several addresses is connected to, where two are there at about the same time.
 //! - Time goes by the monotonic clock: setting the wall clock changes nothing, and on Linux the time in which the machine is
 //!   suspended does not count.
 //! - A FIN is no proof of health: the kernel of a program killed with SIGKILL sends one for it.
@@ -113,10 +115,12 @@ mod buffer;
 mod error;
 mod event;
 mod id;
+mod inbox;
 mod options;
 mod pipe;
 mod reactor;
 mod report;
+mod shard;
 mod socket;
 mod socket_map;
 mod table;
@@ -128,10 +132,12 @@ pub use buffer::Buffer;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
 pub use event::{Ending, Event, First, How};
 pub use id::{ListenerId, SocketId, TimerId};
+pub use inbox::{Inbox, SendError, Sender};
 pub use metrics::Metrics;
 pub use options::{Close, Connect, Excess, Idle, KeepAlive, Listen, Stop};
 pub use pipe::Pipes;
 pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
+pub use shard::{Orders, Shard, Shards};
 pub use socket::{Queue, Socket};
 pub use socket_map::SocketMap;
 pub use target::Target;

@@ -202,11 +202,26 @@ impl Default for Listen {
 }
 
 /// Options of an outgoing connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Connect {
     pub(crate) system: SystemOptions,
     pub(crate) settings: Settings,
     pub(crate) local: Option<SocketAddr>,
+    pub(crate) attempt_delay_ms: Option<u64>,
+}
+
+/// 250 ms: what RFC 8305 section 5 recommends. Longer than a handshake around most of the world, shorter than a person notices.
+const ATTEMPT_DELAY_MS: u64 = 250;
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            system: SystemOptions::default(),
+            settings: Settings::default(),
+            local: None,
+            attempt_delay_ms: Some(ATTEMPT_DELAY_MS),
+        }
+    }
 }
 
 impl Listen {
@@ -303,6 +318,15 @@ impl Connect {
     #[must_use]
     pub fn connect_timeout(mut self, limit: Option<Duration>) -> Self {
         self.settings.connect_ms = limit.and_then(millis);
+        self
+    }
+
+    /// How long an attempt to connect to one of several addresses is alone, before the next address joins it (RFC 8305, "Happy
+    /// Eyeballs"): the first that is connected is kept, the others are dropped. One that fails lets the next begin at once. Default
+    /// 250 ms; with `None` the next begins only when all before it have failed.
+    #[must_use]
+    pub fn attempt_delay(mut self, delay: Option<Duration>) -> Self {
+        self.attempt_delay_ms = delay.and_then(millis);
         self
     }
 

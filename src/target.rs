@@ -8,7 +8,7 @@ use crate::error::{BadAddress, Error};
 use crate::unix_addr::UnixAddr;
 
 /// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`, `"[::1]:80"`), from a
-/// [`SocketAddr`], from a pair of address or name and port, or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
+/// [`SocketAddr`] or a list of them, from a pair of address or name and port, or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
 ///
 /// ```
 /// use finale::Target;
@@ -22,6 +22,8 @@ use crate::unix_addr::UnixAddr;
 pub enum Target {
     /// An IP address.
     Addr(SocketAddr),
+    /// Several addresses of one host, which race each other in this order ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
+    Addrs(Box<[SocketAddr]>),
     /// A name for the resolver.
     Name {
         /// The host's name.
@@ -38,7 +40,7 @@ impl Target {
     pub(crate) fn addr(&self) -> Result<SocketAddr, Error> {
         match self {
             Self::Addr(addr) => Ok(*addr),
-            Self::Name { .. } | Self::Unix(_) => Err(Error::BadAddress(BadAddress::NotAnIp)),
+            Self::Addrs(_) | Self::Name { .. } | Self::Unix(_) => Err(Error::BadAddress(BadAddress::NotAnIp)),
         }
     }
 }
@@ -46,6 +48,18 @@ impl Target {
 impl From<SocketAddr> for Target {
     fn from(addr: SocketAddr) -> Self {
         Self::Addr(addr)
+    }
+}
+
+impl From<Vec<SocketAddr>> for Target {
+    fn from(addrs: Vec<SocketAddr>) -> Self {
+        Self::Addrs(addrs.into())
+    }
+}
+
+impl From<&[SocketAddr]> for Target {
+    fn from(addrs: &[SocketAddr]) -> Self {
+        Self::Addrs(addrs.into())
     }
 }
 
@@ -131,6 +145,10 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
+            Self::Addrs(addrs) => {
+                let addrs: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&addrs.join(","))
+            }
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(addr) => addr.fmt(f),
         }

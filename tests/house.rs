@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["table"],
     &["socket", "socket_map", "sim"],
     &["reactor", "pipe"],
-    &["check"],
+    &["check", "inbox", "shard"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -123,6 +123,10 @@ impl Net for Bare {
         nothing()
     }
 
+    fn hand_over(&mut self, _from: u32, _to: u32, _token: Token) -> io::Result<()> {
+        nothing()
+    }
+
     fn peek(&mut self, _slot: u32) -> io::Result<Unread> {
         nothing()
     }

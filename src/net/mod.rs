@@ -150,6 +150,14 @@ pub trait Net {
     /// Why it failed, told once.
     fn connected(&mut self, slot: u32) -> io::Result<bool>;
 
+    /// A race of handshakes that had one and the same token is won: moves the connection from the place `from` to the place `to`,
+    /// where nothing is; they may be the same. Its present state comes out of the next `poll`, since what came before may have
+    /// been news of another.
+    ///
+    /// # Errors
+    /// The system's.
+    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
+
     /// Registers a connection: from now on its news comes out of `poll`, the present state first.
     ///
     /// # Errors
@@ -225,6 +233,9 @@ pub trait Net {
 
     /// Begins to look a host name up, off this thread. The answer comes out of [`looked_up`](Net::looked_up).
     fn lookup(&mut self, token: Token, host: &str, port: u16);
+
+    /// Nobody waits for this look-up any more: if it has not begun, it need not.
+    fn forget_lookup(&mut self, _token: Token) {}
 
     /// The next finished look-up. Its token may be stale.
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;

@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Waker};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
-use super::resolver::Resolver;
+use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
 use super::{LookupAnswer, Net, Readiness, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
@@ -68,6 +68,11 @@ impl Os {
             waiting: Vec::new(),
             poll,
         })
+    }
+
+    /// Has names looked up by this, on the threads that look-ups have.
+    pub(crate) fn set_resolver(&mut self, resolve: Arc<Resolve>) {
+        self.resolver.replace(resolve);
     }
 
     /// The connection in this place. The reactor asks for open ones only; anything else is an error like the kernel's.
@@ -306,6 +311,14 @@ impl Net for Os {
         }
     }
 
+    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        let stream = self.take(from).ok_or(rustix::io::Errno::BADF)?;
+        // EPOLL_CTL_MOD tells the present state anew.
+        let told = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        self.put(to, stream);
+        told
+    }
+
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.register_fd(self.stream(slot)?, token)
     }
@@ -392,6 +405,10 @@ impl Net for Os {
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
         self.resolver.lookup(token, host, port);
+    }
+
+    fn forget_lookup(&mut self, token: Token) {
+        self.resolver.forget(token);
     }
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {

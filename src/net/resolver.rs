@@ -1,12 +1,15 @@
-//! Host names, by the system's resolver, off the loop's thread.
+//! Host names, by the system's resolver or the program's own, off the loop's thread.
 //!
 //! Invariant: a look-up never holds up the loop, and never the end of the program: threads are few, start with the first
-//! look-ups, and are never joined. An answer that nobody waits for any more is dropped with its stale token.
+//! look-ups, and are never joined. One that nobody waits for any more is taken out of the queue; if it has begun, its answer is
+//! dropped with its stale token.
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use mio::Waker;
@@ -15,20 +18,48 @@ use super::{LookupAnswer, Token};
 use crate::error::LookupCause;
 
 /// Look-ups that run at once. getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too
-/// few; a program that needs many more has a resolver of its own. What exceeds this waits in order.
+/// few; a program that needs many more has a resolver of its own. What exceeds this waits in order, each no longer than its socket's
+/// connect timeout.
 const THREADS: usize = 4;
+
+/// Finds a host's addresses, and may take its time.
+pub(crate) type Resolve = dyn Fn(&str, u16) -> LookupAnswer + Send + Sync;
 
 struct Request {
     token: Token,
     host: Box<str>,
     port: u16,
+    resolve: Arc<Resolve>,
+}
+
+/// What waits for a thread. `None`: the reactor is gone.
+struct Queue {
+    requests: Mutex<Option<VecDeque<Request>>>,
+    filled: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Request>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next one, once there is one.
+    fn take(&self) -> Option<Request> {
+        let mut requests = self.lock();
+        loop {
+            if let Some(request) = requests.as_mut()?.pop_front() {
+                return Some(request);
+            }
+            requests = self.filled.wait(requests).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 pub(super) struct Resolver {
     waker: Arc<Waker>,
-    requests: Sender<Request>,
+    resolve: Arc<Resolve>,
     /// Shared by the threads: whoever is free takes the next request.
-    queue: Arc<Mutex<Receiver<Request>>>,
+    queue: Arc<Queue>,
     answers: Receiver<(Token, LookupAnswer)>,
     answer: Sender<(Token, LookupAnswer)>,
     threads: usize,
@@ -38,9 +69,15 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let (requests, queue) = channel();
+        let queue = Queue { requests: Mutex::new(Some(VecDeque::new())), filled: Condvar::new() };
         let (answer, answers) = channel();
-        Self { waker, requests, queue: Arc::new(Mutex::new(queue)), answers, answer, threads: 0, open: 0 }
+        let (resolve, queue) = (Arc::new(system), Arc::new(queue));
+        Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
+    }
+
+    /// Has names looked up by this from now on.
+    pub(super) fn replace(&mut self, resolve: Arc<Resolve>) {
+        self.resolve = resolve;
     }
 
     pub(super) fn lookup(&mut self, token: Token, host: &str, port: u16) {
@@ -48,11 +85,26 @@ impl Resolver {
         if self.open > self.threads && self.threads < THREADS {
             self.start_thread();
         }
-        let request = Request { token, host: host.into(), port };
-        if self.threads == 0 || self.requests.send(request).is_err() {
+        if self.threads == 0 {
             // No thread could be started: the look-up fails, the loop goes on.
             let _ = self.answer.send((token, Err(LookupCause::Failed)));
             let _ = self.waker.wake();
+            return;
+        }
+        let request = Request { token, host: host.into(), port, resolve: Arc::clone(&self.resolve) };
+        if let Some(requests) = self.queue.lock().as_mut() {
+            requests.push_back(request);
+        }
+        self.queue.filled.notify_one();
+    }
+
+    /// Nobody waits for it any more. One that has begun goes on.
+    pub(super) fn forget(&mut self, token: Token) {
+        let mut queue = self.queue.lock();
+        let Some(requests) = queue.as_mut() else { return };
+        if let Some(place) = requests.iter().position(|request| request.token == token) {
+            requests.remove(place);
+            self.open -= 1;
         }
     }
 
@@ -65,9 +117,10 @@ impl Resolver {
     fn start_thread(&mut self) {
         let (queue, answer, waker) = (Arc::clone(&self.queue), self.answer.clone(), Arc::clone(&self.waker));
         let started = thread::Builder::new().name("finale-lookup".into()).spawn(move || {
-            // Ends when the reactor, and with it the sender of requests, is gone.
-            while let Some(request) = take(&queue) {
-                let found = resolve(&request);
+            while let Some(request) = queue.take() {
+                // A resolver that panics has failed, and its socket is told so.
+                let resolve = AssertUnwindSafe(|| (request.resolve)(&request.host, request.port));
+                let found = catch_unwind(resolve).unwrap_or(Err(LookupCause::Failed));
                 if answer.send((request.token, found)).is_err() || waker.wake().is_err() {
                     break;
                 }
@@ -80,13 +133,18 @@ impl Resolver {
     }
 }
 
-fn take(queue: &Mutex<Receiver<Request>>) -> Option<Request> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+impl Drop for Resolver {
+    /// Nobody joins the threads: each ends when what it looks up is answered.
+    fn drop(&mut self) {
+        *self.queue.lock() = None;
+        self.queue.filled.notify_all();
+    }
 }
 
-fn resolve(request: &Request) -> LookupAnswer {
-    match (&*request.host, request.port).to_socket_addrs() {
-        Ok(addrs) => match addrs.collect::<Vec<_>>() {
+/// The system's: getaddrinfo(3).
+fn system(host: &str, port: u16) -> LookupAnswer {
+    match (host, port).to_socket_addrs() {
+        Ok(addrs) => match addrs.collect::<Vec<SocketAddr>>() {
             none if none.is_empty() => Err(LookupCause::NoAddress),
             some => Ok(some),
         },

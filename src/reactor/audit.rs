@@ -14,6 +14,10 @@ impl<N: Net> Reactor<N> {
     /// call, and is left out.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
+        let places = self.table.slots().map(|slot| self.places_of_racers(slot)).sum::<usize>();
+        if places != self.table.reserved() {
+            return Err(format!("attempts have {places} places, and {} are reserved", self.table.reserved()));
+        }
         for slot in self.table.slots().collect::<Vec<_>>() {
             if self.told == Some(slot) {
                 continue;
@@ -51,6 +55,7 @@ impl<N: Net> Reactor<N> {
     pub(crate) fn left_over(&mut self) -> Option<String> {
         let counts = [
             ("sockets", self.table.len()),
+            ("reserved places", self.table.reserved()),
             ("listeners", self.listener_ids().len()),
             ("timers", usize::from(!self.timers.is_empty()) + usize::from(!self.table.wheel.is_empty())),
             ("extras", self.table.extras.len()),

@@ -1,28 +1,54 @@
-//! How an outgoing connection begins: look-up, attempts one after the other, the verdict.
+//! How an outgoing connection begins: look-up, attempts that race each other, the verdict.
+//!
+//! Invariant: each attempt under way has a place of its own in the net, the first of them the socket's own; all have the socket's
+//! token, so that news of any makes the socket ask after each. When one has won it is moved into the socket's place.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Reactor;
 use super::work::input_for;
-use crate::error::{Attempt, Cause, Error, Failure, Timer};
+use crate::error::{Attempt, Cause, Error, Failure};
 use crate::id::SocketId;
 use crate::lifecycle::{Input, State, Tell};
 use crate::net::{LookupAnswer, Net, Token};
 use crate::options::Connect;
 use crate::table::entry::Flags;
-use crate::table::extra::Connecting;
+use crate::table::extra::{Connecting, Racer};
 use crate::target::Target;
-
-/// What one of several addresses gets when there is no connect timeout to be shared: a SYN, and its repeats after 1, 3 and
-/// 7 seconds.
-const ATTEMPT_MS: u64 = 10_000;
 
 /// What can be known of a handshake before its verdict.
 const NEWS: Flags = Flags::READABLE.and(Flags::WRITABLE).and(Flags::READ_CLOSED).and(Flags::LOOK);
 
+impl Reactor {
+    /// Has host names looked up by `resolve` in place of the system's getaddrinfo(3): given a host and a port it answers all
+    /// addresses, the preferred first, or why there are none. It runs on the threads that look-ups have, four at the most, so it may
+    /// block; what waits for a thread has its socket's connect timeout, and is dropped with the socket. One that panics has failed
+    /// ([`LookupCause::Failed`](crate::LookupCause)).
+    ///
+    /// A program that does not want threads looks names up itself, and connects to a list of addresses
+    /// ([`Target::Addrs`]). On the [simulated network](crate::sim) names are given by
+    /// [`Network::name`](crate::sim::Network::name).
+    ///
+    /// ```
+    /// # use finale::{LookupCause, Reactor};
+    /// # use std::net::SocketAddr;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.set_resolver(|host, port| match host {
+    ///     "backend" => Ok(vec![SocketAddr::from(([10, 0, 0, 7], port)), SocketAddr::from(([10, 0, 0, 8], port))]),
+    ///     _ => Err(LookupCause::NotFound),
+    /// });
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    pub fn set_resolver(&mut self, resolve: impl Fn(&str, u16) -> LookupAnswer + Send + Sync + 'static) {
+        self.net.set_resolver(Arc::new(resolve));
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a pair of address or name
-    /// and port; or to a [Unix domain socket](crate::UnixAddr), `"unix:/run/app.sock"`, which tells no `lookup`. Several addresses are tried one after the other, each with its share of the connect timeout. Whatever goes
+    /// and port, a list of addresses; or to a [Unix domain socket](crate::UnixAddr), `"unix:/run/app.sock"`, which tells no `lookup`. Several addresses race each other (RFC 8305, see
+    /// [`Connect::attempt_delay`]): the first that is connected is kept. Whatever goes
     /// wrong on the way is told as an event; a connection that was reset before this side had seen it established counts
     /// as an attempt that failed, and what it had brought is lost with it.
     ///
@@ -35,10 +61,11 @@ impl<N: Net> Reactor<N> {
     {
         let target = target.try_into()?;
         options.check()?;
-        let settings = self.table.settings.intern(options.settings);
+        let Connect { system, settings, local, attempt_delay_ms } = options;
+        let settings = self.table.settings.intern(settings);
         let slot = self.table.insert(settings);
         self.counts.begun += 1;
-        let connecting = self.table.extras.connecting(target, options.system, options.local);
+        let connecting = self.table.extras.connecting(target, system, local, attempt_delay_ms);
         self.table.extra_mut(slot).connecting = Some(connecting);
         let now = self.tick_after(self.net.now());
         self.table.arm(slot, now);
@@ -58,6 +85,14 @@ impl<N: Net> Reactor<N> {
             Target::Addr(addr) => {
                 let addr = *addr;
                 self.resolved(slot, &[addr]);
+            }
+            Target::Addrs(addrs) if addrs.is_empty() => {
+                self.apply(slot, Input::LookupStarted);
+                self.fail(slot, Failure::of(Cause::Lookup(crate::LookupCause::NoAddress)), Input::LookupFailed);
+            }
+            Target::Addrs(addrs) => {
+                let addrs = addrs.clone();
+                self.resolved(slot, &addrs);
             }
             Target::Name { host, port } => {
                 self.net.lookup(token, host, *port);
@@ -94,7 +129,7 @@ impl<N: Net> Reactor<N> {
         self.apply(slot, Input::Resolved);
     }
 
-    /// All addresses are told: tries the next one, or asks for the verdict on the attempt under way.
+    /// All addresses are told: asks for the verdict on each attempt under way, and begins the next where one has failed.
     pub(super) fn go_on_connecting(&mut self, slot: u32) {
         let flags = self.table.entry(slot).flags;
         if !flags.has(Flags::ATTEMPT) {
@@ -103,17 +138,57 @@ impl<N: Net> Reactor<N> {
         if !flags.has(NEWS) {
             return;
         }
-        match self.net.connected(slot) {
-            // The flag had no reason, or its reason has passed: the handshake goes on.
-            Ok(false) => self.table.entry_mut(slot).flags.set(NEWS, false),
-            Ok(true) => self.established(slot),
-            Err(error) => {
-                self.net.close(slot);
-                self.freed();
-                self.attempt_failed(slot, Failure::from_os(&error));
-                self.attempt(slot);
+        let (mut place, mut failed) = (0, false);
+        while let Some(racer) = self.racer(slot, place) {
+            match self.net.connected(racer.place) {
+                Ok(true) => return self.won(slot, racer, failed),
+                // The flag had no reason, or its reason has passed: the handshake goes on.
+                Ok(false) => place += 1,
+                Err(error) => {
+                    failed = true;
+                    self.lost(slot, place, Failure::from_os(&error));
+                }
             }
         }
+        self.table.entry_mut(slot).flags.set(NEWS, false);
+        if failed {
+            self.attempt(slot);
+        }
+    }
+
+    /// How many places the attempts under way have beside the socket's own.
+    pub(super) fn places_of_racers(&self, slot: u32) -> usize {
+        let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
+        connecting.map_or(0, |way| way.racers.iter().filter(|racer| racer.place != slot).count())
+    }
+
+    fn racer(&self, slot: u32, place: usize) -> Option<Racer> {
+        self.table.extra(slot)?.connecting.as_ref()?.racers.get(place).copied()
+    }
+
+    /// The first handshake that is done is the connection's; the others are dropped, and tell nothing.
+    fn won(&mut self, slot: u32, winner: Racer, was_contested: bool) {
+        let Some(connecting) = self.connecting(slot) else { return };
+        let was_contested = was_contested || connecting.racers.len() > 1 || winner.place != slot;
+        connecting.racers.retain(|racer| *racer != winner);
+        let addr = connecting.addrs.get(winner.addr).copied();
+        self.end_race(slot);
+        if let Some(addr) = addr {
+            self.table.set_peer(slot, addr);
+        }
+        if was_contested {
+            // What was told may have been news of another.
+            self.table.entry_mut(slot).flags.set(NEWS, false);
+            let token = self.token(slot);
+            let handed_over = self.net.hand_over(winner.place, slot, token);
+            if winner.place != slot {
+                self.table.unreserve(winner.place);
+            }
+            if let Err(error) = handed_over {
+                return self.fail_with(slot, &error);
+            }
+        }
+        self.established(slot);
     }
 
     fn established(&mut self, slot: u32) {
@@ -128,80 +203,121 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Begins handshakes until one is under way or no address is left.
+    /// Begins handshakes until one more is under way or no address is left.
     fn attempt(&mut self, slot: u32) {
         while self.table.entry(slot).state == State::Connecting {
             let token = self.token(slot);
+            let is_taken = |racer: &Racer| racer.place == slot;
             let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
-            let place = connecting.tried;
+            let is_first = connecting.racers.is_empty();
+            let addr = connecting.tried;
+            if addr >= connecting.addrs.len().max(1) {
+                return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
+            }
             connecting.tried += 1;
-            let started = match (&connecting.target, connecting.addrs.get(place)) {
-                (Target::Unix(addr), _) if place == 0 => self.net.connect_unix(slot, token, addr, &connecting.system),
+            let place = if connecting.racers.iter().any(is_taken) { self.table.reserve() } else { slot };
+            let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
+            let started = match (&connecting.target, connecting.addrs.get(addr)) {
+                (Target::Unix(addr), _) => self.net.connect_unix(place, token, addr, &connecting.system),
                 (_, None) => return self.no_address_left(slot),
                 // The kernel would ask for one of its own.
                 (_, Some(addr)) if addr.port() == 0 => Err(rustix::io::Errno::CONNREFUSED.into()),
-                (_, Some(&addr)) => self.net.connect(slot, token, addr, &connecting.system, connecting.local),
+                (_, Some(&addr)) => self.net.connect(place, token, addr, &connecting.system, connecting.local),
             };
-            if let Some(&addr) = connecting.addrs.get(place) {
+            connecting.racers.push(Racer { place, addr });
+            let newest = connecting.racers.len() - 1;
+            if let Some(&addr) = connecting.addrs.get(addr) {
                 self.table.set_peer(slot, addr);
             }
             match started {
                 Ok(()) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
-                    // Nothing is known of this one, whatever the last one has left.
-                    flags.set(NEWS, false);
+                    if is_first {
+                        // Nothing is known of this one, whatever the last one has left.
+                        flags.set(NEWS, false);
+                    }
                     flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
-                    return self.share_time(slot);
+                    return self.set_attempt_due(slot);
                 }
-                Err(error) => self.attempt_failed(slot, Failure::from_os(&error)),
+                Err(error) => self.lost(slot, newest, Failure::from_os(&error)),
             }
         }
     }
 
-    /// Gives the attempt under way its share of the time, if others wait behind it: a silent address must not use it up.
-    fn share_time(&mut self, slot: u32) {
+    /// When the next address joins the attempts under way, if there is one.
+    fn set_attempt_due(&mut self, slot: u32) {
         let now = self.tick_after(self.net.now());
-        let started = self.table.entry(slot).touched();
-        let limit_ms = self.table.settings_of(slot).connect_ms;
         let Some(connecting) = self.connecting(slot) else { return };
-        let behind = connecting.addrs.len().saturating_sub(connecting.tried) as u64;
-        let left_ms = limit_ms.map(|ms| started.saturating_add(ms).saturating_sub(now));
-        let share_ms = left_ms.map_or(ATTEMPT_MS, |left| left / (behind + 1));
-        connecting.attempt_due = (behind > 0).then(|| now.saturating_add(share_ms));
+        let has_next = connecting.tried < connecting.addrs.len();
+        connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
     }
 
-    /// The attempt under way has used its share up.
+    /// The last attempt has been alone for long enough.
     pub(super) fn next_attempt(&mut self, slot: u32) {
-        self.net.close(slot);
-        self.freed();
-        self.attempt_failed(slot, Failure::of(Cause::TimedOut(Timer::Connect)));
+        if let Some(connecting) = self.connecting(slot) {
+            connecting.attempt_due = None;
+        }
+        self.attempt(slot);
         self.table.push_ready(slot);
     }
 
-    fn attempt_failed(&mut self, slot: u32, failure: Failure) {
-        if let Some(connecting) = self.connecting(slot) {
-            connecting.attempt_due = None;
-            // A Unix domain socket has one way, and no address that would say which.
-            if let Some(&addr) = connecting.addrs.get(connecting.tried - 1) {
-                connecting.failed.push(Attempt { addr, cause: failure.cause });
-            }
-            connecting.first_failure.get_or_insert(failure);
+    /// One of the attempts under way has failed, or could not be begun.
+    fn lost(&mut self, slot: u32, place: usize, failure: Failure) {
+        let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
+        let racer = connecting.racers.remove(place);
+        // A Unix domain socket has one way, and no address that would say which.
+        if let Some(&addr) = connecting.addrs.get(racer.addr) {
+            connecting.failed.push(Attempt { addr, cause: failure.cause });
         }
-        self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, false);
+        connecting.first_failure.get_or_insert(failure);
+        connecting.attempt_due = None;
+        let was_last = connecting.racers.is_empty();
+        self.net.close(racer.place);
+        self.freed();
+        if racer.place != slot {
+            self.table.unreserve(racer.place);
+        }
+        if was_last {
+            self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, false);
+        }
         self.apply(slot, Input::NextAddress);
     }
 
-    /// Every address that was tried, the one under way included, for the report of a socket that was never connected.
-    pub(super) fn attempts(&mut self, slot: u32, cause: Cause) -> Vec<Attempt> {
-        let under_way = self.table.entry(slot).flags.has(Flags::ATTEMPT);
-        let Some(connecting) = self.table.extra_mut(slot).connecting.take() else {
-            return Vec::new();
-        };
-        let mut attempts = connecting.failed;
-        if under_way && let Some(&addr) = connecting.addrs.get(connecting.tried - 1) {
-            attempts.push(Attempt { addr, cause });
+    /// Nobody wants the connection any more.
+    pub(super) fn give_up_connecting(&mut self, slot: u32) {
+        if self.table.entry(slot).state == State::Resolving {
+            let token = self.token(slot);
+            self.net.forget_lookup(token);
         }
-        attempts
+        self.end_race(slot);
+    }
+
+    /// Drops every attempt under way, and tells nobody: not even their peers, to whom an orderly end would be a conversation
+    /// without a word.
+    fn end_race(&mut self, slot: u32) {
+        while let Some(racer) = self.racer(slot, 0) {
+            self.net.reset(racer.place);
+            self.freed();
+            if racer.place != slot {
+                self.table.unreserve(racer.place);
+            }
+            if let Some(connecting) = self.connecting(slot) {
+                connecting.racers.remove(0);
+            }
+        }
+    }
+
+    /// Every address that was tried, those under way included, for the report of a socket that was never connected. Ends the race.
+    pub(super) fn attempts(&mut self, slot: u32, cause: Cause) -> Vec<Attempt> {
+        if let Some(connecting) = self.connecting(slot) {
+            for racer in &connecting.racers {
+                let addr = connecting.addrs.get(racer.addr);
+                connecting.failed.extend(addr.map(|&addr| Attempt { addr, cause }));
+            }
+        }
+        self.give_up_connecting(slot);
+        let connecting = self.table.extra_mut(slot).connecting.take();
+        connecting.map_or(Vec::new(), |connecting| connecting.failed)
     }
 
     fn no_address_left(&mut self, slot: u32) {

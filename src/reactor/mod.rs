@@ -223,6 +223,7 @@ impl<N: Net> Drop for Reactor<N> {
     fn drop(&mut self) {
         self.shared.bury();
         for slot in self.table.slots().collect::<Vec<_>>() {
+            self.give_up_connecting(slot);
             self.net.reset(slot);
         }
     }

@@ -298,6 +298,14 @@ impl<N: Net> Reactor<N> {
 
     /// A limit has run out. A connection that was dead already, behind bytes that nobody read, says what it died of.
     fn expired(&mut self, slot: u32, timer: Timer) {
+        if self.table.entry(slot).state == State::Connecting {
+            // A verdict that waits to be asked for comes first.
+            self.go_on_connecting(slot);
+            if self.table.entry(slot).state == State::Connecting {
+                self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
+            }
+            return;
+        }
         let flags = self.table.entry(slot).flags;
         if flags.has(Flags::BROKEN) {
             self.fail_broken(slot);

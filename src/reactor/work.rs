@@ -266,6 +266,7 @@ impl<N: Net> Reactor<N> {
             // It had failed already, and nobody had been told.
             self.apply(slot, Input::DestroyCalled);
         } else {
+            self.give_up_connecting(slot);
             self.net.reset(slot);
             self.over(slot, Input::DestroyCalled);
         }

@@ -159,7 +159,8 @@ impl Host {
         dial: impl FnOnce(&mut World, IpAddr, Owner) -> Result<Id, Errno>,
     ) -> io::Result<()> {
         let mut world = self.enter();
-        world.begin_truth(self.index, slot, Some(token));
+        // Several attempts of one socket lie in several places and are one truth.
+        world.begin_truth(self.index, token.index, Some(token));
         let exhausted = world.faults.connect_exhausted;
         let machine = world.program(self.index).machine;
         let began = match world.rng.chance(exhausted) {
@@ -169,7 +170,7 @@ impl Host {
             }
             false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
         };
-        let id = world.answered(self.index, slot, began)?;
+        let id = world.answered(self.index, token.index, began)?;
         world.progress(self.index);
         Self::put(&mut world, self.index, slot, id);
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
@@ -340,6 +341,20 @@ impl Net for Host {
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
         self.verdict(slot, Phase::Open)
+    }
+
+    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        let (mut world, id) = self.on(from)?;
+        world.program(self.index).slots[from as usize] = None;
+        Self::put(&mut world, self.index, to, id);
+        world.truth(self.index, to).closed = None;
+        let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
+        end.owner = Owner::Host { host: self.index, slot: to };
+        end.token = Some(token);
+        if end.readiness() != Readiness::default() {
+            world.edge(id);
+        }
+        Ok(())
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {

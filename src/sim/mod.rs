@@ -212,6 +212,11 @@ impl Network {
         self.world.borrow_mut().latency = nanos(one_way);
     }
 
+    /// How much longer a packet takes to or from this address, each way, for packets sent from now on. Default 0.
+    pub fn set_delay(&self, ip: IpAddr, one_way: Duration) {
+        self.world.borrow_mut().delays.insert(ip, nanos(one_way));
+    }
+
     /// The faults from now on. Default [`Faults::none`].
     pub fn set_faults(&self, faults: Faults) {
         self.world.borrow_mut().faults = faults;

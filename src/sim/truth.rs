@@ -118,8 +118,10 @@ impl World {
         }
     }
 
-    /// The truth of one place, made if there is none.
+    /// The truth of one place, made if there is none. A handshake in a race has that of its socket.
     pub(super) fn truth(&mut self, host: u32, slot: u32) -> &mut Truth {
+        let token = self.held(host, slot).and_then(|id| self.ends.get(id)).and_then(|end| end.token);
+        let slot = token.map_or(slot, |token| token.index);
         let truths = &mut self.program(host).truths;
         let slot = slot as usize;
         if truths.len() <= slot {

@@ -174,6 +174,8 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// One way, in nanoseconds.
     pub(super) latency: u64,
+    /// On top of it, to and from these addresses.
+    pub(super) delays: BTreeMap<IpAddr, u64>,
     pub(super) send_bytes: usize,
     pub(super) receive_bytes: usize,
     pub(super) ports: RangeInclusive<u16>,
@@ -214,6 +216,7 @@ impl World {
             rng: Rng::new(seed),
             faults: Faults::none(),
             latency: 1_000_000,
+            delays: BTreeMap::new(),
             send_bytes: 256 * 1024,
             receive_bytes: 128 * 1024,
             ports: 32_768..=60_999,
@@ -328,7 +331,9 @@ impl World {
             0 => 0,
             most => self.rng.below(most),
         };
-        let mut at = self.now + self.latency + jitter;
+        let farther = |end: SocketAddr| self.delays.get(&end.ip()).copied().unwrap_or(0);
+        let way = self.latency + farther(packet.source).max(farther(packet.target));
+        let mut at = self.now + way + jitter;
         if overtakes || packet.source.ip() == UNIX {
             at = self.now;
         } else if let Some(sender) = self.ends.get_mut(packet.from) {

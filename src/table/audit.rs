@@ -29,6 +29,11 @@ impl Table {
         if used.len() != self.len {
             return Err(format!("{} places are used and {} are counted", used.len(), self.len));
         }
+        // None is retired: that takes four billion connections.
+        let counted = self.len + self.reserved + self.free.len();
+        if counted != self.entries.0.len() {
+            return Err(format!("{counted} places are counted, and there are {}", self.entries.0.len()));
+        }
         let outgoing = used.iter().filter(|&&slot| self.settings_of(slot).listener.is_none()).count();
         if outgoing != self.outgoing {
             return Err(format!("{outgoing} sockets have no listener, and {} are counted", self.outgoing));

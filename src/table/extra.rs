@@ -48,15 +48,28 @@ pub(crate) struct Connecting {
     /// How many were told as `lookup`, and how many were tried.
     pub(crate) told: usize,
     pub(crate) tried: usize,
+    /// Handshakes under way, in the order in which they began.
+    pub(crate) racers: Vec<Racer>,
     pub(crate) failed: Vec<Attempt>,
-    /// When the attempt under way gives way to the next address, in ticks; `None` for the last one.
+    /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until all others have failed.
     pub(crate) attempt_due: Option<u64>,
+    /// How long after the last one, in milliseconds.
+    pub(crate) delay_ms: Option<u64>,
     /// The first failure; it names the whole if all fail.
     pub(crate) first_failure: Option<Failure>,
 }
 
+/// A handshake under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Racer {
+    /// Where the net has it: in the socket's own place, or in one that is reserved for it.
+    pub(crate) place: u32,
+    /// To which of the addresses.
+    pub(crate) addr: usize,
+}
+
 impl Connecting {
-    fn new(target: Target, system: SystemOptions, local: Option<SocketAddr>) -> Self {
+    fn new(target: Target, system: SystemOptions, local: Option<SocketAddr>, delay_ms: Option<u64>) -> Self {
         Self {
             target,
             system,
@@ -64,8 +77,10 @@ impl Connecting {
             addrs: Vec::new(),
             told: 0,
             tried: 0,
+            racers: Vec::new(),
             failed: Vec::new(),
             attempt_due: None,
+            delay_ms,
             first_failure: None,
         }
     }
@@ -149,14 +164,18 @@ impl Extras {
         target: Target,
         system: SystemOptions,
         local: Option<SocketAddr>,
+        delay_ms: Option<u64>,
     ) -> Box<Connecting> {
+        let begun = Connecting::new(target, system, local, delay_ms);
         let Some(mut spare) = self.spare_ways.pop() else {
-            return Box::new(Connecting::new(target, system, local));
+            return Box::new(begun);
         };
         // The lists keep their room.
         let (addrs, failed) = (std::mem::take(&mut spare.addrs), std::mem::take(&mut spare.failed));
-        *spare = Connecting { addrs, failed, ..Connecting::new(target, system, local) };
+        let racers = std::mem::take(&mut spare.racers);
+        *spare = Connecting { addrs, racers, failed, ..begun };
         spare.addrs.clear();
+        spare.racers.clear();
         spare.failed.clear();
         spare
     }

@@ -37,6 +37,8 @@ pub(crate) struct Table {
     len: usize,
     /// How many of them no listener has accepted.
     outgoing: usize,
+    /// Places that are neither free nor a socket's.
+    reserved: usize,
     /// Sockets with work for this turn.
     ready: List,
     /// Sockets with input left after their quantum: work for the next turn, behind whoever becomes ready meanwhile.
@@ -68,7 +70,7 @@ pub(crate) enum Due {
     Idle,
     /// A limit that ends the socket.
     Limit(Timer),
-    /// The share of the connect time that one of several addresses has.
+    /// The next address joins the race.
     Attempt,
 }
 
@@ -79,6 +81,7 @@ impl Table {
             free: List::new(),
             len: 0,
             outgoing: 0,
+            reserved: 0,
             ready: List::new(),
             later: List::new(),
             closes: List::new(),
@@ -134,6 +137,25 @@ impl Table {
             self.free.push_front(&mut self.entries.0, slot);
         }
         self.free.head()
+    }
+
+    /// Takes a place out of use that no socket has: the net keeps a connection there that is not a socket yet.
+    pub(crate) fn reserve(&mut self) -> u32 {
+        let place = self.vacant();
+        self.free.pop_front(&mut self.entries.0);
+        self.reserved += 1;
+        place
+    }
+
+    pub(crate) const fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// The net has nothing in that place any more.
+    pub(crate) fn unreserve(&mut self, place: u32) {
+        debug_assert!(!self.entry(place).is_used(), "a socket lives there");
+        self.free.push_front(&mut self.entries.0, place);
+        self.reserved -= 1;
     }
 
     /// Makes a socket in state Created with a reference to `settings`, which the table takes over.
@@ -286,11 +308,7 @@ impl Table {
         let entry = self.entry(slot);
         let settings = self.settings.get(entry.settings);
         let attempt = || self.extra(slot)?.connecting.as_ref()?.attempt_due.map(|due| (due, Due::Attempt));
-        if entry.flags.has(Flags::ATTEMPT)
-            && let Some(attempt) = attempt()
-        {
-            return Some(attempt); // It lies before the limit, of which it is a part.
-        }
+        let attempt = if entry.flags.has(Flags::ATTEMPT) { attempt() } else { None };
         let since = self.limit_since(slot);
         let limit = entry.limit(settings).map(|(ms, timer)| (since.saturating_add(ms), Due::Limit(timer)));
         let idle = settings
@@ -300,7 +318,7 @@ impl Table {
         let write = self.write_due(slot).map(|due| (due, Due::Limit(Timer::Write)));
         let deadline = self.deadline_at(slot).map(|due| (due, Due::Limit(Timer::Deadline)));
         // At one and the same tick a limit wins: an event about a silence that has ended the socket helps nobody.
-        [limit, write, deadline, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
+        [limit, write, deadline, attempt, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
     /// When the caller's own deadline is, if there is one that has begun.

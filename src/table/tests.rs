@@ -250,7 +250,7 @@ fn while_we_flush_only_what_the_kernel_takes_puts_the_limit_off() {
 }
 
 #[test]
-fn the_share_of_one_address_comes_before_the_limit_of_them_all() {
+fn the_next_address_joins_before_the_limit_of_them_all_and_not_behind_it() {
     let mut table = Table::new();
     let slot = created(&mut table, 1)[0];
     table.apply(slot, Input::Resolved);
@@ -264,8 +264,10 @@ fn the_share_of_one_address_comes_before_the_limit_of_them_all() {
         addrs: Vec::new(),
         told: 0,
         tried: 1,
+        racers: Vec::new(),
         failed: Vec::new(),
         attempt_due,
+        delay_ms: Some(600),
         first_failure: None,
     };
     table.extra_mut(slot).connecting = Some(Box::new(connecting(Some(700))));
@@ -273,7 +275,9 @@ fn the_share_of_one_address_comes_before_the_limit_of_them_all() {
     table.entry_mut(slot).flags.set(Flags::ATTEMPT, true);
     assert_eq!(table.deadline(slot), Some((700, Due::Attempt)));
     table.extra_mut(slot).connecting = Some(Box::new(connecting(None)));
-    assert_eq!(table.deadline(slot), limit, "the last address has all the time that is left");
+    assert_eq!(table.deadline(slot), limit, "no address is left");
+    table.extra_mut(slot).connecting = Some(Box::new(connecting(Some(30_200))));
+    assert_eq!(table.deadline(slot), limit, "it would be too late");
 }
 
 #[test]

@@ -161,6 +161,11 @@ impl Net for Bent {
         self.host.connected(slot)
     }
 
+    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        self.bend.enter("hand_over")?;
+        self.host.hand_over(from, to, token)
+    }
+
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.bend.enter("register")?;
         self.bend.look().tokens.push(token);

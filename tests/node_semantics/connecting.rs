@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use finale::sim::Reach;
+use finale::sim::{PeerListener, Reach};
 use finale::{Cause, Connect, Error, Event, Listen, LookupCause, Timer};
 
 use super::support::scene::{HERE, Scene, THERE};
@@ -140,6 +140,48 @@ fn n19_when_the_first_address_refuses_the_second_is_tried_at_once() {
     scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
     scene.run(ms(100));
     assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2", "connect", "ready"]);
+}
+
+/// A name whose first address takes `slow` for its handshake and whose second takes a millisecond: what is told until then.
+fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) {
+    let mut scene = Scene::new();
+    let far = dead(7);
+    scene.network.set_delay(far, slow);
+    scene.network.name("host.example", vec![far, THERE]);
+    let listen = |ip| scene.network.peer(ip).listen(SocketAddr::new(ip, 80)).expect("a free port");
+    let (first, second) = (listen(far), listen(THERE));
+    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.run(until);
+    (scene, first, second)
+}
+
+/// N20: the next joins after 250 ms, and wins.
+#[test]
+fn n20_when_the_first_address_does_not_answer_the_second_joins_after_250_ms() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(dead(1), Reach::BlackHole);
+    scene.network.name("host.example", vec![dead(1), THERE]);
+    let listener = scene.peer.listen(AT).expect("a free port");
+    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.run(ms(250));
+    assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2"]);
+    scene.run(ms(10));
+    assert_eq!(scene.story[2..], ["connect", "ready"]);
+    assert!(listener.accept().is_some() && scene.network.descriptors() == 1, "the loser is dropped");
+}
+
+/// N21: it stays in the race, and may win it.
+#[test]
+fn n21_the_slow_attempt_goes_on_and_is_kept_if_it_is_the_first_to_be_there() {
+    let (mut scene, first, second) = race(ms(260), ms(600));
+    assert_eq!(scene.story, ["lookup 10.9.0.7", "lookup 10.0.0.2", "connect", "ready"]);
+    scene.with(|socket| assert_eq!(socket.peer_addr(), Some(AT), "520 ms against 250 and 2"));
+    assert!(first.accept().is_none() && second.accept().is_some());
+    let (mut scene, first, second) = race(Duration::from_micros(124_500), ms(600));
+    assert_eq!(scene.story, ["lookup 10.9.0.7", "lookup 10.0.0.2", "connect", "ready"]);
+    scene
+        .with(|socket| assert_eq!(socket.peer_addr().map(|peer| peer.ip()), Some(dead(7)), "251 ms against 250 and 2"));
+    assert!(first.accept().is_some() && second.accept().is_none());
 }
 
 /// N22: over all addresses.

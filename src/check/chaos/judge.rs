@@ -143,8 +143,6 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
         return Err(Broken::new(Rule::Cause, "an error of no socket"));
     };
     let (limit_ms, since) = match failure.cause {
-        // One of several addresses has only its share of the time.
-        Cause::TimedOut(Timer::Connect) if failure.attempts.len() > 1 => return Ok(()),
         Cause::TimedOut(Timer::Connect) => (settings.connect_ms, side.born_at),
         Cause::TimedOut(Timer::HalfClosed) => (settings.half_closed_ms, truth.moved_at),
         Cause::TimedOut(Timer::Linger) => (settings.linger_ms, side.ended_at),

@@ -21,7 +21,7 @@ fn an_extra_is_found_by_its_own_number_and_by_no_other() {
 #[test]
 fn an_extra_is_given_back_only_when_nothing_at_all_is_in_it() {
     let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-    let connecting = || Connecting::new(addr.into(), SystemOptions::default(), None);
+    let connecting = || Connecting::new(addr.into(), SystemOptions::default(), None, None);
     let fills: [&dyn Fn(&mut Extra); 5] = [
         &|extra| extra.queue.push(b"x", &mut Spares::default()),
         &|extra| extra.failure = Some(Failure::of(Cause::Reset)),
@@ -47,19 +47,20 @@ fn the_way_of_an_established_connection_is_the_next_ones_and_knows_nothing_of_it
     let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let mut extras = Extras::default();
     let mut index = NIL;
-    let mut way = extras.connecting(addr(1).into(), SystemOptions::default(), Some(addr(2)));
+    let mut way = extras.connecting(addr(1).into(), SystemOptions::default(), Some(addr(2)), Some(250));
     way.addrs.extend([addr(1), addr(3)]);
     (way.told, way.tried, way.attempt_due) = (2, 2, Some(7));
+    way.racers.push(Racer { place: 3, addr: 1 });
     way.failed.push(Attempt { addr: addr(1), cause: Cause::Refused });
     way.first_failure = Some(Failure::of(Cause::Refused));
     let place = std::ptr::from_ref(&*way);
     extras.get_or_make(&mut index).connecting = Some(way);
     extras.connected(index);
     assert!(extras.get(index).is_some_and(|extra| extra.connecting.is_none()));
-    let next = extras.connecting(addr(4).into(), SystemOptions::default(), None);
+    let next = extras.connecting(addr(4).into(), SystemOptions::default(), None, None);
     assert_eq!(std::ptr::from_ref(&*next), place);
-    assert!(next.addrs.is_empty() && next.failed.is_empty() && next.addrs.capacity() >= 2);
-    assert_eq!((next.told, next.tried, next.attempt_due, next.local), (0, 0, None, None));
+    assert!(next.addrs.is_empty() && next.racers.is_empty() && next.failed.is_empty() && next.addrs.capacity() >= 2);
+    assert_eq!((next.told, next.tried, next.attempt_due, next.delay_ms, next.local), (0, 0, None, None, None));
     assert!(next.first_failure.is_none());
     extras.connected(NIL);
 }

@@ -1,0 +1,123 @@
+//! Messages into a reactor from other threads.
+//!
+//! Invariant: a message lies in the queue before the reactor is woken for it, so whoever empties the inbox at each `woken` misses
+//! none.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::net::Net;
+use crate::reactor::{Reactor, Remote};
+
+/// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)): its owner takes what is there at
+/// [`Event::Woken`](crate::Event::Woken).
+#[derive(Debug)]
+pub struct Inbox<M> {
+    messages: Receiver<M>,
+}
+
+/// The sending end, for other threads.
+///
+/// Wakes are merged: however many messages come between two turns, they cost the system call of one.
+///
+/// While one lives, [`Reactor::next`](crate::Reactor::next) waits.
+pub struct Sender<M> {
+    messages: SyncSender<M>,
+    remote: Remote,
+}
+
+/// Why a message was not taken; with the message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendError<M> {
+    /// The reactor is behind: as many wait as may.
+    Full(M),
+    /// The inbox or its reactor is gone.
+    Gone(M),
+}
+
+impl<N: Net> Reactor<N> {
+    /// A queue for messages from other threads, which holds so many at the most. The messages are whatever the program wants done:
+    /// an answer that was worked out elsewhere, a connection to be closed, news to be told to every client.
+    ///
+    /// # Panics
+    /// If `capacity` is 0: a queue without a place could only be waited for.
+    ///
+    /// ```
+    /// use finale::{Event, Reactor};
+    /// # fn main() -> Result<(), finale::Error> {
+    /// let mut reactor = Reactor::new()?;
+    /// let (sender, mut inbox) = reactor.inbox(100);
+    /// let thread = std::thread::spawn(move || (1..=3).try_for_each(|number| sender.send(number)));
+    /// let mut sum = 0;
+    /// while let Some((_, event)) = reactor.next()? {
+    ///     if event == Event::Woken {
+    ///         sum += std::iter::from_fn(|| inbox.take()).sum::<i32>();
+    ///     }
+    /// }
+    /// assert_eq!(sum, 6);
+    /// thread.join().unwrap().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inbox<M>(&self, capacity: usize) -> (Sender<M>, Inbox<M>) {
+        assert!(capacity > 0, "an inbox needs room for a message");
+        let (sender, messages) = sync_channel(capacity);
+        (Sender { messages: sender, remote: self.remote() }, Inbox { messages })
+    }
+}
+
+impl<M> Inbox<M> {
+    /// The next message, if there is one. Take all of them at each [`Event::Woken`](crate::Event::Woken): the next one comes only when
+    /// something was sent since.
+    pub fn take(&mut self) -> Option<M> {
+        self.messages.try_recv().ok()
+    }
+}
+
+impl<M> Sender<M> {
+    /// Queues a message and wakes the reactor, without waiting.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] and [`SendError::Gone`] give the message back.
+    pub fn send(&self, message: M) -> Result<(), SendError<M>> {
+        let sent = self.messages.try_send(message).map_err(|refused| match refused {
+            TrySendError::Full(message) => SendError::Full(message),
+            TrySendError::Disconnected(message) => SendError::Gone(message),
+        });
+        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor is gone, so is soon its inbox.
+        let _ = self.remote.wake();
+        sent
+    }
+}
+
+impl<M> Clone for Sender<M> {
+    fn clone(&self) -> Self {
+        Self { messages: self.messages.clone(), remote: self.remote.clone() }
+    }
+}
+
+impl<M> fmt::Debug for Sender<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("remote", &self.remote).finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Gone(_) => "Gone(..)",
+        })
+    }
+}
+
+impl<M> fmt::Display for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the inbox is full: its reactor is behind",
+            Self::Gone(_) => "the inbox is gone: nobody takes messages there any more",
+        })
+    }
+}
+
+impl<M> std::error::Error for SendError<M> {}

@@ -1,0 +1,279 @@
+//! One reactor on each core, all on one port.
+//!
+//! Invariant: the shards come and go together. One that ends, fails or panics has the others stop, and whoever waits for them learns
+//! of it.
+
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::error::{Error, OsError};
+use crate::event::Event;
+use crate::id::ListenerId;
+use crate::net::Net;
+use crate::net::os::Os;
+use crate::options::{Listen, Stop};
+use crate::reactor::{Reactor, Remote};
+use crate::socket::Socket;
+use crate::target::Target;
+
+/// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls events out of it as out of a
+/// [`Reactor`]. When the shards are told to stop, it stops what it listens with, and [`next`](Shard::next) ends when the last
+/// connection has.
+#[derive(Debug)]
+pub struct Shard<N: Net = Os> {
+    index: usize,
+    listeners: Vec<ListenerId>,
+    reactor: Reactor<N>,
+    told: Arc<Told>,
+    /// How many orders it has obeyed.
+    seen: usize,
+}
+
+/// What the shards were told last.
+#[derive(Debug, Default)]
+struct Told {
+    /// How many orders there were.
+    count: AtomicUsize,
+    stop: Mutex<Stop>,
+}
+
+/// Tells shards to stop, from any thread.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    told: Arc<Told>,
+    remotes: Vec<Remote>,
+}
+
+impl Orders {
+    /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call replaces what the first has said.
+    pub fn stop(&self, stop: Stop) {
+        *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        self.told.count.fetch_add(1, Ordering::Release);
+        for remote in &self.remotes {
+            // One that is gone has stopped.
+            let _ = remote.wake();
+        }
+    }
+}
+
+/// The threads of several [`Shard`]s. Dropping it stops the shards and waits for them.
+///
+/// ```
+/// use finale::{Event, Listen, Shards, Stop};
+///
+/// # fn main() -> Result<(), finale::Error> {
+/// let (shards, addr) = Shards::start(2, "127.0.0.1:0", Listen::default(), |mut shard| {
+///     while let Some((mut socket, event)) = shard.next()? {
+///         match event {
+///             Event::Data(bytes) => drop(socket.write(bytes)),
+///             Event::End => socket.end(),
+///             _ => {}
+///         }
+///     }
+///     Ok(())
+/// })?;
+/// println!("two reactors on {addr}");
+/// shards.orders().stop(Stop::default());
+/// shards.join()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Shards {
+    orders: Orders,
+    threads: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+impl Shards {
+    /// Opens `count` listeners on one address, each with a reactor on a thread of its own, and runs `program` with each: the same
+    /// program for all, which makes for itself whatever it needs. The kernel spreads the connections over them (SO_REUSEPORT,
+    /// socket(7)), by their addresses and not by how busy a shard is. The threads are named `finale-shard-0` and so on.
+    ///
+    /// All listeners are open when it returns; their address comes with it.
+    ///
+    /// # Errors
+    /// As for [`Reactor::new`] and [`Reactor::listen`]; [`Error::System`] if a thread can't be started. Then nothing is left running.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn start<T, F>(count: usize, addr: T, options: Listen, program: F) -> Result<(Self, SocketAddr), Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+        F: Fn(Shard) -> Result<(), Error> + Send + Sync + 'static,
+    {
+        let reactors = (0..count).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
+        let (shards, orders, addr) = Shard::open(reactors, addr, options)?;
+        Ok((Self::run(shards, orders, program)?, addr))
+    }
+
+    /// Runs `program` with each of these shards, on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Error::System`] if a thread can't be started. Then nothing is left running.
+    pub fn run<F>(shards: Vec<Shard>, orders: Orders, program: F) -> Result<Self, Error>
+    where
+        F: Fn(Shard) -> Result<(), Error> + Send + Sync + 'static,
+    {
+        let mut started = Self { orders, threads: Vec::new() };
+        let program = Arc::new(program);
+        for shard in shards {
+            let (program, fall) = (Arc::clone(&program), Fall(started.orders.clone()));
+            let named = thread::Builder::new().name(format!("finale-shard-{}", shard.index));
+            let thread = named.spawn(move || {
+                let _fall = fall;
+                program(shard)
+            });
+            let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
+            started.threads.push(thread.map_err(failed)?);
+        }
+        Ok(started)
+    }
+
+    /// What stops them.
+    #[must_use]
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others are stopped.
+    ///
+    /// # Errors
+    /// The first error of a program.
+    ///
+    /// # Panics
+    /// If a program has panicked, with its panic, once all have ended.
+    pub fn join(mut self) -> Result<(), Error> {
+        let (mut outcome, mut panic) = (Ok(()), None);
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(ended) => outcome = outcome.and(ended),
+                Err(payload) => panic = panic.or(Some(payload)),
+            }
+        }
+        match panic {
+            Some(payload) => resume_unwind(payload),
+            None => outcome,
+        }
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        self.orders.stop(Stop::default());
+        for thread in self.threads.drain(..) {
+            // What it has failed of, `join` would have told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Held by each thread: when its program ends, all do.
+struct Fall(Orders);
+
+impl Drop for Fall {
+    fn drop(&mut self) {
+        if self.0.told.count.load(Ordering::Acquire) == 0 {
+            self.0.stop(Stop::default());
+        }
+    }
+}
+
+impl<N: Net> Shard<N> {
+    /// Opens a listener for each of these reactors, all on one address, and no thread: for a program that has threads of its own, and
+    /// for the [simulated network](crate::sim), where each reactor is a host of the same address.
+    ///
+    /// # Errors
+    /// As for [`Reactor::listen`].
+    ///
+    /// # Panics
+    /// If there is no reactor.
+    pub fn open<T>(
+        reactors: Vec<Reactor<N>>,
+        addr: T,
+        options: Listen,
+    ) -> Result<(Vec<Self>, Orders, SocketAddr), Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let addr = addr.try_into()?.addr()?;
+        Self::open_at(reactors, addr, &options.reuse_port(true))
+    }
+
+    fn open_at(
+        reactors: Vec<Reactor<N>>,
+        mut addr: SocketAddr,
+        options: &Listen,
+    ) -> Result<(Vec<Self>, Orders, SocketAddr), Error> {
+        assert!(!reactors.is_empty(), "shards need a reactor");
+        let mut parts = Vec::new();
+        for mut reactor in reactors {
+            let listener = reactor.listen(addr, options.clone())?;
+            // Port 0 is chosen once.
+            addr = listener.addr;
+            parts.push((reactor, vec![listener.id]));
+        }
+        let (shards, orders) = Self::group(parts);
+        Ok((shards, orders, addr))
+    }
+
+    /// Makes shards of reactors that listen already, each with those of its listeners that are to be stopped.
+    #[must_use]
+    pub fn group(parts: Vec<(Reactor<N>, Vec<ListenerId>)>) -> (Vec<Self>, Orders) {
+        let told = Arc::new(Told::default());
+        let remotes = parts.iter().map(|(reactor, _)| reactor.remote()).collect();
+        let shard =
+            |(index, (reactor, listeners))| Self { index, listeners, reactor, told: Arc::clone(&told), seen: 0 };
+        (parts.into_iter().enumerate().map(shard).collect(), Orders { told, remotes })
+    }
+
+    /// Its number, from 0.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The reactor, for everything else that one can do.
+    pub const fn reactor(&mut self) -> &mut Reactor<N> {
+        &mut self.reactor
+    }
+
+    /// As [`Reactor::next`], and `None` when the shards were told to stop and the last socket has told `close`: also the last of those
+    /// that the program has opened itself, so it should end them at [`Event::ListenerClosed`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::next`].
+    #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
+    pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+        if self.is_over() { Ok(None) } else { self.reactor.next() }
+    }
+
+    /// As [`Reactor::next_before`], and `None` also when there is nothing more to come: see [`is_over`](Shard::is_over).
+    ///
+    /// # Errors
+    /// As for [`Reactor::next_before`].
+    pub fn next_before(&mut self, deadline: std::time::Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+        if self.is_over() { Ok(None) } else { self.reactor.next_before(deadline) }
+    }
+
+    /// Obeys what it was told, and says whether it was told to stop and has.
+    pub fn is_over(&mut self) -> bool {
+        let count = self.told.count.load(Ordering::Acquire);
+        if count > self.seen {
+            self.seen = count;
+            let stop = *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner);
+            for listener in &self.listeners {
+                // It may be closed already.
+                let _ = self.reactor.stop_listener(*listener, stop);
+            }
+        }
+        let listens = |reactor: &Reactor<N>| reactor.listener_ids().iter().any(|id| self.listeners.contains(id));
+        self.seen > 0 && self.reactor.is_empty() && !listens(&self.reactor)
+    }
+}

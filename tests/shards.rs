@@ -1,0 +1,230 @@
+//! Several reactors on one port, and messages into a reactor: on threads, and on the simulated network.
+
+use std::cell::Cell;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use finale::sim::{Host, Network};
+use finale::{Error, Event, Listen, Reactor, SendError, Shard, Shards, Socket, Stop};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// Sends back what comes, and ends when the client does.
+fn echo(socket: &mut Socket<'_>, event: &Event<'_>) {
+    match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End => socket.end(),
+        _ => {}
+    }
+}
+
+fn serve(mut shard: Shard) -> Result<(), Error> {
+    while let Some((mut socket, event)) = shard.next()? {
+        echo(&mut socket, &event);
+    }
+    Ok(())
+}
+
+fn ask(addr: SocketAddr) -> Vec<u8> {
+    let mut stream = TcpStream::connect(addr).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    stream.write_all(b"hello").expect("open");
+    stream.shutdown(Shutdown::Write).expect("open");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn all_shards_serve_one_port_and_end_together_when_told() {
+    let served = Arc::new(Mutex::new([0, 0]));
+    let (sums, threads) = (Arc::clone(&served), Arc::new(Mutex::new(Vec::new())));
+    let names = Arc::clone(&threads);
+    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), move |mut shard| {
+        names.lock().expect("whole").push(thread::current().name().map(str::to_owned));
+        while let Some((mut socket, event)) = shard.next()? {
+            echo(&mut socket, &event);
+            if let Event::Close(ending) = event {
+                assert!(ending.is_acknowledged(), "{ending}");
+                sums.lock().expect("whole")[shard.index()] += 1;
+            }
+        }
+        Ok(())
+    })
+    .expect("two reactors");
+    for _ in 0..100 {
+        assert_eq!(ask(addr), b"hello");
+    }
+    shards.orders().stop(Stop::default());
+    shards.join().expect("both end well");
+    let served = *served.lock().expect("whole");
+    assert_eq!(served.iter().sum::<i32>(), 100);
+    assert!(served.iter().all(|count| *count > 10), "the kernel spreads them: {served:?}");
+    let mut names = threads.lock().expect("whole").clone();
+    names.sort();
+    assert_eq!(names, ["finale-shard-0", "finale-shard-1"].map(|name| Some(name.to_owned())));
+    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn who_is_being_served_is_served_to_the_end() {
+    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), serve).expect("two reactors");
+    let mut client = TcpStream::connect(addr).expect("it listens");
+    client.write_all(b"first ").expect("open");
+    let mut first = [0; 6];
+    client.read_exact(&mut first).expect("an echo");
+    client.write_all(b"second").expect("open");
+    shards.orders().stop(Stop::default().grace(None));
+    client.shutdown(Shutdown::Write).expect("open");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("no reset");
+    assert_eq!(rest, b"second");
+    shards.join().expect("both end well");
+}
+
+#[test]
+fn a_program_that_fails_stops_the_others_and_its_error_comes_up() {
+    let (shards, _) = Shards::start(3, ANY_PORT, Listen::default(), |shard| match shard.index() {
+        1 => Err(Error::WriteAfterEnd),
+        _ => serve(shard),
+    })
+    .expect("three reactors");
+    assert_eq!(shards.join(), Err(Error::WriteAfterEnd));
+}
+
+#[test]
+fn a_program_that_panics_stops_the_others_and_its_panic_comes_up() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let (shards, _) = Shards::start(3, ANY_PORT, Listen::default(), move |shard| {
+        assert!(shard.index() != 2, "the third falls");
+        serve(shard)?;
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    })
+    .expect("three reactors");
+    let panic = catch_unwind(AssertUnwindSafe(|| shards.join())).expect_err("it comes up");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the third falls"));
+    assert_eq!(ended.load(Ordering::Relaxed), 2, "the others ended first, in good order");
+}
+
+#[test]
+fn dropping_the_shards_stops_them_and_waits() {
+    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), serve).expect("two reactors");
+    assert_eq!(ask(addr), b"hello");
+    drop(shards);
+    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn an_address_in_use_leaves_nothing_running() {
+    let taken = std::net::TcpListener::bind(ANY_PORT).expect("a free port");
+    let addr = taken.local_addr().expect("bound");
+    let refused = Shards::start(2, addr, Listen::default(), |_| panic!("nothing runs"));
+    assert!(matches!(refused, Err(Error::Listen { .. })));
+}
+
+/// Two shards on a simulated machine, and a client of twenty connections on another.
+#[test]
+fn the_same_program_runs_on_the_simulated_network() {
+    let network = Network::new(3);
+    let reactors = vec![Reactor::with_net(network.host(HERE)), Reactor::with_net(network.host(HERE))];
+    let (mut shards, orders, addr) = Shard::open(reactors, (HERE, 80), Listen::default()).expect("a free port");
+    let clients: Vec<_> = (0..20).map(|_| network.peer(THERE).connect(addr).expect("begun")).collect();
+    let closes = [Cell::new(0), Cell::new(0)];
+    let run = |shards: &mut Vec<Shard<Host>>, time: Duration| {
+        let until = network.now() + time;
+        while network.now() < until {
+            for shard in shards.iter_mut() {
+                while let Some((mut socket, event)) = shard.next_before(network.now()).expect("it goes on") {
+                    echo(&mut socket, &event);
+                    if matches!(event, Event::Close(_)) {
+                        closes[shard.index()].set(closes[shard.index()].get() + 1);
+                    }
+                }
+            }
+            network.advance(Duration::from_millis(1));
+        }
+    };
+    run(&mut shards, Duration::from_millis(20));
+    clients.iter().for_each(|client| client.send(b"hello"));
+    run(&mut shards, Duration::from_millis(20));
+    orders.stop(Stop::default());
+    clients.iter().for_each(|client| client.finish());
+    run(&mut shards, Duration::from_millis(100));
+    assert!(clients.iter().all(|client| client.read() == b"hello"));
+    assert_eq!(closes.iter().map(Cell::get).sum::<i32>(), 20);
+    assert!(closes.iter().all(|count| count.get() > 0), "{closes:?}");
+    assert!(shards.iter_mut().all(Shard::is_over));
+}
+
+#[test]
+fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
+    let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
+    let (sender, mut inbox) = reactor.inbox(2);
+    assert_eq!((sender.send("one"), sender.send("two")), (Ok(()), Ok(())));
+    assert_eq!(sender.send("three"), Err(SendError::Full("three")));
+    let (_, event) = reactor.next().expect("it goes on").expect("a wake");
+    assert_eq!(event, Event::Woken);
+    assert_eq!((inbox.take(), inbox.take(), inbox.take()), (Some("one"), Some("two"), None));
+    sender.send("four").expect("room");
+    drop(inbox);
+    assert_eq!(sender.send("five"), Err(SendError::Gone("five")));
+}
+
+#[test]
+fn a_thousand_messages_from_each_of_four_threads_come_in_their_order_with_fewer_wakes() {
+    let mut reactor = Reactor::new().expect("descriptors");
+    let (sender, mut inbox) = reactor.inbox(64);
+    let threads: Vec<_> = (0..4)
+        .map(|whose| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for number in 0..1000 {
+                    let mut message = (whose, number);
+                    while let Err(SendError::Full(back)) = sender.send(message) {
+                        message = back;
+                        thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(sender);
+    let (mut next, mut wakes) = ([0; 4], 0);
+    while let Some((_, event)) = reactor.next().expect("it goes on") {
+        assert_eq!(event, Event::Woken);
+        wakes += 1;
+        while let Some((whose, number)) = inbox.take() {
+            assert_eq!(number, next[whose as usize], "of thread {whose}");
+            next[whose as usize] += 1;
+        }
+    }
+    assert_eq!(next, [1000; 4]);
+    assert!(wakes > 0);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+#[test]
+fn a_message_wakes_a_reactor_that_waits_for_ever() {
+    let mut reactor = Reactor::new().expect("descriptors");
+    let (sender, mut inbox) = reactor.inbox(1);
+    let (ready, is_ready) = channel();
+    let thread = thread::spawn(move || {
+        is_ready.recv().expect("told");
+        sender.send(7).expect("room");
+    });
+    ready.send(()).expect("it waits");
+    let (_, event) = reactor.next().expect("it goes on").expect("a wake");
+    assert_eq!((event, inbox.take()), (Event::Woken, Some(7)));
+    assert!(reactor.next().expect("it goes on").is_none(), "nobody can send any more");
+    thread.join().expect("no panic");
+}
