@@ -235,6 +235,37 @@ impl Metrics {
     }
 }
 
+impl std::ops::AddAssign<&Self> for Metrics {
+    /// The sums of two reactors; the worst lag is the worse of theirs.
+    fn add_assign(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.accepted, other.accepted),
+            (&mut self.dropped, other.dropped),
+            (&mut self.rests, other.rests),
+            (&mut self.begun, other.begun),
+            (&mut self.connected, other.connected),
+            (&mut self.confirmed, other.confirmed),
+            (&mut self.handed_off, other.handed_off),
+            (&mut self.destroyed, other.destroyed),
+            (&mut self.bytes_read, other.bytes_read),
+            (&mut self.bytes_written, other.bytes_written),
+            (&mut self.bytes_unsent, other.bytes_unsent),
+            (&mut self.queued_bytes, other.queued_bytes),
+            (&mut self.turns, other.turns),
+            (&mut self.timers, other.timers),
+            (&mut self.lag_ms, other.lag_ms),
+        ];
+        for (sum, more) in pairs.into_iter().chain(self.failed.iter_mut().zip(other.failed)) {
+            *sum += more;
+        }
+        for (sum, more) in self.live.iter_mut().zip(other.live) {
+            *sum += more;
+        }
+        self.listeners += other.listeners;
+        self.most_lag_ms = self.most_lag_ms.max(other.most_lag_ms);
+    }
+}
+
 impl fmt::Display for Metrics {
     /// A block of lines, a number and its name on each; what is zero among the failures and states is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -286,6 +317,30 @@ mod tests {
             assert_eq!(place(cause), index, "{cause}");
         }
         assert_eq!(place(Cause::Lookup(LookupCause::NotFound)), place(Cause::Lookup(LookupCause::TryAgain)));
+    }
+
+    /// Each number differs, so that none is added to another.
+    #[test]
+    fn the_sums_of_two_are_those_of_both() {
+        let mut counts =
+            Counts { accepted: 1, dropped: 2, rests: 3, begun: 4, connected: 5, turns: 6, ..Counts::default() };
+        (counts.confirmed, counts.handed_off, counts.destroyed, counts.timers) = (7, 8, 9, 10);
+        (counts.bytes_read, counts.bytes_written, counts.bytes_unsent) = (11, 12, 13);
+        (counts.lag_ms, counts.most_lag_ms, counts.failed[3]) = (14, 15, 16);
+        let mut one = Metrics::of(&counts, 17);
+        one.add_live(State::Open, 18, 0, 0);
+        let other = one.clone();
+        one += &other;
+        let double = |line: &str| {
+            let (number, word) = line.trim().split_once(' ').expect("a number and its name");
+            let factor = if word.contains("at the most") { 1 } else { 2 };
+            format!("{:>14} {word}", factor * number.parse::<u64>().expect("a number"))
+        };
+        let doubled: Vec<_> = other.to_string().lines().map(double).collect();
+        assert_eq!(one.to_string().lines().count(), doubled.len());
+        for (sum, twice) in one.to_string().lines().zip(doubled) {
+            assert_eq!(sum.split_whitespace().collect::<Vec<_>>(), twice.split_whitespace().collect::<Vec<_>>());
+        }
     }
 
     #[test]

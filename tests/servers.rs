@@ -135,6 +135,27 @@ fn a_stopped_listener_serves_who_waits_and_nobody_else() {
 }
 
 #[test]
+fn a_stopped_listener_closes_though_clients_go_on_coming() {
+    for options in [Listen::default(), Listen::default().max_connections(Some(0)).excess(Excess::Drop)] {
+        let (mut scene, listener, mut peers) = scene(options.backlog(4), 2);
+        scene.reactor.stop_listener(listener.id, Stop::default().grace(None).limit(None)).expect("open");
+        // Whenever one is accepted another has come.
+        let (mut served, mut is_closed) = (0, false);
+        while let Some((mut socket, event)) = scene.reactor.next().expect("it goes on") {
+            if matches!(event, Event::Connection | Event::Dropped(..)) {
+                served += 1;
+                assert!(served < 100, "it serves one after the other");
+                socket.destroy();
+                peers.push(client(&mut scene, listener));
+            } else {
+                is_closed |= matches!(event, Event::ListenerClosed(_));
+            }
+        }
+        assert!((2..=5).contains(&served) && is_closed, "{served} were served");
+    }
+}
+
+#[test]
 fn a_stopped_listener_without_sockets_is_closed_at_once() {
     let (mut scene, listener, _peers) = scene(Listen::default(), 0);
     scene.reactor.stop_listener(listener.id, Stop::default()).expect("open");

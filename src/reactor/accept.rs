@@ -146,8 +146,8 @@ impl<N: Net> Reactor<N> {
         let place = self.listeners.entries.vacant_entry();
         let id = ListenerId::new(place.key() as u32, generation);
         let opened = open(&mut self.net, id.index(), &options)?;
-        let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings });
-        place.insert(Entry::new(generation, settings, options.max_connections, options.excess));
+        let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings.clone() });
+        place.insert(Entry::new(generation, settings, &options));
         Ok((id, opened))
     }
 
@@ -223,7 +223,9 @@ impl<N: Net> Reactor<N> {
         let entry = self.listeners.came(listener);
         entry.skips = 0;
         let settings = entry.settings;
-        if entry.batch.accepted() && !entry.muted {
+        if entry.was_the_last() {
+            self.close_stopped(listener);
+        } else if entry.batch.accepted() && !entry.muted {
             self.listeners.served(listener);
         }
         self.turn.accepted();
@@ -251,6 +253,9 @@ impl<N: Net> Reactor<N> {
         self.turn.dropped();
         self.counts.dropped += 1;
         self.dropped = peer;
+        if self.listeners.entries[listener as usize].was_the_last() {
+            self.close_stopped(listener);
+        }
         Told::of_none(What::Dropped(listener))
     }
 

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
-use crate::options::Excess;
+use crate::options::{Excess, Listen};
 
 /// Connections accepted one at a time after somebody was asked for in vain: the vain call costs a sixtieth of itself.
 const SINGLES: u32 = 64;
@@ -42,6 +42,8 @@ pub(super) struct Entry {
     live: usize,
     max: Option<usize>,
     excess: Excess,
+    /// How many can wait.
+    backlog: u32,
     pub(super) paused: bool,
     /// When it was stopped.
     pub(super) stop: Option<Stopping>,
@@ -52,6 +54,8 @@ pub(super) struct Entry {
 pub(super) struct Stopping {
     /// Its descriptor is closed.
     pub(super) closed: bool,
+    /// How many of those who may have waited are not accepted yet: clients who go on coming must not keep it open.
+    pub(super) waiting: u32,
     /// The tick at which its sockets are destroyed.
     pub(super) due: Option<u64>,
 }
@@ -92,7 +96,7 @@ impl Batch {
 }
 
 impl Entry {
-    pub(super) const fn new(generation: u32, settings: u32, max: Option<usize>, excess: Excess) -> Self {
+    pub(super) const fn new(generation: u32, settings: u32, options: &Listen) -> Self {
         Self {
             generation,
             settings,
@@ -103,8 +107,9 @@ impl Entry {
             told: false,
             skips: 0,
             live: 0,
-            max,
-            excess,
+            max: options.max_connections,
+            excess: options.excess,
+            backlog: options.backlog,
             paused: false,
             stop: None,
         }
@@ -112,6 +117,13 @@ impl Entry {
 
     fn is_full(&self) -> bool {
         self.max.is_some_and(|max| self.live >= max)
+    }
+
+    /// One more was accepted. Whether it was the last of those who may have waited when it was stopped.
+    pub(super) fn was_the_last(&mut self) -> bool {
+        let Some(stop) = &mut self.stop else { return false };
+        stop.waiting = stop.waiting.saturating_sub(1);
+        stop.waiting == 0
     }
 
     /// Whether the next client is one too many, and is not to wait.
@@ -278,8 +290,9 @@ impl Listeners {
     pub(super) fn stop(&mut self, id: ListenerId, due: Option<u64>) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.generation == id.generation())?;
         entry.paused = false;
-        let closed = entry.stop.is_some_and(|stop| stop.closed);
-        self.stopping += usize::from(entry.stop.replace(Stopping { closed, due }).is_none());
+        let before = entry.stop.map(|stop| Stopping { due, ..stop });
+        let stop = before.unwrap_or(Stopping { closed: false, waiting: entry.backlog.max(1), due });
+        self.stopping += usize::from(entry.stop.replace(stop).is_none());
         Some(entry)
     }
 
