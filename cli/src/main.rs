@@ -8,6 +8,7 @@ mod connect;
 mod crash;
 mod defer_accept;
 mod handover;
+mod house;
 mod nodelay;
 mod peer;
 mod serve;

@@ -1,21 +1,22 @@
-//! `finale serve`: four small services, each reading to the client's FIN before it ends.
+//! `finale serve`: four small services, each reading to the client's FIN before it ends, on one reactor or several.
 //!
-//! Invariant: whatever one client does, the server goes on for the others; only a signal ends it.
+//! Invariant: only a signal ends it. This thread serves nobody: it waits for signals, and tells the shards.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
-use finale::{Close, Event, Listen, ListenerId, Queue, Reactor, Remote, Socket, SocketId, SocketMap};
+use finale::{Close, Inbox, Listen, Metrics, Orders, Reactor, Remote, Sender, Shard, Shards, Stop};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::args;
 use crate::handover::Handover;
+use crate::house::{self, House};
 use crate::sockets::Sockets;
 use crate::trouble::{Trouble, say};
 
@@ -34,17 +35,17 @@ use crate::trouble::{Trouble, say};
 pub(crate) struct Serve {
     /// What to do with a connection
     #[arg(value_enum)]
-    service: Service,
+    pub(crate) service: Service,
     /// Where to listen: an IP address and a port; port 0 takes any free port. Or unix:PATH, or unix:@NAME for an abstract name
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     pub(crate) listen: String,
     /// How much `answer` answers: 64, 16KiB, 1MiB, 1GiB; up to 1TiB
     #[arg(long, value_name = "N", default_value = "64", value_parser = args::size, allow_hyphen_values = true)]
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// `answer` answers, and finishes first, as soon as so many bytes have come (0: at once), in place of waiting for the
     /// client's FIN; to a client that finishes before, it says nothing
     #[arg(long, value_name = "N", value_parser = args::size, allow_hyphen_values = true)]
-    after: Option<u64>,
+    pub(crate) after: Option<u64>,
     /// How a finished connection is closed
     #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
     close: Closing,
@@ -59,6 +60,9 @@ pub(crate) struct Serve {
     /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the connections over them
     #[arg(long)]
     pub(crate) reuse_port: bool,
+    /// So many reactors, each on a thread of its own, all on one port (SO_REUSEPORT): the kernel spreads the connections over them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), allow_hyphen_values = true)]
+    pub(crate) shards: u16,
     /// How long live connections may go on after SIGINT or SIGTERM
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = args::duration, allow_hyphen_values = true)]
     grace: Duration,
@@ -97,35 +101,32 @@ impl From<Closing> for Close {
     }
 }
 
-/// 1 MiB: a request is text that a person or a script made; a thousand such clients still fit into memory.
-pub(crate) const REQUEST_LIMIT_BYTES: usize = 1 << 20;
-/// What `answer` repeats: its length divides the usual sizes, so that a cut or a shift is seen at once.
-pub(crate) const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
-/// 64 KiB that stay in the processor's cache while they are sent again and again.
-const PIECE_BYTES: usize = 64 << 10;
-/// `answer` writes eight pieces ahead, which one system call takes. They are one and the same copy in memory.
-const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
-
 /// Serves until a signal comes.
 pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     check(options)?;
-    let mut reactor = Reactor::new()?;
     let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
     if options.service == Service::Answer {
-        listen = listen.high_water_mark(ANSWER_MARK_BYTES);
+        listen = listen.high_water_mark(house::ANSWER_MARK_BYTES);
     }
     // Before anything can be replaced: an upgrade puts another file there.
     let program = std::env::current_exe().map_err(|error| Trouble::io("find our own program", error))?;
     let sockets = Sockets::open(options)?;
-    let listening = sockets.listen(&mut reactor, &listen)?;
+    let mut reactors = (0..options.shards).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
+    let (listeners, places) = sockets.listen(&mut reactors, &listen)?;
+    let (asks, asked): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(ASKS)).unzip();
+    let mut control = Reactor::new()?;
     // Before the first line: whoever has read it may send a signal at once.
-    let signals = watch_signals(reactor.remote(), &[SIGINT, SIGTERM])?;
-    let restarts = watch_signals(reactor.remote(), &[SIGHUP])?;
-    let mut curious = (watch_signals(reactor.remote(), &[SIGUSR1])?, 0);
+    let stops = Signalled::watch(&control, &[SIGINT, SIGTERM])?;
+    let restarts = Signalled::watch(&control, &[SIGHUP])?;
+    let curious = Signalled::watch(&control, &[SIGUSR1])?;
     if !lives_with(options.parent)? {
         return Ok(());
     }
-    match announce(&listening) {
+    let live = Arc::new(AtomicUsize::new(0));
+    let houses = asked.into_iter().map(|asked| Some((House::new(options, &live), asked))).collect();
+    let (shards, orders) = Shard::group(reactors.into_iter().zip(listeners).collect());
+    let running = Running::start(shards, &orders, houses, &control)?;
+    match announce(&places) {
         // Who has handed the sockets over knows where they are.
         Err(error) if sockets.are_inherited() => log::debug!("nobody reads where we listen: {error}"),
         told => told.map_err(Trouble::Stdout)?,
@@ -133,37 +134,24 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         log::warn!("can't tell NOTIFY_SOCKET that we serve: {error}");
     }
-
-    let mut house = House::new(options);
-    let mut rests = Rests { warned: None };
-    let listeners = listening.into_iter().map(|(id, _)| id).collect();
-    let mut stop = Stop { listeners, signals, grace: options.grace, seen: 0, has_begun: false };
-    let mut restart = Restart { program, sockets, signals: restarts, seen: 0, handover: None };
-    while let Some((mut socket, event)) = reactor.next()? {
-        match event {
-            Event::Woken => {
-                if restart.look(&mut reactor, stop.has_begun) {
-                    stop.begin(&mut reactor)?;
-                }
-                stop.look(&mut reactor)?;
-                if stop.has_begun {
-                    restart.give_up();
-                }
-                let asked = curious.0.load(Ordering::Acquire);
-                if std::mem::replace(&mut curious.1, asked) < asked {
-                    say(format_args!("{}", reactor.metrics()));
-                }
-            }
-            Event::Timer(_) => reset_all(&mut reactor),
-            Event::ListenerRests(_, error) => rests.tell(error),
-            event => house.serve(&mut socket, event),
+    let mut restart = Restart { program, sockets, signals: restarts, handover: None };
+    let mut stopping = Stopping { orders, signals: stops, grace: options.grace, has_begun: false, live };
+    let mut curious = Curious { signals: curious, asks };
+    while !running.is_over() && control.next()?.is_some() {
+        if restart.look(&control, &stopping) {
+            stopping.begin();
         }
-        if stop.has_begun && house.live == 0 {
-            break;
+        stopping.look();
+        if stopping.has_begun {
+            restart.give_up();
         }
+        curious.look();
     }
-    Ok(())
+    Ok(running.shards.join()?)
 }
+
+/// Numbers that are asked for and not yet told.
+const ASKS: usize = 16;
 
 /// Whether the options go together.
 fn check(options: &Serve) -> Result<(), Trouble> {
@@ -178,10 +166,10 @@ fn check(options: &Serve) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn announce(listening: &[(ListenerId, String)]) -> io::Result<()> {
+fn announce(places: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (_, addr) in listening {
-        writeln!(out, "listening on {addr}")?;
+    for place in places {
+        writeln!(out, "listening on {place}")?;
     }
     out.flush()
 }
@@ -212,40 +200,122 @@ pub(crate) fn watch_signals(remote: Remote, signals: &[i32]) -> Result<Arc<Atomi
     Ok(count)
 }
 
-/// The way out.
-struct Stop {
-    listeners: Vec<ListenerId>,
-    /// Wakes are merged, so the count says how many signals came.
-    signals: Arc<AtomicUsize>,
-    grace: Duration,
+/// Signals of a kind. Wakes are merged, so their count says how many came.
+struct Signalled {
+    count: Arc<AtomicUsize>,
     seen: usize,
-    has_begun: bool,
 }
 
-impl Stop {
-    /// Accepts nobody any more.
-    fn begin(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return Ok(());
-        }
-        log::info!("stopping: {} live connections have {:?}", reactor.len(), self.grace);
-        for listener in &self.listeners {
-            reactor.close_listener(*listener)?;
-        }
-        reactor.set_timer(self.grace);
-        Ok(())
+impl Signalled {
+    fn watch(control: &Reactor, signals: &[i32]) -> Result<Self, Trouble> {
+        Ok(Self { count: watch_signals(control.remote(), signals)?, seen: 0 })
     }
 
-    fn look(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
-        let count = self.signals.load(Ordering::Acquire);
-        if self.seen == 0 && count > 0 {
-            self.begin(reactor)?;
+    /// How many have come since the last look.
+    fn new_ones(&mut self) -> usize {
+        let count = self.count.load(Ordering::Acquire);
+        count - std::mem::replace(&mut self.seen, count)
+    }
+}
+
+/// The shards at work.
+struct Running {
+    shards: Shards,
+    count: usize,
+    ended: Arc<AtomicUsize>,
+}
+
+/// What a shard serves with, until its thread has taken it.
+type Houses = Vec<Option<(House, Inbox<mpsc::Sender<Metrics>>)>>;
+
+impl Running {
+    fn start(shards: Vec<Shard>, orders: &Orders, houses: Houses, control: &Reactor) -> Result<Self, Trouble> {
+        let (count, ended) = (shards.len(), Arc::new(AtomicUsize::new(0)));
+        let (houses, remote) = (Mutex::new(houses), Mutex::new(control.remote()));
+        let ends = Arc::clone(&ended);
+        let shards = Shards::run(shards, orders.clone(), move |shard| {
+            let remote = remote.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let _ends = Ends { ended: Arc::clone(&ends), remote };
+            let own =
+                houses.lock().unwrap_or_else(PoisonError::into_inner).get_mut(shard.index()).and_then(Option::take);
+            own.map_or(Ok(()), |(house, asked)| house::run(shard, house, asked))
+        })?;
+        Ok(Self { shards, count, ended })
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Acquire) == self.count
+    }
+}
+
+/// Held by a shard's thread: says when it ends.
+struct Ends {
+    ended: Arc<AtomicUsize>,
+    remote: Remote,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.ended.fetch_add(1, Ordering::Release);
+        let _ = self.remote.wake();
+    }
+}
+
+/// The way out.
+struct Stopping {
+    orders: Orders,
+    signals: Signalled,
+    grace: Duration,
+    has_begun: bool,
+    live: Arc<AtomicUsize>,
+}
+
+impl Stopping {
+    fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Accepts nobody any more but who waits already.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            log::info!("stopping: {} live connections have {:?}", self.live(), self.grace);
+            self.orders.stop(Stop::default().grace(None).limit(Some(self.grace)));
         }
-        if count > 1 {
-            reset_all(reactor);
+    }
+
+    fn look(&mut self) {
+        let (before, new) = (self.signals.seen, self.signals.new_ones());
+        if new > 0 {
+            self.begin();
         }
-        self.seen = count;
-        Ok(())
+        if new > 0 && before + new > 1 {
+            self.orders.stop(Stop::default().grace(None).limit(Some(Duration::ZERO)));
+        }
+    }
+}
+
+/// Whoever wants to see numbers.
+struct Curious {
+    signals: Signalled,
+    asks: Vec<Sender<mpsc::Sender<Metrics>>>,
+}
+
+impl Curious {
+    fn look(&mut self) {
+        if self.signals.new_ones() == 0 {
+            return;
+        }
+        let (answer, answers) = mpsc::channel();
+        let asked = self.asks.iter().filter(|ask| ask.send(answer.clone()).is_ok()).count();
+        // A shard that ends meanwhile does not answer: its end drops the question.
+        drop(answer);
+        let sum = answers.iter().take(asked).reduce(|mut sum, more| {
+            sum += &more;
+            sum
+        });
+        if let Some(sum) = sum {
+            say(format_args!("{sum}"));
+        }
     }
 }
 
@@ -253,8 +323,7 @@ impl Stop {
 struct Restart {
     program: PathBuf,
     sockets: Sockets,
-    signals: Arc<AtomicUsize>,
-    seen: usize,
+    signals: Signalled,
     handover: Option<Handover>,
 }
 
@@ -270,13 +339,12 @@ impl Restart {
 
     /// Begins a restart that was asked for, unless one is under way or we are going anyway. Answers whether somebody has taken
     /// our place.
-    fn look(&mut self, reactor: &mut Reactor, is_stopping: bool) -> bool {
-        let count = self.signals.load(Ordering::Acquire);
-        let asked = std::mem::replace(&mut self.seen, count) < count;
-        if asked && self.handover.is_none() && !is_stopping {
+    fn look(&mut self, control: &Reactor, stopping: &Stopping) -> bool {
+        let asked = self.signals.new_ones() > 0;
+        if asked && self.handover.is_none() && !stopping.has_begun {
             say(format_args!("finale: restarting: starting {}", self.program.display()));
             let copies = self.sockets.copies();
-            match copies.and_then(|copies| Handover::begin(&self.program, copies, reactor.remote())) {
+            match copies.and_then(|copies| Handover::begin(&self.program, copies, control.remote())) {
                 Ok(handover) => self.handover = Some(handover),
                 Err(error) => say(format_args!("finale: not restarted: {}: {error}", self.program.display())),
             }
@@ -285,7 +353,7 @@ impl Restart {
         self.handover = None;
         match outcome {
             Ok(pid) => {
-                say(format_args!("finale: process {pid} serves; {} connections end here", reactor.len()));
+                say(format_args!("finale: process {pid} serves; {} connections end here", stopping.live()));
                 self.sockets.give_away();
                 true
             }
@@ -295,167 +363,4 @@ impl Restart {
             }
         }
     }
-}
-
-fn reset_all(reactor: &mut Reactor) {
-    let live: Vec<SocketId> = reactor.sockets().iter().map(|socket| socket.id).collect();
-    for id in live {
-        if let Some(mut socket) = reactor.socket(id) {
-            socket.destroy();
-        }
-    }
-}
-
-/// A server short of descriptors takes one connection for each that ends and rests again at once, so its warnings could
-/// come by the thousand: one a second is told.
-struct Rests {
-    warned: Option<Instant>,
-}
-
-impl Rests {
-    fn tell(&mut self, error: finale::OsError) {
-        let quiet = self.warned.is_some_and(|warned| warned.elapsed() < Duration::from_secs(1));
-        if quiet {
-            log::debug!("accepting nothing for now: accept failed: {error}");
-        } else {
-            log::warn!("accepting nothing for now: accept failed: {error}");
-            self.warned = Some(Instant::now());
-        }
-    }
-}
-
-/// One service and what it remembers of its clients.
-struct House {
-    service: Service,
-    /// Connections that have not told `close`.
-    live: usize,
-    answer_bytes: u64,
-    /// `answer`: the bytes after which it answers, if it does not wait for the FIN.
-    after_bytes: Option<u64>,
-    /// `upper`: what has come so far.
-    requests: SocketMap<Vec<u8>>,
-    /// `answer`: bytes still to be written, of answers that are larger than what may be queued at once.
-    left_bytes: SocketMap<u64>,
-    /// One copy of it for all clients, and for as long as the program runs.
-    piece: &'static [u8],
-}
-
-impl House {
-    fn new(options: &Serve) -> Self {
-        Self {
-            service: options.service,
-            live: 0,
-            answer_bytes: options.bytes,
-            after_bytes: options.after,
-            requests: SocketMap::new(),
-            left_bytes: SocketMap::new(),
-            piece: LINE.repeat(PIECE_BYTES / LINE.len()).leak(),
-        }
-    }
-
-    /// A refused write is the end of one connection, never of the server.
-    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
-        if let Err(error) = self.try_serve(socket, event) {
-            log::debug!("{}: {error}", socket.id());
-            socket.destroy();
-        }
-    }
-
-    fn try_serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
-        let id = socket.id();
-        match (self.service, event) {
-            (Service::Upper, Event::Data(bytes)) => self.collect(socket, bytes),
-            (Service::Upper, Event::End) => {
-                let request = self.requests.remove(id).unwrap_or_default();
-                socket.write(upper(&request).as_bytes())?;
-                socket.end();
-            }
-            (Service::Answer, Event::End) if self.after_bytes.is_none() => self.answer(socket, self.answer_bytes)?,
-            (Service::Answer, Event::End) => self.without_request(socket),
-            (Service::Answer, Event::Data(_)) => self.answer_if_due(socket)?,
-            (Service::Answer, Event::Drain) => {
-                if let Some(left_bytes) = self.left_bytes.remove(id) {
-                    self.answer(socket, left_bytes)?;
-                }
-            }
-            (Service::Echo, Event::Data(bytes)) => echo(socket, bytes)?,
-            (Service::Echo, Event::Drain) => socket.resume(),
-            (Service::Echo | Service::Discard, Event::End) => socket.end(),
-            (_, Event::Connection) => {
-                self.live += 1;
-                self.answer_if_due(socket)?;
-            }
-            (_, Event::Timeout) => {
-                log::debug!("{id}: silent for too long, resetting it");
-                socket.destroy();
-            }
-            (_, Event::Error(failure)) => log::debug!("{id}: {failure}"),
-            (_, Event::Close(ending)) => {
-                log::debug!("{id}: {ending}");
-                self.live -= 1;
-                self.requests.remove(id);
-                self.left_bytes.remove(id);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn collect(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
-        let request = self.requests.or_default(socket.id());
-        if request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
-            request.extend_from_slice(bytes);
-            return;
-        }
-        log::warn!("{}: a request of more than {REQUEST_LIMIT_BYTES} bytes, resetting it", socket.id());
-        self.requests.remove(socket.id());
-        socket.destroy();
-    }
-
-    /// Answers a client that has said enough, if it has no answer yet.
-    fn answer_if_due(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
-        let enough = self.after_bytes.is_some_and(|after_bytes| socket.bytes_read() >= after_bytes);
-        if enough && !self.has_begun_to_answer(socket) {
-            self.answer(socket, self.answer_bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Who has finished before its request was whole gets none.
-    fn without_request(&self, socket: &mut Socket<'_>) {
-        if !self.has_begun_to_answer(socket) {
-            socket.end();
-        }
-    }
-
-    fn has_begun_to_answer(&self, socket: &Socket<'_>) -> bool {
-        socket.has_ended() || self.left_bytes.get(socket.id()).is_some()
-    }
-
-    /// Writes until the queue is full or the answer is whole. Only what is left over needs to be remembered.
-    fn answer(&mut self, socket: &mut Socket<'_>, mut left_bytes: u64) -> Result<(), finale::Error> {
-        while left_bytes > 0 {
-            let now = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
-            let queue = socket.write_owned(&self.piece[..now])?;
-            left_bytes -= now as u64;
-            if queue == Queue::Full && left_bytes > 0 {
-                self.left_bytes.insert(socket.id(), left_bytes);
-                return Ok(());
-            }
-        }
-        socket.end();
-        Ok(())
-    }
-}
-
-/// Reads no more while the client doesn't take what it is owed.
-fn echo(socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
-    if socket.write(bytes)? == Queue::Full {
-        socket.pause();
-    }
-    Ok(())
-}
-
-fn upper(request: &[u8]) -> String {
-    format!("Processed: {}", String::from_utf8_lossy(request).trim().to_uppercase())
 }

@@ -49,8 +49,14 @@ impl Sockets {
             }
             Target::Addr(addr) => {
                 let refused = |error: &io::Error| trouble(Error::Listen { addr, source: OsError::from(error) });
-                let socket = open_tcp(addr, options).map_err(|error| refused(&error))?;
-                Ok(Self { sockets: vec![Listening::Tcp(socket)], file: None, inherited: false })
+                let mut sockets = vec![open_tcp(addr, options).map_err(|error| refused(&error))?];
+                // Port 0 is chosen once.
+                let addr = sockets[0].local_addr().map_err(|error| refused(&error))?;
+                for _ in 1..options.shards {
+                    sockets.push(open_tcp(addr, options).map_err(|error| refused(&error))?);
+                }
+                let sockets = sockets.into_iter().map(Listening::Tcp).collect();
+                Ok(Self { sockets, file: None, inherited: false })
             }
             _ => Err(trouble(Error::BadAddress(finale::BadAddress::NotAnIp))),
         }
@@ -79,25 +85,25 @@ impl Sockets {
         self.inherited
     }
 
-    /// Has the reactor listen on all of them. Answers their names, and where they listen in words.
-    pub(crate) fn listen(&self, reactor: &mut Reactor, options: &Listen) -> Result<Vec<(ListenerId, String)>, Trouble> {
-        let copied = |error| Trouble::io("copy a descriptor", error);
-        let mut listening = Vec::new();
-        for socket in &self.sockets {
-            listening.push(match socket {
-                Listening::Tcp(socket) => {
-                    let listener = reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?;
-                    (listener.id, listener.addr.to_string())
-                }
-                Listening::Unix(socket) => {
-                    let addr = socket.local_addr().map_err(copied)?;
-                    let name =
-                        addr.as_pathname().map_or("unix:(no file)".to_owned(), |path| UnixAddr::path(path).to_string());
-                    (reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?, name)
-                }
-            });
+    /// Has each reactor listen on its share of them; where there are fewer sockets than reactors, some share one. Answers each reactor's
+    /// listeners, and where they listen in words.
+    pub(crate) fn listen(
+        &self,
+        reactors: &mut [Reactor],
+        options: &Listen,
+    ) -> Result<(Vec<Vec<ListenerId>>, Vec<String>), Trouble> {
+        let count = reactors.len();
+        let mut listeners = vec![Vec::new(); count];
+        let mut places: Vec<String> = Vec::new();
+        for place in 0..self.sockets.len().max(count) {
+            let socket = &self.sockets[place % self.sockets.len()];
+            let (id, text) = listen_on(socket, &mut reactors[place % count], options)?;
+            listeners[place % count].push(id);
+            if !places.contains(&text) {
+                places.push(text);
+            }
         }
-        Ok(listening)
+        Ok((listeners, places))
     }
 
     /// Copies of all of them, for another process.
@@ -132,10 +138,25 @@ impl Drop for Sockets {
     }
 }
 
+fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &Listen) -> Result<(ListenerId, String), Trouble> {
+    let copied = |error| Trouble::io("copy a descriptor", error);
+    Ok(match socket {
+        Listening::Tcp(socket) => {
+            let listener = reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?;
+            (listener.id, listener.addr.to_string())
+        }
+        Listening::Unix(socket) => {
+            let addr = socket.local_addr().map_err(copied)?;
+            let name = addr.as_pathname().map_or("unix:(no file)".to_owned(), |path| UnixAddr::path(path).to_string());
+            (reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?, name)
+        }
+    })
+}
+
 fn open_tcp(addr: SocketAddr, options: &Serve) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(options.reuse_port)?;
+    socket.set_reuse_port(options.reuse_port || options.shards > 1)?;
     if let Some(wait) = options.defer_accept {
         defer_accept::set(&socket, wait)?;
     }

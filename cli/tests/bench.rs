@@ -88,6 +88,15 @@ fn the_page_is_for_people() {
 }
 
 #[test]
+fn two_shards_lose_nobody() {
+    let outcome = run(&["bench", "--shards", "2", "--connections", "1000", "--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("--shards 2"), "{outcome:?}");
+    run(&["bench", "--shards", "2", "--target", "127.0.0.1:1"]).refused_with(2, "--shards");
+    run(&["serve", "echo", "--shards", "0"]).refused_with(2, "--shards");
+}
+
+#[test]
 fn a_target_is_measured_with_the_process_that_serves_it() {
     let server = Server::start(&["answer"]);
     let (addr, pid) = (server.addr.to_string(), server.pid().to_string());

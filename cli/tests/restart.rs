@@ -126,8 +126,36 @@ fn ask(addr: SocketAddr) {
 }
 
 #[test]
+fn sigusr1_prints_the_numbers_of_all_shards_as_one_sum() {
+    for shards in ["1", "3"] {
+        let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--shards", shards]);
+        for _ in 0..50 {
+            ask(server.addr);
+        }
+        signal(server.heir, Signal::USR1);
+        let mut numbers = Vec::new();
+        while !numbers.last().is_some_and(|line: &String| line.contains("ms late at the most")) {
+            numbers.push(server.line());
+        }
+        let listeners = format!("{shards} listeners");
+        for expected in ["50 accepted", "0 dropped", "400 bytes read", &listeners] {
+            assert!(numbers.iter().any(|line| line.trim() == expected), "{expected}: {numbers:?}");
+        }
+    }
+}
+
+#[test]
 fn three_restarts_under_load_fail_no_connection() {
-    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &[]);
+    restart_three_times_under_load(&[]);
+}
+
+#[test]
+fn neither_do_three_restarts_of_two_shards() {
+    restart_three_times_under_load(&["--shards", "2"]);
+}
+
+fn restart_three_times_under_load(args: &[&str]) {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), args);
     let load = Load::on(server.addr);
     load.go_on(200);
     for _ in 0..3 {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a piece of an answer is compared where it lies, by its place in the answer; nothing is collected.
 
-use crate::serve::LINE;
+use crate::house::LINE;
 
 /// What requests repeat: text for `upper`, without blanks that it would trim.
 const REQUEST: &[u8; 64] = b"finale-bench/0123456789/abcdefghijklmnopqrstuvwxyz/ABCDEFGHIJKLM";

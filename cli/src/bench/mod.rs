@@ -61,7 +61,7 @@ use tally::Tally;
 pub(crate) struct Bench {
     /// Whom to measure. On an IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64 in turn, so that
     /// connections in TIME_WAIT don't use up the ports
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["serve", "close"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["serve", "close", "shards"])]
     target: Option<String>,
     /// Which service of `finale serve` to start and measure
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Service::Answer)]
@@ -69,6 +69,9 @@ pub(crate) struct Bench {
     /// How the server that is started closes its connections
     #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
     close: Closing,
+    /// How many reactors the server that is started has, each on a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), allow_hyphen_values = true)]
+    shards: u16,
     /// How many connections in all
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
@@ -206,7 +209,7 @@ impl Bench {
             Service::Answer => Expected::new(Source::Line, self.answer.unwrap_or(64)),
             Service::Echo => Expected::new(Source::Echo, self.request),
             Service::Discard => Expected::new(Source::Line, 0),
-            Service::Upper if self.request > crate::serve::REQUEST_LIMIT_BYTES as u64 => {
+            Service::Upper if self.request > crate::house::REQUEST_LIMIT_BYTES as u64 => {
                 return Err(Trouble::Usage("--serve upper takes requests of up to 1MiB"));
             }
             Service::Upper => Expected::new(Source::Upper, self.request),
@@ -216,6 +219,9 @@ impl Bench {
     /// What our own server is started with, besides where to listen.
     fn serve_arguments(&self) -> Vec<String> {
         let mut arguments = vec![args::name(self.serve), "--close".to_owned(), args::name(self.close)];
+        if self.shards > 1 {
+            arguments.extend(["--shards".to_owned(), self.shards.to_string()]);
+        }
         if self.serve == Service::Answer {
             arguments.extend(["--bytes".to_owned(), self.answer.unwrap_or(64).to_string()]);
         }

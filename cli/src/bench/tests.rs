@@ -70,7 +70,7 @@ fn open(rate: u32, connections: u64) -> Schedule {
 
 /// Reads to the FIN, waits, answers rightly and finishes.
 fn after(wait: Duration) -> Script {
-    Script::new().receive_end().wait(wait).send(crate::serve::LINE).finish()
+    Script::new().receive_end().wait(wait).send(crate::house::LINE).finish()
 }
 
 /// Three ways of a packet there and back, and one more for the answer: what a connection takes that nobody stalls.
@@ -145,7 +145,7 @@ fn after_its_duration_none_is_begun_and_those_in_flight_are_finished() {
 
 #[test]
 fn the_server_may_finish_first() {
-    let server_first = Script::new().receive(64).send(crate::serve::LINE).finish().receive_end();
+    let server_first = Script::new().receive(64).send(crate::house::LINE).finish().receive_end();
     let tally = run(&Plan { first: First::Server, ..plan(closed(3)) }, [(); 3].map(|()| server_first.clone()));
     expect_latencies(&tally, &[QUICK; 3]);
     assert_eq!((tally.finished, tally.failed(), tally.peer_first, tally.acknowledged), (3, 0, 3, 3));
@@ -165,13 +165,13 @@ fn kinds(tally: &Tally) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn failures_are_told_apart() {
-    let mut wrong = *crate::serve::LINE;
+    let mut wrong = *crate::house::LINE;
     wrong[63] ^= 1;
     let answers = |bytes: &[u8]| Script::new().receive_end().send(bytes).finish();
     let scripts = [
         Script::new().receive_end().send(b"half").reset(),
         answers(b"short"),
-        answers(&[crate::serve::LINE.as_slice(), b"!"].concat()),
+        answers(&[crate::house::LINE.as_slice(), b"!"].concat()),
         answers(&wrong),
         after(ms(0)),
         Script::new(),
