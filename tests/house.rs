@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["table"],
     &["socket", "socket_map", "sim"],
     &["reactor", "pipe"],
-    &["check", "inbox", "shard"],
+    &["check", "inbox", "pool", "shard"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

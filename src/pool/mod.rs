@@ -1,0 +1,568 @@
+//! Connections to one address, opened ahead, lent and taken back.
+//!
+//! Invariant: a member is opening, ready, lent or leaving, and is counted as that once; only a ready one is lent, and one that has
+//! told anything while it was ready is not ready any more.
+//!
+//! Built on the public face: `handle` sees each event, `tend` does between two of them what needs the reactor.
+
+mod options;
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::time::{Duration, Instant};
+
+pub use options::{PoolOptions, PoolStats};
+
+use crate::error::Error;
+use crate::event::{Ending, Event};
+use crate::id::{SocketId, TimerId};
+use crate::lifecycle::State;
+use crate::net::Net;
+use crate::options::Connect;
+use crate::reactor::Reactor;
+use crate::sim::Rng;
+use crate::socket::Socket;
+use crate::socket_map::SocketMap;
+use crate::target::Target;
+
+/// Sockets of one reactor, connected ahead to one address.
+///
+/// A program asks for a socket, is granted one, says what it has to say, and gives it back. Sockets that lie ready are watched: one
+/// whose peer ends, resets, or says something unasked is thrown out and replaced at once. When the server is down, the pool tries
+/// again less and less often. When a lent socket is lost, the pool says whether its request may be [repeated](Repeat).
+///
+/// ```
+/// use finale::{Connect, Event, Grant, Handled, Listen, Pool, PoolOptions, Reactor};
+///
+/// # fn main() -> Result<(), finale::Error> {
+/// let mut reactor = Reactor::new()?;
+/// let server = reactor.listen("127.0.0.1:0", Listen::default())?;
+/// let mut pool = Pool::new(server.addr, Connect::default(), PoolOptions::default().size(2))?;
+/// pool.ask(&reactor);
+/// let mut answer = Vec::new();
+/// loop {
+///     pool.tend(&mut reactor)?;
+///     while let Some((_ticket, grant)) = pool.next_grant() {
+///         if let Grant::Socket(id) = grant
+///             && let Some(mut socket) = reactor.socket(id)
+///         {
+///             socket.write(b"ping")?;
+///         }
+///     }
+///     let Some((mut socket, event)) = reactor.next()? else { break };
+///     match (pool.handle(&mut socket, &event), event) {
+///         (Handled::Lent, Event::Data(bytes)) => {
+///             answer.extend_from_slice(bytes);
+///             pool.give_back(&mut socket);
+///             pool.close();
+///             reactor.close_listener(server.id)?;
+///         }
+///         // The server of this example: it echoes.
+///         (Handled::NotOurs, Event::Data(bytes)) => drop(socket.write(bytes)?),
+///         (Handled::NotOurs, Event::End) => socket.end(),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(answer, b"ping");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Pool {
+    target: Target,
+    connect: Connect,
+    options: PoolOptions,
+    members: SocketMap<Member>,
+    /// Those that are ready, the last used last: it is lent first, so that those that are not needed grow old.
+    ready: Vec<SocketId>,
+    waiting: VecDeque<Waiting>,
+    grants: VecDeque<(Ticket, Grant)>,
+    tickets: u64,
+    back_off: BackOff,
+    /// The timer that is set, and for when.
+    timer: Option<(TimerId, Instant)>,
+    stats: PoolStats,
+    is_closed: bool,
+}
+
+/// One socket of the pool.
+#[derive(Debug, Clone, Copy)]
+enum Member {
+    Opening,
+    Ready(Age),
+    Lent(Lease),
+    /// It is on its way out, and counts no more.
+    Leaving,
+}
+
+/// Since when a ready socket is there, and unused. `None`: since the last look at the clock, which is to come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Age {
+    born: Option<Instant>,
+    unused: Option<Instant>,
+    /// It has served a request.
+    has_served: bool,
+}
+
+/// What a socket had read and written when it was lent.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    born: Option<Instant>,
+    read: u64,
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    until: Option<Instant>,
+}
+
+/// Names one request for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What has become of a request for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// It has one, which is its own until it is [given back](Pool::give_back).
+    Socket(SocketId),
+    /// It has waited for too long ([`PoolOptions::wait_limit`]).
+    TimedOut,
+    /// Too many wait already ([`PoolOptions::max_waiting`]).
+    Crowded,
+    /// The pool is closed.
+    Closed,
+}
+
+/// Whose an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// Not the pool's: another socket, or none.
+    NotOurs,
+    /// The pool's own: there is nothing to be done.
+    Pools,
+    /// A lent socket's: the event is for whoever has it.
+    Lent,
+    /// A lent socket's last one. Whether its request may be repeated.
+    Lost(Repeat),
+}
+
+/// Whether a request whose socket was lost may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Not a byte of it has left this program: nobody can have seen it.
+    Safely,
+    /// Bytes of it have left, and none of an answer has come. The peer may have acted on it, so it may be repeated only if acting twice
+    /// does no harm. (Whether its kernel has acknowledged them can't be asked.)
+    IfIdempotent,
+    /// A part of the answer has come.
+    No,
+}
+
+impl Pool {
+    /// A pool of connections to this address. Nothing is opened before it is [tended](Pool::tend).
+    ///
+    /// # Errors
+    /// [`Error::BadAddress`] and [`Error::BadOption`], as for [`Reactor::connect`].
+    pub fn new<T>(target: T, connect: Connect, options: PoolOptions) -> Result<Self, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        let target = target.try_into()?;
+        connect.check()?;
+        let back_off = BackOff::new(options.back_off, options.seed);
+        Ok(Self {
+            target,
+            connect,
+            options,
+            members: SocketMap::new(),
+            ready: Vec::new(),
+            waiting: VecDeque::new(),
+            grants: VecDeque::new(),
+            tickets: 0,
+            back_off,
+            timer: None,
+            stats: PoolStats::default(),
+            is_closed: false,
+        })
+    }
+
+    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), after the next [`tend`](Pool::tend) at the earliest,
+    /// in the order in which they were asked for.
+    pub fn ask<N: Net>(&mut self, reactor: &Reactor<N>) -> Ticket {
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        self.stats.asked += 1;
+        if self.is_closed {
+            self.refuse(ticket, Grant::Closed);
+        } else if self.waiting.len() >= self.options.max_waiting {
+            self.refuse(ticket, Grant::Crowded);
+        } else {
+            let until = self.options.wait_limit.and_then(|limit| reactor.net().now().checked_add(limit));
+            self.waiting.push_back(Waiting { ticket, until });
+        }
+        ticket
+    }
+
+    /// Takes a request back that was not granted yet. Answers whether it waited.
+    pub fn cancel(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
+        self.waiting.len() < before
+    }
+
+    /// The next answer to a request.
+    pub fn next_grant(&mut self) -> Option<(Ticket, Grant)> {
+        self.grants.pop_front()
+    }
+
+    /// What it has done, and what it has.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        PoolStats { ready: self.ready.len(), waiting: self.waiting.len(), ..self.stats }
+    }
+
+    /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused. Nothing is opened any more.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.refuse(waiting.ticket, Grant::Closed);
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Grant) {
+        self.stats.refused += 1;
+        self.grants.push_back((ticket, why));
+    }
+
+    // --- between two events ---
+
+    /// Opens what is missing, ends what is too old, and grants what can be granted. To be called before each
+    /// [`next`](Reactor::next); when there is nothing to do it costs a look at the clock.
+    ///
+    /// # Errors
+    /// As for [`Reactor::connect`], whose options were checked before.
+    pub fn tend<N: Net>(&mut self, reactor: &mut Reactor<N>) -> Result<(), Error> {
+        let now = reactor.net().now();
+        self.back_off.count(now, self.options.size);
+        self.expire(reactor, now);
+        self.grant(reactor, now);
+        while self.wants_another(now) {
+            let id = reactor.connect(self.target.clone(), self.connect.clone())?;
+            self.members.insert(id, Member::Opening);
+            self.back_off.tries();
+            self.stats.opening += 1;
+            self.stats.begun += 1;
+        }
+        self.set_timer(reactor);
+        Ok(())
+    }
+
+    fn wants_another(&self, now: Instant) -> bool {
+        let there = self.stats.opening + self.ready.len() + self.stats.lent;
+        let may = if self.back_off.is_on() { self.stats.opening == 0 && self.back_off.is_over(now) } else { true };
+        !self.is_closed && there < self.options.size && may
+    }
+
+    /// Ends what is too old, refuses who has waited for too long.
+    fn expire<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
+        while let Some(waiting) = self.waiting.front()
+            && waiting.until.is_some_and(|until| until <= now)
+        {
+            let ticket = waiting.ticket;
+            self.waiting.pop_front();
+            self.refuse(ticket, Grant::TimedOut);
+        }
+        for place in (0..self.ready.len()).rev() {
+            let id = self.ready[place];
+            let Some(Member::Ready(age)) = self.members.get_mut(id) else { continue };
+            let (born, unused) = (*age.born.get_or_insert(now), *age.unused.get_or_insert(now));
+            let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|limit| now - since >= limit);
+            if self.is_closed || over(born, self.options.max_age) || over(unused, self.options.max_idle) {
+                self.stats.expired += u64::from(!self.is_closed);
+                self.ready.remove(place);
+                self.members.insert(id, Member::Leaving);
+                if let Some(mut socket) = reactor.socket(id) {
+                    // Whatever it still says, nobody has asked.
+                    socket.discard();
+                    socket.end();
+                }
+            }
+        }
+    }
+
+    fn grant<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
+        while !self.waiting.is_empty()
+            && let Some(id) = self.ready.pop()
+        {
+            let Some(socket) = reactor.socket(id) else { continue };
+            // Its end may be known already, and not told yet.
+            if socket.state() != State::Open || socket.peer_has_ended() {
+                self.ready_was_lost(id);
+                continue;
+            }
+            let born = match self.members.get(id) {
+                Some(Member::Ready(age)) => age.born,
+                _ => Some(now),
+            };
+            let lease = Lease { born, read: socket.bytes_read(), written: socket.bytes_written() };
+            self.members.insert(id, Member::Lent(lease));
+            self.back_off.has_worked();
+            self.stats.lent += 1;
+            self.stats.granted += 1;
+            let ticket = self.waiting.pop_front().map(|waiting| waiting.ticket);
+            self.grants.extend(ticket.map(|ticket| (ticket, Grant::Socket(id))));
+        }
+    }
+
+    /// Has the reactor tell a timer when there is something to be done.
+    fn set_timer<N: Net>(&mut self, reactor: &mut Reactor<N>) {
+        let old = |id: &SocketId| {
+            let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
+            let due = |since: Option<Instant>, limit: Option<Duration>| since?.checked_add(limit?);
+            [due(age.born, self.options.max_age), due(age.unused, self.options.max_idle)].into_iter().flatten().min()
+        };
+        let waits = self.waiting.front().and_then(|waiting| waiting.until);
+        let retry = self.back_off.retry_at.filter(|_| !self.is_closed && self.stats.opening == 0);
+        let due = self.ready.iter().filter_map(old).chain(waits).chain(retry).min();
+        if due == self.timer.map(|(_, at)| at) {
+            return;
+        }
+        if let Some((id, _)) = self.timer.take() {
+            reactor.cancel_timer(id);
+        }
+        let now = reactor.net().now();
+        self.timer = due.map(|at| (reactor.set_timer(at.saturating_duration_since(now)), at));
+    }
+
+    // --- events ---
+
+    /// Sees an event before the program does, and says whose it is.
+    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Handled {
+        if let Event::Timer(id) = event {
+            let ours = self.timer.is_some_and(|(own, _)| own == *id);
+            if ours {
+                self.timer = None;
+            }
+            return if ours { Handled::Pools } else { Handled::NotOurs };
+        }
+        let id = socket.id();
+        let Some(member) = self.members.get(id).copied() else { return Handled::NotOurs };
+        if let Event::Close(ending) = event {
+            self.members.remove(id);
+            return self.closed(id, member, ending);
+        }
+        match member {
+            Member::Lent(_) => Handled::Lent,
+            Member::Opening => {
+                if *event == Event::Ready {
+                    self.stats.opening -= 1;
+                    self.back_off.has_connected();
+                    self.members.insert(id, Member::Ready(Age::default()));
+                    self.ready.push(id);
+                }
+                Handled::Pools
+            }
+            Member::Ready(_) => {
+                match event {
+                    Event::End | Event::PeerEnded => {
+                        self.ready_was_lost(id);
+                        socket.end();
+                    }
+                    // Nobody has asked: whatever it is, the next request would take it for its answer.
+                    Event::Data(_) => {
+                        self.ready_was_lost(id);
+                        socket.destroy();
+                    }
+                    Event::Error(_) => self.ready_was_lost(id),
+                    Event::Lookup(_)
+                    | Event::Connect
+                    | Event::Ready
+                    | Event::Connection
+                    | Event::Drain
+                    | Event::Timeout
+                    | Event::Close(_)
+                    | Event::Timer(_)
+                    | Event::Woken
+                    | Event::ListenerRests(..)
+                    | Event::Dropped(..)
+                    | Event::ListenerClosed(_) => {}
+                }
+                Handled::Pools
+            }
+            Member::Leaving => Handled::Pools,
+        }
+    }
+
+    fn closed(&mut self, id: SocketId, member: Member, ending: &Ending) -> Handled {
+        match member {
+            Member::Opening => {
+                self.stats.opening -= 1;
+                self.stats.failed += 1;
+                self.back_off.has_failed();
+            }
+            // Destroyed by somebody else.
+            Member::Ready(_) => {
+                self.members.insert(id, member);
+                self.ready_was_lost(id);
+                self.members.remove(id);
+            }
+            Member::Lent(lease) => {
+                self.stats.lent -= 1;
+                self.stats.lost_lent += 1;
+                return Handled::Lost(lease.repeat(ending));
+            }
+            Member::Leaving => {}
+        }
+        Handled::Pools
+    }
+
+    /// A ready socket is of no use any more.
+    fn ready_was_lost(&mut self, id: SocketId) {
+        self.ready.retain(|ready| *ready != id);
+        let before = self.members.insert(id, Member::Leaving);
+        self.stats.lost_unused += 1;
+        if let Some(Member::Ready(Age { has_served: false, born, .. })) = before {
+            self.back_off.drops.push(born);
+        }
+    }
+
+    /// Takes a lent socket back. One that can't serve the next request (it has ended, or its peer has, or it is paused, or bytes of the
+    /// last request still wait) is ended, and replaced.
+    pub fn give_back(&mut self, socket: &mut Socket<'_>) {
+        let id = socket.id();
+        let Some(Member::Lent(lease)) = self.members.get(id).copied() else { return };
+        self.stats.lent -= 1;
+        let is_whole = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
+        if is_whole && !socket.is_paused() && socket.queued_bytes() == 0 && !self.is_closed {
+            // The request's, not the next one's.
+            socket.set_deadline(None);
+            self.members.insert(id, Member::Ready(Age { born: lease.born, unused: None, has_served: true }));
+            self.ready.push(id);
+        } else {
+            self.members.insert(id, Member::Leaving);
+            socket.resume();
+            socket.discard();
+            socket.end();
+        }
+    }
+
+    /// Resets a lent socket whose request has failed in a way that the socket does not know of. Another takes its place.
+    pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
+        if let Some(Member::Lent(_)) = self.members.get(socket.id()) {
+            self.stats.lent -= 1;
+            self.members.insert(socket.id(), Member::Leaving);
+            socket.destroy();
+        }
+    }
+}
+
+impl Lease {
+    fn repeat(&self, ending: &Ending) -> Repeat {
+        if ending.bytes_read > self.read {
+            Repeat::No
+        } else if ending.bytes_written > self.written {
+            Repeat::IfIdempotent
+        } else {
+            Repeat::Safely
+        }
+    }
+}
+
+/// A connection that was there for so long was no failure.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure.
+#[derive(Debug)]
+struct BackOff {
+    first: Duration,
+    most: Duration,
+    /// Failures in a row.
+    failures: u32,
+    /// One was begun since the last of them.
+    is_trying: bool,
+    /// One that is not counted yet, since the clock was not looked at.
+    is_new: bool,
+    retry_at: Option<Instant>,
+    /// Since when those were there that were lost before they had served anybody, not counted yet.
+    drops: Vec<Option<Instant>>,
+    /// How many were, one after the other, as soon as they were there.
+    dropped: usize,
+    dice: Rng,
+}
+
+impl BackOff {
+    fn new((first, most): (Duration, Duration), seed: Option<u64>) -> Self {
+        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        Self {
+            first,
+            most,
+            failures: 0,
+            is_trying: false,
+            is_new: false,
+            retry_at: None,
+            drops: Vec::new(),
+            dropped: 0,
+            dice: Rng::new(seed),
+        }
+    }
+
+    const fn is_on(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// One is tried though it is on.
+    const fn tries(&mut self) {
+        self.is_trying = self.is_on();
+    }
+
+    /// Several that were begun together, before it was on, fail together, and are one failure.
+    const fn has_failed(&mut self) {
+        if !self.is_on() || self.is_trying {
+            self.failures = self.failures.saturating_add(1);
+            (self.is_new, self.is_trying) = (true, false);
+        }
+    }
+
+    /// Connected; if connections are dropped as they come, that says little.
+    const fn has_connected(&mut self) {
+        if self.dropped == 0 {
+            self.has_worked();
+        }
+    }
+
+    const fn has_worked(&mut self) {
+        (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
+    }
+
+    /// A server that takes connections and drops them at once is down as well; so many are replaced at once. One that drops a
+    /// connection which was there for a while does what servers do.
+    fn count_drops(&mut self, now: Instant, usual: usize) {
+        for born in self.drops.drain(..) {
+            let lived = born.map_or(Duration::ZERO, |born| now - born);
+            self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
+            if self.dropped > usual {
+                (self.failures, self.is_new) = (self.failures.saturating_add(1), true);
+            }
+        }
+    }
+
+    /// Counts a new failure from now.
+    fn count(&mut self, now: Instant, usual: usize) {
+        self.count_drops(now, usual);
+        if !std::mem::take(&mut self.is_new) {
+            return;
+        }
+        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most);
+        let half = doubled / 2;
+        let chance = Duration::from_nanos(self.dice.below(half.as_nanos() as u64 + 1));
+        self.retry_at = now.checked_add(half + chance);
+    }
+}

@@ -1,0 +1,373 @@
+//! A pool of connections, on the simulated network: whom it lends, what it throws out, how it bears a server that is down.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use finale::sim::{Host, Network, Peer, PeerListener, PeerSocket};
+use finale::{Connect, Error, Event, Grant, Handled, Pool, PoolOptions, PoolStats, Reactor, Repeat, SocketId, Ticket};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const SERVER: SocketAddr = SocketAddr::new(THERE, 80);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A pool, the server it connects to, and what its program was told.
+struct Scene {
+    network: Network,
+    peer: Peer,
+    listener: Option<PeerListener>,
+    reactor: Reactor<Host>,
+    pool: Pool,
+    grants: Vec<(Ticket, Grant)>,
+    /// What lent sockets have told, in words.
+    told: Vec<String>,
+    lost: Vec<Repeat>,
+}
+
+impl Scene {
+    fn new(options: PoolOptions) -> Self {
+        let network = Network::new(11);
+        let peer = network.peer(THERE);
+        let listener = Some(peer.listen(SERVER).expect("a free port"));
+        let reactor = Reactor::with_net(network.host(HERE));
+        let pool = Pool::new(SERVER, Connect::default(), options.seed(1)).expect("good options");
+        Self { network, peer, listener, reactor, pool, grants: Vec::new(), told: Vec::new(), lost: Vec::new() }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.network.now() + time;
+        loop {
+            self.pool.tend(&mut self.reactor).expect("good options");
+            self.grants.extend(std::iter::from_fn(|| self.pool.next_grant()));
+            let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
+            match self.pool.handle(&mut socket, &event) {
+                Handled::Lent => self.told.push(format!("{event:?}")),
+                Handled::Lost(repeat) => self.lost.push(repeat),
+                Handled::Pools | Handled::NotOurs => {}
+            }
+        }
+    }
+
+    /// Nobody listens any more.
+    fn go_down(&mut self) {
+        self.listener.take().expect("it listened").close();
+    }
+
+    /// The server's ends of the connections that have come, in their order.
+    fn accepted(&self) -> Vec<PeerSocket> {
+        let listener = self.listener.as_ref().expect("it listens");
+        std::iter::from_fn(|| listener.accept()).collect()
+    }
+
+    fn ask(&mut self) -> Ticket {
+        self.pool.ask(&self.reactor)
+    }
+
+    /// A socket that is there to be lent.
+    #[track_caller]
+    fn lend(&mut self) -> SocketId {
+        let ticket = self.ask();
+        self.run(ms(10));
+        match self.grants.pop() {
+            Some((granted, Grant::Socket(id))) if granted == ticket => id,
+            other => panic!("not granted: {other:?}, {:?}", self.pool.stats()),
+        }
+    }
+
+    fn give_back(&mut self, id: SocketId) {
+        let mut socket = self.reactor.socket(id).expect("it lives");
+        self.pool.give_back(&mut socket);
+    }
+
+    fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    fn write(&mut self, id: SocketId, bytes: &[u8]) {
+        self.reactor.socket(id).expect("it lives").write(bytes).expect("room");
+    }
+}
+
+#[test]
+fn sockets_are_connected_ahead_and_lent_in_the_order_of_asking() {
+    let mut scene = Scene::new(PoolOptions::default().size(2));
+    scene.run(ms(10));
+    assert_eq!((scene.accepted().len(), scene.stats().ready), (2, 2));
+    let tickets: Vec<_> = (0..3).map(|_| scene.ask()).collect();
+    scene.run(ms(10));
+    let granted: Vec<_> = scene.grants.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(granted, tickets[..2], "the third waits");
+    let Some((_, Grant::Socket(first))) = scene.grants.first().copied() else { panic!("a socket") };
+    scene.give_back(first);
+    scene.run(ms(10));
+    assert_eq!(scene.grants.last(), Some(&(tickets[2], Grant::Socket(first))));
+    assert_eq!((scene.stats().lent, scene.stats().begun, scene.stats().waiting), (2, 2, 0));
+}
+
+#[test]
+fn what_a_lent_socket_tells_is_for_who_has_it() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    let id = scene.lend();
+    scene.write(id, b"question");
+    scene.run(ms(10));
+    assert_eq!(server[0].read(), b"question");
+    server[0].send(b"answer");
+    scene.run(ms(10));
+    assert_eq!(scene.told, ["Data([97, 110, 115, 119, 101, 114])"]);
+    scene.give_back(id);
+    assert_eq!(scene.lend(), id, "the same one again");
+}
+
+#[test]
+fn a_ready_socket_that_ends_resets_or_speaks_unasked_is_replaced_at_once() {
+    let spoil: [fn(PeerSocket); 3] = [|peer| peer.finish(), PeerSocket::reset, |peer| peer.send(b"421 go away")];
+    for spoil in spoil {
+        let mut scene = Scene::new(PoolOptions::default().size(1));
+        scene.run(ms(10));
+        spoil(scene.accepted().remove(0));
+        scene.run(ms(10));
+        assert_eq!((scene.accepted().len(), scene.stats().ready), (1, 1), "a new one");
+        assert_eq!((scene.stats().lost_unused, scene.stats().begun, scene.stats().failed), (1, 2, 0));
+        scene.lend();
+    }
+}
+
+#[test]
+fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    server[0].finish();
+    let ticket = scene.ask();
+    scene.network.advance(ms(5));
+    // The FIN is here, and the reactor has not looked: the socket is granted, ends, and the request may be repeated.
+    scene.run(ms(20));
+    let lent_and_lost = scene.grants.first().is_some_and(|(granted, _)| *granted == ticket);
+    assert!(lent_and_lost && scene.told.first().is_some_and(|event| event == "End"));
+    let Some((_, Grant::Socket(id))) = scene.grants.first().copied() else { panic!("a socket") };
+    scene.give_back(id);
+    scene.run(ms(20));
+    assert_eq!((scene.stats().ready, scene.stats().begun), (1, 2), "it is ended and replaced");
+}
+
+#[test]
+fn a_server_that_is_down_is_tried_less_and_less_often_and_by_one_at_a_time() {
+    let mut scene = Scene::new(PoolOptions::default().size(4).back_off(ms(100), SECOND));
+    scene.go_down();
+    scene.run(ms(5));
+    assert_eq!((scene.stats().begun, scene.stats().failed), (4, 4), "the first four");
+    scene.run(ms(400));
+    let early = scene.stats().begun;
+    assert!((5..=8).contains(&early), "{early}");
+    scene.run(60 * SECOND);
+    let late = scene.stats().begun - early;
+    assert!((60..=121).contains(&late), "every half to one second: {late}");
+    let (polls, before) = (scene.network.calls(), scene.stats().begun);
+    scene.run(10 * SECOND);
+    let tries = scene.stats().begun - before;
+    assert!(scene.network.calls() - polls < 20 * tries, "it sleeps between the tries");
+    scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
+    scene.run(2 * SECOND);
+    assert_eq!((scene.stats().ready, scene.accepted().len()), (4, 4), "all are there again");
+}
+
+#[test]
+fn two_pools_do_not_come_back_at_one_moment() {
+    let tries = |seed: u64| {
+        let mut scene = Scene::new(PoolOptions::default().size(1));
+        scene.pool = Pool::new(SERVER, Connect::default(), PoolOptions::default().size(1).seed(seed)).expect("good");
+        scene.go_down();
+        let mut times = Vec::new();
+        for _ in 0..5_000 {
+            let before = scene.stats().begun;
+            scene.run(ms(1));
+            if scene.stats().begun > before {
+                times.push(scene.network.elapsed());
+            }
+        }
+        times
+    };
+    assert_ne!(tries(1)[1..], tries(2)[1..]);
+    assert_eq!(tries(1), tries(1), "one seed, one way");
+}
+
+#[test]
+fn a_server_that_takes_connections_and_drops_them_is_down_as_well() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(ms(100), SECOND));
+    for _ in 0..10_000 {
+        scene.run(ms(1));
+        scene.accepted().into_iter().for_each(PeerSocket::reset);
+    }
+    let begun = scene.stats().begun;
+    assert!((10..60).contains(&begun), "{begun} in ten seconds");
+}
+
+#[test]
+fn a_server_that_drops_sockets_that_were_unused_for_a_while_is_not_down() {
+    let mut scene = Scene::new(PoolOptions::default().size(1).max_idle(None));
+    for round in 1..=20 {
+        scene.run(5 * SECOND);
+        scene.accepted().into_iter().for_each(PeerSocket::close);
+        scene.run(ms(10));
+        assert_eq!((scene.stats().ready, scene.stats().begun), (1, round + 1), "replaced at once");
+    }
+}
+
+#[test]
+fn whoever_has_waited_too_long_or_comes_to_a_crowd_is_told_so() {
+    let options = PoolOptions::default().size(1).wait_limit(Some(SECOND)).max_waiting(2);
+    let mut scene = Scene::new(options);
+    scene.go_down();
+    let tickets: Vec<_> = (0..3).map(|_| scene.ask()).collect();
+    scene.run(ms(999));
+    assert_eq!(scene.grants, [(tickets[2], Grant::Crowded)]);
+    scene.run(ms(2));
+    assert_eq!(scene.grants[1..], [(tickets[0], Grant::TimedOut), (tickets[1], Grant::TimedOut)]);
+    let cancelled = scene.ask();
+    assert!(scene.pool.cancel(cancelled) && !scene.pool.cancel(cancelled));
+    scene.run(2 * SECOND);
+    assert_eq!((scene.grants.len(), scene.stats().refused), (3, 3));
+}
+
+#[test]
+fn sockets_that_are_too_old_or_unused_for_too_long_are_ended_and_replaced() {
+    for options in [PoolOptions::default().max_age(Some(5 * SECOND)), PoolOptions::default().max_idle(Some(5 * SECOND))]
+    {
+        let mut scene = Scene::new(options.size(1));
+        scene.run(ms(10));
+        let server = scene.accepted();
+        scene.run(5 * SECOND - ms(20));
+        assert_eq!((scene.stats().expired, scene.stats().ready), (0, 1));
+        scene.run(ms(100));
+        assert_eq!((scene.stats().expired, scene.stats().ready, scene.stats().begun), (1, 1, 2));
+        assert!(server[0].has_fin() && !server[0].is_reset(), "in good order");
+        server.into_iter().for_each(PeerSocket::close);
+        scene.run(ms(100));
+        assert_eq!(scene.reactor.len(), 1);
+    }
+}
+
+#[test]
+fn a_socket_in_use_is_not_too_old_until_it_is_given_back() {
+    let mut scene = Scene::new(PoolOptions::default().size(1).max_age(Some(SECOND)));
+    scene.run(ms(10));
+    let _server = scene.accepted();
+    let id = scene.lend();
+    scene.run(10 * SECOND);
+    assert_eq!(scene.stats().expired, 0);
+    scene.give_back(id);
+    scene.run(ms(10));
+    assert_eq!((scene.stats().expired, scene.stats().begun), (1, 2));
+}
+
+#[test]
+fn what_cannot_serve_the_next_request_is_not_taken_back() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.network.set_buffers(10, 10);
+    scene.run(ms(10));
+    let _server = scene.accepted();
+    let id = scene.lend();
+    scene.write(id, &[0; 10_000]);
+    scene.run(ms(10));
+    scene.give_back(id);
+    scene.run(ms(10));
+    assert_ne!(scene.lend(), id, "bytes of the last request still wait there");
+    let id = {
+        scene.network.set_buffers(1000, 1000);
+        let mut scene = Scene::new(PoolOptions::default().size(1));
+        scene.run(ms(10));
+        let id = scene.lend();
+        scene.reactor.socket(id).expect("it lives").end();
+        scene.give_back(id);
+        scene.run(ms(10));
+        (id, scene.lend())
+    };
+    assert_ne!(id.0, id.1, "it has ended");
+}
+
+#[test]
+fn the_ending_says_whether_a_request_may_be_repeated() {
+    let lose = |request: &[u8], answer: &[u8]| {
+        let mut scene = Scene::new(PoolOptions::default().size(1));
+        scene.run(ms(10));
+        let mut server = scene.accepted();
+        // Another request before, which counts for nothing.
+        let id = scene.lend();
+        scene.write(id, b"before");
+        scene.run(ms(10));
+        server[0].send(b"before");
+        scene.run(ms(10));
+        scene.give_back(id);
+        let id = scene.lend();
+        scene.write(id, request);
+        scene.run(ms(10));
+        server[0].send(answer);
+        scene.run(ms(10));
+        server.remove(0).reset();
+        scene.run(ms(10));
+        assert_eq!((scene.stats().lost_lent, scene.stats().ready), (1, 1), "and replaced");
+        scene.lost[..].to_vec()
+    };
+    assert_eq!(lose(b"", b""), [Repeat::Safely]);
+    assert_eq!(lose(b"request", b""), [Repeat::IfIdempotent]);
+    assert_eq!(lose(b"request", b"half an ans"), [Repeat::No]);
+}
+
+#[test]
+fn a_lent_socket_that_is_thrown_out_is_replaced() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    let id = scene.lend();
+    let mut socket = scene.reactor.socket(id).expect("it lives");
+    scene.pool.throw_out(&mut socket);
+    scene.run(ms(10));
+    assert!(server[0].is_reset() && scene.stats().ready == 1 && scene.stats().lost_lent == 0);
+}
+
+#[test]
+fn a_closed_pool_ends_its_sockets_refuses_who_waits_and_leaves_nothing() {
+    let mut scene = Scene::new(PoolOptions::default().size(2));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    let id = scene.lend();
+    let _second = scene.lend();
+    let waits = scene.ask();
+    scene.pool.close();
+    let late = scene.ask();
+    scene.run(ms(10));
+    assert_eq!(scene.grants, [(waits, Grant::Closed), (late, Grant::Closed)]);
+    for id in [id, _second] {
+        scene.give_back(id);
+    }
+    server.into_iter().for_each(PeerSocket::close);
+    scene.run(SECOND);
+    assert_eq!((scene.reactor.len(), scene.network.descriptors()), (0, 0));
+    assert!(scene.reactor.next().expect("it ends").is_none(), "no timer is left");
+}
+
+#[test]
+fn bad_options_are_refused_before_anything_is_opened() {
+    let refused = Pool::new(SERVER, Connect::default().high_water_mark(0), PoolOptions::default());
+    assert!(matches!(refused, Err(Error::BadOption(_))));
+    assert!(matches!(Pool::new("nowhere", Connect::default(), PoolOptions::default()), Err(Error::BadAddress(_))));
+}
+
+#[test]
+fn events_of_others_are_not_the_pools() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.run(ms(10));
+    let other = scene.reactor.connect(SERVER, Connect::default()).expect("begun");
+    let timer = scene.reactor.set_timer(ms(1));
+    while let Some((mut socket, event)) = scene.reactor.next_before(scene.network.now() + ms(5)).expect("it goes on") {
+        let handled = scene.pool.handle(&mut socket, &event);
+        let others = socket.id() == other || event == Event::Timer(timer);
+        assert_eq!(handled == Handled::NotOurs, others, "{event:?}");
+    }
+}
