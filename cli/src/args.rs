@@ -55,6 +55,15 @@ pub(crate) enum Command {
 pub(crate) enum Lesson {
     /// Challenge 1: a peer that ends, one that is killed, one that is killed with unread bytes, one that freezes
     Crash,
+    /// Challenge 2: a pool of connections to a server that breaks them as it likes and is restarted once, and no request is lost
+    Pool {
+        /// How many requests to make
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        requests: u32,
+        /// What the server's dice follow from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Challenge 3: what Nagle's algorithm costs when it meets a delayed acknowledgement, measured
     Nodelay {
         /// Round trips to measure in each run

@@ -11,6 +11,7 @@ mod handover;
 mod house;
 mod nodelay;
 mod peer;
+mod pool;
 mod serve;
 mod sim;
 mod sockets;
@@ -50,6 +51,9 @@ fn run(command: &Command) -> Result<(), Trouble> {
         }
         Command::Lesson { part: Some(Lesson::Crash) } => reader_may_leave(crash::run()),
         Command::Lesson { part: Some(Lesson::Nodelay { rounds }) } => reader_may_leave(nodelay::run(*rounds)),
+        Command::Lesson { part: Some(Lesson::Pool { requests, seed }) } => {
+            reader_may_leave(pool::run(*requests, *seed))
+        }
         Command::Serve(options) => serve::run(options),
         Command::Bench(options) => reader_may_leave(bench::run(options)),
         Command::Connect(options) => connect::run(options),

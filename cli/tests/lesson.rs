@@ -47,3 +47,20 @@ fn a_reader_who_leaves_early_is_no_trouble() {
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
 }
+
+/// Whatever the server's dice say: each request is answered once, and the sums agree with the lines.
+#[test]
+fn the_pool_loses_no_request_though_its_server_breaks_connections_and_is_restarted() {
+    for seed in ["1", "2", "3"] {
+        let outcome = run(&["lesson", "pool", "--requests", "40", "--seed", seed]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+        let count = |words: &str| outcome.stdout.lines().filter(|line| line.contains(words)).count();
+        for number in 1..=40 {
+            assert_eq!(count(&format!("request  {number} answered")), 1, "{}", outcome.stdout);
+        }
+        assert_eq!((count("is restarted"), count("listens again")), (1, 1), "{}", outcome.stdout);
+        assert!(count("nobody listens there") > 0, "{}", outcome.stdout);
+        let retries = format!("retries: {}", count("is sent again"));
+        assert!(outcome.stdout.ends_with("\nlost: 0\n") && outcome.stdout.contains(&retries), "{}", outcome.stdout);
+    }
+}
