@@ -1,0 +1,22 @@
+//! A chat: each line is told to all others. Whoever does not read is thrown out; whoever finishes has left.
+//! Run it: `cargo run --release --example chat -- 127.0.0.1:7000`, and then `nc 127.0.0.1 7000` a few times.
+
+mod room;
+
+use finale::Reactor;
+use room::{Chat, options};
+
+fn main() -> Result<(), finale::Error> {
+    let Some(addr) = std::env::args().nth(1) else {
+        eprintln!("usage: chat LISTEN, for example 127.0.0.1:7000");
+        std::process::exit(2);
+    };
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen(&addr, options())?;
+    println!("listening on {}", listener.addr);
+    let mut chat = Chat::default();
+    while let Some((mut socket, event)) = reactor.next()? {
+        chat.handle(&mut socket, event);
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! The server's side of its connections.
+//!
+//! Invariant: answers leave in the order of their requests, each whole or, if the connection is lost, not; after an answer that
+//! is the last, whatever still comes is read into the bin, so that our close does not reset the answer away.
+
+use std::time::Duration;
+
+use finale::{Event, Listen, Queue, Socket, SocketMap};
+
+use super::request::{BODY_BYTES, Bad, Body, Head};
+
+/// How long a connection may be silent, between requests or in the middle of one.
+const IDLE: Duration = Duration::from_secs(15);
+/// How long a request may take to come, from its first byte: dripping keeps nobody.
+const REQUEST: Duration = Duration::from_secs(30);
+/// What `/` says.
+const LINE: &[u8] = b"finale: every ending, on purpose\n";
+/// A piece of `/bytes/N`.
+static PIECE: [u8; 32 * 1024] = [b'.'; 32 * 1024];
+
+/// What this server wants of its listener.
+pub(crate) fn options(listen: Listen) -> Listen {
+    listen.idle_timeout(Some(IDLE)).linger(Some(Duration::from_secs(10)))
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Http {
+    connections: SocketMap<Connection>,
+    /// Each answer is the last of its connection.
+    pub(crate) is_stopping: bool,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    /// What has come and is not understood yet.
+    input: Vec<u8>,
+    /// A request whose body is under way, and its body so far.
+    request: Option<(Head, Vec<u8>)>,
+    /// That request, or the head of one, has a time by which it has to be there.
+    has_deadline: bool,
+    /// Bytes of `/bytes/N` that are still to be written.
+    left: u64,
+    /// Whether the present answer is the last.
+    is_last: bool,
+    /// The client has finished: no request will come beyond those that are here.
+    has_ended: bool,
+}
+
+impl Http {
+    /// One event of a connection. What can't be written is lost with its connection, of which `close` tells.
+    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        let id = socket.id();
+        match event {
+            Event::Data(bytes) if !socket.has_ended() => {
+                self.connections.or_default(id).input.extend_from_slice(bytes);
+                self.go_on(socket);
+            }
+            Event::Drain if !socket.has_ended() => self.go_on(socket),
+            Event::End => {
+                self.connections.or_default(id).has_ended = true;
+                self.go_on(socket);
+            }
+            Event::Timeout => self.is_silent(socket),
+            Event::Close(_) => drop(self.connections.remove(id)),
+            _ => {}
+        }
+    }
+
+    /// Answers what can be answered.
+    fn go_on(&mut self, socket: &mut Socket<'_>) {
+        let is_stopping = self.is_stopping;
+        let connection = self.connections.or_default(socket.id());
+        while !socket.has_ended() {
+            if connection.left > 0 {
+                if connection.write_bytes(socket) == Queue::Full {
+                    // The next request waits, in the kernel and with the client.
+                    return socket.pause();
+                }
+                connection.end_if_last(socket);
+                continue;
+            }
+            socket.resume();
+            match connection.next_request() {
+                Ok(Some((head, body))) => {
+                    if std::mem::take(&mut connection.has_deadline) {
+                        socket.set_deadline(None);
+                    }
+                    connection.is_last = is_stopping || !head.keep_alive;
+                    connection.answer(socket, &head, &body);
+                }
+                Ok(None) if connection.has_ended => return socket.end(),
+                Ok(None) => return connection.wait_for_rest(socket),
+                Err(bad) => connection.refuse(socket, bad),
+            }
+        }
+    }
+
+    /// Nothing has moved for a while.
+    fn is_silent(&mut self, socket: &mut Socket<'_>) {
+        let connection = self.connections.or_default(socket.id());
+        if socket.has_ended() || connection.left > 0 {
+            // It does not take its answer, or does not finish.
+            socket.destroy();
+        } else if connection.is_between_requests() {
+            // A request that is on its way now gets no answer and no reset: it may be repeated.
+            socket.end();
+        } else {
+            connection.last_words(socket, "408 Request Timeout");
+        }
+    }
+}
+
+impl Connection {
+    /// The next request that is whole; what is in the way of it is an error.
+    fn next_request(&mut self) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
+        if self.request.is_none() {
+            self.request = Head::take(&mut self.input)?.map(|head| (head, Vec::new()));
+        }
+        let Some((head, body)) = &mut self.request else { return Ok(None) };
+        // Before it is read: who announces too much need not send it.
+        if matches!(head.body, Body::Bytes(left) | Body::Chunk(left) if left + body.len() as u64 > BODY_BYTES) {
+            return Err(Refusal::BodyTooLong);
+        }
+        head.body.take(&mut self.input, body)?;
+        if body.len() as u64 > BODY_BYTES {
+            return Err(Refusal::BodyTooLong);
+        }
+        if !head.body.is_whole() {
+            return Ok(None);
+        }
+        Ok(self.request.take())
+    }
+
+    const fn is_between_requests(&self) -> bool {
+        self.input.is_empty() && self.request.is_none()
+    }
+
+    /// A request that has begun has to be there in time. A client that waits for our word is told once that its body is wanted.
+    fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
+        if !self.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
+            socket.set_deadline(Some(REQUEST));
+        }
+        if let Some((head, _)) = &mut self.request
+            && std::mem::take(&mut head.expects_continue)
+        {
+            let _ = socket.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    fn answer(&mut self, socket: &mut Socket<'_>, head: &Head, body: &[u8]) {
+        let count = head.path.strip_prefix("/bytes/").and_then(|count| count.parse().ok());
+        match (head.method.as_str(), head.path.as_str(), count) {
+            ("GET", "/", _) => self.respond(socket, "200 OK", LINE),
+            ("HEAD", "/", _) => self.head_of(socket, "200 OK", LINE.len() as u64),
+            ("POST", "/echo", _) => self.respond(socket, "200 OK", body),
+            ("GET", _, Some(count)) => {
+                self.left = count;
+                self.head_of(socket, "200 OK", count);
+            }
+            ("HEAD", _, Some(count)) => self.head_of(socket, "200 OK", count),
+            ("HEAD", ..) => self.head_of(socket, "404 Not Found", 0),
+            ("GET" | "POST", ..) => self.respond(socket, "404 Not Found", b"nothing here\n"),
+            _ => self.respond(socket, "405 Method Not Allowed", b"not that\n"),
+        }
+        if self.left == 0 {
+            self.end_if_last(socket);
+        }
+    }
+
+    fn head_of(&self, socket: &mut Socket<'_>, status: &str, length: u64) {
+        let connection = if self.is_last { "Connection: close\r\n" } else { "" };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n");
+        let _ = socket.write(head.as_bytes());
+    }
+
+    fn respond(&self, socket: &mut Socket<'_>, status: &str, body: &[u8]) {
+        self.head_of(socket, status, body.len() as u64);
+        let _ = socket.write(body);
+    }
+
+    /// Writes until the queue is full or all is written.
+    fn write_bytes(&mut self, socket: &mut Socket<'_>) -> Queue {
+        while self.left > 0 {
+            let now = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE.len());
+            match socket.write_owned(&PIECE[..now]) {
+                Ok(queue) => {
+                    self.left -= now as u64;
+                    if queue == Queue::Full {
+                        return queue;
+                    }
+                }
+                // It was destroyed, or has failed and will say so.
+                Err(_) => self.left = 0,
+            }
+        }
+        Queue::Room
+    }
+
+    fn end_if_last(&mut self, socket: &mut Socket<'_>) {
+        if self.is_last && self.left == 0 {
+            socket.end();
+            socket.discard();
+        }
+    }
+
+    fn refuse(&mut self, socket: &mut Socket<'_>, refusal: Refusal) {
+        self.last_words(
+            socket,
+            match refusal {
+                Refusal::BodyTooLong => "413 Content Too Large",
+                Refusal::Bad(Bad::HeadTooLong) => "431 Request Header Fields Too Large",
+                Refusal::Bad(Bad::Encoding) => "501 Not Implemented",
+                Refusal::Bad(Bad::Syntax) => "400 Bad Request",
+            },
+        );
+    }
+
+    /// An answer before its request is there as a whole. The rest of it goes into the bin until the client has finished, or our
+    /// close would reset the connection and might take the answer with it.
+    fn last_words(&mut self, socket: &mut Socket<'_>, status: &str) {
+        self.is_last = true;
+        self.respond(socket, status, b"");
+        socket.end();
+        socket.discard();
+    }
+}
+
+/// Why a request gets a refusal, and the connection its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Bad(Bad),
+    BodyTooLong,
+}
+
+impl From<Bad> for Refusal {
+    fn from(bad: Bad) -> Self {
+        Self::Bad(bad)
+    }
+}

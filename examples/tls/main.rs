@@ -1,0 +1,34 @@
+//! TLS 1.3 with rustls: a server that answers in upper case when the client has said that it is done, and that tells a request which
+//! is whole from one that was cut off. Run it: `cargo run --release --example tls -- 127.0.0.1:8443`.
+//!
+//! A FIN is no proof that everything has come: whoever is on the way can make one. TLS says it with close_notify; a FIN without is a
+//! truncation, and gets no answer.
+
+mod session;
+
+use finale::{Event, Listen, Reactor};
+use session::{Tls, Verdict};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(addr) = std::env::args().nth(1) else {
+        eprintln!("usage: tls LISTEN, for example 127.0.0.1:8443");
+        std::process::exit(2);
+    };
+    let (config, _certificate) = session::self_signed()?;
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen(&addr, session::options(Listen::default()))?;
+    println!("listening on {}", listener.addr);
+    let mut tls = Tls::new(config);
+    while let Some((mut socket, event)) = reactor.next()? {
+        let verdict = tls.handle(&mut socket, &event);
+        if let (Event::Close(ending), Some(verdict)) = (event, verdict) {
+            let word = match verdict {
+                Verdict::Whole => "the request was whole",
+                Verdict::Truncated => "the request was cut off",
+                Verdict::NoTls => "no TLS",
+            };
+            println!("{}: {word}; {ending}", socket.id());
+        }
+    }
+    Ok(())
+}

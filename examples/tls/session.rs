@@ -1,0 +1,150 @@
+//! TLS over the events of a socket.
+//!
+//! Invariant: what rustls wants to send is written at once, and nothing is answered before the client's close_notify is here.
+
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use finale::{Event, Listen, Socket, SocketMap};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+
+/// A longer request is cut off by us.
+const REQUEST_BYTES: usize = 1024 * 1024;
+
+/// What this server wants of its listener.
+pub(crate) fn options(listen: Listen) -> Listen {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    listen.idle_timeout(seconds(10)).deadline(seconds(60)).linger(seconds(10))
+}
+
+/// A key and a certificate for `localhost`, made up now.
+pub(crate) fn self_signed() -> Result<(Arc<ServerConfig>, CertificateDer<'static>), Box<dyn std::error::Error>> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)?;
+    Ok((Arc::new(config), certificate))
+}
+
+/// What has come of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The client has said that it was all.
+    Whole,
+    /// The connection has ended before the client had said so.
+    Truncated,
+    /// What came was no TLS, or was tampered with.
+    NoTls,
+}
+
+/// All sessions.
+pub(crate) struct Tls {
+    config: Arc<ServerConfig>,
+    sessions: SocketMap<Session>,
+}
+
+struct Session {
+    tls: ServerConnection,
+    request: Vec<u8>,
+    verdict: Verdict,
+}
+
+impl Tls {
+    pub(crate) fn new(config: Arc<ServerConfig>) -> Self {
+        Self { config, sessions: SocketMap::new() }
+    }
+
+    /// One event. Answers the verdict with the last of each socket.
+    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Option<Verdict> {
+        let id = socket.id();
+        match event {
+            Event::Connection => match ServerConnection::new(Arc::clone(&self.config)) {
+                Ok(tls) => {
+                    let session = Session { tls, request: Vec::new(), verdict: Verdict::Truncated };
+                    self.sessions.insert(id, session);
+                }
+                Err(_) => socket.destroy(),
+            },
+            Event::Data(bytes) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.receive(socket, bytes);
+                }
+            }
+            // A FIN before close_notify: perhaps an attacker's. No answer, and no end that would look like one.
+            Event::End if !socket.has_ended() => socket.destroy(),
+            Event::Timeout => socket.destroy(),
+            Event::Close(_) => return self.sessions.remove(id).map(|session| session.verdict),
+            _ => {}
+        }
+        None
+    }
+}
+
+impl Session {
+    fn receive(&mut self, socket: &mut Socket<'_>, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !socket.has_ended() {
+            // Reading from memory does not fail, except that rustls has enough for now; it takes more when that is processed.
+            let _ = self.tls.read_tls(&mut bytes);
+            let is_whole = match self.tls.process_new_packets() {
+                Ok(state) => state.peer_has_closed(),
+                Err(_) => {
+                    // The alert that says why is on its way out.
+                    self.verdict = Verdict::NoTls;
+                    self.flush(socket);
+                    return end(socket);
+                }
+            };
+            self.take_plaintext();
+            if self.request.len() > REQUEST_BYTES {
+                return socket.destroy();
+            }
+            if is_whole {
+                self.verdict = Verdict::Whole;
+                self.answer(socket);
+                return end(socket);
+            }
+        }
+        self.flush(socket);
+    }
+
+    fn take_plaintext(&mut self) {
+        match self.tls.reader().read_to_end(&mut self.request) {
+            Ok(_) => {}
+            // All that is there was read.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.verdict = Verdict::NoTls,
+        }
+    }
+
+    /// The client has finished its half, as TLS 1.3 has it (RFC 8446, section 6.1); ours is still open.
+    fn answer(&mut self, socket: &mut Socket<'_>) {
+        let answer = self.request.to_ascii_uppercase();
+        for piece in answer.chunks(16 * 1024) {
+            // rustls keeps no more than its buffer of what was not sent yet.
+            let _ = self.tls.writer().write_all(piece);
+            self.flush(socket);
+        }
+        self.tls.send_close_notify();
+        self.flush(socket);
+    }
+
+    /// Hands everything that rustls has for the client to the socket.
+    fn flush(&mut self, socket: &mut Socket<'_>) {
+        let mut out = Vec::new();
+        while self.tls.wants_write() && self.tls.write_tls(&mut out).is_ok() {}
+        if !out.is_empty() && socket.write_owned(out).is_err() {
+            socket.destroy();
+        }
+    }
+}
+
+/// Our last word is said; what still comes is of no interest.
+fn end(socket: &mut Socket<'_>) {
+    socket.end();
+    socket.discard();
+}

@@ -1,0 +1,177 @@
+//! HTTP/1.1.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use finale::check::{Endings, Found, Protocol};
+use finale::sim::Script;
+use finale::{Event, Listen, Socket};
+
+use super::program::{Program, client};
+use super::server::{self, Http};
+
+impl Protocol for Http {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        Self::handle(self, socket, event);
+    }
+}
+
+const LINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\nfinale: every ending, on purpose\n";
+
+/// The answer to this, undisturbed, of a client that then finishes; and every ending of it, none of which may bring
+/// anything else than a part of that answer. A timeout, and a refusal of what was cut off, say so.
+#[track_caller]
+fn every_ending(request: &str, answer: &str) {
+    let (request, whole) = (request.as_bytes(), answer.as_bytes().to_vec());
+    let polite = Script::new().send(request).receive(whole.len() as u64).finish().receive_end();
+    let holds = move |found: &Found| {
+        let refused = |status: &str| {
+            let text = String::from_utf8_lossy(&found.received).into_owned();
+            let refusal = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            text.strip_suffix(&refusal).is_some_and(|before| whole.starts_with(before.as_bytes()))
+        };
+        if whole.starts_with(&found.received) || refused("408 Request Timeout") {
+            Ok(())
+        } else {
+            Err(format!("the client received {:?}", String::from_utf8_lossy(&found.received)))
+        }
+    };
+    let endings = Endings::of_a_server(server::options(Listen::default()), polite).weathers(1).holds(holds);
+    let report = endings.run(Http::default);
+    assert!(report.broken().is_none(), "{report}");
+    assert!(report.cases() > 100, "{}", report.cases());
+}
+
+#[test]
+fn a_request_and_its_answer_survive_every_ending() {
+    every_ending("GET / HTTP/1.1\r\nHost: x\r\n\r\n", LINE);
+}
+
+#[test]
+fn requests_in_a_row_are_answered_in_their_order_at_every_ending() {
+    let missing = "HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\nnothing here\n";
+    every_ending("GET / HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\n", &format!("{LINE}{missing}"));
+}
+
+#[test]
+fn a_body_comes_back_whole_or_not_at_all_at_every_ending() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello again";
+    every_ending("POST /echo HTTP/1.1\r\nContent-Length: 11\r\n\r\nhello again", answer);
+    let chunked =
+        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5;x=y\r\nagain\r\n0\r\nA: b\r\n\r\n";
+    every_ending(chunked, answer);
+}
+
+#[test]
+fn an_answer_of_many_pieces_survives_every_ending() {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n{}", ".".repeat(70));
+    every_ending("GET /bytes/70 HTTP/1.1\r\n\r\n", &answer);
+}
+
+/// A body that nobody wants is refused before it is there, and the refusal arrives though it goes on coming.
+#[test]
+fn an_early_refusal_survives_every_ending_and_the_rest_of_the_body() {
+    let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let request = b"POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nthe body goes on and on";
+    let polite = Script::new().send(request).receive(refusal.len() as u64).receive_end().send(&[b'!'; 300]).finish();
+    let report = Endings::of_a_server(server::options(Listen::default()), polite).run(Http::default);
+    assert!(report.broken().is_none(), "{report}");
+}
+
+#[test]
+fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
+    let serve = |input: &[u8]| {
+        let script = Script::new().send(input).receive_end().finish();
+        let endings = Endings::of_a_server(server::options(Listen::default()), script).cuts(&[]);
+        let received = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = std::rc::Rc::clone(&received);
+        let report = endings
+            .holds(move |found| {
+                *seen.borrow_mut() = found.received.clone();
+                Ok(())
+            })
+            .run(Http::default);
+        assert!(report.broken().is_none(), "{report}");
+        let text = String::from_utf8(received.borrow().clone()).expect("text");
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(serve(b"hello there\r\n\r\n"), "HTTP/1.1 400 Bad Request");
+    assert_eq!(serve(b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"), "HTTP/1.1 400 Bad Request");
+    assert_eq!(
+        serve(b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        "HTTP/1.1 400 Bad Request"
+    );
+    assert_eq!(serve(b"POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"), "HTTP/1.1 501 Not Implemented");
+    assert_eq!(serve(b"BREW / HTTP/1.0\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(serve(b"GET / HTT"), "HTTP/1.1 408 Request Timeout");
+}
+
+fn http() -> Program {
+    Program::start("http", &["127.0.0.1:0"])
+}
+
+#[test]
+fn curl_gets_its_answers_on_one_connection_and_a_refusal_in_the_middle_of_its_body() {
+    let program = http();
+    let url = |path: &str| format!("http://{}{path}", program.addr);
+    let nowhere = ["-o", "/dev/null", "-o", "/dev/null"];
+    let twice = ["-sS", "-w", "%{http_code} %{num_connects} ", &url("/"), &url("/bytes/100000")];
+    let Some(twice) = client("curl", &[twice.as_slice(), &nowhere].concat()) else { return };
+    assert_eq!(String::from_utf8_lossy(&twice.stdout), "200 1 200 0 ", "{:?}", String::from_utf8_lossy(&twice.stderr));
+    let body = std::env::temp_dir().join(format!("finale-http-{}", std::process::id()));
+    std::fs::write(&body, vec![b'x'; 8 << 20]).expect("room");
+    let data = format!("@{}", body.display());
+    let refused = ["-sS", "-w", "%{http_code}", "-H", "Expect:", "--data-binary", &data, &url("/echo")];
+    let refused = client("curl", &refused).expect("it was here");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), "413", "{refused:?}");
+    std::fs::remove_file(&body).expect("it is ours");
+}
+
+#[test]
+fn nodes_fetch_gets_its_body_back() {
+    let program = http();
+    let script = format!(
+        "fetch('http://{}/echo',{{method:'POST',body:'x'.repeat(200000)}}).then(r=>r.text()).then(t=>console.log(t.length))",
+        program.addr
+    );
+    if let Some(output) = client("node", &["-e", &script]) {
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "200000\n", "{output:?}");
+    }
+}
+
+#[test]
+fn a_head_without_end_is_refused_and_the_refusal_arrives() {
+    let program = http();
+    let mut stream = TcpStream::connect(program.addr).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+    stream.write_all(b"GET / HTTP/1.1\r\n").expect("open");
+    for _ in 0..1000 {
+        stream
+            .write_all(b"X: a header that is one of a great many, and has no end\r\n")
+            .expect("it is read into the bin");
+    }
+    stream.shutdown(Shutdown::Write).expect("open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("no reset");
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+/// Stopped in the middle of an answer: the client has it whole, and the program ends well.
+#[test]
+fn a_stop_lets_everybody_have_their_answer() {
+    let mut program = http();
+    let mut stream = TcpStream::connect(program.addr).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+    stream.write_all(b"GET /bytes/5000000 HTTP/1.1\r\n\r\n").expect("open");
+    let mut start = [0; 100];
+    stream.read_exact(&mut start).expect("the answer begins");
+    program.terminate();
+    let mut rest = Vec::new();
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n".len() + 5_000_000;
+    stream.read_to_end(&mut rest).expect("no reset");
+    assert_eq!(start.len() + rest.len(), whole);
+    stream.shutdown(Shutdown::Write).expect("open");
+    assert!(program.line().contains("clean and acknowledged"), "and says so");
+    assert!(program.child.wait().expect("it ends").success());
+}
