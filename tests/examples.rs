@@ -88,10 +88,18 @@ fn echo_gives_everything_back_and_says_how_it_ended() {
 fn proxied() -> (Example, TcpStream, TcpStream) {
     let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = backend.local_addr().expect("bound").to_string();
-    let proxy = Example::start("proxy", &["127.0.0.1:0", &addr]);
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &addr, "--ahead", "1"]);
     let client = proxy.connect();
     let (back, _) = backend.accept().expect("the proxy connects");
     back.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    (proxy, client, back)
+}
+
+/// The same, when the two have begun to talk: a backend's connection that ends before is nobody's.
+fn joined() -> (Example, TcpStream, TcpStream) {
+    let (proxy, client, back) = proxied();
+    (&client).write_all(b"!").expect("open");
+    (&back).read_exact(&mut [0]).expect("it is passed on");
     (proxy, client, back)
 }
 
@@ -105,7 +113,7 @@ fn the_proxy_passes_half_closes_through_in_both_directions() {
     back.shutdown(Shutdown::Write).expect("open");
     assert_eq!(read_to_end(&client), b"answer after your end");
 
-    let (_proxy, client, back) = proxied();
+    let (_proxy, client, back) = joined();
     back.shutdown(Shutdown::Write).expect("open");
     assert_eq!(read_to_end(&client), b"");
     (&client).write_all(b"after your end").expect("open");
@@ -115,11 +123,11 @@ fn the_proxy_passes_half_closes_through_in_both_directions() {
 
 #[test]
 fn the_proxy_passes_resets_through_in_both_directions() {
-    let (_proxy, client, back) = proxied();
+    let (_proxy, client, back) = joined();
     reset(client);
     assert_eq!((&back).read_exact(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 
-    let (_proxy, client, back) = proxied();
+    let (_proxy, client, back) = joined();
     reset(back);
     assert_eq!((&client).read_exact(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 }
@@ -172,4 +180,83 @@ fn endings_finds_what_is_wrong_with_two_servers_of_three() {
     assert!(parts[1].contains("the peer finishes and reads on behind byte 7"), "{text}");
     assert!(parts[1].contains("| server") && parts[1].contains("destroys"), "the story is told: {text}");
     assert!(parts[2].contains("endings, and every rule was kept"), "{text}");
+}
+
+/// A backend that answers each request, at its end, with its own name.
+fn backend(name: &'static str, socket: socket2::Socket) -> String {
+    socket.listen(128).expect("a port");
+    let listener = TcpListener::from(socket);
+    let addr = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                // One that lies ready and is never used ends with the proxy.
+                let asked = std::io::read_to_string(&stream).unwrap_or_default();
+                if !asked.is_empty() {
+                    let _ = (&stream).write_all(format!("{name}: {asked}").as_bytes());
+                }
+            });
+        }
+    });
+    addr.to_string()
+}
+
+/// A port at which nobody listens, and which nobody else gets meanwhile.
+fn port() -> (socket2::Socket, String) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let addr = socket.local_addr().expect("bound").as_socket().expect("an address").to_string();
+    (socket, addr)
+}
+
+fn ask(proxy: &Example, question: &str) -> String {
+    let stream = proxy.connect();
+    (&stream).write_all(question.as_bytes()).expect("open");
+    stream.shutdown(Shutdown::Write).expect("open");
+    String::from_utf8(read_to_end(&stream)).expect("text")
+}
+
+#[test]
+fn the_proxy_takes_backends_in_turn_and_leaves_out_who_is_not_there() {
+    let (first, second) = (backend("first", port().0), backend("second", port().0));
+    let (_kept, nobody) = port();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &first, &nobody, &second]);
+    let answers: Vec<_> = (0..20).map(|number| ask(&proxy, &number.to_string())).collect();
+    for (number, answer) in answers.iter().enumerate() {
+        assert!([format!("first: {number}"), format!("second: {number}")].contains(answer), "{answer}");
+    }
+    let of_first = answers.iter().filter(|answer| answer.starts_with("first")).count();
+    assert!((5..=15).contains(&of_first), "{of_first} of 20");
+}
+
+#[test]
+fn the_proxy_keeps_clients_waiting_for_a_backend_that_is_not_there_yet() {
+    let (socket, addr) = port();
+    let proxy = Example::start("proxy", &["127.0.0.1:0", &addr]);
+    let client = std::thread::scope(|scope| {
+        let client = scope.spawn(|| ask(&proxy, "early"));
+        backend("late", socket);
+        client.join().expect("no panic")
+    });
+    assert_eq!(client, "late: early");
+}
+
+/// The port is shared, so the next proxy is there before the old one goes; clients come all the while.
+#[test]
+fn a_proxy_that_is_replaced_refuses_nobody_and_lets_everybody_finish() {
+    let addr = backend("only", port().0);
+    let mut old = Example::start("proxy", &["127.0.0.1:0", &addr]);
+    let slow = old.connect();
+    (&slow).write_all(b"slow").expect("open");
+    assert_eq!(ask(&old, "before"), "only: before");
+    let new = Example::start("proxy", &[&old.addr.to_string(), &addr]);
+    let pid = rustix::process::Pid::from_child(&old.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    for number in 0..50 {
+        assert_eq!(ask(&new, &number.to_string()), format!("only: {number}"));
+    }
+    assert!(old.child.try_wait().expect("ours").is_none(), "it has somebody still");
+    slow.shutdown(Shutdown::Write).expect("open");
+    assert_eq!(read_to_end(&slow), b"only: slow");
+    assert!(old.child.wait().expect("it ends").success());
 }

@@ -332,6 +332,25 @@ fn a_lent_socket_that_is_thrown_out_is_replaced() {
 }
 
 #[test]
+fn a_lent_socket_that_is_given_away_is_the_borrowers_and_another_is_opened() {
+    let mut scene = Scene::new(PoolOptions::default().size(1));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    let id = scene.lend();
+    scene.pool.give_away(id);
+    scene.run(ms(10));
+    assert_eq!((scene.stats().lent, scene.stats().ready, scene.stats().begun), (0, 1, 2));
+    server[0].send(b"for the borrower");
+    let until = scene.network.now() + ms(10);
+    let mut heard = 0;
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        assert_eq!(scene.pool.handle(&mut socket, &event), Handled::NotOurs, "{event:?}");
+        heard += 1;
+    }
+    assert_eq!(heard, 1);
+}
+
+#[test]
 fn a_closed_pool_ends_its_sockets_refuses_who_waits_and_leaves_nothing() {
     let mut scene = Scene::new(PoolOptions::default().size(2));
     scene.run(ms(10));

@@ -450,6 +450,15 @@ impl Pool {
         }
     }
 
+    /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another in its place. For those who need each
+    /// connection once, and would have it ready.
+    pub fn give_away(&mut self, id: SocketId) {
+        if let Some(Member::Lent(_)) = self.members.get(id) {
+            self.members.remove(id);
+            self.stats.lent -= 1;
+        }
+    }
+
     /// Resets a lent socket whose request has failed in a way that the socket does not know of. Another takes its place.
     pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
         if let Some(Member::Lent(_)) = self.members.get(socket.id()) {

@@ -1,0 +1,119 @@
+//! Who is joined with whom.
+//!
+//! Invariant: a client is not read before it has a backend that is connected, so nothing of it is ever given to one that was not
+//! there.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use finale::net::Net;
+use finale::{
+    Connect, Error, Event, Grant, Handled, Listen, Pipes, Pool, PoolOptions, Reactor, Socket, SocketId, SocketMap,
+};
+
+/// How long a client waits for a backend before it is reset.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits for its backend unread.
+pub(crate) fn options(listen: Listen) -> Listen {
+    listen.reuse_port(true).paused(true).deadline(Some(PATIENCE))
+}
+
+/// The backends and those who use them.
+pub(crate) struct Balance {
+    backends: Vec<Backend>,
+    /// Clients without a backend, in the order in which they came.
+    waiting: VecDeque<SocketId>,
+    /// The backend of each connection to one.
+    whose: SocketMap<usize>,
+    pipes: Pipes,
+    /// Where to look first, so that equals take turns.
+    next: usize,
+}
+
+struct Backend {
+    name: String,
+    pool: Pool,
+    live: usize,
+}
+
+impl Balance {
+    pub(crate) fn new(backends: &[String], ahead: usize) -> Result<Self, Error> {
+        let backend = |name: &String| {
+            let options =
+                PoolOptions::default().size(ahead).back_off(Duration::from_millis(50), Duration::from_secs(2));
+            let connect = Connect::default().connect_timeout(Some(PATIENCE));
+            Ok(Backend { name: name.clone(), pool: Pool::new(name.as_str(), connect, options)?, live: 0 })
+        };
+        let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
+        let (waiting, whose, pipes) = (VecDeque::new(), SocketMap::new(), Pipes::new());
+        Ok(Self { backends, waiting, whose, pipes, next: 0 })
+    }
+
+    /// Opens nothing any more.
+    pub(crate) fn close(&mut self) {
+        self.backends.iter_mut().for_each(|backend| backend.pool.close());
+    }
+
+    /// Gives a backend to whoever waits for one.
+    pub(crate) fn tend<N: Net>(&mut self, reactor: &mut Reactor<N>) -> Result<(), Error> {
+        for backend in &mut self.backends {
+            backend.pool.tend(reactor)?;
+        }
+        while let Some(client) = self.waiting.front().copied() {
+            if reactor.socket(client).is_none_or(|socket| socket.is_destroyed()) {
+                self.waiting.pop_front();
+                continue;
+            }
+            let Some(place) = self.choose() else { return Ok(()) };
+            let backend = &mut self.backends[place];
+            backend.pool.ask(reactor);
+            backend.pool.tend(reactor)?;
+            let Some((_, Grant::Socket(id))) = backend.pool.next_grant() else { return Ok(()) };
+            backend.pool.give_away(id);
+            backend.live += 1;
+            self.waiting.pop_front();
+            self.whose.insert(id, place);
+            self.pipes.join(client, id);
+            if let Some(mut socket) = reactor.socket(client) {
+                socket.set_deadline(None);
+                socket.resume();
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the backends with a connection ready, the one with the fewest clients: one that is down has none.
+    fn choose(&mut self) -> Option<usize> {
+        let count = self.backends.len();
+        let places = (0..count).map(|step| (self.next + step) % count);
+        let ready = places.filter(|place| self.backends[*place].pool.stats().ready > 0);
+        let chosen = ready.min_by_key(|place| self.backends[*place].live)?;
+        self.next = (chosen + 1) % count;
+        Some(chosen)
+    }
+
+    /// One event. Answers a line for the log where a connection has ended in another way than in good order.
+    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
+        for backend in &mut self.backends {
+            if backend.pool.handle(socket, &event) == Handled::Pools {
+                let failed = matches!(&event, Event::Close(ending) if ending.had_error());
+                return failed.then(|| format!("{} is not there", backend.name));
+            }
+        }
+        let is_passed_on = self.pipes.handle(socket, &event);
+        match event {
+            Event::Connection => self.waiting.push_back(socket.id()),
+            Event::Close(ending) => {
+                let place = self.whose.remove(socket.id());
+                if let Some(place) = place {
+                    self.backends[place].live -= 1;
+                }
+                let who = place.map_or("a client", |place| self.backends[place].name.as_str());
+                return (!ending.is_clean()).then(|| format!("{who}: {ending}"));
+            }
+            _ => debug_assert!(is_passed_on || !matches!(event, Event::Data(_)), "data for nobody"),
+        }
+        None
+    }
+}

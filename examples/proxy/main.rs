@@ -1,0 +1,75 @@
+//! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both directions; several backends, with
+//! connections ready ahead; one that is down is left out until it is back; a stop lets everybody finish.
+//! Run it: `cargo run --release --example proxy -- 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
+//!
+//! To restart it and refuse nobody, start the new one (the port is shared), then send SIGTERM to the old one: whoever waits in its
+//! queue is served before that is closed.
+//!
+//! Connections lie ready, so the backends must be such as let the client speak first.
+
+mod balance;
+
+use balance::Balance;
+use finale::{Event, Listen, Reactor, Stop};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// What the command line says.
+struct Args {
+    listen: String,
+    backends: Vec<String>,
+    ahead: usize,
+}
+
+impl Args {
+    fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let (mut places, mut ahead) = (Vec::new(), 2);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--ahead" => ahead = words.next()?.parse().ok()?,
+                option if option.starts_with("--") => return None,
+                _ => places.push(word),
+            }
+        }
+        let backends = places.split_off(1.min(places.len()));
+        (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead })
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(args) = Args::read(std::env::args().skip(1)) else {
+        eprintln!("usage: proxy LISTEN BACKEND... [--ahead N], for example 127.0.0.1:7001 127.0.0.1:7000");
+        std::process::exit(2);
+    };
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen(&args.listen, balance::options(Listen::default()))?;
+    let mut balance = Balance::new(&args.backends, args.ahead)?;
+    let (signal, mut signals) = reactor.inbox(1);
+    let mut received = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));
+    println!("listening on {}", listener.addr);
+
+    let mut is_stopped = false;
+    loop {
+        balance.tend(&mut reactor)?;
+        if is_stopped && reactor.is_empty() {
+            return Ok(());
+        }
+        let Some((mut socket, event)) = reactor.next()? else { return Ok(()) };
+        match event {
+            Event::Woken if signals.take().is_some() => {
+                let _ = reactor.stop_listener(listener.id, Stop::default().grace(None));
+            }
+            Event::ListenerClosed(_) => {
+                // The last client has gone; what it has said may still be on its way to its backend.
+                is_stopped = true;
+                balance.close();
+            }
+            event => {
+                if let Some(line) = balance.handle(&mut socket, event) {
+                    println!("{line}");
+                }
+            }
+        }
+    }
+}
