@@ -84,6 +84,8 @@ pub struct Pool {
     timer: Option<(TimerId, Instant)>,
     stats: PoolStats,
     is_closed: bool,
+    /// Something has changed since it was tended.
+    is_changed: bool,
 }
 
 /// One socket of the pool.
@@ -187,6 +189,7 @@ impl Pool {
             timer: None,
             stats: PoolStats::default(),
             is_closed: false,
+            is_changed: true,
         })
     }
 
@@ -196,6 +199,7 @@ impl Pool {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
         self.stats.asked += 1;
+        self.is_changed = true;
         if self.is_closed {
             self.refuse(ticket, Grant::Closed);
         } else if self.waiting.len() >= self.options.max_waiting {
@@ -211,6 +215,7 @@ impl Pool {
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.ticket != ticket);
+        self.is_changed = true;
         self.waiting.len() < before
     }
 
@@ -227,7 +232,7 @@ impl Pool {
 
     /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused. Nothing is opened any more.
     pub fn close(&mut self) {
-        self.is_closed = true;
+        (self.is_closed, self.is_changed) = (true, true);
         while let Some(waiting) = self.waiting.pop_front() {
             self.refuse(waiting.ticket, Grant::Closed);
         }
@@ -241,11 +246,14 @@ impl Pool {
     // --- between two events ---
 
     /// Opens what is missing, ends what is too old, and grants what can be granted. To be called before each
-    /// [`next`](Reactor::next); when there is nothing to do it costs a look at the clock.
+    /// [`next`](Reactor::next); when nothing has changed it costs nothing.
     ///
     /// # Errors
     /// As for [`Reactor::connect`], whose options were checked before.
     pub fn tend<N: Net>(&mut self, reactor: &mut Reactor<N>) -> Result<(), Error> {
+        if !std::mem::take(&mut self.is_changed) {
+            return Ok(());
+        }
         let now = reactor.net().now();
         self.back_off.count(now, self.options.size);
         self.expire(reactor, now);
@@ -345,7 +353,7 @@ impl Pool {
         if let Event::Timer(id) = event {
             let ours = self.timer.is_some_and(|(own, _)| own == *id);
             if ours {
-                self.timer = None;
+                (self.timer, self.is_changed) = (None, true);
             }
             return if ours { Handled::Pools } else { Handled::NotOurs };
         }
@@ -353,6 +361,7 @@ impl Pool {
         let Some(member) = self.members.get(id).copied() else { return Handled::NotOurs };
         if let Event::Close(ending) = event {
             self.members.remove(id);
+            self.is_changed = true;
             return self.closed(id, member, ending);
         }
         match member {
@@ -363,6 +372,7 @@ impl Pool {
                     self.back_off.has_connected();
                     self.members.insert(id, Member::Ready(Age::default()));
                     self.ready.push(id);
+                    self.is_changed = true;
                 }
                 Handled::Pools
             }
@@ -423,6 +433,7 @@ impl Pool {
     /// A ready socket is of no use any more.
     fn ready_was_lost(&mut self, id: SocketId) {
         self.ready.retain(|ready| *ready != id);
+        self.is_changed = true;
         let before = self.members.insert(id, Member::Leaving);
         self.stats.lost_unused += 1;
         if let Some(Member::Ready(Age { has_served: false, born, .. })) = before {
@@ -436,6 +447,7 @@ impl Pool {
         let id = socket.id();
         let Some(Member::Lent(lease)) = self.members.get(id).copied() else { return };
         self.stats.lent -= 1;
+        self.is_changed = true;
         let is_whole = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
         if is_whole && !socket.is_paused() && socket.queued_bytes() == 0 && !self.is_closed {
             // The request's, not the next one's.
@@ -456,6 +468,7 @@ impl Pool {
         if let Some(Member::Lent(_)) = self.members.get(id) {
             self.members.remove(id);
             self.stats.lent -= 1;
+            self.is_changed = true;
         }
     }
 
@@ -463,6 +476,7 @@ impl Pool {
     pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
         if let Some(Member::Lent(_)) = self.members.get(socket.id()) {
             self.stats.lent -= 1;
+            self.is_changed = true;
             self.members.insert(socket.id(), Member::Leaving);
             socket.destroy();
         }
