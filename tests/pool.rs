@@ -156,6 +156,29 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     assert_eq!((scene.stats().ready, scene.stats().begun), (1, 2), "it is ended and replaced");
 }
 
+/// Both end at one moment. When the first is told, the end of the second is known, and it must not be lent.
+#[test]
+fn a_ready_socket_whose_end_is_known_is_skipped_and_leaves_nothing() {
+    let mut scene = Scene::new(PoolOptions::default().size(2));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    server.iter().for_each(PeerSocket::finish);
+    let until = scene.network.now() + ms(50);
+    let mut ended = 0;
+    while ended == 0 {
+        let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("an end");
+        ended += u32::from(event == Event::End);
+        assert_eq!(scene.pool.handle(&mut socket, &event), Handled::Pools);
+    }
+    scene.ask();
+    scene.run(ms(50));
+    let Some((_, Grant::Socket(id))) = scene.grants.first().copied() else { panic!("a new socket") };
+    assert!(scene.told.is_empty() && scene.reactor.socket(id).is_some_and(|socket| !socket.peer_has_ended()));
+    server.into_iter().for_each(PeerSocket::close);
+    scene.run(ms(50));
+    assert_eq!((scene.reactor.len(), scene.stats().lost_unused), (2, 2), "{}", scene.reactor.sockets());
+}
+
 #[test]
 fn a_server_that_is_down_is_tried_less_and_less_often_and_by_one_at_a_time() {
     let mut scene = Scene::new(PoolOptions::default().size(4).back_off(ms(100), SECOND));
@@ -206,6 +229,21 @@ fn a_server_that_takes_connections_and_drops_them_is_down_as_well() {
     }
     let begun = scene.stats().begun;
     assert!((10..60).contains(&begun), "{begun} in ten seconds");
+}
+
+#[test]
+fn a_pool_that_is_whole_again_after_drops_sleeps() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).max_idle(None).max_age(None));
+    for _ in 0..400 {
+        scene.run(ms(1));
+        scene.accepted().into_iter().for_each(PeerSocket::reset);
+    }
+    scene.run(5 * SECOND);
+    let _kept = scene.accepted();
+    assert_eq!(scene.stats().ready, 2);
+    let calls = scene.network.calls();
+    scene.run(60 * SECOND);
+    assert!(scene.network.calls() - calls < 10, "{} calls in a minute", scene.network.calls() - calls);
 }
 
 #[test]
@@ -369,6 +407,17 @@ fn a_closed_pool_ends_its_sockets_refuses_who_waits_and_leaves_nothing() {
     scene.run(SECOND);
     assert_eq!((scene.reactor.len(), scene.network.descriptors()), (0, 0));
     assert!(scene.reactor.next().expect("it ends").is_none(), "no timer is left");
+}
+
+#[test]
+fn a_closed_pool_waits_for_no_handshake() {
+    let mut scene = Scene::new(PoolOptions::default().size(2));
+    scene.network.set_reach(THERE, finale::sim::Reach::BlackHole);
+    scene.run(ms(10));
+    assert_eq!(scene.stats().opening, 2);
+    scene.pool.close();
+    scene.run(ms(10));
+    assert_eq!((scene.reactor.len(), scene.stats().opening), (0, 0));
 }
 
 #[test]

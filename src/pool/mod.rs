@@ -265,7 +265,10 @@ impl Pool {
             self.stats.opening += 1;
             self.stats.begun += 1;
         }
-        self.set_timer(reactor);
+        if self.is_closed {
+            self.give_up_opening(reactor);
+        }
+        self.set_timer(reactor, now);
         Ok(())
     }
 
@@ -294,10 +297,21 @@ impl Pool {
                 self.ready.remove(place);
                 self.members.insert(id, Member::Leaving);
                 if let Some(mut socket) = reactor.socket(id) {
-                    // Whatever it still says, nobody has asked.
-                    socket.discard();
-                    socket.end();
+                    leave(&mut socket);
                 }
+            }
+        }
+    }
+
+    /// A closed pool opens nothing to its end.
+    fn give_up_opening<N: Net>(&mut self, reactor: &mut Reactor<N>) {
+        let is_opening = |(id, member): (SocketId, &Member)| matches!(member, Member::Opening).then_some(id);
+        let opening: Vec<SocketId> = self.members.iter().filter_map(is_opening).collect();
+        for id in opening {
+            self.members.insert(id, Member::Leaving);
+            self.stats.opening -= 1;
+            if let Some(mut socket) = reactor.socket(id) {
+                socket.destroy();
             }
         }
     }
@@ -306,10 +320,11 @@ impl Pool {
         while !self.waiting.is_empty()
             && let Some(id) = self.ready.pop()
         {
-            let Some(socket) = reactor.socket(id) else { continue };
+            let Some(mut socket) = reactor.socket(id) else { continue };
             // Its end may be known already, and not told yet.
             if socket.state() != State::Open || socket.peer_has_ended() {
                 self.ready_was_lost(id);
+                leave(&mut socket);
                 continue;
             }
             let born = match self.members.get(id) {
@@ -327,14 +342,15 @@ impl Pool {
     }
 
     /// Has the reactor tell a timer when there is something to be done.
-    fn set_timer<N: Net>(&mut self, reactor: &mut Reactor<N>) {
+    fn set_timer<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
         let old = |id: &SocketId| {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
             let due = |since: Option<Instant>, limit: Option<Duration>| since?.checked_add(limit?);
             [due(age.born, self.options.max_age), due(age.unused, self.options.max_idle)].into_iter().flatten().min()
         };
         let waits = self.waiting.front().and_then(|waiting| waiting.until);
-        let retry = self.back_off.retry_at.filter(|_| !self.is_closed && self.stats.opening == 0);
+        // Once its time has come, it is for a socket to be missed, not for the clock.
+        let retry = self.back_off.retry_at.filter(|at| *at > now && !self.is_closed && self.stats.opening == 0);
         let due = self.ready.iter().filter_map(old).chain(waits).chain(retry).min();
         if due == self.timer.map(|(_, at)| at) {
             return;
@@ -342,7 +358,6 @@ impl Pool {
         if let Some((id, _)) = self.timer.take() {
             reactor.cancel_timer(id);
         }
-        let now = reactor.net().now();
         self.timer = due.map(|at| (reactor.set_timer(at.saturating_duration_since(now)), at));
     }
 
@@ -380,7 +395,7 @@ impl Pool {
                 match event {
                     Event::End | Event::PeerEnded => {
                         self.ready_was_lost(id);
-                        socket.end();
+                        leave(socket);
                     }
                     // Nobody has asked: whatever it is, the next request would take it for its answer.
                     Event::Data(_) => {
@@ -456,9 +471,7 @@ impl Pool {
             self.ready.push(id);
         } else {
             self.members.insert(id, Member::Leaving);
-            socket.resume();
-            socket.discard();
-            socket.end();
+            leave(socket);
         }
     }
 
@@ -481,6 +494,13 @@ impl Pool {
             socket.destroy();
         }
     }
+}
+
+/// In good order; whatever the peer still says, nobody has asked.
+fn leave(socket: &mut Socket<'_>) {
+    socket.resume();
+    socket.discard();
+    socket.end();
 }
 
 impl Lease {

@@ -185,7 +185,9 @@ impl<N: Net> Reactor<N> {
                 self.table.unreserve(winner.place);
             }
             if let Err(error) = handed_over {
-                return self.fail_with(slot, &error);
+                let failure = Failure::from_os(&error);
+                let input = input_for(failure.cause, Input::ConnectFailed);
+                return self.fail(slot, failure, input);
             }
         }
         self.established(slot);
