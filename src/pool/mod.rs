@@ -5,13 +5,13 @@
 //!
 //! Built on the public face: `handle` sees each event, `tend` does between two of them what needs the reactor.
 
+mod back_off;
 mod options;
 
 use std::collections::VecDeque;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
+use back_off::BackOff;
 pub use options::{PoolOptions, PoolStats};
 
 use crate::error::Error;
@@ -21,7 +21,6 @@ use crate::lifecycle::State;
 use crate::net::Net;
 use crate::options::Connect;
 use crate::reactor::Reactor;
-use crate::sim::Rng;
 use crate::socket::Socket;
 use crate::socket_map::SocketMap;
 use crate::target::Target;
@@ -350,7 +349,7 @@ impl Pool {
         };
         let waits = self.waiting.front().and_then(|waiting| waiting.until);
         // Once its time has come, it is for a socket to be missed, not for the clock.
-        let retry = self.back_off.retry_at.filter(|at| *at > now && !self.is_closed && self.stats.opening == 0);
+        let retry = self.back_off.retry_at().filter(|at| *at > now && !self.is_closed && self.stats.opening == 0);
         let due = self.ready.iter().filter_map(old).chain(waits).chain(retry).min();
         if due == self.timer.map(|(_, at)| at) {
             return;
@@ -452,7 +451,7 @@ impl Pool {
         let before = self.members.insert(id, Member::Leaving);
         self.stats.lost_unused += 1;
         if let Some(Member::Ready(Age { has_served: false, born, .. })) = before {
-            self.back_off.drops.push(born);
+            self.back_off.was_lost_unused(born);
         }
     }
 
@@ -512,100 +511,5 @@ impl Lease {
         } else {
             Repeat::Safely
         }
-    }
-}
-
-/// A connection that was there for so long was no failure.
-const STEADY: Duration = Duration::from_secs(1);
-
-/// How long to wait after a failure.
-#[derive(Debug)]
-struct BackOff {
-    first: Duration,
-    most: Duration,
-    /// Failures in a row.
-    failures: u32,
-    /// One was begun since the last of them.
-    is_trying: bool,
-    /// One that is not counted yet, since the clock was not looked at.
-    is_new: bool,
-    retry_at: Option<Instant>,
-    /// Since when those were there that were lost before they had served anybody, not counted yet.
-    drops: Vec<Option<Instant>>,
-    /// How many were, one after the other, as soon as they were there.
-    dropped: usize,
-    dice: Rng,
-}
-
-impl BackOff {
-    fn new((first, most): (Duration, Duration), seed: Option<u64>) -> Self {
-        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
-        Self {
-            first,
-            most,
-            failures: 0,
-            is_trying: false,
-            is_new: false,
-            retry_at: None,
-            drops: Vec::new(),
-            dropped: 0,
-            dice: Rng::new(seed),
-        }
-    }
-
-    const fn is_on(&self) -> bool {
-        self.failures > 0
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|at| at <= now)
-    }
-
-    /// One is tried though it is on.
-    const fn tries(&mut self) {
-        self.is_trying = self.is_on();
-    }
-
-    /// Several that were begun together, before it was on, fail together, and are one failure.
-    const fn has_failed(&mut self) {
-        if !self.is_on() || self.is_trying {
-            self.failures = self.failures.saturating_add(1);
-            (self.is_new, self.is_trying) = (true, false);
-        }
-    }
-
-    /// Connected; if connections are dropped as they come, that says little.
-    const fn has_connected(&mut self) {
-        if self.dropped == 0 {
-            self.has_worked();
-        }
-    }
-
-    const fn has_worked(&mut self) {
-        (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
-    }
-
-    /// A server that takes connections and drops them at once is down as well; so many are replaced at once. One that drops a
-    /// connection which was there for a while does what servers do.
-    fn count_drops(&mut self, now: Instant, usual: usize) {
-        for born in self.drops.drain(..) {
-            let lived = born.map_or(Duration::ZERO, |born| now - born);
-            self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
-            if self.dropped > usual {
-                (self.failures, self.is_new) = (self.failures.saturating_add(1), true);
-            }
-        }
-    }
-
-    /// Counts a new failure from now.
-    fn count(&mut self, now: Instant, usual: usize) {
-        self.count_drops(now, usual);
-        if !std::mem::take(&mut self.is_new) {
-            return;
-        }
-        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most);
-        let half = doubled / 2;
-        let chance = Duration::from_nanos(self.dice.below(half.as_nanos() as u64 + 1));
-        self.retry_at = now.checked_add(half + chance);
     }
 }

@@ -1,0 +1,114 @@
+//! How long a pool waits before it tries a server again.
+//!
+//! Invariant: failures are counted where they happen, and get their time at the pool's next look at the clock.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::time::{Duration, Instant};
+
+use crate::sim::Rng;
+
+/// A connection that was there for so long was no failure.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    first: Duration,
+    most: Duration,
+    /// Failures in a row.
+    failures: u32,
+    /// One was begun since the last of them.
+    is_trying: bool,
+    /// One that is not counted yet, since the clock was not looked at.
+    is_new: bool,
+    retry_at: Option<Instant>,
+    /// Since when those were there that were lost before they had served anybody, not counted yet.
+    drops: Vec<Option<Instant>>,
+    /// How many were, one after the other, as soon as they were there.
+    dropped: usize,
+    dice: Rng,
+}
+
+impl BackOff {
+    pub(super) fn new((first, most): (Duration, Duration), seed: Option<u64>) -> Self {
+        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        Self {
+            first,
+            most,
+            failures: 0,
+            is_trying: false,
+            is_new: false,
+            retry_at: None,
+            drops: Vec::new(),
+            dropped: 0,
+            dice: Rng::new(seed),
+        }
+    }
+
+    pub(super) const fn is_on(&self) -> bool {
+        self.failures > 0
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// When the next may be tried.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// One was lost before it had served anybody; since when it was there, if the clock was looked at.
+    pub(super) fn was_lost_unused(&mut self, born: Option<Instant>) {
+        self.drops.push(born);
+    }
+
+    /// One is tried though it is on.
+    pub(super) const fn tries(&mut self) {
+        self.is_trying = self.is_on();
+    }
+
+    /// Several that were begun together, before it was on, fail together, and are one failure.
+    pub(super) const fn has_failed(&mut self) {
+        if !self.is_on() || self.is_trying {
+            self.failures = self.failures.saturating_add(1);
+            (self.is_new, self.is_trying) = (true, false);
+        }
+    }
+
+    /// Connected; if connections are dropped as they come, that says little.
+    pub(super) const fn has_connected(&mut self) {
+        if self.dropped == 0 {
+            self.has_worked();
+        }
+    }
+
+    pub(super) const fn has_worked(&mut self) {
+        (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
+    }
+
+    /// A server that takes connections and drops them at once is down as well; so many are replaced at once. One that drops a
+    /// connection which was there for a while does what servers do.
+    fn count_drops(&mut self, now: Instant, usual: usize) {
+        for born in self.drops.drain(..) {
+            let lived = born.map_or(Duration::ZERO, |born| now - born);
+            self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
+            if self.dropped > usual {
+                (self.failures, self.is_new) = (self.failures.saturating_add(1), true);
+            }
+        }
+    }
+
+    /// Counts a new failure from now.
+    pub(super) fn count(&mut self, now: Instant, usual: usize) {
+        self.count_drops(now, usual);
+        if !std::mem::take(&mut self.is_new) {
+            return;
+        }
+        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most);
+        let half = doubled / 2;
+        let chance = Duration::from_nanos(self.dice.below(half.as_nanos() as u64 + 1));
+        self.retry_at = now.checked_add(half + chance);
+    }
+}
