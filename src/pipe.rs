@@ -3,6 +3,8 @@
 //! Invariant: built on the public face alone. A socket is paused by a pipe only while the one that it feeds is full, so what waits is
 //! never more than that one's high-water mark and a read.
 
+use std::time::Duration;
+
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::socket::{Queue, Socket};
@@ -14,7 +16,7 @@ use crate::socket_map::SocketMap;
 ///   [full](Queue::Full), reading is paused; a socket that is not connected yet holds the other one back in the same way.
 /// - An end is carried behind the last byte: half-close passes through, and each direction goes on by itself.
 /// - A failure, or a [`destroy`](Socket::destroy), of one side destroys the other, so that a cut stream doesn't look whole: at once if nothing
-///   of it waits, else as soon as our kernel has taken what had come before. Whether the peer gets those bytes is its kernel's to
+///   of it waits, else as soon as our kernel has taken what had come before, or after 30 s. Whether the peer gets those bytes is its kernel's to
 ///   say: a reset may overtake them there.
 /// - A silence (`timeout`) is nobody's end: what it means is the program's to say. A socket that it destroys takes the
 ///   other with it.
@@ -47,6 +49,10 @@ pub struct Pipes {
     /// Sockets that are to be destroyed when their queue is empty.
     doomed: SocketMap<()>,
 }
+
+/// A peer that reads nothing must not hold a socket whose other side is gone: as long as the default of
+/// [`linger`](crate::Listen::linger), which has the same reason.
+const DOOMED: Duration = Duration::from_secs(30);
 
 impl Pipes {
     /// None yet.
@@ -163,6 +169,7 @@ impl Pipes {
             // What had come before goes first.
             if sink.ask_for_drain() {
                 self.doomed.insert(sink.id(), ());
+                sink.set_deadline(Some(DOOMED));
             } else {
                 sink.destroy();
             }

@@ -136,6 +136,20 @@ fn what_came_before_a_reset_is_given_to_the_kernel_first() {
 }
 
 #[test]
+fn a_peer_that_reads_nothing_does_not_hold_a_socket_whose_other_side_is_gone() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    client.send(&[b'x'; 300_000]);
+    proxy.run(SECOND);
+    client.reset();
+    // Paused, with bytes unread, the client's side is known to have ended: five minutes is what it has.
+    proxy.run(5 * 60 * SECOND + 20 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (1, false), "it may still read");
+    proxy.run(15 * SECOND);
+    proxy.network.advance(SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
+}
+
+#[test]
 fn a_slow_reader_slows_the_sender_down_and_costs_the_high_water_mark() {
     let (mut proxy, client, backend) = Proxy::joined();
     const MUCH: usize = 5 << 20;

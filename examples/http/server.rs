@@ -73,7 +73,7 @@ impl Http {
         let connection = self.connections.or_default(socket.id());
         while !socket.has_ended() {
             if connection.left > 0 {
-                if connection.write_bytes(socket) == Queue::Full {
+                if connection.write_bytes(socket) == Queue::Full && connection.left > 0 {
                     // The next request waits, in the kernel and with the client.
                     return socket.pause();
                 }

@@ -67,9 +67,13 @@ impl Balance {
             }
             let Some(place) = self.choose() else { return Ok(()) };
             let backend = &mut self.backends[place];
-            backend.pool.ask(reactor);
+            let ticket = backend.pool.ask(reactor);
             backend.pool.tend(reactor)?;
-            let Some((_, Grant::Socket(id))) = backend.pool.next_grant() else { return Ok(()) };
+            let Some((_, Grant::Socket(id))) = backend.pool.next_grant() else {
+                // It has just been lost; another backend may have one.
+                backend.pool.cancel(ticket);
+                continue;
+            };
             backend.pool.give_away(id);
             backend.live += 1;
             self.waiting.pop_front();

@@ -48,7 +48,7 @@ listed! {
         Created,
         /// The host name is being looked up.
         Resolving,
-        /// A handshake is under way; several addresses are tried in turn.
+        /// A handshake is under way, or several that race each other.
         Connecting,
         /// Both halves are open.
         Open,
@@ -91,7 +91,7 @@ listed! {
         Resolved,
         /// The name has no address.
         LookupFailed,
-        /// One address failed, and there is another.
+        /// One attempt has failed; others are under way, or to be tried, or it was the last.
         NextAddress,
         /// The handshake is done.
         Established,

@@ -22,6 +22,10 @@ use crate::options::{KeepAlive, Listen, SystemOptions};
 /// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
 const EVENTS: usize = 1024;
 
+/// Beyond so many connections there is room for as many as 128 KiB hold, untouched and so without cost: see `Table`.
+const FEW: u32 = 64;
+const MANY: usize = 32 * 1024;
+
 /// The token of the waker, and of nothing else: listeners have small numbers, connections a generation.
 const WAKER: mio::Token = mio::Token(u32::MAX as usize);
 
@@ -81,6 +85,9 @@ impl Os {
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
+        if slot == FEW {
+            self.streams.reserve_exact(MANY);
+        }
         place(&mut self.streams, slot, stream);
     }
 

@@ -54,7 +54,8 @@ pub(super) struct Entry {
 pub(super) struct Stopping {
     /// Its descriptor is closed.
     pub(super) closed: bool,
-    /// How many of those who may have waited are not accepted yet: clients who go on coming must not keep it open.
+    /// How many of those who may have waited are not accepted yet: clients who go on coming must not keep it open. (Linux lets one
+    /// more wait than the backlog says.)
     pub(super) waiting: u32,
     /// The tick at which its sockets are destroyed.
     pub(super) due: Option<u64>,
@@ -291,7 +292,7 @@ impl Listeners {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.generation == id.generation())?;
         entry.paused = false;
         let before = entry.stop.map(|stop| Stopping { due, ..stop });
-        let stop = before.unwrap_or(Stopping { closed: false, waiting: entry.backlog.max(1), due });
+        let stop = before.unwrap_or(Stopping { closed: false, waiting: entry.backlog.saturating_add(1), due });
         self.stopping += usize::from(entry.stop.replace(stop).is_none());
         Some(entry)
     }

@@ -31,6 +31,12 @@ use extra::{Deadline, Extra, Extras};
 use list::List;
 use settings::SettingsPool;
 
+/// A table that has outgrown so many entries ...
+const FEW: usize = 64;
+/// ... has room for so many at once, 256 KiB: pages that nobody has touched cost nothing, while a table that doubles from little leaves
+/// every smaller one behind in the heap.
+const MANY: usize = 4096;
+
 pub(crate) struct Table {
     entries: Entries,
     free: List,
@@ -133,6 +139,9 @@ impl Table {
     pub(crate) fn vacant(&mut self) -> u32 {
         if self.free.head() == NIL {
             let slot = u32::try_from(self.entries.0.len()).expect("fewer than 2^32 connections fit into a machine");
+            if self.entries.0.len() == FEW {
+                self.entries.0.reserve_exact(MANY - FEW);
+            }
             self.entries.0.push(Entry::free());
             self.free.push_front(&mut self.entries.0, slot);
         }

@@ -1,12 +1,12 @@
 //! HTTP/1.1.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use finale::check::{Endings, Found, Protocol};
-use finale::sim::Script;
-use finale::{Event, Listen, Socket};
+use finale::sim::{Network, Script};
+use finale::{Event, Listen, Reactor, Socket};
 
 use super::program::{Program, client};
 use super::server::{self, Http};
@@ -107,6 +107,39 @@ fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
     assert_eq!(serve(b"GET / HTT"), "HTTP/1.1 408 Request Timeout");
 }
 
+/// The keep-alive race: a request that is on its way when the server ends an idle connection gets an end and no reset, so that the
+/// client knows that nobody has acted on it.
+#[test]
+fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
+    let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(here));
+    let listener = reactor.listen((here, 80), server::options(Listen::default())).expect("a free port");
+    let (mut http, mut has_ended, mut ending) = (Http::default(), false, None);
+    let mut run = |time: Duration| {
+        let until = network.now() + time;
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+            http.handle(&mut socket, event);
+            has_ended |= socket.has_ended();
+            if let Event::Close(told) = event {
+                ending = Some(told.to_string());
+            }
+        }
+        (has_ended, ending.clone())
+    };
+    let client = network.peer(there).connect(listener.addr).expect("begun");
+    client.send(b"GET / HTTP/1.1\r\n\r\n");
+    run(Duration::from_millis(10));
+    assert_eq!(client.read(), LINE.as_bytes());
+    while !run(Duration::from_millis(1)).0 {}
+    assert!(!client.has_fin(), "it does not know yet");
+    client.send(b"GET / HTTP/1.1\r\n\r\n");
+    client.finish();
+    let (_, ending) = run(Duration::from_secs(1));
+    assert!(client.read().is_empty() && client.has_fin() && !client.is_reset());
+    assert!(ending.expect("it is over").starts_with("clean and acknowledged"));
+}
+
 fn http() -> Program {
     Program::start("http", &["127.0.0.1:0"])
 }
@@ -155,6 +188,20 @@ fn a_head_without_end_is_refused_and_the_refusal_arrives() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("no reset");
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+/// 128 KiB is the high-water mark: the queue is full with the last byte of the answer, and nothing is left to wait for.
+#[test]
+fn a_last_answer_that_fills_the_queue_is_followed_by_the_end_at_once() {
+    for bytes in [96, 127, 128, 129, 160].map(|kib| kib * 1024) {
+        let program = http();
+        let mut stream = TcpStream::connect(program.addr).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("less than the idle time");
+        stream.write_all(format!("GET /bytes/{bytes} HTTP/1.1\r\nConnection: close\r\n\r\n").as_bytes()).expect("open");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the end");
+        assert!(answer.len() > bytes);
+    }
 }
 
 /// Stopped in the middle of an answer: the client has it whole, and the program ends well.
