@@ -77,6 +77,9 @@ impl Sockets {
             };
             sockets.extend(socket);
         }
+        if sockets.is_empty() {
+            return Err(Trouble::Usage("LISTEN_FDS says that sockets were handed over, and there are none"));
+        }
         Ok(Self { sockets, file: None, inherited: true })
     }
 
