@@ -231,11 +231,9 @@ type Houses = Vec<Option<(House, Inbox<mpsc::Sender<Metrics>>)>>;
 impl Running {
     fn start(shards: Vec<Shard>, orders: &Orders, houses: Houses, control: &Reactor) -> Result<Self, Trouble> {
         let (count, ended) = (shards.len(), Arc::new(AtomicUsize::new(0)));
-        let (houses, remote) = (Mutex::new(houses), Mutex::new(control.remote()));
-        let ends = Arc::clone(&ended);
+        let (houses, remote, ends) = (Mutex::new(houses), control.remote(), Arc::clone(&ended));
         let shards = Shards::run(shards, orders.clone(), move |shard| {
-            let remote = remote.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let _ends = Ends { ended: Arc::clone(&ends), remote };
+            let _ends = Ends { ended: Arc::clone(&ends), remote: remote.clone() };
             let own =
                 houses.lock().unwrap_or_else(PoisonError::into_inner).get_mut(shard.index()).and_then(Option::take);
             own.map_or(Ok(()), |(house, asked)| house::run(shard, house, asked))

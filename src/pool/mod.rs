@@ -374,9 +374,10 @@ impl Pool {
         let id = socket.id();
         let Some(member) = self.members.get(id).copied() else { return Handled::NotOurs };
         if let Event::Close(ending) = event {
+            let handled = self.closed(id, member, ending);
             self.members.remove(id);
             self.is_changed = true;
-            return self.closed(id, member, ending);
+            return handled;
         }
         match member {
             Member::Lent(_) => Handled::Lent,
@@ -429,11 +430,7 @@ impl Pool {
                 self.back_off.has_failed();
             }
             // Destroyed by somebody else.
-            Member::Ready(_) => {
-                self.members.insert(id, member);
-                self.ready_was_lost(id);
-                self.members.remove(id);
-            }
+            Member::Ready(_) => self.ready_was_lost(id),
             Member::Lent(lease) => {
                 self.stats.lent -= 1;
                 self.stats.lost_lent += 1;
@@ -459,9 +456,7 @@ impl Pool {
     /// last request still wait) is ended, and replaced.
     pub fn give_back(&mut self, socket: &mut Socket<'_>) {
         let id = socket.id();
-        let Some(Member::Lent(lease)) = self.members.get(id).copied() else { return };
-        self.stats.lent -= 1;
-        self.is_changed = true;
+        let Some(lease) = self.end_lease(id) else { return };
         let is_whole = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
         if is_whole && !socket.is_paused() && socket.queued_bytes() == 0 && !self.is_closed {
             // The request's, not the next one's.
@@ -469,27 +464,30 @@ impl Pool {
             self.members.insert(id, Member::Ready(Age { born: lease.born, unused: None, has_served: true }));
             self.ready.push(id);
         } else {
-            self.members.insert(id, Member::Leaving);
             leave(socket);
         }
+    }
+
+    /// A lent socket is lent no more; without a word more it is leaving.
+    fn end_lease(&mut self, id: SocketId) -> Option<Lease> {
+        let Some(Member::Lent(lease)) = self.members.get(id).copied() else { return None };
+        self.members.insert(id, Member::Leaving);
+        self.stats.lent -= 1;
+        self.is_changed = true;
+        Some(lease)
     }
 
     /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another in its place. For those who need each
     /// connection once, and would have it ready.
     pub fn give_away(&mut self, id: SocketId) {
-        if let Some(Member::Lent(_)) = self.members.get(id) {
+        if self.end_lease(id).is_some() {
             self.members.remove(id);
-            self.stats.lent -= 1;
-            self.is_changed = true;
         }
     }
 
     /// Resets a lent socket whose request has failed in a way that the socket does not know of. Another takes its place.
     pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
-        if let Some(Member::Lent(_)) = self.members.get(socket.id()) {
-            self.stats.lent -= 1;
-            self.is_changed = true;
-            self.members.insert(socket.id(), Member::Leaving);
+        if self.end_lease(socket.id()).is_some() {
             socket.destroy();
         }
     }
