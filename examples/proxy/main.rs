@@ -2,8 +2,9 @@
 //! connections ready ahead; one that is down is left out until it is back; a stop lets everybody finish.
 //! Run it: `cargo run --release --example proxy -- 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
 //!
-//! To restart it and refuse nobody, start the new one (the port is shared), then send SIGTERM to the old one: whoever waits in its
-//! queue is served before that is closed.
+//! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: whoever waits in its queue is served before
+//! that is closed. Who comes in the very moment of the closing is reset by the kernel, unless `net.ipv4.tcp_migrate_req` is 1: then
+//! the new one gets it.
 //!
 //! Connections lie ready, so the backends must be such as let the client speak first.
 

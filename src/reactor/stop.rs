@@ -10,7 +10,7 @@ use crate::socket::Socket;
 
 impl<N: Net> Reactor<N> {
     /// Stops a listener without harming anybody: whoever is waiting in its backlog is accepted, then it is closed, and nobody new can
-    /// come. (No more are accepted than the [backlog](crate::Listen::backlog) holds, however many go on coming.) Its sockets go on to their ends. One that is idle ends after a [grace](Stop::grace), in which a request that was
+    /// come. (Who comes between the last look and the closing is reset by the kernel. No more are accepted than the [backlog](crate::Listen::backlog) holds, however many go on coming.) Its sockets go on to their ends. One that is idle ends after a [grace](Stop::grace), in which a request that was
     /// on its way can still come and be answered; what still lives at the [limit](Stop::limit) is destroyed. When the last has told
     /// `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) comes.
     ///
