@@ -100,7 +100,7 @@ pub struct Ending {
     pub how: How,
     /// Whose FIN came first, as far as this side could see.
     pub first: First,
-    /// The other end; `None` if no address was ever known.
+    /// The other end; `None` if no address was ever known, and for Unix domain sockets, whose ends have none.
     pub peer: Option<SocketAddr>,
     /// Bytes told as `data` or discarded.
     pub bytes_read: u64,
@@ -182,10 +182,11 @@ impl Ending {
         if self.is_clean() { Ok(self) } else { Err(self) }
     }
 
-    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order and was seen. A reset leaves none.
+    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order and was seen. A reset leaves none, and Unix domain
+    /// sockets know none.
     #[must_use]
     pub const fn time_wait(&self) -> First {
-        if self.is_clean() { self.first } else { First::Nobody }
+        if self.is_clean() && self.peer.is_some() { self.first } else { First::Nobody }
     }
 }
 

@@ -5,19 +5,29 @@
 use std::io;
 use std::time::Duration;
 
-use nix::libc;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::SetStruct;
 use socket2::Socket;
-
-#[derive(Clone)]
-struct DeferAccept;
-
-nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32, SetStruct<'_, i32>);
 
 /// The kernel keeps connections to itself until they have something to read, or for `wait` and a little more: it counts in
 /// repeats of its SYN-ACK (after 1, 3, 7 ... seconds), and whole seconds are what it takes (tcp(7)).
+#[cfg(target_os = "linux")]
 pub(crate) fn set(listener: &Socket, wait: Duration) -> io::Result<()> {
     let seconds = i32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(i32::MAX);
-    Ok(setsockopt(listener, DeferAccept, &seconds)?)
+    Ok(nix::sys::socket::setsockopt(listener, option::DeferAccept, &seconds)?)
+}
+
+#[cfg(target_os = "linux")]
+mod option {
+    use nix::libc;
+    use nix::sys::socket::sockopt::SetStruct;
+
+    #[derive(Clone)]
+    pub(super) struct DeferAccept;
+
+    nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32, SetStruct<'_, i32>);
+}
+
+/// Linux alone has it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set(_: &Socket, _: Duration) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no TCP_DEFER_ACCEPT"))
 }

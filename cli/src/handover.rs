@@ -4,12 +4,13 @@
 //! process does not come up, nothing has changed.
 //!
 //! The two protocols are systemd's: descriptors from 3 up, counted in LISTEN_FDS (sd_listen_fds(3)), and a datagram to NOTIFY_SOCKET
-//! from who is ready (sd_notify(3)). LISTEN_PID is left out: only the child itself could fill it in.
+//! from who is ready (sd_notify(3)). LISTEN_PID is left out: only the child itself could fill it in. What they have no word for is a
+//! socket file that is ours to remove: [`SOCKET_FILE`] names it.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,21 +28,38 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
 
+/// The variable that names the socket file which is the new process's to remove, once it serves.
+pub(crate) const SOCKET_FILE: &str = "FINALE_SOCKET_FILE";
+
+/// What the new process gets.
+pub(crate) struct Legacy {
+    /// Copies of our listening sockets.
+    pub(crate) sockets: Vec<OwnedFd>,
+    /// The socket file that is ours to remove.
+    pub(crate) file: Option<PathBuf>,
+}
+
 /// A new process on its way.
 pub(crate) struct Handover {
     child: Arc<Mutex<Child>>,
     outcome: Receiver<Result<u32, String>>,
+    _file: NotifyFile,
 }
 
 impl Handover {
     /// Starts the program at `path` anew, with our own arguments. The reactor is woken when it is known what became of it.
-    pub(crate) fn begin(path: &PathBuf, sockets: Vec<OwnedFd>, remote: Remote) -> io::Result<Self> {
-        let ready = Ready::new()?;
+    pub(crate) fn begin(path: &Path, sockets: Legacy, remote: Remote) -> io::Result<Self> {
+        let Legacy { sockets, file: socket_file } = sockets;
+        let (ready, file) = Ready::new()?;
         let count = sockets.len();
         let mappings = sockets.into_iter().zip(FIRST..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         let mut command = Command::new(path);
         command.args(std::env::args_os().skip(1)).env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
-        command.env("LISTEN_FDS", count.to_string()).env("NOTIFY_SOCKET", &ready.path);
+        command.env("LISTEN_FDS", count.to_string()).env("NOTIFY_SOCKET", &file.path);
+        match socket_file {
+            Some(file) => command.env(SOCKET_FILE, file),
+            None => command.env_remove(SOCKET_FILE),
+        };
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
         let child = Arc::new(Mutex::new(command.spawn()?));
         // The descriptors go with the command.
@@ -52,7 +70,7 @@ impl Handover {
             let _ = sender.send(ready.wait(&watched));
             let _ = remote.wake();
         });
-        Ok(Self { child, outcome })
+        Ok(Self { child, outcome, _file: file })
     }
 
     /// We are told to go before the new process has taken our place: it goes, too.
@@ -83,16 +101,21 @@ fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
 /// Where the new process says that it serves.
 struct Ready {
     socket: UnixDatagram,
+}
+
+/// Removed with the handover, not with the thread that waits: that one does not live to the end of a process that is told to go.
+struct NotifyFile {
     path: PathBuf,
 }
 
 impl Ready {
-    fn new() -> io::Result<Self> {
+    fn new() -> io::Result<(Self, NotifyFile)> {
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
         let path = std::env::temp_dir().join(format!("finale-{}-{now}.notify", std::process::id()));
         let socket = UnixDatagram::bind(&path)?;
+        let file = NotifyFile { path };
         socket.set_read_timeout(Some(LOOK))?;
-        Ok(Self { socket, path })
+        Ok((Self { socket }, file))
     }
 
     fn wait(&self, child: &Mutex<Child>) -> Result<u32, String> {
@@ -120,7 +143,7 @@ impl Ready {
     }
 }
 
-impl Drop for Ready {
+impl Drop for NotifyFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     }
     // Before anything can be replaced: an upgrade puts another file there.
     let program = std::env::current_exe().map_err(|error| Trouble::io("find our own program", error))?;
-    let sockets = Sockets::open(options)?;
+    let mut sockets = Sockets::open(options)?;
     let mut reactors = (0..options.shards).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
     let (listeners, places) = sockets.listen(&mut reactors, &listen)?;
     let (asks, asked): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(ASKS)).unzip();
@@ -131,6 +131,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
         Err(error) if sockets.are_inherited() => log::debug!("nobody reads where we listen: {error}"),
         told => told.map_err(Trouble::Stdout)?,
     }
+    sockets.take_over();
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         log::warn!("can't tell NOTIFY_SOCKET that we serve: {error}");
     }
@@ -341,8 +342,8 @@ impl Restart {
         let asked = self.signals.new_ones() > 0;
         if asked && self.handover.is_none() && !stopping.has_begun {
             say(format_args!("finale: restarting: starting {}", self.program.display()));
-            let copies = self.sockets.copies();
-            match copies.and_then(|copies| Handover::begin(&self.program, copies, control.remote())) {
+            let legacy = self.sockets.legacy();
+            match legacy.and_then(|legacy| Handover::begin(&self.program, legacy, control.remote())) {
                 Ok(handover) => self.handover = Some(handover),
                 Err(error) => say(format_args!("finale: not restarted: {}: {error}", self.program.display())),
             }

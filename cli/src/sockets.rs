@@ -1,18 +1,20 @@
 //! What `serve` listens on: sockets that it opens, or that whoever has started it has handed over.
 //!
-//! Invariant: every socket is kept here as well as in the reactor, to be handed over in turn; and a socket file that we have made
-//! is removed when we end, unless somebody has taken over.
+//! Invariant: every socket is kept here as well as in the reactor, to be handed over in turn; and a socket file that we have made is
+//! removed by the last of us who serves: an heir removes it once it has taken over, and who has handed it over does not.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use finale::{Error, Listen, ListenerId, OsError, Reactor, Target, UnixAddr};
 use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::defer_accept;
+use crate::handover::{Legacy, SOCKET_FILE};
 use crate::serve::Serve;
 use crate::trouble::Trouble;
 
@@ -27,8 +29,10 @@ enum Listening {
 /// The listening sockets.
 pub(crate) struct Sockets {
     sockets: Vec<Listening>,
-    /// The file of one that we have opened.
-    file: Option<std::path::PathBuf>,
+    /// The file that is ours to remove.
+    file: Option<PathBuf>,
+    /// The same, once we serve: until then it is whose heir we are.
+    file_to_come: Option<PathBuf>,
     inherited: bool,
 }
 
@@ -45,7 +49,12 @@ impl Sockets {
                 let refused =
                     |error: &io::Error| trouble(Error::ListenUnix { addr: addr.clone(), source: error.into() });
                 let socket = open_unix(&addr).map_err(|error| refused(&error))?;
-                Ok(Self { sockets: vec![Listening::Unix(socket)], file: addr.file().map(Into::into), inherited: false })
+                Ok(Self {
+                    sockets: vec![Listening::Unix(socket)],
+                    file: addr.file().map(Into::into),
+                    file_to_come: None,
+                    inherited: false,
+                })
             }
             Target::Addr(addr) => {
                 let refused = |error: &io::Error| trouble(Error::Listen { addr, source: OsError::from(error) });
@@ -56,7 +65,7 @@ impl Sockets {
                     sockets.push(open_tcp(addr, options).map_err(|error| refused(&error))?);
                 }
                 let sockets = sockets.into_iter().map(Listening::Tcp).collect();
-                Ok(Self { sockets, file: None, inherited: false })
+                Ok(Self { sockets, file: None, file_to_come: None, inherited: false })
             }
             _ => Err(trouble(Error::BadAddress(finale::BadAddress::NotAnIp))),
         }
@@ -80,7 +89,8 @@ impl Sockets {
         if sockets.is_empty() {
             return Err(Trouble::Usage("LISTEN_FDS says that sockets were handed over, and there are none"));
         }
-        Ok(Self { sockets, file: None, inherited: true })
+        let file_to_come = std::env::var_os(SOCKET_FILE).map(PathBuf::from);
+        Ok(Self { sockets, file: None, file_to_come, inherited: true })
     }
 
     /// Whether somebody has handed them over.
@@ -109,13 +119,19 @@ impl Sockets {
         Ok((listeners, places))
     }
 
+    /// We serve: what was handed over is ours.
+    pub(crate) fn take_over(&mut self) {
+        self.file = self.file.take().or(self.file_to_come.take());
+    }
+
     /// Copies of all of them, for another process.
-    pub(crate) fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+    pub(crate) fn legacy(&self) -> io::Result<Legacy> {
         let copy = |socket: &Listening| match socket {
             Listening::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
             Listening::Unix(socket) => socket.try_clone().map(OwnedFd::from),
         };
-        self.sockets.iter().map(copy).collect()
+        let sockets = self.sockets.iter().map(copy).collect::<io::Result<_>>()?;
+        Ok(Legacy { sockets, file: self.file.clone() })
     }
 
     /// Nobody listens any more: our copies would keep clients coming, whom nobody accepts.
@@ -123,6 +139,7 @@ impl Sockets {
         self.sockets.clear();
         if let Some(file) = self.file.take()
             && let Err(error) = std::fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
         {
             log::warn!("the socket file {} can't be removed: {error}", file.display());
         }
@@ -149,11 +166,19 @@ fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &Listen) -> Res
             (listener.id, listener.addr.to_string())
         }
         Listening::Unix(socket) => {
-            let addr = socket.local_addr().map_err(copied)?;
-            let name = addr.as_pathname().map_or("unix:(no file)".to_owned(), |path| UnixAddr::path(path).to_string());
+            let name = name_of(&socket.local_addr().map_err(copied)?);
+            let name = name.map_or_else(|| "unix:(no name)".to_owned(), |name| name.to_string());
             (reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?, name)
         }
     })
+}
+
+fn name_of(addr: &std::os::unix::net::SocketAddr) -> Option<UnixAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(addr) {
+        return Some(UnixAddr::abstract_name(name));
+    }
+    addr.as_pathname().map(UnixAddr::path)
 }
 
 fn open_tcp(addr: SocketAddr, options: &Serve) -> io::Result<TcpListener> {

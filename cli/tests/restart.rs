@@ -198,16 +198,19 @@ fn upgraded_to(script: &str, folder: &str) -> (Server, PathBuf) {
 
 #[test]
 fn who_is_told_to_go_while_the_new_process_starts_takes_it_along() {
-    let (mut server, folder) = upgraded_to("#!/bin/sh\necho starting >&2\nexec sleep 1000\n", "restart-and-stop");
+    let (mut server, folder) = upgraded_to("#!/bin/sh\necho $NOTIFY_SOCKET >&2\nexec sleep 1000\n", "restart-and-stop");
     signal(server.heir, Signal::HUP);
     assert!(server.line().starts_with("finale: restarting: starting /"));
-    assert_eq!(server.line(), "starting\n");
+    let notify = server.line();
+    let notify = std::path::Path::new(notify.trim_end());
+    assert!(notify.exists(), "{notify:?}");
     signal(server.heir, Signal::TERM);
     assert_eq!(server.line(), "finale: not restarted: we are to stop, and so is the new process\n");
     assert!(server.child.wait().expect("it can be waited for").success());
     let mut rest = String::new();
     server.stderr.read_to_string(&mut rest).expect("it is text");
     assert_eq!(rest, "", "nobody has their stderr any more");
+    assert!(!notify.exists(), "nothing is left behind");
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }
 
@@ -271,7 +274,7 @@ fn a_descriptor_that_is_no_listener_is_refused_in_one_line() {
 }
 
 #[test]
-fn a_socket_file_is_removed_at_the_end_and_not_at_a_restart() {
+fn a_socket_file_is_removed_by_the_last_who_serves_and_not_at_a_restart() {
     let path = std::env::temp_dir().join(format!("finale-serve-{}", std::process::id()));
     let listen = format!("unix:{}", path.display());
     let mut child = command(&["serve", "answer", "--listen", &listen]).spawn().expect("it starts");
@@ -292,9 +295,23 @@ fn a_socket_file_is_removed_at_the_end_and_not_at_a_restart() {
     assert_eq!(outcome.stdout.as_bytes(), LINE, "{outcome:?}");
     signal(heir, Signal::TERM);
     let begun = std::time::Instant::now();
-    while UnixStream::connect(&path).is_ok() {
-        assert!(begun.elapsed() < common::PATIENCE, "it still listens");
+    while path.exists() {
+        assert!(begun.elapsed() < common::PATIENCE, "the heir has removed it");
         thread::yield_now();
     }
-    std::fs::remove_file(&path).expect("an inherited file is left to whoever has opened it first");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_abstract_name_is_said_and_served() {
+    let listen = format!("unix:@finale-serve-{}", std::process::id());
+    let mut child = command(&["serve", "answer", "--listen", &listen]).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it is text");
+    assert_eq!(line, format!("listening on {listen}\n"));
+    let outcome = common::run_with(&["connect", "--half-close", &listen], b"question".to_vec());
+    assert_eq!(outcome.stdout.as_bytes(), LINE, "{outcome:?}");
+    assert!(!outcome.stderr.contains("TIME_WAIT"), "{outcome:?}");
+    signal(child.id(), Signal::TERM);
+    assert_eq!(finish(child).code, Some(0));
 }

@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::*;
 use crate::error::Cause;
 
 fn ending(how: How, first: First) -> Ending {
-    Ending { how, first, peer: None, bytes_read: 12, bytes_written: 34, bytes_unsent: 0 }
+    let peer = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
+    Ending { how, first, peer, bytes_read: 12, bytes_written: 34, bytes_unsent: 0 }
 }
 
 fn failed() -> How {
@@ -35,6 +37,8 @@ fn time_wait_stays_with_whoever_finished_first_unless_there_was_a_reset() {
         assert_eq!(ending(How::HandedOff, first).time_wait(), first);
         assert_eq!(ending(How::Destroyed, first).time_wait(), First::Nobody);
         assert_eq!(ending(failed(), first).time_wait(), First::Nobody);
+        let of_a_unix_socket = Ending { peer: None, ..ending(How::Confirmed, first) };
+        assert_eq!(of_a_unix_socket.time_wait(), First::Nobody);
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::time::ClockId;
-use nix::unistd::Pid;
 
 /// No process has a larger number (`PID_MAX_LIMIT` of proc(5)); some of those would name another clock.
 const PID_MAX: u32 = 1 << 22;
@@ -15,10 +14,19 @@ pub(super) fn of(pid: u32) -> io::Result<Duration> {
     if pid > PID_MAX {
         return Err(Errno::ESRCH.into());
     }
-    let pid = pid as i32;
+    of_pid(pid as i32)
+}
+
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn of_pid(pid: i32) -> io::Result<Duration> {
     // It says EINVAL, where it means that there is none (clock_getcpuclockid(3)).
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).map_err(|_why| Errno::ESRCH)?;
+    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid)).map_err(|_why| Errno::ESRCH)?;
     Ok(clock.now().map_err(|_why| Errno::ESRCH)?.into())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn of_pid(_: i32) -> io::Result<Duration> {
+    Err(Errno::ENOTSUP.into())
 }
 
 /// What our own process has had.

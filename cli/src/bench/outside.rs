@@ -1,6 +1,5 @@
 //! The world around the load: the clock, the signals, the terminal.
 
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -88,7 +87,7 @@ impl Outside<Os> for Terminal {
 /// processes inherit it, and a server that is measured should be as it is elsewhere: so it is said after it was started.
 pub(super) fn exact_timers() {
     #[cfg(target_os = "linux")]
-    if let Err(errno) = rustix::thread::set_current_timer_slack(NonZero::new(1)) {
+    if let Err(errno) = rustix::thread::set_current_timer_slack(std::num::NonZero::new(1)) {
         log::debug!("timers stay as exact as they are: {errno}");
     }
 }
