@@ -1,12 +1,24 @@
 //! An echo server with back-pressure: a client that does not read is not read either.
 //! Run it: `cargo run --release --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
 
+use std::process::ExitCode;
+
 use finale::{Event, Listen, Queue, Reactor};
 
-fn main() -> Result<(), finale::Error> {
+fn main() -> ExitCode {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
+    match run(&addr) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(addr: &str) -> Result<(), finale::Error> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&addr, Listen::default())?;
+    let listener = reactor.listen(addr, Listen::default())?;
     println!("listening on {}", listener.addr);
 
     while let Some((mut socket, event)) = reactor.next()? {

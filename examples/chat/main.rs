@@ -3,16 +3,28 @@
 
 mod room;
 
+use std::process::ExitCode;
+
 use finale::Reactor;
 use room::{Chat, options};
 
-fn main() -> Result<(), finale::Error> {
+fn main() -> ExitCode {
     let Some(addr) = std::env::args().nth(1) else {
         eprintln!("usage: chat LISTEN, for example 127.0.0.1:7000");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
+    match run(&addr) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(addr: &str) -> Result<(), finale::Error> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&addr, options())?;
+    let listener = reactor.listen(addr, options())?;
     println!("listening on {}", listener.addr);
     let mut chat = Chat::default();
     while let Some((mut socket, event)) = reactor.next()? {

@@ -11,18 +11,30 @@
 mod request;
 mod server;
 
+use std::process::ExitCode;
+
 use finale::{Event, Listen, Reactor, Stop};
 use server::Http;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
     let Some(addr) = std::env::args().nth(1) else {
         eprintln!("usage: http LISTEN, for example 127.0.0.1:8080");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
+    match run(&addr) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("http: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&addr, server::options(Listen::default()))?;
+    let listener = reactor.listen(addr, server::options(Listen::default()))?;
     let (signal, mut signals) = reactor.inbox(1);
     let mut received = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));

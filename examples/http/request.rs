@@ -80,11 +80,14 @@ impl Head {
             }
             (Some(_), _) => return Err(Bad::Syntax),
         };
-        let body = match (values("transfer-encoding").next(), length) {
-            (None, length) => Body::Bytes(length.unwrap_or(0)),
-            (Some(coding), None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Body::NextChunk,
-            (Some(_), None) => return Err(Bad::Encoding),
-            (Some(_), Some(_)) => return Err(Bad::Syntax),
+        let mut codings = values("transfer-encoding");
+        let body = match (codings.next(), codings.next(), length) {
+            (None, _, length) => Body::Bytes(length.unwrap_or(0)),
+            // Nor may it have both, or an encoding that HTTP/1.0 does not know (section 6.1).
+            (Some(_), _, Some(_)) => return Err(Bad::Syntax),
+            (Some(_), _, None) if parsed.version != Some(1) => return Err(Bad::Syntax),
+            (Some(coding), None, None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Body::NextChunk,
+            (Some(_), _, None) => return Err(Bad::Encoding),
         };
         let keep_alive = match parsed.version {
             Some(1) => !says("connection", "close"),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use finale::{Event, Listen, Queue, Socket, SocketMap};
+use finale::{Buffer, Event, Listen, Queue, Socket, SocketMap};
 
 use super::request::{BODY_BYTES, Bad, Body, Head};
 
@@ -41,6 +41,8 @@ struct Connection {
     has_deadline: bool,
     /// Bytes of `/bytes/N` that are still to be written.
     left: u64,
+    /// The client is behind with taking its answers: until it has caught up, nothing more is answered, or read.
+    is_full: bool,
     /// Whether the present answer is the last.
     is_last: bool,
     /// The client has finished: no request will come beyond those that are here.
@@ -56,7 +58,10 @@ impl Http {
                 self.connections.or_default(id).input.extend_from_slice(bytes);
                 self.go_on(socket);
             }
-            Event::Drain if !socket.has_ended() => self.go_on(socket),
+            Event::Drain if !socket.has_ended() => {
+                self.connections.or_default(id).is_full = false;
+                self.go_on(socket);
+            }
             Event::End => {
                 self.connections.or_default(id).has_ended = true;
                 self.go_on(socket);
@@ -71,12 +76,13 @@ impl Http {
     fn go_on(&mut self, socket: &mut Socket<'_>) {
         let is_stopping = self.is_stopping;
         let connection = self.connections.or_default(socket.id());
-        while !socket.has_ended() {
+        while !socket.has_ended() && !socket.is_destroyed() {
+            if connection.is_full {
+                // The next request waits, in the kernel and with the client.
+                return socket.pause();
+            }
             if connection.left > 0 {
-                if connection.write_bytes(socket) == Queue::Full && connection.left > 0 {
-                    // The next request waits, in the kernel and with the client.
-                    return socket.pause();
-                }
+                connection.write_bytes(socket);
                 connection.end_if_last(socket);
                 continue;
             }
@@ -99,7 +105,7 @@ impl Http {
     /// Nothing has moved for a while.
     fn is_silent(&mut self, socket: &mut Socket<'_>) {
         let connection = self.connections.or_default(socket.id());
-        if socket.has_ended() || connection.left > 0 {
+        if socket.has_ended() || connection.is_full {
             // It does not take its answer, or does not finish.
             socket.destroy();
         } else if connection.is_between_requests() {
@@ -144,7 +150,7 @@ impl Connection {
         if let Some((head, _)) = &mut self.request
             && std::mem::take(&mut head.expects_continue)
         {
-            let _ = socket.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.say(socket, b"HTTP/1.1 100 Continue\r\n\r\n");
         }
     }
 
@@ -168,33 +174,33 @@ impl Connection {
         }
     }
 
-    fn head_of(&self, socket: &mut Socket<'_>, status: &str, length: u64) {
-        let connection = if self.is_last { "Connection: close\r\n" } else { "" };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n");
-        let _ = socket.write(head.as_bytes());
+    /// Every word to the client. One that can't be said must not be missing between two others.
+    fn say(&mut self, socket: &mut Socket<'_>, words: impl Into<Buffer>) {
+        match socket.write_owned(words) {
+            Ok(Queue::Room) => {}
+            Ok(Queue::Full) => self.is_full = true,
+            Err(_) => socket.destroy(),
+        }
     }
 
-    fn respond(&self, socket: &mut Socket<'_>, status: &str, body: &[u8]) {
+    fn head_of(&mut self, socket: &mut Socket<'_>, status: &str, length: u64) {
+        let connection = if self.is_last { "Connection: close\r\n" } else { "" };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n");
+        self.say(socket, head.into_bytes());
+    }
+
+    fn respond(&mut self, socket: &mut Socket<'_>, status: &str, body: &[u8]) {
         self.head_of(socket, status, body.len() as u64);
-        let _ = socket.write(body);
+        self.say(socket, body.to_vec());
     }
 
     /// Writes until the queue is full or all is written.
-    fn write_bytes(&mut self, socket: &mut Socket<'_>) -> Queue {
-        while self.left > 0 {
+    fn write_bytes(&mut self, socket: &mut Socket<'_>) {
+        while self.left > 0 && !self.is_full && !socket.is_destroyed() {
             let now = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE.len());
-            match socket.write_owned(&PIECE[..now]) {
-                Ok(queue) => {
-                    self.left -= now as u64;
-                    if queue == Queue::Full {
-                        return queue;
-                    }
-                }
-                // It was destroyed, or has failed and will say so.
-                Err(_) => self.left = 0,
-            }
+            self.say(socket, &PIECE[..now]);
+            self.left -= now as u64;
         }
-        Queue::Room
     }
 
     fn end_if_last(&mut self, socket: &mut Socket<'_>) {

@@ -10,6 +10,8 @@
 
 mod balance;
 
+use std::process::ExitCode;
+
 use balance::Balance;
 use finale::{Event, Listen, Reactor, Stop};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -37,11 +39,21 @@ impl Args {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
     let Some(args) = Args::read(std::env::args().skip(1)) else {
         eprintln!("usage: proxy LISTEN BACKEND... [--ahead N], for example 127.0.0.1:7001 127.0.0.1:7000");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(&args.listen, balance::options(Listen::default()))?;
     let mut balance = Balance::new(&args.backends, args.ahead)?;

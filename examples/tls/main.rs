@@ -6,17 +6,29 @@
 
 mod session;
 
+use std::process::ExitCode;
+
 use finale::{Event, Listen, Reactor};
 use session::{Tls, Verdict};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
     let Some(addr) = std::env::args().nth(1) else {
         eprintln!("usage: tls LISTEN, for example 127.0.0.1:8443");
-        std::process::exit(2);
+        return ExitCode::from(2);
     };
+    match run(&addr) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tls: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
     let (config, _certificate) = session::self_signed()?;
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&addr, session::options(Listen::default()))?;
+    let listener = reactor.listen(addr, session::options(Listen::default()))?;
     println!("listening on {}", listener.addr);
     let mut tls = Tls::new(config);
     while let Some((mut socket, event)) = reactor.next()? {

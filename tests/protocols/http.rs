@@ -103,6 +103,9 @@ fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
         "HTTP/1.1 400 Bad Request"
     );
     assert_eq!(serve(b"POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n"), "HTTP/1.1 501 Not Implemented");
+    let two = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n";
+    assert_eq!(serve(two.as_bytes()), "HTTP/1.1 501 Not Implemented");
+    assert_eq!(serve(b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), "HTTP/1.1 400 Bad Request");
     assert_eq!(serve(b"BREW / HTTP/1.0\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(serve(b"GET / HTT"), "HTTP/1.1 408 Request Timeout");
 }
@@ -138,6 +141,42 @@ fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
     let (_, ending) = run(Duration::from_secs(1));
     assert!(client.read().is_empty() && client.has_fin() && !client.is_reset());
     assert!(ending.expect("it is over").starts_with("clean and acknowledged"));
+}
+
+/// A client that asks and asks and takes nothing costs what a queue may hold and the answers to one read, and gets every answer
+/// when it reads.
+#[test]
+fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
+    const REQUESTS: usize = 20_000;
+    let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+    let network = Network::new(1);
+    network.set_buffers(16 << 10, 16 << 10);
+    let mut reactor = Reactor::with_net(network.host(here));
+    let options = server::options(Listen::default()).high_water_mark(1024);
+    let listener = reactor.listen((here, 80), options).expect("a free port");
+    let (mut http, mut ending, mut most) = (Http::default(), None, 0);
+    let client = network.peer(there).connect(listener.addr).expect("begun");
+    client.send(&b"GET / HTTP/1.1\r\n\r\n".repeat(REQUESTS));
+    client.finish();
+    let mut received = 0;
+    for round in 0.. {
+        let until = network.now() + Duration::from_millis(10);
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+            http.handle(&mut socket, event);
+            most = most.max(socket.queued_bytes());
+            if let Event::Close(told) = event {
+                ending = Some(told.to_string());
+            }
+        }
+        // Not for the first second.
+        received += if round < 100 { 0 } else { client.read().len() };
+        if ending.is_some() {
+            break;
+        }
+    }
+    assert_eq!(received, REQUESTS * LINE.len());
+    assert!(ending.expect("it is over").starts_with("clean and acknowledged"));
+    assert!(most <= 1024 + LINE.len(), "{most} bytes of answers waited");
 }
 
 fn http() -> Program {
