@@ -380,7 +380,8 @@ macro_rules! shared_setters {
             }
 
             /// The idle time after which `timeout` is told; nothing is closed. Default none: what a silence means is the
-            /// protocol's to say. A peer that sends a byte now and then is never idle; see [`deadline`](Self::deadline).
+            /// protocol's to say. A peer that sends a byte now and then is never idle; see [`deadline`](Self::deadline). Nor is one that
+            /// still takes what our kernel holds for it ([`linger`](Self::linger) says how that is known).
             #[must_use]
             pub fn idle_timeout(mut self, limit: Option<Duration>) -> Self {
                 self.settings.idle_ms = limit.and_then(millis);
@@ -404,7 +405,7 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// The write timeout: how long queued bytes may wait without the peer's kernel making room for any, before the
+            /// The write timeout: how long queued bytes may wait without the peer's kernel taking any, before the
             /// socket fails. After `end()` the [close timeout](Self::linger) rules. Default none: a peer may rest, and
             /// what it can cost is bounded by the [write limit](Self::write_limit).
             #[must_use]
@@ -413,7 +414,8 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// How long a half-closed socket may be silent before it fails. Every byte starts the time again. Default
+            /// How long a half-closed socket may be silent before it fails. Every byte starts the time again, also one that the
+            /// peer takes of those that our kernel holds. Default
             /// 5 min; `None` is a leak waiting for a peer.
             #[must_use]
             pub fn half_closed_timeout(mut self, limit: Option<Duration>) -> Self {
@@ -423,8 +425,11 @@ macro_rules! shared_setters {
 
             /// The close timeout: how long after our `end()` the peer may go without taking a byte or acknowledging
             /// our FIN, and how long after `discard()` it may go without its FIN, before the socket fails. Default 30 s.
-            /// Once our kernel has everything and the peer has not finished, the half-closed time rules instead: what lies
-            /// in the kernel's buffers, and whether the peer reads it, can't be seen from here.
+            /// Once our kernel has everything and the peer has not finished, the half-closed time rules instead.
+            ///
+            /// A byte is taken when the peer's kernel acknowledges it. Our own may hold megabytes, and a slow peer takes longer
+            /// for them than any limit: so on Linux the kernel is asked (sock_diag(7)) when this or another limit of silence has run out,
+            /// and it counts from the last byte taken. Where it can't be asked, only what our kernel takes from us counts.
             /// (The kernel's SO_LINGER is not used with a time: it would block the loop in close(2).)
             #[must_use]
             pub fn linger(mut self, limit: Option<Duration>) -> Self {

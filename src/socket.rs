@@ -184,7 +184,7 @@ impl<'a> Socket<'a> {
     }
 
     /// From now on reads into the bin: no more `data`, `end` still comes. After `end()` this is the lingering close: the
-    /// answer is safe from our own reset, and the peer has the linger time, all told, to finish.
+    /// answer is safe from our own reset, and the peer has the linger time, from when it has taken our last byte, to finish.
     pub fn discard(&mut self) {
         self.resume();
         if self.living().is_some_and(|entry| !entry.flags.has(Flags::DISCARD)) {

@@ -20,7 +20,7 @@ static PIECE: [u8; 32 * 1024] = [b'.'; 32 * 1024];
 
 /// What this server wants of its listener.
 pub(crate) fn options(listen: Listen) -> Listen {
-    listen.idle_timeout(Some(IDLE)).linger(Some(Duration::from_secs(10)))
+    listen.idle_timeout(Some(IDLE))
 }
 
 /// All connections.

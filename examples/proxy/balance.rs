@@ -8,15 +8,24 @@ use std::time::Duration;
 
 use finale::net::Net;
 use finale::{
-    Connect, Error, Event, Grant, Handled, Listen, Pipes, Pool, PoolOptions, Reactor, Socket, SocketId, SocketMap,
+    Connect, Error, Event, Grant, Handled, KeepAlive, Listen, Pipes, Pool, PoolOptions, Reactor, Socket, SocketId,
+    SocketMap,
 };
 
 /// How long a client waits for a backend before it is reset.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Two who have nothing to say to each other may be silent for as long as they like; a machine that is gone is noticed all the same.
+const ALIVE: KeepAlive = KeepAlive::after(Duration::from_secs(60));
+
 /// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits for its backend unread.
 pub(crate) fn options(listen: Listen) -> Listen {
-    listen.reuse_port(true).paused(true).deadline(Some(PATIENCE))
+    listen.reuse_port(true).paused(true).deadline(Some(PATIENCE)).keep_alive(ALIVE)
+}
+
+/// How the connections to a backend are kept: so many ready ahead.
+pub(crate) fn pool(ahead: usize) -> PoolOptions {
+    PoolOptions::default().size(ahead).back_off(Duration::from_millis(50), Duration::from_secs(2))
 }
 
 /// The backends and those who use them.
@@ -38,12 +47,10 @@ struct Backend {
 }
 
 impl Balance {
-    pub(crate) fn new(backends: &[String], ahead: usize) -> Result<Self, Error> {
+    pub(crate) fn new(backends: &[String], options: &PoolOptions) -> Result<Self, Error> {
         let backend = |name: &String| {
-            let options =
-                PoolOptions::default().size(ahead).back_off(Duration::from_millis(50), Duration::from_secs(2));
-            let connect = Connect::default().connect_timeout(Some(PATIENCE));
-            Ok(Backend { name: name.clone(), pool: Pool::new(name.as_str(), connect, options)?, live: 0 })
+            let connect = Connect::default().connect_timeout(Some(PATIENCE)).keep_alive(ALIVE);
+            Ok(Backend { name: name.clone(), pool: Pool::new(name.as_str(), connect, options.clone())?, live: 0 })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
         let (waiting, whose, pipes) = (VecDeque::new(), SocketMap::new(), Pipes::new());

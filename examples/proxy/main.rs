@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(&args.listen, balance::options(Listen::default()))?;
-    let mut balance = Balance::new(&args.backends, args.ahead)?;
+    let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead))?;
     let (signal, mut signals) = reactor.inbox(1);
     let mut received = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));

@@ -16,7 +16,7 @@ const REQUEST_BYTES: usize = 1024 * 1024;
 /// What this server wants of its listener.
 pub(crate) fn options(listen: Listen) -> Listen {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
-    listen.idle_timeout(seconds(10)).deadline(seconds(60)).linger(seconds(10))
+    listen.idle_timeout(seconds(10)).deadline(seconds(60))
 }
 
 /// A key and a certificate for `localhost`, made up now.

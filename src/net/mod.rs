@@ -6,6 +6,8 @@
 //!
 //! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
 
+#[cfg(target_os = "linux")]
+mod diag;
 pub mod os;
 mod resolver;
 mod unix;
@@ -202,6 +204,12 @@ pub trait Net {
     /// # Errors
     /// The connection's error, which is told once.
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool>;
+
+    /// How long ago the peer's kernel has last taken something of what ours still holds for it; `None` if ours holds nothing, or
+    /// can't say. Asked when a limit of silence has run out: a peer that still takes is not silent.
+    fn taken_ago(&mut self, _slot: u32) -> Option<Duration> {
+        None
+    }
 
     /// The error that waits on the connection, if any; asking takes it away.
     fn take_error(&mut self, slot: u32) -> Option<io::Error>;

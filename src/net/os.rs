@@ -45,6 +45,8 @@ pub struct Os {
     #[cfg(not(target_os = "linux"))]
     waiting: Vec<u32>,
     resolver: Resolver,
+    #[cfg(target_os = "linux")]
+    diag: super::diag::Diag,
 }
 
 /// A listening socket, with the file that stands for it.
@@ -70,6 +72,8 @@ impl Os {
             listeners: Vec::new(),
             #[cfg(not(target_os = "linux"))]
             waiting: Vec::new(),
+            #[cfg(target_os = "linux")]
+            diag: super::diag::Diag::default(),
             poll,
         })
     }
@@ -371,6 +375,13 @@ impl Net for Os {
             },
             Err(error) => Err(error),
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
+        let stream = self.stream(slot).ok()?;
+        let (local, peer) = (stream.local_addr().ok()?.as_socket()?, stream.peer_addr().ok()?.as_socket()?);
+        self.diag.taken_ago(local, peer)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {

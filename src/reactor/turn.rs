@@ -270,6 +270,7 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         match self.table.deadline(slot) {
+            Some((due, Due::Idle | Due::Limit(_))) if due <= self.turn.now && self.peer_takes(slot) => {}
             Some((due, Due::Idle)) if due <= self.turn.now => {
                 self.counts.struck(self.turn.now - due);
                 self.idle(slot);
@@ -283,6 +284,20 @@ impl<N: Net> Reactor<N> {
         }
         self.table.refile(slot);
         self.tell_owed(slot)
+    }
+
+    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether our kernel, which may hold megabytes, has
+    /// passed some of them on meanwhile: then it has not.
+    fn peer_takes(&mut self, slot: u32) -> bool {
+        let entry = self.table.entry(slot);
+        if !entry.state.is_connected() || entry.bytes_written == 0 {
+            return false;
+        }
+        let Some(ago) = self.net.taken_ago(slot) else { return false };
+        let now = self.net.now();
+        let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
+        self.table.taken(slot, at);
+        self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now)
     }
 
     /// Nothing has moved for the idle time.

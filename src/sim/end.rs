@@ -149,6 +149,8 @@ pub(super) struct End {
     /// Since when nothing was acknowledged although something should be.
     pub(super) stalled_since: Option<u64>,
     pub(super) heard_at: u64,
+    /// When the peer has last taken something of ours.
+    pub(super) taken_at: u64,
     pub(super) alive_at: Option<u64>,
     pub(super) probes: u32,
     /// When an orphan in FIN-WAIT-2 is forgotten.
@@ -199,6 +201,7 @@ impl End {
             unanswered: 0,
             stalled_since: None,
             heard_at: 0,
+            taken_at: 0,
             alive_at: None,
             probes: 0,
             forget_at: None,

@@ -417,6 +417,12 @@ impl Net for Host {
         self.write_perhaps_less(&mut world, slot, id, &bytes, more)
     }
 
+    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
+        let (world, id) = self.on(slot).ok()?;
+        let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && end.is_pending() && !end.is_unix())?;
+        Some(Duration::from_nanos(world.now - end.taken_at))
+    }
+
     fn finish(&mut self, slot: u32) -> io::Result<()> {
         let (mut world, id) = self.on(slot)?;
         let again = world.ends.get(id).is_some_and(|end| end.finished);

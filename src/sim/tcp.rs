@@ -213,7 +213,11 @@ impl World {
         }
         end.unanswered = 0;
         let wanted_room = end.wants_room;
+        let had_taken = end.acked;
         let mut changed = end.take_ack(acked, window_end);
+        if end.acked > had_taken {
+            end.taken_at = now;
+        }
         if wanted_room && !end.wants_room {
             self.rows.mark(Row::WouldBlockThenRoom);
         }

@@ -418,6 +418,25 @@ impl Table {
         }
     }
 
+    /// The peer's kernel has taken bytes from ours at this tick: as if they had been written then.
+    pub(crate) fn taken(&mut self, slot: u32, at: u64) {
+        let idle_of = self.settings.get(self.entry(slot).settings).idle_of;
+        let silent_since = self.idle_since(slot);
+        let entry = self.entry_mut(slot);
+        entry.touch(at.max(entry.touched()));
+        if entry.extra == NIL && idle_of == Idle::Both {
+            return;
+        }
+        let extra = self.extra_mut(slot);
+        extra.flushed = extra.flushed.map(|since| since.max(at));
+        extra.limit_from = extra.limit_from.map(|since| since.max(at));
+        extra.idle_from = match idle_of {
+            Idle::Both => None,
+            Idle::Read => Some(silent_since),
+            Idle::Write => Some(silent_since.max(at)),
+        };
+    }
+
     /// Whether any timer applies to the socket as it is now.
     #[inline]
     pub(crate) fn has_timer(&self, slot: u32) -> bool {

@@ -156,6 +156,10 @@ impl Net for Bent {
         self.host.connect(slot, token, addr, options, local)
     }
 
+    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
+        self.host.taken_ago(slot)
+    }
+
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
         self.bend.enter("connected")?;
         self.host.connected(slot)

@@ -163,9 +163,11 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     let Some(limit_ms) = limit_ms else {
         return Err(Broken::new(Rule::Timers, format!("\"{failure}\", and no such limit is set")));
     };
+    let is_connect = failure.cause == Cause::TimedOut(Timer::Connect);
+    // What the peer takes of what our kernel holds is no silence.
+    let since = if is_connect { since } else { since.max(truth.still_taken_at()) };
     let due = since + limit_ms * 1_000_000;
     must(now >= due, Rule::Timers, || format!("\"{failure}\" {} ns early", due - now))?;
-    let is_connect = failure.cause == Cause::TimedOut(Timer::Connect);
     let anew = if is_connect { since } else { side.counts_anew_at(truth) };
     let latest = anew + limit_ms * 1_000_000 + LATE;
     must(now <= latest, Rule::Timers, || format!("\"{failure}\" {} ns late", now - latest))

@@ -115,12 +115,12 @@ impl Side {
     /// From when a deadline counts at the latest: bytes that moved, or a state that changed. Of the peer's
     /// leaving it may have heard late.
     pub(super) fn counts_anew_at(&self, truth: &Truth) -> u64 {
-        truth.moved_at.max(self.changed_or_heard_at(truth))
+        truth.moved_at.max(truth.kernel.taken_at).max(self.changed_or_heard_at(truth))
     }
 
     /// From when a silence of this kind counts at the latest.
     pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
-        truth.broke_silence_at(idle_of).max(self.changed_or_heard_at(truth)).max(self.silent_from)
+        truth.may_have_broken_silence_at(idle_of).max(self.changed_or_heard_at(truth)).max(self.silent_from)
     }
 
     fn changed_or_heard_at(&self, truth: &Truth) -> u64 {

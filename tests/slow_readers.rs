@@ -1,0 +1,124 @@
+//! A peer that takes what our kernel holds for it, slowly, is not silent: no limit of silence strikes it, and its answer is whole. One
+//! that takes nothing is. On the simulated network; `src/net/diag.rs` shows that the real kernel says what is needed for this.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, How, Idle, Listen, Timer};
+use support::scene::{HERE, Scene};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// What the kernel holds, of which the peer's takes 1000 bytes at once.
+const ANSWER: usize = 50_000;
+
+fn limit(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+/// A connection whose kernel takes the whole answer at once, and whose peer has little room.
+fn served(options: Listen) -> (Scene, PeerSocket) {
+    let network = Network::new(7);
+    network.set_buffers(ANSWER, 1000);
+    let host = network.host(HERE);
+    let mut scene = Scene::on(network, host);
+    let peer = scene.serve(options);
+    (scene, peer)
+}
+
+fn write(scene: &mut Scene, bytes: usize) {
+    scene.with(|socket| {
+        socket.write(&vec![b'x'; bytes]).expect("open");
+    });
+}
+
+/// The peer reads what it has once a second, for so long.
+fn read_slowly(scene: &mut Scene, peer: &PeerSocket, seconds: usize) -> usize {
+    let mut read = 0;
+    for _ in 0..seconds {
+        scene.run(SECOND);
+        read += peer.read().len();
+    }
+    read
+}
+
+#[test]
+fn after_our_end_a_slow_reader_gets_its_answer_though_it_takes_longer_than_the_linger_time() {
+    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    scene.with(|socket| {
+        socket.write(&[b'x'; ANSWER]).expect("open");
+        socket.end();
+        socket.discard();
+    });
+    assert_eq!(read_slowly(&mut scene, &peer, 60), ANSWER);
+    assert!(peer.has_fin() && !peer.is_reset());
+}
+
+#[test]
+fn a_reader_that_stops_is_given_up_one_linger_time_after_it_took_its_last_byte() {
+    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    scene.with(|socket| {
+        socket.write(&[b'x'; ANSWER]).expect("open");
+        socket.end();
+        socket.discard();
+    });
+    assert_eq!(read_slowly(&mut scene, &peer, 10), 10_000);
+    // The last reading made room, of which our kernel has heard 1 ms later.
+    scene.run(Duration::from_millis(2990));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    scene.run(Duration::from_millis(20));
+    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+}
+
+#[test]
+fn when_both_have_finished_a_slow_reader_is_waited_for() {
+    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.with(|socket| {
+        socket.write(&[b'x'; ANSWER]).expect("open");
+        socket.end();
+    });
+    assert_eq!(read_slowly(&mut scene, &peer, 60), ANSWER);
+    assert_eq!(scene.story, ["close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+}
+
+#[test]
+fn a_half_closed_reader_is_not_silent_while_it_takes() {
+    let (mut scene, peer) = served(Listen::default().half_closed_timeout(limit(3)));
+    peer.finish();
+    scene.expect(&["end"]);
+    write(&mut scene, ANSWER);
+    assert_eq!(read_slowly(&mut scene, &peer, 60), ANSWER);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed), "and then it is: we have not ended");
+}
+
+#[test]
+fn bytes_that_wait_behind_a_slow_reader_wait_for_it() {
+    let (mut scene, peer) = served(Listen::default().write_timeout(limit(3)));
+    // The kernel has no room before a third of its buffer is free: that takes 17 seconds.
+    write(&mut scene, 2 * ANSWER);
+    assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * ANSWER);
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    write(&mut scene, 2 * ANSWER);
+    scene.run(4 * SECOND);
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+}
+
+#[test]
+fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anything() {
+    for (idle_of, timeouts) in [(Idle::Both, 0), (Idle::Write, 0), (Idle::Read, 1)] {
+        let (mut scene, peer) = served(Listen::default().idle_timeout(limit(3)).idle_of(idle_of));
+        write(&mut scene, ANSWER);
+        assert_eq!(read_slowly(&mut scene, &peer, 40), 40_000);
+        assert_eq!(scene.story.len(), timeouts, "{idle_of:?}: {:?}", scene.story);
+        // It stops: the silence is told once, three seconds after the last byte.
+        scene.run(2 * SECOND);
+        assert_eq!(scene.story.len(), timeouts, "{idle_of:?}: {:?}", scene.story);
+        scene.run(2 * SECOND);
+        assert_eq!(scene.story, ["timeout"], "{idle_of:?}");
+    }
+}
