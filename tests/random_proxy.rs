@@ -1,5 +1,7 @@
 //! The proxy of the examples in random runs: pools, pipes, clients and backends that do whatever they like, at any time, on a network
 //! with faults. What arrives is right, an end means that the stream is whole, and nothing is left behind.
+//!
+//! More of them: `FINALE_SEEDS=0..20000 cargo test --release --test random_proxy`.
 
 #[path = "../examples/proxy/balance.rs"]
 mod balance;
@@ -46,6 +48,8 @@ struct Conversation {
     said: [Stream; 2],
     /// Somebody has broken it, so it need not arrive.
     is_broken: bool,
+    /// The other machine was out of reach for a while: an end of it may have missed how it has ended.
+    was_unreachable: bool,
 }
 
 struct World {
@@ -62,7 +66,7 @@ struct World {
     dice: Rng,
     /// Something was done that may break any of them.
     is_stormy: bool,
-    /// The other machine was out of reach for a while: it may have missed how a connection has ended.
+    /// The other machine is out of reach.
     has_vanished: bool,
     events: usize,
 }
@@ -138,6 +142,7 @@ impl World {
             backend: None,
             said,
             is_broken: false,
+            was_unreachable: self.has_vanished,
         });
     }
 
@@ -156,8 +161,12 @@ impl World {
             2 => {
                 self.network.vanish(THERE);
                 self.has_vanished = true;
+                self.conversations.iter_mut().for_each(|conversation| conversation.was_unreachable = true);
             }
-            _ => self.network.heal(THERE),
+            _ => {
+                self.network.heal(THERE);
+                self.has_vanished = false;
+            }
         }
     }
 
@@ -277,7 +286,10 @@ impl World {
         for (client, conversation) in self.conversations.iter().enumerate() {
             let [asked, answered] = &conversation.said;
             let is_whole = asked.sent == asked.received && answered.sent == answered.received;
-            assert!(conversation.is_over() || self.has_vanished, "seed {seed}: client {client} goes on for ever");
+            assert!(
+                conversation.is_over() || conversation.was_unreachable,
+                "seed {seed}: client {client} goes on for ever"
+            );
             assert!(
                 is_whole || conversation.is_broken || self.is_stormy,
                 "seed {seed}: bytes of client {client} are lost"
@@ -333,6 +345,9 @@ fn whatever_clients_and_backends_do_the_proxy_carries_it_through() {
             *kinds.entry((conversation.backend.is_some(), conversation.is_broken)).or_insert(0) += 1;
         }
         world.judge();
+    }
+    if std::env::var_os("FINALE_SEEDS").is_some() {
+        return;
     }
     // Enough has happened for this to mean something.
     assert!(events > 10_000, "{events}");

@@ -36,12 +36,12 @@ fn write(scene: &mut Scene, bytes: usize) {
 
 /// The peer reads what it has once a second, for so long.
 fn read_slowly(scene: &mut Scene, peer: &PeerSocket, seconds: usize) -> usize {
-    let mut read = 0;
-    for _ in 0..seconds {
-        scene.run(SECOND);
-        read += peer.read().len();
-    }
-    read
+    (0..seconds).map(|_| read_after(scene, peer, SECOND)).sum()
+}
+
+fn read_after(scene: &mut Scene, peer: &PeerSocket, time: Duration) -> usize {
+    scene.run(time);
+    peer.read().len()
 }
 
 #[test]
@@ -120,5 +120,38 @@ fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anythi
         assert_eq!(scene.story.len(), timeouts, "{idle_of:?}: {:?}", scene.story);
         scene.run(2 * SECOND);
         assert_eq!(scene.story, ["timeout"], "{idle_of:?}");
+    }
+}
+
+/// The limit has run out, and the last byte was taken just before: from then on the peer has its time to finish.
+#[test]
+fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
+    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    scene.with(|socket| {
+        socket.write(&[b'x'; 3_000]).expect("open");
+        socket.end();
+        socket.discard();
+    });
+    scene.run(Duration::from_millis(2_800));
+    let read: usize = (0..3).map(|_| read_after(&mut scene, &peer, Duration::from_millis(10))).sum();
+    assert_eq!(read, 3_000);
+    scene.run(Duration::from_millis(2_900));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    peer.finish();
+    scene.run(SECOND);
+    assert_eq!(scene.how(), &How::Confirmed);
+}
+
+/// A limit that was put off does not strike because another time is due at the same moment.
+#[test]
+fn a_silence_of_the_peer_that_is_due_with_a_limit_is_told_and_ends_nothing() {
+    for ms in 2_990..3_010 {
+        let options = Listen::default().half_closed_timeout(limit(3)).idle_of(Idle::Read);
+        let (mut scene, peer) = served(options.idle_timeout(Some(Duration::from_millis(ms))));
+        peer.finish();
+        scene.expect(&["end"]);
+        write(&mut scene, 5_000);
+        assert_eq!(read_slowly(&mut scene, &peer, 5), 5_000);
+        assert_eq!(scene.story, ["timeout"], "{ms}");
     }
 }

@@ -148,6 +148,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
         }
         curious.look();
     }
+    restart.give_up();
     Ok(running.shards.join()?)
 }
 

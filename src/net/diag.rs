@@ -29,7 +29,7 @@ pub(super) struct Diag {
 }
 
 impl Diag {
-    /// How long ago the peer's kernel has last taken something of what ours holds; `None` if ours holds nothing, or does not say.
+    /// How long ago the peer's kernel has last taken something of ours; `None` if the kernel does not say.
     pub(super) fn taken_ago(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<Duration> {
         if self.socket.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -45,7 +45,7 @@ impl Diag {
             let (_, length) = recv(socket, &mut buffer, RecvFlags::empty()).ok()?;
             let answer = buffer.get(..length)?;
             if word(answer, 8)? == self.asked {
-                return read(answer);
+                return read(answer, local.port(), peer.port());
             }
         }
     }
@@ -92,13 +92,14 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
-fn read(answer: &[u8]) -> Option<Duration> {
+fn read(answer: &[u8], local: u16, peer: u16) -> Option<Duration> {
     if half(answer, 4)? != BY_FAMILY {
         return None; // An error: no such connection.
     }
     let message = answer.get(HEADER..)?;
-    let unacknowledged = word(message, 60)?; // `idiag_wqueue`
-    if unacknowledged == 0 {
+    // Where there is none, a listener on the same port may answer.
+    let ports = [half(message, 4)?, half(message, 6)?].map(u16::from_be);
+    if ports != [local, peer] {
         return None;
     }
     let mut attributes = message.get(MESSAGE..)?;
@@ -108,11 +109,26 @@ fn read(answer: &[u8]) -> Option<Duration> {
     taken(attributes.get(4..)?)
 }
 
-/// Of a `tcp_info` (linux/tcp.h). Acknowledgements come also from a peer that takes nothing, as answers to window probes; but
-/// where bytes wait, whatever it takes makes room for the next to be sent, and to a peer that is gone they are sent in vain.
+/// From a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves nothing: a peer that takes nothing answers window
+/// probes, and sends bytes of its own. But
+///
+/// - what is repeated was not taken since it was first sent: the times between are known;
+/// - where bytes wait, whatever the peer takes makes room for the next to be sent;
+/// - what is on its way, and not repeated yet, is acknowledged piece by piece;
+/// - if all is acknowledged, the last of it was taken after it was sent.
 fn taken(info: &[u8]) -> Option<Duration> {
-    let (sent_ago_ms, acknowledged_ago_ms, unsent) = (word(info, 44)?, word(info, 56)?, word(info, 144)?);
-    let ms = if unsent > 0 { sent_ago_ms.max(acknowledged_ago_ms) } else { acknowledged_ago_ms };
+    let repeats = u32::from(*info.get(2)?.min(&31));
+    let rto_ms = word(info, 8)? / 1000;
+    let (on_its_way, unsent) = (word(info, 24)?, word(info, 144)?);
+    let (sent_ago_ms, acknowledged_ago_ms) = (word(info, 44)?, word(info, 56)?);
+    let ms = if repeats > 0 {
+        // It has doubled each time, and the last of them is running.
+        sent_ago_ms.saturating_add(rto_ms - (rto_ms >> repeats))
+    } else if on_its_way > 0 && unsent == 0 {
+        sent_ago_ms.min(acknowledged_ago_ms)
+    } else {
+        sent_ago_ms
+    };
     // The kernel counts in ticks of up to 10 ms: rather a little less ago, so that no limit is early.
     Some(Duration::from_millis(u64::from(ms).saturating_sub(10)))
 }
@@ -124,11 +140,11 @@ mod tests {
 
     use super::*;
 
-    /// The two ends of a connection.
-    fn pair(ip: &str) -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind((ip, 0)).expect("a free port");
+    /// The two ends of a connection, where the machine has this address.
+    fn pair(ip: &str) -> Option<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind((ip, 0)).ok()?;
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        (client, listener.accept().expect("it has come").0)
+        Some((client, listener.accept().expect("it has come").0))
     }
 
     fn ask(diag: &mut Diag, stream: &TcpStream) -> Option<Duration> {
@@ -136,45 +152,57 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_still_holds_was_taken_some_time_ago_and_what_it_does_not_hold_never() {
+    fn the_kernel_says_when_the_peer_has_last_taken_something() {
         let mut diag = Diag::default();
         for ip in ["127.0.0.1", "::1"] {
-            let (client, mut server) = pair(ip);
-            assert_eq!(ask(&mut diag, &server), None, "nothing was sent");
+            let Some((client, mut server)) = pair(ip) else {
+                println!("skipped: no {ip} here");
+                continue;
+            };
             server.set_nonblocking(true).expect("a socket");
             while server.write(&[b'x'; 65536]).is_ok() {}
-            if ask(&mut diag, &server).is_none() && ip == "127.0.0.1" {
+            if ask(&mut diag, &server).is_none() {
                 println!("skipped: this kernel does not say (sock_diag)");
                 return;
             }
             let wait = Duration::from_millis(50);
-            while ask(&mut diag, &server).expect("it holds some") < wait {}
+            while ask(&mut diag, &server).expect("it says") < wait {}
             let before = crate::net::os::clock_base();
             std::io::copy(&mut std::io::Read::take(&client, 2_000_000), &mut std::io::sink()).expect("bytes");
-            assert!(ask(&mut diag, &server).is_none_or(|ago| ago <= before.elapsed()), "some were taken");
+            assert!(ask(&mut diag, &server).expect("it says") <= before.elapsed(), "some were taken");
         }
     }
 
     #[test]
-    fn a_connection_that_is_none_has_nothing_to_say() {
+    fn a_connection_that_is_none_has_nothing_to_say_nor_has_a_listener_on_its_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(Diag::default().taken_ago(listener.local_addr().expect("bound"), addr(1)), None);
         assert_eq!(Diag::default().taken_ago(addr(1), addr(2)), None);
-        assert_eq!(read(&[0; 10]), None);
+        assert_eq!(read(&[0; 10], 1, 2), None);
         assert_eq!(taken(&[0; 100]), None);
     }
 
+    /// What a `tcp_info` with these times says, in ms.
+    fn said(repeats: u8, rto_ms: u32, on_its_way: u32, unsent: u32, sent_ago: u32, acknowledged_ago: u32) -> u128 {
+        let mut info = [0; 160];
+        info[2] = repeats;
+        let words = [(8, rto_ms * 1000), (24, on_its_way), (144, unsent), (44, sent_ago), (56, acknowledged_ago)];
+        for (at, word) in words {
+            info[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
+        }
+        taken(&info).expect("it is whole").as_millis()
+    }
+
     #[test]
-    fn an_acknowledgement_is_no_progress_where_bytes_wait() {
-        let info = |sent: u32, acknowledged: u32, unsent: u32| {
-            let mut info = [0; 160];
-            info[44..48].copy_from_slice(&sent.to_ne_bytes());
-            info[56..60].copy_from_slice(&acknowledged.to_ne_bytes());
-            info[144..148].copy_from_slice(&unsent.to_ne_bytes());
-            taken(&info).expect("it is whole").as_millis()
-        };
-        assert_eq!(info(5010, 20, 1), 5000, "a window probe is answered, and nothing is taken");
-        assert_eq!(info(20, 5010, 1), 5000, "bytes are repeated, and nobody answers");
-        assert_eq!(info(5010, 20, 0), 10, "all are on their way");
-        assert_eq!(info(0, 0, 0), 0);
+    fn an_acknowledgement_alone_is_no_progress() {
+        assert_eq!(said(0, 200, 0, 9, 5010, 20), 5000, "a window probe is answered, and nothing is taken");
+        assert_eq!(said(7, 25_600, 1, 9, 4610, 30_010), 30_000, "bytes are repeated, and nobody answers");
+        assert_eq!(said(7, 25_600, 1, 0, 4610, 20), 30_000, "they are repeated, and only the peer's own bytes come");
+        assert_eq!(said(0, 60_000, 1, 0, 5010, 20), 10, "all are on their way, and taken piece by piece");
+        assert_eq!(said(0, 200, 1, 9, 20, 5010), 10, "there was room for more");
+        assert_eq!(said(0, 200, 0, 0, 5010, 20), 5000, "all were taken, no earlier than they were sent");
+        assert_eq!(said(0, 200, 0, 0, 0, 0), 0);
+        assert_eq!(said(255, 120_000, 1, 0, 0, 0), 119_990);
     }
 }

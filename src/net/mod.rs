@@ -205,8 +205,8 @@ pub trait Net {
     /// The connection's error, which is told once.
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool>;
 
-    /// How long ago the peer's kernel has last taken something of what ours still holds for it; `None` if ours holds nothing, or
-    /// can't say. Asked when a limit of silence has run out: a peer that still takes is not silent.
+    /// How long ago the peer's kernel has last taken bytes of ours; `None` if that can't be said. Asked when a limit of silence has run
+    /// out: a peer that still takes is not silent.
     fn taken_ago(&mut self, _slot: u32) -> Option<Duration> {
         None
     }

@@ -269,8 +269,12 @@ impl<N: Net> Reactor<N> {
             self.table.file_deadline(slot);
             return None;
         }
+        if let Some((due, Due::Idle | Due::Limit(_))) = self.table.deadline(slot)
+            && due <= self.turn.now
+        {
+            self.look_what_was_taken(slot);
+        }
         match self.table.deadline(slot) {
-            Some((due, Due::Idle | Due::Limit(_))) if due <= self.turn.now && self.peer_takes(slot) => {}
             Some((due, Due::Idle)) if due <= self.turn.now => {
                 self.counts.struck(self.turn.now - due);
                 self.idle(slot);
@@ -286,18 +290,17 @@ impl<N: Net> Reactor<N> {
         self.tell_owed(slot)
     }
 
-    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether our kernel, which may hold megabytes, has
-    /// passed some of them on meanwhile: then it has not.
-    fn peer_takes(&mut self, slot: u32) -> bool {
+    /// A silence has lasted for as long as it may, as far as can be seen from here. If our kernel, which may hold megabytes, has passed some of
+    /// them on meanwhile, it has not.
+    fn look_what_was_taken(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
         if !entry.state.is_connected() || entry.bytes_written == 0 {
-            return false;
+            return;
         }
-        let Some(ago) = self.net.taken_ago(slot) else { return false };
+        let Some(ago) = self.net.taken_ago(slot) else { return };
         let now = self.net.now();
         let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
         self.table.taken(slot, at);
-        self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now)
     }
 
     /// Nothing has moved for the idle time.

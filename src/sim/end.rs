@@ -149,7 +149,7 @@ pub(super) struct End {
     /// Since when nothing was acknowledged although something should be.
     pub(super) stalled_since: Option<u64>,
     pub(super) heard_at: u64,
-    /// When the peer has last taken something of ours.
+    /// When the peer has last taken bytes of ours.
     pub(super) taken_at: u64,
     pub(super) alive_at: Option<u64>,
     pub(super) probes: u32,

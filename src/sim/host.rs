@@ -419,7 +419,7 @@ impl Net for Host {
 
     fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
         let (world, id) = self.on(slot).ok()?;
-        let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && end.is_pending() && !end.is_unix())?;
+        let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && !end.is_unix())?;
         Some(Duration::from_nanos(world.now - end.taken_at))
     }
 

@@ -215,7 +215,7 @@ impl World {
         let wanted_room = end.wants_room;
         let had_taken = end.acked;
         let mut changed = end.take_ack(acked, window_end);
-        if end.acked > had_taken {
+        if end.acked.min(end.written) > had_taken {
             end.taken_at = now;
         }
         if wanted_room && !end.wants_room {

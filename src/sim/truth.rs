@@ -48,9 +48,8 @@ pub(crate) struct Kernel {
     pub(crate) peer_finished: bool,
     /// Bytes of theirs that the program has not read.
     pub(crate) unread: usize,
-    /// When the other kernel has last taken something of ours, and whether it has not taken all.
+    /// When the other kernel has last taken bytes of ours; 0 once the connection is dead, and nobody can say.
     pub(crate) taken_at: u64,
-    pub(crate) holds: bool,
     /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
     pub(crate) fin_order: FinOrder,
     pub(crate) gone_at: u64,
@@ -70,25 +69,18 @@ pub(crate) enum Closed {
 }
 
 impl Truth {
-    /// When the last bytes moved that break a silence of this kind: at the earliest, if what the other kernel takes counts only while
-    /// there is more of it.
+    /// When the last bytes moved that break a silence of this kind.
     pub(crate) fn broke_silence_at(&self, of: Idle) -> u64 {
         match of {
-            Idle::Both => self.moved_at.max(self.still_taken_at()),
+            Idle::Both => self.moved_at,
             Idle::Read => self.given_at,
-            Idle::Write => self.sent_at.max(self.still_taken_at()),
+            Idle::Write => self.sent_at,
         }
     }
 
-    /// The same at the latest.
-    pub(crate) fn may_have_broken_silence_at(&self, of: Idle) -> u64 {
-        let taken_at = if of == Idle::Read { 0 } else { self.kernel.taken_at };
-        self.broke_silence_at(of).max(taken_at)
-    }
-
-    /// When the other kernel has last taken something of what ours still holds.
-    pub(crate) fn still_taken_at(&self) -> u64 {
-        if self.kernel.holds { self.kernel.taken_at } else { 0 }
+    /// When the other kernel has last taken bytes, if that breaks a silence of this kind.
+    pub(crate) fn took_in_silence_at(&self, of: Idle) -> u64 {
+        if of == Idle::Read { 0 } else { self.kernel.taken_at }
     }
 }
 
@@ -126,8 +118,7 @@ impl World {
             finished: end.finished,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
-            taken_at: end.taken_at,
-            holds: end.is_pending(),
+            taken_at: if end.phase == Phase::Open { end.taken_at } else { 0 },
             fin_order: end.fin_order,
             gone_at: end.gone_at,
             remote: Some(end.remote),

@@ -31,6 +31,10 @@ use extra::{Deadline, Extra, Extras};
 use list::List;
 use settings::SettingsPool;
 
+/// What the peer's kernel takes so soon after it was written counts as taken then. The real one says when to within two of its ticks
+/// of 10 ms at the most; an ordinary silence is not to be counted anew for that.
+pub(crate) const AT_ONCE_TICKS: u64 = 20;
+
 /// A table that has outgrown so many entries ...
 const FEW: usize = 64;
 /// ... has room for so many at once, 256 KiB: pages that nobody has touched cost nothing, while a table that doubles from little leaves
@@ -389,7 +393,7 @@ impl Table {
         idle_of == direction
     }
 
-    /// From when the limit of the present state counts. While we flush only bytes that leave put it off: a peer that
+    /// From when the limit of the present state counts. While we flush only bytes that leave, or are taken, put it off: a peer that
     /// sends and takes nothing has the linger time and no more.
     fn limit_since(&self, slot: u32) -> u64 {
         let entry = self.entry(slot);
@@ -420,20 +424,21 @@ impl Table {
 
     /// The peer's kernel has taken bytes from ours at this tick: as if they had been written then.
     pub(crate) fn taken(&mut self, slot: u32, at: u64) {
+        let later = |since: u64| if at > since.saturating_add(AT_ONCE_TICKS) { at } else { since };
         let idle_of = self.settings.get(self.entry(slot).settings).idle_of;
         let silent_since = self.idle_since(slot);
         let entry = self.entry_mut(slot);
-        entry.touch(at.max(entry.touched()));
+        entry.touch(later(entry.touched()));
         if entry.extra == NIL && idle_of == Idle::Both {
             return;
         }
         let extra = self.extra_mut(slot);
-        extra.flushed = extra.flushed.map(|since| since.max(at));
-        extra.limit_from = extra.limit_from.map(|since| since.max(at));
+        extra.flushed = extra.flushed.map(later);
+        extra.limit_from = extra.limit_from.map(later);
         extra.idle_from = match idle_of {
             Idle::Both => None,
             Idle::Read => Some(silent_since),
-            Idle::Write => Some(silent_since.max(at)),
+            Idle::Write => Some(later(silent_since)),
         };
     }
 

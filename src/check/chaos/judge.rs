@@ -11,9 +11,12 @@ use crate::lifecycle::State;
 use crate::options::Settings;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
+use crate::table::AT_ONCE_TICKS;
 
 /// A deadline is rounded up to a tick, and so is the time that it counts from.
 const LATE: u64 = 2_000_000;
+/// What the peer's kernel takes so soon counts as taken when it was written.
+const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
 
 /// Looks at an event before the program sees it.
 pub(super) fn judge(
@@ -104,7 +107,8 @@ fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, now: u64
         return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
     let idle = idle_ms.saturating_mul(1_000_000);
-    let due = truth.broke_silence_at(idle_of).max(side.silent_from).saturating_add(idle);
+    let taken_at = truth.took_in_silence_at(idle_of).saturating_sub(AT_ONCE);
+    let due = truth.broke_silence_at(idle_of).max(taken_at).max(side.silent_from).saturating_add(idle);
     let latest = side.silent_at(truth, idle_of).saturating_add(idle).saturating_add(LATE);
     side.silent_from = now;
     side.told_silence_at = now;
@@ -165,7 +169,7 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     };
     let is_connect = failure.cause == Cause::TimedOut(Timer::Connect);
     // What the peer takes of what our kernel holds is no silence.
-    let since = if is_connect { since } else { since.max(truth.still_taken_at()) };
+    let since = if is_connect { since } else { since.max(truth.kernel.taken_at.saturating_sub(AT_ONCE)) };
     let due = since + limit_ms * 1_000_000;
     must(now >= due, Rule::Timers, || format!("\"{failure}\" {} ns early", due - now))?;
     let anew = if is_connect { since } else { side.counts_anew_at(truth) };

@@ -120,7 +120,8 @@ impl Side {
 
     /// From when a silence of this kind counts at the latest.
     pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
-        truth.may_have_broken_silence_at(idle_of).max(self.changed_or_heard_at(truth)).max(self.silent_from)
+        let moved_at = truth.broke_silence_at(idle_of).max(truth.took_in_silence_at(idle_of));
+        moved_at.max(self.changed_or_heard_at(truth)).max(self.silent_from)
     }
 
     fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
