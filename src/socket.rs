@@ -183,6 +183,12 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::PAUSED))
     }
 
+    /// Whether [`discard`](Socket::discard) is in force.
+    #[must_use]
+    pub fn is_discarding(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::DISCARD))
+    }
+
     /// From now on reads into the bin: no more `data`, `end` still comes. After `end()` this is the lingering close: the
     /// answer is safe from our own reset, and the peer has the linger time, from when it has taken our last byte, to finish.
     pub fn discard(&mut self) {

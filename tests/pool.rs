@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use finale::sim::{Host, Network, Peer, PeerListener, PeerSocket};
-use finale::{Connect, Error, Event, Grant, Handled, Pool, PoolOptions, PoolStats, Reactor, Repeat, SocketId, Ticket};
+use finale::{
+    Connect, Error, Event, Grant, Handled, Pool, PoolOptions, PoolStats, Reactor, Repeat, Socket, SocketId, Ticket,
+};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -231,6 +233,74 @@ fn a_server_that_takes_connections_and_drops_them_is_down_as_well() {
     assert!((10..60).contains(&begun), "{begun} in ten seconds");
 }
 
+/// The same when each is lent as soon as it is there: to be lent proves nothing.
+#[test]
+fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
+    for is_read in [false, true] {
+        let mut scene = Scene::new(PoolOptions::default().size(2).back_off(ms(100), SECOND));
+        scene.ask();
+        let mut served = Vec::new();
+        for _ in 0..10_000 {
+            scene.run(ms(1));
+            for (_, grant) in std::mem::take(&mut scene.grants) {
+                let Grant::Socket(id) = grant else { panic!("{grant:?}") };
+                if let Some(mut socket) = scene.reactor.socket(id) {
+                    let _ = socket.write(b"question");
+                }
+            }
+            for _ in std::mem::take(&mut scene.lost) {
+                scene.ask();
+            }
+            served.extend(scene.accepted());
+            let (over, wait) = served.into_iter().partition(|peer| !is_read || peer.unread_bytes() > 0);
+            let over: Vec<PeerSocket> = over;
+            served = wait;
+            for peer in over {
+                let _ = peer.read();
+                peer.reset();
+            }
+        }
+        let begun = scene.stats().begun;
+        assert!((8..60).contains(&begun), "{begun} in ten seconds");
+    }
+}
+
+/// A server that is being replaced: it serves those whom it has, and refuses new ones.
+#[test]
+fn answers_on_an_old_connection_say_nothing_about_new_ones() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(ms(500), 10 * SECOND));
+    scene.run(ms(10));
+    let mut server = scene.accepted();
+    scene.go_down();
+    server.remove(0).reset();
+    scene.run(ms(10));
+    for _ in 0..300 {
+        let id = scene.lend();
+        scene.write(id, b"question");
+        server[0].send(b"answer");
+        scene.run(ms(5));
+        scene.give_back(id);
+    }
+    let failed = scene.stats().failed;
+    assert!((2..=8).contains(&failed), "{failed} in some five seconds");
+    scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
+    scene.run(10 * SECOND);
+    assert_eq!(scene.stats().ready, 2, "it is found again");
+}
+
+#[test]
+fn a_back_off_for_ever_is_none_that_panics_or_none_at_all() {
+    for (first, most) in [(Duration::MAX, Duration::MAX), (SECOND, Duration::MAX), (Duration::ZERO, Duration::ZERO)] {
+        let mut scene = Scene::new(PoolOptions::default().size(1).back_off(first, most));
+        scene.go_down();
+        for _ in 0..50 {
+            scene.run(ms(20));
+        }
+        let begun = scene.stats().begun;
+        assert!(if first.is_zero() { begun > 10 } else { begun <= 3 }, "{first:?}: {begun}");
+    }
+}
+
 #[test]
 fn a_pool_that_is_whole_again_after_drops_sleeps() {
     let mut scene = Scene::new(PoolOptions::default().size(2).max_idle(None).max_age(None));
@@ -327,6 +397,15 @@ fn what_cannot_serve_the_next_request_is_not_taken_back() {
         (id, scene.lend())
     };
     assert_ne!(id.0, id.1, "it has ended");
+    for spoil in [|mut socket: Socket<'_>| socket.destroy(), |mut socket: Socket<'_>| socket.discard()] {
+        let mut scene = Scene::new(PoolOptions::default().size(1));
+        scene.run(ms(10));
+        let id = scene.lend();
+        spoil(scene.reactor.socket(id).expect("it lives"));
+        scene.give_back(id);
+        scene.run(ms(10));
+        assert_ne!(scene.lend(), id, "the next one would never have its answer there");
+    }
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::sim::Rng;
 /// A connection that was there for so long was no failure.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// Nobody waits longer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How long to wait after a failure.
 #[derive(Debug)]
 pub(super) struct BackOff {
@@ -23,6 +26,8 @@ pub(super) struct BackOff {
     /// One that is not counted yet, since the clock was not looked at.
     is_new: bool,
     retry_at: Option<Instant>,
+    /// When the last failure was counted.
+    failed_at: Option<Instant>,
     /// Since when those were there that were lost before they had served anybody, not counted yet.
     drops: Vec<Option<Instant>>,
     /// How many were, one after the other, as soon as they were there.
@@ -40,6 +45,7 @@ impl BackOff {
             is_trying: false,
             is_new: false,
             retry_at: None,
+            failed_at: None,
             drops: Vec::new(),
             dropped: 0,
             dice: Rng::new(seed),
@@ -60,7 +66,7 @@ impl BackOff {
     }
 
     /// One was lost before it had served anybody; since when it was there, if the clock was looked at.
-    pub(super) fn was_lost_unused(&mut self, born: Option<Instant>) {
+    pub(super) fn was_lost_unserved(&mut self, born: Option<Instant>) {
         self.drops.push(born);
     }
 
@@ -84,7 +90,15 @@ impl BackOff {
         }
     }
 
-    pub(super) const fn has_worked(&mut self) {
+    /// The server has said something to whom one was lent. What was opened before the last failure proves nothing: a server that is being
+    /// replaced serves its old connections and refuses new ones.
+    pub(super) fn has_served(&mut self, born: Option<Instant>) {
+        if !self.is_new && self.failed_at.is_none_or(|failed_at| born.is_none_or(|born| born >= failed_at)) {
+            self.has_worked();
+        }
+    }
+
+    const fn has_worked(&mut self) {
         (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
     }
 
@@ -106,9 +120,9 @@ impl BackOff {
         if !std::mem::take(&mut self.is_new) {
             return;
         }
-        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most);
+        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most).min(LONGEST);
         let half = doubled / 2;
         let chance = Duration::from_nanos(self.dice.below(half.as_nanos() as u64 + 1));
-        self.retry_at = now.checked_add(half + chance);
+        (self.retry_at, self.failed_at) = (now.checked_add(half + chance), Some(now));
     }
 }

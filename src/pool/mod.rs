@@ -102,14 +102,15 @@ enum Member {
 struct Age {
     born: Option<Instant>,
     unused: Option<Instant>,
-    /// It has served a request.
+    /// The server has said something on it.
     has_served: bool,
 }
 
-/// What a socket had read and written when it was lent.
+/// What a socket was when it was lent.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
-    born: Option<Instant>,
+    age: Age,
+    /// What it had read and written.
     read: u64,
     written: u64,
 }
@@ -321,18 +322,18 @@ impl Pool {
         {
             let Some(mut socket) = reactor.socket(id) else { continue };
             // Its end may be known already, and not told yet.
-            if socket.state() != State::Open || socket.peer_has_ended() {
+            if socket.state() != State::Open || socket.peer_has_ended() || socket.is_destroyed() {
                 self.ready_was_lost(id);
                 leave(&mut socket);
                 continue;
             }
-            let born = match self.members.get(id) {
-                Some(Member::Ready(age)) => age.born,
-                _ => Some(now),
+            let age = match self.members.get(id) {
+                Some(Member::Ready(age)) => *age,
+                _ => Age::default(),
             };
-            let lease = Lease { born, read: socket.bytes_read(), written: socket.bytes_written() };
+            let age = Age { born: age.born.or(Some(now)), ..age };
+            let lease = Lease { age, read: socket.bytes_read(), written: socket.bytes_written() };
             self.members.insert(id, Member::Lent(lease));
-            self.back_off.has_worked();
             self.stats.lent += 1;
             self.stats.granted += 1;
             let ticket = self.waiting.pop_front().map(|waiting| waiting.ticket);
@@ -434,6 +435,7 @@ impl Pool {
             Member::Lent(lease) => {
                 self.stats.lent -= 1;
                 self.stats.lost_lent += 1;
+                self.lease_is_over(lease, ending.bytes_read, false);
                 return Handled::Lost(lease.repeat(ending));
             }
             Member::Leaving => {}
@@ -448,24 +450,37 @@ impl Pool {
         let before = self.members.insert(id, Member::Leaving);
         self.stats.lost_unused += 1;
         if let Some(Member::Ready(Age { has_served: false, born, .. })) = before {
-            self.back_off.was_lost_unused(born);
+            self.back_off.was_lost_unserved(born);
         }
     }
 
-    /// Takes a lent socket back. One that can't serve the next request (it has ended, or its peer has, or it is paused, or bytes of the
-    /// last request still wait) is ended, and replaced.
+    /// Takes a lent socket back. One that can't serve the next request (it has ended or was destroyed, or its peer has ended, or it is
+    /// paused or discards, or bytes of the last request still wait) is ended, and replaced. The borrower's deadline is taken away; a
+    /// `set_timeout` of its own stays.
     pub fn give_back(&mut self, socket: &mut Socket<'_>) {
         let id = socket.id();
         let Some(lease) = self.end_lease(id) else { return };
-        let is_whole = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
-        if is_whole && !socket.is_paused() && socket.queued_bytes() == 0 && !self.is_closed {
+        let has_served = self.lease_is_over(lease, socket.bytes_read(), can_serve(socket));
+        if can_serve(socket) && !self.is_closed {
             // The request's, not the next one's.
             socket.set_deadline(None);
-            self.members.insert(id, Member::Ready(Age { born: lease.born, unused: None, has_served: true }));
+            self.members.insert(id, Member::Ready(Age { unused: None, has_served, ..lease.age }));
             self.ready.push(id);
         } else {
             leave(socket);
         }
+    }
+
+    /// What one lease says of the server. Answers whether it has ever served on this socket.
+    fn lease_is_over(&mut self, lease: Lease, bytes_read: u64, is_whole: bool) -> bool {
+        if bytes_read > lease.read {
+            self.back_off.has_served(lease.age.born);
+            return true;
+        }
+        if !is_whole && !lease.age.has_served {
+            self.back_off.was_lost_unserved(lease.age.born);
+        }
+        lease.age.has_served
     }
 
     /// A lent socket is lent no more; without a word more it is leaving.
@@ -491,6 +506,13 @@ impl Pool {
             socket.destroy();
         }
     }
+}
+
+/// Whether a socket is as good as new.
+fn can_serve(socket: &Socket<'_>) -> bool {
+    let is_open = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
+    let is_read = !socket.is_paused() && !socket.is_discarding();
+    is_open && is_read && !socket.is_destroyed() && socket.queued_bytes() == 0
 }
 
 /// In good order; whatever the peer still says, nobody has asked.
