@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::socket::{Queue, Socket};
@@ -16,8 +17,11 @@ use crate::socket_map::SocketMap;
 ///   [full](Queue::Full), reading is paused; a socket that is not connected yet holds the other one back in the same way.
 /// - An end is carried behind the last byte: half-close passes through, and each direction goes on by itself.
 /// - A failure, or a [`destroy`](Socket::destroy), of one side destroys the other, so that a cut stream doesn't look whole: at once if nothing
-///   of it waits, else as soon as our kernel has taken what had come before, or after 30 s. Whether the peer gets those bytes is its kernel's to
-///   say: a reset may overtake them there.
+///   of it waits, else as soon as our kernel has taken what had come before, or after 30 s (in place of a deadline that it had). Whether the peer
+///   gets those bytes is its kernel's to say: a reset may overtake them there. One to whom an end was carried already has its whole stream: it is reset
+///   when it says something to nobody.
+/// - A sink that closes before its source has ended (by the program's `end()`, or without [`allow_half_open`](crate::Listen::allow_half_open))
+///   takes the source along: nobody is left to take what that still says.
 /// - A silence (`timeout`) is nobody's end: what it means is the program's to say. A socket that it destroys takes the
 ///   other with it.
 ///
@@ -46,7 +50,7 @@ pub struct Pipes {
     ways: SocketMap<SocketId>,
     /// Where the bytes of a socket come from.
     sources: SocketMap<SocketId>,
-    /// Sockets that are to be destroyed when their queue is empty.
+    /// Sockets whose other side is gone, and that go when their queue is empty.
     doomed: SocketMap<()>,
 }
 
@@ -61,7 +65,7 @@ impl Pipes {
         Self::default()
     }
 
-    /// Both ways between two sockets: a proxy.
+    /// Both ways between two sockets: a proxy. Whoever is paused stays so, also one that waited for a sink that is replaced.
     pub fn join(&mut self, one: SocketId, other: SocketId) {
         self.pipe(one, other);
         self.pipe(other, one);
@@ -114,8 +118,7 @@ impl Pipes {
                     pass_on(socket, sink, bytes);
                     true
                 }
-                // The other side is gone, and this one is about to go.
-                None => self.doomed.get(id).is_some(),
+                None => self.to_nobody(socket),
             },
             Event::End => {
                 let sink = self.sink_of(id);
@@ -144,6 +147,15 @@ impl Pipes {
         }
     }
 
+    /// The other side of a doomed socket is gone: whoever speaks to it learns so, if everything that it is owed has left.
+    fn to_nobody(&self, socket: &mut Socket<'_>) -> bool {
+        let is_doomed = self.doomed.get(socket.id()).is_some();
+        if is_doomed && socket.queued_bytes() == 0 {
+            socket.destroy();
+        }
+        is_doomed
+    }
+
     /// There is room again: whoever waited for it reads on.
     fn drained(&mut self, socket: &mut Socket<'_>) -> bool {
         if self.doomed.remove(socket.id()).is_some() {
@@ -157,26 +169,32 @@ impl Pipes {
         source.is_some()
     }
 
-    /// One side is over. If not in good order, the other follows.
+    /// One side is over, and takes along who is left with nobody.
     fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         self.part(id);
-        if ending.is_clean() {
-            return;
+        if let Some(mut sink) = sink.filter(|_| !ending.is_clean()).and_then(|sink| socket.get(sink)) {
+            self.doom(&mut sink);
         }
-        if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
-            // What had come before goes first.
-            if sink.ask_for_drain() {
-                self.doomed.insert(sink.id(), ());
-                sink.set_deadline(Some(DOOMED));
-            } else {
-                sink.destroy();
-            }
-        }
-        // One that only gave has nothing to wait for.
-        if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
+        // One that only gave has nothing to wait for; nor has one that still gives to who has closed.
+        let is_left =
+            |source: &Socket<'_>| if ending.is_clean() { source.state().can_read() } else { Some(source.id()) != sink };
+        if let Some(mut source) = source.and_then(|source| socket.get(source)).filter(is_left) {
             source.destroy();
+        }
+    }
+
+    /// What had come before goes first.
+    fn doom(&mut self, sink: &mut Socket<'_>) {
+        sink.set_low_water_mark(0);
+        if sink.ask_for_drain() || (sink.has_ended() && sink.queued_bytes() > 0) {
+            self.doomed.insert(sink.id(), ());
+            sink.set_deadline(Some(DOOMED));
+            // Whoever it was held back for is gone.
+            sink.resume();
+        } else {
+            sink.destroy();
         }
     }
 }
@@ -187,6 +205,8 @@ fn pass_on(socket: &mut Socket<'_>, sink: SocketId, bytes: &[u8]) {
     match written {
         Some(Ok(Queue::Room)) => {}
         Some(Ok(Queue::Full)) => socket.pause(),
+        // It has failed, or was destroyed, and its `close` will say what becomes of us.
+        Some(Err(Error::Gone)) => {}
         // Nobody takes them any more: they would be lost, and nobody would know.
         Some(Err(_)) | None => socket.destroy(),
     }

@@ -239,6 +239,13 @@ impl<'a> Socket<'a> {
         waits
     }
 
+    /// The [low-water mark](crate::Listen::low_water_mark) from now on.
+    pub fn set_low_water_mark(&mut self, bytes: usize) {
+        if self.living().is_some() {
+            self.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
+        }
+    }
+
     /// How this socket is closed at the end.
     pub fn set_close(&mut self, close: Close) {
         if self.living().is_some() {

@@ -21,6 +21,7 @@ struct Proxy {
     backends: PeerListener,
     pipes: Pipes,
     closes: Vec<String>,
+    connect: Connect,
     /// The most bytes that ever waited in one socket's queue.
     most_queued: usize,
 }
@@ -29,17 +30,25 @@ const BACKEND: SocketAddr = SocketAddr::new(THERE, 90);
 
 impl Proxy {
     fn new(network: Network) -> Self {
+        Self::with(network, Listen::default(), Connect::default())
+    }
+
+    fn with(network: Network, listen: Listen, connect: Connect) -> Self {
         let peer = network.peer(THERE);
         let mut reactor = Reactor::with_net(network.host(HERE));
-        let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = reactor.listen((HERE, 80), listen).expect("a free port");
         let backends = peer.listen(BACKEND).expect("a free port");
         let (pipes, closes) = (Pipes::new(), Vec::new());
-        Self { network, peer, reactor, listener, backends, pipes, closes, most_queued: 0 }
+        Self { network, peer, reactor, listener, backends, pipes, closes, connect, most_queued: 0 }
     }
 
     /// A client, and the backend's end of what the proxy has opened for it.
     fn joined() -> (Self, PeerSocket, PeerSocket) {
-        let mut proxy = Self::new(Network::new(5));
+        Self::joined_with(Listen::default(), Connect::default())
+    }
+
+    fn joined_with(listen: Listen, connect: Connect) -> (Self, PeerSocket, PeerSocket) {
+        let mut proxy = Self::with(Network::new(5), listen, connect);
         proxy.network.set_buffers(64 * 1024, 64 * 1024);
         let client = proxy.peer.connect(proxy.listener.addr).expect("begun");
         proxy.run(SECOND);
@@ -56,7 +65,7 @@ impl Proxy {
             match event {
                 Event::Connection => {
                     let client = socket.id();
-                    let backend = self.reactor.connect(BACKEND, Connect::default()).expect("begun");
+                    let backend = self.reactor.connect(BACKEND, self.connect.clone()).expect("begun");
                     self.pipes.join(client, backend);
                 }
                 Event::Data(_) | Event::End | Event::Drain => assert!(is_ours, "{event:?}"),
@@ -64,6 +73,16 @@ impl Proxy {
                 _ => {}
             }
         }
+    }
+
+    /// What a peer gets of what waits for it, reading once a second.
+    fn read_all(&mut self, peer: &PeerSocket, seconds: usize) -> usize {
+        let read_one = |_| {
+            let bytes = peer.read().len();
+            self.run(SECOND);
+            bytes
+        };
+        (0..seconds).map(read_one).sum()
     }
 
     fn ids(&self) -> Vec<SocketId> {
@@ -266,4 +285,66 @@ fn under_faults_a_stream_either_arrives_whole_or_is_cut_by_a_reset() {
         assert!(there == bytes && back == bytes, "seed {seed}: {} and {} bytes", there.len(), back.len());
         assert!(backend.has_fin() && client.has_fin(), "seed {seed}");
     }
+}
+
+/// As a server does that answers early and resets: what the client still says must not cost it the answer.
+#[test]
+fn what_came_before_a_reset_arrives_though_the_other_side_goes_on_sending() {
+    for is_said_first in [false, true] {
+        let (mut proxy, client, backend) = Proxy::joined();
+        backend.send(&[b'x'; 250_000]);
+        proxy.run(SECOND);
+        if is_said_first {
+            client.send(b"still going on");
+        }
+        backend.reset();
+        client.send(b"and on");
+        proxy.run(SECOND);
+        let got = proxy.read_all(&client, 20);
+        // The proxy's queue and the kernel's buffers; the rest was with the backend's kernel.
+        assert!(got > 190_000 && client.is_reset(), "{got}");
+        assert_eq!(proxy.reactor.len(), 0);
+    }
+}
+
+#[test]
+fn a_stream_that_was_whole_before_a_reset_arrives_with_its_end() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    client.send(&[b'x'; 150_000]);
+    client.finish();
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    assert_eq!(proxy.read_all(&backend, 20), 150_000);
+    assert!(backend.has_fin() && !backend.is_reset());
+    backend.send(b"an answer for nobody");
+    proxy.run(SECOND);
+    assert!(backend.is_reset(), "and it learns so");
+    assert_eq!(proxy.reactor.len(), 0);
+}
+
+#[test]
+fn what_waits_below_a_low_water_mark_is_not_thrown_away() {
+    let (mut proxy, client, backend) =
+        Proxy::joined_with(Listen::default(), Connect::default().low_water_mark(100_000));
+    client.send(&[b'x'; 200_000]);
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    assert!(!backend.is_reset(), "something still waits");
+    let got = proxy.read_all(&backend, 20);
+    assert!(got > 130_000 && backend.is_reset(), "{got}");
+}
+
+#[test]
+fn a_sink_that_closes_early_takes_its_source_along() {
+    let (mut proxy, client, backend) = Proxy::joined_with(Listen::default().allow_half_open(false), Connect::default());
+    backend.send(&vec![b'x'; 1_000_000]);
+    proxy.run(SECOND);
+    client.finish();
+    proxy.run(SECOND);
+    proxy.read_all(&client, 20);
+    assert!(client.has_fin(), "as it was asked for");
+    assert!(backend.is_reset(), "nobody takes the rest");
+    assert_eq!(proxy.reactor.len(), 0);
 }
