@@ -80,11 +80,15 @@ impl<M> Sender<M> {
     /// # Errors
     /// [`SendError::Full`] and [`SendError::Gone`] give the message back.
     pub fn send(&self, message: M) -> Result<(), SendError<M>> {
+        if self.remote.is_gone() {
+            return Err(SendError::Gone(message));
+        }
         let sent = self.messages.try_send(message).map_err(|refused| match refused {
             TrySendError::Full(message) => SendError::Full(message),
             TrySendError::Disconnected(message) => SendError::Gone(message),
         });
-        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor is gone, so is soon its inbox.
+        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor has just gone, nobody takes it, as if it
+        // had gone a moment later.
         let _ = self.remote.wake();
         sent
     }

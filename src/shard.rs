@@ -11,7 +11,6 @@ use std::thread::{self, JoinHandle};
 
 use crate::error::{Error, OsError};
 use crate::event::Event;
-use crate::id::ListenerId;
 use crate::net::Net;
 use crate::net::os::Os;
 use crate::options::{Listen, Stop};
@@ -20,12 +19,11 @@ use crate::socket::Socket;
 use crate::target::Target;
 
 /// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls events out of it as out of a
-/// [`Reactor`]. When the shards are told to stop, it stops what it listens with, and [`next`](Shard::next) ends when the last
-/// connection has.
+/// [`Reactor`]. When the shards are told to stop, every listener of its reactor is stopped, also those that the program has opened,
+/// and [`next`](Shard::next) ends when the last connection has.
 #[derive(Debug)]
 pub struct Shard<N: Net = Os> {
     index: usize,
-    listeners: Vec<ListenerId>,
     reactor: Reactor<N>,
     told: Arc<Told>,
     /// How many orders it has obeyed.
@@ -49,6 +47,9 @@ pub struct Orders {
 
 impl Orders {
     /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call replaces what the first has said.
+    ///
+    /// Idle clients are ended after the grace; one that goes on asking is not idle, and lives to the limit unless the program ends
+    /// it: at [`Event::Woken`], [`Shard::is_stopping`] says that it is time to.
     pub fn stop(&self, stop: Stop) {
         *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
         self.told.count.fetch_add(1, Ordering::Release);
@@ -61,21 +62,42 @@ impl Orders {
 
 /// The threads of several [`Shard`]s. Dropping it stops the shards and waits for them.
 ///
-/// ```
-/// use finale::{Event, Listen, Shards, Stop};
+/// Shards share nothing. What one of them has to tell another goes through [inboxes](Reactor::inbox); here each line that a client says is
+/// told to the clients of all shards, until somebody gives the order to stop (a thread that waits for signals, say, with a clone of
+/// [`orders`](Shards::orders), while the main one waits in [`join`](Shards::join)).
 ///
-/// # fn main() -> Result<(), finale::Error> {
-/// let (shards, addr) = Shards::start(2, "127.0.0.1:0", Listen::default(), |mut shard| {
+/// ```
+/// use finale::{Error, Event, Inbox, Listen, Reactor, Sender, Shard, Shards, SocketMap, Stop};
+///
+/// fn serve(mut shard: Shard, (mut told, all): (Inbox<Vec<u8>>, Vec<Sender<Vec<u8>>>)) -> Result<(), Error> {
+///     let mut clients = SocketMap::new();
 ///     while let Some((mut socket, event)) = shard.next()? {
 ///         match event {
-///             Event::Data(bytes) => drop(socket.write(bytes)),
+///             Event::Connection => drop(clients.insert(socket.id(), ())),
+///             // An inbox that is full belongs to a shard that is behind: this program lets such a line go.
+///             Event::Data(line) => all.iter().for_each(|shard| drop(shard.send(line.to_vec()))),
+///             Event::Woken => {
+///                 while let Some(line) = told.take() {
+///                     for (id, ()) in clients.iter() {
+///                         socket.get(id).map(|mut client| client.write(&line));
+///                     }
+///                 }
+///             }
 ///             Event::End => socket.end(),
+///             Event::Close(_) => drop(clients.remove(socket.id())),
 ///             _ => {}
 ///         }
 ///     }
 ///     Ok(())
-/// })?;
+/// }
+///
+/// # fn main() -> Result<(), Error> {
+/// let reactors = vec![Reactor::new()?, Reactor::new()?];
+/// let (all, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(1000)).unzip();
+/// let (shards, orders, addr) = Shard::open(reactors, "127.0.0.1:0", Listen::default())?;
 /// println!("two reactors on {addr}");
+/// let own = inboxes.into_iter().map(|inbox| (inbox, all.clone()));
+/// let shards = Shards::run(shards.into_iter().zip(own).collect(), orders, serve)?;
 /// shards.orders().stop(Stop::default());
 /// shards.join()
 /// # }
@@ -106,25 +128,27 @@ impl Shards {
     {
         let reactors = (0..count).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
         let (shards, orders, addr) = Shard::open(reactors, addr, options)?;
-        Ok((Self::run(shards, orders, program)?, addr))
+        let shards = shards.into_iter().map(|shard| (shard, ())).collect();
+        Ok((Self::run(shards, orders, move |shard, ()| program(shard))?, addr))
     }
 
-    /// Runs `program` with each of these shards, on a thread of its own.
+    /// Runs `program` with each of these shards and what it gets for its own, on a thread of its own.
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
-    pub fn run<F>(shards: Vec<Shard>, orders: Orders, program: F) -> Result<Self, Error>
+    pub fn run<T, F>(shards: Vec<(Shard, T)>, orders: Orders, program: F) -> Result<Self, Error>
     where
-        F: Fn(Shard) -> Result<(), Error> + Send + Sync + 'static,
+        T: Send + 'static,
+        F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
     {
         let mut started = Self { orders, threads: Vec::new() };
         let program = Arc::new(program);
-        for shard in shards {
+        for (shard, own) in shards {
             let (program, fall) = (Arc::clone(&program), Fall(started.orders.clone()));
             let named = thread::Builder::new().name(format!("finale-shard-{}", shard.index));
             let thread = named.spawn(move || {
                 let _fall = fall;
-                program(shard)
+                program(shard, own)
             });
             let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
             started.threads.push(thread.map_err(failed)?);
@@ -138,7 +162,8 @@ impl Shards {
         &self.orders
     }
 
-    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others are stopped.
+    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others are stopped. So this is where a main
+    /// thread waits; what else there is to wait for waits on other threads.
     ///
     /// # Errors
     /// The first error of a program.
@@ -212,25 +237,25 @@ impl<N: Net> Shard<N> {
         options: &Listen,
     ) -> Result<(Vec<Self>, Orders, SocketAddr), Error> {
         assert!(!reactors.is_empty(), "shards need a reactor");
-        let mut parts = Vec::new();
+        let mut listening = Vec::new();
         for mut reactor in reactors {
-            let listener = reactor.listen(addr, options.clone())?;
             // Port 0 is chosen once.
-            addr = listener.addr;
-            parts.push((reactor, vec![listener.id]));
+            addr = reactor.listen(addr, options.clone())?.addr;
+            listening.push(reactor);
         }
-        let (shards, orders) = Self::group(parts);
+        let (shards, orders) = Self::group(listening);
         Ok((shards, orders, addr))
     }
 
-    /// Makes shards of reactors that listen already, each with those of its listeners that are to be stopped.
+    /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one port need
+    /// [`reuse_port`](Listen::reuse_port) and one and the same number, not 0; a Unix domain socket is one shard's, or its
+    /// listener is cloned and taken over by each ([`Reactor::listen_on_unix`]).
     #[must_use]
-    pub fn group(parts: Vec<(Reactor<N>, Vec<ListenerId>)>) -> (Vec<Self>, Orders) {
+    pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, Orders) {
         let told = Arc::new(Told::default());
-        let remotes = parts.iter().map(|(reactor, _)| reactor.remote()).collect();
-        let shard =
-            |(index, (reactor, listeners))| Self { index, listeners, reactor, told: Arc::clone(&told), seen: 0 };
-        (parts.into_iter().enumerate().map(shard).collect(), Orders { told, remotes })
+        let remotes = reactors.iter().map(Reactor::remote).collect();
+        let shard = |(index, reactor)| Self { index, reactor, told: Arc::clone(&told), seen: 0 };
+        (reactors.into_iter().enumerate().map(shard).collect(), Orders { told, remotes })
     }
 
     /// Its number, from 0.
@@ -262,18 +287,23 @@ impl<N: Net> Shard<N> {
         if self.is_over() { Ok(None) } else { self.reactor.next_before(deadline) }
     }
 
+    /// Whether the shards were told to stop. An [`Event::Woken`] comes with the order.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.told.count.load(Ordering::Acquire) > 0
+    }
+
     /// Obeys what it was told, and says whether it was told to stop and has.
     pub fn is_over(&mut self) -> bool {
         let count = self.told.count.load(Ordering::Acquire);
         if count > self.seen {
             self.seen = count;
             let stop = *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            for listener in &self.listeners {
-                // It may be closed already.
-                let _ = self.reactor.stop_listener(*listener, stop);
+            for listener in self.reactor.listener_ids() {
+                // They are open, since they were just named.
+                let _ = self.reactor.stop_listener(listener, stop);
             }
         }
-        let listens = |reactor: &Reactor<N>| reactor.listener_ids().iter().any(|id| self.listeners.contains(id));
-        self.seen > 0 && self.reactor.is_empty() && !listens(&self.reactor)
+        self.seen > 0 && self.reactor.is_empty() && self.reactor.listener_ids().is_empty()
     }
 }

@@ -164,6 +164,18 @@ fn a_stopped_listener_without_sockets_is_closed_at_once() {
 }
 
 #[test]
+fn a_stopped_listener_that_may_accept_nobody_waits_for_nobody() {
+    for clients in [0, 2] {
+        let (mut scene, listener, peers) = scene(Listen::default().max_connections(Some(0)), clients);
+        scene.reactor.stop_listener(listener.id, Stop::default().limit(None)).expect("open");
+        scene.run(SECOND);
+        assert_eq!(scene.story, ["listener closed"], "{clients}");
+        scene.network.advance(SECOND);
+        assert!(peers.iter().all(PeerSocket::is_reset));
+    }
+}
+
+#[test]
 fn an_idle_connection_ends_after_the_grace_and_a_request_just_sent_is_answered() {
     let (mut scene, listener, peers) = scene(Listen::default(), 2);
     scene.expect(&["connection"; 2]);

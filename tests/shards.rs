@@ -178,6 +178,44 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     sender.send("four").expect("room");
     drop(inbox);
     assert_eq!(sender.send("five"), Err(SendError::Gone("five")));
+    let (sender, _inbox) = reactor.inbox(2);
+    drop(reactor);
+    assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "nobody will ever look");
+}
+
+/// A listener that the program has opened itself is stopped with the others, and who goes on asking can be told so.
+#[test]
+fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it() {
+    let network = Network::new(3);
+    let (mut shards, orders, _) =
+        Shard::open(vec![Reactor::with_net(network.host(HERE))], (HERE, 80), Listen::default()).expect("a free port");
+    let mut shard = shards.remove(0);
+    let own = shard.reactor().listen((HERE, 81), Listen::default()).expect("a free port");
+    let client = network.peer(THERE).connect(own.addr).expect("begun");
+    let run = |shard: &mut Shard<Host>| {
+        let until = network.now() + Duration::from_millis(100);
+        let mut has_heard = false;
+        while let Some((mut socket, event)) = shard.next_before(until).expect("it goes on") {
+            echo(&mut socket, &event);
+            has_heard |= event == Event::Woken;
+        }
+        has_heard && shard.is_stopping()
+    };
+    client.send(b"hello");
+    assert!(!run(&mut shard));
+    orders.stop(Stop::default());
+    assert!(run(&mut shard));
+    assert!(
+        network.peer(THERE).connect(own.addr).is_ok_and(|late| {
+            run(&mut shard);
+            late.is_reset()
+        }),
+        "nobody listens"
+    );
+    client.finish();
+    run(&mut shard);
+    assert!(client.read() == b"hello" && client.has_fin());
+    assert!(shard.is_over());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     let program = std::env::current_exe().map_err(|error| Trouble::io("find our own program", error))?;
     let mut sockets = Sockets::open(options)?;
     let mut reactors = (0..options.shards).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
-    let (listeners, places) = sockets.listen(&mut reactors, &listen)?;
+    let places = sockets.listen(&mut reactors, &listen)?;
     let (asks, asked): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(ASKS)).unzip();
     let mut control = Reactor::new()?;
     // Before the first line: whoever has read it may send a signal at once.
@@ -123,9 +123,9 @@ pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
         return Ok(());
     }
     let live = Arc::new(AtomicUsize::new(0));
-    let houses = asked.into_iter().map(|asked| Some((House::new(options, &live), asked))).collect();
-    let (shards, orders) = Shard::group(reactors.into_iter().zip(listeners).collect());
-    let running = Running::start(shards, &orders, houses, &control)?;
+    let (shards, orders) = Shard::group(reactors);
+    let houses = asked.into_iter().map(|asked| (House::new(options, &live), asked));
+    let running = Running::start(shards.into_iter().zip(houses).collect(), &orders, &control)?;
     match announce(&places) {
         // Who has handed the sockets over knows where they are.
         Err(error) if sockets.are_inherited() => log::debug!("nobody reads where we listen: {error}"),
@@ -227,18 +227,16 @@ struct Running {
     ended: Arc<AtomicUsize>,
 }
 
-/// What a shard serves with, until its thread has taken it.
-type Houses = Vec<Option<(House, Inbox<mpsc::Sender<Metrics>>)>>;
+/// A shard and what it serves with.
+type Part = (Shard, (House, Inbox<mpsc::Sender<Metrics>>));
 
 impl Running {
-    fn start(shards: Vec<Shard>, orders: &Orders, houses: Houses, control: &Reactor) -> Result<Self, Trouble> {
-        let (count, ended) = (shards.len(), Arc::new(AtomicUsize::new(0)));
-        let (houses, remote, ends) = (Mutex::new(houses), control.remote(), Arc::clone(&ended));
-        let shards = Shards::run(shards, orders.clone(), move |shard| {
+    fn start(parts: Vec<Part>, orders: &Orders, control: &Reactor) -> Result<Self, Trouble> {
+        let (count, ended) = (parts.len(), Arc::new(AtomicUsize::new(0)));
+        let (remote, ends) = (control.remote(), Arc::clone(&ended));
+        let shards = Shards::run(parts, orders.clone(), move |shard, (house, asked)| {
             let _ends = Ends { ended: Arc::clone(&ends), remote: remote.clone() };
-            let own =
-                houses.lock().unwrap_or_else(PoisonError::into_inner).get_mut(shard.index()).and_then(Option::take);
-            own.map_or(Ok(()), |(house, asked)| house::run(shard, house, asked))
+            house::run(shard, house, asked)
         })?;
         Ok(Self { shards, count, ended })
     }

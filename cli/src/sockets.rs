@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use finale::{Error, Listen, ListenerId, OsError, Reactor, Target, UnixAddr};
+use finale::{Error, Listen, OsError, Reactor, Target, UnixAddr};
 use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -98,25 +98,19 @@ impl Sockets {
         self.inherited
     }
 
-    /// Has each reactor listen on its share of them; where there are fewer sockets than reactors, some share one. Answers each reactor's
-    /// listeners, and where they listen in words.
-    pub(crate) fn listen(
-        &self,
-        reactors: &mut [Reactor],
-        options: &Listen,
-    ) -> Result<(Vec<Vec<ListenerId>>, Vec<String>), Trouble> {
+    /// Has each reactor listen on its share of them; where there are fewer sockets than reactors, some share one. Answers in words where they
+    /// listen.
+    pub(crate) fn listen(&self, reactors: &mut [Reactor], options: &Listen) -> Result<Vec<String>, Trouble> {
         let count = reactors.len();
-        let mut listeners = vec![Vec::new(); count];
         let mut places: Vec<String> = Vec::new();
         for place in 0..self.sockets.len().max(count) {
             let socket = &self.sockets[place % self.sockets.len()];
-            let (id, text) = listen_on(socket, &mut reactors[place % count], options)?;
-            listeners[place % count].push(id);
+            let text = listen_on(socket, &mut reactors[place % count], options)?;
             if !places.contains(&text) {
                 places.push(text);
             }
         }
-        Ok((listeners, places))
+        Ok(places)
     }
 
     /// We serve: what was handed over is ours.
@@ -158,17 +152,16 @@ impl Drop for Sockets {
     }
 }
 
-fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &Listen) -> Result<(ListenerId, String), Trouble> {
+fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &Listen) -> Result<String, Trouble> {
     let copied = |error| Trouble::io("copy a descriptor", error);
     Ok(match socket {
         Listening::Tcp(socket) => {
-            let listener = reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?;
-            (listener.id, listener.addr.to_string())
+            reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?.addr.to_string()
         }
         Listening::Unix(socket) => {
             let name = name_of(&socket.local_addr().map_err(copied)?);
-            let name = name.map_or_else(|| "unix:(no name)".to_owned(), |name| name.to_string());
-            (reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?, name)
+            reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?;
+            name.map_or_else(|| "unix:(no name)".to_owned(), |name| name.to_string())
         }
     })
 }

@@ -100,8 +100,10 @@ impl fmt::Display for Trouble {
                  with ulimit -Hn"
             ),
             Self::Broken { seed, broken } => write!(f, "seed {seed} broke {broken}"),
-            Self::Listen { source: source @ finale::Error::ListenUnix { .. }, .. } => {
-                write!(f, "{source}; if no server uses that file any more, remove it")
+            Self::Listen { source: source @ finale::Error::ListenUnix { addr, .. }, .. } => {
+                let is_socket = |meta: std::fs::Metadata| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type());
+                let is_there = addr.file().and_then(|path| std::fs::metadata(path).ok()).is_some_and(is_socket);
+                write!(f, "{source}{}", if is_there { "; if no server uses that file any more, remove it" } else { "" })
             }
             Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {
                 write!(f, "{source}; choose another address with --listen ADDR, port 0 takes any free port")

@@ -102,7 +102,10 @@ impl Resolver {
     pub(super) fn forget(&mut self, token: Token) {
         let mut queue = self.queue.lock();
         let Some(requests) = queue.as_mut() else { return };
-        if let Some(place) = requests.iter().position(|request| request.token == token) {
+        // From both ends: many that are given up together are so in the order in which they were asked, or against it.
+        let (mut fore, mut back) = (0..requests.len(), (0..requests.len()).rev());
+        let places = std::iter::from_fn(|| Some([fore.next()?, back.next()?])).flatten();
+        if let Some(place) = places.take(requests.len() + 1).find(|place| requests[*place].token == token) {
             requests.remove(place);
             self.open -= 1;
         }

@@ -193,6 +193,10 @@ impl<N: Net> Reactor<N> {
 
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
+        if self.listeners.entries[listener as usize].waits_in_vain() {
+            self.close_stopped(listener);
+            return None;
+        }
         if self.listeners.entries[listener as usize].must_wait() {
             self.mute(listener);
             self.listeners.served(listener);

@@ -131,17 +131,32 @@ impl<N: Net> Reactor<N> {
 
     /// All addresses are told: asks for the verdict on each attempt under way, and begins the next where one has failed.
     pub(super) fn go_on_connecting(&mut self, slot: u32) {
-        let flags = self.table.entry(slot).flags;
-        if !flags.has(Flags::ATTEMPT) {
-            return self.attempt(slot);
+        if !self.table.entry(slot).flags.has(Flags::ATTEMPT) || self.ask_for_verdicts(slot) {
+            self.attempt(slot);
         }
-        if !flags.has(NEWS) {
-            return;
+    }
+
+    /// The connect timeout has run out: no handshake begins any more, but a verdict that waits to be asked for comes first.
+    pub(super) fn ask_for_last_verdicts(&mut self, slot: u32) {
+        let has_failed = self.table.entry(slot).flags.has(Flags::ATTEMPT) && self.ask_for_verdicts(slot);
+        let is_left = |way: &Connecting| way.tried < way.addrs.len() || !way.racers.is_empty();
+        if has_failed && self.connecting(slot).is_some_and(|way| !is_left(way)) {
+            self.no_address_left(slot);
+        }
+    }
+
+    /// Asks for the verdict on each attempt under way, if there is news. Whether one has failed.
+    fn ask_for_verdicts(&mut self, slot: u32) -> bool {
+        if !self.table.entry(slot).flags.has(NEWS) {
+            return false;
         }
         let (mut place, mut failed) = (0, false);
         while let Some(racer) = self.racer(slot, place) {
             match self.net.connected(racer.place) {
-                Ok(true) => return self.won(slot, racer, failed),
+                Ok(true) => {
+                    self.won(slot, racer, failed);
+                    return false;
+                }
                 // The flag had no reason, or its reason has passed: the handshake goes on.
                 Ok(false) => place += 1,
                 Err(error) => {
@@ -151,9 +166,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.table.entry_mut(slot).flags.set(NEWS, false);
-        if failed {
-            self.attempt(slot);
-        }
+        failed
     }
 
     /// How many places the attempts under way have beside the socket's own.

@@ -132,6 +132,11 @@ impl Entry {
         self.is_full() && self.excess == Excess::Drop
     }
 
+    /// Whether it is stopped and may accept nobody, and no socket of its can make room: with a maximum of 0.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        self.stop.is_some() && self.live == 0 && self.must_wait()
+    }
+
     /// Whether clients have to wait.
     pub(super) fn must_wait(&self) -> bool {
         self.paused || (self.is_full() && self.excess == Excess::Wait)

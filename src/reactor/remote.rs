@@ -82,6 +82,11 @@ impl Remote {
         }
         Ok(())
     }
+
+    /// Whether the reactor is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        !self.shared.alive.load(Ordering::Acquire)
+    }
 }
 
 impl Clone for Remote {

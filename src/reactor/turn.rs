@@ -317,8 +317,7 @@ impl<N: Net> Reactor<N> {
     /// A limit has run out. A connection that was dead already, behind bytes that nobody read, says what it died of.
     fn expired(&mut self, slot: u32, timer: Timer) {
         if self.table.entry(slot).state == State::Connecting {
-            // A verdict that waits to be asked for comes first.
-            self.go_on_connecting(slot);
+            self.ask_for_last_verdicts(slot);
             if self.table.entry(slot).state == State::Connecting {
                 self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
             }

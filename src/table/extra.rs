@@ -43,7 +43,7 @@ pub(crate) struct Connecting {
     pub(crate) target: Target,
     pub(crate) system: SystemOptions,
     pub(crate) local: Option<SocketAddr>,
-    /// Every distinct address, in the order in which they are tried.
+    /// The addresses, in the order in which they are tried.
     pub(crate) addrs: Vec<SocketAddr>,
     /// How many were told as `lookup`, and how many were tried.
     pub(crate) told: usize,
