@@ -31,6 +31,14 @@ use crate::target::Target;
 /// whose peer ends, resets, or says something unasked is thrown out and replaced at once. When the server is down, the pool tries
 /// again less and less often. When a lent socket is lost, the pool says whether its request may be [repeated](Repeat).
 ///
+/// | a lent socket tells ([`Handled::Lent`]) | its borrower |
+/// |---|---|
+/// | `data`, the answer is not whole | waits |
+/// | `data`, the answer is whole | [`give_back`](Pool::give_back) |
+/// | `end`, and the end of the answer is the end of the connection | `give_back`, which ends it |
+/// | `end` before that, `timeout`, an answer that can't be right | [`throw_out`](Pool::throw_out), and repeats the request or not |
+/// | `error` | waits for `close`, which is told as [`Handled::Lost`] |
+///
 /// ```
 /// use finale::{Connect, Event, Grant, Handled, Listen, Pool, PoolOptions, Reactor};
 ///
