@@ -21,7 +21,8 @@ use crate::socket_map::SocketMap;
 ///   gets those bytes is its kernel's to say: a reset may overtake them there. One to whom an end was carried already has its whole stream: it is reset
 ///   when it says something to nobody.
 /// - A sink that closes before its source has ended (by the program's `end()`, or without [`allow_half_open`](crate::Listen::allow_half_open))
-///   takes the source along: nobody is left to take what that still says.
+///   takes the source along: nobody is left to take what that still says. Here, too, what is owed to the source goes first; if its end was
+///   carried, it has its linger time to finish.
 /// - A silence (`timeout`) is nobody's end: what it means is the program's to say. A socket that it destroys takes the
 ///   other with it.
 ///
@@ -174,23 +175,44 @@ impl Pipes {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         self.part(id);
-        if let Some(mut sink) = sink.filter(|_| !ending.is_clean()).and_then(|sink| socket.get(sink)) {
+        if ending.is_clean() {
+            // What it had to say was carried. Whoever still gave to it is left.
+            if let Some(mut source) = source.and_then(|source| socket.get(source)) {
+                self.leave(&mut source);
+            }
+            return;
+        }
+        if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
             self.doom(&mut sink);
         }
-        // One that only gave has nothing to wait for; nor has one that still gives to who has closed.
-        let is_left =
-            |source: &Socket<'_>| if ending.is_clean() { source.state().can_read() } else { Some(source.id()) != sink };
-        if let Some(mut source) = source.and_then(|source| socket.get(source)).filter(is_left) {
+        // One that only gave has nothing to wait for.
+        if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
             source.destroy();
         }
     }
 
-    /// What had come before goes first.
+    /// Nobody takes what this one may still say; what is owed to it goes first, and its end, if one was carried.
+    fn leave(&mut self, source: &mut Socket<'_>) {
+        let state = source.state();
+        if state.is_final() || (state.is_connected() && !state.can_read()) {
+            return; // It has said everything.
+        }
+        if source.has_ended() {
+            source.discard();
+            self.doomed.insert(source.id(), ());
+        } else {
+            self.doom(source);
+        }
+    }
+
+    /// What had come before goes first, and then a reset.
     fn doom(&mut self, sink: &mut Socket<'_>) {
         sink.set_low_water_mark(0);
         if sink.ask_for_drain() || (sink.has_ended() && sink.queued_bytes() > 0) {
             self.doomed.insert(sink.id(), ());
             sink.set_deadline(Some(DOOMED));
+            // An end of its own after the peer's would make a whole of what was cut.
+            sink.set_half_open(true);
             // Whoever it was held back for is gone.
             sink.resume();
         } else {

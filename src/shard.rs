@@ -296,14 +296,19 @@ impl<N: Net> Shard<N> {
     /// Obeys what it was told, and says whether it was told to stop and has.
     pub fn is_over(&mut self) -> bool {
         let count = self.told.count.load(Ordering::Acquire);
-        if count > self.seen {
-            self.seen = count;
-            let stop = *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            for listener in self.reactor.listener_ids() {
-                // They are open, since they were just named.
+        if count == 0 {
+            return false;
+        }
+        let is_new = count > self.seen;
+        self.seen = count;
+        for listener in self.reactor.listener_ids() {
+            // Also one that the program has opened since.
+            if is_new || !self.reactor.is_stopping(listener) {
+                let stop = *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner);
+                // It is open, since it was just named.
                 let _ = self.reactor.stop_listener(listener, stop);
             }
         }
-        self.seen > 0 && self.reactor.is_empty() && self.reactor.listener_ids().is_empty()
+        self.reactor.is_empty() && self.reactor.listener_ids().is_empty()
     }
 }

@@ -239,6 +239,13 @@ impl<'a> Socket<'a> {
         waits
     }
 
+    /// Whether this socket stays open for our half after the peer's end ([`allow_half_open`](crate::Listen::allow_half_open)), from now on.
+    pub fn set_half_open(&mut self, allow: bool) {
+        if self.living().is_some() {
+            self.table.change_settings(self.slot, |settings| settings.half_open = allow);
+        }
+    }
+
     /// The [low-water mark](crate::Listen::low_water_mark) from now on.
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {

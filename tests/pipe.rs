@@ -345,6 +345,60 @@ fn a_sink_that_closes_early_takes_its_source_along() {
     proxy.run(SECOND);
     proxy.read_all(&client, 20);
     assert!(client.has_fin(), "as it was asked for");
-    assert!(backend.is_reset(), "nobody takes the rest");
+    assert!(!backend.is_reset(), "it may have to read what was said to it");
+    proxy.run(40 * SECOND);
+    assert!(backend.is_reset(), "but nobody takes the rest");
+    assert_eq!(proxy.reactor.len(), 0);
+}
+
+/// Both directions are whole: that one side closes by itself, as it was asked to, must not cost the other what it is owed.
+#[test]
+fn without_half_open_what_was_ended_arrives_whole() {
+    let one_sided = Listen::default().allow_half_open(false);
+    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, Connect::default());
+    client.send(&[b'x'; 150_000]);
+    client.finish();
+    proxy.run(SECOND);
+    assert_eq!(proxy.read_all(&backend, 20), 150_000);
+    assert!(backend.has_fin() && !backend.is_reset());
+    let (mut proxy, client, backend) = Proxy::joined_with(Listen::default(), Connect::default().allow_half_open(false));
+    client.send(b"question");
+    proxy.run(SECOND);
+    backend.send(&[b'x'; 150_000]);
+    backend.finish();
+    proxy.run(SECOND);
+    assert_eq!(proxy.read_all(&client, 20), 150_000);
+    assert!(client.has_fin() && !client.is_reset());
+}
+
+#[test]
+fn a_cut_stream_does_not_look_whole_to_a_peer_that_has_finished() {
+    let one_sided = Listen::default().allow_half_open(false);
+    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, Connect::default());
+    backend.send(&[b'x'; 250_000]);
+    proxy.run(SECOND);
+    backend.reset();
+    proxy.run(SECOND);
+    client.finish();
+    proxy.run(SECOND);
+    let got = proxy.read_all(&client, 20);
+    assert!(got < 250_000 && client.is_reset(), "{got}");
+}
+
+#[test]
+fn a_backend_whose_client_has_gone_before_it_was_connected_gets_what_the_client_has_said() {
+    let mut proxy = Proxy::with(Network::new(5), Listen::default().allow_half_open(false), Connect::default());
+    proxy.network.set_reach(THERE, finale::sim::Reach::BlackHole);
+    let client = proxy.peer.connect(proxy.listener.addr).expect("begun");
+    client.send(b"hello");
+    client.finish();
+    proxy.run(SECOND / 2);
+    assert!(client.has_fin(), "it has gone");
+    proxy.network.set_reach(THERE, finale::sim::Reach::Open);
+    proxy.run(10 * SECOND);
+    let backend = proxy.backends.accept().expect("a SYN was repeated");
+    assert!(backend.read() == b"hello" && backend.has_fin());
+    backend.finish();
+    proxy.run(SECOND);
     assert_eq!(proxy.reactor.len(), 0);
 }

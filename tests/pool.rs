@@ -265,6 +265,52 @@ fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
     }
 }
 
+/// It reads the request, and finishes without a word; whether its socket is given back or thrown out.
+#[test]
+fn a_server_that_answers_nothing_is_down_as_well() {
+    for is_thrown_out in [false, true] {
+        let mut scene = Scene::new(PoolOptions::default().size(2).back_off(ms(100), SECOND));
+        scene.ask();
+        let (mut served, mut lent): (Vec<PeerSocket>, Vec<SocketId>) = (Vec::new(), Vec::new());
+        for _ in 0..10_000 {
+            scene.run(ms(1));
+            for (_, grant) in std::mem::take(&mut scene.grants) {
+                let Grant::Socket(id) = grant else { panic!("{grant:?}") };
+                scene.write(id, b"question");
+                lent.push(id);
+            }
+            if std::mem::take(&mut scene.told).iter().any(|told| told == "End") {
+                let mut socket = scene.reactor.socket(lent.pop().expect("lent")).expect("it lives");
+                match is_thrown_out {
+                    true => scene.pool.throw_out(&mut socket),
+                    false => scene.pool.give_back(&mut socket),
+                }
+                scene.ask();
+            }
+            served.extend(scene.accepted());
+            for peer in served.iter().filter(|peer| peer.unread_bytes() > 0) {
+                let _ = peer.read();
+                peer.finish();
+            }
+        }
+        let begun = scene.stats().begun;
+        assert!((8..60).contains(&begun), "{begun} in ten seconds");
+    }
+}
+
+#[test]
+fn connections_that_are_dropped_together_are_one_failure() {
+    let mut scene = Scene::new(PoolOptions::default().size(8).back_off(ms(100), 30 * SECOND));
+    for _ in 0..2 {
+        scene.run(ms(10));
+        let server = scene.accepted();
+        assert_eq!(server.len(), 8);
+        server.into_iter().for_each(PeerSocket::reset);
+    }
+    scene.run(ms(110));
+    assert_eq!(scene.accepted().len(), 1, "it was tried again after the first back-off");
+}
+
 /// A server that is being replaced: it serves those whom it has, and refuses new ones.
 #[test]
 fn answers_on_an_old_connection_say_nothing_about_new_ones() {

@@ -166,6 +166,21 @@ fn the_same_program_runs_on_the_simulated_network() {
     assert!(shards.iter_mut().all(Shard::is_over));
 }
 
+/// An order and a listener that is opened meanwhile may cross.
+#[test]
+fn a_listener_that_is_opened_after_the_order_is_stopped_as_well() {
+    let network = Network::new(3);
+    let reactors = vec![Reactor::with_net(network.host(HERE))];
+    let (mut shards, orders, _) = Shard::open(reactors, (HERE, 80), Listen::default()).expect("a free port");
+    let mut shard = shards.remove(0);
+    orders.stop(Stop::default());
+    let until = network.now() + Duration::from_secs(60);
+    assert!(shard.next_before(until).expect("it goes on").is_some(), "the order");
+    shard.reactor().listen((HERE, 81), Listen::default()).expect("a free port");
+    while shard.next_before(until).expect("it goes on").is_some() {}
+    assert!(shard.is_over());
+}
+
 #[test]
 fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));

@@ -329,6 +329,10 @@ impl Restart {
     /// We go, whoever has taken our place or not: nobody does from now on.
     fn give_up(&mut self) {
         if let Some(handover) = self.handover.take() {
+            if let Some(Ok(pid)) = handover.outcome() {
+                say(format_args!("finale: process {pid} serves"));
+                return self.sockets.give_away();
+            }
             say(format_args!("finale: not restarted: we are to stop, and so is the new process"));
             handover.give_up();
         }

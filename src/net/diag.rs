@@ -16,6 +16,8 @@ const BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 /// `INET_DIAG_INFO` of linux/inet_diag.h: the answer has a `tcp_info` in it.
 const INFO: u16 = 2;
+/// `TCP_RTO_MAX` of net/tcp.h.
+const LONGEST_RTO_MS: u32 = 120_000;
 /// Lengths of `nlmsghdr` and `inet_diag_msg`, behind which attributes stand.
 const HEADER: usize = 16;
 const MESSAGE: usize = 72;
@@ -122,8 +124,11 @@ fn taken(info: &[u8]) -> Option<Duration> {
     let (on_its_way, unsent) = (word(info, 24)?, word(info, 144)?);
     let (sent_ago_ms, acknowledged_ago_ms) = (word(info, 44)?, word(info, 56)?);
     let ms = if repeats > 0 {
-        // It has doubled each time, and the last of them is running.
-        sent_ago_ms.saturating_add(rto_ms - (rto_ms >> repeats))
+        // The time to the next repeat has doubled each time, and the last of them is running. From a fifth of a second it takes ten times to
+        // come to two minutes, where it stays.
+        let stayed = if rto_ms >= LONGEST_RTO_MS { repeats.saturating_sub(10) } else { 0 };
+        let repeating = (rto_ms - (rto_ms >> repeats)).saturating_add(stayed.saturating_mul(rto_ms));
+        sent_ago_ms.saturating_add(repeating).max(acknowledged_ago_ms)
     } else if on_its_way > 0 && unsent == 0 {
         sent_ago_ms.min(acknowledged_ago_ms)
     } else {
@@ -203,6 +208,16 @@ mod tests {
         assert_eq!(said(0, 200, 1, 9, 20, 5010), 10, "there was room for more");
         assert_eq!(said(0, 200, 0, 0, 5010, 20), 5000, "all were taken, no earlier than they were sent");
         assert_eq!(said(0, 200, 0, 0, 0, 0), 0);
-        assert_eq!(said(255, 120_000, 1, 0, 0, 0), 119_990);
+        assert_eq!(
+            said(10, 120_000, 1, 0, 95_400, 300_000),
+            299_990,
+            "the time between repeats does not grow for ever"
+        );
+        assert_eq!(said(13, 120_000, 1, 0, 100_000, 20), 100_000 + 120_000 - 14 + 3 * 120_000 - 10);
+        assert_eq!(
+            said(255, u32::MAX / 1000, 1, 0, 0, 0),
+            said(31, u32::MAX / 1000, 1, 0, 0, 0),
+            "and nothing overflows"
+        );
     }
 }

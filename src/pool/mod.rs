@@ -510,9 +510,9 @@ impl Pool {
 
     /// Resets a lent socket whose request has failed in a way that the socket does not know of. Another takes its place.
     pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
-        if self.end_lease(socket.id()).is_some() {
-            socket.destroy();
-        }
+        let Some(lease) = self.end_lease(socket.id()) else { return };
+        self.lease_is_over(lease, socket.bytes_read(), false);
+        socket.destroy();
     }
 }
 

@@ -191,6 +191,11 @@ impl<N: Net> Reactor<N> {
         self.listeners.ids().collect()
     }
 
+    /// Whether it was told to stop.
+    pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
+        self.listeners.entries.get(id.index() as usize).is_some_and(|entry| entry.stop.is_some())
+    }
+
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
         if self.listeners.entries[listener as usize].waits_in_vain() {
