@@ -105,14 +105,14 @@ impl BackOff {
     /// A server that takes connections and drops them at once is down as well; so many are replaced at once. One that drops a
     /// connection which was there for a while does what servers do.
     fn count_drops(&mut self, now: Instant, usual: usize) {
-        let before = self.dropped;
         for born in self.drops.drain(..) {
             let lived = born.map_or(Duration::ZERO, |born| now - born);
             self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
-        }
-        // Those that are dropped together are one failure.
-        if self.dropped > usual.max(before) {
-            (self.failures, self.is_new) = (self.failures.saturating_add(1), true);
+            // Those that were there together are one failure, as those that fail together.
+            if self.dropped > usual && (self.failures == 0 || self.is_trying) {
+                self.failures = self.failures.saturating_add(1);
+                (self.is_new, self.is_trying) = (true, false);
+            }
         }
     }
 
