@@ -188,12 +188,18 @@ fn upgraded_to(script: &str, folder: &str) -> (Server, PathBuf) {
     let folder = std::env::temp_dir().join(format!("finale-{folder}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a new folder");
     let program = folder.join("finale");
-    std::fs::copy(env!("CARGO_BIN_EXE_finale"), &program).expect("it can be copied");
+    shell(r#"cp "$1" "$2""#, &[env!("CARGO_BIN_EXE_finale"), program.to_str().expect("text")]);
     let server = Server::start(program.to_str().expect("text"), &[]);
     std::fs::remove_file(&program).expect("it is there");
-    std::fs::write(&program, script).expect("an upgrade");
-    rustix::fs::chmod(&program, rustix::fs::Mode::RWXU).expect("it is ours");
+    shell(r#"printf %s "$1" > "$2" && chmod +x "$2""#, &[script, program.to_str().expect("text")]);
     (server, folder)
+}
+
+/// Programs are written by a process of their own: a child that another test starts just then would inherit our descriptor, and the
+/// program could not be run as long as it has it ("Text file busy").
+fn shell(line: &str, args: &[&str]) {
+    let status = std::process::Command::new("sh").args(["-c", line, "sh"]).args(args).status().expect("a shell");
+    assert!(status.success(), "{line}");
 }
 
 #[test]
