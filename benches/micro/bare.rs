@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use finale::net::{LookupAnswer, Net, Readiness, SystemOptions, Token, Unread};
+use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::{KeepAlive, Listen};
 
 pub(crate) struct Bare {
@@ -42,19 +42,19 @@ impl Net for Bare {
         self.now
     }
 
-    fn poll(&mut self, _timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+    fn poll(&mut self, _until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
         self.now += PACE;
         let readable = Readiness { readable: true, ..Readiness::default() };
         if self.waiting > 0 {
-            news(Token { index: 0, generation: 0 }, readable);
+            ready(Token { index: 0, generation: 0 }, readable);
         }
         if let Some(token) = self.token
             && std::mem::take(&mut self.coming)
         {
             self.unread = true;
-            news(token, readable);
+            ready(token, readable);
         }
-        Ok(false)
+        Ok(Polled { complete_until: self.now, more: false })
     }
 
     fn accept(&mut self, _listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
@@ -75,10 +75,10 @@ impl Net for Bare {
         Ok(())
     }
 
-    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         if self.busy == Some(slot) && std::mem::take(&mut self.unread) {
             buffer[..MESSAGE].fill(1);
-            return Ok(MESSAGE);
+            return Ok(Received { bytes: MESSAGE, drained: true });
         }
         nothing()
     }
@@ -123,7 +123,7 @@ impl Net for Bare {
         nothing()
     }
 
-    fn hand_over(&mut self, _from: u32, _to: u32, _token: Token) -> io::Result<()> {
+    fn promote(&mut self, _from: u32, _to: u32, _token: Token) -> io::Result<()> {
         nothing()
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Diag {
 
 impl Diag {
     /// How long ago the peer's kernel has last taken something of ours; `None` if the kernel does not say.
-    pub(super) fn taken_ago(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<Duration> {
+    pub(super) fn time_since_acked(&mut self, local: SocketAddr, peer: SocketAddr) -> Option<Duration> {
         if self.socket.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn ask(diag: &mut Diag, stream: &TcpStream) -> Option<Duration> {
-        diag.taken_ago(stream.local_addr().expect("connected"), stream.peer_addr().expect("connected"))
+        diag.time_since_acked(stream.local_addr().expect("connected"), stream.peer_addr().expect("connected"))
     }
 
     #[test]
@@ -182,8 +182,8 @@ mod tests {
     fn a_connection_that_is_none_has_nothing_to_say_nor_has_a_listener_on_its_port() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        assert_eq!(Diag::default().taken_ago(listener.local_addr().expect("bound"), addr(1)), None);
-        assert_eq!(Diag::default().taken_ago(addr(1), addr(2)), None);
+        assert_eq!(Diag::default().time_since_acked(listener.local_addr().expect("bound"), addr(1)), None);
+        assert_eq!(Diag::default().time_since_acked(addr(1), addr(2)), None);
         assert_eq!(read(&[0; 10], 1, 2), None);
         assert_eq!(taken(&[0; 100]), None);
     }

@@ -47,11 +47,29 @@ pub struct Readiness {
     pub read_closed: bool,
     /// Both halves are shut down, or the connection is dead (HUP); also an error flag that comes alone (mio's mapping).
     pub write_closed: bool,
-    /// An error waits to be asked for (ERR).
+    /// An error waits to be read (ERR).
     pub error: bool,
-    /// Urgent data is in the stream: from now on a short read does not mean drained (FAULTS: an urgent byte splits the
-    /// stream without a new edge).
-    pub urgent: bool,
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// How many bytes; 0 is the end of the stream.
+    pub bytes: usize,
+    /// Nothing is left in the kernel: what arrives next brings an edge, if the connection is registered. Only the transport
+    /// knows: an urgent byte splits a TCP stream, a message with a descriptor or other credentials a Unix one, and what lies
+    /// after the split brings no edge of its own.
+    pub drained: bool,
+}
+
+/// What one [`Net::poll`] knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Polled {
+    /// Everything that happened up to this time was handed over, unless there is more. The clock was read before the system
+    /// was asked, so that a process that stands still in between takes nothing for a silence.
+    pub complete_until: Instant,
+    /// There may be more readiness than fitted.
+    pub more: bool,
 }
 
 /// What a connection has to be read.
@@ -76,14 +94,12 @@ pub trait Net {
     /// The monotonic clock.
     fn now(&self) -> Instant;
 
-    /// Waits for news until `timeout` has passed (`None`: for ever), and hands every piece to `news`. Returns `true` if
-    /// there may be more news than fitted. Without news it never waits shorter than `timeout`, except when interrupted,
-    /// woken, or when a look-up has finished; and however it ends, news that has come by then is handed over, since the
-    /// caller looks at its deadlines next.
+    /// Waits for readiness until the time `until` (`None`: without limit; one that has passed: not at all), and hands every
+    /// piece to `ready`. May return early when interrupted, woken, or when a lookup has finished.
     ///
     /// # Errors
     /// The system's, if it can't wait at all.
-    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool>;
+    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled>;
 
     /// What another thread calls to end a `poll` that waits, now or the next one.
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
@@ -158,7 +174,7 @@ pub trait Net {
     ///
     /// # Errors
     /// The system's.
-    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
 
     /// Registers a connection: from now on its news comes out of `poll`, the present state first.
     ///
@@ -171,7 +187,7 @@ pub trait Net {
     ///
     /// # Errors
     /// `WouldBlock` or the connection's error, which is told once.
-    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize>;
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received>;
 
     /// What a read would find, without reading.
     ///
@@ -207,7 +223,7 @@ pub trait Net {
 
     /// How long ago the peer's kernel has last taken bytes of ours; `None` if that can't be said. Asked when a limit of silence has run
     /// out: a peer that still takes is not silent.
-    fn taken_ago(&mut self, _slot: u32) -> Option<Duration> {
+    fn time_since_acked(&mut self, _slot: u32) -> Option<Duration> {
         None
     }
 

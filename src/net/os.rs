@@ -3,6 +3,7 @@
 //! Invariant: a descriptor lives in exactly one place here, under the number of its connection or listener, and is closed
 //! by leaving it. Nothing is deregistered before its close: late news carries a generation that nobody has any more.
 
+use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,7 +17,7 @@ use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{LookupAnswer, Net, Readiness, Token, UnixAddr, Unread};
+use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
@@ -39,6 +40,9 @@ pub struct Os {
     waker: Arc<Waker>,
     /// By the connection's place in the reactor's table.
     streams: Vec<Option<Socket>>,
+    /// Connections whose stream may be split without a new edge, so that a short read does not mean drained: by an urgent
+    /// byte (TCP), by a message with descriptors or other credentials (Unix).
+    split: HashSet<u32>,
     /// By the listener's number.
     listeners: Vec<Option<Listening>>,
     /// Listeners that may have somebody waiting, where the system tells that but once.
@@ -69,6 +73,7 @@ impl Os {
             resolver: Resolver::new(Arc::clone(&waker)),
             waker,
             streams: Vec::new(),
+            split: HashSet::new(),
             listeners: Vec::new(),
             #[cfg(not(target_os = "linux"))]
             waiting: Vec::new(),
@@ -96,6 +101,9 @@ impl Os {
     }
 
     fn take(&mut self, slot: u32) -> Option<Socket> {
+        if !self.split.is_empty() {
+            self.split.remove(&slot);
+        }
         self.streams.get_mut(slot as usize).and_then(Option::take)
     }
 
@@ -176,17 +184,18 @@ impl Net for Os {
         Instant::now()
     }
 
-    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+        // Before the wait: what arrives while the process stands still has arrived before any later time.
+        let complete_until = self.now();
+        let timeout = until.map(|until| until.saturating_duration_since(complete_until));
         #[cfg(not(target_os = "linux"))]
         let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
-        let mut waited = self.poll.poll(&mut self.events, timeout);
-        if waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            // The process may have stood still for long: what has come meanwhile comes before its deadlines.
-            waited = self.poll.poll(&mut self.events, Some(Duration::ZERO));
-        }
-        match waited {
+        match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            // Nothing was handed over: what is complete is not known.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                return Ok(Polled { complete_until, more: true });
+            }
             Err(error) => return Err(error),
         }
         let mut count = 0;
@@ -202,13 +211,16 @@ impl Net for Os {
                 self.waiting.push(token.index);
                 continue;
             }
-            news(token, readiness(event));
+            if event.is_priority() {
+                self.split.insert(token.index);
+            }
+            ready(token, readiness(event));
         }
         #[cfg(not(target_os = "linux"))]
         for &index in &self.waiting {
-            news(Token { index, generation: 0 }, Readiness { readable: true, ..Readiness::default() });
+            ready(Token { index, generation: 0 }, Readiness { readable: true, ..Readiness::default() });
         }
-        Ok(count == EVENTS)
+        Ok(Polled { complete_until, more: count == EVENTS })
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
@@ -244,13 +256,17 @@ impl Net for Os {
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         let listening = self.listeners.get(listener as usize).and_then(Option::as_ref);
-        let accepted = accept(listening.ok_or(rustix::io::Errno::BADF)?);
+        let listening = listening.ok_or(rustix::io::Errno::BADF)?;
+        let (accepted, is_unix) = (accept(listening), listening.is_unix);
         #[cfg(not(target_os = "linux"))]
         if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.waiting.retain(|&waiting| waiting != listener);
         }
         let (stream, peer) = accepted?;
         self.put(slot, stream);
+        if is_unix {
+            self.split.insert(slot);
+        }
         Ok(peer)
     }
 
@@ -302,6 +318,7 @@ impl Net for Os {
         let stream = unix::connect(addr, options)?;
         self.register_fd(&stream, token)?;
         self.put(slot, stream);
+        self.split.insert(slot);
         Ok(())
     }
 
@@ -322,21 +339,23 @@ impl Net for Os {
         }
     }
 
-    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let stream = self.take(from).ok_or(rustix::io::Errno::BADF)?;
-        // EPOLL_CTL_MOD tells the present state anew.
-        let told = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        // EPOLL_CTL_MOD reports the present state again.
+        let registered = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
         self.put(to, stream);
-        told
+        registered
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.register_fd(self.stream(slot)?, token)
     }
 
-    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
-        let (_, read) = recv(self.stream(slot)?, buffer, RecvFlags::empty())?;
-        Ok(read)
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
+        let room = buffer.len();
+        let (_, bytes) = recv(self.stream(slot)?, buffer, RecvFlags::empty())?;
+        let whole = self.split.is_empty() || !self.split.contains(&slot);
+        Ok(Received { bytes, drained: bytes < room && whole })
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
@@ -378,10 +397,10 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
+    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
         let stream = self.stream(slot).ok()?;
         let (local, peer) = (stream.local_addr().ok()?.as_socket()?, stream.peer_addr().ok()?.as_socket()?);
-        self.diag.taken_ago(local, peer)
+        self.diag.time_since_acked(local, peer)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
@@ -509,7 +528,7 @@ fn send_flags(more: bool) -> SendFlags {
     SendFlags::NOSIGNAL
 }
 
-/// Always both directions: RDHUP is told only with read interest. And urgent data, see [`Readiness::urgent`].
+/// Always both directions: RDHUP is reported only with read interest. And urgent data, see `Os::split`.
 fn interest() -> Interest {
     #[cfg(target_os = "linux")]
     return Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
@@ -524,7 +543,6 @@ fn readiness(event: &mio::event::Event) -> Readiness {
         read_closed: event.is_read_closed(),
         write_closed: event.is_write_closed(),
         error: event.is_error(),
-        urgent: event.is_priority(),
     }
 }
 

@@ -272,7 +272,8 @@ impl<N: Net> Reactor<N> {
     fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
         self.mute(listener);
         self.counts.rests += 1;
-        self.listeners.rest(listener, self.turn.now + REST_TICKS);
+        let until = self.tick_after(self.net.now()) + REST_TICKS;
+        self.listeners.rest(listener, until);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         let told = std::mem::replace(&mut entry.told, true);
@@ -303,7 +304,8 @@ impl<N: Net> Reactor<N> {
                 Ok(()) => entry.muted = false,
                 Err(error) => {
                     log::warn!("a listener can't be watched again, and rests on: {error}");
-                    return self.listeners.rest(listener, self.turn.now + REST_TICKS);
+                    let until = self.tick_after(self.net.now()) + REST_TICKS;
+                    return self.listeners.rest(listener, until);
                 }
             }
         }

@@ -193,7 +193,7 @@ impl<N: Net> Reactor<N> {
             // What was told may have been news of another.
             self.table.entry_mut(slot).flags.set(NEWS, false);
             let token = self.token(slot);
-            let handed_over = self.net.hand_over(winner.place, slot, token);
+            let handed_over = self.net.promote(winner.place, slot, token);
             if winner.place != slot {
                 self.table.unreserve(winner.place);
             }

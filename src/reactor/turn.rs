@@ -141,23 +141,25 @@ impl<N: Net> Reactor<N> {
     /// Waits for news, takes it in, and begins a turn.
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
-        let mut timeout = self.timeout(until);
+        let mut wait_until = self.wait_until(until);
         for _ in 0..POLLS_PER_TURN {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
-            let news = &mut |token: Token, news: Readiness| match token.generation {
+            let ready = &mut |token: Token, readiness: Readiness| match token.generation {
                 0 => listeners.ready(token.index),
-                _ => take_in(table, token, news),
+                _ => take_in(table, token, readiness),
             };
-            if !self.net.poll(timeout, news).map_err(|error| system("epoll_wait", &error))? {
+            let polled = self.net.poll(wait_until, ready).map_err(|error| system("epoll_wait", &error))?;
+            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
+            // what arrives between the system's answer and a look at the clock has arrived in time.
+            self.turn.now = self.tick_before(polled.complete_until);
+            if !polled.more {
                 break;
             }
-            timeout = Some(Duration::ZERO);
+            wait_until = Some(polled.complete_until);
         }
         while let Some((token, answer)) = self.net.looked_up() {
             self.looked_up(token, answer);
         }
-        let now = self.net.now();
-        self.turn.now = self.tick_before(now);
         self.counts.turns += 1;
         self.listeners.rested(self.turn.now);
         self.listeners_due(self.turn.now);
@@ -178,17 +180,13 @@ impl<N: Net> Reactor<N> {
         self.turn.phase = Phase::Sockets;
     }
 
-    /// How long poll may wait.
-    fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
+    /// Until when poll may wait.
+    fn wait_until(&self, until: Option<Instant>) -> Option<Instant> {
         if self.has_work() {
-            return Some(Duration::ZERO);
+            return Some(self.epoch);
         }
         let due = self.next_due().and_then(|due| self.epoch.checked_add(Duration::from_millis(due)));
-        let until = match (due, until) {
-            (Some(due), Some(until)) => due.min(until),
-            (due, until) => due.or(until)?,
-        };
-        Some(until.saturating_duration_since(self.net.now()))
+        [due, until].into_iter().flatten().min()
     }
 
     #[inline]
@@ -297,7 +295,7 @@ impl<N: Net> Reactor<N> {
         if !entry.state.is_connected() || entry.bytes_written == 0 {
             return;
         }
-        let Some(ago) = self.net.taken_ago(slot) else { return };
+        let Some(ago) = self.net.time_since_acked(slot) else { return };
         let now = self.net.now();
         let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
         self.table.taken(slot, at);
@@ -379,14 +377,11 @@ fn take_in(table: &mut crate::table::Table, token: Token, news: Readiness) {
     };
     let over = news.error || news.write_closed;
     let entry = table.entry_mut(slot);
-    if news.readable || news.read_closed || news.urgent || over {
+    if news.readable || news.read_closed || over {
         entry.flags.set(Flags::READABLE, true);
     }
     if news.writable || over {
         entry.flags.set(Flags::WRITABLE, true);
-    }
-    if news.urgent {
-        entry.flags.set(Flags::URGENT, true);
     }
     if over {
         entry.flags.set(Flags::LOOK, true);

@@ -8,7 +8,7 @@ use super::Reactor;
 use super::tell::{Told, What};
 use crate::error::{Cause, Failure};
 use crate::lifecycle::{Input, State, Tell};
-use crate::net::{Net, Token, Unread};
+use crate::net::{Net, Received, Token, Unread};
 use crate::options::{Close, Idle};
 use crate::table::entry::{Flags, NIL};
 use crate::table::extra::{Deadline, Extra};
@@ -512,8 +512,8 @@ impl<N: Net> Reactor<N> {
     /// One read at the most that tells something.
     fn read(&mut self, slot: u32) -> Option<Told> {
         match call(|| self.net.recv(slot, &mut self.buffer)) {
-            Outcome::Done(0) => self.read_end(slot),
-            Outcome::Done(bytes) => return self.received(slot, bytes),
+            Outcome::Done(Received { bytes: 0, .. }) => self.read_end(slot),
+            Outcome::Done(received) => return self.received(slot, received),
             Outcome::WouldBlock => {
                 // Nothing there: if a flag said that the peer is gone, it had no reason.
                 self.table.entry_mut(slot).flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::LOOK, false);
@@ -526,19 +526,19 @@ impl<N: Net> Reactor<N> {
         self.tell_owed(slot)
     }
 
-    fn received(&mut self, slot: u32, bytes: usize) -> Option<Told> {
-        let drained = bytes < self.buffer.len();
+    fn received(&mut self, slot: u32, Received { bytes, drained }: Received) -> Option<Told> {
+        let full = bytes == self.buffer.len();
         let moved = self.table.breaks_silence(slot, Idle::Read);
         let entry = self.table.entry_mut(slot);
         entry.bytes_read += bytes as u64;
         entry.set_heard_last(true);
-        // A short read means drained, with these exceptions: nobody watches yet, so the edge for what comes next would be
-        // missed; the zero-length read or the error is still owed; an urgent byte has split the stream.
-        let owed = Flags::READ_CLOSED | Flags::LOOK | Flags::URGENT | Flags::BROKEN;
+        // Drained, with these exceptions: nobody watches yet, so the edge for what comes next would be missed; the
+        // zero-length read or the error is still owed.
+        let owed = Flags::READ_CLOSED | Flags::LOOK | Flags::BROKEN;
         if drained && entry.flags.has(Flags::REGISTERED) && !entry.flags.has(owed) {
             entry.flags.set(Flags::READABLE, false);
         }
-        if drained && entry.flags.has(Flags::READABLE) {
+        if !full && entry.flags.has(Flags::READABLE) {
             // One short call more settles it: in this turn, so that an end is told with the data it came with. A full
             // buffer waits for the next turn, behind the others.
             self.table.push_ready(slot);

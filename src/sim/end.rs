@@ -261,7 +261,6 @@ impl End {
             read_closed,
             write_closed: closed || (self.finished && self.peer_finished) || (writable && error),
             error,
-            urgent,
         }
     }
 

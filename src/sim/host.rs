@@ -19,7 +19,7 @@ use super::truth::Closed;
 use super::world::{Happening, Name, Source, World};
 use crate::error::LookupCause;
 use crate::lifecycle::{Input, State};
-use crate::net::{LookupAnswer, Net, Readiness, Token, UnixAddr, Unread};
+use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// How long an ordinary look-up takes, in nanoseconds.
@@ -250,17 +250,18 @@ impl Net for Host {
         world.instant(world.now)
     }
 
-    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
-        #[cfg(test)]
-        let timeout = if self.lies(super::lie::Lie::WaitForNothing) { Some(Duration::ZERO) } else { timeout };
+    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
         let mut batch = std::mem::take(&mut self.batch);
-        let outcome = self.enter().wait(self.index, timeout, &mut batch);
-        // The world is free again: whoever gets the news may look at it.
+        let until = until.map(|until| nanos(until.saturating_duration_since(self.world.borrow().instant(0))));
+        #[cfg(test)]
+        let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
+        let outcome = self.enter().wait(self.index, until, &mut batch);
+        // The world is free again: whoever gets the readiness may look at it.
         for (token, readiness) in batch.drain(..) {
-            news(token, readiness);
+            ready(token, readiness);
         }
         self.batch = batch;
-        outcome
+        outcome.map(|more| Polled { complete_until: self.now(), more })
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
@@ -343,7 +344,7 @@ impl Net for Host {
         self.verdict(slot, Phase::Open)
     }
 
-    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let (mut world, id) = self.on(from)?;
         world.program(self.index).slots[from as usize] = None;
         Self::put(&mut world, self.index, to, id);
@@ -374,8 +375,9 @@ impl Net for Host {
         Ok(())
     }
 
-    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         let (mut world, id) = self.on(slot)?;
+        let whole = world.ends.get(id).is_some_and(|end| end.urgent_in.is_none() && !end.is_unix());
         let faults = world.faults;
         let there = world.ends.get(id).map_or(0, |end| end.incoming.len()).min(buffer.len());
         if there > 1 && world.rng.chance(faults.short_read) {
@@ -383,7 +385,7 @@ impl Net for Host {
             let read = self.read(&mut world, slot, id, &mut buffer[..part])?;
             // A reader may take a short read for drained, so the rest comes with an edge of its own.
             world.edge(id);
-            return Ok(read);
+            return Ok(Received { bytes: read, drained: whole });
         }
         let answer = self.read(&mut world, slot, id, buffer);
         #[cfg(test)]
@@ -392,7 +394,7 @@ impl Net for Host {
             let answer = answer.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
             self.lie_of_read(answer, buffer).map_err(io::Error::from)
         };
-        answer
+        answer.map(|bytes| Received { bytes, drained: bytes < buffer.len() && whole })
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
@@ -417,7 +419,7 @@ impl Net for Host {
         self.write_perhaps_less(&mut world, slot, id, &bytes, more)
     }
 
-    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
+    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
         let (world, id) = self.on(slot).ok()?;
         let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && !end.is_unix())?;
         Some(Duration::from_nanos(world.now - end.taken_at))

@@ -4,14 +4,13 @@
 
 use std::io;
 use std::sync::atomic;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::row::Row;
-use super::time::{FOR_EVER, nanos};
+use super::time::FOR_EVER;
 use super::world::{Happening, Source, World};
 use crate::net::{Readiness, Token};
 
@@ -103,7 +102,7 @@ impl World {
     pub(super) fn wait(
         &mut self,
         host: u32,
-        timeout: Option<Duration>,
+        until: Option<u64>,
         batch: &mut Vec<(Token, Readiness)>,
     ) -> io::Result<bool> {
         self.run_due();
@@ -111,7 +110,7 @@ impl World {
         self.polling = host;
         self.others_roused = false;
         let began = self.now;
-        let until = timeout.map(nanos).filter(|wait| *wait < FOR_EVER).map(|wait| self.now.saturating_add(wait));
+        let until = until.filter(|until| *until < FOR_EVER);
         let until = self.interrupt(until);
         self.spurious(host, batch);
         self.listener_levels(host);
@@ -267,7 +266,7 @@ impl World {
 }
 
 const ALL_FLAGS: Readiness =
-    Readiness { readable: true, writable: true, read_closed: true, write_closed: true, error: true, urgent: false };
+    Readiness { readable: true, writable: true, read_closed: true, write_closed: true, error: true };
 
 /// The flags whose bit is set in `chosen`.
 fn subset(flags: Readiness, chosen: u64) -> Readiness {
@@ -278,7 +277,6 @@ fn subset(flags: Readiness, chosen: u64) -> Readiness {
         read_closed: flags.read_closed && bit(2),
         write_closed: flags.write_closed && bit(3),
         error: flags.error && bit(4),
-        urgent: flags.urgent && bit(5),
     }
 }
 

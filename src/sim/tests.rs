@@ -44,7 +44,7 @@ fn accepted(options: &Listen) -> (Network, Host, PeerSocket) {
 /// What a wait brings.
 fn news(host: &mut Host, wait: Duration) -> Vec<(Token, Readiness)> {
     let mut all = Vec::new();
-    host.poll(Some(wait), &mut |token, readiness| all.push((token, readiness))).expect("the net can wait");
+    host.poll(Some(host.now() + wait), &mut |token, readiness| all.push((token, readiness))).expect("the net can wait");
     all
 }
 
@@ -58,7 +58,7 @@ fn edge(host: &mut Host, wait: Duration) -> Readiness {
     }
 }
 
-/// Flags in epoll's words: in, out, rdhup, hup, err, pri.
+/// Flags in epoll's words: in, out, rdhup, hup, err.
 fn flags(words: &str) -> Readiness {
     let has = |word| words.split(' ').any(|other| other == word);
     Readiness {
@@ -67,14 +67,13 @@ fn flags(words: &str) -> Readiness {
         read_closed: has("rdhup"),
         write_closed: has("hup"),
         error: has("err"),
-        urgent: has("pri"),
     }
 }
 
 fn read(host: &mut Host) -> Result<Vec<u8>, Errno> {
     let mut buffer = [0; 4096];
     let read = host.recv(0, &mut buffer).map_err(|error| errno(&error))?;
-    Ok(buffer[..read].to_vec())
+    Ok(buffer[..read.bytes].to_vec())
 }
 
 fn errno(error: &io::Error) -> Errno {

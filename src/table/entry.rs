@@ -185,8 +185,6 @@ impl Flags {
     pub(crate) const WRITABLE: Self = Self(1 << 4);
     /// The peer's FIN or reset is known; the zero-length read is owed.
     pub(crate) const READ_CLOSED: Self = Self(1 << 5);
-    /// Urgent data was seen: a short read does not mean drained.
-    pub(crate) const URGENT: Self = Self(1 << 6);
     /// An error or hang-up flag was seen and nobody has asked for the verdict yet.
     pub(crate) const LOOK: Self = Self(1 << 7);
     /// A write failed: `extra.failure` has the error; what can still be read comes first.

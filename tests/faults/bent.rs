@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::{Input, State};
-use finale::net::{LookupAnswer, Net, Readiness, SystemOptions, Token, Unread};
+use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket};
 use finale::{KeepAlive, Listen};
 use rustix::io::Errno;
@@ -114,12 +114,12 @@ impl Net for Bent {
         self.host.now()
     }
 
-    fn poll(&mut self, timeout: Option<Duration>, news: &mut dyn FnMut(Token, Readiness)) -> io::Result<bool> {
+    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
         let ordered = std::mem::take(&mut self.bend.look().news);
         self.bend.enter("poll")?;
-        let timeout = if ordered.is_empty() { timeout } else { Some(Duration::ZERO) };
-        ordered.into_iter().for_each(|(token, readiness)| news(token, readiness));
-        self.host.poll(timeout, news)
+        let until = if ordered.is_empty() { until } else { Some(self.host.now()) };
+        ordered.into_iter().for_each(|(token, readiness)| ready(token, readiness));
+        self.host.poll(until, ready)
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
@@ -156,8 +156,8 @@ impl Net for Bent {
         self.host.connect(slot, token, addr, options, local)
     }
 
-    fn taken_ago(&mut self, slot: u32) -> Option<Duration> {
-        self.host.taken_ago(slot)
+    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
+        self.host.time_since_acked(slot)
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
@@ -165,9 +165,9 @@ impl Net for Bent {
         self.host.connected(slot)
     }
 
-    fn hand_over(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
-        self.bend.enter("hand_over")?;
-        self.host.hand_over(from, to, token)
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        self.bend.enter("promote")?;
+        self.host.promote(from, to, token)
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
@@ -176,7 +176,7 @@ impl Net for Bent {
         self.host.register(slot, token)
     }
 
-    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<usize> {
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         self.bend.enter("recv")?;
         self.bend.look().read_into.push(buffer.len());
         self.host.recv(slot, buffer)
@@ -260,6 +260,5 @@ pub(crate) fn flags(words: &str) -> Readiness {
         read_closed: has("rdhup"),
         write_closed: has("hup"),
         error: has("err"),
-        urgent: has("pri"),
     }
 }

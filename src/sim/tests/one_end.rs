@@ -200,13 +200,13 @@ fn what_is_read_comes_out_in_order_though_the_buffer_wraps() {
 fn a_read_stops_at_an_urgent_byte_and_goes_on_from_there() {
     let mut end = open(1, 100);
     assert!(end.take_bytes(0, &count(0, 10), false, Some(4)));
-    assert!(end.readiness().urgent);
+    assert!(end.urgent_in.is_some());
     assert_eq!(take_in(&mut end, 3), count(0, 3));
     assert_eq!(take_in(&mut end, 100), count(3, 4), "up to the mark");
-    assert!(end.readiness().urgent, "it was not passed");
+    assert!(end.urgent_in.is_some(), "it was not passed");
     assert!(end.take_bytes(10, &[], true, None));
     assert_eq!(take_in(&mut end, 2), count(4, 6));
-    assert!(!end.readiness().urgent);
+    assert!(end.urgent_in.is_none());
     assert_eq!(take_in(&mut end, 100), count(6, 10));
 }
 
@@ -249,7 +249,7 @@ fn readiness_is_what_epoll_would_say() {
         fin(end);
     };
     assert_eq!(of(&both), flags("in out rdhup hup"), "a socket that has ended is writable: a write fails at once");
-    assert_eq!(of(&|end| end.urgent_in = Some(0)), flags("in out pri"));
+    assert_eq!(of(&|end| end.urgent_in = Some(0)), flags("in out"));
     assert_eq!(of(&|end| end.die(Errno::CONNRESET)), flags("in out rdhup hup err"));
     assert_eq!(of(&|end| end.phase = Phase::Closed), flags("in out rdhup hup"));
     assert_eq!(of(&|end| end.error = Some(Errno::HOSTUNREACH)), flags("out hup err"), "mio calls out and err closed");

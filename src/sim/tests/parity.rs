@@ -90,7 +90,7 @@ impl Player<'_> {
                 known.write_closed |= news.write_closed;
                 known.error |= news.error;
             };
-            self.net.poll(Some(MS), news).expect("a net can wait");
+            self.net.poll(Some(self.net.now() + MS), news).expect("a net can wait");
             if !any {
                 break;
             }
@@ -114,8 +114,8 @@ impl Player<'_> {
     fn recv(&mut self, side: u32, bytes: usize) -> String {
         let mut buffer = [0; 100];
         let result = self.net.recv(side, &mut buffer[..bytes]);
-        self.known[side as usize].readable &= result.as_ref().is_ok_and(|read| *read == bytes);
-        answer(result)
+        self.known[side as usize].readable &= result.as_ref().is_ok_and(|read| !read.drained);
+        answer(result.map(|read| read.bytes))
     }
 
     fn perform(&mut self, call: Call) -> String {
@@ -153,7 +153,7 @@ fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
     let mut listening = false;
     while !listening {
         let news = &mut |token: Token, _| listening |= token == LISTENER;
-        net.poll(Some(SECOND), news).expect("a net can wait");
+        net.poll(Some(net.now() + SECOND), news).expect("a net can wait");
     }
     net.accept(0, 1).expect("one waits");
     net.register(1, Token { index: 1, generation: 1 }).expect("there is room");

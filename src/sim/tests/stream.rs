@@ -1,6 +1,7 @@
 //! Bytes, windows and readiness between the beginning and the end.
 
 use super::*;
+use crate::net::Received;
 
 #[test]
 fn bytes_arrive_exactly_and_in_order_whatever_goes_wrong() {
@@ -31,7 +32,8 @@ fn transfer(network: &Network, bytes: &[u8], outage: Option<Duration>) -> Vec<u8
     let mut outage = outage;
     while !done {
         let mut woken = Vec::new();
-        host.poll(Some(Duration::from_secs(200)), &mut |token, _| woken.push(token)).expect("something is left");
+        host.poll(Some(host.now() + Duration::from_secs(200)), &mut |token, _| woken.push(token))
+            .expect("something is left");
         if outage.is_some_and(|at| at < network.elapsed()) {
             outage = None;
             network.vanish(SERVER);
@@ -76,8 +78,8 @@ fn write_all<'a>(host: &mut Host, bytes: &'a [u8]) -> &'a [u8] {
 fn read_all(host: &mut Host, buffer: &mut [u8], got: &mut Vec<u8>) -> bool {
     loop {
         match host.recv(1, buffer) {
-            Ok(0) => return true,
-            Ok(read) => got.extend_from_slice(&buffer[..read]),
+            Ok(Received { bytes: 0, .. }) => return true,
+            Ok(read) => got.extend_from_slice(&buffer[..read.bytes]),
             Err(error) => {
                 assert_eq!(errno(&error), Errno::WOULDBLOCK);
                 return false;

@@ -1,13 +1,12 @@
 use super::*;
 
-const CONDITIONS: [Flags; 21] = [
+const CONDITIONS: [Flags; 20] = [
     Flags::MOVED,
     Flags::QUEUED,
     Flags::REGISTERED,
     Flags::READABLE,
     Flags::WRITABLE,
     Flags::READ_CLOSED,
-    Flags::URGENT,
     Flags::LOOK,
     Flags::BROKEN,
     Flags::FULL,
