@@ -270,6 +270,9 @@ pub enum Timer {
     /// Ours: the time that [`Listen::deadline`](crate::Listen::deadline) or
     /// [`Socket::set_deadline`](crate::Socket::set_deadline) has given is up.
     Deadline,
+    /// Ours: one side had ended, and the connection was not over within the
+    /// [ending timeout](crate::Listen::ending_timeout), whatever moved.
+    Ending,
     /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went unanswered.
     Kernel,
 }
@@ -347,6 +350,7 @@ impl fmt::Display for Timer {
             Self::Linger => "the peer did not finish in time",
             Self::Write => "the peer took nothing for too long",
             Self::Deadline => "not done by its deadline",
+            Self::Ending => "half-closed or closing for too long",
             Self::Kernel => "the peer's kernel no longer answers",
         })
     }

@@ -38,8 +38,10 @@ pub enum Event<'a> {
     /// No byte moved, in or out, for the time given to [`Socket::set_timeout`](crate::Socket::set_timeout). Nothing is closed; told
     /// once per silence.
     Timeout,
-    /// The early notice, opt-in: the peer has ended or reset, though bytes sent before may still be unread.
-    PeerEnded,
+    /// The peer has ended, though bytes sent before may still be unread. Of a FIN this is the early notice, opt-in
+    /// ([`early_notice`](crate::Listen::early_notice)). Of a connection that is dead it comes unasked where the socket is paused:
+    /// what arrived before can still be read, and the error comes after it. At most once for each way to end.
+    PeerEnded(PeerEnd),
     /// The peer's FIN, after its last byte. Writing still works: this is half-close.
     End,
     /// The connection failed; `Close` is this socket's next event.
@@ -83,12 +85,22 @@ impl Event<'_> {
             | Self::Data(_)
             | Self::Drain
             | Self::Timeout
-            | Self::PeerEnded
+            | Self::PeerEnded(_)
             | Self::End
             | Self::Error(_)
             | Self::Close(_) => true,
         }
     }
+}
+
+/// How the peer has ended ([`Event::PeerEnded`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum PeerEnd {
+    /// It has finished in order: `end` comes after its last byte, and it may still read.
+    Fin,
+    /// The connection is dead, by a reset or an error of our own system: `error` comes after what arrived before.
+    Reset,
 }
 
 /// The report that `close` carries.

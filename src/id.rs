@@ -1,11 +1,13 @@
 //! The names of things: sockets, listeners and timers.
 //!
-//! Invariant: an id names one thing for ever. It is an index into a table and the generation of that place; a place
-//! whose generations are used up is retired, so that no id can come to name a second thing.
+//! Invariant: an id names one thing. It is an index into a table, the generation that the thing has in it, and the number of the
+//! reactor, so that it finds nothing in another reactor of the process. Each reactor numbers what it makes: an id comes back
+//! after 2^32 others at the earliest, and then only in the very same slot.
 //!
 //! Knows nothing of what it names.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Declares an id type; all three work alike.
 macro_rules! id {
@@ -13,23 +15,24 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name {
+            reactor: u32,
             index: u32,
             generation: u32,
         }
 
         impl $name {
-            pub(crate) const fn new(index: u32, generation: u32) -> Self {
-                Self { index, generation }
+            /// The id of nothing. Generation 0 is never given out.
+            #[allow(dead_code, reason = "each kind of id has it")]
+            pub(crate) const NONE: Self = Self::new(u32::MAX, u32::MAX, 0);
+
+            pub(crate) const fn new(reactor: u32, index: u32, generation: u32) -> Self {
+                Self { reactor, index, generation }
             }
 
-            /// The place in its table. Places are used again; the whole id never is.
+            /// The slot in its table. Slots are used again; the whole id is not.
             #[must_use]
             pub const fn index(self) -> u32 {
                 self.index
-            }
-
-            pub(crate) const fn generation(self) -> u32 {
-                self.generation
             }
         }
 
@@ -72,8 +75,19 @@ id! {
 }
 
 impl SocketId {
-    /// The id that comes with the events of no socket. Generation 0 is never given out.
-    pub(crate) const NONE: Self = Self::new(u32::MAX, 0);
+    pub(crate) const fn reactor(self) -> u32 {
+        self.reactor
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// A number for a new reactor.
+pub(crate) fn new_reactor() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -84,16 +98,16 @@ mod tests {
 
     #[test]
     fn an_id_is_written_as_what_it_names_with_its_place_and_its_generation() {
-        assert_eq!(SocketId::new(3, 7).to_string(), "socket 3.7");
-        assert_eq!(ListenerId::new(0, 1).to_string(), "listener 0.1");
-        assert_eq!(format!("{:?}", TimerId::new(8, 2)), "timer 8.2");
+        assert_eq!(SocketId::new(1, 3, 7).to_string(), "socket 3.7");
+        assert_eq!(ListenerId::new(1, 0, 1).to_string(), "listener 0.1");
+        assert_eq!(format!("{:?}", TimerId::new(1, 8, 2)), "timer 8.2");
     }
 
     #[test]
-    fn two_ids_are_the_same_only_if_place_and_generation_are() {
-        let ids = [(0, 1), (1, 0), (1, 1), (u32::MAX, 0)].map(|(index, generation)| SocketId::new(index, generation));
+    fn two_ids_are_the_same_only_if_reactor_slot_and_generation_are() {
+        let ids = [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 1, 1)].map(|(reactor, index, generation)| SocketId::new(reactor, index, generation));
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 4);
-        assert_eq!((ids[1].index(), ids[1].generation()), (1, 0));
-        assert_eq!(ids[3], SocketId::NONE);
+        assert_eq!((ids[3].reactor(), ids[1].index(), ids[1].generation()), (1, 1, 0));
+        assert!(!ids.contains(&SocketId::NONE) && super::new_reactor() != super::new_reactor());
     }
 }

@@ -131,7 +131,7 @@ mod wheel;
 
 pub use buffer::Buffer;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
-pub use event::{Ending, Event, First, How};
+pub use event::{Ending, Event, First, How, PeerEnd};
 pub use id::{ListenerId, SocketId, TimerId};
 pub use inbox::{Inbox, SendError, Sender};
 pub use metrics::Metrics;

@@ -9,13 +9,14 @@ use crate::event::{Ending, How};
 use crate::lifecycle::State;
 
 /// The causes of failure that are counted, in the order in which they are printed. Of look-ups all are one.
-const CAUSES: [Cause; 14] = [
+const CAUSES: [Cause; 15] = [
     Cause::Reset,
     Cause::TimedOut(Timer::Connect),
     Cause::TimedOut(Timer::HalfClosed),
     Cause::TimedOut(Timer::Linger),
     Cause::TimedOut(Timer::Write),
     Cause::TimedOut(Timer::Deadline),
+    Cause::TimedOut(Timer::Ending),
     Cause::TimedOut(Timer::Kernel),
     Cause::Refused,
     Cause::Unreachable,
@@ -35,14 +36,15 @@ const fn place(cause: Cause) -> usize {
         Cause::TimedOut(Timer::Linger) => 3,
         Cause::TimedOut(Timer::Write) => 4,
         Cause::TimedOut(Timer::Deadline) => 5,
-        Cause::TimedOut(Timer::Kernel) => 6,
-        Cause::Refused => 7,
-        Cause::Unreachable => 8,
-        Cause::Lookup(_) => 9,
-        Cause::NoLocalAddress => 10,
-        Cause::OutOfResources => 11,
-        Cause::Aborted => 12,
-        Cause::System => 13,
+        Cause::TimedOut(Timer::Ending) => 6,
+        Cause::TimedOut(Timer::Kernel) => 7,
+        Cause::Refused => 8,
+        Cause::Unreachable => 9,
+        Cause::Lookup(_) => 10,
+        Cause::NoLocalAddress => 11,
+        Cause::OutOfResources => 12,
+        Cause::Aborted => 13,
+        Cause::System => 14,
     }
 }
 

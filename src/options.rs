@@ -95,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) connect_ms: Option<u64>,
     pub(crate) half_closed_ms: Option<u64>,
     pub(crate) linger_ms: Option<u64>,
+    pub(crate) ending_ms: Option<u64>,
     pub(crate) high_water_bytes: usize,
     pub(crate) low_water_bytes: usize,
     pub(crate) limit_bytes: usize,
@@ -102,8 +103,8 @@ pub(crate) struct Settings {
     pub(crate) half_open: bool,
     pub(crate) early_notice: bool,
     pub(crate) paused: bool,
-    /// Its listener stops: a silence ends our side instead of being told.
-    pub(crate) stopping: bool,
+    /// Its listener stops: after a silence of this length our side ends.
+    pub(crate) grace_ms: Option<u64>,
 }
 
 /// 30 s: longer than four repeated SYNs (at 1, 3, 7 and 15 s), shorter than a person waits.
@@ -113,6 +114,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 const HALF_CLOSED: Duration = Duration::from_secs(5 * 60);
 /// 30 s without progress after we have ended: some eight retransmissions on a fast network.
 const LINGER: Duration = Duration::from_secs(30);
+/// 4 h: the default write limit of 16 MiB in the queue, and as much in the kernel, leave at 2.3 KB/s in this time.
+const ENDING: Duration = Duration::from_secs(4 * 60 * 60);
 /// 128 KiB: two receive buffers, so that an echo or a proxy meets back-pressure when the peer is slow, not at every read.
 const HIGH_WATER: usize = 128 * 1024;
 /// 16 MiB: enough for whole answers, small enough that a thousand peers that don't read are noticed.
@@ -142,6 +145,7 @@ impl Default for Settings {
             connect_ms: millis(CONNECT),
             half_closed_ms: millis(HALF_CLOSED),
             linger_ms: millis(LINGER),
+            ending_ms: millis(ENDING),
             high_water_bytes: HIGH_WATER,
             low_water_bytes: 0,
             limit_bytes: LIMIT,
@@ -149,7 +153,7 @@ impl Default for Settings {
             half_open: true,
             early_notice: false,
             paused: false,
-            stopping: false,
+            grace_ms: None,
         }
     }
 }
@@ -434,6 +438,16 @@ macro_rules! shared_setters {
             #[must_use]
             pub fn linger(mut self, limit: Option<Duration>) -> Self {
                 self.settings.linger_ms = limit.and_then(millis);
+                self
+            }
+
+            /// The ending timeout: how long the connection may take from the first FIN, the peer's or ours (or `end()`), to its
+            /// `close`, whatever moves. It ends what the limits of silence can't: a peer that drips a byte now and then, or takes
+            /// one. Default 4 h, at 2.3 KB/s enough for all that can wait; a server whose half-closing clients load
+            /// more than that gives more, or `None`.
+            #[must_use]
+            pub fn ending_timeout(mut self, limit: Option<Duration>) -> Self {
+                self.settings.ending_ms = limit.and_then(millis);
                 self
             }
 

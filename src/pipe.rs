@@ -138,7 +138,7 @@ impl Pipes {
             | Event::Ready
             | Event::Connection
             | Event::Timeout
-            | Event::PeerEnded
+            | Event::PeerEnded(_)
             | Event::Error(_)
             | Event::Timer(_)
             | Event::Woken

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::id::{ListenerId, SocketId};
-use crate::lifecycle::{State, Tell};
+use crate::lifecycle::{Emits, State};
 use crate::options::{Close, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
@@ -53,7 +53,7 @@ impl<'a> Socket<'a> {
 
     /// The entry, if anything can still be done to it. To the caller a socket that has failed lives until it is told so.
     fn living(&mut self) -> Option<&mut Entry> {
-        let lives = |entry: &Entry| !entry.state.is_final() || entry.flags.owes(Tell::Error);
+        let lives = |entry: &Entry| !entry.state.is_final() || entry.flags.is_pending(Emits::Error);
         let alive = self.entry().is_some_and(|entry| lives(entry) && !entry.flags.has(Flags::DESTROY));
         alive.then(|| self.table.entry_mut(self.slot))
     }
@@ -62,7 +62,7 @@ impl<'a> Socket<'a> {
     fn ask(&mut self, flag: Flags) {
         if let Some(entry) = self.living() {
             entry.flags.set(flag, true);
-            self.table.push_ready(self.slot);
+            self.table.wake(self.slot);
         }
     }
 
@@ -128,8 +128,13 @@ impl<'a> Socket<'a> {
             return Err(Error::Gone);
         }
         let queued_bytes = self.table.queued_bytes(self.slot);
-        let settings = self.table.settings_of(self.slot);
+        let (entry, settings, _) = self.table.parts(self.slot);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
+        if entry.state == State::Broken {
+            // Nothing leaves any more: the error follows what can still be read.
+            self.table.extra_mut(self.slot).void_bytes += count as u64;
+            return Ok(Queue::Room);
+        }
         if count == 0 {
             return Ok(if queued_bytes >= high_water { Queue::Full } else { Queue::Room });
         }
@@ -137,10 +142,11 @@ impl<'a> Socket<'a> {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
         let full = push(self.table, self.slot) >= high_water;
-        if full {
-            self.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
-        }
-        self.table.push_ready(self.slot);
+        let flags = &mut self.table.entry_mut(self.slot).flags;
+        // The first byte that waits starts the write clock.
+        flags.set(Flags::WRITE, queued_bytes == 0 || flags.has(Flags::WRITE));
+        flags.set(Flags::FULL, full || flags.has(Flags::FULL));
+        self.table.wake(self.slot);
         Ok(if full { Queue::Full } else { Queue::Room })
     }
 
@@ -159,13 +165,7 @@ impl<'a> Socket<'a> {
     /// Stops reading: no `data`, no `end`, and the peer is slowed down by the window. That the peer has left is known all
     /// the same, see [`peer_has_ended`](Socket::peer_has_ended).
     pub fn pause(&mut self) {
-        if let Some(entry) = self.living()
-            && !entry.flags.replace(Flags::PAUSED, true)
-            && entry.flags.has(Flags::LOOK | Flags::BROKEN)
-        {
-            // Reading would have told what has become of it; now somebody must ask.
-            self.table.push_ready(self.slot);
-        }
+        self.ask(Flags::PAUSED);
     }
 
     /// Reads on.
@@ -173,7 +173,7 @@ impl<'a> Socket<'a> {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::PAUSED, false)
         {
-            self.table.push_ready(self.slot);
+            self.table.wake(self.slot);
         }
     }
 
@@ -193,20 +193,14 @@ impl<'a> Socket<'a> {
     /// answer is safe from our own reset, and the peer has the linger time, from when it has taken our last byte, to finish.
     pub fn discard(&mut self) {
         self.resume();
-        if self.living().is_some_and(|entry| !entry.flags.has(Flags::DISCARD)) {
-            // After `end()` another limit rules from here on.
-            self.table.renew_limit(self.slot);
-            self.ask(Flags::DISCARD | Flags::TOUCHED);
-        }
+        self.ask(Flags::DISCARD);
     }
 
     /// Tells `timeout` after a silence of this length, counted from now, once per silence. `None` switches it off.
     pub fn set_timeout(&mut self, idle: Option<Duration>) {
         if self.living().is_some() {
-            self.table.keep_limit(self.slot);
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
-            self.table.begin_silence(self.slot);
-            self.table.push_ready(self.slot);
+            self.ask(Flags::IDLE);
         }
     }
 
@@ -222,8 +216,7 @@ impl<'a> Socket<'a> {
             return self.table.change_settings(self.slot, |settings| settings.deadline_ms = limit_ms);
         }
         self.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
-        self.table.refile(self.slot);
-        self.table.push_ready(self.slot);
+        self.table.wake(self.slot);
     }
 
     /// Has [`Event::Drain`](crate::Event::Drain) told when the queue has gone down to the low-water mark, though it never was full:
@@ -243,6 +236,7 @@ impl<'a> Socket<'a> {
     pub fn set_half_open(&mut self, allow: bool) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.half_open = allow);
+            self.table.wake(self.slot);
         }
     }
 
@@ -250,6 +244,7 @@ impl<'a> Socket<'a> {
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
+            self.table.wake(self.slot);
         }
     }
 
@@ -258,7 +253,7 @@ impl<'a> Socket<'a> {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
-                self.ask(Flags::LOOK); // It may end the waiting.
+                self.ask(Flags::HANGUP); // It may end the waiting.
             }
         }
     }
@@ -267,7 +262,7 @@ impl<'a> Socket<'a> {
     pub fn set_nodelay(&mut self, on: bool) {
         if self.living().is_some() {
             self.table.extra_mut(self.slot).nodelay = Some(on);
-            self.table.push_ready(self.slot);
+            self.table.wake(self.slot);
         }
     }
 
@@ -281,7 +276,7 @@ impl<'a> Socket<'a> {
             return Err(Error::Gone);
         }
         self.table.extra_mut(self.slot).keep_alive = Some(times);
-        self.table.push_ready(self.slot);
+        self.table.wake(self.slot);
         Ok(())
     }
 

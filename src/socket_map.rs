@@ -29,8 +29,8 @@ use crate::id::SocketId;
 /// ```
 #[derive(Debug, Clone)]
 pub struct SocketMap<T> {
-    places: Vec<Option<(u32, T)>>,
-    /// The one value of an id that has no place: of no socket, or stale where another socket's value lives.
+    places: Vec<Option<(SocketId, T)>>,
+    /// The one value of an id that has no place: of no socket, of another reactor, or stale where another socket's value lives.
     homeless: Option<(SocketId, T)>,
     len: usize,
 }
@@ -64,7 +64,10 @@ impl<T> SocketMap<T> {
     /// out: of all ids without a place only the last one's value is kept, and not counted.
     pub fn insert(&mut self, id: SocketId, value: T) -> Option<T> {
         let index = id.index() as usize;
-        let newer = |place: &Option<(u32, T)>| place.as_ref().is_some_and(|(other, _)| *other > id.generation());
+        let newer = |place: &Option<(SocketId, T)>| {
+            let keeps = |other: &SocketId| other.reactor() != id.reactor() || other.generation() > id.generation();
+            place.as_ref().is_some_and(|(other, _)| keeps(other))
+        };
         if id == SocketId::NONE || self.places.get(index).is_some_and(newer) {
             return self.homeless.replace((id, value)).filter(|(old, _)| *old == id).map(|(_, value)| value);
         }
@@ -73,12 +76,12 @@ impl<T> SocketMap<T> {
         }
         // It may have been without a place until now.
         let homeless = self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value);
-        match self.places[index].replace((id.generation(), value)) {
+        match self.places[index].replace((id, value)) {
             None => {
                 self.len += 1;
                 homeless
             }
-            Some((generation, old)) => (generation == id.generation()).then_some(old).or(homeless),
+            Some((other, old)) => (other == id).then_some(old).or(homeless),
         }
     }
 
@@ -86,7 +89,7 @@ impl<T> SocketMap<T> {
     #[must_use]
     pub fn get(&self, id: SocketId) -> Option<&T> {
         match self.places.get(id.index() as usize) {
-            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
+            Some(Some((other, value))) if *other == id => Some(value),
             _ => self.homeless.as_ref().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
@@ -94,7 +97,7 @@ impl<T> SocketMap<T> {
     /// The socket's value, to be changed.
     pub fn get_mut(&mut self, id: SocketId) -> Option<&mut T> {
         match self.places.get_mut(id.index() as usize) {
-            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
+            Some(Some((other, value))) if *other == id => Some(value),
             _ => self.homeless.as_mut().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
@@ -103,7 +106,7 @@ impl<T> SocketMap<T> {
     pub fn remove(&mut self, id: SocketId) -> Option<T> {
         let place = self.places.get_mut(id.index() as usize);
         if let Some(place) =
-            place.filter(|place| matches!(place, Some((generation, _)) if *generation == id.generation()))
+            place.filter(|place| matches!(place, Some((other, _)) if *other == id))
         {
             self.len -= 1;
             return place.take().map(|(_, value)| value);
@@ -113,10 +116,7 @@ impl<T> SocketMap<T> {
 
     /// Every value that has a place, with its socket.
     pub fn iter(&self) -> impl Iterator<Item = (SocketId, &T)> {
-        let places = self.places.iter().zip(0..);
-        places.filter_map(|(place, index)| {
-            place.as_ref().map(|(generation, value)| (SocketId::new(index, *generation), value))
-        })
+        self.places.iter().flatten().map(|(id, value)| (*id, value))
     }
 }
 

@@ -292,7 +292,7 @@ fn whatever_peers_do_every_socket_closes_once() {
             }
             Event::Drain => socket.resume(),
             Event::End => socket.end(),
-            Event::PeerEnded => assert!(socket.peer_has_ended()),
+            Event::PeerEnded(_) => assert!(socket.peer_has_ended()),
             Event::Close(_) => closed += 1,
             _ => {}
         }

@@ -112,6 +112,7 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     peer.write_all(b"abc").expect("room");
     reset(peer);
     story.socket(socket).write(b"into the void").expect("nobody knows yet");
+    story.expect(socket, What::PeerEnded);
     story.silence(ms(50));
     story.socket(socket).resume();
     assert_eq!(story.data(socket, 3), b"abc");

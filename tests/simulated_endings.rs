@@ -329,7 +329,7 @@ fn a_socket_that_is_paused_as_the_reset_is_noticed_is_told_so_at_once() {
     peer.reset();
     let until = scene.network.now() + Duration::from_secs(1);
     let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("something is told");
-    assert_eq!(event, finale::Event::PeerEnded);
+    assert_eq!(event, finale::Event::PeerEnded(finale::PeerEnd::Fin));
     socket.pause();
     scene.expect(&["error reset by the peer", "close"]);
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree, or one is wrong.
 
-use crate::event::{Ending, Event, First, How};
+use crate::event::{Ending, Event, First, How, PeerEnd};
 use crate::socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Life {
     is_client: bool,
     connected: bool,
     ended: bool,
-    noticed: bool,
+    noticed: Option<PeerEnd>,
     bytes: u64,
 }
 
@@ -37,7 +37,7 @@ impl Life {
     #[must_use]
     pub fn of(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
-        Self { stage: Stage::Before, is_client, connected: false, ended: false, noticed: false, bytes: 0 }
+        Self { stage: Stage::Before, is_client, connected: false, ended: false, noticed: None, bytes: 0 }
     }
 
     /// Whether the socket was ever connected, as far as was told.
@@ -83,8 +83,10 @@ impl Life {
                 check(connected && socket.queued_bytes() <= low, self.stage, "drain means down to the low-water mark")
             }
             Event::Timeout => check(connected, self.stage, "not connected"),
-            Event::PeerEnded => {
-                let first = !std::mem::replace(&mut self.noticed, true);
+            Event::PeerEnded(how) => {
+                // A reset may follow a FIN.
+                let first = self.noticed.is_none_or(|before| before == PeerEnd::Fin && *how == PeerEnd::Reset);
+                self.noticed = Some(*how);
                 check(flowing && first && socket.peer_has_ended(), Stage::Flow, "once, before end")
             }
             Event::End => {

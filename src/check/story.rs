@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::event::Event;
+use crate::event::{Event, PeerEnd};
 use crate::sim::script::count;
 use crate::socket::Socket;
 
@@ -133,7 +133,8 @@ pub(crate) fn words(event: &Event<'_>) -> String {
         Event::Data(bytes) => format!("data, {}", count(bytes.len() as u64)),
         Event::Drain => "drain".into(),
         Event::Timeout => "timeout".into(),
-        Event::PeerEnded => "peer-ended".into(),
+        Event::PeerEnded(PeerEnd::Fin) => "peer-ended".into(),
+        Event::PeerEnded(PeerEnd::Reset) => "peer-ended by a reset".into(),
         Event::End => "end".into(),
         Event::Error(failure) => format!("error: {failure}"),
         Event::Close(ending) => format!("close: {ending}"),

@@ -1,11 +1,11 @@
-//! The lifecycle of a socket, as one table: state × input → next state and the events to tell.
+//! The lifecycle of a socket, as one table: state × input → next state and the events that this emits.
 //!
 //! Invariant: a socket's state changes by [`step`] and by nothing else, and every pair of state and input is written
 //! down here, as a transition or as a stated refusal. The diagrams in the documentation are printed from this table.
 //!
 //! Theory of operation: the reactor turns whatever it sees (a return value of the system, a call of the user, a timer)
-//! into one [`Input`], looks the transition up, and tells the events that it lists, in the order of [`Tell`]. States
-//! from [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, only `close` is owed.
+//! into one [`Input`], looks the transition up, and emits the events that it lists, in the order of [`Emits`]. States
+//! from [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, only `close` is due.
 //!
 //! Knows no socket, no clock, no system call.
 
@@ -56,12 +56,16 @@ listed! {
         Flushing,
         /// Our FIN is with the kernel; the peer still sends.
         Finished,
+        /// The same, and the caller has discarded: what the peer still sends is read and dropped.
+        Lingering,
         /// The peer's FIN was read; we still send.
         Ended,
         /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait to leave.
         LastFlush,
         /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
         Closing,
+        /// The system has reported an error: nothing leaves any more, and what arrived before may still be read.
+        Broken,
         /// Over: both FINs exchanged, ours acknowledged.
         Confirmed,
         /// Over: both sides finished, the kernel delivers the rest alone.
@@ -74,7 +78,7 @@ listed! {
         TimedOut,
         /// Over: it was never connected.
         NotConnected,
-        /// `close` was told. The place in the table is free.
+        /// `close` was delivered. The slot is free.
         Closed,
     }
 }
@@ -107,8 +111,12 @@ listed! {
         PeerEnded,
         /// A read returned zero: the peer's FIN.
         Fin,
+        /// The system has reported an error, and input may be left.
+        ErrorSeen,
         /// The caller ended.
         EndCalled,
+        /// The caller wants to see nothing of what is still read.
+        DiscardCalled,
         /// The queue is empty and our FIN is with the kernel.
         FinSent,
         /// Everything was left to the kernel by close(2).
@@ -127,8 +135,8 @@ listed! {
 }
 
 listed! {
-    /// The events that a transition tells, in the order in which one socket tells them.
-    pub enum Tell {
+    /// The events that a transition emits, in the order in which one socket emits them.
+    pub enum Emits {
         /// One `lookup` per address.
         Lookup,
         /// `connect`
@@ -157,8 +165,10 @@ listed! {
 /// What the table says of one pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cell {
-    /// Go to this state and tell these events.
-    Go(State, &'static [Tell]),
+    /// Go to this state and emit these events.
+    Go(State, &'static [Emits]),
+    /// It can happen, and is taken up when the connection is established.
+    Deferred,
     /// It can happen, and changes nothing.
     Ignored,
     /// It can't happen; the reactor never asks.
@@ -173,12 +183,12 @@ pub const fn step(state: State, input: Input) -> Cell {
 
 /// A cell as the machine takes it: what to do in four bytes, and the events as a set of bits.
 #[derive(Clone, Copy)]
-pub(crate) struct Step {
+pub(crate) struct Transition {
     /// The next state; the present one if nothing changes.
     pub(crate) to: State,
     pub(crate) kind: Kind,
-    /// Bit `n` stands for `Tell::ALL[n]`.
-    pub(crate) tells: u16,
+    /// Bit `n` stands for `Emits::ALL[n]`.
+    pub(crate) emits: u16,
 }
 
 /// What kind of cell it is.
@@ -189,27 +199,27 @@ pub(crate) enum Kind {
     Impossible,
 }
 
-const _: () = assert!(size_of::<Step>() == 4);
+const _: () = assert!(size_of::<Transition>() == 4);
 
 /// The same table as [`step`] reads, made from it at compile time.
 #[inline]
-pub(crate) const fn compact(state: State, input: Input) -> Step {
+pub(crate) const fn compact(state: State, input: Input) -> Transition {
     COMPACT[state as usize][input as usize]
 }
 
-static COMPACT: [[Step; Input::ALL.len()]; State::ALL.len()] = {
+static COMPACT: [[Transition; Input::ALL.len()]; State::ALL.len()] = {
     let mut compact =
-        [[Step { to: State::Created, kind: Kind::Impossible, tells: 0 }; Input::ALL.len()]; State::ALL.len()];
+        [[Transition { to: State::Created, kind: Kind::Impossible, emits: 0 }; Input::ALL.len()]; State::ALL.len()];
     let mut s = 0;
     while s < State::ALL.len() {
         let mut i = 0;
         while i < Input::ALL.len() {
-            let (to, kind, tells) = match TABLE[s][i] {
-                Cell::Go(to, tells) => (to, Kind::Go, bits(tells)),
-                Cell::Ignored => (State::ALL[s], Kind::Ignored, 0),
+            let (to, kind, emits) = match TABLE[s][i] {
+                Cell::Go(to, emits) => (to, Kind::Go, bits(emits)),
+                Cell::Ignored | Cell::Deferred => (State::ALL[s], Kind::Ignored, 0),
                 Cell::Impossible => (State::ALL[s], Kind::Impossible, 0),
             };
-            compact[s][i] = Step { to, kind, tells };
+            compact[s][i] = Transition { to, kind, emits };
             i += 1;
         }
         s += 1;
@@ -217,17 +227,17 @@ static COMPACT: [[Step; Input::ALL.len()]; State::ALL.len()] = {
     compact
 };
 
-const fn bits(tells: &[Tell]) -> u16 {
+const fn bits(emits: &[Emits]) -> u16 {
     let (mut bits, mut t) = (0, 0);
-    while t < tells.len() {
-        bits |= 1 << tells[t] as u16;
+    while t < emits.len() {
+        bits |= 1 << emits[t] as u16;
         t += 1;
     }
     bits
 }
 
 impl State {
-    /// Whether the connection is over, with `close` told or owed.
+    /// Whether the connection is over, with `close` delivered or due.
     #[must_use]
     pub const fn is_final(self) -> bool {
         self as u8 >= State::Confirmed as u8
@@ -239,10 +249,10 @@ impl State {
         self as u8 >= State::Open as u8 && !self.is_final()
     }
 
-    /// Whether the peer may still send: its FIN was not read.
+    /// Whether there may be more to read: the peer's FIN was not read.
     #[must_use]
     pub const fn can_read(self) -> bool {
-        matches!(self, State::Open | State::Flushing | State::Finished)
+        matches!(self, State::Open | State::Flushing | State::Finished | State::Lingering | State::Broken)
     }
 
     /// Whether bytes or our FIN may still leave.
@@ -264,12 +274,17 @@ impl State {
             State::Created | State::Resolving => &["CLOSED"],
             State::Connecting => &["SYN-SENT", "SYN-RECEIVED"],
             State::Open | State::Flushing => &["ESTABLISHED", "CLOSE-WAIT"],
-            State::Finished => &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"],
+            State::Finished | State::Lingering => &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"],
             State::Ended | State::LastFlush => &["CLOSE-WAIT"],
             State::Closing => &["CLOSING", "LAST-ACK"],
             State::Confirmed => &["TIME-WAIT", "CLOSED"],
             State::HandedOff => &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"],
-            State::ResetByPeer | State::ResetByUs | State::TimedOut | State::NotConnected | State::Closed => {
+            State::Broken
+            | State::ResetByPeer
+            | State::ResetByUs
+            | State::TimedOut
+            | State::NotConnected
+            | State::Closed => {
                 &["CLOSED"]
             }
         }
@@ -279,7 +294,8 @@ impl State {
 /// One state's part of the table.
 struct Row {
     state: State,
-    go: &'static [(Input, State, &'static [Tell])],
+    go: &'static [(Input, State, &'static [Emits])],
+    deferred: &'static [Input],
     ignored: &'static [Input],
 }
 
@@ -292,95 +308,121 @@ const LATE: &[Input] = &[
     Input::Idle,
     Input::PeerEnded,
     Input::Fin,
+    Input::ErrorSeen,
     Input::EndCalled,
+    Input::DiscardCalled,
     Input::Reset,
     Input::Expired,
     Input::DestroyCalled,
 ];
 
+/// What every final state still has to do.
+const CLOSE: &[(Input, State, &[Emits])] = &[(Input::CloseDue, State::Closed, &[Emits::Close])];
+
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { state: State::Created, go: &[
-        (Input::Accepted,      State::Open,         &[Tell::Connection]),
+        (Input::Accepted,      State::Open,         &[Emits::Connection]),
         (Input::LookupStarted, State::Resolving,    &[]),
-        (Input::Resolved,      State::Connecting,   &[Tell::Lookup]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Resolved,      State::Connecting,   &[Emits::Lookup]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled] },
+    ], deferred: &[Input::EndCalled], ignored: &[] },
     Row { state: State::Resolving, go: &[
-        (Input::Resolved,      State::Connecting,   &[Tell::Lookup]),
-        (Input::LookupFailed,  State::NotConnected, &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Resolved,      State::Connecting,   &[Emits::Lookup]),
+        (Input::LookupFailed,  State::NotConnected, &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled] },
+    ], deferred: &[Input::EndCalled], ignored: &[] },
     Row { state: State::Connecting, go: &[
         (Input::NextAddress,   State::Connecting,   &[]),
-        (Input::Established,   State::Open,         &[Tell::Connect, Tell::Ready]),
-        (Input::ConnectFailed, State::NotConnected, &[Tell::Error]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Established,   State::Open,         &[Emits::Connect, Emits::Ready]),
+        (Input::ConnectFailed, State::NotConnected, &[Emits::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled] },
+    ], deferred: &[Input::EndCalled], ignored: &[] },
     Row { state: State::Open, go: &[
-        (Input::Data,          State::Open,         &[Tell::Data]),
-        (Input::Drained,       State::Open,         &[Tell::Drain]),
-        (Input::Idle,          State::Open,         &[Tell::Timeout]),
-        (Input::PeerEnded,     State::Open,         &[Tell::PeerEnded]),
-        (Input::Fin,           State::Ended,        &[Tell::End]),
+        (Input::Data,          State::Open,         &[Emits::Data]),
+        (Input::Drained,       State::Open,         &[Emits::Drain]),
+        (Input::Idle,          State::Open,         &[Emits::Timeout]),
+        (Input::PeerEnded,     State::Open,         &[Emits::PeerEnded]),
+        (Input::Fin,           State::Ended,        &[Emits::End]),
+        (Input::ErrorSeen,     State::Broken,       &[]),
         (Input::EndCalled,     State::Flushing,     &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[] },
+    ], deferred: &[], ignored: &[] },
     Row { state: State::Flushing, go: &[
-        (Input::Data,          State::Flushing,     &[Tell::Data]),
-        (Input::Idle,          State::Flushing,     &[Tell::Timeout]),
-        (Input::PeerEnded,     State::Flushing,     &[Tell::PeerEnded]),
-        (Input::Fin,           State::LastFlush,    &[Tell::End]),
+        (Input::Data,          State::Flushing,     &[Emits::Data]),
+        (Input::Idle,          State::Flushing,     &[Emits::Timeout]),
+        (Input::PeerEnded,     State::Flushing,     &[Emits::PeerEnded]),
+        (Input::Fin,           State::LastFlush,    &[Emits::End]),
+        (Input::ErrorSeen,     State::Broken,       &[]),
         (Input::FinSent,       State::Finished,     &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled, Input::Drained] },
+    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained] },
     Row { state: State::Finished, go: &[
-        (Input::Data,          State::Finished,     &[Tell::Data]),
-        (Input::Idle,          State::Finished,     &[Tell::Timeout]),
-        (Input::PeerEnded,     State::Finished,     &[Tell::PeerEnded]),
-        (Input::Fin,           State::Closing,      &[Tell::End]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Data,          State::Finished,     &[Emits::Data]),
+        (Input::Idle,          State::Finished,     &[Emits::Timeout]),
+        (Input::PeerEnded,     State::Finished,     &[Emits::PeerEnded]),
+        (Input::Fin,           State::Closing,      &[Emits::End]),
+        (Input::ErrorSeen,     State::Broken,       &[]),
+        (Input::DiscardCalled, State::Lingering,    &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled, Input::Drained] },
+    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained] },
+    Row { state: State::Lingering, go: &[
+        (Input::PeerEnded,     State::Lingering,    &[Emits::PeerEnded]),
+        (Input::Fin,           State::Closing,      &[Emits::End]),
+        (Input::ErrorSeen,     State::Broken,       &[]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::Idle] },
     Row { state: State::Ended, go: &[
-        (Input::Drained,       State::Ended,        &[Tell::Drain]),
-        (Input::Idle,          State::Ended,        &[Tell::Timeout]),
+        (Input::Drained,       State::Ended,        &[Emits::Drain]),
+        (Input::Idle,          State::Ended,        &[Emits::Timeout]),
         (Input::EndCalled,     State::LastFlush,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::PeerEnded] },
+    ], deferred: &[], ignored: &[Input::PeerEnded] },
     Row { state: State::LastFlush, go: &[
-        (Input::Idle,          State::LastFlush,    &[Tell::Timeout]),
+        (Input::Idle,          State::LastFlush,    &[Emits::Timeout]),
         (Input::FinSent,       State::Closing,      &[]),
         (Input::LeftToKernel,  State::HandedOff,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded] },
+    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded] },
     Row { state: State::Closing, go: &[
         (Input::LeftToKernel,  State::HandedOff,    &[]),
         (Input::Acknowledged,  State::Confirmed,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Tell::Error]),
-        (Input::Expired,       State::TimedOut,     &[Tell::Error]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
         (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded, Input::Idle] },
-    Row { state: State::Confirmed,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::HandedOff,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::ResetByPeer,  go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::ResetByUs,    go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::TimedOut,     go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::NotConnected, go: &[(Input::CloseDue, State::Closed, &[Tell::Close])], ignored: LATE },
-    Row { state: State::Closed,       go: &[], ignored: LATE },
+    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded, Input::Idle] },
+    Row { state: State::Broken, go: &[
+        (Input::Data,          State::Broken,       &[Emits::Data]),
+        (Input::Drained,       State::Broken,       &[Emits::Drain]),
+        (Input::Idle,          State::Broken,       &[Emits::Timeout]),
+        (Input::PeerEnded,     State::Broken,       &[Emits::PeerEnded]),
+        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
+        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
+        (Input::DestroyCalled, State::ResetByUs,    &[]),
+    ], deferred: &[], ignored: &[Input::EndCalled] },
+    Row { state: State::Confirmed,    go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::HandedOff,    go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::ResetByPeer,  go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::ResetByUs,    go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::TimedOut,     go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::NotConnected, go: CLOSE, deferred: &[], ignored: LATE },
+    Row { state: State::Closed,       go: &[],   deferred: &[], ignored: LATE },
 ];
 
 /// Spreads the rows out into the table, at compile time. A pair that is written twice stops the build.
@@ -389,23 +431,32 @@ const fn build(rows: &[Row]) -> [[Cell; Input::ALL.len()]; State::ALL.len()] {
     let mut r = 0;
     while r < rows.len() {
         let row = &rows[r];
-        assert!(row.state as usize == r, "the rows stand in the order of the states");
+        assert!(row.state as usize == r, "the rows are in the order of the states");
         let mut i = 0;
         while i < row.go.len() {
-            let (input, next, tells) = row.go[i];
-            assert!(matches!(table[r][input as usize], Cell::Impossible), "a pair is written twice");
-            table[r][input as usize] = Cell::Go(next, tells);
+            let (input, next, emits) = row.go[i];
+            table[r] = with(table[r], input, Cell::Go(next, emits));
             i += 1;
         }
-        let mut i = 0;
+        i = 0;
+        while i < row.deferred.len() {
+            table[r] = with(table[r], row.deferred[i], Cell::Deferred);
+            i += 1;
+        }
+        i = 0;
         while i < row.ignored.len() {
-            let input = row.ignored[i];
-            assert!(matches!(table[r][input as usize], Cell::Impossible), "a pair is written twice");
-            table[r][input as usize] = Cell::Ignored;
+            table[r] = with(table[r], row.ignored[i], Cell::Ignored);
             i += 1;
         }
         r += 1;
     }
     assert!(r == State::ALL.len(), "every state has its row");
     table
+}
+
+/// A row with one cell more.
+const fn with(mut row: [Cell; Input::ALL.len()], input: Input, cell: Cell) -> [Cell; Input::ALL.len()] {
+    assert!(matches!(row[input as usize], Cell::Impossible), "a pair is written twice");
+    row[input as usize] = cell;
+    row
 }

@@ -35,7 +35,7 @@ impl Pairs {
     pub fn of_the_table(go: bool) -> impl Iterator<Item = (State, Input)> {
         let wanted = move |cell| match cell {
             Cell::Go(..) => go,
-            Cell::Ignored => !go,
+            Cell::Deferred | Cell::Ignored => !go,
             Cell::Impossible => false,
         };
         let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));

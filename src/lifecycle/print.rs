@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Cell, Input, State, Tell, step};
+use super::{Cell, Input, State, Emits, step};
 
 /// The forms in which the lifecycle can be printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,55 +31,56 @@ pub fn print(format: Format) -> String {
     }
 }
 
-impl Tell {
+impl Emits {
     /// The event's name, as the documentation writes it.
     #[must_use]
     pub const fn event(self) -> &'static str {
         match self {
-            Tell::Lookup => "lookup",
-            Tell::Connect => "connect",
-            Tell::Ready => "ready",
-            Tell::Connection => "connection",
-            Tell::Data => "data",
-            Tell::Drain => "drain",
-            Tell::Timeout => "timeout",
-            Tell::PeerEnded => "peer-ended",
-            Tell::End => "end",
-            Tell::Error => "error",
-            Tell::Close => "close",
+            Emits::Lookup => "lookup",
+            Emits::Connect => "connect",
+            Emits::Ready => "ready",
+            Emits::Connection => "connection",
+            Emits::Data => "data",
+            Emits::Drain => "drain",
+            Emits::Timeout => "timeout",
+            Emits::PeerEnded => "peer-ended",
+            Emits::End => "end",
+            Emits::Error => "error",
+            Emits::Close => "close",
         }
     }
 }
 
 /// One arrow: input, next state, events.
-type Arrow = (Input, State, &'static [Tell]);
+type Arrow = (Input, State, &'static [Emits]);
 
 /// The arrows that leave a state, in the order of the inputs.
 pub(super) fn arrows(state: State) -> impl Iterator<Item = Arrow> {
     Input::ALL.iter().filter_map(move |&input| match step(state, input) {
-        Cell::Go(next, tells) => Some((input, next, tells)),
-        Cell::Ignored | Cell::Impossible => None,
+        Cell::Go(next, emits) => Some((input, next, emits)),
+        Cell::Deferred | Cell::Ignored | Cell::Impossible => None,
     })
 }
 
 /// The events of an arrow, in one piece of text.
-pub(crate) fn events(tells: &[Tell]) -> String {
-    tells.iter().map(|tell| tell.event()).collect::<Vec<_>>().join(" ")
+pub(crate) fn events(emits: &[Emits]) -> String {
+    emits.iter().map(|emits| emits.event()).collect::<Vec<_>>().join(" ")
 }
 
 fn text() -> String {
     let mut out = String::new();
     for &state in State::ALL {
         let _ = writeln!(out, "{:<13} RFC 9293: {}", state.name(), state.rfc9293().join(", "));
-        for (input, next, tells) in arrows(state) {
-            let tells = if tells.is_empty() { String::new() } else { format!("  tells {}", events(tells)) };
-            let line = format!("  {:<14} -> {:<13}{tells}", input.name(), next.name());
+        for (input, next, emits) in arrows(state) {
+            let emits = if emits.is_empty() { String::new() } else { format!("  emits {}", events(emits)) };
+            let line = format!("  {:<14} -> {:<13}{emits}", input.name(), next.name());
             let _ = writeln!(out, "{}", line.trim_end());
         }
-        let ignored: Vec<_> =
-            Input::ALL.iter().filter(|&&i| step(state, i) == Cell::Ignored).map(|i| i.name()).collect();
-        if !ignored.is_empty() {
-            let _ = writeln!(out, "  changed by nothing of: {}", ignored.join(", "));
+        for (cell, words) in [(Cell::Deferred, "takes up later"), (Cell::Ignored, "ignores")] {
+            let inputs: Vec<_> = Input::ALL.iter().filter(|&&i| step(state, i) == cell).map(|i| i.name()).collect();
+            if !inputs.is_empty() {
+                let _ = writeln!(out, "  {words}: {}", inputs.join(", "));
+            }
         }
         out.push('\n');
     }
@@ -94,9 +95,9 @@ fn mermaid() -> String {
         let _ = writeln!(out, "    {} : {}<br/>{}", state.name(), state.name(), state.rfc9293().join(", "));
     }
     for &state in State::ALL {
-        for (input, next, tells) in arrows(state) {
-            let tells = if tells.is_empty() { String::new() } else { format!(" / {}", events(tells)) };
-            let _ = writeln!(out, "    {} --> {} : {}{tells}", state.name(), next.name(), input.name());
+        for (input, next, emits) in arrows(state) {
+            let emits = if emits.is_empty() { String::new() } else { format!(" / {}", events(emits)) };
+            let _ = writeln!(out, "    {} --> {} : {}{emits}", state.name(), next.name(), input.name());
         }
     }
     out.push_str("    Closed --> [*]\n");
@@ -109,9 +110,9 @@ fn dot() -> String {
         let _ = writeln!(out, "    {} [label=\"{}\\n{}\"];", state.name(), state.name(), state.rfc9293().join(", "));
     }
     for &state in State::ALL {
-        for (input, next, tells) in arrows(state) {
-            let tells = if tells.is_empty() { String::new() } else { format!("\\n{}", events(tells)) };
-            let _ = writeln!(out, "    {} -> {} [label=\"{}{tells}\"];", state.name(), next.name(), input.name());
+        for (input, next, emits) in arrows(state) {
+            let emits = if emits.is_empty() { String::new() } else { format!("\\n{}", events(emits)) };
+            let _ = writeln!(out, "    {} -> {} [label=\"{}{emits}\"];", state.name(), next.name(), input.name());
         }
     }
     out.push_str("}\n");

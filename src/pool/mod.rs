@@ -402,7 +402,7 @@ impl Pool {
             }
             Member::Ready(_) => {
                 match event {
-                    Event::End | Event::PeerEnded => {
+                    Event::End | Event::PeerEnded(_) => {
                         self.ready_was_lost(id);
                         leave(socket);
                     }

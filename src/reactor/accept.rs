@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 
 use super::listeners::{Entry, Listener};
-use super::tell::{Told, What};
+use super::emit::{Emit, EmitKind};
 use super::{Reactor, system};
 use crate::error::{Error, OsError};
 use crate::id::ListenerId;
-use crate::lifecycle::{Input, Tell};
+use crate::lifecycle::{Emits, Input};
 use crate::net::Net;
 use crate::options::{Listen, Settings};
 use crate::table::entry::Flags;
+use crate::table::extra::Deadline;
 use crate::target::Target;
 use crate::unix_addr::UnixAddr;
 
@@ -142,12 +143,10 @@ impl<N: Net> Reactor<N> {
         open: impl FnOnce(&mut N, u32, &Listen) -> Result<T, Error>,
     ) -> Result<(ListenerId, T), Error> {
         options.check()?;
-        let generation = self.listeners.new_generation();
-        let place = self.listeners.entries.vacant_entry();
-        let id = ListenerId::new(place.key() as u32, generation);
+        let id = self.listeners.new_id();
         let opened = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings.clone() });
-        place.insert(Entry::new(generation, settings, &options));
+        self.listeners.entries.insert(Entry::new(id, settings, &options));
         Ok((id, opened))
     }
 
@@ -163,7 +162,7 @@ impl<N: Net> Reactor<N> {
         }
         let entry = self.listeners.remove(id.index());
         self.table.settings.release(entry.settings);
-        self.freed();
+        self.listeners.retry();
         Ok(())
     }
 
@@ -193,11 +192,11 @@ impl<N: Net> Reactor<N> {
 
     /// Whether it was told to stop.
     pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
-        self.listeners.entries.get(id.index() as usize).is_some_and(|entry| entry.stop.is_some())
+        self.listeners.find(id).is_some_and(|entry| entry.stop.is_some())
     }
 
     /// Tries to accept one connection.
-    pub(super) fn accept_from(&mut self, listener: u32) -> Option<Told> {
+    pub(super) fn accept_from(&mut self, listener: u32) -> Option<Emit> {
         if self.listeners.entries[listener as usize].waits_in_vain() {
             self.close_stopped(listener);
             return None;
@@ -228,7 +227,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Told {
+    fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
         let entry = self.listeners.came(listener);
         entry.skips = 0;
         let settings = entry.settings;
@@ -246,18 +245,18 @@ impl<N: Net> Reactor<N> {
         }
         // Its first bytes are often there already: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::TOUCHED, true);
+        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON, true);
         self.apply(slot, Input::Accepted);
-        if self.table.settings_of(slot).deadline_ms.is_some() {
-            self.give_deadline(slot);
+        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
+            self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
-        self.table.push_ready(slot);
-        self.table.entry_mut(slot).flags.paid(Tell::Connection);
-        self.tell(slot, What::Tell(Tell::Connection))
+        self.table.entry_mut(slot).flags.take_pending(Emits::Connection);
+        self.table.at_hand = slot;
+        Emit::new(EmitKind::Of(Emits::Connection), 0)
     }
 
     /// One client too many, who is not to wait.
-    fn drop_excess(&mut self, listener: u32, slot: u32, peer: Option<SocketAddr>) -> Told {
+    fn drop_excess(&mut self, listener: u32, slot: u32, peer: Option<SocketAddr>) -> Emit {
         self.net.reset(slot);
         self.turn.dropped();
         self.counts.dropped += 1;
@@ -265,19 +264,22 @@ impl<N: Net> Reactor<N> {
         if self.listeners.entries[listener as usize].was_the_last() {
             self.close_stopped(listener);
         }
-        Told::of_none(What::Dropped(listener))
+        Emit::new(EmitKind::Dropped, listener)
     }
 
     /// Nothing can be accepted: whoever waits goes on waiting, and wakes nobody.
-    fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Told> {
+    fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
         self.mute(listener);
         self.counts.rests += 1;
         let until = self.tick_after(self.net.now()) + REST_TICKS;
         self.listeners.rest(listener, until);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
-        let told = std::mem::replace(&mut entry.told, true);
-        (!told).then(|| Told::of_none(What::Rests(listener, OsError::from(error))))
+        if std::mem::replace(&mut entry.reported, true) {
+            return None;
+        }
+        self.accept_error = OsError::from(error);
+        Some(Emit::new(EmitKind::ListenerRests, listener))
     }
 
     /// No news from now on: it has to leave somebody waiting, who would keep every poll awake.
@@ -295,7 +297,7 @@ impl<N: Net> Reactor<N> {
     fn nobody_waits(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.asked_in_vain();
-        entry.told = false;
+        entry.reported = false;
         if entry.stop.is_some() {
             return self.close_stopped(listener);
         }

@@ -1,32 +1,24 @@
-//! Whether the reactor keeps its own rules: what a simulation asks after every event.
+//! Whether the reactor keeps its own rules: what a simulation checks after every event.
 //!
-//! Invariant: looking changes nothing. The rule that matters most: a socket with something to do is in a list, and one with
-//! nothing to do waits for news that will come, or for a timer.
+//! Invariant: looking changes nothing. The rule that matters most: a socket that needs a step is in a list, and any other
+//! waits for readiness that will come, or for a timer. What it needs is decided by the same function that put it aside.
 
 use super::Reactor;
 use crate::lifecycle::State;
 use crate::net::Net;
 use crate::table::Waits;
-use crate::table::entry::Flags;
+use crate::table::entry::{Flags, Next};
 
 impl<N: Net> Reactor<N> {
-    /// The first rule that is broken, in words. The socket whose event the caller has is looked after only at the next
-    /// call, and is left out.
+    /// The first rule that is broken, in words. The socket at hand is put aside only at the next call, and is left out.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
-        let places = self.table.slots().map(|slot| self.places_of_racers(slot)).sum::<usize>();
-        if places != self.table.reserved() {
-            return Err(format!("attempts have {places} places, and {} are reserved", self.table.reserved()));
+        let slots = self.table.slots().map(|slot| self.reserved_slots(slot)).sum::<usize>();
+        if slots != self.table.reserved() {
+            return Err(format!("attempts have {slots} slots, and {} are reserved", self.table.reserved()));
         }
-        for slot in self.table.slots().collect::<Vec<_>>() {
-            if self.told == Some(slot) {
-                continue;
-            }
-            let audited = match self.table.entry(slot).flags.has(Flags::QUEUED) {
-                true => self.audit_queued(slot),
-                false => self.audit_resting(slot),
-            };
-            audited.map_err(|broken| {
+        for slot in self.table.slots().filter(|slot| *slot != self.table.at_hand).collect::<Vec<_>>() {
+            self.audit_socket(slot).map_err(|broken| {
                 let entry = self.table.entry(slot);
                 format!("{} in {:?}, {:?}: {broken}", self.table.id(slot), entry.state, entry.flags)
             })?;
@@ -34,19 +26,45 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// What each socket that is in no list waits for: news that the net must owe.
-    pub(crate) fn resting(&self) -> impl Iterator<Item = Waits> + '_ {
-        let rests = |slot: &u32| self.told != Some(*slot) && !self.table.entry(*slot).flags.has(Flags::QUEUED);
-        self.table.slots().filter(rests).map(|slot| {
+    fn audit_socket(&mut self, slot: u32) -> Result<(), String> {
+        let (entry, next) = (self.table.entry(slot), self.table.next(slot));
+        let (state, flags) = (entry.state, entry.flags);
+        let has_retry = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
+        let watched = flags.has(Flags::REGISTERED) || has_retry || !state.is_connected() || state == State::Broken;
+        let blocked = self.owes_output(slot) && !flags.has(Flags::WRITABLE);
+        let is_queued = flags.has(Flags::QUEUED);
+        if !is_queued && next != Next::Wait {
+            Err(format!("it needs {next:?} and is in no list"))
+        } else if !watched && !flags.has(Flags::SOON) && (blocked || !is_queued) {
+            Err("it needs readiness and is not registered".to_owned())
+        } else if is_queued {
+            Ok(())
+        } else {
+            self.table.audit_timer(slot)
+        }
+    }
+
+    fn owes_output(&self, slot: u32) -> bool {
+        self.table.entry(slot).owes_output(self.table.queued_bytes(slot) > 0)
+    }
+
+    /// What each socket that is in no list waits for: readiness that the net must report.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Waits> + '_ {
+        let waits = |slot: &u32| {
+            let has_retry = self.table.extra(*slot).is_some_and(|extra| extra.retry_at.is_some());
+            self.table.at_hand != *slot && !self.table.entry(*slot).flags.has(Flags::QUEUED) && !has_retry
+        };
+        self.table.slots().filter(waits).map(|slot| {
             let entry = self.table.entry(slot);
             let (state, flags) = (entry.state, entry.flags);
+            let reads = state.can_read() && state != State::Broken;
             Waits {
                 slot,
-                input: state.can_read() && !flags.has(Flags::PAUSED),
-                paused: state.can_read() && flags.has(Flags::PAUSED) && !flags.has(Flags::BROKEN),
+                input: reads && !flags.has(Flags::PAUSED),
+                paused: reads && flags.has(Flags::PAUSED),
                 room: self.owes_output(slot),
                 handshake: state == State::Connecting,
-                verdict: state.is_connected() && !state.can_read() && !flags.has(Flags::BROKEN),
+                end: state.is_connected() && !state.can_read(),
             }
         })
     }
@@ -55,7 +73,7 @@ impl<N: Net> Reactor<N> {
     pub(crate) fn left_over(&mut self) -> Option<String> {
         let counts = [
             ("sockets", self.table.len()),
-            ("reserved places", self.table.reserved()),
+            ("reserved slots", self.table.reserved()),
             ("listeners", self.listener_ids().len()),
             ("timers", usize::from(!self.timers.is_empty()) + usize::from(!self.table.wheel.is_empty())),
             ("extras", self.table.extras.len()),
@@ -64,38 +82,5 @@ impl<N: Net> Reactor<N> {
         let left = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
         let left = left.collect::<Vec<_>>().join(", ");
         (!left.is_empty()).then_some(left)
-    }
-
-    /// A socket that has something to do, which may not be all: room comes only to who watches for it.
-    fn audit_queued(&self, slot: u32) -> Result<(), String> {
-        let flags = self.table.entry(slot).flags;
-        let blocked = self.owes_output(slot) && !flags.has(Flags::WRITABLE);
-        if blocked && !flags.has(Flags::REGISTERED) {
-            Err("it needs room, and nobody watches".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A socket that is in no list.
-    fn audit_resting(&mut self, slot: u32) -> Result<(), String> {
-        let entry = self.table.entry(slot);
-        let (state, flags) = (entry.state, entry.flags);
-        let rules = [
-            (flags.owed().is_some(), "it owes an event and is in no list"),
-            (flags.has(Flags::DESTROY), "it is destroyed and in no list"),
-            (state.is_final(), "it owes its close and is in no list"),
-            (state == State::Created, "it was begun and is in no list"),
-            (state == State::Connecting && !flags.has(Flags::ATTEMPT), "no attempt is under way, and it is in no list"),
-            (flags.has(Flags::END) && matches!(state, State::Open | State::Ended), "it was ended, and stays open"),
-            (entry.has_input(), "it has input and is in no list"),
-            (entry.has_verdict(), "it has a verdict to be asked for and is in no list"),
-            (self.has_output(slot), "it has output and is in no list"),
-            (state.is_connected() && !flags.has(Flags::REGISTERED | Flags::BROKEN), "nobody watches it"),
-        ];
-        match rules.iter().find(|(broken, _)| *broken) {
-            Some((_, rule)) => Err((*rule).to_owned()),
-            None => self.table.audit_timer(slot),
-        }
     }
 }

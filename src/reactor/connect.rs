@@ -1,24 +1,24 @@
-//! How an outgoing connection begins: look-up, attempts that race each other, the verdict.
+//! How an outgoing connection begins: lookup, attempts that race each other, their results.
 //!
-//! Invariant: each attempt under way has a place of its own in the net, the first of them the socket's own; all have the socket's
-//! token, so that news of any makes the socket ask after each. When one has won it is moved into the socket's place.
+//! Invariant: each attempt in flight has a slot of its own in the net, the first of them the socket's; all have the socket's token,
+//! so that readiness of any makes the socket check each. The one that is established first is promoted to the socket's slot.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Reactor;
-use super::work::input_for;
-use crate::error::{Attempt, Cause, Error, Failure};
+use super::step::{RETRY_TICKS, input_for, is_transient};
+use rustix::io::Errno;
+
+use crate::error::{Attempt, Cause, Error, Failure, LookupCause};
 use crate::id::SocketId;
-use crate::lifecycle::{Input, State, Tell};
+use crate::lifecycle::{Emits, Input, State};
 use crate::net::{LookupAnswer, Net, Token};
 use crate::options::Connect;
 use crate::table::entry::Flags;
-use crate::table::extra::{Connecting, Racer};
+use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
-
-/// What can be known of a handshake before its verdict.
-const NEWS: Flags = Flags::READABLE.and(Flags::WRITABLE).and(Flags::READ_CLOSED).and(Flags::LOOK);
 
 impl Reactor {
     /// Has host names looked up by `resolve` in place of the system's getaddrinfo(3): given a host and a port it answers all
@@ -67,9 +67,9 @@ impl<N: Net> Reactor<N> {
         self.counts.begun += 1;
         let connecting = self.table.extras.connecting(target, system, local, attempt_delay_ms);
         self.table.extra_mut(slot).connecting = Some(connecting);
-        let now = self.tick_after(self.net.now());
-        self.table.arm(slot, now);
-        self.table.push_ready(slot);
+        self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
+        self.table.wake(slot);
+        self.file(slot);
         Ok(self.table.id(slot))
     }
 
@@ -88,7 +88,7 @@ impl<N: Net> Reactor<N> {
             }
             Target::Addrs(addrs) if addrs.is_empty() => {
                 self.apply(slot, Input::LookupStarted);
-                self.fail(slot, Failure::of(Cause::Lookup(crate::LookupCause::NoAddress)), Input::LookupFailed);
+                self.fail_lookup(slot, LookupCause::NoAddress);
             }
             Target::Addrs(addrs) => {
                 let addrs = addrs.clone();
@@ -101,24 +101,24 @@ impl<N: Net> Reactor<N> {
             Target::Unix(_) => {
                 // No address to be told.
                 self.apply(slot, Input::Resolved);
-                self.table.entry_mut(slot).flags.paid(Tell::Lookup);
+                self.table.entry_mut(slot).flags.take_pending(Emits::Lookup);
             }
         }
     }
 
     /// An answer of the resolver, perhaps for a socket that is gone.
     pub(super) fn looked_up(&mut self, token: Token, answer: LookupAnswer) {
-        let Some(slot) = self.table.find(SocketId::new(token.index, token.generation)) else { return };
+        let Some(slot) = self.table.find_here(token.index, token.generation) else { return };
         let entry = self.table.entry(slot);
         if entry.state != State::Resolving || entry.flags.has(Flags::DESTROY) {
             return;
         }
         match answer.map(in_order) {
             Ok(addrs) if !addrs.is_empty() => self.resolved(slot, &addrs),
-            Ok(_) => self.fail(slot, Failure::of(Cause::Lookup(crate::LookupCause::NoAddress)), Input::LookupFailed),
-            Err(cause) => self.fail(slot, Failure::of(Cause::Lookup(cause)), Input::LookupFailed),
+            Ok(_) => self.fail_lookup(slot, LookupCause::NoAddress),
+            Err(cause) => self.fail_lookup(slot, cause),
         }
-        self.table.push_ready(slot);
+        self.table.wake(slot);
     }
 
     fn resolved(&mut self, slot: u32, addrs: &[SocketAddr]) {
@@ -129,137 +129,175 @@ impl<N: Net> Reactor<N> {
         self.apply(slot, Input::Resolved);
     }
 
-    /// All addresses are told: asks for the verdict on each attempt under way, and begins the next where one has failed.
-    pub(super) fn go_on_connecting(&mut self, slot: u32) {
-        if !self.table.entry(slot).flags.has(Flags::ATTEMPT) || self.ask_for_verdicts(slot) {
+    fn fail_lookup(&mut self, slot: u32, cause: LookupCause) {
+        self.fail_connecting(slot, Failure::of(Cause::Lookup(cause)), Input::LookupFailed);
+    }
+
+    /// All addresses are delivered: checks each attempt in flight, and begins the next where one has failed.
+    pub(super) fn continue_connecting(&mut self, slot: u32) {
+        let waits = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
+        let is_in_flight = self.table.entry(slot).flags.has(Flags::REGISTERED);
+        if (is_in_flight && self.check_attempts(slot)) || (!is_in_flight && !waits) {
             self.attempt(slot);
         }
     }
 
-    /// The connect timeout has run out: no handshake begins any more, but a verdict that waits to be asked for comes first.
-    pub(super) fn ask_for_last_verdicts(&mut self, slot: u32) {
-        let has_failed = self.table.entry(slot).flags.has(Flags::ATTEMPT) && self.ask_for_verdicts(slot);
-        let is_left = |way: &Connecting| way.tried < way.addrs.len() || !way.racers.is_empty();
-        if has_failed && self.connecting(slot).is_some_and(|way| !is_left(way)) {
+    /// The connect timeout has run out: no handshake begins any more, but a result that is known to the system comes first.
+    pub(super) fn expire_connecting(&mut self, slot: u32, failure: Failure) {
+        let has_failed = self.check_attempts(slot);
+        let Some(connecting) = self.connecting(slot) else { return };
+        let is_left = connecting.tried < connecting.addrs.len().max(1) || !connecting.in_flight.is_empty();
+        if has_failed && !is_left {
             self.no_address_left(slot);
+        } else {
+            self.fail_connecting(slot, failure, Input::Expired);
         }
     }
 
-    /// Asks for the verdict on each attempt under way, if there is news. Whether one has failed.
-    fn ask_for_verdicts(&mut self, slot: u32) -> bool {
-        if !self.table.entry(slot).flags.has(NEWS) {
+    /// Checks each attempt in flight, if there is readiness of any. Returns whether one has failed.
+    fn check_attempts(&mut self, slot: u32) -> bool {
+        let entry = self.table.entry(slot);
+        if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS) {
             return false;
         }
-        let (mut place, mut failed) = (0, false);
-        while let Some(racer) = self.racer(slot, place) {
-            match self.net.connected(racer.place) {
+        let (mut index, mut failed) = (0, false);
+        while let Some(flight) = self.flight(slot, index) {
+            match self.net.connected(flight.slot) {
                 Ok(true) => {
-                    self.won(slot, racer, failed);
+                    self.promote(slot, flight, failed);
                     return false;
                 }
                 // The flag had no reason, or its reason has passed: the handshake goes on.
-                Ok(false) => place += 1,
+                Ok(false) => index += 1,
                 Err(error) => {
                     failed = true;
-                    self.lost(slot, place, Failure::from_os(&error));
+                    self.drop_flight(slot, index, Failure::from_os(&error));
                 }
             }
         }
-        self.table.entry_mut(slot).flags.set(NEWS, false);
+        self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
         failed
     }
 
-    /// How many places the attempts under way have beside the socket's own.
-    pub(super) fn places_of_racers(&self, slot: u32) -> usize {
+    /// How many slots are reserved for attempts of this socket.
+    pub(super) fn reserved_slots(&self, slot: u32) -> usize {
         let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
-        connecting.map_or(0, |way| way.racers.iter().filter(|racer| racer.place != slot).count())
+        connecting.map_or(0, |connecting| connecting.in_flight.iter().filter(|flight| flight.slot != slot).count())
     }
 
-    fn racer(&self, slot: u32, place: usize) -> Option<Racer> {
-        self.table.extra(slot)?.connecting.as_ref()?.racers.get(place).copied()
+    fn flight(&self, slot: u32, index: usize) -> Option<Flight> {
+        self.table.extra(slot)?.connecting.as_ref()?.in_flight.get(index).copied()
     }
 
-    /// The first handshake that is done is the connection's; the others are dropped, and tell nothing.
-    fn won(&mut self, slot: u32, winner: Racer, was_contested: bool) {
+    /// The first handshake that is done is the connection's; the others are dropped, and nothing is delivered of them.
+    fn promote(&mut self, slot: u32, winner: Flight, was_contested: bool) {
         let Some(connecting) = self.connecting(slot) else { return };
-        let was_contested = was_contested || connecting.racers.len() > 1 || winner.place != slot;
-        connecting.racers.retain(|racer| *racer != winner);
+        let was_contested = was_contested || connecting.in_flight.len() > 1 || winner.slot != slot;
+        connecting.in_flight.retain(|flight| *flight != winner);
         let addr = connecting.addrs.get(winner.addr).copied();
         self.end_race(slot);
         if let Some(addr) = addr {
             self.table.set_peer(slot, addr);
         }
         if was_contested {
-            // What was told may have been news of another.
-            self.table.entry_mut(slot).flags.set(NEWS, false);
+            // What was noted may have been readiness of another.
+            self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
             let token = self.token(slot);
-            let handed_over = self.net.promote(winner.place, slot, token);
-            if winner.place != slot {
-                self.table.unreserve(winner.place);
-            }
-            if let Err(error) = handed_over {
+            let promoted = self.net.promote(winner.slot, slot, token);
+            self.unreserve(slot, winner);
+            if let Err(error) = promoted {
                 let failure = Failure::from_os(&error);
                 let input = input_for(failure.cause, Input::ConnectFailed);
-                return self.fail(slot, failure, input);
+                return self.fail_connecting(slot, failure, input);
             }
         }
         self.established(slot);
     }
 
     fn established(&mut self, slot: u32) {
-        self.table.connected(slot);
-        let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::ATTEMPT, false);
-        flags.set(Flags::WRITABLE | Flags::TOUCHED, true);
+        let extra = self.table.entry(slot).extra;
+        self.table.extras.connected(extra);
+        self.table.entry_mut(slot).flags.set(Flags::WRITABLE | Flags::IDLE, true);
         self.apply(slot, Input::Established);
         self.counts.connected += 1;
-        if self.table.settings_of(slot).deadline_ms.is_some() {
-            self.give_deadline(slot);
+        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
+            self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
     }
 
-    /// Begins handshakes until one more is under way or no address is left.
+    /// Begins handshakes until one more is in flight or no address is left.
     fn attempt(&mut self, slot: u32) {
         while self.table.entry(slot).state == State::Connecting {
-            let token = self.token(slot);
-            let is_taken = |racer: &Racer| racer.place == slot;
-            let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
-            let is_first = connecting.racers.is_empty();
+            let Some(connecting) = self.connecting(slot) else { return };
+            let is_first = connecting.in_flight.is_empty();
             let addr = connecting.tried;
             if addr >= connecting.addrs.len().max(1) {
                 return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
             }
             connecting.tried += 1;
-            let place = if connecting.racers.iter().any(is_taken) { self.table.reserve() } else { slot };
-            let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
-            let started = match (&connecting.target, connecting.addrs.get(addr)) {
-                (Target::Unix(addr), _) => self.net.connect_unix(place, token, addr, &connecting.system),
-                (_, None) => return self.no_address_left(slot),
-                // The kernel would ask for one of its own.
-                (_, Some(addr)) if addr.port() == 0 => Err(rustix::io::Errno::CONNREFUSED.into()),
-                (_, Some(&addr)) => self.net.connect(place, token, addr, &connecting.system, connecting.local),
-            };
-            connecting.racers.push(Racer { place, addr });
-            let newest = connecting.racers.len() - 1;
-            if let Some(&addr) = connecting.addrs.get(addr) {
-                self.table.set_peer(slot, addr);
-            }
-            match started {
+            let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
+            let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
+            match self.begin_attempt(slot, flight) {
                 Ok(()) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
                     if is_first {
                         // Nothing is known of this one, whatever the last one has left.
-                        flags.set(NEWS, false);
+                        flags.set(Flags::READINESS, false);
                     }
-                    flags.set(Flags::ATTEMPT | Flags::REGISTERED, true);
+                    flags.set(Flags::REGISTERED, true);
                     return self.set_attempt_due(slot);
                 }
-                Err(error) => self.lost(slot, newest, Failure::from_os(&error)),
+                // The address is not to blame: it is tried again, when a descriptor of ours is free or after a pause.
+                Err(error) if has_to_wait(&error, !is_first || addr > 0) => {
+                    self.unreserve(slot, flight);
+                    return self.attempt_again(slot, is_first);
+                }
+                Err(error) => {
+                    if let Some(connecting) = self.connecting(slot) {
+                        connecting.in_flight.push(flight);
+                        let newest = connecting.in_flight.len() - 1;
+                        self.drop_flight(slot, newest, Failure::from_os(&error));
+                    }
+                    if is_out_of_descriptors(&error) {
+                        return self.no_address_left(slot);
+                    }
+                }
             }
         }
     }
 
-    /// When the next address joins the attempts under way, if there is one.
+    /// One handshake: in flight if it could be begun.
+    fn begin_attempt(&mut self, slot: u32, flight: Flight) -> io::Result<()> {
+        let token = self.token(slot);
+        let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return Ok(()) };
+        let addr = connecting.addrs.get(flight.addr).copied();
+        match (&connecting.target, addr) {
+            (Target::Unix(addr), _) => self.net.connect_unix(flight.slot, token, addr, &connecting.system),
+            // The kernel would ask for one of its own.
+            (_, Some(addr)) if addr.port() == 0 => Err(Errno::CONNREFUSED.into()),
+            (_, Some(addr)) => self.net.connect(flight.slot, token, addr, &connecting.system, connecting.local),
+            (_, None) => Err(Errno::ADDRNOTAVAIL.into()),
+        }?;
+        connecting.in_flight.push(flight);
+        if let Some(addr) = addr {
+            self.table.set_peer(slot, addr);
+        }
+        Ok(())
+    }
+
+    /// The last address keeps its turn. While others are in flight the next one that fails frees a descriptor.
+    fn attempt_again(&mut self, slot: u32, is_first: bool) {
+        let Some(connecting) = self.connecting(slot) else { return };
+        connecting.tried -= 1;
+        connecting.attempt_due = None;
+        if is_first {
+            self.table.retry_later(slot, RETRY_TICKS);
+        } else {
+            self.set_attempt_due(slot);
+        }
+    }
+
+    /// When the next address joins the attempts in flight, if there is one.
     fn set_attempt_due(&mut self, slot: u32) {
         let now = self.tick_after(self.net.now());
         let Some(connecting) = self.connecting(slot) else { return };
@@ -273,32 +311,35 @@ impl<N: Net> Reactor<N> {
             connecting.attempt_due = None;
         }
         self.attempt(slot);
-        self.table.push_ready(slot);
     }
 
-    /// One of the attempts under way has failed, or could not be begun.
-    fn lost(&mut self, slot: u32, place: usize, failure: Failure) {
-        let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
-        let racer = connecting.racers.remove(place);
-        // A Unix domain socket has one way, and no address that would say which.
-        if let Some(&addr) = connecting.addrs.get(racer.addr) {
+    /// One of the attempts in flight has failed, or could not be begun.
+    fn drop_flight(&mut self, slot: u32, index: usize, failure: Failure) {
+        let Some(connecting) = self.connecting(slot) else { return };
+        let flight = connecting.in_flight.remove(index);
+        // A Unix domain socket has one attempt, and no address that would say which.
+        if let Some(&addr) = connecting.addrs.get(flight.addr) {
             connecting.failed.push(Attempt { addr, cause: failure.cause });
         }
         connecting.first_failure.get_or_insert(failure);
         connecting.attempt_due = None;
-        let was_last = connecting.racers.is_empty();
-        self.net.close(racer.place);
-        self.freed();
-        if racer.place != slot {
-            self.table.unreserve(racer.place);
-        }
+        let was_last = connecting.in_flight.is_empty();
+        self.net.close(flight.slot);
+        self.listeners.retry();
+        self.unreserve(slot, flight);
         if was_last {
-            self.table.entry_mut(slot).flags.set(Flags::ATTEMPT | Flags::REGISTERED, false);
+            self.table.entry_mut(slot).flags.set(Flags::REGISTERED, false);
         }
         self.apply(slot, Input::NextAddress);
     }
 
-    /// Nobody wants the connection any more.
+    fn unreserve(&mut self, slot: u32, flight: Flight) {
+        if flight.slot != slot {
+            self.table.unreserve(flight.slot);
+        }
+    }
+
+    /// The connection is not wanted any more.
     pub(super) fn give_up_connecting(&mut self, slot: u32) {
         if self.table.entry(slot).state == State::Resolving {
             let token = self.token(slot);
@@ -307,40 +348,48 @@ impl<N: Net> Reactor<N> {
         self.end_race(slot);
     }
 
-    /// Drops every attempt under way, and tells nobody: not even their peers, to whom an orderly end would be a conversation
-    /// without a word.
+    /// Drops every attempt in flight, by a reset: to its peer an orderly end would be a conversation without a word.
     fn end_race(&mut self, slot: u32) {
-        while let Some(racer) = self.racer(slot, 0) {
-            self.net.reset(racer.place);
-            self.freed();
-            if racer.place != slot {
-                self.table.unreserve(racer.place);
-            }
+        while let Some(flight) = self.flight(slot, 0) {
+            self.net.reset(flight.slot);
+            self.listeners.retry();
+            self.unreserve(slot, flight);
             if let Some(connecting) = self.connecting(slot) {
-                connecting.racers.remove(0);
+                connecting.in_flight.remove(0);
             }
         }
     }
 
-    /// Every address that was tried, those under way included, for the report of a socket that was never connected. Ends the race.
-    pub(super) fn attempts(&mut self, slot: u32, cause: Cause) -> Vec<Attempt> {
+    /// The socket was never connected. Its failure names every address that was tried, those in flight included.
+    fn fail_connecting(&mut self, slot: u32, mut failure: Failure, input: Input) {
         if let Some(connecting) = self.connecting(slot) {
-            for racer in &connecting.racers {
-                let addr = connecting.addrs.get(racer.addr);
-                connecting.failed.extend(addr.map(|&addr| Attempt { addr, cause }));
+            for flight in &connecting.in_flight {
+                let addr = connecting.addrs.get(flight.addr);
+                connecting.failed.extend(addr.map(|&addr| Attempt { addr, cause: failure.cause }));
             }
         }
         self.give_up_connecting(slot);
         let connecting = self.table.extra_mut(slot).connecting.take();
-        connecting.map_or(Vec::new(), |connecting| connecting.failed)
+        failure.attempts = connecting.map_or(Vec::new(), |connecting| connecting.failed);
+        self.at(slot).fail(failure, input);
     }
 
     fn no_address_left(&mut self, slot: u32) {
         let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
         let failure = first.unwrap_or(Failure::of(Cause::Unreachable));
         let input = input_for(failure.cause, Input::ConnectFailed);
-        self.fail(slot, failure, input);
+        self.fail_connecting(slot, failure, input);
     }
+}
+
+/// Whether an attempt could not be begun for a reason that passes: no memory; a full queue of a Unix listener; no descriptor
+/// in the course of a race. At its beginning the program's own connections hold them all, and it has to know.
+fn has_to_wait(error: &io::Error, is_racing: bool) -> bool {
+    is_transient(error) || error.kind() == io::ErrorKind::WouldBlock || (is_out_of_descriptors(error) && is_racing)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not
@@ -365,15 +414,4 @@ fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::in_order;
-
-    #[test]
-    fn addresses_are_tried_once_each_with_families_alternating() {
-        let addr = |text: &str| text.parse().expect("an address");
-        let (a, b, c) = (addr("1.1.1.1:1"), addr("2.2.2.2:1"), addr("[::3]:1"));
-        assert_eq!(in_order(vec![a, a, b, c]), [a, c, b]);
-        assert_eq!(in_order(vec![c, a, b]), [c, a, b]);
-        assert_eq!(in_order(vec![]), []);
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ pub struct Listener {
 }
 
 pub(super) struct Entry {
-    generation: u32,
+    id: ListenerId,
     pub(super) settings: u32,
     /// In the queue of those that may have somebody waiting.
     queued: bool,
@@ -34,8 +34,8 @@ pub(super) struct Entry {
     rest: Option<u64>,
     /// It brings no news.
     pub(super) muted: bool,
-    /// The present trouble was told.
-    pub(super) told: bool,
+    /// The present error was delivered.
+    pub(super) reported: bool,
     /// Connections skipped in a row.
     pub(super) skips: u32,
     /// Its sockets that have not told `close`.
@@ -97,15 +97,15 @@ impl Batch {
 }
 
 impl Entry {
-    pub(super) const fn new(generation: u32, settings: u32, options: &Listen) -> Self {
+    pub(super) const fn new(id: ListenerId, settings: u32, options: &Listen) -> Self {
         Self {
-            generation,
+            id,
             settings,
             queued: false,
             batch: Batch::new(),
             rest: None,
             muted: false,
-            told: false,
+            reported: false,
             skips: 0,
             live: 0,
             max: options.max_connections,
@@ -152,11 +152,13 @@ pub(super) struct Listeners {
     /// How many are stopping, and may have a deadline.
     stopping: usize,
     generation: u32,
+    reactor: u32,
 }
 
 impl Listeners {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(reactor: u32) -> Self {
         Self {
+            reactor,
             entries: Slab::new(),
             queue: VecDeque::new(),
             closed: VecDeque::new(),
@@ -174,10 +176,10 @@ impl Listeners {
         !self.queue.is_empty() || !self.closed.is_empty()
     }
 
-    /// A generation for a new listener.
-    pub(super) const fn new_generation(&mut self) -> u32 {
-        self.generation += 1;
-        self.generation
+    /// The id of the listener that is inserted next.
+    pub(super) fn new_id(&mut self) -> ListenerId {
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        ListenerId::new(self.reactor, self.entries.vacant_key() as u32, self.generation)
     }
 
     pub(super) fn remove(&mut self, listener: u32) -> Entry {
@@ -294,7 +296,7 @@ impl Listeners {
 
     /// Notes that it is stopping, and nothing keeps those who wait from being served. `due` replaces what an earlier call has said.
     pub(super) fn stop(&mut self, id: ListenerId, due: Option<u64>) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.generation == id.generation())?;
+        let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)?;
         entry.paused = false;
         let before = entry.stop.map(|stop| Stopping { due, ..stop });
         let stop = before.unwrap_or(Stopping { closed: false, waiting: entry.backlog.saturating_add(1), due });
@@ -350,12 +352,12 @@ impl Listeners {
 
     /// All that are open or stopping.
     pub(super) fn ids(&self) -> impl Iterator<Item = ListenerId> + '_ {
-        self.entries.iter().map(|(index, entry)| ListenerId::new(index as u32, entry.generation))
+        self.entries.iter().map(|(_, entry)| entry.id)
     }
 
     /// The name of the listener in this place.
     pub(super) fn id(&self, listener: u32) -> ListenerId {
-        ListenerId::new(listener, self.entries[listener as usize].generation)
+        self.entries[listener as usize].id
     }
 
     /// One that accepts: not closed, and not stopped.
@@ -363,7 +365,11 @@ impl Listeners {
         self.find_mut(id).filter(|entry| entry.stop.is_none())
     }
 
+    pub(super) fn find(&self, id: ListenerId) -> Option<&Entry> {
+        self.entries.get(id.index() as usize).filter(|entry| entry.id == id)
+    }
+
     pub(super) fn find_mut(&mut self, id: ListenerId) -> Option<&mut Entry> {
-        self.entries.get_mut(id.index() as usize).filter(|entry| entry.generation == id.generation())
+        self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)
     }
 }

@@ -3,20 +3,20 @@
 //! Invariant: the caller's code never runs inside. Everything that happens comes out of [`Reactor::next`], one event at a
 //! time, and between two calls the reactor is whole: a panic or a `?` in the caller's code leaves nothing half done.
 //!
-//! `turn` has the phases, `work` what one socket does when its turn comes, `connect` and `accept` how sockets begin,
-//! `listeners` who is asked for a connection, `stop` how listeners end, `tell` how events are put together.
+//! `turn` has the phases, `step` what one established connection does when its turn comes, `connect` and `accept` how sockets
+//! begin, `listeners` which one is asked for a connection, `stop` how listeners end, `emit` how events are put together.
 
 mod accept;
 mod audit;
 mod connect;
+mod emit;
 mod listeners;
 mod remote;
 mod snapshot;
+mod step;
 mod stop;
-mod tell;
 mod timers;
 mod turn;
-mod work;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,13 +29,14 @@ pub use snapshot::{SocketInfo, Sockets};
 
 use crate::error::{Cause, Error, Failure, OsError};
 use crate::event::{Ending, Event};
-use crate::id::{SocketId, TimerId};
+use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::metrics::Counts;
 use crate::net::Net;
 use crate::net::os::Os;
 use crate::socket::Socket;
 use crate::table::Table;
+use crate::table::entry::NIL;
 use listeners::Listeners;
 use remote::Shared;
 use timers::Timers;
@@ -56,18 +57,19 @@ pub struct Reactor<N: Net = Os> {
     timers: Timers,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    /// What the last `close` said, the last `error`, and who was dropped last: lent to the caller with the event, as the buffer is.
+    /// What the last event says beyond its name: lent to the caller with the event, as the buffer is.
     ending: Ending,
     failure: Failure,
     dropped: Option<SocketAddr>,
+    accept_error: OsError,
+    fired: TimerId,
+    closed_listener: ListenerId,
     counts: Counts,
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
     /// Why the system can't wait for events, until the caller is told. (Kept here, so that an event passes in registers.)
     cant_wait: Option<Error>,
-    /// The socket whose event the caller has now: looked after when it asks for the next one.
-    told: Option<u32>,
 }
 
 impl Reactor {
@@ -91,21 +93,24 @@ impl AsFd for Reactor {
 impl<N: Net> Reactor<N> {
     /// A reactor on this net.
     pub fn with_net(net: N) -> Self {
+        let reactor = crate::id::new_reactor();
         Self {
             epoch: net.now(),
             shared: Shared::new(net.waker()),
             net,
-            table: Table::new(),
-            listeners: Listeners::new(),
-            timers: Timers::new(),
+            table: Table::new(reactor),
+            listeners: Listeners::new(reactor),
+            timers: Timers::new(reactor),
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
             dropped: None,
+            accept_error: OsError::from_raw(0),
+            fired: TimerId::NONE,
+            closed_listener: ListenerId::NONE,
             counts: Counts::default(),
             turn: Turn::new(),
             cant_wait: None,
-            told: None,
         }
     }
 
@@ -125,8 +130,8 @@ impl<N: Net> Reactor<N> {
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         match self.advance(None) {
-            Some(told) => Ok(Some(self.present(told))),
-            None => self.told_nothing(),
+            Some(emit) => Ok(Some(self.present(emit))),
+            None => self.no_event(),
         }
     }
 
@@ -137,21 +142,21 @@ impl<N: Net> Reactor<N> {
     /// As for `next`.
     pub fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         match self.advance(Some(deadline)) {
-            Some(told) => Ok(Some(self.present(told))),
-            None => self.told_nothing(),
+            Some(emit) => Ok(Some(self.present(emit))),
+            None => self.no_event(),
         }
     }
 
     /// Why there was no event: the system can't wait, or there is none.
     #[cold]
-    fn told_nothing(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
+    fn no_event(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         self.cant_wait.take().map_or(Ok(None), Err)
     }
 
     /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a time in the past if
     /// work is waiting, `None` if only news can bring an event.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        if self.has_work() || self.told.is_some() || self.turn.is_under_way() {
+        if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
             return Some(self.epoch);
         }
         let due = self.next_due()?;
@@ -173,8 +178,8 @@ impl<N: Net> Reactor<N> {
     /// How many sockets have not told `close` yet.
     #[must_use]
     pub fn len(&self) -> usize {
-        let told_close = |slot| self.table.entry(slot).state == State::Closed;
-        self.table.len() - usize::from(self.told.is_some_and(told_close))
+        let at_hand = self.table.at_hand;
+        self.table.len() - usize::from(at_hand != NIL && self.table.entry(at_hand).state == State::Closed)
     }
 
     /// Whether every socket has told `close`.
@@ -201,6 +206,12 @@ impl<N: Net> Reactor<N> {
         self.shared.handle()
     }
 
+    /// Files the socket's deadline, counted from now where a clock restarts.
+    fn file(&mut self, slot: u32) {
+        let Self { table, net, epoch, .. } = self;
+        table.file(slot, || ticks_up(net.now().saturating_duration_since(*epoch)));
+    }
+
     /// The tick that has begun at this time: what is due now, is due by this tick.
     fn tick_before(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_millis() as u64
@@ -208,7 +219,7 @@ impl<N: Net> Reactor<N> {
 
     /// The first tick not before this time: for deadlines, which are never early.
     fn tick_after(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX)
+        ticks_up(at.saturating_duration_since(self.epoch))
     }
 
     /// The earliest tick at which something of ours is due.
@@ -233,6 +244,12 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reactor").field("sockets", &self.len()).field("turn", &self.turn).finish_non_exhaustive()
     }
+}
+
+/// Whole ticks, rounded up: in two small numbers, since this is done for each message of a socket with an idle time.
+#[inline]
+fn ticks_up(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)))
 }
 
 fn system(call: &'static str, error: &std::io::Error) -> Error {

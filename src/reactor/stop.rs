@@ -1,12 +1,14 @@
 //! How a listener stops: whoever waits is still accepted, idle connections end after a grace, the rest at the limit.
 
 use super::Reactor;
-use super::tell::{Told, What};
+use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
 use crate::net::Net;
-use crate::options::{Idle, Settings, Stop, millis};
+use crate::lifecycle::State;
+use crate::options::{Settings, Stop, millis};
 use crate::socket::Socket;
+use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
     /// Stops a listener without harming anybody: whoever is waiting in its backlog is accepted, then it is closed, and nobody new can
@@ -36,12 +38,7 @@ impl<N: Net> Reactor<N> {
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
         // Those who wait come under the same rule as those who are here.
         let grace = stop.grace.and_then(millis);
-        let settings = Settings {
-            idle_ms: grace,
-            idle_of: Idle::Both,
-            stopping: true,
-            ..self.table.settings.get(entry.settings).clone()
-        };
+        let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
         self.table.settings.release(old);
         for slot in self.sockets_of(id) {
@@ -59,16 +56,13 @@ impl<N: Net> Reactor<N> {
         self.table.slots().filter(|slot| self.table.settings_of(*slot).listener == Some(id)).collect()
     }
 
-    /// From now on a silence ends our side.
+    /// From now on our side ends when the socket is idle.
     fn stop_socket(&mut self, slot: u32, grace: Option<u64>) {
-        self.table.keep_limit(slot);
-        self.table.change_settings(slot, |settings| {
-            (settings.idle_ms, settings.idle_of, settings.stopping) = (grace, Idle::Both, true);
-        });
-        if !self.table.entry(slot).state.is_final() {
-            self.table.begin_silence(slot);
-            self.table.push_ready(slot);
+        self.table.change_settings(slot, |settings| settings.grace_ms = grace);
+        if self.table.entry(slot).state == State::Open {
+            self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
         }
+        self.table.wake(slot);
     }
 
     /// Whoever waited at a stopped listener was accepted.
@@ -76,7 +70,7 @@ impl<N: Net> Reactor<N> {
         if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
             self.listeners.close(listener);
-            self.freed();
+            self.listeners.retry();
         }
     }
 
@@ -91,10 +85,11 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The last event of a listener.
-    pub(super) fn listener_closed(&mut self, listener: u32) -> Told {
+    pub(super) fn listener_closed(&mut self, listener: u32) -> Emit {
         let id = self.listeners.id(listener);
         let entry = self.listeners.remove(listener);
         self.table.settings.release(entry.settings);
-        Told::of_none(What::ListenerClosed(id))
+        self.closed_listener = id;
+        Emit::new(EmitKind::ListenerClosed, 0)
     }
 }

@@ -20,13 +20,14 @@ impl Nodes for Slab<Entry> {
 pub(super) struct Timers {
     entries: Slab<Entry>,
     wheel: Option<Wheel>,
-    /// One for all places: no id comes back before 2^32 timers were set, and then only in the very same place.
+    /// The number of timers that were set.
     generation: u32,
+    reactor: u32,
 }
 
 impl Timers {
-    pub(super) const fn new() -> Self {
-        Self { entries: Slab::new(), wheel: None, generation: 0 }
+    pub(super) const fn new(reactor: u32) -> Self {
+        Self { entries: Slab::new(), wheel: None, generation: 0, reactor }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -35,17 +36,17 @@ impl Timers {
 
     /// `due` is a tick, `now` the present one.
     pub(super) fn set(&mut self, due: u64, now: u64) -> TimerId {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         let index = self.entries.insert(Entry { node: Node::new(), generation: self.generation }) as u32;
         // A program without timers has no second wheel.
         self.wheel.get_or_insert_with(|| Wheel::new(now)).file(&mut self.entries, index, due);
-        TimerId::new(index, self.generation)
+        TimerId::new(self.reactor, index, self.generation)
     }
 
     /// Whether the timer was still running.
     pub(super) fn cancel(&mut self, id: TimerId) -> bool {
         let index = id.index() as usize;
-        let found = self.entries.get(index).is_some_and(|entry| entry.generation == id.generation());
+        let found = self.entries.get(index).is_some_and(|entry| TimerId::new(self.reactor, id.index(), entry.generation) == id);
         if let (true, Some(wheel)) = (found, &mut self.wheel) {
             wheel.cancel(&mut self.entries, id.index());
             self.entries.remove(index);
@@ -59,6 +60,6 @@ impl Timers {
 
     pub(super) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
         let index = self.wheel.as_mut()?.pop_due(&mut self.entries, now, budget)?;
-        Some(TimerId::new(index, self.entries.remove(index as usize).generation))
+        Some(TimerId::new(self.reactor, index, self.entries.remove(index as usize).generation))
     }
 }

@@ -8,13 +8,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::tell::{Told, What};
+use super::emit::{Emit, EmitKind};
+use super::step::{RETRY_TICKS, is_transient};
 use super::{Reactor, system};
-use crate::error::{Error, Failure, Timer};
-use crate::lifecycle::{Input, State, Tell};
+use crate::error::{Cause, Error, Failure, Timer};
+use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
-use crate::table::Due;
-use crate::table::entry::Flags;
+use crate::table::entry::{Entry, Flags, NIL, Next};
+use crate::table::{Due, Table};
 
 /// Calls of poll that one turn makes at the most while more news waits than fits into one: without them an idle timer
 /// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
@@ -28,6 +29,10 @@ const STEPS_EACH: usize = 3;
 const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
+
+/// Sockets served between two looks at the clock, where a deadline is filed: so many handlers' time a deadline may be late,
+/// whatever waits to be served.
+const SOCKETS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
 /// in between.
@@ -60,7 +65,9 @@ pub(super) struct Turn {
     closes: usize,
     /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
     woken: bool,
-    /// The tick of this turn's look at the clock, after poll.
+    /// Sockets served, for the looks at the clock.
+    unlooked: usize,
+    /// The tick up to which the readiness of this turn is complete.
     pub(super) now: u64,
 }
 
@@ -75,6 +82,7 @@ impl Turn {
             free_timers: 0,
             closes: 0,
             woken: false,
+            unlooked: 0,
             now: 0,
         }
     }
@@ -100,12 +108,16 @@ impl Turn {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Goes on with the turn, and with the next, up to the next event.
-    pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Told> {
-        self.settle_told();
+    /// Goes on with the socket at hand, with the turn, and with the next, up to the next event.
+    pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Emit> {
+        if self.table.at_hand != NIL
+            && let Some(emit) = self.go_on()
+        {
+            return Some(emit);
+        }
         let mut turns = 0;
         loop {
-            let told = match self.turn.phase {
+            let emit = match self.turn.phase {
                 Phase::Poll => {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
                         return None;
@@ -122,10 +134,111 @@ impl<N: Net> Reactor<N> {
                 Phase::Timers => self.expire(),
                 Phase::Closes => self.close(),
             };
-            if told.is_some() {
-                return told;
+            if emit.is_some() {
+                return emit;
             }
         }
+    }
+
+    /// Goes on with the socket whose event the caller has handled.
+    #[inline]
+    fn go_on(&mut self) -> Option<Emit> {
+        let slot = self.table.at_hand;
+        if self.table.entry(slot).state == State::Closed {
+            self.table.at_hand = NIL;
+            self.forget(slot);
+            return None;
+        }
+        self.serve_one(slot)
+    }
+
+    /// Takes steps of one socket up to its next event, or until it needs none in this turn.
+    #[inline]
+    fn serve_one(&mut self, slot: u32) -> Option<Emit> {
+        loop {
+            let next = self.table.next(slot);
+            if !matches!(next, Next::Deliver | Next::Now) || self.turn.steps == 0 {
+                if self.put_aside(slot, next) {
+                    return None;
+                }
+                continue;
+            }
+            self.turn.steps -= 1;
+            let emit = match self.table.entry(slot).state.is_connected() {
+                true => self.at(slot).run(),
+                false => self.step_unconnected(slot),
+            };
+            if emit.is_some() {
+                self.table.at_hand = slot;
+                return emit;
+            }
+        }
+    }
+
+    /// The step of a socket that is not connected yet, or no more.
+    #[inline(never)]
+    fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
+        let entry = self.table.entry(slot);
+        let (state, flags) = (entry.state, entry.flags);
+        if flags.pending().is_none() && !flags.has(Flags::DESTROY) {
+            match state {
+                State::Created => self.begin(slot),
+                State::Connecting => self.continue_connecting(slot),
+                _ => {}
+            }
+        } else if flags.has(Flags::DESTROY) && !state.is_final() {
+            self.give_up_connecting(slot);
+        }
+        // What is left is the same for all: to obey `destroy`, and to deliver.
+        self.at(slot).run_unconnected()
+    }
+
+    /// Puts a socket that needs no step now where it belongs: into a list, or it waits for readiness and for its deadline.
+    /// Returns whether it could be: one that can't be watched may have an error to deliver.
+    #[inline]
+    fn put_aside(&mut self, slot: u32, next: Next) -> bool {
+        self.table.spill(slot);
+        self.table.at_hand = NIL;
+        if next == Next::Close {
+            // Its descriptor is closed: no timer outlives the connection, and a listener may be waiting for the descriptor.
+            self.table.wheel.cancel(&mut self.table.entries, slot);
+            self.listeners.retry();
+        } else {
+            self.table.tidy(slot);
+            if !self.watch(slot, next) {
+                return false;
+            }
+            self.file(slot);
+        }
+        self.table.put(slot, next);
+        true
+    }
+
+    /// Registers a connection that has to wait for readiness: many never have to. Room is reported only for a registered one,
+    /// and a socket that always has input would never come to rest. Returns `false` if the system refuses for good.
+    #[inline]
+    fn watch(&mut self, slot: u32, next: Next) -> bool {
+        let entry = self.table.entry(slot);
+        let waits = next == Next::Wait || !entry.flags.has(Flags::WRITABLE);
+        if !waits || entry.flags.has(Flags::REGISTERED) || !entry.state.is_connected() || entry.state == State::Broken {
+            return true;
+        }
+        self.register(slot)
+    }
+
+    #[inline(never)]
+    fn register(&mut self, slot: u32) -> bool {
+        let token = self.token(slot);
+        match self.net.register(slot, token) {
+            Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
+            Err(error) if is_transient(&error) => self.table.retry_later(slot, RETRY_TICKS),
+            Err(error) => {
+                // Nobody can watch it: that says nothing of the peer.
+                self.at(slot).lose(&error);
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether no event can ever come any more.
@@ -133,12 +246,12 @@ impl<N: Net> Reactor<N> {
         self.table.len() == 0 && self.listeners.is_empty() && self.timers.is_empty() && !self.shared.may_wake()
     }
 
-    /// Whether a turn has something to do without any news.
+    /// Whether a turn has something to do without any readiness.
     pub(super) fn has_work(&self) -> bool {
         self.table.has_work() || self.listeners.has_work()
     }
 
-    /// Waits for news, takes it in, and begins a turn.
+    /// Waits for readiness, notes it, and begins a turn.
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let mut wait_until = self.wait_until(until);
@@ -146,11 +259,11 @@ impl<N: Net> Reactor<N> {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {
                 0 => listeners.ready(token.index),
-                _ => take_in(table, token, readiness),
+                _ => note(table, token, readiness),
             };
             let polled = self.net.poll(wait_until, ready).map_err(|error| system("epoll_wait", &error))?;
-            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
-            // what arrives between the system's answer and a look at the clock has arrived in time.
+            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one: what
+            // arrives between the system's answer and a look at the clock has arrived in time.
             self.turn.now = self.tick_before(polled.complete_until);
             if !polled.more {
                 break;
@@ -190,30 +303,38 @@ impl<N: Net> Reactor<N> {
     }
 
     #[inline]
-    fn serve(&mut self) -> Option<Told> {
+    fn serve(&mut self) -> Option<Emit> {
         while self.turn.steps > 0
+            && !self.has_to_look()
             && let Some(slot) = self.table.pop_ready()
         {
-            self.turn.steps -= 1;
-            match self.work(slot) {
-                None => self.settle(slot),
-                told => return told,
+            let emit = self.serve_one(slot);
+            if emit.is_some() {
+                return emit;
             }
         }
         self.turn.phase = Phase::Listeners;
         None
     }
 
-    fn accept(&mut self) -> Option<Told> {
+    /// Whether a deadline has come meanwhile, looked at now and then: sockets that are still ready are served after it.
+    #[inline]
+    fn has_to_look(&mut self) -> bool {
+        self.turn.unlooked += 1;
+        self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK)
+            && self.next_due().is_some_and(|due| due <= self.tick_before(self.net.now()))
+    }
+
+    fn accept(&mut self) -> Option<Emit> {
         while self.turn.accepts > 0
             && let Some(listener) = self.listeners.next_ready()
         {
-            let told = self.accept_from(listener);
-            if told.is_some() {
-                return told;
+            let emit = self.accept_from(listener);
+            if emit.is_some() {
+                return emit;
             }
         }
-        // Who was accepted is served, and more are looked for, before there is a poll, unless somebody was put off to the next
+        // Accepted sockets are served, and more are looked for, before there is a poll, unless a socket was put off to the next
         // turn.
         if self.turn.accepted && !self.table.has_later() {
             self.begin_round();
@@ -224,21 +345,26 @@ impl<N: Net> Reactor<N> {
     }
 
     #[inline(never)]
-    fn expire(&mut self) -> Option<Told> {
+    fn expire(&mut self) -> Option<Emit> {
         if std::mem::take(&mut self.turn.woken) {
-            return Some(Told::of_none(What::Woken));
+            return Some(Emit::new(EmitKind::Woken, 0));
         }
         if let Some(listener) = self.listeners.next_closed() {
             return Some(self.listener_closed(listener));
         }
         let now = self.turn.now;
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
-            if let Some(told) = self.due(slot) {
-                return Some(told);
+            self.due(slot);
+            // Its event, if there is one; otherwise it goes where it belongs.
+            if !self.table.entry(slot).flags.has(Flags::QUEUED)
+                && let Some(emit) = self.serve_one(slot)
+            {
+                return Some(emit);
             }
         }
         if let Some(timer) = self.timers.pop_due(now, &mut self.turn.free_timers) {
-            return Some(Told::of_none(What::Timer(timer)));
+            self.fired = timer;
+            return Some(Emit::new(EmitKind::Timer, 0));
         }
         if self.table.outgoing() == 0 {
             self.turn.closes = self.table.closes_len();
@@ -248,107 +374,92 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A socket's filed time has come: perhaps only that.
-    fn due(&mut self, slot: u32) -> Option<Told> {
-        let entry = self.table.entry(slot);
+    fn due(&mut self, slot: u32) {
+        let Some((due, what)) = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now) else {
+            return self.table.refile(slot);
+        };
+        let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
-            return None; // It is queued, and tells nothing any more.
+            return; // It is queued, and delivers nothing any more.
         }
-        let unread = entry.flags.has(Flags::QUEUED) && entry.has_input();
-        let deadline = self.table.deadline_at(slot);
-        if let Some(due) = deadline.filter(|due| *due <= self.turn.now) {
-            self.counts.struck(self.turn.now - due);
-            self.expired(slot, Timer::Deadline);
-            return self.tell_owed(slot);
-        }
-        let entry = self.table.entry(slot);
-        if entry.flags.has(Flags::TOUCHED) || unread {
-            // Bytes have moved since it was filed, or may be waiting to be read: it is filed again when that is done. A deadline
-            // does not wait for that.
-            self.table.file_deadline(slot);
-            return None;
-        }
-        if let Some((due, Due::Idle | Due::Limit(_))) = self.table.deadline(slot)
-            && due <= self.turn.now
-        {
-            self.look_what_was_taken(slot);
-        }
-        match self.table.deadline(slot) {
-            Some((due, Due::Idle)) if due <= self.turn.now => {
-                self.counts.struck(self.turn.now - due);
-                self.idle(slot);
-            }
-            Some((due, Due::Limit(timer))) if due <= self.turn.now => {
-                self.counts.struck(self.turn.now - due);
-                self.expired(slot, timer);
-            }
-            Some((due, Due::Attempt)) if due <= self.turn.now => self.next_attempt(slot),
-            _ => {}
-        }
-        self.table.refile(slot);
-        self.tell_owed(slot)
-    }
-
-    /// A silence has lasted for as long as it may, as far as can be seen from here. If our kernel, which may hold megabytes, has passed some of
-    /// them on meanwhile, it has not.
-    fn look_what_was_taken(&mut self, slot: u32) {
-        let entry = self.table.entry(slot);
-        if !entry.state.is_connected() || entry.bytes_written == 0 {
+        // Bytes that wait unread have come in time: they are read first, in the socket's turn, and then it is filed again.
+        let has_input = entry.has_input() && what.is_for_reading(settings);
+        if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
         }
-        let Some(ago) = self.net.time_since_acked(slot) else { return };
+        if what.is_for_writing(settings) && self.has_taken(slot) {
+            return;
+        }
+        if !matches!(what, Due::Attempt | Due::Retry) {
+            self.counts.struck(self.turn.now - due);
+        }
+        match what {
+            Due::Limit(timer) => self.expired(slot, timer),
+            Due::Attempt => self.next_attempt(slot),
+            Due::Retry => self.table.retry(slot),
+            Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
+            Due::Grace => {
+                self.table.entry_mut(slot).flags.set(Flags::END, true);
+                self.table.wake(slot);
+            }
+            Due::Idle => {
+                self.table.entry_mut(slot).stop_idle_clock();
+                self.apply(slot, Input::Idle);
+            }
+        }
+    }
+
+    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
+    /// meanwhile: our kernel has room for bytes that wait, or, where none do, reports that it has passed on some of the
+    /// megabytes that it may hold.
+    fn has_taken(&mut self, slot: u32) -> bool {
+        let before = |entry: &Entry| (entry.bytes_written, entry.state);
+        let (written, state) = before(self.table.entry(slot));
+        if !state.is_connected() || state == State::Broken {
+            return false;
+        }
+        if self.table.queued_bytes(slot) > 0 {
+            self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
+            self.at(slot).flush();
+            let has_changed = before(self.table.entry(slot)) != (written, state);
+            if has_changed {
+                self.table.wake(slot);
+            }
+            return has_changed;
+        }
+        let Some(ago) = (written > 0).then(|| self.net.time_since_acked(slot)).flatten() else { return false };
         let now = self.net.now();
         let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
-        self.table.taken(slot, at);
+        self.table.peer_took(slot, at);
+        self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now)
     }
 
-    /// Nothing has moved for the idle time.
-    fn idle(&mut self, slot: u32) {
-        self.table.entry_mut(slot).flags.set(Flags::IDLE_TOLD, true);
-        if !self.table.settings_of(slot).stopping {
-            self.apply(slot, Input::Idle);
-        } else if !self.table.entry(slot).heard_last() && self.table.queued_bytes(slot) == 0 {
-            self.table.entry_mut(slot).flags.set(Flags::END, true);
-            self.table.push_ready(slot);
-        }
-    }
-
-    /// A limit has run out. A connection that was dead already, behind bytes that nobody read, says what it died of.
+    /// A limit has run out. A connection that was dead already, which nobody has read so far, reports its own error.
     fn expired(&mut self, slot: u32, timer: Timer) {
-        if self.table.entry(slot).state == State::Connecting {
-            self.ask_for_last_verdicts(slot);
-            if self.table.entry(slot).state == State::Connecting {
-                self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
-            }
-            return;
-        }
-        let flags = self.table.entry(slot).flags;
-        if flags.has(Flags::BROKEN) {
-            self.fail_broken(slot);
-        } else if flags.has(Flags::LOOK)
-            && let Some(error) = self.net.take_error(slot)
-        {
-            self.fail_with(slot, &error);
-        } else {
-            self.fail(slot, Failure::of(crate::error::Cause::TimedOut(timer)), Input::Expired);
+        let failure = Failure::of(Cause::TimedOut(timer));
+        match self.table.entry(slot).state {
+            State::Created | State::Resolving | State::Connecting => self.expire_connecting(slot, failure),
+            State::Broken => self.at(slot).fail_broken(),
+            _ => self.at(slot).expire(failure),
         }
     }
 
-    fn close(&mut self) -> Option<Told> {
+    fn close(&mut self) -> Option<Emit> {
         if self.turn.closes > 0
             && let Some(slot) = self.table.pop_close()
         {
             self.turn.closes -= 1;
-            let ended_in = self.table.entry(slot).state;
+            self.report_ending(slot);
             self.apply(slot, Input::CloseDue);
-            self.table.entry_mut(slot).flags.paid(Tell::Close);
-            return Some(self.tell(slot, What::Close(ended_in)));
+            self.table.entry_mut(slot).flags.take_pending(Emits::Close);
+            self.table.at_hand = slot;
+            return Some(Emit::new(EmitKind::Of(Emits::Close), 0));
         }
         self.turn.phase = Phase::Poll;
         None
     }
 
-    /// The socket has told `close`, and the caller has handled it.
-    #[inline]
+    /// The socket has delivered `close`, and the caller has handled it.
     fn forget(&mut self, slot: u32) {
         let listener = self.table.settings_of(slot).listener;
         self.table.remove(slot);
@@ -356,41 +467,21 @@ impl<N: Net> Reactor<N> {
             self.listeners.gone(listener);
         }
     }
-
-    /// Looks after the socket whose event the caller had.
-    #[inline]
-    fn settle_told(&mut self) {
-        if let Some(slot) = self.told.take() {
-            if self.table.entry(slot).state == State::Closed {
-                self.forget(slot);
-            } else {
-                self.settle(slot);
-            }
-        }
-    }
 }
 
-/// Notes the news of one connection. A flag is a reason to ask, never an answer.
-fn take_in(table: &mut crate::table::Table, token: Token, news: Readiness) {
-    let Some(slot) = table.find(crate::id::SocketId::new(token.index, token.generation)) else {
-        return;
-    };
-    let over = news.error || news.write_closed;
+/// Notes the readiness of one connection. A flag is a reason to ask, never an answer.
+fn note(table: &mut Table, token: Token, readiness: Readiness) {
+    let Some(slot) = table.find_here(token.index, token.generation) else { return };
+    let over = readiness.error || readiness.write_closed;
     let entry = table.entry_mut(slot);
-    if news.readable || news.read_closed || over {
-        entry.flags.set(Flags::READABLE, true);
-    }
-    if news.writable || over {
-        entry.flags.set(Flags::WRITABLE, true);
-    }
-    if over {
-        entry.flags.set(Flags::LOOK, true);
-    }
-    // A handshake that is under way has no peer that could have finished; its verdict is asked for later.
-    if news.read_closed && !entry.flags.replace(Flags::READ_CLOSED, true) {
+    let (flags, is_connected) = (&mut entry.flags, entry.state.is_connected());
+    flags.set(Flags::READABLE, flags.has(Flags::READABLE) || readiness.readable || readiness.read_closed || over);
+    flags.set(Flags::WRITABLE, flags.has(Flags::WRITABLE) || readiness.writable || over);
+    flags.set(Flags::HANGUP, flags.has(Flags::HANGUP) || readiness.write_closed);
+    flags.set(Flags::ERROR, flags.has(Flags::ERROR) || readiness.error);
+    if readiness.read_closed && !flags.replace(Flags::READ_CLOSED, true) {
         // The limit of a half-closed socket begins to count, read or not.
-        entry.flags.set(Flags::TOUCHED, true);
-        table.renew_limit(slot);
+        flags.set(Flags::LIMIT, is_connected || flags.has(Flags::LIMIT));
     }
-    table.push_ready(slot);
+    table.wake(slot);
 }

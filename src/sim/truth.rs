@@ -97,14 +97,13 @@ impl World {
         let input = !end.incoming.is_empty() || end.peer_finished || closed;
         let room = closed || end.error.is_some() || (end.phase == Phase::Open && end.has_room());
         let handshake = closed || end.phase == Phase::Open;
-        // Behind their bytes or their FIN it waits to be told in order.
-        let dead = end.died && end.incoming.is_empty() && !end.peer_finished && end.error.is_some();
+        let dead = end.died && end.error.is_some();
         match waits {
-            Waits { paused: true, .. } if dead => Some("died, with nothing left to read"),
+            Waits { paused: true, .. } if dead => Some("died"),
             Waits { input: true, .. } if input => Some("input, an end or an error"),
             Waits { room: true, .. } if room => Some("room to write"),
-            Waits { handshake: true, .. } if handshake => Some("a verdict on its handshake"),
-            Waits { verdict: true, .. } if closed => Some("an end"),
+            Waits { handshake: true, .. } if handshake => Some("a result of its handshake"),
+            Waits { end: true, .. } if closed => Some("an end"),
             Waits { .. } => None,
         }
     }

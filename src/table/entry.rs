@@ -1,218 +1,285 @@
-//! One connection's entry: a cache line.
+//! One connection's entry: a cache line, and what the connection needs next.
 
-use crate::error::Timer;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use slab::Slab;
+
+use super::extra::Extra;
 use crate::event::First;
-use crate::lifecycle::{State, Tell};
+use crate::lifecycle::{self, Emits, Input, State};
 use crate::options::Settings;
 use crate::wheel::Node;
 
-/// No entry, no extra.
+/// No slot, no extra, no settings.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// Everything that an idle connection costs in the table. What only some need is elsewhere: the write queue and whatever
-/// belongs to connecting in `extra`, options shared with others in `settings`.
+/// Everything that an idle connection costs in the table. What only some need is elsewhere: the write queue, clocks and
+/// whatever belongs to connecting in `extra`, options shared with others in `settings`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) timer: Node,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
     pub(crate) generation: u32,
-    /// The next entry of the list that this one is in.
-    pub(super) link: u32,
+    /// `NIL`: the slot is reserved for an attempt to connect, and is no socket.
     pub(crate) settings: u32,
     pub(crate) extra: u32,
-    /// An IPv4 address, or with `IPV6` a place in the table's list of IPv6 peers.
+    /// An IPv4 address, or with `IPV6` an index into the table's list of IPv6 peers.
     pub(super) peer_ip: u32,
     pub(crate) flags: Flags,
     /// 0: not known.
     pub(super) peer_port: u16,
     pub(crate) state: State,
-    /// The tick of the last activity, 39 bits: 17 years. Above it: the last bytes that moved were the peer's.
-    touched: [u8; 5],
+    /// Whose FIN came first.
+    pub(crate) first: First,
+    /// The last bytes that moved were the peer's: it may be waiting for an answer.
+    pub(crate) heard_last: bool,
+    /// The tick since which no byte moved, 40 bits: 34 years. See `Entry::idle_since`.
+    idle_since: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "one cache line");
 
-/// In the uppermost byte of `touched`.
-const HEARD: u8 = 0x80;
+/// In `idle_since`: the clock stands still, because the present silence was delivered.
+const STOPPED: [u8; 5] = [u8::MAX; 5];
+
+/// What a socket needs next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// An event is pending: it comes before anything else that the reactor does.
+    Deliver,
+    /// A step, in this turn.
+    Now,
+    /// A step in the next turn, after the sockets that became ready meanwhile: its quantum is used up.
+    Later,
+    /// Nothing but its `close`.
+    Close,
+    /// Readiness, or its deadline.
+    Wait,
+}
 
 impl Entry {
-    /// A place that was never used. Generation 0 is given to nobody.
-    pub(super) const fn free() -> Self {
+    /// A slot that is no socket.
+    pub(super) const fn reserved() -> Self {
         Self {
             timer: Node::new(),
             bytes_read: 0,
             bytes_written: 0,
-            generation: 1,
-            link: NIL,
+            generation: 0,
             settings: NIL,
             extra: NIL,
             peer_ip: 0,
             flags: Flags::NONE,
             peer_port: 0,
-            state: State::Closed,
-            touched: [0; 5],
+            state: State::Created,
+            first: First::Nobody,
+            heard_last: false,
+            idle_since: STOPPED,
         }
     }
 
-    /// Gives the place to a new connection.
-    pub(super) fn begin(&mut self, settings: u32, paused: bool) {
-        *self = Self { generation: self.generation, settings, state: State::Created, ..Self::free() };
-        self.flags = if paused { Flags::PAUSED } else { Flags::NONE };
+    /// A new socket.
+    pub(super) fn new(generation: u32, settings: u32, paused: bool) -> Self {
+        let flags = if paused { Flags::PAUSED } else { Flags::NONE };
+        Self { generation, settings, flags, ..Self::reserved() }
     }
 
-    /// Who is next in the list that it is in.
-    pub(super) const fn link(&self) -> u32 {
-        self.link
-    }
-
-    /// Takes the place back. Answers whether it can be used again.
-    pub(super) fn forget(&mut self) -> bool {
-        let generation = self.generation;
-        *self = Self::free();
-        match generation.checked_add(1) {
-            Some(next) => self.generation = next,
-            None => self.generation = 0,
-        }
-        self.generation != 0
-    }
-
-    /// Whether the place is in use.
+    /// Whether the slot is a socket's.
     #[inline]
-    pub(crate) const fn is_used(&self) -> bool {
+    pub(crate) const fn is_socket(&self) -> bool {
         self.settings != NIL
     }
 
-    /// The tick of the last activity.
+    /// The tick since which no byte moved that counts for the idle time; `None` once that silence was delivered.
     #[inline]
-    pub(crate) fn touched(&self) -> u64 {
-        let [a, b, c, d, e] = self.touched;
-        u64::from_le_bytes([a, b, c, d, e & !HEARD, 0, 0, 0])
-    }
-
-    /// Whether the last bytes that moved were the peer's: it may be waiting for an answer.
-    pub(crate) const fn heard_last(&self) -> bool {
-        self.touched[4] & HEARD != 0
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        let [a, b, c, d, e] = self.idle_since;
+        (self.idle_since != STOPPED).then(|| u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]))
     }
 
     #[inline]
-    pub(crate) const fn set_heard_last(&mut self, heard: bool) {
-        self.touched[4] = self.touched[4] & !HEARD | if heard { HEARD } else { 0 };
+    pub(super) fn set_idle_since(&mut self, tick: u64) {
+        let [a, b, c, d, e, ..] = tick.to_le_bytes();
+        self.idle_since = [a, b, c, d, e];
     }
 
+    /// The silence was delivered: the next one begins when bytes move.
+    pub(crate) const fn stop_idle_clock(&mut self) {
+        self.idle_since = STOPPED;
+    }
+
+    /// The other end, if it is known.
+    pub(crate) fn peer(&self, ipv6_peers: &Slab<SocketAddrV6>) -> Option<SocketAddr> {
+        if self.peer_port == 0 {
+            return None;
+        }
+        if self.flags.has(Flags::IPV6) {
+            return ipv6_peers.get(self.peer_ip as usize).copied().map(SocketAddr::V6);
+        }
+        Some(SocketAddr::new(IpAddr::V4(self.peer_ip.into()), self.peer_port))
+    }
+
+    /// Takes one step of the lifecycle. Returns the events that it emits, for the caller to deliver or to
+    /// [`post`](Entry::post).
     #[inline]
-    pub(super) fn touch(&mut self, now: u64) {
-        let [a, b, c, d, e, ..] = now.to_le_bytes();
-        self.touched = [a, b, c, d, e & !HEARD | self.touched[4] & HEARD];
+    pub(crate) fn apply(&mut self, input: Input) -> lifecycle::Transition {
+        let step = lifecycle::compact(self.state, input);
+        debug_assert!(step.kind != lifecycle::Kind::Impossible, "{input:?} can't happen in {:?}", self.state);
+        if step.to != self.state {
+            self.state = step.to;
+            // The limit of the new state counts from now; that of connecting is one for all its states.
+            if step.to.is_connected() {
+                self.flags.set(Flags::LIMIT, true);
+            }
+        }
+        step
     }
 
-    /// Whether a silence may be told.
+    /// Whether reading is wanted and may succeed.
     #[inline]
-    pub(super) fn may_idle(&self) -> bool {
-        self.state.is_connected()
-            && self.state != State::Closing
-            && !self.is_lingering()
-            && !self.flags.has(Flags::IDLE_TOLD)
-    }
-
-    /// The limit that rules the present state.
-    pub(super) fn limit(&self, settings: &Settings) -> Option<(u64, Timer)> {
-        let (ms, timer) = match self.state {
-            State::Created | State::Resolving | State::Connecting => (settings.connect_ms, Timer::Connect),
-            // Open, unless the peer is known to have finished and the caller does not read on.
-            State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
-            State::Finished if self.is_lingering() => (settings.linger_ms, Timer::Linger),
-            State::Open | State::Finished | State::Ended => (settings.half_closed_ms, Timer::HalfClosed),
-            State::Flushing | State::LastFlush | State::Closing => (settings.linger_ms, Timer::Linger),
-            State::Confirmed
-            | State::HandedOff
-            | State::ResetByPeer
-            | State::ResetByUs
-            | State::TimedOut
-            | State::NotConnected
-            | State::Closed => return None,
-        };
-        ms.map(|ms| (ms, timer))
-    }
-
-    /// Whether there is input to be had now.
-    #[inline]
-    pub(crate) fn has_input(&self) -> bool {
+    pub(crate) const fn has_input(&self) -> bool {
         self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::PAUSED)
     }
 
-    /// After `discard` and `end`: what still comes goes into the bin, and puts nothing off.
-    pub(crate) fn is_lingering(&self) -> bool {
-        self.state == State::Finished && self.flags.has(Flags::DISCARD)
-    }
-
-    /// Whether an error flag waits for somebody to ask, where reading no longer does.
+    /// Whether the caller has ended, or its options did, and the lifecycle does not know yet.
     #[inline]
-    pub(crate) fn has_verdict(&self) -> bool {
-        self.flags.has(Flags::LOOK) && self.state.is_connected() && !self.state.can_read()
+    pub(crate) const fn has_end_due(&self, settings: &Settings) -> bool {
+        match self.state {
+            State::Open => self.flags.has(Flags::END),
+            State::Ended => self.flags.has(Flags::END) || !settings.half_open,
+            _ => false,
+        }
     }
 
-    /// Whose FIN came first, of a connection that ended in this state.
-    pub(crate) fn first(&self, ended_in: State) -> First {
-        match (self.flags.has(Flags::US_FIRST), self.flags.has(Flags::PEER_FIRST)) {
-            (false, false) if matches!(ended_in, State::Confirmed | State::HandedOff) => First::Unknown,
-            (false, false) => First::Nobody,
-            (true, false) => First::Us,
-            (false, true) => First::Peer,
-            (true, true) => First::Both,
+    /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
+    /// the connection is dead and the caller holds back what could be read.
+    #[inline]
+    pub(crate) fn has_notice_due(&self, settings: &Settings) -> bool {
+        let wanted = settings.early_notice || (self.state == State::Broken && self.flags.has(Flags::PAUSED));
+        wanted
+            && self.flags.has(Flags::READ_CLOSED)
+            && !self.flags.has(Flags::NOTICED)
+            && self.state.can_read()
+    }
+
+    /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
+    /// and the FIN.
+    #[inline]
+    pub(crate) const fn has_error_due(&self) -> bool {
+        if self.state.can_read() {
+            self.flags.has(Flags::ERROR) && self.flags.has(Flags::PAUSED) && !matches!(self.state, State::Broken)
+        } else {
+            self.flags.has(Flags::ERROR.and(Flags::HANGUP))
+        }
+    }
+
+    /// Whether bytes or our FIN have to leave. `queued` is whether bytes wait.
+    #[inline]
+    pub(crate) const fn owes_output(&self, queued: bool) -> bool {
+        self.state.is_flushing() || (queued && self.state.can_send())
+    }
+
+    /// What the socket needs next: the one place that decides it.
+    #[inline]
+    pub(crate) fn next(&self, settings: &Settings, extra: Option<&Extra>) -> Next {
+        let flags = self.flags;
+        if flags.has(Flags::DESTROY) && (!self.state.is_final() || flags.pending().is_some()) {
+            return Next::Now;
+        }
+        if flags.pending().is_some() {
+            return Next::Deliver;
+        }
+        if self.state.is_final() {
+            return Next::Close;
+        }
+        if flags.has(Flags::SOON) {
+            return Next::Now;
+        }
+        if !self.state.is_connected() {
+            return self.next_connecting(extra);
+        }
+        let asked = self.has_end_due(settings)
+            || (matches!(self.state, State::Finished) && flags.has(Flags::DISCARD))
+            || self.has_notice_due(settings)
+            || self.has_error_due()
+            || extra.is_some_and(Extra::has_options);
+        let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
+        match (asked, has_output || self.has_input()) {
+            (true, _) => Next::Now,
+            (false, true) => Next::Later,
+            (false, false) => Next::Wait,
+        }
+    }
+
+    /// An attempt that is under way is registered; without one the next is due, unless it waits for a retry.
+    fn next_connecting(&self, extra: Option<&Extra>) -> Next {
+        let waits = self.flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
+        if self.state == State::Resolving || (self.state == State::Connecting && waits) {
+            Next::Wait
+        } else {
+            Next::Now
         }
     }
 }
 
-/// What is known of a connection, and in the upper bits the events that it owes.
+/// Four small sets in one word: what the system has reported, what the caller has asked for, which clocks have to restart, and
+/// which events are pending; and a few facts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 
-/// Above the conditions: one bit for each [`Tell`].
-const OWED: u32 = 32 - Tell::ALL.len() as u32;
+/// Above the conditions: one bit for each of [`Emits`].
+const PENDING: u32 = 32 - Emits::ALL.len() as u32;
 
 impl Flags {
     pub(crate) const NONE: Self = Self(0);
-    /// Bytes moved: a silence, if there was one, is over.
-    pub(crate) const MOVED: Self = Self(1 << 0);
-    /// In a list.
-    pub(crate) const QUEUED: Self = Self(1 << 1);
-    /// Its news comes out of poll.
-    pub(crate) const REGISTERED: Self = Self(1 << 2);
-    /// A read may succeed: remembered until `WouldBlock`.
-    pub(crate) const READABLE: Self = Self(1 << 3);
+
+    // --- readiness ---
+
+    /// A read may succeed: remembered until the transport says that it is drained.
+    pub(crate) const READABLE: Self = Self(1 << 0);
     /// A write may succeed: remembered until `WouldBlock`.
-    pub(crate) const WRITABLE: Self = Self(1 << 4);
-    /// The peer's FIN or reset is known; the zero-length read is owed.
-    pub(crate) const READ_CLOSED: Self = Self(1 << 5);
-    /// An error or hang-up flag was seen and nobody has asked for the verdict yet.
-    pub(crate) const LOOK: Self = Self(1 << 7);
-    /// A write failed: `extra.failure` has the error; what can still be read comes first.
-    pub(crate) const BROKEN: Self = Self(1 << 8);
-    /// `write` has said full: a drain is owed when the queue empties.
+    pub(crate) const WRITABLE: Self = Self(1 << 1);
+    /// The peer's FIN or reset is known; the zero-length read is due.
+    pub(crate) const READ_CLOSED: Self = Self(1 << 2);
+    /// Both halves are shut down, or the connection is dead.
+    pub(crate) const HANGUP: Self = Self(1 << 3);
+    /// The system has an error that was not taken yet.
+    pub(crate) const ERROR: Self = Self(1 << 4);
+    /// What is known of a handshake before its result.
+    pub(crate) const READINESS: Self = Self(0b1_1111);
+
+    // --- asked for by the caller ---
+
+    /// Not to read.
+    pub(crate) const PAUSED: Self = Self(1 << 5);
+    /// Not to see what is read.
+    pub(crate) const DISCARD: Self = Self(1 << 6);
+    /// Our FIN after the last byte.
+    pub(crate) const END: Self = Self(1 << 7);
+    /// A reset.
+    pub(crate) const DESTROY: Self = Self(1 << 8);
+    /// `drain` when the queue has gone down: `write` has returned full.
     pub(crate) const FULL: Self = Self(1 << 9);
-    /// The caller does not want to read.
-    pub(crate) const PAUSED: Self = Self(1 << 10);
-    /// The caller does not want to see what is read.
-    pub(crate) const DISCARD: Self = Self(1 << 11);
-    /// The caller has ended.
-    pub(crate) const END: Self = Self(1 << 12);
-    /// The caller has destroyed.
-    pub(crate) const DESTROY: Self = Self(1 << 13);
-    /// The deadlines count anew: bytes moved, or the state changed, since the timer was armed.
-    pub(crate) const TOUCHED: Self = Self(1 << 14);
-    /// The present silence was told.
-    pub(crate) const IDLE_TOLD: Self = Self(1 << 15);
-    /// The early notice was told.
+
+    // --- clocks to restart ---
+
+    pub(crate) const IDLE: Self = Self(1 << 10);
+    pub(crate) const LIMIT: Self = Self(1 << 11);
+    pub(crate) const WRITE: Self = Self(1 << 12);
+    pub(crate) const CLOCKS: Self = Self(0b111 << 10);
+
+    // --- facts ---
+
+    /// There is a reason for a step in this turn: readiness, a call of the caller, a short read.
+    pub(crate) const SOON: Self = Self(1 << 13);
+    /// In a list.
+    pub(crate) const QUEUED: Self = Self(1 << 14);
+    /// Its readiness comes out of poll. Before the connection is established: an attempt is under way.
+    pub(crate) const REGISTERED: Self = Self(1 << 15);
+    /// `peer-ended` was delivered.
     pub(crate) const NOTICED: Self = Self(1 << 16);
-    /// Our FIN left before the peer's was known.
-    pub(crate) const US_FIRST: Self = Self(1 << 17);
-    /// The peer's FIN was known before ours left; with `US_FIRST`: they crossed.
-    pub(crate) const PEER_FIRST: Self = Self(1 << 18);
     /// The peer's address is IPv6.
-    pub(crate) const IPV6: Self = Self(1 << 19);
-    /// A handshake is under way.
-    pub(crate) const ATTEMPT: Self = Self(1 << 20);
+    pub(crate) const IPV6: Self = Self(1 << 17);
 
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -228,7 +295,7 @@ impl Flags {
         if on { self.0 |= flag.0 } else { self.0 &= !flag.0 }
     }
 
-    /// Sets the flag and answers what it was.
+    /// Sets the flag and returns what it was.
     #[inline]
     pub(crate) fn replace(&mut self, flag: Self, on: bool) -> bool {
         let was = self.has(flag);
@@ -236,39 +303,37 @@ impl Flags {
         was
     }
 
-    /// Owes each event whose bit is set: bit `n` stands for `Tell::ALL[n]`.
+    /// Makes events pending: bit `n` stands for `Emits::ALL[n]`.
     #[inline]
-    pub(crate) fn owe_all(&mut self, tells: u16) {
-        self.0 |= u32::from(tells) << OWED;
+    pub(crate) fn post(&mut self, emits: u16) {
+        self.0 |= u32::from(emits) << PENDING;
     }
 
     #[inline]
-    pub(crate) const fn owes(self, tell: Tell) -> bool {
-        self.0 & (1 << (OWED + tell as u32)) != 0
+    pub(crate) const fn is_pending(self, emits: Emits) -> bool {
+        self.0 & (1 << (PENDING + emits as u32)) != 0
     }
 
-    /// The first event owed, in the order of [`Tell`].
+    /// The first pending event, in the order of [`Emits`].
     #[inline]
-    pub(crate) fn owed(self) -> Option<Tell> {
-        let owed = self.0 >> OWED;
-        if owed == 0 { None } else { Some(Tell::ALL[owed.trailing_zeros() as usize]) }
+    pub(crate) fn pending(self) -> Option<Emits> {
+        let pending = self.0 >> PENDING;
+        if pending == 0 { None } else { Some(Emits::ALL[pending.trailing_zeros() as usize]) }
     }
 
-    pub(crate) fn paid(&mut self, tell: Tell) {
-        self.0 &= !(1 << (OWED + tell as u32));
+    #[inline]
+    pub(crate) fn take_pending(&mut self, emits: Emits) {
+        self.0 &= !(1 << (PENDING + emits as u32));
     }
 
-    /// After `destroy()` nothing is told but the `ready` that belongs to a `connect` already told.
-    pub(crate) fn forgive_all_but_ready(&mut self) {
-        self.0 &= ((1 << OWED) - 1) | (1 << (OWED + Tell::Ready as u32));
-    }
-
-    pub(crate) fn forgive_all(&mut self) {
-        self.0 &= (1 << OWED) - 1;
+    /// After `destroy()` nothing is delivered but the `ready` that belongs to a `connect` already delivered.
+    pub(crate) fn clear_pending_but_ready(&mut self) {
+        let ready = if self.pending() == Some(Emits::Ready) { 1 << (PENDING + Emits::Ready as u32) } else { 0 };
+        self.0 &= ((1 << PENDING) - 1) | ready;
     }
 }
 
-const _: () = assert!(Flags::ATTEMPT.0 < 1 << OWED, "conditions and owed events don't overlap");
+const _: () = assert!(Flags::IPV6.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

@@ -1,4 +1,4 @@
-//! What a connection needs only for a while: its write queue, its way to being connected, its failure.
+//! What a connection needs only for a while: its write queue, its clocks, its way to being connected, its error.
 //!
 //! Invariant: a connection has an extra only while something is in it. What its queue has in chunks is used again.
 
@@ -14,30 +14,33 @@ use crate::target::Target;
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) queue: WriteQueue,
-    /// While we flush: the tick since which the kernel has taken nothing; `None`: counts from the next arming.
-    pub(crate) flushed: Option<u64>,
-    /// The tick from which the limit of the present state counts, if the caller has had the silence counted anew since.
-    pub(crate) limit_from: Option<u64>,
-    /// The tick from which a silence counts, if bytes have moved since that don't break it.
-    pub(crate) idle_from: Option<u64>,
+    /// The ticks from which the limit of the present state and the write timeout count.
+    pub(super) limit_since: Option<u64>,
+    pub(super) write_since: Option<u64>,
+    /// The ticks at which the socket ends, whatever moves: by the caller's deadline, and by the ending timeout.
     pub(crate) deadline: Option<Deadline>,
+    pub(super) ending_at: Option<u64>,
+    /// The tick at which a call is tried again for which the system had no memory, or no room.
+    pub(crate) retry_at: Option<Deadline>,
     pub(crate) failure: Option<Failure>,
+    /// Bytes that waited when the connection broke, or were written since.
+    pub(crate) void_bytes: u64,
     pub(crate) connecting: Option<Box<Connecting>>,
     /// Options of the system's socket that the caller changed and that are not set yet.
     pub(crate) nodelay: Option<bool>,
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
 }
 
-/// When a socket has to be done.
+/// When something is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
-    /// So many milliseconds from when the reactor looks at the clock.
+    /// This many milliseconds after the reactor's next look at the clock.
     In(u64),
     /// At this tick.
     At(u64),
 }
 
-/// An outgoing connection on its way.
+/// An outgoing connection before it is established.
 #[derive(Debug)]
 pub(crate) struct Connecting {
     pub(crate) target: Target,
@@ -45,11 +48,11 @@ pub(crate) struct Connecting {
     pub(crate) local: Option<SocketAddr>,
     /// The addresses, in the order in which they are tried.
     pub(crate) addrs: Vec<SocketAddr>,
-    /// How many were told as `lookup`, and how many were tried.
-    pub(crate) told: usize,
+    /// How many were delivered as `lookup`, and how many were tried.
+    pub(crate) delivered: usize,
     pub(crate) tried: usize,
     /// Handshakes under way, in the order in which they began.
-    pub(crate) racers: Vec<Racer>,
+    pub(crate) in_flight: Vec<Flight>,
     pub(crate) failed: Vec<Attempt>,
     /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until all others have failed.
     pub(crate) attempt_due: Option<u64>,
@@ -61,9 +64,9 @@ pub(crate) struct Connecting {
 
 /// A handshake under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Racer {
-    /// Where the net has it: in the socket's own place, or in one that is reserved for it.
-    pub(crate) place: u32,
+pub(crate) struct Flight {
+    /// Where the net has it: in the socket's own slot, or in one that is reserved for it.
+    pub(crate) slot: u32,
     /// To which of the addresses.
     pub(crate) addr: usize,
 }
@@ -75,9 +78,9 @@ impl Connecting {
             system,
             local,
             addrs: Vec::new(),
-            told: 0,
+            delivered: 0,
             tried: 0,
-            racers: Vec::new(),
+            in_flight: Vec::new(),
             failed: Vec::new(),
             attempt_due: None,
             delay_ms,
@@ -87,24 +90,32 @@ impl Connecting {
 }
 
 impl Extra {
-    /// Whether the caller has changed what only the reactor can set.
-    pub(crate) fn has_wishes(&self) -> bool {
-        self.nodelay.is_some() || self.keep_alive.is_some() || matches!(self.deadline, Some(Deadline::In(_)))
+    #[inline]
+    pub(crate) const fn has_bytes(&self) -> bool {
+        self.queue.len() > 0
+    }
+
+    /// Whether the caller has changed what only a step can set.
+    #[inline]
+    pub(crate) const fn has_options(&self) -> bool {
+        self.nodelay.is_some() || self.keep_alive.is_some()
     }
 
     fn is_empty(&self) -> bool {
         self.queue.len() == 0
-            && self.limit_from.is_none()
-            && self.idle_from.is_none()
+            && self.limit_since.is_none()
+            && self.ending_at.is_none()
             && self.deadline.is_none()
+            && self.retry_at.is_none()
             && self.failure.is_none()
+            && self.void_bytes == 0
             && self.connecting.is_none()
             && self.nodelay.is_none()
             && self.keep_alive.is_none()
     }
 }
 
-/// A place is used again as it lies: making one anew would write 200 bytes for every answer.
+/// A slot is used again as it lies: making one anew would write 200 bytes for every answer.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     extras: Vec<Extra>,
@@ -112,49 +123,45 @@ pub(crate) struct Extras {
     spares: Spares,
     /// Of connections that were established: the next ones begin in them.
     #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
-    spare_ways: Vec<Box<Connecting>>,
+    spare_connecting: Vec<Box<Connecting>>,
 }
 
 /// Kept for the next connections: a program that opens some at a time makes none anew, and they take 20 KiB.
-const SPARE_WAYS: usize = 64;
+const SPARE_CONNECTING: usize = 64;
 
 impl Extras {
-    pub(super) fn get(&self, index: u32) -> Option<&Extra> {
+    #[inline]
+    pub(crate) fn get(&self, index: u32) -> Option<&Extra> {
         self.extras.get(index as usize)
     }
 
+    /// The extra with this number; made, and the number set, if there is none.
     #[inline]
-    pub(super) fn get_or_make(&mut self, index: &mut u32) -> &mut Extra {
+    pub(crate) fn get_or_make(&mut self, index: &mut u32) -> &mut Extra {
         if *index == NIL {
-            *index = self.make();
+            *index = self.free.pop().unwrap_or_else(|| {
+                self.extras.push(Extra::default());
+                (self.extras.len() - 1) as u32
+            });
         }
         &mut self.extras[*index as usize]
-    }
-
-    #[inline(never)]
-    fn make(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.extras.push(Extra::default());
-            (self.extras.len() - 1) as u32
-        })
     }
 
     pub(super) fn release(&mut self, index: u32) {
         if index == NIL {
             return;
         }
-        let Extra { queue, flushed, limit_from, idle_from, deadline, failure, connecting, nodelay, keep_alive } =
-            &mut self.extras[index as usize];
-        queue.release(&mut self.spares);
-        (*flushed, *limit_from, *idle_from, *deadline) = (None, None, None, None);
-        (*failure, *connecting) = (None, None);
-        (*nodelay, *keep_alive) = (None, None);
+        let extra = &mut self.extras[index as usize];
+        extra.queue.release(&mut self.spares);
+        *extra = Extra::default();
         self.free.push(index);
     }
 
-    pub(super) fn release_if_empty(&mut self, index: &mut u32) {
+    pub(crate) fn release_if_empty(&mut self, index: &mut u32) {
         if self.get(*index).is_some_and(Extra::is_empty) {
-            self.release(std::mem::replace(index, NIL));
+            // As it lies: all that is not empty in it is a clock.
+            self.extras[*index as usize].write_since = None;
+            self.free.push(std::mem::replace(index, NIL));
         }
     }
 
@@ -167,52 +174,59 @@ impl Extras {
         delay_ms: Option<u64>,
     ) -> Box<Connecting> {
         let begun = Connecting::new(target, system, local, delay_ms);
-        let Some(mut spare) = self.spare_ways.pop() else {
+        let Some(mut spare) = self.spare_connecting.pop() else {
             return Box::new(begun);
         };
         // The lists keep their room.
-        let (addrs, failed) = (std::mem::take(&mut spare.addrs), std::mem::take(&mut spare.failed));
-        let racers = std::mem::take(&mut spare.racers);
-        *spare = Connecting { addrs, racers, failed, ..begun };
-        spare.addrs.clear();
-        spare.racers.clear();
-        spare.failed.clear();
+        let (mut addrs, mut failed) = (std::mem::take(&mut spare.addrs), std::mem::take(&mut spare.failed));
+        let mut in_flight = std::mem::take(&mut spare.in_flight);
+        addrs.clear();
+        failed.clear();
+        in_flight.clear();
+        *spare = Connecting { addrs, in_flight, failed, ..begun };
         spare
     }
 
     /// The connection is established.
-    pub(super) fn connected(&mut self, index: u32) {
+    pub(crate) fn connected(&mut self, index: u32) {
         let extra = self.extras.get_mut(index as usize);
-        if let Some(way) = extra.and_then(|extra| extra.connecting.take())
-            && self.spare_ways.len() < SPARE_WAYS
+        if let Some(connecting) = extra.and_then(|extra| extra.connecting.take())
+            && self.spare_connecting.len() < SPARE_CONNECTING
         {
-            self.spare_ways.push(way);
+            self.spare_connecting.push(connecting);
         }
     }
 
-    /// Queues bytes by copying them. Answers how many wait now.
-    #[inline]
-    pub(super) fn push(&mut self, index: &mut u32, bytes: &[u8]) -> usize {
+    /// Queues bytes by copying them. Returns how many wait now.
+    pub(crate) fn push(&mut self, index: &mut u32, bytes: &[u8]) -> usize {
         self.get_or_make(index);
         let queue = &mut self.extras[*index as usize].queue;
         queue.push(bytes, &mut self.spares);
         queue.len()
     }
 
-    /// Queues a buffer as it is. Answers how many bytes wait now.
-    pub(super) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
+    /// Queues a buffer as it is. Returns how many bytes wait now.
+    pub(crate) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
         self.get_or_make(index);
         let queue = &mut self.extras[*index as usize].queue;
         queue.push_given(buffer, &mut self.spares);
         queue.len()
     }
 
-    /// The kernel has taken so many bytes of a queue.
+    /// The kernel has taken this many bytes of a queue. Returns how many still wait.
     #[inline]
-    pub(super) fn sent(&mut self, index: u32, bytes: usize) -> &mut Extra {
-        let extra = &mut self.extras[index as usize];
-        extra.queue.sent(bytes, &mut self.spares);
-        extra
+    pub(crate) fn sent(&mut self, index: u32, bytes: usize) -> usize {
+        let queue = &mut self.extras[index as usize].queue;
+        queue.sent(bytes, &mut self.spares);
+        queue.len()
+    }
+
+    /// Nothing of the queue can leave any more.
+    pub(crate) fn void(&mut self, index: u32) {
+        if let Some(extra) = self.extras.get_mut(index as usize) {
+            extra.void_bytes += extra.queue.len() as u64;
+            extra.queue.release(&mut self.spares);
+        }
     }
 
     /// How many connections have an extra.

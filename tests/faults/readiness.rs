@@ -227,6 +227,7 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
     scene.expect(&[]);
     peer.send(b"unread");
     peer.reset();
+    scene.expect(&["peerended(reset)"]);
     let calls = scene.network.calls();
     for _ in 0..100 {
         scene.expect(&[]);
@@ -303,7 +304,7 @@ fn what_came_during_a_pause_needs_no_new_edge() {
         } else {
             peer.finish()
         }
-        scene.expect(&[]);
+        scene.expect(if resets { &["peerended(reset)"] } else { &[] });
         scene.with(|socket| socket.resume());
         let rest: &[&str] = if resets { &["error reset by the peer", "close"] } else { &["end"] };
         scene.expect(&[&["data meanwhile"][..], rest].concat());

@@ -227,7 +227,8 @@ fn nothing_is_read_into_an_empty_buffer() {
 /// RD08: behind the peer's FIN a socket is readable for ever: it is read no more, and the loop sleeps.
 #[test]
 fn the_end_is_read_once() {
-    let (mut scene, peer, bend) = bent_served(Listen::default().half_closed_timeout(None));
+    let options = Listen::default().half_closed_timeout(None).ending_timeout(None);
+    let (mut scene, peer, bend) = bent_served(options);
     peer.finish();
     scene.expect(&["end"]);
     bend.take_log();

@@ -16,7 +16,7 @@ mod world;
 
 use std::sync::OnceLock;
 
-use finale::lifecycle::{Cell, Input, State, Tell, step};
+use finale::lifecycle::{Cell, Emits, Input, State, step};
 
 use moves::{Actor, bit, both};
 use search::{Found, search};
@@ -164,18 +164,18 @@ fn a_table_that_calls_something_impossible_is_found_out() {
 
 #[test]
 fn a_table_that_tells_events_out_of_order_is_found_out() {
-    let end_again = Cell::Go(State::LastFlush, &[Tell::End]);
+    let end_again = Cell::Go(State::LastFlush, &[Emits::End]);
     finds(State::Ended, Input::EndCalled, end_again, "end after Ended is no word");
-    let data_late = Cell::Go(State::LastFlush, &[Tell::Data]);
+    let data_late = Cell::Go(State::LastFlush, &[Emits::Data]);
     finds(State::LastFlush, Input::Idle, data_late, "data after Ended is no word");
-    finds(State::Connecting, Input::Established, Cell::Go(State::Open, &[Tell::Connect]), "after Before is no word");
-    let twice = Cell::Go(State::Confirmed, &[Tell::Close]);
+    finds(State::Connecting, Input::Established, Cell::Go(State::Open, &[Emits::Connect]), "after Before is no word");
+    let twice = Cell::Go(State::Confirmed, &[Emits::Close]);
     finds(State::Closing, Input::Acknowledged, twice, "close after Closed is no word");
 }
 
 #[test]
 fn a_table_that_closes_dishonestly_is_found_out() {
-    let too_early = Cell::Go(State::Confirmed, &[Tell::End]);
+    let too_early = Cell::Go(State::Confirmed, &[Emits::End]);
     finds(State::Finished, Input::Fin, too_early, "confirmed, and a kernel lacks the other's FIN");
     let no_fin = Cell::Go(State::Closing, &[]);
     finds(State::Flushing, Input::FinSent, no_fin, "handed off before the peer had finished");

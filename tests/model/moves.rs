@@ -3,7 +3,7 @@
 //! Invariant: a condition here speaks of kernels and callers ("bytes are there", "the caller has ended") and, where the
 //! reactor asks by state what it may ask, by the questions of [`State`]. Where a step leads is the table's word alone.
 
-use finale::lifecycle::{Cell, Input, State, Tell};
+use finale::lifecycle::{Cell, Emits, Input, State};
 
 use crate::world::*;
 
@@ -95,10 +95,10 @@ impl Moves<'_> {
         change(&mut to);
         let it = &mut to.sides[side];
         match (self.table)(it.state, input) {
-            Cell::Go(next, tells) => {
+            Cell::Go(next, emits) => {
                 self.taken[it.state as usize][input as usize] = true;
                 it.state = next;
-                let wrong = tells.iter().find_map(|tell| it.tell(side, *tell).err());
+                let wrong = emits.iter().find_map(|emits| it.emit(side, *emits).err());
                 let wrong = wrong.or_else(|| dishonest(&to, side, input).map(str::to_owned));
                 let it = &mut to.sides[side];
                 it.forget_what_no_longer_matters();
@@ -107,7 +107,7 @@ impl Moves<'_> {
                         .get_or_insert(Broken(format!("{} × {input:?}: {wrong}", self.from.sides[side].state.name())));
                 }
             }
-            Cell::Ignored => {}
+            Cell::Deferred | Cell::Ignored => {}
             Cell::Impossible => {
                 let state = it.state.name();
                 self.broken
@@ -188,34 +188,37 @@ impl Moves<'_> {
 
     // --- an established connection ---
 
-    /// Bytes first; then the FIN, which hides an error behind it; then the error. An error that a failed write has taken
-    /// is told when nothing is left to read.
+    /// Bytes first; then the FIN, which hides an error after it; then the error. It may be seen before, by a flag or by a
+    /// failed write: then it is delivered when nothing is left to read.
     fn read(&mut self, side: usize) {
         let it = self.from.sides[side];
-        if it.state.can_read() && it.has(UNREAD) {
+        let is_broken = it.state == State::Broken;
+        if it.state == State::Lingering && it.has(UNREAD) {
+            self.step(Actor::Reactor, side, |to| to.sides[side].clear(UNREAD));
+        } else if it.state.can_read() && it.has(UNREAD) {
             self.give(Actor::Reactor, side, Input::Data, |to| to.sides[side].clear(UNREAD | IDLE_TOLD));
-        } else if it.state.can_read() && it.has(FIN_IN) && !it.has(BROKEN) {
+        } else if it.state.can_read() && it.has(FIN_IN) && !is_broken {
             self.give(Actor::Reactor, side, Input::Fin, |to| to.sides[side].clear(IDLE_TOLD | NOTICED));
-        } else if it.has(ERROR | BROKEN) {
+        } else if it.has(ERROR) || is_broken {
             self.give(Actor::Reactor, side, Input::Reset, |to| to.reset(side));
+        }
+        if it.has(ERROR) && it.state.can_read() && !is_broken {
+            self.give(Actor::Reactor, side, Input::ErrorSeen, |to| to.sides[side].clear(ERROR | NOTICED));
+        }
+        if is_broken && it.has(QUEUED) {
+            self.give(Actor::Reactor, side, Input::Drained, |to| to.sides[side].clear(QUEUED));
         }
     }
 
     fn write(&mut self, side: usize) {
         let it = self.from.sides[side];
-        if !it.state.can_send() || it.has(BROKEN) {
+        if !it.state.can_send() {
             return;
         }
         if it.has(END) && !it.state.is_flushing() {
             self.give(Actor::Reactor, side, Input::EndCalled, |_| {});
         }
-        let owes = it.has(QUEUED) || it.state.is_flushing();
-        if owes && it.kernel == Kernel::Dead {
-            self.step(Actor::Reactor, side, |to| {
-                to.sides[side].clear(ERROR);
-                to.sides[side].set(BROKEN);
-            });
-        } else if it.has(QUEUED) && self.from.has_window(side) {
+        if it.has(QUEUED) && self.from.has_window(side) {
             self.give(Actor::Reactor, side, Input::Drained, |to| {
                 to.sides[side].clear(QUEUED | IDLE_TOLD);
                 to.wires[side].push(Packet::Data);
@@ -226,7 +229,7 @@ impl Moves<'_> {
     fn finish(&mut self, side: usize) {
         let it = self.from.sides[side];
         let (hand_off, alive) = (it.has(HAND_OFF), it.kernel == Kernel::Open);
-        let flushed = it.state.is_flushing() && !it.has(QUEUED | BROKEN) && alive;
+        let flushed = it.state.is_flushing() && !it.has(QUEUED) && alive;
         let both = matches!(it.state, State::LastFlush | State::Closing);
         if hand_off && both && (flushed || it.state == State::Closing) {
             self.give(Actor::Reactor, side, Input::LeftToKernel, |to| to.close(side));
@@ -268,6 +271,9 @@ impl Moves<'_> {
         }
         if !it.has(END) {
             self.give(Actor::Caller, side, Input::EndCalled, |to| to.sides[side].set(if open { END } else { 0 }));
+        }
+        if it.state == State::Finished {
+            self.give(Actor::Caller, side, Input::DiscardCalled, |_| {});
         }
         self.give(Actor::Destroyer, side, Input::DestroyCalled, |to| {
             if open {
@@ -312,18 +318,18 @@ impl Side {
     }
 
     /// The grammar of events, as a judge of its own.
-    fn tell(&mut self, side: usize, tell: Tell) -> Result<(), String> {
+    fn emit(&mut self, side: usize, emits: Emits) -> Result<(), String> {
         let (stage, client) = (self.stage, side == CLIENT);
-        let next = match (tell, stage) {
-            (Tell::Lookup | Tell::Connect, Stage::Before) if client => Stage::Before,
-            (Tell::Ready, Stage::Before) if client => Stage::Flow,
-            (Tell::Connection, Stage::Before) if !client => Stage::Flow,
-            (Tell::Data | Tell::PeerEnded, Stage::Flow) => Stage::Flow,
-            (Tell::Drain | Tell::Timeout, Stage::Flow | Stage::Ended) => stage,
-            (Tell::End, Stage::Flow) => Stage::Ended,
-            (Tell::Error, Stage::Before | Stage::Flow | Stage::Ended) => Stage::Failed,
-            (Tell::Close, Stage::Before | Stage::Flow | Stage::Ended | Stage::Failed) => Stage::Closed,
-            _ => return Err(format!("{} after {stage:?} is no word of the language", tell.event())),
+        let next = match (emits, stage) {
+            (Emits::Lookup | Emits::Connect, Stage::Before) if client => Stage::Before,
+            (Emits::Ready, Stage::Before) if client => Stage::Flow,
+            (Emits::Connection, Stage::Before) if !client => Stage::Flow,
+            (Emits::Data | Emits::PeerEnded, Stage::Flow) => Stage::Flow,
+            (Emits::Drain | Emits::Timeout, Stage::Flow | Stage::Ended) => stage,
+            (Emits::End, Stage::Flow) => Stage::Ended,
+            (Emits::Error, Stage::Before | Stage::Flow | Stage::Ended) => Stage::Failed,
+            (Emits::Close, Stage::Before | Stage::Flow | Stage::Ended | Stage::Failed) => Stage::Closed,
+            _ => return Err(format!("{} after {stage:?} is no word of the language", emits.event())),
         };
         self.stage = next;
         Ok(())

@@ -95,27 +95,24 @@ pub(crate) const FIN_SENT: u16 = 1 << 3;
 pub(crate) const FIN_ACKED: u16 = 1 << 4;
 /// An error of the kernel waits to be taken.
 pub(crate) const ERROR: u16 = 1 << 5;
-/// A failed write has taken it.
-pub(crate) const BROKEN: u16 = 1 << 6;
 /// The caller has ended.
-pub(crate) const END: u16 = 1 << 7;
+pub(crate) const END: u16 = 1 << 6;
 /// `peer-ended` was told.
-pub(crate) const NOTICED: u16 = 1 << 8;
+pub(crate) const NOTICED: u16 = 1 << 7;
 /// `timeout` was told of the present silence.
-pub(crate) const IDLE_TOLD: u16 = 1 << 9;
+pub(crate) const IDLE_TOLD: u16 = 1 << 8;
 /// The side closes by hand-off.
-pub(crate) const HAND_OFF: u16 = 1 << 10;
+pub(crate) const HAND_OFF: u16 = 1 << 9;
 /// The first address has failed; the second is the server's.
-pub(crate) const SECOND: u16 = 1 << 11;
+pub(crate) const SECOND: u16 = 1 << 10;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 11] = [
     "unread",
     "queued",
     "fin-in",
     "fin-sent",
     "fin-acked",
     "error",
-    "broken",
     "end",
     "noticed",
     "idle-told",
@@ -297,7 +294,7 @@ impl Side {
     /// The descriptor is closed and nothing is left to deliver. What was exchanged stays written down.
     pub(crate) fn forget(&mut self) {
         self.kernel = Kernel::Gone;
-        self.clear(UNREAD | QUEUED | FIN_ACKED | ERROR | BROKEN | NOTICED | IDLE_TOLD);
+        self.clear(UNREAD | QUEUED | FIN_ACKED | ERROR | NOTICED | IDLE_TOLD);
     }
 
     fn settle(&mut self) {

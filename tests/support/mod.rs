@@ -52,7 +52,7 @@ impl What {
             Event::Data(bytes) => Self::Data(bytes.to_vec()),
             Event::Drain => Self::Drain,
             Event::Timeout => Self::Timeout,
-            Event::PeerEnded => Self::PeerEnded,
+            Event::PeerEnded(_) => Self::PeerEnded,
             Event::End => Self::End,
             Event::Error(failure) => Self::Error((*failure).clone()),
             Event::Close(ending) => Self::Close((*ending).clone()),

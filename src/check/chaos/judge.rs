@@ -6,7 +6,7 @@ use super::side::Side;
 use super::{ending, pattern};
 use crate::check::{Broken, Rule, must};
 use crate::error::{Cause, Failure, Timer};
-use crate::event::Event;
+use crate::event::{Event, PeerEnd};
 use crate::lifecycle::State;
 use crate::options::Settings;
 use crate::sim::truth::Truth;
@@ -44,9 +44,12 @@ pub(super) fn judge(
             must(owed, Rule::Language, || "a drain that nobody is owed".to_owned())?;
         }
         Event::Timeout => silence(side, socket.settings(), truth, now)?,
-        Event::PeerEnded => {
+        Event::PeerEnded(how) => {
             let asked = socket.settings().is_some_and(|settings| settings.early_notice);
-            must(asked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
+            let unasked = *how == PeerEnd::Reset && socket.is_paused();
+            must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
+            let knows = *how == PeerEnd::Fin || truth.kernel.died;
+            must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
         }
@@ -62,7 +65,7 @@ pub(super) fn judge(
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
         Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
     }
-    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded | Event::End) {
+    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
         side.changed_at = now;
     }
     if matches!(event, Event::Connect | Event::Connection) {
@@ -73,6 +76,7 @@ pub(super) fn judge(
 
 /// What holds of a socket at every event.
 fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, now: u64) -> Result<(), Broken> {
+    let dead = socket.state() == State::Broken || socket.state().is_final();
     let over = matches!(event, Event::Error(_) | Event::Close(_));
     let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
     must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
@@ -81,7 +85,7 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
     must(over || socket.is_paused() == side.is_paused, Rule::Isolation, || {
         format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
     })?;
-    let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !matches!(event, Event::Drain);
+    let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
     must(!drained, Rule::Progress, || format!("{event:?}, and a drain is owed"))?;
     let overdue = side.deadline.is_some_and(|due| now > due + LATE) && !over;
     must(!overdue, Rule::Timers, || format!("{event:?}, and the deadline has passed"))?;
@@ -152,6 +156,7 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
         Cause::TimedOut(Timer::Linger) => (settings.linger_ms, side.ended_at),
         Cause::TimedOut(Timer::Write) => (settings.write_ms, truth.sent_at.max(side.queued_from)),
         Cause::TimedOut(Timer::Deadline) => return deadline(side, now),
+        Cause::TimedOut(Timer::Ending) => (settings.ending_ms, side.born_at),
         Cause::Lookup(_) => return Ok(()),
         Cause::TimedOut(Timer::Kernel)
         | Cause::Reset

@@ -166,7 +166,7 @@ impl Run {
         for reactor in self.reactors.iter_mut().flatten() {
             reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
             let host = reactor.net().index();
-            for waits in reactor.resting() {
+            for waits in reactor.waiting() {
                 let overlooked = self.book.network.overlooked(host, &waits);
                 must(overlooked.is_none(), Rule::Progress, || {
                     format!("socket {} waits, and has {}", waits.slot, overlooked.unwrap_or_default())
@@ -348,7 +348,7 @@ impl Run {
                 && let Some(reactor) = &mut self.reactors[host]
             {
                 // Who shared it may have closed it. Closed or stopped, as the number says.
-                let _ = match listener.id.generation() % 2 {
+                let _ = match listener.addr.port() % 2 {
                     0 => reactor.close_listener(listener.id),
                     _ => reactor.stop_listener(listener.id, Stop::default()),
                 };

@@ -202,7 +202,7 @@ impl Trial {
             self.closed(ending);
         }
         self.reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
-        let overlooked = self.reactor.resting().find_map(|waits| self.network.overlooked(0, &waits));
+        let overlooked = self.reactor.waiting().find_map(|waits| self.network.overlooked(0, &waits));
         must(overlooked.is_none(), Rule::Progress, || format!("it waits, and has {}", overlooked.unwrap_or_default()))?;
         Ok(true)
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use finale::check::Life;
 use finale::lifecycle::State;
-use finale::{BadOption, Cause, Close, Ending, Error, Event, How, Queue, Socket, SocketId, Timer};
+use finale::{BadOption, Cause, Close, Ending, Error, Event, How, PeerEnd, Queue, Socket, SocketId, Timer};
 
 use super::Verdict;
 use super::op::{Call, Setting};
@@ -169,7 +169,10 @@ impl Known {
                 check(!self.ended, "no drain after end")
             }
             Event::Timeout => check(self.rules.has_idle, "no timeout without an idle time"),
-            Event::PeerEnded => check(self.rules.early_notice, "the early notice is opt-in"),
+            Event::PeerEnded(PeerEnd::Fin) => check(self.rules.early_notice, "the early notice is opt-in"),
+            Event::PeerEnded(PeerEnd::Reset) => {
+                check(self.rules.early_notice || socket.is_paused(), "a reset comes unasked only during a pause")
+            }
             Event::End => {
                 // Without half-open our side ends by itself when the event was handled.
                 self.owes_drain &= self.rules.half_open;

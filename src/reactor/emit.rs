@@ -1,0 +1,112 @@
+//! How events are put together: from what a step emits, to what the caller gets.
+
+use std::net::IpAddr;
+
+use super::Reactor;
+use crate::error::{Cause, Failure};
+use crate::event::{Ending, Event, How, PeerEnd};
+use crate::lifecycle::{Emits, State};
+use crate::net::Net;
+use crate::report;
+use crate::socket::Socket;
+use crate::table::entry::Flags;
+
+/// An event before it is put together: two small numbers, which pass through several hands in registers. Whose event it is
+/// stands in the table (`at_hand`), what else it says in the reactor.
+#[derive(Clone, Copy)]
+pub(super) struct Emit {
+    kind: EmitKind,
+    value: u32,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum EmitKind {
+    /// Of a socket. With `Data` the value is the number of bytes in the receive buffer, with `Lookup` the address's index.
+    Of(Emits),
+    Timer,
+    Woken,
+    /// The value is the listener's index.
+    ListenerRests,
+    /// The value is the listener's index.
+    Dropped,
+    ListenerClosed,
+}
+
+const _: () = assert!(size_of::<Option<Emit>>() == 8, "a pair of scalars");
+
+impl Emit {
+    #[inline]
+    pub(super) const fn new(kind: EmitKind, value: u32) -> Self {
+        Self { kind, value }
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Lends the event and its socket to the caller.
+    #[inline(always)]
+    pub(super) fn present(&mut self, emit: Emit) -> (Socket<'_>, Event<'_>) {
+        let slot = self.table.at_hand;
+        let event = match emit.kind {
+            EmitKind::Of(Emits::Data) => Event::Data(&self.buffer[..emit.value as usize]),
+            EmitKind::Of(Emits::Connection) => Event::Connection,
+            EmitKind::Of(Emits::End) => Event::End,
+            EmitKind::Of(Emits::Close) => Event::Close(&self.ending),
+            EmitKind::Of(Emits::Connect) => Event::Connect,
+            EmitKind::Of(Emits::Ready) => Event::Ready,
+            EmitKind::Of(Emits::Drain) => Event::Drain,
+            EmitKind::Of(Emits::Timeout) => Event::Timeout,
+            EmitKind::Of(Emits::PeerEnded) => {
+                let state = self.table.entry(slot).state;
+                let is_dead = state == State::Broken || state.is_final();
+                Event::PeerEnded(if is_dead { PeerEnd::Reset } else { PeerEnd::Fin })
+            }
+            EmitKind::Of(Emits::Lookup) => Event::Lookup(self.found(slot, emit.value)),
+            EmitKind::Of(Emits::Error) => {
+                self.failure = self.failure(slot);
+                Event::Error(&self.failure)
+            }
+            EmitKind::Timer => Event::Timer(self.fired),
+            EmitKind::Woken => Event::Woken,
+            EmitKind::ListenerRests => Event::ListenerRests(self.listeners.id(emit.value), self.accept_error),
+            EmitKind::Dropped => Event::Dropped(self.listeners.id(emit.value), self.dropped.as_ref()),
+            EmitKind::ListenerClosed => Event::ListenerClosed(self.closed_listener),
+        };
+        (Socket::new(&mut self.table, slot), event)
+    }
+
+    /// The address with this index of those that were found.
+    fn found(&self, slot: u32, index: u32) -> IpAddr {
+        let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
+        let addr = connecting.and_then(|connecting| connecting.addrs.get(index as usize));
+        addr.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip)
+    }
+
+    fn failure(&self, slot: u32) -> Failure {
+        let failure = self.table.extra(slot).and_then(|extra| extra.failure.clone());
+        failure.unwrap_or(Failure::of(Cause::System))
+    }
+
+    /// The report for `close`. The state in which it ended says how.
+    pub(super) fn report_ending(&mut self, slot: u32) {
+        let entry = self.table.entry(slot);
+        let how = match entry.state {
+            State::Confirmed => How::Confirmed,
+            State::HandedOff => How::HandedOff,
+            // It failed, unless it was destroyed before that could be delivered.
+            State::ResetByPeer | State::TimedOut | State::NotConnected if !entry.flags.has(Flags::DESTROY) => {
+                How::Failed(self.failure(slot))
+            }
+            _ => How::Destroyed,
+        };
+        self.ending = Ending {
+            how,
+            first: entry.first,
+            peer: self.table.peer(slot),
+            bytes_read: entry.bytes_read,
+            bytes_written: entry.bytes_written,
+            bytes_unsent: self.table.unsent_bytes(slot),
+        };
+        self.counts.closed(&self.ending);
+        report::ending(self.table.id(slot), &self.ending);
+    }
+}

@@ -1,0 +1,563 @@
+//! One step of one established connection: obey the caller, look into errors, write, read.
+//!
+//! Invariant: a step changes its entry and talks to the net. It touches no list, no wheel and no other socket, and returns at
+//! most one event. An error of the system is taken once and decides; bytes that arrived before it are delivered before it.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddrV6;
+
+use slab::Slab;
+
+use super::Reactor;
+use super::emit::{Emit, EmitKind};
+use crate::error::{Cause, Failure, Timer};
+use crate::event::First;
+use crate::id::SocketId;
+use crate::lifecycle::{self, Cell, Emits, Input, Kind, State};
+use crate::net::{Net, Received, Token, Unread};
+use crate::options::{Close, Idle, Settings};
+use crate::report;
+use crate::table::entry::{Entry, Flags};
+use crate::table::extra::{Deadline, Extra, Extras};
+use crate::table::queue::{PIECES, WriteQueue};
+
+/// Bytes that one socket hands to the kernel in one step at most, so that a peer as fast as we are does not keep the loop to
+/// itself.
+const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
+
+/// How long a call waits for which the system had no memory, or no room, in ticks.
+pub(super) const RETRY_TICKS: u64 = 20;
+
+/// The shape of every system call here.
+enum Outcome<T> {
+    Done(T),
+    WouldBlock,
+    /// The system has no memory for it now (ENOBUFS, ENOMEM), which says nothing of the connection.
+    Retry,
+    Failed(io::Error),
+}
+
+/// Makes a call, again if it was interrupted.
+#[inline]
+fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
+    loop {
+        return match call() {
+            Ok(done) => Outcome::Done(done),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_transient(&error) => Outcome::Retry,
+            Err(error) => Outcome::Failed(error),
+        };
+    }
+}
+
+/// Whether the system lacks memory, or room in epoll: an error that passes.
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC))
+}
+
+/// What an error of the system is to the lifecycle: a reset, a timer that ran out, or whatever else it is where it came up.
+pub(super) fn input_for(cause: Cause, otherwise: Input) -> Input {
+    match cause {
+        Cause::Reset => Input::Reset,
+        Cause::TimedOut(_) => Input::Expired,
+        _ => otherwise,
+    }
+}
+
+/// Sends what waits in several pieces, as much of it as one call takes. `last`: our FIN follows the last byte.
+#[inline(never)]
+fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
+    let mut pieces = [IoSlice::new(&[]); PIECES];
+    let (count, bytes) = queue.gather(&mut pieces, quantum);
+    let more = last && bytes == queue.len();
+    match &pieces[..count] {
+        [piece] => call(|| net.send(slot, piece, more)),
+        pieces => call(|| net.send_vectored(slot, pieces, more)),
+    }
+}
+
+/// One socket, borrowed once, and what a step of it needs.
+pub(super) struct Step<'a, N: Net> {
+    slot: u32,
+    entry: &'a mut Entry,
+    extras: &'a mut Extras,
+    settings: &'a Settings,
+    net: &'a mut N,
+    /// The receive buffer of all sockets.
+    buffer: &'a mut [u8],
+    /// What was written to the socket at hand, if it is this one.
+    written: &'a mut Vec<u8>,
+    ipv6_peers: &'a Slab<SocketAddrV6>,
+}
+
+impl<N: Net> Reactor<N> {
+    pub(super) fn token(&self, slot: u32) -> Token {
+        Token { index: slot, generation: self.table.id(slot).generation() }
+    }
+
+    /// Borrows a socket for a step.
+    #[inline]
+    pub(super) fn at(&mut self, slot: u32) -> Step<'_, N> {
+        let table = &mut self.table;
+        let entry = &mut table.entries[slot as usize];
+        let settings = table.settings.get(entry.settings);
+        let (extras, written, ipv6_peers) = (&mut table.extras, &mut table.at_hand_bytes, &table.ipv6_peers);
+        debug_assert!(slot == table.at_hand || written.is_empty(), "what was written is the socket's at hand");
+        Step { slot, entry, extras, settings, net: &mut self.net, buffer: &mut self.buffer, written, ipv6_peers }
+    }
+
+    /// One transition outside of a step; its events become pending.
+    pub(super) fn apply(&mut self, slot: u32, input: Input) {
+        self.at(slot).post(input);
+    }
+}
+
+impl<N: Net> Step<'_, N> {
+    /// Takes the step, up to its first event.
+    #[inline(always)]
+    pub(super) fn run(mut self) -> Option<Emit> {
+        if self.entry.flags.has(Flags::DESTROY) {
+            return self.abort();
+        }
+        if let Some(emits) = self.entry.flags.pending() {
+            return Some(self.deliver(emits));
+        }
+        self.entry.flags.set(Flags::SOON, false);
+        self.obey();
+        // Output first, so that an answer does not wait behind more input.
+        if self.owes_output() {
+            self.flush();
+        }
+        match self.entry.flags.pending() {
+            Some(emits) => Some(self.deliver(emits)),
+            None if self.entry.has_input() => self.read(),
+            None => None,
+        }
+    }
+
+    /// The step of a socket that is not connected: it only obeys `destroy`, and delivers.
+    pub(super) fn run_unconnected(mut self) -> Option<Emit> {
+        self.entry.flags.set(Flags::SOON, false);
+        if self.entry.flags.has(Flags::DESTROY) {
+            return self.abort();
+        }
+        self.entry.flags.pending().map(|emits| self.deliver(emits))
+    }
+
+    /// One transition. Returns the events that it emits.
+    #[inline]
+    fn apply(&mut self, input: Input) -> u16 {
+        let from = self.entry.state;
+        let transition = self.entry.apply(input);
+        self.net.stepped(from, input);
+        if report::is_on() && transition.kind == Kind::Go {
+            self.log(from, input);
+        }
+        transition.emits
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn log(&self, from: State, input: Input) {
+        if let Cell::Go(to, emits) = lifecycle::step(from, input) {
+            let id = SocketId::new(0, self.slot, self.entry.generation);
+            report::transition(id, self.entry.peer(self.ipv6_peers), from, input, to, &lifecycle::events(emits));
+        }
+    }
+
+    /// One transition whose events wait until they can be delivered.
+    #[inline]
+    pub(super) fn post(&mut self, input: Input) {
+        let emits = self.apply(input);
+        self.entry.flags.post(emits);
+    }
+
+    /// Takes an event out of the pending ones.
+    #[inline]
+    fn deliver(&mut self, emits: Emits) -> Emit {
+        if emits == Emits::Lookup {
+            return self.deliver_lookup();
+        }
+        self.entry.flags.take_pending(emits);
+        Emit::new(EmitKind::Of(emits), 0)
+    }
+
+    /// One address after the other: the event stays pending until the last.
+    #[inline(never)]
+    fn deliver_lookup(&mut self) -> Emit {
+        let (index, count) = match self.extra_mut().connecting.as_mut() {
+            Some(connecting) => {
+                connecting.delivered += 1;
+                (connecting.delivered - 1, connecting.addrs.len())
+            }
+            None => (0, 0),
+        };
+        if index + 1 >= count {
+            self.entry.flags.take_pending(Emits::Lookup);
+        }
+        Emit::new(EmitKind::Of(Emits::Lookup), index as u32)
+    }
+
+    #[inline]
+    fn extra(&self) -> Option<&Extra> {
+        self.extras.get(self.entry.extra)
+    }
+
+    fn extra_mut(&mut self) -> &mut Extra {
+        self.extras.get_or_make(&mut self.entry.extra)
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.written.len() + self.extra().map_or(0, |extra| extra.queue.len())
+    }
+
+    #[inline]
+    fn owes_output(&self) -> bool {
+        self.entry.owes_output(self.queued_bytes() > 0)
+    }
+
+    // --- what the caller asked for, and what the system reports ---
+
+    /// Takes up what the caller asked for, and looks into what the system has reported.
+    #[inline]
+    fn obey(&mut self) {
+        if self.entry.has_end_due(self.settings) {
+            self.entry.flags.set(Flags::END, true);
+            self.post(Input::EndCalled);
+        }
+        if self.extra().is_some_and(Extra::has_options) {
+            self.set_options();
+        }
+        if self.entry.has_error_due() {
+            self.check_error();
+        }
+        self.linger();
+        // The low-water mark may have been raised over what waits.
+        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+            self.drained();
+        }
+        if self.entry.has_notice_due(self.settings) {
+            self.entry.flags.set(Flags::NOTICED, true);
+            self.post(Input::PeerEnded);
+        }
+    }
+
+    /// After our FIN the caller wants to see nothing more.
+    fn linger(&mut self) {
+        if self.entry.state == State::Finished && self.entry.flags.has(Flags::DISCARD) {
+            self.post(Input::DiscardCalled);
+        }
+    }
+
+    /// Sets what the caller has changed of the system's options. The values were checked before; a connection that is dying
+    /// may refuse them anyway, and will report its error itself.
+    #[inline(never)]
+    fn set_options(&mut self) {
+        let extra = self.extras.get_or_make(&mut self.entry.extra);
+        let (nodelay, keep_alive) = (extra.nodelay.take(), extra.keep_alive.take());
+        let nodelay = nodelay.map_or(Ok(()), |on| self.net.set_nodelay(self.slot, on));
+        let keep_alive = keep_alive.map_or(Ok(()), |times| self.net.set_keep_alive(self.slot, times));
+        if let Err(error) = nodelay.and(keep_alive) {
+            log::warn!("socket {}: an option could not be set: {error}", self.slot);
+        }
+    }
+
+    /// Takes the system's error, if there is one: a flag is a reason to ask, never an answer.
+    #[inline(never)]
+    pub(super) fn check_error(&mut self) {
+        self.entry.flags.set(Flags::ERROR | Flags::HANGUP, false);
+        if self.entry.state == State::Closing {
+            self.confirm();
+        } else if let Some(error) = self.net.take_error(self.slot) {
+            self.lose(&error);
+        }
+    }
+
+    // --- the ends ---
+
+    /// The caller has destroyed the socket.
+    #[inline(never)]
+    fn abort(&mut self) -> Option<Emit> {
+        self.entry.flags.clear_pending_but_ready();
+        if let Some(emits) = self.entry.flags.pending() {
+            return Some(self.deliver(emits));
+        }
+        if !self.entry.state.is_final() {
+            self.net.reset(self.slot);
+        }
+        self.post(Input::DestroyCalled);
+        None
+    }
+
+    /// The connection is over with an error, which will be delivered.
+    #[inline(never)]
+    pub(super) fn fail(&mut self, failure: Failure, input: Input) {
+        // If the peer still lives it learns so at once; a close would look like an orderly end to it.
+        self.net.reset(self.slot);
+        self.extra_mut().failure.get_or_insert(failure);
+        self.entry.flags.take_pending(Emits::Lookup);
+        self.post(input);
+    }
+
+    /// The same, for an error that the system has reported of an established connection.
+    fn fail_with(&mut self, error: &io::Error) {
+        let failure = Failure::from_os(error);
+        let input = input_for(failure.cause, Input::Reset);
+        self.fail(failure, input);
+    }
+
+    /// The same for a broken connection, when there is nothing left to read: with the error that it broke with.
+    pub(super) fn fail_broken(&mut self) {
+        let failure = self.extra().and_then(|extra| extra.failure.clone()).unwrap_or(Failure::of(Cause::System));
+        let input = input_for(failure.cause, Input::Reset);
+        self.fail(failure, input);
+    }
+
+    /// A limit has run out. A connection that was dead already reports its own error. Where our FIN is with the kernel, and
+    /// the kernel does not tell what the peer has taken, it goes on alone: a reset could destroy an answer on its way to a slow
+    /// reader.
+    pub(super) fn expire(&mut self, failure: Failure) {
+        if self.entry.flags.has(Flags::ERROR | Flags::HANGUP)
+            && let Some(error) = self.net.take_error(self.slot)
+        {
+            return self.fail_with(&error);
+        }
+        let is_sent = matches!(self.entry.state, State::Finished | State::Lingering | State::Closing);
+        let is_silence = matches!(failure.cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
+        let may_wait = is_sent && is_silence && self.entry.bytes_written > 0;
+        if may_wait && self.net.time_since_acked(self.slot).is_none() {
+            self.net.close(self.slot);
+        }
+        self.fail(failure, Input::Expired);
+    }
+
+    /// The system has reported an error. What only a living connection needs is given up; what arrived before can still be
+    /// read, and the error follows it.
+    #[inline(never)]
+    pub(super) fn lose(&mut self, error: &io::Error) {
+        if !self.entry.state.can_read() {
+            return self.fail_with(error);
+        }
+        let extra = self.extras.get_or_make(&mut self.entry.extra);
+        extra.failure.get_or_insert(Failure::from_os(error));
+        extra.void_bytes += self.written.len() as u64;
+        self.written.clear();
+        self.extras.void(self.entry.extra);
+        self.post(Input::ErrorSeen);
+        // A caller that has paused until there is room need not wait any longer.
+        match self.entry.flags.has(Flags::PAUSED) && !self.entry.flags.has(Flags::END) {
+            true => self.drained(),
+            false => self.entry.flags.set(Flags::FULL, false),
+        }
+        // A notice that is still pending will say how the peer has ended; one that was delivered spoke of a FIN.
+        self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
+        self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
+        // With nothing unread the error is next, pause or not.
+        match call(|| self.net.peek(self.slot)) {
+            Outcome::Done(Unread::Bytes) | Outcome::Retry => {}
+            Outcome::Done(Unread::Nothing | Unread::End) | Outcome::WouldBlock | Outcome::Failed(_) => {
+                self.fail_broken();
+            }
+        }
+    }
+
+    /// There is room again for what the caller writes.
+    fn drained(&mut self) {
+        if self.entry.flags.replace(Flags::FULL, false) {
+            self.post(Input::Drained);
+        }
+    }
+
+    /// The system has no memory for a call now: it is made again after a pause.
+    #[cold]
+    #[inline(never)]
+    fn pause(&mut self, direction: Flags) {
+        self.entry.flags.set(direction, false);
+        self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
+    }
+
+    // --- writing ---
+
+    /// Sends what waits, and our FIN after it if the caller has ended.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        let mut quantum = SEND_QUANTUM_BYTES;
+        while quantum > 0 && self.entry.flags.has(Flags::WRITABLE) && self.owes_output() {
+            let last = self.entry.state.is_flushing();
+            let outcome = if !self.written.is_empty() {
+                call(|| self.net.send(self.slot, self.written, last))
+            } else if let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes()) {
+                match extra.queue.single() {
+                    Some(bytes) => {
+                        let now = &bytes[..bytes.len().min(quantum)];
+                        call(|| self.net.send(self.slot, now, last && now.len() == bytes.len()))
+                    }
+                    None => send_pieces(self.net, self.slot, &extra.queue, quantum, last),
+                }
+            } else {
+                return self.finish();
+            };
+            match outcome {
+                Outcome::Done(sent) => {
+                    quantum = quantum.saturating_sub(sent);
+                    self.sent(sent);
+                }
+                Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
+                Outcome::Retry => self.pause(Flags::WRITABLE),
+                Outcome::Failed(error) => self.lose(&error),
+            }
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        let left = match self.written.is_empty() {
+            false if bytes == self.written.len() => {
+                self.written.clear();
+                0
+            }
+            false => {
+                // The rest waits for room, in a queue of its own.
+                let left = self.extras.push(&mut self.entry.extra, &self.written[bytes..]);
+                self.written.clear();
+                left
+            }
+            true => self.extras.sent(self.entry.extra, bytes),
+        };
+        self.entry.bytes_written += bytes as u64;
+        self.entry.moved(Idle::Write, self.settings);
+        if left <= self.settings.low_water_bytes {
+            self.drained();
+        }
+        if left == 0 {
+            // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
+            self.extras.release_if_empty(&mut self.entry.extra);
+        }
+    }
+
+    /// Everything is with the kernel: our FIN, or close(2) in its place.
+    fn finish(&mut self) {
+        if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
+            return self.leave_to_kernel();
+        }
+        if self.entry.first == First::Nobody {
+            match self.first_if_ours_leaves() {
+                Ok(first) => self.entry.first = first,
+                Err(error) => return self.lose(&error),
+            }
+        }
+        match call(|| self.net.finish(self.slot)) {
+            Outcome::Done(()) | Outcome::WouldBlock => {
+                self.post(Input::FinSent);
+                self.linger();
+                if self.entry.state == State::Closing {
+                    self.confirm();
+                }
+            }
+            Outcome::Retry => self.pause(Flags::WRITABLE),
+            Outcome::Failed(error) => {
+                // ENOTCONN says only that it is over; the error that ended it may not be taken yet.
+                let error = self.net.take_error(self.slot).unwrap_or(error);
+                self.lose(&error);
+            }
+        }
+    }
+
+    /// Whose FIN is first, if ours leaves now. What waits unread may be the peer's FIN, or have it after it: then it can't be
+    /// known.
+    fn first_if_ours_leaves(&mut self) -> io::Result<First> {
+        if self.entry.flags.has(Flags::READ_CLOSED) {
+            return Ok(First::Peer);
+        }
+        match call(|| self.net.peek(self.slot)) {
+            Outcome::Done(Unread::End) => Ok(First::Peer),
+            Outcome::Done(Unread::Nothing) | Outcome::WouldBlock => Ok(First::Us),
+            Outcome::Done(Unread::Bytes) | Outcome::Retry => Ok(First::Unknown),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    /// Both sides have finished: whether the peer's kernel has acknowledged that.
+    fn confirm(&mut self) {
+        if self.settings.close == Close::HandOff {
+            return self.leave_to_kernel();
+        }
+        match call(|| self.net.acknowledged(self.slot)) {
+            Outcome::Done(true) => {
+                self.net.close(self.slot);
+                self.post(Input::Acknowledged);
+            }
+            Outcome::Done(false) | Outcome::WouldBlock | Outcome::Retry => {}
+            Outcome::Failed(error) => self.fail_with(&error),
+        }
+    }
+
+    fn leave_to_kernel(&mut self) {
+        self.net.close(self.slot);
+        self.post(Input::LeftToKernel);
+    }
+
+    // --- reading ---
+
+    /// One read, and its event.
+    #[inline]
+    fn read(&mut self) -> Option<Emit> {
+        match call(|| self.net.recv(self.slot, self.buffer)) {
+            Outcome::Done(Received { bytes: 0, .. }) => self.read_end(),
+            Outcome::Done(received) => return self.received(received),
+            Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
+            // Nothing there: if a flag said that the peer has ended, it had no reason.
+            Outcome::WouldBlock => {
+                let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
+                self.entry.flags.set(Flags::READABLE | gone, false);
+            }
+            Outcome::Retry => self.pause(Flags::READABLE),
+            Outcome::Failed(error) => self.fail_with(&error),
+        }
+        self.entry.flags.pending().map(|emits| self.deliver(emits))
+    }
+
+    #[inline]
+    fn received(&mut self, Received { bytes, drained }: Received) -> Option<Emit> {
+        self.entry.bytes_read += bytes as u64;
+        self.entry.moved(Idle::Read, self.settings);
+        let flags = &mut self.entry.flags;
+        // Drained means that the next bytes bring an edge, with these exceptions: the socket is not registered yet; the
+        // zero-length read or the error is still to come.
+        let more = !flags.has(Flags::REGISTERED) || flags.has(Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR);
+        if drained && !more {
+            flags.set(Flags::READABLE, false);
+        } else if bytes < self.buffer.len() {
+            // One short call settles it: in this turn, so that an end is delivered with the data that it came with. After a
+            // full buffer the others come first.
+            flags.set(Flags::SOON, true);
+        }
+        if flags.has(Flags::DISCARD) {
+            return None;
+        }
+        let emits = self.apply(Input::Data);
+        debug_assert_eq!(emits, 1 << Emits::Data as u16);
+        Some(Emit::new(EmitKind::Of(Emits::Data), bytes as u32))
+    }
+
+    /// A read has returned zero. After an error that was taken already it means nothing; otherwise it is the peer's FIN.
+    fn read_end(&mut self) {
+        if self.entry.state == State::Broken {
+            return self.fail_broken();
+        }
+        if self.entry.first == First::Nobody {
+            self.entry.first = First::Peer;
+        }
+        self.entry.flags.set(Flags::READABLE, false);
+        self.entry.flags.set(Flags::READ_CLOSED, true);
+        self.post(Input::Fin);
+        if self.entry.state == State::Closing {
+            self.confirm();
+            // Their FIN came without acknowledging ours: the two crossed.
+            if self.entry.state == State::Closing && self.entry.first == First::Us {
+                self.entry.first = First::Both;
+            }
+        }
+    }
+}

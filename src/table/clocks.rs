@@ -1,0 +1,277 @@
+//! Which deadlines a socket has, and from when they count.
+//!
+//! Three clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state and for a stop's grace, `WRITE`
+//! for the write timeout. A clock is asked to restart by a flag, when something happens; the restart itself is here, with one
+//! look at the time, before the socket is put aside. Deadlines, in contrast to clocks, count from one moment and are put off by
+//! nothing.
+//!
+//! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one.
+
+use super::Table;
+use super::entry::{Entry, Flags, NIL};
+use super::extra::{Deadline, Extra};
+use crate::error::Timer;
+use crate::lifecycle::State;
+use crate::options::{Idle, Settings};
+
+/// What the peer's kernel takes so soon after it was written counts as taken then. The real one says when to within two of
+/// its ticks of 10 ms at most; an ordinary silence does not count again for that.
+pub(crate) const AT_ONCE_TICKS: u64 = 20;
+
+/// Where a deadline comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    /// A limit that ends the socket.
+    Limit(Timer),
+    /// The next address joins the race.
+    Attempt,
+    /// A call is tried again.
+    Retry,
+    /// Our side ends: the listener stops, and the socket is idle.
+    Grace,
+    /// The caller's idle time: an event.
+    Idle,
+}
+
+impl Due {
+    /// The clock that it counts by, if it counts by one.
+    pub(crate) const fn clock(self) -> Flags {
+        match self {
+            Self::Limit(Timer::Write) => Flags::WRITE,
+            Self::Limit(Timer::HalfClosed | Timer::Linger) | Self::Grace => Flags::LIMIT,
+            Self::Idle => Flags::IDLE,
+            Self::Limit(_) | Self::Attempt | Self::Retry => Flags::NONE,
+        }
+    }
+
+    /// Whether bytes that wait unread could put it off.
+    pub(crate) const fn is_for_reading(self, settings: &Settings) -> bool {
+        match self {
+            Self::Limit(timer) => matches!(timer, Timer::HalfClosed),
+            Self::Grace => true,
+            Self::Idle => !matches!(settings.idle_of, Idle::Write),
+            Self::Attempt | Self::Retry => false,
+        }
+    }
+
+    /// Whether bytes that the peer takes could put it off.
+    pub(crate) const fn is_for_writing(self, settings: &Settings) -> bool {
+        match self {
+            Self::Limit(timer) => matches!(timer, Timer::HalfClosed | Timer::Linger | Timer::Write),
+            Self::Grace => true,
+            Self::Idle => !matches!(settings.idle_of, Idle::Read),
+            Self::Attempt | Self::Retry => false,
+        }
+    }
+}
+
+impl Entry {
+    /// The limit of the present state, in milliseconds.
+    fn limit(&self, settings: &Settings) -> Option<(u64, Timer)> {
+        let (ms, timer) = match self.state {
+            State::Created | State::Resolving | State::Connecting => (settings.connect_ms, Timer::Connect),
+            // Open, unless the peer is known to have finished and the caller does not read on.
+            State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
+            State::Open | State::Finished | State::Ended | State::Broken => (settings.half_closed_ms, Timer::HalfClosed),
+            State::Flushing | State::Lingering | State::LastFlush | State::Closing => (settings.linger_ms, Timer::Linger),
+            State::Confirmed
+            | State::HandedOff
+            | State::ResetByPeer
+            | State::ResetByUs
+            | State::TimedOut
+            | State::NotConnected
+            | State::Closed => return None,
+        };
+        ms.map(|ms| (ms, timer))
+    }
+
+    /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing of ours.
+    fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
+        let is_idle = !self.heard_last && !extra.is_some_and(Extra::has_bytes);
+        let counts = match self.state {
+            State::Open | State::Ended => is_idle && !self.flags.has(Flags::END),
+            State::Broken => true,
+            _ => false,
+        };
+        settings.grace_ms.filter(|_| counts)
+    }
+
+    /// The write timeout, while it counts. After `end()` the close timeout rules.
+    fn write_limit(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
+        let counts = || extra.is_some_and(Extra::has_bytes) && matches!(self.state, State::Open | State::Ended);
+        settings.write_ms.filter(|_| counts())
+    }
+
+    /// Whether a silence may be delivered.
+    fn may_idle(&self) -> bool {
+        self.state.is_connected() && !matches!(self.state, State::Closing | State::Lingering)
+    }
+
+    /// Whether one side has ended: the ending timeout counts.
+    fn is_ending(&self) -> bool {
+        self.state.is_connected() && (self.state != State::Open || self.flags.has(Flags::READ_CLOSED))
+    }
+
+    /// Whether no deadline can apply: nothing to file, and no reason to look at the clock.
+    #[inline]
+    fn has_no_deadline(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+        self.state == State::Open
+            && extra.is_none()
+            && settings.idle_ms.is_none()
+            && settings.grace_ms.is_none()
+            && !self.flags.has(Flags::READ_CLOSED)
+    }
+
+    /// Bytes moved in a direction: the clocks that this restarts.
+    #[inline]
+    pub(crate) fn moved(&mut self, direction: Idle, settings: &Settings) {
+        let idle = settings.idle_of == Idle::Both || settings.idle_of == direction;
+        self.flags.set(Flags::IDLE, idle || self.flags.has(Flags::IDLE));
+        self.heard_last = direction == Idle::Read;
+        match direction {
+            Idle::Write => self.flags.set(Flags::LIMIT | Flags::WRITE, true),
+            // A peer that sends, and takes nothing, puts our end off by nothing.
+            _ if self.state.is_flushing() || self.state == State::Lingering => {}
+            _ => self.flags.set(Flags::LIMIT, true),
+        }
+    }
+}
+
+impl Table {
+    /// The nearest deadline of a socket, in ticks, and where it comes from.
+    pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
+        let (entry, settings, extra) = self.parts(slot);
+        let since = |since: Option<u64>, ms: u64, due: Due| since.map(|since| (since.saturating_add(ms), due));
+        let limit_since = extra.and_then(|extra| extra.limit_since);
+        let limit = entry.limit(settings).and_then(|(ms, timer)| since(limit_since, ms, Due::Limit(timer)));
+        let write_since = extra.and_then(|extra| extra.write_since);
+        let write = entry.write_limit(settings, extra).and_then(|ms| since(write_since, ms, Due::Limit(Timer::Write)));
+        let grace = entry.grace(settings, extra).and_then(|ms| since(limit_since, ms, Due::Grace));
+        let idle_ms = settings.idle_ms.filter(|_| entry.may_idle());
+        let idle = idle_ms.and_then(|ms| since(entry.idle_since(), ms, Due::Idle));
+        let at = |at: Option<u64>, due: Due| at.map(|at| (at, due));
+        let (mut deadline, mut ending, mut retry, mut attempt) = (None, None, None, None);
+        if let Some(extra) = extra {
+            deadline = at(extra.deadline.and_then(Deadline::at), Due::Limit(Timer::Deadline));
+            ending = at(extra.ending_at, Due::Limit(Timer::Ending));
+            retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
+            attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
+        }
+        // At one and the same tick what ends the socket wins: an event about its silence helps nobody.
+        [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// Restarts the clocks that have to, counted from `now`, and files the nearest deadline.
+    #[inline]
+    pub(crate) fn file(&mut self, slot: u32, now: impl FnOnce() -> u64) {
+        let (entry, settings, extra) = self.parts(slot);
+        if entry.has_no_deadline(settings, extra) {
+            let entry = self.entry_mut(slot);
+            entry.flags.set(Flags::CLOCKS, false);
+            if entry.timer.is_filed() {
+                self.wheel.cancel(&mut self.entries, slot);
+            }
+            return;
+        }
+        let only_idle = entry.state == State::Open && extra.is_none() && settings.grace_ms.is_none();
+        match settings.idle_ms.filter(|_| only_idle && !entry.flags.has(Flags::READ_CLOSED)) {
+            Some(ms) => self.file_idle(slot, ms, now),
+            None => self.file_any(slot, now),
+        }
+    }
+
+    /// The usual case: an open connection with an idle time.
+    fn file_idle(&mut self, slot: u32, ms: u64, now: impl FnOnce() -> u64) {
+        let entry = self.entry_mut(slot);
+        if entry.flags.has(Flags::IDLE) {
+            entry.set_idle_since(now());
+        }
+        entry.flags.set(Flags::CLOCKS, false);
+        match entry.idle_since() {
+            Some(since) => self.wheel.file(&mut self.entries, slot, since.saturating_add(ms)),
+            None => self.wheel.cancel(&mut self.entries, slot),
+        }
+    }
+
+    #[inline(never)]
+    fn file_any(&mut self, slot: u32, now: impl FnOnce() -> u64) {
+        let (entry, settings, extra) = self.parts(slot);
+        let has_limit = entry.limit(settings).is_some() || entry.grace(settings, extra).is_some();
+        let has_write = entry.write_limit(settings, extra).is_some();
+        let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
+        let starts_ending = ending_ms.is_some() && extra.is_none_or(|extra| extra.ending_at.is_none());
+        if entry.flags.has(Flags::CLOCKS) || starts_ending || extra.is_some_and(Extra::has_relative) {
+            let (flags, now) = (entry.flags, now());
+            let entry = &mut self.entries[slot as usize];
+            entry.flags.set(Flags::CLOCKS, false);
+            if flags.has(Flags::IDLE) {
+                entry.set_idle_since(now);
+            }
+            if has_limit || has_write || starts_ending || entry.extra != NIL {
+                let extra = self.extras.get_or_make(&mut entry.extra);
+                let restart = |clock: &mut Option<u64>, flag: Flags, applies: bool| {
+                    let since = clock.filter(|_| !flags.has(flag)).unwrap_or(now);
+                    *clock = applies.then_some(since);
+                };
+                restart(&mut extra.limit_since, Flags::LIMIT, has_limit);
+                restart(&mut extra.write_since, Flags::WRITE, has_write);
+                if let Some(ms) = ending_ms {
+                    extra.ending_at.get_or_insert(now.saturating_add(ms));
+                }
+                extra.begin(now);
+                self.extras.release_if_empty(&mut entry.extra);
+            }
+        }
+        self.refile(slot);
+    }
+
+    /// Files the nearest deadline as it is, or takes the timer out of the wheel.
+    pub(crate) fn refile(&mut self, slot: u32) {
+        match self.deadline(slot) {
+            Some((due, _)) => self.wheel.file(&mut self.entries, slot, due),
+            None => self.wheel.cancel(&mut self.entries, slot),
+        }
+    }
+
+    /// The peer's kernel has taken bytes from ours at this tick: as if they had been written then.
+    pub(crate) fn peer_took(&mut self, slot: u32, at: u64) {
+        let later = |since: &mut u64| *since = if at > since.saturating_add(AT_ONCE_TICKS) { at } else { *since };
+        let idle_of = self.settings_of(slot).idle_of;
+        let entry = &mut self.entries[slot as usize];
+        if let Some(mut since) = entry.idle_since().filter(|_| idle_of != Idle::Read) {
+            later(&mut since);
+            entry.set_idle_since(since);
+        }
+        if self.extras.get(entry.extra).is_some() {
+            let extra = self.extras.get_or_make(&mut entry.extra);
+            extra.limit_since.iter_mut().chain(extra.write_since.iter_mut()).for_each(later);
+        }
+    }
+
+    /// The next socket whose filed time has come; its true deadline may be later.
+    pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<u32> {
+        self.wheel.pop_due(&mut self.entries, now, budget)
+    }
+}
+
+impl Extra {
+    /// Whether there is a time that counts from the next look at the clock.
+    fn has_relative(&self) -> bool {
+        matches!(self.deadline, Some(Deadline::In(_))) || matches!(self.retry_at, Some(Deadline::In(_)))
+    }
+
+    /// Counts from this tick what counts from the next look at the clock.
+    fn begin(&mut self, now: u64) {
+        for deadline in [&mut self.deadline, &mut self.retry_at].into_iter().flatten() {
+            if let Deadline::In(ms) = *deadline {
+                *deadline = Deadline::At(now.saturating_add(ms));
+            }
+        }
+    }
+}
+
+impl Deadline {
+    fn at(self) -> Option<u64> {
+        if let Self::At(tick) = self { Some(tick) } else { None }
+    }
+}
