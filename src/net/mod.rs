@@ -6,10 +6,10 @@
 //!
 //! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
 
-#[cfg(target_os = "linux")]
-mod diag;
 pub mod os;
 mod resolver;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 mod unix;
 
 use std::io::{self, IoSlice};

@@ -50,7 +50,7 @@ pub struct Os {
     waiting: Vec<u32>,
     resolver: Resolver,
     #[cfg(target_os = "linux")]
-    diag: super::diag::Diag,
+    sock_diag: super::sock_diag::SockDiag,
 }
 
 /// A listening socket, with the file that stands for it.
@@ -78,7 +78,7 @@ impl Os {
             #[cfg(not(target_os = "linux"))]
             waiting: Vec::new(),
             #[cfg(target_os = "linux")]
-            diag: super::diag::Diag::default(),
+            sock_diag: super::sock_diag::SockDiag::default(),
             poll,
         })
     }
@@ -398,9 +398,8 @@ impl Net for Os {
 
     #[cfg(target_os = "linux")]
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        let stream = self.stream(slot).ok()?;
-        let (local, peer) = (stream.local_addr().ok()?.as_socket()?, stream.peer_addr().ok()?.as_socket()?);
-        self.diag.time_since_acked(local, peer)
+        let stream = self.streams.get(slot as usize)?.as_ref()?;
+        self.sock_diag.time_since_acked(stream)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
