@@ -113,9 +113,9 @@ pub trait Net {
     /// Opens a listener on a Unix domain socket, and removes its file with it.
     ///
     /// # Errors
-    /// The system's; `Unsupported` where there are none.
+    /// The system's; EOPNOTSUPP where there are no such sockets.
     fn listen_unix(&mut self, _listener: u32, _addr: &UnixAddr, _options: &Listen) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 
     /// Accepts one connection into `slot`, and answers its peer's address; a Unix domain socket's has none. As long as more
@@ -148,10 +148,12 @@ pub trait Net {
         local: Option<SocketAddr>,
     ) -> io::Result<()>;
 
-    /// Connects to a Unix domain socket in `slot`, and registers it. The verdict is asked for as with `connect`.
+    /// Connects to a Unix domain socket in `slot`, and registers it. [`connected`](Net::connected) has the result, as after
+    /// `connect`.
     ///
     /// # Errors
-    /// The system's, and `Unsupported` where there are none. Then nothing is left open in `slot`.
+    /// `WouldBlock` if the listener's queue is full: nothing brings an edge, so the reactor tries again until the connect timeout.
+    /// Otherwise the system's, and EOPNOTSUPP where there are no such sockets. Nothing is left open in `slot`.
     fn connect_unix(
         &mut self,
         _slot: u32,
@@ -159,7 +161,7 @@ pub trait Net {
         _addr: &UnixAddr,
         _options: &SystemOptions,
     ) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 
     /// The verdict on a handshake: `true` established, `false` still under way. Means nothing once an error was told.

@@ -368,12 +368,12 @@ impl Net for Os {
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
-        Ok(send(self.stream(slot)?, bytes, send_flags(more))?)
+        sent(send(self.stream(slot)?, bytes, send_flags(more)))
     }
 
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let mut nothing = SendAncillaryBuffer::default();
-        Ok(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more))?)
+        sent(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more)))
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
@@ -436,7 +436,7 @@ impl Net for Os {
 
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
         let addr = self.stream(slot)?.local_addr()?.as_socket();
-        addr.map(unmapped).ok_or_else(|| io::ErrorKind::Unsupported.into())
+        addr.map(unmapped).ok_or_else(|| rustix::io::Errno::AFNOSUPPORT.into())
     }
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
@@ -525,6 +525,14 @@ fn send_flags(more: bool) -> SendFlags {
     return SendFlags::empty();
     #[cfg(not(target_vendor = "apple"))]
     SendFlags::NOSIGNAL
+}
+
+/// Apple's kernel gives EPROTOTYPE to a send that races with the peer's reset.
+fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    let result =
+        result.map_err(|errno| if errno == rustix::io::Errno::PROTOTYPE { rustix::io::Errno::PIPE } else { errno });
+    Ok(result?)
 }
 
 /// Always both directions: RDHUP is reported only with read interest. And urgent data, see `Os::split`.
