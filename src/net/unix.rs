@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::options::{Listen, SystemOptions};
 use crate::unix_addr::UnixAddr;
@@ -41,11 +41,11 @@ impl Drop for SocketFile {
 
 /// A listening socket, and its file.
 pub(super) fn listen(addr: &UnixAddr, options: &Listen) -> io::Result<(Socket, Option<SocketFile>)> {
-    let name = name(addr)?;
+    let name = addr.name()?;
     let socket = open(&options.system)?;
     match socket.bind(&name) {
         Err(error) if is(&error, Errno::ADDRINUSE) && options.replace_stale => {
-            remove_stale(addr, &name, error)?;
+            remove_stale(addr, &options.system, error)?;
             socket.bind(&name)?;
         }
         bound => bound?,
@@ -56,10 +56,10 @@ pub(super) fn listen(addr: &UnixAddr, options: &Listen) -> io::Result<(Socket, O
     Ok((socket, file))
 }
 
-/// A connected socket: the system does it at once, or not at all.
+/// A connected socket. The system connects it at once or not at all; EAGAIN (`WouldBlock`) means that the listener's queue is full.
 pub(super) fn connect(addr: &UnixAddr, options: &SystemOptions) -> io::Result<Socket> {
     let socket = open(options)?;
-    socket.connect(&name(addr)?)?;
+    socket.connect(&addr.name()?)?;
     Ok(socket)
 }
 
@@ -80,19 +80,14 @@ fn open(options: &SystemOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn name(addr: &UnixAddr) -> io::Result<SockAddr> {
-    // It is too long, or has a zero in it: neither comes with a number of the system.
-    SockAddr::unix(addr.as_path()).map_err(|_why| Errno::NAMETOOLONG.into())
-}
-
-/// Removes a socket's file at which nobody listens; anything else is in use.
-fn remove_stale(addr: &UnixAddr, name: &SockAddr, in_use: io::Error) -> io::Result<()> {
+/// Removes a socket file without a listener; anything else is in use. The probe does not block, and one that meets a full queue has
+/// found a listener.
+fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> io::Result<()> {
     let Some(path) = addr.file() else { return Err(in_use) };
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(in_use);
     }
-    let asked = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(name);
-    match asked {
+    match connect(addr, options) {
         Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
         _ => Err(in_use),
     }
@@ -101,3 +96,6 @@ fn remove_stale(addr: &UnixAddr, name: &SockAddr, in_use: io::Error) -> io::Resu
 fn is(error: &io::Error, errno: Errno) -> bool {
     Errno::from_io_error(error) == Some(errno)
 }
+
+#[cfg(test)]
+mod tests;
