@@ -330,7 +330,8 @@ impl Connect {
         self
     }
 
-    /// The local address to connect from; port 0 lets the kernel choose. Default: the kernel chooses both.
+    /// The local address to connect from. With port 0 the socket gets a free port of the kernel's range, or one that other
+    /// connections of finale have to other destinations. Default: the kernel chooses address and port.
     #[must_use]
     pub const fn local_addr(mut self, addr: SocketAddr) -> Self {
         self.local = Some(addr);
@@ -358,7 +359,8 @@ macro_rules! shared_setters {
             }
 
             /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window included, before the
-            /// kernel gives the connection up (RFC 5482). Default: the kernel's own, about 15 minutes.
+            /// kernel gives the connection up (RFC 5482). It is rounded up to whole milliseconds. Default: the kernel's own,
+            /// about 15 minutes.
             #[must_use]
             pub const fn user_timeout(mut self, limit: Duration) -> Self {
                 self.system.user_timeout = Some(limit);
@@ -428,8 +430,8 @@ macro_rules! shared_setters {
             /// Once our kernel has everything and the peer has not finished, the half-closed time rules instead.
             ///
             /// A byte is taken when the peer's kernel acknowledges it. Our own may hold megabytes, and a slow peer takes longer
-            /// for them than any limit: so on Linux the kernel is asked (sock_diag(7)) when this or another limit of silence has run out,
-            /// and it counts from the last byte taken. Where it can't be asked, only what our kernel takes from us counts.
+            /// for them than any limit: so on Linux finale queries it (sock_diag(7)) when this or another limit of silence has expired,
+            /// and the limit counts from the last byte taken. Where the kernel has no result, only what it takes from us counts.
             /// (The kernel's SO_LINGER is not used with a time: it would block the loop in close(2).)
             #[must_use]
             pub fn linger(mut self, limit: Option<Duration>) -> Self {

@@ -10,6 +10,7 @@ pub mod os;
 mod resolver;
 #[cfg(target_os = "linux")]
 mod sock_diag;
+mod tcp;
 mod unix;
 
 use std::io::{self, IoSlice};

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::Socket;
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
+use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
 /// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
@@ -116,7 +116,9 @@ impl Os {
     ) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
-        prepare(&socket, &options.system)?;
+        // Accepted sockets inherit it, and with a time close(2) blocks.
+        socket.set_linger(None)?;
+        tcp::prepare(&socket, &options.system)?;
         self.add_listener(listener, socket)
     }
 
@@ -233,7 +235,7 @@ impl Net for Os {
     }
 
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
-        let socket = open(addr, &options.system)?;
+        let socket = tcp::open(addr, &options.system)?;
         // Otherwise connections in TIME_WAIT would hinder a restart (socket(7)).
         socket.set_reuse_address(true)?;
         if options.reuse_port {
@@ -297,17 +299,7 @@ impl Net for Os {
         options: &SystemOptions,
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
-        let stream = open(addr, options)?;
-        if let Some(local) = local {
-            // Without this a chosen port would stay taken while its last connection is in TIME_WAIT.
-            stream.set_reuse_address(true)?;
-            stream.bind(&local.into())?;
-        }
-        match stream.connect(&addr.into()) {
-            Ok(()) => {}
-            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
+        let stream = tcp::connect(addr, options, local)?;
         // After connect(2): before it epoll would report writable and hang-up at once.
         self.register_fd(&stream, token)?;
         self.put(slot, stream);
@@ -429,7 +421,7 @@ impl Net for Os {
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
         let stream = self.stream(slot)?;
         match times {
-            Some(times) => stream.set_tcp_keepalive(&tcp_keepalive(times)),
+            Some(times) => stream.set_tcp_keepalive(&tcp::keep_alive(times)),
             None => stream.set_keepalive(false),
         }
     }
@@ -472,45 +464,6 @@ fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
         return Ok((stream, None));
     }
     Ok((stream, Some(unmapped(peer.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?))))
-}
-
-/// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
-fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
-    // Linux takes it with the call that makes the socket (socket(2)); elsewhere it costs two more.
-    #[cfg(target_os = "linux")]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-    #[cfg(not(target_os = "linux"))]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    #[cfg(not(target_os = "linux"))]
-    socket.set_nonblocking(true)?;
-    prepare(&socket, options)?;
-    Ok(socket)
-}
-
-fn prepare(socket: &Socket, options: &SystemOptions) -> io::Result<()> {
-    if options.nodelay {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if let Some(times) = options.keep_alive {
-        socket.set_tcp_keepalive(&tcp_keepalive(times))?;
-    }
-    #[cfg(target_os = "linux")]
-    if options.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(options.user_timeout)?;
-    }
-    if let Some(bytes) = options.send_buffer_bytes {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    Ok(())
-}
-
-/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).
-fn tcp_keepalive(times: KeepAlive) -> TcpKeepalive {
-    let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
-    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)
 }
 
 /// No SIGPIPE, ever: we may live inside a C program that has not ignored it.
