@@ -71,7 +71,8 @@ pub enum BadAddress {
     NotAnIp,
     /// The name of a Unix domain socket is empty, as after `unix:`.
     NoPath,
-    /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on Linux), or a path has a zero byte.
+    /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on Linux), or a
+    /// path has a zero byte.
     BadPath,
 }
 
@@ -237,8 +238,9 @@ pub enum Cause {
     TimedOut(Timer),
     /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
-    /// No way there: no route, no such interface or address family, or a router, host or filter refused it (EHOSTUNREACH,
-    /// ENETUNREACH, EACCES, EINVAL ...); of a Unix domain socket, the permissions of its file.
+    /// No way there: no route, no such interface or address family, or a router, host or filter refused it
+    /// (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...); for a Unix domain socket, the permissions of its
+    /// file.
     Unreachable,
     /// The host name could not be resolved.
     Lookup(LookupCause),
@@ -299,8 +301,8 @@ impl Failure {
 }
 
 impl Cause {
-    /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN are a reset that was noticed by
-    /// sending or by shutting down.
+    /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN mean a reset that a send
+    /// or a shutdown noticed.
     pub(crate) fn from_os(error: &io::Error) -> Self {
         use rustix::io::Errno;
         match Errno::from_io_error(error) {

@@ -9,11 +9,13 @@ use rustix::io::Errno;
 use crate::error::{BadAddress, Error};
 use crate::unix_addr::UnixAddr;
 
-/// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`, `"[::1]:80"`), from a
-/// [`SocketAddr`] or a list of them, from a pair of address or name and port, or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
+/// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`,
+/// `"[::1]:80"`), from a [`SocketAddr`] or a list of them, from a pair of address or name and port,
+/// or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
 ///
-/// A link-local address needs its interface, by name or number: `"[fe80::1%eth0]:80"`. A name is replaced by its number here, so
-/// the target is wrong when the interface has been made again with another number.
+/// A link-local address needs its interface, by name or number: `"[fe80::1%eth0]:80"`. The name is
+/// replaced by the number here; the target does not follow an interface that is created again with
+/// another number.
 ///
 /// ```
 /// use finale::Target;
@@ -27,7 +29,8 @@ use crate::unix_addr::UnixAddr;
 pub enum Target {
     /// An IP address.
     Addr(SocketAddr),
-    /// Several addresses of one host, which race each other in this order ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
+    /// Several addresses of one host, which race each other in this order
+    /// ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
     Addrs(Box<[SocketAddr]>),
     /// A name for the resolver.
     Name {
@@ -68,7 +71,7 @@ impl From<&[SocketAddr]> for Target {
     }
 }
 
-/// The name must be one that the system can have.
+/// Fails for a path or name that no socket can have.
 impl TryFrom<UnixAddr> for Target {
     type Error = Error;
 
@@ -87,7 +90,7 @@ impl From<(IpAddr, u16)> for Target {
     }
 }
 
-/// The first is a host name or the text of an address.
+/// The text is a host name or an IP address.
 impl TryFrom<(&str, u16)> for Target {
     type Error = Error;
 
@@ -113,7 +116,8 @@ impl TryFrom<(&str, u16)> for Target {
     }
 }
 
-/// The number of a network interface. Only the C library knows it in safe code, as the scope of a link-local address.
+/// The number of a network interface. In safe code only getaddrinfo(3) has it on every system, as
+/// the scope of a link-local address; for that it sends no query.
 fn index_of(interface: &str) -> Option<u32> {
     match (format!("fe80::%{interface}").as_str(), 0).to_socket_addrs().ok()?.next()? {
         SocketAddr::V6(addr) => Some(addr.scope_id()),
@@ -135,14 +139,14 @@ impl TryFrom<&str> for Target {
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad(BadAddress::NoPort);
         };
-        // An IPv6 address without brackets: what follows its last colon may be a part of it.
+        // An IPv6 address without brackets: the text after its last colon may be a part of it.
         if host.contains(':') && !host.starts_with('[') {
             return bad(BadAddress::NoPort);
         }
         if port.is_empty() || port.ends_with(']') {
             return bad(BadAddress::NoPort);
         }
-        // Digits alone: a number in Rust may have a sign.
+        // Only digits: a number in Rust may have a sign.
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse::<u16>() {
             Ok(port) if digits => (host, port).try_into(),
@@ -167,7 +171,7 @@ impl TryFrom<&String> for Target {
     }
 }
 
-/// For targets that can't be wrong.
+/// For conversions that can't fail.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}

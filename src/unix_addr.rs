@@ -1,4 +1,4 @@
-//! The address of a Unix domain socket: a path, or on Linux a name that is no file.
+//! The address of a Unix domain socket: a path, or on Linux an abstract name.
 //!
 
 use std::ffi::OsStr;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use socket2::SockAddr;
 
-/// The address of a Unix domain socket (unix(7)). In text, as a [`Target`](crate::Target), it is `unix:/run/app.sock`, or
-/// `unix:@name` for an abstract one.
+/// The address of a Unix domain socket (unix(7)). As the text of a [`Target`](crate::Target) it is
+/// `unix:/run/app.sock`, or `unix:@name` for an abstract name.
 ///
 /// ```
 /// use finale::UnixAddr;
@@ -23,15 +23,15 @@ pub struct UnixAddr {
 }
 
 impl UnixAddr {
-    /// A file of the file system. A listener or connection refuses an empty path, one with a zero byte, and one that is longer
-    /// than the system allows (107 bytes on Linux).
+    /// A file. To listen and to connect fail for an empty path, for one with a zero byte, and for
+    /// one that is longer than the system allows (107 bytes on Linux).
     #[must_use]
     pub fn path(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned() }
     }
 
-    /// A name that is no file, and is free again when its last socket is closed. Linux only: elsewhere the system refuses it. It
-    /// has up to 107 bytes.
+    /// A name without a file, of up to 107 bytes. It is free again when its last socket is closed.
+    /// Linux only: elsewhere the system refuses it.
     #[must_use]
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         let mut bytes = vec![0];
@@ -44,8 +44,8 @@ impl UnixAddr {
         text.strip_prefix('@').map_or_else(|| Self::path(text), Self::abstract_name)
     }
 
-    /// As the system takes it. An empty path would have the kernel choose a name; socket2 cuts a path at a zero byte, and has no
-    /// error number for one that is too long.
+    /// The address for a system call. For an empty path the kernel would choose a name; socket2
+    /// cuts a path at a zero byte, and has no error number for one that is too long.
     pub(crate) fn name(&self) -> Result<SockAddr, Errno> {
         match self.path.as_os_str().as_bytes() {
             [] | [0] => Err(Errno::NOENT),
@@ -54,7 +54,7 @@ impl UnixAddr {
         }
     }
 
-    /// The file, if it is one.
+    /// The path of the file, unless it is an abstract name.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         let is_abstract = self.path.as_os_str().as_bytes().first() == Some(&0);

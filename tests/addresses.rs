@@ -10,7 +10,8 @@ use finale::{BadAddress, Cause, Close, Connect, Error, Event, Listen, Reactor, T
 use support::alone::{alone_in_a_network_with, alone_under, shell};
 use support::{PATIENCE, Story, What, dial_narrow, ms};
 
-/// Connects from the IP address, so many times to each of the destinations; how many are connected, and the last failure.
+/// Connects from the IP address, this many times to each of the destinations. Returns how many
+/// connections are established, and the last failure.
 fn connect_from(ip: IpAddr, destinations: &[TcpListener], times: usize) -> (usize, Option<Cause>) {
     let mut reactor = Reactor::new().expect("a machine with epoll");
     for destination in destinations {
@@ -119,7 +120,8 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
     });
 }
 
-/// With SO_LINGER close(2) would wait for the peer, also on a non-blocking socket; accepted sockets inherit it.
+/// With SO_LINGER close(2) waits for the peer, also on a non-blocking socket; accepted sockets
+/// inherit it.
 #[test]
 fn a_listener_with_so_linger_does_not_block_the_loop() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

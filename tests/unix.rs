@@ -318,7 +318,7 @@ fn a_client_too_many_is_dropped_without_an_address() {
     }
 }
 
-/// A way of the peer to send seven letters, such that one read does not take them all though it has room.
+/// Sends seven letters such that one read does not take them all, though it has room.
 type Split = fn(&UnixStream);
 
 /// A descriptor with the first letter.
@@ -350,7 +350,7 @@ fn with_an_urgent_byte(peer: &UnixStream) {
     send(peer, b"defg", SendFlags::empty()).expect("connected");
 }
 
-/// The connection is at rest; the peer sends everything while the loop is busy elsewhere; then all of it is read.
+/// The connection is at rest, and the peer sends everything while the loop does not run.
 #[track_caller]
 fn check_arrival(mut reactor: Reactor, peer: &UnixStream, split: Split) {
     while reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it goes on").is_some() {}

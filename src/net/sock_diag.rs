@@ -1,5 +1,5 @@
-//! Queries a connection over netlink (sock_diag(7)): when did its peer last take bytes? No call on its descriptor gives that
-//! in safe code. A query runs only when a limit has expired.
+//! Queries a connection over netlink (sock_diag(7)): when did its peer last take bytes? No call on
+//! its descriptor gives that in safe code. A query runs only when a limit has expired.
 //!
 //! Invariant: a result is about the socket in question, or there is none; nothing waits for it.
 
@@ -18,6 +18,8 @@ const NLM_F_REQUEST: u16 = 1;
 const INFO: u16 = 2;
 /// `TCP_RTO_MAX` of net/tcp.h.
 const LONGEST_RTO_MS: u32 = 120_000;
+/// The length of a request.
+const REQUEST: u32 = 72;
 /// Lengths of `nlmsghdr` and `inet_diag_msg`; attributes follow.
 const HEADER: usize = 16;
 const MESSAGE: usize = 72;
@@ -33,8 +35,8 @@ pub(super) struct SockDiag {
 }
 
 impl SockDiag {
-    /// How long ago the peer's kernel took bytes of ours. `None` if the kernel gives no result: for a socket of another network
-    /// namespace, for a Unix domain socket, and in some sandboxes.
+    /// How long ago the peer's kernel took bytes of ours. `None` if the kernel gives no result: for
+    /// a socket of another network namespace, for a Unix domain socket, and in some sandboxes.
     pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
         if self.netlink.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -43,10 +45,10 @@ impl SockDiag {
         }
         let netlink = self.netlink.as_ref()?;
         self.queries = self.queries.wrapping_add(1);
-        // The same addresses exist in other namespaces, and a listener can stand in for its connection; a cookie is unique.
+        // A listener, or a connection of another namespace, can have the same addresses.
         let cookie = cookie(socket)?;
         send(netlink, &request(self.queries, socket, cookie)?, SendFlags::empty()).ok()?;
-        // The kernel replies before send(2) returns. A reply with another number belongs to an earlier query.
+        // The kernel replies before send(2) returns. Another number is that of an earlier query.
         let mut buffer = [0; 2048];
         loop {
             let (_, length) = recv(netlink, &mut buffer, RecvFlags::empty()).ok()?;
@@ -61,45 +63,37 @@ impl SockDiag {
 /// SO_COOKIE, as `inet_diag_sockid` holds it.
 fn cookie(socket: &Socket) -> Option<[u8; 8]> {
     let cookie = socket.cookie().ok()?;
-    let mut halves = [0; 8];
-    halves[..4].copy_from_slice(&(cookie as u32).to_ne_bytes());
-    halves[4..].copy_from_slice(&((cookie >> 32) as u32).to_ne_bytes());
-    Some(halves)
+    [cookie as u32, (cookie >> 32) as u32].map(u32::to_ne_bytes).concat().try_into().ok()
 }
 
 /// An `nlmsghdr` and an `inet_diag_req_v2`.
 fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
     let (local, peer) = (socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?);
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    // A socket that is bound to a device is found only with it: by SO_BINDTODEVICE, in a VRF, or with a link-local address.
+    // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with it.
     let device = socket.device_index_v4().ok().flatten().map_or(0, NonZeroU32::get);
-    let mut body = vec![u8::try_from(family.as_raw()).ok()?, 6, 1 << (INFO - 1), 0];
-    body.extend(u32::MAX.to_ne_bytes()); // In any state.
-    body.extend(local.port().to_be_bytes());
-    body.extend(peer.port().to_be_bytes());
-    body.extend(sixteen(local.ip()));
-    body.extend(sixteen(peer.ip()));
-    body.extend(device.to_ne_bytes());
-    body.extend(cookie);
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(u32::try_from(HEADER + body.len()).ok()?.to_ne_bytes());
+    let mut message = Vec::from(REQUEST.to_ne_bytes());
     message.extend(BY_FAMILY.to_ne_bytes());
     message.extend(NLM_F_REQUEST.to_ne_bytes());
     message.extend(number.to_ne_bytes());
     message.extend([0; 4]);
-    message.extend(body);
+    message.extend([u8::try_from(family.as_raw()).ok()?, 6, 1 << (INFO - 1), 0]);
+    message.extend(u32::MAX.to_ne_bytes()); // In any state.
+    message.extend(local.port().to_be_bytes());
+    message.extend(peer.port().to_be_bytes());
+    message.extend(sixteen(local.ip()));
+    message.extend(sixteen(peer.ip()));
+    message.extend(device.to_ne_bytes());
+    message.extend(cookie);
     Some(message)
 }
 
 fn sixteen(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&ip.octets());
-            bytes
-        }
-        IpAddr::V6(ip) => ip.octets(),
-    }
+    let bits = match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    bits.to_be_bytes()
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -125,10 +119,11 @@ fn read(reply: &[u8], cookie: [u8; 8]) -> Option<Duration> {
     taken(attributes.get(4..)?)
 }
 
-/// From a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves nothing: a peer that takes nothing still
-/// acknowledges window probes, and sends bytes of its own. But
+/// From a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves nothing: a
+/// peer that takes nothing still acknowledges window probes, and sends bytes of its own. But
 ///
-/// - what is retransmitted was not taken since it was first sent, and the times between retransmissions are known;
+/// - what is retransmitted was not taken since it was sent, and the times between retransmissions
+///   are known;
 /// - while bytes wait to be sent, whatever the peer takes makes room for the next of them;
 /// - bytes in flight that were not retransmitted are acknowledged piece by piece;
 /// - if everything is acknowledged, the last byte was taken after it was sent.
@@ -138,8 +133,8 @@ fn taken(info: &[u8]) -> Option<Duration> {
     let (in_flight, unsent) = (word(info, 24)?, word(info, 144)?);
     let (sent_ago_ms, acknowledged_ago_ms) = (word(info, 44)?, word(info, 56)?);
     let ms = if retransmits > 0 {
-        // The time to the next retransmission doubles each time, and the last of these times is running. From 200 ms it
-        // doubles ten times to reach two minutes, where it stays.
+        // The time to the next retransmission doubles each time, and the last of these times is
+        // running. From 200 ms it doubles ten times to reach two minutes, where it stays.
         let longest = if rto_ms >= LONGEST_RTO_MS { retransmits.saturating_sub(10) } else { 0 };
         let retransmitting = (rto_ms - (rto_ms >> retransmits)).saturating_add(longest.saturating_mul(rto_ms));
         sent_ago_ms.saturating_add(retransmitting).max(acknowledged_ago_ms)

@@ -1,4 +1,4 @@
-//! TCP sockets of the real operating system: their options, and the beginning of a handshake.
+//! Stream sockets of the real operating system, their options, and the beginning of a handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,16 +7,17 @@ use std::time::Duration;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-use crate::options::{KeepAlive, SystemOptions, millis};
+use crate::options::{KeepAlive, SystemOptions};
 
 /// How many ports are tried for a connection from a local address without a port.
 const PORTS: usize = 32;
 
 /// A socket whose handshake has begun.
 ///
-/// bind(2) with port 0 takes a port for all destinations, and needs milliseconds when few are left. The option that leaves the port to
-/// connect(2), IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port is chosen here, and SO_REUSEADDR allows one that other
-/// connections have; connect(2) refuses it only if one of them has the same destination.
+/// bind(2) with port 0 takes a port for all destinations, and takes milliseconds when few are left.
+/// The option against that, IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port is
+/// chosen here: SO_REUSEADDR allows one that other connections have, and connect(2) refuses it only
+/// if one of them has the same destination.
 pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<SocketAddr>) -> io::Result<Socket> {
     let Some(local) = local else { return begin(addr, options, None) };
     let mut probes = Vec::new();
@@ -32,7 +33,7 @@ pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<S
     begin(addr, options, Some(&local.into()))
 }
 
-/// A random port of the range for outgoing connections: the kernel chooses one that no UDP socket has.
+/// A random port of the range for outgoing connections: the kernel chooses it for a UDP socket.
 fn port(local: SocketAddr) -> io::Result<(Socket, SockAddr)> {
     let probe = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
     probe.bind(&local.into())?;
@@ -41,12 +42,12 @@ fn port(local: SocketAddr) -> io::Result<(Socket, SockAddr)> {
 }
 
 fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) -> io::Result<Socket> {
-    let socket = open(addr, options)?;
+    let socket = open(Domain::for_address(addr), options)?;
     if let Some(local) = local {
-        // A port can be shared, and used again while its last connection is in TIME_WAIT.
+        // Connections can share a port, and use it again while an earlier one is in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.bind(local).map_err(|error| match Errno::from_io_error(&error) {
-            // The port is below 1024, and not for us. From connect(2) the same code is the answer of a filter.
+            // The port is privileged. From connect(2) this number means a filter or a route.
             Some(Errno::ACCESS) => Errno::ADDRNOTAVAIL.into(),
             _ => error,
         })?;
@@ -57,20 +58,29 @@ fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) ->
     }
 }
 
-/// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
-pub(super) fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
-    // Linux takes it with the call that makes the socket (socket(2)); elsewhere it costs two more.
+/// A stream socket, non-blocking and close-on-exec, with its options.
+pub(super) fn open(domain: Domain, options: &SystemOptions) -> io::Result<Socket> {
+    // Elsewhere the flag takes two more system calls.
     #[cfg(target_os = "linux")]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     #[cfg(not(target_os = "linux"))]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    let socket = Socket::new(domain, Type::STREAM, None)?;
     #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
-    prepare(&socket, options)?;
+    prepare(&socket, domain, options)?;
     Ok(socket)
 }
 
-pub(super) fn prepare(socket: &Socket, options: &SystemOptions) -> io::Result<()> {
+pub(super) fn prepare(socket: &Socket, domain: Domain, options: &SystemOptions) -> io::Result<()> {
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if domain == Domain::UNIX {
+        return Ok(());
+    }
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
@@ -78,19 +88,13 @@ pub(super) fn prepare(socket: &Socket, options: &SystemOptions) -> io::Result<()
         socket.set_tcp_keepalive(&keep_alive(times))?;
     }
     #[cfg(target_os = "linux")]
-    if let Some(limit_ms) = options.user_timeout.and_then(millis) {
+    if let Some(limit_ms) = options.user_timeout.and_then(crate::options::millis) {
         socket.set_tcp_user_timeout(Some(Duration::from_millis(limit_ms)))?;
-    }
-    if let Some(bytes) = options.send_buffer_bytes {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
     }
     Ok(())
 }
 
-/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).
+/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one.
 pub(super) fn keep_alive(times: KeepAlive) -> TcpKeepalive {
     let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
     TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)

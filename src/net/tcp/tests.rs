@@ -4,10 +4,11 @@ use super::*;
 
 #[test]
 fn a_time_is_rounded_up_to_the_kernels_unit_and_switches_nothing_off() {
-    let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)), &SystemOptions::default()).expect("a socket");
+    let socket = open(Domain::IPV4, &SystemOptions::default()).expect("a socket");
     let (nano, second) = (Duration::from_nanos(1), Duration::from_secs(1));
     for (time, rounded_ms) in [(nano, 1), (Duration::from_micros(500), 1), (Duration::from_micros(1500), 2)] {
-        prepare(&socket, &SystemOptions { user_timeout: Some(time), ..SystemOptions::default() }).expect("valid");
+        prepare(&socket, Domain::IPV4, &SystemOptions { user_timeout: Some(time), ..SystemOptions::default() })
+            .expect("valid");
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().expect("open"), Some(Duration::from_millis(rounded_ms)), "{time:?}");
         #[cfg(not(target_os = "linux"))]
@@ -15,7 +16,8 @@ fn a_time_is_rounded_up_to_the_kernels_unit_and_switches_nothing_off() {
     }
     for (time, rounded) in [(Duration::ZERO, second), (nano, second), (second, second), (second + nano, 2 * second)] {
         let times = KeepAlive { idle: time, interval: time, count: 1 };
-        prepare(&socket, &SystemOptions { keep_alive: Some(times), ..SystemOptions::default() }).expect("valid");
+        prepare(&socket, Domain::IPV4, &SystemOptions { keep_alive: Some(times), ..SystemOptions::default() })
+            .expect("valid");
         assert!(socket.keepalive().expect("open"));
         let set = [socket.tcp_keepalive_time(), socket.tcp_keepalive_interval()].map(|time| time.expect("open"));
         assert_eq!(set, [rounded; 2], "{time:?}");

@@ -1,6 +1,8 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use socket2::Type;
+
 use super::*;
 
 /// A listener of this test's own that accepts nobody, and as many clients as its queue takes.
