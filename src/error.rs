@@ -63,10 +63,17 @@ pub enum BadAddress {
     BadPort,
     /// There is nothing before the port.
     NoHost,
+    /// What is in brackets is no IPv6 address.
+    NotIpv6,
+    /// The interface of an IPv6 address does not exist here, as in `[fe80::1%eth9]:80`.
+    NoInterface,
     /// A listener needs an IP address, not a name.
     NotAnIp,
-    /// There is nothing behind `unix:`.
+    /// The name of a Unix domain socket is empty, as after `unix:`.
     NoPath,
+    /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on Linux), or a
+    /// path has a zero byte.
+    BadPath,
 }
 
 /// An option with a value that the system can't honour.
@@ -114,7 +121,10 @@ impl From<&io::Error> for OsError {
 
 impl From<OsError> for io::Error {
     fn from(error: OsError) -> Self {
-        io::Error::from_raw_os_error(error.0)
+        match error.0 {
+            0 => io::Error::other("the system gave no error number"),
+            errno => io::Error::from_raw_os_error(errno),
+        }
     }
 }
 
@@ -167,7 +177,10 @@ impl fmt::Display for BadAddress {
             Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
             Self::BadPort => "its port is not a number from 0 to 65535",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
+            Self::NotIpv6 => "only an IPv6 address can be in brackets, as [::1]:80",
+            Self::NoInterface => "there is no interface with the name or number after %",
             Self::NoPath => "it has no path; write unix:/run/app.sock, or unix:@name for an abstract one",
+            Self::BadPath => "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte",
             Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
         })
     }
@@ -225,7 +238,9 @@ pub enum Cause {
     TimedOut(Timer),
     /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
-    /// No way there: no route, or a router, host or filter said no (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...).
+    /// No way there: no route, no such interface or address family, or a router, host or filter refused it
+    /// (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...); for a Unix domain socket, the permissions of its
+    /// file.
     Unreachable,
     /// The host name could not be resolved.
     Lookup(LookupCause),
@@ -289,12 +304,12 @@ impl Failure {
 }
 
 impl Cause {
-    /// Reads the kind of failure off an error of a socket call. EPIPE and ENOTCONN are a reset that was noticed by
-    /// sending or by shutting down.
+    /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN mean a reset that a send
+    /// or a shutdown noticed.
     pub(crate) fn from_os(error: &io::Error) -> Self {
         use rustix::io::Errno;
         match Errno::from_io_error(error) {
-            Some(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN | Errno::PROTOTYPE) => Self::Reset,
+            Some(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => Self::Reset,
             // Of a Unix domain socket: there is no such file.
             Some(Errno::CONNREFUSED | Errno::NOENT) => Self::Refused,
             Some(
@@ -304,6 +319,8 @@ impl Cause {
                 | Errno::NETDOWN
                 | Errno::ACCESS
                 | Errno::PERM
+                | Errno::NODEV
+                | Errno::AFNOSUPPORT
                 | Errno::INVAL,
             ) => Self::Unreachable,
             Some(Errno::TIMEDOUT) => Self::TimedOut(Timer::Kernel),
@@ -361,6 +378,9 @@ impl fmt::Display for Failure {
         write!(f, "{}", self.cause)?;
         if let (Some(os), Cause::System | Cause::Unreachable | Cause::OutOfResources) = (self.os, self.cause) {
             write!(f, " ({os})")?;
+        }
+        if self.os.is_some_and(|os| os.0 == rustix::io::Errno::PROTOTYPE.raw_os_error()) {
+            f.write_str(": not a stream socket")?;
         }
         match self.attempts.as_slice() {
             [] => Ok(()),

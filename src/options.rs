@@ -307,8 +307,9 @@ impl Stop {
 }
 
 impl Listen {
-    /// For a Unix domain socket: whether the file of a server that is gone, at which nobody listens, is replaced. Default off: a
-    /// file that is there is an address in use. Two servers that start at the same moment may both take it for stale.
+    /// For a Unix domain socket: replaces a socket file that has no listener any more. Default off: an existing
+    /// file is an address in use. A listener with a full queue is a listener. Two servers that start at the
+    /// same moment may both replace the file.
     #[must_use]
     pub const fn replace_stale(mut self, on: bool) -> Self {
         self.replace_stale = on;
@@ -334,7 +335,8 @@ impl Connect {
         self
     }
 
-    /// The local address to connect from; port 0 lets the kernel choose. Default: the kernel chooses both.
+    /// The local address to connect from. With port 0 the socket gets a port of the kernel's range, perhaps one
+    /// that connections to other destinations have. Default: the kernel chooses address and port.
     #[must_use]
     pub const fn local_addr(mut self, addr: SocketAddr) -> Self {
         self.local = Some(addr);
@@ -361,8 +363,9 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window included, before the
-            /// kernel gives the connection up (RFC 5482). Default: the kernel's own, about 15 minutes.
+            /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window included,
+            /// before the kernel gives the connection up (RFC 5482). Rounded up to whole milliseconds.
+            /// Default: the kernel's own, about 15 minutes.
             #[must_use]
             pub const fn user_timeout(mut self, limit: Duration) -> Self {
                 self.system.user_timeout = Some(limit);
@@ -431,9 +434,10 @@ macro_rules! shared_setters {
             /// our FIN, and how long after `discard()` it may go without its FIN, before the socket fails. Default 30 s.
             /// Once our kernel has everything and the peer has not finished, the half-closed time rules instead.
             ///
-            /// A byte is taken when the peer's kernel acknowledges it. Our own may hold megabytes, and a slow peer takes longer
-            /// for them than any limit: so on Linux the kernel is asked (sock_diag(7)) when this or another limit of silence has run out,
-            /// and it counts from the last byte taken. Where it can't be asked, only what our kernel takes from us counts.
+            /// A byte is taken when the peer's kernel acknowledges it. Our own may hold megabytes, and a slow
+            /// peer takes longer for them than any limit: so on Linux finale queries it (sock_diag(7)) when
+            /// this or another limit of silence has expired, and the limit counts from the last byte taken.
+            /// Where the kernel has no result, only what it takes from us counts.
             /// (The kernel's SO_LINGER is not used with a time: it would block the loop in close(2).)
             #[must_use]
             pub fn linger(mut self, limit: Option<Duration>) -> Self {

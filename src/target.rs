@@ -2,13 +2,20 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+
+use rustix::io::Errno;
 
 use crate::error::{BadAddress, Error};
 use crate::unix_addr::UnixAddr;
 
-/// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`, `"[::1]:80"`), from a
-/// [`SocketAddr`] or a list of them, from a pair of address or name and port, or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
+/// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`,
+/// `"[::1]:80"`), from a [`SocketAddr`] or a list of them, from a pair of address or name and port,
+/// or from a [`UnixAddr`] (`"unix:/run/app.sock"`).
+///
+/// A link-local address needs its interface, by name or number: `"[fe80::1%eth0]:80"`. The name is
+/// replaced by the number here; the target does not follow an interface that is created again with
+/// another number.
 ///
 /// ```
 /// use finale::Target;
@@ -22,7 +29,8 @@ use crate::unix_addr::UnixAddr;
 pub enum Target {
     /// An IP address.
     Addr(SocketAddr),
-    /// Several addresses of one host, which race each other in this order ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
+    /// Several addresses of one host, which race each other in this order
+    /// ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
     Addrs(Box<[SocketAddr]>),
     /// A name for the resolver.
     Name {
@@ -63,9 +71,16 @@ impl From<&[SocketAddr]> for Target {
     }
 }
 
-impl From<UnixAddr> for Target {
-    fn from(addr: UnixAddr) -> Self {
-        Self::Unix(addr)
+/// Fails for a path or name that no socket can have.
+impl TryFrom<UnixAddr> for Target {
+    type Error = Error;
+
+    fn try_from(addr: UnixAddr) -> Result<Self, Error> {
+        match addr.name() {
+            Ok(_) => Ok(Self::Unix(addr)),
+            Err(Errno::NOENT) => Err(Error::BadAddress(BadAddress::NoPath)),
+            Err(_) => Err(Error::BadAddress(BadAddress::BadPath)),
+        }
     }
 }
 
@@ -75,13 +90,38 @@ impl From<(IpAddr, u16)> for Target {
     }
 }
 
-/// The first is a host name or the text of an address.
-impl From<(&str, u16)> for Target {
-    fn from((host, port): (&str, u16)) -> Self {
-        match host.parse() {
-            Ok(ip) => Self::Addr(SocketAddr::new(ip, port)),
-            Err(_) => Self::Name { host: host.into(), port },
+/// The text is a host name or an IP address.
+impl TryFrom<(&str, u16)> for Target {
+    type Error = Error;
+
+    fn try_from((host, port): (&str, u16)) -> Result<Self, Error> {
+        let bad = |bad| Err(Error::BadAddress(bad));
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let text = in_brackets.unwrap_or(host);
+        if let Ok(addr) = format!("[{text}]:{port}").parse() {
+            return Ok(Self::Addr(addr));
         }
+        match text.split_once('%').map(|(ip, interface)| (ip.parse::<Ipv6Addr>(), interface)) {
+            Some((Ok(ip), interface)) => match index_of(interface) {
+                Some(index) => Ok(SocketAddr::from(SocketAddrV6::new(ip, port, 0, index)).into()),
+                None => bad(BadAddress::NoInterface),
+            },
+            _ if in_brackets.is_some() => bad(BadAddress::NotIpv6),
+            _ if host.is_empty() => bad(BadAddress::NoHost),
+            _ => Ok(host.parse().map_or_else(
+                |_name| Self::Name { host: host.into(), port },
+                |ip| Self::Addr(SocketAddr::new(ip, port)),
+            )),
+        }
+    }
+}
+
+/// The number of a network interface. In safe code only getaddrinfo(3) has it on every system, as
+/// the scope of a link-local address; for that it sends no query.
+fn index_of(interface: &str) -> Option<u32> {
+    match (format!("fe80::%{interface}").as_str(), 0).to_socket_addrs().ok()?.next()? {
+        SocketAddr::V6(addr) => Some(addr.scope_id()),
+        SocketAddr::V4(_) => None,
     }
 }
 
@@ -94,27 +134,24 @@ impl TryFrom<&str> for Target {
         }
         let bad = |bad| Err(Error::BadAddress(bad));
         if let Some(rest) = text.strip_prefix("unix:") {
-            return UnixAddr::from_text(rest).map_or(bad(BadAddress::NoPath), |addr| Ok(Self::Unix(addr)));
+            return UnixAddr::from_text(rest).try_into();
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad(BadAddress::NoPort);
         };
-        // An IPv6 address without brackets: whatever stands behind its last colon may be a part of it.
+        // An IPv6 address without brackets: the text after its last colon may be a part of it.
         if host.contains(':') && !host.starts_with('[') {
             return bad(BadAddress::NoPort);
         }
-        if port.is_empty() {
+        if port.is_empty() || port.ends_with(']') {
             return bad(BadAddress::NoPort);
         }
-        // Digits alone: a number in Rust may have a sign.
+        // Only digits: a number in Rust may have a sign.
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        let Some(port) = port.parse().ok().filter(|_| digits) else {
-            return bad(BadAddress::BadPort);
-        };
-        if host.is_empty() {
-            return bad(BadAddress::NoHost);
+        match port.parse::<u16>() {
+            Ok(port) if digits => (host, port).try_into(),
+            _ => bad(BadAddress::BadPort),
         }
-        Ok(Self::Name { host: host.into(), port })
     }
 }
 
@@ -134,7 +171,7 @@ impl TryFrom<&String> for Target {
     }
 }
 
-/// For targets that can't be wrong.
+/// For conversions that can't fail.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}

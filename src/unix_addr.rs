@@ -1,14 +1,16 @@
-//! The address of a Unix domain socket: a path, or on Linux a name that is no file.
+//! The address of a Unix domain socket: a path, or on Linux an abstract name.
 //!
-//! Invariant: it fits into a `sockaddr_un` as far as anybody can say before the system was asked.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// The address of a Unix domain socket (unix(7)). In text, as a [`Target`](crate::Target), it is `unix:/run/app.sock`, or
-/// `unix:@name` for an abstract one.
+use rustix::io::Errno;
+use socket2::SockAddr;
+
+/// The address of a Unix domain socket (unix(7)). As the text of a [`Target`](crate::Target) it is
+/// `unix:/run/app.sock`, or `unix:@name` for an abstract name.
 ///
 /// ```
 /// use finale::UnixAddr;
@@ -21,14 +23,15 @@ pub struct UnixAddr {
 }
 
 impl UnixAddr {
-    /// A file of the file system. Paths longer than some hundred bytes (108 on Linux, with the zero at the end) are refused by
-    /// the system.
+    /// A file. To listen and to connect fail for an empty path, for one with a zero byte, and for
+    /// one that is longer than the system allows (107 bytes on Linux).
     #[must_use]
     pub fn path(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned() }
     }
 
-    /// A name that is no file, and is free again when its last socket is closed. Linux only: elsewhere the system refuses it.
+    /// A name without a file, of up to 107 bytes. It is free again when its last socket is closed.
+    /// Linux only: elsewhere the system refuses it.
     #[must_use]
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         let mut bytes = vec![0];
@@ -36,22 +39,22 @@ impl UnixAddr {
         Self { path: OsStr::from_bytes(&bytes).into() }
     }
 
-    /// From what stands behind `unix:`.
-    pub(crate) fn from_text(text: &str) -> Option<Self> {
-        match text.strip_prefix('@') {
-            Some("") => None,
-            Some(name) => Some(Self::abstract_name(name)),
-            None if text.is_empty() => None,
-            None => Some(Self::path(text)),
+    /// From the text after `unix:`.
+    pub(crate) fn from_text(text: &str) -> Self {
+        text.strip_prefix('@').map_or_else(|| Self::path(text), Self::abstract_name)
+    }
+
+    /// The address for a system call. For an empty path the kernel would choose a name; socket2
+    /// cuts a path at a zero byte, and has no error number for one that is too long.
+    pub(crate) fn name(&self) -> Result<SockAddr, Errno> {
+        match self.path.as_os_str().as_bytes() {
+            [] | [0] => Err(Errno::NOENT),
+            path if self.file().is_some() && path.contains(&0) => Err(Errno::INVAL),
+            _ => SockAddr::unix(&self.path).map_err(|_too_long| Errno::NAMETOOLONG),
         }
     }
 
-    /// As the system takes it: an abstract name begins with a zero.
-    pub(crate) fn as_path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The file, if it is one.
+    /// The path of the file, unless it is an abstract name.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         let is_abstract = self.path.as_os_str().as_bytes().first() == Some(&0);

@@ -1,5 +1,5 @@
 //! A peer that takes what our kernel holds for it, slowly, is not silent: no limit of silence strikes it, and its answer is whole. One
-//! that takes nothing is. On the simulated network; `src/net/diag.rs` shows that the real kernel says what is needed for this.
+//! that takes nothing is. On the simulated network; `src/net/sock_diag.rs` shows that the real kernel says what is needed for this.
 
 #[path = "support/mod.rs"]
 mod support;

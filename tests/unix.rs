@@ -4,14 +4,20 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::sim::Network;
 use finale::{Cause, Close, Connect, Error, Event, Excess, How, Listen, Reactor, Socket, SocketId, Target, UnixAddr};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use support::PATIENCE;
 use support::scene::HERE;
 
@@ -309,5 +315,81 @@ fn a_client_too_many_is_dropped_without_an_address() {
             assert_eq!((whose, addr), (listener, None));
             break;
         }
+    }
+}
+
+/// Sends seven letters such that one read does not take them all, though it has room.
+type Split = fn(&UnixStream);
+
+/// A descriptor with the first letter.
+fn with_a_descriptor(peer: &UnixStream) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [peer.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = sendmsg(peer, &[IoSlice::new(b"a")], &mut control, SendFlags::empty());
+    assert_eq!(sent, Ok(1));
+    send(peer, b"bcdefg", SendFlags::empty()).expect("connected");
+}
+
+/// Another process sends the rest. With SO_PASSCRED a read does not mix what two processes sent.
+fn from_two_processes(peer: &UnixStream) {
+    send(peer, b"abc", SendFlags::empty()).expect("connected");
+    let copy = OwnedFd::from(peer.try_clone().expect("a descriptor"));
+    let other = Command::new("printf").arg("defg").stdout(copy).status();
+    assert!(other.expect("a machine with printf").success());
+}
+
+/// A byte out of band between the letters, which is no part of the stream.
+fn with_an_urgent_byte(peer: &UnixStream) {
+    send(peer, b"abc", SendFlags::empty()).expect("connected");
+    match send(peer, b"!", SendFlags::OOB) {
+        Err(Errno::OPNOTSUPP) => println!("skipped: this kernel has no MSG_OOB for Unix domain sockets"),
+        sent => assert_eq!(sent, Ok(1)),
+    }
+    send(peer, b"defg", SendFlags::empty()).expect("connected");
+}
+
+/// The connection is at rest, and the peer sends everything while the loop does not run.
+#[track_caller]
+fn check_arrival(mut reactor: Reactor, peer: &UnixStream, split: Split) {
+    while reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it goes on").is_some() {}
+    for round in 1..=3 {
+        split(peer);
+        let mut letters = Vec::new();
+        while letters.len() < 7 {
+            let next = reactor.next_before(Instant::now() + PATIENCE / 4).expect("it goes on");
+            match next.map(|(_, event)| event) {
+                Some(Event::Data(bytes)) => letters.extend_from_slice(bytes),
+                other => panic!("round {round}: {other:?} after {:?}", String::from_utf8_lossy(&letters)),
+            }
+        }
+        assert_eq!(letters, b"abcdefg");
+    }
+}
+
+#[test]
+fn a_server_reads_everything_of_a_client_whose_messages_split_the_stream() {
+    for split in [with_a_descriptor, from_two_processes, with_an_urgent_byte] {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.file()).expect("a new file");
+        socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
+        let mut reactor = Reactor::new().expect("a machine with epoll");
+        reactor.listen_on_unix(listener, Listen::default()).expect("it listens");
+        let peer = UnixStream::connect(folder.file()).expect("it listens");
+        check_arrival(reactor, &peer, split);
+    }
+}
+
+#[test]
+fn a_client_reads_everything_of_a_server_whose_messages_split_the_stream() {
+    for split in [with_a_descriptor, with_an_urgent_byte] {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.file()).expect("a new file");
+        let mut reactor = Reactor::new().expect("a machine with epoll");
+        reactor.connect(UnixAddr::path(folder.file()), Connect::default()).expect("an address");
+        while !matches!(reactor.next().expect("it goes on"), Some((_, Event::Ready))) {}
+        let (peer, _) = listener.accept().expect("connected");
+        check_arrival(reactor, &peer, split);
     }
 }

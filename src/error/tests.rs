@@ -24,15 +24,26 @@ fn io(errno: Errno) -> io::Error {
     io::Error::from(errno)
 }
 
-const ADDRESSES: [BadAddress; 4] = [BadAddress::NoPort, BadAddress::BadPort, BadAddress::NoHost, BadAddress::NotAnIp];
-const OPTIONS: [BadOption; 5] = [
+const ADDRESSES: [BadAddress; 8] = [
+    BadAddress::NoPort,
+    BadAddress::BadPort,
+    BadAddress::NoHost,
+    BadAddress::NoPath,
+    BadAddress::BadPath,
+    BadAddress::NotIpv6,
+    BadAddress::NoInterface,
+    BadAddress::NotAnIp,
+];
+const OPTIONS: [BadOption; 6] = [
     BadOption::KeepAliveTime,
     BadOption::KeepAliveCount,
     BadOption::UserTimeout,
     BadOption::BufferSize,
     BadOption::HighWaterMark,
+    BadOption::LowWaterMark,
 ];
-const TIMERS: [Timer; 4] = [Timer::Connect, Timer::HalfClosed, Timer::Linger, Timer::Kernel];
+const TIMERS: [Timer; 6] =
+    [Timer::Connect, Timer::HalfClosed, Timer::Linger, Timer::Write, Timer::Deadline, Timer::Kernel];
 const LOOKUPS: [LookupCause; 4] =
     [LookupCause::NotFound, LookupCause::TryAgain, LookupCause::NoAddress, LookupCause::Failed];
 
@@ -94,14 +105,19 @@ fn an_error_number_survives_the_way_through_std_and_says_what_the_system_says() 
         assert!(format!("{there:?}").contains(&there.to_string()));
     }
     let made_up = io::Error::other("no number in here");
-    assert_eq!(OsError::from(&made_up).raw(), 0, "0 stands for none");
+    let none = OsError::from(&made_up);
+    assert_eq!(none.raw(), 0, "0 stands for none");
+    assert_eq!(OsError::from(&io::Error::from(none)), none);
+    for shown in [none.to_string(), format!("{none:?}"), Error::System { call: "call", source: none }.to_string()] {
+        assert!(!shown.contains("Success") && shown.contains("no error number"), "{shown}");
+    }
 }
 
 #[test]
 fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() {
     let kinds: [(Cause, &[Errno]); 7] = [
-        (Cause::Reset, &[Errno::CONNRESET, Errno::PIPE, Errno::NOTCONN, Errno::PROTOTYPE]),
-        (Cause::Refused, &[Errno::CONNREFUSED]),
+        (Cause::Reset, &[Errno::CONNRESET, Errno::PIPE, Errno::NOTCONN]),
+        (Cause::Refused, &[Errno::CONNREFUSED, Errno::NOENT]),
         (
             Cause::Unreachable,
             &[
@@ -111,6 +127,8 @@ fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() 
                 Errno::NETDOWN,
                 Errno::ACCESS,
                 Errno::PERM,
+                Errno::NODEV,
+                Errno::AFNOSUPPORT,
                 Errno::INVAL,
             ],
         ),
@@ -128,6 +146,13 @@ fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() 
     assert_eq!(Cause::from_os(&io(Errno::IO)), Cause::System, "whatever nobody thought of");
     let numberless = Failure::from_os(&io::Error::other("no number"));
     assert_eq!((numberless.cause, numberless.os), (Cause::System, None));
+}
+
+#[test]
+fn a_socket_that_is_no_stream_has_reset_nothing() {
+    let failure = Failure::from_os(&io(Errno::PROTOTYPE));
+    assert_eq!(failure.cause, Cause::System);
+    assert_eq!(failure.to_string(), format!("failed ({}): not a stream socket", io(Errno::PROTOTYPE)));
 }
 
 #[test]

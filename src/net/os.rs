@@ -1,59 +1,60 @@
-//! The real operating system: epoll through mio, options through socket2, send flags through rustix.
+//! The real operating system: epoll with mio, options with socket2, send flags with rustix.
 //!
-//! Invariant: a descriptor lives in exactly one place here, under the number of its connection or listener, and is closed
-//! by leaving it. Nothing is deregistered before its close: late news carries a generation that nobody has any more.
+//! Invariant: a descriptor has one owner here, by the slot of its connection or listener, and is
+//! closed when removed, not deregistered before: the generation of late readiness matches nothing.
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
+use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, Listen, SystemOptions};
 
-/// Pieces of news taken by one call of epoll_wait(2): enough that a thousand ready sockets cost one call, 12 KiB.
+/// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
 
-/// Beyond so many connections there is room for as many as 128 KiB hold, untouched and so without cost: see `Table`.
+/// More connections than `FEW` get room for `MANY`, 128 KiB. Untouched pages cost nothing.
 const FEW: u32 = 64;
 const MANY: usize = 32 * 1024;
 
-/// The token of the waker, and of nothing else: listeners have small numbers, connections a generation.
+/// The token of the waker alone: listeners have small numbers, connections a generation.
 const WAKER: mio::Token = mio::Token(u32::MAX as usize);
 
 #[cfg(not(target_pointer_width = "64"))]
-compile_error!("finale packs a place and a generation into mio's token and needs 64 bits for it");
+compile_error!("finale packs a slot and a generation into mio's token and needs 64 bits for it");
 
 /// The net that [`Reactor::new`](crate::Reactor::new) uses.
 pub struct Os {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
-    /// By the connection's place in the reactor's table.
+    /// By the connection's slot.
     streams: Vec<Option<Socket>>,
-    /// Connections whose stream may be split without a new edge, so that a short read does not mean drained: by an urgent
-    /// byte (TCP), by a message with descriptors or other credentials (Unix).
+    /// Slots whose stream may be split without a new edge, so that a short read does not mean
+    /// drained: by an urgent byte (TCP), by a message with descriptors or other credentials (Unix).
     split: HashSet<u32>,
-    /// By the listener's number.
+    /// By the listener's slot.
     listeners: Vec<Option<Listening>>,
-    /// Listeners that may have somebody waiting, where the system tells that but once.
+    /// Listeners that may have a connection, where the system reports that once.
     #[cfg(not(target_os = "linux"))]
     waiting: Vec<u32>,
     resolver: Resolver,
     #[cfg(target_os = "linux")]
-    diag: super::diag::Diag,
+    sock_diag: super::sock_diag::SockDiag,
 }
 
-/// A listening socket, with the file that stands for it.
+/// A listening socket, with its file.
 struct Listening {
     socket: Socket,
     is_unix: bool,
@@ -64,7 +65,7 @@ impl Os {
     /// Opens an epoll instance and an eventfd to wake it.
     ///
     /// # Errors
-    /// The system's: mostly that it is out of descriptors.
+    /// The system's: mostly that no descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -78,26 +79,26 @@ impl Os {
             #[cfg(not(target_os = "linux"))]
             waiting: Vec::new(),
             #[cfg(target_os = "linux")]
-            diag: super::diag::Diag::default(),
+            sock_diag: super::sock_diag::SockDiag::default(),
             poll,
         })
     }
 
-    /// Has names looked up by this, on the threads that look-ups have.
+    /// Looks names up with this function from now on, on the threads of the resolver.
     pub(crate) fn set_resolver(&mut self, resolve: Arc<Resolve>) {
         self.resolver.replace(resolve);
     }
 
-    /// The connection in this place. The reactor asks for open ones only; anything else is an error like the kernel's.
+    /// The connection in this slot. The reactor names only open ones.
     fn stream(&self, slot: u32) -> io::Result<&Socket> {
-        self.streams.get(slot as usize).and_then(Option::as_ref).ok_or_else(|| rustix::io::Errno::BADF.into())
+        self.streams.get(slot as usize).and_then(Option::as_ref).ok_or_else(|| Errno::BADF.into())
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
         if slot == FEW {
             self.streams.reserve_exact(MANY);
         }
-        place(&mut self.streams, slot, stream);
+        insert(&mut self.streams, slot, stream);
     }
 
     fn take(&mut self, slot: u32) -> Option<Socket> {
@@ -107,7 +108,7 @@ impl Os {
         self.streams.get_mut(slot as usize).and_then(Option::take)
     }
 
-    /// Listens on a socket that somebody else has opened.
+    /// Takes over a listening socket.
     pub(crate) fn listen_on(
         &mut self,
         listener: u32,
@@ -116,29 +117,35 @@ impl Os {
     ) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
-        prepare(&socket, &options.system)?;
-        self.add_listener(listener, socket)
+        // Accepted sockets inherit it, and with a time close(2) blocks.
+        socket.set_linger(None)?;
+        tcp::prepare(&socket, Domain::IPV4, &options.system)?;
+        self.add_tcp(listener, socket)
     }
 
-    /// The same for a Unix domain socket. Its file is whoever's who opened it.
+    /// The same for a Unix domain socket, without its file.
     pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: std::os::unix::net::UnixListener) -> io::Result<()> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
-        self.watch(listener, &socket)?;
-        place(&mut self.listeners, listener, Listening { socket, is_unix: true, _file: None });
-        Ok(())
+        self.add(listener, Listening { socket, is_unix: true, _file: None })
     }
 
-    fn add_listener(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
-        let bound = socket.local_addr()?.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?;
-        self.watch(listener, &socket)?;
-        place(&mut self.listeners, listener, Listening { socket, is_unix: false, _file: None });
+    fn add_tcp(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
+        let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
+        self.add(listener, Listening { socket, is_unix: false, _file: None })?;
         Ok(bound)
     }
 
-    /// Level-triggered, which mio has no word for: the news of a listener comes as long as somebody waits, so that nobody need
-    /// ask in vain whether one more does. An accept(2) that finds nobody costs as much as several calls of epoll_wait(2), since
-    /// the kernel makes the new socket before it looks. mio takes a token as it is for epoll's data.
+    fn add(&mut self, listener: u32, listening: Listening) -> io::Result<()> {
+        self.watch(listener, &listening.socket)?;
+        insert(&mut self.listeners, listener, listening);
+        Ok(())
+    }
+
+    /// Level-triggered, which mio can't do: a listener is ready as long as a connection waits, so
+    /// no accept(2) is needed to find out. One without a connection costs as much as several calls
+    /// of epoll_wait(2), since the kernel allocates the new socket first. mio uses a token
+    /// unchanged as epoll's data.
     #[cfg(target_os = "linux")]
     fn watch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
         use rustix::event::epoll::{EventData, EventFlags, add};
@@ -168,7 +175,7 @@ impl Os {
     }
 }
 
-/// The base of a virtual clock. Together with [`Os::now`] the only places that look at the real one.
+/// The base of a virtual clock. Only this and [`Os::now`] read the real clock.
 pub(crate) fn clock_base() -> Instant {
     Instant::now()
 }
@@ -185,14 +192,14 @@ impl Net for Os {
     }
 
     fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
-        // Before the wait: what arrives while the process stands still has arrived before any later time.
+        // Before the wait: what arrives while the process is stopped arrives before any later time.
         let complete_until = self.now();
         let timeout = until.map(|until| until.saturating_duration_since(complete_until));
         #[cfg(not(target_os = "linux"))]
         let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // Nothing was handed over: what is complete is not known.
+            // Nothing was reported.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 return Ok(Polled { complete_until, more: true });
             }
@@ -233,7 +240,7 @@ impl Net for Os {
     }
 
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
-        let socket = open(addr, &options.system)?;
+        let socket = tcp::open(Domain::for_address(addr), &options.system)?;
         // Otherwise connections in TIME_WAIT would hinder a restart (socket(7)).
         socket.set_reuse_address(true)?;
         if options.reuse_port {
@@ -244,19 +251,17 @@ impl Net for Os {
         }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-        self.add_listener(listener, socket)
+        self.add_tcp(listener, socket)
     }
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
         let (socket, file) = unix::listen(addr, options)?;
-        self.watch(listener, &socket)?;
-        place(&mut self.listeners, listener, Listening { socket, is_unix: true, _file: file });
-        Ok(())
+        self.add(listener, Listening { socket, is_unix: true, _file: file })
     }
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         let listening = self.listeners.get(listener as usize).and_then(Option::as_ref);
-        let listening = listening.ok_or(rustix::io::Errno::BADF)?;
+        let listening = listening.ok_or(Errno::BADF)?;
         let (accepted, is_unix) = (accept(listening), listening.is_unix);
         #[cfg(not(target_os = "linux"))]
         if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
@@ -272,19 +277,19 @@ impl Net for Os {
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
         let listening = self.listeners.get_mut(listener as usize).and_then(Option::take);
-        let listening = listening.ok_or(rustix::io::Errno::BADF)?;
+        let listening = listening.ok_or(Errno::BADF)?;
         let done = match accepting {
             true => self.watch(listener, &listening.socket),
             false => self.unwatch(listener, &listening.socket),
         };
-        place(&mut self.listeners, listener, listening);
+        insert(&mut self.listeners, listener, listening);
         done
     }
 
     fn unlisten(&mut self, listener: u32) {
         if let Some(listening) = self.listeners.get_mut(listener as usize).and_then(Option::take) {
-            // A copy in another process keeps the socket, and with it epoll's watch, alive (epoll(7), question 6). One that was
-            // muted is not watched.
+            // A copy in another process keeps the socket alive, and with it its registration
+            // (epoll(7), question 6). A listener that does not accept is not registered.
             let _ = self.unwatch(listener, &listening.socket);
         }
     }
@@ -297,18 +302,8 @@ impl Net for Os {
         options: &SystemOptions,
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
-        let stream = open(addr, options)?;
-        if let Some(local) = local {
-            // Without this a chosen port would stay taken while its last connection is in TIME_WAIT.
-            stream.set_reuse_address(true)?;
-            stream.bind(&local.into())?;
-        }
-        match stream.connect(&addr.into()) {
-            Ok(()) => {}
-            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
-        // After connect(2): before it epoll would report writable and hang-up at once.
+        let stream = tcp::connect(addr, options, local)?;
+        // Before connect(2) epoll would report writable and hang-up at once.
         self.register_fd(&stream, token)?;
         self.put(slot, stream);
         Ok(())
@@ -324,23 +319,16 @@ impl Net for Os {
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
         let stream = self.stream(slot)?;
-        match stream.peer_addr() {
-            Ok(peer) if peer.is_unix() => Ok(true),
-            // A connection with itself: a dead port of the ephemeral range was allotted as our own. Nobody listens.
-            Ok(peer) => match stream.local_addr()?.as_socket() == peer.as_socket() {
-                true => Err(rustix::io::Errno::CONNREFUSED.into()),
-                false => Ok(true),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => match stream.take_error()? {
-                Some(error) => Err(error),
-                None => Ok(false),
-            },
-            Err(error) => Err(error),
+        let Some(peer) = peer(stream)? else { return Ok(false) };
+        if !peer.is_unix() && stream.local_addr()?.as_socket() == peer.as_socket() {
+            // A connection with itself: the port without a listener became our own local port.
+            return Err(Errno::CONNREFUSED.into());
         }
+        Ok(true)
     }
 
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
-        let stream = self.take(from).ok_or(rustix::io::Errno::BADF)?;
+        let stream = self.take(from).ok_or(Errno::BADF)?;
         // EPOLL_CTL_MOD reports the present state again.
         let registered = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
         self.put(to, stream);
@@ -362,18 +350,18 @@ impl Net for Os {
         match recv(self.stream(slot)?, &mut [0_u8; 1], RecvFlags::PEEK) {
             Ok((_, 0)) => Ok(Unread::End),
             Ok(_) => Ok(Unread::Bytes),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Unread::Nothing),
+            Err(Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error.into()),
         }
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
-        Ok(send(self.stream(slot)?, bytes, send_flags(more))?)
+        sent(send(self.stream(slot)?, bytes, send_flags(more)))
     }
 
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let mut nothing = SendAncillaryBuffer::default();
-        Ok(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more))?)
+        sent(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more)))
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
@@ -381,26 +369,21 @@ impl Net for Os {
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
-        // The kernel leaves TCP_CLOSE only behind when everything is acknowledged or an error is set; in that state, and
-        // in no other after a handshake, getpeername(2) fails with ENOTCONN.
+        // The kernel enters TCP_CLOSE when everything is acknowledged or an error is set; in that
+        // state, and in no other after a handshake, getpeername(2) fails with ENOTCONN.
         let stream = self.stream(slot)?;
-        match stream.peer_addr() {
-            // What was sent lies in the peer's own queue: there is no way on which it could be lost.
-            Ok(peer) if peer.is_unix() => stream.take_error()?.map_or(Ok(true), Err),
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => match stream.take_error()? {
-                Some(error) => Err(error),
-                None => Ok(true),
-            },
-            Err(error) => Err(error),
+        match peer(stream)? {
+            None => Ok(true),
+            // What was sent is in the peer's own queue, and can't be lost on the way.
+            Some(peer) if peer.is_unix() => stream.take_error()?.map_or(Ok(true), Err),
+            Some(_) => Ok(false),
         }
     }
 
     #[cfg(target_os = "linux")]
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        let stream = self.stream(slot).ok()?;
-        let (local, peer) = (stream.local_addr().ok()?.as_socket()?, stream.peer_addr().ok()?.as_socket()?);
-        self.diag.time_since_acked(local, peer)
+        let stream = self.streams.get(slot as usize)?.as_ref()?;
+        self.sock_diag.time_since_acked(stream)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
@@ -421,8 +404,8 @@ impl Net for Os {
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
         match self.stream(slot)?.set_tcp_nodelay(on) {
-            // A Unix domain socket holds nothing back anyway.
-            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            // A Unix domain socket holds nothing back.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Ok(()),
             set => set,
         }
     }
@@ -430,14 +413,14 @@ impl Net for Os {
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
         let stream = self.stream(slot)?;
         match times {
-            Some(times) => stream.set_tcp_keepalive(&tcp_keepalive(times)),
+            Some(times) => stream.set_tcp_keepalive(&tcp::keep_alive(times)),
             None => stream.set_keepalive(false),
         }
     }
 
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
         let addr = self.stream(slot)?.local_addr()?.as_socket();
-        addr.map(unmapped).ok_or_else(|| io::ErrorKind::Unsupported.into())
+        addr.map(unmapped).ok_or_else(|| Errno::AFNOSUPPORT.into())
     }
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
@@ -453,7 +436,17 @@ impl Net for Os {
     }
 }
 
-/// One system call: accept4(2) sets what `open` sets with calls of their own; the rest is inherited.
+/// The address of the peer, or the pending error; neither before and after the connection.
+#[inline]
+fn peer(stream: &Socket) -> io::Result<Option<SockAddr>> {
+    match stream.peer_addr() {
+        Ok(peer) => Ok(Some(peer)),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => stream.take_error()?.map_or(Ok(None), Err),
+        Err(error) => Err(error),
+    }
+}
+
+/// One system call: accept4(2) sets the flags that `open` sets; the options are inherited.
 #[cfg(target_os = "linux")]
 fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
     use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
@@ -461,7 +454,7 @@ fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
     if listener.is_unix {
         return Ok((Socket::from(stream), None));
     }
-    let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(rustix::io::Errno::AFNOSUPPORT)??;
+    let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(Errno::AFNOSUPPORT)??;
     Ok((Socket::from(stream), Some(unmapped(peer))))
 }
 
@@ -472,63 +465,31 @@ fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
     if listener.is_unix {
         return Ok((stream, None));
     }
-    Ok((stream, Some(unmapped(peer.as_socket().ok_or(rustix::io::Errno::AFNOSUPPORT)?))))
+    Ok((stream, Some(unmapped(peer.as_socket().ok_or(Errno::AFNOSUPPORT)?))))
 }
 
-/// A socket of the right family, non-blocking and not inherited by child processes, with its options set.
-fn open(addr: SocketAddr, options: &SystemOptions) -> io::Result<Socket> {
-    // Linux takes it with the call that makes the socket (socket(2)); elsewhere it costs two more.
-    #[cfg(target_os = "linux")]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-    #[cfg(not(target_os = "linux"))]
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    #[cfg(not(target_os = "linux"))]
-    socket.set_nonblocking(true)?;
-    prepare(&socket, options)?;
-    Ok(socket)
-}
-
-fn prepare(socket: &Socket, options: &SystemOptions) -> io::Result<()> {
-    if options.nodelay {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if let Some(times) = options.keep_alive {
-        socket.set_tcp_keepalive(&tcp_keepalive(times))?;
-    }
-    #[cfg(target_os = "linux")]
-    if options.user_timeout.is_some() {
-        socket.set_tcp_user_timeout(options.user_timeout)?;
-    }
-    if let Some(bytes) = options.send_buffer_bytes {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    Ok(())
-}
-
-/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one (it refuses 0).
-fn tcp_keepalive(times: KeepAlive) -> TcpKeepalive {
-    let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
-    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)
-}
-
-/// No SIGPIPE, ever: we may live inside a C program that has not ignored it.
+/// Never SIGPIPE: the program may be in C and not ignore it.
 fn send_flags(more: bool) -> SendFlags {
     #[cfg(target_os = "linux")]
     if more {
         return SendFlags::NOSIGNAL | SendFlags::MORE;
     }
     let _ = more;
-    // There it is an option of each socket, which socket2 sets when it makes or accepts one.
+    // There it is an option of each socket, which socket2 sets when it opens or accepts one.
     #[cfg(target_vendor = "apple")]
     return SendFlags::empty();
     #[cfg(not(target_vendor = "apple"))]
     SendFlags::NOSIGNAL
 }
 
-/// Always both directions: RDHUP is reported only with read interest. And urgent data, see `Os::split`.
+/// Apple's kernel gives EPROTOTYPE to a send that races with the peer's reset.
+fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    let result = result.map_err(|errno| if errno == Errno::PROTOTYPE { Errno::PIPE } else { errno });
+    Ok(result?)
+}
+
+/// Both directions: RDHUP is reported only with read interest. And urgent bytes, see `Os::split`.
 fn interest() -> Interest {
     #[cfg(target_os = "linux")]
     return Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
@@ -554,26 +515,22 @@ fn unpack(token: mio::Token) -> Token {
     Token { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
 
-/// An IPv4 peer of an IPv6 listener, as what it is.
+/// The IPv4 address of an IPv4 peer of an IPv6 listener.
 #[inline]
 fn unmapped(addr: SocketAddr) -> SocketAddr {
-    let mapped = |ip: &Ipv6Addr| ip.to_ipv4_mapped();
-    match addr {
-        SocketAddr::V6(v6) => match mapped(v6.ip()) {
-            Some(ip) => SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip.octets())), v6.port()),
-            None => addr,
-        },
-        SocketAddr::V4(_) => addr,
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 
-fn place<T>(places: &mut Vec<Option<T>>, index: u32, thing: T) {
-    let index = index as usize;
-    if places.len() <= index {
-        places.resize_with(index + 1, || None);
+fn insert<T>(slots: &mut Vec<Option<T>>, slot: u32, item: T) {
+    let slot = slot as usize;
+    if slots.len() <= slot {
+        slots.resize_with(slot + 1, || None);
     }
-    places[index] = Some(thing);
+    slots[slot] = Some(item);
 }
 
-/// Four bytes a connection: with the table's 64 this is what an idle one costs.
+/// Four bytes per connection, next to the table's 64.
 const _: () = assert!(size_of::<Option<Socket>>() == 4);

@@ -1,8 +1,8 @@
-//! Host names, by the system's resolver or the program's own, off the loop's thread.
+//! Host names, looked up by the system's resolver or the program's own, off the loop's thread.
 //!
-//! Invariant: a look-up never holds up the loop, and never the end of the program: threads are few, start with the first
-//! look-ups, and are never joined. One that nobody waits for any more is taken out of the queue; if it has begun, its answer is
-//! dropped with its stale token.
+//! Invariant: a lookup delays neither the loop nor the end of the program: threads are few, start
+//! with the first lookups, and are never joined. A lookup that is no longer needed leaves the
+//! queue; if it has begun, its result has a stale token and is dropped.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,12 +17,12 @@ use mio::Waker;
 use super::{LookupAnswer, Token};
 use crate::error::LookupCause;
 
-/// Look-ups that run at once. getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too
-/// few; a program that needs many more has a resolver of its own. What exceeds this waits in order, each no longer than its socket's
-/// connect timeout.
+/// Lookups that run at once; further ones wait, each for at most its socket's connect timeout.
+/// getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too few. A
+/// program that needs many more has a resolver of its own.
 const THREADS: usize = 4;
 
-/// Finds a host's addresses, and may take its time.
+/// Finds the addresses of a host, and may block.
 pub(crate) type Resolve = dyn Fn(&str, u16) -> LookupAnswer + Send + Sync;
 
 struct Request {
@@ -32,7 +32,7 @@ struct Request {
     resolve: Arc<Resolve>,
 }
 
-/// What waits for a thread. `None`: the reactor is gone.
+/// Requests without a thread. `None`: the reactor is gone.
 struct Queue {
     requests: Mutex<Option<VecDeque<Request>>>,
     filled: Condvar,
@@ -43,7 +43,7 @@ impl Queue {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next one, once there is one.
+    /// Waits for the next request.
     fn take(&self) -> Option<Request> {
         let mut requests = self.lock();
         loop {
@@ -58,12 +58,12 @@ impl Queue {
 pub(super) struct Resolver {
     waker: Arc<Waker>,
     resolve: Arc<Resolve>,
-    /// Shared by the threads: whoever is free takes the next request.
+    /// Shared by the threads: a free one takes the next request.
     queue: Arc<Queue>,
     answers: Receiver<(Token, LookupAnswer)>,
     answer: Sender<(Token, LookupAnswer)>,
     threads: usize,
-    /// Requests without an answer so far: a thread more is started only if all are busy.
+    /// Requests without a result so far: a thread is started only if all are busy.
     open: usize,
 }
 
@@ -75,7 +75,7 @@ impl Resolver {
         Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
     }
 
-    /// Has names looked up by this from now on.
+    /// Looks names up with this function from now on.
     pub(super) fn replace(&mut self, resolve: Arc<Resolve>) {
         self.resolve = resolve;
     }
@@ -86,7 +86,7 @@ impl Resolver {
             self.start_thread();
         }
         if self.threads == 0 {
-            // No thread could be started: the look-up fails, the loop goes on.
+            // No thread could be started: the lookup fails.
             let _ = self.answer.send((token, Err(LookupCause::Failed)));
             let _ = self.waker.wake();
             return;
@@ -98,11 +98,12 @@ impl Resolver {
         self.queue.filled.notify_one();
     }
 
-    /// Nobody waits for it any more. One that has begun goes on.
+    /// Removes a lookup that is no longer needed. One that has begun goes on.
     pub(super) fn forget(&mut self, token: Token) {
         let mut queue = self.queue.lock();
         let Some(requests) = queue.as_mut() else { return };
-        // From both ends: many that are given up together are so in the order in which they were asked, or against it.
+        // From both ends: lookups that are given up together come in the order of their requests,
+        // or reversed.
         let (mut fore, mut back) = (0..requests.len(), (0..requests.len()).rev());
         let places = std::iter::from_fn(|| Some([fore.next()?, back.next()?])).flatten();
         if let Some(place) = places.take(requests.len() + 1).find(|place| requests[*place].token == token) {
@@ -121,7 +122,7 @@ impl Resolver {
         let (queue, answer, waker) = (Arc::clone(&self.queue), self.answer.clone(), Arc::clone(&self.waker));
         let started = thread::Builder::new().name("finale-lookup".into()).spawn(move || {
             while let Some(request) = queue.take() {
-                // A resolver that panics has failed, and its socket is told so.
+                // A resolver that panics has failed.
                 let resolve = AssertUnwindSafe(|| (request.resolve)(&request.host, request.port));
                 let found = catch_unwind(resolve).unwrap_or(Err(LookupCause::Failed));
                 if answer.send((request.token, found)).is_err() || waker.wake().is_err() {
@@ -131,20 +132,20 @@ impl Resolver {
         });
         match started {
             Ok(_) => self.threads += 1,
-            Err(error) => log::warn!("can't start a thread for look-ups: {error}"),
+            Err(error) => log::warn!("can't start a thread for lookups: {error}"),
         }
     }
 }
 
 impl Drop for Resolver {
-    /// Nobody joins the threads: each ends when what it looks up is answered.
+    /// The threads are not joined: each ends after the lookup that it has begun.
     fn drop(&mut self) {
         *self.queue.lock() = None;
         self.queue.filled.notify_all();
     }
 }
 
-/// The system's: getaddrinfo(3).
+/// The system's resolver: getaddrinfo(3).
 fn system(host: &str, port: u16) -> LookupAnswer {
     match (host, port).to_socket_addrs() {
         Ok(addrs) => match addrs.collect::<Vec<SocketAddr>>() {
@@ -155,8 +156,8 @@ fn system(host: &str, port: u16) -> LookupAnswer {
     }
 }
 
-/// std hides getaddrinfo's code and leaves its words (gai_strerror(3), in English unless the program asks for another
-/// locale, which Rust programs don't).
+/// std has no code of getaddrinfo's error, only its text (gai_strerror(3), in English unless the
+/// program sets another locale, which Rust programs don't).
 fn cause(error: &io::Error) -> LookupCause {
     let text = error.to_string();
     let says = |words: &str| text.contains(words);

@@ -1,6 +1,6 @@
-//! Unix domain sockets of the real operating system: opening them, and the file that a listener leaves.
+//! Unix domain sockets of the real operating system: how they are opened, and a listener's file.
 //!
-//! Invariant: only a file that our own bind(2) has made is ever removed, unless the caller has asked for more.
+//! Invariant: only a file that our own bind(2) has made is removed, except by `replace_stale`.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,13 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket};
 
+use super::tcp;
 use crate::options::{Listen, SystemOptions};
 use crate::unix_addr::UnixAddr;
 
-/// The file of a listener; removed with it, if it is still the same.
+/// The file of a listener. It is removed with the listener, if it is still the same.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -41,58 +42,37 @@ impl Drop for SocketFile {
 
 /// A listening socket, and its file.
 pub(super) fn listen(addr: &UnixAddr, options: &Listen) -> io::Result<(Socket, Option<SocketFile>)> {
-    let name = name(addr)?;
-    let socket = open(&options.system)?;
+    let name = addr.name()?;
+    let socket = tcp::open(Domain::UNIX, &options.system)?;
     match socket.bind(&name) {
         Err(error) if is(&error, Errno::ADDRINUSE) && options.replace_stale => {
-            remove_stale(addr, &name, error)?;
+            remove_stale(addr, &options.system, error)?;
             socket.bind(&name)?;
         }
         bound => bound?,
     }
-    // From here on the file is ours, and goes if anything fails.
+    // From here on the file is ours, and is removed if anything fails.
     let file = addr.file().map(SocketFile::made_at).transpose()?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok((socket, file))
 }
 
-/// A connected socket: the system does it at once, or not at all.
+/// A connected socket. The system connects it at once or not at all; EAGAIN (`WouldBlock`) means
+/// that the listener's queue is full.
 pub(super) fn connect(addr: &UnixAddr, options: &SystemOptions) -> io::Result<Socket> {
-    let socket = open(options)?;
-    socket.connect(&name(addr)?)?;
+    let socket = tcp::open(Domain::UNIX, options)?;
+    socket.connect(&addr.name()?)?;
     Ok(socket)
 }
 
-/// TCP's own options have no meaning here.
-fn open(options: &SystemOptions) -> io::Result<Socket> {
-    #[cfg(target_os = "linux")]
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    #[cfg(not(target_os = "linux"))]
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    #[cfg(not(target_os = "linux"))]
-    socket.set_nonblocking(true)?;
-    if let Some(bytes) = options.send_buffer_bytes {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.receive_buffer_bytes {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    Ok(socket)
-}
-
-fn name(addr: &UnixAddr) -> io::Result<SockAddr> {
-    // It is too long, or has a zero in it: neither comes with a number of the system.
-    SockAddr::unix(addr.as_path()).map_err(|_why| Errno::NAMETOOLONG.into())
-}
-
-/// Removes a socket's file at which nobody listens; anything else is in use.
-fn remove_stale(addr: &UnixAddr, name: &SockAddr, in_use: io::Error) -> io::Result<()> {
+/// Removes a socket file without a listener; anything else is in use. The probe does not block:
+/// when the queue is full there is a listener, too.
+fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> io::Result<()> {
     let Some(path) = addr.file() else { return Err(in_use) };
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(in_use);
     }
-    let asked = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(name);
-    match asked {
+    match connect(addr, options) {
         Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
         _ => Err(in_use),
     }
@@ -101,3 +81,6 @@ fn remove_stale(addr: &UnixAddr, name: &SockAddr, in_use: io::Error) -> io::Resu
 fn is(error: &io::Error, errno: Errno) -> bool {
     Errno::from_io_error(error) == Some(errno)
 }
+
+#[cfg(test)]
+mod tests;

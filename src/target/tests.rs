@@ -42,11 +42,67 @@ fn a_text_that_is_no_target_says_what_is_missing() {
 fn a_pair_of_text_and_port_is_an_address_if_the_text_is_one() {
     let ip = IpAddr::from([10, 0, 0, 7]);
     let addr = SocketAddr::new(ip, 9);
-    assert_eq!(Target::from(("10.0.0.7", 9)), Target::Addr(addr));
+    assert_eq!(Target::try_from(("10.0.0.7", 9)), Ok(Target::Addr(addr)));
     assert_eq!(Target::from((ip, 9)), Target::Addr(addr));
     assert_eq!(Target::from(addr), Target::Addr(addr));
-    assert_eq!(Target::from(("::1", 9)).to_string(), "[::1]:9");
-    assert_eq!(Target::from(("host", 9)), name("host", 9));
+    for ip in ["::1", "[::1]"] {
+        assert_eq!(Target::try_from((ip, 9)).map(|target| target.to_string()), Ok("[::1]:9".to_owned()));
+    }
+    assert_eq!(Target::try_from(("host", 9)), Ok(name("host", 9)));
+    assert_eq!(Target::try_from(("", 9)), Err(Error::BadAddress(BadAddress::NoHost)));
+}
+
+#[test]
+fn an_ipv6_address_has_its_interface_by_number_or_by_name() {
+    let scoped =
+        |index| Ok(Target::Addr(SocketAddrV6::new("fe80::1".parse().expect("an address"), 80, 0, index).into()));
+    assert_eq!(Target::try_from("[fe80::1%7]:80"), scoped(7));
+    assert_eq!(Target::try_from(("fe80::1%7", 80)), scoped(7));
+    let Ok(index) = std::fs::read_to_string("/sys/class/net/lo/ifindex") else {
+        println!("skipped: no interface named lo here");
+        return;
+    };
+    let lo = index.trim().parse().expect("a number");
+    assert_eq!(Target::try_from("[fe80::1%lo]:80"), scoped(lo));
+    for host in ["fe80::1%lo", "[fe80::1%lo]"] {
+        assert_eq!(Target::try_from((host, 80)), scoped(lo), "{host}");
+    }
+    let global = Target::try_from("[2001:db8::1%lo]:80").map(|target| target.to_string());
+    assert_eq!(global, Ok(format!("[2001:db8::1%{lo}]:80")), "not only a link-local one");
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_refused_at_once() {
+    for host in ["fe80::1%no-such-if", "fe80::1%", "fe80::1%99999999999", "fe80::1%+1", "fe80::1%l\0o"] {
+        for refused in [Target::try_from((host, 80)), Target::try_from(format!("[{host}]:80"))] {
+            assert_eq!(refused, Err(Error::BadAddress(BadAddress::NoInterface)), "{host:?}");
+        }
+    }
+    assert_eq!(Target::try_from("host%lo:80"), Ok(name("host%lo", 80)), "a name is the resolver's");
+}
+
+#[test]
+fn only_an_ipv6_address_can_be_in_brackets() {
+    for host in ["[host]", "[]", "[10.0.0.7]", "[fe80::zz]", "[host%lo]"] {
+        let refused = [Target::try_from((host, 80)), Target::try_from(format!("{host}:80"))];
+        assert_eq!(refused, [(); 2].map(|()| Err(Error::BadAddress(BadAddress::NotIpv6))), "{host}");
+    }
+    assert_eq!(Target::try_from("[::1]"), Err(Error::BadAddress(BadAddress::NoPort)));
+}
+
+#[test]
+fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
+    let long = "x".repeat(108);
+    for (path, why) in [("", BadAddress::NoPath), (&long, BadAddress::BadPath), ("/tmp/a\0b", BadAddress::BadPath)] {
+        let refused = [Target::try_from(format!("unix:{path}")), Target::try_from(UnixAddr::path(path))];
+        assert_eq!(refused, [(); 2].map(|()| Err(Error::BadAddress(why))), "{path:?}");
+    }
+    assert_eq!(Target::try_from("unix:@"), Err(Error::BadAddress(BadAddress::NoPath)));
+    assert_eq!(Target::try_from(format!("unix:@{long}")), Err(Error::BadAddress(BadAddress::BadPath)));
+    let (longest, zero) = (UnixAddr::path("x".repeat(107)), UnixAddr::abstract_name("a\0b"));
+    for good in [longest, zero] {
+        assert_eq!(Target::try_from(good.clone()), Ok(Target::Unix(good)));
+    }
 }
 
 #[test]

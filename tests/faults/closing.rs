@@ -235,7 +235,11 @@ fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
         story.rest();
     }
     let source = fs::read_to_string(root().join("src/net/os.rs")).expect("UTF-8");
-    assert!(source.matches("set_linger(").eq(["set_linger("]) && source.contains("set_linger(Some(Duration::ZERO))"));
+    let times: Vec<&str> = source.split("set_linger(").skip(1).collect();
+    assert!(
+        !times.is_empty()
+            && times.iter().all(|time| time.starts_with("None)") || time.starts_with("Some(Duration::ZERO)"))
+    );
 }
 
 fn root() -> &'static Path {

@@ -17,11 +17,16 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
 /// Likewise, in a network (and a view of the file system) of its own in any case, in which packets can be dropped and
 /// files mounted over. Where that is not allowed, says so and passes.
 pub(crate) fn alone_in_a_network(test: &str, body: impl FnOnce()) {
+    alone_in_a_network_with("nft add table ip probe", test, body);
+}
+
+/// Likewise, in a network in which this command succeeds.
+pub(crate) fn alone_in_a_network_with(command: &str, test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
     }
-    if !is_possible("nft add table ip probe") {
-        println!("skipped: {test} needs root, unshare, ip and nft");
+    if !is_possible(command) {
+        println!("skipped: {test} needs root, unshare, ip and: {command}");
         return;
     }
     run(test, in_a_network());

@@ -112,7 +112,7 @@ impl Run {
         };
         network.set_reach(DEAD[0], reach);
         let to_name = |run: &mut Self, name: &str| {
-            run.connect(number, (name, PORT));
+            run.connect(number, Target::Name { host: name.into(), port: PORT });
         };
         match nowhere {
             Nowhere::UnknownName => to_name(self, "unknown.example"),
@@ -135,7 +135,7 @@ impl Run {
                 network.name(&name, ips);
                 if alive && let Some(addr) = self.listen(number) {
                     network.mark(Row::FirstAddressDead);
-                    self.connect(number, (name.as_str(), addr.port()));
+                    self.connect(number, Target::Name { host: name.into(), port: addr.port() });
                 } else {
                     network.mark(Row::AllAddressesFail);
                     to_name(self, &name);

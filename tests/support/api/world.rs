@@ -211,7 +211,7 @@ impl World {
                 Ok(reachable(addr).into())
             }
             To::Text(text) => text.as_str().try_into(),
-            To::Pair(host, port) => Ok((*host, *port).into()),
+            To::Pair(host, port) => (*host, *port).try_into(),
         }
     }
 

@@ -1,0 +1,151 @@
+//! Queries a connection over netlink (sock_diag(7)): when did its peer last take bytes? No call on
+//! its descriptor gives that in safe code. A query runs only when a limit has expired.
+//!
+//! Invariant: a result is about the socket in question, or there is none; nothing waits for it.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use socket2::Socket;
+
+/// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h: the type of the request and of its reply.
+const BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+/// `INET_DIAG_INFO` of linux/inet_diag.h: the reply contains a `tcp_info`.
+const INFO: u16 = 2;
+/// `TCP_RTO_MAX` of net/tcp.h.
+const LONGEST_RTO_MS: u32 = 120_000;
+/// The length of a request.
+const REQUEST: u32 = 72;
+/// Lengths of `nlmsghdr` and `inet_diag_msg`; attributes follow.
+const HEADER: usize = 16;
+const MESSAGE: usize = 72;
+/// Where `inet_diag_msg` has the socket's cookie.
+const COOKIE: usize = 44;
+
+/// A netlink socket, opened by the first query.
+#[derive(Debug, Default)]
+pub(super) struct SockDiag {
+    netlink: Option<OwnedFd>,
+    /// The number of the last query.
+    queries: u32,
+}
+
+impl SockDiag {
+    /// How long ago the peer's kernel took bytes of ours. `None` if the kernel gives no result: for
+    /// a socket of another network namespace, for a Unix domain socket, and in some sandboxes.
+    pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
+        if self.netlink.is_none() {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
+            self.netlink = opened.inspect_err(|errno| log::debug!("no sock_diag socket: {errno}")).ok();
+        }
+        let netlink = self.netlink.as_ref()?;
+        self.queries = self.queries.wrapping_add(1);
+        // A listener, or a connection of another namespace, can have the same addresses.
+        let cookie = cookie(socket)?;
+        send(netlink, &request(self.queries, socket, cookie)?, SendFlags::empty()).ok()?;
+        // The kernel replies before send(2) returns. Another number is that of an earlier query.
+        let mut buffer = [0; 2048];
+        loop {
+            let (_, length) = recv(netlink, &mut buffer, RecvFlags::empty()).ok()?;
+            let reply = buffer.get(..length)?;
+            if word(reply, 8)? == self.queries {
+                return read(reply, cookie);
+            }
+        }
+    }
+}
+
+/// SO_COOKIE, as `inet_diag_sockid` holds it.
+fn cookie(socket: &Socket) -> Option<[u8; 8]> {
+    let cookie = socket.cookie().ok()?;
+    [cookie as u32, (cookie >> 32) as u32].map(u32::to_ne_bytes).concat().try_into().ok()
+}
+
+/// An `nlmsghdr` and an `inet_diag_req_v2`.
+fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
+    let (local, peer) = (socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?);
+    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with it.
+    let device = socket.device_index_v4().ok().flatten().map_or(0, NonZeroU32::get);
+    let mut message = Vec::from(REQUEST.to_ne_bytes());
+    message.extend(BY_FAMILY.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend(number.to_ne_bytes());
+    message.extend([0; 4]);
+    message.extend([u8::try_from(family.as_raw()).ok()?, 6, 1 << (INFO - 1), 0]);
+    message.extend(u32::MAX.to_ne_bytes()); // In any state.
+    message.extend(local.port().to_be_bytes());
+    message.extend(peer.port().to_be_bytes());
+    message.extend(sixteen(local.ip()));
+    message.extend(sixteen(peer.ip()));
+    message.extend(device.to_ne_bytes());
+    message.extend(cookie);
+    Some(message)
+}
+
+fn sixteen(ip: IpAddr) -> [u8; 16] {
+    let bits = match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    bits.to_be_bytes()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn read(reply: &[u8], cookie: [u8; 8]) -> Option<Duration> {
+    if half(reply, 4)? != BY_FAMILY {
+        return None; // An error: no such connection.
+    }
+    let message = reply.get(HEADER..)?;
+    if message.get(COOKIE..COOKIE + 8)? != cookie {
+        return None;
+    }
+    let mut attributes = message.get(MESSAGE..)?;
+    while half(attributes, 2)? != INFO {
+        attributes = attributes.get(usize::from(half(attributes, 0)?.max(4)).next_multiple_of(4)..)?;
+    }
+    taken(attributes.get(4..)?)
+}
+
+/// From a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves nothing: a
+/// peer that takes nothing still acknowledges window probes, and sends bytes of its own. But
+///
+/// - what is retransmitted was not taken since it was sent, and the times between retransmissions
+///   are known;
+/// - while bytes wait to be sent, whatever the peer takes makes room for the next of them;
+/// - bytes in flight that were not retransmitted are acknowledged piece by piece;
+/// - if everything is acknowledged, the last byte was taken after it was sent.
+fn taken(info: &[u8]) -> Option<Duration> {
+    let retransmits = u32::from(*info.get(2)?.min(&31));
+    let rto_ms = word(info, 8)? / 1000;
+    let (in_flight, unsent) = (word(info, 24)?, word(info, 144)?);
+    let (sent_ago_ms, acknowledged_ago_ms) = (word(info, 44)?, word(info, 56)?);
+    let ms = if retransmits > 0 {
+        // The time to the next retransmission doubles each time, and the last of these times is
+        // running. From 200 ms it doubles ten times to reach two minutes, where it stays.
+        let longest = if rto_ms >= LONGEST_RTO_MS { retransmits.saturating_sub(10) } else { 0 };
+        let retransmitting = (rto_ms - (rto_ms >> retransmits)).saturating_add(longest.saturating_mul(rto_ms));
+        sent_ago_ms.saturating_add(retransmitting).max(acknowledged_ago_ms)
+    } else if in_flight > 0 && unsent == 0 {
+        sent_ago_ms.min(acknowledged_ago_ms)
+    } else {
+        sent_ago_ms
+    };
+    // The kernel counts in ticks of up to 10 ms. A result that is too small makes no limit early.
+    Some(Duration::from_millis(u64::from(ms).saturating_sub(10)))
+}
+
+#[cfg(test)]
+mod tests;

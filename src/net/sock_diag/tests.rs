@@ -1,0 +1,151 @@
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
+
+use socket2::{Domain, Type};
+
+use super::*;
+
+/// The client's and the server's end of a connection, if this machine has the address; the listener
+/// is bound to the device.
+fn pair(addr: SocketAddr, device: Option<&str>) -> Option<(TcpStream, Socket)> {
+    let listener = Socket::new(Domain::for_address(addr), Type::STREAM, None).ok()?;
+    listener.bind_device(device.map(str::as_bytes)).ok()?;
+    listener.bind(&addr.into()).ok()?;
+    listener.listen(1).expect("bound");
+    let addr = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+    let client = TcpStream::connect(addr).expect("it listens");
+    Some((client, listener.accept().expect("connected").0))
+}
+
+fn loopback() -> (TcpStream, Socket) {
+    pair((Ipv4Addr::LOCALHOST, 0).into(), None).expect("every machine has loopback")
+}
+
+/// Whether this kernel gives results at all. Says so if not.
+fn is_available() -> bool {
+    let available = SockDiag::default().time_since_acked(&loopback().1).is_some();
+    if !available {
+        println!("skipped: this kernel gives no result (sock_diag)");
+    }
+    available
+}
+
+/// A link-local IPv6 address of this machine, with its interface.
+fn link_local() -> Option<SocketAddr> {
+    let addresses = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let line = addresses.lines().find(|line| line.starts_with("fe80"))?;
+    let mut fields = line.split_whitespace();
+    let ip = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let scope = u32::from_str_radix(fields.next()?, 16).ok()?;
+    Some(std::net::SocketAddrV6::new(ip.into(), 0, 0, scope).into())
+}
+
+#[test]
+fn the_kernel_knows_when_the_peer_last_took_bytes_on_each_kind_of_address_and_device() {
+    if !is_available() {
+        return;
+    }
+    let local = |text: &str| Some(text.parse().expect("an address"));
+    let kinds = [
+        ("IPv4", local("127.0.0.1:0"), None),
+        ("IPv6", local("[::1]:0"), None),
+        ("link-local IPv6", link_local(), None),
+        ("bound to a device", local("127.0.0.1:0"), Some("lo")),
+    ];
+    let mut sock_diag = SockDiag::default();
+    for (kind, addr, device) in kinds {
+        let Some((client, mut server)) = addr.and_then(|addr| pair(addr, device)) else {
+            println!("skipped: no {kind} here");
+            continue;
+        };
+        server.set_nonblocking(true).expect("open");
+        while server.write(&[b'x'; 65536]).is_ok() {}
+        let wait = Duration::from_millis(50);
+        while sock_diag.time_since_acked(&server).expect(kind) < wait {}
+        let before = crate::net::os::clock_base();
+        std::io::copy(&mut std::io::Read::take(&client, 2_000_000), &mut std::io::sink()).expect("bytes");
+        assert!(sock_diag.time_since_acked(&server).expect(kind) <= before.elapsed(), "{kind}: some were taken");
+    }
+}
+
+#[test]
+fn a_listener_and_a_unix_domain_socket_get_no_result() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    assert_eq!(SockDiag::default().time_since_acked(&listener.into()), None);
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("a machine with Unix domain sockets");
+    assert_eq!(SockDiag::default().time_since_acked(&Socket::from(std::os::fd::OwnedFd::from(socket))), None);
+}
+
+#[test]
+fn a_reply_that_is_not_about_the_socket_is_no_result() {
+    assert_eq!(read(&[0; 10], [1; 8]), None);
+    let mut reply = vec![0; HEADER + MESSAGE + 200];
+    reply[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
+    reply[HEADER + MESSAGE..][..4].copy_from_slice(&[200_u16.to_ne_bytes(), INFO.to_ne_bytes()].concat());
+    assert_eq!(read(&reply, [0; 8]), Some(Duration::ZERO));
+    assert_eq!(read(&reply, [1; 8]), None, "another socket's cookie");
+    assert_eq!(taken(&[0; 100]), None, "an old kernel's shorter tcp_info");
+}
+
+/// The process inherits a connection, and its namespace has a connection with the same addresses.
+#[test]
+fn a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exist_in_ours() {
+    const TEST: &str = "a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exist_in_ours";
+    if std::env::var("FINALE_TEST_ALONE").is_ok_and(|inside| inside == TEST) {
+        let inherited = Socket::from(std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor"));
+        let (local, peer) = (inherited.local_addr().expect("bound"), inherited.peer_addr().expect("connected"));
+        let listener = TcpListener::bind(local.as_socket().expect("an IP address")).expect("free here");
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        client.bind(&peer).expect("free here");
+        client.connect(&local).expect("it listens");
+        let twin = Socket::from(listener.accept().expect("connected").0);
+        assert!(SockDiag::default().time_since_acked(&twin).is_some());
+        assert_eq!(SockDiag::default().time_since_acked(&inherited), None);
+        return;
+    }
+    let can_unshare =
+        Command::new("unshare").args(["-n", "ip", "link", "set", "lo", "up"]).stderr(Stdio::null()).status();
+    if !is_available() || !can_unshare.is_ok_and(|status| status.success()) {
+        println!("skipped: {TEST} needs root, unshare and ip");
+        return;
+    }
+    let (_client, server) = loopback();
+    let output = Command::new("unshare")
+        .args(["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().expect("a test knows its own program"))
+        .args(["--exact", &format!("net::sock_diag::tests::{TEST}"), "--nocapture"])
+        .env("FINALE_TEST_ALONE", TEST)
+        .stdin(std::os::fd::OwnedFd::from(server))
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a `tcp_info` with these times means, in ms.
+fn ago(retransmits: u8, rto_ms: u32, in_flight: u32, unsent: u32, sent_ago: u32, acknowledged_ago: u32) -> u128 {
+    let mut info = [0; 160];
+    info[2] = retransmits;
+    let words = [(8, rto_ms * 1000), (24, in_flight), (144, unsent), (44, sent_ago), (56, acknowledged_ago)];
+    for (at, word) in words {
+        info[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
+    }
+    taken(&info).expect("it is whole").as_millis()
+}
+
+#[test]
+fn an_acknowledgement_alone_is_no_progress() {
+    assert_eq!(ago(0, 200, 0, 9, 5010, 20), 5000, "window probes are acknowledged, and nothing is taken");
+    assert_eq!(ago(7, 25_600, 1, 9, 4610, 30_010), 30_000, "bytes are retransmitted, and the peer is silent");
+    assert_eq!(ago(7, 25_600, 1, 0, 4610, 20), 30_000, "they are retransmitted, and only the peer's own bytes come");
+    assert_eq!(ago(0, 60_000, 1, 0, 5010, 20), 10, "all are in flight, and taken piece by piece");
+    assert_eq!(ago(0, 200, 1, 9, 20, 5010), 10, "there was room for more");
+    assert_eq!(ago(0, 200, 0, 0, 5010, 20), 5000, "all were taken, no earlier than they were sent");
+    assert_eq!(ago(0, 200, 0, 0, 0, 0), 0);
+    let most = ago(10, 120_000, 1, 0, 95_400, 300_000);
+    assert_eq!(most, 299_990, "the time between retransmissions does not grow without limit");
+    assert_eq!(ago(13, 120_000, 1, 0, 100_000, 20), 100_000 + 120_000 - 14 + 3 * 120_000 - 10);
+    assert_eq!(ago(255, u32::MAX / 1000, 1, 0, 0, 0), ago(31, u32::MAX / 1000, 1, 0, 0, 0), "and nothing overflows");
+}

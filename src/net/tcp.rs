@@ -1,0 +1,104 @@
+//! Stream sockets of the real operating system, their options, and the beginning of a handshake.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::options::{KeepAlive, SystemOptions};
+
+/// How many ports are tried for a connection from a local address without a port.
+const PORTS: usize = 32;
+
+/// A socket whose handshake has begun.
+///
+/// bind(2) with port 0 takes a port for all destinations, and takes milliseconds when few are left.
+/// The option against that, IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port is
+/// chosen here: SO_REUSEADDR allows one that other connections have, and connect(2) refuses it only
+/// if one of them has the same destination.
+pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<SocketAddr>) -> io::Result<Socket> {
+    let Some(local) = local else { return begin(addr, options, None) };
+    let mut probes = Vec::new();
+    while local.port() == 0 && probes.len() < PORTS {
+        let Ok((probe, chosen)) = port(local) else { break };
+        // Kept, so that the next one has another port.
+        probes.push(probe);
+        match begin(addr, options, Some(&chosen)) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL)) => {}
+            begun => return begun,
+        }
+    }
+    begin(addr, options, Some(&local.into()))
+}
+
+/// A random port of the range for outgoing connections: the kernel chooses it for a UDP socket.
+fn port(local: SocketAddr) -> io::Result<(Socket, SockAddr)> {
+    let probe = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
+    probe.bind(&local.into())?;
+    let chosen = probe.local_addr()?;
+    Ok((probe, chosen))
+}
+
+fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) -> io::Result<Socket> {
+    let socket = open(Domain::for_address(addr), options)?;
+    if let Some(local) = local {
+        // Connections can share a port, and use it again while an earlier one is in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.bind(local).map_err(|error| match Errno::from_io_error(&error) {
+            // The port is privileged. From connect(2) this number means a filter or a route.
+            Some(Errno::ACCESS) => Errno::ADDRNOTAVAIL.into(),
+            _ => error,
+        })?;
+    }
+    match socket.connect(&addr.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// A stream socket, non-blocking and close-on-exec, with its options.
+pub(super) fn open(domain: Domain, options: &SystemOptions) -> io::Result<Socket> {
+    // Elsewhere the flag takes two more system calls.
+    #[cfg(target_os = "linux")]
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+    #[cfg(not(target_os = "linux"))]
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    #[cfg(not(target_os = "linux"))]
+    socket.set_nonblocking(true)?;
+    prepare(&socket, domain, options)?;
+    Ok(socket)
+}
+
+pub(super) fn prepare(socket: &Socket, domain: Domain, options: &SystemOptions) -> io::Result<()> {
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if domain == Domain::UNIX {
+        return Ok(());
+    }
+    if options.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(times) = options.keep_alive {
+        socket.set_tcp_keepalive(&keep_alive(times))?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(limit_ms) = options.user_timeout.and_then(crate::options::millis) {
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(limit_ms)))?;
+    }
+    Ok(())
+}
+
+/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one.
+pub(super) fn keep_alive(times: KeepAlive) -> TcpKeepalive {
+    let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
+    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)
+}
+
+#[cfg(test)]
+mod tests;
