@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod clocks;
 mod dead_peers;
 mod early;
@@ -13,6 +14,7 @@ mod faulty;
 mod first_fin;
 mod floods;
 mod ids;
+mod notices;
 mod races;
 mod real_floods;
 mod settings;
