@@ -1,0 +1,362 @@
+//! What restarts which clock, on the simulated network. Bytes in restart the idle time and the
+//! limit of the state, but not the limit while we flush or linger. Bytes out, and bytes that the
+//! peer takes, restart both, and the write timeout. A new state restarts its limit and nothing
+//! else. The first queued byte starts the write timeout.
+
+use std::time::{Duration, Instant};
+
+use finale::net::Net;
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, Close, Connect, Idle, KeepAlive, Listen, Socket, Timer};
+
+use crate::support::scene::{HERE, Scene, THERE};
+use crate::support::{PATIENCE, Story, dial_narrow, ms};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// What the kernels of both sides hold together: half of it each.
+const HELD: usize = 2000;
+
+fn seconds(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+/// The time of the next event that begins with this word, to the millisecond.
+#[track_caller]
+fn when<N: Net>(scene: &mut Scene<N>, word: &str) -> Duration {
+    for _ in 0..60_000 {
+        if scene.story.iter().any(|line| line.starts_with(word)) {
+            return scene.network.elapsed();
+        }
+        scene.run(ms(1));
+    }
+    panic!("no {word} within a minute: {:?}", scene.story);
+}
+
+/// A clock ran out when it should, within the milliseconds of a step and of the network.
+#[track_caller]
+fn is_about(time: Duration, expected: Duration, what: &str) {
+    assert!(time + ms(1) >= expected && time <= expected + ms(10), "{what}: after {time:?}, not {expected:?}");
+}
+
+/// A connection whose kernels hold little.
+fn narrow(options: Listen) -> (Scene, PeerSocket) {
+    let network = Network::new(7);
+    network.set_buffers(HELD / 2, HELD / 2);
+    let host = network.host(HERE);
+    let mut scene = Scene::on(network, host);
+    let peer = scene.serve(options);
+    (scene, peer)
+}
+
+fn write<N: Net>(scene: &mut Scene<N>, bytes: usize) {
+    scene.with(|socket| {
+        socket.write(&vec![b'x'; bytes]).expect("open");
+    });
+}
+
+// --- idle ---
+
+/// How long after the last byte `timeout` is delivered, if `act` is done four seconds after it. The
+/// idle time is five seconds.
+fn silence(idle_of: Idle, act: impl FnOnce(&mut Scene, &PeerSocket)) -> Duration {
+    let (mut scene, peer) = Scene::served(Listen::default().idle_of(idle_of).idle_timeout(seconds(5)));
+    let last = if idle_of == Idle::Write {
+        write(&mut scene, 1);
+        scene.network.elapsed()
+    } else {
+        peer.send(b"x");
+        when(&mut scene, "data")
+    };
+    scene.run(4 * SECOND);
+    scene.story.clear();
+    act(&mut scene, &peer);
+    when(&mut scene, "timeout") - last
+}
+
+#[test]
+fn an_end_moves_no_byte_and_restarts_no_silence() {
+    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
+        let silence = silence(idle_of, |scene, _| scene.with(|socket| socket.end()));
+        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    }
+}
+
+#[test]
+fn a_discard_moves_no_byte_and_restarts_no_silence() {
+    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
+        let silence = silence(idle_of, |scene, _| scene.with(|socket| socket.discard()));
+        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    }
+}
+
+#[test]
+fn the_peers_fin_moves_no_byte_and_restarts_no_silence() {
+    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
+        let silence = silence(idle_of, |_, peer| peer.finish());
+        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    }
+}
+
+#[test]
+fn the_peers_fin_restarts_no_silence_of_a_paused_connection() {
+    let act = |scene: &mut Scene, peer: &PeerSocket| {
+        scene.with(|socket| socket.pause());
+        peer.finish();
+    };
+    is_about(silence(Idle::Both, act), 5 * SECOND, "paused");
+}
+
+#[test]
+fn no_call_that_moves_no_byte_restarts_a_silence() {
+    type Call = (&'static str, fn(&mut Socket<'_>));
+    let calls: [Call; 9] = [
+        ("pause", |socket| socket.pause()),
+        ("pause, resume", |socket| {
+            socket.pause();
+            socket.resume();
+        }),
+        ("set_nodelay", |socket| socket.set_nodelay(false)),
+        ("set_keep_alive", |socket| socket.set_keep_alive(Some(KeepAlive::after(SECOND))).expect("open")),
+        ("set_half_open", |socket| socket.set_half_open(false)),
+        ("set_low_water_mark", |socket| socket.set_low_water_mark(10)),
+        ("set_deadline", |socket| socket.set_deadline(seconds(100))),
+        ("set_close", |socket| socket.set_close(Close::HandOff)),
+        ("write of nothing", |socket| drop(socket.write(b""))),
+    ];
+    for (name, call) in calls {
+        is_about(silence(Idle::Both, |scene, _| scene.with(call)), 5 * SECOND, name);
+    }
+}
+
+#[test]
+fn bytes_of_the_other_direction_restart_no_silence_whatever_state_comes_with_them() {
+    let answered = silence(Idle::Read, |scene, _| write(scene, 10));
+    is_about(answered, 5 * SECOND, "the peer is silent, and we write");
+    let ended = silence(Idle::Read, |scene, _| {
+        write(scene, 10);
+        scene.with(|socket| socket.end());
+    });
+    is_about(ended, 5 * SECOND, "the peer is silent, and we write and end");
+    let asked = silence(Idle::Write, |_, peer| peer.send(b"question"));
+    is_about(asked, 5 * SECOND, "we are silent, and the peer writes");
+    let finished = silence(Idle::Write, |_, peer| {
+        peer.send(b"question");
+        peer.finish();
+    });
+    is_about(finished, 5 * SECOND, "we are silent, and the peer writes and ends");
+}
+
+#[test]
+fn bytes_restart_a_silence_whatever_state_comes_with_them() {
+    let written = silence(Idle::Both, |scene, _| {
+        write(scene, 10);
+        scene.with(|socket| socket.end());
+    });
+    is_about(written, 9 * SECOND, "we write and end");
+    let read = silence(Idle::Both, |_, peer| {
+        peer.send(b"question");
+        peer.finish();
+    });
+    is_about(read, 9 * SECOND, "the peer writes and ends");
+}
+
+// --- the limit of a state ---
+
+#[test]
+fn bytes_in_restart_the_half_closed_limit() {
+    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(seconds(10)));
+    scene.with(|socket| socket.end());
+    let mut last = scene.network.elapsed();
+    for _ in 0..3 {
+        scene.run(8 * SECOND);
+        peer.send(b"x");
+        last = when(&mut scene, "data");
+        scene.story.clear();
+    }
+    is_about(when(&mut scene, "error") - last, 10 * SECOND, "after the last byte");
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed));
+}
+
+#[test]
+fn bytes_in_do_not_restart_the_limit_while_we_flush_or_linger() {
+    for bytes in [100, 2 * HELD] {
+        let (mut scene, peer) = narrow(Listen::default().linger(seconds(10)));
+        write(&mut scene, bytes);
+        scene.with(|socket| {
+            socket.end();
+            socket.discard();
+        });
+        let ended = scene.network.elapsed();
+        for _ in 0..4 {
+            scene.run(2 * SECOND);
+            peer.send(b"x");
+        }
+        is_about(when(&mut scene, "error") - ended, 10 * SECOND, &format!("with {bytes} bytes to be taken"));
+        assert_eq!(scene.cause(), Cause::TimedOut(Timer::Linger));
+    }
+}
+
+#[test]
+fn bytes_that_the_peer_takes_restart_every_clock() {
+    let half_closed = Listen::default().half_closed_timeout(seconds(10));
+    let waiting = Listen::default().write_timeout(seconds(10));
+    let flushing = Listen::default().linger(seconds(10));
+    let silent = Listen::default().idle_timeout(seconds(10));
+    for (name, options, word) in [
+        ("half-closed", half_closed, "error"),
+        ("write", waiting, "error"),
+        ("flush", flushing, "error"),
+        ("idle", silent, "timeout"),
+    ] {
+        let (mut scene, peer) = narrow(options);
+        if name == "half-closed" {
+            peer.finish();
+            scene.run(SECOND);
+            scene.story.clear();
+        }
+        write(&mut scene, 100 * HELD);
+        if name == "flush" {
+            scene.with(|socket| socket.end());
+        }
+        scene.run(8 * SECOND);
+        assert!(!peer.read().is_empty());
+        let taken = scene.network.elapsed();
+        is_about(when(&mut scene, word) - taken, 10 * SECOND, name);
+    }
+}
+
+#[test]
+fn a_new_state_restarts_its_limit_and_no_silence() {
+    let options = Listen::default().half_closed_timeout(seconds(10)).idle_timeout(seconds(12));
+    let (mut scene, peer) = Scene::served(options);
+    peer.send(b"x");
+    let last = when(&mut scene, "data");
+    scene.run(4 * SECOND);
+    scene.with(|socket| socket.end());
+    is_about(when(&mut scene, "timeout") - last, 12 * SECOND, "the silence");
+    is_about(when(&mut scene, "error") - last, 14 * SECOND, "the limit");
+}
+
+#[test]
+fn each_new_state_has_its_whole_limit() {
+    let (mut scene, peer) = narrow(Listen::default().half_closed_timeout(seconds(10)).linger(seconds(10)));
+    peer.finish();
+    when(&mut scene, "end");
+    scene.run(8 * SECOND);
+    write(&mut scene, 2 * HELD);
+    scene.with(|socket| socket.end());
+    let ended = scene.network.elapsed();
+    is_about(when(&mut scene, "error") - ended, 10 * SECOND, "the flush");
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Linger));
+}
+
+#[test]
+fn a_new_state_does_not_restart_the_write_timeout() {
+    let (mut scene, peer) = narrow(Listen::default().write_timeout(seconds(10)));
+    write(&mut scene, 2 * HELD);
+    let queued = scene.network.elapsed();
+    scene.run(6 * SECOND);
+    peer.finish();
+    is_about(when(&mut scene, "error") - queued, 10 * SECOND, "after the peer's end");
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+}
+
+#[test]
+fn a_program_that_sets_its_idle_time_again_and_again_puts_off_no_limit() {
+    let half_closed = Listen::default().half_closed_timeout(seconds(10));
+    let waiting = Listen::default().write_timeout(seconds(10));
+    for (options, bytes, timer) in [(half_closed, 0, Timer::HalfClosed), (waiting, 2 * HELD, Timer::Write)] {
+        let (mut scene, peer) = narrow(options);
+        write(&mut scene, bytes);
+        peer.finish();
+        let begun = scene.network.elapsed();
+        for _ in 0..9 {
+            scene.run(SECOND);
+            scene.with(|socket| socket.set_timeout(seconds(60)));
+        }
+        is_about(when(&mut scene, "error") - begun, 10 * SECOND, &format!("{timer:?}"));
+        assert_eq!(scene.cause(), Cause::TimedOut(timer));
+    }
+}
+
+// --- the write timeout ---
+
+#[test]
+fn the_write_timeout_counts_from_the_first_byte_that_waits() {
+    let (mut scene, _peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    // The kernels of both sides are full, and our queue is empty.
+    write(&mut scene, HELD / 2);
+    scene.run(SECOND);
+    write(&mut scene, HELD / 2);
+    scene.run(60 * SECOND);
+    scene.with(|socket| assert_eq!(socket.queued_bytes(), 0));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    write(&mut scene, 10);
+    let queued = scene.network.elapsed();
+    is_about(when(&mut scene, "error") - queued, 5 * SECOND, "the first bytes that wait");
+}
+
+#[test]
+fn bytes_that_are_queued_later_do_not_restart_the_write_timeout() {
+    let (mut scene, _peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    write(&mut scene, 2 * HELD);
+    let queued = scene.network.elapsed();
+    for _ in 0..4 {
+        scene.run(SECOND);
+        write(&mut scene, 10);
+    }
+    is_about(when(&mut scene, "error") - queued, 5 * SECOND, "the first bytes that wait");
+}
+
+#[test]
+fn a_queue_that_was_empty_has_its_whole_write_timeout_again() {
+    let (mut scene, peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    write(&mut scene, HELD + 100);
+    scene.run(4 * SECOND);
+    assert_eq!(peer.read().len(), HELD / 2);
+    scene.run(SECOND);
+    scene.with(|socket| assert_eq!(socket.queued_bytes(), 0));
+    scene.run(30 * SECOND);
+    assert!(scene.story.is_empty(), "nothing waits: {:?}", scene.story);
+    write(&mut scene, HELD);
+    let queued = scene.network.elapsed();
+    is_about(when(&mut scene, "error") - queued, 5 * SECOND, "the second queue");
+}
+
+/// Until the connection is established only the connect timeout applies.
+#[test]
+fn bytes_that_wait_for_a_connection_do_not_start_the_write_timeout() {
+    let mut scene = Scene::new();
+    let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    scene.network.set_delay(THERE, 6 * SECOND);
+    let id = scene.reactor.connect((THERE, 80), Connect::default().write_timeout(seconds(5))).expect("an address");
+    scene.reactor.socket(id).expect("begun").write(b"hello").expect("it waits");
+    scene.run(60 * SECOND);
+    assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready"]);
+    assert_eq!(listener.accept().expect("connected").read(), b"hello");
+}
+
+/// On the real network, to a peer that reads nothing: one message after the other, each after more
+/// than the limit, until the kernels of both sides take no more.
+#[test]
+fn a_real_message_that_waits_has_its_whole_write_timeout() {
+    const LIMIT: Duration = ms(30);
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default().send_buffer(4096).write_timeout(Some(LIMIT)));
+    let _peer = dial_narrow(addr);
+    let socket = story.connection();
+    for sent in 0..200 {
+        story.silence(LIMIT * 3 / 2);
+        story.socket(socket).write(&[b'x'; 1000]).expect("open");
+        let queued = Instant::now();
+        let event = story.reactor.next_before(queued).expect("it goes on").map(|(_, event)| format!("{event:?}"));
+        assert_eq!(event, None, "message {sent} has waited for {:?}", queued.elapsed());
+        if story.socket(socket).queued_bytes() > 0 {
+            assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Write));
+            let waited = queued.elapsed();
+            assert!((LIMIT..PATIENCE).contains(&waited), "message {sent} has waited for {waited:?}");
+            return;
+        }
+    }
+    panic!("the kernels take more and more");
+}

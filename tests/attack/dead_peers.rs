@@ -1,0 +1,370 @@
+//! Peers that die while a program has paused reading for back-pressure: neither the documented loop
+//! (pause at `Full`, resume at `Drain`) nor a pipe holds anything of a dead connection.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use finale::sim::{Host, Network, PeerSocket, Script};
+use finale::{Cause, Connect, Ending, Event, How, Listen, Pipes, Queue, Reactor, Socket, Stop, Timer};
+
+use crate::support::scene::{HERE, THERE};
+use crate::support::{Story, dial, ms, reset};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The documented loop, as an echo.
+fn echo(socket: &mut Socket<'_>, event: &Event<'_>) {
+    match event {
+        Event::Data(bytes) => {
+            let queue = socket.write(bytes);
+            if queue == Ok(Queue::Full) {
+                socket.pause();
+            }
+        }
+        Event::Drain => socket.resume(),
+        Event::End => socket.end(),
+        _ => {}
+    }
+}
+
+/// The same with a high-water mark of the program's own.
+fn echo_with_a_mark_of_its_own(socket: &mut Socket<'_>, event: &Event<'_>) {
+    match event {
+        Event::Data(bytes) => {
+            socket.write(bytes).expect("below the limit");
+            if socket.queued_bytes() > 10_000 && socket.ask_for_drain() {
+                socket.pause();
+            }
+        }
+        Event::Drain => socket.resume(),
+        Event::End => socket.end(),
+        _ => {}
+    }
+}
+
+/// A peer that sends a lot, reads nothing, and is stalled when the second is over.
+fn stalled() -> Script {
+    Script::new().stop_reading().send(&vec![b'x'; 1_000_000]).wait(SECOND)
+}
+
+/// Serves peers that play this script. Returns when each `close` came, and how it ended. Gives up
+/// after a minute.
+fn play(
+    options: Listen,
+    peers: usize,
+    script: Script,
+    handle: fn(&mut Socket<'_>, &Event<'_>),
+) -> Vec<(Duration, Ending)> {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = reactor.listen((HERE, 80), options).expect("a free port");
+    let peer = network.peer(THERE);
+    let _plays: Vec<_> = (0..peers).map(|_| peer.play(listener.addr, script.clone()).expect("begun")).collect();
+    let (mut closes, until) = (Vec::new(), network.now() + 60 * SECOND);
+    while closes.len() < peers
+        && let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on")
+    {
+        match event {
+            Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
+            event => handle(&mut socket, &event),
+        }
+    }
+    closes
+}
+
+/// All are over within a second after the death of their peers, for this reason.
+#[track_caller]
+fn are_over(closes: &[(Duration, Ending)], peers: usize, death: Duration, cause: Cause) {
+    assert_eq!(closes.len(), peers, "after a minute they are still held");
+    for (at, ending) in closes {
+        let How::Failed(failure) = &ending.how else { panic!("{ending}") };
+        assert_eq!(failure.cause, cause, "{ending}");
+        assert!(*at < death + SECOND, "the peer is dead since {death:?}, and it is over after {at:?}");
+    }
+}
+
+#[test]
+fn the_documented_loop_is_over_soon_after_a_reset() {
+    for peers in [1, 20] {
+        are_over(&play(Listen::default(), peers, stalled().reset(), echo), peers, SECOND, Cause::Reset);
+    }
+}
+
+#[test]
+fn the_documented_loop_without_a_half_closed_limit_is_over_soon_after_a_reset() {
+    let options = Listen::default().half_closed_timeout(None);
+    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, Cause::Reset);
+}
+
+#[test]
+fn the_documented_loop_with_a_low_water_mark_is_over_soon_after_a_reset() {
+    let options = Listen::default().low_water_mark(64 * 1024);
+    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, Cause::Reset);
+}
+
+#[test]
+fn a_loop_with_a_mark_of_its_own_is_over_soon_after_a_reset() {
+    are_over(&play(Listen::default(), 1, stalled().reset(), echo_with_a_mark_of_its_own), 1, SECOND, Cause::Reset);
+}
+
+/// A program that is killed: its kernel resets, since something was not read.
+#[test]
+fn the_documented_loop_is_over_soon_after_a_close_over_unread_bytes() {
+    are_over(&play(Listen::default(), 1, stalled().close(), echo), 1, SECOND, Cause::Reset);
+}
+
+#[test]
+fn the_documented_loop_is_over_soon_after_the_kernel_gives_up_a_lost_machine() {
+    let options = Listen::default().user_timeout(5 * SECOND);
+    let closes = play(options, 1, stalled().vanish(), echo);
+    // The window has been shut since the beginning, and then the probes are not answered.
+    are_over(&closes, 1, 6 * SECOND, Cause::TimedOut(Timer::Kernel));
+}
+
+/// The bytes that arrived before the death are not lost, where nothing holds them back.
+#[test]
+fn the_documented_loop_reads_what_arrived_before_the_reset() {
+    let script = Script::new().stop_reading().send(&[b'x'; 150_000]).wait(SECOND).reset();
+    let closes = play(Listen::default(), 1, script, echo);
+    are_over(&closes, 1, SECOND, Cause::Reset);
+    assert_eq!(closes[0].1.bytes_read, 150_000, "{}", closes[0].1);
+}
+
+#[test]
+fn a_client_with_the_documented_loop_is_over_soon_after_a_reset() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = network.peer(THERE).listen((THERE, 80).into()).expect("a free port");
+    let _play = listener.play(stalled().reset());
+    reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    let (mut closes, until) = (Vec::new(), network.now() + 60 * SECOND);
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        match event {
+            Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
+            event => echo(&mut socket, &event),
+        }
+    }
+    are_over(&closes, 1, SECOND, Cause::Reset);
+}
+
+#[test]
+fn a_stop_is_over_soon_after_the_reset_of_its_last_peer_and_reports_the_reset() {
+    for stops_at in [SECOND / 2, 2 * SECOND] {
+        let network = Network::new(1);
+        let mut reactor = Reactor::with_net(network.host(HERE));
+        let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let _play = network.peer(THERE).play(listener.addr, stalled().reset()).expect("begun");
+        let timer = reactor.set_timer(stops_at);
+        let mut closes = Vec::new();
+        while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+            match event {
+                Event::Timer(id) => {
+                    assert_eq!(id, timer);
+                    reactor.stop_listener(listener.id, Stop::default()).expect("open");
+                }
+                Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
+                event => echo(&mut socket, &event),
+            }
+        }
+        are_over(&closes, 1, SECOND, Cause::Reset);
+        assert!(network.elapsed() < 3 * SECOND, "it has stopped after {:?}", network.elapsed());
+    }
+}
+
+// --- pipes ---
+
+fn was_reset(ending: &Ending) -> bool {
+    matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset)
+}
+
+/// A proxy with one client and one backend, joined by pipes.
+struct Proxy {
+    network: Network,
+    reactor: Reactor<Host>,
+    pipes: Pipes,
+    /// When each side was over, and how.
+    closes: Vec<(Duration, Ending)>,
+    client: Option<PeerSocket>,
+    backend: Option<PeerSocket>,
+}
+
+const BACKEND: SocketAddr = SocketAddr::new(THERE, 90);
+
+impl Proxy {
+    fn joined(listen: Listen, connect: Connect) -> Self {
+        let network = Network::new(5);
+        network.set_buffers(64 * 1024, 64 * 1024);
+        let peer = network.peer(THERE);
+        let mut reactor = Reactor::with_net(network.host(HERE));
+        let listener = reactor.listen((HERE, 80), listen).expect("a free port");
+        let backends = peer.listen(BACKEND).expect("a free port");
+        let client = peer.connect(listener.addr).expect("begun");
+        let mut pipes = Pipes::new();
+        let until = network.now() + SECOND;
+        while let Some((socket, event)) = reactor.next_before(until).expect("it goes on") {
+            if event == Event::Connection {
+                let one = socket.id();
+                let other = reactor.connect(BACKEND, connect.clone()).expect("an address");
+                pipes.join(one, other);
+            }
+        }
+        reactor.close_listener(listener.id).expect("open");
+        let backend = backends.accept().expect("the proxy connects");
+        Self { network, reactor, pipes, closes: Vec::new(), client: Some(client), backend: Some(backend) }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.network.now() + time;
+        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") {
+            self.pipes.handle(&mut socket, &event);
+            if let Event::Close(ending) = event {
+                self.closes.push((self.network.elapsed(), ending.clone()));
+            }
+        }
+    }
+
+    /// One side sends a lot, and reads nothing.
+    fn stall(&mut self, from: fn(&Self) -> &Option<PeerSocket>) {
+        from(self).as_ref().expect("connected").send(&[b'x'; 400_000]);
+        self.run(SECOND);
+    }
+
+    /// The client or the backend dies. Both sides close in time: the dead one reports the reset,
+    /// and the other is reset, since its stream was cut.
+    #[track_caller]
+    fn ends_after_the_death_of(mut self, dead: fn(&mut Self) -> &mut Option<PeerSocket>) {
+        dead(&mut self).take().expect("connected").reset();
+        let died = self.network.elapsed();
+        self.run(40 * SECOND);
+        assert_eq!(self.closes.len(), 2, "after forty seconds:\n{}", self.reactor.sockets());
+        assert!(self.closes.iter().any(|(_, ending)| was_reset(ending)), "{:?}", self.closes);
+        // What is owed to the survivor has half a minute to leave.
+        assert!(self.closes.iter().all(|(at, _)| *at < died + 32 * SECOND), "{:?}", self.closes);
+        self.network.advance(SECOND);
+        let survivor = self.client.or(self.backend).expect("one of them lives");
+        assert!(survivor.is_reset());
+    }
+}
+
+/// Both with the default options, and without a limit on half-closed connections.
+fn all_options() -> [(Listen, Connect); 2] {
+    let without = (Listen::default().half_closed_timeout(None), Connect::default().half_closed_timeout(None));
+    [(Listen::default(), Connect::default()), without]
+}
+
+#[test]
+fn a_pipe_does_not_hold_a_dead_client_of_a_stalled_backend() {
+    for (listen, connect) in all_options() {
+        let mut proxy = Proxy::joined(listen, connect);
+        proxy.stall(|proxy| &proxy.client);
+        proxy.ends_after_the_death_of(|proxy| &mut proxy.client);
+    }
+}
+
+#[test]
+fn a_pipe_does_not_hold_a_dead_backend_of_a_stalled_client() {
+    for (listen, connect) in all_options() {
+        let mut proxy = Proxy::joined(listen, connect);
+        proxy.stall(|proxy| &proxy.backend);
+        proxy.ends_after_the_death_of(|proxy| &mut proxy.backend);
+    }
+}
+
+#[test]
+fn a_pipe_does_not_hold_the_dead_reader_of_a_sender_that_is_paused_for_it() {
+    for (listen, connect) in all_options() {
+        let mut proxy = Proxy::joined(listen, connect);
+        proxy.stall(|proxy| &proxy.backend);
+        proxy.ends_after_the_death_of(|proxy| &mut proxy.client);
+    }
+}
+
+#[test]
+fn a_pipe_does_not_hold_a_pair_that_is_stalled_both_ways_when_one_dies() {
+    for (listen, connect) in all_options() {
+        let mut proxy = Proxy::joined(listen, connect);
+        proxy.stall(|proxy| &proxy.client);
+        proxy.stall(|proxy| &proxy.backend);
+        proxy.ends_after_the_death_of(|proxy| &mut proxy.client);
+    }
+}
+
+// --- on the real network ---
+
+/// The peers write until the kernels take no more, while `handle` serves them.
+fn stall(story: &mut Story, peers: &mut [TcpStream], mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>)) {
+    let block = vec![b'x'; 65536];
+    peers.iter().for_each(|peer| peer.set_nonblocking(true).expect("a socket"));
+    let mut quiet = 0;
+    while quiet < 3 {
+        let mut sent = 0;
+        for peer in &mut *peers {
+            loop {
+                match peer.write(&block) {
+                    Ok(bytes) => sent += bytes,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        quiet = if sent == 0 { quiet + 1 } else { 0 };
+        story.run_for(ms(10), &mut handle);
+    }
+}
+
+#[test]
+fn real_clients_of_the_documented_loop_are_over_soon_after_their_resets() {
+    const PEERS: usize = 10;
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default().send_buffer(64 * 1024).receive_buffer(64 * 1024));
+    let mut peers: Vec<_> = (0..PEERS).map(|_| dial(addr)).collect();
+    stall(&mut story, &mut peers, echo);
+    peers.into_iter().for_each(reset);
+    let (died, mut closes) = (Instant::now(), 0);
+    while closes < PEERS && died.elapsed() < 2 * SECOND {
+        story.run_for(ms(20), |socket, event| match event {
+            Event::Close(ending) => {
+                assert!(ending.had_error(), "{ending}");
+                closes += 1;
+            }
+            event => echo(socket, event),
+        });
+    }
+    assert_eq!(closes, PEERS, "{:?} after their resets, the others are still held", died.elapsed());
+    story.rest();
+}
+
+#[test]
+fn a_real_pipe_does_not_hold_a_dead_client_of_an_echoing_backend() {
+    let backend = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let backend_addr = backend.local_addr().expect("bound");
+    // It blocks in each write until the proxy reads, until its connection is over.
+    let echoing = std::thread::spawn(move || {
+        let (stream, _) = backend.accept().expect("the proxy connects");
+        let _ = std::io::copy(&mut &stream, &mut &stream);
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default());
+    let mut peers = [dial(addr)];
+    let mut pipes = Pipes::new();
+    let client = story.connection();
+    let other = story.reactor.connect(backend_addr, Connect::default()).expect("an address");
+    pipes.join(client, other);
+    stall(&mut story, &mut peers, |socket, event| {
+        pipes.handle(socket, event);
+    });
+    let [peer] = peers;
+    reset(peer);
+    let (died, mut closes) = (Instant::now(), 0);
+    while closes < 2 && died.elapsed() < 5 * SECOND {
+        story.run_for(ms(20), |socket, event| {
+            pipes.handle(socket, event);
+            closes += u32::from(matches!(event, Event::Close(_)));
+        });
+    }
+    assert_eq!(closes, 2, "{:?} after its death:\n{}", died.elapsed(), story.reactor.sockets());
+    echoing.join().expect("no panic");
+    story.rest();
+}

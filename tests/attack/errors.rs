@@ -1,0 +1,300 @@
+//! A kernel that is short of memory for a moment (ENOBUFS, ENOMEM): the call is tried again after a
+//! pause, nothing is lost, and the limits go on counting. On a faulty net: a real kernel can't be
+//! made to fail.
+
+use std::time::Duration;
+
+use finale::net::Readiness;
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, Connect, How, Listen, Timer};
+use rustix::io::Errno;
+
+use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
+use crate::support::scene::{Scene, THERE};
+use crate::support::{ms, pattern};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SHORTAGES: [Errno; 2] = [Errno::NOBUFS, Errno::NOMEM];
+/// How long a lasting shortage lasts.
+const WHILE: Duration = Duration::from_secs(3);
+/// Not more than one try in a millisecond.
+const TRIES: usize = 3001;
+
+/// Plays the scene with a shortage that fails one call, and with one that lasts for a while. `act`
+/// is what the program and its peer do at the beginning of the shortage, and `check` examines the
+/// result two seconds after its end.
+fn with_shortages(
+    call: &'static str,
+    options: &Listen,
+    act: impl Fn(&mut Scene<FaultyNet>, &PeerSocket),
+    check: impl Fn(&mut Scene<FaultyNet>, &PeerSocket),
+) {
+    for errno in SHORTAGES {
+        let (mut scene, peer, faulty) = faulty_served(options.clone());
+        faulty.once(call, errno);
+        act(&mut scene, &peer);
+        scene.run(2 * SECOND);
+        assert_eq!(faulty.failures(call), 1, "{call} was tried, and failed once");
+        check(&mut scene, &peer);
+
+        let (mut scene, peer, faulty) = faulty_served(options.clone());
+        faulty.always(call, errno);
+        act(&mut scene, &peer);
+        scene.run(WHILE);
+        assert!(scene.story.is_empty(), "{call} fails with {errno:?} for a while: {:?}", scene.story);
+        tries_in_moderation(&faulty, call);
+        faulty.heal();
+        scene.run(2 * SECOND);
+        check(&mut scene, &peer);
+    }
+}
+
+/// It is tried more than once, and with pauses.
+fn tries_in_moderation(faulty: &Faulty, call: &str) {
+    let tries = faulty.failures(call);
+    assert!((2..=TRIES).contains(&tries), "{call} was tried {tries} times in {WHILE:?}");
+}
+
+#[test]
+fn a_send_without_memory_is_tried_again_and_loses_nothing() {
+    let answer = pattern(50_000);
+    let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| scene.with(|socket| drop(socket.write(&answer)));
+    with_shortages("send", &Listen::default(), act, |scene, peer| {
+        assert!(peer.read() == answer, "the peer has the whole answer, in order");
+        assert!(scene.story.is_empty(), "{:?}", scene.story);
+    });
+}
+
+#[test]
+fn a_send_of_several_pieces_without_memory_is_tried_again_and_loses_nothing() {
+    let answer = pattern(50_000);
+    let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| {
+        scene.with(|socket| {
+            for piece in answer.chunks(10_000) {
+                socket.write_owned(piece.to_vec()).expect("open");
+            }
+            socket.end();
+        });
+    };
+    with_shortages("send", &Listen::default(), act, |scene, peer| {
+        assert!(peer.read() == answer && peer.has_fin(), "the peer has the whole answer, in order, and its end");
+        assert!(scene.story.is_empty(), "{:?}", scene.story);
+    });
+}
+
+/// The bytes have brought their edge, and no other comes.
+#[test]
+fn a_read_without_memory_is_tried_again_and_loses_nothing() {
+    let act = |_: &mut Scene<FaultyNet>, peer: &PeerSocket| peer.send(b"only once");
+    with_shortages("recv", &Listen::default(), act, |scene, _| assert_eq!(scene.story, ["data only once"]));
+}
+
+#[test]
+fn a_read_of_the_end_without_memory_is_tried_again() {
+    let act = |_: &mut Scene<FaultyNet>, peer: &PeerSocket| peer.finish();
+    with_shortages("recv", &Listen::default(), act, |scene, _| assert_eq!(scene.story, ["end"]));
+}
+
+#[test]
+fn a_discarding_read_without_memory_is_tried_again() {
+    let act = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
+        scene.with(|socket| {
+            socket.end();
+            socket.discard();
+        });
+        peer.send(b"for the bin");
+        peer.finish();
+    };
+    with_shortages("recv", &Listen::default(), act, |scene, _| {
+        assert_eq!(scene.story, ["end", "close"]);
+        assert_eq!(scene.how(), &How::Confirmed);
+    });
+}
+
+#[test]
+fn an_end_without_memory_is_tried_again() {
+    let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| {
+        scene.with(|socket| {
+            socket.write(b"answer").expect("open");
+            socket.end();
+        });
+    };
+    with_shortages("finish", &Listen::default(), act, |scene, peer| {
+        assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
+        assert!(scene.story.is_empty() && !peer.is_reset(), "{:?}", scene.story);
+    });
+}
+
+#[test]
+fn a_last_end_without_memory_is_tried_again() {
+    let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| scene.with(|socket| drop(socket.write(b"answer")));
+    let options = Listen::default().allow_half_open(false);
+    let finish = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
+        act(scene, peer);
+        peer.finish();
+        scene.run(ms(2));
+        assert_eq!(std::mem::take(&mut scene.story), ["end"]);
+    };
+    with_shortages("finish", &options, finish, |scene, peer| {
+        assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
+        assert_eq!(scene.story, ["close"]);
+        assert_eq!(scene.how(), &How::Confirmed);
+    });
+}
+
+/// A connection that was accepted is registered when it has to wait for the first time.
+#[test]
+fn a_registration_without_memory_is_tried_again() {
+    for errno in SHORTAGES {
+        for lasts in [false, true] {
+            let (mut scene, faulty) = faulty_on(Network::new(7));
+            if lasts {
+                faulty.always("register", errno);
+            } else {
+                faulty.once("register", errno);
+            }
+            let peer = scene.serve(Listen::default());
+            scene.run(WHILE - SECOND);
+            assert!(scene.story.is_empty(), "{errno:?}: {:?}", scene.story);
+            if lasts {
+                tries_in_moderation(&faulty, "register");
+            }
+            faulty.heal();
+            peer.send(b"hello");
+            scene.run(2 * SECOND);
+            assert_eq!(scene.story, ["data hello"], "{errno:?}");
+        }
+    }
+}
+
+/// A paused socket is checked without reading when an error flag arrives.
+#[test]
+fn a_peek_without_memory_is_no_error_of_the_connection() {
+    for errno in SHORTAGES {
+        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        peer.send(b"hello");
+        scene.run(SECOND);
+        let slot = scene.socket.expect("accepted").index();
+        scene.reactor.net().make_up(slot, Readiness { error: true, readable: true, ..Readiness::default() });
+        faulty.always("peek", errno);
+        scene.run(WHILE);
+        assert!(scene.story.is_empty(), "{errno:?}: {:?}", scene.story);
+        faulty.heal();
+        scene.with(|socket| socket.resume());
+        scene.run(2 * SECOND);
+        assert_eq!(scene.story, ["data hello"], "{errno:?}");
+    }
+}
+
+/// The reactor peeks to find out whose FIN is first.
+#[test]
+fn a_peek_before_our_fin_without_memory_is_no_error_of_the_connection() {
+    for errno in SHORTAGES {
+        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        peer.send(b"unread");
+        scene.run(SECOND);
+        faulty.once("peek", errno);
+        scene.with(|socket| {
+            socket.write(b"answer").expect("open");
+            socket.end();
+        });
+        scene.run(SECOND);
+        assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
+        assert!(scene.story.is_empty() && !peer.is_reset(), "{errno:?}: {:?}", scene.story);
+    }
+}
+
+#[test]
+fn a_connect_without_memory_is_tried_again() {
+    for errno in SHORTAGES {
+        for lasts in [false, true] {
+            let (mut scene, faulty) = faulty_on(Network::new(7));
+            let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+            if lasts {
+                faulty.always("connect", errno);
+            } else {
+                faulty.once("connect", errno);
+            }
+            let id = scene.reactor.connect((THERE, 80), Connect::default()).expect("an address");
+            scene.reactor.socket(id).expect("begun").write(b"hello").expect("it waits");
+            if lasts {
+                scene.run(WHILE);
+                assert_eq!(scene.story, ["lookup 10.0.0.2"], "{errno:?}");
+                tries_in_moderation(&faulty, "connect");
+                faulty.heal();
+            }
+            scene.run(2 * SECOND);
+            assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready"], "{errno:?}");
+            assert_eq!(listener.accept().expect("connected").read(), b"hello");
+        }
+    }
+}
+
+#[test]
+fn a_connect_without_memory_has_its_connect_timeout_and_no_more() {
+    for errno in SHORTAGES {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        faulty.always("connect", errno);
+        let begun = scene.network.now();
+        scene.reactor.connect((THERE, 80), Connect::default().connect_timeout(Some(5 * SECOND))).expect("an address");
+        while scene.ending.is_none() && scene.network.now() - begun < 60 * SECOND {
+            scene.run(ms(10));
+        }
+        let after = scene.network.now() - begun;
+        assert!((5 * SECOND..6 * SECOND).contains(&after), "{errno:?}: {:?} after {after:?}", scene.story);
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+#[test]
+fn a_socket_that_is_destroyed_between_two_tries_is_over_at_once() {
+    for call in ["send", "finish", "recv"] {
+        let (mut scene, peer, faulty) = faulty_served(Listen::default());
+        faulty.always(call, Errno::NOBUFS);
+        peer.send(b"question");
+        scene.with(|socket| {
+            socket.write(b"answer").expect("open");
+            socket.end();
+        });
+        scene.run(SECOND);
+        assert!(scene.story.iter().all(|line| line.starts_with("data")), "{call}: {:?}", scene.story);
+        scene.story.clear();
+        scene.with(|socket| socket.destroy());
+        scene.run(ms(10));
+        assert_eq!(scene.story, ["close"], "{call}");
+        scene.network.advance(SECOND);
+        assert!(peer.is_reset());
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+/// To the limits a shortage that does not end is like a peer that takes nothing.
+#[test]
+fn the_limits_go_on_counting_while_a_call_fails() {
+    let writing = Listen::default().write_timeout(Some(5 * SECOND));
+    let flushing = Listen::default().linger(Some(5 * SECOND));
+    let deadline = Listen::default().deadline(Some(5 * SECOND));
+    for (call, options, timer) in
+        [("send", writing, Timer::Write), ("finish", flushing, Timer::Linger), ("recv", deadline, Timer::Deadline)]
+    {
+        let (mut scene, peer, faulty) = faulty_served(options);
+        faulty.always(call, Errno::NOMEM);
+        let begun = scene.network.now();
+        scene.with(|socket| {
+            socket.write(b"answer").expect("open");
+            if call == "finish" {
+                socket.end();
+            }
+        });
+        peer.send(b"question");
+        while scene.ending.is_none() && scene.network.now() - begun < 60 * SECOND {
+            scene.run(ms(10));
+        }
+        // The deadline counts from the connection, a second earlier.
+        let after = scene.network.now() - begun;
+        assert!((4 * SECOND..6 * SECOND).contains(&after), "{call}: {:?} after {after:?}", scene.story);
+        assert_eq!(scene.cause(), Cause::TimedOut(timer), "{call}");
+    }
+}

@@ -1,0 +1,288 @@
+//! A net with faults: the simulated host, except that a test can have a call fail, let the process
+//! stand still after a poll, let reads cost time, or let a peer send without pause.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use finale::lifecycle::{Input, State};
+use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
+use finale::sim::{Host, Network, PeerSocket};
+use finale::{KeepAlive, Listen, UnixAddr};
+use rustix::io::Errno;
+
+use crate::support::scene::{HERE, Scene};
+
+/// More failures of one call than any test orders: the reactor repeats the call without a pause.
+const SPIN: usize = 100_000;
+
+/// What the test has ordered, and what has happened so far.
+#[derive(Default)]
+pub(crate) struct Orders {
+    /// Failures to come. Each is used once, by the next call of its name.
+    once: VecDeque<(&'static str, Errno)>,
+    /// Failures of every call of these names.
+    lasting: HashMap<&'static str, Errno>,
+    /// How long the process stands still after the next poll that waits.
+    stall: Option<Duration>,
+    /// The peers of all connections but the quiet ones send without pause: each read fills its
+    /// buffer.
+    flood: bool,
+    quiet: HashSet<u32>,
+    /// How long a read takes.
+    read_cost: Duration,
+    /// The kernel does not report when a peer last took bytes.
+    hides_acks: bool,
+    /// How often each call has failed by order.
+    failures: HashMap<&'static str, usize>,
+}
+
+/// The test's handle on a [`FaultyNet`].
+#[derive(Clone, Default)]
+pub(crate) struct Faulty(Rc<RefCell<Orders>>);
+
+impl Faulty {
+    fn orders(&self) -> RefMut<'_, Orders> {
+        self.0.borrow_mut()
+    }
+
+    /// The next call of this name fails.
+    pub(crate) fn once(&self, call: &'static str, errno: Errno) {
+        self.orders().once.push_back((call, errno));
+    }
+
+    /// Every call of this name fails, until [`heal`](Self::heal).
+    pub(crate) fn always(&self, call: &'static str, errno: Errno) {
+        self.orders().lasting.insert(call, errno);
+    }
+
+    /// No call fails any more.
+    pub(crate) fn heal(&self) {
+        let mut orders = self.orders();
+        orders.once.clear();
+        orders.lasting.clear();
+    }
+
+    /// How often this call has failed by order.
+    pub(crate) fn failures(&self, call: &str) -> usize {
+        self.orders().failures.get(call).copied().unwrap_or(0)
+    }
+
+    /// The process stands still for this long after the next poll that waits.
+    pub(crate) fn stall(&self, time: Duration) {
+        self.orders().stall = Some(time);
+    }
+
+    /// From now on all peers send without pause, and each read takes this long.
+    pub(crate) fn flood(&self, read_cost: Duration) {
+        let mut orders = self.orders();
+        (orders.flood, orders.read_cost) = (true, read_cost);
+    }
+
+    /// The peer of the connection in this slot does not take part in the flood.
+    pub(crate) fn keep_quiet(&self, slot: u32) {
+        self.orders().quiet.insert(slot);
+    }
+
+    /// From now on the kernel does not report when a peer last took bytes.
+    pub(crate) fn hide_acks(&self) {
+        self.orders().hides_acks = true;
+    }
+
+    /// Carries out an order for this call.
+    fn enter(&self, call: &'static str) -> io::Result<()> {
+        let mut orders = self.orders();
+        let next = orders.once.iter().position(|(name, _)| *name == call);
+        let once = next.and_then(|at| orders.once.remove(at)).map(|(_, errno)| errno);
+        let Some(errno) = once.or_else(|| orders.lasting.get(call).copied()) else { return Ok(()) };
+        let failures = orders.failures.entry(call).or_default();
+        *failures += 1;
+        assert!(*failures < SPIN, "{call} is repeated without a pause");
+        Err(errno.into())
+    }
+}
+
+pub(crate) struct FaultyNet {
+    network: Network,
+    host: Host,
+    faulty: Faulty,
+}
+
+impl FaultyNet {
+    pub(crate) fn new(network: &Network) -> (Self, Faulty) {
+        let (host, faulty) = (network.host(HERE), Faulty::default());
+        (Self { network: network.clone(), host, faulty: faulty.clone() }, faulty)
+    }
+
+    /// Readiness without a reason, see [`Host::make_up`].
+    pub(crate) fn make_up(&self, slot: u32, readiness: Readiness) {
+        assert!(self.host.make_up(slot, readiness), "it is registered");
+    }
+
+    /// Whether the peer of this connection sends without pause; if so, a read has taken its time.
+    fn is_flooded(&self, slot: u32) -> bool {
+        let orders = self.faulty.orders();
+        let (cost, is_flooded) = (orders.read_cost, orders.flood && !orders.quiet.contains(&slot));
+        drop(orders);
+        self.network.advance(cost);
+        is_flooded
+    }
+}
+
+/// A scene on a faulty net.
+pub(crate) fn faulty_on(network: Network) -> (Scene<FaultyNet>, Faulty) {
+    let (net, faulty) = FaultyNet::new(&network);
+    (Scene::on(network, net), faulty)
+}
+
+/// A scene on a faulty net, with a connection of the peer, accepted and registered.
+pub(crate) fn faulty_served(options: Listen) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let peer = scene.serve(options);
+    (scene, peer, faulty)
+}
+
+impl Net for FaultyNet {
+    fn now(&self) -> Instant {
+        self.host.now()
+    }
+
+    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+        let waits = until.is_none_or(|until| until > self.host.now());
+        let polled = self.host.poll(until, ready)?;
+        if waits && let Some(stall) = self.faulty.orders().stall.take() {
+            self.network.advance(stall);
+        }
+        Ok(polled)
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        self.host.waker()
+    }
+
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
+        self.host.listen(listener, addr, options)
+    }
+
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
+        self.host.listen_unix(listener, addr, options)
+    }
+
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
+        self.faulty.enter("accept")?;
+        self.host.accept(listener, slot)
+    }
+
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        self.host.set_accepting(listener, accepting)
+    }
+
+    fn unlisten(&mut self, listener: u32) {
+        self.host.unlisten(listener);
+    }
+
+    fn connect(
+        &mut self,
+        slot: u32,
+        token: Token,
+        addr: SocketAddr,
+        options: &SystemOptions,
+        local: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        self.faulty.enter("connect")?;
+        self.host.connect(slot, token, addr, options, local)
+    }
+
+    fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
+        self.faulty.enter("connect")?;
+        self.host.connect_unix(slot, token, addr, options)
+    }
+
+    fn connected(&mut self, slot: u32) -> io::Result<bool> {
+        self.host.connected(slot)
+    }
+
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        self.host.promote(from, to, token)
+    }
+
+    fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
+        self.faulty.enter("register")?;
+        self.host.register(slot, token)
+    }
+
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
+        self.faulty.enter("recv")?;
+        if self.is_flooded(slot) {
+            return Ok(Received { bytes: buffer.len(), drained: false });
+        }
+        self.host.recv(slot, buffer)
+    }
+
+    fn peek(&mut self, slot: u32) -> io::Result<Unread> {
+        self.faulty.enter("peek")?;
+        self.host.peek(slot)
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
+        self.faulty.enter("send")?;
+        self.host.send(slot, bytes, more)
+    }
+
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        self.faulty.enter("send")?;
+        self.host.send_vectored(slot, pieces, more)
+    }
+
+    fn finish(&mut self, slot: u32) -> io::Result<()> {
+        self.faulty.enter("finish")?;
+        self.host.finish(slot)
+    }
+
+    fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        self.host.acknowledged(slot)
+    }
+
+    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
+        if self.faulty.orders().hides_acks { None } else { self.host.time_since_acked(slot) }
+    }
+
+    fn take_error(&mut self, slot: u32) -> Option<io::Error> {
+        self.host.take_error(slot)
+    }
+
+    fn close(&mut self, slot: u32) {
+        self.host.close(slot);
+    }
+
+    fn reset(&mut self, slot: u32) {
+        self.host.reset(slot);
+    }
+
+    fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
+        self.host.set_nodelay(slot, on)
+    }
+
+    fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
+        self.host.set_keep_alive(slot, times)
+    }
+
+    fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
+        self.host.local_addr(slot)
+    }
+
+    fn lookup(&mut self, token: Token, host: &str, port: u16) {
+        self.host.lookup(token, host, port);
+    }
+
+    fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
+        self.host.looked_up()
+    }
+
+    fn stepped(&mut self, state: State, input: Input) {
+        self.host.stepped(state, input);
+    }
+}

@@ -1,0 +1,297 @@
+//! Whose FIN was first: `Ending` names us only if that is true, also when the peer finished while
+//! the handler worked; and the report of a failure does not deny a FIN that was sent.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::time::Duration;
+
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, Close, Connect, Ending, Event, First, How, Listen, Reactor, Socket, Timer};
+
+use crate::support::scene::{HERE, THERE};
+use crate::support::{Story, What, ms, work_for};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A conversation on the simulated network. `work` is done in the handler of the first event of
+/// this name, with the peer's end; the peer's request comes a second after the connection.
+fn conversation(
+    listen: Listen,
+    name: &str,
+    work: impl FnOnce(&Network, &PeerSocket, &mut Socket<'_>),
+    after: impl Fn(&PeerSocket),
+) -> Ending {
+    let network = Network::new(7);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = reactor.listen((HERE, 80), listen).expect("a free port");
+    let peer = network.peer(THERE).connect(listener.addr).expect("begun");
+    let (mut work, mut is_asked) = (Some(work), false);
+    loop {
+        let until = network.now() + SECOND;
+        let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") else {
+            if std::mem::replace(&mut is_asked, true) {
+                after(&peer);
+            } else {
+                peer.send(b"request");
+            }
+            assert!(network.elapsed() < 100 * SECOND, "it does not end");
+            continue;
+        };
+        if let Event::Close(ending) = event {
+            return ending.clone();
+        }
+        if format!("{event:?}").starts_with(name)
+            && let Some(work) = work.take()
+        {
+            work(&network, &peer, &mut socket);
+        }
+    }
+}
+
+fn answer(socket: &mut Socket<'_>) {
+    socket.write(b"answer").expect("open");
+    socket.end();
+}
+
+/// The peer's FIN arrived before ours was sent: it was first, or the order was not seen.
+#[track_caller]
+fn is_not_ours(ending: &Ending) {
+    assert!(ending.is_clean(), "{ending}");
+    assert!(matches!(ending.first, First::Peer | First::Unknown), "{ending}");
+}
+
+#[test]
+fn a_fin_that_came_while_the_handler_worked_was_first() {
+    for close in [Close::Confirmed, Close::HandOff] {
+        let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+            peer.finish();
+            network.advance(ms(50));
+            answer(socket);
+        };
+        is_not_ours(&conversation(Listen::default().close(close), "Data", work, |_| ()));
+    }
+}
+
+#[test]
+fn a_fin_after_bytes_that_came_while_the_handler_worked_was_first() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"one thing more");
+        peer.finish();
+        network.advance(ms(50));
+        answer(socket);
+    };
+    is_not_ours(&conversation(Listen::default(), "Data", work, |_| ()));
+}
+
+#[test]
+fn a_fin_that_came_while_a_slow_handler_accepted_was_first() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"request");
+        peer.finish();
+        network.advance(ms(50));
+        answer(socket);
+    };
+    is_not_ours(&conversation(Listen::default(), "Connection", work, |_| ()));
+}
+
+#[test]
+fn a_fin_that_came_while_the_handler_of_a_timeout_worked_was_first() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.finish();
+        network.advance(ms(50));
+        answer(socket);
+    };
+    is_not_ours(&conversation(Listen::default().idle_timeout(Some(SECOND / 2)), "Timeout", work, |_| ()));
+}
+
+#[test]
+fn a_fin_of_a_server_that_came_while_its_client_worked_was_first() {
+    let network = Network::new(7);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = network.peer(THERE).listen((THERE, 80).into()).expect("a free port");
+    let id = reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    let mut servers = Vec::new();
+    while let Some((_, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
+        assert!(!matches!(event, Event::Error(_)));
+    }
+    let server = listener.accept().expect("connected");
+    server.send(b"a banner");
+    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
+        match event {
+            Event::Data(_) if servers.is_empty() => {
+                server.finish();
+                servers.push(id);
+                network.advance(ms(50));
+                answer(&mut socket);
+            }
+            Event::Close(ending) => return is_not_ours(ending),
+            _ => {}
+        }
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn our_fin_is_first_if_nothing_of_the_peers_has_come() {
+    let work = |network: &Network, _: &PeerSocket, socket: &mut Socket<'_>| {
+        network.advance(ms(50));
+        answer(socket);
+    };
+    let ending = conversation(Listen::default(), "Data", work, PeerSocket::finish);
+    assert_eq!((ending.first, ending.time_wait(), &ending.how), (First::Us, First::Us, &How::Confirmed), "{ending}");
+}
+
+#[test]
+fn fins_that_cross_are_both_first() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        network.set_latency(ms(100));
+        peer.finish();
+        answer(socket);
+    };
+    let ending = conversation(Listen::default(), "Data", work, |_| ());
+    assert_eq!(ending.first, First::Both, "{ending}");
+}
+
+// --- failures ---
+
+fn fails(ending: &Ending) -> First {
+    let How::Failed(failure) = &ending.how else { panic!("{ending}") };
+    assert!(matches!(failure.cause, Cause::TimedOut(Timer::Deadline | Timer::HalfClosed | Timer::Linger)), "{ending}");
+    ending.first
+}
+
+/// The handler answers before anything is read. The peer takes the answer and our FIN, and is
+/// silent until the deadline.
+#[test]
+fn a_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"unread");
+        network.advance(ms(50));
+        socket.set_deadline(Some(10 * SECOND));
+        answer(socket);
+    };
+    let first = fails(&conversation(Listen::default(), "Connection", work, |_| ()));
+    assert!(matches!(first, First::Us | First::Unknown), "{first:?}");
+}
+
+/// Likewise, but the peer's FIN waits after the unread bytes, and its machine vanishes before it
+/// acknowledges ours.
+#[test]
+fn a_failure_after_both_fins_reports_a_fin() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"unread");
+        peer.finish();
+        network.advance(ms(50));
+        network.vanish(THERE);
+        answer(socket);
+    };
+    let first = fails(&conversation(Listen::default(), "Connection", work, |_| ()));
+    assert!(matches!(first, First::Peer | First::Unknown), "{first:?}");
+}
+
+#[test]
+fn a_failure_reports_the_fins_that_were_exchanged() {
+    let deadline = |_: &Network, _: &PeerSocket, socket: &mut Socket<'_>| socket.set_deadline(Some(10 * SECOND));
+    let nobody = conversation(Listen::default(), "Data", deadline, |_| ());
+    assert_eq!(fails(&nobody), First::Nobody, "{nobody}");
+    let peer = conversation(Listen::default(), "Data", deadline, PeerSocket::finish);
+    assert_eq!(fails(&peer), First::Peer, "{peer}");
+    let us = |_: &Network, _: &PeerSocket, socket: &mut Socket<'_>| {
+        socket.set_deadline(Some(10 * SECOND));
+        answer(socket);
+    };
+    let us = conversation(Listen::default(), "Data", us, |_| ());
+    assert_eq!(fails(&us), First::Us, "{us}");
+}
+
+// --- on the real network ---
+
+#[test]
+fn a_real_fin_that_came_while_the_handler_worked_was_first() {
+    for close in [Close::Confirmed, Close::HandOff] {
+        let (mut story, socket, mut peer) = Story::pair(Listen::default().close(close));
+        // It is registered, and waits.
+        story.turn();
+        peer.write_all(b"request").expect("connected");
+        story.until(|socket, event| {
+            assert!(matches!(event, Event::Data(_)), "{event:?}");
+            peer.shutdown(Shutdown::Write).expect("connected");
+            work_for(ms(5));
+            answer(socket);
+            true
+        });
+        story.expect(socket, What::End);
+        is_not_ours(&story.close(socket));
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).expect("a clean end");
+        assert_eq!(got, b"answer");
+        story.rest();
+    }
+}
+
+#[test]
+fn a_real_fin_of_a_server_that_came_while_its_client_worked_was_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut story = Story::new();
+    let client = story.reactor.connect(listener.local_addr().expect("bound"), Connect::default()).expect("an address");
+    story.connected(client);
+    let (mut server, _) = listener.accept().expect("connected");
+    story.turn();
+    server.write_all(b"a banner").expect("connected");
+    story.until(|socket, event| {
+        assert!(matches!(event, Event::Data(_)), "{event:?}");
+        server.shutdown(Shutdown::Write).expect("connected");
+        work_for(ms(5));
+        answer(socket);
+        true
+    });
+    story.expect(client, What::End);
+    is_not_ours(&story.close(client));
+    drop(server);
+    story.rest();
+}
+
+#[test]
+fn our_real_fin_is_first_if_nothing_of_the_peers_has_come() {
+    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    story.turn();
+    peer.write_all(b"request").expect("connected");
+    story.data(socket, 7);
+    answer(&mut story.socket(socket));
+    story.turn();
+    let mut got = Vec::new();
+    peer.read_to_end(&mut got).expect("a clean end");
+    drop(peer);
+    story.expect(socket, What::End);
+    let ending = story.close(socket);
+    assert_eq!((ending.first, ending.time_wait()), (First::Us, First::Us), "{ending}");
+    story.rest();
+}
+
+/// We end over an unread request; the peer reads our end, and is silent.
+#[test]
+fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
+    let mut story = Story::new();
+    let addr = story.listen(Listen::default());
+    let mut peer = crate::support::dial(addr);
+    peer.write_all(b"request").expect("connected");
+    story.until(|socket, event| {
+        assert_eq!(*event, Event::Connection);
+        socket.set_deadline(Some(ms(50)));
+        answer(socket);
+        true
+    });
+    let mut ending = None;
+    while ending.is_none() {
+        story.until(|_, event| {
+            if let Event::Close(told) = event {
+                ending = Some((*told).clone());
+            }
+            true
+        });
+    }
+    let first = fails(&ending.expect("closed"));
+    assert!(matches!(first, First::Us | First::Unknown), "{first:?}");
+    drop(peer);
+    story.rest();
+}

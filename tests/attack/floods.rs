@@ -1,0 +1,259 @@
+//! Peers that send without pause, on the simulated network: one, six, and a thousand. A limit that
+//! their bytes do not restart ends the connection at its time.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use finale::sim::{Network, PeerSocket, Script};
+use finale::{Connect, Event, How, Idle, Listen, Socket, SocketId, Timer};
+
+use crate::faulty::{Faulty, FaultyNet, faulty_on};
+use crate::support::scene::{HERE, Scene, THERE};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a read takes: a turn with a thousand connections takes a fifth of a second.
+const fn read_cost(peers: usize) -> Duration {
+    Duration::from_micros(if peers > 10 { 200 } else { 1000 })
+}
+
+/// More than what the kernels of both sides hold.
+const MUCH: usize = 10_000;
+
+/// What a limit has done to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strike {
+    Timeout,
+    Failed(Timer),
+    Destroyed,
+}
+
+/// What happened to the connections of a flood.
+#[derive(Default)]
+struct Record {
+    begun: HashMap<SocketId, Instant>,
+    strikes: Vec<(Duration, Strike)>,
+    struck: HashSet<SocketId>,
+}
+
+impl Record {
+    fn strike(&mut self, id: SocketId, now: Instant, strike: Strike) {
+        if self.struck.insert(id) {
+            self.strikes.push((now - self.begun[&id], strike));
+        }
+    }
+
+    fn note(&mut self, socket: &mut Socket<'_>, event: &Event<'_>, now: Instant) {
+        match event {
+            Event::Timeout => {
+                self.strike(socket.id(), now, Strike::Timeout);
+                socket.destroy();
+            }
+            Event::Error(failure) => {
+                let finale::Cause::TimedOut(timer) = failure.cause else { panic!("{failure}") };
+                self.strike(socket.id(), now, Strike::Failed(timer));
+            }
+            Event::Close(ending) if ending.how == How::Destroyed => {
+                self.strike(socket.id(), now, Strike::Destroyed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A network whose kernels hold little.
+fn narrow() -> (Scene<FaultyNet>, Faulty) {
+    let network = Network::new(7);
+    network.set_buffers(1000, 1000);
+    faulty_on(network)
+}
+
+/// From now on these peers send without pause.
+pub(crate) fn send_without_pause(faulty: &Faulty, peers: &[PeerSocket]) {
+    faulty.flood(read_cost(peers.len()));
+    // A first byte, which brings the edge.
+    peers.iter().for_each(|peer| peer.send(b"x"));
+}
+
+/// Connections to a listener. The peers of the first few of them are quiet, all others send without
+/// pause as soon as the last is accepted. `begin` is done with each quiet connection, or with every
+/// connection if none is quiet. Runs until all of these are struck.
+fn flood(peers: usize, quiet: usize, options: Listen, begin: impl Fn(&mut Socket<'_>)) -> Vec<(Duration, Strike)> {
+    let (mut scene, faulty) = narrow();
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let clients: Vec<PeerSocket> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    let expected = if quiet > 0 { quiet } else { peers };
+    let (mut record, mut accepted) = (Record::default(), 0);
+    let until = scene.network.now() + 4 * LIMIT;
+    while record.strikes.len() < expected && scene.network.now() < until {
+        let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") else { break };
+        let now = scene.network.now();
+        if event == Event::Connection {
+            if accepted < expected {
+                begin(&mut socket);
+                record.begun.insert(socket.id(), now);
+            }
+            if accepted < quiet {
+                faulty.keep_quiet(socket.id().index());
+            }
+            accepted += 1;
+            if accepted == peers {
+                send_without_pause(&faulty, &clients[quiet..]);
+            }
+        }
+        record.note(&mut socket, &event, now);
+    }
+    record.strikes
+}
+
+#[track_caller]
+fn check(peers: usize, expected: usize, strikes: &[(Duration, Strike)], strike: Strike) {
+    assert_eq!(strikes.len(), expected, "with {peers} peers, not every connection was struck");
+    for (after, by) in strikes {
+        assert_eq!(*by, strike, "with {peers} peers");
+        assert!((LIMIT..LIMIT * 3 / 2).contains(after), "with {peers} peers, {strike:?} after {after:?}");
+    }
+}
+
+/// Every connection of a flood is struck in time.
+#[track_caller]
+pub(crate) fn strikes_in_time(options: &Listen, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
+    for peers in [1, 6, 1000] {
+        let strikes = flood(peers, 0, options.clone(), &begin);
+        check(peers, peers, &strikes, strike);
+    }
+}
+
+/// A quiet connection is struck in time, whatever the others of the flood do.
+#[track_caller]
+fn strikes_a_quiet_one_in_time(options: &Listen, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
+    for peers in [2, 7, 1001] {
+        let strikes = flood(peers, 1, options.clone(), &begin);
+        check(peers, 1, &strikes, strike);
+    }
+}
+
+fn write(socket: &mut Socket<'_>, bytes: usize) {
+    socket.write(&vec![b'x'; bytes]).expect("open");
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_end_of_a_lingering_close() {
+    let begin = |socket: &mut Socket<'_>| {
+        write(socket, 100);
+        socket.end();
+        socket.discard();
+    };
+    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_end_of_a_flush() {
+    let begin = |socket: &mut Socket<'_>| {
+        write(socket, MUCH);
+        socket.end();
+    };
+    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+}
+
+#[test]
+fn a_flood_that_is_discarded_does_not_put_off_the_end_of_a_flush() {
+    let begin = |socket: &mut Socket<'_>| {
+        write(socket, MUCH);
+        socket.end();
+        socket.discard();
+    };
+    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_write_timeout() {
+    let options = Listen::default().write_timeout(Some(LIMIT));
+    strikes_in_time(&options, |socket| write(socket, MUCH), Strike::Failed(Timer::Write));
+}
+
+#[test]
+fn a_flood_that_is_discarded_does_not_put_off_the_write_timeout() {
+    let begin = |socket: &mut Socket<'_>| {
+        socket.discard();
+        write(socket, MUCH);
+    };
+    strikes_in_time(&Listen::default().write_timeout(Some(LIMIT)), begin, Strike::Failed(Timer::Write));
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_idle_time_of_our_own_bytes() {
+    let options = Listen::default().idle_of(Idle::Write).idle_timeout(Some(LIMIT));
+    strikes_in_time(&options, |_| (), Strike::Timeout);
+    strikes_in_time(&options, |socket| write(socket, MUCH), Strike::Timeout);
+}
+
+#[test]
+fn a_flood_does_not_put_off_a_deadline() {
+    let options = Listen::default().deadline(Some(LIMIT));
+    strikes_in_time(&options, |_| (), Strike::Failed(Timer::Deadline));
+    strikes_in_time(&options, |socket| socket.discard(), Strike::Failed(Timer::Deadline));
+    let set = |socket: &mut Socket<'_>| socket.set_deadline(Some(LIMIT));
+    strikes_in_time(&Listen::default(), set, Strike::Failed(Timer::Deadline));
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_idle_time_of_a_quiet_neighbour() {
+    strikes_a_quiet_one_in_time(&Listen::default().idle_timeout(Some(LIMIT)), |_| (), Strike::Timeout);
+}
+
+#[test]
+fn a_flood_does_not_put_off_the_half_closed_limit_of_a_quiet_neighbour() {
+    let options = Listen::default().half_closed_timeout(Some(LIMIT));
+    strikes_a_quiet_one_in_time(&options, |socket| socket.end(), Strike::Failed(Timer::HalfClosed));
+}
+
+/// Also of a connection that began here.
+#[test]
+fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
+    for clients in [1, 6, 1000] {
+        let (mut scene, faulty) = narrow();
+        faulty.flood(read_cost(clients));
+        let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+        for _ in 0..clients {
+            scene.reactor.connect((THERE, 80), Connect::default().linger(Some(LIMIT))).expect("an address");
+            let _play = listener.play(Script::new().stop_reading().send(b"a first byte"));
+        }
+        let mut record = Record::default();
+        let until = scene.network.now() + 4 * LIMIT;
+        while record.strikes.len() < clients && scene.network.now() < until {
+            let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") else { break };
+            if event == Event::Ready {
+                write(&mut socket, 100);
+                socket.end();
+                socket.discard();
+                record.begun.insert(socket.id(), scene.network.now());
+            }
+            record.note(&mut socket, &event, scene.network.now());
+        }
+        check(clients, clients, &record.strikes, Strike::Failed(Timer::Linger));
+    }
+}
+
+#[test]
+fn a_flood_does_not_put_off_a_timer_of_no_socket() {
+    for peers in [1, 6, 1000] {
+        let (mut scene, faulty) = narrow();
+        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+        scene.run(Duration::from_millis(100));
+        assert_eq!(scene.story, vec!["connection"; peers.len()]);
+        send_without_pause(&faulty, &peers);
+        let set = scene.network.now();
+        let timer = scene.reactor.set_timer(LIMIT);
+        loop {
+            let event = scene.reactor.next_before(set + 2 * LIMIT).expect("it goes on");
+            let after = scene.network.now() - set;
+            assert!(after < LIMIT * 3 / 2, "with {} peers", peers.len());
+            if event.is_some_and(|(_, event)| event == Event::Timer(timer)) {
+                assert!(after >= LIMIT, "after {after:?}");
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A race of addresses without a free descriptor: an attempt that could not begin leaves its
+//! address untried.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use finale::sim::{Faults, Network, PeerListener, Reach};
+use finale::{Cause, Connect, Event, Timer};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::faulty::{Faulty, FaultyNet, faulty_on};
+use crate::support::alone::alone;
+use crate::support::scene::{Scene, THERE};
+use crate::support::{Story, What, dial, ms};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SHORTAGES: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS];
+
+/// Some addresses that do not respond, and the good one last.
+fn addrs(network: &Network, silent: u8) -> Vec<SocketAddr> {
+    let silent = (0..silent).map(|host| IpAddr::V4(Ipv4Addr::new(10, 9, 0, host)));
+    let silent: Vec<_> = silent.inspect(|ip| network.set_reach(*ip, Reach::BlackHole)).collect();
+    silent.into_iter().chain([THERE]).map(|ip| SocketAddr::new(ip, 80)).collect()
+}
+
+fn race(silent: u8, options: Connect) -> (Scene<FaultyNet>, Faulty, PeerListener) {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    let addrs = addrs(&scene.network, silent);
+    scene.reactor.connect(addrs, options).expect("a list of addresses");
+    (scene, faulty, listener)
+}
+
+/// It is connected to the good address within three seconds from now.
+#[track_caller]
+fn reaches_the_good_one(scene: &mut Scene<FaultyNet>, silent: u8, what: &str) {
+    scene.run(3 * SECOND + ms(20) * u32::from(silent));
+    let story: Vec<_> = scene.story.iter().filter(|line| !line.starts_with("lookup")).collect();
+    assert_eq!(story, ["connect", "ready"], "{what}");
+    let peer = scene.socket.and_then(|id| scene.reactor.socket(id)?.peer_addr());
+    assert_eq!(peer, Some(SocketAddr::new(THERE, 80)), "{what}");
+    assert_eq!(scene.network.descriptors(), 1, "{what}");
+}
+
+fn fast() -> Connect {
+    Connect::default().attempt_delay(Some(ms(20)))
+}
+
+#[test]
+fn a_shortage_of_descriptors_after_the_first_attempt_uses_up_no_address() {
+    for errno in SHORTAGES {
+        for silent in [1, 2, 20] {
+            let (mut scene, faulty, _listener) = race(silent, fast());
+            scene.run(ms(5));
+            faulty.always("connect", errno);
+            scene.run(SECOND);
+            assert!(faulty.failures("connect") > 0, "an attempt was made");
+            assert!(scene.story.iter().all(|line| line.starts_with("lookup")), "{:?}", scene.story);
+            faulty.heal();
+            reaches_the_good_one(&mut scene, silent, &format!("{errno:?}, {silent} that do not respond"));
+        }
+    }
+}
+
+#[test]
+fn a_shortage_of_descriptors_from_the_beginning_uses_up_no_address() {
+    for errno in SHORTAGES {
+        for silent in [1, 2, 20] {
+            let (mut scene, faulty, _listener) = race(silent, fast());
+            faulty.always("connect", errno);
+            scene.run(SECOND);
+            let lookups = scene.story.iter().all(|line| line.starts_with("lookup"));
+            assert!(lookups, "{errno:?}, {silent} that do not respond: {:?}", scene.story);
+            faulty.heal();
+            reaches_the_good_one(&mut scene, silent, &format!("{errno:?}, {silent} that do not respond"));
+        }
+    }
+}
+
+#[test]
+fn an_attempt_that_fails_once_for_lack_of_a_descriptor_is_made_again() {
+    for errno in SHORTAGES {
+        for good in 0..3 {
+            let (mut scene, faulty) = faulty_on(Network::new(7));
+            let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+            let mut addrs = addrs(&scene.network, 2);
+            addrs.swap(good, 2);
+            scene.reactor.connect(addrs, fast()).expect("a list of addresses");
+            if good > 0 {
+                // Those before it have begun.
+                scene.run(ms(20) * good as u32 - ms(5));
+            }
+            faulty.once("connect", errno);
+            reaches_the_good_one(&mut scene, 2, &format!("{errno:?}, the good one at {good}"));
+            assert!(listener.accept().is_some());
+        }
+    }
+}
+
+/// The connect timeout holds, and the reactor does not spin meanwhile.
+#[test]
+fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
+    let (mut scene, faulty, _listener) = race(2, fast().connect_timeout(Some(5 * SECOND)));
+    scene.run(ms(5));
+    faulty.always("connect", Errno::MFILE);
+    scene.run(5 * SECOND - ms(10));
+    assert!(scene.ending.is_none(), "{:?}", scene.story);
+    scene.run(ms(20));
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Connect));
+    assert!(faulty.failures("connect") <= 5000, "{} attempts in five seconds", faulty.failures("connect"));
+    scene.story.clear();
+    scene.rest();
+}
+
+/// The same by the network's own faults.
+#[test]
+fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
+    let mut scene = Scene::new();
+    let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    let addrs = addrs(&scene.network, 5);
+    scene.reactor.connect(addrs, fast()).expect("a list of addresses");
+    scene.run(ms(5));
+    scene.network.set_faults(Faults { connect_exhausted: 1.0, ..Faults::none() });
+    scene.run(SECOND);
+    scene.network.set_faults(Faults::none());
+    scene.run(3 * SECOND);
+    assert_eq!(scene.story.last().map(String::as_str), Some("ready"), "{:?}", scene.story);
+}
+
+/// A listener whose backlog is full: handshakes with it are not answered.
+fn silent() -> (TcpListener, TcpStream) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    socket.listen(0).expect("bound");
+    let listener = TcpListener::from(socket);
+    let first = dial(listener.local_addr().expect("bound"));
+    (listener, first)
+}
+
+/// On the real network, with a limit on descriptors: eight addresses do not respond, and there is
+/// room for three attempts.
+#[test]
+fn a_real_shortage_of_descriptors_uses_up_no_address() {
+    alone("races::a_real_shortage_of_descriptors_uses_up_no_address", || {
+        let silent: Vec<_> = (0..8).map(|_| silent()).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let good = listener.local_addr().expect("bound");
+        let addrs = silent.iter().map(|(listener, _)| listener.local_addr().expect("bound"));
+        let addrs: Vec<_> = addrs.chain([good]).collect();
+        let mut story = Story::new();
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
+        let mut hogs = Vec::new();
+        while let Ok(hog) = File::open("/dev/null") {
+            hogs.push(hog);
+        }
+        hogs.truncate(hogs.len() - 3);
+        let client = story.reactor.connect(addrs, fast().connect_timeout(Some(3 * SECOND))).expect("addresses");
+        story.run_for(ms(400), |_, event| assert!(matches!(event, Event::Lookup(_)), "{event:?}"));
+        hogs.clear();
+        let next = story.next(client);
+        assert_eq!(next, What::Connect, "its descriptors are free again");
+        story.expect(client, What::Ready);
+        assert_eq!(story.socket(client).peer_addr(), Some(good));
+    });
+}

@@ -1,0 +1,138 @@
+//! Peers that send without pause, on the real network: plain clients that only write.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use finale::{Cause, Event, Idle, Listen, Socket, SocketId, Timer};
+
+use crate::support::{Story, dial, ms, work_for};
+
+pub(crate) const LIMIT: Duration = ms(500);
+/// What no kernel holds for a peer that reads nothing.
+const MUCH: usize = 12 << 20;
+
+/// Clients that write without pause, read nothing, and never end. They stop with the test.
+pub(crate) struct Writers(Arc<AtomicBool>);
+
+impl Writers {
+    pub(crate) fn new(addr: SocketAddr, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..count {
+            let (mut client, stop) = (dial(addr), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let block = vec![b'x'; 1 << 20];
+                while !stop.load(Ordering::Relaxed) && client.write_all(&block).is_ok() {}
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A receive buffer so large that each read fills its own buffer.
+pub(crate) fn wide() -> Listen {
+    Listen::default().receive_buffer(1 << 20)
+}
+
+/// Every connection of a flood is struck at its limit. `work`: how long the handler works with what
+/// each read brings. `cause`: what it fails of; `None`: the silence is an event.
+#[track_caller]
+pub(crate) fn strikes_in_time(
+    peers: usize,
+    options: Listen,
+    work: Duration,
+    cause: Option<Timer>,
+    begin: impl Fn(&mut Socket<'_>),
+) {
+    let mut story = Story::new();
+    let addr = story.listen(options);
+    let _writers = Writers::new(addr, peers);
+    let mut begun: HashMap<SocketId, Instant> = HashMap::new();
+    let mut strikes = Vec::new();
+    let began = Instant::now();
+    while strikes.len() < peers && began.elapsed() < 5 * LIMIT {
+        story.run_for(ms(50), |socket, event| match event {
+            Event::Connection => {
+                begin(socket);
+                begun.insert(socket.id(), Instant::now());
+            }
+            Event::Data(_) => work_for(work),
+            Event::Timeout if cause.is_none() => {
+                strikes.push(begun[&socket.id()].elapsed());
+                socket.destroy();
+            }
+            Event::Error(failure) => {
+                assert_eq!(Some(failure.cause), cause.map(Cause::TimedOut));
+                strikes.push(begun[&socket.id()].elapsed());
+            }
+            _ => {}
+        });
+    }
+    assert_eq!(strikes.len(), peers, "not every connection was struck: {strikes:?}");
+    assert!(strikes.iter().all(|after| (LIMIT..2 * LIMIT).contains(after)), "{strikes:?}");
+}
+
+fn lingering(socket: &mut Socket<'_>) {
+    socket.write(b"HTTP/1.1 413 Content Too Large\r\n\r\n").expect("open");
+    socket.end();
+    socket.discard();
+}
+
+fn flushing(socket: &mut Socket<'_>) {
+    socket.write_owned(vec![0; MUCH]).expect("open");
+    socket.end();
+}
+
+fn writing(socket: &mut Socket<'_>) {
+    socket.write_owned(vec![0; MUCH]).expect("open");
+}
+
+#[test]
+fn a_client_that_only_writes_does_not_put_off_the_end_of_a_lingering_close() {
+    strikes_in_time(1, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), lingering);
+}
+
+#[test]
+fn six_clients_that_only_write_do_not_put_off_the_end_of_a_lingering_close() {
+    strikes_in_time(6, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), lingering);
+}
+
+#[test]
+fn a_client_that_only_writes_does_not_put_off_the_end_of_a_flush() {
+    strikes_in_time(1, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), flushing);
+}
+
+#[test]
+fn a_client_that_only_writes_to_a_slow_handler_does_not_put_off_the_end_of_a_flush() {
+    strikes_in_time(1, wide().linger(Some(LIMIT)), ms(1), Some(Timer::Linger), flushing);
+}
+
+#[test]
+fn six_clients_that_only_write_to_a_slow_handler_do_not_put_off_the_write_timeout() {
+    strikes_in_time(6, wide().write_timeout(Some(LIMIT)), ms(1), Some(Timer::Write), writing);
+}
+
+#[test]
+fn a_client_that_only_writes_does_not_put_off_the_write_timeout() {
+    strikes_in_time(1, wide().write_timeout(Some(LIMIT)), Duration::ZERO, Some(Timer::Write), writing);
+}
+
+#[test]
+fn a_client_that_only_writes_to_a_slow_handler_does_not_put_off_the_idle_time_of_our_own_bytes() {
+    let options = wide().idle_of(Idle::Write).idle_timeout(Some(LIMIT));
+    strikes_in_time(1, options, ms(1), None, writing);
+}
+
+#[test]
+fn six_clients_that_only_write_to_a_slow_handler_do_not_put_off_their_deadline() {
+    strikes_in_time(6, wide().deadline(Some(LIMIT)), ms(1), Some(Timer::Deadline), |_| ());
+}

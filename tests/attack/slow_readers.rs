@@ -1,0 +1,234 @@
+//! Slow readers where the kernel does not report when they last took bytes: on a faulty net that
+//! hides it, and on real Unix domain sockets. A peer that takes bytes is not cut off, and one that
+//! takes none is.
+
+use std::io::{ErrorKind, Read};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, Event, Listen, SocketId, Timer, UnixAddr};
+
+use crate::faulty::{FaultyNet, faulty_on};
+use crate::support::scene::Scene;
+use crate::support::{PATIENCE, Story, ms};
+
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(3);
+/// What the kernel holds, of which the peer's takes 1000 bytes at once.
+const HELD: usize = 50_000;
+
+fn served(options: Listen) -> (Scene<FaultyNet>, PeerSocket) {
+    let network = Network::new(7);
+    network.set_buffers(HELD, 1000);
+    let (mut scene, faulty) = faulty_on(network);
+    faulty.hide_acks();
+    let peer = scene.serve(options);
+    (scene, peer)
+}
+
+fn write(scene: &mut Scene<FaultyNet>, bytes: usize) {
+    scene.with(|socket| {
+        socket.write(&vec![b'x'; bytes]).expect("open");
+    });
+}
+
+/// The peer reads what it has once a second.
+fn read_slowly(scene: &mut Scene<FaultyNet>, peer: &PeerSocket, seconds: usize) -> usize {
+    let read_after = |_| {
+        let until = scene.network.now() + SECOND;
+        scene.run(SECOND);
+        // A reactor without connections does not wait, but its kernel still sends what it holds.
+        scene.network.advance(until.saturating_duration_since(scene.network.now()));
+        peer.read().len()
+    };
+    (0..seconds).map(read_after).sum()
+}
+
+// --- bytes wait in our queue ---
+
+/// The kernel's own edge comes when a third of its buffer is free: that takes 17 seconds.
+#[test]
+fn a_queue_that_a_slow_reader_empties_meets_no_write_timeout() {
+    let (mut scene, peer) = served(Listen::default().write_timeout(Some(LIMIT)));
+    write(&mut scene, 2 * HELD);
+    assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * HELD);
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+}
+
+#[test]
+fn a_flush_to_a_slow_reader_meets_no_close_timeout_while_our_queue_is_emptied() {
+    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    write(&mut scene, 2 * HELD);
+    scene.with(|socket| socket.end());
+    assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+}
+
+#[test]
+fn a_last_flush_to_a_slow_reader_loses_nothing() {
+    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    peer.finish();
+    scene.expect(&["end"]);
+    write(&mut scene, 2 * HELD);
+    scene.with(|socket| socket.end());
+    assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+    scene.story.retain(|line| line != "close");
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+}
+
+#[test]
+fn a_half_closed_connection_with_a_slow_reader_goes_on_while_our_queue_is_emptied() {
+    let (mut scene, peer) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    peer.finish();
+    scene.expect(&["end"]);
+    write(&mut scene, 2 * HELD);
+    let read = read_slowly(&mut scene, &peer, 40);
+    assert!(scene.story.is_empty(), "after {read} bytes: {:?}", scene.story);
+    scene.with(|socket| assert!(socket.queued_bytes() > 0, "the kernel does not hold all of it yet"));
+}
+
+/// A repeated write that takes nothing restarts no limit.
+#[test]
+fn a_reader_that_stops_is_given_up_at_the_limit() {
+    let (waiting, flushing) = (Listen::default().write_timeout(Some(LIMIT)), Listen::default().linger(Some(LIMIT)));
+    for (options, ends, timer) in [(waiting, false, Timer::Write), (flushing, true, Timer::Linger)] {
+        let (mut scene, peer) = served(options);
+        write(&mut scene, 2 * HELD);
+        scene.with(|socket| {
+            if ends {
+                socket.end();
+            }
+        });
+        read_slowly(&mut scene, &peer, 10);
+        // The last progress was up to one limit ago, and the whole limit may follow once it is
+        // found.
+        scene.run(2 * LIMIT + ms(50));
+        assert_eq!(scene.cause(), Cause::TimedOut(timer));
+    }
+}
+
+// --- everything is with the kernel ---
+
+#[test]
+fn a_lingering_close_leaves_a_slow_reader_to_the_kernel() {
+    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    write(&mut scene, HELD);
+    scene.with(|socket| {
+        socket.end();
+        socket.discard();
+    });
+    assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+    assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
+    assert_eq!(scene.network.descriptors(), 0);
+}
+
+#[test]
+fn a_close_that_is_not_acknowledged_leaves_a_slow_reader_to_the_kernel() {
+    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    peer.finish();
+    scene.expect(&["end"]);
+    write(&mut scene, HELD);
+    scene.with(|socket| socket.end());
+    assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+    assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
+    assert_eq!(scene.network.descriptors(), 0);
+}
+
+#[test]
+fn a_half_closed_connection_whose_limit_strikes_leaves_a_slow_reader_to_the_kernel() {
+    let (mut scene, peer) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    write(&mut scene, HELD);
+    scene.with(|socket| socket.end());
+    assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+    assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
+}
+
+// --- on real Unix domain sockets ---
+
+const REAL_LIMIT: Duration = ms(200);
+/// What a read takes of it in each step of 20 ms. The kernel's edge comes when three quarters of
+/// its buffer are free.
+const SIP: usize = 16 * 1024;
+/// More than the kernel holds.
+const ANSWER: usize = 640 * 1024;
+
+fn unix_served(options: Listen) -> (Story, SocketId, UnixStream) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("finale-slow-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut story = Story::new();
+    let listener = story.reactor.listen_unix(UnixAddr::abstract_name(&name), options).expect("a new name");
+    let peer = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).expect("short")).expect("it listens");
+    peer.set_nonblocking(true).expect("a socket");
+    let socket = story.connection();
+    story.reactor.close_listener(listener).expect("open");
+    (story, socket, peer)
+}
+
+/// The peer reads a little each 20 ms, up to the end. How much it has read.
+#[track_caller]
+fn sip(story: &mut Story, peer: &mut UnixStream) -> usize {
+    let (began, mut all, mut buffer) = (Instant::now(), 0, vec![0; SIP]);
+    while began.elapsed() < PATIENCE {
+        story.run_for(ms(20), |_, _| ());
+        match peer.read(&mut buffer) {
+            Ok(0) => return all,
+            Ok(bytes) => all += bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("after {all} bytes: {error}"),
+        }
+    }
+    panic!("no end after {all} bytes");
+}
+
+#[test]
+fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_close_timeout() {
+    let (mut story, socket, mut peer) = unix_served(Listen::default().linger(Some(REAL_LIMIT)).send_buffer(1 << 18));
+    story.socket(socket).write_owned(vec![b'x'; ANSWER]).expect("below the limit");
+    story.socket(socket).end();
+    assert_eq!(sip(&mut story, &mut peer), ANSWER);
+}
+
+#[test]
+fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_write_timeout() {
+    let options = Listen::default().write_timeout(Some(REAL_LIMIT)).send_buffer(1 << 18);
+    let (mut story, socket, mut peer) = unix_served(options);
+    story.socket(socket).write_owned(vec![b'x'; ANSWER]).expect("below the limit");
+    // The queue is empty before the limit of the lingering close begins to count.
+    let (mut all, mut buffer, began) = (0, vec![0; SIP], Instant::now());
+    while story.reactor.socket(socket).expect("it lives").queued_bytes() > 0 {
+        assert!(began.elapsed() < PATIENCE, "after {all} bytes it stands still");
+        story.run_for(ms(20), |_, event| assert_eq!(*event, Event::Drain));
+        all += peer.read(&mut buffer).unwrap_or(0);
+    }
+    story.socket(socket).end();
+    assert_eq!(all + sip(&mut story, &mut peer), ANSWER);
+}
+
+#[test]
+fn a_slow_reader_of_a_unix_socket_gets_what_the_kernel_holds_after_the_close_timeout() {
+    let (mut story, socket, mut peer) = unix_served(Listen::default().linger(Some(ms(50))));
+    story.socket(socket).write(&[b'x'; 100_000]).expect("open");
+    story.socket(socket).end();
+    story.socket(socket).discard();
+    assert_eq!(sip(&mut story, &mut peer), 100_000);
+}
+
+/// On a real Unix domain socket a peer that takes nothing is given up at the limit.
+#[test]
+fn a_reader_of_a_unix_socket_that_stops_is_given_up_at_the_limit() {
+    let (mut story, socket, _peer) = unix_served(Listen::default().linger(Some(REAL_LIMIT)));
+    story.socket(socket).write_owned(vec![b'x'; 4 << 20]).expect("below the limit");
+    story.socket(socket).end();
+    let ended = Instant::now();
+    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+    assert!((REAL_LIMIT..3 * REAL_LIMIT).contains(&ended.elapsed()), "after {:?}", ended.elapsed());
+    let ending = story.close(socket);
+    assert!(ending.bytes_unsent > 0, "{ending}");
+}

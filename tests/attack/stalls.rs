@@ -1,0 +1,168 @@
+//! A process that stands still: between the return of a poll and the next reading of the clock, or
+//! in a handler. Bytes that arrived in time meanwhile count: no timeout is delivered and no limit
+//! ends the connection.
+
+use std::time::Duration;
+
+use finale::sim::{Faults, Network, PeerSocket};
+use finale::{Connect, How, Idle, Listen, Stop};
+
+use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
+use crate::support::ms;
+use crate::support::scene::{HERE, Scene, THERE};
+
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(5);
+/// What a packet takes from one end to the other while the process stands still.
+const LATENCY: Duration = ms(100);
+
+/// Two tenths of a second before the limit the process is awake for the last time: what the peer
+/// does now arrives when the process stands still, a tenth of a second before the limit. Two
+/// seconds later it goes on.
+fn stand_still(scene: &mut Scene<FaultyNet>, faulty: &Faulty, act: impl FnOnce()) {
+    scene.run(LIMIT - 2 * LATENCY);
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    act();
+    // A poll that ends before anything arrives.
+    scene.reactor.set_timer(ms(10));
+    faulty.stall(2 * SECOND);
+    let before = scene.network.now();
+    scene.run(SECOND);
+    assert!(scene.network.now() - before >= 2 * SECOND, "it has stood still");
+    scene.story.retain(|line| !line.starts_with("timer"));
+}
+
+fn served(options: Listen) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
+    let (mut scene, peer, faulty) = faulty_served(options);
+    scene.network.set_latency(LATENCY);
+    peer.send(b"x");
+    // Every clock begins with this byte.
+    scene.run(LATENCY + ms(1));
+    assert_eq!(std::mem::take(&mut scene.story), ["data x"]);
+    (scene, peer, faulty)
+}
+
+#[test]
+fn bytes_that_came_in_time_are_no_silence() {
+    for idle_of in [Idle::Both, Idle::Read] {
+        let (mut scene, peer, faulty) = served(Listen::default().idle_of(idle_of).idle_timeout(Some(LIMIT)));
+        stand_still(&mut scene, &faulty, || peer.send(b"in time"));
+        assert_eq!(scene.story, ["data in time"], "{idle_of:?}");
+        scene.run(LIMIT + ms(10));
+        assert_eq!(scene.story, ["data in time", "timeout"], "{idle_of:?}");
+    }
+}
+
+#[test]
+fn bytes_that_came_in_time_keep_a_half_closed_connection() {
+    let (mut scene, peer, faulty) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    scene.with(|socket| socket.end());
+    stand_still(&mut scene, &faulty, || peer.send(b"in time"));
+    assert_eq!(scene.story, ["data in time"]);
+    peer.finish();
+    scene.run(SECOND);
+    assert_eq!(scene.how(), &How::Confirmed);
+}
+
+/// With and without a kernel that reports when the peer last took bytes.
+#[test]
+fn bytes_that_were_taken_in_time_keep_a_connection_whose_queue_waits() {
+    for is_hidden in [false, true] {
+        let (waiting, flushing) = (Listen::default().write_timeout(Some(LIMIT)), Listen::default().linger(Some(LIMIT)));
+        for (options, ends) in [(waiting, false), (flushing, true)] {
+            let network = Network::new(7);
+            network.set_buffers(1000, 1000);
+            let (mut scene, faulty) = faulty_on(network);
+            if is_hidden {
+                faulty.hide_acks();
+            }
+            let peer = scene.serve(options);
+            scene.network.set_latency(LATENCY);
+            scene.with(|socket| {
+                socket.write(&[b'x'; 10_000]).expect("open");
+                if ends {
+                    socket.end();
+                }
+            });
+            // Until the peer has taken what it has room for.
+            scene.run(2 * LATENCY + ms(1));
+            stand_still(&mut scene, &faulty, || assert_eq!(peer.read().len(), 1000));
+            assert!(scene.story.is_empty(), "acks hidden: {is_hidden}: {:?}", scene.story);
+            assert!(!peer.is_reset());
+        }
+    }
+}
+
+#[test]
+fn an_end_that_came_in_time_ends_a_lingering_close_cleanly() {
+    let (mut scene, peer, faulty) = served(Listen::default().linger(Some(LIMIT)));
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+        socket.discard();
+    });
+    stand_still(&mut scene, &faulty, || peer.finish());
+    scene.run(SECOND);
+    assert_eq!(scene.story, ["end", "close"]);
+    assert_eq!(scene.how(), &How::Confirmed);
+}
+
+#[test]
+fn an_acknowledgement_that_came_in_time_confirms_the_close() {
+    let (mut scene, peer, faulty) = served(Listen::default().linger(Some(LIMIT)));
+    peer.finish();
+    scene.expect(&["end"]);
+    // Our FIN and its acknowledgement take nearly the whole limit.
+    scene.network.set_latency((LIMIT - LATENCY) / 2);
+    scene.with(|socket| socket.end());
+    scene.run(ms(1));
+    stand_still(&mut scene, &faulty, || ());
+    scene.run(SECOND);
+    assert_eq!(scene.how(), &How::Confirmed);
+}
+
+#[test]
+fn a_handshake_that_was_done_in_time_connects() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    scene.network.set_latency((LIMIT - LATENCY) / 2);
+    scene.reactor.connect((THERE, 80), Connect::default().connect_timeout(Some(LIMIT))).expect("an address");
+    scene.run(Duration::ZERO);
+    assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
+    stand_still(&mut scene, &faulty, || ());
+    assert_eq!(scene.story, ["connect", "ready"]);
+    scene.run(SECOND);
+    assert!(listener.accept().is_some());
+}
+
+#[test]
+fn a_request_that_came_within_the_grace_of_a_stop_can_be_answered() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let peer = scene.peer.connect(listener.addr).expect("begun");
+    scene.expect(&["connection"]);
+    scene.network.set_latency(LATENCY);
+    scene.reactor.stop_listener(listener.id, Stop::default().grace(Some(LIMIT))).expect("open");
+    scene.run(ms(1));
+    stand_still(&mut scene, &faulty, || peer.send(b"in time"));
+    scene.run(SECOND);
+    assert_eq!(scene.story, ["data in time"]);
+    assert!(!peer.has_fin());
+}
+
+/// A handler that works beyond the deadlines of two hundred connections, whose bytes have come
+/// meanwhile, and a system that hands over one piece of readiness at a time.
+#[test]
+fn a_poll_that_does_not_hand_over_everything_makes_no_silence_of_the_rest() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default().idle_timeout(Some(LIMIT))).expect("a free port");
+    let peers: Vec<_> = (0..200).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(SECOND);
+    assert_eq!(std::mem::take(&mut scene.story), ["connection"; 200]);
+    scene.run(LIMIT - 2 * SECOND);
+    scene.network.set_faults(Faults { small_batch: 1.0, ..Faults::none() });
+    peers.iter().for_each(|peer| peer.send(b"in time"));
+    scene.network.advance(2 * SECOND);
+    scene.run(SECOND);
+    assert_eq!(scene.story, ["data in time"; 200]);
+}

@@ -1,0 +1,199 @@
+//! A listener that stops: its grace and its limit hold whatever the program sets and whatever the
+//! peers send.
+
+use std::io::{ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use finale::sim::{Network, PeerSocket};
+use finale::{Event, How, Idle, Listen, Listener, ListenerId, Socket, Stop};
+
+use crate::faulty::faulty_on;
+use crate::floods::send_without_pause;
+use crate::real_floods::Writers;
+use crate::support::scene::{HERE, Scene};
+use crate::support::{Story, dial, ms};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A listener, and one connection to it.
+fn listening(options: Listen) -> (Scene, Listener, PeerSocket) {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let peer = scene.peer.connect(listener.addr).expect("begun");
+    scene.expect(&["connection"]);
+    (scene, listener, peer)
+}
+
+/// The peer sends a request and the program answers it; `act` is what the program does besides.
+fn exchange(scene: &mut Scene, peer: &PeerSocket, act: impl FnOnce(&mut Socket<'_>)) {
+    peer.send(b"question");
+    scene.run(ms(10));
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        act(socket);
+    });
+    scene.run(ms(10));
+}
+
+/// When the peer has received our FIN, from now on; `None` if not within half a minute. `act` is
+/// done each time before `step` passes.
+fn fin_after(scene: &mut Scene, peer: &PeerSocket, step: Duration, act: impl Fn(&mut Socket<'_>)) -> Option<Duration> {
+    let begun = scene.network.now();
+    while scene.network.now() - begun < 30 * SECOND {
+        scene.with(&act);
+        for _ in 0..step.as_millis() / 10 {
+            scene.run(ms(10));
+            if peer.has_fin() {
+                return Some(scene.network.now() - begun);
+            }
+        }
+    }
+    None
+}
+
+fn stop(scene: &mut Scene, listener: ListenerId, grace: Option<Duration>) {
+    scene.reactor.stop_listener(listener, Stop::default().grace(grace).limit(Some(60 * SECOND))).expect("open");
+}
+
+/// The connection is idle, and has its grace: no less and no more.
+#[track_caller]
+fn ends_after_its_grace(fin_after: Option<Duration>, grace: Duration, what: &str) {
+    let after = fin_after.unwrap_or_else(|| panic!("{what}: it goes on"));
+    assert!(after + ms(30) >= grace && after <= grace + ms(50), "{what}: it ended after {after:?}");
+}
+
+#[test]
+fn an_idle_time_that_is_set_during_a_stop_does_not_replace_the_grace() {
+    for idle in [None, Some(60 * SECOND), Some(3 * SECOND), Some(10 * SECOND), Some(Duration::ZERO)] {
+        for grace in [SECOND, 5 * SECOND] {
+            let (mut scene, listener, peer) = listening(Listen::default().idle_timeout(Some(60 * SECOND)));
+            stop(&mut scene, listener.id, Some(grace));
+            scene.run(SECOND / 2);
+            exchange(&mut scene, &peer, |socket| socket.set_timeout(idle));
+            let after = fin_after(&mut scene, &peer, SECOND, |_| ());
+            ends_after_its_grace(after, grace, &format!("idle time {idle:?}, grace {grace:?}"));
+        }
+    }
+}
+
+#[test]
+fn an_idle_time_that_is_set_again_and_again_does_not_put_off_the_grace() {
+    let (mut scene, listener, peer) = listening(Listen::default());
+    stop(&mut scene, listener.id, Some(SECOND));
+    exchange(&mut scene, &peer, |_| ());
+    let after = fin_after(&mut scene, &peer, ms(300), |socket| socket.set_timeout(Some(60 * SECOND)));
+    ends_after_its_grace(after, SECOND, "set each 300 ms");
+}
+
+#[test]
+fn an_idle_time_during_a_stop_without_a_grace_ends_nothing() {
+    let (mut scene, listener, peer) = listening(Listen::default());
+    stop(&mut scene, listener.id, None);
+    exchange(&mut scene, &peer, |socket| socket.set_timeout(Some(SECOND)));
+    assert_eq!(fin_after(&mut scene, &peer, SECOND, |_| ()), None, "the program ends its sockets itself");
+}
+
+#[test]
+fn the_idle_time_of_the_options_does_not_replace_the_grace() {
+    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
+        let options = Listen::default().idle_of(idle_of).idle_timeout(Some(2 * SECOND));
+        let (mut scene, listener, peer) = listening(options);
+        stop(&mut scene, listener.id, Some(5 * SECOND));
+        exchange(&mut scene, &peer, |_| ());
+        ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, &format!("{idle_of:?}"));
+    }
+}
+
+/// A request that arrives within the grace may take long to answer: the grace counts again from the
+/// answer.
+#[test]
+fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
+    let (mut scene, listener, peer) = listening(Listen::default());
+    stop(&mut scene, listener.id, Some(SECOND));
+    scene.run(SECOND / 2);
+    peer.send(b"question");
+    scene.run(10 * SECOND);
+    assert!(!peer.has_fin(), "it has not been answered");
+    scene.with(|socket| drop(socket.write(b"answer")));
+    ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), SECOND, "after the answer");
+}
+
+/// One quiet connection among some whose peers send without pause: it ends after the grace, and the
+/// others at the limit.
+#[test]
+fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
+    const GRACE: Duration = Duration::from_secs(2);
+    for flooding in [1, 6, 1000] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let quiet = scene.peer.connect(listener.addr).expect("begun");
+        let flood: Vec<_> = (0..flooding).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+        let (mut connections, mut stopped, mut fin) = (0, None, None);
+        let closed = loop {
+            let (socket, event) = scene.reactor.next().expect("it goes on").expect("somebody sends");
+            match event {
+                Event::Connection => {
+                    connections += 1;
+                    if socket.peer_addr() == quiet.local_addr() {
+                        faulty.keep_quiet(socket.id().index());
+                    }
+                }
+                Event::Close(ending) => {
+                    let is_quiet = ending.peer == quiet.local_addr();
+                    assert!(is_quiet || ending.how == How::Destroyed, "with {flooding} that flood: {ending}");
+                }
+                Event::ListenerClosed(_) => break scene.network.now(),
+                _ => {}
+            }
+            if connections == flooding + 1 && stopped.is_none() {
+                stopped = Some(scene.network.now());
+                send_without_pause(&faulty, &flood);
+                let stop = Stop::default().grace(Some(GRACE)).limit(Some(2 * GRACE));
+                scene.reactor.stop_listener(listener.id, stop).expect("open");
+            }
+            if fin.is_none() && quiet.has_fin() {
+                fin = Some(scene.network.now());
+            }
+            let runs_for = stopped.map_or(Duration::ZERO, |stopped| scene.network.now() - stopped);
+            assert!(runs_for < 3 * GRACE, "with {flooding} that flood, it does not stop");
+        };
+        let after = |at: Option<Instant>| at.zip(stopped).map(|(at, stopped)| at - stopped);
+        let fin = after(fin).unwrap_or_else(|| panic!("with {flooding} that flood, the quiet one was not ended"));
+        assert!((GRACE..GRACE * 3 / 2).contains(&fin), "with {flooding} that flood, the grace was {fin:?}");
+        let closed = after(Some(closed)).expect("it has stopped");
+        assert!((2 * GRACE..GRACE * 5 / 2).contains(&closed), "with {flooding} that flood, the limit was {closed:?}");
+    }
+}
+
+/// The same with plain clients that only write.
+#[test]
+fn clients_that_only_write_put_off_neither_grace_nor_limit_of_a_stop() {
+    const GRACE: Duration = ms(300);
+    const LIMIT: Duration = ms(700);
+    let mut story = Story::new();
+    let listener = story.reactor.listen("127.0.0.1:0", Listen::default().receive_buffer(1 << 20)).expect("a free port");
+    let mut quiet = dial(listener.addr);
+    quiet.set_nonblocking(true).expect("a socket");
+    let _writers = Writers::new(listener.addr, 3);
+    let mut connections = 0;
+    story.until(|_, event| {
+        connections += u32::from(*event == Event::Connection);
+        connections == 4
+    });
+    story.reactor.stop_listener(listener.id, Stop::default().grace(Some(GRACE)).limit(Some(LIMIT))).expect("open");
+    let (stopped, mut fin, mut closed) = (Instant::now(), None, None);
+    while closed.is_none() && stopped.elapsed() < 4 * LIMIT {
+        story.run_for(ms(5), |_, event| {
+            if matches!(event, Event::ListenerClosed(_)) {
+                closed = Some(stopped.elapsed());
+            }
+        });
+        match quiet.read(&mut [0; 1]) {
+            Ok(0) => drop(fin.get_or_insert(stopped.elapsed())),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(fin.is_some_and(|fin| (GRACE..2 * GRACE).contains(&fin)), "the grace was {fin:?}");
+    assert!(closed.is_some_and(|closed| (LIMIT..2 * LIMIT).contains(&closed)), "the limit was {closed:?}");
+}
