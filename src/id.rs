@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn two_ids_are_the_same_only_if_reactor_slot_and_generation_are() {
-        let ids = [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 1, 1)].map(|(reactor, index, generation)| SocketId::new(reactor, index, generation));
+        let ids = [(0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 1, 1)]
+            .map(|(reactor, index, generation)| SocketId::new(reactor, index, generation));
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 4);
         assert_eq!((ids[3].reactor(), ids[1].index(), ids[1].generation()), (1, 1, 0));
         assert!(!ids.contains(&SocketId::NONE) && super::new_reactor() != super::new_reactor());

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::event::{Ending, Event};
+use crate::event::{Ending, Event, PeerEnd};
 use crate::id::SocketId;
+use crate::lifecycle::State;
 use crate::socket::{Queue, Socket};
 use crate::socket_map::SocketMap;
 
@@ -129,6 +130,13 @@ impl Pipes {
                 sink.is_some() || self.doomed.get(id).is_some()
             }
             Event::Drain => self.drained(socket),
+            // A connection that is dead, with bytes that nobody takes: they have as long as those of one that is over.
+            Event::PeerEnded(PeerEnd::Reset) => {
+                if let Some(mut sink) = self.sink_of(id).and_then(|sink| socket.get(sink)) {
+                    sink.set_deadline(Some(DOOMED));
+                }
+                false
+            }
             Event::Close(ending) => {
                 self.closed(socket, ending);
                 false
@@ -138,7 +146,7 @@ impl Pipes {
             | Event::Ready
             | Event::Connection
             | Event::Timeout
-            | Event::PeerEnded(_)
+            | Event::PeerEnded(PeerEnd::Fin)
             | Event::Error(_)
             | Event::Timer(_)
             | Event::Woken
@@ -187,7 +195,10 @@ impl Pipes {
         }
         // One that only gave has nothing to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
-            source.destroy();
+            match source.state() {
+                State::Broken => source.discard(),
+                _ => source.destroy(),
+            }
         }
     }
 
@@ -207,6 +218,9 @@ impl Pipes {
 
     /// What had come before goes first, and then a reset.
     fn doom(&mut self, sink: &mut Socket<'_>) {
+        if sink.state() == State::Broken {
+            return sink.discard(); // It is dead already, and reports its own error.
+        }
         sink.set_low_water_mark(0);
         if sink.ask_for_drain() || (sink.has_ended() && sink.queued_bytes() > 0) {
             self.doomed.insert(sink.id(), ());

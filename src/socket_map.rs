@@ -105,9 +105,7 @@ impl<T> SocketMap<T> {
     /// Takes the socket's value out.
     pub fn remove(&mut self, id: SocketId) -> Option<T> {
         let place = self.places.get_mut(id.index() as usize);
-        if let Some(place) =
-            place.filter(|place| matches!(place, Some((other, _)) if *other == id))
-        {
+        if let Some(place) = place.filter(|place| matches!(place, Some((other, _)) if *other == id)) {
             self.len -= 1;
             return place.take().map(|(_, value)| value);
         }

@@ -284,9 +284,7 @@ impl State {
             | State::ResetByUs
             | State::TimedOut
             | State::NotConnected
-            | State::Closed => {
-                &["CLOSED"]
-            }
+            | State::Closed => &["CLOSED"],
         }
     }
 }

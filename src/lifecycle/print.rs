@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Cell, Input, State, Emits, step};
+use super::{Cell, Emits, Input, State, step};
 
 /// The forms in which the lifecycle can be printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use rustix::io::Errno;
 
-use super::listeners::{Entry, Listener};
 use super::emit::{Emit, EmitKind};
+use super::listeners::{Entry, Listener};
 use super::{Reactor, system};
 use crate::error::{Error, OsError};
 use crate::id::ListenerId;

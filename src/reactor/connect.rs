@@ -157,7 +157,8 @@ impl<N: Net> Reactor<N> {
     /// Checks each attempt in flight, if there is readiness of any. Returns whether one has failed.
     fn check_attempts(&mut self, slot: u32) -> bool {
         let entry = self.table.entry(slot);
-        if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS) {
+        if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS)
+        {
             return false;
         }
         let (mut index, mut failed) = (0, false);
@@ -230,8 +231,8 @@ impl<N: Net> Reactor<N> {
         while self.table.entry(slot).state == State::Connecting {
             let Some(connecting) = self.connecting(slot) else { return };
             let is_first = connecting.in_flight.is_empty();
-            let addr = connecting.tried;
-            if addr >= connecting.addrs.len().max(1) {
+            let (addr, count) = (connecting.tried, connecting.addrs.len());
+            if addr >= count.max(1) {
                 return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
             }
             connecting.tried += 1;
@@ -248,7 +249,7 @@ impl<N: Net> Reactor<N> {
                     return self.set_attempt_due(slot);
                 }
                 // The address is not to blame: it is tried again, when a descriptor of ours is free or after a pause.
-                Err(error) if has_to_wait(&error, !is_first || addr > 0) => {
+                Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
                     return self.attempt_again(slot, is_first);
                 }
@@ -257,9 +258,6 @@ impl<N: Net> Reactor<N> {
                         connecting.in_flight.push(flight);
                         let newest = connecting.in_flight.len() - 1;
                         self.drop_flight(slot, newest, Failure::from_os(&error));
-                    }
-                    if is_out_of_descriptors(&error) {
-                        return self.no_address_left(slot);
                     }
                 }
             }
@@ -383,13 +381,10 @@ impl<N: Net> Reactor<N> {
 }
 
 /// Whether an attempt could not be begun for a reason that passes: no memory; a full queue of a Unix listener; no descriptor
-/// in the course of a race. At its beginning the program's own connections hold them all, and it has to know.
-fn has_to_wait(error: &io::Error, is_racing: bool) -> bool {
-    is_transient(error) || error.kind() == io::ErrorKind::WouldBlock || (is_out_of_descriptors(error) && is_racing)
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+/// in a race of several addresses. With one address the program has to know: its own connections hold them all.
+fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
+    let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+    is_transient(error) || error.kind() == io::ErrorKind::WouldBlock || (is_out_of_descriptors && is_race)
 }
 
 /// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not

@@ -328,6 +328,10 @@ impl<N: Net> Step<'_, N> {
         let is_silence = matches!(failure.cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
         let may_wait = is_sent && is_silence && self.entry.bytes_written > 0;
         if may_wait && self.net.time_since_acked(self.slot).is_none() {
+            // Both sides have finished: that is all that a hand-off claims.
+            if self.entry.state == State::Closing {
+                return self.leave_to_kernel();
+            }
             self.net.close(self.slot);
         }
         self.fail(failure, Input::Expired);

@@ -4,8 +4,8 @@ use super::Reactor;
 use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
-use crate::net::Net;
 use crate::lifecycle::State;
+use crate::net::Net;
 use crate::options::{Settings, Stop, millis};
 use crate::socket::Socket;
 use crate::table::entry::Flags;
@@ -79,7 +79,13 @@ impl<N: Net> Reactor<N> {
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_stopped(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
-                Socket::new(&mut self.table, slot).destroy();
+                // One that is dead already reports its own error.
+                if self.table.entry(slot).state == State::Broken {
+                    self.at(slot).fail_broken();
+                    self.table.wake(slot);
+                } else {
+                    Socket::new(&mut self.table, slot).destroy();
+                }
             }
         }
     }

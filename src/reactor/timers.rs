@@ -46,7 +46,8 @@ impl Timers {
     /// Whether the timer was still running.
     pub(super) fn cancel(&mut self, id: TimerId) -> bool {
         let index = id.index() as usize;
-        let found = self.entries.get(index).is_some_and(|entry| TimerId::new(self.reactor, id.index(), entry.generation) == id);
+        let found =
+            self.entries.get(index).is_some_and(|entry| TimerId::new(self.reactor, id.index(), entry.generation) == id);
         if let (true, Some(wheel)) = (found, &mut self.wheel) {
             wheel.cancel(&mut self.entries, id.index());
             self.entries.remove(index);

@@ -262,10 +262,10 @@ impl<N: Net> Reactor<N> {
                 _ => note(table, token, readiness),
             };
             let polled = self.net.poll(wait_until, ready).map_err(|error| system("epoll_wait", &error))?;
-            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one: what
-            // arrives between the system's answer and a look at the clock has arrived in time.
-            self.turn.now = self.tick_before(polled.complete_until);
             if !polled.more {
+                // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
+                // what arrives between the system's answer and a look at the clock has arrived in time.
+                self.turn.now = self.tick_before(polled.complete_until);
                 break;
             }
             wait_until = Some(polled.complete_until);
@@ -410,28 +410,35 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
-    /// meanwhile: our kernel has room for bytes that wait, or, where none do, reports that it has passed on some of the
-    /// megabytes that it may hold.
+    /// meanwhile: our kernel, which may hold megabytes, reports when it has passed some on; where it can't, it may have room for
+    /// bytes that wait.
     fn has_taken(&mut self, slot: u32) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
         if !state.is_connected() || state == State::Broken {
             return false;
         }
-        if self.table.queued_bytes(slot) > 0 {
-            self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
-            self.at(slot).flush();
-            let has_changed = before(self.table.entry(slot)) != (written, state);
-            if has_changed {
-                self.table.wake(slot);
+        if let Some(ago) = (written > 0).then(|| self.net.time_since_acked(slot)).flatten() {
+            let now = self.net.now();
+            let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
+            self.table.peer_took(slot, at);
+            let has_taken = self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now);
+            if has_taken {
+                self.table.refile(slot);
             }
-            return has_changed;
+            return has_taken;
         }
-        let Some(ago) = (written > 0).then(|| self.net.time_since_acked(slot)).flatten() else { return false };
-        let now = self.net.now();
-        let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
-        self.table.peer_took(slot, at);
-        self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now)
+        if self.table.queued_bytes(slot) == 0 {
+            return false;
+        }
+        // Room that was not there at the last write was made by the peer.
+        self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
+        self.at(slot).flush();
+        let has_changed = before(self.table.entry(slot)) != (written, state);
+        if has_changed {
+            self.table.wake(slot);
+        }
+        has_changed
     }
 
     /// A limit has run out. A connection that was dead already, which nobody has read so far, reports its own error.

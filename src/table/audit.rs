@@ -37,8 +37,7 @@ impl Table {
         }
         let mut listed: Vec<u32> = self.ready.iter().chain(&self.later).chain(&self.closes).copied().collect();
         listed.sort_unstable();
-        let queued: Vec<u32> =
-            used.iter().copied().filter(|slot| self.entry(*slot).flags.has(Flags::QUEUED)).collect();
+        let queued: Vec<u32> = used.iter().copied().filter(|slot| self.entry(*slot).flags.has(Flags::QUEUED)).collect();
         if listed != queued {
             return Err(format!("the sockets {queued:?} are marked as queued, and {listed:?} are in a list"));
         }

@@ -72,8 +72,12 @@ impl Entry {
             State::Created | State::Resolving | State::Connecting => (settings.connect_ms, Timer::Connect),
             // Open, unless the peer is known to have finished and the caller does not read on.
             State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
-            State::Open | State::Finished | State::Ended | State::Broken => (settings.half_closed_ms, Timer::HalfClosed),
-            State::Flushing | State::Lingering | State::LastFlush | State::Closing => (settings.linger_ms, Timer::Linger),
+            State::Open | State::Finished | State::Ended | State::Broken => {
+                (settings.half_closed_ms, Timer::HalfClosed)
+            }
+            State::Flushing | State::Lingering | State::LastFlush | State::Closing => {
+                (settings.linger_ms, Timer::Linger)
+            }
             State::Confirmed
             | State::HandedOff
             | State::ResetByPeer

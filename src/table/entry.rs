@@ -156,10 +156,7 @@ impl Entry {
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings) -> bool {
         let wanted = settings.early_notice || (self.state == State::Broken && self.flags.has(Flags::PAUSED));
-        wanted
-            && self.flags.has(Flags::READ_CLOSED)
-            && !self.flags.has(Flags::NOTICED)
-            && self.state.can_read()
+        wanted && self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read()
     }
 
     /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes

@@ -144,7 +144,8 @@ fn enormous_times_fire_in_their_time_or_never() {
     assert!(reactor.next_before(began + Duration::from_millis(1 << 33)).expect("nothing fails").is_none());
 
     let forever = Some(Duration::MAX);
-    let options = Listen::default().idle_timeout(forever).half_closed_timeout(forever).linger(forever).ending_timeout(forever);
+    let options =
+        Listen::default().idle_timeout(forever).half_closed_timeout(forever).linger(forever).ending_timeout(forever);
     let (mut scene, peer) = Scene::served(options);
     scene.with(|socket| socket.end());
     scene.run(Duration::from_millis(1 << 33));
