@@ -195,9 +195,10 @@ impl Pipes {
         }
         // One that only gave has nothing to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
-            match source.state() {
-                State::Broken => source.discard(),
-                _ => source.destroy(),
+            if source.state() == State::Broken {
+                source.discard();
+            } else {
+                source.destroy();
             }
         }
     }

@@ -246,13 +246,10 @@ impl<N: Net> Reactor<N> {
         // Its first bytes are often there already: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON, true);
-        self.apply(slot, Input::Accepted);
         if let Some(ms) = self.table.settings_of(slot).deadline_ms {
             self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
-        self.table.entry_mut(slot).flags.take_pending(Emits::Connection);
-        self.table.at_hand = slot;
-        Emit::new(EmitKind::Of(Emits::Connection), 0)
+        self.emit(slot, Input::Accepted, Emits::Connection)
     }
 
     /// One client too many, who is not to wait.

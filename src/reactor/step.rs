@@ -59,10 +59,12 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
 
 /// What an error of the system is to the lifecycle: a reset, a timer that ran out, or whatever else it is where it came up.
 pub(super) fn input_for(cause: Cause, otherwise: Input) -> Input {
-    match cause {
-        Cause::Reset => Input::Reset,
-        Cause::TimedOut(_) => Input::Expired,
-        _ => otherwise,
+    if cause == Cause::Reset {
+        Input::Reset
+    } else if matches!(cause, Cause::TimedOut(_)) {
+        Input::Expired
+    } else {
+        otherwise
     }
 }
 
@@ -111,6 +113,21 @@ impl<N: Net> Reactor<N> {
     /// One transition outside of a step; its events become pending.
     pub(super) fn apply(&mut self, slot: u32, input: Input) {
         self.at(slot).post(input);
+    }
+
+    /// One transition with one event, which is delivered at once.
+    #[inline]
+    pub(super) fn emit(&mut self, slot: u32, input: Input, emits: Emits) -> Emit {
+        let entry = self.table.entry_mut(slot);
+        let from = entry.state;
+        let transition = entry.apply(input);
+        debug_assert_eq!(transition.emits, 1 << emits as u16);
+        self.net.stepped(from, input);
+        if report::is_on() {
+            self.at(slot).log(from, input);
+        }
+        self.table.at_hand = slot;
+        Emit::new(EmitKind::Of(emits), 0)
     }
 }
 
@@ -565,3 +582,6 @@ impl<N: Net> Step<'_, N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,13 +91,9 @@ impl Entry {
 
     /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing of ours.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        let is_idle = !self.heard_last && !extra.is_some_and(Extra::has_bytes);
-        let counts = match self.state {
-            State::Open | State::Ended => is_idle && !self.flags.has(Flags::END),
-            State::Broken => true,
-            _ => false,
-        };
-        settings.grace_ms.filter(|_| counts)
+        let waits_for_us = self.heard_last || extra.is_some_and(Extra::has_bytes) || self.flags.has(Flags::END);
+        let is_idle = matches!(self.state, State::Open | State::Ended) && !waits_for_us;
+        settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
     }
 
     /// The write timeout, while it counts. After `end()` the close timeout rules.
@@ -132,11 +128,11 @@ impl Entry {
         let idle = settings.idle_of == Idle::Both || settings.idle_of == direction;
         self.flags.set(Flags::IDLE, idle || self.flags.has(Flags::IDLE));
         self.heard_last = direction == Idle::Read;
-        match direction {
-            Idle::Write => self.flags.set(Flags::LIMIT | Flags::WRITE, true),
-            // A peer that sends, and takes nothing, puts our end off by nothing.
-            _ if self.state.is_flushing() || self.state == State::Lingering => {}
-            _ => self.flags.set(Flags::LIMIT, true),
+        if direction == Idle::Write {
+            self.flags.set(Flags::LIMIT | Flags::WRITE, true);
+        } else if !self.state.is_flushing() && self.state != State::Lingering {
+            // A peer that only sends does not put our end off.
+            self.flags.set(Flags::LIMIT, true);
         }
     }
 }
@@ -279,3 +275,6 @@ impl Deadline {
         if let Self::At(tick) = self { Some(tick) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests;

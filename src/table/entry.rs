@@ -144,11 +144,8 @@ impl Entry {
     /// Whether the caller has ended, or its options did, and the lifecycle does not know yet.
     #[inline]
     pub(crate) const fn has_end_due(&self, settings: &Settings) -> bool {
-        match self.state {
-            State::Open => self.flags.has(Flags::END),
-            State::Ended => self.flags.has(Flags::END) || !settings.half_open,
-            _ => false,
-        }
+        let ends = self.flags.has(Flags::END) || (matches!(self.state, State::Ended) && !settings.half_open);
+        ends && matches!(self.state, State::Open | State::Ended)
     }
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
