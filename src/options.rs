@@ -296,7 +296,7 @@ pub struct Stop {
 /// 1 s: a request that was in flight when the listener stopped arrives within this time on most
 /// networks.
 const GRACE: Duration = Duration::from_secs(1);
-/// 30 s: service managers wait this long between SIGTERM and SIGKILL, or longer.
+/// 30 s: systemd and Kubernetes wait at least this long between SIGTERM and SIGKILL.
 const STOP: Duration = Duration::from_secs(30);
 
 impl Default for Stop {
