@@ -1,6 +1,6 @@
-//! What a socket tells, and what it says at the end.
+//! The events of a socket, and the report of how it ended.
 //!
-//! Invariant: the events of one socket form this language and no other.
+//! Invariant: the events of one socket follow this grammar.
 //!
 //! ```text
 //! client = lookup* ( connect ready flow* )? error? close
@@ -14,64 +14,73 @@ use std::net::{IpAddr, SocketAddr};
 use crate::error::{Failure, OsError};
 use crate::id::{ListenerId, TimerId};
 
-/// One thing that happened. Comes out of [`Reactor::next`](crate::Reactor::next) together with the socket it happened to.
+/// An event. [`Reactor::next`](crate::Reactor::next) returns it together with its socket.
 ///
-/// What it says lies in the reactor until the next call of `next`: an event is a few words, and copying one copies no bytes.
-/// Clone the [`Ending`] or the [`Failure`] to keep it.
+/// Bytes, [`Ending`] and [`Failure`] are borrowed from the reactor until the next call of `next`:
+/// an event is a few words, and copying one copies no bytes. Clone the [`Ending`] or the
+/// [`Failure`] to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// One address of the host; also for an IP literal. All addresses are told before `Connect`.
+    /// One address of the host, also for an IP literal. All addresses are delivered before
+    /// `Connect`.
     Lookup(IpAddr),
     /// The handshake is done. `Ready` is this socket's next event.
     Connect,
-    /// The socket may be used to the full.
+    /// The socket is ready to use. Bytes that were written before leave after this event.
     Ready,
-    /// A listener accepted this socket; [`Socket::listener`](crate::Socket::listener) says which.
+    /// A listener accepted this connection; [`Socket::listener`](crate::Socket::listener) returns
+    /// which one.
     Connection,
-    /// Bytes of the peer, in order. They lie in the reactor's one receive buffer until the next call of `next`.
+    /// Bytes of the peer, in order, in the reactor's receive buffer.
     Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_bytes"))] &'a [u8]),
-    /// The write queue, once [`Queue::Full`](crate::Queue::Full), has emptied into the kernel. Not told after `end()`, when
-    /// there is nothing more to write: whoever paused reading until then must resume when it ends.
+    /// The write queue has gone down to the [low-water mark](crate::Listen::low_water_mark) after
+    /// it was [full](crate::Queue::Full), or after [`ask_for_drain`](crate::Socket::ask_for_drain).
+    /// A paused socket with a full queue also gets it when the connection breaks: nothing waits any
+    /// more. Not delivered after `end()`: a program that has paused until `drain` has to resume
+    /// when it calls `end`.
     Drain,
-    /// No byte moved, in or out, for the time given to [`Socket::set_timeout`](crate::Socket::set_timeout). Nothing is closed; told
-    /// once per silence.
+    /// No byte has moved for the [idle time](crate::Listen::idle_timeout). Nothing is closed.
+    /// Delivered once; bytes that move start the time again.
     Timeout,
-    /// The peer has ended, though bytes sent before may still be unread. Of a FIN this is the early notice, opt-in
-    /// ([`early_notice`](crate::Listen::early_notice)). Of a connection that is dead it comes unasked where the socket is paused:
-    /// what arrived before can still be read, and the error comes after it. At most once for each way to end.
+    /// The peer has ended, and bytes that it sent before may still be unread. For a FIN this is the
+    /// early notice, which is opt-in ([`early_notice`](crate::Listen::early_notice)). A paused
+    /// socket also gets it without that option when the connection is dead and bytes are unread:
+    /// after `resume` they are delivered, and then the error. Delivered at most once per
+    /// [`PeerEnd`].
     PeerEnded(PeerEnd),
-    /// The peer's FIN, after its last byte. Writing still works: this is half-close.
+    /// The peer's FIN, after its last byte. Writing still works (half-close).
     End,
-    /// The connection failed; `Close` is this socket's next event.
+    /// The connection has failed. `Close` is this socket's next event.
     Error(&'a Failure),
-    /// The last event of every socket: how it ended.
+    /// The last event of every socket, with the report of how it ended.
     Close(&'a Ending),
-    /// A free-standing timer fired. Comes with a socket that stands for none.
+    /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket stands
+    /// for none.
     Timer(TimerId),
-    /// A [`Remote`](crate::Remote) was woken. Wakes between two of these events are merged into one.
-    /// Comes with a socket that stands for none.
+    /// A [`Remote`](crate::Remote) has woken the reactor. Several wakes between two of these events
+    /// are merged into one. Its socket stands for none.
     Woken,
-    /// A listener can't accept for now and rests; it goes on by itself. Told once per trouble, not once per try.
-    /// Comes with a socket that stands for none.
+    /// A listener can't accept for now, for example without descriptors. It retries by itself.
+    /// Delivered once per error condition, not once per attempt. Its socket stands for none.
     ListenerRests(ListenerId, OsError),
-    /// A client came while the listener had as many connections as it may, and was reset: its address, if it has one
-    /// ([`Excess::Drop`](crate::Excess)). Comes with a socket that stands for none.
+    /// A client connected while the listener had its maximum of connections, and was reset
+    /// ([`Excess::Drop`](crate::Excess)): its address, if it has one. Its socket stands for none.
     Dropped(ListenerId, Option<&'a SocketAddr>),
-    /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the last of its sockets has told `close`. Comes
-    /// with a socket that stands for none.
+    /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the `close` of
+    /// its last socket was delivered. Its socket stands for none.
     ListenerClosed(ListenerId),
 }
 
-/// As bytes and not as a row of numbers, for the formats that know the difference.
+/// As bytes instead of a sequence of numbers, for formats that distinguish them.
 #[cfg(feature = "serde")]
 fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
 
 impl Event<'_> {
-    /// Whether it happened to a socket. A timer of no socket, a wake, and what listeners tell did not.
+    /// Whether the event belongs to a socket: all except timers, wakes and the events of listeners.
     #[must_use]
     pub const fn is_of_a_socket(&self) -> bool {
         match self {
@@ -97,28 +106,31 @@ impl Event<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PeerEnd {
-    /// It has finished in order: `end` comes after its last byte, and it may still read.
+    /// It has finished: `end` follows its last byte, and it may still read. On a socket that is not
+    /// paused a reset that has arrived together with unread bytes is reported as this, too: only
+    /// reading finds the error.
     Fin,
-    /// The connection is dead, by a reset or an error of our own system: `error` comes after what arrived before.
+    /// The connection is dead, by a reset or an error of our own system. `error` follows the bytes
+    /// that arrived before.
     Reset,
 }
 
-/// The report that `close` carries.
+/// The report in [`Event::Close`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Ending {
     /// How it ended.
     pub how: How,
-    /// Whose FIN came first, as far as this side could see.
+    /// Whose FIN was first, as far as this side could see.
     pub first: First,
-    /// The other end; `None` if no address was ever known, and for Unix domain sockets, whose ends have none.
+    /// The peer's address; `None` if none was ever known, and for Unix domain sockets.
     pub peer: Option<SocketAddr>,
-    /// Bytes told as `data` or discarded.
+    /// Bytes delivered as `data` or discarded.
     pub bytes_read: u64,
     /// Bytes that our kernel took.
     pub bytes_written: u64,
-    /// Bytes that were written by the caller and never reached our kernel.
+    /// Bytes that the program wrote and that never reached our kernel.
     pub bytes_unsent: u64,
 }
 
@@ -127,23 +139,26 @@ pub struct Ending {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum How {
-    /// Both FINs were exchanged and the peer's kernel acknowledged ours, and so every byte before it. It does not say
-    /// that the peer's *program* has read them: TCP can't.
+    /// Both FINs were exchanged, and the peer's kernel has acknowledged ours and so every byte
+    /// before it. Whether the peer's *program* has read them is unknown to TCP.
     Confirmed,
-    /// Both sides finished; our kernel delivers the rest alone and nobody is told ([`Close::HandOff`](crate::Close)).
+    /// Both sides have finished, and our kernel delivers the rest. Its result is unknown. The
+    /// connection was closed with [`Close::HandOff`](crate::Close), or the close timeout expired
+    /// where the kernel does not report what the peer takes (see
+    /// [`Listen::linger`](crate::Listen::linger)).
     HandedOff,
-    /// We called [`Socket::destroy`](crate::Socket::destroy): the peer sees a reset.
+    /// The program called [`Socket::destroy`](crate::Socket::destroy). The peer gets a reset.
     Destroyed,
-    /// It failed.
+    /// The connection failed.
     Failed(Failure),
 }
 
-/// Whose FIN was first. TIME_WAIT stays with whoever finished first (RFC 9293 section 3.6).
+/// Whose FIN was first. TIME_WAIT is kept by the side that finished first (RFC 9293 section 3.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum First {
-    /// Nobody finished.
+    /// Neither side finished.
     Nobody,
     /// Our FIN.
     Us,
@@ -151,17 +166,17 @@ pub enum First {
     Peer,
     /// The FINs crossed.
     Both,
-    /// It was not seen: our FIN left while something of the peer's, perhaps its FIN, waited unread.
+    /// Unknown: when our FIN left, bytes of the peer were unread, perhaps with its FIN after them.
     Unknown,
 }
 
 impl Ending {
-    /// Before anything has ended.
+    /// A placeholder, before any socket has ended.
     pub(crate) const fn none() -> Self {
         Self { how: How::Destroyed, first: First::Nobody, peer: None, bytes_read: 0, bytes_written: 0, bytes_unsent: 0 }
     }
 
-    /// Whether an `error` was told before `close`.
+    /// Whether an `error` was delivered before `close`.
     #[must_use]
     pub const fn had_error(&self) -> bool {
         matches!(self.how, How::Failed(_))
@@ -173,16 +188,16 @@ impl Ending {
         matches!(self.how, How::Confirmed | How::HandedOff)
     }
 
-    /// Whether the peer's kernel is known to have every byte we wrote.
+    /// Whether the peer's kernel is known to have every byte that was written.
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
         matches!(self.how, How::Confirmed)
     }
 
-    /// The report itself, as an error if the connection did not end clean: for `?`, and for whoever reports errors by their sources.
+    /// The report as a result, for `?`: an error unless the connection ended clean.
     ///
     /// # Errors
-    /// The report, with its [`Failure`] as source if it failed; without one if it was destroyed.
+    /// The report. Its source is the [`Failure`]; a destroyed connection has none.
     ///
     /// ```
     /// # use finale::Ending;
@@ -194,8 +209,8 @@ impl Ending {
         if self.is_clean() { Ok(self) } else { Err(self) }
     }
 
-    /// Who keeps the TIME_WAIT state: whoever finished first, if it ended in order and was seen. A reset leaves none, and Unix domain
-    /// sockets know none.
+    /// Which side keeps the TIME_WAIT state: the one that finished first, if the connection ended
+    /// in order. There is none after a reset, and none for Unix domain sockets.
     #[must_use]
     pub const fn time_wait(&self) -> First {
         if self.is_clean() && self.peer.is_some() { self.first } else { First::Nobody }
@@ -233,7 +248,7 @@ impl fmt::Display for Ending {
 }
 
 impl std::error::Error for Ending {
-    /// What it failed of, if it failed.
+    /// The failure, if the connection failed.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.how {
             How::Failed(failure) => Some(failure),

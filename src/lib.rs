@@ -1,11 +1,12 @@
 //! An embeddable TCP reactor that gets the *ending* of a connection right.
 //!
-//! A [`Reactor`] hands out one [`Event`] at a time, with the [`Socket`] it happened to. The events of one socket form a
-//! language with a guaranteed order, and its last event, `close`, carries an [`Ending`] that says how it ended.
+//! A [`Reactor`] returns one [`Event`] at a time, with its [`Socket`]. The events of one socket
+//! have a guaranteed order. The last one, `close`, contains an [`Ending`] that reports how the
+//! connection ended.
 //!
 //! # A first program
 //!
-//! A server and a client in one loop. The client says "done sending"; the server answers all the same.
+//! A server and a client in one loop. The client finishes sending, and the server still answers.
 //!
 //! ```
 //! use finale::{Connect, Event, Listen, Reactor};
@@ -30,7 +31,7 @@
 //!         Event::Close(ending) => {
 //!             assert!(ending.is_acknowledged());
 //!             if socket.id() == client {
-//!                 reactor.close_listener(listener.id)?; // Nothing is left, so the loop ends.
+//!                 reactor.close_listener(listener.id)?; // The loop ends: nothing is left.
 //!             }
 //!         }
 //!         _ => {}
@@ -49,60 +50,86 @@
 //! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
 //! ```
 //!
-//! Whatever a handler does with an event, the order of the others stands. What it asks of a socket is done when
-//! [`Reactor::next`] is called again, which is why an answer and its FIN leave in one segment, and why another socket of the
-//! same reactor can be had from inside a handler ([`Socket::get`]) without cloning or a cell.
+//! `peer-ended` is optional for a FIN ([`Listen::early_notice`]). A paused socket gets it in any
+//! case when its connection is dead and bytes are unread ([`PeerEnd::Reset`]).
+//!
+//! No action of a handler changes the order of the other events. Calls on a socket take effect in
+//! the next call of [`Reactor::next`]. So an answer and its FIN leave in one segment, and a handler
+//! can use another socket of the same reactor ([`Socket::get`]) without cloning or a cell.
 //!
 //! # Ending a connection
 //!
-//! - [`Socket::end`] is the graceful way: what is queued leaves, then our FIN. Reading goes on, as events or, after
-//!   [`Socket::discard`], into the bin, until the peer has finished too. Only then is the descriptor closed: closing with
-//!   unread bytes would make the kernel reset the connection and could destroy the answer on its way.
-//! - [`Socket::destroy`] resets.
-//! - `close` comes by default when the peer's kernel has acknowledged our FIN ([`Close::Confirmed`]); with
-//!   [`Close::HandOff`] our kernel is trusted with the rest.
+//! - [`Socket::end`] is graceful: the queue is sent, and then our FIN. Reading continues until the
+//!   peer has finished too. What is read is delivered, or dropped after [`Socket::discard`]. Only
+//!   then is the descriptor closed: if it were closed over unread bytes, the kernel would reset the
+//!   connection and could destroy the answer on its way.
+//! - [`Socket::destroy`] resets the connection.
+//! - `close` is delivered by default when the peer's kernel has acknowledged our FIN
+//!   ([`Close::Confirmed`]). With [`Close::HandOff`] our kernel delivers the rest, and its result
+//!   is unknown.
+//! - When the system reports an error while bytes are unread, the write queue is dropped, the bytes
+//!   are delivered, and then the error.
 //!
-//! # Why each default
+//! # Default limits
+//!
+//! By default a connection ends in bounded time once its end has begun: a limit of silence applies
+//! in each state, and [`ending_timeout`](Listen::ending_timeout) bounds the whole ending, whatever
+//! the peer sends or takes. An open connection has no limit by default.
+//!
+//! | option | default | applies | reason |
+//! |---|---|---|---|
+//! | [`Connect::connect_timeout`] | 30 s | until the connection is established | longer than four repeated SYNs, shorter than a person waits |
+//! | [`Connect::attempt_delay`] | 250 ms | until the next address joins the race | RFC 8305: a dead address costs little, and a slow one stays in the race |
+//! | [`Listen::idle_timeout`] | none | while established, without a byte: an event | the meaning of a silence depends on the protocol |
+//! | [`Listen::write_timeout`] | none | while bytes wait and the peer takes none | the write limit bounds the cost of a slow peer |
+//! | [`Listen::deadline`] | none | from `connection` or `connect`, whatever moves | how long a request may take depends on the protocol |
+//! | [`Listen::half_closed_timeout`] | 5 min | one side has finished, and no byte moves | a peer that never sends its FIN holds the descriptor; its kernel answers keep-alive |
+//! | [`Listen::linger`] (close timeout) | 30 s | after our end, and the peer takes nothing | about eight retransmissions on a fast network |
+//! | [`Listen::ending_timeout`] | 4 h | from the first FIN or `end()`, whatever moves | at 2.3 KB/s enough for all that can wait; ends peers that send or take a byte now and then |
+//! | [`Stop::grace`] | 1 s | idle connections of a stopped listener | a request in flight has arrived by then |
+//! | [`Stop::limit`] | 30 s | all connections of a stopped listener | systemd and Kubernetes wait at least this long before SIGKILL |
+//!
+//! # Other defaults
 //!
 //! | option | default | reason |
 //! |---|---|---|
-//! | [`Listen::close`] | confirmed | an ending that says less is a guess; hand-off saves three system calls |
-//! | [`Listen::allow_half_open`] | `true` | a request that ends with FIN still wants its answer |
-//! | [`Connect::connect_timeout`] | 30 s | longer than four repeated SYNs, shorter than a person waits |
-//! | [`Connect::attempt_delay`] | 250 ms | RFC 8305: a dead address costs a blink, a slow one stays in the race |
-//! | [`Listen::half_closed_timeout`] | 5 min of silence | a peer that forgets its FIN holds the descriptor otherwise; its kernel answers keep-alive |
-//! | [`Listen::linger`] | 30 s without progress | some eight retransmissions on a fast network |
-//! | [`Listen::idle_timeout`] | none | how long a silence is too long only the protocol knows |
-//! | [`Listen::nodelay`] | on | finale sends once per event, so small segments are meant |
-//! | [`Listen::keep_alive`] | off | it finds machines lost while nothing is in flight, not frozen programs; an idle time finds both |
+//! | [`Listen::close`] | confirmed | an ending that claims less is a guess; hand-off saves three system calls |
+//! | [`Listen::allow_half_open`] | `true` | a request that ends with a FIN still needs its answer |
+//! | [`Listen::early_notice`] | off | most programs need only `end` |
+//! | [`Listen::nodelay`] | on | finale sends once per event, so small segments are intended |
+//! | [`Listen::keep_alive`] | off | it detects machines lost while nothing is in flight, not frozen programs; an idle timeout detects both |
 //! | [`Listen::high_water_mark`] | 128 KiB | two receive buffers: an echo meets back-pressure only with a slow peer |
+//! | [`Listen::low_water_mark`] | 0 | `drain` means empty |
 //! | [`Listen::write_limit`] | 16 MiB | whole answers fit; a thousand peers that don't read are noticed |
-//! | [`Listen::backlog`] | 4096 | Linux's own ceiling; 128 overflows at the first burst |
+//! | [`Listen::backlog`] | 4096 | Linux's own maximum; 128 overflows at the first burst |
+//! | [`Listen::max_connections`] | none | descriptors are a limit already |
 //!
 //! # Testing
 //!
-//! [`Reactor::with_net`] takes any [`net::Net`]; [`sim`] has a network in memory with a virtual clock, on which the very same
-//! reactor and the very same handlers run. [`check::Endings`] runs a handler there against every ending at every byte of a
-//! conversation: start with that.
+//! [`Reactor::with_net`] takes any [`net::Net`]. [`sim`] has a network in memory with a virtual
+//! clock, on which the same reactor and the same handlers run. [`check::Endings`] runs a handler
+//! there against every ending at every byte of a conversation. Start with that.
 //!
 //! # Optional features
 //!
-//! - `serde`: [`Event`] and [`Metrics`] can be serialized; [`Ending`], [`Failure`] and what they are made of come back, too. Names are
-//!   those of the grammar above, ids are written as in the log.
-//! - `tracing`: each step of a socket's life and each ending is an event of the `tracing` crate, at debug level, with fields
-//!   (`socket`, `peer`, `from`, `input`, `to`, `events`; `acknowledged`, `bytes_written` ...). Without the feature, steps are lines of
-//!   `log`; with it they still are where no subscriber was set.
+//! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`Failure`] and their parts
+//!   can also be deserialized. Names are those of the grammar above, and ids are written as in the
+//!   log.
+//! - `tracing`: each transition of a socket and each ending is an event of the `tracing` crate, at
+//!   debug level, with fields (`socket`, `peer`, `from`, `input`, `to`, `events`; `acknowledged`,
+//!   `bytes_written` ...). Without the feature, transitions are lines of `log`. With the feature
+//!   and without a subscriber they are lines of `log` too.
 //!
 //! # Not guaranteed
 //!
-//! - Events of *different* sockets have no order among each other beyond the phases of a turn.
-//! - `acknowledged` says that the peer's kernel has the bytes, not that its program has read them.
-//! - Which of several addresses is connected to, where two are there at about the same time.
-//! - Time goes by the monotonic clock: setting the wall clock changes nothing, and on Linux the time in which the machine is
-//!   suspended does not count.
-//! - A FIN is no proof of health: the kernel of a program killed with SIGKILL sends one for it.
+//! - An order of the events of *different* sockets, beyond the phases of a turn.
+//! - That the peer's program has read the bytes: `acknowledged` means that its kernel has them.
+//! - Which of several addresses is used if two connections are established at about the same time.
+//! - That time counts while the machine is suspended: on Linux the monotonic clock stands still
+//!   then. Setting the wall clock changes nothing.
+//! - That a FIN proves health: the kernel of a program that was killed with SIGKILL sends one too.
 
-// Over our own enums every variant is written out, so that a new one is looked at everywhere.
+// For our own enums every variant is written out, so that a new one is considered everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod check;

@@ -1,7 +1,8 @@
-//! From one socket to another: what a proxy does, with half-closes, failures and back-pressure carried through.
+//! Pipes from one socket to another, as in a proxy: half-closes, failures and back-pressure pass
+//! through.
 //!
-//! Invariant: built on the public face alone. A socket is paused by a pipe only while the one that it feeds is full, so what waits is
-//! never more than that one's high-water mark and a read.
+//! Invariant: built on the public API alone. A pipe pauses a socket only while the queue of its
+//! sink is full, so at most the sink's high-water mark and one read wait there.
 
 use std::time::Duration;
 
@@ -12,20 +13,26 @@ use crate::lifecycle::State;
 use crate::socket::{Queue, Socket};
 use crate::socket_map::SocketMap;
 
-/// Pipes between sockets of one reactor. It is shown every event, and does with those of its sockets what a pipe does.
+/// Pipes between the sockets of one reactor. Pass every event to [`handle`](Pipes::handle).
 ///
-/// - Bytes are copied from the receive buffer into the other's write queue: one copy, as `write` makes it. While that is
-///   [full](Queue::Full), reading is paused; a socket that is not connected yet holds the other one back in the same way.
-/// - An end is carried behind the last byte: half-close passes through, and each direction goes on by itself.
-/// - A failure, or a [`destroy`](Socket::destroy), of one side destroys the other, so that a cut stream doesn't look whole: at once if nothing
-///   of it waits, else as soon as our kernel has taken what had come before, or after 30 s (in place of a deadline that it had). Whether the peer
-///   gets those bytes is its kernel's to say: a reset may overtake them there. One to whom an end was carried already has its whole stream: it is reset
-///   when it says something to nobody.
-/// - A sink that closes before its source has ended (by the program's `end()`, or without [`allow_half_open`](crate::Listen::allow_half_open))
-///   takes the source along: nobody is left to take what that still says. Here, too, what is owed to the source goes first; if its end was
-///   carried, it has its linger time to finish.
-/// - A silence (`timeout`) is nobody's end: what it means is the program's to say. A socket that it destroys takes the
-///   other with it.
+/// - Bytes are copied once, from the receive buffer into the write queue of the sink, as `write`
+///   does. While that queue is [full](Queue::Full), the source is paused. A sink that is not
+///   connected yet works in the same way.
+/// - `end` is passed on after the last byte. Half-close passes through, and each direction works
+///   independently.
+/// - If one side fails or is [destroyed](Socket::destroy), the other is destroyed, so that a
+///   truncated stream does not look complete: at once if none of its bytes wait, otherwise when our
+///   kernel has accepted them, and after 30 s at the latest, which replaces a deadline of its own.
+///   A reset can overtake bytes that are still in our kernel. A side that has already received an
+///   end has its complete stream, and is reset only when it sends more.
+/// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
+///   s to take them, by a deadline that replaces its own.
+/// - If a sink closes before its source has ended (the program called `end()`, or
+///   [`allow_half_open`](crate::Listen::allow_half_open) is off), the source is destroyed too,
+///   because its bytes have no destination. What waits for the source is sent first. If an end was
+///   passed to it already, it has its close timeout to finish.
+/// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
+///   other side follows.
 ///
 /// ```
 /// # use finale::{Connect, Event, Listen, Pipes, Reactor};
@@ -52,29 +59,30 @@ pub struct Pipes {
     ways: SocketMap<SocketId>,
     /// Where the bytes of a socket come from.
     sources: SocketMap<SocketId>,
-    /// Sockets whose other side is gone, and that go when their queue is empty.
+    /// Sockets whose other side is closed, and that are destroyed when their queue is empty.
     doomed: SocketMap<()>,
 }
 
-/// A peer that reads nothing must not hold a socket whose other side is gone: as long as the default of
-/// [`linger`](crate::Listen::linger), which has the same reason.
+/// A peer that reads nothing must not hold a socket whose other side is closed. The same time as
+/// the default of [`linger`](crate::Listen::linger), for the same reason.
 const DOOMED: Duration = Duration::from_secs(30);
 
 impl Pipes {
-    /// None yet.
+    /// No pipes yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Both ways between two sockets: a proxy. Whoever is paused stays so, also one that waited for a sink that is replaced.
+    /// Pipes in both directions between two sockets, as in a proxy. A paused socket stays paused,
+    /// even one that waited for a sink that is replaced.
     pub fn join(&mut self, one: SocketId, other: SocketId) {
         self.pipe(one, other);
         self.pipe(other, one);
     }
 
-    /// One way: what comes from `source` goes to `sink`, its end included. A pipe that either of them had in this direction is
-    /// replaced.
+    /// A pipe in one direction: `sink` gets the bytes and the end of `source`. It replaces a pipe
+    /// that either of them has in this direction.
     pub fn pipe(&mut self, source: SocketId, sink: SocketId) {
         if let Some(old) = self.ways.insert(source, sink) {
             self.sources.remove(old);
@@ -86,7 +94,8 @@ impl Pipes {
         }
     }
 
-    /// Takes a socket out of its pipes, and leaves it and the others as they are. Whoever was paused stays so.
+    /// Removes a socket from its pipes, and changes neither it nor the others. A paused socket
+    /// stays paused.
     pub fn part(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
             self.sources.remove(sink);
@@ -97,21 +106,21 @@ impl Pipes {
         self.doomed.remove(id);
     }
 
-    /// Where the bytes of this socket go.
+    /// The socket that gets the bytes of this one.
     #[must_use]
     pub fn sink_of(&self, source: SocketId) -> Option<SocketId> {
         self.ways.get(source).copied()
     }
 
-    /// Where the bytes for this socket come from.
+    /// The socket whose bytes this one gets.
     #[must_use]
     pub fn source_of(&self, sink: SocketId) -> Option<SocketId> {
         self.sources.get(sink).copied()
     }
 
-    /// Does what a pipe does with this event. Answers whether it was one of a pipe's: `data`, `end`, `drain` of its sockets;
-    /// everything else (`connection`, `ready`, `timeout`, `error`, `close` ...) the program may want to know of, too, and gets
-    /// the answer `false`.
+    /// Handles an event. Returns `true` if the event was for a pipe alone: `data`, `end` or `drain`
+    /// of its sockets. Returns `false` for all others (`connection`, `ready`, `timeout`, `error`,
+    /// `close` ...), which the program may have to handle too.
     pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
         let id = socket.id();
         match event {
@@ -130,7 +139,8 @@ impl Pipes {
                 sink.is_some() || self.doomed.get(id).is_some()
             }
             Event::Drain => self.drained(socket),
-            // A connection that is dead, with bytes that nobody takes: they have as long as those of one that is over.
+            // Dead, with unread bytes: the sink has as long for them as for those of a closed
+            // connection.
             Event::PeerEnded(PeerEnd::Reset) => {
                 if let Some(mut sink) = self.sink_of(id).and_then(|sink| socket.get(sink)) {
                     sink.set_deadline(Some(DOOMED));
@@ -156,7 +166,8 @@ impl Pipes {
         }
     }
 
-    /// The other side of a doomed socket is gone: whoever speaks to it learns so, if everything that it is owed has left.
+    /// Bytes of a doomed socket have no destination: its peer gets a reset, unless bytes for it
+    /// still wait.
     fn to_nobody(&self, socket: &mut Socket<'_>) -> bool {
         let is_doomed = self.doomed.get(socket.id()).is_some();
         if is_doomed && socket.queued_bytes() == 0 {
@@ -165,7 +176,7 @@ impl Pipes {
         is_doomed
     }
 
-    /// There is room again: whoever waited for it reads on.
+    /// There is room again: the source continues.
     fn drained(&mut self, socket: &mut Socket<'_>) -> bool {
         if self.doomed.remove(socket.id()).is_some() {
             socket.destroy();
@@ -178,13 +189,13 @@ impl Pipes {
         source.is_some()
     }
 
-    /// One side is over, and takes along who is left with nobody.
+    /// One side is closed, and the others that depend on it follow.
     fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         self.part(id);
         if ending.is_clean() {
-            // What it had to say was carried. Whoever still gave to it is left.
+            // Its bytes were passed on. Its source has no sink any more.
             if let Some(mut source) = source.and_then(|source| socket.get(source)) {
                 self.leave(&mut source);
             }
@@ -193,7 +204,7 @@ impl Pipes {
         if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
             self.doom(&mut sink);
         }
-        // One that only gave has nothing to wait for.
+        // A source of its own has nothing to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
             if source.state() == State::Broken {
                 source.discard();
@@ -203,11 +214,12 @@ impl Pipes {
         }
     }
 
-    /// Nobody takes what this one may still say; what is owed to it goes first, and its end, if one was carried.
+    /// The bytes of this source have no destination any more. What waits for it is sent first, and
+    /// its end if one was passed on.
     fn leave(&mut self, source: &mut Socket<'_>) {
         let state = source.state();
         if state.is_final() || (state.is_connected() && !state.can_read()) {
-            return; // It has said everything.
+            return; // It has ended.
         }
         if source.has_ended() {
             source.discard();
@@ -217,7 +229,7 @@ impl Pipes {
         }
     }
 
-    /// What had come before goes first, and then a reset.
+    /// What waits is sent first, and then a reset.
     fn doom(&mut self, sink: &mut Socket<'_>) {
         if sink.state() == State::Broken {
             return sink.discard(); // It is dead already, and reports its own error.
@@ -226,9 +238,9 @@ impl Pipes {
         if sink.ask_for_drain() || (sink.has_ended() && sink.queued_bytes() > 0) {
             self.doomed.insert(sink.id(), ());
             sink.set_deadline(Some(DOOMED));
-            // An end of its own after the peer's would make a whole of what was cut.
+            // Our end after the peer's would make the truncated stream look complete.
             sink.set_half_open(true);
-            // Whoever it was held back for is gone.
+            // The sink for which it was paused is closed.
             sink.resume();
         } else {
             sink.destroy();
@@ -236,15 +248,15 @@ impl Pipes {
     }
 }
 
-/// Gives bytes to the sink, and stops reading while it is full.
+/// Writes bytes to the sink, and pauses the source while it is full.
 fn pass_on(socket: &mut Socket<'_>, sink: SocketId, bytes: &[u8]) {
     let written = socket.get(sink).map(|mut sink| sink.write(bytes));
     match written {
         Some(Ok(Queue::Room)) => {}
         Some(Ok(Queue::Full)) => socket.pause(),
-        // It has failed, or was destroyed, and its `close` will say what becomes of us.
+        // It has failed or was destroyed. Its `close` decides about this side.
         Some(Err(Error::Gone)) => {}
-        // Nobody takes them any more: they would be lost, and nobody would know.
+        // The bytes would be lost without a trace.
         Some(Err(_)) | None => socket.destroy(),
     }
 }

@@ -1,8 +1,8 @@
-//! The caller's view of one socket.
+//! The program's view of one socket.
 //!
-//! Invariant: nothing here does a system call or looks at the clock. A call changes the table and queues the socket; the
-//! next `next()` does the rest. That is what lets an answer and its FIN leave in one segment, and the same code run in
-//! the simulated network.
+//! Invariant: nothing here makes a system call or reads the clock. A call changes the table and
+//! puts the socket into a list; the next call of `next` does the rest. So an answer and its FIN
+//! leave in one segment, and the same code runs on the simulated network.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,11 +16,13 @@ use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
 use crate::table::extra::Deadline;
 
-/// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its events, from
-/// [`Reactor::socket`](crate::Reactor::socket), or from another socket by [`get`](Socket::get).
+/// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its
+/// events, from [`Reactor::socket`](crate::Reactor::socket), or from another socket by
+/// [`get`](Socket::get).
 ///
-/// Everything that changes the connection (`write`, `end`, `destroy` ...) takes effect when `next` is called again. The
-/// events of no socket come with a view that stands for none: it answers like a socket that is gone.
+/// Everything that changes the connection (`write`, `end`, `destroy` ...) takes effect in the next
+/// call of `next`. Events that belong to no socket, such as a timer, come with a `Socket` that
+/// stands for none and behaves like one that is closed.
 pub struct Socket<'a> {
     table: &'a mut Table,
     slot: u32,
@@ -32,13 +34,13 @@ impl std::fmt::Debug for Socket<'_> {
     }
 }
 
-/// What `write` says of the queue.
+/// The state of the write queue after a `write`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Queue {
     /// Below the high-water mark.
     Room,
-    /// At or above the high-water mark: better wait for [`Event::Drain`](crate::Event::Drain). More is accepted up to the
-    /// write limit.
+    /// At or above the high-water mark: wait for [`Event::Drain`](crate::Event::Drain). Further
+    /// writes are accepted up to the write limit.
     Full,
 }
 
@@ -51,14 +53,15 @@ impl<'a> Socket<'a> {
         (self.slot != NIL).then(|| self.table.entry(self.slot))
     }
 
-    /// The entry, if anything can still be done to it. To the caller a socket that has failed lives until it is told so.
+    /// The entry, if the program can still change anything. A failed socket counts as living until
+    /// its `error` is delivered.
     fn living(&mut self) -> Option<&mut Entry> {
         let lives = |entry: &Entry| !entry.state.is_final() || entry.flags.is_pending(Emits::Error);
         let alive = self.entry().is_some_and(|entry| lives(entry) && !entry.flags.has(Flags::DESTROY));
         alive.then(|| self.table.entry_mut(self.slot))
     }
 
-    /// Sets a flag and has the socket looked at by the next turn.
+    /// Sets a flag, and makes a step of the socket due in the next call of `next`.
     fn ask(&mut self, flag: Flags) {
         if let Some(entry) = self.living() {
             entry.flags.set(flag, true);
@@ -66,59 +69,67 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// The socket's name. It finds nothing once `close` was told and `next` called again.
+    /// The socket's id. It finds nothing after the `next` call that follows the socket's `close`.
     #[must_use]
     pub fn id(&self) -> SocketId {
         if self.slot == NIL { SocketId::NONE } else { self.table.id(self.slot) }
     }
 
-    /// Another socket of the same reactor: a proxy's other side.
+    /// Another socket of the same reactor, for example the other side of a proxy.
     pub fn get(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;
         Some(Socket { table: self.table, slot })
     }
 
-    /// The listener that accepted it; `None` for an outgoing connection.
+    /// The listener that accepted the connection; `None` for an outgoing one.
     #[must_use]
     pub fn listener(&self) -> Option<ListenerId> {
         self.entry().and_then(|entry| self.table.settings.get(entry.settings).listener)
     }
 
-    /// Where the socket is in its life. `end` and `destroy` show when `next` is called again.
+    /// The state of the lifecycle. `end` and `destroy` change it in the next call of `next`.
     #[must_use]
     pub fn state(&self) -> State {
         self.entry().map_or(State::Closed, |entry| entry.state)
     }
 
-    /// The other end: known from `connection` or the first connection attempt on, up to and in `close`.
+    /// The peer's address, from `connection` or the first connection attempt up to and in `close`.
+    /// A Unix domain socket has none.
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.entry().and_then(|_| self.table.peer(self.slot))
     }
 
-    /// Queues bytes; they are copied. They leave when `next` is called again, together with whatever else is written
-    /// until then. Before the connection is established they wait for it. An empty slice changes nothing.
+    /// Queues a copy of the bytes. They leave in the next call of `next`, together with everything
+    /// else that is written until then. Bytes that are written before the connection is established
+    /// leave when it is. An empty slice changes nothing.
+    ///
+    /// If the connection has broken (an [`Event::PeerEnded`](crate::Event::PeerEnded) with
+    /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
+    /// can leave any more. The result is [`Queue::Room`] then, the bytes count as
+    /// [unsent](crate::Ending::bytes_unsent), and the error follows the unread bytes.
     ///
     /// # Errors
-    /// [`Error::WriteAfterEnd`] after [`end`](Socket::end), whatever came then; otherwise [`Error::Gone`] after `destroy`,
-    /// `error` or `close`, [`Error::QueueFull`] at the write limit. Nothing is queued then, and the connection goes on.
+    /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
+    /// `destroy`, `error` or `close`, and [`Error::QueueFull`] at the write limit. Nothing is
+    /// queued then, and the connection continues.
     pub fn write(&mut self, bytes: &[u8]) -> Result<Queue, Error> {
         self.queue(bytes.len(), |table, slot| table.push(slot, bytes))
     }
 
-    /// Queues bytes that are given away or shared: without copying, unless they are so few that copying is cheaper (below
-    /// 2 KiB). Otherwise it is like [`write`](Socket::write), and the order is that of the calls to both. Once its last byte
-    /// is with the kernel, or the connection is over, the buffer is dropped.
+    /// Queues an owned or shared buffer without copying it. Below 2 KiB it is copied, because that
+    /// is cheaper. Otherwise it works like [`write`](Socket::write), and calls of both keep their
+    /// order. The buffer is dropped when the kernel has its last byte or the connection is over.
     ///
     /// # Errors
-    /// As `write`. A buffer that is refused is dropped: who can't afford that asks [`queued_bytes`](Socket::queued_bytes)
-    /// first, or clones a shared one.
+    /// As `write`. A refused buffer is dropped: check [`queued_bytes`](Socket::queued_bytes) first
+    /// if you can't lose it, or clone a shared one.
     pub fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Queue, Error> {
         let buffer = buffer.into();
         self.queue(buffer.len(), |table, slot| table.push_given(slot, buffer))
     }
 
-    /// What every kind of write has in common. `push` queues the bytes and answers how many wait then.
+    /// The common part of all writes. `push` queues the bytes and returns how many wait then.
     #[inline]
     fn queue(&mut self, count: usize, push: impl FnOnce(&mut Table, u32) -> usize) -> Result<Queue, Error> {
         if self.has_ended() {
@@ -131,7 +142,7 @@ impl<'a> Socket<'a> {
         let (entry, settings, _) = self.table.parts(self.slot);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
         if entry.state == State::Broken {
-            // Nothing leaves any more: the error follows what can still be read.
+            // Nothing can leave any more. The error follows what can still be read.
             self.table.extra_mut(self.slot).void_bytes += count as u64;
             return Ok(Queue::Room);
         }
@@ -150,25 +161,35 @@ impl<'a> Socket<'a> {
         Ok(if full { Queue::Full } else { Queue::Room })
     }
 
-    /// Finishes our side: our FIN follows the last byte queued. Reading goes on until the peer's FIN. A second call changes
-    /// nothing; a write after it is refused.
+    /// Finishes our side: our FIN follows the last queued byte. Reading continues until the peer's
+    /// FIN. Before the connection is established the call is deferred until it is. A second call
+    /// changes nothing, and later writes are refused.
     pub fn end(&mut self) {
         self.ask(Flags::END);
     }
 
-    /// Resets the connection (RST): what is queued or in flight is dropped, and the peer sees an error, so that a cut stream
-    /// can't pass for a whole one. `close` is the next event, without an `error`. (Node's `destroy` sends a FIN.)
+    /// Resets the connection (RST). Bytes that are queued or in flight are dropped, and the peer
+    /// gets an error, so that it can't take a truncated stream for a complete one. The socket's
+    /// next event is `close`, without an `error`. (Node's `destroy` sends a FIN.) A Unix domain
+    /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
     pub fn destroy(&mut self) {
         self.ask(Flags::DESTROY);
     }
 
-    /// Stops reading: no `data`, no `end`, and the peer is slowed down by the window. That the peer has left is known all
-    /// the same, see [`peer_has_ended`](Socket::peer_has_ended).
+    /// Stops reading: no `data` and no `end` is delivered, and the closed window slows the peer
+    /// down. Limits continue to count.
+    ///
+    /// The end of the peer is still noticed: [`peer_has_ended`](Socket::peer_has_ended) returns
+    /// `true`, and the half-closed and ending timeouts start. If the connection dies with nothing
+    /// unread, `error` is delivered at once. If bytes are unread,
+    /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
+    /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
+    /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     pub fn pause(&mut self) {
         self.ask(Flags::PAUSED);
     }
 
-    /// Reads on.
+    /// Continues reading after [`pause`](Socket::pause).
     pub fn resume(&mut self) {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::PAUSED, false)
@@ -177,26 +198,29 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Whether `pause` is in force.
+    /// Whether the socket is paused.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::PAUSED))
     }
 
-    /// Whether [`discard`](Socket::discard) is in force.
+    /// Whether [`discard`](Socket::discard) was called.
     #[must_use]
     pub fn is_discarding(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::DISCARD))
     }
 
-    /// From now on reads into the bin: no more `data`, `end` still comes. After `end()` this is the lingering close: the
-    /// answer is safe from our own reset, and the peer has the linger time, from when it has taken our last byte, to finish.
+    /// Discards what is read from now on: no more `data`, but `end` is still delivered. It resumes
+    /// a paused socket. After `end()` this is the lingering close: our side does not reset the
+    /// answer over unread bytes, and the peer has the [close timeout](crate::Listen::linger),
+    /// counted from our FIN or from the last byte that it took, to finish.
     pub fn discard(&mut self) {
         self.resume();
         self.ask(Flags::DISCARD);
     }
 
-    /// Tells `timeout` after a silence of this length, counted from now, once per silence. `None` switches it off.
+    /// Sets the [idle timeout](crate::Listen::idle_timeout), and restarts it at the next call of
+    /// `next`. `None` switches it off. It changes no other limit.
     pub fn set_timeout(&mut self, idle: Option<Duration>) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
@@ -204,9 +228,11 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// From the next call of `next` on the socket has so long to live, whatever moves: then it fails. `None` takes the deadline back,
-    /// also the one that came with the [options](crate::Listen::deadline). The limit of one request: set it when the first byte
-    /// has come, take it back when the last has. Before the connection is there it counts from then.
+    /// Sets the deadline: the socket fails after this time, counted from the next call of `next`,
+    /// whatever moves. `None` removes the deadline, also that of the
+    /// [options](crate::Listen::deadline). To limit one request, set it at the first byte and
+    /// remove it at the last. Before the connection is established the time counts from the moment
+    /// when it is.
     pub fn set_deadline(&mut self, limit: Option<Duration>) {
         let limit_ms = limit.and_then(millis);
         if self.living().is_none() {
@@ -219,9 +245,10 @@ impl<'a> Socket<'a> {
         self.table.wake(self.slot);
     }
 
-    /// Has [`Event::Drain`](crate::Event::Drain) told when the queue has gone down to the low-water mark, though it never was full:
-    /// then everything written until now is with our kernel, but for so many bytes. Answers `false` if that is so already, or
-    /// after `end()`, which says more when it has come to its end: no event comes for it then.
+    /// Requests [`Event::Drain`](crate::Event::Drain) for when the queue has gone down to the
+    /// low-water mark, even if it was never full. With a mark of 0, everything that was written
+    /// until now is with our kernel then. Returns `false`, and no event follows, if the queue is
+    /// not above the mark, or after `end()`.
     pub fn ask_for_drain(&mut self) -> bool {
         let (queued_bytes, ended) = (self.queued_bytes(), self.has_ended());
         let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
@@ -232,7 +259,8 @@ impl<'a> Socket<'a> {
         waits
     }
 
-    /// Whether this socket stays open for our half after the peer's end ([`allow_half_open`](crate::Listen::allow_half_open)), from now on.
+    /// Sets [`allow_half_open`](crate::Listen::allow_half_open) for this socket. With `false` after
+    /// the peer's `end`, our side ends in the next call of `next`.
     pub fn set_half_open(&mut self, allow: bool) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.half_open = allow);
@@ -240,7 +268,8 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// The [low-water mark](crate::Listen::low_water_mark) from now on.
+    /// Sets the [low-water mark](crate::Listen::low_water_mark). If a full queue is not above it,
+    /// `drain` follows.
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
@@ -248,17 +277,19 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// How this socket is closed at the end.
+    /// Sets how this socket is closed ([`Listen::close`](crate::Listen::close)). A socket that
+    /// waits for the acknowledgement is handed off in the next call of `next`.
     pub fn set_close(&mut self, close: Close) {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
-                self.ask(Flags::HANGUP); // It may end the waiting.
+                self.ask(Flags::HANGUP); // The wait may be over.
             }
         }
     }
 
-    /// TCP_NODELAY. Better set it with the listener's or the connection's options: there it costs nothing.
+    /// Sets TCP_NODELAY with one system call. In the options of the listener it costs nothing per
+    /// connection.
     pub fn set_nodelay(&mut self, on: bool) {
         if self.living().is_some() {
             self.table.extra_mut(self.slot).nodelay = Some(on);
@@ -266,10 +297,12 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// TCP keep-alive, or `None` to end it. Better set it with the options, likewise.
+    /// Sets TCP keep-alive, or switches it off, with a few system calls. In the options of the
+    /// listener it costs nothing per connection.
     ///
     /// # Errors
-    /// [`Error::BadOption`] for times that the kernel can't have, [`Error::Gone`].
+    /// [`Error::BadOption`] for values that the kernel does not accept, [`Error::Gone`] after
+    /// `destroy`, `error` or `close`.
     pub fn set_keep_alive(&mut self, times: Option<KeepAlive>) -> Result<(), Error> {
         times.as_ref().map_or(Ok(()), KeepAlive::check)?;
         if self.living().is_none() {
@@ -280,19 +313,20 @@ impl<'a> Socket<'a> {
         Ok(())
     }
 
-    /// Bytes told as `data` or discarded so far.
+    /// Bytes delivered as `data` or discarded so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.entry().map_or(0, |entry| entry.bytes_read)
     }
 
-    /// Bytes that our kernel has taken so far.
+    /// Bytes that our kernel has accepted so far.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.entry().map_or(0, |entry| entry.bytes_written)
     }
 
-    /// Bytes written by the caller that our kernel has not taken yet.
+    /// Bytes that the program has written and our kernel has not accepted yet. 0 when the
+    /// connection has broken.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.entry().map_or(0, |_| self.table.queued_bytes(self.slot))
@@ -304,7 +338,7 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::END))
     }
 
-    /// What was chosen for it; `None` for the socket that stands for none.
+    /// Its settings; `None` for the socket that stands for none.
     pub(crate) fn settings(&self) -> Option<&Settings> {
         self.entry().map(|entry| self.table.settings.get(entry.settings))
     }
@@ -319,7 +353,8 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::DESTROY))
     }
 
-    /// Whether the peer is known to have finished or reset, read or not: a paused socket learns it at once.
+    /// Whether the peer is known to have finished or reset, even if bytes before that are unread.
+    /// Also known while paused.
     #[must_use]
     pub fn peer_has_ended(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::READ_CLOSED))

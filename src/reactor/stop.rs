@@ -1,4 +1,5 @@
-//! How a listener stops: whoever waits is still accepted, idle connections end after a grace, the rest at the limit.
+//! How a listener stops: waiting connections are still accepted, idle ones end after a grace, the
+//! others at the limit.
 
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
@@ -11,13 +12,19 @@ use crate::socket::Socket;
 use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
-    /// Stops a listener without harming anybody: whoever is waiting in its backlog is accepted, then it is closed, and nobody new can
-    /// come. (Who comes between the last look and the closing is reset by the kernel. No more are accepted than the [backlog](crate::Listen::backlog) holds, however many go on coming.) Its sockets go on to their ends. One that is idle ends after a [grace](Stop::grace), in which a request that was
-    /// on its way can still come and be answered; what still lives at the [limit](Stop::limit) is destroyed. When the last has told
-    /// `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) comes.
+    /// Stops a listener gracefully. Connections that wait in its backlog are accepted, and then it
+    /// is closed. (At most as many are accepted as the [backlog](crate::Listen::backlog) holds. The
+    /// kernel resets a client that connects between the last accept and the close.)
     ///
-    /// A silence of one of these sockets is told no more: their [idle time](crate::Listen::idle_timeout) is the grace now. A
-    /// second call replaces what the first has said; with a limit of zero it destroys the rest at once.
+    /// Its sockets continue. An idle one ends after the [grace](Stop::grace), in which a request
+    /// that is in flight can still arrive and be answered. Sockets that remain at the
+    /// [limit](Stop::limit) are destroyed; one that was dead already reports its own error. After
+    /// the last `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) is delivered.
+    ///
+    /// The grace is a limit of its own: neither [idle timeouts](crate::Listen::idle_timeout) nor
+    /// [`set_timeout`](crate::Socket::set_timeout) change it, and `timeout` is delivered as before.
+    /// A second call replaces the values of the first; with a limit of zero it destroys the
+    /// remaining sockets at once.
     ///
     /// ```
     /// # use finale::{Event, Listen, Reactor, Stop};
