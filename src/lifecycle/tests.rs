@@ -260,7 +260,7 @@ fn every_path_emits_a_word_of_the_language_with_exactly_one_close() {
 
 #[test]
 fn every_event_has_a_name_of_its_own() {
-    let names: BTreeSet<&str> = Emits::ALL.iter().map(|emits| emits.event()).collect();
+    let names: BTreeSet<&str> = Emits::ALL.iter().map(|emits| emits.name()).collect();
     assert_eq!(names.len(), Emits::ALL.len());
     assert!(names.iter().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-')));
     assert!(names.contains("data") && names.contains("peer-ended"), "the names of the documentation");
@@ -271,7 +271,7 @@ fn every_event_has_a_name_of_its_own() {
 /// The arrows of the table in words: state, input, next state, events.
 fn all_arrows() -> Vec<[String; 4]> {
     let words = |state: State, (input, next, emits): (Input, State, &[Emits])| {
-        let emits: Vec<&str> = emits.iter().map(|emits| emits.event()).collect();
+        let emits: Vec<&str> = emits.iter().map(|emits| emits.name()).collect();
         [state.name(), input.name(), next.name(), &emits.join(" ")].map(str::to_owned)
     };
     State::ALL.iter().flat_map(|&state| arrows(state).map(move |arrow| words(state, arrow))).collect()
