@@ -25,6 +25,12 @@ pub struct Faults {
     pub stale_news: f64,
     /// Per poll that waits: it ends early and without news, as if by a signal.
     pub interrupted: f64,
+    /// Per poll that waits: the clock is read before the wait, so that [`complete_until`](crate::net::Polled::complete_until) is
+    /// as old as the wait was long, as it always is on a real net.
+    pub old_clock: f64,
+    /// Per poll: the process stands still between the system's answer and its next step, for up to 3 s, as under SIGSTOP or
+    /// on a machine that has other things to do.
+    pub stall: f64,
     /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment later; a reader may take
     /// a short read for drained.
     pub short_read: f64,
@@ -59,6 +65,8 @@ impl Faults {
             small_batch: 0.0,
             stale_news: 0.0,
             interrupted: 0.0,
+            old_clock: 0.0,
+            stall: 0.0,
             short_read: 0.0,
             short_write: 0.0,
             jitter: Duration::ZERO,
@@ -83,6 +91,7 @@ impl Faults {
             small_batch: probability(rng, 0.9),
             stale_news: probability(rng, 0.5),
             interrupted: probability(rng, 0.3),
+            old_clock: probability(rng, 0.5),
             short_read: probability(rng, 0.9),
             short_write: probability(rng, 0.9),
             ..Self::random_failures(rng)
@@ -92,6 +101,7 @@ impl Faults {
     /// The faults that change the story itself, not only its interleaving.
     fn random_failures(rng: &mut Rng) -> Self {
         Self {
+            stall: probability(rng, 0.04),
             jitter: delay(rng, Duration::from_millis(50)),
             reset_overtakes: probability(rng, 0.5),
             accept_exhausted: probability(rng, 0.1),
@@ -104,9 +114,11 @@ impl Faults {
         }
     }
 
-    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly.
+    /// The same without the faults that make a call or a look-up fail or the process stand still: every connection can end
+    /// cleanly, in its time.
     #[must_use]
     pub const fn harmless(mut self) -> Self {
+        self.stall = 0.0;
         self.accept_exhausted = 0.0;
         self.accept_aborted = 0.0;
         self.connect_exhausted = 0.0;

@@ -159,7 +159,8 @@ impl Network {
 
 /// Time.
 impl Network {
-    /// The virtual clock. It moves in [`advance`](Self::advance) and in a host's `poll`, and nowhere else.
+    /// The virtual clock. It moves in [`advance`](Self::advance) and [`spend`](Self::spend), in a host's `poll`, and in its other
+    /// calls if they have a [cost](Self::set_call_cost).
     #[must_use]
     pub fn now(&self) -> Instant {
         let world = self.world.borrow();
@@ -177,6 +178,45 @@ impl Network {
         let mut world = self.world.borrow_mut();
         let until = world.now.saturating_add(nanos(time));
         world.advance(until);
+    }
+
+    /// How long each call of a host takes for which a real net makes a system call: so much time passes before the call looks.
+    /// Default 0: time stands still while a program works, and a peer that sends without a pause is read to the last byte
+    /// before its next packet arrives. With a cost of some microseconds a flood keeps a program busy, as on a real machine.
+    pub fn set_call_cost(&self, time: Duration) {
+        self.world.borrow_mut().call_cost = nanos(time);
+    }
+
+    /// The program works for this long: time passes as in [`advance`](Self::advance), and counts as [busy](Self::busy). For a
+    /// handler that computes, between an event and the next call of [`next`](crate::Reactor::next).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use finale::sim::Network;
+    /// use finale::{Event, Reactor};
+    ///
+    /// let network = Network::new(1);
+    /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    /// let start = network.now();
+    /// reactor.set_timer(Duration::from_millis(10));
+    /// reactor.set_timer(Duration::from_millis(11));
+    /// let mut late = Vec::new();
+    /// while let Some((_, Event::Timer(_))) = reactor.next()? {
+    ///     late.push(network.now() - start);
+    ///     network.spend(Duration::from_millis(50)); // A slow handler: the second timer is late for it.
+    /// }
+    /// assert_eq!(late, [Duration::from_millis(10), Duration::from_millis(60)]);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    pub fn spend(&self, time: Duration) {
+        self.world.borrow_mut().spend(nanos(time));
+    }
+
+    /// How much of the [elapsed](Self::elapsed) time programs have spent in calls and handlers, and standing still. What is
+    /// left is the time in which all of them waited.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.world.borrow().busy)
     }
 
     /// When the network will next do something by itself, at once if news waits for a host; `None` if never. What it does may turn out to be nothing: a
@@ -329,6 +369,14 @@ impl Network {
         let world = self.world.borrow();
         let held = |places: &[Option<arena::Id>]| places.iter().flatten().count();
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
+    }
+
+    /// The most that one turn of a host has cost so far, the present one included, in nanoseconds: of calls and handlers, its own
+    /// and those of other hosts meanwhile, and of standing still.
+    pub(crate) fn longest_turn(&self, host: u32) -> u64 {
+        let world = self.world.borrow();
+        let program = &world.programs[host as usize];
+        program.longest_turn.max(world.busy - program.turn_began)
     }
 
     /// How many things have happened by themselves: packets, timers, late news.

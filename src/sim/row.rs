@@ -89,6 +89,7 @@ rows! {
     BeyondOneRotation = "TM06" "beyond-one-rotation",
     ChangedWhileFiring = "TM07" "changed-while-firing",
     Interrupted = "TM10" "interrupted-wait",
+    Stalled = "TM10" "process-stands-still",
     NoDescriptorForConnect = "FD01" "no-descriptor-for-connect",
     StaleNews = "FD02" "stale-news",
     Spurious = "RY02" "spurious-readiness",

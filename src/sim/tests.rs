@@ -1,6 +1,7 @@
 //! The network, asked directly through [`Net`], as a kernel is asked: no reactor between.
 
 mod chaos;
+mod cost;
 mod ending;
 mod one_end;
 mod opening;
