@@ -235,6 +235,8 @@ impl World {
             return end.at_end_of_bytes().map(|()| 0);
         }
         let taken = end.take_in(buffer);
+        // What is left could have been read now.
+        end.unread_since = Some(self.now);
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
         let free = end.tuning.receive_bytes - end.incoming.len();

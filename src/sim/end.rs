@@ -131,6 +131,8 @@ pub(super) struct End {
 
     pub(super) incoming: VecDeque<u8>,
     pub(super) received: u64,
+    /// Since when the first unread byte can be read.
+    pub(super) unread_since: Option<u64>,
     /// The window end that the peer was told last.
     pub(super) told_window_end: u64,
     pub(super) peer_finished: bool,
@@ -192,6 +194,7 @@ impl End {
             wants_room: false,
             incoming: VecDeque::new(),
             received: 0,
+            unread_since: None,
             peer_finished: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,

@@ -46,8 +46,9 @@ pub(crate) struct Kernel {
     pub(crate) finished: bool,
     /// Their FIN is here.
     pub(crate) peer_finished: bool,
-    /// Bytes of theirs that the program has not read.
+    /// Bytes of theirs that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
+    pub(crate) unread_since: Option<u64>,
     /// When the other kernel has last taken bytes of ours; 0 once the connection is dead, and nobody can say.
     pub(crate) taken_at: u64,
     /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
@@ -75,6 +76,15 @@ impl Truth {
             Idle::Both => self.moved_at,
             Idle::Read => self.given_at,
             Idle::Write => self.sent_at,
+        }
+    }
+
+    /// How many bytes have moved that break a silence of this kind.
+    pub(crate) fn moved(&self, of: Idle) -> u64 {
+        match of {
+            Idle::Both => self.given + self.sent,
+            Idle::Read => self.given,
+            Idle::Write => self.sent,
         }
     }
 
@@ -118,10 +128,12 @@ impl World {
             finished: end.finished,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
-            taken_at: if end.phase == Phase::Open { end.taken_at } else { 0 },
+            unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
+            // Of a Unix domain socket nobody can ask when.
+            taken_at: if end.phase == Phase::Open && !end.is_unix() { end.taken_at } else { 0 },
             fin_order: end.fin_order,
             gone_at: end.gone_at,
-            remote: Some(end.remote),
+            remote: (!end.is_unix()).then_some(end.remote),
             died: end.died || (end.phase == Phase::Closed && !end.is_done()),
         }
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::judge::judge;
+use super::limits::Clock;
 use super::pattern::Stream;
 use super::plan::{Kind, Plan};
 use super::side::{Dice, Side, Wish};
@@ -63,6 +64,11 @@ impl Book {
         self.network.elapsed().as_nanos() as u64
     }
 
+    /// The time as the rules for a reactor look at it.
+    pub(super) fn clock(&self, host: u32) -> Clock {
+        Clock::of(&self.network, host, self.plan.faults.late_edge > 0.0)
+    }
+
     pub(super) fn weather(&mut self, text: &str) {
         let at = self.network.elapsed();
         if let Some(story) = &mut self.story {
@@ -91,14 +97,14 @@ impl Book {
         if matches!(event, Event::Connection) {
             self.accepted(host, &socket)?;
         }
-        let (now, slot) = (self.now(), id.index());
+        let slot = id.index();
         let place = self.sides.iter().position(|side| side.host == host && side.id == id);
         let Some(place) = place else {
             return Err(Broken::new(Rule::Identity, format!("{id} tells {event:?}, and is unknown or has told close")));
         };
-        let truth = self.network.truth(host, slot);
+        let (truth, clock) = (self.network.truth(host, slot), self.clock(host));
         let mut side = self.sides.swap_remove(place);
-        if let Err(broken) = judge(&mut side, &socket, &event, &truth, now) {
+        if let Err(broken) = judge(&mut side, &socket, &event, &truth, clock) {
             self.note_broken(&side, &event);
             return Err(broken);
         }

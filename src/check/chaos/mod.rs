@@ -14,6 +14,7 @@ mod book;
 mod ending;
 mod finish;
 mod judge;
+mod limits;
 mod pattern;
 mod plan;
 mod run;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::book::{Book, Conversation, Todo};
+use super::limits::{self, Clock};
 use super::plan::{Plan, Weather};
 use super::side::Wish;
 use crate::check::{Broken, Rule, Story, must, stuck};
@@ -173,6 +174,21 @@ impl Run {
                 })?;
             }
         }
+        self.audit_limits()
+    }
+
+    /// No limit of any socket has passed, whatever kept its reactor busy meanwhile.
+    fn audit_limits(&mut self) -> Result<(), Broken> {
+        let Self { reactors, book, .. } = self;
+        for side in &book.sides {
+            let socket = reactors[side.host as usize].as_mut().and_then(|reactor| reactor.socket(side.id));
+            let Some(socket) = socket else { continue };
+            let truth = book.network.truth(side.host, side.id.index());
+            let overdue = limits::overdue(side, &socket, &truth, book.clock(side.host));
+            must(overdue.is_none(), Rule::Timers, || {
+                format!("{socket:?}: {} has passed, and it lives", overdue.unwrap_or_default())
+            })?;
+        }
         Ok(())
     }
 
@@ -248,9 +264,9 @@ impl Run {
         let place = self.tasks.iter().position(|task| task.host == host && task.id == id);
         let Some(place) = place else { return Err(Broken::new(Rule::Identity, format!("{id} is no timer of ours"))) };
         let task = self.tasks.swap_remove(place);
-        let now = self.book.now();
+        let Clock { now, late, .. } = self.book.clock(host as u32);
         must(now >= task.due, Rule::Timers, || format!("{id} was {} ns early", task.due - now))?;
-        must(now < task.due + 1_000_000, Rule::Timers, || format!("{id} was {} ns late", now - task.due))?;
+        must(now < task.due + late, Rule::Timers, || format!("{id} was {} ns late", now - task.due))?;
         match task.what {
             What::Resume(socket) => {
                 if let Some(mut socket) = self.reactors[host].as_mut().and_then(|reactor| reactor.socket(socket)) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::limits::ToldSilence;
 use super::pattern::{self, Stream};
 use super::plan::{Plan, mostly};
 use crate::buffer::Buffer;
@@ -16,7 +17,7 @@ use crate::sim::{Network, Rng, Row};
 use crate::socket::{Queue, Socket};
 
 /// An edge that a fault has put off is no later than this.
-const LATE_EDGE: u64 = 20_000_000;
+pub(super) const LATE_EDGE: u64 = 20_000_000;
 
 pub(super) struct Side {
     pub(super) id: SocketId,
@@ -36,16 +37,20 @@ pub(super) struct Side {
     pub(super) is_paused: bool,
     /// When it last was, if it is not now.
     pub(super) paused_until: u64,
-    /// When its state last changed, as far as was told.
+    /// When its state last changed, as far as was told; and when it was connected.
     pub(super) changed_at: u64,
+    pub(super) connected_at: u64,
     pub(super) had_error: bool,
     pub(super) had_end: bool,
+    /// When `end` was told; 0 if it was not.
+    pub(super) end_at: u64,
     pub(super) owes_drain: bool,
     /// In nanoseconds since the network began.
     pub(super) born_at: u64,
     pub(super) ended_at: u64,
     pub(super) silent_from: u64,
-    pub(super) told_silence_at: u64,
+    /// The silence that was told last, unless the idle time was set since.
+    pub(super) told_silence: Option<ToldSilence>,
     /// When the queue last was empty before a write.
     pub(super) queued_from: u64,
     /// When the program's own deadline is.
@@ -89,13 +94,15 @@ impl Side {
             is_paused: socket.is_paused(),
             paused_until: 0,
             changed_at: now,
+            connected_at: now,
             had_error: false,
             had_end: false,
+            end_at: 0,
             owes_drain: false,
             born_at: now,
             ended_at: now,
             silent_from: now,
-            told_silence_at: 0,
+            told_silence: None,
             queued_from: now,
             deadline: None,
             attempt_errors: 0,
@@ -112,22 +119,23 @@ impl Side {
         long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
-    /// From when a deadline counts at the latest: bytes that moved, or a state that changed. Of the peer's
-    /// leaving it may have heard late.
-    pub(super) fn counts_anew_at(&self, truth: &Truth) -> u64 {
-        truth.moved_at.max(truth.kernel.taken_at).max(self.changed_or_heard_at(truth))
-    }
-
-    /// From when a silence of this kind counts at the latest.
+    /// From when a silence of this kind counts at the latest: a state that changes moves no byte.
     pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
         let moved_at = truth.broke_silence_at(idle_of).max(truth.took_in_silence_at(idle_of));
-        moved_at.max(self.changed_or_heard_at(truth)).max(self.silent_from)
+        let counted_at = moved_at.max(self.connected_at).max(self.silent_from);
+        // The peer's FIN may count as well, when it comes and when it is told.
+        if idle_of == Idle::Write { counted_at } else { counted_at.max(self.heard_at(truth)).max(self.end_at) }
     }
 
-    fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
+    /// When its state last changed. Of the peer's leaving it may have heard late.
+    pub(super) fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
+        self.changed_at.max(self.ended_at).max(self.heard_at(truth))
+    }
+
+    /// When it has heard at the latest that the peer is gone, if it is.
+    fn heard_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
-        let heard = if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 };
-        self.changed_at.max(self.ended_at).max(heard)
+        if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 }
     }
 
     /// After a call that may have resumed it.
@@ -242,7 +250,7 @@ impl Side {
                     dice.network.mark(row);
                 }
                 socket.set_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
-                self.silent_from = dice.now;
+                (self.silent_from, self.told_silence) = (dice.now, None);
                 if is_timeout {
                     dice.network.mark(Row::ChangedWhileFiring);
                 }
