@@ -188,7 +188,7 @@ impl World {
     pub(super) fn send(&mut self, id: Id, bytes: &[u8], more: bool, unbounded: bool) -> Call<usize> {
         let now = self.now;
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
-        if end.phase == Phase::Closed || end.finished || end.error.is_some() {
+        if !end.may_write() {
             self.rows.mark(Row::ResetSeenByWrite);
             if !end.incoming.is_empty() {
                 self.rows.mark(Row::WriteErrorWithInput);

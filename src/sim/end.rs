@@ -239,6 +239,11 @@ impl End {
         free * 3 >= self.tuning.send_bytes
     }
 
+    /// Whether a write is none that fails.
+    pub(super) fn may_write(&self) -> bool {
+        self.phase != Phase::Closed && !self.finished && self.error.is_none()
+    }
+
     /// How far our window reaches now.
     pub(super) fn own_window_end(&self) -> u64 {
         let free = self.tuning.receive_bytes.saturating_sub(self.incoming.len()) as u64;

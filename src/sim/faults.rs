@@ -34,7 +34,7 @@ pub struct Faults {
     /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment later; a reader may take
     /// a short read for drained.
     pub short_read: f64,
-    /// Per write: fewer bytes than there is room for. An edge follows.
+    /// Per write: fewer bytes than there is room for, perhaps none. An edge follows.
     pub short_write: f64,
     /// Per packet: up to this much later. Packets of one direction never overtake each other.
     pub jitter: Duration,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::arena::Id;
-use super::end::{Owner, Phase, Probing};
+use super::end::{End, Owner, Phase, Probing};
 use super::row::Row;
 use super::time::nanos;
 use super::truth::Closed;
@@ -150,8 +150,13 @@ impl Host {
             return Err(Errno::CONNRESET.into());
         }
         let faults = world.faults;
-        if bytes.len() > 1 && world.rng.chance(faults.short_write) {
-            let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
+        let may_write = world.ends.get(id).is_some_and(End::may_write);
+        if may_write && !bytes.is_empty() && world.rng.chance(faults.short_write) {
+            let part = world.rng.below(bytes.len() as u64) as usize;
+            if part == 0 {
+                world.edge(id);
+                return Err(Errno::WOULDBLOCK.into());
+            }
             let sent = self.write(world, slot, id, &bytes[..part], more)?;
             if sent == part {
                 // As if the buffer had been full for a moment.

@@ -20,6 +20,8 @@ pub(crate) struct Truth {
     token: Option<Token>,
     /// What calls on it have failed with, `WouldBlock` aside.
     pub(crate) errors: Vec<Errno>,
+    /// When the last of them did, in nanoseconds.
+    pub(crate) failed_at: u64,
     /// Bytes that the kernel has taken from the program, and given to it.
     pub(crate) sent: u64,
     pub(crate) given: u64,
@@ -165,7 +167,10 @@ impl World {
         if let Err(error) = answer
             && error != Errno::WOULDBLOCK
         {
-            self.truth(host, slot).errors.push(error);
+            let now = self.now;
+            let truth = self.truth(host, slot);
+            truth.errors.push(error);
+            truth.failed_at = now;
         }
         answer
     }

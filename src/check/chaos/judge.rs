@@ -104,14 +104,25 @@ fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
     })
 }
 
+/// Whether an error of the system was told, and bytes that had come before it were not.
+fn has_lost(side: &Side, truth: &Truth, clock: Clock) -> bool {
+    // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
+    let connected = side.life.was_connected();
+    let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
+    // The program's own deadline waits for nothing.
+    let had_time = side.deadline.is_none_or(|due| truth.closed_at < due);
+    // A living peer may have sent more after the last read.
+    let came_before =
+        truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
+    truth.kernel.unread > 0 && connected && !was_paused && !side.discards && had_time && came_before
+}
+
 /// Every error has one cause, and the failure names it.
 fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     if let Some(os) = failure.os {
-        // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
-        let connected = side.life.was_connected();
-        let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
-        let lost = truth.kernel.unread > 0 && connected && !was_paused && !side.discards;
-        must(!lost, Rule::Bytes, || format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread))?;
+        must(!has_lost(side, truth, clock), Rule::Bytes, || {
+            format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
+        })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
         let Some(errno) = known else {
             return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));

@@ -34,8 +34,9 @@ pub(super) struct ToldSilence {
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     pub(super) now: u64,
-    /// How late a limit may be.
+    /// How late a limit may be; of that, what turns cost.
     pub(super) late: u64,
+    pub(super) cost: u64,
     /// How late an edge may be, if a fault holds some back.
     pub(super) edge: u64,
 }
@@ -44,7 +45,8 @@ impl Clock {
     pub(super) fn of(network: &Network, host: u32, has_late_edges: bool) -> Self {
         let now = network.elapsed().as_nanos() as u64;
         let edge = if has_late_edges { LATE_EDGE } else { 0 };
-        Self { now, late: TICKS + TURNS * network.longest_turn(host), edge }
+        let cost = TURNS * network.longest_turn(host);
+        Self { now, late: TICKS + cost, cost, edge }
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Plan {
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
+    /// What each call and each handler takes.
+    pub(super) costs: Costs,
     /// No single write of a program is larger.
     pub(super) largest_write: u64,
     pub(super) conversations: Vec<Kind>,
@@ -22,6 +24,25 @@ pub(super) struct Plan {
     pub(super) drop_after: Option<u64>,
     /// So few ports that they run out.
     pub(super) few_ports: bool,
+}
+
+/// What a program's work takes of virtual time; nothing in half of the runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Costs {
+    pub(super) call: Duration,
+    pub(super) handler: Duration,
+}
+
+impl Costs {
+    fn draw(rng: &mut Rng) -> Self {
+        if rng.chance(0.5) {
+            return Self::default();
+        }
+        // A system call takes microseconds; on a machine that has other things to do, a thousand times as long.
+        let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
+        let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
+        Self { call, handler }
+    }
 }
 
 /// Who talks to whom.
@@ -98,6 +119,7 @@ impl Plan {
             latency: Duration::from_micros(rng.below(3_000)),
             buffers,
             faults,
+            costs: Costs::draw(rng),
             largest_write,
             conversations: Vec::new(),
             weather: Vec::new(),
@@ -159,6 +181,7 @@ impl Plan {
             Row::Spurious | Row::SpuriousInHandshake => self.faults.spurious = 0.5,
             Row::StaleNews => self.faults.stale_news = 0.9,
             Row::Interrupted => self.faults.interrupted = 0.5,
+            Row::Stalled => self.faults.stall = 0.3,
             Row::FewSlots => self.faults.small_batch = 0.9,
             Row::ShortWrite => self.faults.short_write = 0.8,
             Row::AcceptExhausted => self.faults.accept_exhausted = 0.6,

@@ -53,6 +53,7 @@ impl Run {
         network.set_latency(plan.latency);
         network.set_buffers(plan.buffers.0, plan.buffers.1);
         network.set_faults(plan.faults);
+        network.set_call_cost(plan.costs.call);
         if plan.few_ports {
             network.set_ports(40_000..=40_001);
         }
@@ -123,12 +124,12 @@ impl Run {
                 return Err(Broken::new(Rule::Progress, "the reactor has nothing left, and not everything was told"));
             };
             let todo = self.book.handle(host, socket, event)?;
-            return self.obey(host as usize, todo).map(|()| true);
+            return self.obey(host as usize, todo).map(|()| self.spend());
         }
-        let (mut quiet, mut at) = (0, self.book.now());
+        let (mut quiet, mut at) = (0, self.waited());
         while quiet < QUIET_TURNS && self.book.network.elapsed() < LONGEST {
-            quiet = if at == self.book.now() { quiet + 1 } else { 0 };
-            at = self.book.now();
+            quiet = if at == self.waited() { quiet + 1 } else { 0 };
+            at = self.waited();
             self.whose_turn = 1 - self.whose_turn;
             let host = self.whose_turn;
             let now = self.book.network.now();
@@ -136,13 +137,24 @@ impl Run {
             let told = reactor.next_before(now).map_err(|error| stuck(&error))?;
             if let Some((socket, event)) = told {
                 let todo = self.book.handle(host as u32, socket, event)?;
-                return self.obey(host, todo).map(|()| true);
+                return self.obey(host, todo).map(|()| self.spend());
             }
             if host == 0 && !self.let_time_pass(quiet)? {
                 return Ok(!self.is_over());
             }
         }
         Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
+    }
+
+    /// The time that has passed without anybody working.
+    fn waited(&self) -> Duration {
+        self.book.network.elapsed() - self.book.network.busy()
+    }
+
+    /// What the program did with an event takes its time. Answers that there may be another.
+    fn spend(&self) -> bool {
+        self.book.network.spend(self.book.plan.costs.handler);
+        true
     }
 
     /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or time has passed.

@@ -127,9 +127,9 @@ impl Side {
         if idle_of == Idle::Write { counted_at } else { counted_at.max(self.heard_at(truth)).max(self.end_at) }
     }
 
-    /// When its state last changed. Of the peer's leaving it may have heard late.
+    /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it may have heard late.
     pub(super) fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
-        self.changed_at.max(self.ended_at).max(self.heard_at(truth))
+        self.changed_at.max(self.ended_at).max(truth.failed_at).max(self.heard_at(truth))
     }
 
     /// When it has heard at the latest that the peer is gone, if it is.
