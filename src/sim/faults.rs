@@ -81,7 +81,8 @@ impl Faults {
     }
 
     /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few faults, and some have
-    /// many; one that is on strikes far more often than in life, and never every time.
+    /// many; one that is on strikes far more often than in life, and never every time. Without a [`stall`](Self::stall): after
+    /// one every limit is late.
     #[must_use]
     pub fn random(rng: &mut Rng) -> Self {
         Self {
@@ -101,7 +102,6 @@ impl Faults {
     /// The faults that change the story itself, not only its interleaving.
     fn random_failures(rng: &mut Rng) -> Self {
         Self {
-            stall: probability(rng, 0.04),
             jitter: delay(rng, Duration::from_millis(50)),
             reset_overtakes: probability(rng, 0.5),
             accept_exhausted: probability(rng, 0.1),
@@ -114,11 +114,9 @@ impl Faults {
         }
     }
 
-    /// The same without the faults that make a call or a look-up fail or the process stand still: every connection can end
-    /// cleanly, in its time.
+    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly.
     #[must_use]
     pub const fn harmless(mut self) -> Self {
-        self.stall = 0.0;
         self.accept_exhausted = 0.0;
         self.accept_aborted = 0.0;
         self.connect_exhausted = 0.0;

@@ -41,9 +41,10 @@
 //! mod     Network, the handle          world   clock, agenda, hosts, the way of a packet
 //! host    the trait Net                tcp     handshake, segments, timers
 //! peer    sockets moved by hand        calls   what the kernel answers to a call
-//! script  peers that act alone         end     one end of a connection: its state and buffers
+//! script  what a peer does alone       end     one end of a connection: its state and buffers
+//! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
-//! row     the faults' names, counted     news    edges, and the wait for them
+//! row     the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
 //! # How it differs from Linux
@@ -72,6 +73,7 @@ mod host;
 pub(crate) mod lie;
 mod news;
 mod peer;
+mod play;
 mod rng;
 mod row;
 pub(crate) mod script;
@@ -95,9 +97,10 @@ use rustix::io::Errno;
 pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};
+pub use play::Play;
 pub use rng::Rng;
 pub use row::{Row, Rows};
-pub use script::{Play, Script};
+pub use script::Script;
 
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;

@@ -7,6 +7,7 @@ mod one_end;
 mod opening;
 mod parity;
 mod pieces;
+mod play;
 mod stream;
 mod time;
 

@@ -113,7 +113,10 @@ impl Plan {
         let largest_write = if large { 100 * buffer + 100 } else { 300 };
         let mut bytes = || (buffer + rng.below(70 * buffer)) as usize;
         let buffers = (bytes(), bytes());
-        let faults = if rng.chance(0.7) { Faults::random(rng) } else { Faults::none() };
+        let mut faults = if rng.chance(0.7) { Faults::random(rng) } else { Faults::none() };
+        if rng.chance(0.3) {
+            faults.stall = 0.04 * rng.below(1001) as f64 / 1000.0;
+        }
         let mut plan = Self {
             two_reactors: rng.chance(0.3),
             latency: Duration::from_micros(rng.below(3_000)),
