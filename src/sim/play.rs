@@ -391,7 +391,7 @@ impl World {
         }
         let room = self.ends.get(id).map_or(0, |end| end.tuning.send_bytes.saturating_sub(end.outgoing.len()));
         // One more than there is room for: so the kernel says when there is room again.
-        let piece: Vec<u8> = bytes.iter().cycle().skip(written % bytes.len().max(1)).take(room + 1).copied().collect();
+        let piece = again_and_again(bytes, written, room + 1);
         if let Ok(sent) = self.send(id, &piece, false, false) {
             self.rows.mark(Row::Floods);
             let play = &mut self.plays[index as usize];
@@ -418,6 +418,18 @@ impl World {
             Step::Drip { .. } | Step::Flood { .. } | Step::Sip { .. } => {}
         }
     }
+}
+
+/// So many bytes from a place on of the same bytes, again and again.
+fn again_and_again(bytes: &[u8], place: usize, count: usize) -> Vec<u8> {
+    let mut piece = Vec::with_capacity(count);
+    let mut from = place.checked_rem(bytes.len()).unwrap_or(0);
+    while piece.len() < count && !bytes.is_empty() {
+        let to = bytes.len().min(from + count - piece.len());
+        piece.extend_from_slice(&bytes[from..to]);
+        from = 0;
+    }
+    piece
 }
 
 impl Playing {

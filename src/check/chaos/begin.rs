@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::plan::{self, Kind, Nowhere, Weather};
+use super::draw;
+use super::plan::{Kind, Nowhere, Weather};
 use super::run::Run;
 use super::side::Side;
 use crate::error::LookupCause;
@@ -54,7 +55,7 @@ impl Run {
 
     /// A server of ours. A listener may be refused a descriptor, as anything may.
     fn listen(&mut self, number: usize) -> Option<SocketAddr> {
-        let options = plan::listen(&mut self.book.rng);
+        let options = draw::listen(&mut self.book.rng, &self.book.plan);
         let limit = options.max_connections.map(|most| (most, options.excess));
         let listener = self.reactors[0].as_mut()?.listen((HOME, 0), options).ok()?;
         self.book.limits.extend(limit.map(|limit| (listener.id, limit)));
@@ -74,7 +75,7 @@ impl Run {
 
     /// A client of ours.
     fn connect(&mut self, number: usize, target: impl Into<Target>) {
-        let options = plan::connect(&mut self.book.rng);
+        let options = draw::connect(&mut self.book.rng, &self.book.plan);
         let host = usize::from(self.book.plan.two_reactors);
         let now = self.book.now();
         let Some(reactor) = &mut self.reactors[host] else { return };

@@ -100,7 +100,10 @@ impl Book {
         let slot = id.index();
         let place = self.sides.iter().position(|side| side.host == host && side.id == id);
         let Some(place) = place else {
-            return Err(Broken::new(Rule::Identity, format!("{id} tells {event:?}, and is unknown or has told close")));
+            return Err(Broken::new(
+                Rule::Identity,
+                format!("{id} tells {}, and is unknown or has told close", words(&event)),
+            ));
         };
         let (truth, clock) = (self.network.truth(host, slot), self.clock(host));
         let mut side = self.sides.swap_remove(place);

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::limits::{self, Clock};
 use super::side::Side;
 use super::{ending, pattern};
-use crate::check::{Broken, Rule, must};
+use crate::check::{Broken, Rule, must, words};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::Event;
 use crate::lifecycle::State;
@@ -22,7 +22,7 @@ pub(super) fn judge(
 ) -> Result<(), Broken> {
     side.life.tell(socket, event).map_err(|wrong| Broken::new(Rule::Language, wrong))?;
     must(!side.is_destroyed || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
-        format!("{event:?} after destroy")
+        format!("{} after destroy", words(event))
     })?;
     note_change(side, event, clock.now);
     standing(side, socket, event, truth, clock)?;
@@ -88,10 +88,12 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
         format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
     })?;
     let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !matches!(event, Event::Drain);
-    must(!drained, Rule::Progress, || format!("{event:?}, and a drain is owed"))?;
+    must(!drained, Rule::Progress, || format!("{}, and a drain is owed", words(event)))?;
     let is_due = over || matches!(event, Event::Timeout);
     let overdue = if is_due { None } else { limits::overdue(side, socket, truth, clock) };
-    must(overdue.is_none(), Rule::Timers, || format!("{event:?}, and {} has passed", overdue.unwrap_or_default()))
+    must(overdue.is_none(), Rule::Timers, || {
+        format!("{}, and {} has passed", words(event), overdue.unwrap_or_default())
+    })
 }
 
 /// `end` is their FIN, behind their last byte.

@@ -7,10 +7,11 @@
 //! start; then faults, then a time at which all faults stop, and at last a call to all to end. From there every socket
 //! must come to its close.
 //!
-//! `plan` draws, `run` drives, `side` is the program of one socket, `judge` has the rules.
+//! `plan` and `draw` draw, `run` drives, `side` is the program of one socket, `judge` has the rules.
 
 mod begin;
 mod book;
+mod draw;
 mod ending;
 mod finish;
 mod judge;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::draw::{self, mostly};
 use super::pattern;
-use crate::options::{Close, Connect, Excess, Idle, KeepAlive, Listen};
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
@@ -14,6 +14,11 @@ pub(super) struct Plan {
     pub(super) faults: Faults,
     /// What each call and each handler takes.
     pub(super) costs: Costs,
+    pub(super) temper: Temper,
+    /// No limit is longer, in ms.
+    pub(super) longest_ms: u64,
+    /// Some peers send without a pause for this long, while nothing else stops them.
+    pub(super) flood: Option<Duration>,
     /// No single write of a program is larger.
     pub(super) largest_write: u64,
     pub(super) conversations: Vec<Kind>,
@@ -42,6 +47,27 @@ impl Costs {
         let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
         let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
         Self { call, handler }
+    }
+}
+
+/// How often a program does what, in each event of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Temper {
+    pub(super) write: f64,
+    pub(super) end: f64,
+    pub(super) destroy: f64,
+    pub(super) pause: f64,
+    /// To close lingeringly, once it has ended.
+    pub(super) linger: f64,
+}
+
+impl Temper {
+    const USUAL: Self = Self { write: 0.5, end: 0.12, destroy: 0.02, pause: 0.1, linger: 0.0 };
+
+    /// A peer that floods brings a thousand events, and the socket is to live through many of them.
+    fn patient(rng: &mut Rng) -> Self {
+        let write = [0.3, 0.05, 0.005][rng.below(3) as usize];
+        Self { write, end: 0.05, destroy: 0.001, pause: 0.01, linger: 0.1 }
     }
 }
 
@@ -123,6 +149,9 @@ impl Plan {
             buffers,
             faults,
             costs: Costs::draw(rng),
+            temper: Temper::USUAL,
+            longest_ms: 20_000,
+            flood: None,
             largest_write,
             conversations: Vec::new(),
             weather: Vec::new(),
@@ -135,11 +164,44 @@ impl Plan {
             let kind = Kind::draw(rng, number, largest_write);
             plan.conversations.push(kind);
         }
+        if rng.chance(0.08) {
+            plan.draw_flood(rng);
+        }
         plan.draw_weather(rng);
         if let Some(row) = favoured {
             plan.favour(row, rng);
         }
         plan
+    }
+
+    /// Some peers send without a pause, against programs whose calls take time: so there is always more to be read, and the
+    /// clock goes on. Limits are shorter than the flood, that they may strike while it lasts.
+    fn draw_flood(&mut self, rng: &mut Rng) {
+        let call = 50_000 + mostly(rng, 100_000, 1_000_000);
+        let handler = mostly(rng, 500_000, 4_000_000);
+        self.costs = Costs { call: Duration::from_nanos(call), handler: Duration::from_nanos(handler) };
+        // Not many more events than this.
+        const EVENTS: u64 = 1_000;
+        let flood = Duration::from_nanos(EVENTS * (3 * call + handler)).min(Duration::from_secs(4));
+        self.flood = Some(flood);
+        self.longest_ms = (flood.as_millis() as u64 / 2).max(2);
+        self.temper = Temper::patient(rng);
+        self.latency = Duration::from_micros(mostly(rng, 30, 500));
+        self.heal_after = flood + Duration::from_micros(rng.below(1_000_000));
+        if rng.chance(0.6) {
+            // More than both buffers hold.
+            self.largest_write = 2 * (self.buffers.0 + self.buffers.1) as u64;
+        }
+        let largest_write = self.largest_write;
+        for number in 0..self.conversations.len() {
+            // The first, and each after it as often as not.
+            if number == 0 || rng.chance(0.5) {
+                let by_client = rng.chance(0.6);
+                let script = draw::flood(rng, (number, by_client), largest_write, flood);
+                self.conversations[number] =
+                    if by_client { Kind::PeerClient(script) } else { Kind::PeerServer(Some(script)) };
+            }
+        }
     }
 
     fn draw_weather(&mut self, rng: &mut Rng) {
@@ -185,6 +247,12 @@ impl Plan {
             Row::StaleNews => self.faults.stale_news = 0.9,
             Row::Interrupted => self.faults.interrupted = 0.5,
             Row::Stalled => self.faults.stall = 0.3,
+            Row::Floods => self.draw_flood(rng),
+            Row::Drips => {
+                let drip =
+                    Script::new().drip(&pattern::bytes((0, true), 0, 20), Duration::from_millis(rng.below(2_000)));
+                self.conversations = only(Kind::PeerClient(drip.finish().receive_end().close()));
+            }
             Row::FewSlots => self.faults.small_batch = 0.9,
             Row::ShortWrite => self.faults.short_write = 0.8,
             Row::AcceptExhausted => self.faults.accept_exhausted = 0.6,
@@ -213,125 +281,10 @@ impl Kind {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
         match rng.below(100) {
             0..45 => Self::Both,
-            45..70 => Self::PeerClient(script(rng, (number, true), largest_write)),
-            70..86 => Self::PeerServer(Some(script(rng, (number, false), largest_write))),
+            45..70 => Self::PeerClient(draw::script(rng, (number, true), largest_write)),
+            70..86 => Self::PeerServer(Some(draw::script(rng, (number, false), largest_write))),
             86..89 => Self::PeerServer(None),
             _ => Self::Nowhere(Nowhere::ALL[rng.below(Nowhere::ALL.len() as u64) as usize]),
         }
     }
-}
-
-/// What a peer does: anything.
-fn script(rng: &mut Rng, stream: pattern::Stream, largest_write: u64) -> Script {
-    let mut script = Script::new();
-    let mut sent = 0;
-    for _ in 0..1 + rng.below(6) {
-        script = match rng.below(20) {
-            0..6 => {
-                let count = 1 + mostly(rng, 30, largest_write);
-                sent += count;
-                script.send(&pattern::bytes(stream, sent - count, count))
-            }
-            6..9 => script.wait(Duration::from_micros(mostly(rng, 5_000, 30_000_000))),
-            9..12 => script.receive(rng.below(300)),
-            12 => script.receive_end(),
-            13 => script.stop_reading(),
-            14 => script.read_on(),
-            15 => script.send_urgent(),
-            16 | 17 => script.finish(),
-            18 => return script.reset(),
-            _ => return script.close(),
-        };
-    }
-    match rng.below(10) {
-        0 => script,
-        1 => script.vanish(),
-        2 => script.reset(),
-        3 => script.close(),
-        _ => script.finish().receive_end().close(),
-    }
-}
-
-/// A number below the first bound four times in five, else below the second.
-pub(super) fn mostly(rng: &mut Rng, usual: u64, rare: u64) -> u64 {
-    let bound = if rng.chance(0.8) { usual } else { rare };
-    rng.below(bound)
-}
-
-fn time(rng: &mut Rng, most_ms: u64) -> Duration {
-    Duration::from_micros(1_000 + rng.below(1_000 * most_ms))
-}
-
-fn ms(rng: &mut Rng, most_ms: u64) -> Option<Duration> {
-    Some(time(rng, most_ms))
-}
-
-fn close(rng: &mut Rng) -> Close {
-    if rng.chance(0.3) { Close::HandOff } else { Close::Confirmed }
-}
-
-fn keep_alive(rng: &mut Rng) -> KeepAlive {
-    let mut seconds = || Duration::from_secs(1 + rng.below(3));
-    let (idle, interval) = (seconds(), seconds());
-    KeepAlive { idle, interval, count: 1 + rng.below(3) as u32 }
-}
-
-/// The options of a server of ours. With small limits: a silence that nothing ends would only make the run longer.
-pub(super) fn listen(rng: &mut Rng) -> Listen {
-    let listen = Listen::default()
-        .idle_timeout(ms(rng, 20_000).filter(|_| rng.chance(0.3)))
-        .half_closed_timeout(ms(rng, 20_000))
-        .linger(ms(rng, 20_000))
-        .high_water_mark(1 + rng.below(50_000) as usize)
-        .allow_half_open(rng.chance(0.7))
-        .early_notice(rng.chance(0.5))
-        .paused(rng.chance(0.1))
-        .backlog(if rng.chance(0.1) { 1 } else { 100 })
-        .close(close(rng));
-    let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
-    let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
-    let number = listen.settings.high_water_bytes;
-    let Limits { low, idle_of, write, deadline } = Limits::of(number);
-    // Some may have one or two connections, and the next waits, or is dropped.
-    let listen = listen
-        .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
-        .excess(if number.is_multiple_of(4) { Excess::Drop } else { Excess::Wait });
-    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
-}
-
-/// What only some sockets have. As another number says, so that it needs no draw of its own.
-struct Limits {
-    low: usize,
-    idle_of: Idle,
-    write: Option<Duration>,
-    deadline: Option<Duration>,
-}
-
-impl Limits {
-    fn of(number: usize) -> Self {
-        let ms = |number: usize| Some(Duration::from_millis(1 + number as u64 % 20_000));
-        Self {
-            low: if number.is_multiple_of(4) { number / 3 } else { 0 },
-            idle_of: [Idle::Both, Idle::Read, Idle::Write, Idle::Both][number % 7 % 4],
-            write: ms(number / 5).filter(|_| number.is_multiple_of(5)),
-            deadline: ms(number / 11).filter(|_| number.is_multiple_of(11)),
-        }
-    }
-}
-
-/// The options of a client of ours.
-pub(super) fn connect(rng: &mut Rng) -> Connect {
-    let patience = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
-    let connect = Connect::default()
-        .connect_timeout(Some(patience))
-        .half_closed_timeout(ms(rng, 20_000))
-        .linger(ms(rng, 20_000))
-        .high_water_mark(1 + rng.below(50_000) as usize)
-        .allow_half_open(rng.chance(0.8))
-        .early_notice(rng.chance(0.5))
-        .close(close(rng));
-    let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
-    let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
-    let Limits { low, idle_of, write, deadline } = Limits::of(connect.settings.high_water_bytes);
-    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
 }

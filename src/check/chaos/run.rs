@@ -33,6 +33,8 @@ struct Task {
 enum What {
     Resume(SocketId),
     Weather(Weather),
+    /// To look whether a limit has passed, in a run whose sockets may tell nothing for long.
+    Look(Duration),
     Heal,
     LastCall,
 }
@@ -85,6 +87,9 @@ impl Run {
         self.set_task(self.book.plan.heal_after, What::Heal);
         for (after, weather) in self.book.plan.weather.clone() {
             self.set_task(after, What::Weather(weather));
+        }
+        if let Some(flood) = self.book.plan.flood {
+            self.set_task(flood / 20, What::Look(flood / 20));
         }
     }
 
@@ -289,6 +294,8 @@ impl Run {
                 }
             }
             What::Weather(weather) => self.weather(weather),
+            What::Look(again) if !self.is_healed => self.set_task(again, What::Look(again)),
+            What::Look(_) => {}
             What::Heal => self.heal(),
             What::LastCall => self.last_call()?,
         }
@@ -360,7 +367,7 @@ impl Run {
         for task in gone {
             match task.what {
                 What::Resume(_) => {}
-                What::Weather(_) | What::Heal | What::LastCall => {
+                What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
                     self.set_task(Duration::from_nanos(task.due.saturating_sub(now)), task.what);
                 }
             }

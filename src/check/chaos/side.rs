@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::draw::mostly;
 use super::limits::ToldSilence;
 use super::pattern::{self, Stream};
-use super::plan::{Plan, mostly};
+use super::plan::Plan;
 use crate::buffer::Buffer;
 use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
@@ -204,19 +205,20 @@ impl Side {
         dice: &mut Dice<'_>,
     ) -> Result<Wish, Broken> {
         let is_end = matches!(event, Event::End);
+        let temper = dice.plan.temper;
         if is_end && !socket.allows_half_open() && !self.has_ended {
             dice.network.mark(Row::HalfOpenNotAllowed);
         }
-        if dice.rng.chance(0.5) {
+        if dice.rng.chance(temper.write) {
             self.write(socket, dice)?;
         }
-        if dice.rng.chance(if is_end { 0.8 } else { 0.12 }) {
+        if dice.rng.chance(if is_end { 0.8 } else { temper.end }) {
             if matches!(event, Event::Connection) {
                 dice.network.mark(Row::EndInConnection);
             }
             self.end(socket, dice.now);
         }
-        if dice.rng.chance(0.02) {
+        if dice.rng.chance(temper.destroy) {
             if matches!(event, Event::Data(_)) {
                 dice.network.mark(Row::DestroyInData);
             }
@@ -226,25 +228,31 @@ impl Side {
             // It ends by itself as soon as this event is handled.
             (self.has_ended, self.ended_at, self.owes_drain) = (true, dice.now, false);
         }
+        if self.has_ended && !self.discards && dice.rng.chance(temper.linger) {
+            self.discard(socket, dice.now);
+        }
         self.tune(socket, matches!(event, Event::Timeout), dice);
-        Ok(self.wish(socket, dice.rng))
+        Ok(self.wish(socket, dice))
+    }
+
+    fn discard(&mut self, socket: &mut Socket<'_>, now: u64) {
+        socket.discard();
+        // The first one begins the lingering.
+        self.changed_at = if self.discards { self.changed_at } else { now };
+        self.discards = true;
+        self.look_paused(socket, now);
     }
 
     /// Changes options in the middle of everything.
     fn tune(&mut self, socket: &mut Socket<'_>, is_timeout: bool, dice: &mut Dice<'_>) {
         match dice.rng.below(60) {
-            0 => {
-                socket.discard();
-                // The first one begins the lingering.
-                self.changed_at = if self.discards { self.changed_at } else { dice.now };
-                self.discards = true;
-                self.look_paused(socket, dice.now);
-            }
+            0 => self.discard(socket, dice.now),
             1..4 => {
+                let longest = 250 * dice.plan.longest_ms;
                 let (time, row) = match dice.rng.below(10) {
                     0 => (Duration::MAX, Some(Row::EnormousTimeout)),
                     1 | 2 => (Duration::from_millis(16_000 + dice.rng.below(20_000)), Some(Row::BeyondOneRotation)),
-                    _ => (Duration::from_micros(dice.rng.below(5_000_000)), None),
+                    _ => (Duration::from_micros(dice.rng.below(longest)), None),
                 };
                 if let Some(row) = row {
                     dice.network.mark(row);
@@ -259,7 +267,7 @@ impl Side {
             5 => socket.set_nodelay(dice.rng.chance(0.5)),
             6 => drop(socket.set_keep_alive(None)),
             7 => {
-                let limit = Some(dice.rng.below(10_000)).filter(|_| dice.rng.chance(0.7));
+                let limit = Some(dice.rng.below(dice.plan.longest_ms / 2)).filter(|_| dice.rng.chance(0.7));
                 socket.set_deadline(limit.map(Duration::from_millis));
                 // Before the connection is there it is an option, and counts from then.
                 if !self.is_destroyed && !self.had_error && socket.state().is_connected() {
@@ -271,11 +279,12 @@ impl Side {
         }
     }
 
-    fn wish(&mut self, socket: &mut Socket<'_>, rng: &mut Rng) -> Wish {
-        if rng.chance(0.1) || (socket.is_paused() && rng.chance(0.5)) {
+    fn wish(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) -> Wish {
+        let rng = &mut *dice.rng;
+        if rng.chance(dice.plan.temper.pause) || (socket.is_paused() && rng.chance(0.5)) {
             socket.pause();
             self.is_paused = socket.is_paused();
-            return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 5_000_000)));
+            return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 250 * dice.plan.longest_ms)));
         }
         match rng.below(150) {
             0 => Wish::Meddle,
