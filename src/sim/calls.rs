@@ -296,6 +296,7 @@ impl World {
             self.rows.mark(Row::EndWithDataQueued);
         }
         end.finished = true;
+        end.finished_at = self.now;
         end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
         end.corked = None;
         self.transmit(id, usize::MAX);

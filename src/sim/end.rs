@@ -120,8 +120,9 @@ pub(super) struct End {
     pub(super) written: u64,
     /// How far the peer's window reaches.
     pub(super) window_end: u64,
-    /// Our FIN is queued behind `written`.
+    /// Our FIN is queued behind `written`, and since when.
     pub(super) finished: bool,
+    pub(super) finished_at: u64,
     /// MSG_MORE: from this position on, bytes wait; until this time.
     pub(super) corked: Option<(u64, u64)>,
     /// Where an urgent byte of ours stands.
@@ -189,6 +190,7 @@ impl End {
             written: 0,
             window_end: 0,
             finished: false,
+            finished_at: 0,
             corked: None,
             urgent_out: None,
             wants_room: false,

@@ -122,7 +122,7 @@ impl Host {
         if read > 0 {
             let truth = world.truth(self.index, slot);
             truth.given += read as u64;
-            (truth.given_at, truth.moved_at) = (now, now);
+            (truth.given_at, truth.moved_at, truth.heard_last) = (now, now, true);
             world.progress(self.index);
         }
         Ok(read)
@@ -138,7 +138,7 @@ impl Host {
         let now = world.now;
         let truth = world.truth(self.index, slot);
         truth.sent += sent as u64;
-        (truth.sent_at, truth.moved_at) = (now, now);
+        (truth.sent_at, truth.moved_at, truth.heard_last) = (now, now, false);
         world.progress(self.index);
         Ok(sent)
     }

@@ -27,6 +27,8 @@ pub(crate) struct Truth {
     pub(crate) given: u64,
     /// When the last of them moved, in nanoseconds.
     pub(crate) moved_at: u64,
+    /// The last of them were the peer's.
+    pub(crate) heard_last: bool,
     /// When the last of the first kind did, and of the second.
     pub(crate) sent_at: u64,
     pub(crate) given_at: u64,
@@ -44,8 +46,9 @@ pub(crate) struct Kernel {
     pub(crate) acked: u64,
     /// It has our FIN too.
     pub(crate) fin_acked: bool,
-    /// Our program has finished.
+    /// Our program has finished, and when.
     pub(crate) finished: bool,
+    pub(crate) finished_at: u64,
     /// Their FIN is here.
     pub(crate) peer_finished: bool,
     /// Bytes of theirs that the program has not read, and since when the first of them can be.
@@ -128,6 +131,7 @@ impl World {
             acked: if end.died { 0 } else { end.acked.min(end.written) },
             fin_acked: end.is_fin_acked() && !end.died,
             finished: end.finished,
+            finished_at: end.finished_at,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),

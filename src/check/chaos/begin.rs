@@ -1,13 +1,15 @@
 //! How a run begins: reactors, conversations, and what the weather does to them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::draw;
 use super::plan::{Kind, Nowhere, Weather};
 use super::run::Run;
 use super::side::Side;
+use super::stop::Stopping;
 use crate::error::LookupCause;
-use crate::options::Listen;
+use crate::options::{Listen, Stop};
 use crate::reactor::Reactor;
 use crate::sim::{Host, Network, Play, Reach, Row};
 use crate::target::Target;
@@ -163,12 +165,33 @@ impl Run {
                 network.forget(AWAY);
                 "the peers' machine forgets its connections"
             }
+            Weather::Stop { grace, limit } => {
+                self.stop_one(grace, limit);
+                "a listener stops"
+            }
             Weather::Abort => {
                 self.abort_one();
                 "a connection is ended from outside"
             }
         };
         self.book.weather(text);
+    }
+
+    /// The first listener of ours stops, and with it its sockets.
+    fn stop_one(&mut self, grace: Option<Duration>, limit: Option<Duration>) {
+        let at = self.book.now();
+        let mut listeners = self.book.conversations.iter().filter_map(|conversation| conversation.listener);
+        let Some((host, listener)) = listeners.next() else { return };
+        let Some(reactor) = &mut self.reactors[host] else { return };
+        if reactor.stop_listener(listener.id, Stop::default().grace(grace).limit(limit)).is_err() {
+            return; // It has stopped already.
+        }
+        let nanos = |time: Duration| time.as_nanos() as u64;
+        let stop = Stopping { at, grace: grace.map(nanos), limit: limit.map(nanos) };
+        self.book.stops.push((listener.id, stop));
+        for side in self.book.sides.iter_mut().filter(|side| side.listener == Some(listener.id)) {
+            side.stop = Some(stop);
+        }
     }
 
     fn abort_one(&mut self) {

@@ -7,6 +7,7 @@ use super::limits::Clock;
 use super::pattern::Stream;
 use super::plan::{Kind, Plan};
 use super::side::{Dice, Side, Wish};
+use super::stop::Stopping;
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
 use crate::error::{Cause, Timer};
 use crate::event::{Ending, Event};
@@ -43,6 +44,8 @@ pub(super) struct Book {
     pub(super) conversations: Vec<Conversation>,
     /// Listeners that may have so many connections at the most, and what becomes of the next.
     pub(super) limits: Vec<(ListenerId, (usize, Excess))>,
+    /// Listeners that stop.
+    pub(super) stops: Vec<(ListenerId, Stopping)>,
     pub(super) sides: Vec<Side>,
     /// Sockets that have told `close`, by reactor.
     pub(super) gone: Vec<(u32, SocketId)>,
@@ -88,6 +91,10 @@ impl Book {
         if let Event::Dropped(listener, _) = event {
             let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
             must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
+        }
+        if let Event::ListenerClosed(listener) = event {
+            let live = self.live_of(listener);
+            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets live"))?;
         }
         if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
@@ -171,7 +178,8 @@ impl Book {
         };
         let id = socket.id();
         must(!self.gone.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
-        let side = Side::new(host, (number, false), socket, self.now());
+        let mut side = Side::new(host, (number, false), socket, self.now());
+        side.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
         self.sides.push(side);
         let crowded = self.limits.iter().find(|(id, (most, _))| Some(*id) == listener && self.live_of(*id) > *most);
         must(crowded.is_none(), Rule::Progress, || format!("{id} is one too many: {crowded:?}"))

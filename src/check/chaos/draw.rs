@@ -84,7 +84,7 @@ fn time(rng: &mut Rng, most_ms: u64) -> Duration {
     Duration::from_micros(1_000 + rng.below(1_000 * most_ms))
 }
 
-fn ms(rng: &mut Rng, most_ms: u64) -> Option<Duration> {
+pub(super) fn ms(rng: &mut Rng, most_ms: u64) -> Option<Duration> {
     Some(time(rng, most_ms))
 }
 

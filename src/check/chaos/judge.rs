@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::limits::{self, Clock};
 use super::side::Side;
-use super::{ending, pattern};
+use super::{ending, pattern, stop};
 use crate::check::{Broken, Rule, must, words};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::Event;
@@ -25,6 +25,7 @@ pub(super) fn judge(
         format!("{} after destroy", words(event))
     })?;
     note_change(side, event, clock.now);
+    stop::note(side, socket, truth)?;
     standing(side, socket, event, truth, clock)?;
     match event {
         Event::Connect => side.attempt_errors = truth.errors.len(),

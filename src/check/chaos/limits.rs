@@ -5,6 +5,7 @@
 //! the process stood still in it counts. Without costs four turns cost nothing.
 
 use super::side::{LATE_EDGE, Side};
+use super::stop;
 use crate::check::{Broken, Rule, must};
 use crate::error::Timer;
 use crate::lifecycle::State;
@@ -139,7 +140,13 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     if waits && is_over(Timer::Write) {
         return Some("its write timeout");
     }
-    let may_idle = state.is_connected() && state != State::Closing && !(state == State::Finished && side.discards);
+    if let Some(overdue) = stop::overdue(side, socket, truth, clock) {
+        return Some(overdue);
+    }
+    let may_idle = side.stop.is_none()
+        && state.is_connected()
+        && state != State::Closing
+        && !(state == State::Finished && side.discards);
     let due = idle(side, settings, truth).filter(|_| may_idle && !is_told(side, settings, truth));
     due.is_some_and(|due| due.is_over(clock)).then_some("its idle timeout")
 }
@@ -159,6 +166,7 @@ fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
 
 /// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
 pub(super) fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+    must(side.stop.is_none(), Rule::Timers, || "a timeout, and its listener stops".to_owned())?;
     let due = settings.and_then(|settings| Some((idle(side, settings, truth)?, settings)));
     let Some((due, settings)) = due else {
         return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));

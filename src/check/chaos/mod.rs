@@ -20,6 +20,7 @@ mod pattern;
 mod plan;
 mod run;
 mod side;
+mod stop;
 #[cfg(test)]
 mod tests;
 

@@ -129,6 +129,11 @@ pub(super) enum Weather {
     Forget,
     /// Somebody ends a connection of ours from outside.
     Abort,
+    /// A listener of ours stops.
+    Stop {
+        grace: Option<Duration>,
+        limit: Option<Duration>,
+    },
 }
 
 impl Plan {
@@ -168,6 +173,7 @@ impl Plan {
             plan.draw_flood(rng);
         }
         plan.draw_weather(rng);
+        plan.draw_stop(rng);
         if let Some(row) = favoured {
             plan.favour(row, rng);
         }
@@ -222,6 +228,16 @@ impl Plan {
             if rng.chance(probability) {
                 self.weather.push((at(rng), weather));
             }
+        }
+    }
+
+    fn draw_stop(&mut self, rng: &mut Rng) {
+        if rng.chance(if self.flood.is_some() { 0.3 } else { 0.06 }) {
+            let within = self.heal_after.as_millis() as u64;
+            let at = Duration::from_millis(mostly(rng, 50.min(within + 1), within + 1));
+            let grace = draw::ms(rng, self.longest_ms / 4).filter(|_| rng.chance(0.9));
+            let limit = draw::ms(rng, self.longest_ms).filter(|_| rng.chance(0.9));
+            self.weather.push((at, Weather::Stop { grace, limit }));
         }
     }
 

@@ -6,8 +6,9 @@ use super::book::{Book, Conversation, Todo};
 use super::limits::{self, Clock};
 use super::plan::{Plan, Weather};
 use super::side::Wish;
+use super::stop;
 use crate::check::{Broken, Rule, Story, must, stuck};
-use crate::id::{SocketId, TimerId};
+use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::options::{Excess, Stop};
 use crate::reactor::Reactor;
@@ -67,6 +68,7 @@ impl Run {
             network,
             conversations: Vec::new(),
             limits: Vec::new(),
+            stops: Vec::new(),
             sides: Vec::new(),
             gone: Vec::new(),
             events: 0,
@@ -131,10 +133,10 @@ impl Run {
             let todo = self.book.handle(host, socket, event)?;
             return self.obey(host as usize, todo).map(|()| self.spend());
         }
-        let (mut quiet, mut at) = (0, self.waited());
+        let (mut quiet, mut seen) = (0, self.seen());
         while quiet < QUIET_TURNS && self.book.network.elapsed() < LONGEST {
-            quiet = if at == self.waited() { quiet + 1 } else { 0 };
-            at = self.waited();
+            quiet = if seen == self.seen() { quiet + 1 } else { 0 };
+            seen = self.seen();
             self.whose_turn = 1 - self.whose_turn;
             let host = self.whose_turn;
             let now = self.book.network.now();
@@ -151,9 +153,10 @@ impl Run {
         Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
     }
 
-    /// The time that has passed without anybody working.
-    fn waited(&self) -> Duration {
-        self.book.network.elapsed() - self.book.network.busy()
+    /// The time that has passed without anybody working, and what has happened: if neither changes, turns are for nothing.
+    fn seen(&self) -> (Duration, u64) {
+        let network = &self.book.network;
+        (network.elapsed() - network.busy(), network.happenings())
     }
 
     /// What the program did with an event takes its time. Answers that there may be another.
@@ -197,11 +200,13 @@ impl Run {
     /// No limit of any socket has passed, whatever kept its reactor busy meanwhile.
     fn audit_limits(&mut self) -> Result<(), Broken> {
         let Self { reactors, book, .. } = self;
-        for side in &book.sides {
+        for place in 0..book.sides.len() {
+            let side = &book.sides[place];
             let socket = reactors[side.host as usize].as_mut().and_then(|reactor| reactor.socket(side.id));
             let Some(socket) = socket else { continue };
-            let truth = book.network.truth(side.host, side.id.index());
-            let overdue = limits::overdue(side, &socket, &truth, book.clock(side.host));
+            let (truth, clock) = (book.network.truth(side.host, side.id.index()), book.clock(side.host));
+            stop::note(&mut book.sides[place], &socket, &truth)?;
+            let overdue = limits::overdue(&book.sides[place], &socket, &truth, clock);
             must(overdue.is_none(), Rule::Timers, || {
                 format!("{socket:?}: {} has passed, and it lives", overdue.unwrap_or_default())
             })?;
@@ -251,7 +256,9 @@ impl Run {
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
         if self.book.events.is_multiple_of(2) && !self.is_healed {
-            for id in reactor.listener_ids() {
+            let stops = &self.book.stops;
+            let is_open = |id: &ListenerId| stops.iter().all(|(stopping, _)| stopping != id);
+            for id in reactor.listener_ids().into_iter().filter(is_open) {
                 must(reactor.pause_accepting(id).is_ok(), Rule::Identity, || {
                     format!("{id} is open, and was not found")
                 })?;

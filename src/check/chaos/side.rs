@@ -6,6 +6,7 @@ use super::draw::mostly;
 use super::limits::ToldSilence;
 use super::pattern::{self, Stream};
 use super::plan::Plan;
+use super::stop::Stopping;
 use crate::buffer::Buffer;
 use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
@@ -56,6 +57,8 @@ pub(super) struct Side {
     pub(super) queued_from: u64,
     /// When the program's own deadline is.
     pub(super) deadline: Option<u64>,
+    /// Its listener stops.
+    pub(super) stop: Option<Stopping>,
     /// How many errors of the system were its attempts' to connect.
     pub(super) attempt_errors: usize,
 }
@@ -106,6 +109,7 @@ impl Side {
             told_silence: None,
             queued_from: now,
             deadline: None,
+            stop: None,
             attempt_errors: 0,
         }
     }
@@ -117,7 +121,7 @@ impl Side {
             let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms];
             limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
         });
-        long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
+        long && self.stop.is_none() && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
     /// From when a silence of this kind counts at the latest: a state that changes moves no byte.
@@ -134,7 +138,7 @@ impl Side {
     }
 
     /// When it has heard at the latest that the peer is gone, if it is.
-    fn heard_at(&self, truth: &Truth) -> u64 {
+    pub(super) fn heard_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
         if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 }
     }
