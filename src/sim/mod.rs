@@ -397,6 +397,12 @@ impl Network {
         truth
     }
 
+    /// What names the other end of a host's connection in the network: its address, or what stands for it.
+    pub(crate) fn other_place(&self, host: u32, slot: u32) -> Option<SocketAddr> {
+        let world = self.world.borrow();
+        world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| end.remote)
+    }
+
     /// What a socket that waits could have at once, though no news of it is under way: an edge was lost, or forgotten.
     pub(crate) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
         self.world.borrow().overlooked(host, waits)

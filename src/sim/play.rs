@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use super::arena::Id;
 use super::end::{Owner, Phase};
-use super::peer::{Peer, PeerListener};
+use super::peer::{Peer, PeerListener, PeerSocket};
 use super::row::Row;
 use super::script::{PACE, Script, Step, count};
 use super::time::{FOR_EVER, nanos};
+use super::unix::UNIX;
 use super::world::{Happening, World};
+use crate::net::UnixAddr;
 use crate::options::Connect;
 
 /// How much of what comes a play reads.
@@ -106,10 +108,23 @@ impl Peer {
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
     pub fn play_with(&self, addr: SocketAddr, options: &Connect, script: Script) -> io::Result<Play> {
-        let socket = self.connect_with(addr, options)?;
-        let play = self.world.borrow_mut().begin_play(script);
-        self.world.borrow_mut().give_play(play, socket.id);
-        Ok(Play { world: Rc::clone(&self.world), index: play })
+        Ok(self.begin(&self.connect_with(addr, options)?, script))
+    }
+
+    /// Connects to a Unix domain socket of this machine and plays a script.
+    ///
+    /// # Errors
+    /// As for [`connect_unix`](Self::connect_unix).
+    pub fn play_unix(&self, addr: &UnixAddr, script: Script) -> io::Result<Play> {
+        Ok(self.begin(&self.connect_unix(addr)?, script))
+    }
+
+    fn begin(&self, socket: &PeerSocket, script: Script) -> Play {
+        let mut world = self.world.borrow_mut();
+        let index = world.begin_play(script);
+        world.give_play(index, socket.id);
+        drop(world);
+        Play { world: Rc::clone(&self.world), index }
     }
 }
 
@@ -155,9 +170,14 @@ impl Play {
         self.look(|play| play.received.clone())
     }
 
-    /// The play's own address; `None` before it has a connection, and when that is gone.
+    /// The play's own address; `None` before it has a connection, when that is gone, and of a Unix domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.place().filter(|addr| addr.ip() != UNIX)
+    }
+
+    /// What names the play's end in the network, if it has one: its address, or what stands for it.
+    pub(crate) fn place(&self) -> Option<SocketAddr> {
         let end = self.look(|play| play.end)?;
         self.world.borrow().ends.get(end).map(|end| end.local)
     }

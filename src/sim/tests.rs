@@ -10,6 +10,7 @@ mod pieces;
 mod play;
 mod stream;
 mod time;
+mod unix;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

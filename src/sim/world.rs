@@ -188,7 +188,8 @@ pub(super) struct World {
     pub(super) send_bytes: usize,
     pub(super) receive_bytes: usize,
     pub(super) ports: RangeInclusive<u16>,
-    pub(super) next_port: BTreeMap<IpAddr, u16>,
+    /// By machine, and whether it is for Unix domain sockets.
+    pub(super) next_port: BTreeMap<(IpAddr, bool), u16>,
     pub(super) ends: Arena<End>,
     pub(super) listeners: Arena<Listener>,
     /// Names of Unix domain sockets, and who listens there.

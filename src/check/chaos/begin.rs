@@ -1,84 +1,171 @@
-//! How a run begins: reactors, conversations, and what the weather does to them.
+//! How a run begins: reactors and conversations.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
+use super::book::Door;
 use super::draw;
-use super::plan::{Kind, Nowhere, Weather};
-use super::run::Run;
+use super::places::{self, PORT, Way};
+use super::plan::{Kind, Nowhere, Plan};
+use super::run::{Run, What};
 use super::side::Side;
-use super::stop::Stopping;
 use crate::error::LookupCause;
-use crate::options::{Listen, Stop};
+use crate::options::Listen;
 use crate::reactor::Reactor;
-use crate::sim::{Host, Network, Play, Reach, Row};
+use crate::sim::script::Step;
+use crate::sim::{Host, Network, PeerListener, Play, Reach, Row, Script};
 use crate::target::Target;
 
-/// The machines: servers of ours, clients of ours if they have one of their own, and scripted peers.
-const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const ABROAD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-pub(super) const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
-/// Addresses that lead nowhere.
-const DEAD: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2))];
-/// Where the scripted servers listen; a conversation adds its number.
-const PORT: u16 = 7000;
-
-pub(super) fn reactors(network: &Network, two: bool) -> [Option<Reactor<Host>>; 2] {
-    let servers = Reactor::with_net(network.host(HOME));
-    [Some(servers), two.then(|| Reactor::with_net(network.host(ABROAD)))]
+pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
+    let servers = Reactor::with_net(network.host(plan.machines.home));
+    [Some(servers), plan.two_reactors.then(|| Reactor::with_net(network.host(plan.machines.abroad)))]
 }
 
 impl Run {
     pub(super) fn begin(&mut self, number: usize, kind: &Kind) {
         match kind {
             Kind::Both => {
-                if let Some(addr) = self.listen(number) {
-                    self.connect(number, addr);
+                if let Some(target) = self.listen(number) {
+                    self.connect(number, target);
                 }
             }
             Kind::PeerClient(script) => {
-                let Some(addr) = self.listen_or_share(number) else { return };
-                let play = self.book.network.peer(AWAY).play(addr, script.clone()).ok();
-                self.book.conversations[number].client = play.as_ref().and_then(Play::local_addr);
+                let Some(target) = self.listen_or_share(number) else { return };
+                let peer = self.book.network.peer(self.peers_machine(number, 0));
+                let script = self.playable(number, script);
+                let play = match &target {
+                    Target::Unix(addr) => peer.play_unix(addr, script).ok(),
+                    other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
+                };
+                self.book.conversations[number].client = play.as_ref().and_then(Play::place);
                 self.book.conversations[number].play = play;
             }
             Kind::PeerServer(script) => {
-                let addr = SocketAddr::new(AWAY, PORT + number as u16);
-                let backlog = Listen::default().backlog(1);
-                let Ok(listener) = self.book.network.peer(AWAY).listen_with(addr, &backlog) else { return };
+                let Some((listener, target)) = self.peer_listens(number) else { return };
+                let play = script.as_ref().map(|script| listener.play(self.playable(number, script)));
                 let conversation = &mut self.book.conversations[number];
-                conversation.play = script.clone().map(|script| listener.play(script));
+                conversation.play = play;
                 conversation.peer = Some(listener);
-                self.connect(number, addr);
+                self.connect(number, target);
+            }
+            Kind::FullQueue { room_after, .. } => {
+                let Some((listener, target)) = self.peer_listens(number) else { return };
+                if let Target::Unix(addr) = &target {
+                    let peer = self.book.network.peer(self.peers_machine(number, self.clients_host()));
+                    // One more than the backlog says: the queue is full.
+                    for _ in 0..2 {
+                        let _ = peer.connect_unix(addr);
+                    }
+                }
+                self.book.conversations[number].peer = Some(listener);
+                if let Some(after) = room_after {
+                    self.set_task(*after, What::Room(number));
+                }
+                self.connect(number, target);
             }
             Kind::Nowhere(nowhere) => self.connect_nowhere(number, *nowhere),
         }
     }
 
+    /// The machine of a conversation's scripted peer, whose other side is in this reactor.
+    fn peers_machine(&self, number: usize, host: usize) -> IpAddr {
+        let machines = &self.book.plan.machines;
+        match self.book.plan.ways[number] {
+            Way::Network => machines.away,
+            Way::Loopback { .. } | Way::Unix { .. } => machines.of_host(host),
+        }
+    }
+
+    /// A script on its conversation's way: a peer on a machine of ours does not take that with it.
+    fn playable(&self, number: usize, script: &Script) -> Script {
+        let mut script = script.clone();
+        if self.book.plan.ways[number] != Way::Network {
+            script.steps.retain(|step| *step != Step::Vanish);
+        }
+        script
+    }
+
+    fn clients_host(&self) -> usize {
+        usize::from(self.book.plan.two_reactors)
+    }
+
+    /// A server that is none of ours.
+    fn peer_listens(&mut self, number: usize) -> Option<(PeerListener, Target)> {
+        let peer = self.book.network.peer(self.peers_machine(number, self.clients_host()));
+        let backlog = Listen::default().backlog(1);
+        let port = PORT + number as u16;
+        match self.book.plan.ways[number] {
+            Way::Network => {
+                let addr = SocketAddr::new(self.book.plan.machines.away, port);
+                Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
+            }
+            Way::Loopback { is_ipv6 } => {
+                let addr = SocketAddr::new(places::loopback(is_ipv6), port);
+                Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
+            }
+            Way::Unix { is_file } => {
+                let addr = places::unix(number, is_file);
+                Some((peer.listen_unix(&addr, &backlog).ok()?, addr.into()))
+            }
+        }
+    }
+
+    /// There is room again in the queue of a server that had none: those before our client are gone.
+    pub(super) fn make_room(&mut self, number: usize) {
+        let script = match &self.book.plan.conversations[number] {
+            Kind::FullQueue { script, .. } => self.playable(number, script),
+            _ => Script::new(),
+        };
+        let conversation = &mut self.book.conversations[number];
+        let Some(listener) = &conversation.peer else { return };
+        for _ in 0..2 {
+            if let Some(before) = listener.accept() {
+                before.close();
+            }
+        }
+        conversation.play = Some(listener.play(script));
+        let now = self.book.now();
+        self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = Some(now));
+        self.book.weather("there is room in a full queue");
+    }
+
     /// A server of ours. A listener may be refused a descriptor, as anything may.
-    fn listen(&mut self, number: usize) -> Option<SocketAddr> {
+    fn listen(&mut self, number: usize) -> Option<Target> {
         let options = draw::listen(&mut self.book.rng, &self.book.plan);
         let limit = options.max_connections.map(|most| (most, options.excess));
-        let listener = self.reactors[0].as_mut()?.listen((HOME, 0), options).ok()?;
-        self.book.limits.extend(limit.map(|limit| (listener.id, limit)));
-        self.book.conversations[number].listener = Some((0, listener));
-        Some(listener.addr)
+        let home = self.book.plan.machines.home;
+        let reactor = self.reactors[0].as_mut()?;
+        let (id, target): (_, Target) = match self.book.plan.ways[number] {
+            Way::Unix { is_file } => {
+                let addr = places::unix(number, is_file);
+                (reactor.listen_unix(addr.clone(), options).ok()?, addr.into())
+            }
+            way => {
+                let ip = if let Way::Loopback { is_ipv6 } = way { places::loopback(is_ipv6) } else { home };
+                let listener = reactor.listen((ip, 0), options).ok()?;
+                (listener.id, listener.addr.into())
+            }
+        };
+        self.book.limits.extend(limit.map(|limit| (id, limit)));
+        self.book.conversations[number].listener = Some(Door { host: 0, id, target: target.clone() });
+        Some(target)
     }
 
     /// A listener of its own, or the one before it as well: several clients in one queue.
-    fn listen_or_share(&mut self, number: usize) -> Option<SocketAddr> {
-        let before = number.checked_sub(1).and_then(|before| self.book.conversations[before].listener);
+    fn listen_or_share(&mut self, number: usize) -> Option<Target> {
+        let ways = &self.book.plan.ways;
+        let before = number.checked_sub(1).filter(|before| ways[*before] == ways[number]);
+        let before = before.and_then(|before| self.book.conversations[before].listener.clone());
         if before.is_none() || !self.book.rng.chance(0.6) {
             return self.listen(number);
         }
-        self.book.conversations[number].listener = before;
-        before.map(|(_, listener)| listener.addr)
+        self.book.conversations[number].listener = before.clone();
+        before.map(|door| door.target)
     }
 
     /// A client of ours.
     fn connect(&mut self, number: usize, target: impl Into<Target>) {
         let options = draw::connect(&mut self.book.rng, &self.book.plan);
-        let host = usize::from(self.book.plan.two_reactors);
+        let host = self.clients_host();
         let now = self.book.now();
         let Some(reactor) = &mut self.reactors[host] else { return };
         let Ok(id) = reactor.connect(target.into(), options) else { return };
@@ -111,9 +198,11 @@ impl Run {
             | Nowhere::FailingName
             | Nowhere::HangingName
             | Nowhere::EmptyName
+            | Nowhere::NoFile { .. }
             | Nowhere::Name { .. } => Reach::Open,
         };
-        network.set_reach(DEAD[0], reach);
+        let dead = self.book.plan.machines.dead;
+        network.set_reach(dead[0], reach);
         let to_name = |run: &mut Self, name: &str| {
             run.connect(number, (name, PORT));
         };
@@ -131,12 +220,13 @@ impl Run {
                 network.name(&name, Vec::new());
                 to_name(self, &name);
             }
-            Nowhere::Name { dead, alive } => {
-                network.set_reach(DEAD[1], Reach::BlackHole);
-                let mut ips = DEAD[..usize::from(dead)].to_vec();
-                ips.extend(alive.then_some(HOME));
+            Nowhere::Name { dead: count, alive } => {
+                network.set_reach(dead[1], Reach::BlackHole);
+                let mut ips = dead[..usize::from(count)].to_vec();
+                ips.extend(alive.then_some(self.book.plan.machines.home));
                 network.name(&name, ips);
-                if alive && let Some(addr) = self.listen(number) {
+                self.book.plan.ways[number] = Way::Network;
+                if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr().ok()) {
                     network.mark(Row::FirstAddressDead);
                     self.connect(number, (name.as_str(), addr.port()));
                 } else {
@@ -144,63 +234,9 @@ impl Run {
                     to_name(self, &name);
                 }
             }
+            Nowhere::NoFile { is_file } => self.connect(number, places::unix(99, is_file)),
             Nowhere::DeadPort | Nowhere::BlackHole | Nowhere::Unreachable | Nowhere::NoRoute | Nowhere::Prohibited => {
-                self.connect(number, SocketAddr::new(DEAD[0], PORT))
-            }
-        }
-    }
-
-    pub(super) fn weather(&mut self, weather: Weather) {
-        let network = &self.book.network;
-        let text = match weather {
-            Weather::Vanish => {
-                network.vanish(AWAY);
-                "the peers' machine vanishes"
-            }
-            Weather::Return => {
-                network.heal(AWAY);
-                "the peers' machine is back"
-            }
-            Weather::Forget => {
-                network.forget(AWAY);
-                "the peers' machine forgets its connections"
-            }
-            Weather::Stop { grace, limit } => {
-                self.stop_one(grace, limit);
-                "a listener stops"
-            }
-            Weather::Abort => {
-                self.abort_one();
-                "a connection is ended from outside"
-            }
-        };
-        self.book.weather(text);
-    }
-
-    /// The first listener of ours stops, and with it its sockets.
-    fn stop_one(&mut self, grace: Option<Duration>, limit: Option<Duration>) {
-        let at = self.book.now();
-        let mut listeners = self.book.conversations.iter().filter_map(|conversation| conversation.listener);
-        let Some((host, listener)) = listeners.next() else { return };
-        let Some(reactor) = &mut self.reactors[host] else { return };
-        if reactor.stop_listener(listener.id, Stop::default().grace(grace).limit(limit)).is_err() {
-            return; // It has stopped already.
-        }
-        let nanos = |time: Duration| time.as_nanos() as u64;
-        let stop = Stopping { at, grace: grace.map(nanos), limit: limit.map(nanos) };
-        self.book.stops.push((listener.id, stop));
-        for side in self.book.sides.iter_mut().filter(|side| side.listener == Some(listener.id)) {
-            side.stop = Some(stop);
-        }
-    }
-
-    fn abort_one(&mut self) {
-        for side in &self.book.sides {
-            let Some(reactor) = &mut self.reactors[side.host as usize] else { continue };
-            let remote = reactor.socket(side.id).and_then(|socket| socket.peer_addr());
-            let (Some(local), Some(remote)) = (reactor.local_addr(side.id), remote) else { continue };
-            if self.book.network.abort(local, remote) {
-                return;
+                self.connect(number, SocketAddr::new(dead[0], PORT))
             }
         }
     }

@@ -13,16 +13,25 @@ use crate::error::{Cause, Timer};
 use crate::event::{Ending, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::options::Excess;
-use crate::reactor::Listener;
 use crate::sim::{Network, PeerListener, Play, Rng, Row};
 use crate::socket::Socket;
+use crate::target::Target;
+
+/// A listener of ours.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// Whose reactor has it.
+    pub(super) host: usize,
+    pub(super) id: ListenerId,
+    pub(super) target: Target,
+}
 
 /// A conversation: sides are numbered client 0, server 1.
 #[derive(Default)]
 pub(super) struct Conversation {
-    pub(super) listener: Option<(usize, Listener)>,
+    pub(super) listener: Option<Door>,
     pub(super) play: Option<Play>,
-    /// Where the scripted client connects from.
+    /// What names the scripted client's end in the network.
     pub(super) client: Option<SocketAddr>,
     /// Kept, so that what waits there is not forgotten.
     pub(super) peer: Option<PeerListener>,
@@ -163,15 +172,16 @@ impl Book {
 
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
         let listener = socket.listener();
-        // Several may share a listener: a script is known by its address.
+        // Several may share a listener: a script is known by its place.
+        let place = self.network.other_place(host, socket.id().index());
         let is_known = |conversation: &&Conversation| conversation.client.is_some();
         let known = |conversation: &Conversation| match conversation.client {
-            Some(client) => Some(client) == socket.peer_addr(),
-            None => !self.conversations.iter().filter(is_known).any(|other| other.client == socket.peer_addr()),
+            Some(client) => Some(client) == place,
+            None => !self.conversations.iter().filter(is_known).any(|other| other.client == place),
         };
         let found = self.conversations.iter().position(|conversation| {
-            conversation.listener.is_some_and(|(own, its)| own as u32 == host && Some(its.id) == listener)
-                && known(conversation)
+            let door = conversation.listener.as_ref();
+            door.is_some_and(|door| door.host as u32 == host && Some(door.id) == listener) && known(conversation)
         });
         let Some(number) = found else {
             return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));

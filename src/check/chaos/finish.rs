@@ -111,7 +111,7 @@ impl Run {
         }
         book.sides.retain(|side| side.host as usize != host);
         for conversation in &mut book.conversations {
-            if conversation.listener.is_some_and(|(whose, _)| whose == host) {
+            if conversation.listener.as_ref().is_some_and(|door| door.host == host) {
                 conversation.listener = None;
                 conversation.is_dropped = true;
             }

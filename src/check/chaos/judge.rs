@@ -157,7 +157,7 @@ fn meaning(errno: Errno) -> Cause {
     match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => Cause::Reset,
         Errno::TIMEDOUT => Cause::TimedOut(Timer::Kernel),
-        Errno::CONNREFUSED => Cause::Refused,
+        Errno::CONNREFUSED | Errno::NOENT => Cause::Refused,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC => Cause::OutOfResources,

@@ -31,6 +31,9 @@ pub(super) struct ToldSilence {
     moved: u64,
 }
 
+/// A full queue is asked again before there has been room in it for this long.
+const ROOM: u64 = 1_500_000_000;
+
 /// The time, as the rules look at it.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
@@ -197,6 +200,10 @@ pub(super) fn struck(
         return Err(Broken::new(Rule::Timers, format!("{what} has struck, and is not set")));
     };
     due.check(&what, clock)?;
+    if timer == Timer::Connect {
+        let room_for = clock.now - side.room_at.unwrap_or(clock.now);
+        return must(room_for < ROOM, Rule::Progress, || format!("{what}, and there was room for {room_for} ns"));
+    }
     if timer == Timer::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
 }
 

@@ -17,12 +17,14 @@ mod finish;
 mod judge;
 mod limits;
 mod pattern;
+mod places;
 mod plan;
 mod run;
 mod side;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod weather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

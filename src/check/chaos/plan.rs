@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::draw::{self, mostly};
 use super::pattern;
+use super::places::{Machines, Way};
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
-    /// The client's reactor is another one, on a machine of its own.
+    /// The client's reactor is another one, perhaps on a machine of its own.
     pub(super) two_reactors: bool,
+    pub(super) machines: Machines,
+    /// The way of each conversation.
+    pub(super) ways: Vec<Way>,
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
@@ -80,6 +84,8 @@ pub(super) enum Kind {
     PeerClient(Script),
     /// A client of ours, and a script that accepts it; `None` never accepts.
     PeerServer(Option<Script>),
+    /// A client of ours, and a script that it can't reach before there is room in the queue of its Unix domain socket.
+    FullQueue { script: Script, room_after: Option<Duration> },
     /// A client of ours, and nobody.
     Nowhere(Nowhere),
 }
@@ -96,6 +102,10 @@ pub(super) enum Nowhere {
     FailingName,
     HangingName,
     EmptyName,
+    /// A Unix domain socket that is not there.
+    NoFile {
+        is_file: bool,
+    },
     /// Several dead addresses, and perhaps a living one behind them.
     Name {
         dead: u8,
@@ -104,7 +114,7 @@ pub(super) enum Nowhere {
 }
 
 impl Nowhere {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::DeadPort,
         Self::BlackHole,
         Self::Unreachable,
@@ -114,6 +124,8 @@ impl Nowhere {
         Self::FailingName,
         Self::HangingName,
         Self::EmptyName,
+        Self::NoFile { is_file: true },
+        Self::NoFile { is_file: false },
         Self::Name { dead: 2, alive: false },
         Self::Name { dead: 2, alive: true },
     ];
@@ -150,6 +162,8 @@ impl Plan {
         }
         let mut plan = Self {
             two_reactors: rng.chance(0.3),
+            machines: Machines::draw(rng),
+            ways: Vec::new(),
             latency: Duration::from_micros(rng.below(3_000)),
             buffers,
             faults,
@@ -169,6 +183,7 @@ impl Plan {
             let kind = Kind::draw(rng, number, largest_write);
             plan.conversations.push(kind);
         }
+        plan.draw_ways(rng);
         if rng.chance(0.08) {
             plan.draw_flood(rng);
         }
@@ -176,8 +191,22 @@ impl Plan {
         plan.draw_stop(rng);
         if let Some(row) = favoured {
             plan.favour(row, rng);
+            plan.ways = vec![Way::Network; plan.conversations.len()];
         }
         plan
+    }
+
+    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the network.
+    fn draw_ways(&mut self, rng: &mut Rng) {
+        let apart = self.two_reactors && self.machines.home != self.machines.abroad;
+        for kind in &self.conversations {
+            let way = Way::draw(rng);
+            self.ways.push(match kind {
+                Kind::Both if apart => Way::Network,
+                Kind::FullQueue { .. } => Way::Unix { is_file: rng.chance(0.5) },
+                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Nowhere(_) => way,
+            });
+        }
     }
 
     /// Some peers send without a pause, against programs whose calls take time: so there is always more to be read, and the
@@ -252,8 +281,8 @@ impl Plan {
             Row::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
             Row::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
             Row::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
-            Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[10])),
-            Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[9])),
+            Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[12])),
+            Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[11])),
             Row::OneEdgeManyClients | Row::QueueOverflows => {
                 let polite = Script::new().finish().receive_end().close();
                 self.conversations = (0..3).map(|_| Kind::PeerClient(polite.clone())).collect();
@@ -299,7 +328,12 @@ impl Kind {
             0..45 => Self::Both,
             45..70 => Self::PeerClient(draw::script(rng, (number, true), largest_write)),
             70..86 => Self::PeerServer(Some(draw::script(rng, (number, false), largest_write))),
-            86..89 => Self::PeerServer(None),
+            86..88 => Self::PeerServer(None),
+            88 | 89 => {
+                let script = draw::script(rng, (number, false), largest_write);
+                let room_after = Duration::from_micros(mostly(rng, 500_000, 30_000_000));
+                Self::FullQueue { script, room_after: Some(room_after).filter(|_| rng.chance(0.7)) }
+            }
             _ => Self::Nowhere(Nowhere::ALL[rng.below(Nowhere::ALL.len() as u64) as usize]),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::book::{Book, Conversation, Todo};
+use super::book::{Book, Conversation, Door, Todo};
 use super::limits::{self, Clock};
 use super::plan::{Plan, Weather};
 use super::side::Wish;
@@ -31,8 +31,10 @@ struct Task {
     what: What,
 }
 
-enum What {
+pub(super) enum What {
     Resume(SocketId),
+    /// Room in the full queue of a conversation's server.
+    Room(usize),
     Weather(Weather),
     /// To look whether a limit has passed, in a run whose sockets may tell nothing for long.
     Look(Duration),
@@ -60,7 +62,7 @@ impl Run {
         if plan.few_ports {
             network.set_ports(40_000..=40_001);
         }
-        let reactors = super::begin::reactors(&network, plan.two_reactors);
+        let reactors = super::begin::reactors(&network, &plan);
         let book = Book {
             rng,
             is_called: false,
@@ -95,7 +97,7 @@ impl Run {
         }
     }
 
-    fn set_task(&mut self, after: Duration, what: What) {
+    pub(super) fn set_task(&mut self, after: Duration, what: What) {
         let due = self.book.now().saturating_add(after.as_nanos() as u64);
         let Some(host) = self.reactors.iter().position(Option::is_some) else { return };
         let Some(reactor) = &mut self.reactors[host] else { return };
@@ -300,6 +302,7 @@ impl Run {
                     side.into_iter().for_each(|side| side.look_paused(&socket, now));
                 }
             }
+            What::Room(number) => self.make_room(number),
             What::Weather(weather) => self.weather(weather),
             What::Look(again) if !self.is_healed => self.set_task(again, What::Look(again)),
             What::Look(_) => {}
@@ -311,7 +314,7 @@ impl Run {
 
     fn heal(&mut self) {
         self.book.network.set_faults(Faults::none());
-        self.book.network.heal(super::begin::AWAY);
+        self.book.network.heal(self.book.plan.machines.away);
         for reactor in self.reactors.iter_mut().flatten() {
             for id in reactor.listener_ids() {
                 // One that is stopping accepts whoever waits.
@@ -374,7 +377,7 @@ impl Run {
         for task in gone {
             match task.what {
                 What::Resume(_) => {}
-                What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
+                What::Room(_) | What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
                     self.set_task(Duration::from_nanos(task.due.saturating_sub(now)), task.what);
                 }
             }
@@ -386,13 +389,13 @@ impl Run {
             return;
         }
         for conversation in &mut self.book.conversations {
-            if let Some((host, listener)) = conversation.listener.take()
+            if let Some(Door { host, id, .. }) = conversation.listener.take()
                 && let Some(reactor) = &mut self.reactors[host]
             {
                 // Who shared it may have closed it. Closed or stopped, as the number says.
-                let _ = match listener.id.generation() % 2 {
-                    0 => reactor.close_listener(listener.id),
-                    _ => reactor.stop_listener(listener.id, Stop::default()),
+                let _ = match id.generation() % 2 {
+                    0 => reactor.close_listener(id),
+                    _ => reactor.stop_listener(id, Stop::default()),
                 };
             }
         }

@@ -57,6 +57,8 @@ pub(super) struct Side {
     pub(super) queued_from: u64,
     /// When the program's own deadline is.
     pub(super) deadline: Option<u64>,
+    /// When there was room in the full queue that it wants to get into.
+    pub(super) room_at: Option<u64>,
     /// Its listener stops.
     pub(super) stop: Option<Stopping>,
     /// How many errors of the system were its attempts' to connect.
@@ -109,6 +111,7 @@ impl Side {
             told_silence: None,
             queued_from: now,
             deadline: None,
+            room_at: None,
             stop: None,
             attempt_errors: 0,
         }
