@@ -124,6 +124,9 @@ pub enum Reach {
     Prohibited,
 }
 
+/// The addresses of one end of a connection and of the other.
+pub(crate) type Places = (SocketAddr, SocketAddr);
+
 /// The handle of a simulated network. Clones are the same network; it is dropped with its last handle, host and peer.
 /// Single-threaded: only a host's waker may go to another thread, and then the story is no longer the seed's alone.
 #[derive(Clone)]
@@ -397,10 +400,10 @@ impl Network {
         truth
     }
 
-    /// What names the other end of a host's connection in the network: its address, or what stands for it.
-    pub(crate) fn other_place(&self, host: u32, slot: u32) -> Option<SocketAddr> {
+    /// What names a host's connection in the network: the addresses of its end and of the other, or what stands for them.
+    pub(crate) fn places(&self, host: u32, slot: u32) -> Option<Places> {
         let world = self.world.borrow();
-        world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| end.remote)
+        world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| (end.local, end.remote))
     }
 
     /// What a socket that waits could have at once, though no news of it is under way: an edge was lost, or forgotten.

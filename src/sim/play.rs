@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Places;
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::peer::{Peer, PeerListener, PeerSocket};
@@ -41,6 +42,7 @@ pub(super) struct Playing {
     /// The next step.
     next: usize,
     end: Option<Id>,
+    places: Option<Places>,
     /// It is entered to be played on at this very time.
     queued: bool,
     /// The earliest time at which it is entered to be played on.
@@ -173,13 +175,18 @@ impl Play {
     /// The play's own address; `None` before it has a connection, when that is gone, and of a Unix domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.place().filter(|addr| addr.ip() != UNIX)
+        let end = self.look(|play| play.end)?;
+        self.world.borrow().ends.get(end).map(|end| end.local).filter(|addr| addr.ip() != UNIX)
     }
 
-    /// What names the play's end in the network, if it has one: its address, or what stands for it.
-    pub(crate) fn place(&self) -> Option<SocketAddr> {
-        let end = self.look(|play| play.end)?;
-        self.world.borrow().ends.get(end).map(|end| end.local)
+    /// What names the play's connection in the network, if it has or had one.
+    pub(crate) fn places(&self) -> Option<Places> {
+        self.look(|play| play.places)
+    }
+
+    /// Whether it is connected by a Unix domain socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        self.places().is_some_and(|(local, _)| local.ip() == UNIX)
     }
 
     /// Whether every step was done.
@@ -231,6 +238,7 @@ impl World {
         self.plays[play as usize].end = Some(id);
         if let Some(end) = self.ends.get_mut(id) {
             end.play = Some(play);
+            self.plays[play as usize].places = Some((end.local, end.remote));
         }
         self.rouse_play(play);
     }

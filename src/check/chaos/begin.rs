@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::book::Door;
+use super::book::{Acted, Door};
 use super::draw;
 use super::places::{self, PORT, Way};
 use super::plan::{Kind, Nowhere, Plan};
@@ -12,7 +12,7 @@ use crate::error::LookupCause;
 use crate::options::Listen;
 use crate::reactor::Reactor;
 use crate::sim::script::Step;
-use crate::sim::{Host, Network, PeerListener, Play, Reach, Row, Script};
+use crate::sim::{Host, Network, PeerListener, Reach, Row, Script};
 use crate::target::Target;
 
 pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
@@ -36,14 +36,14 @@ impl Run {
                     Target::Unix(addr) => peer.play_unix(addr, script).ok(),
                     other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
                 };
-                self.book.conversations[number].client = play.as_ref().and_then(Play::place);
-                self.book.conversations[number].play = play;
+                let acted = play.map(|play| Acted { play, is_client: true });
+                self.book.conversations[number].plays.extend(acted);
             }
             Kind::PeerServer(script) => {
                 let Some((listener, target)) = self.peer_listens(number) else { return };
                 let play = script.as_ref().map(|script| listener.play(self.playable(number, script)));
                 let conversation = &mut self.book.conversations[number];
-                conversation.play = play;
+                conversation.plays.extend(play.map(|play| Acted { play, is_client: false }));
                 conversation.peer = Some(listener);
                 self.connect(number, target);
             }
@@ -122,7 +122,8 @@ impl Run {
                 before.close();
             }
         }
-        conversation.play = Some(listener.play(script));
+        let play = listener.play(script);
+        conversation.plays.push(Acted { play, is_client: false });
         let now = self.book.now();
         self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = Some(now));
         self.book.weather("there is room in a full queue");

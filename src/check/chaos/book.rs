@@ -1,7 +1,5 @@
 //! What is known of a run beside its reactors: who talks to whom, what was told, what is still owed.
 
-use std::net::SocketAddr;
-
 use super::judge::judge;
 use super::limits::Clock;
 use super::pattern::Stream;
@@ -10,10 +8,10 @@ use super::side::{Dice, Side, Wish};
 use super::stop::Stopping;
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
 use crate::error::{Cause, Timer};
-use crate::event::{Ending, Event};
+use crate::event::{Ending, Event, How};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::options::Excess;
-use crate::sim::{Network, PeerListener, Play, Rng, Row};
+use crate::sim::{Network, PeerListener, Places, Play, Rng, Row};
 use crate::socket::Socket;
 use crate::target::Target;
 
@@ -26,18 +24,27 @@ pub(super) struct Door {
     pub(super) target: Target,
 }
 
+/// A scripted peer.
+pub(super) struct Acted {
+    pub(super) play: Play,
+    pub(super) is_client: bool,
+}
+
+/// What was written to somebody, on a connection that has told `close`.
+pub(super) struct Written {
+    places: Places,
+    pub(super) bytes: u64,
+    pub(super) how: How,
+}
+
 /// A conversation: sides are numbered client 0, server 1.
 #[derive(Default)]
 pub(super) struct Conversation {
     pub(super) listener: Option<Door>,
-    pub(super) play: Option<Play>,
-    /// What names the scripted client's end in the network.
-    pub(super) client: Option<SocketAddr>,
+    pub(super) plays: Vec<Acted>,
     /// Kept, so that what waits there is not forgotten.
     pub(super) peer: Option<PeerListener>,
     pub(super) endings: [Option<Ending>; 2],
-    /// Bytes that our sides have written.
-    pub(super) written: [u64; 2],
     /// Both sides were called to end, with nothing against it.
     pub(super) must_end_well: bool,
     /// A reactor was dropped in the middle of it.
@@ -56,8 +63,9 @@ pub(super) struct Book {
     /// Listeners that stop.
     pub(super) stops: Vec<(ListenerId, Stopping)>,
     pub(super) sides: Vec<Side>,
-    /// Sockets that have told `close`, by reactor.
+    /// Sockets that have told `close`, by reactor; and what they have written.
     pub(super) gone: Vec<(u32, SocketId)>,
+    pub(super) written: Vec<Written>,
     pub(super) events: u64,
     pub(super) sockets: u64,
     pub(super) digest: u64,
@@ -69,6 +77,13 @@ pub(super) enum Todo {
     Nothing,
     Wish(SocketId, Wish),
     Timer(TimerId),
+}
+
+impl Written {
+    /// Whether the connection was this one, seen from the other side.
+    pub(super) fn was_to(&self, (their, our): Places) -> bool {
+        self.places == (our, their)
+    }
 }
 
 impl Book {
@@ -123,6 +138,7 @@ impl Book {
         };
         let (truth, clock) = (self.network.truth(host, slot), self.clock(host));
         let mut side = self.sides.swap_remove(place);
+        side.places = side.places.or_else(|| self.network.places(host, slot));
         if let Err(broken) = judge(&mut side, &socket, &event, &truth, clock) {
             self.note_broken(&side, &event);
             return Err(broken);
@@ -173,11 +189,11 @@ impl Book {
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
         let listener = socket.listener();
         // Several may share a listener: a script is known by its place.
-        let place = self.network.other_place(host, socket.id().index());
-        let is_known = |conversation: &&Conversation| conversation.client.is_some();
-        let known = |conversation: &Conversation| match conversation.client {
-            Some(client) => Some(client) == place,
-            None => !self.conversations.iter().filter(is_known).any(|other| other.client == place),
+        let places = self.network.places(host, socket.id().index());
+        let is_its_own = |acted: &Acted| acted.is_client && acted.play.places() == places.map(|(us, them)| (them, us));
+        let known = |conversation: &Conversation| match conversation.plays.iter().any(|acted| acted.is_client) {
+            true => conversation.plays.iter().any(is_its_own),
+            false => !self.conversations.iter().flat_map(|other| &other.plays).any(is_its_own),
         };
         let found = self.conversations.iter().position(|conversation| {
             let door = conversation.listener.as_ref();
@@ -187,6 +203,7 @@ impl Book {
             return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));
         };
         let id = socket.id();
+        must(places.is_some(), Rule::Identity, || format!("{id} is a connection that nobody has"))?;
         must(!self.gone.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
         let mut side = Side::new(host, (number, false), socket, self.now());
         side.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
@@ -204,8 +221,9 @@ impl Book {
         self.sockets += 1;
         let conversation = &mut self.conversations[side.stream.0];
         let place = usize::from(!side.stream.1);
+        let written = |places| Written { places, bytes: side.written, how: ending.how.clone() };
+        self.written.extend(side.places.map(written));
         conversation.endings[place] = Some(ending);
-        conversation.written[place] = side.written;
         self.gone.push((side.host, side.id));
     }
 
@@ -264,10 +282,11 @@ impl Book {
         let Some(mut story) = self.story.take() else { return Story::new() };
         for number in 0..self.conversations.len() {
             let conversation = &self.conversations[number];
-            let Some(play) = &conversation.play else { continue };
-            let (column, who) = self.column((number, conversation.peer.is_none()));
-            for (at, line) in play.story() {
-                story.tell(at, column, format!("{who}{line}"));
+            for Acted { play, is_client } in &conversation.plays {
+                let (column, who) = self.column((number, *is_client));
+                for (at, line) in play.story() {
+                    story.tell(at, column, format!("{who}{line}"));
+                }
             }
         }
         story.sort();

@@ -73,6 +73,7 @@ impl Run {
             stops: Vec::new(),
             sides: Vec::new(),
             gone: Vec::new(),
+            written: Vec::new(),
             events: 0,
             sockets: 0,
             digest: 0xcbf2_9ce4_8422_2325,

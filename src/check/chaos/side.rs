@@ -15,7 +15,7 @@ use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
 use crate::options::{Close, Idle};
 use crate::sim::truth::Truth;
-use crate::sim::{Network, Rng, Row};
+use crate::sim::{Network, Places, Rng, Row};
 use crate::socket::{Queue, Socket};
 
 /// An edge that a fault has put off is no later than this.
@@ -25,6 +25,8 @@ pub(super) struct Side {
     pub(super) id: SocketId,
     /// Whose reactor has it.
     pub(super) host: u32,
+    /// What names its connection in the network, once it has one.
+    pub(super) places: Option<Places>,
     /// Who has accepted it.
     pub(super) listener: Option<ListenerId>,
     /// What it writes; the other side's differs in the second half.
@@ -89,6 +91,7 @@ impl Side {
         Self {
             id: socket.id(),
             host,
+            places: None,
             listener: socket.listener(),
             stream,
             life: Life::of(socket),
