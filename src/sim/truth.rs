@@ -75,6 +75,12 @@ pub(crate) enum Closed {
 }
 
 impl Truth {
+    /// Whether it is the truth of an outgoing connection of this generation: before its first call it is that of the socket
+    /// that had its place.
+    pub(crate) fn is_of(&self, generation: u32) -> bool {
+        self.token.is_some_and(|token| token.generation == generation)
+    }
+
     /// When the last bytes moved that break a silence of this kind.
     pub(crate) fn broke_silence_at(&self, of: Idle) -> u64 {
         match of {

@@ -29,28 +29,24 @@ impl Run {
                 }
             }
             Kind::PeerClient(script) => {
-                let Some(target) = self.listen_or_share(number) else { return };
-                let peer = self.book.network.peer(self.peers_machine(number, 0));
-                let script = self.playable(number, script);
-                let play = match &target {
-                    Target::Unix(addr) => peer.play_unix(addr, script).ok(),
-                    other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
-                };
-                let acted = play.map(|play| Acted { play, is_client: true });
-                self.book.conversations[number].plays.extend(acted);
+                if let Some(target) = self.listen_or_share(number) {
+                    self.peer_connects(number, &target, script);
+                }
             }
             Kind::PeerServer(script) => {
-                let Some((listener, target)) = self.peer_listens(number) else { return };
-                let play = script.as_ref().map(|script| listener.play(self.playable(number, script)));
+                let way = self.book.plan.ways[number];
+                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
+                let play = script.as_ref().map(|script| listener.play(self.playable(way, script)));
                 let conversation = &mut self.book.conversations[number];
                 conversation.plays.extend(play.map(|play| Acted { play, is_client: false }));
                 conversation.peer = Some(listener);
                 self.connect(number, target);
             }
             Kind::FullQueue { room_after, .. } => {
-                let Some((listener, target)) = self.peer_listens(number) else { return };
+                let way = self.book.plan.ways[number];
+                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
                 if let Target::Unix(addr) = &target {
-                    let peer = self.book.network.peer(self.peers_machine(number, self.clients_host()));
+                    let peer = self.book.network.peer(self.peers_machine(way, self.clients_host()));
                     // One more than the backlog says: the queue is full.
                     for _ in 0..2 {
                         let _ = peer.connect_unix(addr);
@@ -62,23 +58,24 @@ impl Run {
                 }
                 self.connect(number, target);
             }
+            Kind::Proxy(proxy) => self.begin_proxy(number, proxy),
             Kind::Nowhere(nowhere) => self.connect_nowhere(number, *nowhere),
         }
     }
 
     /// The machine of a conversation's scripted peer, whose other side is in this reactor.
-    fn peers_machine(&self, number: usize, host: usize) -> IpAddr {
+    fn peers_machine(&self, way: Way, host: usize) -> IpAddr {
         let machines = &self.book.plan.machines;
-        match self.book.plan.ways[number] {
+        match way {
             Way::Network => machines.away,
             Way::Loopback { .. } | Way::Unix { .. } => machines.of_host(host),
         }
     }
 
     /// A script on its conversation's way: a peer on a machine of ours does not take that with it.
-    fn playable(&self, number: usize, script: &Script) -> Script {
+    pub(super) fn playable(&self, way: Way, script: &Script) -> Script {
         let mut script = script.clone();
-        if self.book.plan.ways[number] != Way::Network {
+        if way != Way::Network {
             script.steps.retain(|step| *step != Step::Vanish);
         }
         script
@@ -89,13 +86,14 @@ impl Run {
     }
 
     /// A server that is none of ours.
-    fn peer_listens(&mut self, number: usize) -> Option<(PeerListener, Target)> {
-        let peer = self.book.network.peer(self.peers_machine(number, self.clients_host()));
+    pub(super) fn peer_listens(&self, number: usize, way: Way, host: usize) -> Option<(PeerListener, Target)> {
+        let machine = self.peers_machine(way, host);
+        let peer = self.book.network.peer(machine);
         let backlog = Listen::default().backlog(1);
         let port = PORT + number as u16;
-        match self.book.plan.ways[number] {
+        match way {
             Way::Network => {
-                let addr = SocketAddr::new(self.book.plan.machines.away, port);
+                let addr = SocketAddr::new(machine, port);
                 Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
             }
             Way::Loopback { is_ipv6 } => {
@@ -112,7 +110,7 @@ impl Run {
     /// There is room again in the queue of a server that had none: those before our client are gone.
     pub(super) fn make_room(&mut self, number: usize) {
         let script = match &self.book.plan.conversations[number] {
-            Kind::FullQueue { script, .. } => self.playable(number, script),
+            Kind::FullQueue { script, .. } => self.playable(self.book.plan.ways[number], script),
             _ => Script::new(),
         };
         let conversation = &mut self.book.conversations[number];
@@ -129,13 +127,33 @@ impl Run {
         self.book.weather("there is room in a full queue");
     }
 
-    /// A server of ours. A listener may be refused a descriptor, as anything may.
+    /// A client that is none of ours.
+    pub(super) fn peer_connects(&mut self, number: usize, target: &Target, script: &Script) {
+        let way = self.book.plan.ways[number];
+        let peer = self.book.network.peer(self.peers_machine(way, 0));
+        let script = self.playable(way, script);
+        let play = match target {
+            Target::Unix(addr) => peer.play_unix(addr, script).ok(),
+            other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
+        };
+        let acted = play.map(|play| Acted { play, is_client: true });
+        self.book.conversations[number].plays.extend(acted);
+    }
+
+    /// A server of ours, with what clients need to know.
     fn listen(&mut self, number: usize) -> Option<Target> {
         let options = draw::listen(&mut self.book.rng, &self.book.plan);
+        let door = self.open_door(number, self.book.plan.ways[number], options)?;
+        self.book.conversations[number].listener = Some(door.clone());
+        Some(door.target)
+    }
+
+    /// A listener may be refused a descriptor, as anything may.
+    pub(super) fn open_door(&mut self, number: usize, way: Way, options: Listen) -> Option<Door> {
         let limit = options.max_connections.map(|most| (most, options.excess));
         let home = self.book.plan.machines.home;
         let reactor = self.reactors[0].as_mut()?;
-        let (id, target): (_, Target) = match self.book.plan.ways[number] {
+        let (id, target): (_, Target) = match way {
             Way::Unix { is_file } => {
                 let addr = places::unix(number, is_file);
                 (reactor.listen_unix(addr.clone(), options).ok()?, addr.into())
@@ -147,8 +165,7 @@ impl Run {
             }
         };
         self.book.limits.extend(limit.map(|limit| (id, limit)));
-        self.book.conversations[number].listener = Some(Door { host: 0, id, target: target.clone() });
-        Some(target)
+        Some(Door { host: 0, id, target })
     }
 
     /// A listener of its own, or the one before it as well: several clients in one queue.
@@ -164,7 +181,7 @@ impl Run {
     }
 
     /// A client of ours.
-    fn connect(&mut self, number: usize, target: impl Into<Target>) {
+    pub(super) fn connect(&mut self, number: usize, target: impl Into<Target>) {
         let options = draw::connect(&mut self.book.rng, &self.book.plan);
         let host = self.clients_host();
         let now = self.book.now();
@@ -180,7 +197,7 @@ impl Run {
         if side.has_ended || side.is_destroyed {
             let what =
                 if side.has_ended { "  ends before it is connected" } else { "  destroys before it is connected" };
-            self.book.note_line(side.stream, what.to_owned());
+            self.book.note_line(side.label(), what.to_owned());
             self.book.network.mark(Row::EndedBeforeConnected);
         }
         self.book.sides.push(side);

@@ -2,7 +2,7 @@
 
 use super::book::{Acted, Written};
 use super::pattern;
-use super::plan::Weather;
+use super::plan::{Kind, Weather};
 use super::run::Run;
 use crate::check::{Broken, Rule, must};
 use crate::error::{Cause, Timer};
@@ -52,7 +52,8 @@ impl Run {
     fn check_pair(&self, number: usize) -> Result<(), Broken> {
         let conversation = &self.book.conversations[number];
         let [Some(client), Some(server)] = &conversation.endings else { return Ok(()) };
-        if client.is_clean() && server.is_clean() {
+        let is_proxy = matches!(self.book.plan.conversations[number], Kind::Proxy(_));
+        if client.is_clean() && server.is_clean() && !conversation.may_cut {
             let same = client.bytes_written == server.bytes_read && server.bytes_written == client.bytes_read;
             must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
         }
@@ -69,7 +70,7 @@ impl Run {
         let is_reset = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset);
         for (one, other) in [(client, server), (server, client)] {
             let confirmed = matches!(other.how, How::Confirmed);
-            must(stormy || !is_reset(one) || !confirmed, Rule::Isolation, || {
+            must(stormy || is_proxy || !is_reset(one) || !confirmed, Rule::Isolation, || {
                 format!("one side: {one}; the other: {other}")
             })?;
         }
@@ -120,9 +121,10 @@ impl Run {
         }
         book.sides.retain(|side| side.host as usize != host);
         for conversation in &mut book.conversations {
-            if conversation.listener.as_ref().is_some_and(|door| door.host == host) {
-                conversation.listener = None;
-                conversation.is_dropped = true;
+            for door in [&mut conversation.listener, &mut conversation.backend] {
+                if door.take_if(|door| door.host == host).is_some() {
+                    conversation.is_dropped = true;
+                }
             }
         }
         self.move_tasks(host);

@@ -86,8 +86,19 @@ pub(super) enum Kind {
     PeerServer(Option<Script>),
     /// A client of ours, and a script that it can't reach before there is room in the queue of its Unix domain socket.
     FullQueue { script: Script, room_after: Option<Duration> },
+    /// A proxy of ours.
+    Proxy(Proxy),
     /// A client of ours, and nobody.
     Nowhere(Nowhere),
+}
+
+/// Who is before a proxy and behind it: a script, or a program of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Proxy {
+    pub(super) client: Option<Script>,
+    pub(super) server: Option<Script>,
+    /// The way to the server.
+    pub(super) way: Way,
 }
 
 /// Where a connection can lead that leads nowhere, or nearly.
@@ -202,9 +213,9 @@ impl Plan {
         for kind in &self.conversations {
             let way = Way::draw(rng);
             self.ways.push(match kind {
-                Kind::Both if apart => Way::Network,
+                Kind::Both | Kind::Proxy(Proxy { client: None, .. }) if apart => Way::Network,
                 Kind::FullQueue { .. } => Way::Unix { is_file: rng.chance(0.5) },
-                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Nowhere(_) => way,
+                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Nowhere(_) => way,
             });
         }
     }
@@ -325,7 +336,16 @@ impl Plan {
 impl Kind {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
         match rng.below(100) {
-            0..45 => Self::Both,
+            0..35 => Self::Both,
+            35..45 => {
+                let client = draw::script(rng, (number, true), largest_write);
+                let server = draw::script(rng, (number, false), largest_write);
+                Self::Proxy(Proxy {
+                    client: Some(client).filter(|_| rng.chance(0.6)),
+                    server: Some(server).filter(|_| rng.chance(0.6)),
+                    way: Way::draw(rng),
+                })
+            }
             45..70 => Self::PeerClient(draw::script(rng, (number, true), largest_write)),
             70..86 => Self::PeerServer(Some(draw::script(rng, (number, false), largest_write))),
             86..88 => Self::PeerServer(None),

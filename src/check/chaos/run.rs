@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::book::{Book, Conversation, Door, Todo};
 use super::limits::{self, Clock};
-use super::plan::{Plan, Weather};
-use super::side::Wish;
+use super::pipes;
+use super::plan::{Kind, Plan, Weather};
+use super::side::{Program, Wish};
 use super::stop;
 use crate::check::{Broken, Rule, Story, must, stuck};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::options::{Excess, Stop};
+use crate::pipe::Pipes;
 use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Rng, Row};
 
@@ -72,6 +74,7 @@ impl Run {
             limits: Vec::new(),
             stops: Vec::new(),
             sides: Vec::new(),
+            pipes: Pipes::new(),
             gone: Vec::new(),
             written: Vec::new(),
             events: 0,
@@ -197,6 +200,7 @@ impl Run {
                 })?;
             }
         }
+        self.audit_pipes()?;
         self.audit_limits()
     }
 
@@ -207,7 +211,7 @@ impl Run {
             let side = &book.sides[place];
             let socket = reactors[side.host as usize].as_mut().and_then(|reactor| reactor.socket(side.id));
             let Some(socket) = socket else { continue };
-            let (truth, clock) = (book.network.truth(side.host, side.id.index()), book.clock(side.host));
+            let (truth, clock) = (book.truth(side), book.clock(side.host));
             stop::note(&mut book.sides[place], &socket, &truth)?;
             let overdue = limits::overdue(&book.sides[place], &socket, &truth, clock);
             must(overdue.is_none(), Rule::Timers, || {
@@ -218,7 +222,8 @@ impl Run {
     }
 
     fn is_over(&self) -> bool {
-        let listening = self.book.conversations.iter().any(|conversation| conversation.listener.is_some());
+        let is_open = |it: &Conversation| it.listener.is_some() || it.backend.is_some();
+        let listening = self.book.conversations.iter().any(is_open);
         let stopping = self.reactors.iter().flatten().any(|reactor| !reactor.listener_ids().is_empty());
         self.book.sides.is_empty() && self.tasks.is_empty() && !listening && !stopping
     }
@@ -247,6 +252,7 @@ impl Run {
                 must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
             }
             Todo::Wish(_, Wish::Meddle) => self.meddle(host),
+            Todo::Wish(front, Wish::Backend) => self.connect_behind(host, front),
         }
     }
 
@@ -275,14 +281,14 @@ impl Run {
             };
             if self.book.rng.chance(0.3) {
                 side.destroy(&mut socket);
-                destroyed.push(side.stream);
-            } else {
+                destroyed.push(side.label());
+            } else if side.program == Program::Random {
                 socket.resume();
                 side.look_paused(&socket, now);
             }
         }
-        for stream in destroyed {
-            self.book.note_line(stream, "  destroys, in another's event".to_owned());
+        for label in destroyed {
+            self.book.note_line(label, "  destroys, in another's event".to_owned());
         }
         Ok(())
     }
@@ -346,6 +352,10 @@ impl Run {
             }
             for side in book.sides.iter_mut().filter(|side| side.host as usize == host) {
                 let Some(mut socket) = reactor.socket(side.id) else { continue };
+                if side.program == Program::Piped {
+                    pipes::call(side, &mut socket, now);
+                    continue;
+                }
                 let lost = side.owes_drain && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
                 socket.resume();
@@ -360,6 +370,9 @@ impl Run {
     fn note_who_must_end_well(&mut self) {
         let Self { reactors, book, .. } = self;
         for number in 0..book.conversations.len() {
+            if matches!(book.plan.conversations[number], Kind::Proxy(_)) {
+                continue;
+            }
             let fine = book.sides.iter().filter(|side| {
                 let reactor = reactors[side.host as usize].as_mut();
                 side.stream.0 == number
@@ -390,9 +403,10 @@ impl Run {
             return;
         }
         for conversation in &mut self.book.conversations {
-            if let Some(Door { host, id, .. }) = conversation.listener.take()
-                && let Some(reactor) = &mut self.reactors[host]
+            for Door { host, id, .. } in
+                [conversation.listener.take(), conversation.backend.take()].into_iter().flatten()
             {
+                let Some(reactor) = &mut self.reactors[host] else { continue };
                 // Who shared it may have closed it. Closed or stopped, as the number says.
                 let _ = match id.generation() % 2 {
                     0 => reactor.close_listener(id),

@@ -31,6 +31,7 @@ pub(super) struct Side {
     pub(super) listener: Option<ListenerId>,
     /// What it writes; the other side's differs in the second half.
     pub(super) stream: Stream,
+    pub(super) program: Program,
     pub(super) life: Life,
     /// Bytes told as data, and taken by `write`.
     pub(super) read: u64,
@@ -67,6 +68,22 @@ pub(super) struct Side {
     pub(super) attempt_errors: usize,
 }
 
+/// Who decides what is done with a side's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The dice.
+    Random,
+    /// A pipe, to another side.
+    Piped,
+}
+
+/// Whose line it is in a story.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label {
+    pub(super) stream: Stream,
+    pub(super) program: Program,
+}
+
 /// What a program wants done that it can't do itself.
 pub(super) enum Wish {
     Nothing,
@@ -76,6 +93,8 @@ pub(super) enum Wish {
     Meddle,
     /// A wake from another thread.
     Wake,
+    /// A connection to the server behind a proxy.
+    Backend,
 }
 
 /// What a program acts with.
@@ -94,6 +113,7 @@ impl Side {
             places: None,
             listener: socket.listener(),
             stream,
+            program: Program::Random,
             life: Life::of(socket),
             read: 0,
             written: 0,
@@ -155,6 +175,32 @@ impl Side {
             self.paused_until = now;
         }
         self.is_paused = socket.is_paused();
+    }
+
+    pub(super) const fn label(&self) -> Label {
+        Label { stream: self.stream, program: self.program }
+    }
+
+    /// Takes note of what somebody else has done to the socket, and answers what it was.
+    pub(super) fn observe(&mut self, socket: &Socket<'_>, now: u64) -> Vec<&'static str> {
+        let mut seen = Vec::new();
+        if !self.has_ended && socket.has_ended() {
+            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+            seen.push("is ended");
+        }
+        if !self.is_destroyed && socket.is_destroyed() {
+            self.is_destroyed = true;
+            seen.push("is destroyed");
+        }
+        if !self.discards && socket.is_discarding() {
+            (self.discards, self.changed_at) = (true, now);
+            seen.push("is to discard");
+        }
+        if self.is_paused != socket.is_paused() {
+            seen.push(if self.is_paused { "is resumed" } else { "is paused" });
+            self.look_paused(socket, now);
+        }
+        seen
     }
 
     /// The other side's stream.
