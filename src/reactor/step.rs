@@ -148,7 +148,11 @@ impl<N: Net> Step<'_, N> {
             self.flush();
         }
         match self.entry.flags.pending() {
-            Some(emits) => Some(self.deliver(emits)),
+            Some(emits) => {
+                // Its input belongs to this turn, as it would without the event.
+                self.entry.flags.set(Flags::SOON, self.entry.has_input());
+                Some(self.deliver(emits))
+            }
             None if self.entry.has_input() => self.read(),
             None => None,
         }
@@ -247,7 +251,7 @@ impl<N: Net> Step<'_, N> {
         if self.extra().is_some_and(Extra::has_options) {
             self.set_options();
         }
-        if self.entry.has_error_due() {
+        if self.entry.has_error_due(self.settings) {
             self.check_error();
         }
         self.linger();
@@ -285,7 +289,9 @@ impl<N: Net> Step<'_, N> {
     #[inline(never)]
     pub(super) fn check_error(&mut self) {
         self.entry.flags.set(Flags::ERROR | Flags::HANGUP, false);
-        if self.entry.state == State::Closing {
+        if self.entry.state == State::Broken {
+            self.fail_if_all_is_read();
+        } else if self.entry.state == State::Closing {
             self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
             self.lose(&error);
@@ -375,9 +381,14 @@ impl<N: Net> Step<'_, N> {
         // A notice that is still pending will say how the peer has ended; one that was delivered spoke of a FIN.
         self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
         self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
-        // With nothing unread the error is next, pause or not.
+        self.fail_if_all_is_read();
+    }
+
+    /// With nothing unread the error of a broken connection is next, pause or not.
+    fn fail_if_all_is_read(&mut self) {
         match call(|| self.net.peek(self.slot)) {
-            Outcome::Done(Unread::Bytes) | Outcome::Retry => {}
+            Outcome::Done(Unread::Bytes) => {}
+            Outcome::Retry => self.retry_later(Flags::HANGUP),
             Outcome::Done(Unread::Nothing | Unread::End) | Outcome::WouldBlock | Outcome::Failed(_) => {
                 self.fail_broken();
             }
@@ -394,8 +405,8 @@ impl<N: Net> Step<'_, N> {
     /// The system has no memory for a call now: it is made again after a pause.
     #[cold]
     #[inline(never)]
-    fn pause(&mut self, direction: Flags) {
-        self.entry.flags.set(direction, false);
+    fn retry_later(&mut self, readiness: Flags) {
+        self.entry.flags.set(readiness, false);
         self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
     }
 
@@ -426,7 +437,7 @@ impl<N: Net> Step<'_, N> {
                     self.sent(sent);
                 }
                 Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
-                Outcome::Retry => self.pause(Flags::WRITABLE),
+                Outcome::Retry => self.retry_later(Flags::WRITABLE),
                 Outcome::Failed(error) => self.lose(&error),
             }
         }
@@ -462,21 +473,23 @@ impl<N: Net> Step<'_, N> {
         if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
             return self.leave_to_kernel();
         }
-        if self.entry.first == First::Nobody {
-            match self.first_if_ours_leaves() {
-                Ok(first) => self.entry.first = first,
+        let first = match self.entry.first {
+            First::Nobody => match self.first_if_ours_leaves() {
+                Ok(first) => first,
                 Err(error) => return self.lose(&error),
-            }
-        }
+            },
+            first => first,
+        };
         match call(|| self.net.finish(self.slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
+                self.entry.first = first;
                 self.post(Input::FinSent);
                 self.linger();
                 if self.entry.state == State::Closing {
                     self.confirm();
                 }
             }
-            Outcome::Retry => self.pause(Flags::WRITABLE),
+            Outcome::Retry => self.retry_later(Flags::WRITABLE),
             Outcome::Failed(error) => {
                 // ENOTCONN says only that it is over; the error that ended it may not be taken yet.
                 let error = self.net.take_error(self.slot).unwrap_or(error);
@@ -509,7 +522,8 @@ impl<N: Net> Step<'_, N> {
                 self.net.close(self.slot);
                 self.post(Input::Acknowledged);
             }
-            Outcome::Done(false) | Outcome::WouldBlock | Outcome::Retry => {}
+            Outcome::Done(false) | Outcome::WouldBlock => {}
+            Outcome::Retry => self.retry_later(Flags::HANGUP),
             Outcome::Failed(error) => self.fail_with(&error),
         }
     }
@@ -533,7 +547,7 @@ impl<N: Net> Step<'_, N> {
                 let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }
-            Outcome::Retry => self.pause(Flags::READABLE),
+            Outcome::Retry => self.retry_later(Flags::READABLE),
             Outcome::Failed(error) => self.fail_with(&error),
         }
         self.entry.flags.pending().map(|emits| self.deliver(emits))
@@ -576,7 +590,8 @@ impl<N: Net> Step<'_, N> {
         if self.entry.state == State::Closing {
             self.confirm();
             // Their FIN came without acknowledging ours: the two crossed.
-            if self.entry.state == State::Closing && self.entry.first == First::Us {
+            let is_known = self.extra().is_none_or(|extra| extra.retry_at.is_none());
+            if self.entry.state == State::Closing && self.entry.first == First::Us && is_known {
                 self.entry.first = First::Both;
             }
         }

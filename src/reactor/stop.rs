@@ -66,9 +66,7 @@ impl<N: Net> Reactor<N> {
     /// From now on our side ends when the socket is idle.
     fn stop_socket(&mut self, slot: u32, grace: Option<u64>) {
         self.table.change_settings(slot, |settings| settings.grace_ms = grace);
-        if self.table.entry(slot).state == State::Open {
-            self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
-        }
+        self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
         self.table.wake(slot);
     }
 

@@ -159,9 +159,12 @@ impl Entry {
     /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
     /// and the FIN.
     #[inline]
-    pub(crate) const fn has_error_due(&self) -> bool {
-        if self.state.can_read() {
-            self.flags.has(Flags::ERROR) && self.flags.has(Flags::PAUSED) && !matches!(self.state, State::Broken)
+    pub(crate) const fn has_error_due(&self, settings: &Settings) -> bool {
+        if matches!(self.state, State::Broken) {
+            self.flags.has(Flags::HANGUP) && self.flags.has(Flags::PAUSED)
+        } else if self.state.can_read() {
+            // The early notice has to tell a reset from a FIN, too.
+            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.early_notice)
         } else {
             self.flags.has(Flags::ERROR.and(Flags::HANGUP))
         }
@@ -195,7 +198,7 @@ impl Entry {
         let asked = self.has_end_due(settings)
             || (matches!(self.state, State::Finished) && flags.has(Flags::DISCARD))
             || self.has_notice_due(settings)
-            || self.has_error_due()
+            || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options);
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
         match (asked, has_output || self.has_input()) {
@@ -260,7 +263,9 @@ impl Flags {
     pub(crate) const IDLE: Self = Self(1 << 10);
     pub(crate) const LIMIT: Self = Self(1 << 11);
     pub(crate) const WRITE: Self = Self(1 << 12);
-    pub(crate) const CLOCKS: Self = Self(0b111 << 10);
+    /// The stop's grace.
+    pub(crate) const GRACE: Self = Self(1 << 18);
+    pub(crate) const CLOCKS: Self = Self(0b111 << 10 | 1 << 18);
 
     // --- facts ---
 
@@ -327,7 +332,7 @@ impl Flags {
     }
 }
 
-const _: () = assert!(Flags::IPV6.0 < 1 << PENDING, "conditions and pending events don't overlap");
+const _: () = assert!(Flags::GRACE.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

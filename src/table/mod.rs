@@ -309,7 +309,7 @@ impl Table {
     pub(crate) fn retry(&mut self, slot: u32) {
         self.extra_mut(slot).retry_at = None;
         if self.entry(slot).state.is_connected() {
-            self.entry_mut(slot).flags.set(Flags::READABLE | Flags::WRITABLE, true);
+            self.entry_mut(slot).flags.set(Flags::READABLE | Flags::WRITABLE | Flags::HANGUP, true);
         }
         self.wake(slot);
     }

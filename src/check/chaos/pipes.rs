@@ -125,7 +125,9 @@ impl Book {
         if ending.is_clean() && before.has_ended {
             return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
         }
-        must(other.queued_bytes() > 0, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
+        must(other.queued_bytes() > 0 || before.has_ended, Rule::Progress, || {
+            format!("{} is left with nothing, and lives", before.id)
+        })?;
         if state.is_connected() {
             its.deadline = Some(self.now() + DOOMED);
         }

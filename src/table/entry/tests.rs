@@ -168,7 +168,7 @@ fn an_error_is_looked_up_where_no_read_would_bring_it() {
         } else {
             entry.state != State::Broken && (has(Flags::ERROR) || has(Flags::HANGUP))
         };
-        assert_eq!(entry.has_error_due(), is_due, "{entry:?}");
+        assert_eq!(entry.has_error_due(&Settings::default()), is_due, "{entry:?}");
     }
 }
 
@@ -319,7 +319,7 @@ fn no_socket_waits_while_something_is_asked_of_it_or_can_move() {
             || extra.is_some_and(Extra::has_options)
             || entry.has_end_due(settings)
             || entry.has_notice_due(settings)
-            || entry.has_error_due()
+            || entry.has_error_due(&Settings::default())
             || (entry.state == State::Finished && entry.flags.has(Flags::DISCARD));
         let writes = entry.flags.has(Flags::WRITABLE) && entry.owes_output(extra.is_some_and(Extra::has_bytes));
         let is_early = !entry.state.is_connected();
@@ -338,7 +338,7 @@ fn a_socket_that_can_move_waits_for_its_turn_unless_a_step_was_asked_for() {
                     || extra.is_some_and(Extra::has_options)
                     || entry.has_end_due(settings)
                     || entry.has_notice_due(settings)
-                    || entry.has_error_due()
+                    || entry.has_error_due(&Settings::default())
                     || entry.flags.has(Flags::DISCARD)
             }
             Next::Now | Next::Deliver | Next::Close | Next::Wait => true,
