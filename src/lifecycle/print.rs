@@ -78,11 +78,7 @@ fn paragraph(state: State) -> String {
 }
 
 /// All states, then all arrows, each as these functions print it.
-fn diagram(
-    node: impl Fn(&str, &str) -> String,
-    arrow: impl Fn(&str, &str, &str) -> String,
-    separator: &str,
-) -> String {
+fn diagram(node: impl Fn(&str, &str) -> String, arrow: impl Fn(&str, &str, &str) -> String, separator: &str) -> String {
     let nodes = State::ALL.iter().map(|state| node(state.name(), &state.rfc9293().join(", ")));
     let arrows = State::ALL.iter().flat_map(|&state| arrows(state).map(move |to| (state, to)));
     let arrows = arrows.map(|(state, (input, next, emits))| {

@@ -138,8 +138,8 @@ pub trait Net {
         Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 
-    /// The result of a handshake: `true` established, `false` under way, or why it failed. Not valid
-    /// after an error.
+    /// The result of a handshake: `true` established, `false` under way, or why it failed. Not
+    /// valid after an error.
     fn connected(&mut self, slot: u32) -> io::Result<bool>;
 
     /// Several handshakes had the same token, and this one has won: moves the connection from slot

@@ -223,16 +223,27 @@ impl Net for Os {
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         let listening = self.listeners.get(&listener).ok_or(Errno::BADF)?;
+        // One system call: accept4(2) sets the flags that `open` sets; the options are inherited.
+        #[cfg(target_os = "linux")]
+        let (stream, peer) = {
+            use rustix::net::{SocketFlags, acceptfrom_with};
+            let (stream, peer) = acceptfrom_with(&listening.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+            (Socket::from(stream), peer.and_then(|peer| SocketAddr::try_from(peer).ok()))
+        };
         #[cfg(not(target_os = "linux"))]
-        if listening.watched {
-            // Registered again, it is reported again if another connection waits.
-            let token = pack(Token { index: listener, generation: 0 });
-            self.poll.registry().reregister(&mut SourceFd(&listening.socket.as_raw_fd()), token, Interest::READABLE)?;
-        }
-        let (stream, peer) = accept(listening)?;
-        let is_unix = listening.is_unix;
+        let (stream, peer) = {
+            if listening.watched {
+                // Registered again, it is reported again if another connection waits.
+                let mut fd = SourceFd(&listening.socket.as_raw_fd());
+                self.poll.registry().reregister(&mut fd, listener_token(listener), Interest::READABLE)?;
+            }
+            let (stream, peer) = listening.socket.accept()?;
+            stream.set_nonblocking(true)?;
+            (stream, peer.as_socket())
+        };
+        let peer = if listening.is_unix { None } else { Some(unmapped(peer.ok_or(Errno::AFNOSUPPORT)?)) };
         self.put(slot, stream);
-        if is_unix {
+        if peer.is_none() {
             self.split.insert(slot);
         }
         Ok(peer)
@@ -417,33 +428,14 @@ fn peer(stream: &Socket) -> io::Result<Option<SockAddr>> {
 #[cfg(target_os = "linux")]
 fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
     use rustix::event::epoll::{EventData, EventFlags, add};
-    let mio::Token(token) = pack(Token { index: listener, generation: 0 });
-    Ok(add(poll.registry(), socket, EventData::new_u64(token as u64), EventFlags::IN)?)
+    let data = EventData::new_u64(listener_token(listener).0 as u64);
+    Ok(add(poll.registry(), socket, data, EventFlags::IN)?)
 }
 
 /// Registers a listener, which mio reports once: `accept` registers it again.
 #[cfg(not(target_os = "linux"))]
 fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
-    let token = pack(Token { index: listener, generation: 0 });
-    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
-}
-
-fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
-    // One system call: accept4(2) sets the flags that `open` sets; the options are inherited.
-    #[cfg(target_os = "linux")]
-    let (stream, peer) = {
-        use rustix::net::{SocketFlags, acceptfrom_with};
-        let (stream, peer) = acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        (Socket::from(stream), peer.and_then(|peer| SocketAddr::try_from(peer).ok()))
-    };
-    #[cfg(not(target_os = "linux"))]
-    let (stream, peer) = {
-        let (stream, peer) = listener.socket.accept()?;
-        stream.set_nonblocking(true)?;
-        (stream, peer.as_socket())
-    };
-    let peer = if listener.is_unix { None } else { Some(unmapped(peer.ok_or(Errno::AFNOSUPPORT)?)) };
-    Ok((stream, peer))
+    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), listener_token(listener), Interest::READABLE)
 }
 
 /// Never SIGPIPE, which a program in C may not ignore. On Apple's systems that is an option of each
@@ -471,6 +463,10 @@ fn interest() -> Interest {
     #[cfg(target_os = "linux")]
     let interest = interest | Interest::PRIORITY;
     interest
+}
+
+fn listener_token(listener: u32) -> mio::Token {
+    pack(Token { index: listener, generation: 0 })
 }
 
 fn pack(token: Token) -> mio::Token {

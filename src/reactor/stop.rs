@@ -1,4 +1,5 @@
-//! How a listener stops: whoever waits is still accepted, idle connections end after a grace, the rest at the limit.
+//! How a listener stops: clients that wait are accepted, idle connections end after a grace, and
+//! the rest is destroyed at the limit.
 
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
@@ -11,13 +12,15 @@ use crate::socket::Socket;
 use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
-    /// Stops a listener without harming anybody: whoever is waiting in its backlog is accepted, then it is closed, and nobody new can
-    /// come. (Who comes between the last look and the closing is reset by the kernel. No more are accepted than the [backlog](crate::Listen::backlog) holds, however many go on coming.) Its sockets go on to their ends. One that is idle ends after a [grace](Stop::grace), in which a request that was
-    /// on its way can still come and be answered; what still lives at the [limit](Stop::limit) is destroyed. When the last has told
-    /// `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) comes.
+    /// Stops a listener without harm to its clients: those that wait are accepted, at most as many
+    /// as the [backlog](crate::Listen::backlog) holds, then it is closed. (The kernel resets one
+    /// that comes between the last accept(2) and close(2).) Its sockets live on. One that is idle
+    /// for the [grace](Stop::grace) ends, so a request that is on its way is still answered; the
+    /// grace replaces its [idle timeout](crate::Listen::idle_timeout). What lives at the
+    /// [limit](Stop::limit) is destroyed. After the last `close` comes
+    /// [`Event::ListenerClosed`](crate::Event::ListenerClosed).
     ///
-    /// A silence of one of these sockets is told no more: their [idle time](crate::Listen::idle_timeout) is the grace now. A
-    /// second call replaces what the first has said; with a limit of zero it destroys the rest at once.
+    /// A second call replaces grace and limit; a limit of zero destroys the rest at once.
     ///
     /// ```
     /// # use finale::{Event, Listen, Reactor, Stop};
@@ -36,13 +39,17 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.tick_after(at));
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
-        // Those who wait come under the same rule as those who are here.
+        // It applies to connections that are accepted later, too.
         let grace = stop.grace.and_then(millis);
         let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
         self.table.settings.release(old);
         for slot in self.sockets_of(id) {
-            self.stop_socket(slot, grace);
+            self.table.change_settings(slot, |settings| settings.grace_ms = grace);
+            if self.table.entry(slot).state == State::Open {
+                self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
+            }
+            self.table.wake(slot);
         }
         if self.listeners.is_open(id.index()) {
             self.mute(id.index());
@@ -51,21 +58,12 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// The places of a listener's sockets.
+    /// The slots of a listener's sockets.
     fn sockets_of(&self, id: ListenerId) -> Vec<u32> {
         self.table.slots().filter(|slot| self.table.settings_of(*slot).listener == Some(id)).collect()
     }
 
-    /// From now on our side ends when the socket is idle.
-    fn stop_socket(&mut self, slot: u32, grace: Option<u64>) {
-        self.table.change_settings(slot, |settings| settings.grace_ms = grace);
-        if self.table.entry(slot).state == State::Open {
-            self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
-        }
-        self.table.wake(slot);
-    }
-
-    /// Whoever waited at a stopped listener was accepted.
+    /// Closes the descriptor of a stopped listener.
     pub(super) fn close_stopped(&mut self, listener: u32) {
         if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
@@ -74,8 +72,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Stopped listeners whose time is up: nobody waits any longer, and nobody lives on.
+    /// Listeners that back off until now try again; stopped ones whose limit has come destroy the
+    /// rest.
     pub(super) fn listeners_due(&mut self, now: u64) {
+        self.listeners.wake_due(now);
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_stopped(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
