@@ -1,8 +1,8 @@
 //! The lifecycle of a socket as one table: state × input → next state and events.
 //!
-//! Invariant: a socket's state changes by [`step`] and by nothing else. Every pair of state and input
-//! that can happen is in the table, as a transition or as a stated refusal. The diagrams in the
-//! documentation are printed from it.
+//! Invariant: a socket's state changes by [`step`] and by nothing else. Every pair of state and
+//! input that can happen is in the table, as a transition or as a stated refusal. The diagrams in
+//! the documentation are printed from it.
 //!
 //! The reactor turns what it sees (a result of the system, a call of the user, a timer) into one
 //! [`Input`], looks the transition up, and emits its events in the order of [`Emits`]. States from
@@ -71,7 +71,8 @@ listed! {
         LastFlush,
         /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
         Closing,
-        /// The system has reported an error: nothing can be sent, and what arrived before may be read.
+        /// The system has reported an error: nothing can be sent, and what arrived before may be
+        /// read.
         Broken,
         /// Over: both FINs exchanged, ours acknowledged.
         Confirmed,
@@ -169,21 +170,12 @@ pub const fn step(state: State, input: Input) -> Cell {
     TABLE[state as usize][input as usize]
 }
 
-/// A cell in four bytes, as the reactor uses it.
+/// A cell in four bytes, as the reactor uses it: a refusal stays in its state and emits nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Transition {
-    /// The next state; the present one if nothing changes.
     pub(crate) to: State,
-    pub(crate) kind: Kind,
     /// Bit `n` stands for `Emits::ALL[n]`.
     pub(crate) emits: u16,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Go,
-    Ignored,
-    Impossible,
 }
 
 const _: () = assert!(size_of::<Transition>() == 4);
@@ -194,17 +186,14 @@ pub(crate) const fn compact(state: State, input: Input) -> Transition {
 }
 
 static COMPACT: [[Transition; Input::ALL.len()]; State::ALL.len()] = {
-    let none = Transition { to: State::Created, kind: Kind::Impossible, emits: 0 };
-    let mut compact = [[none; Input::ALL.len()]; State::ALL.len()];
+    let mut compact = [[Transition { to: State::Created, emits: 0 }; Input::ALL.len()]; State::ALL.len()];
     let mut pair = 0;
     while pair < State::ALL.len() * Input::ALL.len() {
         let (s, i) = (pair / Input::ALL.len(), pair % Input::ALL.len());
-        let (to, kind, emits) = match TABLE[s][i] {
-            Go(to, emits) => (to, Kind::Go, bits(emits)),
-            Ignored | Deferred => (State::ALL[s], Kind::Ignored, 0),
-            Impossible => (State::ALL[s], Kind::Impossible, 0),
+        compact[s][i] = match TABLE[s][i] {
+            Go(to, emits) => Transition { to, emits: bits(emits) },
+            Deferred | Ignored | Impossible => Transition { to: State::ALL[s], emits: 0 },
         };
-        compact[s][i] = Transition { to, kind, emits };
         pair += 1;
     }
     compact

@@ -13,7 +13,7 @@ use super::emit::{Emit, EmitKind};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::First;
 use crate::id::SocketId;
-use crate::lifecycle::{self, Cell, Emits, Input, Kind, State};
+use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{Close, Idle, Settings};
 use crate::report;
@@ -173,7 +173,7 @@ impl<N: Net> Step<'_, N> {
         let from = self.entry.state;
         let transition = self.entry.apply(input);
         self.net.stepped(from, input);
-        if report::is_on() && transition.kind == Kind::Go {
+        if report::is_on() {
             self.log(from, input);
         }
         transition.emits

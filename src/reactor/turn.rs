@@ -275,7 +275,6 @@ impl<N: Net> Reactor<N> {
             self.looked_up(token, answer);
         }
         self.counts.turns += 1;
-        self.listeners.rested(self.turn.now);
         self.listeners_due(self.turn.now);
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
@@ -472,7 +471,7 @@ impl<N: Net> Reactor<N> {
         let listener = self.table.settings_of(slot).listener;
         self.table.remove(slot);
         if let Some(listener) = listener {
-            self.listeners.gone(listener);
+            self.listeners.closed(listener);
         }
     }
 }

@@ -124,7 +124,8 @@ impl Entry {
     #[inline]
     pub(crate) fn apply(&mut self, input: Input) -> lifecycle::Transition {
         let step = lifecycle::compact(self.state, input);
-        debug_assert!(step.kind != lifecycle::Kind::Impossible, "{input:?} can't happen in {:?}", self.state);
+        let is_impossible = || lifecycle::step(self.state, input) == lifecycle::Cell::Impossible;
+        debug_assert!(!is_impossible(), "{input:?} can't happen in {:?}", self.state);
         if step.to != self.state {
             self.state = step.to;
             // The limit of the new state counts from now; that of connecting is one for all its states.

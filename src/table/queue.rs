@@ -53,8 +53,8 @@ impl WriteQueue {
         if self.chunks.len() == 1 { self.chunks.front().map(|chunk| &chunk.bytes()[self.sent..]) } else { None }
     }
 
-    /// Lists what waits, at most `limit_bytes` in `PIECES` pieces. Returns how many pieces and bytes
-    /// these are.
+    /// Lists what waits, at most `limit_bytes` in `PIECES` pieces. Returns how many pieces and
+    /// bytes these are.
     pub(crate) fn gather<'a>(&'a self, pieces: &mut [IoSlice<'a>; PIECES], limit_bytes: usize) -> (usize, usize) {
         let (mut count, mut bytes, mut sent) = (0, 0, self.sent);
         for (piece, chunk) in pieces.iter_mut().zip(&self.chunks) {
