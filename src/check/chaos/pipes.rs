@@ -17,9 +17,6 @@ use crate::socket::Socket;
 /// What is owed to a socket whose other side is gone must have left by then, in nanoseconds.
 const DOOMED: u64 = 30_000_000_000;
 
-/// The most that one read brings.
-const A_READ: usize = 64 * 1024;
-
 /// The other side of a pipe, before it was shown an event.
 struct Before {
     id: SocketId,
@@ -103,10 +100,16 @@ impl Book {
                     format!("{count} bytes were passed on, of {} that were read", side.read)
                 })?;
                 let high_water = other.settings().map_or(0, |settings| settings.high_water_bytes);
-                must(queued <= high_water + A_READ, Rule::Progress, || {
-                    format!("{queued} bytes wait behind a high-water mark of {high_water}")
+                must(queued < high_water || side.is_paused, Rule::Progress, || {
+                    format!("{queued} bytes wait behind a high-water mark of {high_water}, and it reads on")
                 })
             }
+            Event::Data(_) => must(!before.has_ended || side.is_destroyed, Rule::Bytes, || {
+                format!("{} takes nothing any more, and what came for it is lost", before.id)
+            }),
+            Event::Drain => must(!its.is_paused || its.is_destroyed || its.had_error, Rule::Progress, || {
+                format!("there is room, and {} is still held back", before.id)
+            }),
             Event::End => must(!before.takes || its.has_ended || its.is_destroyed, Rule::Progress, || {
                 format!("the end was not carried to {}", before.id)
             }),
@@ -126,6 +129,7 @@ impl Book {
             return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
         }
         must(other.queued_bytes() > 0, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
+        must(!its.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
         if state.is_connected() {
             its.deadline = Some(self.now() + DOOMED);
         }
