@@ -22,6 +22,7 @@ struct Before {
     id: SocketId,
     state: State,
     has_ended: bool,
+    queued: usize,
     /// It takes what is written to it.
     takes: bool,
 }
@@ -31,7 +32,7 @@ impl Before {
         let state = other.state();
         // To its program a socket lives until it is told otherwise.
         let takes = !other.is_destroyed() && !other.has_ended() && !had_error;
-        Self { id: other.id(), state, has_ended: other.has_ended(), takes }
+        Self { id: other.id(), state, has_ended: other.has_ended(), queued: other.queued_bytes(), takes }
     }
 }
 
@@ -57,6 +58,7 @@ impl Book {
         let is_passed_on = self.pipes.handle(socket, event);
         must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || "data, and no pipe took it".to_owned())?;
         self.observe(side, socket);
+        side.ends_by_itself(socket, event, self.now());
         if let (Some(mut its), Some(before)) = (before.as_ref().and_then(|_| self.sides.pop()), before) {
             let judged = self.judge_other(side, socket, event, &mut its, &before);
             self.sides.push(its);
@@ -86,6 +88,7 @@ impl Book {
             && before.takes
         {
             its.written += bytes.len() as u64;
+            its.queued_from = if before.queued == 0 { self.now() } else { its.queued_from };
         }
         self.observe(its, &other);
         let has_ended = its.has_ended && !had_ended;
@@ -136,12 +139,11 @@ impl Book {
         Ok(())
     }
 
-    /// Notes what has become of a proxy's socket between two events: it may have ended by itself.
+    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener stops.
     pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
         let had_ended = side.has_ended;
         self.observe(side, socket);
-        let by_itself = (side.had_end && !socket.allows_half_open()) || side.stop.is_some();
-        let well = !side.has_ended || had_ended || by_itself;
+        let well = !side.has_ended || had_ended || side.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
     }
 
@@ -154,8 +156,7 @@ impl Book {
 }
 
 impl Run {
-    /// What was done to a proxy's sockets between two events: one may have ended by itself. And none waits for room where
-    /// there is room.
+    /// Nothing was done to a proxy's sockets between two events, and none waits for room where there is room.
     pub(super) fn audit_pipes(&mut self) -> Result<(), Broken> {
         for place in 0..self.book.sides.len() {
             let side = &self.book.sides[place];
