@@ -17,14 +17,12 @@ use crate::socket::Socket;
 /// What is owed to a socket whose other side is gone must have left by then, in nanoseconds.
 const DOOMED: u64 = 30_000_000_000;
 
-/// The most that one read brings.
-const A_READ: usize = 64 * 1024;
-
 /// The other side of a pipe, before it was shown an event.
 struct Before {
     id: SocketId,
     state: State,
     has_ended: bool,
+    queued: usize,
     /// It takes what is written to it.
     takes: bool,
 }
@@ -34,7 +32,7 @@ impl Before {
         let state = other.state();
         // To its program a socket lives until it is told otherwise.
         let takes = !other.is_destroyed() && !other.has_ended() && !had_error;
-        Self { id: other.id(), state, has_ended: other.has_ended(), takes }
+        Self { id: other.id(), state, has_ended: other.has_ended(), queued: other.queued_bytes(), takes }
     }
 }
 
@@ -60,6 +58,7 @@ impl Book {
         let is_passed_on = self.pipes.handle(socket, event);
         must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || "data, and no pipe took it".to_owned())?;
         self.observe(side, socket);
+        side.ends_by_itself(socket, event, self.now());
         if let (Some(mut its), Some(before)) = (before.as_ref().and_then(|_| self.sides.pop()), before) {
             let judged = self.judge_other(side, socket, event, &mut its, &before);
             self.sides.push(its);
@@ -89,6 +88,7 @@ impl Book {
             && before.takes
         {
             its.written += bytes.len() as u64;
+            its.queued_from = if before.queued == 0 { self.now() } else { its.queued_from };
         }
         self.observe(its, &other);
         let has_ended = its.has_ended && !had_ended;
@@ -103,10 +103,16 @@ impl Book {
                     format!("{count} bytes were passed on, of {} that were read", side.read)
                 })?;
                 let high_water = other.settings().map_or(0, |settings| settings.high_water_bytes);
-                must(queued <= high_water + A_READ, Rule::Progress, || {
-                    format!("{queued} bytes wait behind a high-water mark of {high_water}")
+                must(queued < high_water || side.is_paused, Rule::Progress, || {
+                    format!("{queued} bytes wait behind a high-water mark of {high_water}, and it reads on")
                 })
             }
+            Event::Data(_) => must(!before.has_ended || side.is_destroyed, Rule::Bytes, || {
+                format!("{} takes nothing any more, and what came for it is lost", before.id)
+            }),
+            Event::Drain => must(!its.is_paused || its.is_destroyed || its.had_error, Rule::Progress, || {
+                format!("there is room, and {} is still held back", before.id)
+            }),
             Event::End => must(!before.takes || its.has_ended || its.is_destroyed, Rule::Progress, || {
                 format!("the end was not carried to {}", before.id)
             }),
@@ -125,21 +131,20 @@ impl Book {
         if ending.is_clean() && before.has_ended {
             return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
         }
-        must(other.queued_bytes() > 0 || before.has_ended, Rule::Progress, || {
-            format!("{} is left with nothing, and lives", before.id)
-        })?;
+        let is_owed = other.queued_bytes() > 0 || before.has_ended;
+        must(is_owed, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
+        must(!its.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
         if state.is_connected() {
             its.deadline = Some(self.now() + DOOMED);
         }
         Ok(())
     }
 
-    /// Notes what has become of a proxy's socket between two events: it may have ended by itself.
+    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener stops.
     pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
         let had_ended = side.has_ended;
         self.observe(side, socket);
-        let by_itself = (side.had_end && !socket.allows_half_open()) || side.stop.is_some();
-        let well = !side.has_ended || had_ended || by_itself;
+        let well = !side.has_ended || had_ended || side.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
     }
 
@@ -152,8 +157,7 @@ impl Book {
 }
 
 impl Run {
-    /// What was done to a proxy's sockets between two events: one may have ended by itself. And none waits for room where
-    /// there is room.
+    /// Nothing was done to a proxy's sockets between two events, and none waits for room where there is room.
     pub(super) fn audit_pipes(&mut self) -> Result<(), Broken> {
         for place in 0..self.book.sides.len() {
             let side = &self.book.sides[place];

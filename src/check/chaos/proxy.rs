@@ -18,6 +18,10 @@ impl Run {
         let is_unix = |way: Way| matches!(way, Way::Unix { .. });
         self.book.conversations[number].may_cut = is_unix(proxy.way) || is_unix(self.book.plan.ways[number]);
         let options = draw::listen(&mut self.book.rng, &self.book.plan).deadline(None).paused(false);
+        let options = match self.low_high_water() {
+            Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
+            None => options,
+        };
         let Some(door) = self.open_door(number, self.book.plan.ways[number], options) else { return };
         let target = door.target.clone();
         self.book.conversations[number].listener = Some(door);
@@ -47,13 +51,23 @@ impl Run {
         true
     }
 
+    /// Often so low that a proxy is held back.
+    fn low_high_water(&mut self) -> Option<usize> {
+        let bytes = 1 + self.book.rng.below(100) as usize;
+        Some(bytes).filter(|_| self.book.rng.chance(0.6))
+    }
+
     /// A client has come to a proxy: the proxy connects to the server, and joins the two.
     pub(super) fn connect_behind(&mut self, host: usize, front: SocketId) -> Result<(), Broken> {
+        let options = draw::connect(&mut self.book.rng, &self.book.plan).deadline(None);
+        let options = match self.low_high_water() {
+            Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
+            None => options,
+        };
         let side = self.book.sides.iter().find(|side| side.host as usize == host && side.id == front);
         let Some((number, reactor)) = side.map(|side| side.stream.0).zip(self.reactors[host].as_mut()) else {
             return Ok(());
         };
-        let options = draw::connect(&mut self.book.rng, &self.book.plan).deadline(None);
         let Some(target) = self.book.conversations[number].behind.clone() else { return Ok(()) };
         let refused = |error| Broken::new(Rule::Progress, format!("a proxy can't connect: {error}"));
         let back = reactor.connect(target, options).map_err(refused)?;

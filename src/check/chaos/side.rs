@@ -217,6 +217,13 @@ impl Side {
         self.owes_drain = false;
     }
 
+    /// Without half-open connections a socket ends by itself as soon as the peer's end was handled.
+    pub(super) fn ends_by_itself(&mut self, socket: &Socket<'_>, event: &Event<'_>, now: u64) {
+        if matches!(event, Event::End) && !socket.allows_half_open() && !self.has_ended {
+            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+        }
+    }
+
     pub(super) fn destroy(&mut self, socket: &mut Socket<'_>) {
         socket.destroy();
         self.is_destroyed = true;
@@ -280,10 +287,7 @@ impl Side {
             }
             self.destroy(socket);
         }
-        if is_end && !socket.allows_half_open() && !self.has_ended {
-            // It ends by itself as soon as this event is handled.
-            (self.has_ended, self.ended_at, self.owes_drain) = (true, dice.now, false);
-        }
+        self.ends_by_itself(socket, event, dice.now);
         if self.has_ended && !self.discards && dice.rng.chance(temper.linger) {
             self.discard(socket, dice.now);
         }

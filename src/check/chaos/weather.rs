@@ -48,6 +48,8 @@ impl Run {
         let nanos = |time: Duration| time.as_nanos() as u64;
         let stop = Stopping { at, grace: grace.map(nanos), limit: limit.map(nanos) };
         self.book.stops.push((id, stop));
+        // A proxy's socket may be ended by it, though its source is not.
+        self.book.conversations.iter_mut().for_each(|conversation| conversation.may_cut = true);
         for side in self.book.sides.iter_mut().filter(|side| side.listener == Some(id)) {
             side.stop = Some(stop);
         }
