@@ -97,7 +97,7 @@ mod tests {
     use super::{ListenerId, SocketId, TimerId};
 
     #[test]
-    fn an_id_is_written_as_what_it_names_with_its_place_and_its_generation() {
+    fn an_id_is_written_as_what_it_names_with_its_slot_and_its_generation() {
         assert_eq!(SocketId::new(1, 3, 7).to_string(), "socket 3.7");
         assert_eq!(ListenerId::new(1, 0, 1).to_string(), "listener 0.1");
         assert_eq!(format!("{:?}", TimerId::new(1, 8, 2)), "timer 8.2");

@@ -206,9 +206,10 @@ impl Pipes {
         }
         // A source of its own has nothing to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
-            match source.state() {
-                State::Broken => source.discard(),
-                _ => source.destroy(),
+            if source.state() == State::Broken {
+                source.discard();
+            } else {
+                source.destroy();
             }
         }
     }
@@ -234,7 +235,7 @@ impl Pipes {
             return sink.discard(); // It is dead already, and reports its own error.
         }
         sink.set_low_water_mark(0);
-        if sink.ask_for_drain() || (sink.has_ended() && sink.queued_bytes() > 0) {
+        if sink.ask_for_drain() || sink.has_ended() {
             self.doomed.insert(sink.id(), ());
             sink.set_deadline(Some(DOOMED));
             // Our end after the peer's would make the truncated stream look complete.

@@ -132,9 +132,14 @@ impl<T: Default> SocketMap<T> {
 mod tests {
     use super::{SocketId, SocketMap};
 
+    /// An id of the one reactor that most of the tests need.
+    const fn id(index: u32, generation: u32) -> SocketId {
+        SocketId::new(1, index, generation)
+    }
+
     #[test]
     fn a_stale_id_finds_nothing_and_drives_nothing_out() {
-        let (old, new) = (SocketId::new(3, 1), SocketId::new(3, 2));
+        let (old, new) = (id(3, 1), id(3, 2));
         let mut map = SocketMap::new();
         map.insert(old, "old");
         assert_eq!(map.insert(new, "new"), None, "a forgotten value is dropped, not handed to another socket");
@@ -146,8 +151,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_a_place_is_replaced_when_its_place_is_free_again() {
-        let (old, new) = (SocketId::new(3, 1), SocketId::new(3, 2));
+    fn an_id_of_another_reactor_finds_nothing_and_drives_nothing_out_however_new_it_is() {
+        let (ours, theirs) = (SocketId::new(1, 3, 5), SocketId::new(2, 3, 9));
+        let mut map = SocketMap::new();
+        map.insert(ours, "ours");
+        assert_eq!((map.get(theirs).copied(), map.remove(theirs)), (None, None));
+        assert_eq!(map.get_mut(theirs), None);
+        assert_eq!((map.insert(theirs, "theirs"), map.len()), (None, 1));
+        assert_eq!((map.get(ours), map.get(theirs)), (Some(&"ours"), Some(&"theirs")));
+        assert_eq!((map.remove(theirs), map.remove(ours)), (Some("theirs"), Some("ours")));
+        assert_eq!((map.insert(theirs, "alone"), map.len()), (None, 1), "in a free slot it has a place");
+    }
+
+    #[test]
+    fn a_value_without_a_place_is_replaced_when_its_slot_is_free_again() {
+        let (old, new) = (id(3, 1), id(3, 2));
         let mut map = SocketMap::new();
         map.insert(new, "new");
         map.insert(old, "first");
@@ -165,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_value_is_found_changed_replaced_and_taken_out_by_its_own_id_alone() {
-        let ids: Vec<SocketId> = (0..5).map(|index| SocketId::new(index, 7)).collect();
+        let ids: Vec<SocketId> = (0..5).map(|index| id(index, 7)).collect();
         let mut map = SocketMap::new();
         for (&id, value) in ids.iter().zip(10..15).rev() {
             assert_eq!(map.insert(id, value), None);
@@ -173,10 +191,10 @@ mod tests {
         *map.get_mut(ids[2]).expect("it is there") += 100;
         assert_eq!((map.insert(ids[3], 200), map.get(ids[2])), (Some(13), Some(&112)));
         let all = map.iter().map(|(id, value)| (id, *value));
-        assert!(all.eq(ids.iter().copied().zip([10, 11, 112, 200, 14])), "in the order of the places");
+        assert!(all.eq(ids.iter().copied().zip([10, 11, 112, 200, 14])), "in the order of the slots");
         assert_eq!((map.remove(ids[1]), map.remove(ids[1]), map.get_mut(ids[1])), (Some(11), None, None));
         assert_eq!((map.len(), map.is_empty(), map.iter().count()), (4, false, 4));
-        for other in [SocketId::new(2, 6), SocketId::new(2, 8), SocketId::new(9, 7)] {
+        for other in [id(2, 6), id(2, 8), id(9, 7), SocketId::new(0, 2, 7)] {
             assert_eq!((map.get_mut(other).copied(), map.get(other).copied(), map.remove(other)), (None, None, None));
         }
         assert_eq!(map.len(), 4);
@@ -184,7 +202,7 @@ mod tests {
 
     #[test]
     fn of_all_ids_without_a_place_only_the_last_ones_value_is_kept() {
-        let (old, older, new) = (SocketId::new(0, 2), SocketId::new(0, 1), SocketId::new(0, 3));
+        let (old, older, new) = (id(0, 2), id(0, 1), id(0, 3));
         let mut map = SocketMap::new();
         map.insert(new, 0);
         assert_eq!((map.insert(old, 1), map.insert(old, 2)), (None, Some(1)), "its own value comes back");
@@ -198,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_default_value_is_put_in_once() {
-        let (id, other) = (SocketId::new(1, 1), SocketId::new(0, 1));
+        let (one, other) = (id(1, 1), id(0, 1));
         let mut map: SocketMap<Vec<u8>> = SocketMap::default();
-        map.or_default(id).push(1);
-        map.or_default(id).push(2);
+        map.or_default(one).push(1);
+        map.or_default(one).push(2);
         map.or_default(other).push(3);
-        assert_eq!((map.get(id), map.get(other), map.len()), (Some(&vec![1, 2]), Some(&vec![3]), 2));
+        assert_eq!((map.get(one), map.get(other), map.len()), (Some(&vec![1, 2]), Some(&vec![3]), 2));
     }
 }

@@ -323,7 +323,7 @@ impl Conversation {
 
 /// Seeds that every run of the tests tries.
 fn seeds() -> std::ops::Range<u64> {
-    let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..400".into());
+    let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..450".into());
     let (from, to) = range.split_once("..").expect("FINALE_SEEDS is FROM..TO");
     from.parse().expect("a number")..to.parse().expect("a number")
 }

@@ -255,7 +255,7 @@ fn a_reset_behind_a_pause_is_told_as_what_it_is_when_the_limit_comes() {
         }
     }
     scene.run(Duration::from_secs(2));
-    assert_eq!(scene.story, ["error reset by the peer", "close"]);
+    assert_eq!(scene.story, ["peerended(reset)", "error reset by the peer", "close"]);
 }
 
 #[test]

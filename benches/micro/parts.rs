@@ -25,7 +25,7 @@ fn step(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("lifecycle");
     let mut pairs = mixed.iter().cycle();
     group.bench_function("step, all pairs mixed", |bencher| {
-        bencher.iter(|| pairs.next().map(|&(state, input)| compact(state, input).tells));
+        bencher.iter(|| pairs.next().map(|&(state, input)| compact(state, input).emits));
     });
     let possible: Vec<(State, Input)> =
         mixed.iter().copied().filter(|&(state, input)| compact(state, input).kind != Kind::Impossible).collect();
@@ -34,23 +34,22 @@ fn step(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("apply to a socket, all possible pairs mixed", |bencher| {
         bencher.iter(|| {
             let Some(&(state, input)) = pairs.next() else { return };
-            table.entry_mut(slots[0]).state = state;
-            table.apply(slots[0], input);
-            table.entry_mut(slots[0]).flags.forgive_all();
+            let entry = table.entry_mut(slots[0]);
+            entry.state = state;
+            black_box(entry.apply(input).emits);
         });
     });
     group.finish();
 }
 
-/// A table with so many open connections, and their places.
+/// A table with this many open connections, and their slots.
 fn full(count: usize) -> (Table, Vec<u32>) {
-    let mut table = Table::new();
+    let mut table = Table::new(1);
     let slots = (0..count)
         .map(|_| {
             let settings = table.settings.intern(Settings::default());
             let slot = table.insert(settings);
-            table.apply(slot, Input::Accepted);
-            table.entry_mut(slot).flags.forgive_all();
+            table.entry_mut(slot).apply(Input::Accepted);
             slot
         })
         .collect();
@@ -83,7 +82,8 @@ fn find(criterion: &mut Criterion<CpuTime>) {
         }
         let mut ids = places.iter().map(|&slot| table.id(slot)).cycle();
         let ids: Vec<SocketId> = ids.by_ref().take(places.len()).collect();
-        let stale: Vec<SocketId> = ids.iter().map(|id| SocketId::new(id.index(), id.generation() + 1)).collect();
+        let stale: Vec<SocketId> =
+            ids.iter().map(|id| SocketId::new(id.reactor(), id.index(), id.generation() + 1)).collect();
         for (what, ids) in [("hit", ids), ("stale", stale)] {
             let mut ids = ids.iter().cycle();
             group.bench_function(format!("{what}/{}", order.name()), |bencher| {
@@ -94,17 +94,17 @@ fn find(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// A socket becomes ready and has its turn, behind so many others.
+/// A socket becomes ready and has its turn, after this many others.
 fn ready_queue(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("ready queue, push + pop");
     for (others, name) in [(1, "1"), (1000, "1 k"), (million(), "1 M")] {
         for order in [Order::Memory, Order::Random] {
             let (mut table, _) = full(others);
-            order.places(others).iter().for_each(|&slot| table.push_ready(slot));
+            order.places(others).iter().for_each(|&slot| table.wake(slot));
             group.bench_function(format!("{name} queued/{}", order.name()), |bencher| {
                 bencher.iter(|| {
                     if let Some(slot) = table.pop_ready() {
-                        table.push_ready(slot);
+                        table.wake(slot);
                     }
                 });
             });

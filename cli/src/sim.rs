@@ -1,5 +1,6 @@
 //! `finale sim`: random programs under random faults on the simulated network, by the million.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::sync::Mutex;
@@ -25,6 +26,9 @@ pub(crate) struct Sim {
     /// Favour one fault, by name or by its row in docs/faults.md, where that can be arranged; `list` shows them all
     #[arg(long, value_name = "NAME", value_parser = fault)]
     fault: Option<Fault>,
+    /// Run all seeds and list those that broke a rule, instead of stopping at the first
+    #[arg(long, conflicts_with = "replay")]
+    all: bool,
     /// Threads to run on; default: one for each core
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
@@ -125,8 +129,8 @@ struct Sum {
     /// Runs in which the favoured fault struck, and the first of them.
     struck: u64,
     first_struck: Option<u64>,
-    /// The lowest seed that broke a rule.
-    broken: Option<(u64, String)>,
+    /// The seeds that broke a rule, and how.
+    broken: BTreeMap<u64, String>,
 }
 
 impl Sum {
@@ -140,13 +144,7 @@ impl Sum {
             self.first_struck = Some(self.first_struck.map_or(seed, |first| first.min(seed)));
         }
         if let Some(broken) = &outcome.broken {
-            self.broken_by(seed, broken.to_string());
-        }
-    }
-
-    fn broken_by(&mut self, seed: u64, broken: String) {
-        if self.broken.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
-            self.broken = Some((seed, broken));
+            self.broken.insert(seed, broken.to_string());
         }
     }
 
@@ -157,9 +155,7 @@ impl Sum {
         self.sockets += other.sockets;
         self.struck += other.struck;
         self.first_struck = self.first_struck.into_iter().chain(other.first_struck).min();
-        if let Some((seed, broken)) = other.broken {
-            self.broken_by(seed, broken);
-        }
+        self.broken.extend(other.broken);
     }
 }
 
@@ -181,7 +177,7 @@ fn many(options: &Sim, favoured: Option<Row>) -> Result<(), Trouble> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let own = work(&next, options.seeds, &stop, favoured, &bar);
+                let own = work(&next, options, &stop, favoured, &bar);
                 sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(own);
             });
         }
@@ -189,20 +185,37 @@ fn many(options: &Sim, favoured: Option<Row>) -> Result<(), Trouble> {
     let (took, run) = (began.elapsed(), bar.position());
     bar.finish_and_clear();
     let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((seed, broken)) = sum.broken {
-        let (_, story) = chaos::tell(seed, favoured);
-        let page = format!("{story}\nagain: {}\n", again(seed, favoured));
+    if let Some((&seed, broken)) = sum.broken.first_key_value() {
+        let page = match options.all {
+            true => list_of_broken(&sum.broken, run),
+            false => format!("{}\nagain: {}\n", chaos::tell(seed, favoured).1, again(seed, favoured)),
+        };
         // A broken rule is a failure, whether anybody reads its story or not.
         let _ = io::stdout().write_all(page.as_bytes());
-        return Err(Trouble::Broken { seed, broken });
+        return Err(Trouble::Broken { seed, broken: broken.clone() });
     }
     let page = report(&sum, run, took, threads, favoured);
     io::stdout().write_all(page.as_bytes()).map_err(Trouble::Stdout)
 }
 
+/// The seeds that broke a rule, by rule, and a line on each.
+fn list_of_broken(broken: &BTreeMap<u64, String>, run: u64) -> String {
+    let mut rules = BTreeMap::<_, Vec<_>>::new();
+    for (seed, line) in broken {
+        let rule = line.split('"').nth(1).unwrap_or_default();
+        rules.entry(rule).or_default().push((seed, line.lines().next().unwrap_or_default()));
+    }
+    let mut page = format!("{} of {run} seeds broke a rule\n", broken.len());
+    for (rule, seeds) in rules {
+        page += &format!("\n{rule}: {} seeds\n", seeds.len());
+        page += &seeds.iter().map(|(seed, line)| format!("  {seed}  {line}\n")).collect::<String>();
+    }
+    page
+}
+
 /// One thread's share.
-fn work(next: &AtomicU64, seeds: Seeds, stop: &AtomicBool, favoured: Option<Row>, bar: &ProgressBar) -> Sum {
-    let mut sum = Sum::default();
+fn work(next: &AtomicU64, options: &Sim, stop: &AtomicBool, favoured: Option<Row>, bar: &ProgressBar) -> Sum {
+    let (mut sum, seeds) = (Sum::default(), options.seeds);
     while !stop.load(Ordering::Relaxed) {
         let batch = next.fetch_add(1, Ordering::Relaxed);
         let Some(first) = batch.checked_mul(BATCH).and_then(|offset| seeds.from.checked_add(offset)) else { break };
@@ -214,9 +227,10 @@ fn work(next: &AtomicU64, seeds: Seeds, stop: &AtomicBool, favoured: Option<Row>
             let outcome = chaos::run(seed, favoured);
             sum.add(seed, &outcome, favoured);
             if seed % TWICE == 0 && chaos::run(seed, favoured).digest != outcome.digest {
-                sum.broken_by(seed, "rule \"identity and replay\": two runs of one seed told two stories".to_owned());
+                let line = "rule \"identity and replay\": two runs of one seed told two stories";
+                sum.broken.insert(seed, line.to_owned());
             }
-            if sum.broken.is_some() {
+            if !options.all && !sum.broken.is_empty() {
                 stop.store(true, Ordering::Relaxed);
                 return sum;
             }

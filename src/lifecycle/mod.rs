@@ -1,11 +1,13 @@
-//! The lifecycle of a socket, as one table: state × input → next state and the events that this emits.
+//! The lifecycle of a socket as one table: state × input → next state and events.
 //!
-//! Invariant: a socket's state changes by [`step`] and by nothing else, and every pair of state and input is written
-//! down here, as a transition or as a stated refusal. The diagrams in the documentation are printed from this table.
+//! Invariant: a socket's state changes by [`step`] and by nothing else. Every pair of state and
+//! input that can happen is in the table, as a transition or as a stated refusal. The diagrams in
+//! the documentation are printed from it.
 //!
-//! Theory of operation: the reactor turns whatever it sees (a return value of the system, a call of the user, a timer)
-//! into one [`Input`], looks the transition up, and emits the events that it lists, in the order of [`Emits`]. States
-//! from [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, only `close` is due.
+//! The reactor turns what it sees (a result of the system, a call of the user, a timer) into one
+//! [`Input`], looks the transition up, and emits its events in the order of [`Emits`]. States from
+//! [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, and only
+//! `close` is due.
 //!
 //! Knows no socket, no clock, no system call.
 
@@ -18,23 +20,28 @@ pub use pairs::Pairs;
 pub(crate) use print::events;
 pub use print::{Format, print};
 
-/// Declares a fieldless enum together with its list and its count, so that no array length is written by hand.
+use Cell::{Deferred, Go, Ignored, Impossible};
+
+/// Declares a fieldless enum with the list of its variants and their names: a variant's own, or the
+/// text that is given.
 macro_rules! listed {
-    ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? }) => {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident {
+        $($(#[$vdoc:meta])* $variant:ident $(= $text:literal)?),+ $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[repr(u8)]
-        $vis enum $name { $($(#[$vdoc])* $variant),+ }
+        $vis enum $name { $($(#[$vdoc])* $(#[doc = concat!("`", $text, "`")])? $variant),+ }
 
         impl $name {
             /// Every variant, in order.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The variant's own name.
+            /// The name, as the documentation writes it.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                match self { $($name::$variant => stringify!($variant)),+ }
+                match self { $($name::$variant => [$($text,)? stringify!($variant)][0]),+ }
             }
         }
     };
@@ -44,15 +51,15 @@ listed! {
     /// Where a socket is in its life.
     #[non_exhaustive]
     pub enum State {
-        /// Asked for; nothing was done yet.
+        /// Nothing was done yet.
         Created,
         /// The host name is being looked up.
         Resolving,
-        /// A handshake is under way, or several that race each other.
+        /// A handshake is under way, or several in a race.
         Connecting,
         /// Both halves are open.
         Open,
-        /// The caller has ended; bytes or our FIN still wait to leave. The peer has not finished.
+        /// The caller has ended; bytes or our FIN still wait. The peer has not finished.
         Flushing,
         /// Our FIN is with the kernel; the peer still sends.
         Finished,
@@ -60,17 +67,18 @@ listed! {
         Lingering,
         /// The peer's FIN was read; we still send.
         Ended,
-        /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait to leave.
+        /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait.
         LastFlush,
         /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
         Closing,
-        /// The system has reported an error: nothing leaves any more, and what arrived before may still be read.
+        /// The system has reported an error: nothing can be sent, and what arrived before may be
+        /// read.
         Broken,
         /// Over: both FINs exchanged, ours acknowledged.
         Confirmed,
-        /// Over: both sides finished, the kernel delivers the rest alone.
+        /// Over: both sides finished, and the kernel delivers the rest alone.
         HandedOff,
-        /// Over: the peer's RST, or our own system in its place.
+        /// Over: the peer's RST, or an error of our own system.
         ResetByPeer,
         /// Over: the caller destroyed it.
         ResetByUs,
@@ -95,7 +103,7 @@ listed! {
         Resolved,
         /// The name has no address.
         LookupFailed,
-        /// One attempt has failed; others are under way, or to be tried, or it was the last.
+        /// One attempt has failed: others are under way or to be tried, or it was the last.
         NextAddress,
         /// The handshake is done.
         Established,
@@ -105,17 +113,17 @@ listed! {
         Data,
         /// The write queue emptied after having been full.
         Drained,
-        /// No byte moved for the idle time.
+        /// No byte moved for the idle timeout.
         Idle,
         /// The peer's FIN or reset is known, though not yet read.
         PeerEnded,
         /// A read returned zero: the peer's FIN.
         Fin,
-        /// The system has reported an error, and input may be left.
+        /// The system has reported an error; input may be left.
         ErrorSeen,
         /// The caller ended.
         EndCalled,
-        /// The caller wants to see nothing of what is still read.
+        /// The caller has discarded what is still to be read.
         DiscardCalled,
         /// The queue is empty and our FIN is with the kernel.
         FinSent,
@@ -129,40 +137,21 @@ listed! {
         Expired,
         /// The caller destroyed it.
         DestroyCalled,
-        /// The closes phase came round.
+        /// `close` can be delivered.
         CloseDue,
     }
 }
 
 listed! {
-    /// The events that a transition emits, in the order in which one socket emits them.
+    /// The events that a transition emits, in the order in which one socket emits them. `Lookup`
+    /// stands for one event per address.
     pub enum Emits {
-        /// One `lookup` per address.
-        Lookup,
-        /// `connect`
-        Connect,
-        /// `ready`
-        Ready,
-        /// `connection`
-        Connection,
-        /// `data`
-        Data,
-        /// `drain`
-        Drain,
-        /// `timeout`
-        Timeout,
-        /// `peer-ended`
-        PeerEnded,
-        /// `end`
-        End,
-        /// `error`
-        Error,
-        /// `close`
-        Close,
+        Lookup = "lookup", Connect = "connect", Ready = "ready", Connection = "connection", Data = "data",
+        Drain = "drain", Timeout = "timeout", PeerEnded = "peer-ended", End = "end", Error = "error", Close = "close",
     }
 }
 
-/// What the table says of one pair.
+/// What the table has for one pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cell {
     /// Go to this state and emit these events.
@@ -171,7 +160,7 @@ pub enum Cell {
     Deferred,
     /// It can happen, and changes nothing.
     Ignored,
-    /// It can't happen; the reactor never asks.
+    /// It can't happen.
     Impossible,
 }
 
@@ -181,59 +170,40 @@ pub const fn step(state: State, input: Input) -> Cell {
     TABLE[state as usize][input as usize]
 }
 
-/// A cell as the machine takes it: what to do in four bytes, and the events as a set of bits.
+/// A cell in four bytes, as the reactor uses it: a refusal stays in its state and emits nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Transition {
-    /// The next state; the present one if nothing changes.
     pub(crate) to: State,
-    pub(crate) kind: Kind,
     /// Bit `n` stands for `Emits::ALL[n]`.
     pub(crate) emits: u16,
 }
 
-/// What kind of cell it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Go,
-    Ignored,
-    Impossible,
-}
-
 const _: () = assert!(size_of::<Transition>() == 4);
 
-/// The same table as [`step`] reads, made from it at compile time.
 #[inline]
 pub(crate) const fn compact(state: State, input: Input) -> Transition {
     COMPACT[state as usize][input as usize]
 }
 
 static COMPACT: [[Transition; Input::ALL.len()]; State::ALL.len()] = {
-    let mut compact =
-        [[Transition { to: State::Created, kind: Kind::Impossible, emits: 0 }; Input::ALL.len()]; State::ALL.len()];
-    let mut s = 0;
-    while s < State::ALL.len() {
-        let mut i = 0;
-        while i < Input::ALL.len() {
-            let (to, kind, emits) = match TABLE[s][i] {
-                Cell::Go(to, emits) => (to, Kind::Go, bits(emits)),
-                Cell::Ignored | Cell::Deferred => (State::ALL[s], Kind::Ignored, 0),
-                Cell::Impossible => (State::ALL[s], Kind::Impossible, 0),
-            };
-            compact[s][i] = Transition { to, kind, emits };
-            i += 1;
-        }
-        s += 1;
+    let mut compact = [[Transition { to: State::Created, emits: 0 }; Input::ALL.len()]; State::ALL.len()];
+    let mut pair = 0;
+    while pair < State::ALL.len() * Input::ALL.len() {
+        let (s, i) = (pair / Input::ALL.len(), pair % Input::ALL.len());
+        compact[s][i] = match TABLE[s][i] {
+            Go(to, emits) => Transition { to, emits: bits(emits) },
+            Deferred | Ignored | Impossible => Transition { to: State::ALL[s], emits: 0 },
+        };
+        pair += 1;
     }
     compact
 };
 
 const fn bits(emits: &[Emits]) -> u16 {
-    let (mut bits, mut t) = (0, 0);
-    while t < emits.len() {
-        bits |= 1 << emits[t] as u16;
-        t += 1;
+    match emits {
+        [] => 0,
+        [first, rest @ ..] => 1 << *first as u16 | bits(rest),
     }
-    bits
 }
 
 impl State {
@@ -267,194 +237,145 @@ impl State {
         matches!(self, State::Flushing | State::LastFlush)
     }
 
-    /// The states of RFC 9293 section 3.3.2 that our kernel's side of the connection can be in meanwhile.
+    /// The states of RFC 9293 section 3.3.2 that our kernel's side of the connection can have here.
     #[must_use]
     pub const fn rfc9293(self) -> &'static [&'static str] {
-        match self {
-            State::Created | State::Resolving => &["CLOSED"],
-            State::Connecting => &["SYN-SENT", "SYN-RECEIVED"],
-            State::Open | State::Flushing => &["ESTABLISHED", "CLOSE-WAIT"],
-            State::Finished | State::Lingering => &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"],
-            State::Ended | State::LastFlush => &["CLOSE-WAIT"],
-            State::Closing => &["CLOSING", "LAST-ACK"],
-            State::Confirmed => &["TIME-WAIT", "CLOSED"],
-            State::HandedOff => &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"],
-            State::Broken
-            | State::ResetByPeer
-            | State::ResetByUs
-            | State::TimedOut
-            | State::NotConnected
-            | State::Closed => &["CLOSED"],
-        }
+        ROWS[self as usize].rfc9293
     }
 }
 
 /// One state's part of the table.
 struct Row {
     state: State,
-    go: &'static [(Input, State, &'static [Emits])],
-    deferred: &'static [Input],
-    ignored: &'static [Input],
+    rfc9293: &'static [&'static str],
+    own: &'static [(Input, Cell)],
+    /// What the state has in common with others.
+    common: &'static [(Input, Cell)],
 }
 
-const TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = build(ROWS);
-
-/// What a socket that is over shrugs off: news that was on its way.
-const LATE: &[Input] = &[
-    Input::Data,
-    Input::Drained,
-    Input::Idle,
-    Input::PeerEnded,
-    Input::Fin,
-    Input::ErrorSeen,
-    Input::EndCalled,
-    Input::DiscardCalled,
-    Input::Reset,
-    Input::Expired,
-    Input::DestroyCalled,
+/// What ends a connection in whatever state it is.
+const ENDS: &[(Input, Cell)] = &[
+    (Input::Reset, Go(State::ResetByPeer, &[Emits::Error])),
+    (Input::Expired, Go(State::TimedOut, &[Emits::Error])),
+    (Input::DestroyCalled, Go(State::ResetByUs, &[])),
 ];
 
-/// What every final state still has to do.
-const CLOSE: &[(Input, State, &[Emits])] = &[(Input::CloseDue, State::Closed, &[Emits::Close])];
+const CLOSE: &[(Input, Cell)] = &[(Input::CloseDue, Go(State::Closed, &[Emits::Close]))];
+
+/// What can still come when a connection is over.
+#[rustfmt::skip]
+const LATE: &[(Input, Cell)] = &[
+    (Input::Data, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored), (Input::PeerEnded, Ignored),
+    (Input::Fin, Ignored), (Input::ErrorSeen, Ignored), (Input::EndCalled, Ignored), (Input::DiscardCalled, Ignored),
+    (Input::Reset, Ignored), (Input::Expired, Ignored), (Input::DestroyCalled, Ignored),
+];
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
-    Row { state: State::Created, go: &[
-        (Input::Accepted,      State::Open,         &[Emits::Connection]),
-        (Input::LookupStarted, State::Resolving,    &[]),
-        (Input::Resolved,      State::Connecting,   &[Emits::Lookup]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[Input::EndCalled], ignored: &[] },
-    Row { state: State::Resolving, go: &[
-        (Input::Resolved,      State::Connecting,   &[Emits::Lookup]),
-        (Input::LookupFailed,  State::NotConnected, &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[Input::EndCalled], ignored: &[] },
-    Row { state: State::Connecting, go: &[
-        (Input::NextAddress,   State::Connecting,   &[]),
-        (Input::Established,   State::Open,         &[Emits::Connect, Emits::Ready]),
-        (Input::ConnectFailed, State::NotConnected, &[Emits::Error]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[Input::EndCalled], ignored: &[] },
-    Row { state: State::Open, go: &[
-        (Input::Data,          State::Open,         &[Emits::Data]),
-        (Input::Drained,       State::Open,         &[Emits::Drain]),
-        (Input::Idle,          State::Open,         &[Emits::Timeout]),
-        (Input::PeerEnded,     State::Open,         &[Emits::PeerEnded]),
-        (Input::Fin,           State::Ended,        &[Emits::End]),
-        (Input::ErrorSeen,     State::Broken,       &[]),
-        (Input::EndCalled,     State::Flushing,     &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[] },
-    Row { state: State::Flushing, go: &[
-        (Input::Data,          State::Flushing,     &[Emits::Data]),
-        (Input::Idle,          State::Flushing,     &[Emits::Timeout]),
-        (Input::PeerEnded,     State::Flushing,     &[Emits::PeerEnded]),
-        (Input::Fin,           State::LastFlush,    &[Emits::End]),
-        (Input::ErrorSeen,     State::Broken,       &[]),
-        (Input::FinSent,       State::Finished,     &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained] },
-    Row { state: State::Finished, go: &[
-        (Input::Data,          State::Finished,     &[Emits::Data]),
-        (Input::Idle,          State::Finished,     &[Emits::Timeout]),
-        (Input::PeerEnded,     State::Finished,     &[Emits::PeerEnded]),
-        (Input::Fin,           State::Closing,      &[Emits::End]),
-        (Input::ErrorSeen,     State::Broken,       &[]),
-        (Input::DiscardCalled, State::Lingering,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained] },
-    Row { state: State::Lingering, go: &[
-        (Input::PeerEnded,     State::Lingering,    &[Emits::PeerEnded]),
-        (Input::Fin,           State::Closing,      &[Emits::End]),
-        (Input::ErrorSeen,     State::Broken,       &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::Idle] },
-    Row { state: State::Ended, go: &[
-        (Input::Drained,       State::Ended,        &[Emits::Drain]),
-        (Input::Idle,          State::Ended,        &[Emits::Timeout]),
-        (Input::EndCalled,     State::LastFlush,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::PeerEnded] },
-    Row { state: State::LastFlush, go: &[
-        (Input::Idle,          State::LastFlush,    &[Emits::Timeout]),
-        (Input::FinSent,       State::Closing,      &[]),
-        (Input::LeftToKernel,  State::HandedOff,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded] },
-    Row { state: State::Closing, go: &[
-        (Input::LeftToKernel,  State::HandedOff,    &[]),
-        (Input::Acknowledged,  State::Confirmed,    &[]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled, Input::Drained, Input::PeerEnded, Input::Idle] },
-    Row { state: State::Broken, go: &[
-        (Input::Data,          State::Broken,       &[Emits::Data]),
-        (Input::Drained,       State::Broken,       &[Emits::Drain]),
-        (Input::Idle,          State::Broken,       &[Emits::Timeout]),
-        (Input::PeerEnded,     State::Broken,       &[Emits::PeerEnded]),
-        (Input::Reset,         State::ResetByPeer,  &[Emits::Error]),
-        (Input::Expired,       State::TimedOut,     &[Emits::Error]),
-        (Input::DestroyCalled, State::ResetByUs,    &[]),
-    ], deferred: &[], ignored: &[Input::EndCalled] },
-    Row { state: State::Confirmed,    go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::HandedOff,    go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::ResetByPeer,  go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::ResetByUs,    go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::TimedOut,     go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::NotConnected, go: CLOSE, deferred: &[], ignored: LATE },
-    Row { state: State::Closed,       go: &[],   deferred: &[], ignored: LATE },
+static ROWS: [Row; State::ALL.len()] = [
+    Row { state: State::Created, rfc9293: &["CLOSED"], own: &[
+        (Input::Accepted,       Go(State::Open,         &[Emits::Connection])),
+        (Input::LookupStarted,  Go(State::Resolving,    &[])),
+        (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
+        (Input::Expired,        Go(State::TimedOut,     &[Emits::Error])),
+        (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
+        (Input::EndCalled, Deferred),
+    ], common: &[] },
+    Row { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
+        (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
+        (Input::LookupFailed,   Go(State::NotConnected, &[Emits::Error])),
+        (Input::Expired,        Go(State::TimedOut,     &[Emits::Error])),
+        (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
+        (Input::EndCalled, Deferred),
+    ], common: &[] },
+    Row { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
+        (Input::NextAddress,    Go(State::Connecting,   &[])),
+        (Input::Established,    Go(State::Open,         &[Emits::Connect, Emits::Ready])),
+        (Input::ConnectFailed,  Go(State::NotConnected, &[Emits::Error])),
+        (Input::EndCalled, Deferred),
+    ], common: ENDS },
+    Row { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+        (Input::Data,           Go(State::Open,         &[Emits::Data])),
+        (Input::Drained,        Go(State::Open,         &[Emits::Drain])),
+        (Input::Idle,           Go(State::Open,         &[Emits::Timeout])),
+        (Input::PeerEnded,      Go(State::Open,         &[Emits::PeerEnded])),
+        (Input::Fin,            Go(State::Ended,        &[Emits::End])),
+        (Input::ErrorSeen,      Go(State::Broken,       &[])),
+        (Input::EndCalled,      Go(State::Flushing,     &[])),
+    ], common: ENDS },
+    Row { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+        (Input::Data,           Go(State::Flushing,     &[Emits::Data])),
+        (Input::Idle,           Go(State::Flushing,     &[Emits::Timeout])),
+        (Input::PeerEnded,      Go(State::Flushing,     &[Emits::PeerEnded])),
+        (Input::Fin,            Go(State::LastFlush,    &[Emits::End])),
+        (Input::ErrorSeen,      Go(State::Broken,       &[])),
+        (Input::FinSent,        Go(State::Finished,     &[])),
+        (Input::EndCalled, Ignored), (Input::Drained, Ignored),
+    ], common: ENDS },
+    Row { state: State::Finished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+        (Input::Data,           Go(State::Finished,     &[Emits::Data])),
+        (Input::Idle,           Go(State::Finished,     &[Emits::Timeout])),
+        (Input::PeerEnded,      Go(State::Finished,     &[Emits::PeerEnded])),
+        (Input::Fin,            Go(State::Closing,      &[Emits::End])),
+        (Input::ErrorSeen,      Go(State::Broken,       &[])),
+        (Input::DiscardCalled,  Go(State::Lingering,    &[])),
+        (Input::EndCalled, Ignored), (Input::Drained, Ignored),
+    ], common: ENDS },
+    Row { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+        (Input::PeerEnded,      Go(State::Lingering,    &[Emits::PeerEnded])),
+        (Input::Fin,            Go(State::Closing,      &[Emits::End])),
+        (Input::ErrorSeen,      Go(State::Broken,       &[])),
+        (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored),
+    ], common: ENDS },
+    Row { state: State::Ended, rfc9293: &["CLOSE-WAIT"], own: &[
+        (Input::Drained,        Go(State::Ended,        &[Emits::Drain])),
+        (Input::Idle,           Go(State::Ended,        &[Emits::Timeout])),
+        (Input::EndCalled,      Go(State::LastFlush,    &[])),
+        (Input::PeerEnded, Ignored),
+    ], common: ENDS },
+    Row { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
+        (Input::Idle,           Go(State::LastFlush,    &[Emits::Timeout])),
+        (Input::FinSent,        Go(State::Closing,      &[])),
+        (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
+        (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored),
+    ], common: ENDS },
+    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
+        (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
+        (Input::Acknowledged,   Go(State::Confirmed,    &[])),
+        (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored), (Input::Idle, Ignored),
+    ], common: ENDS },
+    Row { state: State::Broken, rfc9293: &["CLOSED"], own: &[
+        (Input::Data,           Go(State::Broken,       &[Emits::Data])),
+        (Input::Drained,        Go(State::Broken,       &[Emits::Drain])),
+        (Input::Idle,           Go(State::Broken,       &[Emits::Timeout])),
+        (Input::PeerEnded,      Go(State::Broken,       &[Emits::PeerEnded])),
+        (Input::EndCalled, Ignored),
+    ], common: ENDS },
+    Row { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
 ];
 
-/// Spreads the rows out into the table, at compile time. A pair that is written twice stops the build.
-const fn build(rows: &[Row]) -> [[Cell; Input::ALL.len()]; State::ALL.len()] {
-    let mut table = [[Cell::Impossible; Input::ALL.len()]; State::ALL.len()];
-    let mut r = 0;
-    while r < rows.len() {
-        let row = &rows[r];
-        assert!(row.state as usize == r, "the rows are in the order of the states");
-        let mut i = 0;
-        while i < row.go.len() {
-            let (input, next, emits) = row.go[i];
-            table[r] = with(table[r], input, Cell::Go(next, emits));
-            i += 1;
-        }
-        i = 0;
-        while i < row.deferred.len() {
-            table[r] = with(table[r], row.deferred[i], Cell::Deferred);
-            i += 1;
-        }
-        i = 0;
-        while i < row.ignored.len() {
-            table[r] = with(table[r], row.ignored[i], Cell::Ignored);
-            i += 1;
-        }
-        r += 1;
+static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {
+    let mut table = [[Impossible; Input::ALL.len()]; State::ALL.len()];
+    let mut s = 0;
+    while s < ROWS.len() {
+        assert!(ROWS[s].state as usize == s, "the rows are in the order of the states");
+        fill(&mut table[s], ROWS[s].own);
+        fill(&mut table[s], ROWS[s].common);
+        s += 1;
     }
-    assert!(r == State::ALL.len(), "every state has its row");
     table
-}
+};
 
-/// A row with one cell more.
-const fn with(mut row: [Cell; Input::ALL.len()], input: Input, cell: Cell) -> [Cell; Input::ALL.len()] {
-    assert!(matches!(row[input as usize], Cell::Impossible), "a pair is written twice");
-    row[input as usize] = cell;
-    row
+/// At compile time: a pair that is written twice stops the build.
+const fn fill(row: &mut [Cell; Input::ALL.len()], cells: &[(Input, Cell)]) {
+    if let [(input, cell), rest @ ..] = cells {
+        assert!(matches!(row[*input as usize], Impossible), "a pair is written twice");
+        row[*input as usize] = *cell;
+        fill(row, rest);
+    }
 }

@@ -1,4 +1,4 @@
-//! How often each pair of state and input was asked: what a simulation has seen of the table.
+//! How often each pair of state and input occurred: what a simulation has seen of the table.
 
 use super::{Cell, Input, State, step};
 
@@ -25,21 +25,20 @@ impl Pairs {
         }
     }
 
-    /// How often this pair was asked.
+    /// How often this pair occurred.
     #[must_use]
     pub const fn count(&self, state: State, input: Input) -> u64 {
         self.0[state as usize][input as usize]
     }
 
-    /// The pairs that the table has something to say about, transitions first if `go`, refusals otherwise.
+    /// All pairs that can happen: the transitions if `go`, else the refusals.
     pub fn of_the_table(go: bool) -> impl Iterator<Item = (State, Input)> {
-        let wanted = move |cell| match cell {
+        let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
+        pairs.filter(move |&(state, input)| match step(state, input) {
             Cell::Go(..) => go,
             Cell::Deferred | Cell::Ignored => !go,
             Cell::Impossible => false,
-        };
-        let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
-        pairs.filter(move |&(state, input)| wanted(step(state, input)))
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The lifecycle as text, printed from the very table that runs.
+//! The lifecycle as text, printed from the table that runs.
 
 use std::fmt::Write as _;
 
@@ -25,28 +25,18 @@ pub enum Format {
 #[must_use]
 pub fn print(format: Format) -> String {
     match format {
-        Format::Text => text(),
-        Format::Mermaid => mermaid(),
-        Format::Dot => dot(),
-    }
-}
-
-impl Emits {
-    /// The event's name, as the documentation writes it.
-    #[must_use]
-    pub const fn event(self) -> &'static str {
-        match self {
-            Emits::Lookup => "lookup",
-            Emits::Connect => "connect",
-            Emits::Ready => "ready",
-            Emits::Connection => "connection",
-            Emits::Data => "data",
-            Emits::Drain => "drain",
-            Emits::Timeout => "timeout",
-            Emits::PeerEnded => "peer-ended",
-            Emits::End => "end",
-            Emits::Error => "error",
-            Emits::Close => "close",
+        Format::Text => State::ALL.iter().map(|&state| paragraph(state)).collect::<Vec<_>>().join("\n"),
+        Format::Mermaid => {
+            let state = |name: &str, rfc9293: &str| format!("    {name} : {name}<br/>{rfc9293}\n");
+            let arrow = |from: &str, to: &str, label: &str| format!("    {from} --> {to} : {label}\n");
+            let all = diagram(state, arrow, " / ");
+            format!("stateDiagram-v2\n    [*] --> Created\n{all}    Closed --> [*]\n")
+        }
+        Format::Dot => {
+            let state = |name: &str, rfc9293: &str| format!("    {name} [label=\"{name}\\n{rfc9293}\"];\n");
+            let arrow = |from: &str, to: &str, label: &str| format!("    {from} -> {to} [label=\"{label}\"];\n");
+            let all = diagram(state, arrow, "\\n");
+            format!("digraph lifecycle {{\n    node [shape=box, style=rounded];\n{all}}}\n")
         }
     }
 }
@@ -62,59 +52,37 @@ pub(super) fn arrows(state: State) -> impl Iterator<Item = Arrow> {
     })
 }
 
-/// The events of an arrow, in one piece of text.
+/// The names of these events, separated by spaces.
 pub(crate) fn events(emits: &[Emits]) -> String {
-    emits.iter().map(|emits| emits.event()).collect::<Vec<_>>().join(" ")
+    emits.iter().map(|emits| emits.name()).collect::<Vec<_>>().join(" ")
 }
 
-fn text() -> String {
-    let mut out = String::new();
-    for &state in State::ALL {
-        let _ = writeln!(out, "{:<13} RFC 9293: {}", state.name(), state.rfc9293().join(", "));
-        for (input, next, emits) in arrows(state) {
-            let emits = if emits.is_empty() { String::new() } else { format!("  emits {}", events(emits)) };
-            let line = format!("  {:<14} -> {:<13}{emits}", input.name(), next.name());
-            let _ = writeln!(out, "{}", line.trim_end());
-        }
-        for (cell, words) in [(Cell::Deferred, "takes up later"), (Cell::Ignored, "ignores")] {
-            let inputs: Vec<_> = Input::ALL.iter().filter(|&&i| step(state, i) == cell).map(|i| i.name()).collect();
-            if !inputs.is_empty() {
-                let _ = writeln!(out, "  {words}: {}", inputs.join(", "));
-            }
-        }
-        out.push('\n');
+/// A text with the events after it, if there are any.
+fn with_events(text: &str, separator: &str, emits: &[Emits]) -> String {
+    if emits.is_empty() { text.trim_end().to_owned() } else { format!("{text}{separator}{}", events(emits)) }
+}
+
+fn paragraph(state: State) -> String {
+    let mut out = format!("{:<13} RFC 9293: {}\n", state.name(), state.rfc9293().join(", "));
+    for (input, next, emits) in arrows(state) {
+        let arrow = format!("  {:<14} -> {:<13}", input.name(), next.name());
+        let _ = writeln!(out, "{}", with_events(&arrow, "  emits ", emits));
     }
-    out.truncate(out.trim_end().len());
-    out.push('\n');
+    for (cell, words) in [(Cell::Deferred, "takes up later"), (Cell::Ignored, "ignores")] {
+        let inputs: Vec<_> = Input::ALL.iter().filter(|&&i| step(state, i) == cell).map(|i| i.name()).collect();
+        if !inputs.is_empty() {
+            let _ = writeln!(out, "  {words}: {}", inputs.join(", "));
+        }
+    }
     out
 }
 
-fn mermaid() -> String {
-    let mut out = String::from("stateDiagram-v2\n    [*] --> Created\n");
-    for &state in State::ALL {
-        let _ = writeln!(out, "    {} : {}<br/>{}", state.name(), state.name(), state.rfc9293().join(", "));
-    }
-    for &state in State::ALL {
-        for (input, next, emits) in arrows(state) {
-            let emits = if emits.is_empty() { String::new() } else { format!(" / {}", events(emits)) };
-            let _ = writeln!(out, "    {} --> {} : {}{emits}", state.name(), next.name(), input.name());
-        }
-    }
-    out.push_str("    Closed --> [*]\n");
-    out
-}
-
-fn dot() -> String {
-    let mut out = String::from("digraph lifecycle {\n    node [shape=box, style=rounded];\n");
-    for &state in State::ALL {
-        let _ = writeln!(out, "    {} [label=\"{}\\n{}\"];", state.name(), state.name(), state.rfc9293().join(", "));
-    }
-    for &state in State::ALL {
-        for (input, next, emits) in arrows(state) {
-            let emits = if emits.is_empty() { String::new() } else { format!("\\n{}", events(emits)) };
-            let _ = writeln!(out, "    {} -> {} [label=\"{}{emits}\"];", state.name(), next.name(), input.name());
-        }
-    }
-    out.push_str("}\n");
-    out
+/// All states, then all arrows, each as these functions print it.
+fn diagram(node: impl Fn(&str, &str) -> String, arrow: impl Fn(&str, &str, &str) -> String, separator: &str) -> String {
+    let nodes = State::ALL.iter().map(|state| node(state.name(), &state.rfc9293().join(", ")));
+    let arrows = State::ALL.iter().flat_map(|&state| arrows(state).map(move |to| (state, to)));
+    let arrows = arrows.map(|(state, (input, next, emits))| {
+        arrow(state.name(), next.name(), &with_events(input.name(), separator, emits))
+    });
+    nodes.chain(arrows).collect()
 }

@@ -1,8 +1,7 @@
 //! The operating system as one trait: every call that the reactor makes, and nothing else.
 //!
 //! Invariant: the reactor decides, the net obeys. No method blocks except [`Net::poll`], and none
-//! retries. Connections and listeners are named by their slot in the reactor's tables, so the
-//! reactor knows no descriptor; the net owns the descriptors and closes them.
+//! retries. The net owns the descriptors; the reactor knows only slots of its tables.
 //!
 //! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
 
@@ -24,9 +23,7 @@ use crate::options::{KeepAlive, Listen};
 pub use crate::options::SystemOptions;
 pub use crate::unix_addr::UnixAddr;
 
-/// Names what can become ready: a connection by slot and generation, or a listener (generation 0).
-///
-/// The generation makes late readiness harmless: the token of a closed connection matches nothing.
+/// Names what can become ready. The token of a closed connection matches no later one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Token {
     /// The slot in its table.
@@ -35,16 +32,16 @@ pub struct Token {
     pub generation: u32,
 }
 
-/// The readiness of one token, in epoll's terms. Flags can be spurious, merged or repeated, so a
-/// flag is only a reason to make a call. One flag is a fact when it is set: `read_closed`.
+/// The readiness of one token, in epoll's terms. Flags can be spurious, merged or repeated: a
+/// reason to make a call. Only `read_closed` is a fact when it is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Readiness {
     /// A read or accept may succeed.
     pub readable: bool,
     /// A write may succeed, or a handshake has a result.
     pub writable: bool,
-    /// The peer has finished, or the connection is dead (RDHUP, HUP): a read of zero bytes follows.
-    /// A paused socket does not read, and learns this from the flag alone.
+    /// The peer has finished, or the connection is dead (RDHUP, HUP). A paused socket, which does
+    /// not read, learns this from the flag alone.
     pub read_closed: bool,
     /// Both halves are shut down, or the connection is dead (HUP); or an error came alone (mio).
     pub write_closed: bool,
@@ -58,9 +55,8 @@ pub struct Received {
     /// How many bytes; 0 is the end of the stream.
     pub bytes: usize,
     /// Nothing is left in the kernel: what arrives next brings an edge, if the connection is
-    /// registered. Only the transport knows: an urgent byte splits a TCP stream, a message with a
-    /// descriptor or other credentials splits a Unix one, and the bytes after the split bring no
-    /// edge of their own.
+    /// registered. A short read alone does not prove it: an urgent byte splits a TCP stream, a
+    /// message with a descriptor or credentials a Unix one, and what follows brings no edge.
     pub drained: bool,
 }
 
@@ -68,7 +64,7 @@ pub struct Received {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Polled {
     /// Everything that happened up to this time was reported, unless there is `more`. The clock is
-    /// read before the system call, so time in which the process is stopped is no silence.
+    /// read before the system call, so that time in which the process is stopped does not count.
     pub complete_until: Instant,
     /// There may be more readiness than fitted.
     pub more: bool,
@@ -92,54 +88,40 @@ pub type LookupAnswer = Result<Vec<SocketAddr>, LookupCause>;
 ///
 /// `slot` is a connection's slot in the reactor's table, `listener` a listener's. All sockets are
 /// non-blocking: after `WouldBlock` an edge follows, if the connection is registered.
+///
+/// Errors are the system's, as the call returned them; a connection's pending error is returned
+/// once. What a method adds to that is in its own description.
 pub trait Net {
     /// The monotonic clock.
     fn now(&self) -> Instant;
 
     /// Waits for readiness until the time `until` (`None`: without limit; a time in the past: not
-    /// at all), and passes it to `ready`. Can return early.
-    ///
-    /// # Errors
-    /// The system's, if it can't wait at all.
+    /// at all), and passes it to `ready`. Can return early. An error: it can't wait at all.
     fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled>;
 
     /// A function for other threads that ends the running `poll`, or else the next one.
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 
     /// Opens a listener and returns the address it is bound to.
-    ///
-    /// # Errors
-    /// The system's.
     fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
 
-    /// Opens a listener on a Unix domain socket, and removes its file with it.
-    ///
-    /// # Errors
-    /// The system's; EOPNOTSUPP where there are no such sockets.
+    /// Opens a listener on a Unix domain socket, and removes its file with it. Where there are no
+    /// such sockets, the error is EOPNOTSUPP.
     fn listen_unix(&mut self, _listener: u32, _addr: &UnixAddr, _options: &Listen) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 
     /// Accepts one connection into `slot`, and returns its peer's address; a Unix domain socket has
     /// none. While more connections wait, each `poll` reports the listener again.
-    ///
-    /// # Errors
-    /// `WouldBlock` if none waits; the system's otherwise.
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>>;
 
     /// Whether `poll` reports the listener, as it does at first. If not, its connections wait.
-    ///
-    /// # Errors
-    /// The system's.
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()>;
 
     /// Closes a listener. The kernel resets the connections in its queue.
     fn unlisten(&mut self, listener: u32);
 
-    /// Begins a handshake in `slot`, and registers it.
-    ///
-    /// # Errors
-    /// The system's, if it fails at once. Then nothing is left open in `slot`.
+    /// Begins a handshake in `slot`, and registers it. After an error nothing is open in `slot`.
     fn connect(
         &mut self,
         slot: u32,
@@ -149,82 +131,47 @@ pub trait Net {
         local: Option<SocketAddr>,
     ) -> io::Result<()>;
 
-    /// Connects to a Unix domain socket in `slot`, and registers it. [`connected`](Net::connected)
-    /// has the result, as after `connect`.
-    ///
-    /// # Errors
-    /// `WouldBlock` if the listener's queue is full. No edge follows, since nothing has begun: the
-    /// reactor tries again until the connect timeout. Otherwise the system's, and EOPNOTSUPP where
-    /// there are no such sockets. Nothing is left open in `slot`.
-    fn connect_unix(
-        &mut self,
-        _slot: u32,
-        _token: Token,
-        _addr: &UnixAddr,
-        _options: &SystemOptions,
-    ) -> io::Result<()> {
+    /// The same for a Unix domain socket. `WouldBlock`: the listener's queue is full. No edge
+    /// follows, since nothing has begun: the reactor tries again until the connect timeout. Where
+    /// there are no such sockets, the error is EOPNOTSUPP.
+    fn connect_unix(&mut self, _slot: u32, _token: Token, _addr: &UnixAddr, _: &SystemOptions) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 
-    /// The result of a handshake: `true` established, `false` under way. Not valid after an error.
-    ///
-    /// # Errors
-    /// Why it failed, once.
+    /// The result of a handshake: `true` established, `false` under way, or why it failed. Not
+    /// valid after an error.
     fn connected(&mut self, slot: u32) -> io::Result<bool>;
 
     /// Several handshakes had the same token, and this one has won: moves the connection from slot
     /// `from` to slot `to`, which is empty or the same. The next `poll` reports its present state,
     /// since earlier readiness may have been another's.
-    ///
-    /// # Errors
-    /// The system's.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
 
     /// Registers a connection: from now on `poll` reports its readiness, the present state first.
-    ///
-    /// # Errors
-    /// The system's, if there is no room.
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()>;
 
     /// Reads into `buffer`, which is not empty. 0 is the end of the stream: the peer's FIN, or what
     /// follows an error that was returned already. After a FIN it stays 0 even if a reset follows;
     /// [`take_error`](Net::take_error) has that.
-    ///
-    /// # Errors
-    /// `WouldBlock` or the connection's error, which is returned once.
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received>;
 
     /// What a read would find, without reading.
-    ///
-    /// # Errors
-    /// The connection's error, which is returned once.
     fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 
     /// Writes, perhaps less than all; an edge follows a short write, as it follows `WouldBlock`.
     /// With `more` the last partial segment waits for what follows: the rest, and then
     /// [`finish`](Net::finish) or [`close`](Net::close).
-    ///
-    /// # Errors
-    /// `WouldBlock` or the connection's error, which is returned once.
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize>;
 
     /// The same for several pieces, none of them empty. The written bytes may end in any of them.
-    ///
-    /// # Errors
-    /// As [`send`](Net::send).
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize>;
 
-    /// Sends our FIN after everything written. During a handshake it would end the attempt.
-    ///
-    /// # Errors
-    /// The connection's; ENOTCONN after a reset whose error was returned already.
+    /// Sends our FIN after everything written. During a handshake it would end the attempt. After a
+    /// reset whose error was returned already, the error is ENOTCONN.
     fn finish(&mut self, slot: u32) -> io::Result<()>;
 
     /// Whether both FINs were exchanged and the peer's kernel has acknowledged ours. Called when
     /// both sides have finished. Not valid after an error: a dead connection looks the same.
-    ///
-    /// # Errors
-    /// The connection's error, which is returned once.
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool>;
 
     /// How long ago the peer's kernel last took bytes of ours; `None` if that is not known. Called
@@ -244,21 +191,12 @@ pub trait Net {
     fn reset(&mut self, slot: u32);
 
     /// Sets TCP_NODELAY on one connection.
-    ///
-    /// # Errors
-    /// The system's.
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()>;
 
     /// Sets keep-alive on one connection, or switches it off.
-    ///
-    /// # Errors
-    /// The system's.
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()>;
 
     /// The local address of a connection.
-    ///
-    /// # Errors
-    /// The system's.
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr>;
 
     /// Looks a host name up, off this thread. [`looked_up`](Net::looked_up) has the result.

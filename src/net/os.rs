@@ -1,9 +1,9 @@
 //! The real operating system: epoll with mio, options with socket2, send flags with rustix.
 //!
-//! Invariant: a descriptor has one owner here, by the slot of its connection or listener, and is
-//! closed when removed, not deregistered before: the generation of late readiness matches nothing.
+//! Invariant: a descriptor has one owner here, by the slot of its connection or listener. It is
+//! closed without being deregistered: the generation of late readiness matches nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -25,10 +25,10 @@ use crate::options::{KeepAlive, Listen, SystemOptions};
 const EVENTS: usize = 1024;
 
 /// More connections than `FEW` get room for `MANY`, 128 KiB. Untouched pages cost nothing.
-const FEW: u32 = 64;
+const FEW: usize = 64;
 const MANY: usize = 32 * 1024;
 
-/// The token of the waker alone: listeners have small numbers, connections a generation.
+/// No other token: listeners have small numbers, connections a generation.
 const WAKER: mio::Token = mio::Token(u32::MAX as usize);
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -39,33 +39,26 @@ pub struct Os {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
-    /// By the connection's slot.
+    /// By slot.
     streams: Vec<Option<Socket>>,
     /// Slots whose stream may be split without a new edge, so that a short read does not mean
-    /// drained: by an urgent byte (TCP), by a message with descriptors or other credentials (Unix).
+    /// drained: by an urgent byte (TCP), or a message with descriptors or credentials (Unix).
     split: HashSet<u32>,
-    /// By the listener's slot.
-    listeners: Vec<Option<Listening>>,
-    /// Listeners that may have a connection, where the system reports that once.
-    #[cfg(not(target_os = "linux"))]
-    waiting: Vec<u32>,
+    listeners: BTreeMap<u32, Listening>,
     resolver: Resolver,
     #[cfg(target_os = "linux")]
     sock_diag: super::sock_diag::SockDiag,
 }
 
-/// A listening socket, with its file.
 struct Listening {
     socket: Socket,
     is_unix: bool,
+    watched: bool,
     _file: Option<SocketFile>,
 }
 
 impl Os {
-    /// Opens an epoll instance and an eventfd to wake it.
-    ///
-    /// # Errors
-    /// The system's: mostly that no descriptor is left.
+    /// Opens an epoll instance and an eventfd to wake it, if descriptors are left.
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -75,9 +68,7 @@ impl Os {
             waker,
             streams: Vec::new(),
             split: HashSet::new(),
-            listeners: Vec::new(),
-            #[cfg(not(target_os = "linux"))]
-            waiting: Vec::new(),
+            listeners: BTreeMap::new(),
             #[cfg(target_os = "linux")]
             sock_diag: super::sock_diag::SockDiag::default(),
             poll,
@@ -86,7 +77,7 @@ impl Os {
 
     /// Looks names up with this function from now on, on the threads of the resolver.
     pub(crate) fn set_resolver(&mut self, resolve: Arc<Resolve>) {
-        self.resolver.replace(resolve);
+        self.resolver.resolve = resolve;
     }
 
     /// The connection in this slot. The reactor names only open ones.
@@ -95,10 +86,14 @@ impl Os {
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
-        if slot == FEW {
-            self.streams.reserve_exact(MANY);
+        let slot = slot as usize;
+        if slot >= self.streams.len() {
+            if slot == FEW {
+                self.streams.reserve_exact(MANY);
+            }
+            self.streams.resize_with(slot + 1, || None);
         }
-        insert(&mut self.streams, slot, stream);
+        self.streams[slot] = Some(stream);
     }
 
     fn take(&mut self, slot: u32) -> Option<Socket> {
@@ -127,47 +122,19 @@ impl Os {
     pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: std::os::unix::net::UnixListener) -> io::Result<()> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
-        self.add(listener, Listening { socket, is_unix: true, _file: None })
+        self.add(listener, Listening { socket, is_unix: true, watched: true, _file: None })
     }
 
     fn add_tcp(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
         let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
-        self.add(listener, Listening { socket, is_unix: false, _file: None })?;
+        self.add(listener, Listening { socket, is_unix: false, watched: true, _file: None })?;
         Ok(bound)
     }
 
     fn add(&mut self, listener: u32, listening: Listening) -> io::Result<()> {
-        self.watch(listener, &listening.socket)?;
-        insert(&mut self.listeners, listener, listening);
+        watch(&self.poll, listener, &listening.socket)?;
+        self.listeners.insert(listener, listening);
         Ok(())
-    }
-
-    /// Level-triggered, which mio can't do: a listener is ready as long as a connection waits, so
-    /// no accept(2) is needed to find out. One without a connection costs as much as several calls
-    /// of epoll_wait(2), since the kernel allocates the new socket first. mio uses a token
-    /// unchanged as epoll's data.
-    #[cfg(target_os = "linux")]
-    fn watch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
-        use rustix::event::epoll::{EventData, EventFlags, add};
-        let mio::Token(token) = pack(Token { index: listener, generation: 0 });
-        Ok(add(self.poll.registry(), socket, EventData::new_u64(token as u64), EventFlags::IN)?)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn unwatch(&mut self, _listener: u32, socket: &Socket) -> io::Result<()> {
-        Ok(rustix::event::epoll::delete(self.poll.registry(), socket)?)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn watch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
-        let token = pack(Token { index: listener, generation: 0 });
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn unwatch(&mut self, listener: u32, socket: &Socket) -> io::Result<()> {
-        self.waiting.retain(|&waiting| waiting != listener);
-        self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
     }
 
     fn register_fd(&self, stream: &Socket, token: Token) -> io::Result<()> {
@@ -195,8 +162,6 @@ impl Net for Os {
         // Before the wait: what arrives while the process is stopped arrives before any later time.
         let complete_until = self.now();
         let timeout = until.map(|until| until.saturating_duration_since(complete_until));
-        #[cfg(not(target_os = "linux"))]
-        let timeout = if self.waiting.is_empty() { timeout } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // Nothing was reported.
@@ -212,20 +177,17 @@ impl Net for Os {
                 continue;
             }
             let token = unpack(event.token());
-            #[cfg(not(target_os = "linux"))]
-            if token.generation == 0 {
-                self.waiting.retain(|&waiting| waiting != token.index);
-                self.waiting.push(token.index);
-                continue;
-            }
             if event.is_priority() {
                 self.split.insert(token.index);
             }
-            ready(token, readiness(event));
-        }
-        #[cfg(not(target_os = "linux"))]
-        for &index in &self.waiting {
-            ready(Token { index, generation: 0 }, Readiness { readable: true, ..Readiness::default() });
+            let readiness = Readiness {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed(),
+                write_closed: event.is_write_closed(),
+                error: event.is_error(),
+            };
+            ready(token, readiness);
         }
         Ok(Polled { complete_until, more: count == EVENTS })
     }
@@ -256,41 +218,54 @@ impl Net for Os {
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
         let (socket, file) = unix::listen(addr, options)?;
-        self.add(listener, Listening { socket, is_unix: true, _file: file })
+        self.add(listener, Listening { socket, is_unix: true, watched: true, _file: file })
     }
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
-        let listening = self.listeners.get(listener as usize).and_then(Option::as_ref);
-        let listening = listening.ok_or(Errno::BADF)?;
-        let (accepted, is_unix) = (accept(listening), listening.is_unix);
+        let listening = self.listeners.get(&listener).ok_or(Errno::BADF)?;
+        // One system call: accept4(2) sets the flags that `open` sets; the options are inherited.
+        #[cfg(target_os = "linux")]
+        let (stream, peer) = {
+            use rustix::net::{SocketFlags, acceptfrom_with};
+            let (stream, peer) = acceptfrom_with(&listening.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+            (Socket::from(stream), peer.and_then(|peer| SocketAddr::try_from(peer).ok()))
+        };
         #[cfg(not(target_os = "linux"))]
-        if accepted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.waiting.retain(|&waiting| waiting != listener);
-        }
-        let (stream, peer) = accepted?;
+        let (stream, peer) = {
+            if listening.watched {
+                // Registered again, it is reported again if another connection waits.
+                let mut fd = SourceFd(&listening.socket.as_raw_fd());
+                self.poll.registry().reregister(&mut fd, listener_token(listener), Interest::READABLE)?;
+            }
+            let (stream, peer) = listening.socket.accept()?;
+            stream.set_nonblocking(true)?;
+            (stream, peer.as_socket())
+        };
+        let peer = if listening.is_unix { None } else { Some(unmapped(peer.ok_or(Errno::AFNOSUPPORT)?)) };
         self.put(slot, stream);
-        if is_unix {
+        if peer.is_none() {
             self.split.insert(slot);
         }
         Ok(peer)
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
-        let listening = self.listeners.get_mut(listener as usize).and_then(Option::take);
-        let listening = listening.ok_or(Errno::BADF)?;
-        let done = match accepting {
-            true => self.watch(listener, &listening.socket),
-            false => self.unwatch(listener, &listening.socket),
-        };
-        insert(&mut self.listeners, listener, listening);
-        done
+        let listening = self.listeners.get_mut(&listener).ok_or(Errno::BADF)?;
+        match accepting {
+            true => watch(&self.poll, listener, &listening.socket)?,
+            false => self.poll.registry().deregister(&mut SourceFd(&listening.socket.as_raw_fd()))?,
+        }
+        listening.watched = accepting;
+        Ok(())
     }
 
     fn unlisten(&mut self, listener: u32) {
-        if let Some(listening) = self.listeners.get_mut(listener as usize).and_then(Option::take) {
+        if let Some(listening) = self.listeners.remove(&listener)
+            && listening.watched
+        {
             // A copy in another process keeps the socket alive, and with it its registration
-            // (epoll(7), question 6). A listener that does not accept is not registered.
-            let _ = self.unwatch(listener, &listening.socket);
+            // (epoll(7), question 6).
+            let _ = self.poll.registry().deregister(&mut SourceFd(&listening.socket.as_raw_fd()));
         }
     }
 
@@ -405,7 +380,7 @@ impl Net for Os {
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
         match self.stream(slot)?.set_tcp_nodelay(on) {
             // A Unix domain socket holds nothing back.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) if tcp::is(&error, Errno::OPNOTSUPP) => Ok(()),
             set => set,
         }
     }
@@ -446,65 +421,52 @@ fn peer(stream: &Socket) -> io::Result<Option<SockAddr>> {
     }
 }
 
-/// One system call: accept4(2) sets the flags that `open` sets; the options are inherited.
+/// Registers a listener, level-triggered, which mio can't do: it is ready as long as a connection
+/// waits, so no accept(2) is needed to find out. One without a connection costs as much as several
+/// calls of epoll_wait(2), since the kernel allocates the new socket first. mio uses a token
+/// unchanged as epoll's data.
 #[cfg(target_os = "linux")]
-fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
-    use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-    let (stream, peer) = acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    if listener.is_unix {
-        return Ok((Socket::from(stream), None));
-    }
-    let peer = peer.map(|peer: SocketAddrAny| SocketAddr::try_from(peer)).ok_or(Errno::AFNOSUPPORT)??;
-    Ok((Socket::from(stream), Some(unmapped(peer))))
+fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
+    use rustix::event::epoll::{EventData, EventFlags, add};
+    let data = EventData::new_u64(listener_token(listener).0 as u64);
+    Ok(add(poll.registry(), socket, data, EventFlags::IN)?)
 }
 
+/// Registers a listener, which mio reports once: `accept` registers it again.
 #[cfg(not(target_os = "linux"))]
-fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
-    let (stream, peer) = listener.socket.accept()?;
-    stream.set_nonblocking(true)?;
-    if listener.is_unix {
-        return Ok((stream, None));
-    }
-    Ok((stream, Some(unmapped(peer.as_socket().ok_or(Errno::AFNOSUPPORT)?))))
+fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), listener_token(listener), Interest::READABLE)
 }
 
-/// Never SIGPIPE: the program may be in C and not ignore it.
+/// Never SIGPIPE, which a program in C may not ignore. On Apple's systems that is an option of each
+/// socket, which socket2 sets when it opens or accepts one.
 fn send_flags(more: bool) -> SendFlags {
     #[cfg(target_os = "linux")]
-    if more {
-        return SendFlags::NOSIGNAL | SendFlags::MORE;
-    }
-    let _ = more;
-    // There it is an option of each socket, which socket2 sets when it opens or accepts one.
+    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
     #[cfg(target_vendor = "apple")]
-    return SendFlags::empty();
-    #[cfg(not(target_vendor = "apple"))]
-    SendFlags::NOSIGNAL
+    let flags = SendFlags::empty();
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    let flags = SendFlags::NOSIGNAL;
+    let _ = more;
+    flags
 }
 
 /// Apple's kernel gives EPROTOTYPE to a send that races with the peer's reset.
 fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
-    #[cfg(target_vendor = "apple")]
-    let result = result.map_err(|errno| if errno == Errno::PROTOTYPE { Errno::PIPE } else { errno });
-    Ok(result?)
+    let is_reset = |errno| cfg!(target_vendor = "apple") && errno == Errno::PROTOTYPE;
+    Ok(result.map_err(|errno| if is_reset(errno) { Errno::PIPE } else { errno })?)
 }
 
 /// Both directions: RDHUP is reported only with read interest. And urgent bytes, see `Os::split`.
 fn interest() -> Interest {
+    let interest = Interest::READABLE | Interest::WRITABLE;
     #[cfg(target_os = "linux")]
-    return Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-    #[cfg(not(target_os = "linux"))]
-    return Interest::READABLE | Interest::WRITABLE;
+    let interest = interest | Interest::PRIORITY;
+    interest
 }
 
-fn readiness(event: &mio::event::Event) -> Readiness {
-    Readiness {
-        readable: event.is_readable(),
-        writable: event.is_writable(),
-        read_closed: event.is_read_closed(),
-        write_closed: event.is_write_closed(),
-        error: event.is_error(),
-    }
+fn listener_token(listener: u32) -> mio::Token {
+    pack(Token { index: listener, generation: 0 })
 }
 
 fn pack(token: Token) -> mio::Token {
@@ -522,14 +484,6 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
         IpAddr::V6(_) => addr,
     }
-}
-
-fn insert<T>(slots: &mut Vec<Option<T>>, slot: u32, item: T) {
-    let slot = slot as usize;
-    if slots.len() <= slot {
-        slots.resize_with(slot + 1, || None);
-    }
-    slots[slot] = Some(item);
 }
 
 /// Four bytes per connection, next to the table's 64.

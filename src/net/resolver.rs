@@ -2,7 +2,7 @@
 //!
 //! Invariant: a lookup delays neither the loop nor the end of the program: threads are few, start
 //! with the first lookups, and are never joined. A lookup that is no longer needed leaves the
-//! queue; if it has begun, its result has a stale token and is dropped.
+//! queue; if it has begun, its result has a stale token.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,8 +18,7 @@ use super::{LookupAnswer, Token};
 use crate::error::LookupCause;
 
 /// Lookups that run at once; further ones wait, each for at most its socket's connect timeout.
-/// getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too few. A
-/// program that needs many more has a resolver of its own.
+/// getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too few.
 const THREADS: usize = 4;
 
 /// Finds the addresses of a host, and may block.
@@ -32,8 +31,8 @@ struct Request {
     resolve: Arc<Resolve>,
 }
 
-/// Requests without a thread. `None`: the reactor is gone.
 struct Queue {
+    /// Requests without a thread. `None`: the reactor is gone.
     requests: Mutex<Option<VecDeque<Request>>>,
     filled: Condvar,
 }
@@ -45,20 +44,15 @@ impl Queue {
 
     /// Waits for the next request.
     fn take(&self) -> Option<Request> {
-        let mut requests = self.lock();
-        loop {
-            if let Some(request) = requests.as_mut()?.pop_front() {
-                return Some(request);
-            }
-            requests = self.filled.wait(requests).unwrap_or_else(PoisonError::into_inner);
-        }
+        let is_empty = |requests: &mut Option<VecDeque<_>>| requests.as_ref().is_some_and(VecDeque::is_empty);
+        let filled = self.filled.wait_while(self.lock(), is_empty);
+        filled.unwrap_or_else(PoisonError::into_inner).as_mut()?.pop_front()
     }
 }
 
 pub(super) struct Resolver {
     waker: Arc<Waker>,
-    resolve: Arc<Resolve>,
-    /// Shared by the threads: a free one takes the next request.
+    pub(super) resolve: Arc<Resolve>,
     queue: Arc<Queue>,
     answers: Receiver<(Token, LookupAnswer)>,
     answer: Sender<(Token, LookupAnswer)>,
@@ -75,18 +69,12 @@ impl Resolver {
         Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
     }
 
-    /// Looks names up with this function from now on.
-    pub(super) fn replace(&mut self, resolve: Arc<Resolve>) {
-        self.resolve = resolve;
-    }
-
     pub(super) fn lookup(&mut self, token: Token, host: &str, port: u16) {
         self.open += 1;
         if self.open > self.threads && self.threads < THREADS {
             self.start_thread();
         }
         if self.threads == 0 {
-            // No thread could be started: the lookup fails.
             let _ = self.answer.send((token, Err(LookupCause::Failed)));
             let _ = self.waker.wake();
             return;
@@ -100,15 +88,15 @@ impl Resolver {
 
     /// Removes a lookup that is no longer needed. One that has begun goes on.
     pub(super) fn forget(&mut self, token: Token) {
-        let mut queue = self.queue.lock();
-        let Some(requests) = queue.as_mut() else { return };
-        // From both ends: lookups that are given up together come in the order of their requests,
-        // or reversed.
-        let (mut fore, mut back) = (0..requests.len(), (0..requests.len()).rev());
-        let places = std::iter::from_fn(|| Some([fore.next()?, back.next()?])).flatten();
-        if let Some(place) = places.take(requests.len() + 1).find(|place| requests[*place].token == token) {
-            requests.remove(place);
-            self.open -= 1;
+        if let Some(requests) = self.queue.lock().as_mut() {
+            // Lookups that are given up together come in the order of their requests, or reversed.
+            let is_it = |request: &Request| request.token == token;
+            let is_last = requests.back().is_some_and(is_it);
+            let index = if is_last { Some(requests.len() - 1) } else { requests.iter().position(is_it) };
+            if let Some(index) = index {
+                requests.remove(index);
+                self.open -= 1;
+            }
         }
     }
 
@@ -147,13 +135,8 @@ impl Drop for Resolver {
 
 /// The system's resolver: getaddrinfo(3).
 fn system(host: &str, port: u16) -> LookupAnswer {
-    match (host, port).to_socket_addrs() {
-        Ok(addrs) => match addrs.collect::<Vec<SocketAddr>>() {
-            none if none.is_empty() => Err(LookupCause::NoAddress),
-            some => Ok(some),
-        },
-        Err(error) => Err(cause(&error)),
-    }
+    let addrs: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|error| cause(&error))?.collect();
+    if addrs.is_empty() { Err(LookupCause::NoAddress) } else { Ok(addrs) }
 }
 
 /// std has no code of getaddrinfo's error, only its text (gai_strerror(3), in English unless the

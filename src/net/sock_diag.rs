@@ -18,6 +18,8 @@ const NLM_F_REQUEST: u16 = 1;
 const INFO: u16 = 2;
 /// `TCP_RTO_MAX` of net/tcp.h.
 const LONGEST_RTO_MS: u32 = 120_000;
+const IPPROTO_TCP: u8 = 6;
+const ANY_STATE: [u8; 4] = [u8::MAX; 4];
 /// The length of a request.
 const REQUEST: u32 = 72;
 /// Lengths of `nlmsghdr` and `inet_diag_msg`; attributes follow.
@@ -72,28 +74,19 @@ fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with it.
     let device = socket.device_index_v4().ok().flatten().map_or(0, NonZeroU32::get);
-    let mut message = Vec::from(REQUEST.to_ne_bytes());
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(NLM_F_REQUEST.to_ne_bytes());
-    message.extend(number.to_ne_bytes());
-    message.extend([0; 4]);
-    message.extend([u8::try_from(family.as_raw()).ok()?, 6, 1 << (INFO - 1), 0]);
-    message.extend(u32::MAX.to_ne_bytes()); // In any state.
-    message.extend(local.port().to_be_bytes());
-    message.extend(peer.port().to_be_bytes());
-    message.extend(sixteen(local.ip()));
-    message.extend(sixteen(peer.ip()));
-    message.extend(device.to_ne_bytes());
-    message.extend(cookie);
-    Some(message)
+    let header = [BY_FAMILY, NLM_F_REQUEST].map(u16::to_ne_bytes).concat();
+    let protocol = [u8::try_from(family.as_raw()).ok()?, IPPROTO_TCP, 1 << (INFO - 1), 0];
+    let ports = [local.port(), peer.port()].map(u16::to_be_bytes).concat();
+    let addrs = [local.ip(), peer.ip()].map(sixteen).concat();
+    let [length, number, device] = [REQUEST, number, device].map(u32::to_ne_bytes);
+    Some([&length, &*header, &number, &[0; 4], &protocol, &ANY_STATE, &ports, &addrs, &device, &cookie].concat())
 }
 
 fn sixteen(ip: IpAddr) -> [u8; 16] {
-    let bits = match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    bits.to_be_bytes()
+    match ip {
+        IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96).to_be_bytes(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -104,12 +97,10 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
+/// `None` for an error (no such connection), and for another socket.
 fn read(reply: &[u8], cookie: [u8; 8]) -> Option<Duration> {
-    if half(reply, 4)? != BY_FAMILY {
-        return None; // An error: no such connection.
-    }
     let message = reply.get(HEADER..)?;
-    if message.get(COOKIE..COOKIE + 8)? != cookie {
+    if half(reply, 4)? != BY_FAMILY || message.get(COOKIE..COOKIE + 8)? != cookie {
         return None;
     }
     let mut attributes = message.get(MESSAGE..)?;

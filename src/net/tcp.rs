@@ -26,11 +26,15 @@ pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<S
         // Kept, so that the next one has another port.
         probes.push(probe);
         match begin(addr, options, Some(&chosen)) {
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL)) => {}
+            Err(error) if is(&error, Errno::ADDRINUSE) || is(&error, Errno::ADDRNOTAVAIL) => {}
             begun => return begun,
         }
     }
     begin(addr, options, Some(&local.into()))
+}
+
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
+    Errno::from_io_error(error) == Some(errno)
 }
 
 /// A random port of the range for outgoing connections: the kernel chooses it for a UDP socket.
@@ -46,21 +50,18 @@ fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) ->
     if let Some(local) = local {
         // Connections can share a port, and use it again while an earlier one is in TIME_WAIT.
         socket.set_reuse_address(true)?;
-        socket.bind(local).map_err(|error| match Errno::from_io_error(&error) {
-            // The port is privileged. From connect(2) this number means a filter or a route.
-            Some(Errno::ACCESS) => Errno::ADDRNOTAVAIL.into(),
-            _ => error,
-        })?;
+        // The port is privileged. From connect(2) EACCES means a filter or a route.
+        let no_permission = |error| if is(&error, Errno::ACCESS) { Errno::ADDRNOTAVAIL.into() } else { error };
+        socket.bind(local).map_err(no_permission)?;
     }
     match socket.connect(&addr.into()) {
-        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        Err(error) if !is(&error, Errno::INPROGRESS) => Err(error),
         _ => Ok(socket),
     }
 }
 
 /// A stream socket, non-blocking and close-on-exec, with its options.
 pub(super) fn open(domain: Domain, options: &SystemOptions) -> io::Result<Socket> {
-    // Elsewhere the flag takes two more system calls.
     #[cfg(target_os = "linux")]
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
     #[cfg(not(target_os = "linux"))]

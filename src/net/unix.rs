@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use socket2::{Domain, Socket};
 
-use super::tcp;
+use super::tcp::{self, is};
 use crate::options::{Listen, SystemOptions};
 use crate::unix_addr::UnixAddr;
 
@@ -76,10 +76,6 @@ fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> 
         Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
         _ => Err(in_use),
     }
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    Errno::from_io_error(error) == Some(errno)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Opening listeners, accepting, and resting when the system has nothing left to accept with.
+//! Opening listeners, accepting, and backing off when the system has nothing left to accept with.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,52 +18,29 @@ use crate::table::extra::Deadline;
 use crate::target::Target;
 use crate::unix_addr::UnixAddr;
 
-/// How long a listener rests when accepting fails for want of resources, unless a descriptor of ours is freed before: a
-/// tenth of a second is no spin, and short beside the second after which a client repeats its SYN.
-const REST_TICKS: u64 = 100;
+/// How long a listener backs off when it can't accept, unless a descriptor of ours is freed before.
+/// A tenth of a second does not spin, and a client repeats its SYN only after a second.
+const BACK_OFF_TICKS: u64 = 100;
 
-/// Connections that fail in accept(2) one after the other: one that says no to every one, as a security module may, must
-/// not keep the loop awake.
+/// Connections in a row that fail in accept(2): a security module that refuses every one must not
+/// keep the loop busy.
 const SKIPS: u32 = 64;
 
-/// What an error of accept(2) means for the listener.
-enum Trouble {
-    Nobody,
-    /// This one connection is gone; the next may be fine.
-    Skip,
-    /// Nothing can be accepted for now.
-    Rest,
-}
-
-/// accept(2): network errors that are already pending on the new socket are passed on; they are not the listener's. Nor is
-/// what macOS says of a client that has gone meanwhile: EINVAL, or an address that is none.
-fn trouble(error: &io::Error) -> Trouble {
-    match Errno::from_io_error(error) {
-        Some(Errno::WOULDBLOCK) => Trouble::Nobody,
-        Some(
-            Errno::INTR
-            | Errno::INVAL
-            | Errno::CONNABORTED
-            | Errno::PROTO
-            | Errno::PERM
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::AFNOSUPPORT
-            | Errno::NETUNREACH,
-        )
-        | None => Trouble::Skip,
-        Some(_) => Trouble::Rest,
-    }
-}
+/// Errors of accept(2) that concern one connection only; the next may be fine. accept(2) passes
+/// pending network errors of the new socket on. macOS adds EINVAL, or an address of no family, for
+/// a client that has gone.
+#[rustfmt::skip]
+const OF_ONE_CONNECTION: &[Errno] = &[
+    Errno::INTR, Errno::INVAL, Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT,
+    Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::NETUNREACH,
+];
 
 impl Reactor {
-    /// Takes over a listener that was opened elsewhere: one inherited from a parent process (socket activation), or one with
-    /// an option set that finale does not know. It is made non-blocking, for all who share it. What `options` turns on of the
-    /// system's options is set on it; what it has already is left as it is, and so is what had to be said before it listened:
-    /// the backlog, `reuse_port`, `ipv6_only`. If it can't be used, it is closed.
+    /// Takes over a listener that was opened elsewhere: inherited from a parent process (socket
+    /// activation), or opened with an option that finale does not know. It becomes non-blocking,
+    /// for all processes that share it. The system's options that are on in `options` are set;
+    /// those that must be set before it listens are not: the backlog, `reuse_port`, `ipv6_only`.
+    /// After an error it is closed.
     ///
     /// ```
     /// # use finale::{Listen, Reactor};
@@ -74,65 +51,60 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::System`] with what the system said.
+    /// [`Error::BadOption`], or [`Error::System`].
     pub fn listen_on(&mut self, listener: std::net::TcpListener, options: Listen) -> Result<Listener, Error> {
-        let (id, addr) = self.add_listener(options, |net, place, options| {
-            net.listen_on(place, listener, options).map_err(|error| system("listen", &error))
+        let (id, addr) = self.add_listener(options, |net, slot, options| {
+            net.listen_on(slot, listener, options).map_err(|error| system("listen", &error))
         })?;
         Ok(Listener { id, addr })
     }
-}
 
-impl Reactor {
-    /// Takes over a listener on a Unix domain socket that was opened elsewhere, as [`listen_on`](Reactor::listen_on) does. Its file
-    /// is not removed with it: that is for whoever has opened it.
+    /// The same for a Unix domain socket. Its file is not removed with it.
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::System`] with what the system said.
+    /// [`Error::BadOption`], or [`Error::System`].
     pub fn listen_on_unix(
         &mut self,
         listener: std::os::unix::net::UnixListener,
         options: Listen,
     ) -> Result<ListenerId, Error> {
-        let (id, ()) = self.add_listener(options, |net, place, _| {
-            net.listen_on_unix(place, listener).map_err(|error| system("listen", &error))
+        let (id, ()) = self.add_listener(options, |net, slot, _| {
+            net.listen_on_unix(slot, listener).map_err(|error| system("listen", &error))
         })?;
         Ok(id)
     }
 }
 
 impl<N: Net> Reactor<N> {
-    /// Opens a listener on an IP address with a port; port 0 lets the kernel choose. Its connections come out of
-    /// [`next`](Reactor::next).
+    /// Opens a listener on an IP address; port 0 lets the kernel choose a port.
     ///
     /// # Errors
-    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`] with what the system said: most often that the
-    /// address is in use.
+    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`]: mostly that the address
+    /// is in use.
     pub fn listen<T>(&mut self, addr: T, options: Listen) -> Result<Listener, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
         let addr = addr.try_into()?.addr()?;
-        let (id, addr) = self.add_listener(options, |net, listener, options| {
-            net.listen(listener, addr, options).map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
+        let (id, addr) = self.add_listener(options, |net, slot, options| {
+            net.listen(slot, addr, options).map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
         })?;
         Ok(Listener { id, addr })
     }
 
-    /// Opens a listener on a Unix domain socket. Its connections live as all others do, with the same events; they have no addresses,
-    /// TCP's own options mean nothing to them, and there is no reset: a peer takes `destroy()` for an end, unless
-    /// something of its own was left unread. The file is removed with the listener.
+    /// Opens a listener on a Unix domain socket, whose file is removed with it. Its connections
+    /// have the same events as others and no addresses; the options of TCP don't apply. There is no
+    /// reset: to a peer `destroy()` is an end, unless bytes of the peer were left unread.
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::ListenUnix`] with what the system said: that the address is in use, also of a file
-    /// that a dead server has left, unless [`replace_stale`](Listen::replace_stale) is on.
+    /// [`Error::BadOption`], or [`Error::ListenUnix`]: mostly that the address is in use, even if
+    /// only a dead server's file is left, unless [`replace_stale`](Listen::replace_stale) is on.
     pub fn listen_unix(&mut self, addr: impl Into<UnixAddr>, options: Listen) -> Result<ListenerId, Error> {
         let addr = addr.into();
-        let open = |net: &mut N, listener: u32, options: &Listen| net.listen_unix(listener, &addr, options);
-        let (id, ()) = self.add_listener(options, |net, listener, options| {
-            open(net, listener, options)
-                .map_err(|error| Error::ListenUnix { addr: addr.clone(), source: OsError::from(&error) })
+        let (id, ()) = self.add_listener(options, |net, slot, options| {
+            let opened = net.listen_unix(slot, &addr, options);
+            opened.map_err(|error| Error::ListenUnix { addr: addr.clone(), source: OsError::from(&error) })
         })?;
         Ok(id)
     }
@@ -150,13 +122,14 @@ impl<N: Net> Reactor<N> {
         Ok((id, opened))
     }
 
-    /// Closes a listener. Its sockets live on; connections that wait to be accepted are reset by the kernel.
-    /// [`stop_listener`](Reactor::stop_listener) serves them first, and has its sockets end.
+    /// Closes a listener. Its sockets live on; the kernel resets connections that wait to be
+    /// accepted. [`stop_listener`](Reactor::stop_listener) accepts them first, and ends its
+    /// sockets.
     ///
     /// # Errors
     /// [`Error::Gone`] if it is closed already.
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
-        self.listeners.find_mut(id).ok_or(Error::Gone)?;
+        self.listeners.find(id).ok_or(Error::Gone)?;
         if self.listeners.is_open(id.index()) {
             self.net.unlisten(id.index());
         }
@@ -166,7 +139,8 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Accepts nobody until [`resume_accepting`](Reactor::resume_accepting): clients wait in the backlog.
+    /// Accepts nobody until [`resume_accepting`](Reactor::resume_accepting): clients wait in the
+    /// backlog.
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed, or stopped.
@@ -181,7 +155,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::Gone`] if the listener is closed, or stopped.
     pub fn resume_accepting(&mut self, id: ListenerId) -> Result<(), Error> {
         self.listeners.accepting_mut(id).ok_or(Error::Gone)?.paused = false;
-        self.listeners.go_on(id.index());
+        self.listeners.unblock(id.index());
         Ok(())
     }
 
@@ -190,45 +164,39 @@ impl<N: Net> Reactor<N> {
         self.listeners.ids().collect()
     }
 
-    /// Whether it was told to stop.
+    /// Whether [`stop_listener`](Reactor::stop_listener) was called for it.
     pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
         self.listeners.find(id).is_some_and(|entry| entry.stop.is_some())
     }
 
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Emit> {
-        if self.listeners.entries[listener as usize].waits_in_vain() {
+        let entry = &mut self.listeners.entries[listener as usize];
+        if entry.waits_in_vain() {
             self.close_stopped(listener);
             return None;
         }
-        if self.listeners.entries[listener as usize].must_wait() {
+        if entry.must_wait() {
             self.mute(listener);
             self.listeners.served(listener);
             return None;
         }
-        let slot = self.table.vacant();
-        match self.net.accept(listener, slot) {
-            Ok(peer) if self.listeners.entries[listener as usize].drops() => {
-                Some(self.drop_excess(listener, slot, peer))
-            }
-            Ok(peer) => Some(self.accepted(listener, peer)),
-            Err(error) => match trouble(&error) {
-                Trouble::Nobody => {
-                    self.nobody_waits(listener);
-                    None
-                }
-                Trouble::Skip if self.listeners.entries[listener as usize].skips < SKIPS => {
-                    self.listeners.entries[listener as usize].skips += 1;
-                    None
-                }
-                Trouble::Skip => self.rest(listener, &error),
-                Trouble::Rest => self.rest(listener, &error),
-            },
+        let error = match self.net.accept(listener, self.table.vacant()) {
+            Ok(peer) if entry.drops() => return Some(self.drop_excess(listener, peer)),
+            Ok(peer) => return Some(self.accepted(listener, peer)),
+            Err(error) => error,
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::WOULDBLOCK) => self.nobody_waits(listener),
+            Some(errno) if !OF_ONE_CONNECTION.contains(&errno) => return self.back_off(listener, &error),
+            _ if entry.skips >= SKIPS => return self.back_off(listener, &error),
+            _ => entry.skips += 1,
         }
+        None
     }
 
     fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
-        let entry = self.listeners.came(listener);
+        let entry = self.listeners.opened(listener);
         entry.skips = 0;
         let settings = entry.settings;
         if entry.was_the_last() {
@@ -243,21 +211,18 @@ impl<N: Net> Reactor<N> {
         if let Some(peer) = peer {
             self.table.set_peer(slot, peer);
         }
-        // Its first bytes are often there already: read before registering, which may never be needed.
+        // Its first bytes have often arrived: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON, true);
-        self.apply(slot, Input::Accepted);
         if let Some(ms) = self.table.settings_of(slot).deadline_ms {
             self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
-        self.table.entry_mut(slot).flags.take_pending(Emits::Connection);
-        self.table.at_hand = slot;
-        Emit::new(EmitKind::Of(Emits::Connection), 0)
+        self.emit(slot, Input::Accepted, Emits::Connection)
     }
 
-    /// One client too many, who is not to wait.
-    fn drop_excess(&mut self, listener: u32, slot: u32, peer: Option<SocketAddr>) -> Emit {
-        self.net.reset(slot);
+    /// A client too many is reset.
+    fn drop_excess(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
+        self.net.reset(self.table.vacant());
         self.turn.dropped();
         self.counts.dropped += 1;
         self.dropped = peer;
@@ -267,12 +232,11 @@ impl<N: Net> Reactor<N> {
         Emit::new(EmitKind::Dropped, listener)
     }
 
-    /// Nothing can be accepted: whoever waits goes on waiting, and wakes nobody.
-    fn rest(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
+    /// Nothing can be accepted for now: clients wait, and wake nobody.
+    fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
         self.mute(listener);
         self.counts.rests += 1;
-        let until = self.tick_after(self.net.now()) + REST_TICKS;
-        self.listeners.rest(listener, until);
+        self.listeners.back_off(listener, self.tick_after(self.net.now()) + BACK_OFF_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         if std::mem::replace(&mut entry.reported, true) {
@@ -282,35 +246,31 @@ impl<N: Net> Reactor<N> {
         Some(Emit::new(EmitKind::ListenerRests, listener))
     }
 
-    /// No news from now on: it has to leave somebody waiting, who would keep every poll awake.
+    /// No readiness from now on: clients that have to wait would end every poll at once.
     pub(super) fn mute(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
-        if std::mem::replace(&mut entry.muted, true) {
-            return;
-        }
-        if let Err(error) = self.net.set_accepting(listener, false) {
-            log::warn!("a listener that leaves somebody waiting can't be silenced: {error}");
+        if !std::mem::replace(&mut entry.muted, true)
+            && let Err(error) = self.net.set_accepting(listener, false)
+        {
+            log::warn!("a listener that has to leave clients waiting can't be muted: {error}");
         }
     }
 
-    /// Nobody waits: from now on news says who comes, and a trouble is over. One that is stopped has served everybody.
+    /// The system reports the next client, and the last error is over. A stopped listener is done.
     fn nobody_waits(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
-        entry.batch.asked_in_vain();
+        entry.batch.was_vain();
         entry.reported = false;
         if entry.stop.is_some() {
             return self.close_stopped(listener);
         }
-        if entry.muted {
-            match self.net.set_accepting(listener, true) {
-                Ok(()) => entry.muted = false,
-                Err(error) => {
-                    log::warn!("a listener can't be watched again, and rests on: {error}");
-                    let until = self.tick_after(self.net.now()) + REST_TICKS;
-                    return self.listeners.rest(listener, until);
-                }
-            }
+        if entry.muted
+            && let Err(error) = self.net.set_accepting(listener, true)
+        {
+            log::warn!("a listener can't be watched again, and backs off: {error}");
+            return self.listeners.back_off(listener, self.tick_after(self.net.now()) + BACK_OFF_TICKS);
         }
+        entry.muted = false;
         self.listeners.served(listener);
     }
 }

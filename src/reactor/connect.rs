@@ -292,6 +292,10 @@ impl<N: Net> Reactor<N> {
             self.table.retry_later(slot, RETRY_TICKS);
         } else {
             self.set_attempt_due(slot);
+            let earliest = self.tick_after(self.net.now()) + RETRY_TICKS;
+            if let Some(due) = self.connecting(slot).and_then(|connecting| connecting.attempt_due.as_mut()) {
+                *due = earliest.max(*due);
+            }
         }
     }
 

@@ -89,14 +89,15 @@ impl<N: Net> Reactor<N> {
     /// The report for `close`. The state in which it ended says how.
     pub(super) fn report_ending(&mut self, slot: u32) {
         let entry = self.table.entry(slot);
-        let how = match entry.state {
-            State::Confirmed => How::Confirmed,
-            State::HandedOff => How::HandedOff,
-            // It failed, unless it was destroyed before that could be delivered.
-            State::ResetByPeer | State::TimedOut | State::NotConnected if !entry.flags.has(Flags::DESTROY) => {
-                How::Failed(self.failure(slot))
-            }
-            _ => How::Destroyed,
+        // One that failed, and was destroyed before that could be delivered, was destroyed.
+        let how = if entry.state == State::Confirmed {
+            How::Confirmed
+        } else if entry.state == State::HandedOff {
+            How::HandedOff
+        } else if entry.state == State::ResetByUs || entry.flags.has(Flags::DESTROY) {
+            How::Destroyed
+        } else {
+            How::Failed(self.failure(slot))
         };
         self.ending = Ending {
             how,

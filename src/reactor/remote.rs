@@ -7,11 +7,12 @@ use crate::error::Error;
 
 /// A handle on a reactor for other threads: cloneable and `Send`.
 ///
-/// A wake is never lost and never counted: however many come between two turns, [`Event::Woken`](crate::Event::Woken) is
-/// told once after the last of them. Send what is to be done through a channel of your own *before* you wake.
+/// A wake is never lost: however many come between two turns, [`Event::Woken`](crate::Event::Woken)
+/// is delivered once after the last of them. Send what is to be done through a channel of your own
+/// *before* you wake.
 ///
-/// While a handle lives, [`Reactor::next`](crate::Reactor::next) waits; drop the last one and it returns `None` when
-/// nothing else is left.
+/// While a handle lives, [`Reactor::next`](crate::Reactor::next) waits even if nothing else is
+/// left.
 ///
 /// ```
 /// use finale::{Event, Reactor};
@@ -29,7 +30,6 @@ pub struct Remote {
     shared: Arc<Shared>,
 }
 
-/// What the reactor and its handles share.
 pub(super) struct Shared {
     woken: AtomicBool,
     alive: AtomicBool,
@@ -39,12 +39,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(kick: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self {
-            woken: AtomicBool::new(false),
-            alive: AtomicBool::new(true),
-            handles: AtomicUsize::new(0),
-            kick,
-        })
+        let (woken, alive) = (AtomicBool::new(false), AtomicBool::new(true));
+        Arc::new(Self { woken, alive, handles: AtomicUsize::new(0), kick })
     }
 
     pub(super) fn handle(self: &Arc<Self>) -> Remote {
@@ -52,14 +48,14 @@ impl Shared {
         Remote { shared: Arc::clone(self) }
     }
 
-    /// Whether a wake is pending or may still come. The handles first: a thread wakes, then drops its handle.
+    /// Whether a wake is pending or may still come. A thread wakes, then drops its handle.
     pub(super) fn may_wake(&self) -> bool {
         self.handles.load(Ordering::Acquire) > 0 || self.woken.load(Ordering::Acquire)
     }
 
     /// Whether there was a wake since the last call.
     pub(super) fn take_woken(&self) -> bool {
-        // A plain look first: the swap would take the cache line away from the others in every turn.
+        // Loaded first: a swap in every turn would take the cache line from the other threads.
         self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
     }
 
@@ -69,7 +65,8 @@ impl Shared {
 }
 
 impl Remote {
-    /// Has the reactor tell [`Event::Woken`](crate::Event::Woken). Costs a system call only if no wake is pending.
+    /// Has the reactor deliver [`Event::Woken`](crate::Event::Woken). Makes a system call only if
+    /// no wake is pending.
     ///
     /// # Errors
     /// [`Error::ReactorGone`].
@@ -97,7 +94,7 @@ impl Clone for Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        // The last one out lets a reactor that waits look again whether anything is left to wait for.
+        // A reactor that waits checks again whether anything is left to wait for.
         if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.shared.alive.load(Ordering::Acquire) {
             (self.shared.kick)();
         }

@@ -1,4 +1,4 @@
-//! What all sockets are doing, at one moment, to be read by people.
+//! The sockets and metrics of a reactor, for people to read.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use crate::lifecycle::State;
 use crate::metrics::Metrics;
 use crate::net::Net;
 
-/// One socket, as it was.
+/// One socket at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketInfo {
-    /// Its name.
+    /// Its id.
     pub id: SocketId,
-    /// Where it is in its life.
+    /// Its lifecycle state.
     pub state: State,
     /// The other end, if known.
     pub peer: Option<SocketAddr>,
     /// Bytes that wait for our kernel.
     pub queued_bytes: usize,
-    /// Bytes told as `data` or discarded.
+    /// Bytes delivered as `data` or discarded.
     pub bytes_read: u64,
     /// Bytes that our kernel took.
     pub bytes_written: u64,
@@ -36,7 +36,7 @@ pub struct SocketInfo {
 pub struct Sockets(Vec<SocketInfo>);
 
 impl Sockets {
-    /// The sockets, by their place in the table.
+    /// The sockets, by their slot in the table.
     pub fn iter(&self) -> std::slice::Iter<'_, SocketInfo> {
         self.0.iter()
     }
@@ -65,34 +65,27 @@ impl<'a> IntoIterator for &'a Sockets {
 
 impl fmt::Display for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<12} {:<12} {:<24} {:>10} {:>12} {:>12} {:>10}",
-            "Socket", "State", "Peer", "Queued", "Read", "Written", "Timer"
-        )?;
+        let mut row = |[id, state, peer, queued, read, written, timer]: [&str; 7]| {
+            writeln!(f, "{id:<12} {state:<12} {peer:<24} {queued:>10} {read:>12} {written:>12} {timer:>10}")
+        };
+        row(["Socket", "State", "Peer", "Queued", "Read", "Written", "Timer"])?;
         for socket in self {
-            let peer = socket.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-            let timer = socket.timer_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
-            let state = format!("{}{}", socket.state.name(), if socket.is_paused { "*" } else { "" });
-            writeln!(
-                f,
-                "{:<12} {:<12} {:<24} {:>10} {:>12} {:>12} {:>10}",
-                format!("{}.{}", socket.id.index(), socket.id.generation()),
-                state,
-                peer,
-                socket.queued_bytes,
-                socket.bytes_read,
-                socket.bytes_written,
-                timer
-            )?;
+            row([
+                &format!("{}.{}", socket.id.index(), socket.id.generation()),
+                &format!("{}{}", socket.state.name(), if socket.is_paused { "*" } else { "" }),
+                &socket.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
+                &socket.queued_bytes.to_string(),
+                &socket.bytes_read.to_string(),
+                &socket.bytes_written.to_string(),
+                &socket.timer_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+            ])?;
         }
         Ok(())
     }
 }
 
 impl<N: Net> Reactor<N> {
-    /// What the reactor has done so far, and what is live. Counting costs an addition where something happens; asking costs a look
-    /// at each socket.
+    /// What the reactor has done so far, and what is live. Visits each socket.
     ///
     /// ```
     /// # use finale::{Cause, Connect, Event, Reactor, sim::Network};
@@ -111,7 +104,7 @@ impl<N: Net> Reactor<N> {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         let mut metrics = Metrics::of(&self.counts, self.listeners.ids().count());
-        // One whose `close` was just told has been counted, and lives no more.
+        // One whose `close` was just delivered is counted already.
         for slot in self.table.slots().filter(|slot| self.table.entry(*slot).state != State::Closed) {
             let entry = self.table.entry(slot);
             let queued_bytes = self.table.queued_bytes(slot) as u64;
@@ -120,7 +113,7 @@ impl<N: Net> Reactor<N> {
         metrics
     }
 
-    /// Every socket with its state, queue and timer. Costs a look at each; prints like netstat, paused sockets with `*`.
+    /// Every socket with its state, queue and timer. Prints like netstat, paused sockets with `*`.
     #[must_use]
     pub fn sockets(&self) -> Sockets {
         let now = self.tick_before(self.net.now());

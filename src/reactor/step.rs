@@ -13,7 +13,7 @@ use super::emit::{Emit, EmitKind};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::First;
 use crate::id::SocketId;
-use crate::lifecycle::{self, Cell, Emits, Input, Kind, State};
+use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{Close, Idle, Settings};
 use crate::report;
@@ -59,10 +59,12 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
 
 /// What an error of the system is to the lifecycle: a reset, a timer that ran out, or whatever else it is where it came up.
 pub(super) fn input_for(cause: Cause, otherwise: Input) -> Input {
-    match cause {
-        Cause::Reset => Input::Reset,
-        Cause::TimedOut(_) => Input::Expired,
-        _ => otherwise,
+    if cause == Cause::Reset {
+        Input::Reset
+    } else if matches!(cause, Cause::TimedOut(_)) {
+        Input::Expired
+    } else {
+        otherwise
     }
 }
 
@@ -112,6 +114,21 @@ impl<N: Net> Reactor<N> {
     pub(super) fn apply(&mut self, slot: u32, input: Input) {
         self.at(slot).post(input);
     }
+
+    /// One transition with one event, which is delivered at once.
+    #[inline]
+    pub(super) fn emit(&mut self, slot: u32, input: Input, emits: Emits) -> Emit {
+        let entry = self.table.entry_mut(slot);
+        let from = entry.state;
+        let transition = entry.apply(input);
+        debug_assert_eq!(transition.emits, 1 << emits as u16);
+        self.net.stepped(from, input);
+        if report::is_on() {
+            self.at(slot).log(from, input);
+        }
+        self.table.at_hand = slot;
+        Emit::new(EmitKind::Of(emits), 0)
+    }
 }
 
 impl<N: Net> Step<'_, N> {
@@ -131,7 +148,11 @@ impl<N: Net> Step<'_, N> {
             self.flush();
         }
         match self.entry.flags.pending() {
-            Some(emits) => Some(self.deliver(emits)),
+            Some(emits) => {
+                // Its input belongs to this turn, as it would without the event.
+                self.entry.flags.set(Flags::SOON, self.entry.has_input());
+                Some(self.deliver(emits))
+            }
             None if self.entry.has_input() => self.read(),
             None => None,
         }
@@ -152,7 +173,7 @@ impl<N: Net> Step<'_, N> {
         let from = self.entry.state;
         let transition = self.entry.apply(input);
         self.net.stepped(from, input);
-        if report::is_on() && transition.kind == Kind::Go {
+        if report::is_on() {
             self.log(from, input);
         }
         transition.emits
@@ -230,7 +251,7 @@ impl<N: Net> Step<'_, N> {
         if self.extra().is_some_and(Extra::has_options) {
             self.set_options();
         }
-        if self.entry.has_error_due() {
+        if self.entry.has_error_due(self.settings) {
             self.check_error();
         }
         self.linger();
@@ -268,7 +289,9 @@ impl<N: Net> Step<'_, N> {
     #[inline(never)]
     pub(super) fn check_error(&mut self) {
         self.entry.flags.set(Flags::ERROR | Flags::HANGUP, false);
-        if self.entry.state == State::Closing {
+        if self.entry.state == State::Broken {
+            self.fail_if_all_is_read();
+        } else if self.entry.state == State::Closing {
             self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
             self.lose(&error);
@@ -358,9 +381,14 @@ impl<N: Net> Step<'_, N> {
         // A notice that is still pending will say how the peer has ended; one that was delivered spoke of a FIN.
         self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
         self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
-        // With nothing unread the error is next, pause or not.
+        self.fail_if_all_is_read();
+    }
+
+    /// With nothing unread the error of a broken connection is next, pause or not.
+    fn fail_if_all_is_read(&mut self) {
         match call(|| self.net.peek(self.slot)) {
-            Outcome::Done(Unread::Bytes) | Outcome::Retry => {}
+            Outcome::Done(Unread::Bytes) => {}
+            Outcome::Retry => self.retry_later(Flags::HANGUP),
             Outcome::Done(Unread::Nothing | Unread::End) | Outcome::WouldBlock | Outcome::Failed(_) => {
                 self.fail_broken();
             }
@@ -377,8 +405,8 @@ impl<N: Net> Step<'_, N> {
     /// The system has no memory for a call now: it is made again after a pause.
     #[cold]
     #[inline(never)]
-    fn pause(&mut self, direction: Flags) {
-        self.entry.flags.set(direction, false);
+    fn retry_later(&mut self, readiness: Flags) {
+        self.entry.flags.set(readiness, false);
         self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
     }
 
@@ -409,7 +437,7 @@ impl<N: Net> Step<'_, N> {
                     self.sent(sent);
                 }
                 Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
-                Outcome::Retry => self.pause(Flags::WRITABLE),
+                Outcome::Retry => self.retry_later(Flags::WRITABLE),
                 Outcome::Failed(error) => self.lose(&error),
             }
         }
@@ -445,21 +473,23 @@ impl<N: Net> Step<'_, N> {
         if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
             return self.leave_to_kernel();
         }
-        if self.entry.first == First::Nobody {
-            match self.first_if_ours_leaves() {
-                Ok(first) => self.entry.first = first,
+        let first = match self.entry.first {
+            First::Nobody => match self.first_if_ours_leaves() {
+                Ok(first) => first,
                 Err(error) => return self.lose(&error),
-            }
-        }
+            },
+            first => first,
+        };
         match call(|| self.net.finish(self.slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
+                self.entry.first = first;
                 self.post(Input::FinSent);
                 self.linger();
                 if self.entry.state == State::Closing {
                     self.confirm();
                 }
             }
-            Outcome::Retry => self.pause(Flags::WRITABLE),
+            Outcome::Retry => self.retry_later(Flags::WRITABLE),
             Outcome::Failed(error) => {
                 // ENOTCONN says only that it is over; the error that ended it may not be taken yet.
                 let error = self.net.take_error(self.slot).unwrap_or(error);
@@ -492,7 +522,8 @@ impl<N: Net> Step<'_, N> {
                 self.net.close(self.slot);
                 self.post(Input::Acknowledged);
             }
-            Outcome::Done(false) | Outcome::WouldBlock | Outcome::Retry => {}
+            Outcome::Done(false) | Outcome::WouldBlock => {}
+            Outcome::Retry => self.retry_later(Flags::HANGUP),
             Outcome::Failed(error) => self.fail_with(&error),
         }
     }
@@ -516,7 +547,7 @@ impl<N: Net> Step<'_, N> {
                 let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }
-            Outcome::Retry => self.pause(Flags::READABLE),
+            Outcome::Retry => self.retry_later(Flags::READABLE),
             Outcome::Failed(error) => self.fail_with(&error),
         }
         self.entry.flags.pending().map(|emits| self.deliver(emits))
@@ -559,9 +590,13 @@ impl<N: Net> Step<'_, N> {
         if self.entry.state == State::Closing {
             self.confirm();
             // Their FIN came without acknowledging ours: the two crossed.
-            if self.entry.state == State::Closing && self.entry.first == First::Us {
+            let is_known = self.extra().is_none_or(|extra| extra.retry_at.is_none());
+            if self.entry.state == State::Closing && self.entry.first == First::Us && is_known {
                 self.entry.first = First::Both;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,13 +43,15 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.tick_after(at));
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
-        // Those who wait come under the same rule as those who are here.
+        // It applies to connections that are accepted later, too.
         let grace = stop.grace.and_then(millis);
         let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
         self.table.settings.release(old);
         for slot in self.sockets_of(id) {
-            self.stop_socket(slot, grace);
+            self.table.change_settings(slot, |settings| settings.grace_ms = grace);
+            self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
+            self.table.wake(slot);
         }
         if self.listeners.is_open(id.index()) {
             self.mute(id.index());
@@ -58,21 +60,12 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// The places of a listener's sockets.
+    /// The slots of a listener's sockets.
     fn sockets_of(&self, id: ListenerId) -> Vec<u32> {
         self.table.slots().filter(|slot| self.table.settings_of(*slot).listener == Some(id)).collect()
     }
 
-    /// From now on our side ends when the socket is idle.
-    fn stop_socket(&mut self, slot: u32, grace: Option<u64>) {
-        self.table.change_settings(slot, |settings| settings.grace_ms = grace);
-        if self.table.entry(slot).state == State::Open {
-            self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
-        }
-        self.table.wake(slot);
-    }
-
-    /// Whoever waited at a stopped listener was accepted.
+    /// Closes the descriptor of a stopped listener.
     pub(super) fn close_stopped(&mut self, listener: u32) {
         if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
@@ -81,8 +74,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Stopped listeners whose time is up: nobody waits any longer, and nobody lives on.
+    /// Listeners that back off until now try again; stopped ones whose limit has come destroy the
+    /// rest.
     pub(super) fn listeners_due(&mut self, now: u64) {
+        self.listeners.wake_due(now);
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_stopped(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {

@@ -1,4 +1,4 @@
-//! Free-standing timers: of no socket, one shot each.
+//! Timers that belong to no socket and fire once.
 
 use slab::Slab;
 
@@ -43,14 +43,13 @@ impl Timers {
         TimerId::new(self.reactor, index, self.generation)
     }
 
-    /// Whether the timer was still running.
+    /// Returns whether the timer was still running.
     pub(super) fn cancel(&mut self, id: TimerId) -> bool {
-        let index = id.index() as usize;
-        let found =
-            self.entries.get(index).is_some_and(|entry| TimerId::new(self.reactor, id.index(), entry.generation) == id);
+        let named = |entry: &Entry| TimerId::new(self.reactor, id.index(), entry.generation);
+        let found = self.entries.get(id.index() as usize).is_some_and(|entry| named(entry) == id);
         if let (true, Some(wheel)) = (found, &mut self.wheel) {
             wheel.cancel(&mut self.entries, id.index());
-            self.entries.remove(index);
+            self.entries.remove(id.index() as usize);
         }
         found
     }

@@ -157,13 +157,14 @@ impl<N: Net> Reactor<N> {
     fn serve_one(&mut self, slot: u32) -> Option<Emit> {
         loop {
             let next = self.table.next(slot);
-            if !matches!(next, Next::Deliver | Next::Now) || self.turn.steps == 0 {
+            if next == Next::Now && self.turn.steps > 0 {
+                self.turn.steps -= 1;
+            } else if next != Next::Deliver {
                 if self.put_aside(slot, next) {
                     return None;
                 }
                 continue;
             }
-            self.turn.steps -= 1;
             let emit = match self.table.entry(slot).state.is_connected() {
                 true => self.at(slot).run(),
                 false => self.step_unconnected(slot),
@@ -181,10 +182,10 @@ impl<N: Net> Reactor<N> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
         if flags.pending().is_none() && !flags.has(Flags::DESTROY) {
-            match state {
-                State::Created => self.begin(slot),
-                State::Connecting => self.continue_connecting(slot),
-                _ => {}
+            if state == State::Created {
+                self.begin(slot);
+            } else if state == State::Connecting {
+                self.continue_connecting(slot);
             }
         } else if flags.has(Flags::DESTROY) && !state.is_final() {
             self.give_up_connecting(slot);
@@ -274,7 +275,6 @@ impl<N: Net> Reactor<N> {
             self.looked_up(token, answer);
         }
         self.counts.turns += 1;
-        self.listeners.rested(self.turn.now);
         self.listeners_due(self.turn.now);
         self.turn.closes = self.table.closes_len();
         self.turn.woken = self.shared.take_woken();
@@ -444,10 +444,13 @@ impl<N: Net> Reactor<N> {
     /// A limit has run out. A connection that was dead already, which nobody has read so far, reports its own error.
     fn expired(&mut self, slot: u32, timer: Timer) {
         let failure = Failure::of(Cause::TimedOut(timer));
-        match self.table.entry(slot).state {
-            State::Created | State::Resolving | State::Connecting => self.expire_connecting(slot, failure),
-            State::Broken => self.at(slot).fail_broken(),
-            _ => self.at(slot).expire(failure),
+        let state = self.table.entry(slot).state;
+        if state == State::Broken {
+            self.at(slot).fail_broken();
+        } else if state.is_connected() {
+            self.at(slot).expire(failure);
+        } else {
+            self.expire_connecting(slot, failure);
         }
     }
 
@@ -457,10 +460,7 @@ impl<N: Net> Reactor<N> {
         {
             self.turn.closes -= 1;
             self.report_ending(slot);
-            self.apply(slot, Input::CloseDue);
-            self.table.entry_mut(slot).flags.take_pending(Emits::Close);
-            self.table.at_hand = slot;
-            return Some(Emit::new(EmitKind::Of(Emits::Close), 0));
+            return Some(self.emit(slot, Input::CloseDue, Emits::Close));
         }
         self.turn.phase = Phase::Poll;
         None
@@ -471,7 +471,7 @@ impl<N: Net> Reactor<N> {
         let listener = self.table.settings_of(slot).listener;
         self.table.remove(slot);
         if let Some(listener) = listener {
-            self.listeners.gone(listener);
+            self.listeners.closed(listener);
         }
     }
 }

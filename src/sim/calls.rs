@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use rustix::io::Errno;
 
@@ -11,6 +12,7 @@ use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning, shrink};
 use super::row::{Row, Rows};
+use super::unix::UNIX;
 use super::world::{Listener, Segment, World};
 use crate::net::Unread;
 use crate::options::{Listen, SystemOptions};
@@ -32,7 +34,7 @@ impl World {
             return Err(Errno::ADDRNOTAVAIL);
         }
         let addr = match addr.port() {
-            0 => SocketAddr::new(addr.ip(), self.free_listen_port(machine)?),
+            0 => SocketAddr::new(addr.ip(), self.free_listen_port(machine, addr.ip())?),
             _ => addr,
         };
         let others = self.listening.get(&(machine, addr.port())).map_or(&[][..], Vec::as_slice);
@@ -64,9 +66,9 @@ impl World {
         Ok(id)
     }
 
-    fn free_listen_port(&mut self, machine: IpAddr) -> Call<u16> {
-        for _ in self.ports.clone() {
-            let port = self.turn_port(machine);
+    fn free_listen_port(&mut self, machine: IpAddr, ip: IpAddr) -> Call<u16> {
+        for _ in self.ports_of(ip) {
+            let port = self.turn_port(machine, ip);
             if !self.listening.contains_key(&(machine, port)) {
                 return Ok(port);
             }
@@ -74,10 +76,15 @@ impl World {
         Err(Errno::ADDRINUSE)
     }
 
+    /// The ports to choose from. Those of Unix domain sockets are not ports, and never run out.
+    fn ports_of(&self, ip: IpAddr) -> RangeInclusive<u16> {
+        if ip == UNIX { 1..=u16::MAX } else { self.ports.clone() }
+    }
+
     /// Ports are given out in turn, so that one comes back as late as possible.
-    fn turn_port(&mut self, machine: IpAddr) -> u16 {
-        let (first, last) = (*self.ports.start(), *self.ports.end());
-        let next = self.next_port.entry(machine).or_insert(first);
+    fn turn_port(&mut self, machine: IpAddr, ip: IpAddr) -> u16 {
+        let (first, last) = self.ports_of(ip).into_inner();
+        let next = self.next_port.entry((machine, ip == UNIX)).or_insert(first);
         let port = (*next).clamp(first, last);
         *next = if port == last { first } else { port + 1 };
         port
@@ -173,8 +180,8 @@ impl World {
             let local = SocketAddr::new(ip, port);
             return is_free(self, local).then_some(local).ok_or(Errno::ADDRNOTAVAIL);
         }
-        for _ in self.ports.clone() {
-            let local = SocketAddr::new(ip, self.turn_port(machine));
+        for _ in self.ports_of(ip) {
+            let local = SocketAddr::new(ip, self.turn_port(machine, ip));
             if is_free(self, local) && !self.listening.contains_key(&(machine, local.port())) {
                 return Ok(local);
             }
@@ -188,7 +195,7 @@ impl World {
     pub(super) fn send(&mut self, id: Id, bytes: &[u8], more: bool, unbounded: bool) -> Call<usize> {
         let now = self.now;
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
-        if end.phase == Phase::Closed || end.finished || end.error.is_some() {
+        if !end.may_write() {
             self.rows.mark(Row::ResetSeenByWrite);
             if !end.incoming.is_empty() {
                 self.rows.mark(Row::WriteErrorWithInput);
@@ -235,6 +242,8 @@ impl World {
             return end.at_end_of_bytes().map(|()| 0);
         }
         let taken = end.take_in(buffer);
+        // What is left could have been read now.
+        end.unread_since = Some(self.now);
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
         let free = end.tuning.receive_bytes - end.incoming.len();
@@ -294,6 +303,7 @@ impl World {
             self.rows.mark(Row::EndWithDataQueued);
         }
         end.finished = true;
+        end.finished_at = self.now;
         end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
         end.corked = None;
         self.transmit(id, usize::MAX);
@@ -378,6 +388,6 @@ fn is_local(machine: IpAddr, ip: IpAddr) -> bool {
 }
 
 fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    let is_any = |ip: IpAddr, other: IpAddr| ip.is_unspecified() && other != super::unix::UNIX;
+    let is_any = |ip: IpAddr, other: IpAddr| ip.is_unspecified() && other != UNIX;
     one == other || is_any(one, other) || is_any(other, one)
 }

@@ -120,8 +120,9 @@ pub(super) struct End {
     pub(super) written: u64,
     /// How far the peer's window reaches.
     pub(super) window_end: u64,
-    /// Our FIN is queued behind `written`.
+    /// Our FIN is queued behind `written`, and since when.
     pub(super) finished: bool,
+    pub(super) finished_at: u64,
     /// MSG_MORE: from this position on, bytes wait; until this time.
     pub(super) corked: Option<(u64, u64)>,
     /// Where an urgent byte of ours stands.
@@ -131,6 +132,8 @@ pub(super) struct End {
 
     pub(super) incoming: VecDeque<u8>,
     pub(super) received: u64,
+    /// Since when the first unread byte can be read.
+    pub(super) unread_since: Option<u64>,
     /// The window end that the peer was told last.
     pub(super) told_window_end: u64,
     pub(super) peer_finished: bool,
@@ -187,11 +190,13 @@ impl End {
             written: 0,
             window_end: 0,
             finished: false,
+            finished_at: 0,
             corked: None,
             urgent_out: None,
             wants_room: false,
             incoming: VecDeque::new(),
             received: 0,
+            unread_since: None,
             peer_finished: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,
@@ -234,6 +239,11 @@ impl End {
     pub(super) fn has_room(&self) -> bool {
         let free = self.tuning.send_bytes.saturating_sub(self.outgoing.len());
         free * 3 >= self.tuning.send_bytes
+    }
+
+    /// Whether a write is none that fails.
+    pub(super) fn may_write(&self) -> bool {
+        self.phase != Phase::Closed && !self.finished && self.error.is_none()
     }
 
     /// How far our window reaches now.

@@ -25,10 +25,16 @@ pub struct Faults {
     pub stale_news: f64,
     /// Per poll that waits: it ends early and without news, as if by a signal.
     pub interrupted: f64,
+    /// Per poll that waits: the clock is read before the wait, so that [`complete_until`](crate::net::Polled::complete_until) is
+    /// as old as the wait was long, as it always is on a real net.
+    pub old_clock: f64,
+    /// Per poll: the process stands still between the system's answer and its next step, for up to 3 s, as under SIGSTOP or
+    /// on a machine that has other things to do.
+    pub stall: f64,
     /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment later; a reader may take
     /// a short read for drained.
     pub short_read: f64,
-    /// Per write: fewer bytes than there is room for. An edge follows.
+    /// Per write: fewer bytes than there is room for, perhaps none. An edge follows.
     pub short_write: f64,
     /// Per packet: up to this much later. Packets of one direction never overtake each other.
     pub jitter: Duration,
@@ -59,6 +65,8 @@ impl Faults {
             small_batch: 0.0,
             stale_news: 0.0,
             interrupted: 0.0,
+            old_clock: 0.0,
+            stall: 0.0,
             short_read: 0.0,
             short_write: 0.0,
             jitter: Duration::ZERO,
@@ -73,7 +81,8 @@ impl Faults {
     }
 
     /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few faults, and some have
-    /// many; one that is on strikes far more often than in life, and never every time.
+    /// many; one that is on strikes far more often than in life, and never every time. Without a [`stall`](Self::stall): after
+    /// one every limit is late.
     #[must_use]
     pub fn random(rng: &mut Rng) -> Self {
         Self {
@@ -83,6 +92,7 @@ impl Faults {
             small_batch: probability(rng, 0.9),
             stale_news: probability(rng, 0.5),
             interrupted: probability(rng, 0.3),
+            old_clock: probability(rng, 0.5),
             short_read: probability(rng, 0.9),
             short_write: probability(rng, 0.9),
             ..Self::random_failures(rng)

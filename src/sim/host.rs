@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::arena::Id;
-use super::end::{Owner, Phase, Probing};
+use super::end::{End, Owner, Phase, Probing};
 use super::row::Row;
 use super::time::nanos;
 use super::truth::Closed;
@@ -84,12 +84,23 @@ impl Host {
         self.world.borrow().lies(lie)
     }
 
-    /// Begins a call: counts it, and lets happen what is due.
+    /// Begins a call: counts it, lets its time pass, and what is due happen.
     fn enter(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
         world.program(self.index).calls += 1;
+        let cost = world.call_cost;
+        world.spend(cost);
         world.run_due();
         world
+    }
+
+    /// A time of the world on this host's clock.
+    fn clock(world: &World, at: u64) -> Instant {
+        #[cfg(test)]
+        if world.lies(super::lie::Lie::FastClock) {
+            return world.instant(at + at / 100);
+        }
+        world.instant(at)
     }
 
     /// Begins a call on a connection.
@@ -111,7 +122,7 @@ impl Host {
         if read > 0 {
             let truth = world.truth(self.index, slot);
             truth.given += read as u64;
-            (truth.given_at, truth.moved_at) = (now, now);
+            (truth.given_at, truth.moved_at, truth.heard_last) = (now, now, true);
             world.progress(self.index);
         }
         Ok(read)
@@ -127,7 +138,7 @@ impl Host {
         let now = world.now;
         let truth = world.truth(self.index, slot);
         truth.sent += sent as u64;
-        (truth.sent_at, truth.moved_at) = (now, now);
+        (truth.sent_at, truth.moved_at, truth.heard_last) = (now, now, false);
         world.progress(self.index);
         Ok(sent)
     }
@@ -139,8 +150,13 @@ impl Host {
             return Err(Errno::CONNRESET.into());
         }
         let faults = world.faults;
-        if bytes.len() > 1 && world.rng.chance(faults.short_write) {
-            let part = 1 + world.rng.below(bytes.len() as u64 - 1) as usize;
+        let may_write = world.ends.get(id).is_some_and(End::may_write);
+        if may_write && !bytes.is_empty() && world.rng.chance(faults.short_write) {
+            let part = world.rng.below(bytes.len() as u64) as usize;
+            if part == 0 {
+                world.edge(id);
+                return Err(Errno::WOULDBLOCK.into());
+            }
             let sent = self.write(world, slot, id, &bytes[..part], more)?;
             if sent == part {
                 // As if the buffer had been full for a moment.
@@ -243,11 +259,7 @@ impl Host {
 impl Net for Host {
     fn now(&self) -> Instant {
         let world = self.world.borrow();
-        #[cfg(test)]
-        if world.lies(super::lie::Lie::FastClock) {
-            return world.instant(world.now + world.now / 100);
-        }
-        world.instant(world.now)
+        Self::clock(&world, world.now)
     }
 
     fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
@@ -255,13 +267,22 @@ impl Net for Host {
         let until = until.map(|until| nanos(until.saturating_duration_since(self.world.borrow().instant(0))));
         #[cfg(test)]
         let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
-        let outcome = self.enter().wait(self.index, until, &mut batch);
+        self.world.borrow_mut().begin_turn(self.index);
+        let mut world = self.enter();
+        let began = world.now;
+        let outcome = world.wait(self.index, until, &mut batch);
+        let complete_until = world.complete_until(began);
+        world.stall();
+        #[cfg(test)]
+        let complete_until = if world.lies(super::lie::Lie::LateClock) { world.now } else { complete_until };
+        let complete_until = Self::clock(&world, complete_until);
+        drop(world);
         // The world is free again: whoever gets the readiness may look at it.
         for (token, readiness) in batch.drain(..) {
             ready(token, readiness);
         }
         self.batch = batch;
-        outcome.map(|more| Polled { complete_until: self.now(), more })
+        outcome.map(|more| Polled { complete_until, more })
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {

@@ -25,6 +25,8 @@ pub(crate) enum Lie {
     FastClock,
     /// A wait brings nothing, and at once.
     WaitForNothing,
+    /// The clock is read after a stall, and not before it: readiness seems complete up to then.
+    LateClock,
 }
 
 impl World {

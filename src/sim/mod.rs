@@ -41,9 +41,10 @@
 //! mod     Network, the handle          world   clock, agenda, hosts, the way of a packet
 //! host    the trait Net                tcp     handshake, segments, timers
 //! peer    sockets moved by hand        calls   what the kernel answers to a call
-//! script  peers that act alone         end     one end of a connection: its state and buffers
+//! script  what a peer does alone       end     one end of a connection: its state and buffers
+//! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
-//! row     the faults' names, counted     news    edges, and the wait for them
+//! row     the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
 //! # How it differs from Linux
@@ -72,6 +73,7 @@ mod host;
 pub(crate) mod lie;
 mod news;
 mod peer;
+mod play;
 mod rng;
 mod row;
 pub(crate) mod script;
@@ -95,9 +97,10 @@ use rustix::io::Errno;
 pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};
+pub use play::Play;
 pub use rng::Rng;
 pub use row::{Row, Rows};
-pub use script::{Play, Script};
+pub use script::Script;
 
 use crate::error::LookupCause;
 use crate::lifecycle::Pairs;
@@ -120,6 +123,9 @@ pub enum Reach {
     /// connect(2) itself fails with EACCES.
     Prohibited,
 }
+
+/// The addresses of one end of a connection and of the other.
+pub(crate) type Places = (SocketAddr, SocketAddr);
 
 /// The handle of a simulated network. Clones are the same network; it is dropped with its last handle, host and peer.
 /// Single-threaded: only a host's waker may go to another thread, and then the story is no longer the seed's alone.
@@ -159,7 +165,8 @@ impl Network {
 
 /// Time.
 impl Network {
-    /// The virtual clock. It moves in [`advance`](Self::advance) and in a host's `poll`, and nowhere else.
+    /// The virtual clock. It moves in [`advance`](Self::advance) and [`spend`](Self::spend), in a host's `poll`, and in its other
+    /// calls if they have a [cost](Self::set_call_cost).
     #[must_use]
     pub fn now(&self) -> Instant {
         let world = self.world.borrow();
@@ -177,6 +184,45 @@ impl Network {
         let mut world = self.world.borrow_mut();
         let until = world.now.saturating_add(nanos(time));
         world.advance(until);
+    }
+
+    /// How long each call of a host takes for which a real net makes a system call: so much time passes before the call looks.
+    /// Default 0: time stands still while a program works, and a peer that sends without a pause is read to the last byte
+    /// before its next packet arrives. With a cost of some microseconds a flood keeps a program busy, as on a real machine.
+    pub fn set_call_cost(&self, time: Duration) {
+        self.world.borrow_mut().call_cost = nanos(time);
+    }
+
+    /// The program works for this long: time passes as in [`advance`](Self::advance), and counts as [busy](Self::busy). For a
+    /// handler that computes, between an event and the next call of [`next`](crate::Reactor::next).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use finale::sim::Network;
+    /// use finale::{Event, Reactor};
+    ///
+    /// let network = Network::new(1);
+    /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    /// let start = network.now();
+    /// reactor.set_timer(Duration::from_millis(10));
+    /// reactor.set_timer(Duration::from_millis(11));
+    /// let mut late = Vec::new();
+    /// while let Some((_, Event::Timer(_))) = reactor.next()? {
+    ///     late.push(network.now() - start);
+    ///     network.spend(Duration::from_millis(50)); // A slow handler: the second timer is late for it.
+    /// }
+    /// assert_eq!(late, [Duration::from_millis(10), Duration::from_millis(60)]);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    pub fn spend(&self, time: Duration) {
+        self.world.borrow_mut().spend(nanos(time));
+    }
+
+    /// How much of the [elapsed](Self::elapsed) time programs have spent in calls and handlers, and standing still. What is
+    /// left is the time in which all of them waited.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.world.borrow().busy)
     }
 
     /// When the network will next do something by itself, at once if news waits for a host; `None` if never. What it does may turn out to be nothing: a
@@ -331,6 +377,14 @@ impl Network {
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
     }
 
+    /// The most that one turn of a host has cost so far, the present one included, in nanoseconds: of calls and handlers, its own
+    /// and those of other hosts meanwhile, and of standing still.
+    pub(crate) fn longest_turn(&self, host: u32) -> u64 {
+        let world = self.world.borrow();
+        let program = &world.programs[host as usize];
+        program.longest_turn.max(world.busy - program.turn_began)
+    }
+
     /// How many things have happened by themselves: packets, timers, late news.
     #[must_use]
     pub(crate) fn happenings(&self) -> u64 {
@@ -344,6 +398,12 @@ impl Network {
         let mut truth = world.truth(host, slot).clone();
         truth.kernel = kernel.unwrap_or(truth.kernel);
         truth
+    }
+
+    /// What names a host's connection in the network: the addresses of its end and of the other, or what stands for them.
+    pub(crate) fn places(&self, host: u32, slot: u32) -> Option<Places> {
+        let world = self.world.borrow();
+        world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| (end.local, end.remote))
     }
 
     /// What a socket that waits could have at once, though no news of it is under way: an edge was lost, or forgotten.

@@ -27,6 +27,9 @@ const SPIN: u32 = 100_000;
 /// How late a late edge may be, in nanoseconds: long enough for anything to happen meanwhile.
 const LATE_EDGE: u64 = 20_000_000;
 
+/// How long a process stands still, in nanoseconds: longer than many limits.
+const LONGEST_STALL: u64 = 3_000_000_000;
+
 impl World {
     /// Something changed at this end: an edge, if it is registered.
     pub(super) fn edge(&mut self, id: Id) {
@@ -126,6 +129,7 @@ impl World {
                 continue;
             }
             if !batch.is_empty() || woken || until.is_some_and(|until| until <= self.now) {
+                self.program(host).has_more = more;
                 return self.count_idle(host, began, batch.is_empty() && !woken).map(|()| more);
             }
             if self.others_roused || self.pass_sleepers() {
@@ -143,13 +147,40 @@ impl World {
         Err(deadlock())
     }
 
+    /// Notes what the turn before has cost, if this poll begins another.
+    pub(super) fn begin_turn(&mut self, host: u32) {
+        let busy = self.busy;
+        let program = self.program(host);
+        if !std::mem::take(&mut program.has_more) {
+            program.longest_turn = program.longest_turn.max(busy - program.turn_began);
+            program.turn_began = busy;
+        }
+    }
+
+    /// Up to when a poll's readiness is complete: now, or as of when it began if a fault has the clock read then.
+    pub(super) fn complete_until(&mut self, began: u64) -> u64 {
+        let is_old = self.now > began && self.rng.chance(self.faults.old_clock);
+        if is_old { began } else { self.now }
+    }
+
+    /// A fault: the process stands still.
+    pub(super) fn stall(&mut self) {
+        if self.rng.chance(self.faults.stall) {
+            self.rows.mark(Row::Stalled);
+            let time = self.rng.below(LONGEST_STALL);
+            self.spend(time);
+        }
+    }
+
     /// Counts the polls that were for nothing, and those between which no call did anything, news or not. Without end they
     /// are a program that spins: ELOOP ends it.
     fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
+        // What the polls themselves cost does not count: a program that spins gets older by it, and no further.
+        let waited = self.now - self.busy;
         let now = self.now;
         let program = self.program(host);
-        if program.idle_at != now {
-            (program.idle_polls, program.vain_polls, program.idle_at) = (0, 0, now);
+        if program.idle_at != waited {
+            (program.idle_polls, program.vain_polls, program.idle_at) = (0, 0, waited);
         }
         program.vain_polls += 1;
         program.idle_polls = if idle && began == now { program.idle_polls + 1 } else { 0 };

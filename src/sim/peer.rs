@@ -12,7 +12,9 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{Owner, Phase};
+use super::unix::UNIX;
 use super::world::World;
+use crate::net::UnixAddr;
 use crate::options::{Connect, Listen};
 
 /// A machine whose program is a test script. Its calls take no time; what they cause takes the network's latency.
@@ -52,6 +54,28 @@ impl Peer {
         Ok(PeerSocket { world: Rc::clone(&self.world), id })
     }
 
+    /// Connects to a Unix domain socket of this machine, at once or not at all.
+    ///
+    /// # Errors
+    /// What connect(2) would say: nobody listens there (`NotFound` for a file, `ConnectionRefused` for another name), or the
+    /// queue is full (`WouldBlock`).
+    pub fn connect_unix(&self, addr: &UnixAddr) -> io::Result<PeerSocket> {
+        let mut world = self.world.borrow_mut();
+        world.run_due();
+        let id = world.dial_unix(self.machine, Owner::Script, addr, &Connect::default().system)?;
+        Ok(PeerSocket { world: Rc::clone(&self.world), id })
+    }
+
+    /// Listens on a Unix domain socket of this machine. Only the backlog and the options of the system's socket count.
+    ///
+    /// # Errors
+    /// The name is in use.
+    pub fn listen_unix(&self, addr: &UnixAddr, options: &Listen) -> io::Result<PeerListener> {
+        let mut world = self.world.borrow_mut();
+        let id = world.listen_unix(self.machine, Owner::Script, addr, options)?;
+        Ok(PeerListener { world: Rc::clone(&self.world), id })
+    }
+
     /// Listens with default options. Port 0 takes a free one.
     ///
     /// # Errors
@@ -84,10 +108,11 @@ impl std::fmt::Debug for PeerListener {
 }
 
 impl PeerListener {
-    /// Where it listens; `None` once it is closed.
+    /// Where it listens; `None` once it is closed, and for a Unix domain socket.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
-        self.world.borrow().listeners.get(self.id).map(|listener| listener.addr)
+        let world = self.world.borrow();
+        world.listeners.get(self.id).map(|listener| listener.addr).filter(|addr| addr.ip() != UNIX)
     }
 
     /// The next connection whose handshake is done.
@@ -209,10 +234,10 @@ impl PeerSocket {
         self.look().ends.get(self.id).is_some_and(|end| !end.died && !end.is_pending())
     }
 
-    /// Our address; `None` once the connection is gone.
+    /// Our address; `None` once the connection is gone, and of a Unix domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.look().ends.get(self.id).map(|end| end.local)
+        self.look().ends.get(self.id).filter(|end| !end.is_unix()).map(|end| end.local)
     }
 
     fn look(&self) -> std::cell::RefMut<'_, World> {

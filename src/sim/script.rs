@@ -1,20 +1,18 @@
-//! A peer that plays a script by itself while time passes: connect, send this, wait, finish, then reset.
+//! What a peer does by itself while time passes, as a list of steps: connect, send this, wait, finish, then reset.
 //!
-//! Invariant: a play does its steps in order, each as soon as it can, and reads what comes as soon as it comes unless it
-//! was told to stop. Its kernel acts alone, like any other's.
+//! Invariant: a script is a plain value. How it is played is in `play`.
 
-use std::cell::RefCell;
-use std::io;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::arena::Id;
-use super::end::{Owner, Phase};
-use super::peer::{Peer, PeerListener};
 use super::time::nanos;
-use super::world::{Happening, World};
-use crate::options::Connect;
+
+/// A flood writes at most once in this time, in nanoseconds: otherwise the clock would stand still on a network without
+/// latency.
+pub(super) const PACE: u64 = 10_000;
+
+/// More writes of a flood are not counted.
+const MANY: u64 = 100_000_000;
 
 /// What a scripted peer does, step by step.
 ///
@@ -23,6 +21,39 @@ use crate::options::Connect;
 /// use finale::sim::Script;
 /// let rude = Script::new().send(b"GET").wait(Duration::from_secs(1)).finish().receive(2).reset();
 /// assert_eq!(rude.to_string(), "send 3 bytes, wait 1s, finish, receive 2 bytes, reset");
+/// ```
+///
+/// A peer that writes without a pause and takes nothing, against a server that closes such connections in good order: the
+/// answer, our FIN, and the rest into the bin. The close timeout ends it, however much still comes.
+///
+/// ```
+/// use std::time::Duration;
+/// use finale::sim::{Network, Script};
+/// use finale::{Event, Listen, Reactor};
+///
+/// let network = Network::new(1);
+/// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// let limits = Listen::default().linger(Some(Duration::from_secs(2)));
+/// let listener = reactor.listen("10.0.0.1:80", limits)?;
+/// let flood = Script::new().stop_reading().flood(b"junk", Duration::from_secs(60));
+/// network.peer([10, 0, 0, 2].into()).play(listener.addr, flood).expect("there is a route");
+///
+/// while let Some((mut socket, event)) = reactor.next()? {
+///     match event {
+///         Event::Connection => {
+///             socket.write(b"too much")?;
+///             socket.end();
+///             socket.discard();
+///         }
+///         Event::Close(ending) => {
+///             assert!(ending.had_error() && ending.bytes_read > 1_000_000, "{ending}");
+///             reactor.close_listener(listener.id)?;
+///         }
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(network.elapsed().as_secs(), 2);
+/// # Ok::<(), finale::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
@@ -33,11 +64,14 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Send(Vec<u8>),
+    Drip { bytes: Arc<[u8]>, every: Duration },
+    Flood { bytes: Arc<[u8]>, time: Duration },
     Urgent,
     Wait(Duration),
     Receive(u64),
     ReceiveEnd,
     StopReading,
+    Sip { bytes: u64, every: Duration },
     ReadOn,
     Finish,
     Close,
@@ -52,13 +86,15 @@ impl Script {
         Self { steps: Vec::new() }
     }
 
-    /// Bytes that are sent and waited for.
+    /// Bytes that are sent and waited for; of a flood as many as it has writes at most.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = |step: &Step| match step {
             Step::Send(bytes) => bytes.len() as u64,
+            Step::Drip { bytes, .. } => bytes.len() as u64,
+            Step::Flood { time, .. } => (nanos(*time) / PACE).min(MANY),
             Step::Receive(bytes) => *bytes,
-            Step::Urgent | Step::Wait(_) | Step::ReceiveEnd | Step::StopReading | Step::ReadOn => 0,
-            Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
+            Step::Urgent | Step::Wait(_) | Step::ReceiveEnd | Step::StopReading | Step::Sip { .. } => 0,
+            Step::ReadOn | Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
         };
         self.steps.iter().map(bytes).sum()
     }
@@ -72,6 +108,24 @@ impl Script {
     #[must_use]
     pub fn send(self, bytes: &[u8]) -> Self {
         self.then(Step::Send(bytes.to_vec()))
+    }
+
+    /// Writes these bytes one at a time, each so much time after the one before, as a client does that holds a server up on
+    /// purpose.
+    #[must_use]
+    pub fn drip(self, bytes: &[u8], every: Duration) -> Self {
+        self.then(Step::Drip { bytes: bytes.into(), every })
+    }
+
+    /// Writes these bytes again and again for this long (`Duration::MAX`: until the connection is over), as fast as the
+    /// window lets them leave, whatever else happens: a peer that sends without a pause. It fills its send buffer whenever
+    /// there is room, at most once in 10 µs. [`Play::sent`](super::Play::sent) leaves these bytes out.
+    ///
+    /// A program whose calls cost nothing reads all that has come before any time passes, and has a pause after each window.
+    /// With a [cost](super::Network::set_call_cost) it finds more whenever it looks.
+    #[must_use]
+    pub fn flood(self, bytes: &[u8], time: Duration) -> Self {
+        self.then(Step::Flood { bytes: bytes.into(), time })
     }
 
     /// Marks the place behind all that was sent as urgent, see [`PeerSocket::send_urgent`](super::PeerSocket::send_urgent).
@@ -104,7 +158,14 @@ impl Script {
         self.then(Step::StopReading)
     }
 
-    /// Reads again.
+    /// From here on reads at most so many bytes in each such time: a reader that is slow, and alive. The window is shut most
+    /// of the time, once the receive buffer is full.
+    #[must_use]
+    pub fn sip(self, bytes: u64, every: Duration) -> Self {
+        self.then(Step::Sip { bytes, every })
+    }
+
+    /// Reads again, all that comes.
     #[must_use]
     pub fn read_on(self) -> Self {
         self.then(Step::ReadOn)
@@ -135,6 +196,27 @@ impl Script {
     }
 }
 
+impl Step {
+    /// What it writes, if that can be cut at each byte.
+    pub(crate) fn written(&self) -> Option<&[u8]> {
+        match self {
+            Self::Send(bytes) => Some(bytes),
+            Self::Drip { bytes, .. } => Some(bytes),
+            Self::Flood { .. } | Self::Urgent | Self::Wait(_) | Self::Receive(_) | Self::ReceiveEnd => None,
+            Self::StopReading | Self::Sip { .. } | Self::ReadOn => None,
+            Self::Finish | Self::Close | Self::Reset | Self::Vanish => None,
+        }
+    }
+
+    /// The same with these bytes to write.
+    pub(crate) fn with(&self, bytes: &[u8]) -> Self {
+        match self {
+            Self::Drip { every, .. } => Self::Drip { bytes: bytes.into(), every: *every },
+            _ => Self::Send(bytes.to_vec()),
+        }
+    }
+}
+
 /// A number of bytes, in words.
 pub(crate) fn count(bytes: u64) -> String {
     if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
@@ -144,11 +226,15 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Send(bytes) => write!(f, "send {}", count(bytes.len() as u64)),
+            Self::Drip { bytes, every } => write!(f, "drip {}, one each {every:?}", count(bytes.len() as u64)),
+            Self::Flood { time: Duration::MAX, .. } => f.write_str("flood for ever"),
+            Self::Flood { time, .. } => write!(f, "flood for {time:?}"),
             Self::Urgent => f.write_str("send an urgent byte"),
             Self::Wait(time) => write!(f, "wait {time:?}"),
             Self::Receive(bytes) => write!(f, "receive {}", count(*bytes)),
             Self::ReceiveEnd => f.write_str("receive the end"),
             Self::StopReading => f.write_str("stop reading"),
+            Self::Sip { bytes, every } => write!(f, "read {} each {every:?}", count(*bytes)),
             Self::ReadOn => f.write_str("read on"),
             Self::Finish => f.write_str("finish"),
             Self::Close => f.write_str("close"),
@@ -164,278 +250,5 @@ impl std::fmt::Display for Script {
             write!(f, "{}{step}", if number > 0 { ", " } else { "" })?;
         }
         Ok(())
-    }
-}
-
-/// A script on its way.
-#[derive(Default)]
-pub(super) struct Playing {
-    steps: Vec<Step>,
-    /// The next step.
-    next: usize,
-    end: Option<Id>,
-    /// It is entered to be played on at this very time.
-    queued: bool,
-    waits_until: Option<u64>,
-    reads_not: bool,
-    received: Vec<u8>,
-    sent: Vec<u8>,
-    /// How many bytes the steps so far have asked for.
-    wanted: u64,
-    /// The first step that was waited for in vain.
-    missed: Option<usize>,
-    seen_fin: bool,
-    seen_reset: bool,
-    /// Closed or reset by itself.
-    left: bool,
-    log: Vec<(u64, String)>,
-    /// How many reads the last line of the log stands for, and how many bytes.
-    reads: (u32, usize),
-}
-
-impl Playing {
-    /// Reads that follow each other are one line: a small window makes thousands.
-    fn log_read(&mut self, now: u64, bytes: usize) {
-        let (pieces, sum) = self.reads;
-        self.reads = (pieces + 1, sum + bytes);
-        let sum = self.reads.1;
-        match self.log.last_mut().filter(|_| pieces > 0) {
-            None => self.log.push((now, format!("receives {}", count(sum as u64)))),
-            Some((_, line)) => *line = format!("receives {} in {} pieces", count(sum as u64), pieces + 1),
-        }
-    }
-
-    fn log(&mut self, now: u64, line: String) {
-        self.reads = (0, 0);
-        self.log.push((now, line));
-    }
-}
-
-impl Peer {
-    /// Connects and plays a script.
-    ///
-    /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
-    pub fn play(&self, addr: SocketAddr, script: Script) -> io::Result<Play> {
-        self.play_with(addr, &Connect::default(), script)
-    }
-
-    /// Connects and plays a script. Only the options of the system's socket and the local address count.
-    ///
-    /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
-    pub fn play_with(&self, addr: SocketAddr, options: &Connect, script: Script) -> io::Result<Play> {
-        let socket = self.connect_with(addr, options)?;
-        let play = self.world.borrow_mut().begin_play(script);
-        self.world.borrow_mut().give_play(play, socket.id);
-        Ok(Play { world: Rc::clone(&self.world), index: play })
-    }
-}
-
-impl PeerListener {
-    /// Plays a script with the next connection that comes and has none yet.
-    #[must_use]
-    pub fn play(&self, script: Script) -> Play {
-        let mut world = self.world.borrow_mut();
-        let play = world.begin_play(script);
-        match world.accept(self.id, Owner::Script) {
-            Ok(id) => world.give_play(play, id),
-            Err(_nobody) => {
-                if let Some(listener) = world.listeners.get_mut(self.id) {
-                    listener.plays.push_back(play);
-                }
-            }
-        }
-        drop(world);
-        Play { world: Rc::clone(&self.world), index: play }
-    }
-}
-
-/// A script that is being played.
-pub struct Play {
-    world: Rc<RefCell<World>>,
-    index: u32,
-}
-
-impl std::fmt::Debug for Play {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Play").field("received", &self.received().len()).field("is_over", &self.is_over()).finish()
-    }
-}
-
-impl Play {
-    fn look<T>(&self, look: impl FnOnce(&Playing) -> T) -> T {
-        look(&self.world.borrow().plays[self.index as usize])
-    }
-
-    /// Everything that was received so far.
-    #[must_use]
-    pub fn received(&self) -> Vec<u8> {
-        self.look(|play| play.received.clone())
-    }
-
-    /// The play's own address; `None` before it has a connection, and when that is gone.
-    #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        let end = self.look(|play| play.end)?;
-        self.world.borrow().ends.get(end).map(|end| end.local)
-    }
-
-    /// Whether every step was done.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.look(|play| play.next == play.steps.len())
-    }
-
-    /// The first step that was not done, or waited for in vain: the connection was over before.
-    #[must_use]
-    pub fn undone(&self) -> Option<String> {
-        let step = |play: &Playing| play.missed.or((play.next < play.steps.len()).then_some(play.next));
-        self.look(|play| step(play).map(|place| play.steps[place].to_string()))
-    }
-
-    /// What the steps so far have written.
-    #[must_use]
-    pub fn sent(&self) -> Vec<u8> {
-        self.look(|play| play.sent.clone())
-    }
-
-    /// Whether the other end's FIN was read, behind its last byte.
-    #[must_use]
-    pub fn has_end(&self) -> bool {
-        self.look(|play| play.seen_fin)
-    }
-
-    /// Whether the connection was reset, refused, or timed out.
-    #[must_use]
-    pub fn is_reset(&self) -> bool {
-        self.look(|play| play.seen_reset)
-    }
-
-    /// What happened here, with the time since the network began. For people: the wording is not guaranteed.
-    #[must_use]
-    pub fn story(&self) -> Vec<(Duration, String)> {
-        self.look(|play| play.log.iter().map(|(at, line)| (Duration::from_nanos(*at), line.clone())).collect())
-    }
-}
-
-impl World {
-    fn begin_play(&mut self, script: Script) -> u32 {
-        self.plays.push(Playing { steps: script.steps, ..Playing::default() });
-        (self.plays.len() - 1) as u32
-    }
-
-    /// The play has its connection.
-    pub(super) fn give_play(&mut self, play: u32, id: Id) {
-        self.plays[play as usize].end = Some(id);
-        if let Some(end) = self.ends.get_mut(id) {
-            end.play = Some(play);
-        }
-        self.rouse_play(play);
-    }
-
-    /// Something changed at the play's end.
-    pub(super) fn rouse_play(&mut self, play: u32) {
-        if !std::mem::replace(&mut self.plays[play as usize].queued, true) {
-            self.schedule(self.now, Happening::Play(play));
-        }
-    }
-
-    pub(super) fn play_on(&mut self, index: u32) {
-        self.plays[index as usize].queued = false;
-        let Some(id) = self.plays[index as usize].end else { return };
-        if self.ends.get(id).is_some_and(|end| end.phase == Phase::SynSent) {
-            return;
-        }
-        self.play_reads(index, id);
-        while self.play_step(index, id) {
-            self.play_reads(index, id);
-        }
-    }
-
-    /// Looks at what has come.
-    fn play_reads(&mut self, index: u32, id: Id) {
-        let now = self.now;
-        let Some(end) = self.ends.get_mut(id) else { return };
-        let play = &mut self.plays[index as usize];
-        let (there, finished, died) = (end.incoming.len(), end.peer_finished, end.died);
-        if !play.reads_not && there > 0 {
-            end.urgent_in = None;
-            let mut bytes = vec![0; there];
-            let read = self.recv(id, &mut bytes).unwrap_or(0);
-            let play = &mut self.plays[index as usize];
-            play.received.extend_from_slice(&bytes[..read]);
-            play.log_read(now, read);
-        }
-        let play = &mut self.plays[index as usize];
-        if finished && !play.reads_not && !std::mem::replace(&mut play.seen_fin, true) {
-            play.log(now, "receives FIN".into());
-        }
-        if died && !std::mem::replace(&mut play.seen_reset, true) {
-            play.log(now, "finds its connection dead".into());
-        }
-    }
-
-    /// Does one step. Answers whether there may be another at once.
-    fn play_step(&mut self, index: u32, id: Id) -> bool {
-        let now = self.now;
-        let play = &mut self.plays[index as usize];
-        let Some(step) = play.steps.get(play.next).cloned() else { return false };
-        let nothing_comes = play.seen_fin || play.seen_reset || play.left;
-        match &step {
-            Step::Wait(time) => match play.waits_until {
-                None => {
-                    let until = now.saturating_add(nanos(*time));
-                    play.waits_until = Some(until);
-                    self.schedule(until, Happening::Play(index));
-                    return false;
-                }
-                Some(until) if until > now => return false,
-                Some(_) => play.waits_until = None,
-            },
-            Step::Receive(bytes) => {
-                if (play.received.len() as u64) < play.wanted + bytes && !nothing_comes {
-                    return false;
-                }
-                play.wanted += bytes;
-                if (play.received.len() as u64) < play.wanted {
-                    play.missed.get_or_insert(play.next);
-                }
-            }
-            Step::ReceiveEnd if !nothing_comes => return false,
-            Step::ReceiveEnd if !play.seen_fin => drop(play.missed.get_or_insert(play.next)),
-            Step::ReceiveEnd => {}
-            Step::StopReading => play.reads_not = true,
-            Step::ReadOn => play.reads_not = false,
-            Step::Close | Step::Reset => play.left = true,
-            Step::Send(_) | Step::Urgent | Step::Finish | Step::Vanish => {}
-        }
-        play.next += 1;
-        if let Step::Send(bytes) = &step {
-            play.sent.extend_from_slice(bytes);
-        }
-        if !matches!(step, Step::Wait(_) | Step::Receive(_) | Step::ReceiveEnd) {
-            play.log(now, step.to_string());
-        }
-        self.play_call(id, step);
-        true
-    }
-
-    /// The call of the kernel that a step makes. One that fails says nothing new: the play sees it by itself.
-    fn play_call(&mut self, id: Id, step: Step) {
-        match step {
-            Step::Send(bytes) => drop(self.send(id, &bytes, false, true)),
-            Step::Urgent => self.send_urgent(id),
-            Step::Finish => drop(self.finish(id)),
-            Step::Close => self.close(id),
-            Step::Reset => self.reset(id),
-            Step::Vanish => {
-                if let Some(end) = self.ends.get(id) {
-                    let machine = end.machine;
-                    self.vanished.insert(machine);
-                }
-            }
-            Step::Wait(_) | Step::Receive(_) | Step::ReceiveEnd | Step::StopReading | Step::ReadOn => {}
-        }
     }
 }

@@ -222,7 +222,11 @@ impl World {
             self.rows.mark(Row::WouldBlockThenRoom);
         }
         let had_fin = end.peer_finished;
+        let had_unread = !end.incoming.is_empty();
         changed |= end.take_bytes(position, &bytes, fin, urgent);
+        if !had_unread && !end.incoming.is_empty() {
+            end.unread_since = Some(now);
+        }
         if end.peer_finished && !had_fin {
             end.note_their_fin(now);
         }

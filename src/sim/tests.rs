@@ -1,13 +1,16 @@
 //! The network, asked directly through [`Net`], as a kernel is asked: no reactor between.
 
 mod chaos;
+mod cost;
 mod ending;
 mod one_end;
 mod opening;
 mod parity;
 mod pieces;
+mod play;
 mod stream;
 mod time;
+mod unix;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

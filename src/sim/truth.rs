@@ -20,11 +20,15 @@ pub(crate) struct Truth {
     token: Option<Token>,
     /// What calls on it have failed with, `WouldBlock` aside.
     pub(crate) errors: Vec<Errno>,
+    /// When the last of them did, in nanoseconds.
+    pub(crate) failed_at: u64,
     /// Bytes that the kernel has taken from the program, and given to it.
     pub(crate) sent: u64,
     pub(crate) given: u64,
     /// When the last of them moved, in nanoseconds.
     pub(crate) moved_at: u64,
+    /// The last of them were the peer's.
+    pub(crate) heard_last: bool,
     /// When the last of the first kind did, and of the second.
     pub(crate) sent_at: u64,
     pub(crate) given_at: u64,
@@ -42,12 +46,14 @@ pub(crate) struct Kernel {
     pub(crate) acked: u64,
     /// It has our FIN too.
     pub(crate) fin_acked: bool,
-    /// Our program has finished.
+    /// Our program has finished, and when.
     pub(crate) finished: bool,
+    pub(crate) finished_at: u64,
     /// Their FIN is here.
     pub(crate) peer_finished: bool,
-    /// Bytes of theirs that the program has not read.
+    /// Bytes of theirs that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
+    pub(crate) unread_since: Option<u64>,
     /// When the other kernel has last taken bytes of ours; 0 once the connection is dead, and nobody can say.
     pub(crate) taken_at: u64,
     /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
@@ -69,12 +75,27 @@ pub(crate) enum Closed {
 }
 
 impl Truth {
+    /// Whether it is the truth of an outgoing connection of this generation: before its first call it is that of the socket
+    /// that had its place.
+    pub(crate) fn is_of(&self, generation: u32) -> bool {
+        self.token.is_some_and(|token| token.generation == generation)
+    }
+
     /// When the last bytes moved that break a silence of this kind.
     pub(crate) fn broke_silence_at(&self, of: Idle) -> u64 {
         match of {
             Idle::Both => self.moved_at,
             Idle::Read => self.given_at,
             Idle::Write => self.sent_at,
+        }
+    }
+
+    /// How many bytes have moved that break a silence of this kind.
+    pub(crate) fn moved(&self, of: Idle) -> u64 {
+        match of {
+            Idle::Both => self.given + self.sent,
+            Idle::Read => self.given,
+            Idle::Write => self.sent,
         }
     }
 
@@ -115,12 +136,15 @@ impl World {
             acked: if end.died { 0 } else { end.acked.min(end.written) },
             fin_acked: end.is_fin_acked() && !end.died,
             finished: end.finished,
+            finished_at: end.finished_at,
             peer_finished: end.peer_finished,
             unread: end.incoming.len(),
-            taken_at: if end.phase == Phase::Open { end.taken_at } else { 0 },
+            unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
+            // Of a Unix domain socket nobody can ask when.
+            taken_at: if end.phase == Phase::Open && !end.is_unix() { end.taken_at } else { 0 },
             fin_order: end.fin_order,
             gone_at: end.gone_at,
-            remote: Some(end.remote),
+            remote: (!end.is_unix()).then_some(end.remote),
             died: end.died || (end.phase == Phase::Closed && !end.is_done()),
         }
     }
@@ -152,7 +176,10 @@ impl World {
         if let Err(error) = answer
             && error != Errno::WOULDBLOCK
         {
-            self.truth(host, slot).errors.push(error);
+            let now = self.now;
+            let truth = self.truth(host, slot);
+            truth.errors.push(error);
+            truth.failed_at = now;
         }
         answer
     }

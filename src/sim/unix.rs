@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{End, Owner};
+use super::row::Row;
 use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{Listen, SystemOptions};
@@ -50,6 +51,8 @@ impl World {
         let listener = self.unix_listener(machine, addr).ok_or(missing)?;
         let listener = self.listeners.get(listener).ok_or(missing)?;
         if listener.queue.len() + listener.pending > listener.options.backlog as usize {
+            self.rows.mark(Row::QueueOverflows);
+            self.happenings += 1;
             return Err(Errno::AGAIN);
         }
         let remote = listener.addr;

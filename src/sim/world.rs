@@ -19,9 +19,9 @@ use super::Reach;
 use super::arena::{Arena, Id};
 use super::end::{End, Owner};
 use super::faults::Faults;
+use super::play::Playing;
 use super::rng::Rng;
 use super::row::Rows;
-use super::script::Playing;
 use super::time::nanos;
 use super::truth::Truth;
 use super::unix::UNIX;
@@ -153,6 +153,12 @@ pub(super) struct Program {
     pub(super) vain_polls: u32,
     pub(super) idle_at: u64,
     pub(super) most_idle_polls: u32,
+    /// What was [busy](World::busy) when its present turn began, and whether its last poll left readiness behind: then the
+    /// next one belongs to the same turn.
+    pub(super) turn_began: u64,
+    pub(super) has_more: bool,
+    /// The most that one of its turns has cost, in nanoseconds.
+    pub(super) longest_turn: u64,
     pub(super) truths: Vec<Truth>,
     /// Until when it wants to sleep; others must not sleep past it.
     pub(super) sleeps_until: Option<u64>,
@@ -168,6 +174,9 @@ pub(super) enum Name {
 pub(super) struct World {
     base: Instant,
     pub(super) now: u64,
+    /// What each call of a host costs, and what programs have cost so far, in nanoseconds.
+    pub(super) call_cost: u64,
+    pub(super) busy: u64,
     order: u64,
     agenda: BinaryHeap<Entry>,
     pub(super) rng: Rng,
@@ -179,7 +188,8 @@ pub(super) struct World {
     pub(super) send_bytes: usize,
     pub(super) receive_bytes: usize,
     pub(super) ports: RangeInclusive<u16>,
-    pub(super) next_port: BTreeMap<IpAddr, u16>,
+    /// By machine, and whether it is for Unix domain sockets.
+    pub(super) next_port: BTreeMap<(IpAddr, bool), u16>,
     pub(super) ends: Arena<End>,
     pub(super) listeners: Arena<Listener>,
     /// Names of Unix domain sockets, and who listens there.
@@ -211,6 +221,8 @@ impl World {
         Self {
             base: crate::net::os::clock_base(),
             now: 0,
+            call_cost: 0,
+            busy: 0,
             order: 0,
             agenda: BinaryHeap::new(),
             rng: Rng::new(seed),
@@ -259,6 +271,9 @@ impl World {
             vain_polls: 0,
             idle_at: 0,
             most_idle_polls: 0,
+            turn_began: 0,
+            has_more: false,
+            longest_turn: 0,
             truths: Vec::new(),
             sleeps_until: None,
         });
@@ -320,6 +335,14 @@ impl World {
             self.run_due();
         }
         self.now = self.now.max(until);
+    }
+
+    /// A program does something for this long. What falls into it happens meanwhile.
+    pub(super) fn spend(&mut self, time: u64) {
+        if time > 0 {
+            self.busy = self.busy.saturating_add(time);
+            self.advance(self.now.saturating_add(time));
+        }
     }
 
     // --- the way of a packet ------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! Which deadlines a socket has, and from when they count.
 //!
-//! Three clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state and for a stop's grace, `WRITE`
+//! Three clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state, `WRITE`
 //! for the write timeout. A clock is asked to restart by a flag, when something happens; the restart itself is here, with one
 //! look at the time, before the socket is put aside. Deadlines, in contrast to clocks, count from one moment and are put off by
 //! nothing.
@@ -38,7 +38,8 @@ impl Due {
     pub(crate) const fn clock(self) -> Flags {
         match self {
             Self::Limit(Timer::Write) => Flags::WRITE,
-            Self::Limit(Timer::HalfClosed | Timer::Linger) | Self::Grace => Flags::LIMIT,
+            Self::Limit(Timer::HalfClosed | Timer::Linger) => Flags::LIMIT,
+            Self::Grace => Flags::GRACE,
             Self::Idle => Flags::IDLE,
             Self::Limit(_) | Self::Attempt | Self::Retry => Flags::NONE,
         }
@@ -91,13 +92,9 @@ impl Entry {
 
     /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing of ours.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        let is_idle = !self.heard_last && !extra.is_some_and(Extra::has_bytes);
-        let counts = match self.state {
-            State::Open | State::Ended => is_idle && !self.flags.has(Flags::END),
-            State::Broken => true,
-            _ => false,
-        };
-        settings.grace_ms.filter(|_| counts)
+        let waits_for_us = self.heard_last || extra.is_some_and(Extra::has_bytes) || self.flags.has(Flags::END);
+        let is_idle = matches!(self.state, State::Open | State::Ended) && !waits_for_us;
+        settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
     }
 
     /// The write timeout, while it counts. After `end()` the close timeout rules.
@@ -132,11 +129,11 @@ impl Entry {
         let idle = settings.idle_of == Idle::Both || settings.idle_of == direction;
         self.flags.set(Flags::IDLE, idle || self.flags.has(Flags::IDLE));
         self.heard_last = direction == Idle::Read;
-        match direction {
-            Idle::Write => self.flags.set(Flags::LIMIT | Flags::WRITE, true),
-            // A peer that sends, and takes nothing, puts our end off by nothing.
-            _ if self.state.is_flushing() || self.state == State::Lingering => {}
-            _ => self.flags.set(Flags::LIMIT, true),
+        if direction == Idle::Write {
+            self.flags.set(Flags::LIMIT | Flags::WRITE | Flags::GRACE, true);
+        } else if !self.state.is_flushing() && self.state != State::Lingering {
+            // A peer that only sends does not put our end off.
+            self.flags.set(Flags::LIMIT | Flags::GRACE, true);
         }
     }
 }
@@ -150,7 +147,8 @@ impl Table {
         let limit = entry.limit(settings).and_then(|(ms, timer)| since(limit_since, ms, Due::Limit(timer)));
         let write_since = extra.and_then(|extra| extra.write_since);
         let write = entry.write_limit(settings, extra).and_then(|ms| since(write_since, ms, Due::Limit(Timer::Write)));
-        let grace = entry.grace(settings, extra).and_then(|ms| since(limit_since, ms, Due::Grace));
+        let grace_since = extra.and_then(|extra| extra.grace_since);
+        let grace = entry.grace(settings, extra).and_then(|ms| since(grace_since, ms, Due::Grace));
         let idle_ms = settings.idle_ms.filter(|_| entry.may_idle());
         let idle = idle_ms.and_then(|ms| since(entry.idle_since(), ms, Due::Idle));
         let at = |at: Option<u64>, due: Due| at.map(|at| (at, due));
@@ -200,7 +198,8 @@ impl Table {
     #[inline(never)]
     fn file_any(&mut self, slot: u32, now: impl FnOnce() -> u64) {
         let (entry, settings, extra) = self.parts(slot);
-        let has_limit = entry.limit(settings).is_some() || entry.grace(settings, extra).is_some();
+        let has_limit = entry.limit(settings).is_some();
+        let has_grace = entry.grace(settings, extra).is_some();
         let has_write = entry.write_limit(settings, extra).is_some();
         let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
         let starts_ending = ending_ms.is_some() && extra.is_none_or(|extra| extra.ending_at.is_none());
@@ -211,7 +210,7 @@ impl Table {
             if flags.has(Flags::IDLE) {
                 entry.set_idle_since(now);
             }
-            if has_limit || has_write || starts_ending || entry.extra != NIL {
+            if has_limit || has_write || has_grace || starts_ending || entry.extra != NIL {
                 let extra = self.extras.get_or_make(&mut entry.extra);
                 let restart = |clock: &mut Option<u64>, flag: Flags, applies: bool| {
                     let since = clock.filter(|_| !flags.has(flag)).unwrap_or(now);
@@ -219,9 +218,8 @@ impl Table {
                 };
                 restart(&mut extra.limit_since, Flags::LIMIT, has_limit);
                 restart(&mut extra.write_since, Flags::WRITE, has_write);
-                if let Some(ms) = ending_ms {
-                    extra.ending_at.get_or_insert(now.saturating_add(ms));
-                }
+                restart(&mut extra.grace_since, Flags::GRACE, has_grace);
+                extra.ending_at = ending_ms.map(|ms| extra.ending_at.unwrap_or(now.saturating_add(ms)));
                 extra.begin(now);
                 self.extras.release_if_empty(&mut entry.extra);
             }
@@ -248,7 +246,8 @@ impl Table {
         }
         if self.extras.get(entry.extra).is_some() {
             let extra = self.extras.get_or_make(&mut entry.extra);
-            extra.limit_since.iter_mut().chain(extra.write_since.iter_mut()).for_each(later);
+            let clocks = [&mut extra.limit_since, &mut extra.write_since, &mut extra.grace_since];
+            clocks.into_iter().flatten().for_each(later);
         }
     }
 
@@ -279,3 +278,6 @@ impl Deadline {
         if let Self::At(tick) = self { Some(tick) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,8 @@ impl Entry {
     #[inline]
     pub(crate) fn apply(&mut self, input: Input) -> lifecycle::Transition {
         let step = lifecycle::compact(self.state, input);
-        debug_assert!(step.kind != lifecycle::Kind::Impossible, "{input:?} can't happen in {:?}", self.state);
+        let is_impossible = || lifecycle::step(self.state, input) == lifecycle::Cell::Impossible;
+        debug_assert!(!is_impossible(), "{input:?} can't happen in {:?}", self.state);
         if step.to != self.state {
             self.state = step.to;
             // The limit of the new state counts from now; that of connecting is one for all its states.
@@ -144,11 +145,8 @@ impl Entry {
     /// Whether the caller has ended, or its options did, and the lifecycle does not know yet.
     #[inline]
     pub(crate) const fn has_end_due(&self, settings: &Settings) -> bool {
-        match self.state {
-            State::Open => self.flags.has(Flags::END),
-            State::Ended => self.flags.has(Flags::END) || !settings.half_open,
-            _ => false,
-        }
+        let ends = self.flags.has(Flags::END) || (matches!(self.state, State::Ended) && !settings.half_open);
+        ends && matches!(self.state, State::Open | State::Ended)
     }
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
@@ -162,9 +160,12 @@ impl Entry {
     /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
     /// and the FIN.
     #[inline]
-    pub(crate) const fn has_error_due(&self) -> bool {
-        if self.state.can_read() {
-            self.flags.has(Flags::ERROR) && self.flags.has(Flags::PAUSED) && !matches!(self.state, State::Broken)
+    pub(crate) const fn has_error_due(&self, settings: &Settings) -> bool {
+        if matches!(self.state, State::Broken) {
+            self.flags.has(Flags::HANGUP) && self.flags.has(Flags::PAUSED)
+        } else if self.state.can_read() {
+            // The early notice has to tell a reset from a FIN, too.
+            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.early_notice)
         } else {
             self.flags.has(Flags::ERROR.and(Flags::HANGUP))
         }
@@ -198,7 +199,7 @@ impl Entry {
         let asked = self.has_end_due(settings)
             || (matches!(self.state, State::Finished) && flags.has(Flags::DISCARD))
             || self.has_notice_due(settings)
-            || self.has_error_due()
+            || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options);
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
         match (asked, has_output || self.has_input()) {
@@ -263,7 +264,9 @@ impl Flags {
     pub(crate) const IDLE: Self = Self(1 << 10);
     pub(crate) const LIMIT: Self = Self(1 << 11);
     pub(crate) const WRITE: Self = Self(1 << 12);
-    pub(crate) const CLOCKS: Self = Self(0b111 << 10);
+    /// The stop's grace.
+    pub(crate) const GRACE: Self = Self(1 << 18);
+    pub(crate) const CLOCKS: Self = Self(0b111 << 10 | 1 << 18);
 
     // --- facts ---
 
@@ -330,7 +333,7 @@ impl Flags {
     }
 }
 
-const _: () = assert!(Flags::IPV6.0 < 1 << PENDING, "conditions and pending events don't overlap");
+const _: () = assert!(Flags::GRACE.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

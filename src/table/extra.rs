@@ -17,6 +17,8 @@ pub(crate) struct Extra {
     /// The ticks from which the limit of the present state and the write timeout count.
     pub(super) limit_since: Option<u64>,
     pub(super) write_since: Option<u64>,
+    /// The tick from which a stop's grace counts.
+    pub(super) grace_since: Option<u64>,
     /// The ticks at which the socket ends, whatever moves: by the caller's deadline, and by the ending timeout.
     pub(crate) deadline: Option<Deadline>,
     pub(super) ending_at: Option<u64>,
@@ -104,6 +106,7 @@ impl Extra {
     fn is_empty(&self) -> bool {
         self.queue.len() == 0
             && self.limit_since.is_none()
+            && self.grace_since.is_none()
             && self.ending_at.is_none()
             && self.deadline.is_none()
             && self.retry_at.is_none()

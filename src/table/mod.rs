@@ -27,6 +27,7 @@ pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Deadline, Extra, Extras};
+use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
 
 /// A table that has outgrown this many entries ...
@@ -245,7 +246,9 @@ impl Table {
 
     /// Begins a turn: what was put off comes after what is ready, and after what the last turn has not come to.
     pub(crate) fn begin_turn(&mut self) {
-        self.ready.append(&mut self.later);
+        if !self.later.is_empty() {
+            self.ready.append(&mut self.later);
+        }
     }
 
     pub(crate) fn ready_len(&self) -> usize {
@@ -306,7 +309,7 @@ impl Table {
     pub(crate) fn retry(&mut self, slot: u32) {
         self.extra_mut(slot).retry_at = None;
         if self.entry(slot).state.is_connected() {
-            self.entry_mut(slot).flags.set(Flags::READABLE | Flags::WRITABLE, true);
+            self.entry_mut(slot).flags.set(Flags::READABLE | Flags::WRITABLE | Flags::HANGUP, true);
         }
         self.wake(slot);
     }
@@ -333,6 +336,9 @@ impl Table {
 
     /// Queues a buffer as it is. Returns how many bytes wait now.
     pub(crate) fn push_given(&mut self, slot: u32, buffer: Buffer) -> usize {
+        if buffer.len() < COPY_BELOW_BYTES {
+            return self.push(slot, buffer.as_ref());
+        }
         self.spill(slot);
         self.extras.push_given(&mut self.entries[slot as usize].extra, buffer)
     }

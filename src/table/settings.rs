@@ -1,6 +1,6 @@
-//! Settings, shared: a thousand sockets with the same settings hold one copy, and an entry only its number.
+//! Settings, shared: a thousand sockets with equal settings hold one copy, and an entry its number.
 //!
-//! Invariant: equal settings have one number; a number lives as long as somebody holds it.
+//! Invariant: equal settings have one number, which is valid until its last holder releases it.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::options::Settings;
 pub(crate) struct SettingsPool {
     pool: Slab<(Settings, usize)>,
     numbers: HashMap<Settings, u32>,
-    /// The number that was given last, perhaps released since.
+    /// The last number that was returned, perhaps released since.
     latest: u32,
 }
 
@@ -24,23 +24,16 @@ impl SettingsPool {
 
     /// The number of these settings, held once more.
     pub(crate) fn intern(&mut self, settings: Settings) -> u32 {
-        // Who opens many connections gives them all the same: comparing is a fraction of hashing.
-        if self.pool.get(self.latest as usize).is_some_and(|(latest, _)| *latest == settings) {
-            self.hold(self.latest);
-            return self.latest;
+        // Mostly a connection has the settings of the last one: comparing is a fraction of hashing.
+        if self.pool.get(self.latest as usize).is_none_or(|(latest, _)| *latest != settings) {
+            self.latest = self.numbers.get(&settings).copied().unwrap_or_else(|| {
+                let number = self.pool.insert((settings.clone(), 0)) as u32;
+                self.numbers.insert(settings, number);
+                number
+            });
         }
-        self.latest = self.find_or_insert(settings);
+        self.hold(self.latest);
         self.latest
-    }
-
-    fn find_or_insert(&mut self, settings: Settings) -> u32 {
-        if let Some(&number) = self.numbers.get(&settings) {
-            self.hold(number);
-            return number;
-        }
-        let number = self.pool.insert((settings.clone(), 1)) as u32;
-        self.numbers.insert(settings, number);
-        number
     }
 
     #[inline]

@@ -220,15 +220,15 @@ fn a_crowd_is_accepted_in_batches() {
 #[test]
 fn a_connection_that_can_not_be_watched_is_served_without() {
     let (mut scene, good, bend) = bent_served(Listen::default());
-    let good_id = scene.socket.expect("accepted");
     bend.once("register", Errno::NOSPC);
     let bad = scene.serve_another();
     bad.send(b"unwatched");
     scene.expect(&["data unwatched"]);
     good.send(b"undisturbed");
     scene.expect(&["data undisturbed"]);
-    scene.reactor.socket(good_id).expect("it lives").destroy();
-    scene.with(|socket| socket.destroy());
+    for id in scene.reactor.sockets().iter().map(|socket| socket.id).collect::<Vec<_>>() {
+        scene.reactor.socket(id).expect("it lives").destroy();
+    }
     scene.expect(&["close", "close"]);
     scene.rest();
 }

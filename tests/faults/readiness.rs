@@ -223,7 +223,8 @@ fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
 /// after turn; told when it resumes, once.
 #[test]
 fn a_hang_up_on_a_paused_socket_does_not_spin() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true).half_closed_timeout(None));
+    let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(None);
+    let (mut scene, peer) = Scene::served(options);
     scene.expect(&[]);
     peer.send(b"unread");
     peer.reset();
@@ -241,7 +242,7 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
     story.turn();
     peer.write_all(b"unread").expect("connected");
     reset(peer);
-    story.turn();
+    story.expect(socket, What::PeerEnded);
     let cpu = cpu_time();
     story.silence(ms(300));
     assert!(cpu_time() - cpu < ms(60), "it spins");

@@ -329,7 +329,7 @@ impl Side {
             (Emits::End, Stage::Flow) => Stage::Ended,
             (Emits::Error, Stage::Before | Stage::Flow | Stage::Ended) => Stage::Failed,
             (Emits::Close, Stage::Before | Stage::Flow | Stage::Ended | Stage::Failed) => Stage::Closed,
-            _ => return Err(format!("{} after {stage:?} is no word of the language", emits.event())),
+            _ => return Err(format!("{} after {stage:?} is no word of the language", emits.name())),
         };
         self.stage = next;
         Ok(())

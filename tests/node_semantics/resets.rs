@@ -80,7 +80,7 @@ fn n56_a_reset_of_a_paused_socket_waits_behind_the_bytes() {
     peer.send(b"unread");
     scene.network.advance(ms(10));
     peer.reset();
-    scene.expect(&[]);
+    scene.expect(&["peerended(reset)"]);
     scene.with(|socket| socket.resume());
     scene.expect(&["data unread", "error reset by the peer", "close"]);
 }

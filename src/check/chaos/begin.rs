@@ -1,81 +1,189 @@
-//! How a run begins: reactors, conversations, and what the weather does to them.
+//! How a run begins: reactors and conversations.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use super::plan::{self, Kind, Nowhere, Weather};
-use super::run::Run;
+use super::book::{Acted, Door};
+use super::draw;
+use super::places::{self, PORT, Way};
+use super::plan::{Kind, Nowhere, Plan};
+use super::run::{Run, What};
 use super::side::Side;
 use crate::error::LookupCause;
 use crate::options::Listen;
 use crate::reactor::Reactor;
-use crate::sim::{Host, Network, Play, Reach, Row};
+use crate::sim::script::Step;
+use crate::sim::{Host, Network, PeerListener, Reach, Row, Script};
 use crate::target::Target;
 
-/// The machines: servers of ours, clients of ours if they have one of their own, and scripted peers.
-const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const ABROAD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-pub(super) const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
-/// Addresses that lead nowhere.
-const DEAD: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2))];
-/// Where the scripted servers listen; a conversation adds its number.
-const PORT: u16 = 7000;
-
-pub(super) fn reactors(network: &Network, two: bool) -> [Option<Reactor<Host>>; 2] {
-    let servers = Reactor::with_net(network.host(HOME));
-    [Some(servers), two.then(|| Reactor::with_net(network.host(ABROAD)))]
+pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
+    let servers = Reactor::with_net(network.host(plan.machines.home));
+    [Some(servers), plan.two_reactors.then(|| Reactor::with_net(network.host(plan.machines.abroad)))]
 }
 
 impl Run {
     pub(super) fn begin(&mut self, number: usize, kind: &Kind) {
         match kind {
             Kind::Both => {
-                if let Some(addr) = self.listen(number) {
-                    self.connect(number, addr);
+                if let Some(target) = self.listen(number) {
+                    self.connect(number, target);
                 }
             }
             Kind::PeerClient(script) => {
-                let Some(addr) = self.listen_or_share(number) else { return };
-                let play = self.book.network.peer(AWAY).play(addr, script.clone()).ok();
-                self.book.conversations[number].client = play.as_ref().and_then(Play::local_addr);
-                self.book.conversations[number].play = play;
+                if let Some(target) = self.listen_or_share(number) {
+                    self.peer_connects(number, &target, script);
+                }
             }
             Kind::PeerServer(script) => {
-                let addr = SocketAddr::new(AWAY, PORT + number as u16);
-                let backlog = Listen::default().backlog(1);
-                let Ok(listener) = self.book.network.peer(AWAY).listen_with(addr, &backlog) else { return };
+                let way = self.book.plan.ways[number];
+                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
+                let play = script.as_ref().map(|script| listener.play(self.playable(way, script)));
                 let conversation = &mut self.book.conversations[number];
-                conversation.play = script.clone().map(|script| listener.play(script));
+                conversation.plays.extend(play.map(|play| Acted { play, is_client: false }));
                 conversation.peer = Some(listener);
-                self.connect(number, addr);
+                self.connect(number, target);
             }
+            Kind::FullQueue { room_after, .. } => {
+                let way = self.book.plan.ways[number];
+                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
+                if let Target::Unix(addr) = &target {
+                    let peer = self.book.network.peer(self.peers_machine(way, self.clients_host()));
+                    // One more than the backlog says: the queue is full.
+                    for _ in 0..2 {
+                        let _ = peer.connect_unix(addr);
+                    }
+                }
+                self.book.conversations[number].peer = Some(listener);
+                if let Some(after) = room_after {
+                    self.set_task(*after, What::Room(number));
+                }
+                self.connect(number, target);
+            }
+            Kind::Proxy(proxy) => self.begin_proxy(number, proxy),
             Kind::Nowhere(nowhere) => self.connect_nowhere(number, *nowhere),
         }
     }
 
-    /// A server of ours. A listener may be refused a descriptor, as anything may.
-    fn listen(&mut self, number: usize) -> Option<SocketAddr> {
-        let options = plan::listen(&mut self.book.rng);
+    /// The machine of a conversation's scripted peer, whose other side is in this reactor.
+    fn peers_machine(&self, way: Way, host: usize) -> IpAddr {
+        let machines = &self.book.plan.machines;
+        match way {
+            Way::Network => machines.away,
+            Way::Loopback { .. } | Way::Unix { .. } => machines.of_host(host),
+        }
+    }
+
+    /// A script on its conversation's way: a peer on a machine of ours does not take that with it.
+    pub(super) fn playable(&self, way: Way, script: &Script) -> Script {
+        let mut script = script.clone();
+        if way != Way::Network {
+            script.steps.retain(|step| *step != Step::Vanish);
+        }
+        script
+    }
+
+    fn clients_host(&self) -> usize {
+        usize::from(self.book.plan.two_reactors)
+    }
+
+    /// A server that is none of ours.
+    pub(super) fn peer_listens(&self, number: usize, way: Way, host: usize) -> Option<(PeerListener, Target)> {
+        let machine = self.peers_machine(way, host);
+        let peer = self.book.network.peer(machine);
+        let backlog = Listen::default().backlog(1);
+        let port = PORT + number as u16;
+        match way {
+            Way::Network => {
+                let addr = SocketAddr::new(machine, port);
+                Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
+            }
+            Way::Loopback { is_ipv6 } => {
+                let addr = SocketAddr::new(places::loopback(is_ipv6), port);
+                Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
+            }
+            Way::Unix { is_file } => {
+                let addr = places::unix(number, is_file);
+                Some((peer.listen_unix(&addr, &backlog).ok()?, Target::Unix(addr)))
+            }
+        }
+    }
+
+    /// There is room again in the queue of a server that had none: those before our client are gone.
+    pub(super) fn make_room(&mut self, number: usize) {
+        let script = match &self.book.plan.conversations[number] {
+            Kind::FullQueue { script, .. } => self.playable(self.book.plan.ways[number], script),
+            _ => Script::new(),
+        };
+        let conversation = &mut self.book.conversations[number];
+        let Some(listener) = &conversation.peer else { return };
+        for _ in 0..2 {
+            if let Some(before) = listener.accept() {
+                before.close();
+            }
+        }
+        let play = listener.play(script);
+        conversation.plays.push(Acted { play, is_client: false });
+        let now = self.book.now();
+        self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = Some(now));
+        self.book.weather("there is room in a full queue");
+    }
+
+    /// A client that is none of ours.
+    pub(super) fn peer_connects(&mut self, number: usize, target: &Target, script: &Script) {
+        let way = self.book.plan.ways[number];
+        let peer = self.book.network.peer(self.peers_machine(way, 0));
+        let script = self.playable(way, script);
+        let play = match target {
+            Target::Unix(addr) => peer.play_unix(addr, script).ok(),
+            other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
+        };
+        let acted = play.map(|play| Acted { play, is_client: true });
+        self.book.conversations[number].plays.extend(acted);
+    }
+
+    /// A server of ours, with what clients need to know.
+    fn listen(&mut self, number: usize) -> Option<Target> {
+        let options = draw::listen(&mut self.book.rng, &self.book.plan);
+        let door = self.open_door(number, self.book.plan.ways[number], options)?;
+        self.book.conversations[number].listener = Some(door.clone());
+        Some(door.target)
+    }
+
+    /// A listener may be refused a descriptor, as anything may.
+    pub(super) fn open_door(&mut self, number: usize, way: Way, options: Listen) -> Option<Door> {
         let limit = options.max_connections.map(|most| (most, options.excess));
-        let listener = self.reactors[0].as_mut()?.listen((HOME, 0), options).ok()?;
-        self.book.limits.extend(limit.map(|limit| (listener.id, limit)));
-        self.book.conversations[number].listener = Some((0, listener));
-        Some(listener.addr)
+        let home = self.book.plan.machines.home;
+        let reactor = self.reactors[0].as_mut()?;
+        let (id, target): (_, Target) = match way {
+            Way::Unix { is_file } => {
+                let addr = places::unix(number, is_file);
+                (reactor.listen_unix(addr.clone(), options).ok()?, Target::Unix(addr))
+            }
+            way => {
+                let ip = if let Way::Loopback { is_ipv6 } = way { places::loopback(is_ipv6) } else { home };
+                let listener = reactor.listen((ip, 0), options).ok()?;
+                (listener.id, listener.addr.into())
+            }
+        };
+        self.book.limits.extend(limit.map(|limit| (id, limit)));
+        Some(Door { host: 0, id, target })
     }
 
     /// A listener of its own, or the one before it as well: several clients in one queue.
-    fn listen_or_share(&mut self, number: usize) -> Option<SocketAddr> {
-        let before = number.checked_sub(1).and_then(|before| self.book.conversations[before].listener);
+    fn listen_or_share(&mut self, number: usize) -> Option<Target> {
+        let ways = &self.book.plan.ways;
+        let before = number.checked_sub(1).filter(|before| ways[*before] == ways[number]);
+        let before = before.and_then(|before| self.book.conversations[before].listener.clone());
         if before.is_none() || !self.book.rng.chance(0.6) {
             return self.listen(number);
         }
-        self.book.conversations[number].listener = before;
-        before.map(|(_, listener)| listener.addr)
+        self.book.conversations[number].listener = before.clone();
+        before.map(|door| door.target)
     }
 
     /// A client of ours.
-    fn connect(&mut self, number: usize, target: impl Into<Target>) {
-        let options = plan::connect(&mut self.book.rng);
-        let host = usize::from(self.book.plan.two_reactors);
+    pub(super) fn connect(&mut self, number: usize, target: impl Into<Target>) {
+        let options = draw::connect(&mut self.book.rng, &self.book.plan);
+        let host = self.clients_host();
         let now = self.book.now();
         let Some(reactor) = &mut self.reactors[host] else { return };
         let Ok(id) = reactor.connect(target.into(), options) else { return };
@@ -89,7 +197,7 @@ impl Run {
         if side.has_ended || side.is_destroyed {
             let what =
                 if side.has_ended { "  ends before it is connected" } else { "  destroys before it is connected" };
-            self.book.note_line(side.stream, what.to_owned());
+            self.book.note_line(side.label(), what.to_owned());
             self.book.network.mark(Row::EndedBeforeConnected);
         }
         self.book.sides.push(side);
@@ -108,9 +216,11 @@ impl Run {
             | Nowhere::FailingName
             | Nowhere::HangingName
             | Nowhere::EmptyName
+            | Nowhere::NoFile { .. }
             | Nowhere::Name { .. } => Reach::Open,
         };
-        network.set_reach(DEAD[0], reach);
+        let dead = self.book.plan.machines.dead;
+        network.set_reach(dead[0], reach);
         let to_name = |run: &mut Self, name: &str| {
             run.connect(number, Target::Name { host: name.into(), port: PORT });
         };
@@ -128,12 +238,13 @@ impl Run {
                 network.name(&name, Vec::new());
                 to_name(self, &name);
             }
-            Nowhere::Name { dead, alive } => {
-                network.set_reach(DEAD[1], Reach::BlackHole);
-                let mut ips = DEAD[..usize::from(dead)].to_vec();
-                ips.extend(alive.then_some(HOME));
+            Nowhere::Name { dead: count, alive } => {
+                network.set_reach(dead[1], Reach::BlackHole);
+                let mut ips = dead[..usize::from(count)].to_vec();
+                ips.extend(alive.then_some(self.book.plan.machines.home));
                 network.name(&name, ips);
-                if alive && let Some(addr) = self.listen(number) {
+                self.book.plan.ways[number] = Way::Network;
+                if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr().ok()) {
                     network.mark(Row::FirstAddressDead);
                     self.connect(number, Target::Name { host: name.into(), port: addr.port() });
                 } else {
@@ -141,42 +252,9 @@ impl Run {
                     to_name(self, &name);
                 }
             }
+            Nowhere::NoFile { is_file } => self.connect(number, Target::Unix(places::unix(99, is_file))),
             Nowhere::DeadPort | Nowhere::BlackHole | Nowhere::Unreachable | Nowhere::NoRoute | Nowhere::Prohibited => {
-                self.connect(number, SocketAddr::new(DEAD[0], PORT))
-            }
-        }
-    }
-
-    pub(super) fn weather(&mut self, weather: Weather) {
-        let network = &self.book.network;
-        let text = match weather {
-            Weather::Vanish => {
-                network.vanish(AWAY);
-                "the peers' machine vanishes"
-            }
-            Weather::Return => {
-                network.heal(AWAY);
-                "the peers' machine is back"
-            }
-            Weather::Forget => {
-                network.forget(AWAY);
-                "the peers' machine forgets its connections"
-            }
-            Weather::Abort => {
-                self.abort_one();
-                "a connection is ended from outside"
-            }
-        };
-        self.book.weather(text);
-    }
-
-    fn abort_one(&mut self) {
-        for side in &self.book.sides {
-            let Some(reactor) = &mut self.reactors[side.host as usize] else { continue };
-            let remote = reactor.socket(side.id).and_then(|socket| socket.peer_addr());
-            let (Some(local), Some(remote)) = (reactor.local_addr(side.id), remote) else { continue };
-            if self.book.network.abort(local, remote) {
-                return;
+                self.connect(number, SocketAddr::new(dead[0], PORT))
             }
         }
     }

@@ -1,34 +1,59 @@
 //! What is known of a run beside its reactors: who talks to whom, what was told, what is still owed.
 
-use std::net::SocketAddr;
-
 use super::judge::judge;
-use super::pattern::Stream;
+use super::limits::Clock;
 use super::plan::{Kind, Plan};
-use super::side::{Dice, Side, Wish};
+use super::side::{Dice, Label, Program, Side, Wish};
+use super::stop::Stopping;
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
 use crate::error::{Cause, Timer};
-use crate::event::{Ending, Event};
+use crate::event::{Ending, Event, How};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::options::Excess;
-use crate::reactor::Listener;
-use crate::sim::{Network, PeerListener, Play, Rng, Row};
+use crate::pipe::Pipes;
+use crate::sim::truth::Truth;
+use crate::sim::{Network, PeerListener, Places, Play, Rng, Row};
 use crate::socket::Socket;
+use crate::target::Target;
+
+/// A listener of ours.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// Whose reactor has it.
+    pub(super) host: usize,
+    pub(super) id: ListenerId,
+    pub(super) target: Target,
+}
+
+/// A scripted peer.
+pub(super) struct Acted {
+    pub(super) play: Play,
+    pub(super) is_client: bool,
+}
+
+/// What was written to somebody, on a connection that has told `close`.
+pub(super) struct Written {
+    places: Places,
+    pub(super) bytes: u64,
+    pub(super) how: How,
+}
 
 /// A conversation: sides are numbered client 0, server 1.
 #[derive(Default)]
 pub(super) struct Conversation {
-    pub(super) listener: Option<(usize, Listener)>,
-    pub(super) play: Option<Play>,
-    /// Where the scripted client connects from.
-    pub(super) client: Option<SocketAddr>,
+    pub(super) listener: Option<Door>,
+    /// Of the server of ours behind a proxy.
+    pub(super) backend: Option<Door>,
+    /// Where a proxy connects to.
+    pub(super) behind: Option<Target>,
+    pub(super) plays: Vec<Acted>,
     /// Kept, so that what waits there is not forgotten.
     pub(super) peer: Option<PeerListener>,
     pub(super) endings: [Option<Ending>; 2],
-    /// Bytes that our sides have written.
-    pub(super) written: [u64; 2],
     /// Both sides were called to end, with nothing against it.
     pub(super) must_end_well: bool,
+    /// A proxy of it may cut what is said on the one side, and the other side sees an end in good order.
+    pub(super) may_cut: bool,
     /// A reactor was dropped in the middle of it.
     pub(super) is_dropped: bool,
 }
@@ -42,9 +67,13 @@ pub(super) struct Book {
     pub(super) conversations: Vec<Conversation>,
     /// Listeners that may have so many connections at the most, and what becomes of the next.
     pub(super) limits: Vec<(ListenerId, (usize, Excess))>,
+    /// Listeners that stop.
+    pub(super) stops: Vec<(ListenerId, Stopping)>,
     pub(super) sides: Vec<Side>,
-    /// Sockets that have told `close`, by reactor.
+    pub(super) pipes: Pipes,
+    /// Sockets that have told `close`, by reactor; and what they have written.
     pub(super) gone: Vec<(u32, SocketId)>,
+    pub(super) written: Vec<Written>,
     pub(super) events: u64,
     pub(super) sockets: u64,
     pub(super) digest: u64,
@@ -58,9 +87,28 @@ pub(super) enum Todo {
     Timer(TimerId),
 }
 
+impl Written {
+    /// Whether the connection was this one, seen from the other side.
+    pub(super) fn was_to(&self, (their, our): Places) -> bool {
+        self.places == (our, their)
+    }
+}
+
 impl Book {
     pub(super) fn now(&self) -> u64 {
         self.network.elapsed().as_nanos() as u64
+    }
+
+    /// The time as the rules for a reactor look at it.
+    pub(super) fn clock(&self, host: u32) -> Clock {
+        Clock::of(&self.network, host, self.plan.faults.late_edge > 0.0)
+    }
+
+    /// What really happened to a side's socket.
+    pub(super) fn truth(&self, side: &Side) -> Truth {
+        let truth = self.network.truth(side.host, side.id.index());
+        let is_its_own = side.listener.is_some() || truth.is_of(side.id.generation());
+        if is_its_own { truth } else { Truth::default() }
     }
 
     pub(super) fn weather(&mut self, text: &str) {
@@ -83,6 +131,10 @@ impl Book {
             let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
             must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
         }
+        if let Event::ListenerClosed(listener) = event {
+            let live = self.live_of(listener);
+            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets live"))?;
+        }
         if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
             self.weather(&text);
@@ -91,18 +143,31 @@ impl Book {
         if matches!(event, Event::Connection) {
             self.accepted(host, &socket)?;
         }
-        let (now, slot) = (self.now(), id.index());
+        let slot = id.index();
         let place = self.sides.iter().position(|side| side.host == host && side.id == id);
         let Some(place) = place else {
-            return Err(Broken::new(Rule::Identity, format!("{id} tells {event:?}, and is unknown or has told close")));
+            return Err(Broken::new(
+                Rule::Identity,
+                format!("{id} tells {}, and is unknown or has told close", words(&event)),
+            ));
         };
-        let truth = self.network.truth(host, slot);
         let mut side = self.sides.swap_remove(place);
-        if let Err(broken) = judge(&mut side, &socket, &event, &truth, now) {
+        let (truth, clock) = (self.truth(&side), self.clock(host));
+        side.places = side.places.or_else(|| self.network.places(host, slot));
+        if side.program == Program::Piped {
+            side.owes_drain = matches!(event, Event::Drain);
+            if !matches!(event, Event::Connection) {
+                self.look_before(&mut side, &socket)?;
+            }
+        }
+        if let Err(broken) = judge(&mut side, &socket, &event, &truth, clock) {
             self.note_broken(&side, &event);
             return Err(broken);
         }
         if let Event::Close(ending) = event {
+            if side.program == Program::Piped {
+                self.piped(&mut side, &mut socket, &event)?;
+            }
             if matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None))
                 && side.read == 0
                 && side.life.was_connected()
@@ -110,7 +175,7 @@ impl Book {
                 self.network.mark(Row::NeverAccepted);
             }
             let text = format!("close: {ending}");
-            self.note_line(side.stream, text);
+            self.note_line(side.label(), text);
             self.closed(side, ending.clone());
             return Ok(Todo::Nothing);
         }
@@ -124,9 +189,12 @@ impl Book {
     /// The program's part, told if the run is told.
     fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Broken> {
         let at = self.network.elapsed();
-        let (column, who) = self.column(side.stream);
+        let (column, who) = self.column(side.label());
+        if side.program == Program::Piped {
+            return self.piped(side, socket, &event);
+        }
         if self.is_called {
-            self.note_line(side.stream, words(&event));
+            self.note_line(side.label(), words(&event));
             if matches!(event, Event::Connection) {
                 // It had to wait until others were called to end.
                 socket.resume();
@@ -147,22 +215,32 @@ impl Book {
 
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
         let listener = socket.listener();
-        // Several may share a listener: a script is known by its address.
-        let is_known = |conversation: &&Conversation| conversation.client.is_some();
-        let known = |conversation: &Conversation| match conversation.client {
-            Some(client) => Some(client) == socket.peer_addr(),
-            None => !self.conversations.iter().filter(is_known).any(|other| other.client == socket.peer_addr()),
+        // Several may share a listener: a script is known by its place.
+        let places = self.network.places(host, socket.id().index());
+        let is_its_own = |acted: &Acted| acted.is_client && acted.play.places() == places.map(|(us, them)| (them, us));
+        let known = |conversation: &Conversation| match conversation.plays.iter().any(|acted| acted.is_client) {
+            true => conversation.plays.iter().any(is_its_own),
+            false => !self.conversations.iter().flat_map(|other| &other.plays).any(is_its_own),
+        };
+        let is_here = |door: &Option<Door>| {
+            door.as_ref().is_some_and(|door| door.host as u32 == host && Some(door.id) == listener)
         };
         let found = self.conversations.iter().position(|conversation| {
-            conversation.listener.is_some_and(|(own, its)| own as u32 == host && Some(its.id) == listener)
-                && known(conversation)
+            is_here(&conversation.backend) || (is_here(&conversation.listener) && known(conversation))
         });
         let Some(number) = found else {
             return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));
         };
         let id = socket.id();
+        must(places.is_some(), Rule::Identity, || format!("{id} is a connection that nobody has"))?;
         must(!self.gone.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
-        let side = Side::new(host, (number, false), socket, self.now());
+        let mut side = Side::new(host, (number, false), socket, self.now());
+        let is_proxy = matches!(self.plan.conversations[number], Kind::Proxy(_));
+        if is_proxy && !is_here(&self.conversations[number].backend) {
+            side.program = Program::Piped;
+            self.conversations[number].may_cut |= !socket.allows_half_open();
+        }
+        side.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
         self.sides.push(side);
         let crowded = self.limits.iter().find(|(id, (most, _))| Some(*id) == listener && self.live_of(*id) > *most);
         must(crowded.is_none(), Rule::Progress, || format!("{id} is one too many: {crowded:?}"))
@@ -177,8 +255,11 @@ impl Book {
         self.sockets += 1;
         let conversation = &mut self.conversations[side.stream.0];
         let place = usize::from(!side.stream.1);
-        conversation.endings[place] = Some(ending);
-        conversation.written[place] = side.written;
+        let written = |places| Written { places, bytes: side.written, how: ending.how.clone() };
+        self.written.extend(side.places.map(written));
+        if side.program == Program::Random {
+            conversation.endings[place] = Some(ending);
+        }
         self.gone.push((side.host, side.id));
     }
 
@@ -214,14 +295,18 @@ impl Book {
     }
 
     /// Where a side's lines stand, and its conversation's number if there are several.
-    fn column(&self, stream: Stream) -> (Column, String) {
+    fn column(&self, Label { stream, program }: Label) -> (Column, String) {
         let several = self.conversations.len() > 1;
-        let who = if several { format!("#{} ", stream.0 + 1) } else { String::new() };
-        (if stream.1 { Column::Client } else { Column::Server }, who)
+        let number = if several { format!("#{} ", stream.0 + 1) } else { String::new() };
+        let what = match program {
+            Program::Random => "",
+            Program::Piped => "proxy: ",
+        };
+        (if stream.1 { Column::Client } else { Column::Server }, number + what)
     }
 
-    pub(super) fn note_line(&mut self, stream: Stream, text: String) {
-        let (at, (column, who)) = (self.network.elapsed(), self.column(stream));
+    pub(super) fn note_line(&mut self, label: Label, text: String) {
+        let (at, (column, who)) = (self.network.elapsed(), self.column(label));
         if let Some(story) = &mut self.story {
             story.tell(at, column, format!("{who}{text}"));
         }
@@ -229,7 +314,7 @@ impl Book {
 
     fn note_broken(&mut self, side: &Side, event: &Event<'_>) {
         let text = format!("{} <-- here", words(event));
-        self.note_line(side.stream, text);
+        self.note_line(side.label(), text);
     }
 
     /// The story with the peers' part in it, once.
@@ -237,10 +322,11 @@ impl Book {
         let Some(mut story) = self.story.take() else { return Story::new() };
         for number in 0..self.conversations.len() {
             let conversation = &self.conversations[number];
-            let Some(play) = &conversation.play else { continue };
-            let (column, who) = self.column((number, conversation.peer.is_none()));
-            for (at, line) in play.story() {
-                story.tell(at, column, format!("{who}{line}"));
+            for Acted { play, is_client } in &conversation.plays {
+                let (column, who) = self.column(Label { stream: (number, *is_client), program: Program::Random });
+                for (at, line) in play.story() {
+                    story.tell(at, column, format!("{who}{line}"));
+                }
             }
         }
         story.sort();

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::side::Side;
+use super::stop;
 use crate::check::{Broken, Rule, must};
 use crate::event::{Ending, First, How};
 use crate::options::Close;
@@ -27,7 +28,10 @@ pub(super) fn judge(side: &Side, socket: &Socket<'_>, ending: &Ending, truth: &T
         way(ending, socket, truth)?;
     }
     match ending.how {
-        How::Destroyed => must(side.is_destroyed, Rule::Cause, || "destroyed, and nobody has".to_owned()),
+        How::Destroyed => {
+            let is_wanted = side.is_destroyed || stop::destroys(side, truth);
+            must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
+        }
         How::Failed(_) => Ok(()),
         How::Confirmed | How::HandedOff => good_order(side, ending, truth),
     }

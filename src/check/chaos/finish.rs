@@ -1,7 +1,8 @@
 //! What must hold when everything is over, and when a reactor is dropped in the middle.
 
+use super::book::{Acted, Written};
 use super::pattern;
-use super::plan::Weather;
+use super::plan::{Kind, Weather};
 use super::run::Run;
 use crate::check::{Broken, Rule, must};
 use crate::error::{Cause, Timer};
@@ -33,7 +34,7 @@ impl Run {
         self.check_calls()?;
         for number in 0..self.book.conversations.len() {
             self.check_pair(number)?;
-            self.check_play(number)?;
+            self.check_plays(number)?;
         }
         Ok(())
     }
@@ -51,7 +52,8 @@ impl Run {
     fn check_pair(&self, number: usize) -> Result<(), Broken> {
         let conversation = &self.book.conversations[number];
         let [Some(client), Some(server)] = &conversation.endings else { return Ok(()) };
-        if client.is_clean() && server.is_clean() {
+        let is_proxy = matches!(self.book.plan.conversations[number], Kind::Proxy(_));
+        if client.is_clean() && server.is_clean() && !conversation.may_cut {
             let same = client.bytes_written == server.bytes_read && server.bytes_written == client.bytes_read;
             must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
         }
@@ -68,26 +70,34 @@ impl Run {
         let is_reset = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset);
         for (one, other) in [(client, server), (server, client)] {
             let confirmed = matches!(other.how, How::Confirmed);
-            must(stormy || !is_reset(one) || !confirmed, Rule::Isolation, || {
+            must(stormy || is_proxy || !is_reset(one) || !confirmed, Rule::Isolation, || {
                 format!("one side: {one}; the other: {other}")
             })?;
         }
         Ok(())
     }
 
-    /// A scripted peer has received what its other side has written, and nothing else.
-    fn check_play(&self, number: usize) -> Result<(), Broken> {
+    /// A scripted peer has received what its other side has written, and nothing else; all of it, if it saw the end.
+    fn check_plays(&self, number: usize) -> Result<(), Broken> {
         let conversation = &self.book.conversations[number];
-        let Some(play) = &conversation.play else { return Ok(()) };
-        let we_are_client = conversation.peer.is_some();
-        let written = conversation.written[usize::from(!we_are_client)];
-        let received = play.received();
-        let wrong = pattern::mismatch((number, we_are_client), 0, &received);
-        must(wrong.is_none(), Rule::Bytes, || format!("the peer's byte {wrong:?} is not ours"))?;
-        let dropped = conversation.is_dropped;
-        must(dropped || received.len() as u64 <= written, Rule::Bytes, || {
-            format!("the peer received {} bytes of {written}", received.len())
-        })
+        for Acted { play, is_client } in &conversation.plays {
+            let received = play.received();
+            let wrong = pattern::mismatch((number, !is_client), 0, &received);
+            must(wrong.is_none(), Rule::Bytes, || format!("the peer's byte {wrong:?} is not ours"))?;
+            let Some(places) = play.places().filter(|_| !conversation.is_dropped) else { continue };
+            // A port may have been used again.
+            let ours = || self.book.written.iter().filter(|written| written.was_to(places));
+            let (most, count) = (ours().map(|written| written.bytes).max().unwrap_or(0), received.len() as u64);
+            must(count <= most, Rule::Bytes, || format!("the peer received {count} bytes of {most}"))?;
+            // A Unix domain socket knows no reset: what was cut looks whole there, and so does what nobody has accepted.
+            let is_clean = |written: &Written| matches!(written.how, How::Confirmed | How::HandedOff);
+            let may_look_whole = play.is_unix() && !ours().all(is_clean);
+            let saw_end = play.has_end() && !play.is_reset() && !may_look_whole && ours().next().is_some();
+            must(!saw_end || ours().any(|written| written.bytes == count), Rule::HonestClose, || {
+                format!("the peer saw our end after {count} bytes of {most}")
+            })?;
+        }
+        Ok(())
     }
 
     /// A program ends in the middle of everything.
@@ -111,9 +121,10 @@ impl Run {
         }
         book.sides.retain(|side| side.host as usize != host);
         for conversation in &mut book.conversations {
-            if conversation.listener.is_some_and(|(whose, _)| whose == host) {
-                conversation.listener = None;
-                conversation.is_dropped = true;
+            for door in [&mut conversation.listener, &mut conversation.backend] {
+                if door.take_if(|door| door.host == host).is_some() {
+                    conversation.is_dropped = true;
+                }
             }
         }
         self.move_tasks(host);

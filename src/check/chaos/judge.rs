@@ -2,21 +2,15 @@
 
 use rustix::io::Errno;
 
+use super::limits::{self, Clock};
 use super::side::Side;
-use super::{ending, pattern};
-use crate::check::{Broken, Rule, must};
+use super::{ending, pattern, stop};
+use crate::check::{Broken, Rule, must, words};
 use crate::error::{Cause, Failure, Timer};
 use crate::event::{Event, PeerEnd};
 use crate::lifecycle::State;
-use crate::options::Settings;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
-use crate::table::AT_ONCE_TICKS;
-
-/// A deadline is rounded up to a tick, and so is the time that it counts from.
-const LATE: u64 = 2_000_000;
-/// What the peer's kernel takes so soon counts as taken when it was written.
-const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
 
 /// Looks at an event before the program sees it.
 pub(super) fn judge(
@@ -24,13 +18,15 @@ pub(super) fn judge(
     socket: &Socket<'_>,
     event: &Event<'_>,
     truth: &Truth,
-    now: u64,
+    clock: Clock,
 ) -> Result<(), Broken> {
     side.life.tell(socket, event).map_err(|wrong| Broken::new(Rule::Language, wrong))?;
     must(!side.is_destroyed || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
-        format!("{event:?} after destroy")
+        format!("{} after destroy", words(event))
     })?;
-    standing(side, socket, event, truth, now)?;
+    note_change(side, event, clock.now);
+    stop::note(side, socket, truth)?;
+    standing(side, socket, event, truth, clock)?;
     match event {
         Event::Connect => side.attempt_errors = truth.errors.len(),
         Event::Data(bytes) => {
@@ -43,7 +39,7 @@ pub(super) fn judge(
             let owed = std::mem::take(&mut side.owes_drain);
             must(owed, Rule::Language, || "a drain that nobody is owed".to_owned())?;
         }
-        Event::Timeout => silence(side, socket.settings(), truth, now)?,
+        Event::Timeout => limits::silence(side, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let asked = socket.settings().is_some_and(|settings| settings.early_notice);
             let unasked = *how == PeerEnd::Reset && socket.is_paused();
@@ -59,23 +55,34 @@ pub(super) fn judge(
         }
         Event::Error(failure) => {
             side.had_error = true;
-            cause(side, socket, failure, truth, now)?;
+            cause(side, socket, failure, truth, clock)?;
         }
         Event::Close(ending) => ending::judge(side, socket, ending, truth)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
         Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
     }
-    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
-        side.changed_at = now;
-    }
     if matches!(event, Event::Connect | Event::Connection) {
-        side.deadline = socket.settings().and_then(|settings| settings.deadline_ms).map(|ms| now + ms * 1_000_000);
+        let limit_ms = socket.settings().and_then(|settings| settings.deadline_ms);
+        side.deadline = limit_ms.map(|ms| clock.now + ms * 1_000_000);
     }
     Ok(())
 }
 
+/// Notes when the state of the socket changed, as far as an event tells.
+fn note_change(side: &mut Side, event: &Event<'_>, now: u64) {
+    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
+        side.changed_at = now;
+    }
+    if matches!(event, Event::Connect | Event::Connection) {
+        side.connected_at = now;
+    }
+    if matches!(event, Event::End) {
+        side.end_at = now;
+    }
+}
+
 /// What holds of a socket at every event.
-fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, now: u64) -> Result<(), Broken> {
+fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let dead = socket.state() == State::Broken || socket.state().is_final();
     let over = matches!(event, Event::Error(_) | Event::Close(_));
     let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
@@ -86,38 +93,12 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
         format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
     })?;
     let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
-    must(!drained, Rule::Progress, || format!("{event:?}, and a drain is owed"))?;
-    let overdue = side.deadline.is_some_and(|due| now > due + LATE) && !over;
-    must(!overdue, Rule::Timers, || format!("{event:?}, and the deadline has passed"))?;
-    let missed = !over && !matches!(event, Event::Timeout) && silence_is_overdue(side, socket, truth, now);
-    must(!missed, Rule::Timers, || "the silence before this was not told".to_owned())
-}
-
-/// Whether a `timeout` should have come before this event. Bytes that have just moved end the silence unseen.
-fn silence_is_overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, now: u64) -> bool {
-    let Some(settings) = socket.settings() else { return false };
-    let open = side.life.was_connected() && socket.state() == State::Open;
-    let moved_at = truth.broke_silence_at(settings.idle_of);
-    let counts = open && truth.moved_at < now && side.told_silence_at < moved_at;
-    let Some(idle_ms) = settings.idle_ms.filter(|_| counts) else { return false };
-    let since = side.silent_at(truth, settings.idle_of);
-    now > since.saturating_add(idle_ms.saturating_mul(1_000_000)).saturating_add(LATE)
-}
-
-/// `timeout` comes one idle time after the last byte, or after it was set.
-fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, now: u64) -> Result<(), Broken> {
-    let idle = settings.and_then(|settings| Some((settings.idle_ms?, settings.idle_of)));
-    let Some((idle_ms, idle_of)) = idle else {
-        return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
-    };
-    let idle = idle_ms.saturating_mul(1_000_000);
-    let taken_at = truth.took_in_silence_at(idle_of).saturating_sub(AT_ONCE);
-    let due = truth.broke_silence_at(idle_of).max(taken_at).max(side.silent_from).saturating_add(idle);
-    let latest = side.silent_at(truth, idle_of).saturating_add(idle).saturating_add(LATE);
-    side.silent_from = now;
-    side.told_silence_at = now;
-    must(now >= due, Rule::Timers, || format!("a timeout {} ns early", due - now))?;
-    must(now <= latest, Rule::Timers, || format!("a timeout {} ns late", now - latest))
+    must(!drained, Rule::Progress, || format!("{}, and a drain is owed", words(event)))?;
+    let is_due = over || matches!(event, Event::Timeout);
+    let overdue = if is_due { None } else { limits::overdue(side, socket, truth, clock) };
+    must(overdue.is_none(), Rule::Timers, || {
+        format!("{}, and {} has passed", words(event), overdue.unwrap_or_default())
+    })
 }
 
 /// `end` is their FIN, behind their last byte.
@@ -130,14 +111,25 @@ fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
     })
 }
 
+/// Whether an error of the system was told, and bytes that had come before it were not.
+fn has_lost(side: &Side, truth: &Truth, clock: Clock) -> bool {
+    // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
+    let connected = side.life.was_connected();
+    let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
+    // The program's own deadline waits for nothing.
+    let had_time = side.deadline.is_none_or(|due| truth.closed_at < due);
+    // A living peer may have sent more after the last read.
+    let came_before =
+        truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
+    truth.kernel.unread > 0 && connected && !was_paused && !side.discards && had_time && came_before
+}
+
 /// Every error has one cause, and the failure names it.
-fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now: u64) -> Result<(), Broken> {
+fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     if let Some(os) = failure.os {
-        // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
-        let connected = side.life.was_connected();
-        let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
-        let lost = truth.kernel.unread > 0 && connected && !was_paused && !side.discards;
-        must(!lost, Rule::Bytes, || format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread))?;
+        must(!has_lost(side, truth, clock), Rule::Bytes, || {
+            format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
+        })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
         let Some(errno) = known else {
             return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
@@ -150,45 +142,18 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, now
     let Some(settings) = socket.settings() else {
         return Err(Broken::new(Rule::Cause, "an error of no socket"));
     };
-    let (limit_ms, since) = match failure.cause {
-        Cause::TimedOut(Timer::Connect) => (settings.connect_ms, side.born_at),
-        Cause::TimedOut(Timer::HalfClosed) => (settings.half_closed_ms, truth.moved_at),
-        Cause::TimedOut(Timer::Linger) => (settings.linger_ms, side.ended_at),
-        Cause::TimedOut(Timer::Write) => (settings.write_ms, truth.sent_at.max(side.queued_from)),
-        Cause::TimedOut(Timer::Deadline) => return deadline(side, now),
-        Cause::TimedOut(Timer::Ending) => (settings.ending_ms, side.born_at),
-        Cause::Lookup(_) => return Ok(()),
-        Cause::TimedOut(Timer::Kernel)
+    match failure.cause {
+        Cause::Lookup(_) => Ok(()),
+        Cause::TimedOut(timer) if timer != Timer::Kernel => limits::struck(side, settings, truth, timer, clock),
+        Cause::TimedOut(_)
         | Cause::Reset
         | Cause::Refused
         | Cause::Unreachable
         | Cause::NoLocalAddress
         | Cause::OutOfResources
         | Cause::Aborted
-        | Cause::System => {
-            return Err(Broken::new(Rule::Cause, format!("\"{failure}\", and the system has said nothing")));
-        }
-    };
-    let Some(limit_ms) = limit_ms else {
-        return Err(Broken::new(Rule::Timers, format!("\"{failure}\", and no such limit is set")));
-    };
-    let is_connect = failure.cause == Cause::TimedOut(Timer::Connect);
-    // What the peer takes of what our kernel holds is no silence.
-    let since = if is_connect { since } else { since.max(truth.kernel.taken_at.saturating_sub(AT_ONCE)) };
-    let due = since + limit_ms * 1_000_000;
-    must(now >= due, Rule::Timers, || format!("\"{failure}\" {} ns early", due - now))?;
-    let anew = if is_connect { since } else { side.counts_anew_at(truth) };
-    let latest = anew + limit_ms * 1_000_000 + LATE;
-    must(now <= latest, Rule::Timers, || format!("\"{failure}\" {} ns late", now - latest))
-}
-
-/// The program's own deadline has come, and moves for nothing.
-fn deadline(side: &Side, now: u64) -> Result<(), Broken> {
-    let Some(due) = side.deadline else {
-        return Err(Broken::new(Rule::Timers, "the socket has met a deadline that nobody has set"));
-    };
-    must(now >= due, Rule::Timers, || format!("a deadline {} ns early", due - now))?;
-    must(now <= due + LATE, Rule::Timers, || format!("a deadline {} ns late", now - due))
+        | Cause::System => Err(Broken::new(Rule::Cause, format!("\"{failure}\", and the system has said nothing"))),
+    }
 }
 
 /// What an error of the system means, as a second opinion.
@@ -196,7 +161,7 @@ fn meaning(errno: Errno) -> Cause {
     match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => Cause::Reset,
         Errno::TIMEDOUT => Cause::TimedOut(Timer::Kernel),
-        Errno::CONNREFUSED => Cause::Refused,
+        Errno::CONNREFUSED | Errno::NOENT => Cause::Refused,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC => Cause::OutOfResources,

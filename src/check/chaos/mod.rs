@@ -7,19 +7,26 @@
 //! start; then faults, then a time at which all faults stop, and at last a call to all to end. From there every socket
 //! must come to its close.
 //!
-//! `plan` draws, `run` drives, `side` is the program of one socket, `judge` has the rules.
+//! `plan` and `draw` draw, `run` drives, `side` is the program of one socket, `judge` has the rules.
 
 mod begin;
 mod book;
+mod draw;
 mod ending;
 mod finish;
 mod judge;
+mod limits;
 mod pattern;
+mod pipes;
+mod places;
 mod plan;
+mod proxy;
 mod run;
 mod side;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod weather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 /// Prime, so that no buffer size divides it.
-const PERIOD: usize = 65_521;
+pub(super) const PERIOD: usize = 65_521;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut rng = crate::sim::Rng::new(0);

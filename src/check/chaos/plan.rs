@@ -2,16 +2,27 @@
 
 use std::time::Duration;
 
+use super::draw::{self, mostly};
 use super::pattern;
-use crate::options::{Close, Connect, Excess, Idle, KeepAlive, Listen};
+use super::places::{Machines, Way};
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
-    /// The client's reactor is another one, on a machine of its own.
+    /// The client's reactor is another one, perhaps on a machine of its own.
     pub(super) two_reactors: bool,
+    pub(super) machines: Machines,
+    /// The way of each conversation.
+    pub(super) ways: Vec<Way>,
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
+    /// What each call and each handler takes.
+    pub(super) costs: Costs,
+    pub(super) temper: Temper,
+    /// No limit is longer, in ms.
+    pub(super) longest_ms: u64,
+    /// Some peers send without a pause for this long, while nothing else stops them.
+    pub(super) flood: Option<Duration>,
     /// No single write of a program is larger.
     pub(super) largest_write: u64,
     pub(super) conversations: Vec<Kind>,
@@ -24,6 +35,46 @@ pub(super) struct Plan {
     pub(super) few_ports: bool,
 }
 
+/// What a program's work takes of virtual time; nothing in half of the runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Costs {
+    pub(super) call: Duration,
+    pub(super) handler: Duration,
+}
+
+impl Costs {
+    fn draw(rng: &mut Rng) -> Self {
+        if rng.chance(0.5) {
+            return Self::default();
+        }
+        // A system call takes microseconds; on a machine that has other things to do, a thousand times as long.
+        let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
+        let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
+        Self { call, handler }
+    }
+}
+
+/// How often a program does what, in each event of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Temper {
+    pub(super) write: f64,
+    pub(super) end: f64,
+    pub(super) destroy: f64,
+    pub(super) pause: f64,
+    /// To close lingeringly, once it has ended.
+    pub(super) linger: f64,
+}
+
+impl Temper {
+    const USUAL: Self = Self { write: 0.5, end: 0.12, destroy: 0.02, pause: 0.1, linger: 0.0 };
+
+    /// A peer that floods brings a thousand events, and the socket is to live through many of them.
+    fn patient(rng: &mut Rng) -> Self {
+        let write = [0.3, 0.05, 0.005][rng.below(3) as usize];
+        Self { write, end: 0.05, destroy: 0.001, pause: 0.01, linger: 0.1 }
+    }
+}
+
 /// Who talks to whom.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -33,8 +84,21 @@ pub(super) enum Kind {
     PeerClient(Script),
     /// A client of ours, and a script that accepts it; `None` never accepts.
     PeerServer(Option<Script>),
+    /// A client of ours, and a script that it can't reach before there is room in the queue of its Unix domain socket.
+    FullQueue { script: Script, room_after: Option<Duration> },
+    /// A proxy of ours.
+    Proxy(Proxy),
     /// A client of ours, and nobody.
     Nowhere(Nowhere),
+}
+
+/// Who is before a proxy and behind it: a script, or a program of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Proxy {
+    pub(super) client: Option<Script>,
+    pub(super) server: Option<Script>,
+    /// The way to the server.
+    pub(super) way: Way,
 }
 
 /// Where a connection can lead that leads nowhere, or nearly.
@@ -49,6 +113,10 @@ pub(super) enum Nowhere {
     FailingName,
     HangingName,
     EmptyName,
+    /// A Unix domain socket that is not there.
+    NoFile {
+        is_file: bool,
+    },
     /// Several dead addresses, and perhaps a living one behind them.
     Name {
         dead: u8,
@@ -57,7 +125,7 @@ pub(super) enum Nowhere {
 }
 
 impl Nowhere {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::DeadPort,
         Self::BlackHole,
         Self::Unreachable,
@@ -67,6 +135,8 @@ impl Nowhere {
         Self::FailingName,
         Self::HangingName,
         Self::EmptyName,
+        Self::NoFile { is_file: true },
+        Self::NoFile { is_file: false },
         Self::Name { dead: 2, alive: false },
         Self::Name { dead: 2, alive: true },
     ];
@@ -82,6 +152,11 @@ pub(super) enum Weather {
     Forget,
     /// Somebody ends a connection of ours from outside.
     Abort,
+    /// A listener of ours stops.
+    Stop {
+        grace: Option<Duration>,
+        limit: Option<Duration>,
+    },
 }
 
 impl Plan {
@@ -92,12 +167,21 @@ impl Plan {
         let largest_write = if large { 100 * buffer + 100 } else { 300 };
         let mut bytes = || (buffer + rng.below(70 * buffer)) as usize;
         let buffers = (bytes(), bytes());
-        let faults = if rng.chance(0.7) { Faults::random(rng) } else { Faults::none() };
+        let mut faults = if rng.chance(0.7) { Faults::random(rng) } else { Faults::none() };
+        if rng.chance(0.3) {
+            faults.stall = 0.04 * rng.below(1001) as f64 / 1000.0;
+        }
         let mut plan = Self {
             two_reactors: rng.chance(0.3),
+            machines: Machines::draw(rng),
+            ways: Vec::new(),
             latency: Duration::from_micros(rng.below(3_000)),
             buffers,
             faults,
+            costs: Costs::draw(rng),
+            temper: Temper::USUAL,
+            longest_ms: 20_000,
+            flood: None,
             largest_write,
             conversations: Vec::new(),
             weather: Vec::new(),
@@ -110,11 +194,60 @@ impl Plan {
             let kind = Kind::draw(rng, number, largest_write);
             plan.conversations.push(kind);
         }
+        plan.draw_ways(rng);
+        if rng.chance(0.08) {
+            plan.draw_flood(rng);
+        }
         plan.draw_weather(rng);
+        plan.draw_stop(rng);
         if let Some(row) = favoured {
             plan.favour(row, rng);
+            plan.ways = vec![Way::Network; plan.conversations.len()];
         }
         plan
+    }
+
+    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the network.
+    fn draw_ways(&mut self, rng: &mut Rng) {
+        let apart = self.two_reactors && self.machines.home != self.machines.abroad;
+        for kind in &self.conversations {
+            let way = Way::draw(rng);
+            self.ways.push(match kind {
+                Kind::Both | Kind::Proxy(Proxy { client: None, .. }) if apart => Way::Network,
+                Kind::FullQueue { .. } => Way::Unix { is_file: rng.chance(0.5) },
+                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Nowhere(_) => way,
+            });
+        }
+    }
+
+    /// Some peers send without a pause, against programs whose calls take time: so there is always more to be read, and the
+    /// clock goes on. Limits are shorter than the flood, that they may strike while it lasts.
+    fn draw_flood(&mut self, rng: &mut Rng) {
+        let call = 50_000 + mostly(rng, 100_000, 1_000_000);
+        let handler = mostly(rng, 500_000, 4_000_000);
+        self.costs = Costs { call: Duration::from_nanos(call), handler: Duration::from_nanos(handler) };
+        // Not many more events than this.
+        const EVENTS: u64 = 1_000;
+        let flood = Duration::from_nanos(EVENTS * (3 * call + handler)).min(Duration::from_secs(4));
+        self.flood = Some(flood);
+        self.longest_ms = (flood.as_millis() as u64 / 2).max(2);
+        self.temper = Temper::patient(rng);
+        self.latency = Duration::from_micros(mostly(rng, 30, 500));
+        self.heal_after = flood + Duration::from_micros(rng.below(1_000_000));
+        if rng.chance(0.6) {
+            // More than both buffers hold.
+            self.largest_write = 2 * (self.buffers.0 + self.buffers.1) as u64;
+        }
+        let largest_write = self.largest_write;
+        for number in 0..self.conversations.len() {
+            // The first, and each after it as often as not.
+            if number == 0 || rng.chance(0.5) {
+                let by_client = rng.chance(0.6);
+                let script = draw::flood(rng, (number, by_client), largest_write, flood);
+                self.conversations[number] =
+                    if by_client { Kind::PeerClient(script) } else { Kind::PeerServer(Some(script)) };
+            }
+        }
     }
 
     fn draw_weather(&mut self, rng: &mut Rng) {
@@ -138,6 +271,16 @@ impl Plan {
         }
     }
 
+    fn draw_stop(&mut self, rng: &mut Rng) {
+        if rng.chance(if self.flood.is_some() { 0.3 } else { 0.06 }) {
+            let within = self.heal_after.as_millis() as u64;
+            let at = Duration::from_millis(mostly(rng, 50.min(within + 1), within + 1));
+            let grace = draw::ms(rng, self.longest_ms / 4).filter(|_| rng.chance(0.9));
+            let limit = draw::ms(rng, self.longest_ms).filter(|_| rng.chance(0.9));
+            self.weather.push((at, Weather::Stop { grace, limit }));
+        }
+    }
+
     /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the caller looks for it.
     #[allow(clippy::wildcard_enum_match_arm, reason = "most faults strike by themselves")]
     fn favour(&mut self, row: Row, rng: &mut Rng) {
@@ -149,8 +292,8 @@ impl Plan {
             Row::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
             Row::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
             Row::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
-            Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[10])),
-            Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[9])),
+            Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[12])),
+            Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[11])),
             Row::OneEdgeManyClients | Row::QueueOverflows => {
                 let polite = Script::new().finish().receive_end().close();
                 self.conversations = (0..3).map(|_| Kind::PeerClient(polite.clone())).collect();
@@ -159,6 +302,13 @@ impl Plan {
             Row::Spurious | Row::SpuriousInHandshake => self.faults.spurious = 0.5,
             Row::StaleNews => self.faults.stale_news = 0.9,
             Row::Interrupted => self.faults.interrupted = 0.5,
+            Row::Stalled => self.faults.stall = 0.3,
+            Row::Floods => self.draw_flood(rng),
+            Row::Drips => {
+                let drip =
+                    Script::new().drip(&pattern::bytes((0, true), 0, 20), Duration::from_millis(rng.below(2_000)));
+                self.conversations = only(Kind::PeerClient(drip.finish().receive_end().close()));
+            }
             Row::FewSlots => self.faults.small_batch = 0.9,
             Row::ShortWrite => self.faults.short_write = 0.8,
             Row::AcceptExhausted => self.faults.accept_exhausted = 0.6,
@@ -186,126 +336,25 @@ impl Plan {
 impl Kind {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
         match rng.below(100) {
-            0..45 => Self::Both,
-            45..70 => Self::PeerClient(script(rng, (number, true), largest_write)),
-            70..86 => Self::PeerServer(Some(script(rng, (number, false), largest_write))),
-            86..89 => Self::PeerServer(None),
+            0..35 => Self::Both,
+            35..45 => {
+                let client = draw::script(rng, (number, true), largest_write);
+                let server = draw::script(rng, (number, false), largest_write);
+                Self::Proxy(Proxy {
+                    client: Some(client).filter(|_| rng.chance(0.6)),
+                    server: Some(server).filter(|_| rng.chance(0.6)),
+                    way: Way::draw(rng),
+                })
+            }
+            45..70 => Self::PeerClient(draw::script(rng, (number, true), largest_write)),
+            70..86 => Self::PeerServer(Some(draw::script(rng, (number, false), largest_write))),
+            86..88 => Self::PeerServer(None),
+            88 | 89 => {
+                let script = draw::script(rng, (number, false), largest_write);
+                let room_after = Duration::from_micros(mostly(rng, 500_000, 30_000_000));
+                Self::FullQueue { script, room_after: Some(room_after).filter(|_| rng.chance(0.7)) }
+            }
             _ => Self::Nowhere(Nowhere::ALL[rng.below(Nowhere::ALL.len() as u64) as usize]),
         }
     }
-}
-
-/// What a peer does: anything.
-fn script(rng: &mut Rng, stream: pattern::Stream, largest_write: u64) -> Script {
-    let mut script = Script::new();
-    let mut sent = 0;
-    for _ in 0..1 + rng.below(6) {
-        script = match rng.below(20) {
-            0..6 => {
-                let count = 1 + mostly(rng, 30, largest_write);
-                sent += count;
-                script.send(&pattern::bytes(stream, sent - count, count))
-            }
-            6..9 => script.wait(Duration::from_micros(mostly(rng, 5_000, 30_000_000))),
-            9..12 => script.receive(rng.below(300)),
-            12 => script.receive_end(),
-            13 => script.stop_reading(),
-            14 => script.read_on(),
-            15 => script.send_urgent(),
-            16 | 17 => script.finish(),
-            18 => return script.reset(),
-            _ => return script.close(),
-        };
-    }
-    match rng.below(10) {
-        0 => script,
-        1 => script.vanish(),
-        2 => script.reset(),
-        3 => script.close(),
-        _ => script.finish().receive_end().close(),
-    }
-}
-
-/// A number below the first bound four times in five, else below the second.
-pub(super) fn mostly(rng: &mut Rng, usual: u64, rare: u64) -> u64 {
-    let bound = if rng.chance(0.8) { usual } else { rare };
-    rng.below(bound)
-}
-
-fn time(rng: &mut Rng, most_ms: u64) -> Duration {
-    Duration::from_micros(1_000 + rng.below(1_000 * most_ms))
-}
-
-fn ms(rng: &mut Rng, most_ms: u64) -> Option<Duration> {
-    Some(time(rng, most_ms))
-}
-
-fn close(rng: &mut Rng) -> Close {
-    if rng.chance(0.3) { Close::HandOff } else { Close::Confirmed }
-}
-
-fn keep_alive(rng: &mut Rng) -> KeepAlive {
-    let mut seconds = || Duration::from_secs(1 + rng.below(3));
-    let (idle, interval) = (seconds(), seconds());
-    KeepAlive { idle, interval, count: 1 + rng.below(3) as u32 }
-}
-
-/// The options of a server of ours. With small limits: a silence that nothing ends would only make the run longer.
-pub(super) fn listen(rng: &mut Rng) -> Listen {
-    let listen = Listen::default()
-        .idle_timeout(ms(rng, 20_000).filter(|_| rng.chance(0.3)))
-        .half_closed_timeout(ms(rng, 20_000))
-        .linger(ms(rng, 20_000))
-        .high_water_mark(1 + rng.below(50_000) as usize)
-        .allow_half_open(rng.chance(0.7))
-        .early_notice(rng.chance(0.5))
-        .paused(rng.chance(0.1))
-        .backlog(if rng.chance(0.1) { 1 } else { 100 })
-        .close(close(rng));
-    let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
-    let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
-    let number = listen.settings.high_water_bytes;
-    let Limits { low, idle_of, write, deadline } = Limits::of(number);
-    // Some may have one or two connections, and the next waits, or is dropped.
-    let listen = listen
-        .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
-        .excess(if number.is_multiple_of(4) { Excess::Drop } else { Excess::Wait });
-    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
-}
-
-/// What only some sockets have. As another number says, so that it needs no draw of its own.
-struct Limits {
-    low: usize,
-    idle_of: Idle,
-    write: Option<Duration>,
-    deadline: Option<Duration>,
-}
-
-impl Limits {
-    fn of(number: usize) -> Self {
-        let ms = |number: usize| Some(Duration::from_millis(1 + number as u64 % 20_000));
-        Self {
-            low: if number.is_multiple_of(4) { number / 3 } else { 0 },
-            idle_of: [Idle::Both, Idle::Read, Idle::Write, Idle::Both][number % 7 % 4],
-            write: ms(number / 5).filter(|_| number.is_multiple_of(5)),
-            deadline: ms(number / 11).filter(|_| number.is_multiple_of(11)),
-        }
-    }
-}
-
-/// The options of a client of ours.
-pub(super) fn connect(rng: &mut Rng) -> Connect {
-    let patience = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
-    let connect = Connect::default()
-        .connect_timeout(Some(patience))
-        .half_closed_timeout(ms(rng, 20_000))
-        .linger(ms(rng, 20_000))
-        .high_water_mark(1 + rng.below(50_000) as usize)
-        .allow_half_open(rng.chance(0.8))
-        .early_notice(rng.chance(0.5))
-        .close(close(rng));
-    let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
-    let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
-    let Limits { low, idle_of, write, deadline } = Limits::of(connect.settings.high_water_bytes);
-    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
 }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use super::book::{Book, Conversation, Todo};
-use super::plan::{Plan, Weather};
-use super::side::Wish;
+use super::book::{Book, Conversation, Door, Todo};
+use super::limits::{self, Clock};
+use super::pipes;
+use super::plan::{Kind, Plan, Weather};
+use super::side::{Program, Wish};
+use super::stop;
 use crate::check::{Broken, Rule, Story, must, stuck};
-use crate::id::{SocketId, TimerId};
+use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::options::{Excess, Stop};
+use crate::pipe::Pipes;
 use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Rng, Row};
 
@@ -29,9 +33,13 @@ struct Task {
     what: What,
 }
 
-enum What {
+pub(super) enum What {
     Resume(SocketId),
+    /// Room in the full queue of a conversation's server.
+    Room(usize),
     Weather(Weather),
+    /// To look whether a limit has passed, in a run whose sockets may tell nothing for long.
+    Look(Duration),
     Heal,
     LastCall,
 }
@@ -52,10 +60,11 @@ impl Run {
         network.set_latency(plan.latency);
         network.set_buffers(plan.buffers.0, plan.buffers.1);
         network.set_faults(plan.faults);
+        network.set_call_cost(plan.costs.call);
         if plan.few_ports {
             network.set_ports(40_000..=40_001);
         }
-        let reactors = super::begin::reactors(&network, plan.two_reactors);
+        let reactors = super::begin::reactors(&network, &plan);
         let book = Book {
             rng,
             is_called: false,
@@ -63,8 +72,11 @@ impl Run {
             network,
             conversations: Vec::new(),
             limits: Vec::new(),
+            stops: Vec::new(),
             sides: Vec::new(),
+            pipes: Pipes::new(),
             gone: Vec::new(),
+            written: Vec::new(),
             events: 0,
             sockets: 0,
             digest: 0xcbf2_9ce4_8422_2325,
@@ -84,9 +96,12 @@ impl Run {
         for (after, weather) in self.book.plan.weather.clone() {
             self.set_task(after, What::Weather(weather));
         }
+        if let Some(flood) = self.book.plan.flood {
+            self.set_task(flood / 20, What::Look(flood / 20));
+        }
     }
 
-    fn set_task(&mut self, after: Duration, what: What) {
+    pub(super) fn set_task(&mut self, after: Duration, what: What) {
         let due = self.book.now().saturating_add(after.as_nanos() as u64);
         let Some(host) = self.reactors.iter().position(Option::is_some) else { return };
         let Some(reactor) = &mut self.reactors[host] else { return };
@@ -122,12 +137,12 @@ impl Run {
                 return Err(Broken::new(Rule::Progress, "the reactor has nothing left, and not everything was told"));
             };
             let todo = self.book.handle(host, socket, event)?;
-            return self.obey(host as usize, todo).map(|()| true);
+            return self.obey(host as usize, todo).map(|()| self.spend());
         }
-        let (mut quiet, mut at) = (0, self.book.now());
+        let (mut quiet, mut seen) = (0, self.seen());
         while quiet < QUIET_TURNS && self.book.network.elapsed() < LONGEST {
-            quiet = if at == self.book.now() { quiet + 1 } else { 0 };
-            at = self.book.now();
+            quiet = if seen == self.seen() { quiet + 1 } else { 0 };
+            seen = self.seen();
             self.whose_turn = 1 - self.whose_turn;
             let host = self.whose_turn;
             let now = self.book.network.now();
@@ -135,13 +150,25 @@ impl Run {
             let told = reactor.next_before(now).map_err(|error| stuck(&error))?;
             if let Some((socket, event)) = told {
                 let todo = self.book.handle(host as u32, socket, event)?;
-                return self.obey(host, todo).map(|()| true);
+                return self.obey(host, todo).map(|()| self.spend());
             }
             if host == 0 && !self.let_time_pass(quiet)? {
                 return Ok(!self.is_over());
             }
         }
         Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
+    }
+
+    /// The time that has passed without anybody working, and what has happened: if neither changes, turns are for nothing.
+    fn seen(&self) -> (Duration, u64) {
+        let network = &self.book.network;
+        (network.elapsed() - network.busy(), network.happenings())
+    }
+
+    /// What the program did with an event takes its time. Answers that there may be another.
+    fn spend(&self) -> bool {
+        self.book.network.spend(self.book.plan.costs.handler);
+        true
     }
 
     /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or time has passed.
@@ -173,11 +200,30 @@ impl Run {
                 })?;
             }
         }
+        self.audit_pipes()?;
+        self.audit_limits()
+    }
+
+    /// No limit of any socket has passed, whatever kept its reactor busy meanwhile.
+    fn audit_limits(&mut self) -> Result<(), Broken> {
+        let Self { reactors, book, .. } = self;
+        for place in 0..book.sides.len() {
+            let side = &book.sides[place];
+            let socket = reactors[side.host as usize].as_mut().and_then(|reactor| reactor.socket(side.id));
+            let Some(socket) = socket else { continue };
+            let (truth, clock) = (book.truth(side), book.clock(side.host));
+            stop::note(&mut book.sides[place], &socket, &truth)?;
+            let overdue = limits::overdue(&book.sides[place], &socket, &truth, clock);
+            must(overdue.is_none(), Rule::Timers, || {
+                format!("{socket:?}: {} has passed, and it lives", overdue.unwrap_or_default())
+            })?;
+        }
         Ok(())
     }
 
     fn is_over(&self) -> bool {
-        let listening = self.book.conversations.iter().any(|conversation| conversation.listener.is_some());
+        let is_open = |it: &Conversation| it.listener.is_some() || it.backend.is_some();
+        let listening = self.book.conversations.iter().any(is_open);
         let stopping = self.reactors.iter().flatten().any(|reactor| !reactor.listener_ids().is_empty());
         self.book.sides.is_empty() && self.tasks.is_empty() && !listening && !stopping
     }
@@ -206,6 +252,7 @@ impl Run {
                 must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
             }
             Todo::Wish(_, Wish::Meddle) => self.meddle(host),
+            Todo::Wish(front, Wish::Backend) => self.connect_behind(host, front),
         }
     }
 
@@ -218,7 +265,9 @@ impl Run {
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
         if self.book.events.is_multiple_of(2) && !self.is_healed {
-            for id in reactor.listener_ids() {
+            let stops = &self.book.stops;
+            let is_open = |id: &ListenerId| stops.iter().all(|(stopping, _)| stopping != id);
+            for id in reactor.listener_ids().into_iter().filter(is_open) {
                 must(reactor.pause_accepting(id).is_ok(), Rule::Identity, || {
                     format!("{id} is open, and was not found")
                 })?;
@@ -232,14 +281,14 @@ impl Run {
             };
             if self.book.rng.chance(0.3) {
                 side.destroy(&mut socket);
-                destroyed.push(side.stream);
-            } else {
+                destroyed.push(side.label());
+            } else if side.program == Program::Random {
                 socket.resume();
                 side.look_paused(&socket, now);
             }
         }
-        for stream in destroyed {
-            self.book.note_line(stream, "  destroys, in another's event".to_owned());
+        for label in destroyed {
+            self.book.note_line(label, "  destroys, in another's event".to_owned());
         }
         Ok(())
     }
@@ -248,9 +297,9 @@ impl Run {
         let place = self.tasks.iter().position(|task| task.host == host && task.id == id);
         let Some(place) = place else { return Err(Broken::new(Rule::Identity, format!("{id} is no timer of ours"))) };
         let task = self.tasks.swap_remove(place);
-        let now = self.book.now();
+        let Clock { now, late, .. } = self.book.clock(host as u32);
         must(now >= task.due, Rule::Timers, || format!("{id} was {} ns early", task.due - now))?;
-        must(now < task.due + 1_000_000, Rule::Timers, || format!("{id} was {} ns late", now - task.due))?;
+        must(now < task.due + late, Rule::Timers, || format!("{id} was {} ns late", now - task.due))?;
         match task.what {
             What::Resume(socket) => {
                 if let Some(mut socket) = self.reactors[host].as_mut().and_then(|reactor| reactor.socket(socket)) {
@@ -260,7 +309,10 @@ impl Run {
                     side.into_iter().for_each(|side| side.look_paused(&socket, now));
                 }
             }
+            What::Room(number) => self.make_room(number),
             What::Weather(weather) => self.weather(weather),
+            What::Look(again) if !self.is_healed => self.set_task(again, What::Look(again)),
+            What::Look(_) => {}
             What::Heal => self.heal(),
             What::LastCall => self.last_call()?,
         }
@@ -269,7 +321,7 @@ impl Run {
 
     fn heal(&mut self) {
         self.book.network.set_faults(Faults::none());
-        self.book.network.heal(super::begin::AWAY);
+        self.book.network.heal(self.book.plan.machines.away);
         for reactor in self.reactors.iter_mut().flatten() {
             for id in reactor.listener_ids() {
                 // One that is stopping accepts whoever waits.
@@ -300,6 +352,10 @@ impl Run {
             }
             for side in book.sides.iter_mut().filter(|side| side.host as usize == host) {
                 let Some(mut socket) = reactor.socket(side.id) else { continue };
+                if side.program == Program::Piped {
+                    pipes::call(side, &mut socket, now);
+                    continue;
+                }
                 let lost = side.owes_drain && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
                 socket.resume();
@@ -314,6 +370,9 @@ impl Run {
     fn note_who_must_end_well(&mut self) {
         let Self { reactors, book, .. } = self;
         for number in 0..book.conversations.len() {
+            if matches!(book.plan.conversations[number], Kind::Proxy(_)) {
+                continue;
+            }
             let fine = book.sides.iter().filter(|side| {
                 let reactor = reactors[side.host as usize].as_mut();
                 side.stream.0 == number
@@ -332,7 +391,7 @@ impl Run {
         for task in gone {
             match task.what {
                 What::Resume(_) => {}
-                What::Weather(_) | What::Heal | What::LastCall => {
+                What::Room(_) | What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
                     self.set_task(Duration::from_nanos(task.due.saturating_sub(now)), task.what);
                 }
             }
@@ -344,13 +403,14 @@ impl Run {
             return;
         }
         for conversation in &mut self.book.conversations {
-            if let Some((host, listener)) = conversation.listener.take()
-                && let Some(reactor) = &mut self.reactors[host]
+            for Door { host, id, .. } in
+                [conversation.listener.take(), conversation.backend.take()].into_iter().flatten()
             {
+                let Some(reactor) = &mut self.reactors[host] else { continue };
                 // Who shared it may have closed it. Closed or stopped, as the number says.
-                let _ = match listener.addr.port() % 2 {
-                    0 => reactor.close_listener(listener.id),
-                    _ => reactor.stop_listener(listener.id, Stop::default()),
+                let _ = match id.index() % 2 {
+                    0 => reactor.close_listener(id),
+                    _ => reactor.stop_listener(id, Stop::default()),
                 };
             }
         }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::draw::mostly;
+use super::limits::ToldSilence;
 use super::pattern::{self, Stream};
-use super::plan::{Plan, mostly};
+use super::plan::Plan;
+use super::stop::Stopping;
 use crate::buffer::Buffer;
 use crate::check::{Broken, Life, Rule, must};
 use crate::error::Error;
@@ -12,20 +15,23 @@ use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
 use crate::options::{Close, Idle};
 use crate::sim::truth::Truth;
-use crate::sim::{Network, Rng, Row};
+use crate::sim::{Network, Places, Rng, Row};
 use crate::socket::{Queue, Socket};
 
 /// An edge that a fault has put off is no later than this.
-const LATE_EDGE: u64 = 20_000_000;
+pub(super) const LATE_EDGE: u64 = 20_000_000;
 
 pub(super) struct Side {
     pub(super) id: SocketId,
     /// Whose reactor has it.
     pub(super) host: u32,
+    /// What names its connection in the network, once it has one.
+    pub(super) places: Option<Places>,
     /// Who has accepted it.
     pub(super) listener: Option<ListenerId>,
     /// What it writes; the other side's differs in the second half.
     pub(super) stream: Stream,
+    pub(super) program: Program,
     pub(super) life: Life,
     /// Bytes told as data, and taken by `write`.
     pub(super) read: u64,
@@ -36,22 +42,46 @@ pub(super) struct Side {
     pub(super) is_paused: bool,
     /// When it last was, if it is not now.
     pub(super) paused_until: u64,
-    /// When its state last changed, as far as was told.
+    /// When its state last changed, as far as was told; and when it was connected.
     pub(super) changed_at: u64,
+    pub(super) connected_at: u64,
     pub(super) had_error: bool,
     pub(super) had_end: bool,
+    /// When `end` was told; 0 if it was not.
+    pub(super) end_at: u64,
     pub(super) owes_drain: bool,
     /// In nanoseconds since the network began.
     pub(super) born_at: u64,
     pub(super) ended_at: u64,
     pub(super) silent_from: u64,
-    pub(super) told_silence_at: u64,
+    /// The silence that was told last, unless the idle time was set since.
+    pub(super) told_silence: Option<ToldSilence>,
     /// When the queue last was empty before a write.
     pub(super) queued_from: u64,
     /// When the program's own deadline is.
     pub(super) deadline: Option<u64>,
+    /// When there was room in the full queue that it wants to get into.
+    pub(super) room_at: Option<u64>,
+    /// Its listener stops.
+    pub(super) stop: Option<Stopping>,
     /// How many errors of the system were its attempts' to connect.
     pub(super) attempt_errors: usize,
+}
+
+/// Who decides what is done with a side's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The dice.
+    Random,
+    /// A pipe, to another side.
+    Piped,
+}
+
+/// Whose line it is in a story.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label {
+    pub(super) stream: Stream,
+    pub(super) program: Program,
 }
 
 /// What a program wants done that it can't do itself.
@@ -63,6 +93,8 @@ pub(super) enum Wish {
     Meddle,
     /// A wake from another thread.
     Wake,
+    /// A connection to the server behind a proxy.
+    Backend,
 }
 
 /// What a program acts with.
@@ -78,8 +110,10 @@ impl Side {
         Self {
             id: socket.id(),
             host,
+            places: None,
             listener: socket.listener(),
             stream,
+            program: Program::Random,
             life: Life::of(socket),
             read: 0,
             written: 0,
@@ -89,15 +123,19 @@ impl Side {
             is_paused: socket.is_paused(),
             paused_until: 0,
             changed_at: now,
+            connected_at: now,
             had_error: false,
             had_end: false,
+            end_at: 0,
             owes_drain: false,
             born_at: now,
             ended_at: now,
             silent_from: now,
-            told_silence_at: 0,
+            told_silence: None,
             queued_from: now,
             deadline: None,
+            room_at: None,
+            stop: None,
             attempt_errors: 0,
         }
     }
@@ -109,25 +147,26 @@ impl Side {
             let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms];
             limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
         });
-        long && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
+        long && self.stop.is_none() && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
     }
 
-    /// From when a deadline counts at the latest: bytes that moved, or a state that changed. Of the peer's
-    /// leaving it may have heard late.
-    pub(super) fn counts_anew_at(&self, truth: &Truth) -> u64 {
-        truth.moved_at.max(truth.kernel.taken_at).max(self.changed_or_heard_at(truth))
-    }
-
-    /// From when a silence of this kind counts at the latest.
+    /// From when a silence of this kind counts at the latest: a state that changes moves no byte.
     pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
         let moved_at = truth.broke_silence_at(idle_of).max(truth.took_in_silence_at(idle_of));
-        moved_at.max(self.changed_or_heard_at(truth)).max(self.silent_from)
+        let counted_at = moved_at.max(self.connected_at).max(self.silent_from);
+        // The peer's FIN may count as well, when it comes and when it is told.
+        if idle_of == Idle::Write { counted_at } else { counted_at.max(self.heard_at(truth)).max(self.end_at) }
     }
 
-    fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
+    /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it may have heard late.
+    pub(super) fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
+        self.changed_at.max(self.ended_at).max(truth.failed_at).max(self.heard_at(truth))
+    }
+
+    /// When it has heard at the latest that the peer is gone, if it is.
+    pub(super) fn heard_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
-        let heard = if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 };
-        self.changed_at.max(self.ended_at).max(heard)
+        if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 }
     }
 
     /// After a call that may have resumed it.
@@ -136,6 +175,32 @@ impl Side {
             self.paused_until = now;
         }
         self.is_paused = socket.is_paused();
+    }
+
+    pub(super) const fn label(&self) -> Label {
+        Label { stream: self.stream, program: self.program }
+    }
+
+    /// Takes note of what somebody else has done to the socket, and answers what it was.
+    pub(super) fn observe(&mut self, socket: &Socket<'_>, now: u64) -> Vec<&'static str> {
+        let mut seen = Vec::new();
+        if !self.has_ended && socket.has_ended() {
+            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+            seen.push("is ended");
+        }
+        if !self.is_destroyed && socket.is_destroyed() {
+            self.is_destroyed = true;
+            seen.push("is destroyed");
+        }
+        if !self.discards && socket.is_discarding() {
+            (self.discards, self.changed_at) = (true, now);
+            seen.push("is to discard");
+        }
+        if self.is_paused != socket.is_paused() {
+            seen.push(if self.is_paused { "is resumed" } else { "is paused" });
+            self.look_paused(socket, now);
+        }
+        seen
     }
 
     /// The other side's stream.
@@ -150,6 +215,13 @@ impl Side {
         socket.end();
         self.has_ended = socket.has_ended();
         self.owes_drain = false;
+    }
+
+    /// Without half-open connections a socket ends by itself as soon as the peer's end was handled.
+    pub(super) fn ends_by_itself(&mut self, socket: &Socket<'_>, event: &Event<'_>, now: u64) {
+        if matches!(event, Event::End) && !socket.allows_half_open() && !self.has_ended {
+            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+        }
     }
 
     pub(super) fn destroy(&mut self, socket: &mut Socket<'_>) {
@@ -196,53 +268,57 @@ impl Side {
         dice: &mut Dice<'_>,
     ) -> Result<Wish, Broken> {
         let is_end = matches!(event, Event::End);
+        let temper = dice.plan.temper;
         if is_end && !socket.allows_half_open() && !self.has_ended {
             dice.network.mark(Row::HalfOpenNotAllowed);
         }
-        if dice.rng.chance(0.5) {
+        if dice.rng.chance(temper.write) {
             self.write(socket, dice)?;
         }
-        if dice.rng.chance(if is_end { 0.8 } else { 0.12 }) {
+        if dice.rng.chance(if is_end { 0.8 } else { temper.end }) {
             if matches!(event, Event::Connection) {
                 dice.network.mark(Row::EndInConnection);
             }
             self.end(socket, dice.now);
         }
-        if dice.rng.chance(0.02) {
+        if dice.rng.chance(temper.destroy) {
             if matches!(event, Event::Data(_)) {
                 dice.network.mark(Row::DestroyInData);
             }
             self.destroy(socket);
         }
-        if is_end && !socket.allows_half_open() && !self.has_ended {
-            // It ends by itself as soon as this event is handled.
-            (self.has_ended, self.ended_at, self.owes_drain) = (true, dice.now, false);
+        self.ends_by_itself(socket, event, dice.now);
+        if self.has_ended && !self.discards && dice.rng.chance(temper.linger) {
+            self.discard(socket, dice.now);
         }
         self.tune(socket, matches!(event, Event::Timeout), dice);
-        Ok(self.wish(socket, dice.rng))
+        Ok(self.wish(socket, dice))
+    }
+
+    fn discard(&mut self, socket: &mut Socket<'_>, now: u64) {
+        socket.discard();
+        // The first one begins the lingering.
+        self.changed_at = if self.discards { self.changed_at } else { now };
+        self.discards = true;
+        self.look_paused(socket, now);
     }
 
     /// Changes options in the middle of everything.
     fn tune(&mut self, socket: &mut Socket<'_>, is_timeout: bool, dice: &mut Dice<'_>) {
         match dice.rng.below(60) {
-            0 => {
-                socket.discard();
-                // The first one begins the lingering.
-                self.changed_at = if self.discards { self.changed_at } else { dice.now };
-                self.discards = true;
-                self.look_paused(socket, dice.now);
-            }
+            0 => self.discard(socket, dice.now),
             1..4 => {
+                let longest = 250 * dice.plan.longest_ms;
                 let (time, row) = match dice.rng.below(10) {
                     0 => (Duration::MAX, Some(Row::EnormousTimeout)),
                     1 | 2 => (Duration::from_millis(16_000 + dice.rng.below(20_000)), Some(Row::BeyondOneRotation)),
-                    _ => (Duration::from_micros(dice.rng.below(5_000_000)), None),
+                    _ => (Duration::from_micros(dice.rng.below(longest)), None),
                 };
                 if let Some(row) = row {
                     dice.network.mark(row);
                 }
                 socket.set_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
-                self.silent_from = dice.now;
+                (self.silent_from, self.told_silence) = (dice.now, None);
                 if is_timeout {
                     dice.network.mark(Row::ChangedWhileFiring);
                 }
@@ -251,7 +327,7 @@ impl Side {
             5 => socket.set_nodelay(dice.rng.chance(0.5)),
             6 => drop(socket.set_keep_alive(None)),
             7 => {
-                let limit = Some(dice.rng.below(10_000)).filter(|_| dice.rng.chance(0.7));
+                let limit = Some(dice.rng.below(dice.plan.longest_ms / 2)).filter(|_| dice.rng.chance(0.7));
                 socket.set_deadline(limit.map(Duration::from_millis));
                 // Before the connection is there it is an option, and counts from then.
                 if !self.is_destroyed && !self.had_error && socket.state().is_connected() {
@@ -263,11 +339,12 @@ impl Side {
         }
     }
 
-    fn wish(&mut self, socket: &mut Socket<'_>, rng: &mut Rng) -> Wish {
-        if rng.chance(0.1) || (socket.is_paused() && rng.chance(0.5)) {
+    fn wish(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) -> Wish {
+        let rng = &mut *dice.rng;
+        if rng.chance(dice.plan.temper.pause) || (socket.is_paused() && rng.chance(0.5)) {
             socket.pause();
             self.is_paused = socket.is_paused();
-            return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 5_000_000)));
+            return Wish::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 250 * dice.plan.longest_ms)));
         }
         match rng.below(150) {
             0 => Wish::Meddle,

@@ -4,13 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::run::Run;
 use crate::check::{Broken, Rule};
+use crate::sim::Row;
 use crate::sim::lie::Lie;
 
-/// The rules that a lie breaks, in the first seeds.
-fn broken_by(lie: Option<Lie>) -> Vec<Rule> {
+/// The rules that a lie breaks, in the first seeds, with a fault that it needs.
+fn broken_by(lie: Option<Lie>, favoured: Option<Row>) -> Vec<Rule> {
     let mut broken = Vec::new();
-    for seed in 0..60 {
-        let mut run = Run::new(seed, None, false);
+    for seed in 0..if favoured.is_some() { 600 } else { 60 } {
+        let mut run = Run::new(seed, favoured, false);
         if let Some(lie) = lie {
             run.book.network.lie(lie);
         }
@@ -29,7 +30,7 @@ fn broken_by(lie: Option<Lie>) -> Vec<Rule> {
 
 #[test]
 fn an_honest_network_breaks_no_rule() {
-    assert_eq!(broken_by(None), []);
+    assert_eq!(broken_by(None, None), []);
 }
 
 #[test]
@@ -43,8 +44,10 @@ fn each_lie_breaks_the_rule_that_it_is_against() {
         (Lie::DescriptorKept, Rule::Resources),
         (Lie::FastClock, Rule::Timers),
         (Lie::WaitForNothing, Rule::NoSpin),
+        (Lie::LateClock, Rule::Timers),
     ] {
-        let broken = broken_by(Some(lie));
+        let stalls = (lie == Lie::LateClock).then_some(Row::Stalled);
+        let broken = broken_by(Some(lie), stalls);
         assert!(broken.contains(&rule), "{lie:?} broke {broken:?}, and not {rule:?}");
     }
 }

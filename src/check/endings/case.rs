@@ -149,7 +149,7 @@ impl Case {
         let mut steps = whole.steps.iter();
         // The cut comes with the byte, not behind what the peer would have waited for after it.
         while let Some(step) = steps.next() {
-            let Step::Send(bytes) = step else {
+            let Some(bytes) = step.written() else {
                 if left == 0 && self.cut != Cut::Delay {
                     break;
                 }
@@ -161,9 +161,10 @@ impl Case {
                 cut.steps.push(step.clone());
                 continue;
             }
-            cut = self.cut.then(if left > 0 { cut.send(&bytes[..left]) } else { cut });
+            cut.steps.extend((left > 0).then(|| step.with(&bytes[..left])));
+            cut = self.cut.then(cut);
             if self.cut == Cut::Delay {
-                cut = if left < bytes.len() { cut.send(&bytes[left..]) } else { cut };
+                cut.steps.extend((left < bytes.len()).then(|| step.with(&bytes[left..])));
                 cut.steps.extend(steps.cloned());
             }
             return cut;
@@ -183,8 +184,14 @@ impl Case {
                 }
                 Step::Receive(bytes) => Some(Step::Receive(bytes - left)),
                 Step::ReceiveEnd => Some(Step::ReceiveEnd),
-                Step::Send(_) | Step::Urgent | Step::Wait(_) | Step::StopReading | Step::ReadOn => None,
-                Step::Finish | Step::Close | Step::Reset | Step::Vanish => None,
+                Step::Send(_) | Step::Drip { .. } | Step::Flood { .. } | Step::Urgent | Step::Wait(_) => None,
+                Step::StopReading
+                | Step::Sip { .. }
+                | Step::ReadOn
+                | Step::Finish
+                | Step::Close
+                | Step::Reset
+                | Step::Vanish => None,
             };
             let Some(rest) = rest else {
                 cut.steps.push(step.clone());

@@ -179,7 +179,7 @@ fn bytes_are_taken_in_order_once_and_as_far_as_there_is_room() {
     assert!(!arrive(&mut end, 8, 15, true), "and once");
     assert_eq!(end.received, 16);
     assert_eq!((take_in(&mut end, 2), take_in(&mut end, 9)), (count(10, 12), count(12, 15)));
-    assert_eq!(take_in(&mut end, 9), []);
+    assert_eq!(take_in(&mut end, 9), [0; 0]);
 }
 
 #[test]

@@ -3,24 +3,26 @@
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::Settings;
+use crate::table::Next;
 
 /// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra and an IPv6 peer. A
-/// fourth place is free.
+/// fourth slot is reserved.
 fn table() -> (Table, [u32; 4]) {
-    let mut table = Table::new();
-    let slots = [(); 4].map(|()| {
+    let mut table = Table::new(1);
+    let slots = [(); 3].map(|()| {
         let number = table.settings.intern(Settings { idle_ms: Some(50), ..Settings::default() });
         let slot = table.insert(number);
-        table.apply(slot, Input::Accepted);
+        table.entry_mut(slot).apply(Input::Accepted);
+        table.entry_mut(slot).flags.set(Flags::IDLE, true);
         slot
     });
-    table.remove(slots[3]);
-    table.push_ready(slots[0]);
-    table.push_ready(slots[1]);
+    table.put(slots[0], Next::Now);
+    table.put(slots[1], Next::Later);
     table.push(slots[1], b"waits");
     table.set_peer(slots[1], "[::1]:9".parse().expect("an address"));
-    table.arm(slots[2], 100);
-    (table, slots)
+    table.file(slots[2], || 100);
+    let reserved = table.reserve();
+    (table, [slots[0], slots[1], slots[2], reserved])
 }
 
 /// The complaint about a table that was broken like this.
@@ -36,39 +38,38 @@ fn complaint(break_it: impl FnOnce(&mut Table, [u32; 4])) -> String {
 fn a_table_that_keeps_its_rules_is_not_complained_about_and_not_changed() {
     let (mut table, slots) = table();
     assert_eq!((table.audit(), table.audit()), (Ok(()), Ok(())));
-    table.push_later(slots[2]);
+    table.put(slots[2], Next::Close);
     assert_eq!(table.audit(), Ok(()));
-    assert_eq!((table.ready_len(), table.len()), (2, 3));
-    assert_eq!(Table::new().audit(), Ok(()), "nor is an empty one");
+    assert_eq!((table.ready_len(), table.closes_len(), table.len()), (1, 1, 3));
+    assert_eq!(Table::new(1).audit(), Ok(()), "nor is an empty one");
 }
 
 #[test]
 fn a_wrong_count_is_found() {
-    assert_eq!(complaint(|table, _| table.len += 1), "3 places are used and 4 are counted");
+    assert_eq!(complaint(|table, _| table.reserved += 1), "3 slots are used, and 2 are counted");
+    assert_eq!(complaint(|table, _| table.outgoing += 1), "3 sockets have no listener, and 4 are counted");
 }
 
 #[test]
-fn a_list_that_lies_is_found() {
-    let text = complaint(|table, _| table.ready = List::new());
-    assert_eq!(text, "socket 0 is queued: true, and in a list: false");
+fn a_list_that_does_not_fit_the_marks_is_found() {
+    let text = complaint(|table, _| table.ready.clear());
+    assert_eq!(text, "the sockets [0, 1] are marked as queued, and [1] are in a list");
     let text = complaint(|table, slots| table.entry_mut(slots[1]).flags.set(Flags::QUEUED, false));
-    assert_eq!(text, "socket 1 is queued: false, and in a list: true");
-    let text = complaint(|table, slots| table.later.push_back(&mut table.entries.0, slots[3]));
-    assert_eq!(text, "the list later has place 3, which is free or listed twice");
-    let text = complaint(|table, slots| table.closes.push_back(&mut table.entries.0, slots[1]));
-    assert_eq!(text, "the list closes has place 1, which is free or listed twice");
-    let text = complaint(|table, slots| table.entry_mut(slots[0]).link = NIL);
-    assert_eq!(text, "the list ready has 1 of 2 members");
+    assert_eq!(text, "the sockets [0] are marked as queued, and [0, 1] are in a list");
+    let text = complaint(|table, slots| table.later.push_back(slots[3]));
+    assert_eq!(text, "the sockets [0, 1] are marked as queued, and [0, 1, 3] are in a list");
+    let text = complaint(|table, slots| table.closes.push_back(slots[1]));
+    assert_eq!(text, "the sockets [0, 1] are marked as queued, and [0, 1, 1] are in a list");
 }
 
 #[test]
-fn what_a_free_place_has_kept_is_found() {
-    let text = complaint(|table, slots| table.wheel.file(&mut table.entries, slots[3], 7));
-    assert_eq!(text, "place 3 is free and has a timer");
+fn what_belongs_to_no_socket_is_found() {
     let text = complaint(|table, slots| table.entry_mut(slots[1]).extra = NIL);
-    assert_eq!(text, "0 sockets have an extra, and 1 extras are kept");
+    assert_eq!(text, "0 sockets have an extra, and 1 are counted");
     let text = complaint(|table, slots| table.entry_mut(slots[1]).flags.set(Flags::IPV6, false));
-    assert_eq!(text, "0 sockets have an IPv6 peer, and 1 are kept");
+    assert_eq!(text, "0 peers are IPv6, and 1 are counted");
+    let text = complaint(|table, _| table.at_hand_bytes.push(0));
+    assert_eq!(text, "bytes were written to a socket that is not at hand");
 }
 
 #[test]
@@ -76,14 +77,19 @@ fn a_timer_is_filed_for_the_deadline_or_earlier_and_not_without_one() {
     let (mut table, slots) = table();
     let timer = slots[2];
     assert_eq!(table.audit_timer(timer), Ok(()), "filed for its deadline");
-    table.entry_mut(timer).touch(140);
+    table.entry_mut(timer).set_idle_since(140);
     assert_eq!(table.audit_timer(timer), Ok(()), "filed for an earlier one: it is moved when it comes up");
-    table.entry_mut(timer).touch(90);
+    table.entry_mut(timer).set_idle_since(90);
     assert!(table.audit_timer(timer).is_err(), "filed too late");
-    table.entry_mut(timer).flags.set(Flags::IDLE_TOLD, true);
+    table.entry_mut(timer).stop_idle_clock();
     assert!(table.audit_timer(timer).is_err(), "filed for nothing");
-    table.disarm(timer);
+    table.refile(timer);
     assert_eq!(table.audit_timer(timer), Ok(()), "no deadline, no timer");
-    table.entry_mut(timer).flags.set(Flags::IDLE_TOLD, false);
-    assert!(table.audit_timer(timer).is_err(), "a deadline that nobody watches");
+    table.entry_mut(timer).set_idle_since(100);
+    assert!(table.audit_timer(timer).is_err(), "a deadline without a timer");
+    table.refile(timer);
+    table.extra_mut(timer).deadline = Some(Deadline::In(1000));
+    assert!(table.audit_timer(timer).is_err(), "a deadline that does not count yet");
+    table.extra_mut(timer).deadline = Some(Deadline::At(1000));
+    assert_eq!(table.audit_timer(timer), Ok(()), "a later one");
 }

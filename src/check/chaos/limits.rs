@@ -1,0 +1,214 @@
+//! Rule 5: when a limit or a silence of a socket is due, at the earliest and at the latest.
+//!
+//! Invariant: a limit strikes when its time has come, whatever else the socket does: it is never early, and late by at most
+//! two ticks and what four turns of its reactor cost. A turn is one poll and the calls and handlers up to the next; what
+//! the process stood still in it counts. Without costs four turns cost nothing.
+
+use super::side::{LATE_EDGE, Side};
+use super::stop;
+use crate::check::{Broken, Rule, must};
+use crate::error::Timer;
+use crate::lifecycle::State;
+use crate::options::{Idle, Settings};
+use crate::sim::Network;
+use crate::sim::truth::Truth;
+use crate::socket::Socket;
+use crate::table::AT_ONCE_TICKS;
+
+/// A deadline is rounded up to a tick, and so is the time that it counts from.
+const TICKS: u64 = 2_000_000;
+/// The turn at whose end a limit begins to count and the one before it, where the bytes moved; and the turn in which its
+/// time comes and the next, which strikes.
+const TURNS: u64 = 4;
+/// What the peer's kernel takes so soon counts as taken when it was written.
+const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
+
+/// A silence that was told.
+#[derive(Clone, Copy)]
+pub(super) struct ToldSilence {
+    at: u64,
+    /// What had moved then.
+    moved: u64,
+}
+
+/// A full queue is asked again before there has been room in it for this long.
+const ROOM: u64 = 1_500_000_000;
+
+/// The time, as the rules look at it.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) now: u64,
+    /// How late a limit may be; of that, what turns cost.
+    pub(super) late: u64,
+    pub(super) cost: u64,
+    /// How late an edge may be, if a fault holds some back.
+    pub(super) edge: u64,
+}
+
+impl Clock {
+    pub(super) fn of(network: &Network, host: u32, has_late_edges: bool) -> Self {
+        let now = network.elapsed().as_nanos() as u64;
+        let edge = if has_late_edges { LATE_EDGE } else { 0 };
+        let cost = TURNS * network.longest_turn(host);
+        Self { now, late: TICKS + cost, cost, edge }
+    }
+}
+
+/// When something is due.
+struct Due {
+    earliest: u64,
+    latest: u64,
+}
+
+impl Due {
+    fn after(ms: u64, earliest: u64, latest: u64) -> Self {
+        let limit = ms.saturating_mul(1_000_000);
+        Self { earliest: earliest.saturating_add(limit), latest: latest.max(earliest).saturating_add(limit) }
+    }
+
+    fn is_over(&self, clock: Clock) -> bool {
+        clock.now > self.latest.saturating_add(clock.late)
+    }
+
+    fn check(&self, what: &str, clock: Clock) -> Result<(), Broken> {
+        let now = clock.now;
+        must(now >= self.earliest, Rule::Timers, || format!("{what} {} ns early", self.earliest - now))?;
+        let latest = self.latest.saturating_add(clock.late);
+        must(now <= latest, Rule::Timers, || format!("{what} {} ns late", now - latest))
+    }
+}
+
+/// A limit that ends a socket, if it is set: from when it counts.
+fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer) -> Option<Due> {
+    let taken_at = truth.kernel.taken_at;
+    // What the peer takes of what our kernel holds is no silence.
+    let taken = taken_at.saturating_sub(AT_ONCE);
+    let (ms, earliest, latest) = match timer {
+        Timer::Connect => (settings.connect_ms?, side.born_at, side.born_at),
+        Timer::HalfClosed => {
+            let latest = truth.moved_at.max(taken_at).max(side.changed_or_heard_at(truth));
+            (settings.half_closed_ms?, truth.moved_at.max(taken), latest)
+        }
+        // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
+        Timer::Linger => {
+            let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
+            (settings.linger_ms?, side.ended_at.max(taken), latest)
+        }
+        Timer::Write => {
+            let since = truth.sent_at.max(side.queued_from);
+            (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
+        }
+        Timer::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
+        // From the first FIN at the earliest: none of the drawn runs is longer.
+        Timer::Ending => (settings.ending_ms?, side.born_at, u64::MAX / 2),
+        Timer::Kernel => return None,
+    };
+    Some(Due::after(ms, earliest, latest))
+}
+
+/// The limit that rules a socket in its present state.
+fn ruling(socket: &Socket<'_>) -> Option<Timer> {
+    match socket.state() {
+        State::Created | State::Resolving | State::Connecting => Some(Timer::Connect),
+        State::Open if !socket.peer_has_ended() => None,
+        State::Open | State::Finished | State::Ended | State::Broken => Some(Timer::HalfClosed),
+        State::Flushing | State::Lingering | State::LastFlush | State::Closing => Some(Timer::Linger),
+        State::Confirmed
+        | State::HandedOff
+        | State::ResetByPeer
+        | State::ResetByUs
+        | State::TimedOut
+        | State::NotConnected
+        | State::Closed => None,
+    }
+}
+
+/// A limit that should have struck by now, and has not, whatever the socket has told meanwhile.
+pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<&'static str> {
+    if side.is_destroyed || side.had_error {
+        return None;
+    }
+    let settings = socket.settings()?;
+    let state = socket.state();
+    let is_over = |timer| limit(side, settings, truth, timer).is_some_and(|due| due.is_over(clock));
+    if is_over(Timer::Deadline) && !state.is_final() {
+        return Some("its deadline");
+    }
+    match ruling(socket).filter(|timer| is_over(*timer)) {
+        Some(Timer::Connect) => return Some("its connect timeout"),
+        Some(Timer::HalfClosed) => return Some("its half-closed timeout"),
+        Some(_) => return Some("its close timeout"),
+        None => {}
+    }
+    let waits = state.can_send() && !side.has_ended && socket.queued_bytes() > 0;
+    if waits && is_over(Timer::Write) {
+        return Some("its write timeout");
+    }
+    if let Some(overdue) = stop::overdue(side, socket, truth, clock) {
+        return Some(overdue);
+    }
+    let may_idle = state.is_connected() && !matches!(state, State::Closing | State::Lingering);
+    let due = idle(side, settings, truth).filter(|_| may_idle && !is_told(side, settings, truth));
+    due.is_some_and(|due| due.is_over(clock)).then_some("its idle timeout")
+}
+
+/// The idle time of a socket, if it is set.
+fn idle(side: &Side, settings: &Settings, truth: &Truth) -> Option<Due> {
+    let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
+    let (broken_at, taken_at) = (truth.broke_silence_at(idle_of), truth.took_in_silence_at(idle_of));
+    let earliest = broken_at.max(taken_at.saturating_sub(AT_ONCE)).max(side.silent_from);
+    Some(Due::after(idle_ms, earliest, side.silent_at(truth, idle_of)))
+}
+
+/// Whether the present silence was told: no byte that breaks it has moved since.
+fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
+    side.told_silence.is_some_and(|told| told.moved == truth.moved(settings.idle_of))
+}
+
+/// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
+pub(super) fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+    let due = settings.and_then(|settings| Some((idle(side, settings, truth)?, settings)));
+    let Some((due, settings)) = due else {
+        return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
+    };
+    // The peer's FIN is no byte; but it may break its silence.
+    let finished = side.told_silence.is_some_and(|told| side.end_at >= told.at);
+    let again = is_told(side, settings, truth) && !finished;
+    must(!again, Rule::Timers, || "a timeout, and this silence was told".to_owned())?;
+    due.check("a timeout", clock)?;
+    if settings.idle_of != Idle::Write {
+        came_in_time(side, truth, &due, "a timeout", clock)?;
+    }
+    side.silent_from = clock.now;
+    side.told_silence = Some(ToldSilence { at: clock.now, moved: truth.moved(settings.idle_of) });
+    Ok(())
+}
+
+/// A limit has ended the socket.
+pub(super) fn struck(
+    side: &Side,
+    settings: &Settings,
+    truth: &Truth,
+    timer: Timer,
+    clock: Clock,
+) -> Result<(), Broken> {
+    let what = format!("the limit {timer:?}");
+    let Some(due) = limit(side, settings, truth, timer) else {
+        return Err(Broken::new(Rule::Timers, format!("{what} has struck, and is not set")));
+    };
+    due.check(&what, clock)?;
+    if timer == Timer::Connect {
+        let room_for = clock.now - side.room_at.unwrap_or(clock.now);
+        return must(room_for < ROOM, Rule::Progress, || format!("{what}, and there was room for {room_for} ns"));
+    }
+    if timer == Timer::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+}
+
+/// Bytes that are here before the time is up are read before it strikes.
+fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Broken> {
+    let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
+    let told_at = unread_since.max(side.paused_until) + clock.edge;
+    must(told_at >= due.earliest, Rule::Timers, || {
+        format!("{what}, and bytes had come {} ns before its time", due.earliest - told_at)
+    })
+}

@@ -1,0 +1,79 @@
+//! Where conversations take place: machines, and the way from one side to the other.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::net::UnixAddr;
+use crate::sim::Rng;
+
+/// Where the scripted servers listen; a conversation adds its number.
+pub(super) const PORT: u16 = 7000;
+
+/// The machines of a run, all of one family.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machines {
+    /// Servers of ours.
+    pub(super) home: IpAddr,
+    /// Clients of ours, if they have a reactor of their own. It may be the same machine.
+    pub(super) abroad: IpAddr,
+    /// Scripted peers.
+    pub(super) away: IpAddr,
+    /// Addresses that lead nowhere; the second may be of the other family.
+    pub(super) dead: [IpAddr; 2],
+}
+
+impl Machines {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let is_ipv6 = rng.chance(0.3);
+        let home = machine(is_ipv6, 1);
+        Self {
+            home,
+            abroad: if rng.chance(0.3) { home } else { machine(is_ipv6, 2) },
+            away: machine(is_ipv6, 9),
+            dead: [machine(is_ipv6, 0x901), machine(is_ipv6 != rng.chance(0.3), 0x902)],
+        }
+    }
+
+    pub(super) const fn of_host(&self, host: usize) -> IpAddr {
+        if host == 0 { self.home } else { self.abroad }
+    }
+}
+
+fn machine(is_ipv6: bool, number: u16) -> IpAddr {
+    match is_ipv6 {
+        true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number).into(),
+        false => Ipv4Addr::new(10, (number >> 8) as u8, 0, number as u8).into(),
+    }
+}
+
+/// How the sides of a conversation reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From one machine to another, or by the machine's own address.
+    Network,
+    /// On one machine, by its loopback address.
+    Loopback { is_ipv6: bool },
+    /// A Unix domain socket, with a file or without one.
+    Unix { is_file: bool },
+}
+
+impl Way {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        match rng.below(10) {
+            0..6 => Self::Network,
+            6 => Self::Loopback { is_ipv6: rng.chance(0.5) },
+            _ => Self::Unix { is_file: rng.chance(0.5) },
+        }
+    }
+}
+
+pub(super) fn loopback(is_ipv6: bool) -> IpAddr {
+    if is_ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
+}
+
+/// The name of a conversation's Unix domain socket.
+pub(super) fn unix(number: usize, is_file: bool) -> UnixAddr {
+    match is_file {
+        true => UnixAddr::path(format!("/run/{number}.sock")),
+        false => UnixAddr::abstract_name(format!("conversation {number}")),
+    }
+}

@@ -1,0 +1,64 @@
+//! A listener that stops in the middle of a run: when its grace and its limit are due.
+//!
+//! Invariant: what a stop does to a socket, the program has not done: an end after the grace, a reset at the limit, and nothing
+//! else.
+
+use super::limits::Clock;
+use super::side::Side;
+use crate::check::{Broken, Rule, must};
+use crate::lifecycle::State;
+use crate::sim::truth::Truth;
+use crate::socket::Socket;
+
+/// What a stop asks of the sockets of its listener, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopping {
+    pub(super) at: u64,
+    pub(super) grace: Option<u64>,
+    pub(super) limit: Option<u64>,
+}
+
+impl Stopping {
+    /// From when a socket is idle, as far as the grace counts it: at the earliest, and at the latest.
+    fn idle_from(&self, side: &Side, truth: &Truth) -> (u64, u64) {
+        let earliest = self.at.max(truth.moved_at);
+        let latest = earliest.max(truth.kernel.taken_at).max(side.connected_at).max(side.end_at);
+        (earliest, latest.max(side.heard_at(truth)))
+    }
+}
+
+/// Notes what the stop of its listener has done to a socket.
+pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Result<(), Broken> {
+    let Some(stop) = side.stop else { return Ok(()) };
+    if !side.has_ended && socket.has_ended() && truth.kernel.finished {
+        let (earliest, _) = stop.idle_from(side, truth);
+        let due = stop.grace.map(|grace| earliest.saturating_add(grace));
+        let at = truth.kernel.finished_at;
+        // If bytes have moved since, nobody knows any more when the last ones before it did.
+        let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
+        must(in_time, Rule::Timers, || format!("a stop ends it at {at} ns, and its grace is over at {due:?}"))?;
+        (side.has_ended, side.ended_at, side.owes_drain) = (true, at, false);
+    }
+    Ok(())
+}
+
+/// Whether the limit of a stop explains that the socket is destroyed.
+pub(super) fn destroys(side: &Side, truth: &Truth) -> bool {
+    let due = side.stop.and_then(|stop| stop.at.checked_add(stop.limit?));
+    due.is_some_and(|due| truth.closed_at >= due)
+}
+
+/// What a stop should have done to a socket by now, and has not.
+pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<&'static str> {
+    let stop = side.stop?;
+    let is_over = |since: u64, limit: Option<u64>| {
+        limit.is_some_and(|limit| clock.now > since.saturating_add(limit).saturating_add(clock.late))
+    };
+    if is_over(stop.at, stop.limit) {
+        return Some("the limit of its listener's stop");
+    }
+    let may_end = matches!(socket.state(), State::Open | State::Ended) && !side.has_ended && !socket.has_ended();
+    let asks = truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
+    let idle = may_end && !asks && socket.queued_bytes() == 0;
+    (idle && is_over(stop.idle_from(side, truth).1, stop.grace)).then_some("the grace of its listener's stop")
+}

@@ -1,0 +1,90 @@
+use std::cell::RefCell;
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::event::Event;
+use crate::options::Listen;
+use crate::sim::Network;
+
+#[test]
+fn a_call_is_made_again_if_it_was_interrupted_and_its_error_says_what_becomes_of_it() {
+    let outcome = |errno: Errno| {
+        let mut calls = 0;
+        let outcome = call(|| {
+            calls += 1;
+            if calls == 1 { Err(Errno::INTR) } else { Err::<(), _>(errno) }.map_err(io::Error::from)
+        });
+        assert_eq!(calls, 2, "{errno:?}");
+        outcome
+    };
+    assert!(matches!(outcome(Errno::AGAIN), Outcome::WouldBlock));
+    for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC] {
+        assert!(matches!(outcome(errno), Outcome::Retry), "{errno:?} passes");
+    }
+    for errno in [Errno::CONNRESET, Errno::PIPE, Errno::TIMEDOUT, Errno::MFILE] {
+        assert!(matches!(outcome(errno), Outcome::Failed(error) if Errno::from_io_error(&error) == Some(errno)));
+    }
+    assert!(matches!(call(|| Ok(7)), Outcome::Done(7)));
+}
+
+#[test]
+fn an_error_of_the_system_is_a_reset_a_timer_that_ran_out_or_a_failure_of_its_own() {
+    for otherwise in [Input::Reset, Input::ConnectFailed, Input::LookupFailed] {
+        assert_eq!(input_for(Cause::Reset, otherwise), Input::Reset);
+        assert_eq!(input_for(Cause::TimedOut(Timer::Connect), otherwise), Input::Expired);
+        for cause in [Cause::Refused, Cause::Unreachable, Cause::Aborted, Cause::System] {
+            assert_eq!(input_for(cause, otherwise), otherwise, "{cause:?}");
+        }
+    }
+}
+
+thread_local! {
+    /// The lines of this thread's log, if it is kept.
+    static LOG: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Keeps the log of the threads that want it.
+struct Listening;
+
+impl log::Log for Listening {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        LOG.with_borrow(Option::is_some)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.with_borrow_mut(|lines| lines.as_mut().map(|lines| lines.push(record.args().to_string())));
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(not(feature = "tracing"))]
+#[test]
+fn each_transition_is_a_line_in_the_log_with_the_events_that_it_emits() {
+    log::set_logger(&Listening).expect("no other test sets one");
+    log::set_max_level(log::LevelFilter::Debug);
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", Listen::default()).expect("the port is free");
+    let peer = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("there is a route");
+    let name = format!("socket 0.1 {}", peer.local_addr().expect("it is bound"));
+    peer.finish();
+    LOG.set(Some(Vec::new()));
+    while let Some((mut socket, event)) = reactor.next().expect("the net waits") {
+        if event == Event::End {
+            socket.end();
+        } else if let Event::Close(_) = event {
+            reactor.close_listener(listener.id).expect("it is open");
+        }
+    }
+    let expected = [
+        "Created -- Accepted -> Open [connection]",
+        "Open -- Fin -> Ended [end]",
+        "Ended -- EndCalled -> LastFlush []",
+        "LastFlush -- FinSent -> Closing []",
+        "Closing -- Acknowledged -> Confirmed []",
+        "Confirmed -- CloseDue -> Closed [close]",
+    ];
+    assert_eq!(LOG.take().unwrap_or_default(), expected.map(|line| format!("{name}: {line}")));
+}
