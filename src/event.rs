@@ -106,12 +106,10 @@ impl Event<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PeerEnd {
-    /// It has finished: `end` follows its last byte, and it may still read. On a socket that is not
-    /// paused a reset that has arrived together with unread bytes is reported as this, too: only
-    /// reading finds the error.
+    /// It has finished: `end` follows its last byte, and it may still read.
     Fin,
     /// The connection is dead, by a reset or an error of our own system. `error` follows the bytes
-    /// that arrived before.
+    /// that arrived before. It may come after a `Fin`.
     Reset,
 }
 

@@ -1,6 +1,7 @@
-//! What a reactor has done so far, in numbers, for whoever watches it.
+//! The metrics of a reactor.
 //!
-//! Invariant: counted where it happens, one addition each; what can be had by looking is looked up when somebody asks.
+//! Invariant: events are counted where they occur, with one addition each. What is live is counted
+//! on request.
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use crate::error::{Cause, LookupCause, Timer};
 use crate::event::{Ending, How};
 use crate::lifecycle::State;
 
-/// The causes of failure that are counted, in the order in which they are printed. Of look-ups all are one.
+/// The causes that are counted, in the order in which they are printed. All failed lookups are one.
 const CAUSES: [Cause; 15] = [
     Cause::Reset,
     Cause::TimedOut(Timer::Connect),
@@ -27,7 +28,7 @@ const CAUSES: [Cause; 15] = [
     Cause::System,
 ];
 
-/// Its place among them.
+/// The index of a cause in `CAUSES`.
 const fn place(cause: Cause) -> usize {
     match cause {
         Cause::Reset => 0,
@@ -48,12 +49,12 @@ const fn place(cause: Cause) -> usize {
     }
 }
 
-/// What it is called. Of look-ups all are one.
+/// The name of a cause. All failed lookups are one.
 fn word(cause: Cause) -> String {
     if matches!(cause, Cause::Lookup(_)) { "lookup failed".to_owned() } else { cause.to_string() }
 }
 
-/// The sums of a reactor.
+/// The counts of a reactor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) accepted: u64,
@@ -75,7 +76,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// A socket has told `close`.
+    /// A socket was closed.
     pub(crate) fn closed(&mut self, ending: &Ending) {
         match &ending.how {
             How::Confirmed => self.confirmed += 1,
@@ -88,7 +89,7 @@ impl Counts {
         self.bytes_unsent += ending.bytes_unsent;
     }
 
-    /// A socket's timer has struck, so many milliseconds after it was due.
+    /// A timer of a socket has expired, this many milliseconds after it was due.
     pub(crate) const fn struck(&mut self, lag_ms: u64) {
         self.timers += 1;
         self.lag_ms += lag_ms;
@@ -98,19 +99,20 @@ impl Counts {
     }
 }
 
-/// What a reactor has done and what it has to do: [`Reactor::metrics`](crate::Reactor::metrics). Counts begin with the reactor and
-/// only grow; what is live is as it was when it was asked for.
+/// Metrics of a reactor: [`Reactor::metrics`](crate::Reactor::metrics). Counts start with the
+/// reactor and only grow. What is live is a snapshot.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Metrics {
     /// Connections that listeners have accepted.
     pub accepted: u64,
-    /// Clients that were one too many, and were reset.
+    /// Clients that were reset at the maximum of connections
+    /// ([`Event::Dropped`](crate::Event::Dropped)).
     pub dropped: u64,
-    /// How often a listener had to rest, told or not.
+    /// How often a listener could not accept and had to wait, with an event or without.
     pub rests: u64,
-    /// Outgoing connections that were asked for.
+    /// Outgoing connections that were begun.
     pub begun: u64,
     /// How many of them were established.
     pub connected: u64,
@@ -118,26 +120,25 @@ pub struct Metrics {
     pub confirmed: u64,
     /// Sockets that ended clean and were handed off to the kernel.
     pub handed_off: u64,
-    /// Sockets that we have destroyed.
+    /// Sockets that were destroyed.
     pub destroyed: u64,
-    /// Bytes read by sockets that have told `close`, and by those that live.
+    /// Bytes read by closed and by live sockets.
     pub bytes_read: u64,
-    /// Bytes of theirs that the kernel took.
+    /// Bytes of these sockets that the kernel accepted.
     pub bytes_written: u64,
-    /// Bytes that never reached the kernel, of sockets that have told `close`.
+    /// Bytes of closed sockets that never reached the kernel.
     pub bytes_unsent: u64,
     /// Bytes that wait for the kernel now.
     pub queued_bytes: u64,
     /// Listeners that are open or stopping.
     pub listeners: usize,
-    /// Turns of the loop: so many times it has waited for news.
+    /// Turns of the loop. Each begins with a wait for readiness.
     pub turns: u64,
-    /// Timers of sockets that have struck.
+    /// Timers of sockets that have expired.
     pub timers: u64,
-    /// By how many milliseconds they were late: all of them together, and the worst. A program that keeps the loop waiting shows
-    /// here.
+    /// The sum of the milliseconds by which they were late. It grows when handlers take long.
     pub lag_ms: u64,
-    /// The worst of them.
+    /// The longest delay of a timer, in milliseconds.
     pub most_lag_ms: u64,
     #[cfg_attr(feature = "serde", serde(serialize_with = "data::failed"))]
     failed: [u64; CAUSES.len()],
@@ -145,7 +146,7 @@ pub struct Metrics {
     live: [usize; State::ALL.len()],
 }
 
-/// The counts by cause and by state, as maps without what is zero.
+/// The counts by cause and by state, as maps without zeros.
 #[cfg(feature = "serde")]
 mod data {
     use serde::Serializer;
@@ -188,7 +189,7 @@ impl Metrics {
         }
     }
 
-    /// One socket that lives.
+    /// Adds a live socket.
     pub(crate) const fn add_live(&mut self, state: State, queued_bytes: u64, read: u64, written: u64) {
         self.live[state as usize] += 1;
         self.queued_bytes += queued_bytes;
@@ -196,13 +197,13 @@ impl Metrics {
         self.bytes_written += written;
     }
 
-    /// Sockets that have failed of this. All failed look-ups are one.
+    /// Sockets that have failed with this cause. All failed lookups are one.
     #[must_use]
     pub const fn failed_of(&self, cause: Cause) -> u64 {
         self.failed[place(cause)]
     }
 
-    /// Every cause of which sockets have failed, and how many.
+    /// Every cause of failed sockets, with its count.
     pub fn failures(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
         CAUSES.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }
@@ -213,7 +214,7 @@ impl Metrics {
         self.failed.iter().sum()
     }
 
-    /// Sockets that have told `close`.
+    /// Sockets whose `close` was delivered.
     #[must_use]
     pub fn closed(&self) -> u64 {
         self.confirmed + self.handed_off + self.destroyed + self.failed()
@@ -225,12 +226,12 @@ impl Metrics {
         self.live[state as usize]
     }
 
-    /// Every state that sockets are in, and how many.
+    /// Every state with live sockets, with its count.
     pub fn live_by_state(&self) -> impl Iterator<Item = (State, usize)> + '_ {
         State::ALL.iter().copied().zip(self.live).filter(|(_, count)| *count > 0)
     }
 
-    /// Sockets that have not told `close`.
+    /// Sockets whose `close` was not delivered yet.
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.iter().sum()
@@ -238,7 +239,7 @@ impl Metrics {
 }
 
 impl std::ops::AddAssign<&Self> for Metrics {
-    /// The sums of two reactors; the worst lag is the worse of theirs.
+    /// Adds the metrics of another reactor. `most_lag_ms` becomes the larger of both.
     fn add_assign(&mut self, other: &Self) {
         let pairs = [
             (&mut self.accepted, other.accepted),
@@ -269,7 +270,7 @@ impl std::ops::AddAssign<&Self> for Metrics {
 }
 
 impl fmt::Display for Metrics {
-    /// A block of lines, a number and its name on each; what is zero among the failures and states is left out.
+    /// One line per number, with its name. Failures and states with a count of zero are omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             (self.accepted, "accepted"),

@@ -537,8 +537,8 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// Whether [`Event::PeerEnded`](crate::Event::PeerEnded) is delivered for a FIN. For a
-            /// reset after unread bytes a paused socket gets the event in any case. Default off.
+            /// Whether [`Event::PeerEnded`](crate::Event::PeerEnded) is delivered in all cases, and
+            /// not only for a paused socket that is dead. Default off.
             #[must_use]
             pub const fn early_notice(mut self, on: bool) -> Self {
                 self.settings.early_notice = on;

@@ -23,8 +23,8 @@ use crate::socket_map::SocketMap;
 /// - If one side fails or is [destroyed](Socket::destroy), the other is destroyed, so that a
 ///   truncated stream does not look complete: at once if none of its bytes wait, otherwise when our
 ///   kernel has accepted them, and after 30 s at the latest, which replaces a deadline of its own.
-///   A reset can overtake bytes that are still in our kernel. A side that has already received an
-///   end has its complete stream, and is reset only when it sends more.
+///   A reset can overtake bytes that are still in our kernel. A side to which an end
+///   was passed has its complete stream: it is reset only when it sends more, or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
 ///   s to take them, by a deadline that replaces its own.
 /// - If a sink closes before its source has ended (the program called `end()`, or

@@ -1,7 +1,7 @@
-//! How a step of a socket's life is written down, at debug level: as a line of `log`, or with the feature `tracing` as an event
-//! with fields. (Without a subscriber, tracing hands its events on to `log`.)
+//! Logs the transitions of sockets at debug level: as lines of `log`, or with the feature `tracing`
+//! as events with fields. (Without a subscriber, tracing passes its events to `log`.)
 //!
-//! Invariant: while nobody listens it costs a comparison.
+//! Invariant: without a logger it costs a comparison.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::event::Ending;
 use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 
-/// Whether anybody listens.
+/// Whether there is a logger or a subscriber at debug level.
 #[inline]
 pub(crate) fn is_on() -> bool {
     let heard = log::log_enabled!(log::Level::Debug);
@@ -18,7 +18,7 @@ pub(crate) fn is_on() -> bool {
     heard
 }
 
-/// A transition, with the events that it tells.
+/// Logs a transition, with the events that it emits.
 pub(crate) fn transition(id: SocketId, peer: Option<SocketAddr>, from: State, input: Input, to: State, events: &str) {
     #[cfg(feature = "tracing")]
     tracing::debug!(
@@ -37,7 +37,7 @@ pub(crate) fn transition(id: SocketId, peer: Option<SocketAddr>, from: State, in
     }
 }
 
-/// How a socket ended. The lines of `log` leave that to the program, which has the same in its `close`.
+/// Logs how a socket ended, with `tracing` only: with `log` the program can log its `close` itself.
 #[inline]
 pub(crate) fn ending(_id: SocketId, _ending: &Ending) {
     #[cfg(feature = "tracing")]

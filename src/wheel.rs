@@ -1,46 +1,52 @@
-//! The timer wheel. Its invariant: a node never leaves the wheel before its due tick, and the slot in which it lies is
-//! looked at no later than that tick; so a timer is never early, and late only by as much as the caller is.
+//! The timer wheel. Its invariant: a node never leaves the wheel before its due tick, and its slot
+//! is examined no later than at that tick. So a timer is never early, and is late only if the
+//! caller is.
 //!
-//! It does not know what a tick is, who owns the nodes or what they stand for. It has no clock: the caller says which
-//! tick it is. It owns no entries: the links lie inside the caller's, reached through [`Nodes`].
+//! It has no clock: the caller passes the current tick. It owns no entries: its links are inside
+//! the caller's entries, reached through [`Nodes`].
 //!
-//! **One rotation of slots, and nothing else.** The slot of a tick is its low bits. A node that is due in a later
-//! rotation lies in the slot of its tick all the same: when the slot comes up, the wheel sees "not yet" and files the
-//! node again. Near and far take the same path, so there are no levels and no cascade, and cancelling is unlinking.
+//! **One rotation of slots, without levels.** The slot of a tick is its low bits. A node that is
+//! due in a later rotation is in the slot of its tick too: when the slot comes up, the wheel files
+//! the node again. There is no cascade, and to cancel is to unlink.
 //!
-//! **Moving to a later tick is one store.** The node stays where it is, with the new due tick in it, and is filed
-//! properly when its old slot comes up. A socket that is touched a thousand times before it idles is moved once.
+//! **Moving to a later tick is one store.** The node stays where it is, with its new due tick, and
+//! is filed again when its old slot comes up. A socket that restarts its idle time a thousand times
+//! is moved once.
 //!
-//! **Passes.** An expiry pass is the run of [`Wheel::pop_due`] calls from the first up to the `None` with which nothing
-//! is left. It takes the overdue nodes first, then slot after slot from where the last pass ended, each list whole.
-//! What the caller files as due during a pass waits for the next pass, which is what stops a handler that always
-//! files itself again from holding the loop. A pass that runs out of budget is continued by the next call.
+//! **Passes.** An expiry pass is the sequence of [`Wheel::pop_due`] calls up to the `None` with
+//! which nothing is left. It takes the overdue nodes first, and then each slot from where the last
+//! pass ended, as a whole list. What the caller files as due during a pass waits for the next one,
+//! so a handler that always files itself again can't hold the loop. A pass that has used up its
+//! budget is continued by the next call.
 //!
 //! # Not guaranteed
-//! Within one slot the order is not that of filing. When the clock jumps over more than one rotation, the order is by
-//! slot and not by due tick.
+//! Within one slot the order is not that of filing. When the clock jumps over more than one
+//! rotation, the order is by slot and not by due tick.
 
 use std::mem::{replace, take};
 
 const SLOT_BITS: u32 = 14;
 
-/// The slots of one rotation, one tick each. 16.4 s of 1 ms ticks hold most deadlines of a connection, so that few
-/// nodes are ever looked at too early, and 64 KiB of slots stay in the second-level cache.
+/// The slots of one rotation, one tick each. Most deadlines of a connection are within 16.4 s of 1
+/// ms ticks, so few nodes are examined too early, and 64 KiB of slots stay in the second-level
+/// cache.
 pub(crate) const SLOTS: usize = 1 << SLOT_BITS;
 
 /// The list of nodes that were due when they were filed; the next pass begins with them.
 const OVERDUE: usize = SLOTS;
-/// The list that the pass under way has taken and is working through.
+/// The list that the present pass has taken.
 const EXPIRING: usize = OVERDUE + 1;
 const LISTS: usize = EXPIRING + 1;
 
-/// No node. As `prev` it says that the node is not filed.
+/// No node. As `prev`: the node is not filed.
 const NIL: u32 = u32::MAX;
-/// From here up to `NIL`, a `prev` is a mark: the node is the head of list `prev - FIRST_MARK`. Thus a head names its
-/// list, and unlinking it needs neither a search nor the slot that its due tick would have (it may have moved on).
+/// From here up to `NIL`, a `prev` is a mark: the node is the head of list `prev - FIRST_MARK`. So
+/// a head can be unlinked without a search, and without the slot of its due tick, which may have
+/// changed.
 const FIRST_MARK: u32 = NIL - LISTS as u32;
 
-/// The wheel's part of an entry: where it is filed and for when. It must not be moved to another index while filed.
+/// The wheel's part of an entry: its links and its due tick. It must not move to another index
+/// while it is filed.
 #[derive(Debug)]
 pub(crate) struct Node {
     next: u32,
@@ -48,7 +54,7 @@ pub(crate) struct Node {
     due: u64,
 }
 
-/// A quarter of the entry's cache line, which is all that the line can spare.
+/// A quarter of the entry's cache line.
 const _: () = assert!(size_of::<Node>() == 16);
 
 impl Node {
@@ -75,29 +81,30 @@ impl Default for Node {
     }
 }
 
-/// The storage in which the nodes lie. Every call on one wheel must be given the same storage.
+/// The storage of the nodes. Every call on one wheel must get the same storage.
 pub(crate) trait Nodes {
-    /// The node at `index`. The wheel asks for indices that are filed or that its caller names, and for no others.
+    /// The node at `index`: one that is filed, or that the caller has passed.
     fn node(&mut self, index: u32) -> &mut Node;
 }
 
-/// A flat hashed timer wheel. An entry must be cancelled before its index is given to another.
+/// A flat hashed timer wheel. An entry must be cancelled before its index is used for another.
 pub(crate) struct Wheel {
     /// The first node of each list: the slots, then `OVERDUE` and `EXPIRING`.
     heads: Box<[u32; LISTS]>,
     occupied: Bitmap,
     len: usize,
-    /// The latest tick that a pass was begun for; it never goes back. Outside a pass, each node in a slot is due later.
+    /// The latest tick for which a pass was begun. Outside a pass, every node in a slot is due
+    /// later.
     present: u64,
-    /// Whether a pass has begun and its end has not been told to the caller.
+    /// Whether a pass has begun, and the caller has not got its final `None`.
     in_pass: bool,
-    /// The slot at which the pass goes on, and how many slots it still covers.
+    /// The slot at which the pass continues, and how many slots it still covers.
     pass_slot: usize,
     pass_slots_left: usize,
 }
 
 impl Wheel {
-    /// An empty wheel whose present is tick `now`. It allocates its slots here and nothing later.
+    /// An empty wheel at tick `now`. It allocates its slots here, and nothing later.
     pub(crate) fn new(now: u64) -> Self {
         Self {
             heads: Box::new([NIL; LISTS]),
@@ -122,14 +129,14 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Files the node for tick `due`, or moves it there if it is filed already. If `due` is not after the wheel's
-    /// present, the next pass returns it, even a pass for the same tick.
+    /// Files the node for tick `due`, or moves it there if it is filed already. If `due` is not
+    /// after the present tick, the next pass returns it, even a pass for the same tick.
     #[inline]
     pub(crate) fn file(&mut self, nodes: &mut impl Nodes, index: u32, due: u64) {
         debug_assert!(index < FIRST_MARK, "the highest indices are taken by marks");
         let node = nodes.node(index);
         if node.is_filed() {
-            // The slot it lies in is looked at by its old due tick, which is early enough for a later one.
+            // Its slot is examined by its old due tick, which is early enough for a later one.
             if node.due <= due {
                 node.due = due;
                 return;
@@ -141,8 +148,8 @@ impl Wheel {
         self.link(nodes, index, due);
     }
 
-    /// Takes the node out; nothing happens if it is not filed. Allowed at any time, also for a node that the pass under
-    /// way is about to return.
+    /// Takes the node out if it is filed. Allowed at any time, also for a node that the present
+    /// pass has not returned yet.
     #[inline]
     pub(crate) fn cancel(&mut self, nodes: &mut impl Nodes, index: u32) {
         if nodes.node(index).is_filed() {
@@ -151,9 +158,10 @@ impl Wheel {
         }
     }
 
-    /// The tick at which the next pass is owed; `None` if nothing is filed. It is never after the earliest due tick, or
-    /// it is one that the wheel has seen already (an overdue node, a pass that is not finished). It may be before that
-    /// tick, when the slot of a node comes up that is due in a later rotation or was moved to a later tick.
+    /// The tick at which the next pass is due; `None` if nothing is filed. It is never after the
+    /// earliest due tick, unless the wheel has passed that already (an overdue node, an unfinished
+    /// pass). It may be earlier, if a slot comes up whose node is due in a later rotation or was
+    /// moved to a later tick.
     #[inline]
     pub(crate) fn next_due(&self) -> Option<u64> {
         if self.is_empty() {
@@ -167,11 +175,13 @@ impl Wheel {
         Some(self.present.saturating_add(1 + slots_between(start, slot) as u64))
     }
 
-    /// Takes out one node that is due at tick `now` or earlier and returns its index. `None` says that the pass is
-    /// over, or that `budget` is 0: it falls by one for each node looked at, also for one that is only filed again. A
-    /// `now` before the wheel's present counts as the present, since the time of those nodes did come.
+    /// Takes out one node that is due at tick `now` or earlier and returns its index. `None` if the
+    /// pass is over, or if `budget` is
+    /// 0. The budget decreases by one for each node that is examined, even if it is only filed
+    ///    again. A `now` before the present tick counts as the present.
     pub(crate) fn pop_due(&mut self, nodes: &mut impl Nodes, now: u64, budget: &mut u32) -> Option<u32> {
-        // Each round looks at a node, takes a slot, or ends or begins a pass. Only a later `now` begins a second one.
+        // Each round examines a node, takes a slot, or ends or begins a pass. Only a later `now`
+        // begins a second one.
         loop {
             let index = self.heads[EXPIRING];
             if index != NIL {
@@ -199,7 +209,7 @@ impl Wheel {
         }
     }
 
-    /// Begins a pass for tick `now` if it has anything to cover, and says whether it did.
+    /// Begins a pass for tick `now` if it has anything to cover. Returns whether it did.
     fn begin_pass(&mut self, nodes: &mut impl Nodes, now: u64) -> bool {
         let ticks = now.saturating_sub(self.present);
         if ticks == 0 && self.heads[OVERDUE] == NIL {
@@ -207,14 +217,14 @@ impl Wheel {
         }
         self.in_pass = true;
         self.pass_slot = slot_after(self.present);
-        // A jump over many rotations finds everything that is due in one round of the slots.
+        // After a jump over many rotations, one round of the slots finds everything that is due.
         self.pass_slots_left = ticks.min(SLOTS as u64) as usize;
         self.present += ticks;
         self.take(nodes, OVERDUE);
         true
     }
 
-    /// Takes the next occupied slot that the pass covers, and says whether there was one.
+    /// Takes the next occupied slot that the pass covers. Returns whether there was one.
     fn take_next_slot(&mut self, nodes: &mut impl Nodes) -> bool {
         let Some(slot) = self.occupied.first_from(self.pass_slot) else {
             return false;
@@ -230,7 +240,8 @@ impl Wheel {
         true
     }
 
-    /// Makes a list the expiring one, whole, so that what is filed into it from now on is not met in this pass.
+    /// Makes a whole list the expiring one, so that nodes that are filed into it from now on are
+    /// not part of this pass.
     fn take(&mut self, nodes: &mut impl Nodes, list: usize) {
         debug_assert_eq!(self.heads[EXPIRING], NIL, "a list is taken only when the one before is done");
         let head = replace(&mut self.heads[list], NIL);
@@ -242,7 +253,8 @@ impl Wheel {
 
     #[inline]
     fn link(&mut self, nodes: &mut impl Nodes, index: u32, due: u64) {
-        // The slot of a tick that has passed comes up a rotation too late, so an overdue node does not go there.
+        // The slot of a past tick would come up a rotation too late, so an overdue node has its own
+        // list.
         let list = if due <= self.present { OVERDUE } else { slot_of(due) };
         let head = replace(&mut self.heads[list], index);
         *nodes.node(index) = Node { next: head, prev: mark(list), due };
@@ -286,7 +298,7 @@ fn slot_after(tick: u64) -> usize {
     slot_of(tick.wrapping_add(1))
 }
 
-/// How many slots the wheel turns to get from one slot to the other.
+/// The distance in slots from one slot to the other, in the direction of time.
 #[inline]
 fn slots_between(from: usize, to: usize) -> usize {
     to.wrapping_sub(from) % SLOTS
@@ -296,8 +308,8 @@ const WORDS: usize = SLOTS / 64;
 const GROUPS: usize = WORDS / 64;
 const _: () = assert!(GROUPS * 64 * 64 == SLOTS, "each slot has its bit and no group is searched in vain");
 
-/// Which slots are occupied: a bit for each slot, and above it a bit for each word that is not zero, so that the next
-/// occupied slot is found in a handful of steps however empty the wheel is.
+/// Which slots are occupied: a bit for each slot, and a bit for each word that is not zero, so that
+/// the next occupied slot is found in a few steps even if the wheel is nearly empty.
 struct Bitmap {
     words: [u64; WORDS],
     groups: [u64; GROUPS],
@@ -324,14 +336,15 @@ impl Bitmap {
         }
     }
 
-    /// The first occupied slot at `slot` or after it, going round the end to the slots before it.
+    /// The first occupied slot at `slot` or after it, continuing at the beginning after the end.
     fn first_from(&self, slot: usize) -> Option<usize> {
         let word = slot / 64;
         let bits = self.words[word] & (u64::MAX << (slot % 64));
         if bits != 0 {
             return Some(word * 64 + bits.trailing_zeros() as usize);
         }
-        // Shifted in two steps, since a shift by 64 is not allowed. The first group comes up again at the end, whole.
+        // Shifted in two steps, since a shift by 64 is not allowed. The whole first group comes up
+        // again at the end.
         let mut group = word / 64;
         let mut bits = self.groups[group] & (u64::MAX << (word % 64) << 1);
         for _ in 0..GROUPS {

@@ -21,8 +21,7 @@ use crate::table::entry::{Entry, Flags};
 use crate::table::extra::{Deadline, Extra, Extras};
 use crate::table::queue::{PIECES, WriteQueue};
 
-/// Bytes that one socket hands to the kernel in one step at most, so that a peer as fast as we are does not keep the loop to
-/// itself.
+/// The most bytes that one socket sends in one step: a fast peer does not keep the loop to itself.
 const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
 
 /// How long a call waits for which the system had no memory, or no room, in ticks.
@@ -338,9 +337,8 @@ impl<N: Net> Step<'_, N> {
         self.fail(failure, input);
     }
 
-    /// A limit has run out. A connection that was dead already reports its own error. Where our FIN is with the kernel, and
-    /// the kernel does not tell what the peer has taken, it goes on alone: a reset could destroy an answer on its way to a slow
-    /// reader.
+    /// A limit has expired. A connection that was dead already reports its own error. Where our FIN is with the kernel, and the
+    /// kernel does not report what the peer takes, it goes on alone: a reset could destroy an answer to a slow reader.
     pub(super) fn expire(&mut self, failure: Failure) {
         if self.entry.flags.has(Flags::ERROR | Flags::HANGUP)
             && let Some(error) = self.net.take_error(self.slot)
@@ -498,8 +496,7 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Whose FIN is first, if ours leaves now. What waits unread may be the peer's FIN, or have it after it: then it can't be
-    /// known.
+    /// Whose FIN is first if ours leaves now. Unknown if bytes are unread: its FIN may be after them.
     fn first_if_ours_leaves(&mut self) -> io::Result<First> {
         if self.entry.flags.has(Flags::READ_CLOSED) {
             return Ok(First::Peer);
