@@ -105,12 +105,7 @@ impl Os {
     }
 
     /// Takes over a listening socket.
-    pub(crate) fn listen_on(
-        &mut self,
-        listener: u32,
-        socket: TcpListener,
-        options: &Listen,
-    ) -> io::Result<SocketAddr> {
+    pub(crate) fn listen_on(&mut self, listener: u32, socket: TcpListener, options: &Listen) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it, and with a time close(2) blocks.

@@ -56,11 +56,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::BadOption`], or [`Error::System`].
-    pub fn listen_on_unix(
-        &mut self,
-        listener: UnixListener,
-        options: Listen,
-    ) -> Result<ListenerId, Error> {
+    pub fn listen_on_unix(&mut self, listener: UnixListener, options: Listen) -> Result<ListenerId, Error> {
         let (id, ()) = self.add_listener(options, |net, slot, _| {
             net.listen_on_unix(slot, listener).map_err(|error| system("listen", &error))
         })?;

@@ -1,8 +1,8 @@
 //! The sockets and metrics of a reactor, for people to read.
 
 use std::fmt;
-use std::ops::Deref;
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use super::Reactor;
 use crate::id::SocketId;
