@@ -323,14 +323,10 @@ fn discarding_twice_lingers_no_longer_than_once() {
 }
 
 #[test]
-fn a_socket_that_is_paused_as_the_reset_is_noticed_is_told_so_at_once() {
+fn a_reset_with_nothing_unread_is_delivered_as_the_error_without_a_notice() {
     let (mut scene, peer) = Scene::served(Listen::default().early_notice(true));
     scene.expect(&[]);
     peer.reset();
-    let until = scene.network.now() + Duration::from_secs(1);
-    let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("something is told");
-    assert_eq!(event, finale::Event::PeerEnded(finale::PeerEnd::Fin));
-    socket.pause();
     scene.expect(&["error reset by the peer", "close"]);
 }
 

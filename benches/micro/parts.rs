@@ -17,7 +17,7 @@ pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
     ready_queue(criterion);
 }
 
-/// Every pair of state and input, mixed; and what the table of connections makes of the pairs that change something.
+/// Every pair of state and input, mixed; and the same for a socket, without the impossible pairs.
 fn step(criterion: &mut Criterion<CpuTime>) {
     let all: Vec<(State, Input)> =
         State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input))).collect();

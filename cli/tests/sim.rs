@@ -9,7 +9,7 @@ fn seeds_are_run_and_reported() {
     let outcome = run(&["sim", "--seeds", "0..300", "--threads", "2"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "nothing on a pipe but the report");
     assert!(outcome.stdout.starts_with("300 seeds, and every rule was kept: "), "{}", outcome.stdout);
-    for part in ["seeds a second", "lifecycle\n", "of 62 transitions", "faults, how often\n", "CN01 nobody-listens"] {
+    for part in ["seeds a second", "lifecycle\n", "of 79 transitions", "faults, how often\n", "CN01 nobody-listens"] {
         assert!(outcome.stdout.contains(part), "no {part:?} in\n{}", outcome.stdout);
     }
 }

@@ -226,7 +226,8 @@ fn may_follow(seen: &BTreeSet<u8>, last: Option<Emits>, emits: Emits) -> bool {
     }
 }
 
-/// Walks every path of the table, remembering only what the grammar can see; repeats of a loop add nothing new.
+/// Walks every path of the table. It remembers only what the grammar can see: repeats of a loop add
+/// nothing.
 #[test]
 fn every_path_emits_a_word_of_the_language_with_exactly_one_close() {
     let mut seen = BTreeSet::new();

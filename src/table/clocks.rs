@@ -142,6 +142,9 @@ impl Table {
     /// The nearest deadline of a socket, in ticks, and where it comes from.
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
+        if entry.state.is_final() {
+            return None;
+        }
         let since = |since: Option<u64>, ms: u64, due: Due| since.map(|since| (since.saturating_add(ms), due));
         let limit_since = extra.and_then(|extra| extra.limit_since);
         let limit = entry.limit(settings).and_then(|(ms, timer)| since(limit_since, ms, Due::Limit(timer)));

@@ -78,7 +78,7 @@ fn the_vacant_slot_is_the_one_that_the_next_socket_gets() {
 }
 
 #[test]
-fn a_reserved_slot_is_no_socket_and_belongs_to_nobody_else_until_it_is_given_back() {
+fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
     let mut table = Table::new(1);
     let socket = created(&mut table, 1)[0];
     let reserved = table.reserve();

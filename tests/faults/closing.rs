@@ -190,7 +190,7 @@ fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
     assert!(story.close(socket).is_acknowledged());
     story.rest();
     let source = fs::read_to_string(root().join("src/event.rs")).expect("UTF-8");
-    assert!(source.contains("does not say\n    /// that the peer's *program* has read them"));
+    assert!(source.contains("Whether the peer's *program* has read them is unknown to TCP"));
 }
 
 /// CL09: a child process that was started while the connection was open holds no copy of it: our close is the last one, and

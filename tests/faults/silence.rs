@@ -196,7 +196,7 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
     assert!(ending.bytes_unsent > 0 && !ending.is_acknowledged());
     story.rest();
     let source = include_str!("../../src/options.rs");
-    assert!(source.contains("how long sent bytes may stay unacknowledged, a closed window included"));
+    assert!(source.contains("TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window"));
 }
 
 /// SI06: the path heals before the idle time is over: no silence is told, nothing is lost, and what the peer's kernel repeats

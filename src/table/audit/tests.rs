@@ -1,12 +1,12 @@
-//! Each rule is broken once, on purpose: an audit that finds nothing must be able to find something.
+//! Each rule is broken once on purpose: an audit that finds nothing must be able to find it.
 
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::Settings;
 use crate::table::Next;
 
-/// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra and an IPv6 peer. A
-/// fourth slot is reserved.
+/// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
+/// and an IPv6 peer. A fourth slot is reserved.
 fn table() -> (Table, [u32; 4]) {
     let mut table = Table::new(1);
     let slots = [(); 3].map(|()| {

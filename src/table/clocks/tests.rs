@@ -521,14 +521,18 @@ fn a_socket_that_is_put_aside_has_its_nearest_deadline_filed_whatever_its_times_
                 path.iter().for_each(|&input| scene.apply(input));
                 scene.entry().flags.set(Flags::READ_CLOSED | Flags::LIMIT, read_closed);
                 scene.table.push(scene.slot, bytes);
-                scene.restart(Flags::WRITE, 100);
+                scene.restart(Flags::CLOCKS, 100);
                 let (entry, settings, extra) = scene.table.parts(scene.slot);
-                let counts = entry.limit(settings).is_some()
-                    || entry.grace(settings, extra).is_some()
-                    || entry.write_limit(settings, extra).is_some()
-                    || settings.ending_ms.is_some_and(|_| entry.is_ending())
-                    || settings.idle_ms.is_some_and(|_| entry.may_idle());
-                assert_eq!(scene.due().is_some(), counts, "{path:?}, {read_closed}, {bytes:?}: {settings:?}");
+                let times = [
+                    entry.limit(settings).map(|(ms, _)| ms),
+                    entry.grace(settings, extra),
+                    entry.write_limit(settings, extra),
+                    settings.ending_ms.filter(|_| entry.is_ending()),
+                    settings.idle_ms.filter(|_| entry.may_idle()),
+                ];
+                let nearest = times.into_iter().flatten().min().map(|ms| 100 + ms);
+                let due = scene.due().map(|(due, _)| due);
+                assert_eq!(due, nearest, "{path:?}, {read_closed}, {bytes:?}: {settings:?}");
                 assert_eq!(scene.table.audit_timer(scene.slot), Ok(()));
                 assert!(!scene.entry().flags.has(Flags::CLOCKS));
             }

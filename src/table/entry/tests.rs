@@ -269,7 +269,7 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
     );
 }
 
-/// Everything that the decision looks at, in all combinations: the entry, its settings, its extra, the decision.
+/// Checks a rule for all combinations of what the decision looks at.
 #[track_caller]
 fn always(rule: impl Fn(&Entry, &Settings, Option<&Extra>, Next) -> bool) {
     let conditions = [

@@ -64,7 +64,8 @@ impl Scene {
         assert!(self.spares.0.iter().all(|spare| (1..=CHUNK_BYTES).contains(&spare.capacity())));
     }
 
-    /// What may be held beyond what waits: the sent part of the first chunk, its room, and the room of the last.
+    /// What may be held beyond what waits: the sent part of the first chunk, its room, and the
+    /// room of the last.
     fn slack(&self) -> usize {
         self.queue.sent + 2 * CHUNK_BYTES
     }
