@@ -59,6 +59,7 @@ impl Run {
                 self.connect(number, target);
             }
             Kind::Proxy(proxy) => self.begin_proxy(number, proxy),
+            Kind::Pool(borrowers) => self.begin_pool(number, borrowers),
             Kind::Nowhere(nowhere) => self.connect_nowhere(number, *nowhere),
         }
     }
@@ -81,7 +82,7 @@ impl Run {
         script
     }
 
-    fn clients_host(&self) -> usize {
+    pub(super) fn clients_host(&self) -> usize {
         usize::from(self.book.plan.two_reactors)
     }
 

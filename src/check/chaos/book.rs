@@ -3,6 +3,7 @@
 use super::judge::judge;
 use super::limits::Clock;
 use super::plan::{Kind, Plan};
+use super::pools::Lending;
 use super::side::{Dice, Label, Program, Side, Wish};
 use super::stop::Stopping;
 use crate::check::{Broken, Column, Rule, Story, must, note, words};
@@ -71,6 +72,7 @@ pub(super) struct Book {
     pub(super) stops: Vec<(ListenerId, Stopping)>,
     pub(super) sides: Vec<Side>,
     pub(super) pipes: Pipes,
+    pub(super) lendings: Vec<Lending>,
     /// Sockets that have told `close`, by reactor; and what they have written.
     pub(super) gone: Vec<(u32, SocketId)>,
     pub(super) written: Vec<Written>,
@@ -125,7 +127,8 @@ impl Book {
         let id = socket.id();
         self.digest_event(host, id, &event);
         if let Event::Timer(timer) = event {
-            return Ok(Todo::Timer(timer));
+            let is_pools = self.is_pools(host, &mut socket, &event);
+            return Ok(if is_pools { Todo::Nothing } else { Todo::Timer(timer) });
         }
         if let Event::Dropped(listener, _) = event {
             let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
@@ -165,8 +168,10 @@ impl Book {
             return Err(broken);
         }
         if let Event::Close(ending) = event {
-            if side.program == Program::Piped {
-                self.piped(&mut side, &mut socket, &event)?;
+            match side.program {
+                Program::Random => {}
+                Program::Piped => drop(self.piped(&mut side, &mut socket, &event)?),
+                Program::Pooled | Program::Lent => drop(self.pooled(&mut side, &mut socket, &event)?),
             }
             if matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None))
                 && side.read == 0
@@ -190,8 +195,15 @@ impl Book {
     fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Broken> {
         let at = self.network.elapsed();
         let (column, who) = self.column(side.label());
-        if side.program == Program::Piped {
-            return self.piped(side, socket, &event);
+        match side.program {
+            Program::Random => {}
+            Program::Piped => return self.piped(side, socket, &event),
+            Program::Pooled | Program::Lent => {
+                if !self.pooled(side, socket, &event)? {
+                    self.note_line(side.label(), words(&event));
+                    return Ok(Wish::Nothing);
+                }
+            }
         }
         if self.is_called {
             self.note_line(side.label(), words(&event));
@@ -205,12 +217,16 @@ impl Book {
         }
         let now = self.now();
         let mut dice = Dice { rng: &mut self.rng, network: &self.network, plan: &self.plan, now };
-        match &mut self.story {
+        let wish = match &mut self.story {
             Some(story) => {
                 note(story, at, column, &who, socket, event, |socket, event| side.act(socket, &event, &mut dice))
             }
             None => side.act(socket, &event, &mut dice),
+        };
+        if side.program == Program::Lent {
+            self.perhaps_return(side, socket);
         }
+        wish
     }
 
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
@@ -257,7 +273,12 @@ impl Book {
         let place = usize::from(!side.stream.1);
         let written = |places| Written { places, bytes: side.written, how: ending.how.clone() };
         self.written.extend(side.places.map(written));
-        if side.program == Program::Random {
+        let is_pair = match &self.plan.conversations[side.stream.0] {
+            Kind::Proxy(proxy) => proxy.pool.is_none(),
+            Kind::Pool(_) => false,
+            _ => true,
+        };
+        if side.program == Program::Random && is_pair {
             conversation.endings[place] = Some(ending);
         }
         self.gone.push((side.host, side.id));
@@ -301,6 +322,8 @@ impl Book {
         let what = match program {
             Program::Random => "",
             Program::Piped => "proxy: ",
+            Program::Pooled => "pool: ",
+            Program::Lent => "lent: ",
         };
         (if stream.1 { Column::Client } else { Column::Server }, number + what)
     }

@@ -15,6 +15,8 @@ const IDLE_POLLS: u32 = 3;
 
 impl Run {
     pub(super) fn check_the_end(&mut self) -> Result<(), Broken> {
+        self.tend(0)?;
+        self.tend(1)?;
         let now = self.book.network.now();
         for reactor in self.reactors.iter_mut().flatten() {
             // The last event of each is looked after when it is asked for the next.
@@ -127,6 +129,7 @@ impl Run {
                 }
             }
         }
+        book.lendings.retain(|lending| lending.host != host);
         self.move_tasks(host);
         let alone = self.reactors.iter().all(Option::is_none);
         let left = self.book.network.descriptors();

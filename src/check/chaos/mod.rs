@@ -20,6 +20,7 @@ mod pattern;
 mod pipes;
 mod places;
 mod plan;
+mod pools;
 mod proxy;
 mod run;
 mod side;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::draw::{self, mostly};
 use super::pattern;
 use super::places::{Machines, Way};
+use crate::pool::PoolOptions;
 use crate::sim::{Faults, Rng, Row, Script};
 
 pub(super) struct Plan {
@@ -88,6 +89,8 @@ pub(super) enum Kind {
     FullQueue { script: Script, room_after: Option<Duration> },
     /// A proxy of ours.
     Proxy(Proxy),
+    /// A pool of ours, programs that borrow from it, and a server.
+    Pool(Borrowers),
     /// A client of ours, and nobody.
     Nowhere(Nowhere),
 }
@@ -99,6 +102,44 @@ pub(super) struct Proxy {
     pub(super) server: Option<Script>,
     /// The way to the server.
     pub(super) way: Way,
+    /// Its connections to the server are a pool's.
+    pub(super) pool: Option<PoolPlan>,
+}
+
+/// Programs that borrow the sockets of a pool.
+#[derive(Clone, Debug)]
+pub(super) struct Borrowers {
+    pub(super) pool: PoolPlan,
+    /// When they ask.
+    pub(super) asks: Vec<Duration>,
+    /// What the server does with each of its connections; empty for a server of ours.
+    pub(super) servers: Vec<Script>,
+}
+
+/// What a pool is.
+#[derive(Clone, Debug)]
+pub(super) struct PoolPlan {
+    pub(super) size: usize,
+    pub(super) wait_limit: Option<Duration>,
+    pub(super) max_waiting: usize,
+    pub(super) options: PoolOptions,
+}
+
+impl PoolPlan {
+    fn draw(rng: &mut Rng) -> Self {
+        let size = 1 + rng.below(3) as usize;
+        let wait_limit = draw::ms(rng, 3_000).filter(|_| rng.chance(0.7));
+        let max_waiting = if rng.chance(0.2) { 1 } else { 10 };
+        let options = PoolOptions::default()
+            .size(size)
+            .wait_limit(wait_limit)
+            .max_waiting(max_waiting)
+            .max_idle(draw::ms(rng, 3_000).filter(|_| rng.chance(0.3)))
+            .max_age(draw::ms(rng, 10_000).filter(|_| rng.chance(0.3)))
+            .back_off(Duration::from_millis(10 + rng.below(100)), Duration::from_millis(200 + rng.below(2_000)))
+            .seed(rng.next_u64());
+        Self { size, wait_limit, max_waiting, options }
+    }
 }
 
 /// Where a connection can lead that leads nowhere, or nearly.
@@ -213,9 +254,10 @@ impl Plan {
         for kind in &self.conversations {
             let way = Way::draw(rng);
             self.ways.push(match kind {
-                Kind::Both | Kind::Proxy(Proxy { client: None, .. }) if apart => Way::Network,
+                Kind::Both | Kind::Pool(_) | Kind::Proxy(Proxy { client: None, .. }) if apart => Way::Network,
                 Kind::FullQueue { .. } => Way::Unix { is_file: rng.chance(0.5) },
-                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Nowhere(_) => way,
+                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Pool(_) => way,
+                Kind::Nowhere(_) => way,
             });
         }
     }
@@ -333,17 +375,28 @@ impl Plan {
     }
 }
 
+impl Borrowers {
+    fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
+        let asks = (0..1 + rng.below(6)).map(|_| Duration::from_micros(mostly(rng, 50_000, 10_000_000))).collect();
+        let count = if rng.chance(0.5) { 1 + rng.below(6) } else { 0 };
+        let servers = (0..count).map(|_| draw::script(rng, (number, false), largest_write)).collect();
+        Self { pool: PoolPlan::draw(rng), asks, servers }
+    }
+}
+
 impl Kind {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
         match rng.below(100) {
-            0..35 => Self::Both,
-            35..45 => {
+            0..31 => Self::Both,
+            31..36 => Self::Pool(Borrowers::draw(rng, number, largest_write)),
+            36..45 => {
                 let client = draw::script(rng, (number, true), largest_write);
                 let server = draw::script(rng, (number, false), largest_write);
                 Self::Proxy(Proxy {
                     client: Some(client).filter(|_| rng.chance(0.6)),
                     server: Some(server).filter(|_| rng.chance(0.6)),
                     way: Way::draw(rng),
+                    pool: Some(PoolPlan::draw(rng)).filter(|_| rng.chance(0.3)),
                 })
             }
             45..70 => Self::PeerClient(draw::script(rng, (number, true), largest_write)),

@@ -1,13 +1,15 @@
-//! How a proxy of ours begins, and how it connects to the server behind it.
+//! How proxies and pools of ours begin, and how they connect to the servers behind them.
 
 use super::book::{Acted, Door};
 use super::draw;
 use super::places::Way;
-use super::plan::Proxy;
-use super::run::Run;
+use super::plan::{Borrowers, Kind, PoolPlan, Proxy};
+use super::pools::Lending;
+use super::run::{Run, What};
 use super::side::{Program, Side};
 use crate::check::{Broken, Rule};
 use crate::id::SocketId;
+use crate::pool::Pool;
 
 impl Run {
     pub(super) fn begin_proxy(&mut self, number: usize, proxy: &Proxy) {
@@ -17,7 +19,9 @@ impl Run {
         // There a reset looks like an end.
         let is_unix = |way: Way| matches!(way, Way::Unix { .. });
         self.book.conversations[number].may_cut = is_unix(proxy.way) || is_unix(self.book.plan.ways[number]);
-        let options = draw::listen(&mut self.book.rng, &self.book.plan).deadline(None).paused(false);
+        // Without a server it is not read.
+        let waits = proxy.pool.is_some();
+        let options = draw::listen(&mut self.book.rng, &self.book.plan).deadline(None).paused(waits);
         let options = match self.low_high_water() {
             Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
             None => options,
@@ -25,6 +29,9 @@ impl Run {
         let Some(door) = self.open_door(number, self.book.plan.ways[number], options) else { return };
         let target = door.target.clone();
         self.book.conversations[number].listener = Some(door);
+        if let Some(pool) = &proxy.pool {
+            self.open_pool(0, number, pool);
+        }
         match &proxy.client {
             Some(script) => self.peer_connects(number, &target, script),
             None => self.connect(number, target),
@@ -37,9 +44,11 @@ impl Run {
         let place = number + 50;
         if let Some(script) = &proxy.server {
             let Some((listener, target)) = self.peer_listens(place, proxy.way, 0) else { return false };
-            let play = listener.play(self.playable(proxy.way, script));
+            // A pool has several connections.
+            let count = if proxy.pool.is_some() { 4 } else { 1 };
+            let plays: Vec<_> = (0..count).map(|_| listener.play(self.playable(proxy.way, script))).collect();
             let conversation = &mut self.book.conversations[number];
-            conversation.plays.push(Acted { play, is_client: false });
+            conversation.plays.extend(plays.into_iter().map(|play| Acted { play, is_client: false }));
             (conversation.peer, conversation.behind) = (Some(listener), Some(target));
             return true;
         }
@@ -65,6 +74,12 @@ impl Run {
             None => options,
         };
         let side = self.book.sides.iter().find(|side| side.host as usize == host && side.id == front);
+        let number = side.map_or(0, |side| side.stream.0);
+        if matches!(&self.book.plan.conversations[number], Kind::Proxy(Proxy { pool: Some(_), .. })) {
+            self.ask(number, Some(front));
+            return Ok(());
+        }
+        let side = self.book.sides.iter().find(|side| side.host as usize == host && side.id == front);
         let Some((number, reactor)) = side.map(|side| side.stream.0).zip(self.reactors[host].as_mut()) else {
             return Ok(());
         };
@@ -80,5 +95,35 @@ impl Run {
         }
         self.book.pipes.join(front, back);
         Ok(())
+    }
+
+    /// Programs that borrow from a pool, and the server that it connects to.
+    pub(super) fn begin_pool(&mut self, number: usize, borrowers: &Borrowers) {
+        let (host, way) = (self.clients_host(), self.book.plan.ways[number]);
+        if borrowers.servers.is_empty() {
+            let options = draw::listen(&mut self.book.rng, &self.book.plan);
+            let Some(door) = self.open_door(number, way, options) else { return };
+            let conversation = &mut self.book.conversations[number];
+            (conversation.behind, conversation.backend) = (Some(door.target.clone()), Some(door));
+        } else {
+            let Some((listener, target)) = self.peer_listens(number, way, host) else { return };
+            let scripts = borrowers.servers.iter().map(|script| self.playable(way, script));
+            let plays: Vec<_> = scripts.map(|script| listener.play(script)).collect();
+            let conversation = &mut self.book.conversations[number];
+            conversation.plays.extend(plays.into_iter().map(|play| Acted { play, is_client: false }));
+            (conversation.peer, conversation.behind) = (Some(listener), Some(target));
+        }
+        self.open_pool(host, number, &borrowers.pool);
+        for after in &borrowers.asks {
+            self.set_task(*after, What::Ask(number));
+        }
+    }
+
+    fn open_pool(&mut self, host: usize, number: usize, plan: &PoolPlan) {
+        let connect = draw::connect(&mut self.book.rng, &self.book.plan);
+        let Some(target) = self.book.conversations[number].behind.clone() else { return };
+        let Ok(pool) = Pool::new(target, connect, plan.options.clone()) else { return };
+        let wait_limit = plan.wait_limit.map(|limit| limit.as_nanos() as u64);
+        self.book.lendings.push(Lending::new((host, number), pool, plan.size, wait_limit, plan.max_waiting));
     }
 }

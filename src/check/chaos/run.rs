@@ -37,6 +37,8 @@ pub(super) enum What {
     Resume(SocketId),
     /// Room in the full queue of a conversation's server.
     Room(usize),
+    /// Somebody asks for a socket of a conversation's pool.
+    Ask(usize),
     Weather(Weather),
     /// To look whether a limit has passed, in a run whose sockets may tell nothing for long.
     Look(Duration),
@@ -75,6 +77,7 @@ impl Run {
             stops: Vec::new(),
             sides: Vec::new(),
             pipes: Pipes::new(),
+            lendings: Vec::new(),
             gone: Vec::new(),
             written: Vec::new(),
             events: 0,
@@ -130,6 +133,8 @@ impl Run {
         if self.is_over() {
             return Ok(false);
         }
+        self.tend(0)?;
+        self.tend(1)?;
         if let [Some(reactor), None] | [None, Some(reactor)] = &mut self.reactors {
             let host = reactor.net().index();
             let told = reactor.next().map_err(|error| stuck(&error));
@@ -310,6 +315,8 @@ impl Run {
                 }
             }
             What::Room(number) => self.make_room(number),
+            What::Ask(number) if !self.book.is_called => self.ask(number, None),
+            What::Ask(_) => {}
             What::Weather(weather) => self.weather(weather),
             What::Look(again) if !self.is_healed => self.set_task(again, What::Look(again)),
             What::Look(_) => {}
@@ -339,6 +346,7 @@ impl Run {
         let waiting = self.book.network.waiting();
         let may_wait = self.book.limits.iter().any(|(_, (_, excess))| *excess == Excess::Wait);
         must(waiting == 0 || may_wait, Rule::Progress, || format!("{waiting} connections still wait to be accepted"))?;
+        self.close_pools();
         self.note_who_must_end_well();
         self.book.is_called = true;
         let now = self.book.now();
@@ -347,14 +355,18 @@ impl Run {
             let Some(reactor) = reactor else { continue };
             for socket in &reactor.sockets() {
                 let overdue = socket.timer_ms.is_none_or(|ms| ms == 0);
-                let held = socket.state != State::Open && overdue;
+                let held = socket.state != State::Open && !socket.state.is_final() && overdue;
                 must(!held, Rule::Progress, || format!("{socket:?} was half-closed for too long"))?;
             }
             for side in book.sides.iter_mut().filter(|side| side.host as usize == host) {
                 let Some(mut socket) = reactor.socket(side.id) else { continue };
-                if side.program == Program::Piped {
-                    pipes::call(side, &mut socket, now);
-                    continue;
+                match side.program {
+                    Program::Random | Program::Lent => {}
+                    Program::Piped => {
+                        pipes::call(side, &mut socket, now);
+                        continue;
+                    }
+                    Program::Pooled => continue,
                 }
                 let lost = side.owes_drain && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", side.id))?;
@@ -370,7 +382,7 @@ impl Run {
     fn note_who_must_end_well(&mut self) {
         let Self { reactors, book, .. } = self;
         for number in 0..book.conversations.len() {
-            if matches!(book.plan.conversations[number], Kind::Proxy(_)) {
+            if matches!(book.plan.conversations[number], Kind::Proxy(_) | Kind::Pool(_)) {
                 continue;
             }
             let fine = book.sides.iter().filter(|side| {
@@ -391,7 +403,7 @@ impl Run {
         for task in gone {
             match task.what {
                 What::Resume(_) => {}
-                What::Room(_) | What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
+                What::Room(_) | What::Ask(_) | What::Weather(_) | What::Look(_) | What::Heal | What::LastCall => {
                     self.set_task(Duration::from_nanos(task.due.saturating_sub(now)), task.what);
                 }
             }

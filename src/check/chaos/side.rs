@@ -75,6 +75,10 @@ pub(super) enum Program {
     Random,
     /// A pipe, to another side.
     Piped,
+    /// Its pool.
+    Pooled,
+    /// Whoever has borrowed it: the dice.
+    Lent,
 }
 
 /// Whose line it is in a story.
