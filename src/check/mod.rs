@@ -23,6 +23,7 @@
 //! 9. **Isolation.** What befalls one connection ends no other.
 //! 10. **Identity and replay.** No id names two sockets, a stale one finds nothing, and the same seed tells the same story.
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "what a random run does not draw is left out")]
 pub mod chaos;
 mod endings;
 mod life;

