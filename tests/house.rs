@@ -36,7 +36,8 @@ const LAYERS: &[&[&str]] = &[
     &["table"],
     &["socket", "socket_map", "sim"],
     &["reactor", "pipe"],
-    &["check", "inbox", "pool", "shard"],
+    &["inbox", "pool", "shard"],
+    &["check"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

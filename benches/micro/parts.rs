@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::Criterion;
 
 use crate::id::SocketId;
-use crate::lifecycle::{Cell, Input, State, compact, step};
+use crate::lifecycle::{self, Cell, Input, State, compact};
 use crate::options::Settings;
 use crate::support::{CpuTime, Order, million};
 use crate::table::Table;
@@ -28,7 +28,7 @@ fn step(criterion: &mut Criterion<CpuTime>) {
         bencher.iter(|| pairs.next().map(|&(state, input)| compact(state, input).emits));
     });
     let possible: Vec<(State, Input)> =
-        mixed.iter().copied().filter(|&(state, input)| step(state, input) != Cell::Impossible).collect();
+        mixed.iter().copied().filter(|&(state, input)| lifecycle::step(state, input) != Cell::Impossible).collect();
     let mut pairs = possible.iter().cycle();
     let (mut table, slots) = full(1);
     group.bench_function("apply to a socket, all possible pairs mixed", |bencher| {
