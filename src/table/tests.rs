@@ -168,6 +168,18 @@ fn what_a_socket_needs_next_puts_it_into_its_list() {
 }
 
 #[test]
+fn sockets_that_need_the_same_are_served_in_the_order_in_which_they_came() {
+    for next in [Next::Now, Next::Later, Next::Close] {
+        let mut table = Table::new(1);
+        let slots = created(&mut table, 3);
+        slots.iter().for_each(|&slot| table.put(slot, next));
+        table.begin_turn();
+        let served = [(); 3].map(|()| table.pop_ready().or_else(|| table.pop_close()));
+        assert_eq!(served.into_iter().flatten().collect::<Vec<_>>(), slots, "{next:?}");
+    }
+}
+
+#[test]
 fn a_socket_in_a_list_stays_there_whatever_it_needs_meanwhile() {
     for next in [Next::Deliver, Next::Now, Next::Later, Next::Close] {
         let mut table = Table::new(1);

@@ -58,6 +58,8 @@ fn a_list_that_does_not_fit_the_marks_is_found() {
     assert_eq!(text, "the sockets [0] are marked as queued, and [0, 1] are in a list");
     let text = complaint(|table, slots| table.later.push_back(slots[3]));
     assert_eq!(text, "the sockets [0, 1] are marked as queued, and [0, 1, 3] are in a list");
+    let text = complaint(|table, slots| table.ready[0] = slots[2]);
+    assert_eq!(text, "the sockets [0, 1] are marked as queued, and [1, 2] are in a list");
     let text = complaint(|table, slots| table.closes.push_back(slots[1]));
     assert_eq!(text, "the sockets [0, 1] are marked as queued, and [0, 1, 1] are in a list");
 }
