@@ -205,15 +205,16 @@ impl Table {
         let has_grace = entry.grace(settings, extra).is_some();
         let has_write = entry.write_limit(settings, extra).is_some();
         let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
-        let starts_ending = ending_ms.is_some() && extra.is_none_or(|extra| extra.ending_at.is_none());
-        if entry.flags.has(Flags::CLOCKS) || starts_ending || extra.is_some_and(Extra::has_relative) {
+        let has_ending = extra.is_some_and(|extra| extra.ending_at.is_some());
+        let ending_changes = ending_ms.is_some() != has_ending;
+        if entry.flags.has(Flags::CLOCKS) || ending_changes || extra.is_some_and(Extra::has_relative) {
             let (flags, now) = (entry.flags, now());
             let entry = &mut self.entries[slot as usize];
             entry.flags.set(Flags::CLOCKS, false);
             if flags.has(Flags::IDLE) {
                 entry.set_idle_since(now);
             }
-            if has_limit || has_write || has_grace || starts_ending || entry.extra != NIL {
+            if has_limit || has_write || has_grace || ending_changes || entry.extra != NIL {
                 let extra = self.extras.get_or_make(&mut entry.extra);
                 let restart = |clock: &mut Option<u64>, flag: Flags, applies: bool| {
                     let since = clock.filter(|_| !flags.has(flag)).unwrap_or(now);
