@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,12 +105,7 @@ impl Os {
     }
 
     /// Takes over a listening socket.
-    pub(crate) fn listen_on(
-        &mut self,
-        listener: u32,
-        socket: std::net::TcpListener,
-        options: &Listen,
-    ) -> io::Result<SocketAddr> {
+    pub(crate) fn listen_on(&mut self, listener: u32, socket: TcpListener, options: &Listen) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it, and with a time close(2) blocks.
@@ -119,7 +115,7 @@ impl Os {
     }
 
     /// The same for a Unix domain socket, without its file.
-    pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: std::os::unix::net::UnixListener) -> io::Result<()> {
+    pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: UnixListener) -> io::Result<()> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         self.add(listener, Listening { socket, is_unix: true, watched: true, _file: None })
@@ -165,9 +161,7 @@ impl Net for Os {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // Nothing was reported.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return Ok(Polled { complete_until, more: true });
-            }
+            Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until, more: true }),
             Err(error) => return Err(error),
         }
         let mut count = 0;

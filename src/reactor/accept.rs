@@ -1,7 +1,8 @@
 //! Opening listeners, accepting, and backing off when the system has nothing left to accept with.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 
 use rustix::io::Errno;
 
@@ -42,17 +43,9 @@ impl Reactor {
     /// those that must be set before it listens are not: the backlog, `reuse_port`, `ipv6_only`.
     /// After an error it is closed.
     ///
-    /// ```
-    /// # use finale::{Listen, Reactor};
-    /// let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    /// let mut reactor = Reactor::new()?;
-    /// assert_ne!(reactor.listen_on(listener, Listen::default())?.addr.port(), 0);
-    /// # Ok::<(), finale::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// [`Error::BadOption`], or [`Error::System`].
-    pub fn listen_on(&mut self, listener: std::net::TcpListener, options: Listen) -> Result<Listener, Error> {
+    pub fn listen_on(&mut self, listener: TcpListener, options: Listen) -> Result<Listener, Error> {
         let (id, addr) = self.add_listener(options, |net, slot, options| {
             net.listen_on(slot, listener, options).map_err(|error| system("listen", &error))
         })?;
@@ -63,11 +56,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::BadOption`], or [`Error::System`].
-    pub fn listen_on_unix(
-        &mut self,
-        listener: std::os::unix::net::UnixListener,
-        options: Listen,
-    ) -> Result<ListenerId, Error> {
+    pub fn listen_on_unix(&mut self, listener: UnixListener, options: Listen) -> Result<ListenerId, Error> {
         let (id, ()) = self.add_listener(options, |net, slot, _| {
             net.listen_on_unix(slot, listener).map_err(|error| system("listen", &error))
         })?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use super::Reactor;
 use crate::id::SocketId;
@@ -35,22 +36,12 @@ pub struct SocketInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sockets(Vec<SocketInfo>);
 
-impl Sockets {
-    /// The sockets, by their slot in the table.
-    pub fn iter(&self) -> std::slice::Iter<'_, SocketInfo> {
-        self.0.iter()
-    }
+/// In the order of their slots.
+impl Deref for Sockets {
+    type Target = [SocketInfo];
 
-    /// How many there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn deref(&self) -> &[SocketInfo] {
+        &self.0
     }
 }
 

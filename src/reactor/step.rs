@@ -471,13 +471,13 @@ impl<N: Net> Step<'_, N> {
         if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
             return self.leave_to_kernel();
         }
-        let first = match self.entry.first {
-            First::Nobody => match self.first_if_ours_leaves() {
+        let mut first = self.entry.first;
+        if first == First::Nobody {
+            first = match self.first_if_ours_leaves() {
                 Ok(first) => first,
                 Err(error) => return self.lose(&error),
-            },
-            first => first,
-        };
+            };
+        }
         match call(|| self.net.finish(self.slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
                 self.entry.first = first;

@@ -137,16 +137,17 @@ fn bytes_in_do_not_put_off_the_limit_while_our_side_flushes_or_lingers() {
 }
 
 #[test]
-fn bytes_out_restart_all_three_clocks() {
+fn bytes_out_restart_all_clocks() {
     for (settings, path, due) in [
         (idle(50, Idle::Both), &[][..], Due::Idle),
         (half_closed(50), &[Input::Fin], HALF_CLOSED),
         (linger(50), &[Input::Fin, Input::EndCalled], LINGER),
         (Settings { write_ms: Some(50), ..timeless() }, &[], WRITE),
+        (Settings { grace_ms: Some(50), ..timeless() }, &[], Due::Grace),
     ] {
         let mut scene = Scene::accepted(settings, path);
         scene.write(b"two", 100);
-        scene.sent(1, 120);
+        scene.sent(if due == Due::Grace { 3 } else { 1 }, 120);
         assert_eq!(scene.due(), Some((170, due)));
     }
 }
@@ -165,6 +166,12 @@ fn a_new_state_restarts_the_limit_and_no_other_clock() {
     scene.apply(Input::Fin);
     scene.file(120);
     assert_eq!(scene.due(), Some((160, WRITE)));
+
+    let mut scene = Scene::accepted(Settings { grace_ms: Some(50), ..timeless() }, &[]);
+    scene.restart(Flags::GRACE, 110);
+    scene.apply(Input::Fin);
+    scene.file(120);
+    assert_eq!(scene.due(), Some((160, Due::Grace)));
 
     let mut scene = Scene::accepted(linger(50), &[Input::EndCalled]);
     scene.apply(Input::EndCalled);
@@ -309,7 +316,7 @@ fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_of
         &|scene| scene.apply(Input::EndCalled),
         &|scene| scene.apply(Input::ErrorSeen),
     ];
-    for begin in begins {
+    for begin in &begins {
         let mut scene = Scene::accepted(settings.clone(), &[]);
         assert_eq!(scene.due(), None, "no side has ended");
         begin(&mut scene);
@@ -320,6 +327,12 @@ fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_of
             assert_eq!(scene.due(), Some((620, ENDING)));
         }
     }
+    let mut scene = Scene::accepted(settings.clone(), &[]);
+    begins[0](&mut scene);
+    scene.file(120);
+    scene.entry().flags.set(Flags::READ_CLOSED, false);
+    scene.moved(Idle::Read, 130);
+    assert_eq!(scene.due(), None, "the peer has not ended after all");
     let mut scene = Scene::accepted(settings, &[]);
     for (now, input) in [Input::EndCalled, Input::FinSent, Input::DiscardCalled, Input::Fin].into_iter().enumerate() {
         scene.apply(input);
@@ -345,7 +358,7 @@ fn the_grace_of_a_stop_counts_while_our_side_is_open_and_the_peer_waits_for_noth
     for (why, path, change, counts) in cases {
         let mut scene = Scene::accepted(settings.clone(), path);
         change(&mut scene);
-        scene.restart(Flags::LIMIT, 120);
+        scene.restart(Flags::GRACE, 120);
         assert_eq!(scene.due(), counts.then_some((170, Due::Grace)), "{why}");
     }
     let mut scene = Scene::accepted(settings, &[]);
@@ -454,7 +467,7 @@ fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
     let others = [
         (Due::Attempt, false, false, Flags::NONE),
         (Due::Retry, false, false, Flags::NONE),
-        (Due::Grace, true, true, Flags::LIMIT),
+        (Due::Grace, true, true, Flags::GRACE),
     ];
     for (due, reading, writing, clock) in limits.into_iter().chain(others) {
         for settings in [Idle::Both, Idle::Read, Idle::Write].map(|idle_of| idle(1, idle_of)) {

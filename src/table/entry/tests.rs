@@ -1,7 +1,7 @@
 use super::*;
 use crate::table::queue::Spares;
 
-const CONDITIONS: [Flags; 18] = [
+const CONDITIONS: [Flags; 19] = [
     Flags::READABLE,
     Flags::WRITABLE,
     Flags::READ_CLOSED,
@@ -20,6 +20,7 @@ const CONDITIONS: [Flags; 18] = [
     Flags::REGISTERED,
     Flags::NOTICED,
     Flags::IPV6,
+    Flags::GRACE,
 ];
 
 /// Every combination of these conditions.
@@ -77,7 +78,7 @@ fn several_conditions_are_set_and_cleared_together_and_others_stay() {
 fn readiness_and_the_clocks_are_sets_of_their_own() {
     let all = |of: &[Flags]| of.iter().fold(Flags::NONE, |flags, &flag| flags | flag);
     assert_eq!(Flags::READINESS, all(&CONDITIONS[..5]));
-    assert_eq!(Flags::CLOCKS, Flags::IDLE | Flags::LIMIT | Flags::WRITE);
+    assert_eq!(Flags::CLOCKS, all(&[Flags::IDLE, Flags::LIMIT, Flags::WRITE, Flags::GRACE]));
 }
 
 #[test]
@@ -160,15 +161,20 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
 }
 
 #[test]
-fn an_error_is_looked_up_where_no_read_would_bring_it() {
-    for entry in situations(&[Flags::ERROR, Flags::HANGUP, Flags::READABLE, Flags::PAUSED]) {
+fn an_error_is_looked_up_where_no_read_would_bring_it_and_where_a_notice_depends_on_it() {
+    let conditions = [Flags::ERROR, Flags::HANGUP, Flags::READABLE, Flags::PAUSED];
+    let early_notice = [true, false].into_iter();
+    for (entry, early_notice) in early_notice.flat_map(|on| situations(&conditions).map(move |entry| (entry, on))) {
         let has = |flag| entry.flags.has(flag);
         let is_due = if READING.contains(&entry.state) {
-            has(Flags::ERROR) && has(Flags::PAUSED)
+            has(Flags::ERROR) && (has(Flags::PAUSED) || early_notice)
+        } else if entry.state == State::Broken {
+            has(Flags::HANGUP) && has(Flags::PAUSED)
         } else {
-            entry.state != State::Broken && (has(Flags::ERROR) || has(Flags::HANGUP))
+            has(Flags::ERROR) || has(Flags::HANGUP)
         };
-        assert_eq!(entry.has_error_due(&Settings::default()), is_due, "{entry:?}");
+        let settings = Settings { early_notice, ..Settings::default() };
+        assert_eq!(entry.has_error_due(&settings), is_due, "{entry:?}, wanted: {early_notice}");
     }
 }
 
@@ -237,6 +243,7 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
         ("it is not acknowledged", State::Closing, READY, Has::Nothing, Next::Wait),
         ("nothing leaves any more", State::Broken, Flags::WRITABLE, Has::Bytes, Next::Wait),
         ("what arrived is read", State::Broken, READY, Has::Nothing, Next::Later),
+        ("it may be read to the end", State::Broken, Flags::PAUSED | Flags::HANGUP, Has::Nothing, Next::Now),
         ("how it ended", State::Broken, Flags::PAUSED | Flags::READ_CLOSED, Has::Nothing, Next::Now),
         ("it is over", State::Confirmed, READY | Flags::SOON, Has::Bytes, Next::Close),
         ("it was destroyed", State::ResetByUs, Flags::DESTROY, Has::Nothing, Next::Close),
@@ -254,6 +261,12 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
     let noticing = Settings { early_notice: true, ..Settings::default() };
     let paused = entry(State::Open, Flags::PAUSED | Flags::READ_CLOSED);
     assert_eq!((paused.next(&noticing, None), paused.next(&closed, None)), (Next::Now, Next::Wait));
+    let failing = entry(State::Open, Flags::ERROR);
+    assert_eq!(
+        (failing.next(&noticing, None), failing.next(&closed, None)),
+        (Next::Now, Next::Wait),
+        "a FIN, or a reset"
+    );
 }
 
 /// Everything that the decision looks at, in all combinations: the entry, its settings, its extra, the decision.
@@ -319,7 +332,7 @@ fn no_socket_waits_while_something_is_asked_of_it_or_can_move() {
             || extra.is_some_and(Extra::has_options)
             || entry.has_end_due(settings)
             || entry.has_notice_due(settings)
-            || entry.has_error_due(&Settings::default())
+            || entry.has_error_due(settings)
             || (entry.state == State::Finished && entry.flags.has(Flags::DISCARD));
         let writes = entry.flags.has(Flags::WRITABLE) && entry.owes_output(extra.is_some_and(Extra::has_bytes));
         let is_early = !entry.state.is_connected();
@@ -338,7 +351,7 @@ fn a_socket_that_can_move_waits_for_its_turn_unless_a_step_was_asked_for() {
                     || extra.is_some_and(Extra::has_options)
                     || entry.has_end_due(settings)
                     || entry.has_notice_due(settings)
-                    || entry.has_error_due(&Settings::default())
+                    || entry.has_error_due(settings)
                     || entry.flags.has(Flags::DISCARD)
             }
             Next::Now | Next::Deliver | Next::Close | Next::Wait => true,
@@ -370,7 +383,7 @@ fn a_new_state_of_an_established_connection_restarts_its_limit_and_nothing_else_
     let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
     for (from, input) in pairs {
         let transition = lifecycle::compact(from, input);
-        if transition.kind == lifecycle::Kind::Impossible {
+        if lifecycle::step(from, input) == lifecycle::Cell::Impossible {
             continue;
         }
         let mut entry = entry(from, Flags::NONE);

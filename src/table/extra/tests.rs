@@ -25,9 +25,10 @@ fn an_extra_is_found_by_its_own_number_and_by_no_other() {
 #[test]
 fn an_extra_is_given_back_only_when_nothing_at_all_is_in_it() {
     let connecting = || Connecting::new(addr(1).into(), SystemOptions::default(), None, None);
-    let fills: [&dyn Fn(&mut Extra); 10] = [
+    let fills: [&dyn Fn(&mut Extra); 11] = [
         &|extra| extra.queue.push(b"x", &mut Spares::default()),
         &|extra| extra.limit_since = Some(0),
+        &|extra| extra.grace_since = Some(0),
         &|extra| extra.deadline = Some(Deadline::In(0)),
         &|extra| extra.ending_at = Some(0),
         &|extra| extra.retry_at = Some(Deadline::At(0)),
