@@ -77,7 +77,7 @@ pub(super) struct Batch {
 impl Batch {
     /// One was accepted. Whether it was the last of the batch.
     pub(super) const fn accepted(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
+        self.left -= 1;
         if self.left > 0 {
             return false;
         }
@@ -86,13 +86,13 @@ impl Batch {
         } else if self.size < ACCEPTS_PER_POLL {
             self.size *= 2;
         }
+        self.left = self.size;
         true
     }
 
     /// Nobody waited.
     pub(super) const fn was_vain(&mut self) {
-        self.size = 1;
-        self.singles = SINGLES;
+        *self = Self { size: 1, left: 1, singles: SINGLES };
     }
 }
 
@@ -102,7 +102,7 @@ impl Entry {
             id,
             settings,
             phase: Phase::Idle,
-            batch: Batch { size: 1, left: 0, singles: 0 },
+            batch: Batch { size: 1, left: 1, singles: 0 },
             muted: false,
             paused: false,
             reported: false,
@@ -195,7 +195,6 @@ impl Listeners {
             && entry.phase == Phase::Idle
         {
             entry.phase = Phase::Queued;
-            entry.batch.left = entry.batch.size;
             self.queue.push_back(listener);
         }
     }
@@ -249,11 +248,11 @@ impl Listeners {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
-        let is_over = |entry: &Entry| matches!(entry.phase, Phase::BackingOff(until) if until <= now);
-        let over: Vec<_> = self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(index, _)| index).collect();
-        for index in over {
-            self.entries[index].phase = Phase::Idle;
-            self.ready(index as u32);
+        for (index, entry) in &mut self.entries {
+            if matches!(entry.phase, Phase::BackingOff(until) if until <= now) {
+                entry.phase = Phase::Queued;
+                self.queue.push_back(index as u32);
+            }
         }
         self.refile();
     }
