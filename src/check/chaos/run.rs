@@ -411,7 +411,9 @@ impl Run {
     }
 
     fn close_listeners_when_done(&mut self) {
-        if !self.is_healed || !self.book.sides.is_empty() || self.book.network.waiting() > 0 {
+        // A pool may still open a connection.
+        let may_connect = !self.book.is_called && !self.book.lendings.is_empty();
+        if !self.is_healed || may_connect || !self.book.sides.is_empty() || self.book.network.waiting() > 0 {
             return;
         }
         for conversation in &mut self.book.conversations {
