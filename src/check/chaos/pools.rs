@@ -165,9 +165,7 @@ impl Book {
         lending.lent.retain(|lease| lease.id != side.id);
         let text = match what {
             Return::GiveBack => {
-                lending.pool.give_back(socket);
-                side.program = Program::Pooled;
-                side.deadline = if socket.is_discarding() { side.deadline } else { None };
+                side.give_back(&mut lending.pool, socket);
                 "  is given back"
             }
             Return::ThrowOut => {
@@ -183,6 +181,15 @@ impl Book {
         };
         self.note_line(side.label(), text.to_owned());
         self.observe(side, socket);
+    }
+}
+
+impl Side {
+    /// Its pool takes it back, and the borrower's deadline with it, unless it is of no use any more.
+    fn give_back(&mut self, pool: &mut Pool, socket: &mut Socket<'_>) {
+        pool.give_back(socket);
+        self.program = Program::Pooled;
+        self.deadline = self.deadline.filter(|_| socket.is_discarding());
     }
 }
 
@@ -290,10 +297,11 @@ impl Run {
         let lives = reactor.socket(front).is_some_and(|socket| !socket.is_destroyed());
         let of = |side: &&mut Side, id| side.host as usize == host && side.id == id;
         if !lives {
-            if let Some(mut socket) = reactor.socket(back) {
-                lending.pool.give_back(&mut socket);
+            for side in book.sides.iter_mut().filter(|side| of(side, back)) {
+                if let Some(mut socket) = reactor.socket(back) {
+                    side.give_back(&mut lending.pool, &mut socket);
+                }
             }
-            book.sides.iter_mut().filter(|side| of(side, back)).for_each(|side| side.program = Program::Pooled);
             return;
         }
         lending.pool.give_away(back);
