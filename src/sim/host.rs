@@ -186,6 +186,8 @@ impl Host {
             }
             false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
         };
+        // A full queue is asked again: that is no turn for nothing, though it changes nothing.
+        world.program(self.index).idle_polls = 0;
         let id = world.answered(self.index, token.index, began)?;
         world.progress(self.index);
         Self::put(&mut world, self.index, slot, id);

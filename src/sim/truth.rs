@@ -56,6 +56,8 @@ pub(crate) struct Kernel {
     pub(crate) unread_since: Option<u64>,
     /// When the other kernel has last taken bytes of ours; 0 once the connection is dead, and nobody can say.
     pub(crate) taken_at: u64,
+    /// Its program can ask when.
+    pub(crate) can_ask: bool,
     /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
     pub(crate) fin_order: FinOrder,
     pub(crate) gone_at: u64,
@@ -141,7 +143,8 @@ impl World {
             unread: end.incoming.len(),
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
             // Of a Unix domain socket nobody can ask when.
-            taken_at: if end.phase == Phase::Open && !end.is_unix() { end.taken_at } else { 0 },
+            taken_at: if end.died || end.is_unix() { 0 } else { end.taken_at },
+            can_ask: end.phase == Phase::Open && !end.is_unix(),
             fin_order: end.fin_order,
             gone_at: end.gone_at,
             remote: (!end.is_unix()).then_some(end.remote),

@@ -198,8 +198,10 @@ impl Book {
             Program::Random => {}
             Program::Piped => return self.piped(side, socket, &event),
             Program::Pooled | Program::Lent => {
-                if !self.pooled(side, socket, &event)? {
+                if side.program == Program::Pooled {
                     self.note_line(side.label(), words(&event));
+                }
+                if !self.pooled(side, socket, &event)? {
                     return Ok(Wish::Nothing);
                 }
             }

@@ -96,9 +96,7 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
     must(!drained, Rule::Progress, || format!("{}, and a drain is owed", words(event)))?;
     let is_due = over || matches!(event, Event::Timeout);
     let overdue = if is_due { None } else { limits::overdue(side, socket, truth, clock) };
-    must(overdue.is_none(), Rule::Timers, || {
-        format!("{}, and {} has passed", words(event), overdue.unwrap_or_default())
-    })
+    must(overdue.is_none(), Rule::Timers, || format!("{}, and {}", words(event), overdue.unwrap_or_default()))
 }
 
 /// `end` is their FIN, behind their last byte.
@@ -112,12 +110,12 @@ fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
 }
 
 /// Whether an error of the system was told, and bytes that had come before it were not.
-fn has_lost(side: &Side, truth: &Truth, clock: Clock) -> bool {
+fn has_lost(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
     let connected = side.life.was_connected();
     let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
-    // The program's own deadline waits for nothing.
-    let had_time = side.deadline.is_none_or(|due| truth.closed_at < due);
+    // Some limits wait for no bytes.
+    let had_time = !limits::has_struck(side, socket, truth, clock);
     // A living peer may have sent more after the last read.
     let came_before =
         truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
@@ -127,7 +125,7 @@ fn has_lost(side: &Side, truth: &Truth, clock: Clock) -> bool {
 /// Every error has one cause, and the failure names it.
 fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     if let Some(os) = failure.os {
-        must(!has_lost(side, truth, clock), Rule::Bytes, || {
+        must(!has_lost(side, socket, truth, clock), Rule::Bytes, || {
             format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
         })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());

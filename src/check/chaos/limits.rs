@@ -52,6 +52,14 @@ impl Clock {
         let cost = TURNS * network.longest_turn(host);
         Self { now, late: TICKS + cost, cost, edge }
     }
+
+    /// From when what the peer has taken counts at the earliest, if the reactor may have asked after it: not if it was taken
+    /// in the very turn in which the limit has struck.
+    const fn seen(self, truth: &Truth) -> u64 {
+        let taken_at = truth.kernel.taken_at;
+        let may_have = truth.kernel.can_ask && taken_at + self.cost / TURNS <= self.now;
+        if may_have { taken_at.saturating_sub(AT_ONCE) } else { 0 }
+    }
 }
 
 /// When something is due.
@@ -66,8 +74,9 @@ impl Due {
         Self { earliest: earliest.saturating_add(limit), latest: latest.max(earliest).saturating_add(limit) }
     }
 
-    fn is_over(&self, clock: Clock) -> bool {
-        clock.now > self.latest.saturating_add(clock.late)
+    /// How long it should have been over, if it should.
+    fn over_for(&self, clock: Clock) -> Option<u64> {
+        clock.now.checked_sub(self.latest.saturating_add(clock.late)).filter(|late| *late > 0)
     }
 
     fn check(&self, what: &str, clock: Clock) -> Result<(), Broken> {
@@ -79,10 +88,10 @@ impl Due {
 }
 
 /// A limit that ends a socket, if it is set: from when it counts.
-fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer) -> Option<Due> {
+fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: Clock) -> Option<Due> {
     let taken_at = truth.kernel.taken_at;
     // What the peer takes of what our kernel holds is no silence.
-    let taken = taken_at.saturating_sub(AT_ONCE);
+    let taken = clock.seen(truth);
     let (ms, earliest, latest) = match timer {
         Timer::Connect => (settings.connect_ms?, side.born_at, side.born_at),
         Timer::HalfClosed => {
@@ -124,39 +133,54 @@ fn ruling(socket: &Socket<'_>) -> Option<Timer> {
 }
 
 /// A limit that should have struck by now, and has not, whatever the socket has told meanwhile.
-pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<&'static str> {
+pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
     if side.is_destroyed || side.had_error {
         return None;
     }
     let settings = socket.settings()?;
     let state = socket.state();
-    let is_over = |timer| limit(side, settings, truth, timer).is_some_and(|due| due.is_over(clock));
-    if is_over(Timer::Deadline) && !state.is_final() {
-        return Some("its deadline");
-    }
-    match ruling(socket).filter(|timer| is_over(*timer)) {
-        Some(Timer::Connect) => return Some("its connect timeout"),
-        Some(Timer::HalfClosed) => return Some("its half-closed timeout"),
-        Some(_) => return Some("its close timeout"),
-        None => {}
-    }
     let waits = state.can_send() && !side.has_ended && socket.queued_bytes() > 0;
-    if waits && is_over(Timer::Write) {
-        return Some("its write timeout");
+    let deadline = Some(Timer::Deadline).filter(|_| !state.is_final());
+    let limits = [deadline, ruling(socket), Some(Timer::Write).filter(|_| waits)];
+    for timer in limits.into_iter().flatten() {
+        if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| due.over_for(clock)) {
+            return Some(format!("its {} was due {late} ns ago", name(timer)));
+        }
     }
     if let Some(overdue) = stop::overdue(side, socket, truth, clock) {
         return Some(overdue);
     }
     let may_idle = state.is_connected() && !matches!(state, State::Closing | State::Lingering);
-    let due = idle(side, settings, truth).filter(|_| may_idle && !is_told(side, settings, truth));
-    due.is_some_and(|due| due.is_over(clock)).then_some("its idle timeout")
+    let due = idle(side, settings, truth, clock).filter(|_| may_idle && !is_told(side, settings, truth));
+    let late = due.and_then(|due| due.over_for(clock))?;
+    Some(format!("its idle timeout was due {late} ns ago"))
+}
+
+const fn name(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Connect => "connect timeout",
+        Timer::HalfClosed => "half-closed timeout",
+        Timer::Linger => "close timeout",
+        Timer::Write => "write timeout",
+        Timer::Deadline => "deadline",
+        Timer::Ending => "ending timeout",
+        Timer::Kernel => "kernel's limit",
+    }
+}
+
+/// Whether a limit that bytes of the peer do not put off may have ended the socket.
+pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    let Some(settings) = socket.settings() else { return false };
+    let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
+    let waits = !side.has_ended && side.written > truth.sent;
+    may_have(Timer::Deadline) || (waits && may_have(Timer::Write)) || (side.has_ended && may_have(Timer::Linger))
 }
 
 /// The idle time of a socket, if it is set.
-fn idle(side: &Side, settings: &Settings, truth: &Truth) -> Option<Due> {
+fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
     let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
-    let (broken_at, taken_at) = (truth.broke_silence_at(idle_of), truth.took_in_silence_at(idle_of));
-    let earliest = broken_at.max(taken_at.saturating_sub(AT_ONCE)).max(side.silent_from);
+    let seen_at = if idle_of == Idle::Read { 0 } else { clock.seen(truth) };
+    let earliest = truth.broke_silence_at(idle_of).max(seen_at).max(side.silent_from);
     Some(Due::after(idle_ms, earliest, side.silent_at(truth, idle_of)))
 }
 
@@ -167,7 +191,7 @@ fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
 
 /// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
 pub(super) fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
-    let due = settings.and_then(|settings| Some((idle(side, settings, truth)?, settings)));
+    let due = settings.and_then(|settings| Some((idle(side, settings, truth, clock)?, settings)));
     let Some((due, settings)) = due else {
         return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
@@ -192,8 +216,8 @@ pub(super) fn struck(
     timer: Timer,
     clock: Clock,
 ) -> Result<(), Broken> {
-    let what = format!("the limit {timer:?}");
-    let Some(due) = limit(side, settings, truth, timer) else {
+    let what = format!("the {}", name(timer));
+    let Some(due) = limit(side, settings, truth, timer, clock) else {
         return Err(Broken::new(Rule::Timers, format!("{what} has struck, and is not set")));
     };
     due.check(&what, clock)?;

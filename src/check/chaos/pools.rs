@@ -29,7 +29,12 @@ pub(super) struct Lending {
     lent: Vec<Lease>,
     /// Sockets that it has begun, as far as they are known as sides.
     begun: u64,
+    /// Since when somebody waits, and nothing is there or being opened.
+    starved_since: Option<u64>,
 }
+
+/// Longer than any back-off of a pool here.
+const STARVED: u64 = 3_000_000_000;
 
 /// A request for a socket.
 struct Asked {
@@ -64,7 +69,7 @@ impl Lending {
         max_waiting: usize,
     ) -> Self {
         let (waiting, lent) = (Vec::new(), Vec::new());
-        Self { host, number, pool, size, wait_limit, max_waiting, waiting, lent, begun: 0 }
+        Self { host, number, pool, size, wait_limit, max_waiting, waiting, lent, begun: 0, starved_since: None }
     }
 
     pub(super) fn ask(&mut self, reactor: &Reactor<Host>, now: u64, front: Option<SocketId>) {
@@ -74,7 +79,7 @@ impl Lending {
     }
 
     /// Nobody waits for what is there, nobody waits for too long, and there are no more than there may be.
-    fn check(&self, now: u64, late: u64) -> Result<(), Broken> {
+    fn check(&mut self, now: u64, late: u64) -> Result<(), Broken> {
         let stats = self.pool.stats();
         let there = stats.opening + stats.ready + stats.lent;
         must(there <= self.size, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
@@ -84,6 +89,12 @@ impl Lending {
         })?;
         let idle = stats.ready > 0 && stats.waiting > 0;
         must(!idle, Rule::Progress, || format!("somebody waits for a socket of a pool that has one: {stats:?}"))?;
+        let is_starved = stats.waiting > 0 && there < self.size && stats.opening == 0;
+        let since = *self.starved_since.get_or_insert(now);
+        self.starved_since = self.starved_since.filter(|_| is_starved);
+        must(!is_starved || now <= since + STARVED + late, Rule::Progress, || {
+            format!("somebody waits for a socket, and none was opened for {} ns: {stats:?}", now - since)
+        })?;
         let overdue = |asked: &Asked| self.wait_limit.is_some_and(|limit| now > asked.at + limit + late);
         must(!self.waiting.iter().any(overdue), Rule::Timers, || "a pool lets somebody wait for too long".to_owned())
     }
@@ -154,9 +165,7 @@ impl Book {
         lending.lent.retain(|lease| lease.id != side.id);
         let text = match what {
             Return::GiveBack => {
-                lending.pool.give_back(socket);
-                side.program = Program::Pooled;
-                side.deadline = if socket.is_discarding() { side.deadline } else { None };
+                side.give_back(&mut lending.pool, socket);
                 "  is given back"
             }
             Return::ThrowOut => {
@@ -172,6 +181,15 @@ impl Book {
         };
         self.note_line(side.label(), text.to_owned());
         self.observe(side, socket);
+    }
+}
+
+impl Side {
+    /// Its pool takes it back, and the borrower's deadline with it, unless it is of no use any more.
+    fn give_back(&mut self, pool: &mut Pool, socket: &mut Socket<'_>) {
+        pool.give_back(socket);
+        self.program = Program::Pooled;
+        self.deadline = self.deadline.filter(|_| socket.is_discarding());
     }
 }
 
@@ -279,10 +297,11 @@ impl Run {
         let lives = reactor.socket(front).is_some_and(|socket| !socket.is_destroyed());
         let of = |side: &&mut Side, id| side.host as usize == host && side.id == id;
         if !lives {
-            if let Some(mut socket) = reactor.socket(back) {
-                lending.pool.give_back(&mut socket);
+            for side in book.sides.iter_mut().filter(|side| of(side, back)) {
+                if let Some(mut socket) = reactor.socket(back) {
+                    side.give_back(&mut lending.pool, &mut socket);
+                }
             }
-            book.sides.iter_mut().filter(|side| of(side, back)).for_each(|side| side.program = Program::Pooled);
             return;
         }
         lending.pool.give_away(back);

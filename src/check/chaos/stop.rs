@@ -49,16 +49,18 @@ pub(super) fn destroys(side: &Side, truth: &Truth) -> bool {
 }
 
 /// What a stop should have done to a socket by now, and has not.
-pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<&'static str> {
+pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
     let stop = side.stop?;
-    let is_over = |since: u64, limit: Option<u64>| {
-        limit.is_some_and(|limit| clock.now > since.saturating_add(limit).saturating_add(clock.late))
+    let over_for = |since: u64, limit: Option<u64>| {
+        let latest = since.saturating_add(limit?).saturating_add(clock.late);
+        clock.now.checked_sub(latest).filter(|late| *late > 0)
     };
-    if is_over(stop.at, stop.limit) {
-        return Some("the limit of its listener's stop");
+    if let Some(late) = over_for(stop.at, stop.limit) {
+        return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
     let may_end = matches!(socket.state(), State::Open | State::Ended) && !side.has_ended && !socket.has_ended();
     let asks = truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
     let idle = may_end && !asks && socket.queued_bytes() == 0;
-    (idle && is_over(stop.idle_from(side, truth).1, stop.grace)).then_some("the grace of its listener's stop")
+    let late = over_for(stop.idle_from(side, truth).1, stop.grace.filter(|_| idle))?;
+    Some(format!("the grace of its listener's stop was due {late} ns ago"))
 }
