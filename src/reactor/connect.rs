@@ -69,7 +69,7 @@ impl<N: Net> Reactor<N> {
         self.table.extra_mut(slot).connecting = Some(connecting);
         self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
         self.table.wake(slot);
-        self.file(slot);
+        self.table.file_later(slot);
         Ok(self.table.id(slot))
     }
 

@@ -264,9 +264,17 @@ impl Net for Host {
         Self::clock(&world, world.now)
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
         let mut batch = std::mem::take(&mut self.batch);
-        let until = until.map(|until| nanos(until.saturating_duration_since(self.world.borrow().instant(0))));
+        let until = timeout.map(|timeout| {
+            let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
+            now.saturating_add(nanos(timeout))
+        });
         #[cfg(test)]
         let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
         self.world.borrow_mut().begin_turn(self.index);

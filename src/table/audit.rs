@@ -30,7 +30,7 @@ impl Table {
             ("slots are used", of_used(&|_| true), self.len()),
             ("sockets have no listener", of_used(&|slot| self.settings_of(slot).listener.is_none()), self.outgoing),
             ("sockets have an extra", of_used(&|slot| self.entry(slot).extra != NIL), self.extras.len()),
-            ("peers are IPv6", of_used(&|slot| self.entry(slot).flags.has(Flags::IPV6)), self.ipv6_peers.len()),
+            ("peers are IPv6", of_used(&|slot| self.entry(slot).flags.has(Flags::IPV6)), self.extras.ipv6_peers.len()),
         ];
         if let Some((what, found, kept)) = counts.iter().find(|(_, found, kept)| found != kept) {
             return Err(format!("{found} {what}, and {kept} are counted"));
@@ -45,7 +45,7 @@ impl Table {
             let queue = self.extra(slot).map_or(Ok(()), |extra| extra.queue.audit());
             queue.map_err(|rule| format!("socket {slot}: {rule}"))?;
         }
-        if self.at_hand == NIL && !self.at_hand_bytes.is_empty() {
+        if self.at_hand == NIL && !self.extras.at_hand_bytes.is_empty() {
             return Err("bytes were written to a socket that is not at hand".to_owned());
         }
         Ok(())
@@ -53,6 +53,9 @@ impl Table {
 
     /// Whether the timer of a socket that was put aside is filed as its deadline says: lazily, so perhaps earlier.
     pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
+        if self.unfiled.contains(&slot) {
+            return Ok(());
+        }
         let deadline = self.deadline(slot);
         let filed = self.entries.node(slot).due();
         let begun = self.extra(slot).is_none_or(|extra| !matches!(extra.deadline, Some(Deadline::In(_))));

@@ -150,9 +150,14 @@ impl Net for FaultyNet {
         self.host.now()
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
-        let waits = until.is_none_or(|until| until > self.host.now());
-        let polled = self.host.poll(until, ready)?;
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
+        let waits = timeout.is_none_or(|timeout| timeout > Duration::ZERO);
+        let polled = self.host.poll(now, timeout, ready)?;
         if waits && let Some(stall) = self.faulty.orders().stall.take() {
             self.network.advance(stall);
         }

@@ -20,7 +20,7 @@ fn table() -> (Table, [u32; 4]) {
     table.put(slots[1], Next::Later);
     table.push(slots[1], b"waits");
     table.set_peer(slots[1], "[::1]:9".parse().expect("an address"));
-    table.file(slots[2], || 100);
+    table.file(slots[2], 100);
     let reserved = table.reserve();
     (table, [slots[0], slots[1], slots[2], reserved])
 }
@@ -70,7 +70,7 @@ fn what_belongs_to_no_socket_is_found() {
     assert_eq!(text, "0 sockets have an extra, and 1 are counted");
     let text = complaint(|table, slots| table.entry_mut(slots[1]).flags.set(Flags::IPV6, false));
     assert_eq!(text, "0 peers are IPv6, and 1 are counted");
-    let text = complaint(|table, _| table.at_hand_bytes.push(0));
+    let text = complaint(|table, _| table.extras.at_hand_bytes.push(0));
     assert_eq!(text, "bytes were written to a socket that is not at hand");
 }
 
