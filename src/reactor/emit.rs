@@ -109,6 +109,6 @@ impl<N: Net> Reactor<N> {
             bytes_unsent: extra.map_or(0, Extra::unsent_bytes),
         };
         self.counts.closed(&self.ending);
-        report::ending(self.table.id(slot), &self.ending);
+        report::ending(|| self.table.id(slot), &self.ending);
     }
 }

@@ -161,7 +161,7 @@ impl<'a, N: Net> Step<'a, N> {
             return self.abort_or_deliver();
         }
         self.entry.flags.set(Flags::SOON, false);
-        if self.entry.may_be_asked() {
+        if self.entry.may_be_asked(self.entry.extra != NIL) {
             self.obey();
         }
         // Output first, so that an answer does not wait behind more input.

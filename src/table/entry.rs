@@ -202,7 +202,7 @@ impl Entry {
         if !self.state.is_connected() {
             return self.next_connecting(extra);
         }
-        if self.may_be_asked() && self.is_asked(settings, extra) {
+        if self.may_be_asked(extra.is_some()) && self.is_asked(settings, extra) {
             return Next::Now;
         }
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
@@ -211,8 +211,8 @@ impl Entry {
 
     /// Whether a look is worth while at what the caller has asked for, and at what the system has reported.
     #[inline]
-    pub(crate) const fn may_be_asked(&self) -> bool {
-        self.flags.has(Flags::ASKED) || matches!(self.state, State::Ended) || self.extra != NIL
+    pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
+        self.flags.has(Flags::ASKED) || matches!(self.state, State::Ended) || has_extra
     }
 
     /// Whether the caller has asked for something, or the system reported something, that the next step takes up.
