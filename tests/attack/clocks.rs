@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use finale::net::Net;
+use finale::net::{Net, Readiness};
 use finale::sim::{Network, PeerSocket};
 use finale::{Cause, Close, Connect, Idle, KeepAlive, Listen, Socket, Timer};
+use rustix::io::Errno;
 
+use crate::faulty::faulty_served;
 use crate::support::scene::{HERE, Scene, THERE};
 use crate::support::{PATIENCE, Story, dial_narrow, ms};
 
@@ -359,4 +361,20 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
         }
     }
     panic!("the kernels take more and more");
+}
+
+/// A flag said that the peer had ended, and the read that would have shown that it was wrong found
+/// no memory at first.
+#[test]
+fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
+    for tries in [1, 10] {
+        let (mut scene, _peer, faulty) = faulty_served(Listen::default().ending_timeout(seconds(5)));
+        for _ in 0..tries {
+            faulty.once("recv", Errno::NOBUFS);
+        }
+        let slot = scene.socket.expect("accepted").index();
+        scene.reactor.net().make_up(slot, Readiness { read_closed: true, ..Readiness::default() });
+        scene.run(60 * Duration::from_secs(1));
+        assert_eq!((faulty.failures("recv"), scene.story.len()), (tries, 0), "{:?}", scene.story);
+    }
 }

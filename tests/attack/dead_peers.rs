@@ -290,6 +290,27 @@ fn a_pipe_does_not_hold_a_pair_that_is_stalled_both_ways_when_one_dies() {
     }
 }
 
+/// Its stream is complete: the death of its source after that is no reason to cut it.
+#[test]
+fn the_death_of_a_source_whose_end_was_passed_on_does_not_cut_what_its_sink_still_gets() {
+    let [(listen, connect), _] = all_options();
+    let mut proxy = Proxy::joined(listen, connect);
+    let client = proxy.client.take().expect("connected");
+    client.send(&[7; 150_000]);
+    client.finish();
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    assert!(proxy.closes.iter().all(|(_, ending)| was_reset(ending)) && proxy.closes.len() == 1, "{:?}", proxy.closes);
+    let backend = proxy.backend.take().expect("connected");
+    let mut bytes = 0;
+    for _ in 0..10 {
+        bytes += backend.read().len();
+        proxy.run(SECOND);
+    }
+    assert_eq!((bytes, backend.has_fin(), backend.is_reset()), (150_000, true, false));
+}
+
 // --- on the real network ---
 
 /// The peers write until the kernels take no more, while `handle` serves them.

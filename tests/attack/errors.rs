@@ -142,6 +142,34 @@ fn a_last_end_without_memory_is_tried_again() {
     });
 }
 
+#[test]
+fn a_query_for_the_last_acknowledgement_without_memory_is_made_again() {
+    let act = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
+        peer.finish();
+        scene.run(ms(2));
+        assert_eq!(std::mem::take(&mut scene.story), ["end"]);
+        scene.with(|socket| socket.end());
+    };
+    with_shortages("acknowledged", &Listen::default(), act, |scene, _| {
+        assert_eq!(scene.story, ["close"]);
+        assert_eq!(scene.how(), &How::Confirmed);
+    });
+}
+
+/// Each failed read is followed by another pause.
+#[test]
+fn reads_without_memory_do_not_put_off_a_write_that_is_tried_again() {
+    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    faulty.always("recv", Errno::NOBUFS);
+    faulty.once("send", Errno::NOBUFS);
+    scene.with(|socket| drop(socket.write(b"answer")));
+    for _ in 0..100 {
+        peer.send(b"x");
+        scene.run(ms(10));
+    }
+    assert_eq!((faulty.failures("send"), peer.read()), (1, b"answer".to_vec()));
+}
+
 /// A connection that was accepted is registered when it has to wait for the first time.
 #[test]
 fn a_registration_without_memory_is_tried_again() {
@@ -183,6 +211,21 @@ fn a_peek_without_memory_is_no_error_of_the_connection() {
         scene.with(|socket| socket.resume());
         scene.run(2 * SECOND);
         assert_eq!(scene.story, ["data hello"], "{errno:?}");
+    }
+}
+
+/// A dead connection that nobody reads has no readiness to come, and may have no limit.
+#[test]
+fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
+    for errno in SHORTAGES {
+        let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(None);
+        let (mut scene, peer, faulty) = faulty_served(options);
+        faulty.once("peek", errno);
+        peer.reset();
+        scene.run(SECOND);
+        assert_eq!(faulty.failures("peek"), 1);
+        // Until it is known whether bytes are unread, the notice is all that can be delivered.
+        assert_eq!(scene.story, ["peerended(reset)", "error reset by the peer", "close"], "{errno:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
-use finale::sim::{Host, Network, PeerSocket};
+use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, Listen, UnixAddr};
 use rustix::io::Errno;
 
@@ -26,6 +26,10 @@ pub(crate) struct Orders {
     once: VecDeque<(&'static str, Errno)>,
     /// Failures of every call of these names.
     lasting: HashMap<&'static str, Errno>,
+    /// The next call of this name does not fail.
+    spared: Option<&'static str>,
+    /// Calls of any name that fail with ENOBUFS or ENOMEM now and then: the dice, and how often.
+    random: Option<(Rng, f64)>,
     /// How long the process stands still after the next poll that waits.
     stall: Option<Duration>,
     /// The peers of all connections but the quiet ones send without pause: each read fills its
@@ -38,6 +42,15 @@ pub(crate) struct Orders {
     hides_acks: bool,
     /// How often each call has failed by order.
     failures: HashMap<&'static str, usize>,
+}
+
+impl Orders {
+    /// The error of a call that lacks memory by chance.
+    fn shortage(&mut self) -> Option<Errno> {
+        let (rng, probability) = self.random.as_mut()?;
+        let errno = if rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
+        rng.chance(*probability).then_some(errno)
+    }
 }
 
 /// The test's handle on a [`FaultyNet`].
@@ -59,11 +72,23 @@ impl Faulty {
         self.orders().lasting.insert(call, errno);
     }
 
+    /// The next call of this name succeeds, and every other fails.
+    pub(crate) fn always_after_one(&self, call: &'static str, errno: Errno) {
+        self.always(call, errno);
+        self.orders().spared = Some(call);
+    }
+
+    /// From now on each call that can lack memory does so with this probability.
+    pub(crate) fn random(&self, rng: Rng, probability: f64) {
+        self.orders().random = Some((rng, probability));
+    }
+
     /// No call fails any more.
     pub(crate) fn heal(&self) {
         let mut orders = self.orders();
         orders.once.clear();
         orders.lasting.clear();
+        orders.random = None;
     }
 
     /// How often this call has failed by order.
@@ -95,9 +120,13 @@ impl Faulty {
     /// Carries out an order for this call.
     fn enter(&self, call: &'static str) -> io::Result<()> {
         let mut orders = self.orders();
+        if orders.spared.take_if(|spared| *spared == call).is_some() {
+            return Ok(());
+        }
         let next = orders.once.iter().position(|(name, _)| *name == call);
         let once = next.and_then(|at| orders.once.remove(at)).map(|(_, errno)| errno);
-        let Some(errno) = once.or_else(|| orders.lasting.get(call).copied()) else { return Ok(()) };
+        let ordered = once.or_else(|| orders.lasting.get(call).copied());
+        let Some(errno) = ordered.or_else(|| orders.shortage()) else { return Ok(()) };
         let failures = orders.failures.entry(call).or_default();
         *failures += 1;
         assert!(*failures < SPIN, "{call} is repeated without a pause");
@@ -243,6 +272,7 @@ impl Net for FaultyNet {
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        self.faulty.enter("acknowledged")?;
         self.host.acknowledged(slot)
     }
 

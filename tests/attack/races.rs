@@ -114,6 +114,32 @@ fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
     scene.rest();
 }
 
+/// With a delay of zero the next attempt is always due: the lack of a descriptor is a pause all the
+/// same.
+#[test]
+fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
+    for first in [true, false] {
+        let (mut scene, faulty, _listener) = race(1, Connect::default().attempt_delay(Some(Duration::ZERO)));
+        if first {
+            faulty.always("connect", Errno::MFILE);
+        } else {
+            // The first attempt begins when both addresses were delivered.
+            let until = scene.network.now() + SECOND;
+            for _ in 0..2 {
+                let lookup = scene.reactor.next_before(until).expect("it goes on").map(|(_, event)| event);
+                assert!(matches!(lookup, Some(Event::Lookup(_))), "{lookup:?}");
+            }
+            faulty.always_after_one("connect", Errno::MFILE);
+        }
+        let calls = scene.network.calls();
+        scene.run(SECOND);
+        let (tries, calls) = (faulty.failures("connect"), scene.network.calls() - calls);
+        assert!((2..=60).contains(&tries) && calls <= 500, "{tries} attempts in a second, with {calls} calls");
+        faulty.heal();
+        reaches_the_good_one(&mut scene, 1, "no delay");
+    }
+}
+
 /// The same by the network's own faults.
 #[test]
 fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
