@@ -180,10 +180,11 @@ impl<N: Net> Reactor<N> {
         failed
     }
 
-    /// How many slots are reserved for attempts of this socket.
-    pub(super) fn reserved_slots(&self, slot: u32) -> usize {
+    /// The slots that are reserved for attempts of this socket.
+    pub(super) fn reserved_slots(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
-        connecting.map_or(0, |connecting| connecting.in_flight.iter().filter(|flight| flight.slot != slot).count())
+        let flights = connecting.into_iter().flat_map(|connecting| &connecting.in_flight);
+        flights.map(|flight| flight.slot).filter(move |other| *other != slot)
     }
 
     fn flight(&self, slot: u32, index: usize) -> Option<Flight> {

@@ -35,6 +35,11 @@ impl Table {
         if let Some((what, found, kept)) = counts.iter().find(|(_, found, kept)| found != kept) {
             return Err(format!("{found} {what}, and {kept} are counted"));
         }
+        for (slot, entry) in self.entries.iter().filter(|(_, entry)| !entry.is_socket()) {
+            if entry.extra != NIL || entry.flags != Flags::NONE || entry.timer.is_filed() {
+                return Err(format!("slot {slot} is reserved, and has something of a socket: {entry:?}"));
+            }
+        }
         let mut listed: Vec<u32> = self.ready.iter().chain(&self.later).chain(&self.closes).copied().collect();
         listed.sort_unstable();
         let queued: Vec<u32> = used.iter().copied().filter(|slot| self.entry(*slot).flags.has(Flags::QUEUED)).collect();

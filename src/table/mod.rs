@@ -143,7 +143,7 @@ impl Table {
     #[inline]
     pub(crate) fn find_here(&self, slot: u32, generation: u32) -> Option<u32> {
         let entry = self.entries.get(slot as usize)?;
-        (entry.generation == generation).then_some(slot)
+        (entry.generation == generation && entry.is_socket()).then_some(slot)
     }
 
     /// Every socket's slot.

@@ -75,6 +75,14 @@ fn what_belongs_to_no_socket_is_found() {
 }
 
 #[test]
+fn what_only_a_socket_has_is_found_in_a_reserved_slot() {
+    let of_reserved = |text: String| assert!(text.starts_with("slot 3 is reserved, and has something"), "{text}");
+    of_reserved(complaint(|table, slots| table.entry_mut(slots[3]).extra = 0));
+    of_reserved(complaint(|table, slots| table.entry_mut(slots[3]).flags.set(Flags::READABLE, true)));
+    of_reserved(complaint(|table, slots| table.wheel.file(&mut table.entries, slots[3], 100)));
+}
+
+#[test]
 fn a_timer_is_filed_for_the_deadline_or_earlier_and_not_without_one() {
     let (mut table, slots) = table();
     let timer = slots[2];
