@@ -3,7 +3,7 @@
 //! Invariant: looking changes nothing.
 
 use super::entry::{Flags, NIL};
-use super::{Deadline, Table};
+use super::{Extra, Table};
 use crate::wheel::Nodes as _;
 
 /// What a socket that is in no list waits for.
@@ -60,7 +60,7 @@ impl Table {
     pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
         let deadline = self.deadline(slot);
         let filed = self.entries.node(slot).due();
-        let begun = self.extra(slot).is_none_or(|extra| !matches!(extra.deadline, Some(Deadline::In(_))));
+        let begun = !self.extra(slot).is_some_and(Extra::has_relative);
         match (deadline, filed) {
             (None, None) if begun => Ok(()),
             (Some((due, _)), Some(filed)) if begun && filed <= due => Ok(()),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::Settings;
-use crate::table::Next;
+use crate::table::{Deadline, Next};
 
 /// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
 /// and an IPv6 peer. A fourth slot is reserved.
@@ -102,4 +102,6 @@ fn a_timer_is_filed_for_the_deadline_or_earlier_and_not_without_one() {
     assert!(table.audit_timer(timer).is_err(), "a deadline that does not count yet");
     table.extra_mut(timer).deadline = Some(Deadline::At(1000));
     assert_eq!(table.audit_timer(timer), Ok(()), "a later one");
+    table.retry_later(timer, 1000);
+    assert!(table.audit_timer(timer).is_err(), "a retry that does not count yet");
 }
