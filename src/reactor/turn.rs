@@ -17,9 +17,9 @@ use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 
-/// Calls of poll that one turn makes at the most while more news waits than fits into one: without them an idle timer
-/// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
-const POLLS_PER_TURN: u32 = 64;
+/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into a poll: without them an
+/// idle timer could fire for a socket whose data lies behind the first thousand.
+const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
 const STEPS_EACH: usize = 3;
@@ -30,8 +30,8 @@ const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Sockets served between two looks at the clock, where a deadline is filed: so many handlers' time a deadline may be late,
-/// whatever waits to be served.
+/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the handlers of twice as many,
+/// whatever waits to be served: it comes after a look, and the next turn serves as many before it looks.
 const SOCKETS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
@@ -256,20 +256,29 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let mut wait_until = self.wait_until(until);
-        for _ in 0..POLLS_PER_TURN {
+        // Nothing is reported again before all that was ready at the first call. So when as many reports have come as there are
+        // sockets, that is known, whatever still waits; a poll may have one, or none after a signal.
+        let (mut is_first, mut left) = (true, 2 * self.table.len() + MORE_POLLS);
+        loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {
                 0 => listeners.ready(token.index),
-                _ => note(table, token, readiness),
+                _ => {
+                    left = left.saturating_sub(1);
+                    note(table, token, readiness);
+                }
             };
             let polled = self.net.poll(wait_until, ready).map_err(|error| system("epoll_wait", &error))?;
-            if !polled.more {
-                // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
-                // what arrives between the system's answer and a look at the clock has arrived in time.
+            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
+            // what arrives between the system's answer and a look at the clock has arrived in time.
+            if is_first || !polled.more {
                 self.turn.now = self.tick_before(polled.complete_until);
+            }
+            left = left.saturating_sub(1);
+            if !polled.more || left == 0 {
                 break;
             }
-            wait_until = Some(polled.complete_until);
+            (is_first, wait_until) = (false, Some(polled.complete_until));
         }
         while let Some((token, answer)) = self.net.looked_up() {
             self.looked_up(token, answer);

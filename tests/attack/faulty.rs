@@ -40,6 +40,10 @@ pub(crate) struct Orders {
     read_cost: Duration,
     /// The kernel does not report when a peer last took bytes.
     hides_acks: bool,
+    /// Every poll takes this long and says that there is more.
+    endless: Option<Duration>,
+    /// The connection of which no poll reports anything until it is registered.
+    unregistered: Option<Token>,
     /// How often each call has failed by order.
     failures: HashMap<&'static str, usize>,
 }
@@ -105,6 +109,12 @@ impl Faulty {
     pub(crate) fn flood(&self, read_cost: Duration) {
         let mut orders = self.orders();
         (orders.flood, orders.read_cost) = (true, read_cost);
+    }
+
+    /// From now on each poll takes this long, and there is always more readiness than it has
+    /// reported.
+    pub(crate) fn never_report_all(&self, cost: Duration) {
+        self.orders().endless = Some(cost);
     }
 
     /// The peer of the connection in this slot does not take part in the flood.
@@ -181,7 +191,17 @@ impl Net for FaultyNet {
 
     fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
         let waits = until.is_none_or(|until| until > self.host.now());
-        let polled = self.host.poll(until, ready)?;
+        let unregistered = self.faulty.orders().unregistered;
+        let mut polled = self.host.poll(until, &mut |token, readiness| {
+            if unregistered != Some(token) {
+                ready(token, readiness);
+            }
+        })?;
+        let endless = self.faulty.orders().endless;
+        if let Some(cost) = endless {
+            self.network.advance(cost);
+            polled.more = true;
+        }
         if waits && let Some(stall) = self.faulty.orders().stall.take() {
             self.network.advance(stall);
         }
@@ -234,12 +254,19 @@ impl Net for FaultyNet {
         self.host.connected(slot)
     }
 
+    /// One that fails has moved the connection, which is not registered any more.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
-        self.host.promote(from, to, token)
+        let entered = self.faulty.enter("promote");
+        self.host.promote(from, to, token)?;
+        self.faulty.orders().unregistered = entered.is_err().then_some(token);
+        entered
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.faulty.enter("register")?;
+        if self.faulty.orders().unregistered.take_if(|other| *other == token).is_some() {
+            return self.host.promote(slot, slot, token);
+        }
         self.host.register(slot, token)
     }
 
