@@ -237,6 +237,7 @@ impl<N: Net> Reactor<N> {
                 return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
             }
             connecting.tried += 1;
+            connecting.held_up = None;
             let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
             let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
             match self.begin_attempt(slot, flight) {
@@ -252,7 +253,7 @@ impl<N: Net> Reactor<N> {
                 // The address is not to blame: it is tried again, when a descriptor of ours is free or after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
-                    return self.attempt_again(slot, is_first);
+                    return self.attempt_again(slot, is_first, Cause::from_os(&error));
                 }
                 Err(error) => {
                     if let Some(connecting) = self.connecting(slot) {
@@ -285,9 +286,10 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The last address keeps its turn. While others are in flight the next one that fails frees a descriptor.
-    fn attempt_again(&mut self, slot: u32, is_first: bool) {
+    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: Cause) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.tried -= 1;
+        connecting.held_up = Some(cause);
         connecting.attempt_due = None;
         if is_first {
             self.table.retry_later(slot, RETRY_TICKS);
@@ -363,12 +365,13 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The socket was never connected. Its failure names every address that was tried, those in flight included.
+    /// The socket was never connected. Its failure names every address that was tried, those in flight included, and the one
+    /// that could not be.
     fn fail_connecting(&mut self, slot: u32, mut failure: Failure, input: Input) {
         if let Some(connecting) = self.connecting(slot) {
-            for flight in &connecting.in_flight {
-                let addr = connecting.addrs.get(flight.addr);
-                connecting.failed.extend(addr.map(|&addr| Attempt { addr, cause: failure.cause }));
+            let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.cause));
+            for (addr, cause) in in_flight.chain(connecting.held_up.map(|cause| (connecting.tried, cause))) {
+                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| Attempt { addr, cause }));
             }
         }
         self.give_up_connecting(slot);

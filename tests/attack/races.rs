@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerListener, Reach};
-use finale::{Cause, Connect, Event, Timer};
+use finale::{Attempt, Cause, Connect, Event, How, Timer};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -138,6 +138,46 @@ fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
         faulty.heal();
         reaches_the_good_one(&mut scene, 1, "no delay");
     }
+}
+
+// --- what a race fails of ---
+
+/// The connect timeout strikes, and each address has its own reason.
+#[test]
+fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
+    let good = SocketAddr::new(THERE, 80);
+    let refusing = SocketAddr::new(THERE, 81);
+    for (addrs, errno) in [(vec![refusing, good], Errno::MFILE), (vec![good, refusing], Errno::NFILE)] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let _listener = scene.peer.listen(good).expect("a free port");
+        let is_first = addrs[0] == good;
+        scene.reactor.connect(addrs, fast().connect_timeout(Some(5 * SECOND))).expect("addresses");
+        if is_first {
+            faulty.always("connect", errno);
+        } else {
+            faulty.always_after_one("connect", errno);
+        }
+        scene.run(6 * SECOND);
+        let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+        assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
+        let refused = Attempt { addr: refusing, cause: Cause::Refused };
+        let held_up = Attempt { addr: good, cause: Cause::OutOfResources };
+        let attempts = if is_first { vec![held_up] } else { vec![refused, held_up] };
+        assert_eq!(failure.attempts, attempts);
+        assert!(failure.to_string().ends_with("10.0.0.2:80: out of descriptors or memory]"), "{failure}");
+    }
+}
+
+/// An address that was tried in the end has only the reason that it failed with.
+#[test]
+fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    scene.reactor.connect([(THERE, 80), (THERE, 81)].map(SocketAddr::from).to_vec(), fast()).expect("addresses");
+    faulty.once("connect", Errno::MFILE);
+    scene.run(SECOND);
+    let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
+    assert_eq!((failure.cause, causes), (Cause::Refused, vec![Cause::Refused; 2]));
 }
 
 /// The same by the network's own faults.
