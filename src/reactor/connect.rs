@@ -207,10 +207,19 @@ impl<N: Net> Reactor<N> {
             let token = self.token(slot);
             let promoted = self.net.promote(winner.slot, slot, token);
             self.unreserve(slot, winner);
-            if let Err(error) = promoted {
-                let failure = Failure::from_os(&error);
-                let input = input_for(failure.cause, Input::ConnectFailed);
-                return self.fail_connecting(slot, failure, input);
+            match promoted {
+                Ok(()) => {}
+                // It is connected all the same, and is registered when it has to wait, as an accepted one is.
+                Err(error) if passes(&error) => {
+                    let flags = &mut self.table.entry_mut(slot).flags;
+                    flags.set(Flags::READABLE, true);
+                    flags.set(Flags::REGISTERED, false);
+                }
+                Err(error) => {
+                    let failure = Failure::from_os(&error);
+                    let input = input_for(failure.cause, Input::ConnectFailed);
+                    return self.fail_connecting(slot, failure, input);
+                }
             }
         }
         self.established(slot);
@@ -388,11 +397,16 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Whether an attempt could not be begun for a reason that passes: no memory; a full queue of a Unix listener; no descriptor
-/// in a race of several addresses. With one address the program has to know: its own connections hold them all.
+/// Whether an attempt could not be begun for a reason that passes, or for lack of a descriptor in a race of several addresses.
+/// With one address the program has to know that: its own connections hold them all.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
-    is_transient(error) || error.kind() == io::ErrorKind::WouldBlock || (is_out_of_descriptors && is_race)
+    passes(error) || (is_out_of_descriptors && is_race)
+}
+
+/// Whether the reason passes: no memory, an interruption, a full queue of a Unix listener.
+fn passes(error: &io::Error) -> bool {
+    is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not

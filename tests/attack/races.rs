@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use finale::sim::{Faults, Network, PeerListener, Reach};
+use finale::sim::{Faults, Network, PeerListener, Reach, Script};
 use finale::{Attempt, Cause, Connect, Event, How, Timer};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -178,6 +178,38 @@ fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
     let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
     let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
     assert_eq!((failure.cause, causes), (Cause::Refused, vec![Cause::Refused; 2]));
+}
+
+// --- the winner of a race ---
+
+/// It is not registered then: what has come meanwhile is found, and what comes later reported.
+#[test]
+fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
+    for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::AGAIN] {
+        for pauses in [false, true] {
+            let (mut scene, faulty, listener) = race(1, fast());
+            let _play = listener.play(Script::new().send(b"greeting").finish());
+            faulty.once("promote", errno);
+            scene.run(ms(21));
+            if pauses {
+                scene.with(|socket| socket.pause());
+            }
+            // Established, with all that the peer has sent, before the reactor looks again.
+            scene.network.advance(SECOND);
+            scene.run(SECOND);
+            assert_eq!(faulty.failures("promote"), 1, "{errno:?}: {:?}", scene.story);
+            if pauses {
+                assert_eq!(scene.story.last().map(String::as_str), Some("ready"), "{errno:?}");
+                scene.with(|socket| socket.resume());
+                scene.run(SECOND);
+            }
+            assert_eq!(scene.story[2..], ["connect", "ready", "data greeting", "end"], "{errno:?}");
+            scene.with(|socket| socket.end());
+            scene.story.clear();
+            scene.expect(&["close"]);
+            assert_eq!(scene.how(), &How::Confirmed);
+        }
+    }
 }
 
 /// The same by the network's own faults.
