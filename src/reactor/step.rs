@@ -400,12 +400,12 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// The system has no memory for a call now: it is made again after a pause.
+    /// The system has no memory for a call now: it is made again after a pause, which another such call does not prolong.
     #[cold]
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
         self.entry.flags.set(readiness, false);
-        self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
+        self.extra_mut().retry_at.get_or_insert(Deadline::In(RETRY_TICKS));
     }
 
     // --- writing ---
