@@ -300,9 +300,9 @@ impl Table {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
     }
 
-    /// A call is made again after a pause.
+    /// A call is made again after a pause, which another such call does not prolong.
     pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
-        self.extra_mut(slot).retry_at = Some(Deadline::In(ticks));
+        self.extra_mut(slot).retry_at.get_or_insert(Deadline::In(ticks));
     }
 
     /// The pause is over.
