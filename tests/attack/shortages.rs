@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use finale::check::Life;
 use finale::sim::{Faults, Network, Rng};
-use finale::{Close, Connect, Event, How, Listen, Reactor, Socket, SocketId, SocketMap, Stop};
+use finale::{Cause, Close, Connect, Event, How, Listen, Reactor, Socket, SocketId, SocketMap, Stop};
 
 use crate::faulty::FaultyNet;
 use crate::support::ms;
@@ -84,6 +84,9 @@ impl Programs {
         if let Event::Data(data) = event {
             let count = data.len() as u64;
             assert!(**data == bytes(socket.bytes_read() - count, count), "{id}: other bytes");
+        }
+        if let Event::Error(failure) = event {
+            assert_ne!(failure.cause, Cause::OutOfResources, "{id}: it passes");
         }
         if let Event::Close(ending) = event {
             let written = self.written.get(id).copied().unwrap_or(0);
