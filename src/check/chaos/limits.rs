@@ -10,8 +10,8 @@ use crate::check::{Broken, Rule, must};
 use crate::error::Timer;
 use crate::lifecycle::State;
 use crate::options::{Idle, Settings};
-use crate::sim::Network;
 use crate::sim::truth::Truth;
+use crate::sim::{Faults, Network};
 use crate::socket::Socket;
 use crate::table::AT_ONCE_TICKS;
 
@@ -22,6 +22,9 @@ const TICKS: u64 = 2_000_000;
 const TURNS: u64 = 4;
 /// What the peer's kernel takes so soon counts as taken when it was written.
 const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
+
+/// A call that lacked memory is made again after so long.
+const RETRY: u64 = 21_000_000;
 
 /// A silence that was told.
 #[derive(Clone, Copy)]
@@ -41,16 +44,17 @@ pub(super) struct Clock {
     /// How late a limit may be; of that, what turns cost.
     pub(super) late: u64,
     pub(super) cost: u64,
-    /// How late an edge may be, if a fault holds some back.
+    /// How late an edge may be, if a fault holds some back, or a read that the edge is for.
     pub(super) edge: u64,
 }
 
 impl Clock {
-    pub(super) fn of(network: &Network, host: u32, has_late_edges: bool) -> Self {
+    pub(super) fn of(network: &Network, host: u32, faults: &Faults) -> Self {
         let now = network.elapsed().as_nanos() as u64;
-        let edge = if has_late_edges { LATE_EDGE } else { 0 };
+        let retry = if faults.no_memory > 0.0 { RETRY } else { 0 };
+        let edge = if faults.late_edge > 0.0 { LATE_EDGE } else { 0 };
         let cost = TURNS * network.longest_turn(host);
-        Self { now, late: TICKS + cost, cost, edge }
+        Self { now, late: TICKS + cost + retry, cost, edge: edge + retry }
     }
 
     /// From when what the peer has taken counts at the earliest, if the reactor may have asked after it: not if it was taken
