@@ -384,9 +384,8 @@ impl<N: Net> Reactor<N> {
 
     /// A socket's filed time has come: perhaps only that.
     fn due(&mut self, slot: u32) {
-        let Some((due, what)) = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now) else {
-            return self.table.refile(slot);
-        };
+        let deadline = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now);
+        let Some((due, what)) = deadline else { return self.table.refile(slot) };
         let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers nothing any more.
@@ -396,7 +395,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
         }
-        if what.is_for_writing(settings) && self.has_taken(slot) {
+        if what.is_for_writing(settings) && self.has_taken(slot, deadline) {
             return;
         }
         if !matches!(what, Due::Attempt | Due::Retry) {
@@ -421,7 +420,7 @@ impl<N: Net> Reactor<N> {
     /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
     /// meanwhile: our kernel, which may hold megabytes, reports when it has passed some on; where it can't, it may have room for
     /// bytes that wait.
-    fn has_taken(&mut self, slot: u32) -> bool {
+    fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
         if !state.is_connected() || state == State::Broken {
@@ -431,7 +430,8 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            let has_taken = self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now);
+            // Another may be due as well now.
+            let has_taken = self.table.deadline(slot) != deadline;
             if has_taken {
                 self.table.refile(slot);
             }
