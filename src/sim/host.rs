@@ -120,6 +120,8 @@ impl Host {
             end.short &= !(1 << call);
             if is_short && !was_short {
                 end.short |= 1 << call;
+                // To find that out is no turn for nothing: the next such call succeeds.
+                world.program(self.index).idle_polls = 0;
                 let errno = if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
                 world.answered(self.index, slot, Err(errno))?;
             }
