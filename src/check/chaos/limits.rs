@@ -4,6 +4,8 @@
 //! two ticks and what four turns of its reactor cost. A turn is one poll and the calls and handlers up to the next; what
 //! the process stood still in it counts. Without costs four turns cost nothing.
 
+use rustix::io::Errno;
+
 use super::side::{LATE_EDGE, Side};
 use super::stop;
 use crate::check::{Broken, Rule, must};
@@ -172,12 +174,21 @@ const fn name(timer: Timer) -> &'static str {
     }
 }
 
-/// Whether a limit that bytes of the peer do not put off may have ended the socket.
+/// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that they would have put off if
+/// the read had not lacked memory.
 pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
     let waits = !side.has_ended && side.written > truth.sent;
-    may_have(Timer::Deadline) || (waits && may_have(Timer::Write)) || (side.has_ended && may_have(Timer::Linger))
+    may_have(Timer::Deadline)
+        || (waits && may_have(Timer::Write))
+        || (side.has_ended && may_have(Timer::Linger))
+        || (lacks_memory(truth) && may_have(Timer::HalfClosed))
+}
+
+/// Whether a call has lacked memory, and is to be made again.
+fn lacks_memory(truth: &Truth) -> bool {
+    matches!(truth.errors.last(), Some(&Errno::NOBUFS | &Errno::NOMEM))
 }
 
 /// The idle time of a socket, if it is set.
@@ -234,6 +245,10 @@ pub(super) fn struck(
 
 /// Bytes that are here before the time is up are read before it strikes.
 fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Broken> {
+    // Limits go on while a read that lacked memory waits.
+    if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
+        return Ok(());
+    }
     let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
     let told_at = unread_since.max(side.paused_until) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {
