@@ -114,17 +114,17 @@ impl Host {
     fn on_with_memory(&self, slot: u32, call: u8) -> Result<(RefMut<'_, World>, Id), Errno> {
         let (mut world, id) = self.on(slot)?;
         let probability = world.faults.no_memory;
-        let is_short = world.rng.chance(probability);
-        if let Some(end) = world.ends.get_mut(id) {
-            let was_short = end.short & 1 << call != 0;
-            end.short &= !(1 << call);
-            if is_short && !was_short {
-                end.short |= 1 << call;
-                // To find that out is no turn for nothing: the next such call succeeds.
-                world.program(self.index).idle_polls = 0;
-                let errno = if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
-                world.answered(self.index, slot, Err(errno))?;
-            }
+        let bit = 1 << call;
+        let was_short = world.ends.get(id).is_some_and(|end| end.short & bit != 0);
+        let is_short = world.rng.chance(probability) && !was_short;
+        if is_short || was_short {
+            // Neither to find that out nor to make the call again is a turn for nothing.
+            world.program(self.index).idle_polls = 0;
+            world.ends.get_mut(id).ok_or(Errno::BADF)?.short ^= bit;
+        }
+        if is_short {
+            let errno = if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
+            world.answered(self.index, slot, Err(errno))?;
         }
         Ok((world, id))
     }
