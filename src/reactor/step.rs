@@ -258,7 +258,7 @@ impl<N: Net> Step<'_, N> {
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
             self.drained();
         }
-        if self.entry.has_notice_due(self.settings) {
+        if self.entry.has_notice_due(self.settings, self.extra()) {
             self.entry.flags.set(Flags::NOTICED, true);
             self.post(Input::PeerEnded);
         }

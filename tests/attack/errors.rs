@@ -225,8 +225,26 @@ fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
         peer.reset();
         scene.run(SECOND);
         assert_eq!(faulty.failures("peek"), 1);
-        // Until it is known whether bytes are unread, the notice is all that can be delivered.
-        assert_eq!(scene.story, ["peerended(reset)", "error reset by the peer", "close"], "{errno:?}");
+        assert_eq!(scene.story, ["error reset by the peer", "close"], "{errno:?}");
+    }
+}
+
+/// The notice waits until it is known that bytes are unread.
+#[test]
+fn a_notice_of_a_reset_over_unread_bytes_comes_when_a_peek_has_found_them() {
+    for errno in SHORTAGES {
+        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        peer.send(b"unread");
+        scene.run(SECOND);
+        faulty.always("peek", errno);
+        peer.reset();
+        scene.run(WHILE);
+        assert!(scene.story.is_empty(), "{errno:?}: {:?}", scene.story);
+        tries_in_moderation(&faulty, "peek");
+        faulty.heal();
+        scene.expect(&["peerended(reset)"]);
+        scene.with(|socket| socket.resume());
+        scene.expect(&["data unread", "error reset by the peer", "close"]);
     }
 }
 
