@@ -150,7 +150,8 @@ pub trait Net {
 
     /// Several handshakes had the same token, and this one has won: moves the connection from slot
     /// `from` to slot `to`, which is empty or the same. The next `poll` reports its present state,
-    /// since earlier readiness may have been another's.
+    /// since earlier readiness may have been another's. After an error the connection was moved all
+    /// the same, and is not registered.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
 
     /// Registers a connection: from now on `poll` reports its readiness, the present state first.

@@ -307,7 +307,11 @@ impl Net for Os {
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let stream = self.take(from).ok_or(Errno::BADF)?;
         // EPOLL_CTL_MOD reports the present state again.
-        let registered = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        let registry = self.poll.registry();
+        let registered = registry.reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        if registered.is_err() {
+            let _ = registry.deregister(&mut SourceFd(&stream.as_raw_fd()));
+        }
         self.put(to, stream);
         registered
     }

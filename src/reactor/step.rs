@@ -283,7 +283,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
             self.drained();
         }
-        if self.entry.has_notice_due(self.settings) {
+        if self.entry.has_notice_due(self.settings, self.extra()) {
             self.entry.flags.set(Flags::NOTICED, true);
             self.post(Input::PeerEnded);
         }
@@ -423,12 +423,12 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// The system has no memory for a call now: it is made again after a pause.
+    /// The system has no memory for a call now: it is made again after a pause, which another such call does not prolong.
     #[cold]
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
         self.entry.flags.set(readiness, false);
-        self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
+        self.extra_mut().retry_at.get_or_insert(Deadline::In(RETRY_TICKS));
     }
 
     // --- writing ---

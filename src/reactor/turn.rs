@@ -17,9 +17,9 @@ use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 
-/// Calls of poll that one turn makes at the most while more news waits than fits into one: without them an idle timer
-/// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
-const POLLS_PER_TURN: u32 = 64;
+/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into a poll: without them an
+/// idle timer could fire for a socket whose data lies behind the first thousand.
+const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
 const STEPS_EACH: usize = 3;
@@ -30,8 +30,8 @@ const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Sockets served between two looks at the clock, where a deadline is filed: so many handlers' time a deadline may be late,
-/// whatever waits to be served.
+/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the handlers of twice as many,
+/// whatever waits to be served: it comes after a look, and the next turn serves as many before it looks.
 const SOCKETS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
@@ -295,21 +295,30 @@ impl<N: Net> Reactor<N> {
         let since_epoch = now.saturating_duration_since(self.epoch);
         self.table.file_all(ticks_up(since_epoch));
         let mut timeout = self.timeout(now, since_epoch, until);
-        for _ in 0..POLLS_PER_TURN {
+        // Nothing is reported again before all that was ready at the first call. So when as many reports have come as there are
+        // sockets, that is known, whatever still waits; a poll may have one, or none after a signal.
+        let (mut is_first, mut left) = (true, 2 * self.table.len() + MORE_POLLS);
+        loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {
                 0 => listeners.ready(token.index),
-                _ => note(table, token, readiness),
+                _ => {
+                    left = left.saturating_sub(1);
+                    note(table, token, readiness);
+                }
             };
             let polled = self.net.poll(now, timeout, ready).map_err(|error| system("epoll_wait", &error))?;
-            if !polled.more {
-                // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
-                // what arrives between the system's answer and a look at the clock has arrived in time.
+            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
+            // what arrives between the system's answer and a look at the clock has arrived in time.
+            if is_first || !polled.more {
                 let is_now = polled.complete_until == now;
                 self.turn.now = if is_now { ticks(since_epoch) } else { self.tick_before(polled.complete_until) };
+            }
+            left = left.saturating_sub(1);
+            if !polled.more || left == 0 {
                 break;
             }
-            timeout = Some(Duration::ZERO);
+            (is_first, timeout) = (false, Some(Duration::ZERO));
         }
         while let Some((token, answer)) = self.net.looked_up() {
             self.looked_up(token, answer);
@@ -410,9 +419,8 @@ impl<N: Net> Reactor<N> {
 
     /// A socket's filed time has come: perhaps only that.
     fn due(&mut self, slot: u32) {
-        let Some((due, what)) = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now) else {
-            return self.table.refile(slot);
-        };
+        let deadline = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now);
+        let Some((due, what)) = deadline else { return self.table.refile(slot) };
         let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers nothing any more.
@@ -422,7 +430,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
         }
-        if what.is_for_writing(settings) && self.has_taken(slot) {
+        if what.is_for_writing(settings) && self.has_taken(slot, deadline) {
             return;
         }
         if !matches!(what, Due::Attempt | Due::Retry) {
@@ -447,7 +455,7 @@ impl<N: Net> Reactor<N> {
     /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
     /// meanwhile: our kernel, which may hold megabytes, reports when it has passed some on; where it can't, it may have room for
     /// bytes that wait.
-    fn has_taken(&mut self, slot: u32) -> bool {
+    fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
         if !state.is_connected() || state == State::Broken {
@@ -457,7 +465,8 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            let has_taken = self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now);
+            // Another may be due as well now.
+            let has_taken = self.table.deadline(slot) != deadline;
             if has_taken {
                 self.table.refile(slot);
             }

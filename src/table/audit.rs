@@ -3,7 +3,7 @@
 //! Invariant: looking changes nothing.
 
 use super::entry::{Flags, NIL};
-use super::{Deadline, Table};
+use super::{Extra, Table};
 use crate::wheel::Nodes as _;
 
 /// What a socket that is in no list waits for.
@@ -35,6 +35,11 @@ impl Table {
         if let Some((what, found, kept)) = counts.iter().find(|(_, found, kept)| found != kept) {
             return Err(format!("{found} {what}, and {kept} are counted"));
         }
+        for (slot, entry) in self.entries.iter().filter(|(_, entry)| !entry.is_socket()) {
+            if entry.extra != NIL || entry.flags != Flags::NONE || entry.timer.is_filed() {
+                return Err(format!("slot {slot} is reserved, and has something of a socket: {entry:?}"));
+            }
+        }
         let mut listed: Vec<u32> = self.ready.iter().chain(&self.later).chain(&self.closes).copied().collect();
         listed.sort_unstable();
         let queued: Vec<u32> = used.iter().copied().filter(|slot| self.entry(*slot).flags.has(Flags::QUEUED)).collect();
@@ -58,7 +63,7 @@ impl Table {
         }
         let deadline = self.deadline(slot);
         let filed = self.entries.node(slot).due();
-        let begun = self.extra(slot).is_none_or(|extra| !matches!(extra.deadline, Some(Deadline::In(_))));
+        let begun = !self.extra(slot).is_some_and(Extra::has_relative);
         match (deadline, filed) {
             (None, None) if begun => Ok(()),
             (Some((due, _)), Some(filed)) if begun && filed <= due => Ok(()),

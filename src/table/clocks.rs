@@ -296,7 +296,7 @@ impl Table {
 
 impl Extra {
     /// Whether there is a time that counts from the next look at the clock.
-    fn has_relative(&self) -> bool {
+    pub(super) fn has_relative(&self) -> bool {
         matches!(self.deadline, Some(Deadline::In(_))) || matches!(self.retry_at, Some(Deadline::In(_)))
     }
 

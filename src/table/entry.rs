@@ -157,11 +157,14 @@ impl Entry {
     }
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
-    /// the connection is dead and the caller holds back what could be read.
+    /// the connection is dead and the caller holds back what could be read. If nothing can, the error is due instead: that is
+    /// not known while a call is to be made again.
     #[inline]
-    pub(crate) fn has_notice_due(&self, settings: &Settings) -> bool {
-        let wanted = settings.early_notice || (self.state == State::Broken && self.flags.has(Flags::PAUSED));
-        wanted && self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read()
+    pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+        let is_broken = self.state == State::Broken;
+        let wanted = settings.early_notice || (is_broken && self.flags.has(Flags::PAUSED));
+        let is_due = self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read();
+        wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
 
     /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
@@ -219,7 +222,7 @@ impl Entry {
     fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         self.has_end_due(settings)
             || (matches!(self.state, State::Finished) && self.flags.has(Flags::DISCARD))
-            || self.has_notice_due(settings)
+            || self.has_notice_due(settings, extra)
             || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options)
     }

@@ -9,7 +9,7 @@ use slab::Slab;
 use super::entry::NIL;
 use super::queue::{Spares, WriteQueue};
 use crate::buffer::Buffer;
-use crate::error::{Attempt, Failure};
+use crate::error::{Attempt, Cause, Failure};
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
 
@@ -62,6 +62,8 @@ pub(crate) struct Connecting {
     pub(crate) attempt_due: Option<u64>,
     /// How long after the last one, in milliseconds.
     pub(crate) delay_ms: Option<u64>,
+    /// Why the next address could not be tried yet, if there was a reason.
+    pub(crate) held_up: Option<Cause>,
     /// The first failure; it names the whole if all fail.
     pub(crate) first_failure: Option<Failure>,
 }
@@ -88,6 +90,7 @@ impl Connecting {
             failed: Vec::new(),
             attempt_due: None,
             delay_ms,
+            held_up: None,
             first_failure: None,
         }
     }

@@ -140,7 +140,7 @@ impl Table {
     #[inline]
     pub(crate) fn find_here(&self, slot: u32, generation: u32) -> Option<u32> {
         let entry = self.entries.get(slot as usize)?;
-        (entry.generation == generation).then_some(slot)
+        (entry.generation == generation && entry.is_socket()).then_some(slot)
     }
 
     /// Every socket's slot.
@@ -303,9 +303,9 @@ impl Table {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
     }
 
-    /// A call is made again after a pause.
+    /// A call is made again after a pause, which another such call does not prolong.
     pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
-        self.extra_mut(slot).retry_at = Some(Deadline::In(ticks));
+        self.extra_mut(slot).retry_at.get_or_insert(Deadline::In(ticks));
     }
 
     /// The pause is over.

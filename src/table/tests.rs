@@ -86,6 +86,7 @@ fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket]);
     let next = created(&mut table, 1)[0];
     assert!(next != reserved && table.audit().is_ok());
+    assert_eq!((table.find_here(reserved, 0), table.find(SocketId::new(1, reserved, 0))), (None, None));
     table.unreserve(reserved);
     assert_eq!((table.len(), table.reserved(), table.vacant()), (2, 0, reserved));
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket, next]);
