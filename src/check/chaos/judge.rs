@@ -57,7 +57,7 @@ pub(super) fn judge(
             side.had_error = true;
             cause(side, socket, failure, truth, clock)?;
         }
-        Event::Close(ending) => ending::judge(side, socket, ending, truth)?,
+        Event::Close(ending) => ending::judge(side, socket, ending, truth, clock)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
         Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
     }
