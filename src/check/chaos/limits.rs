@@ -181,7 +181,12 @@ fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option
     let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
     let seen_at = if idle_of == Idle::Read { 0 } else { clock.seen(truth) };
     let earliest = truth.broke_silence_at(idle_of).max(seen_at).max(side.silent_from);
-    Some(Due::after(idle_ms, earliest, side.silent_at(truth, idle_of)))
+    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_of));
+    if side.discards && truth.kernel.died {
+        // It was not told while it lingered, and may be since it broke.
+        due.latest = due.latest.max(truth.failed_at);
+    }
+    Some(due)
 }
 
 /// Whether the present silence was told: no byte that breaks it has moved since.
