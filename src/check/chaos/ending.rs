@@ -37,7 +37,7 @@ pub(super) fn judge(
     }
     match ending.how {
         How::Destroyed => {
-            let is_wanted = side.is_destroyed || stop::destroys(side, truth);
+            let is_wanted = side.is_destroyed || stop::destroys(side, socket, truth, clock);
             must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
         }
         How::Failed(_) => Ok(()),

@@ -4,6 +4,8 @@
 //! two ticks and what four turns of its reactor cost. A turn is one poll and the calls and handlers up to the next; what
 //! the process stood still in it counts. Without costs four turns cost nothing.
 
+use rustix::io::Errno;
+
 use super::side::{LATE_EDGE, Side};
 use super::stop;
 use crate::check::{Broken, Rule, must};
@@ -33,6 +35,9 @@ pub(super) struct ToldSilence {
 
 /// A full queue is asked again before there has been room in it for this long.
 const ROOM: u64 = 1_500_000_000;
+
+/// What the system had no room for is tried again after this long.
+const AGAIN: u64 = 20_000_000;
 
 /// The time, as the rules look at it.
 #[derive(Clone, Copy)]
@@ -176,6 +181,14 @@ pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock:
     may_have(Timer::Deadline) || (waits && may_have(Timer::Write)) || (side.has_ended && may_have(Timer::Linger))
 }
 
+/// Whether a limit may have ended the socket when it was closed.
+pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    let Some(settings) = socket.settings() else { return false };
+    let then = Clock { now: truth.closed_at, ..clock };
+    let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
+    [Timer::Deadline, Timer::HalfClosed, Timer::Linger, Timer::Write].into_iter().any(may_have)
+}
+
 /// The idle time of a socket, if it is set.
 fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
     let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
@@ -228,15 +241,24 @@ pub(super) fn struck(
     due.check(&what, clock)?;
     if timer == Timer::Connect {
         let room_for = clock.now - side.room_at.unwrap_or(clock.now);
-        return must(room_for < ROOM, Rule::Progress, || format!("{what}, and there was room for {room_for} ns"));
+        // While the process stands still nobody asks.
+        return must(room_for < ROOM + clock.cost, Rule::Progress, || {
+            format!("{what}, and there was room for {room_for} ns")
+        });
     }
     if timer == Timer::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+}
+
+/// Until when a connection is not watched that epoll had no room for: nothing tells what comes.
+pub(super) fn unwatched_until(truth: &Truth) -> u64 {
+    let had_no_room = truth.errors.contains(&Errno::NOSPC);
+    if had_no_room { truth.failed_at + AGAIN + TICKS } else { 0 }
 }
 
 /// Bytes that are here before the time is up are read before it strikes.
 fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Broken> {
     let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
-    let told_at = unread_since.max(side.paused_until) + clock.edge;
+    let told_at = unread_since.max(side.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {
         format!("{what}, and bytes had come {} ns before its time", due.earliest - told_at)
     })

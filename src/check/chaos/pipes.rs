@@ -133,6 +133,12 @@ impl Book {
         if ending.is_clean() && before.has_ended {
             return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
         }
+        if state == State::Broken {
+            // Its own error is due, as soon as what it has brought is read.
+            return must(its.discards && !its.is_paused, Rule::Progress, || {
+                format!("{} is left, and dead, and not read", before.id)
+            });
+        }
         let is_owed = other.queued_bytes() > 0 || before.has_ended;
         must(is_owed, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
         must(!its.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
