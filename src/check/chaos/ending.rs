@@ -1,7 +1,6 @@
 //! What a close claims, against the truth.
 
-use rustix::io::Errno;
-
+use super::judge::passes;
 use super::limits::{self, Clock};
 use super::side::Side;
 use super::stop;
@@ -32,7 +31,7 @@ pub(super) fn judge(
         must(ending.peer == truth.kernel.remote, Rule::Identity, || {
             format!("its peer is {:?}, and in truth {:?}", ending.peer, truth.kernel.remote)
         })?;
-        first(ending, truth)?;
+        first(ending, truth, clock)?;
         way(side, ending, socket, truth, clock)?;
     }
     match ending.how {
@@ -46,11 +45,13 @@ pub(super) fn judge(
 }
 
 /// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
-fn first(ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let order = truth.kernel.fin_order;
+    // Who is first is looked at right before our FIN leaves: theirs may come between the two calls.
+    let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
     let holds = match ending.first {
         First::Nobody => !ending.is_clean(),
-        First::Us => truth.kernel.finished,
+        First::Us => truth.kernel.finished && (order != FinOrder::Peer || came_between),
         // Destroyed or failed, its own FIN may never have left.
         First::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
         // It may have come before ours left, and been told late.
@@ -97,8 +98,7 @@ fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken>
         format!("\"{ending}\" of {} written; {kernel:?}", side.written)
     })?;
     let errors = &truth.errors[side.attempt_errors.min(truth.errors.len())..];
-    // A lack of memory or room passes, and the call is made again.
-    let passed = errors.iter().all(|error| matches!(*error, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM));
+    let passed = errors.iter().all(|error| passes(*error));
     must(passed, Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
     let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
     must(ending.how == How::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))

@@ -132,6 +132,7 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clo
         let Some(errno) = known else {
             return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
         };
+        must(!passes(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which passes"))?;
         let meant = meaning(*errno);
         return must(failure.cause == meant, Rule::Cause, || {
             format!("\"{failure}\" for {errno:?}, which is {meant:?}")
@@ -154,6 +155,11 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clo
     }
 }
 
+/// Whether an error only means that there is no memory or no room now: it says nothing of a connection, and ends none.
+pub(super) const fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM)
+}
+
 /// What an error of the system means, as a second opinion.
 fn meaning(errno: Errno) -> Cause {
     match errno {
@@ -162,7 +168,7 @@ fn meaning(errno: Errno) -> Cause {
         Errno::CONNREFUSED | Errno::NOENT => Cause::Refused,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
-        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC => Cause::OutOfResources,
+        Errno::MFILE | Errno::NFILE => Cause::OutOfResources,
         Errno::CONNABORTED => Cause::Aborted,
         _ => Cause::System,
     }
