@@ -5,7 +5,7 @@ use super::limits::{self, Clock};
 use super::side::Side;
 use super::stop;
 use crate::check::{Broken, Rule, must};
-use crate::error::Timer;
+use crate::error::{Cause, Timer};
 use crate::event::{Ending, First, How};
 use crate::options::{Close, Settings};
 use crate::sim::end::FinOrder;
@@ -66,6 +66,9 @@ fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Broken> {
 fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
+        must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
+            format!("\"{ending}\", and a reset may have destroyed what the peer was taking")
+        })?;
         // A stream that has ended in order can't look cut: the kernel may be left alone with it, where nobody knows what the
         // peer has taken.
         let quietly = reset || truth.kernel.died || truth.kernel.finished;
@@ -78,6 +81,16 @@ fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: 
         return Ok(());
     }
     must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
+}
+
+/// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has taken: then the kernel is
+/// left alone with it.
+fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
+    let is_silence = |cause| matches!(cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
+    let was_silent = matches!(&ending.how, How::Failed(failure) if is_silence(failure.cause));
+    let kernel = truth.kernel;
+    // With bytes unread close(2) is a reset.
+    was_silent && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
 }
 
 /// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and whose kernel does not say:

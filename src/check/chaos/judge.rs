@@ -46,6 +46,9 @@ pub(super) fn judge(
             must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
+            // With nothing to be read an error waits for nobody. (What was read since may have been the last.)
+            let waits = asked || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
         }
