@@ -49,8 +49,9 @@ pub(crate) struct Kernel {
     /// Our program has finished, and when.
     pub(crate) finished: bool,
     pub(crate) finished_at: u64,
-    /// Their FIN is here.
+    /// Their FIN is here, and since when.
     pub(crate) peer_finished: bool,
+    pub(crate) fin_at: u64,
     /// Bytes of theirs that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
     pub(crate) unread_since: Option<u64>,
@@ -141,6 +142,7 @@ impl World {
             finished: end.finished,
             finished_at: end.finished_at,
             peer_finished: end.peer_finished,
+            fin_at: end.fin_at,
             unread: end.incoming.len(),
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
             // Of a Unix domain socket nobody can ask when.

@@ -13,7 +13,7 @@ use crate::error::Timer;
 use crate::lifecycle::State;
 use crate::options::{Idle, Settings};
 use crate::sim::Network;
-use crate::sim::truth::Truth;
+use crate::sim::truth::{Kernel, Truth};
 use crate::socket::Socket;
 use crate::table::AT_ONCE_TICKS;
 
@@ -113,11 +113,27 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
             (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
         }
         Timer::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
-        // From the first FIN at the earliest: none of the drawn runs is longer.
-        Timer::Ending => (settings.ending_ms?, side.born_at, u64::MAX / 2),
+        Timer::Ending => {
+            let (earliest, latest) = ending_from(side, truth)?;
+            (settings.ending_ms?, earliest, latest)
+        }
         Timer::Kernel => return None,
     };
     Some(Due::after(ms, earliest, latest))
+}
+
+/// From when an ending counts, at the earliest and at the latest: from the first FIN of either side, or from what killed it.
+fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
+    let Kernel { finished, finished_at, peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
+    // A pipe's socket that a stop has ended is looked at later.
+    let ended_at = if finished { side.ended_at.min(finished_at) } else { side.ended_at };
+    let ours = side.has_ended.then_some(ended_at);
+    let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
+    let earliest = ours.into_iter().chain(theirs).min()?;
+    // While it reads it may not have heard of what comes behind the bytes.
+    let heard = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
+    let latest = ours.into_iter().chain(theirs.map(heard)).min()?;
+    Some((earliest.max(side.born_at), latest.max(side.connected_at)))
 }
 
 /// The limit that rules a socket in its present state.
@@ -146,7 +162,8 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     let state = socket.state();
     let waits = state.can_send() && !side.has_ended && socket.queued_bytes() > 0;
     let deadline = Some(Timer::Deadline).filter(|_| !state.is_final());
-    let limits = [deadline, ruling(socket), Some(Timer::Write).filter(|_| waits)];
+    let ending = Some(Timer::Ending).filter(|_| state.is_connected());
+    let limits = [deadline, ending, ruling(socket), Some(Timer::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
         if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| due.over_for(clock)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
@@ -178,7 +195,10 @@ pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock:
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
     let waits = !side.has_ended && side.written > truth.sent;
-    may_have(Timer::Deadline) || (waits && may_have(Timer::Write)) || (side.has_ended && may_have(Timer::Linger))
+    may_have(Timer::Deadline)
+        || may_have(Timer::Ending)
+        || (waits && may_have(Timer::Write))
+        || (side.has_ended && may_have(Timer::Linger))
 }
 
 /// Whether a limit may have ended the socket when it was closed.
@@ -186,7 +206,7 @@ pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, c
     let Some(settings) = socket.settings() else { return false };
     let then = Clock { now: truth.closed_at, ..clock };
     let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
-    [Timer::Deadline, Timer::HalfClosed, Timer::Linger, Timer::Write].into_iter().any(may_have)
+    [Timer::Deadline, Timer::Ending, Timer::HalfClosed, Timer::Linger, Timer::Write].into_iter().any(may_have)
 }
 
 /// The idle time of a socket, if it is set.

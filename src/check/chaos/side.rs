@@ -148,7 +148,7 @@ impl Side {
     pub(super) fn is_fine(&self, socket: &Socket<'_>) -> bool {
         const ENOUGH_MS: u64 = 8_000;
         let long = socket.settings().is_some_and(|settings| {
-            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms];
+            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms, settings.ending_ms];
             limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
         });
         long && self.stop.is_none() && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
