@@ -142,6 +142,8 @@ pub(super) struct End {
     /// Whose FIN was first, and when theirs came, or what killed it.
     pub(super) fin_order: FinOrder,
     pub(super) gone_at: u64,
+    /// When their FIN came.
+    pub(super) fin_at: u64,
     /// Where a read stops, because an urgent byte stood there.
     pub(super) urgent_in: Option<u64>,
 
@@ -203,6 +205,7 @@ impl End {
             peer_finished: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,
+            fin_at: 0,
             urgent_in: None,
             retry_at: None,
             backoff: 0,

@@ -545,7 +545,7 @@ impl End {
 
     /// Their FIN has come.
     fn note_their_fin(&mut self, now: u64) {
-        self.gone_at = now;
+        (self.gone_at, self.fin_at) = (now, now);
         self.fin_order = match self.fin_order {
             FinOrder::Us if !self.is_fin_acked() => FinOrder::Crossed,
             FinOrder::Us | FinOrder::Crossed => FinOrder::Us,

@@ -49,12 +49,14 @@ pub(crate) struct Kernel {
     /// Our program has finished, and when.
     pub(crate) finished: bool,
     pub(crate) finished_at: u64,
-    /// Their FIN is here.
+    /// Their FIN is here, and since when.
     pub(crate) peer_finished: bool,
+    pub(crate) fin_at: u64,
     /// Bytes of theirs that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
     pub(crate) unread_since: Option<u64>,
-    /// When the other kernel has last taken bytes of ours; 0 once the connection is dead, and nobody can say.
+    /// When the other kernel has last taken bytes of ours. When the connection is dead nobody can ask any more, but may have
+    /// asked before.
     pub(crate) taken_at: u64,
     /// Its program can ask when.
     pub(crate) can_ask: bool,
@@ -140,10 +142,11 @@ impl World {
             finished: end.finished,
             finished_at: end.finished_at,
             peer_finished: end.peer_finished,
+            fin_at: end.fin_at,
             unread: end.incoming.len(),
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
             // Of a Unix domain socket nobody can ask when.
-            taken_at: if end.died || end.is_unix() { 0 } else { end.taken_at },
+            taken_at: if end.is_unix() { 0 } else { end.taken_at },
             can_ask: end.phase == Phase::Open && !end.is_unix(),
             fin_order: end.fin_order,
             gone_at: end.gone_at,

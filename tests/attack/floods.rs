@@ -302,3 +302,29 @@ fn a_flood_delays_a_timer_by_the_handlers_of_some_thirty_sockets() {
     assert!(latest <= COST * 33, "{latest:?}");
     assert!(latest > COST * 16, "{latest:?}");
 }
+
+/// What a turn has left to serve waits for a deadline that has come meanwhile.
+#[test]
+fn a_deadline_is_late_by_some_handlers_however_many_sockets_are_ready() {
+    const HANDLER: Duration = Duration::from_millis(1);
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default().backlog(1000)).expect("a free port");
+    let peers: Vec<_> = (0..1000).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(Duration::from_millis(100));
+    assert_eq!(scene.story.len(), peers.len());
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(Duration::from_millis(10));
+    let due = scene.network.now() + 50 * HANDLER;
+    let timer = scene.reactor.set_timer(50 * HANDLER);
+    let mut served = 0;
+    while let Some((_, event)) = scene.reactor.next_before(due + 2 * LIMIT).expect("it goes on") {
+        if event == Event::Timer(timer) {
+            break;
+        }
+        served += 1;
+        scene.network.spend(HANDLER);
+    }
+    let late = scene.network.now().duration_since(due);
+    assert!((50..peers.len()).contains(&served), "{served} were served before it");
+    assert!(late < 40 * HANDLER, "it is {late:?} late");
+}

@@ -34,6 +34,9 @@ impl Run {
                 }
             }
             Kind::PeerServer(script) => {
+                if let Some(target) = script.as_ref().and_then(|script| self.race(number, script)) {
+                    return self.connect(number, target);
+                }
                 let way = self.book.plan.ways[number];
                 let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
                 let play = script.as_ref().map(|script| listener.play(self.playable(way, script)));
@@ -183,7 +186,10 @@ impl Run {
 
     /// A client of ours.
     pub(super) fn connect(&mut self, number: usize, target: impl Into<Target>) {
-        let options = draw::connect(&mut self.book.rng, &self.book.plan);
+        let mut options = draw::connect(&mut self.book.rng, &self.book.plan);
+        if let Some(race) = &self.book.plan.races[number] {
+            options = options.attempt_delay(race.delay);
+        }
         let host = self.clients_host();
         let now = self.book.now();
         let Some(reactor) = &mut self.reactors[host] else { return };

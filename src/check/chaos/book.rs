@@ -50,6 +50,7 @@ pub(super) struct Conversation {
     pub(super) plays: Vec<Acted>,
     /// Kept, so that what waits there is not forgotten.
     pub(super) peer: Option<PeerListener>,
+    pub(super) runners: Vec<PeerListener>,
     pub(super) endings: [Option<Ending>; 2],
     /// Both sides were called to end, with nothing against it.
     pub(super) must_end_well: bool,

@@ -114,12 +114,12 @@ pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> Listen {
     let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
     let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
     let number = listen.settings.high_water_bytes;
-    let Limits { low, idle_of, write, deadline } = Limits::of(number, plan);
+    let Limits { low, idle_of, write, deadline, ending } = Limits::of(number, plan);
     // Some may have one or two connections, and the next waits, or is dropped.
     let listen = listen
         .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
         .excess(if number.is_multiple_of(4) { Excess::Drop } else { Excess::Wait });
-    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
+    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline).ending_timeout(ending)
 }
 
 /// What only some sockets have. As another number says, so that it needs no draw of its own.
@@ -128,6 +128,7 @@ struct Limits {
     idle_of: Idle,
     write: Option<Duration>,
     deadline: Option<Duration>,
+    ending: Option<Duration>,
 }
 
 impl Limits {
@@ -139,6 +140,7 @@ impl Limits {
             idle_of: [Idle::Both, Idle::Read, Idle::Write, Idle::Both][number % 7 % 4],
             write: ms(number / 5).filter(|_| number.is_multiple_of(few)),
             deadline: ms(number / 11).filter(|_| number.is_multiple_of(11)),
+            ending: ms(number / 7).filter(|_| number.is_multiple_of(7)),
         }
     }
 }
@@ -157,6 +159,6 @@ pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> Connect {
         .close(close(rng));
     let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
     let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
-    let Limits { low, idle_of, write, deadline } = Limits::of(connect.settings.high_water_bytes, plan);
-    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline)
+    let Limits { low, idle_of, write, deadline, ending } = Limits::of(connect.settings.high_water_bytes, plan);
+    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline).ending_timeout(ending)
 }

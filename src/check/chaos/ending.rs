@@ -1,17 +1,24 @@
 //! What a close claims, against the truth.
 
-use rustix::io::Errno;
-
+use super::judge::passes;
+use super::limits::{self, Clock};
 use super::side::Side;
 use super::stop;
 use crate::check::{Broken, Rule, must};
+use crate::error::{Cause, Timer};
 use crate::event::{Ending, First, How};
-use crate::options::Close;
+use crate::options::{Close, Settings};
 use crate::sim::end::FinOrder;
 use crate::sim::truth::{Closed, Truth};
 use crate::socket::Socket;
 
-pub(super) fn judge(side: &Side, socket: &Socket<'_>, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+pub(super) fn judge(
+    side: &Side,
+    socket: &Socket<'_>,
+    ending: &Ending,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Broken> {
     let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
     must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
     must(side.discards || side.read == truth.given, Rule::Bytes, || {
@@ -24,12 +31,12 @@ pub(super) fn judge(side: &Side, socket: &Socket<'_>, ending: &Ending, truth: &T
         must(ending.peer == truth.kernel.remote, Rule::Identity, || {
             format!("its peer is {:?}, and in truth {:?}", ending.peer, truth.kernel.remote)
         })?;
-        first(ending, truth)?;
-        way(ending, socket, truth)?;
+        first(ending, truth, clock)?;
+        way(side, ending, socket, truth, clock)?;
     }
     match ending.how {
         How::Destroyed => {
-            let is_wanted = side.is_destroyed || stop::destroys(side, truth);
+            let is_wanted = side.is_destroyed || stop::destroys(side, socket, truth, clock);
             must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
         }
         How::Failed(_) => Ok(()),
@@ -38,11 +45,13 @@ pub(super) fn judge(side: &Side, socket: &Socket<'_>, ending: &Ending, truth: &T
 }
 
 /// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
-fn first(ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let order = truth.kernel.fin_order;
+    // Who is first is looked at right before our FIN leaves: theirs may come between the two calls.
+    let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
     let holds = match ending.first {
         First::Nobody => !ending.is_clean(),
-        First::Us => truth.kernel.finished,
+        First::Us => truth.kernel.finished && (order != FinOrder::Peer || came_between),
         // Destroyed or failed, its own FIN may never have left.
         First::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
         // It may have come before ours left, and been told late.
@@ -54,9 +63,12 @@ fn first(ending: &Ending, truth: &Truth) -> Result<(), Broken> {
 
 /// A connection in good order is closed quietly, as its settings say; every other is reset, so that no cut stream looks
 /// whole.
-fn way(ending: &Ending, socket: &Socket<'_>, truth: &Truth) -> Result<(), Broken> {
+fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
+        must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
+            format!("\"{ending}\", and a reset may have destroyed what the peer was taking")
+        })?;
         // A stream that has ended in order can't look cut: the kernel may be left alone with it, where nobody knows what the
         // peer has taken.
         let quietly = reset || truth.kernel.died || truth.kernel.finished;
@@ -65,7 +77,30 @@ fn way(ending: &Ending, socket: &Socket<'_>, truth: &Truth) -> Result<(), Broken
     must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close has reset it"))?;
     let asked = socket.settings().is_some_and(|settings| settings.close == Close::HandOff);
     let handed = ending.how == How::HandedOff;
+    if handed && !asked && is_nobodys_to_say(side, socket, truth, clock) {
+        return Ok(());
+    }
     must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
+}
+
+/// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has taken: then the kernel is
+/// left alone with it.
+fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
+    let is_silence = |cause| matches!(cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
+    let was_silent = matches!(&ending.how, How::Failed(failure) if is_silence(failure.cause));
+    let kernel = truth.kernel;
+    // With bytes unread close(2) is a reset.
+    was_silent && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
+}
+
+/// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and whose kernel does not say:
+/// then the kernel goes on alone.
+fn is_nobodys_to_say(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
+    // It was closed when the limit struck, and is told a turn later.
+    let then = Clock { now: truth.closed_at, ..clock };
+    let has_struck = |settings: &Settings| limits::struck(side, settings, truth, Timer::Linger, then).is_ok();
+    cant_ask && truth.sent > 0 && socket.settings().is_some_and(has_struck)
 }
 
 /// Both have finished, and everything that was written is where the ending says.
@@ -76,8 +111,7 @@ fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken>
         format!("\"{ending}\" of {} written; {kernel:?}", side.written)
     })?;
     let errors = &truth.errors[side.attempt_errors.min(truth.errors.len())..];
-    // A lack of memory or room passes, and the call is made again.
-    let passed = errors.iter().all(|error| matches!(*error, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM));
+    let passed = errors.iter().all(|error| passes(*error));
     must(passed, Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
     let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
     must(ending.how == How::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))

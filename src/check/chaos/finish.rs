@@ -59,10 +59,9 @@ impl Run {
             let same = client.bytes_written == server.bytes_read && server.bytes_written == client.bytes_read;
             must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
         }
-        // Its kernel has given it up, or had no room for it long before, and it was paused since.
-        let reasons = [Cause::TimedOut(Timer::Kernel), Cause::OutOfResources];
-        let given_up =
-            |ending: &Ending| matches!(&ending.how, How::Failed(failure) if reasons.contains(&failure.cause));
+        // By its kernel.
+        let reason = Cause::TimedOut(Timer::Kernel);
+        let given_up = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == reason);
         let well = client.is_clean() && server.is_clean();
         let excused = given_up(client) || given_up(server) || conversation.is_dropped;
         must(!conversation.must_end_well || well || excused, Rule::Progress, || {

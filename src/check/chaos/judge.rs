@@ -46,6 +46,9 @@ pub(super) fn judge(
             must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
+            // With nothing to be read an error waits for nobody. (What was read since may have been the last.)
+            let waits = asked || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
         }
@@ -57,7 +60,7 @@ pub(super) fn judge(
             side.had_error = true;
             cause(side, socket, failure, truth, clock)?;
         }
-        Event::Close(ending) => ending::judge(side, socket, ending, truth)?,
+        Event::Close(ending) => ending::judge(side, socket, ending, truth, clock)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
         Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
     }
@@ -132,6 +135,7 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clo
         let Some(errno) = known else {
             return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
         };
+        must(!passes(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which passes"))?;
         let meant = meaning(*errno);
         return must(failure.cause == meant, Rule::Cause, || {
             format!("\"{failure}\" for {errno:?}, which is {meant:?}")
@@ -154,6 +158,11 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clo
     }
 }
 
+/// Whether an error only means that there is no memory or no room now: it says nothing of a connection, and ends none.
+pub(super) const fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM)
+}
+
 /// What an error of the system means, as a second opinion.
 fn meaning(errno: Errno) -> Cause {
     match errno {
@@ -162,7 +171,7 @@ fn meaning(errno: Errno) -> Cause {
         Errno::CONNREFUSED | Errno::NOENT => Cause::Refused,
         Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
-        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC => Cause::OutOfResources,
+        Errno::MFILE | Errno::NFILE => Cause::OutOfResources,
         Errno::CONNABORTED => Cause::Aborted,
         _ => Cause::System,
     }

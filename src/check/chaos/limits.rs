@@ -12,7 +12,7 @@ use crate::check::{Broken, Rule, must};
 use crate::error::Timer;
 use crate::lifecycle::State;
 use crate::options::{Idle, Settings};
-use crate::sim::truth::Truth;
+use crate::sim::truth::{Kernel, Truth};
 use crate::sim::{Faults, Network};
 use crate::socket::Socket;
 use crate::table::AT_ONCE_TICKS;
@@ -38,6 +38,9 @@ pub(super) struct ToldSilence {
 
 /// A full queue is asked again before there has been room in it for this long.
 const ROOM: u64 = 1_500_000_000;
+
+/// What the system had no room for is tried again after this long.
+const AGAIN: u64 = 20_000_000;
 
 /// The time, as the rules look at it.
 #[derive(Clone, Copy)]
@@ -114,11 +117,27 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
             (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
         }
         Timer::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
-        // From the first FIN at the earliest: none of the drawn runs is longer.
-        Timer::Ending => (settings.ending_ms?, side.born_at, u64::MAX / 2),
+        Timer::Ending => {
+            let (earliest, latest) = ending_from(side, truth)?;
+            (settings.ending_ms?, earliest, latest)
+        }
         Timer::Kernel => return None,
     };
     Some(Due::after(ms, earliest, latest))
+}
+
+/// From when an ending counts, at the earliest and at the latest: from the first FIN of either side, or from what killed it.
+fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
+    let Kernel { finished, finished_at, peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
+    // A pipe's socket that a stop has ended is looked at later.
+    let ended_at = if finished { side.ended_at.min(finished_at) } else { side.ended_at };
+    let ours = side.has_ended.then_some(ended_at);
+    let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
+    let earliest = ours.into_iter().chain(theirs).min()?;
+    // While it reads it may not have heard of what comes behind the bytes.
+    let heard = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
+    let latest = ours.into_iter().chain(theirs.map(heard)).min()?;
+    Some((earliest.max(side.born_at), latest.max(side.connected_at)))
 }
 
 /// The limit that rules a socket in its present state.
@@ -147,7 +166,8 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     let state = socket.state();
     let waits = state.can_send() && !side.has_ended && socket.queued_bytes() > 0;
     let deadline = Some(Timer::Deadline).filter(|_| !state.is_final());
-    let limits = [deadline, ruling(socket), Some(Timer::Write).filter(|_| waits)];
+    let ending = Some(Timer::Ending).filter(|_| state.is_connected());
+    let limits = [deadline, ending, ruling(socket), Some(Timer::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
         if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| due.over_for(clock)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
@@ -181,6 +201,7 @@ pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock:
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
     let waits = !side.has_ended && side.written > truth.sent;
     may_have(Timer::Deadline)
+        || may_have(Timer::Ending)
         || (waits && may_have(Timer::Write))
         || (side.has_ended && may_have(Timer::Linger))
         || (lacks_memory(truth) && may_have(Timer::HalfClosed))
@@ -191,12 +212,25 @@ fn lacks_memory(truth: &Truth) -> bool {
     matches!(truth.errors.last(), Some(&Errno::NOBUFS | &Errno::NOMEM))
 }
 
+/// Whether a limit may have ended the socket when it was closed.
+pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    let Some(settings) = socket.settings() else { return false };
+    let then = Clock { now: truth.closed_at, ..clock };
+    let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
+    [Timer::Deadline, Timer::Ending, Timer::HalfClosed, Timer::Linger, Timer::Write].into_iter().any(may_have)
+}
+
 /// The idle time of a socket, if it is set.
 fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
     let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
     let seen_at = if idle_of == Idle::Read { 0 } else { clock.seen(truth) };
     let earliest = truth.broke_silence_at(idle_of).max(seen_at).max(side.silent_from);
-    Some(Due::after(idle_ms, earliest, side.silent_at(truth, idle_of)))
+    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_of));
+    if side.discards && truth.kernel.died {
+        // It was not told while it lingered, and may be since it broke.
+        due.latest = due.latest.max(truth.failed_at);
+    }
+    Some(due)
 }
 
 /// Whether the present silence was told: no byte that breaks it has moved since.
@@ -238,9 +272,18 @@ pub(super) fn struck(
     due.check(&what, clock)?;
     if timer == Timer::Connect {
         let room_for = clock.now - side.room_at.unwrap_or(clock.now);
-        return must(room_for < ROOM, Rule::Progress, || format!("{what}, and there was room for {room_for} ns"));
+        // While the process stands still nobody asks.
+        return must(room_for < ROOM + clock.cost, Rule::Progress, || {
+            format!("{what}, and there was room for {room_for} ns")
+        });
     }
     if timer == Timer::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+}
+
+/// Until when a connection is not watched that epoll had no room for: nothing tells what comes.
+pub(super) fn unwatched_until(truth: &Truth) -> u64 {
+    let had_no_room = truth.errors.contains(&Errno::NOSPC);
+    if had_no_room { truth.failed_at + AGAIN + TICKS } else { 0 }
 }
 
 /// Bytes that are here before the time is up are read before it strikes.
@@ -250,7 +293,7 @@ fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock)
         return Ok(());
     }
     let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
-    let told_at = unread_since.max(side.paused_until) + clock.edge;
+    let told_at = unread_since.max(side.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {
         format!("{what}, and bytes had come {} ns before its time", due.earliest - told_at)
     })

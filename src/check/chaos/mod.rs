@@ -22,6 +22,7 @@ mod places;
 mod plan;
 mod pools;
 mod proxy;
+mod races;
 mod run;
 mod side;
 mod stop;

@@ -33,6 +33,11 @@ impl Machines {
         }
     }
 
+    /// An address of nobody's, with a number of its own.
+    pub(super) fn nobody(&self, number: u16) -> IpAddr {
+        machine(self.away.is_ipv6() != number.is_multiple_of(4), number)
+    }
+
     pub(super) const fn of_host(&self, host: usize) -> IpAddr {
         if host == 0 { self.home } else { self.abroad }
     }

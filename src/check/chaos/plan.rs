@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::draw::{self, mostly};
 use super::pattern;
 use super::places::{Machines, Way};
+use super::races::Race;
 use crate::pool::PoolOptions;
 use crate::sim::{Faults, Rng, Row, Script};
 
@@ -14,6 +15,8 @@ pub(super) struct Plan {
     pub(super) machines: Machines,
     /// The way of each conversation.
     pub(super) ways: Vec<Way>,
+    /// Where a client has several addresses.
+    pub(super) races: Vec<Option<Race>>,
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
@@ -216,6 +219,7 @@ impl Plan {
             two_reactors: rng.chance(0.3),
             machines: Machines::draw(rng),
             ways: Vec::new(),
+            races: Vec::new(),
             latency: Duration::from_micros(rng.below(3_000)),
             buffers,
             faults,
@@ -241,8 +245,13 @@ impl Plan {
         }
         plan.draw_weather(rng);
         plan.draw_stop(rng);
+        // With dice of their own: other runs stay as they are.
+        let mut dice = Rng::new(rng.clone().next_u64());
+        let conversations = plan.conversations.iter().zip(&plan.ways);
+        plan.races = conversations.map(|(kind, way)| Race::draw(&mut dice, kind, *way)).collect();
         if let Some(row) = favoured {
             plan.favour(row, rng);
+            plan.races = vec![None; plan.conversations.len()];
             plan.ways = vec![Way::Network; plan.conversations.len()];
         }
         plan

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draw::mostly;
-use super::limits::ToldSilence;
+use super::limits::{self, ToldSilence};
 use super::pattern::{self, Stream};
 use super::plan::Plan;
 use super::stop::Stopping;
@@ -148,7 +148,7 @@ impl Side {
     pub(super) fn is_fine(&self, socket: &Socket<'_>) -> bool {
         const ENOUGH_MS: u64 = 8_000;
         let long = socket.settings().is_some_and(|settings| {
-            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms];
+            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms, settings.ending_ms];
             limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
         });
         long && self.stop.is_none() && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
@@ -170,7 +170,8 @@ impl Side {
     /// When it has heard at the latest that the peer is gone, if it is.
     pub(super) fn heard_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
-        if gone { truth.kernel.gone_at.max(self.born_at) + LATE_EDGE } else { 0 }
+        let gone_at = truth.kernel.gone_at.max(self.born_at).max(limits::unwatched_until(truth));
+        if gone { gone_at + LATE_EDGE } else { 0 }
     }
 
     /// After a call that may have resumed it.

@@ -3,7 +3,7 @@
 //! Invariant: what a stop does to a socket, the program has not done: an end after the grace, a reset at the limit, and nothing
 //! else.
 
-use super::limits::Clock;
+use super::limits::{self, Clock};
 use super::side::Side;
 use crate::check::{Broken, Rule, must};
 use crate::lifecycle::State;
@@ -42,10 +42,12 @@ pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Resul
     Ok(())
 }
 
-/// Whether the limit of a stop explains that the socket is destroyed.
-pub(super) fn destroys(side: &Side, truth: &Truth) -> bool {
-    let due = side.stop.and_then(|stop| stop.at.checked_add(stop.limit?));
-    due.is_some_and(|due| truth.closed_at >= due)
+/// Whether the limit of a stop explains that the socket is destroyed. One that has failed before, and has not said so yet,
+/// counts as destroyed.
+pub(super) fn destroys(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    let Some(due) = side.stop.and_then(|stop| stop.at.checked_add(stop.limit?)) else { return false };
+    let had_failed = truth.kernel.died || limits::may_have_failed(side, socket, truth, clock);
+    truth.closed_at >= due || (clock.now >= due && had_failed)
 }
 
 /// What a stop should have done to a socket by now, and has not.
