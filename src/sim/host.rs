@@ -290,10 +290,8 @@ impl Net for Host {
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled> {
         let mut batch = std::mem::take(&mut self.batch);
-        let until = timeout.map(|timeout| {
-            let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
-            now.saturating_add(nanos(timeout))
-        });
+        let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
+        let until = timeout.map(|timeout| now.saturating_add(nanos(timeout)));
         #[cfg(test)]
         let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
         self.world.borrow_mut().begin_turn(self.index);

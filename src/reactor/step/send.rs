@@ -1,0 +1,161 @@
+//! The part of a step that writes: bytes, our FIN, and the confirmation that the peer's kernel has both.
+
+use std::io::{self, IoSlice};
+
+use super::{Outcome, Step, call};
+use crate::event::First;
+use crate::lifecycle::{Input, State};
+use crate::net::{Net, Unread};
+use crate::options::{Close, Idle};
+use crate::table::entry::{Flags, NIL};
+use crate::table::queue::{PIECES, WriteQueue};
+
+/// The most bytes that one socket sends in one step: a fast peer does not keep the loop to itself.
+const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
+
+/// Sends what waits in several pieces, as much of it as one call takes. `last`: our FIN follows the last byte.
+#[inline(never)]
+fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
+    let mut pieces = [IoSlice::new(&[]); PIECES];
+    let (count, bytes) = queue.gather(&mut pieces, quantum);
+    let more = last && bytes == queue.len();
+    match &pieces[..count] {
+        [piece] => call(|| net.send(slot, piece, more)),
+        pieces => call(|| net.send_vectored(slot, pieces, more)),
+    }
+}
+
+impl<N: Net> Step<'_, N> {
+    /// Sends what waits, and our FIN after it if the caller has ended.
+    #[inline(always)]
+    pub(in crate::reactor) fn flush(&mut self) {
+        if !self.entry.flags.has(Flags::WRITABLE) || !self.entry.state.can_send() {
+            return;
+        }
+        let last = self.entry.state.is_flushing();
+        if !self.extras.at_hand_bytes.is_empty() {
+            let outcome = call(|| self.net.send(self.slot, &self.extras.at_hand_bytes, last));
+            if let Outcome::Done(bytes) = outcome {
+                // A rest waits for room, in a queue of its own.
+                self.extras.spill(&mut self.entry.extra, bytes);
+            }
+            self.sent(outcome);
+        }
+        if self.entry.extra != NIL {
+            self.flush_queue();
+        }
+        if last && self.entry.flags.has(Flags::WRITABLE) && self.owes_fin() {
+            self.finish();
+        }
+    }
+
+    #[inline(never)]
+    fn flush_queue(&mut self) {
+        let last = self.entry.state.is_flushing();
+        let mut quantum = SEND_QUANTUM_BYTES;
+        while quantum > 0
+            && self.entry.flags.has(Flags::WRITABLE)
+            && let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes())
+        {
+            let outcome = match extra.queue.single() {
+                Some(bytes) => {
+                    let now = &bytes[..bytes.len().min(quantum)];
+                    call(|| self.net.send(self.slot, now, last && now.len() == bytes.len()))
+                }
+                None => send_pieces(self.net, self.slot, &extra.queue, quantum, last),
+            };
+            if let Outcome::Done(bytes) = outcome {
+                quantum = quantum.saturating_sub(bytes);
+                self.extras.sent(self.entry.extra, bytes);
+            }
+            self.sent(outcome);
+        }
+    }
+
+    /// The system's answer to a send.
+    #[inline(always)]
+    fn sent(&mut self, outcome: Outcome<usize>) {
+        match outcome {
+            Outcome::Done(bytes) => {
+                self.entry.bytes_written += bytes as u64;
+                self.entry.moved(Idle::Write, self.settings);
+                if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+                    self.drained();
+                }
+                // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
+                self.extras.release_if_empty(&mut self.entry.extra);
+            }
+            Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
+            Outcome::Retry => self.retry_later(Flags::WRITABLE),
+            Outcome::Failed(error) => self.lose(&error),
+        }
+    }
+
+    fn owes_fin(&self) -> bool {
+        self.entry.state.is_flushing() && self.queued_bytes() == 0
+    }
+
+    /// Everything is with the kernel: our FIN, or close(2) in its place.
+    pub(super) fn finish(&mut self) {
+        if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
+            return self.leave_to_kernel();
+        }
+        let mut first = self.entry.first;
+        if first == First::Nobody {
+            first = match self.first_if_ours_leaves() {
+                Ok(first) => first,
+                Err(error) => return self.lose(&error),
+            };
+        }
+        match call(|| self.net.finish(self.slot)) {
+            Outcome::Done(()) | Outcome::WouldBlock => {
+                self.entry.first = first;
+                self.post(Input::FinSent);
+                self.linger();
+                if self.entry.state == State::Closing {
+                    self.confirm();
+                }
+            }
+            Outcome::Retry => self.retry_later(Flags::WRITABLE),
+            Outcome::Failed(error) => {
+                // ENOTCONN says only that it is over; the error that ended it may not be taken yet.
+                let error = self.net.take_error(self.slot).unwrap_or(error);
+                self.lose(&error);
+            }
+        }
+    }
+
+    /// Whose FIN is first if ours leaves now. Unknown if bytes are unread: its FIN may be after them.
+    fn first_if_ours_leaves(&mut self) -> io::Result<First> {
+        if self.entry.flags.has(Flags::READ_CLOSED) {
+            return Ok(First::Peer);
+        }
+        match call(|| self.net.peek(self.slot)) {
+            Outcome::Done(Unread::End) => Ok(First::Peer),
+            Outcome::Done(Unread::Nothing) | Outcome::WouldBlock => Ok(First::Us),
+            Outcome::Done(Unread::Bytes) | Outcome::Retry => Ok(First::Unknown),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    /// Both sides have finished: whether the peer's kernel has acknowledged that.
+    pub(super) fn confirm(&mut self) {
+        if self.settings.close == Close::HandOff {
+            return self.leave_to_kernel();
+        }
+        match call(|| self.net.acknowledged(self.slot)) {
+            Outcome::Done(true) => {
+                self.net.close(self.slot);
+                self.post(Input::Acknowledged);
+            }
+            Outcome::Done(false) | Outcome::WouldBlock => {}
+            Outcome::Retry => self.retry_later(Flags::HANGUP),
+            Outcome::Failed(error) => self.fail_with(&error),
+        }
+    }
+
+    pub(super) fn leave_to_kernel(&mut self) {
+        self.net.close(self.slot);
+        self.post(Input::LeftToKernel);
+    }
+}
