@@ -384,7 +384,7 @@ impl fmt::Display for Failure {
         }
         match self.attempts.as_slice() {
             [] => Ok(()),
-            [only] => write!(f, " [{}]", only.addr),
+            [only] if only.cause == self.cause => write!(f, " [{}]", only.addr),
             several => {
                 for (index, attempt) in several.iter().enumerate() {
                     write!(f, "{}{}: {}", if index == 0 { " [" } else { "; " }, attempt.addr, attempt.cause)?;

@@ -26,7 +26,7 @@ use crate::socket_map::SocketMap;
 ///   A reset can overtake bytes that are still in our kernel. A side to which an end
 ///   was passed has its complete stream: it is reset only when it sends more, or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
-///   s to take them, by a deadline that replaces its own.
+///   s to take them, by a deadline of the dead side that replaces its own. Then it has failed.
 /// - If a sink closes before its source has ended (the program called `end()`, or
 ///   [`allow_half_open`](crate::Listen::allow_half_open) is off), the source is destroyed too,
 ///   because its bytes have no destination. What waits for the source is sent first. If an end was
@@ -95,7 +95,7 @@ impl Pipes {
     }
 
     /// Removes a socket from its pipes, and changes neither it nor the others. A paused socket
-    /// stays paused.
+    /// stays paused, and one whose other side is closed keeps the deadline that it got with that.
     pub fn part(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
             self.sources.remove(sink);
@@ -140,10 +140,10 @@ impl Pipes {
             }
             Event::Drain => self.drained(socket),
             // Dead, with unread bytes: the sink has as long for them as for those of a closed
-            // connection.
+            // connection. The deadline is not the sink's, which may be parted from it.
             Event::PeerEnded(PeerEnd::Reset) => {
-                if let Some(mut sink) = self.sink_of(id).and_then(|sink| socket.get(sink)) {
-                    sink.set_deadline(Some(DOOMED));
+                if self.sink_of(id).is_some() {
+                    socket.set_deadline(Some(DOOMED));
                 }
                 false
             }

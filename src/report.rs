@@ -39,10 +39,10 @@ pub(crate) fn transition(id: SocketId, peer: Option<SocketAddr>, from: State, in
 
 /// Logs how a socket ended, with `tracing` only: with `log` the program can log its `close` itself.
 #[inline]
-pub(crate) fn ending(_id: SocketId, _ending: &Ending) {
+pub(crate) fn ending(_id: impl FnOnce() -> SocketId, _ending: &Ending) {
     #[cfg(feature = "tracing")]
     tracing::debug!(
-        socket = %_id,
+        socket = %_id(),
         peer = _ending.peer.map(tracing::field::display),
         had_error = _ending.had_error(),
         acknowledged = _ending.is_acknowledged(),

@@ -275,6 +275,7 @@ impl<N: Net> Shard<N> {
     /// # Errors
     /// As for [`Reactor::next`].
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         if self.is_over() { Ok(None) } else { self.reactor.next() }
     }

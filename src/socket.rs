@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::id::{ListenerId, SocketId};
-use crate::lifecycle::{Emits, State};
+use crate::lifecycle::State;
 use crate::options::{Close, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
@@ -53,19 +53,16 @@ impl<'a> Socket<'a> {
         (self.slot != NIL).then(|| self.table.entry(self.slot))
     }
 
-    /// The entry, if the program can still change anything. A failed socket counts as living until
-    /// its `error` is delivered.
+    /// The entry, if the program can still change anything.
     fn living(&mut self) -> Option<&mut Entry> {
-        let lives = |entry: &Entry| !entry.state.is_final() || entry.flags.is_pending(Emits::Error);
-        let alive = self.entry().is_some_and(|entry| lives(entry) && !entry.flags.has(Flags::DESTROY));
-        alive.then(|| self.table.entry_mut(self.slot))
+        let entry = (self.slot != NIL).then(|| self.table.entry_mut(self.slot));
+        entry.filter(|entry| entry.is_living())
     }
 
     /// Sets a flag, and makes a step of the socket due in the next call of `next`.
     fn ask(&mut self, flag: Flags) {
-        if let Some(entry) = self.living() {
-            entry.flags.set(flag, true);
-            self.table.wake(self.slot);
+        if self.living().is_some() {
+            self.table.wake_with(self.slot, flag);
         }
     }
 
@@ -132,20 +129,21 @@ impl<'a> Socket<'a> {
     /// The common part of all writes. `push` queues the bytes and returns how many wait then.
     #[inline]
     fn queue(&mut self, count: usize, push: impl FnOnce(&mut Table, u32) -> usize) -> Result<Queue, Error> {
-        if self.has_ended() {
+        let Some(entry) = self.entry() else { return Err(Error::Gone) };
+        if entry.flags.has(Flags::END) {
             return Err(Error::WriteAfterEnd);
         }
-        if self.living().is_none() {
+        if !entry.is_living() {
             return Err(Error::Gone);
         }
-        let queued_bytes = self.table.queued_bytes(self.slot);
-        let (entry, settings, _) = self.table.parts(self.slot);
-        let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
         if entry.state == State::Broken {
             // Nothing can leave any more. The error follows what can still be read.
             self.table.extra_mut(self.slot).void_bytes += count as u64;
             return Ok(Queue::Room);
         }
+        let settings = self.table.settings.get(entry.settings);
+        let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
+        let queued_bytes = self.table.queued_bytes(self.slot);
         if count == 0 {
             return Ok(if queued_bytes >= high_water { Queue::Full } else { Queue::Room });
         }
@@ -153,11 +151,9 @@ impl<'a> Socket<'a> {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
         let full = push(self.table, self.slot) >= high_water;
-        let flags = &mut self.table.entry_mut(self.slot).flags;
         // The first byte that waits starts the write clock.
-        flags.set(Flags::WRITE, queued_bytes == 0 || flags.has(Flags::WRITE));
-        flags.set(Flags::FULL, full || flags.has(Flags::FULL));
-        self.table.wake(self.slot);
+        let write = if queued_bytes == 0 { Flags::WRITE } else { Flags::NONE };
+        self.table.wake_with(self.slot, write | if full { Flags::FULL } else { Flags::NONE });
         Ok(if full { Queue::Full } else { Queue::Room })
     }
 

@@ -5,7 +5,8 @@ use crate::id::SocketId;
 /// A side table: a value for each socket that has one, found by its id without hashing.
 ///
 /// Take the value out at `close`. A value that was forgotten is dropped when its place goes to another socket, so a
-/// forgetful program does not leak without bound; a stale id never finds another socket's value.
+/// forgetful program does not leak without bound; a stale id never finds another socket's value. Sockets of several
+/// reactors can share a map. Those of a reactor that is dropped deliver no `close`: take their values out as well.
 ///
 /// ```
 /// use finale::{Event, Reactor, SocketMap};
@@ -29,9 +30,17 @@ use crate::id::SocketId;
 /// ```
 #[derive(Debug, Clone)]
 pub struct SocketMap<T> {
-    places: Vec<Option<(SocketId, T)>>,
-    /// The one value of an id that has no place: of no socket, of another reactor, or stale where another socket's value lives.
+    /// One for each reactor whose sockets have values: most maps have one.
+    tables: Vec<Table<T>>,
+    /// The one value of an id that has no place: of no socket, or stale where a newer socket's value lives.
     homeless: Option<(SocketId, T)>,
+}
+
+/// The values of one reactor's sockets: by slot, each with its generation.
+#[derive(Debug, Clone)]
+struct Table<T> {
+    reactor: u32,
+    places: Vec<Option<(u32, T)>>,
     len: usize,
 }
 
@@ -45,76 +54,102 @@ impl<T> SocketMap<T> {
     /// An empty map; nothing is allocated.
     #[must_use]
     pub const fn new() -> Self {
-        Self { places: Vec::new(), homeless: None, len: 0 }
+        Self { tables: Vec::new(), homeless: None }
     }
 
     /// How many sockets have a value.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.len).sum()
     }
 
     /// Whether no socket has a value.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Puts a value in and returns the one that this very socket had. A stale id never drives a living socket's value
     /// out: of all ids without a place only the last one's value is kept, and not counted.
     pub fn insert(&mut self, id: SocketId, value: T) -> Option<T> {
-        let index = id.index() as usize;
-        let newer = |place: &Option<(SocketId, T)>| {
-            let keeps = |other: &SocketId| other.reactor() != id.reactor() || other.generation() > id.generation();
-            place.as_ref().is_some_and(|(other, _)| keeps(other))
-        };
-        if id == SocketId::NONE || self.places.get(index).is_some_and(newer) {
-            return self.homeless.replace((id, value)).filter(|(old, _)| *old == id).map(|(_, value)| value);
-        }
-        if self.places.len() <= index {
-            self.places.resize_with(index + 1, || None);
-        }
         // It may have been without a place until now.
         let homeless = self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value);
-        match self.places[index].replace((id, value)) {
+        if id == SocketId::NONE {
+            self.homeless = Some((id, value));
+            return homeless;
+        }
+        let table = Table::of(&mut self.tables, id.reactor());
+        let index = id.index() as usize;
+        if table.places.len() <= index {
+            table.places.resize_with(index + 1, || None);
+        }
+        let place = &mut table.places[index];
+        if place.as_ref().is_some_and(|(generation, _)| *generation > id.generation()) {
+            self.homeless = Some((id, value));
+            return homeless;
+        }
+        match place.replace((id.generation(), value)) {
             None => {
-                self.len += 1;
+                table.len += 1;
                 homeless
             }
-            Some((other, old)) => (other == id).then_some(old).or(homeless),
+            Some((generation, old)) => (generation == id.generation()).then_some(old).or(homeless),
         }
     }
 
     /// The socket's value.
     #[must_use]
     pub fn get(&self, id: SocketId) -> Option<&T> {
-        match self.places.get(id.index() as usize) {
-            Some(Some((other, value))) if *other == id => Some(value),
+        let table = self.tables.iter().find(|table| table.reactor == id.reactor());
+        match table.and_then(|table| table.places.get(id.index() as usize)) {
+            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
             _ => self.homeless.as_ref().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
 
     /// The socket's value, to be changed.
     pub fn get_mut(&mut self, id: SocketId) -> Option<&mut T> {
-        match self.places.get_mut(id.index() as usize) {
-            Some(Some((other, value))) if *other == id => Some(value),
+        let table = self.tables.iter_mut().find(|table| table.reactor == id.reactor());
+        match table.and_then(|table| table.places.get_mut(id.index() as usize)) {
+            Some(Some((generation, value))) if *generation == id.generation() => Some(value),
             _ => self.homeless.as_mut().filter(|(other, _)| *other == id).map(|(_, value)| value),
         }
     }
 
     /// Takes the socket's value out.
     pub fn remove(&mut self, id: SocketId) -> Option<T> {
-        let place = self.places.get_mut(id.index() as usize);
-        if let Some(place) = place.filter(|place| matches!(place, Some((other, _)) if *other == id)) {
-            self.len -= 1;
-            return place.take().map(|(_, value)| value);
+        if let Some(table) = self.tables.iter_mut().find(|table| table.reactor == id.reactor())
+            && let Some(place) = table.places.get_mut(id.index() as usize)
+            && let Some((_, value)) = place.take_if(|(generation, _)| *generation == id.generation())
+        {
+            table.len -= 1;
+            return Some(value);
         }
         self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value)
     }
 
     /// Every value that has a place, with its socket.
     pub fn iter(&self) -> impl Iterator<Item = (SocketId, &T)> {
-        self.places.iter().flatten().map(|(id, value)| (*id, value))
+        self.tables.iter().flat_map(|table| {
+            let places = table.places.iter().zip(0..);
+            places.filter_map(|(place, index)| {
+                let (generation, value) = place.as_ref()?;
+                Some((SocketId::new(table.reactor, index, *generation), value))
+            })
+        })
+    }
+}
+
+impl<T> Table<T> {
+    /// The table of this reactor. An empty one is used again, so that there are never more than reactors had values at once.
+    fn of(tables: &mut Vec<Self>, reactor: u32) -> &mut Self {
+        let index = tables.iter().position(|table| table.reactor == reactor);
+        let index = index.or_else(|| tables.iter().position(|table| table.len == 0)).unwrap_or(tables.len());
+        if index == tables.len() {
+            tables.push(Self { reactor, places: Vec::new(), len: 0 });
+        }
+        tables[index].reactor = reactor;
+        &mut tables[index]
     }
 }
 
@@ -157,10 +192,36 @@ mod tests {
         map.insert(ours, "ours");
         assert_eq!((map.get(theirs).copied(), map.remove(theirs)), (None, None));
         assert_eq!(map.get_mut(theirs), None);
-        assert_eq!((map.insert(theirs, "theirs"), map.len()), (None, 1));
+        assert_eq!((map.insert(theirs, "theirs"), map.len()), (None, 2));
         assert_eq!((map.get(ours), map.get(theirs)), (Some(&"ours"), Some(&"theirs")));
         assert_eq!((map.remove(theirs), map.remove(ours)), (Some("theirs"), Some("ours")));
-        assert_eq!((map.insert(theirs, "alone"), map.len()), (None, 1), "in a free slot it has a place");
+        assert_eq!((map.insert(theirs, "alone"), map.len()), (None, 1));
+    }
+
+    #[test]
+    fn the_sockets_of_each_reactor_keep_their_values_whoever_else_has_the_slot() {
+        let mut map = SocketMap::new();
+        let ids =
+            || [1, 2].into_iter().flat_map(|reactor| (0..3).map(move |slot| SocketId::new(reactor, slot, 7 - slot)));
+        for id in ids() {
+            assert_eq!(map.insert(id, id), None);
+        }
+        assert!(ids().all(|id| map.get(id) == Some(&id)) && map.len() == 6);
+        assert!(map.iter().map(|(id, value)| (id, *value)).eq(ids().map(|id| (id, id))));
+        assert!(ids().all(|id| map.remove(id) == Some(id)) && map.is_empty());
+    }
+
+    #[test]
+    fn many_reactors_one_after_the_other_need_one_table() {
+        let mut map = SocketMap::new();
+        for reactor in 0..100 {
+            map.insert(SocketId::new(reactor, 0, 1), reactor);
+            assert_eq!(map.get(SocketId::new(reactor + 1, 0, 1)), None);
+            assert_eq!(map.remove(SocketId::new(reactor, 0, 1)), Some(reactor));
+        }
+        assert_eq!(map.tables.len(), 1);
+        map.insert(SocketId::new(7, 3, 1), 7);
+        assert_eq!((map.insert(SocketId::new(8, 0, 1), 8), map.len(), map.tables.len()), (None, 2, 2));
     }
 
     #[test]
@@ -178,7 +239,7 @@ mod tests {
     fn the_id_of_no_socket_costs_no_table() {
         let mut map: SocketMap<u8> = SocketMap::new();
         *map.or_default(SocketId::NONE) += 1;
-        assert_eq!((map.get(SocketId::NONE), map.len(), map.places.len()), (Some(&1), 0, 0));
+        assert_eq!((map.get(SocketId::NONE), map.len(), map.tables.len()), (Some(&1), 0, 0));
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub(crate) struct Wheel {
     heads: Box<[u32; LISTS]>,
     occupied: Bitmap,
     len: usize,
+    /// The tick at which the next occupied slot comes up, as far as it is known.
+    next: Option<u64>,
     /// The latest tick for which a pass was begun. Outside a pass, every node in a slot is due
     /// later.
     present: u64,
@@ -110,6 +112,7 @@ impl Wheel {
             heads: Box::new([NIL; LISTS]),
             occupied: Bitmap::new(),
             len: 0,
+            next: None,
             present: now,
             in_pass: false,
             pass_slot: 0,
@@ -163,16 +166,23 @@ impl Wheel {
     /// pass). It may be earlier, if a slot comes up whose node is due in a later rotation or was
     /// moved to a later tick.
     #[inline]
-    pub(crate) fn next_due(&self) -> Option<u64> {
+    pub(crate) fn next_due(&mut self) -> Option<u64> {
         if self.is_empty() {
             return None;
         }
         if self.in_pass || self.heads[OVERDUE] != NIL {
             return Some(self.present);
         }
-        let start = slot_after(self.present);
-        let slot = self.occupied.first_from(start)?;
-        Some(self.present.saturating_add(1 + slots_between(start, slot) as u64))
+        if self.next.is_none() {
+            self.next = self.occupied.first_from(slot_after(self.present)).map(|slot| self.comes_up(slot));
+        }
+        self.next
+    }
+
+    /// The tick at which a slot comes up.
+    #[inline]
+    fn comes_up(&self, slot: usize) -> u64 {
+        self.present.saturating_add(1 + slots_between(slot_after(self.present), slot) as u64)
     }
 
     /// Takes out one node that is due at tick `now` or earlier and returns its index. `None` if the
@@ -212,7 +222,8 @@ impl Wheel {
     /// Begins a pass for tick `now` if it has anything to cover. Returns whether it did.
     fn begin_pass(&mut self, nodes: &mut impl Nodes, now: u64) -> bool {
         let ticks = now.saturating_sub(self.present);
-        if ticks == 0 && self.heads[OVERDUE] == NIL {
+        if self.heads[OVERDUE] == NIL && (ticks == 0 || self.next_due().is_none_or(|due| due > now)) {
+            self.present += ticks;
             return false;
         }
         self.in_pass = true;
@@ -236,6 +247,7 @@ impl Wheel {
         self.pass_slots_left -= slots;
         self.pass_slot = (slot + 1) % SLOTS;
         self.occupied.clear(slot);
+        self.next = None;
         self.take(nodes, slot);
         true
     }
@@ -262,6 +274,7 @@ impl Wheel {
             nodes.node(head).prev = index;
         } else if list < SLOTS {
             self.occupied.set(list);
+            self.next = self.next.map(|next| next.min(self.comes_up(list)));
         }
     }
 
@@ -275,6 +288,7 @@ impl Wheel {
             self.heads[list] = next;
             if next == NIL && list < SLOTS {
                 self.occupied.clear(list);
+                self.next = None;
             }
         }
         if next != NIL {

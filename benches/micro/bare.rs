@@ -42,7 +42,12 @@ impl Net for Bare {
         self.now
     }
 
-    fn poll(&mut self, _until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+    fn poll(
+        &mut self,
+        _now: Instant,
+        _timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
         self.now += PACE;
         let readable = Readiness { readable: true, ..Readiness::default() };
         if self.waiting > 0 {

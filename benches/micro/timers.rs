@@ -242,6 +242,6 @@ fn next_due(group: &mut Group<'_>, name: &str, spread: Spread) {
     let mut full = None;
     group.bench_function(name, |bencher| {
         let full = full.get_or_insert_with(|| Full::new(spread, Order::Memory));
-        bencher.iter(|| black_box(&full.wheel).next_due());
+        bencher.iter(|| black_box(&mut full.wheel).next_due());
     });
 }

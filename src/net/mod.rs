@@ -95,9 +95,15 @@ pub trait Net {
     /// The monotonic clock.
     fn now(&self) -> Instant;
 
-    /// Waits for readiness until the time `until` (`None`: without limit; a time in the past: not
-    /// at all), and passes it to `ready`. Can return early. An error: it can't wait at all.
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled>;
+    /// Waits for readiness for as long as `timeout` (`None`: without limit; zero: not at all), and
+    /// passes it to `ready`. `now` is the time, just read from the clock: the timeout counts from
+    /// then. Can return early. An error: it can't wait at all.
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled>;
 
     /// A function for other threads that ends the running `poll`, or else the next one.
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
@@ -144,7 +150,8 @@ pub trait Net {
 
     /// Several handshakes had the same token, and this one has won: moves the connection from slot
     /// `from` to slot `to`, which is empty or the same. The next `poll` reports its present state,
-    /// since earlier readiness may have been another's.
+    /// since earlier readiness may have been another's. After an error the connection was moved all
+    /// the same, and is not registered.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
 
     /// Registers a connection: from now on `poll` reports its readiness, the present state first.

@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use socket2::{Domain, SockAddr, Socket};
+use rustix::net::sockopt::socket_error;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, getpeername, recv, send, sendmsg,
+};
+use socket2::{Domain, Socket};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
@@ -154,10 +157,14 @@ impl Net for Os {
         Instant::now()
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
         // Before the wait: what arrives while the process is stopped arrives before any later time.
-        let complete_until = self.now();
-        let timeout = until.map(|until| until.saturating_duration_since(complete_until));
+        let complete_until = now;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // Nothing was reported.
@@ -289,7 +296,8 @@ impl Net for Os {
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
         let stream = self.stream(slot)?;
         let Some(peer) = peer(stream)? else { return Ok(false) };
-        if !peer.is_unix() && stream.local_addr()?.as_socket() == peer.as_socket() {
+        let is_unix = peer.address_family() == AddressFamily::UNIX;
+        if !is_unix && stream.local_addr()?.as_socket() == SocketAddr::try_from(peer).ok() {
             // A connection with itself: the port without a listener became our own local port.
             return Err(Errno::CONNREFUSED.into());
         }
@@ -299,7 +307,11 @@ impl Net for Os {
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let stream = self.take(from).ok_or(Errno::BADF)?;
         // EPOLL_CTL_MOD reports the present state again.
-        let registered = self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        let registry = self.poll.registry();
+        let registered = registry.reregister(&mut SourceFd(&stream.as_raw_fd()), pack(token), interest());
+        if registered.is_err() {
+            let _ = registry.deregister(&mut SourceFd(&stream.as_raw_fd()));
+        }
         self.put(to, stream);
         registered
     }
@@ -344,7 +356,9 @@ impl Net for Os {
         match peer(stream)? {
             None => Ok(true),
             // What was sent is in the peer's own queue, and can't be lost on the way.
-            Some(peer) if peer.is_unix() => stream.take_error()?.map_or(Ok(true), Err),
+            Some(peer) if peer.address_family() == AddressFamily::UNIX => {
+                socket_error(stream)?.map_or_else(|error| Err(error.into()), |()| Ok(true))
+            }
             Some(_) => Ok(false),
         }
     }
@@ -407,11 +421,10 @@ impl Net for Os {
 
 /// The address of the peer, or the pending error; neither before and after the connection.
 #[inline]
-fn peer(stream: &Socket) -> io::Result<Option<SockAddr>> {
-    match stream.peer_addr() {
-        Ok(peer) => Ok(Some(peer)),
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => stream.take_error()?.map_or(Ok(None), Err),
-        Err(error) => Err(error),
+fn peer(stream: &Socket) -> rustix::io::Result<Option<SocketAddrAny>> {
+    match getpeername(stream) {
+        Err(Errno::NOTCONN) => socket_error(stream)?.map(|()| None),
+        peer => peer,
     }
 }
 

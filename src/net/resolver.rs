@@ -101,6 +101,9 @@ impl Resolver {
     }
 
     pub(super) fn answer(&mut self) -> Option<(Token, LookupAnswer)> {
+        if self.open == 0 {
+            return None;
+        }
         let answer = self.answers.try_recv().ok()?;
         self.open -= 1;
         Some(answer)

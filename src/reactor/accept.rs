@@ -175,11 +175,11 @@ impl<N: Net> Reactor<N> {
             Ok(peer) => return Some(self.accepted(listener, peer)),
             Err(error) => error,
         };
+        let is_of_one = |errno: Option<Errno>| errno.is_none_or(|errno| OF_ONE_CONNECTION.contains(&errno));
         match Errno::from_io_error(&error) {
             Some(Errno::WOULDBLOCK) => self.nobody_waits(listener),
-            Some(errno) if !OF_ONE_CONNECTION.contains(&errno) => return self.back_off(listener, &error),
-            _ if entry.skips >= SKIPS => return self.back_off(listener, &error),
-            _ => entry.skips += 1,
+            errno if entry.skips < SKIPS && is_of_one(errno) => entry.skips += 1,
+            _ => return self.back_off(listener, &error),
         }
         None
     }

@@ -13,9 +13,12 @@ impl<N: Net> Reactor<N> {
     /// The first rule that is broken, in words. The socket at hand is put aside only at the next call, and is left out.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
-        let slots = self.table.slots().map(|slot| self.reserved_slots(slot)).sum::<usize>();
-        if slots != self.table.reserved() {
-            return Err(format!("attempts have {slots} slots, and {} are reserved", self.table.reserved()));
+        let mut slots: Vec<u32> = self.table.slots().flat_map(|slot| self.reserved_slots(slot)).collect();
+        slots.sort_unstable();
+        let reserved = self.table.entries.iter().filter(|(_, entry)| !entry.is_socket());
+        let reserved: Vec<u32> = reserved.map(|(slot, _)| slot as u32).collect();
+        if slots != reserved {
+            return Err(format!("attempts have the slots {slots:?}, and {reserved:?} are reserved"));
         }
         for slot in self.table.slots().filter(|slot| *slot != self.table.at_hand).collect::<Vec<_>>() {
             self.audit_socket(slot).map_err(|broken| {

@@ -69,7 +69,7 @@ impl<N: Net> Reactor<N> {
         self.table.extra_mut(slot).connecting = Some(connecting);
         self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
         self.table.wake(slot);
-        self.file(slot);
+        self.table.file_later(slot);
         Ok(self.table.id(slot))
     }
 
@@ -180,10 +180,11 @@ impl<N: Net> Reactor<N> {
         failed
     }
 
-    /// How many slots are reserved for attempts of this socket.
-    pub(super) fn reserved_slots(&self, slot: u32) -> usize {
+    /// The slots that are reserved for attempts of this socket.
+    pub(super) fn reserved_slots(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
-        connecting.map_or(0, |connecting| connecting.in_flight.iter().filter(|flight| flight.slot != slot).count())
+        let flights = connecting.into_iter().flat_map(|connecting| &connecting.in_flight);
+        flights.map(|flight| flight.slot).filter(move |other| *other != slot)
     }
 
     fn flight(&self, slot: u32, index: usize) -> Option<Flight> {
@@ -206,10 +207,19 @@ impl<N: Net> Reactor<N> {
             let token = self.token(slot);
             let promoted = self.net.promote(winner.slot, slot, token);
             self.unreserve(slot, winner);
-            if let Err(error) = promoted {
-                let failure = Failure::from_os(&error);
-                let input = input_for(failure.cause, Input::ConnectFailed);
-                return self.fail_connecting(slot, failure, input);
+            match promoted {
+                Ok(()) => {}
+                // It is connected all the same, and is registered when it has to wait, as an accepted one is.
+                Err(error) if passes(&error) => {
+                    let flags = &mut self.table.entry_mut(slot).flags;
+                    flags.set(Flags::READABLE, true);
+                    flags.set(Flags::REGISTERED, false);
+                }
+                Err(error) => {
+                    let failure = Failure::from_os(&error);
+                    let input = input_for(failure.cause, Input::ConnectFailed);
+                    return self.fail_connecting(slot, failure, input);
+                }
             }
         }
         self.established(slot);
@@ -236,6 +246,7 @@ impl<N: Net> Reactor<N> {
                 return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
             }
             connecting.tried += 1;
+            connecting.held_up = None;
             let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
             let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
             match self.begin_attempt(slot, flight) {
@@ -251,7 +262,7 @@ impl<N: Net> Reactor<N> {
                 // The address is not to blame: it is tried again, when a descriptor of ours is free or after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
-                    return self.attempt_again(slot, is_first);
+                    return self.attempt_again(slot, is_first, Cause::from_os(&error));
                 }
                 Err(error) => {
                     if let Some(connecting) = self.connecting(slot) {
@@ -284,9 +295,10 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The last address keeps its turn. While others are in flight the next one that fails frees a descriptor.
-    fn attempt_again(&mut self, slot: u32, is_first: bool) {
+    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: Cause) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.tried -= 1;
+        connecting.held_up = Some(cause);
         connecting.attempt_due = None;
         if is_first {
             self.table.retry_later(slot, RETRY_TICKS);
@@ -362,12 +374,13 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The socket was never connected. Its failure names every address that was tried, those in flight included.
+    /// The socket was never connected. Its failure names every address that was tried, those in flight included, and the one
+    /// that could not be.
     fn fail_connecting(&mut self, slot: u32, mut failure: Failure, input: Input) {
         if let Some(connecting) = self.connecting(slot) {
-            for flight in &connecting.in_flight {
-                let addr = connecting.addrs.get(flight.addr);
-                connecting.failed.extend(addr.map(|&addr| Attempt { addr, cause: failure.cause }));
+            let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.cause));
+            for (addr, cause) in in_flight.chain(connecting.held_up.map(|cause| (connecting.tried, cause))) {
+                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| Attempt { addr, cause }));
             }
         }
         self.give_up_connecting(slot);
@@ -384,11 +397,16 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Whether an attempt could not be begun for a reason that passes: no memory; a full queue of a Unix listener; no descriptor
-/// in a race of several addresses. With one address the program has to know: its own connections hold them all.
+/// Whether an attempt could not be begun for a reason that passes, or for lack of a descriptor in a race of several addresses.
+/// With one address the program has to know that: its own connections hold them all.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
-    is_transient(error) || error.kind() == io::ErrorKind::WouldBlock || (is_out_of_descriptors && is_race)
+    passes(error) || (is_out_of_descriptors && is_race)
+}
+
+/// Whether the reason passes: no memory, an interruption, a full queue of a Unix listener.
+fn passes(error: &io::Error) -> bool {
+    is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not

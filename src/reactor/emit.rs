@@ -10,6 +10,7 @@ use crate::net::Net;
 use crate::report;
 use crate::socket::Socket;
 use crate::table::entry::Flags;
+use crate::table::extra::Extra;
 
 /// An event before it is put together: two small numbers, which pass through several hands in registers. Whose event it is
 /// stands in the table (`at_hand`), what else it says in the reactor.
@@ -88,7 +89,7 @@ impl<N: Net> Reactor<N> {
 
     /// The report for `close`. The state in which it ended says how.
     pub(super) fn report_ending(&mut self, slot: u32) {
-        let entry = self.table.entry(slot);
+        let (entry, _, extra) = self.table.parts(slot);
         // One that failed, and was destroyed before that could be delivered, was destroyed.
         let how = if entry.state == State::Confirmed {
             How::Confirmed
@@ -102,12 +103,12 @@ impl<N: Net> Reactor<N> {
         self.ending = Ending {
             how,
             first: entry.first,
-            peer: self.table.peer(slot),
+            peer: entry.peer(&self.table.extras.ipv6_peers),
             bytes_read: entry.bytes_read,
             bytes_written: entry.bytes_written,
-            bytes_unsent: self.table.unsent_bytes(slot),
+            bytes_unsent: extra.map_or(0, Extra::unsent_bytes),
         };
         self.counts.closed(&self.ending);
-        report::ending(self.table.id(slot), &self.ending);
+        report::ending(|| self.table.id(slot), &self.ending);
     }
 }

@@ -272,11 +272,15 @@ impl Listeners {
     }
 
     /// One of its sockets has delivered `close`.
+    #[inline(always)]
     pub(super) fn closed(&mut self, id: ListenerId) {
         let Some(entry) = self.find_mut(id) else { return };
         entry.live -= 1;
-        self.unblock(id.index());
-        self.note_closed(id.index());
+        if entry.phase == Phase::Closed {
+            self.note_closed(id.index());
+        } else if entry.muted {
+            self.unblock(id.index());
+        }
     }
 
     // --- stopping ---

@@ -128,6 +128,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::System`] if the system can't wait for events at all. A connection's errors are events. On a simulated
     /// network EDEADLK means that nothing can ever happen any more though sockets live: a real program would sleep for ever.
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         match self.advance(None) {
             Some(emit) => Ok(Some(self.present(emit))),
@@ -159,6 +160,7 @@ impl<N: Net> Reactor<N> {
         if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
             return Some(self.epoch);
         }
+        self.look_at_clock();
         let due = self.next_due()?;
         self.epoch.checked_add(Duration::from_millis(due))
     }
@@ -206,15 +208,16 @@ impl<N: Net> Reactor<N> {
         self.shared.handle()
     }
 
-    /// Files the socket's deadline, counted from now where a clock restarts.
-    fn file(&mut self, slot: u32) {
-        let Self { table, net, epoch, .. } = self;
-        table.file(slot, || ticks_up(net.now().saturating_duration_since(*epoch)));
+    /// Files the deadlines of the sockets that were put aside meanwhile, counted from now where a clock restarts.
+    fn look_at_clock(&mut self) {
+        if self.table.has_unfiled() {
+            self.table.file_all(self.tick_after(self.net.now()));
+        }
     }
 
     /// The tick that has begun at this time: what is due now, is due by this tick.
     fn tick_before(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_millis() as u64
+        ticks(at.saturating_duration_since(self.epoch))
     }
 
     /// The first tick not before this time: for deadlines, which are never early.
@@ -223,9 +226,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The earliest tick at which something of ours is due.
-    fn next_due(&self) -> Option<u64> {
-        let dues = [self.table.wheel.next_due(), self.timers.next_due(), self.listeners.next_due()];
-        dues.into_iter().flatten().min()
+    fn next_due(&mut self) -> Option<u64> {
+        earlier(earlier(self.table.wheel.next_due(), self.timers.next_due()), self.listeners.next_due())
     }
 }
 
@@ -246,10 +248,25 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
     }
 }
 
+/// Whole ticks.
+#[inline]
+fn ticks(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis()))
+}
+
 /// Whole ticks, rounded up: in two small numbers, since this is done for each message of a socket with an idle time.
 #[inline]
 fn ticks_up(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)))
+}
+
+/// The earlier of two times that need not be.
+#[inline]
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 fn system(call: &'static str, error: &std::io::Error) -> Error {

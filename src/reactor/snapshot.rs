@@ -118,7 +118,7 @@ impl<N: Net> Reactor<N> {
                 bytes_read: entry.bytes_read,
                 bytes_written: entry.bytes_written,
                 is_paused: entry.flags.has(crate::table::entry::Flags::PAUSED),
-                timer_ms: self.table.deadline(slot).map(|(due, _)| due.saturating_sub(now)),
+                timer_ms: self.table.deadline_with(slot, Some(now)).map(|(due, _)| due.saturating_sub(now)),
             }
         };
         Sockets(self.table.slots().map(info).collect())

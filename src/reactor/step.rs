@@ -4,9 +4,8 @@
 //! most one event. An error of the system is taken once and decides; bytes that arrived before it are delivered before it.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddrV6;
 
-use slab::Slab;
+use rustix::io::Errno;
 
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
@@ -17,7 +16,8 @@ use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{Close, Idle, Settings};
 use crate::report;
-use crate::table::entry::{Entry, Flags};
+use crate::table::Table;
+use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::extra::{Deadline, Extra, Extras};
 use crate::table::queue::{PIECES, WriteQueue};
 
@@ -37,22 +37,24 @@ enum Outcome<T> {
 }
 
 /// Makes a call, again if it was interrupted.
-#[inline]
+#[inline(always)]
 fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
     loop {
-        return match call() {
-            Ok(done) => Outcome::Done(done),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if is_transient(&error) => Outcome::Retry,
-            Err(error) => Outcome::Failed(error),
+        let error = match call() {
+            Ok(done) => return Outcome::Done(done),
+            Err(error) => error,
         };
+        match Errno::from_io_error(&error) {
+            Some(Errno::WOULDBLOCK) => return Outcome::WouldBlock,
+            Some(Errno::INTR) => {}
+            _ if is_transient(&error) => return Outcome::Retry,
+            _ => return Outcome::Failed(error),
+        }
     }
 }
 
 /// Whether the system lacks memory, or room in epoll: an error that passes.
 pub(super) fn is_transient(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC))
 }
 
@@ -87,10 +89,7 @@ pub(super) struct Step<'a, N: Net> {
     settings: &'a Settings,
     net: &'a mut N,
     /// The receive buffer of all sockets.
-    buffer: &'a mut [u8],
-    /// What was written to the socket at hand, if it is this one.
-    written: &'a mut Vec<u8>,
-    ipv6_peers: &'a Slab<SocketAddrV6>,
+    buffer: &'a mut Box<[u8]>,
 }
 
 impl<N: Net> Reactor<N> {
@@ -101,12 +100,7 @@ impl<N: Net> Reactor<N> {
     /// Borrows a socket for a step.
     #[inline]
     pub(super) fn at(&mut self, slot: u32) -> Step<'_, N> {
-        let table = &mut self.table;
-        let entry = &mut table.entries[slot as usize];
-        let settings = table.settings.get(entry.settings);
-        let (extras, written, ipv6_peers) = (&mut table.extras, &mut table.at_hand_bytes, &table.ipv6_peers);
-        debug_assert!(slot == table.at_hand || written.is_empty(), "what was written is the socket's at hand");
-        Step { slot, entry, extras, settings, net: &mut self.net, buffer: &mut self.buffer, written, ipv6_peers }
+        Step::new(&mut self.table, &mut self.net, &mut self.buffer, slot)
     }
 
     /// One transition outside of a step; its events become pending.
@@ -115,7 +109,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// One transition with one event, which is delivered at once.
-    #[inline]
+    #[inline(always)]
     pub(super) fn emit(&mut self, slot: u32, input: Input, emits: Emits) -> Emit {
         let entry = self.table.entry_mut(slot);
         let from = entry.state;
@@ -130,40 +124,68 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-impl<N: Net> Step<'_, N> {
-    /// Takes the step, up to its first event.
+impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
-    pub(super) fn run(mut self) -> Option<Emit> {
-        if self.entry.flags.has(Flags::DESTROY) {
-            return self.abort();
+    pub(super) fn new(table: &'a mut Table, net: &'a mut N, buffer: &'a mut Box<[u8]>, slot: u32) -> Self {
+        let is_at_hand = slot == table.at_hand || table.extras.at_hand_bytes.is_empty();
+        debug_assert!(is_at_hand, "what was written is the socket's at hand");
+        let entry = &mut table.entries[slot as usize];
+        let settings = table.settings.get(entry.settings);
+        Self { slot, entry, extras: &mut table.extras, settings, net, buffer }
+    }
+
+    #[inline]
+    pub(super) fn is_connected(&self) -> bool {
+        self.entry.state.is_connected()
+    }
+
+    /// Takes steps of a connected socket up to its next event, which is returned; or until it needs none in this turn: what it
+    /// needs then is the error.
+    #[inline(always)]
+    pub(super) fn run(mut self, steps: &mut usize) -> Result<Emit, Next> {
+        loop {
+            match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
+                Next::Now if *steps > 0 => *steps -= 1,
+                Next::Deliver => {}
+                next => return Err(next),
+            }
+            if let Some(emit) = self.step() {
+                return Ok(emit);
+            }
         }
-        if let Some(emits) = self.entry.flags.pending() {
-            return Some(self.deliver(emits));
+    }
+
+    #[inline(always)]
+    fn step(&mut self) -> Option<Emit> {
+        if self.entry.flags.has(Flags::DESTROY.and(Flags::PENDING)) {
+            return self.abort_or_deliver();
         }
         self.entry.flags.set(Flags::SOON, false);
-        self.obey();
+        if self.entry.may_be_asked(self.entry.extra != NIL) {
+            self.obey();
+        }
         // Output first, so that an answer does not wait behind more input.
-        if self.owes_output() {
-            self.flush();
+        self.flush();
+        if self.entry.flags.has(Flags::PENDING) {
+            // Its input belongs to this turn, as it would without the event.
+            self.entry.flags.set(Flags::SOON, self.entry.has_input());
+            return self.deliver();
         }
-        match self.entry.flags.pending() {
-            Some(emits) => {
-                // Its input belongs to this turn, as it would without the event.
-                self.entry.flags.set(Flags::SOON, self.entry.has_input());
-                Some(self.deliver(emits))
-            }
-            None if self.entry.has_input() => self.read(),
-            None => None,
-        }
+        if self.entry.has_input() { self.read() } else { None }
     }
 
     /// The step of a socket that is not connected: it only obeys `destroy`, and delivers.
     pub(super) fn run_unconnected(mut self) -> Option<Emit> {
         self.entry.flags.set(Flags::SOON, false);
+        self.abort_or_deliver()
+    }
+
+    #[inline(never)]
+    fn abort_or_deliver(&mut self) -> Option<Emit> {
         if self.entry.flags.has(Flags::DESTROY) {
             return self.abort();
         }
-        self.entry.flags.pending().map(|emits| self.deliver(emits))
+        self.deliver()
     }
 
     /// One transition. Returns the events that it emits.
@@ -183,7 +205,14 @@ impl<N: Net> Step<'_, N> {
     fn log(&self, from: State, input: Input) {
         if let Cell::Go(to, emits) = lifecycle::step(from, input) {
             let id = SocketId::new(0, self.slot, self.entry.generation);
-            report::transition(id, self.entry.peer(self.ipv6_peers), from, input, to, &lifecycle::events(emits));
+            report::transition(
+                id,
+                self.entry.peer(&self.extras.ipv6_peers),
+                from,
+                input,
+                to,
+                &lifecycle::events(emits),
+            );
         }
     }
 
@@ -194,14 +223,15 @@ impl<N: Net> Step<'_, N> {
         self.entry.flags.post(emits);
     }
 
-    /// Takes an event out of the pending ones.
+    /// Takes the first of the pending events.
     #[inline]
-    fn deliver(&mut self, emits: Emits) -> Emit {
+    fn deliver(&mut self) -> Option<Emit> {
+        let emits = self.entry.flags.pending()?;
         if emits == Emits::Lookup {
-            return self.deliver_lookup();
+            return Some(self.deliver_lookup());
         }
         self.entry.flags.take_pending(emits);
-        Emit::new(EmitKind::Of(emits), 0)
+        Some(Emit::new(EmitKind::Of(emits), 0))
     }
 
     /// One address after the other: the event stays pending until the last.
@@ -230,18 +260,13 @@ impl<N: Net> Step<'_, N> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.written.len() + self.extra().map_or(0, |extra| extra.queue.len())
-    }
-
-    #[inline]
-    fn owes_output(&self) -> bool {
-        self.entry.owes_output(self.queued_bytes() > 0)
+        self.extras.at_hand_bytes.len() + self.extra().map_or(0, |extra| extra.queue.len())
     }
 
     // --- what the caller asked for, and what the system reports ---
 
     /// Takes up what the caller asked for, and looks into what the system has reported.
-    #[inline]
+    #[inline(never)]
     fn obey(&mut self) {
         if self.entry.has_end_due(self.settings) {
             self.entry.flags.set(Flags::END, true);
@@ -258,7 +283,7 @@ impl<N: Net> Step<'_, N> {
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
             self.drained();
         }
-        if self.entry.has_notice_due(self.settings) {
+        if self.entry.has_notice_due(self.settings, self.extra()) {
             self.entry.flags.set(Flags::NOTICED, true);
             self.post(Input::PeerEnded);
         }
@@ -303,8 +328,8 @@ impl<N: Net> Step<'_, N> {
     #[inline(never)]
     fn abort(&mut self) -> Option<Emit> {
         self.entry.flags.clear_pending_but_ready();
-        if let Some(emits) = self.entry.flags.pending() {
-            return Some(self.deliver(emits));
+        if self.entry.flags.has(Flags::PENDING) {
+            return self.deliver();
         }
         if !self.entry.state.is_final() {
             self.net.reset(self.slot);
@@ -367,8 +392,6 @@ impl<N: Net> Step<'_, N> {
         }
         let extra = self.extras.get_or_make(&mut self.entry.extra);
         extra.failure.get_or_insert(Failure::from_os(error));
-        extra.void_bytes += self.written.len() as u64;
-        self.written.clear();
         self.extras.void(self.entry.extra);
         self.post(Input::ErrorSeen);
         // A caller that has paused until there is room need not wait any longer.
@@ -400,70 +423,83 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// The system has no memory for a call now: it is made again after a pause.
+    /// The system has no memory for a call now: it is made again after a pause, which another such call does not prolong.
     #[cold]
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
         self.entry.flags.set(readiness, false);
-        self.extra_mut().retry_at = Some(Deadline::In(RETRY_TICKS));
+        self.extra_mut().retry_at.get_or_insert(Deadline::In(RETRY_TICKS));
     }
 
     // --- writing ---
 
     /// Sends what waits, and our FIN after it if the caller has ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flush(&mut self) {
-        let mut quantum = SEND_QUANTUM_BYTES;
-        while quantum > 0 && self.entry.flags.has(Flags::WRITABLE) && self.owes_output() {
-            let last = self.entry.state.is_flushing();
-            let outcome = if !self.written.is_empty() {
-                call(|| self.net.send(self.slot, self.written, last))
-            } else if let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes()) {
-                match extra.queue.single() {
-                    Some(bytes) => {
-                        let now = &bytes[..bytes.len().min(quantum)];
-                        call(|| self.net.send(self.slot, now, last && now.len() == bytes.len()))
-                    }
-                    None => send_pieces(self.net, self.slot, &extra.queue, quantum, last),
-                }
-            } else {
-                return self.finish();
-            };
-            match outcome {
-                Outcome::Done(sent) => {
-                    quantum = quantum.saturating_sub(sent);
-                    self.sent(sent);
-                }
-                Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
-                Outcome::Retry => self.retry_later(Flags::WRITABLE),
-                Outcome::Failed(error) => self.lose(&error),
+        if !self.entry.flags.has(Flags::WRITABLE) || !self.entry.state.can_send() {
+            return;
+        }
+        let last = self.entry.state.is_flushing();
+        if !self.extras.at_hand_bytes.is_empty() {
+            let outcome = call(|| self.net.send(self.slot, &self.extras.at_hand_bytes, last));
+            if let Outcome::Done(bytes) = outcome {
+                // A rest waits for room, in a queue of its own.
+                self.extras.spill(&mut self.entry.extra, bytes);
             }
+            self.sent(outcome);
+        }
+        if self.entry.extra != NIL {
+            self.flush_queue();
+        }
+        if last && self.entry.flags.has(Flags::WRITABLE) && self.owes_fin() {
+            self.finish();
         }
     }
 
-    fn sent(&mut self, bytes: usize) {
-        let left = match self.written.is_empty() {
-            false if bytes == self.written.len() => {
-                self.written.clear();
-                0
+    #[inline(never)]
+    fn flush_queue(&mut self) {
+        let last = self.entry.state.is_flushing();
+        let mut quantum = SEND_QUANTUM_BYTES;
+        while quantum > 0
+            && self.entry.flags.has(Flags::WRITABLE)
+            && let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes())
+        {
+            let outcome = match extra.queue.single() {
+                Some(bytes) => {
+                    let now = &bytes[..bytes.len().min(quantum)];
+                    call(|| self.net.send(self.slot, now, last && now.len() == bytes.len()))
+                }
+                None => send_pieces(self.net, self.slot, &extra.queue, quantum, last),
+            };
+            if let Outcome::Done(bytes) = outcome {
+                quantum = quantum.saturating_sub(bytes);
+                self.extras.sent(self.entry.extra, bytes);
             }
-            false => {
-                // The rest waits for room, in a queue of its own.
-                let left = self.extras.push(&mut self.entry.extra, &self.written[bytes..]);
-                self.written.clear();
-                left
+            self.sent(outcome);
+        }
+    }
+
+    /// The system's answer to a send.
+    #[inline(always)]
+    fn sent(&mut self, outcome: Outcome<usize>) {
+        match outcome {
+            Outcome::Done(bytes) => {
+                self.entry.bytes_written += bytes as u64;
+                self.entry.moved(Idle::Write, self.settings);
+                if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+                    self.drained();
+                }
+                // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
+                self.extras.release_if_empty(&mut self.entry.extra);
             }
-            true => self.extras.sent(self.entry.extra, bytes),
-        };
-        self.entry.bytes_written += bytes as u64;
-        self.entry.moved(Idle::Write, self.settings);
-        if left <= self.settings.low_water_bytes {
-            self.drained();
+            Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
+            Outcome::Retry => self.retry_later(Flags::WRITABLE),
+            Outcome::Failed(error) => self.lose(&error),
         }
-        if left == 0 {
-            // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
-            self.extras.release_if_empty(&mut self.entry.extra);
-        }
+    }
+
+    fn owes_fin(&self) -> bool {
+        self.entry.state.is_flushing() && self.queued_bytes() == 0
     }
 
     /// Everything is with the kernel: our FIN, or close(2) in its place.
@@ -533,7 +569,7 @@ impl<N: Net> Step<'_, N> {
     // --- reading ---
 
     /// One read, and its event.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self) -> Option<Emit> {
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(Received { bytes: 0, .. }) => self.read_end(),
@@ -547,10 +583,10 @@ impl<N: Net> Step<'_, N> {
             Outcome::Retry => self.retry_later(Flags::READABLE),
             Outcome::Failed(error) => self.fail_with(&error),
         }
-        self.entry.flags.pending().map(|emits| self.deliver(emits))
+        self.deliver()
     }
 
-    #[inline]
+    #[inline(always)]
     fn received(&mut self, Received { bytes, drained }: Received) -> Option<Emit> {
         self.entry.bytes_read += bytes as u64;
         self.entry.moved(Idle::Read, self.settings);

@@ -54,8 +54,8 @@ impl Timers {
         found
     }
 
-    pub(super) fn next_due(&self) -> Option<u64> {
-        self.wheel.as_ref().and_then(Wheel::next_due)
+    pub(super) fn next_due(&mut self) -> Option<u64> {
+        self.wheel.as_mut().and_then(Wheel::next_due)
     }
 
     pub(super) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {

@@ -9,17 +9,17 @@
 use std::time::{Duration, Instant};
 
 use super::emit::{Emit, EmitKind};
-use super::step::{RETRY_TICKS, is_transient};
-use super::{Reactor, system};
+use super::step::{RETRY_TICKS, Step, is_transient};
+use super::{Reactor, system, ticks, ticks_up};
 use crate::error::{Cause, Error, Failure, Timer};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 
-/// Calls of poll that one turn makes at the most while more news waits than fits into one: without them an idle timer
-/// could fire for a socket whose data lies behind the first thousand. With fewer than 64 Ki ready sockets all are seen.
-const POLLS_PER_TURN: u32 = 64;
+/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into a poll: without them an
+/// idle timer could fire for a socket whose data lies behind the first thousand.
+const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
 const STEPS_EACH: usize = 3;
@@ -30,8 +30,8 @@ const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Sockets served between two looks at the clock, where a deadline is filed: so many handlers' time a deadline may be late,
-/// whatever waits to be served.
+/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the handlers of twice as many,
+/// whatever waits to be served: it comes after a look, and the next turn serves as many before it looks.
 const SOCKETS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
@@ -110,13 +110,18 @@ impl Turn {
 impl<N: Net> Reactor<N> {
     /// Goes on with the socket at hand, with the turn, and with the next, up to the next event.
     pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Emit> {
-        if self.table.at_hand != NIL
-            && let Some(emit) = self.go_on()
-        {
-            return Some(emit);
-        }
         let mut turns = 0;
+        let mut next = self.at_hand();
         loop {
+            if let Some(slot) = next
+                && let Some(emit) = self.serve(slot)
+            {
+                return Some(emit);
+            }
+            next = self.next_ready();
+            if next.is_some() {
+                continue;
+            }
             let emit = match self.turn.phase {
                 Phase::Poll => {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
@@ -129,7 +134,10 @@ impl<N: Net> Reactor<N> {
                     turns += 1;
                     None
                 }
-                Phase::Sockets => self.serve(),
+                Phase::Sockets => {
+                    self.turn.phase = Phase::Listeners;
+                    None
+                }
                 Phase::Listeners => self.accept(),
                 Phase::Timers => self.expire(),
                 Phase::Closes => self.close(),
@@ -140,38 +148,66 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Goes on with the socket whose event the caller has handled.
+    /// The socket whose event the caller has handled, unless that was its last.
     #[inline]
-    fn go_on(&mut self) -> Option<Emit> {
+    fn at_hand(&mut self) -> Option<u32> {
         let slot = self.table.at_hand;
+        if slot == NIL {
+            return None;
+        }
         if self.table.entry(slot).state == State::Closed {
             self.table.at_hand = NIL;
             self.forget(slot);
             return None;
         }
-        self.serve_one(slot)
+        Some(slot)
+    }
+
+    /// The next socket to be served, while it is the sockets' turn.
+    #[inline]
+    fn next_ready(&mut self) -> Option<u32> {
+        let is_their_turn = matches!(self.turn.phase, Phase::Sockets) && self.turn.steps > 0;
+        if is_their_turn && !self.has_to_look() { self.table.pop_ready() } else { None }
+    }
+
+    /// The same as [`serve`](Self::serve), for what is rare.
+    #[inline(never)]
+    fn serve_due(&mut self, slot: u32) -> Option<Emit> {
+        self.serve(slot)
     }
 
     /// Takes steps of one socket up to its next event, or until it needs none in this turn.
-    #[inline]
-    fn serve_one(&mut self, slot: u32) -> Option<Emit> {
+    #[inline(always)]
+    fn serve(&mut self, slot: u32) -> Option<Emit> {
         loop {
-            let next = self.table.next(slot);
-            if next == Next::Now && self.turn.steps > 0 {
-                self.turn.steps -= 1;
-            } else if next != Next::Deliver {
-                if self.put_aside(slot, next) {
-                    return None;
-                }
-                continue;
-            }
-            let emit = match self.table.entry(slot).state.is_connected() {
-                true => self.at(slot).run(),
-                false => self.step_unconnected(slot),
+            let Self { table, net, buffer, turn, .. } = self;
+            let step = Step::new(table, net, buffer, slot);
+            let taken = match step.is_connected() {
+                true => step.run(&mut turn.steps),
+                false => self.serve_unconnected(slot),
             };
-            if emit.is_some() {
-                self.table.at_hand = slot;
-                return emit;
+            match taken {
+                Ok(emit) => {
+                    self.table.at_hand = slot;
+                    return Some(emit);
+                }
+                Err(next) if self.put_aside(slot, next) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The same for a socket that is not connected yet, or no more.
+    #[inline(never)]
+    fn serve_unconnected(&mut self, slot: u32) -> Result<Emit, Next> {
+        loop {
+            match self.table.next(slot) {
+                Next::Now if self.turn.steps > 0 => self.turn.steps -= 1,
+                Next::Deliver => {}
+                next => return Err(next),
+            }
+            if let Some(emit) = self.step_unconnected(slot) {
+                return Ok(emit);
             }
         }
     }
@@ -181,7 +217,7 @@ impl<N: Net> Reactor<N> {
     fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
-        if flags.pending().is_none() && !flags.has(Flags::DESTROY) {
+        if !flags.has(Flags::DESTROY.and(Flags::PENDING)) {
             if state == State::Created {
                 self.begin(slot);
             } else if state == State::Connecting {
@@ -196,7 +232,7 @@ impl<N: Net> Reactor<N> {
 
     /// Puts a socket that needs no step now where it belongs: into a list, or it waits for readiness and for its deadline.
     /// Returns whether it could be: one that can't be watched may have an error to deliver.
-    #[inline]
+    #[inline(always)]
     fn put_aside(&mut self, slot: u32, next: Next) -> bool {
         self.table.spill(slot);
         self.table.at_hand = NIL;
@@ -209,7 +245,7 @@ impl<N: Net> Reactor<N> {
             if !self.watch(slot, next) {
                 return false;
             }
-            self.file(slot);
+            self.table.file_later(slot);
         }
         self.table.put(slot, next);
         true
@@ -255,21 +291,34 @@ impl<N: Net> Reactor<N> {
     /// Waits for readiness, notes it, and begins a turn.
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
-        let mut wait_until = self.wait_until(until);
-        for _ in 0..POLLS_PER_TURN {
+        let now = self.net.now();
+        let since_epoch = now.saturating_duration_since(self.epoch);
+        self.table.file_all(ticks_up(since_epoch));
+        let mut timeout = self.timeout(now, since_epoch, until);
+        // Nothing is reported again before all that was ready at the first call. So when as many reports have come as there are
+        // sockets, that is known, whatever still waits; a poll may have one, or none after a signal.
+        let (mut is_first, mut left) = (true, 2 * self.table.len() + MORE_POLLS);
+        loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {
                 0 => listeners.ready(token.index),
-                _ => note(table, token, readiness),
+                _ => {
+                    left = left.saturating_sub(1);
+                    note(table, token, readiness);
+                }
             };
-            let polled = self.net.poll(wait_until, ready).map_err(|error| system("epoll_wait", &error))?;
-            if !polled.more {
-                // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
-                // what arrives between the system's answer and a look at the clock has arrived in time.
-                self.turn.now = self.tick_before(polled.complete_until);
+            let polled = self.net.poll(now, timeout, ready).map_err(|error| system("epoll_wait", &error))?;
+            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
+            // what arrives between the system's answer and a look at the clock has arrived in time.
+            if is_first || !polled.more {
+                let is_now = polled.complete_until == now;
+                self.turn.now = if is_now { ticks(since_epoch) } else { self.tick_before(polled.complete_until) };
+            }
+            left = left.saturating_sub(1);
+            if !polled.more || left == 0 {
                 break;
             }
-            wait_until = Some(polled.complete_until);
+            (is_first, timeout) = (false, Some(Duration::ZERO));
         }
         while let Some((token, answer)) = self.net.looked_up() {
             self.looked_up(token, answer);
@@ -293,36 +342,28 @@ impl<N: Net> Reactor<N> {
         self.turn.phase = Phase::Sockets;
     }
 
-    /// Until when poll may wait.
-    fn wait_until(&self, until: Option<Instant>) -> Option<Instant> {
+    /// How long poll may wait.
+    fn timeout(&mut self, now: Instant, since_epoch: Duration, until: Option<Instant>) -> Option<Duration> {
         if self.has_work() {
-            return Some(self.epoch);
+            return Some(Duration::ZERO);
         }
-        let due = self.next_due().and_then(|due| self.epoch.checked_add(Duration::from_millis(due)));
-        [due, until].into_iter().flatten().min()
-    }
-
-    #[inline]
-    fn serve(&mut self) -> Option<Emit> {
-        while self.turn.steps > 0
-            && !self.has_to_look()
-            && let Some(slot) = self.table.pop_ready()
-        {
-            let emit = self.serve_one(slot);
-            if emit.is_some() {
-                return emit;
-            }
+        let until = until.map(|until| until.saturating_duration_since(now));
+        let due = self.next_due().map(|due| Duration::from_millis(due).saturating_sub(since_epoch));
+        match (due, until) {
+            (Some(due), Some(until)) => Some(due.min(until)),
+            (due, until) => due.or(until),
         }
-        self.turn.phase = Phase::Listeners;
-        None
     }
 
     /// Whether a deadline has come meanwhile, looked at now and then: sockets that are still ready are served after it.
     #[inline]
     fn has_to_look(&mut self) -> bool {
         self.turn.unlooked += 1;
-        self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK)
-            && self.next_due().is_some_and(|due| due <= self.tick_before(self.net.now()))
+        if !self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK) {
+            return false;
+        }
+        self.look_at_clock();
+        self.next_due().is_some_and(|due| due <= self.tick_before(self.net.now()))
     }
 
     fn accept(&mut self) -> Option<Emit> {
@@ -353,11 +394,14 @@ impl<N: Net> Reactor<N> {
             return Some(self.listener_closed(listener));
         }
         let now = self.turn.now;
+        if self.table.wheel.next_due().is_some_and(|due| due <= now) {
+            self.look_at_clock();
+        }
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
             self.due(slot);
             // Its event, if there is one; otherwise it goes where it belongs.
             if !self.table.entry(slot).flags.has(Flags::QUEUED)
-                && let Some(emit) = self.serve_one(slot)
+                && let Some(emit) = self.serve_due(slot)
             {
                 return Some(emit);
             }
@@ -375,9 +419,8 @@ impl<N: Net> Reactor<N> {
 
     /// A socket's filed time has come: perhaps only that.
     fn due(&mut self, slot: u32) {
-        let Some((due, what)) = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now) else {
-            return self.table.refile(slot);
-        };
+        let deadline = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now);
+        let Some((due, what)) = deadline else { return self.table.refile(slot) };
         let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers nothing any more.
@@ -387,7 +430,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
         }
-        if what.is_for_writing(settings) && self.has_taken(slot) {
+        if what.is_for_writing(settings) && self.has_taken(slot, deadline) {
             return;
         }
         if !matches!(what, Due::Attempt | Due::Retry) {
@@ -412,7 +455,7 @@ impl<N: Net> Reactor<N> {
     /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
     /// meanwhile: our kernel, which may hold megabytes, reports when it has passed some on; where it can't, it may have room for
     /// bytes that wait.
-    fn has_taken(&mut self, slot: u32) -> bool {
+    fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
         if !state.is_connected() || state == State::Broken {
@@ -422,7 +465,8 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            let has_taken = self.table.deadline(slot).is_none_or(|(due, _)| due > self.turn.now);
+            // Another may be due as well now.
+            let has_taken = self.table.deadline(slot) != deadline;
             if has_taken {
                 self.table.refile(slot);
             }
@@ -468,9 +512,7 @@ impl<N: Net> Reactor<N> {
 
     /// The socket has delivered `close`, and the caller has handled it.
     fn forget(&mut self, slot: u32) {
-        let listener = self.table.settings_of(slot).listener;
-        self.table.remove(slot);
-        if let Some(listener) = listener {
+        if let Some(listener) = self.table.remove(slot) {
             self.listeners.closed(listener);
         }
     }

@@ -111,6 +111,8 @@ pub(super) struct End {
     pub(super) play: Option<u32>,
     /// Set while registered.
     pub(super) token: Option<Token>,
+    /// The calls that have lacked memory when they were last made: one bit for each.
+    pub(super) short: u8,
     /// News of this end waits in its host's queue, or is on the way there.
     pub(super) queued: bool,
 
@@ -185,6 +187,7 @@ impl End {
             tuning,
             play: None,
             token: None,
+            short: 0,
             queued: false,
             outgoing: VecDeque::new(),
             acked: 0,

@@ -48,6 +48,9 @@ pub struct Faults {
     pub connect_exhausted: f64,
     /// Per register: ENOSPC, epoll's limit of watches.
     pub register_exhausted: f64,
+    /// Per read, look ahead, write, end and query for the last acknowledgement: ENOBUFS or ENOMEM. Never for the same call of
+    /// a connection twice in a row.
+    pub no_memory: f64,
     /// Per look-up: up to this much slower.
     pub lookup_delay: Duration,
     /// Per look-up: it fails with `TryAgain`.
@@ -75,6 +78,7 @@ impl Faults {
             accept_aborted: 0.0,
             connect_exhausted: 0.0,
             register_exhausted: 0.0,
+            no_memory: 0.0,
             lookup_delay: Duration::ZERO,
             lookup_failure: 0.0,
         }
@@ -110,17 +114,19 @@ impl Faults {
             register_exhausted: probability(rng, 0.05),
             lookup_delay: delay(rng, Duration::from_secs(2)),
             lookup_failure: probability(rng, 0.1),
+            no_memory: probability(rng, 0.2),
             ..Self::none()
         }
     }
 
-    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly.
+    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly, and soon.
     #[must_use]
     pub const fn harmless(mut self) -> Self {
         self.accept_exhausted = 0.0;
         self.accept_aborted = 0.0;
         self.connect_exhausted = 0.0;
         self.register_exhausted = 0.0;
+        self.no_memory = 0.0;
         self.lookup_failure = 0.0;
         self
     }

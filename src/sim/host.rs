@@ -110,6 +110,25 @@ impl Host {
         id.map(|id| (world, id)).ok_or(Errno::BADF)
     }
 
+    /// The same of a call that can lack memory. `call` is its number.
+    fn on_with_memory(&self, slot: u32, call: u8) -> Result<(RefMut<'_, World>, Id), Errno> {
+        let (mut world, id) = self.on(slot)?;
+        let probability = world.faults.no_memory;
+        let bit = 1 << call;
+        let was_short = world.ends.get(id).is_some_and(|end| end.short & bit != 0);
+        let is_short = world.rng.chance(probability) && !was_short;
+        if is_short || was_short {
+            // Neither to find that out nor to make the call again is a turn for nothing.
+            world.program(self.index).idle_polls = 0;
+            world.ends.get_mut(id).ok_or(Errno::BADF)?.short ^= bit;
+        }
+        if is_short {
+            let errno = if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
+            world.answered(self.index, slot, Err(errno))?;
+        }
+        Ok((world, id))
+    }
+
     fn put(world: &mut World, host: u32, slot: u32, id: Id) {
         place(&mut world.program(host).slots, slot, id);
     }
@@ -217,8 +236,8 @@ impl Host {
 
     /// What getpeername(2) and SO_ERROR say together: `Ok(true)` if the phase is the one asked for, `Ok(false)` if not,
     /// and the error first if the connection has no peer.
-    fn verdict(&self, slot: u32, asked: Phase) -> io::Result<bool> {
-        let (mut world, id) = self.on(slot)?;
+    fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
+        let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
             // A connection with itself: nobody listens, and the real net says so too.
@@ -264,9 +283,17 @@ impl Net for Host {
         Self::clock(&world, world.now)
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
         let mut batch = std::mem::take(&mut self.batch);
-        let until = until.map(|until| nanos(until.saturating_duration_since(self.world.borrow().instant(0))));
+        let until = timeout.map(|timeout| {
+            let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
+            now.saturating_add(nanos(timeout))
+        });
         #[cfg(test)]
         let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
         self.world.borrow_mut().begin_turn(self.index);
@@ -364,7 +391,7 @@ impl Net for Host {
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
-        self.verdict(slot, Phase::Open)
+        self.verdict(self.on(slot)?, slot, Phase::Open)
     }
 
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
@@ -399,7 +426,7 @@ impl Net for Host {
     }
 
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, 0)?;
         let whole = world.ends.get(id).is_some_and(|end| end.urgent_in.is_none() && !end.is_unix());
         let faults = world.faults;
         let there = world.ends.get(id).map_or(0, |end| end.incoming.len()).min(buffer.len());
@@ -421,19 +448,19 @@ impl Net for Host {
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, 1)?;
         let answer = world.peek(id);
         Ok(world.answered(self.index, slot, answer)?)
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, 2)?;
         self.write_perhaps_less(&mut world, slot, id, bytes, more)
     }
 
     /// As one piece: what a fault leaves of it ends anywhere. What is beyond the send buffer is not looked at.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, 2)?;
         let most = world.ends.get(id).map_or(0, |end| end.tuning.send_bytes).saturating_add(1);
         let mut bytes = Vec::new();
         for piece in pieces {
@@ -449,7 +476,7 @@ impl Net for Host {
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, 3)?;
         let again = world.ends.get(id).is_some_and(|end| end.finished);
         let answer = world.finish(id);
         if !again && answer.is_ok() {
@@ -463,7 +490,7 @@ impl Net for Host {
         if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
             return Ok(true);
         }
-        self.verdict(slot, Phase::Closed)
+        self.verdict(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {

@@ -47,7 +47,7 @@ fn accepted(options: &Listen) -> (Network, Host, PeerSocket) {
 /// What a wait brings.
 fn news(host: &mut Host, wait: Duration) -> Vec<(Token, Readiness)> {
     let mut all = Vec::new();
-    host.poll(Some(host.now() + wait), &mut |token, readiness| all.push((token, readiness))).expect("the net can wait");
+    host.poll(host.now(), Some(wait), &mut |token, readiness| all.push((token, readiness))).expect("the net can wait");
     all
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: looking changes nothing.
 
 use super::entry::{Flags, NIL};
-use super::{Deadline, Table};
+use super::{Extra, Table};
 use crate::wheel::Nodes as _;
 
 /// What a socket that is in no list waits for.
@@ -30,10 +30,15 @@ impl Table {
             ("slots are used", of_used(&|_| true), self.len()),
             ("sockets have no listener", of_used(&|slot| self.settings_of(slot).listener.is_none()), self.outgoing),
             ("sockets have an extra", of_used(&|slot| self.entry(slot).extra != NIL), self.extras.len()),
-            ("peers are IPv6", of_used(&|slot| self.entry(slot).flags.has(Flags::IPV6)), self.ipv6_peers.len()),
+            ("peers are IPv6", of_used(&|slot| self.entry(slot).flags.has(Flags::IPV6)), self.extras.ipv6_peers.len()),
         ];
         if let Some((what, found, kept)) = counts.iter().find(|(_, found, kept)| found != kept) {
             return Err(format!("{found} {what}, and {kept} are counted"));
+        }
+        for (slot, entry) in self.entries.iter().filter(|(_, entry)| !entry.is_socket()) {
+            if entry.extra != NIL || entry.flags != Flags::NONE || entry.timer.is_filed() {
+                return Err(format!("slot {slot} is reserved, and has something of a socket: {entry:?}"));
+            }
         }
         let mut listed: Vec<u32> = self.ready.iter().chain(&self.later).chain(&self.closes).copied().collect();
         listed.sort_unstable();
@@ -45,7 +50,7 @@ impl Table {
             let queue = self.extra(slot).map_or(Ok(()), |extra| extra.queue.audit());
             queue.map_err(|rule| format!("socket {slot}: {rule}"))?;
         }
-        if self.at_hand == NIL && !self.at_hand_bytes.is_empty() {
+        if self.at_hand == NIL && !self.extras.at_hand_bytes.is_empty() {
             return Err("bytes were written to a socket that is not at hand".to_owned());
         }
         Ok(())
@@ -53,9 +58,12 @@ impl Table {
 
     /// Whether the timer of a socket that was put aside is filed as its deadline says: lazily, so perhaps earlier.
     pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
+        if self.unfiled.contains(&slot) {
+            return Ok(());
+        }
         let deadline = self.deadline(slot);
         let filed = self.entries.node(slot).due();
-        let begun = self.extra(slot).is_none_or(|extra| !matches!(extra.deadline, Some(Deadline::In(_))));
+        let begun = !self.extra(slot).is_some_and(Extra::has_relative);
         match (deadline, filed) {
             (None, None) if begun => Ok(()),
             (Some((due, _)), Some(filed)) if begun && filed <= due => Ok(()),

@@ -2,10 +2,11 @@
 //!
 //! Three clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state, `WRITE`
 //! for the write timeout. A clock is asked to restart by a flag, when something happens; the restart itself is here, with one
-//! look at the time, before the socket is put aside. Deadlines, in contrast to clocks, count from one moment and are put off by
+//! look at the time, soon after the socket was put aside. Deadlines, in contrast to clocks, count from one moment and are put off by
 //! nothing.
 //!
-//! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one.
+//! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it is among those that are filed
+//! at the next look at the clock.
 
 use super::Table;
 use super::entry::{Entry, Flags, NIL};
@@ -140,12 +141,21 @@ impl Entry {
 
 impl Table {
     /// The nearest deadline of a socket, in ticks, and where it comes from.
+    #[inline]
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
+        self.deadline_with(slot, None)
+    }
+
+    /// The same, with the clocks that have to restart counted from this tick.
+    pub(crate) fn deadline_with(&self, slot: u32, now: Option<u64>) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
         if entry.state.is_final() {
             return None;
         }
-        let since = |since: Option<u64>, ms: u64, due: Due| since.map(|since| (since.saturating_add(ms), due));
+        let since = |since: Option<u64>, ms: u64, due: Due| {
+            let since = now.filter(|_| entry.flags.has(due.clock())).or(since);
+            since.map(|since| (since.saturating_add(ms), due))
+        };
         let limit_since = extra.and_then(|extra| extra.limit_since);
         let limit = entry.limit(settings).and_then(|(ms, timer)| since(limit_since, ms, Due::Limit(timer)));
         let write_since = extra.and_then(|extra| extra.write_since);
@@ -166,9 +176,9 @@ impl Table {
         [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// Restarts the clocks that have to, counted from `now`, and files the nearest deadline.
+    /// A socket is put aside: its deadline is filed at the next look at the clock, unless it can have none.
     #[inline]
-    pub(crate) fn file(&mut self, slot: u32, now: impl FnOnce() -> u64) {
+    pub(crate) fn file_later(&mut self, slot: u32) {
         let (entry, settings, extra) = self.parts(slot);
         if entry.has_no_deadline(settings, extra) {
             let entry = self.entry_mut(slot);
@@ -176,8 +186,31 @@ impl Table {
             if entry.timer.is_filed() {
                 self.wheel.cancel(&mut self.entries, slot);
             }
-            return;
+        } else {
+            self.unfiled.push(slot);
         }
+    }
+
+    #[inline]
+    pub(crate) fn has_unfiled(&self) -> bool {
+        !self.unfiled.is_empty()
+    }
+
+    /// A look at the clock. A socket that has gone since leaves nothing to do, or its place to one for which it is no harm.
+    pub(crate) fn file_all(&mut self, now: u64) {
+        for index in 0..self.unfiled.len() {
+            let slot = self.unfiled[index];
+            if self.entries.get(slot as usize).is_some_and(Entry::is_socket) {
+                self.file(slot, now);
+            }
+        }
+        self.unfiled.clear();
+    }
+
+    /// Restarts the clocks that have to, counted from `now`, and files the nearest deadline.
+    #[inline]
+    pub(super) fn file(&mut self, slot: u32, now: u64) {
+        let (entry, settings, extra) = self.parts(slot);
         let only_idle = entry.state == State::Open && extra.is_none() && settings.grace_ms.is_none();
         match settings.idle_ms.filter(|_| only_idle && !entry.flags.has(Flags::READ_CLOSED)) {
             Some(ms) => self.file_idle(slot, ms, now),
@@ -186,10 +219,10 @@ impl Table {
     }
 
     /// The usual case: an open connection with an idle time.
-    fn file_idle(&mut self, slot: u32, ms: u64, now: impl FnOnce() -> u64) {
+    fn file_idle(&mut self, slot: u32, ms: u64, now: u64) {
         let entry = self.entry_mut(slot);
         if entry.flags.has(Flags::IDLE) {
-            entry.set_idle_since(now());
+            entry.set_idle_since(now);
         }
         entry.flags.set(Flags::CLOCKS, false);
         match entry.idle_since() {
@@ -199,7 +232,7 @@ impl Table {
     }
 
     #[inline(never)]
-    fn file_any(&mut self, slot: u32, now: impl FnOnce() -> u64) {
+    fn file_any(&mut self, slot: u32, now: u64) {
         let (entry, settings, extra) = self.parts(slot);
         let has_limit = entry.limit(settings).is_some();
         let has_grace = entry.grace(settings, extra).is_some();
@@ -208,7 +241,7 @@ impl Table {
         let has_ending = extra.is_some_and(|extra| extra.ending_at.is_some());
         let ending_changes = ending_ms.is_some() != has_ending;
         if entry.flags.has(Flags::CLOCKS) || ending_changes || extra.is_some_and(Extra::has_relative) {
-            let (flags, now) = (entry.flags, now());
+            let flags = entry.flags;
             let entry = &mut self.entries[slot as usize];
             entry.flags.set(Flags::CLOCKS, false);
             if flags.has(Flags::IDLE) {
@@ -263,7 +296,7 @@ impl Table {
 
 impl Extra {
     /// Whether there is a time that counts from the next look at the clock.
-    fn has_relative(&self) -> bool {
+    pub(super) fn has_relative(&self) -> bool {
         matches!(self.deadline, Some(Deadline::In(_))) || matches!(self.retry_at, Some(Deadline::In(_)))
     }
 

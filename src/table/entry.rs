@@ -136,6 +136,13 @@ impl Entry {
         step
     }
 
+    /// Whether the program can still change anything. A failed socket counts as living until its `error` is delivered.
+    #[inline]
+    pub(crate) const fn is_living(&self) -> bool {
+        let is_over = self.state.is_final() && !self.flags.is_pending(Emits::Error);
+        !is_over && !self.flags.has(Flags::DESTROY)
+    }
+
     /// Whether reading is wanted and may succeed.
     #[inline]
     pub(crate) const fn has_input(&self) -> bool {
@@ -150,11 +157,14 @@ impl Entry {
     }
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
-    /// the connection is dead and the caller holds back what could be read.
+    /// the connection is dead and the caller holds back what could be read. If nothing can, the error is due instead: that is
+    /// not known while a call is to be made again.
     #[inline]
-    pub(crate) fn has_notice_due(&self, settings: &Settings) -> bool {
-        let wanted = settings.early_notice || (self.state == State::Broken && self.flags.has(Flags::PAUSED));
-        wanted && self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read()
+    pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+        let is_broken = self.state == State::Broken;
+        let wanted = settings.early_notice || (is_broken && self.flags.has(Flags::PAUSED));
+        let is_due = self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read();
+        wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
 
     /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
@@ -178,17 +188,16 @@ impl Entry {
     }
 
     /// What the socket needs next: the one place that decides it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&self, settings: &Settings, extra: Option<&Extra>) -> Next {
-        let flags = self.flags;
-        if flags.has(Flags::DESTROY) && (!self.state.is_final() || flags.pending().is_some()) {
-            return Next::Now;
-        }
-        if flags.pending().is_some() {
-            return Next::Deliver;
-        }
-        if self.state.is_final() {
-            return Next::Close;
+        let (flags, is_final) = (self.flags, self.state.is_final());
+        if flags.has(Flags::DESTROY.and(Flags::PENDING)) || is_final {
+            let has_pending = flags.has(Flags::PENDING);
+            return match flags.has(Flags::DESTROY) && (!is_final || has_pending) {
+                true => Next::Now,
+                false if has_pending => Next::Deliver,
+                false => Next::Close,
+            };
         }
         if flags.has(Flags::SOON) {
             return Next::Now;
@@ -196,17 +205,26 @@ impl Entry {
         if !self.state.is_connected() {
             return self.next_connecting(extra);
         }
-        let asked = self.has_end_due(settings)
-            || (matches!(self.state, State::Finished) && flags.has(Flags::DISCARD))
-            || self.has_notice_due(settings)
-            || self.has_error_due(settings)
-            || extra.is_some_and(Extra::has_options);
-        let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
-        match (asked, has_output || self.has_input()) {
-            (true, _) => Next::Now,
-            (false, true) => Next::Later,
-            (false, false) => Next::Wait,
+        if self.may_be_asked(extra.is_some()) && self.is_asked(settings, extra) {
+            return Next::Now;
         }
+        let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
+        if has_output || self.has_input() { Next::Later } else { Next::Wait }
+    }
+
+    /// Whether a look is worth while at what the caller has asked for, and at what the system has reported.
+    #[inline]
+    pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
+        self.flags.has(Flags::ASKED) || matches!(self.state, State::Ended) || has_extra
+    }
+
+    /// Whether the caller has asked for something, or the system reported something, that the next step takes up.
+    fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+        self.has_end_due(settings)
+            || (matches!(self.state, State::Finished) && self.flags.has(Flags::DISCARD))
+            || self.has_notice_due(settings, extra)
+            || self.has_error_due(settings)
+            || extra.is_some_and(Extra::has_options)
     }
 
     /// An attempt that is under way is registered; without one the next is due, unless it waits for a retry.
@@ -281,6 +299,13 @@ impl Flags {
     /// The peer's address is IPv6.
     pub(crate) const IPV6: Self = Self(1 << 17);
 
+    // --- sets ---
+
+    /// What is pending: a bit for each of [`Emits`].
+    pub(crate) const PENDING: Self = Self(!0 << PENDING);
+    /// Without these nobody has asked for anything.
+    const ASKED: Self = Self(Self::END.0 | Self::DISCARD.0 | Self::FULL.0 | 0b1_1100);
+
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -317,8 +342,7 @@ impl Flags {
     /// The first pending event, in the order of [`Emits`].
     #[inline]
     pub(crate) fn pending(self) -> Option<Emits> {
-        let pending = self.0 >> PENDING;
-        if pending == 0 { None } else { Some(Emits::ALL[pending.trailing_zeros() as usize]) }
+        Emits::ALL.get((self.0 >> PENDING).trailing_zeros() as usize).copied()
     }
 
     #[inline]

@@ -2,12 +2,14 @@
 //!
 //! Invariant: a connection has an extra only while something is in it. What its queue has in chunks is used again.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
+
+use slab::Slab;
 
 use super::entry::NIL;
 use super::queue::{Spares, WriteQueue};
 use crate::buffer::Buffer;
-use crate::error::{Attempt, Failure};
+use crate::error::{Attempt, Cause, Failure};
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
 
@@ -60,6 +62,8 @@ pub(crate) struct Connecting {
     pub(crate) attempt_due: Option<u64>,
     /// How long after the last one, in milliseconds.
     pub(crate) delay_ms: Option<u64>,
+    /// Why the next address could not be tried yet, if there was a reason.
+    pub(crate) held_up: Option<Cause>,
     /// The first failure; it names the whole if all fail.
     pub(crate) first_failure: Option<Failure>,
 }
@@ -86,6 +90,7 @@ impl Connecting {
             failed: Vec::new(),
             attempt_due: None,
             delay_ms,
+            held_up: None,
             first_failure: None,
         }
     }
@@ -95,6 +100,11 @@ impl Extra {
     #[inline]
     pub(crate) const fn has_bytes(&self) -> bool {
         self.queue.len() > 0
+    }
+
+    /// Bytes that will never reach our kernel if the connection is over.
+    pub(crate) const fn unsent_bytes(&self) -> u64 {
+        self.queue.len() as u64 + self.void_bytes
     }
 
     /// Whether the caller has changed what only a step can set.
@@ -127,6 +137,11 @@ pub(crate) struct Extras {
     /// Of connections that were established: the next ones begin in them.
     #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
     spare_connecting: Vec<Box<Connecting>>,
+    /// What was written to the socket at hand, if nothing waited before: most answers leave with the next step, and need no
+    /// queue.
+    pub(crate) at_hand_bytes: Vec<u8>,
+    /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
+    pub(crate) ipv6_peers: Slab<SocketAddrV6>,
 }
 
 /// Kept for the next connections: a program that opens some at a time makes none anew, and they take 20 KiB.
@@ -208,6 +223,17 @@ impl Extras {
         queue.len()
     }
 
+    /// Moves what was written to the socket at hand into its queue, except that many bytes, which were sent.
+    #[inline]
+    pub(crate) fn spill(&mut self, index: &mut u32, sent: usize) {
+        if sent < self.at_hand_bytes.len() {
+            let bytes = std::mem::take(&mut self.at_hand_bytes);
+            self.push(index, &bytes[sent..]);
+            self.at_hand_bytes = bytes;
+        }
+        self.at_hand_bytes.clear();
+    }
+
     /// Queues a buffer as it is. Returns how many bytes wait now.
     pub(crate) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
         self.get_or_make(index);
@@ -224,10 +250,11 @@ impl Extras {
         queue.len()
     }
 
-    /// Nothing of the queue can leave any more.
+    /// Nothing of the queue can leave any more, nor what was written to the socket at hand, which this one is.
     pub(crate) fn void(&mut self, index: u32) {
         if let Some(extra) = self.extras.get_mut(index as usize) {
-            extra.void_bytes += extra.queue.len() as u64;
+            extra.void_bytes += (self.at_hand_bytes.len() + extra.queue.len()) as u64;
+            self.at_hand_bytes.clear();
             extra.queue.release(&mut self.spares);
         }
     }

@@ -15,12 +15,12 @@ pub(crate) mod settings;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 
 use slab::Slab;
 
 use crate::buffer::Buffer;
-use crate::id::SocketId;
+use crate::id::{ListenerId, SocketId};
 use crate::options::Settings;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
@@ -55,15 +55,13 @@ pub(crate) struct Table {
     later: VecDeque<u32>,
     /// Sockets that have nothing left but their `close`.
     closes: VecDeque<u32>,
+    /// Sockets that were put aside since the last look at the clock: their deadlines are filed at the next.
+    unfiled: Vec<u32>,
     pub(crate) wheel: Wheel,
     pub(crate) settings: SettingsPool,
     pub(crate) extras: Extras,
-    /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
-    pub(crate) ipv6_peers: Slab<SocketAddrV6>,
     /// The socket whose event the caller has now, or `NIL`.
     pub(crate) at_hand: u32,
-    /// What was written to it meanwhile, if nothing waited before: most answers leave with the next step, and need no queue.
-    pub(crate) at_hand_bytes: Vec<u8>,
 }
 
 const _: () = assert!(size_of::<slab::Slab<Entry>>() > 0 && size_of::<Option<Entry>>() == 64, "the entry has a niche");
@@ -86,12 +84,11 @@ impl Table {
             ready: VecDeque::new(),
             later: VecDeque::new(),
             closes: VecDeque::new(),
+            unfiled: Vec::new(),
             wheel: Wheel::new(0),
             settings: SettingsPool::default(),
             extras: Extras::default(),
-            ipv6_peers: Slab::new(),
             at_hand: NIL,
-            at_hand_bytes: Vec::new(),
         }
     }
 
@@ -143,7 +140,7 @@ impl Table {
     #[inline]
     pub(crate) fn find_here(&self, slot: u32, generation: u32) -> Option<u32> {
         let entry = self.entries.get(slot as usize)?;
-        (entry.generation == generation).then_some(slot)
+        (entry.generation == generation && entry.is_socket()).then_some(slot)
     }
 
     /// Every socket's slot.
@@ -174,6 +171,7 @@ impl Table {
     }
 
     /// Makes a socket in state Created with a reference to `settings`, which the table takes over.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, settings: u32) -> u32 {
         let Settings { paused, listener, .. } = *self.settings.get(settings);
         self.outgoing += usize::from(listener.is_none());
@@ -185,16 +183,18 @@ impl Table {
         self.entries.insert(Entry::new(self.generation, settings, paused)) as u32
     }
 
-    /// Frees the slot of a socket that has delivered `close`.
-    pub(crate) fn remove(&mut self, slot: u32) {
+    /// Frees the slot of a socket that has delivered `close`. Returns the listener that accepted it.
+    #[inline(always)]
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<ListenerId> {
         let entry = self.entries.remove(slot as usize);
         debug_assert!(!entry.flags.has(Flags::QUEUED) && !entry.timer.is_filed(), "nothing points to it");
         if entry.flags.has(Flags::IPV6) {
-            self.ipv6_peers.remove(entry.peer_ip as usize);
+            self.extras.ipv6_peers.remove(entry.peer_ip as usize);
         }
-        self.outgoing -= usize::from(self.settings.get(entry.settings).listener.is_none());
         self.extras.release(entry.extra);
-        self.settings.release(entry.settings);
+        let listener = self.settings.release(entry.settings);
+        self.outgoing -= usize::from(listener.is_none());
+        listener
     }
 
     // --- the lists ---
@@ -202,15 +202,23 @@ impl Table {
     /// There is a reason for a step in this turn. The socket at hand gets it anyway.
     #[inline]
     pub(crate) fn wake(&mut self, slot: u32) {
-        self.entry_mut(slot).flags.set(Flags::SOON, true);
-        if slot != self.at_hand && self.mark_queued(slot) {
+        self.wake_with(slot, Flags::SOON);
+    }
+
+    /// The same, and sets flags.
+    #[inline]
+    pub(crate) fn wake_with(&mut self, slot: u32, flags: Flags) {
+        let entry = &mut self.entries[slot as usize];
+        entry.flags.set(Flags::SOON | flags, true);
+        if slot != self.at_hand && !entry.flags.replace(Flags::QUEUED, true) {
             self.ready.push_back(slot);
         }
     }
 
     /// Puts a socket that needs this into its list, unless it is in one.
+    #[inline(always)]
     pub(crate) fn put(&mut self, slot: u32, next: Next) {
-        if next == Next::Wait || !self.mark_queued(slot) {
+        if next == Next::Wait || self.entry_mut(slot).flags.replace(Flags::QUEUED, true) {
             return;
         }
         match next {
@@ -221,11 +229,6 @@ impl Table {
             Next::Close => self.closes.push_back(slot),
             Next::Wait => {}
         }
-    }
-
-    #[inline]
-    fn mark_queued(&mut self, slot: u32) -> bool {
-        !self.entry_mut(slot).flags.replace(Flags::QUEUED, true)
     }
 
     #[inline]
@@ -300,9 +303,9 @@ impl Table {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
     }
 
-    /// A call is made again after a pause.
+    /// A call is made again after a pause, which another such call does not prolong.
     pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
-        self.extra_mut(slot).retry_at = Some(Deadline::In(ticks));
+        self.extra_mut(slot).retry_at.get_or_insert(Deadline::In(ticks));
     }
 
     /// The pause is over.
@@ -317,12 +320,12 @@ impl Table {
     /// Queues bytes of a socket by copying them. Returns how many wait now.
     #[inline]
     pub(crate) fn push(&mut self, slot: u32, bytes: &[u8]) -> usize {
-        if slot == self.at_hand && self.at_hand_bytes.len() + bytes.len() <= AT_HAND_BYTES {
+        if slot == self.at_hand && self.extras.at_hand_bytes.len() + bytes.len() <= AT_HAND_BYTES {
             let entry = &self.entries[slot as usize];
             let in_order = !self.extras.get(entry.extra).is_some_and(Extra::has_bytes);
             if in_order && entry.flags.has(Flags::WRITABLE) && entry.state.can_send() {
-                self.at_hand_bytes.extend_from_slice(bytes);
-                return self.at_hand_bytes.len();
+                self.extras.at_hand_bytes.extend_from_slice(bytes);
+                return self.extras.at_hand_bytes.len();
             }
         }
         self.push_queue(slot, bytes)
@@ -346,38 +349,33 @@ impl Table {
     /// Moves what was written to the socket at hand, if this is the one, into its queue.
     #[inline]
     pub(crate) fn spill(&mut self, slot: u32) {
-        if slot == self.at_hand && !self.at_hand_bytes.is_empty() {
+        if slot == self.at_hand && !self.extras.at_hand_bytes.is_empty() {
             let entry = &mut self.entries[slot as usize];
-            self.extras.push(&mut entry.extra, &self.at_hand_bytes);
+            self.extras.spill(&mut entry.extra, 0);
             entry.flags.set(Flags::WRITE, true);
-            self.at_hand_bytes.clear();
         }
     }
 
     /// Bytes that wait for our kernel.
     pub(crate) fn queued_bytes(&self, slot: u32) -> usize {
-        let at_hand = if slot == self.at_hand { self.at_hand_bytes.len() } else { 0 };
+        let at_hand = if slot == self.at_hand { self.extras.at_hand_bytes.len() } else { 0 };
         at_hand + self.extra(slot).map_or(0, |extra| extra.queue.len())
     }
 
-    /// Bytes that will never reach our kernel if the connection is over.
-    pub(crate) fn unsent_bytes(&self, slot: u32) -> u64 {
-        self.queued_bytes(slot) as u64 + self.extra(slot).map_or(0, |extra| extra.void_bytes)
-    }
-
     pub(crate) fn peer(&self, slot: u32) -> Option<SocketAddr> {
-        self.entry(slot).peer(&self.ipv6_peers)
+        self.entry(slot).peer(&self.extras.ipv6_peers)
     }
 
+    #[inline(always)]
     pub(crate) fn set_peer(&mut self, slot: u32, addr: SocketAddr) {
         let entry = &mut self.entries[slot as usize];
         if entry.flags.replace(Flags::IPV6, addr.is_ipv6()) {
-            self.ipv6_peers.remove(entry.peer_ip as usize);
+            self.extras.ipv6_peers.remove(entry.peer_ip as usize);
         }
         entry.peer_port = addr.port();
         entry.peer_ip = match addr {
             SocketAddr::V4(v4) => (*v4.ip()).into(),
-            SocketAddr::V6(v6) => self.ipv6_peers.insert(v6) as u32,
+            SocketAddr::V6(v6) => self.extras.ipv6_peers.insert(v6) as u32,
         };
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
+use crate::id::ListenerId;
 use crate::options::Settings;
 
 #[derive(Debug, Default)]
@@ -41,14 +42,17 @@ impl SettingsPool {
         self.pool[number as usize].1 += 1;
     }
 
-    #[inline]
-    pub(crate) fn release(&mut self, number: u32) {
+    /// Returns their listener.
+    #[inline(always)]
+    pub(crate) fn release(&mut self, number: u32) -> Option<ListenerId> {
         let (settings, holders) = &mut self.pool[number as usize];
+        let listener = settings.listener;
         *holders -= 1;
         if *holders == 0 {
             self.numbers.remove(settings);
             self.pool.remove(number as usize);
         }
+        listener
     }
 
     /// How many different settings are in use.

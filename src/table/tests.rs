@@ -86,6 +86,7 @@ fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket]);
     let next = created(&mut table, 1)[0];
     assert!(next != reserved && table.audit().is_ok());
+    assert_eq!((table.find_here(reserved, 0), table.find(SocketId::new(1, reserved, 0))), (None, None));
     table.unreserve(reserved);
     assert_eq!((table.len(), table.reserved(), table.vacant()), (2, 0, reserved));
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket, next]);
@@ -126,10 +127,10 @@ fn everything_of_a_socket_is_given_back_when_it_is_removed() {
     table.set_peer(slot, "[::1]:9".parse().expect("an address"));
     table.push(slot, b"never sent");
     table.entry_mut(slot).flags.set(Flags::IDLE, true);
-    table.file(slot, || 5);
+    table.file(slot, 5);
     table.wheel.cancel(&mut table.entries, slot);
     table.remove(slot);
-    assert_eq!((table.len(), table.extras.len(), table.settings.len(), table.ipv6_peers.len()), (0, 0, 0, 0));
+    assert_eq!((table.len(), table.extras.len(), table.settings.len(), table.extras.ipv6_peers.len()), (0, 0, 0, 0));
 }
 
 // --- the lists ---
@@ -246,11 +247,11 @@ fn queued(table: &Table, slot: u32) -> &[u8] {
 fn what_is_written_to_the_socket_at_hand_needs_no_queue_and_is_counted_as_if_it_had_one() {
     let (mut table, slot) = at_hand();
     assert_eq!((table.push(slot, b"seven b"), table.push_given(slot, b"ytes".to_vec().into())), (7, 11));
-    assert_eq!((table.at_hand_bytes.as_slice(), table.extras.len()), (&b"seven bytes"[..], 0));
-    assert_eq!((table.queued_bytes(slot), table.unsent_bytes(slot)), (11, 11));
+    assert_eq!((table.extras.at_hand_bytes.as_slice(), table.extras.len()), (&b"seven bytes"[..], 0));
+    assert_eq!((table.queued_bytes(slot), table.extra(slot).map_or(0, Extra::unsent_bytes)), (11, 0));
     let other = created(&mut table, 1)[0];
     assert_eq!((table.push(other, b"x"), table.queued_bytes(other)), (1, 1), "any other has a queue");
-    assert_eq!(table.at_hand_bytes.len(), 11);
+    assert_eq!(table.extras.at_hand_bytes.len(), 11);
 }
 
 #[test]
@@ -268,13 +269,13 @@ fn bytes_wait_at_hand_only_if_they_could_leave_at_once() {
         let (mut table, slot) = at_hand();
         change(&mut table, slot);
         table.push(slot, b"bytes");
-        assert_eq!((table.at_hand_bytes.len(), queued(&table, slot).ends_with(b"bytes")), (0, true), "{why}");
+        assert_eq!((table.extras.at_hand_bytes.len(), queued(&table, slot).ends_with(b"bytes")), (0, true), "{why}");
     }
     for (more, at_hand_bytes) in [(1, AT_HAND_BYTES), (2, 0)] {
         let (mut table, slot) = at_hand();
         table.push(slot, &[0; AT_HAND_BYTES - 1]);
         assert_eq!(table.push(slot, &[0; 2][..more]), AT_HAND_BYTES - 1 + more);
-        assert_eq!(table.at_hand_bytes.len(), at_hand_bytes, "{more} more");
+        assert_eq!(table.extras.at_hand_bytes.len(), at_hand_bytes, "{more} more");
     }
 }
 
@@ -285,10 +286,10 @@ fn bytes_that_do_not_leave_at_once_go_to_the_queue_in_order_and_start_the_write_
     assert!(!table.entry(slot).flags.has(Flags::WRITE), "nothing waits");
     table.push(slot, b"first ");
     table.spill(NIL);
-    assert_eq!(table.at_hand_bytes.len(), 6, "they belong to another socket");
+    assert_eq!(table.extras.at_hand_bytes.len(), 6, "they belong to another socket");
     let large = vec![b'2'; COPY_BELOW_BYTES];
     assert_eq!(table.push_given(slot, large.clone().into()), 6 + large.len());
-    assert!(table.at_hand_bytes.is_empty() && table.entry(slot).flags.has(Flags::WRITE));
+    assert!(table.extras.at_hand_bytes.is_empty() && table.entry(slot).flags.has(Flags::WRITE));
     assert_eq!(table.push(slot, b" third"), 12 + large.len(), "what follows waits there, too");
     let mut pieces = [std::io::IoSlice::new(&[]); queue::PIECES];
     let (count, _) = table.extra(slot).expect("a queue").queue.gather(&mut pieces, usize::MAX);
@@ -326,7 +327,7 @@ fn bytes_that_can_leave_no_more_are_unsent_and_wait_for_nothing() {
     let extra = table.entry(slot).extra;
     table.extras.void(extra);
     table.push(slot, b"more");
-    assert_eq!((table.queued_bytes(slot), table.unsent_bytes(slot)), (4, 8));
+    assert_eq!((table.queued_bytes(slot), table.extra(slot).map_or(0, Extra::unsent_bytes)), (4, 8));
 }
 
 // --- settings and peers ---
@@ -339,7 +340,7 @@ fn a_peer_address_is_kept_whatever_its_family() {
         table.set_peer(slot, text.parse().expect("an address"));
         assert_eq!(table.peer(slot).map(|addr| addr.to_string()).as_deref(), Some(text));
     }
-    assert_eq!(table.ipv6_peers.len(), 0, "the last one is IPv4");
+    assert_eq!(table.extras.ipv6_peers.len(), 0, "the last one is IPv4");
 }
 
 #[test]

@@ -539,7 +539,7 @@ impl Model {
     }
 
     /// Never after the earliest due tick, unless that has come anyway.
-    fn check_next_due(&self) {
+    fn check_next_due(&mut self) {
         let earliest = self.dues.values().min().map(|&due| due.max(self.clock));
         let next_due = self.wheel.next_due();
         assert_eq!((next_due.is_some(), self.wheel.len()), (earliest.is_some(), self.dues.len()));

@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use finale::net::Net;
+use finale::net::{Net, Readiness};
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Close, Connect, Idle, KeepAlive, Listen, Socket, Timer};
+use finale::{Cause, Close, Connect, Event, Idle, KeepAlive, Listen, Socket, Timer};
+use rustix::io::Errno;
 
+use crate::faulty::faulty_served;
 use crate::support::scene::{HERE, Scene, THERE};
 use crate::support::{PATIENCE, Story, dial_narrow, ms};
 
@@ -359,4 +361,44 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
         }
     }
     panic!("the kernels take more and more");
+}
+
+/// An idle time that only reading restarts is due at the same tick as the write timeout, which the
+/// peer has put off: it has taken bytes, and sent none.
+#[test]
+fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() {
+    let network = Network::new(7);
+    // The kernel does not report room for what is taken here.
+    network.set_buffers(50_000, 1000);
+    let host = network.host(HERE);
+    let mut scene = Scene::on(network, host);
+    let options = Listen::default().idle_of(Idle::Read).idle_timeout(seconds(5)).write_timeout(seconds(5));
+    let peer = scene.serve(options);
+    peer.send(b"question");
+    let until = scene.network.now() + Duration::from_secs(1);
+    let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("a question");
+    assert_eq!(event, Event::Data(b"question"));
+    socket.write(&[b'x'; 100_000]).expect("below the limit");
+    let written = scene.network.elapsed();
+    scene.run(Duration::from_secs(2));
+    assert!(!peer.read().is_empty());
+    is_about(when(&mut scene, "timeout") - written, Duration::from_secs(5), "the idle time");
+    is_about(when(&mut scene, "error") - written, Duration::from_secs(7), "the write timeout");
+    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+}
+
+/// A flag said that the peer had ended, and the read that would have shown that it was wrong found
+/// no memory at first.
+#[test]
+fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
+    for tries in [1, 10] {
+        let (mut scene, _peer, faulty) = faulty_served(Listen::default().ending_timeout(seconds(5)));
+        for _ in 0..tries {
+            faulty.once("recv", Errno::NOBUFS);
+        }
+        let slot = scene.socket.expect("accepted").index();
+        scene.reactor.net().make_up(slot, Readiness { read_closed: true, ..Readiness::default() });
+        scene.run(60 * Duration::from_secs(1));
+        assert_eq!((faulty.failures("recv"), scene.story.len()), (tries, 0), "{:?}", scene.story);
+    }
 }

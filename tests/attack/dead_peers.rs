@@ -236,11 +236,11 @@ impl Proxy {
     fn ends_after_the_death_of(mut self, dead: fn(&mut Self) -> &mut Option<PeerSocket>) {
         dead(&mut self).take().expect("connected").reset();
         let died = self.network.elapsed();
-        self.run(40 * SECOND);
-        assert_eq!(self.closes.len(), 2, "after forty seconds:\n{}", self.reactor.sockets());
+        self.run(70 * SECOND);
+        assert_eq!(self.closes.len(), 2, "after seventy seconds:\n{}", self.reactor.sockets());
         assert!(self.closes.iter().any(|(_, ending)| was_reset(ending)), "{:?}", self.closes);
-        // What is owed to the survivor has half a minute to leave.
-        assert!(self.closes.iter().all(|(at, _)| *at < died + 32 * SECOND), "{:?}", self.closes);
+        // The survivor has half a minute to take what is unread, and as long for what waits then.
+        assert!(self.closes.iter().all(|(at, _)| *at < died + 62 * SECOND), "{:?}", self.closes);
         self.network.advance(SECOND);
         let survivor = self.client.or(self.backend).expect("one of them lives");
         assert!(survivor.is_reset());
@@ -288,6 +288,52 @@ fn a_pipe_does_not_hold_a_pair_that_is_stalled_both_ways_when_one_dies() {
         proxy.stall(|proxy| &proxy.backend);
         proxy.ends_after_the_death_of(|proxy| &mut proxy.client);
     }
+}
+
+/// Each side of a stalled pipe in turn is taken out after the death of its source, and lives on.
+#[test]
+fn a_sink_that_is_parted_from_a_dead_source_has_no_deadline() {
+    for parts_the_sink in [true, false] {
+        let [_, (listen, connect)] = all_options();
+        let mut proxy = Proxy::joined(listen, connect);
+        proxy.stall(|proxy| &proxy.client);
+        let dead = proxy.client.take().expect("connected");
+        let dead_addr = dead.local_addr();
+        dead.reset();
+        proxy.run(SECOND);
+        let sockets: Vec<_> =
+            proxy.reactor.sockets().iter().map(|socket| (socket.peer == dead_addr, socket.id)).collect();
+        let of = |dead| sockets.iter().find(|(is_dead, _)| *is_dead == dead).expect("it lives").1;
+        let sink = of(false);
+        proxy.pipes.part(if parts_the_sink { sink } else { of(true) });
+        proxy.run(100 * SECOND);
+        assert!(proxy.closes.iter().all(|(_, ending)| was_reset(ending)), "{:?}", proxy.closes);
+        let mut socket = proxy.reactor.socket(sink).expect("it lives on");
+        socket.write(b"and more").expect("open");
+        let backend = proxy.backend.as_ref().expect("connected");
+        assert!(!backend.is_reset());
+    }
+}
+
+/// Its stream is complete: the death of its source after that is no reason to cut it.
+#[test]
+fn the_death_of_a_source_whose_end_was_passed_on_does_not_cut_what_its_sink_still_gets() {
+    let [(listen, connect), _] = all_options();
+    let mut proxy = Proxy::joined(listen, connect);
+    let client = proxy.client.take().expect("connected");
+    client.send(&[7; 150_000]);
+    client.finish();
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    assert!(proxy.closes.iter().all(|(_, ending)| was_reset(ending)) && proxy.closes.len() == 1, "{:?}", proxy.closes);
+    let backend = proxy.backend.take().expect("connected");
+    let mut bytes = 0;
+    for _ in 0..10 {
+        bytes += backend.read().len();
+        proxy.run(SECOND);
+    }
+    assert_eq!((bytes, backend.has_fin(), backend.is_reset()), (150_000, true, false));
 }
 
 // --- on the real network ---

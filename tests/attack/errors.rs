@@ -142,6 +142,35 @@ fn a_last_end_without_memory_is_tried_again() {
     });
 }
 
+#[test]
+fn a_query_for_the_last_acknowledgement_without_memory_is_made_again() {
+    let act = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
+        peer.finish();
+        scene.run(ms(2));
+        assert_eq!(std::mem::take(&mut scene.story), ["end"]);
+        scene.with(|socket| socket.end());
+    };
+    with_shortages("acknowledged", &Listen::default(), act, |scene, _| {
+        assert_eq!(scene.story, ["close"]);
+        assert_eq!(scene.how(), &How::Confirmed);
+    });
+}
+
+/// Each failed read is followed by a pause of its own, and nothing reports room to write.
+#[test]
+fn reads_without_memory_do_not_put_off_a_write_that_is_tried_again() {
+    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    faulty.always("recv", Errno::NOBUFS);
+    faulty.once("send", Errno::NOBUFS);
+    scene.with(|socket| drop(socket.write(b"answer")));
+    let slot = scene.socket.expect("accepted").index();
+    for _ in 0..100 {
+        scene.reactor.net().make_up(slot, Readiness { readable: true, ..Readiness::default() });
+        scene.run(ms(10));
+    }
+    assert_eq!((faulty.failures("send"), peer.read()), (1, b"answer".to_vec()));
+}
+
 /// A connection that was accepted is registered when it has to wait for the first time.
 #[test]
 fn a_registration_without_memory_is_tried_again() {
@@ -183,6 +212,39 @@ fn a_peek_without_memory_is_no_error_of_the_connection() {
         scene.with(|socket| socket.resume());
         scene.run(2 * SECOND);
         assert_eq!(scene.story, ["data hello"], "{errno:?}");
+    }
+}
+
+/// A dead connection that nobody reads has no readiness to come, and may have no limit.
+#[test]
+fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
+    for errno in SHORTAGES {
+        let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(None);
+        let (mut scene, peer, faulty) = faulty_served(options);
+        faulty.once("peek", errno);
+        peer.reset();
+        scene.run(SECOND);
+        assert_eq!(faulty.failures("peek"), 1);
+        assert_eq!(scene.story, ["error reset by the peer", "close"], "{errno:?}");
+    }
+}
+
+/// The notice waits until it is known that bytes are unread.
+#[test]
+fn a_notice_of_a_reset_over_unread_bytes_comes_when_a_peek_has_found_them() {
+    for errno in SHORTAGES {
+        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        peer.send(b"unread");
+        scene.run(SECOND);
+        faulty.always("peek", errno);
+        peer.reset();
+        scene.run(WHILE);
+        assert!(scene.story.is_empty(), "{errno:?}: {:?}", scene.story);
+        tries_in_moderation(&faulty, "peek");
+        faulty.heal();
+        scene.expect(&["peerended(reset)"]);
+        scene.with(|socket| socket.resume());
+        scene.expect(&["data unread", "error reset by the peer", "close"]);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
-use finale::sim::{Host, Network, PeerSocket};
+use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, Listen, UnixAddr};
 use rustix::io::Errno;
 
@@ -26,6 +26,10 @@ pub(crate) struct Orders {
     once: VecDeque<(&'static str, Errno)>,
     /// Failures of every call of these names.
     lasting: HashMap<&'static str, Errno>,
+    /// The next call of this name does not fail.
+    spared: Option<&'static str>,
+    /// Calls of any name that fail with ENOBUFS or ENOMEM now and then: the dice, and how often.
+    random: Option<(Rng, f64)>,
     /// How long the process stands still after the next poll that waits.
     stall: Option<Duration>,
     /// The peers of all connections but the quiet ones send without pause: each read fills its
@@ -36,8 +40,21 @@ pub(crate) struct Orders {
     read_cost: Duration,
     /// The kernel does not report when a peer last took bytes.
     hides_acks: bool,
+    /// Every poll takes this long and says that there is more.
+    endless: Option<Duration>,
+    /// The connection of which no poll reports anything until it is registered.
+    unregistered: Option<Token>,
     /// How often each call has failed by order.
     failures: HashMap<&'static str, usize>,
+}
+
+impl Orders {
+    /// The error of a call that lacks memory by chance.
+    fn shortage(&mut self) -> Option<Errno> {
+        let (rng, probability) = self.random.as_mut()?;
+        let errno = if rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
+        rng.chance(*probability).then_some(errno)
+    }
 }
 
 /// The test's handle on a [`FaultyNet`].
@@ -59,11 +76,23 @@ impl Faulty {
         self.orders().lasting.insert(call, errno);
     }
 
+    /// The next call of this name succeeds, and every other fails.
+    pub(crate) fn always_after_one(&self, call: &'static str, errno: Errno) {
+        self.always(call, errno);
+        self.orders().spared = Some(call);
+    }
+
+    /// From now on each call that can lack memory does so with this probability.
+    pub(crate) fn random(&self, rng: Rng, probability: f64) {
+        self.orders().random = Some((rng, probability));
+    }
+
     /// No call fails any more.
     pub(crate) fn heal(&self) {
         let mut orders = self.orders();
         orders.once.clear();
         orders.lasting.clear();
+        orders.random = None;
     }
 
     /// How often this call has failed by order.
@@ -82,6 +111,12 @@ impl Faulty {
         (orders.flood, orders.read_cost) = (true, read_cost);
     }
 
+    /// From now on each poll takes this long, and there is always more readiness than it has
+    /// reported.
+    pub(crate) fn never_report_all(&self, cost: Duration) {
+        self.orders().endless = Some(cost);
+    }
+
     /// The peer of the connection in this slot does not take part in the flood.
     pub(crate) fn keep_quiet(&self, slot: u32) {
         self.orders().quiet.insert(slot);
@@ -95,9 +130,13 @@ impl Faulty {
     /// Carries out an order for this call.
     fn enter(&self, call: &'static str) -> io::Result<()> {
         let mut orders = self.orders();
+        if orders.spared.take_if(|spared| *spared == call).is_some() {
+            return Ok(());
+        }
         let next = orders.once.iter().position(|(name, _)| *name == call);
         let once = next.and_then(|at| orders.once.remove(at)).map(|(_, errno)| errno);
-        let Some(errno) = once.or_else(|| orders.lasting.get(call).copied()) else { return Ok(()) };
+        let ordered = once.or_else(|| orders.lasting.get(call).copied());
+        let Some(errno) = ordered.or_else(|| orders.shortage()) else { return Ok(()) };
         let failures = orders.failures.entry(call).or_default();
         *failures += 1;
         assert!(*failures < SPIN, "{call} is repeated without a pause");
@@ -150,9 +189,24 @@ impl Net for FaultyNet {
         self.host.now()
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
-        let waits = until.is_none_or(|until| until > self.host.now());
-        let polled = self.host.poll(until, ready)?;
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
+        let waits = timeout.is_none_or(|timeout| timeout > Duration::ZERO);
+        let unregistered = self.faulty.orders().unregistered;
+        let mut polled = self.host.poll(now, timeout, &mut |token, readiness| {
+            if unregistered != Some(token) {
+                ready(token, readiness);
+            }
+        })?;
+        let endless = self.faulty.orders().endless;
+        if let Some(cost) = endless {
+            self.network.advance(cost);
+            polled.more = true;
+        }
         if waits && let Some(stall) = self.faulty.orders().stall.take() {
             self.network.advance(stall);
         }
@@ -205,12 +259,19 @@ impl Net for FaultyNet {
         self.host.connected(slot)
     }
 
+    /// One that fails has moved the connection, which is not registered any more.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
-        self.host.promote(from, to, token)
+        let entered = self.faulty.enter("promote");
+        self.host.promote(from, to, token)?;
+        self.faulty.orders().unregistered = entered.is_err().then_some(token);
+        entered
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.faulty.enter("register")?;
+        if self.faulty.orders().unregistered.take_if(|other| *other == token).is_some() {
+            return self.host.promote(slot, slot, token);
+        }
         self.host.register(slot, token)
     }
 
@@ -243,6 +304,7 @@ impl Net for FaultyNet {
     }
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        self.faulty.enter("acknowledged")?;
         self.host.acknowledged(slot)
     }
 

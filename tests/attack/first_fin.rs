@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use finale::sim::{Network, PeerSocket};
 use finale::{Cause, Close, Connect, Ending, Event, First, How, Listen, Reactor, Socket, Timer};
+use rustix::io::Errno;
 
-use crate::support::scene::{HERE, THERE};
+use crate::faulty::faulty_served;
+use crate::support::scene::{HERE, Scene, THERE};
 use crate::support::{Story, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -294,4 +296,42 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     assert!(matches!(first, First::Us | First::Unknown), "{first:?}");
     drop(peer);
     story.rest();
+}
+
+// --- a FIN that does not leave ---
+
+/// It could not leave before the peer's had come.
+#[test]
+fn a_fin_that_found_no_memory_until_the_peers_had_come_was_not_first() {
+    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    faulty.always("finish", Errno::NOBUFS);
+    scene.with(|socket| socket.end());
+    scene.expect(&[]);
+    peer.finish();
+    scene.expect(&["end"]);
+    assert!(!peer.has_fin());
+    faulty.heal();
+    scene.expect(&["close"]);
+    is_not_ours(scene.ending.as_ref().expect("closed"));
+}
+
+#[test]
+fn a_fin_that_never_left_was_nobodys() {
+    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    faulty.always("finish", Errno::NOBUFS);
+    scene.with(|socket| socket.end());
+    scene.expect(&[]);
+    peer.reset();
+    scene.expect(&["error reset by the peer", "close"]);
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.first), Some(First::Nobody));
+}
+
+#[test]
+fn a_fin_that_fails_because_a_reset_has_come_was_nobodys() {
+    let (mut scene, peer) = Scene::served(Listen::default());
+    peer.reset();
+    scene.network.advance(SECOND);
+    scene.with(|socket| socket.end());
+    scene.expect(&["error reset by the peer", "close"]);
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.first), Some(First::Nobody));
 }

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket, Script};
-use finale::{Connect, Event, How, Idle, Listen, Socket, SocketId, Timer};
+use finale::{Cause, Connect, Event, How, Idle, Listen, Socket, SocketId, Timer};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on};
+use crate::support::ms;
 use crate::support::scene::{HERE, Scene, THERE};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(2);
@@ -50,7 +51,7 @@ impl Record {
                 socket.destroy();
             }
             Event::Error(failure) => {
-                let finale::Cause::TimedOut(timer) = failure.cause else { panic!("{failure}") };
+                let Cause::TimedOut(timer) = failure.cause else { panic!("{failure}") };
                 self.strike(socket.id(), now, Strike::Failed(timer));
             }
             Event::Close(ending) if ending.how == How::Destroyed => {
@@ -256,6 +257,50 @@ fn a_flood_does_not_put_off_a_timer_of_no_socket() {
             }
         }
     }
+}
+
+/// With more readiness than a turn asks for, everything that was there when it began is known.
+#[test]
+fn readiness_that_never_ends_puts_off_no_limit() {
+    let options = Listen::default().deadline(Some(LIMIT));
+    for cost in [1, 100, 1000].map(Duration::from_micros) {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let _peer = scene.serve(options.clone());
+        faulty.never_report_all(cost);
+        let timer = scene.reactor.set_timer(LIMIT / 10);
+        scene.run(LIMIT / 10 + ms(150));
+        assert_eq!(scene.story, [format!("timer({timer})")], "{cost:?}");
+        scene.run(LIMIT);
+        assert_eq!(scene.cause(), Cause::TimedOut(Timer::Deadline), "{cost:?}");
+    }
+}
+
+/// It comes at most directly after a look at the clock, and the next turn serves as many sockets
+/// before it looks again.
+#[test]
+fn a_flood_delays_a_timer_by_the_handlers_of_some_thirty_sockets() {
+    const COST: Duration = ms(1);
+    let (mut scene, faulty) = narrow();
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(ms(100));
+    faulty.flood(COST);
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    let mut latest = Duration::ZERO;
+    for number in 0..100 {
+        let due = scene.network.now() + ms(200) + ms(7) * number / 10;
+        let timer = scene.reactor.set_timer(due - scene.network.now());
+        loop {
+            let event = scene.reactor.next_before(due + LIMIT).expect("it goes on");
+            if event.expect("somebody sends").1 == Event::Timer(timer) {
+                break;
+            }
+        }
+        latest = latest.max(scene.network.now() - due);
+    }
+    // And a tick that a deadline is rounded up to.
+    assert!(latest <= COST * 33, "{latest:?}");
+    assert!(latest > COST * 16, "{latest:?}");
 }
 
 /// What a turn has left to serve waits for a deadline that has come meanwhile.

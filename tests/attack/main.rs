@@ -18,6 +18,7 @@ mod notices;
 mod races;
 mod real_floods;
 mod settings;
+mod shortages;
 mod slow_readers;
 mod stalls;
 mod stops;

@@ -166,6 +166,15 @@ fn a_reset_of_a_socket_that_reads_needs_no_notice() {
     scene.rest();
 }
 
+#[test]
+fn the_early_notice_of_a_reset_does_not_name_a_fin() {
+    for options in [Listen::default(), paused()] {
+        let (mut scene, peer) = Scene::served(options.early_notice(true));
+        peer.reset();
+        scene.expect(&["error reset by the peer", "close"]);
+    }
+}
+
 // --- a FIN ---
 
 #[test]
@@ -230,6 +239,18 @@ fn a_real_reset_after_unread_bytes_is_delivered_without_early_notice_and_the_byt
         quiet(&mut story, ms(50));
         story.socket(socket).resume();
         assert_eq!(next(&mut story, socket), "data unread");
+        assert_eq!(next(&mut story, socket), "error reset by the peer");
+        assert_eq!(next(&mut story, socket), "close");
+        story.rest();
+    }
+}
+
+#[test]
+fn the_early_notice_of_a_real_reset_does_not_name_a_fin() {
+    for options in [Listen::default(), paused()] {
+        let (mut story, socket, peer) = Story::pair(options.early_notice(true));
+        quiet(&mut story, ms(20));
+        reset(peer);
         assert_eq!(next(&mut story, socket), "error reset by the peer");
         assert_eq!(next(&mut story, socket), "close");
         story.rest();

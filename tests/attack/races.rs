@@ -5,8 +5,8 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use finale::sim::{Faults, Network, PeerListener, Reach};
-use finale::{Cause, Connect, Event, Timer};
+use finale::sim::{Faults, Network, PeerListener, Reach, Script};
+use finale::{Attempt, Cause, Connect, Event, How, Timer};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -112,6 +112,107 @@ fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
     assert!(faulty.failures("connect") <= 5000, "{} attempts in five seconds", faulty.failures("connect"));
     scene.story.clear();
     scene.rest();
+}
+
+/// With a delay of zero the next attempt is always due: the lack of a descriptor is a pause all the
+/// same.
+#[test]
+fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
+    for first in [true, false] {
+        let (mut scene, faulty, _listener) = race(1, Connect::default().attempt_delay(Some(Duration::ZERO)));
+        if first {
+            faulty.always("connect", Errno::MFILE);
+        } else {
+            // The first attempt begins when both addresses were delivered.
+            let until = scene.network.now() + SECOND;
+            for _ in 0..2 {
+                let lookup = scene.reactor.next_before(until).expect("it goes on").map(|(_, event)| event);
+                assert!(matches!(lookup, Some(Event::Lookup(_))), "{lookup:?}");
+            }
+            faulty.always_after_one("connect", Errno::MFILE);
+        }
+        let calls = scene.network.calls();
+        scene.run(SECOND);
+        let (tries, calls) = (faulty.failures("connect"), scene.network.calls() - calls);
+        assert!((2..=60).contains(&tries) && calls <= 500, "{tries} attempts in a second, with {calls} calls");
+        faulty.heal();
+        reaches_the_good_one(&mut scene, 1, "no delay");
+    }
+}
+
+// --- what a race fails of ---
+
+/// The connect timeout strikes, and each address has its own reason.
+#[test]
+fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
+    let good = SocketAddr::new(THERE, 80);
+    let refusing = SocketAddr::new(THERE, 81);
+    for (addrs, errno) in [(vec![refusing, good], Errno::MFILE), (vec![good, refusing], Errno::NFILE)] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let _listener = scene.peer.listen(good).expect("a free port");
+        let is_first = addrs[0] == good;
+        scene.reactor.connect(addrs, fast().connect_timeout(Some(5 * SECOND))).expect("addresses");
+        if is_first {
+            faulty.always("connect", errno);
+        } else {
+            faulty.always_after_one("connect", errno);
+        }
+        scene.run(6 * SECOND);
+        let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+        assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
+        let refused = Attempt { addr: refusing, cause: Cause::Refused };
+        let held_up = Attempt { addr: good, cause: Cause::OutOfResources };
+        let attempts = if is_first { vec![held_up] } else { vec![refused, held_up] };
+        assert_eq!(failure.attempts, attempts);
+        assert!(failure.to_string().ends_with("10.0.0.2:80: out of descriptors or memory]"), "{failure}");
+    }
+}
+
+/// An address that was tried in the end has only the reason that it failed with.
+#[test]
+fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let mut addrs = addrs(&scene.network, 1);
+    addrs.insert(0, SocketAddr::new(THERE, 81));
+    let options = Connect::default().attempt_delay(None).connect_timeout(Some(5 * SECOND));
+    scene.reactor.connect(addrs, options).expect("addresses");
+    faulty.once("connect", Errno::MFILE);
+    scene.run(6 * SECOND);
+    let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
+    assert_eq!(causes, [Cause::Refused, Cause::TimedOut(Timer::Connect)], "the third was not tried");
+}
+
+// --- the winner of a race ---
+
+/// It is not registered then: what has come meanwhile is found, and what comes later reported.
+#[test]
+fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
+    for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::AGAIN] {
+        for pauses in [false, true] {
+            let (mut scene, faulty, listener) = race(1, fast());
+            let _play = listener.play(Script::new().send(b"greeting").finish());
+            faulty.once("promote", errno);
+            scene.run(ms(21));
+            if pauses {
+                scene.with(|socket| socket.pause());
+            }
+            // Established, with all that the peer has sent, before the reactor looks again.
+            scene.network.advance(SECOND);
+            scene.run(SECOND);
+            assert_eq!(faulty.failures("promote"), 1, "{errno:?}: {:?}", scene.story);
+            if pauses {
+                assert_eq!(scene.story.last().map(String::as_str), Some("ready"), "{errno:?}");
+                scene.with(|socket| socket.resume());
+                scene.run(SECOND);
+            }
+            assert_eq!(scene.story[2..], ["connect", "ready", "data greeting", "end"], "{errno:?}");
+            scene.with(|socket| socket.end());
+            scene.story.clear();
+            scene.expect(&["close"]);
+            assert_eq!(scene.how(), &How::Confirmed);
+        }
+    }
 }
 
 /// The same by the network's own faults.

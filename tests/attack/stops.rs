@@ -118,6 +118,38 @@ fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
     ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), SECOND, "after the answer");
 }
 
+#[test]
+fn a_connection_whose_peer_has_finished_long_before_the_stop_has_the_grace() {
+    let (mut scene, listener, peer) = listening(Listen::default());
+    peer.finish();
+    scene.run(60 * SECOND);
+    stop(&mut scene, listener.id, Some(5 * SECOND));
+    ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, "half-closed");
+}
+
+#[test]
+fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
+    for resumes_after in [SECOND, 6 * SECOND] {
+        let (mut scene, listener, peer) = listening(Listen::default());
+        scene.with(|socket| socket.pause());
+        peer.send(b"last words");
+        scene.expect(&[]);
+        peer.reset();
+        scene.expect(&["peerended(reset)"]);
+        scene.run(60 * SECOND);
+        stop(&mut scene, listener.id, Some(5 * SECOND));
+        scene.run(resumes_after);
+        let is_in_time = resumes_after < 5 * SECOND;
+        if is_in_time {
+            scene.with(|socket| socket.resume());
+        }
+        scene.run(SECOND);
+        let end = ["error reset by the peer", "close", "listener closed"];
+        let story: Vec<_> = is_in_time.then_some("data last words").into_iter().chain(end).collect();
+        assert_eq!(scene.story, story);
+    }
+}
+
 /// One quiet connection among some whose peers send without pause: it ends after the grace, and the
 /// others at the limit.
 #[test]

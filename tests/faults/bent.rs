@@ -114,12 +114,17 @@ impl Net for Bent {
         self.host.now()
     }
 
-    fn poll(&mut self, until: Option<Instant>, ready: &mut dyn FnMut(Token, Readiness)) -> io::Result<Polled> {
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
         let ordered = std::mem::take(&mut self.bend.look().news);
         self.bend.enter("poll")?;
-        let until = if ordered.is_empty() { until } else { Some(self.host.now()) };
+        let timeout = if ordered.is_empty() { timeout } else { Some(Duration::ZERO) };
         ordered.into_iter().for_each(|(token, readiness)| ready(token, readiness));
-        self.host.poll(until, ready)
+        self.host.poll(now, timeout, ready)
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {

@@ -104,7 +104,7 @@ impl Book {
 
     /// The time as the rules for a reactor look at it.
     pub(super) fn clock(&self, host: u32) -> Clock {
-        Clock::of(&self.network, host, self.plan.faults.late_edge > 0.0)
+        Clock::of(&self.network, host, &self.plan.faults)
     }
 
     /// What really happened to a side's socket.

@@ -12,8 +12,8 @@ use crate::check::{Broken, Rule, must};
 use crate::error::Timer;
 use crate::lifecycle::State;
 use crate::options::{Idle, Settings};
-use crate::sim::Network;
 use crate::sim::truth::{Kernel, Truth};
+use crate::sim::{Faults, Network};
 use crate::socket::Socket;
 use crate::table::AT_ONCE_TICKS;
 
@@ -24,6 +24,9 @@ const TICKS: u64 = 2_000_000;
 const TURNS: u64 = 4;
 /// What the peer's kernel takes so soon counts as taken when it was written.
 const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
+
+/// A call that lacked memory is made again after so long.
+const RETRY: u64 = 21_000_000;
 
 /// A silence that was told.
 #[derive(Clone, Copy)]
@@ -46,16 +49,17 @@ pub(super) struct Clock {
     /// How late a limit may be; of that, what turns cost.
     pub(super) late: u64,
     pub(super) cost: u64,
-    /// How late an edge may be, if a fault holds some back.
+    /// How late an edge may be, if a fault holds some back, or a read that the edge is for.
     pub(super) edge: u64,
 }
 
 impl Clock {
-    pub(super) fn of(network: &Network, host: u32, has_late_edges: bool) -> Self {
+    pub(super) fn of(network: &Network, host: u32, faults: &Faults) -> Self {
         let now = network.elapsed().as_nanos() as u64;
-        let edge = if has_late_edges { LATE_EDGE } else { 0 };
+        let retry = if faults.no_memory > 0.0 { RETRY } else { 0 };
+        let edge = if faults.late_edge > 0.0 { LATE_EDGE } else { 0 };
         let cost = TURNS * network.longest_turn(host);
-        Self { now, late: TICKS + cost, cost, edge }
+        Self { now, late: TICKS + cost + retry, cost, edge: edge + retry }
     }
 
     /// From when what the peer has taken counts at the earliest, if the reactor may have asked after it: not if it was taken
@@ -190,7 +194,8 @@ const fn name(timer: Timer) -> &'static str {
     }
 }
 
-/// Whether a limit that bytes of the peer do not put off may have ended the socket.
+/// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that they would have put off if
+/// the read had not lacked memory.
 pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
@@ -199,6 +204,12 @@ pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock:
         || may_have(Timer::Ending)
         || (waits && may_have(Timer::Write))
         || (side.has_ended && may_have(Timer::Linger))
+        || (lacks_memory(truth) && may_have(Timer::HalfClosed))
+}
+
+/// Whether a call has lacked memory, and is to be made again.
+fn lacks_memory(truth: &Truth) -> bool {
+    matches!(truth.errors.last(), Some(&Errno::NOBUFS | &Errno::NOMEM))
 }
 
 /// Whether a limit may have ended the socket when it was closed.
@@ -277,6 +288,10 @@ pub(super) fn unwatched_until(truth: &Truth) -> u64 {
 
 /// Bytes that are here before the time is up are read before it strikes.
 fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Broken> {
+    // Limits go on while a read that lacked memory waits.
+    if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
+        return Ok(());
+    }
     let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
     let told_at = unread_since.max(side.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {

@@ -53,7 +53,7 @@ fn call(network: &Network, host: &mut Host, rng: &mut Rng) {
         14 => drop(host.take_error(slot)),
         _ => {
             let wait = Duration::from_micros(rng.below(50_000));
-            host.poll(Some(host.now() + wait), &mut |_, _| ()).expect("a wait with an end is no deadlock");
+            host.poll(host.now(), Some(wait), &mut |_, _| ()).expect("a wait with an end is no deadlock");
         }
     }
     match rng.below(200) {

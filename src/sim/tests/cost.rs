@@ -47,14 +47,14 @@ fn a_poll_that_costs_ends_its_wait_at_its_time_and_has_handed_everything_over() 
     let (network, mut host, peer) = accepted(&Listen::default());
     network.set_call_cost(COST);
     let until = host.now() + SECOND;
-    let polled = host.poll(Some(until), &mut |_, _| panic!("nothing happens")).expect("it can wait");
+    let polled = host.poll(host.now(), Some(SECOND), &mut |_, _| panic!("nothing happens")).expect("it can wait");
     assert_eq!((polled.complete_until, host.now()), (until, until), "the cost is a part of the wait");
     peer.send(b"x");
     network.spend(10 * MS);
     assert_eq!(network.busy(), COST + 10 * MS);
     let before = host.now();
     let mut told = 0;
-    let polled = host.poll(Some(before), &mut |_, _| told += 1).expect("it need not wait");
+    let polled = host.poll(before, Some(Duration::ZERO), &mut |_, _| told += 1).expect("it need not wait");
     assert_eq!((polled.complete_until, told), (before + COST, 1));
 }
 
@@ -63,7 +63,7 @@ fn a_stall_lies_between_the_answer_and_the_next_step() {
     let (network, mut host, peer) = accepted(&Listen::default());
     network.set_faults(Faults { stall: 1.0, ..Faults::none() });
     let until = host.now() + SECOND;
-    let polled = host.poll(Some(until), &mut |_, _| panic!("nothing happens")).expect("it can wait");
+    let polled = host.poll(host.now(), Some(SECOND), &mut |_, _| panic!("nothing happens")).expect("it can wait");
     let stalled = host.now() - until;
     assert!(stalled > MS && stalled < 3 * SECOND, "{stalled:?}");
     assert_eq!(polled.complete_until, until, "what came during the stall was not handed over");
@@ -79,9 +79,9 @@ fn an_old_clock_says_when_the_wait_began() {
     network.set_faults(Faults { old_clock: 1.0, ..Faults::none() });
     peer.send(b"x");
     let began = host.now();
-    let polled = host.poll(Some(began + SECOND), &mut |_, _| {}).expect("it can wait");
+    let polled = host.poll(began, Some(SECOND), &mut |_, _| {}).expect("it can wait");
     assert_eq!((polled.complete_until, host.now()), (began, began + MS));
-    let polled = host.poll(Some(began), &mut |_, _| {}).expect("it need not wait");
+    let polled = host.poll(host.now(), Some(Duration::ZERO), &mut |_, _| {}).expect("it need not wait");
     assert_eq!(polled.complete_until, began + MS, "without a wait the clock is not old");
 }
 
@@ -89,7 +89,7 @@ fn an_old_clock_says_when_the_wait_began() {
 fn a_program_that_spins_is_found_although_its_polls_take_time() {
     let (network, mut host, _peer) = accepted(&Listen::default());
     network.set_call_cost(COST);
-    let spun = (0..200_000).find_map(|_| host.poll(Some(host.now()), &mut |_, _| {}).err());
+    let spun = (0..200_000).find_map(|_| host.poll(host.now(), Some(Duration::ZERO), &mut |_, _| {}).err());
     assert_eq!(spun.map(|error| errno(&error)), Some(Errno::LOOP));
 }
 

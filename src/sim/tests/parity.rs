@@ -90,7 +90,7 @@ impl Player<'_> {
                 known.write_closed |= news.write_closed;
                 known.error |= news.error;
             };
-            self.net.poll(Some(self.net.now() + MS), news).expect("a net can wait");
+            self.net.poll(self.net.now(), Some(MS), news).expect("a net can wait");
             if !any {
                 break;
             }
@@ -153,7 +153,7 @@ fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
     let mut listening = false;
     while !listening {
         let news = &mut |token: Token, _| listening |= token == LISTENER;
-        net.poll(Some(net.now() + SECOND), news).expect("a net can wait");
+        net.poll(net.now(), Some(SECOND), news).expect("a net can wait");
     }
     net.accept(0, 1).expect("one waits");
     net.register(1, Token { index: 1, generation: 1 }).expect("there is room");

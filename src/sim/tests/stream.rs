@@ -32,7 +32,7 @@ fn transfer(network: &Network, bytes: &[u8], outage: Option<Duration>) -> Vec<u8
     let mut outage = outage;
     while !done {
         let mut woken = Vec::new();
-        host.poll(Some(host.now() + Duration::from_secs(200)), &mut |token, _| woken.push(token))
+        host.poll(host.now(), Some(Duration::from_secs(200)), &mut |token, _| woken.push(token))
             .expect("something is left");
         if outage.is_some_and(|at| at < network.elapsed()) {
             outage = None;

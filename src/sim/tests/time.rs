@@ -7,7 +7,7 @@ fn a_wait_that_nothing_can_end_is_an_error() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
     host.listen(0, AT, &Listen::default()).expect("free");
-    let endless = |host: &mut Host| host.poll(None, &mut |_, _| panic!("there is no news"));
+    let endless = |host: &mut Host| host.poll(host.now(), None, &mut |_, _| panic!("there is no news"));
     assert_eq!(endless(&mut host).expect_err("deadlock").kind(), io::ErrorKind::Deadlock);
     host.waker()();
     assert!(!endless(&mut host).expect("woken").more);

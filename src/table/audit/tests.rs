@@ -3,7 +3,7 @@
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::Settings;
-use crate::table::Next;
+use crate::table::{Deadline, Next};
 
 /// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
 /// and an IPv6 peer. A fourth slot is reserved.
@@ -20,7 +20,7 @@ fn table() -> (Table, [u32; 4]) {
     table.put(slots[1], Next::Later);
     table.push(slots[1], b"waits");
     table.set_peer(slots[1], "[::1]:9".parse().expect("an address"));
-    table.file(slots[2], || 100);
+    table.file(slots[2], 100);
     let reserved = table.reserve();
     (table, [slots[0], slots[1], slots[2], reserved])
 }
@@ -70,8 +70,16 @@ fn what_belongs_to_no_socket_is_found() {
     assert_eq!(text, "0 sockets have an extra, and 1 are counted");
     let text = complaint(|table, slots| table.entry_mut(slots[1]).flags.set(Flags::IPV6, false));
     assert_eq!(text, "0 peers are IPv6, and 1 are counted");
-    let text = complaint(|table, _| table.at_hand_bytes.push(0));
+    let text = complaint(|table, _| table.extras.at_hand_bytes.push(0));
     assert_eq!(text, "bytes were written to a socket that is not at hand");
+}
+
+#[test]
+fn what_only_a_socket_has_is_found_in_a_reserved_slot() {
+    let of_reserved = |text: String| assert!(text.starts_with("slot 3 is reserved, and has something"), "{text}");
+    of_reserved(complaint(|table, slots| table.entry_mut(slots[3]).extra = 0));
+    of_reserved(complaint(|table, slots| table.entry_mut(slots[3]).flags.set(Flags::READABLE, true)));
+    of_reserved(complaint(|table, slots| table.wheel.file(&mut table.entries, slots[3], 100)));
 }
 
 #[test]
@@ -94,4 +102,6 @@ fn a_timer_is_filed_for_the_deadline_or_earlier_and_not_without_one() {
     assert!(table.audit_timer(timer).is_err(), "a deadline that does not count yet");
     table.extra_mut(timer).deadline = Some(Deadline::At(1000));
     assert_eq!(table.audit_timer(timer), Ok(()), "a later one");
+    table.retry_later(timer, 1000);
+    assert!(table.audit_timer(timer).is_err(), "a retry that does not count yet");
 }
