@@ -360,3 +360,21 @@ fn the_limits_go_on_counting_while_a_call_fails() {
         assert_eq!(scene.cause(), Cause::TimedOut(timer), "{call}");
     }
 }
+
+/// After the peer's end there is nothing to read, so a write that fails ends the connection at
+/// once, and what waits in the queue is not tried again.
+#[test]
+fn a_write_that_fails_after_the_peers_end_ends_it() {
+    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    faulty.always("send", Errno::PIPE);
+    scene.with(|socket| {
+        drop(socket.write_owned(pattern(50_000)));
+        socket.end();
+    });
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), Cause::Reset);
+    assert_eq!(faulty.failures("send"), 1);
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.bytes_unsent), Some(50_000));
+}

@@ -54,6 +54,7 @@ impl<N: Net> Step<'_, N> {
         let last = self.entry.state.is_flushing();
         let mut quantum = SEND_QUANTUM_BYTES;
         while quantum > 0
+            && self.entry.state.can_send()
             && self.entry.flags.has(Flags::WRITABLE)
             && let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes())
         {
