@@ -133,7 +133,7 @@ impl<'a, N: Net> Step<'a, N> {
             match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
                 Next::Now if *steps > 0 => *steps -= 1,
                 Next::Deliver => {}
-                next => return Err(next),
+                next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => return Err(next),
             }
             if let Some(emit) = self.step() {
                 return Ok(emit);

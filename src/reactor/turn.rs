@@ -204,7 +204,7 @@ impl<N: Net> Reactor<N> {
             match self.table.next(slot) {
                 Next::Now if self.turn.steps > 0 => self.turn.steps -= 1,
                 Next::Deliver => {}
-                next => return Err(next),
+                next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => return Err(next),
             }
             if let Some(emit) = self.step_unconnected(slot) {
                 return Ok(emit);
