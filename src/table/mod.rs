@@ -308,13 +308,12 @@ impl Table {
         self.extra_mut(slot).retry_at.get_or_insert(Deadline::In(ticks));
     }
 
-    /// The pause is over.
+    /// The pause is over: a step is due at once.
     pub(crate) fn retry(&mut self, slot: u32) {
         self.extra_mut(slot).retry_at = None;
-        if self.entry(slot).state.is_connected() {
-            self.entry_mut(slot).flags.set(Flags::READABLE | Flags::WRITABLE | Flags::HANGUP, true);
-        }
-        self.wake(slot);
+        let entry = self.entry_mut(slot);
+        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP;
+        entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);
     }
 
     /// Queues bytes of a socket by copying them. Returns how many wait now.
