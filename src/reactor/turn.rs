@@ -125,6 +125,8 @@ impl<N: Net> Reactor<N> {
             let emit = match self.turn.phase {
                 Phase::Poll => {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
+                        // The caller may not come back for long.
+                        self.look_at_clock();
                         return None;
                     }
                     if let Err(error) = self.poll(until) {
@@ -297,7 +299,7 @@ impl<N: Net> Reactor<N> {
         let mut timeout = self.timeout(now, since_epoch, until);
         // Nothing is reported again before all that was ready at the first call. So when as many reports have come as there are
         // sockets, that is known, whatever still waits; a poll may have one, or none after a signal.
-        let (mut is_first, mut left) = (true, 2 * self.table.len() + MORE_POLLS);
+        let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved()) + MORE_POLLS);
         loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {

@@ -402,3 +402,19 @@ fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
         assert_eq!((faulty.failures("recv"), scene.story.len()), (tries, 0), "{:?}", scene.story);
     }
 }
+
+/// A program that has a loop of its own calls the reactor now and then, and may not ask when it is
+/// to come back.
+#[test]
+fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
+    let mut scene = Scene::new();
+    let _peer = scene.serve(Listen::default());
+    let id = scene.socket.expect("accepted");
+    scene.reactor.socket(id).expect("it lives").set_deadline(seconds(1));
+    let now = scene.network.now();
+    assert!(scene.reactor.next_before(now).expect("it goes on").is_none(), "one turn, for nothing");
+    scene.network.advance(Duration::from_secs(10));
+    let now = scene.network.now();
+    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("it is long over");
+    assert!(matches!(event, Event::Error(_)), "{event:?}");
+}
