@@ -110,7 +110,7 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
         // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
         Timer::Linger => {
             let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
-            (settings.linger_ms?, side.ended_at.max(taken), latest)
+            (settings.linger_ms?, ended_at(side, truth).max(taken), latest)
         }
         Timer::Write => {
             let since = truth.sent_at.max(side.queued_from);
@@ -126,12 +126,16 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
     Some(Due::after(ms, earliest, latest))
 }
 
+/// When our side ended. A pipe's socket that a stop has ended is looked at later.
+fn ended_at(side: &Side, truth: &Truth) -> u64 {
+    let Kernel { finished, finished_at, .. } = truth.kernel;
+    if finished { side.ended_at.min(finished_at) } else { side.ended_at }
+}
+
 /// From when an ending counts, at the earliest and at the latest: from the first FIN of either side, or from what killed it.
 fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
-    let Kernel { finished, finished_at, peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
-    // A pipe's socket that a stop has ended is looked at later.
-    let ended_at = if finished { side.ended_at.min(finished_at) } else { side.ended_at };
-    let ours = side.has_ended.then_some(ended_at);
+    let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
+    let ours = side.has_ended.then_some(ended_at(side, truth));
     let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
     let earliest = ours.into_iter().chain(theirs).min()?;
     // While it reads it may not have heard of what comes behind the bytes.
