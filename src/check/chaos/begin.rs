@@ -126,8 +126,9 @@ impl Run {
         }
         let play = listener.play(script);
         conversation.plays.push(Acted { play, is_client: false });
-        let now = self.book.now();
-        self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = Some(now));
+        // Over the network room helps only who reaches it.
+        let room_at = Some(self.book.now()).filter(|_| self.book.plan.ways[number] != Way::Network);
+        self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = room_at);
         self.book.weather("there is room in a full queue");
     }
 
