@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::book::Book;
 use super::run::Run;
 use super::side::{Program, Side, Wish};
+use super::stop;
 use crate::check::{Broken, Rule, must, words};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
@@ -151,6 +152,8 @@ impl Book {
     /// Notes what has become of a proxy's socket between two events: nothing, unless its listener stops.
     pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
         let had_ended = side.has_ended;
+        // The end of a stop counts from its FIN.
+        stop::note(side, socket, &self.truth(side))?;
         self.observe(side, socket);
         let well = !side.has_ended || had_ended || side.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
