@@ -38,16 +38,14 @@ enum Outcome<T> {
 #[inline(always)]
 fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
     loop {
-        let error = match call() {
-            Ok(done) => return Outcome::Done(done),
-            Err(error) => error,
+        // By kind: another net may have errors without a number.
+        return match call() {
+            Ok(done) => Outcome::Done(done),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_transient(&error) => Outcome::Retry,
+            Err(error) => Outcome::Failed(error),
         };
-        match Errno::from_io_error(&error) {
-            Some(Errno::WOULDBLOCK) => return Outcome::WouldBlock,
-            Some(Errno::INTR) => {}
-            _ if is_transient(&error) => return Outcome::Retry,
-            _ => return Outcome::Failed(error),
-        }
     }
 }
 

@@ -521,18 +521,20 @@ impl<N: Net> Reactor<N> {
 }
 
 /// Notes the readiness of one connection. A flag is a reason to ask, never an answer.
+#[inline]
 fn note(table: &mut Table, token: Token, readiness: Readiness) {
     let Some(slot) = table.find_here(token.index, token.generation) else { return };
     let over = readiness.error || readiness.write_closed;
-    let entry = table.entry_mut(slot);
-    let (flags, is_connected) = (&mut entry.flags, entry.state.is_connected());
-    flags.set(Flags::READABLE, flags.has(Flags::READABLE) || readiness.readable || readiness.read_closed || over);
-    flags.set(Flags::WRITABLE, flags.has(Flags::WRITABLE) || readiness.writable || over);
-    flags.set(Flags::HANGUP, flags.has(Flags::HANGUP) || readiness.write_closed);
-    flags.set(Flags::ERROR, flags.has(Flags::ERROR) || readiness.error);
-    if readiness.read_closed && !flags.replace(Flags::READ_CLOSED, true) {
+    let when = |is: bool, flag: Flags| if is { flag } else { Flags::NONE };
+    let mut flags = when(readiness.readable || readiness.read_closed || over, Flags::READABLE)
+        | when(readiness.writable || over, Flags::WRITABLE)
+        | when(readiness.write_closed, Flags::HANGUP)
+        | when(readiness.error, Flags::ERROR);
+    if readiness.read_closed {
+        let entry = table.entry(slot);
         // The limit of a half-closed socket begins to count, read or not.
-        flags.set(Flags::LIMIT, is_connected || flags.has(Flags::LIMIT));
+        let is_new = entry.state.is_connected() && !entry.flags.has(Flags::READ_CLOSED);
+        flags = flags | Flags::READ_CLOSED | when(is_new, Flags::LIMIT);
     }
-    table.wake(slot);
+    table.wake_with(slot, flags);
 }
