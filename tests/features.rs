@@ -12,6 +12,8 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
 /// A client says `ping` and ends, and its server ends, too; each event passes through `see`. Then a client whom nobody serves.
 fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
+    #[cfg(feature = "tracing")]
+    tracing::subscribe();
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
     let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
     reactor.connect(listener.addr, Connect::default()).expect("begun");
@@ -113,17 +115,22 @@ mod serde {
 
 #[cfg(feature = "tracing")]
 mod tracing {
+    use std::cell::RefCell;
     use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::Once;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    thread_local! {
+        /// What was written by this test: each has a thread of its own.
+        static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Lines;
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+            LINES.with_borrow_mut(|lines| lines.write(bytes))
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -131,18 +138,25 @@ mod tracing {
         }
     }
 
+    /// Before the first event of the process: tracing remembers for good that nobody wants an event if its first occurrence,
+    /// in another test, comes at the moment in which a subscriber is added.
+    pub(super) fn subscribe() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+                .with_writer(|| Lines)
+                .with_ansi(false)
+                .without_time()
+                .finish();
+            ::tracing::subscriber::set_global_default(subscriber).expect("there is no other");
+        });
+    }
+
     #[test]
     fn steps_and_endings_are_events_with_fields() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .without_time()
-            .finish();
-        ::tracing::subscriber::with_default(subscriber, || conversation(|_| {}));
-        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+        conversation(|_| {});
+        let text = String::from_utf8(LINES.take()).expect("text");
         let has = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
         assert!(
             has(&[
