@@ -26,7 +26,7 @@ use crate::socket_map::SocketMap;
 ///   A reset can overtake bytes that are still in our kernel. A side to which an end
 ///   was passed has its complete stream: it is reset only when it sends more, or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
-///   s to take them, by a deadline of the dead side that replaces its own. Then it has failed.
+///   s to take them, by a deadline of the dead side that replaces its own. Then both are destroyed.
 /// - If a sink closes before its source has ended (the program called `end()`, or
 ///   [`allow_half_open`](crate::Listen::allow_half_open) is off), the source is destroyed too,
 ///   because its bytes have no destination. What waits for the source is sent first. If an end was
@@ -61,6 +61,8 @@ pub struct Pipes {
     sources: SocketMap<SocketId>,
     /// Sockets whose other side is closed, and that are destroyed when their queue is empty.
     doomed: SocketMap<()>,
+    /// Sockets that are dead, with bytes that are unread because their sink was full.
+    unread: SocketMap<()>,
 }
 
 /// A peer that reads nothing must not hold a socket whose other side is closed. The same time as
@@ -104,6 +106,7 @@ impl Pipes {
             self.ways.remove(source);
         }
         self.doomed.remove(id);
+        self.unread.remove(id);
     }
 
     /// The socket that gets the bytes of this one.
@@ -143,6 +146,7 @@ impl Pipes {
             // connection. The deadline is not the sink's, which may be parted from it.
             Event::PeerEnded(PeerEnd::Reset) => {
                 if self.sink_of(id).is_some() {
+                    self.unread.insert(id, ());
                     socket.set_deadline(Some(DOOMED));
                 }
                 false
@@ -193,6 +197,7 @@ impl Pipes {
     fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
+        let is_unread = self.unread.get(id).is_some() && socket.is_paused();
         self.part(id);
         if ending.is_clean() {
             // Its bytes were passed on. Its source has no sink any more.
@@ -202,7 +207,8 @@ impl Pipes {
             return;
         }
         if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
-            self.doom(&mut sink);
+            // A sink that has taken nothing since its source died has had its time.
+            if is_unread { sink.destroy() } else { self.doom(&mut sink) }
         }
         // A source of its own has nothing to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {

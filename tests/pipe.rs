@@ -164,9 +164,6 @@ fn a_peer_that_reads_nothing_does_not_hold_a_socket_whose_other_side_is_gone() {
     proxy.run(20 * SECOND);
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (2, false), "it may still read");
     proxy.run(15 * SECOND);
-    // What was taken has as long to leave.
-    assert_eq!((proxy.reactor.len(), backend.is_reset()), (1, false));
-    proxy.run(30 * SECOND);
     proxy.network.advance(SECOND);
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
 }

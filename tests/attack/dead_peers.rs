@@ -236,11 +236,11 @@ impl Proxy {
     fn ends_after_the_death_of(mut self, dead: fn(&mut Self) -> &mut Option<PeerSocket>) {
         dead(&mut self).take().expect("connected").reset();
         let died = self.network.elapsed();
-        self.run(70 * SECOND);
-        assert_eq!(self.closes.len(), 2, "after seventy seconds:\n{}", self.reactor.sockets());
+        self.run(40 * SECOND);
+        assert_eq!(self.closes.len(), 2, "after forty seconds:\n{}", self.reactor.sockets());
         assert!(self.closes.iter().any(|(_, ending)| was_reset(ending)), "{:?}", self.closes);
-        // The survivor has half a minute to take what is unread, and as long for what waits then.
-        assert!(self.closes.iter().all(|(at, _)| *at < died + 62 * SECOND), "{:?}", self.closes);
+        // What is owed to the survivor has half a minute to leave.
+        assert!(self.closes.iter().all(|(at, _)| *at < died + 32 * SECOND), "{:?}", self.closes);
         self.network.advance(SECOND);
         let survivor = self.client.or(self.backend).expect("one of them lives");
         assert!(survivor.is_reset());
