@@ -186,9 +186,8 @@ impl Wheel {
     }
 
     /// Takes out one node that is due at tick `now` or earlier and returns its index. `None` if the
-    /// pass is over, or if `budget` is
-    /// 0. The budget decreases by one for each node that is examined, even if it is only filed
-    ///    again. A `now` before the present tick counts as the present.
+    /// pass is over, or the budget is used up: it decreases by one for each node that is examined,
+    /// even if it is only filed again. A `now` before the present tick counts as the present.
     pub(crate) fn pop_due(&mut self, nodes: &mut impl Nodes, now: u64, budget: &mut u32) -> Option<u32> {
         // Each round examines a node, takes a slot, or ends or begins a pass. Only a later `now`
         // begins a second one.

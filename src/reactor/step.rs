@@ -20,7 +20,7 @@ use crate::options::{Idle, Settings};
 use crate::report;
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
-use crate::table::extra::{Deadline, Extra, Extras};
+use crate::table::extra::{Extra, Extras};
 
 /// How long a call waits for which the system had no memory, or no room, in ticks.
 pub(super) const RETRY_TICKS: u64 = 20;
@@ -264,9 +264,7 @@ impl<'a, N: Net> Step<'a, N> {
         }
         self.linger();
         // The low-water mark may have been raised over what waits.
-        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
-            self.drained();
-        }
+        self.check_drained();
         if self.entry.has_notice_due(self.settings, self.extra()) {
             self.entry.flags.set(Flags::NOTICED, true);
             self.post(Input::PeerEnded);
@@ -400,6 +398,14 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
+    /// Whether the queue has gone down to the low-water mark.
+    #[inline]
+    fn check_drained(&mut self) {
+        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+            self.drained();
+        }
+    }
+
     /// There is room again for what the caller writes.
     fn drained(&mut self) {
         if self.entry.flags.replace(Flags::FULL, false) {
@@ -407,12 +413,12 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// The system has no memory for a call now: it is made again after a pause, which another such call does not prolong.
+    /// The system has no memory for a call now: it is made again after a pause.
     #[cold]
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
         self.entry.flags.set(readiness, false);
-        self.extra_mut().retry_at.get_or_insert(Deadline::In(RETRY_TICKS));
+        self.extra_mut().retry_in(RETRY_TICKS);
     }
 
     // --- reading ---

@@ -364,8 +364,12 @@ impl<N: Net> Reactor<N> {
         if !self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK) {
             return false;
         }
-        self.look_at_clock();
-        self.next_due().is_some_and(|due| due <= self.tick_before(self.net.now()))
+        if !self.table.has_unfiled() && self.next_due().is_none() {
+            return false;
+        }
+        let now = self.net.now();
+        self.table.file_all(self.tick_after(now));
+        self.next_due().is_some_and(|due| due <= self.tick_before(now))
     }
 
     fn accept(&mut self) -> Option<Emit> {

@@ -303,8 +303,9 @@ impl Flags {
 
     /// What is pending: a bit for each of [`Emits`].
     pub(crate) const PENDING: Self = Self(!0 << PENDING);
-    /// Without these nobody has asked for anything.
-    const ASKED: Self = Self(Self::END.0 | Self::DISCARD.0 | Self::FULL.0 | 0b1_1100);
+    /// What a step takes up besides readiness: without one of these nobody has asked for anything.
+    const ASKED: Self =
+        Self::END.and(Self::DISCARD).and(Self::FULL).and(Self::READ_CLOSED).and(Self::HANGUP).and(Self::ERROR);
 
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -107,6 +107,11 @@ impl Extra {
         self.queue.len() as u64 + self.void_bytes
     }
 
+    /// A call is made again after a pause, which another such call does not prolong.
+    pub(crate) fn retry_in(&mut self, ticks: u64) {
+        self.retry_at.get_or_insert(Deadline::In(ticks));
+    }
+
     /// Whether the caller has changed what only a step can set.
     #[inline]
     pub(crate) const fn has_options(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
-use extra::{Deadline, Extra, Extras};
+use extra::{Extra, Extras};
 use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
 
@@ -303,9 +303,9 @@ impl Table {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
     }
 
-    /// A call is made again after a pause, which another such call does not prolong.
+    /// A call is made again after a pause.
     pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
-        self.extra_mut(slot).retry_at.get_or_insert(Deadline::In(ticks));
+        self.extra_mut(slot).retry_in(ticks);
     }
 
     /// The pause is over: a step is due at once.

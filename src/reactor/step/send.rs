@@ -44,7 +44,8 @@ impl<N: Net> Step<'_, N> {
         if self.entry.extra != NIL {
             self.flush_queue();
         }
-        if last && self.entry.flags.has(Flags::WRITABLE) && self.owes_fin() {
+        let owes_fin = self.entry.state.is_flushing() && self.queued_bytes() == 0;
+        if owes_fin && self.entry.flags.has(Flags::WRITABLE) {
             self.finish();
         }
     }
@@ -80,9 +81,7 @@ impl<N: Net> Step<'_, N> {
             Outcome::Done(bytes) => {
                 self.entry.bytes_written += bytes as u64;
                 self.entry.moved(Idle::Write, self.settings);
-                if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
-                    self.drained();
-                }
+                self.check_drained();
                 // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
                 self.extras.release_if_empty(&mut self.entry.extra);
             }
@@ -90,10 +89,6 @@ impl<N: Net> Step<'_, N> {
             Outcome::Retry => self.retry_later(Flags::WRITABLE),
             Outcome::Failed(error) => self.lose(&error),
         }
-    }
-
-    fn owes_fin(&self) -> bool {
-        self.entry.state.is_flushing() && self.queued_bytes() == 0
     }
 
     /// Everything is with the kernel: our FIN, or close(2) in its place.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::Settings;
-use crate::table::{Deadline, Next};
+use crate::table::Next;
+use crate::table::extra::Deadline;
 
 /// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
 /// and an IPv6 peer. A fourth slot is reserved.

@@ -155,7 +155,7 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
         let settings = Settings { early_notice, ..Settings::default() };
         assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {early_notice}");
         // With a call that is to be made again it is not known whether a broken one has unread bytes.
-        let extra = Extra { retry_at: Some(crate::table::Deadline::In(20)), ..Extra::default() };
+        let extra = Extra { retry_at: Some(crate::table::extra::Deadline::In(20)), ..Extra::default() };
         let is_known = is_due && entry.state != State::Broken;
         assert_eq!(entry.has_notice_due(&settings, Some(&extra)), is_known, "{entry:?}, wanted: {early_notice}");
         if is_due {
@@ -207,7 +207,7 @@ fn extra(has: Has) -> Option<Extra> {
         Has::Nothing => return None,
         Has::Bytes => extra.queue.push(b"x", &mut Spares::default()),
         Has::Options => extra.nodelay = Some(true),
-        Has::Retry => extra.retry_at = Some(crate::table::Deadline::At(1)),
+        Has::Retry => extra.retry_at = Some(crate::table::extra::Deadline::At(1)),
     }
     Some(extra)
 }
