@@ -25,9 +25,6 @@ const TURNS: u64 = 4;
 /// What the peer's kernel takes so soon counts as taken when it was written.
 const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
 
-/// A call that lacked memory is made again after so long.
-const RETRY: u64 = 21_000_000;
-
 /// A silence that was told.
 #[derive(Clone, Copy)]
 pub(super) struct ToldSilence {
@@ -39,8 +36,10 @@ pub(super) struct ToldSilence {
 /// A full queue is asked again before there has been room in it for this long.
 const ROOM: u64 = 1_500_000_000;
 
-/// What the system had no room for is tried again after this long.
+/// What the system had no room or no memory for is tried again after this long.
 const AGAIN: u64 = 20_000_000;
+/// The same, rounded up to a tick.
+const RETRY: u64 = AGAIN + TICKS / 2;
 
 /// The time, as the rules look at it.
 #[derive(Clone, Copy)]
@@ -69,6 +68,11 @@ impl Clock {
         let may_have = truth.kernel.can_ask && taken_at + self.cost / TURNS <= self.now;
         if may_have { taken_at.saturating_sub(AT_ONCE) } else { 0 }
     }
+
+    /// For how long something should have been over that may last until then, if it should.
+    pub(super) fn over_for(self, latest: u64) -> Option<u64> {
+        self.now.checked_sub(latest.saturating_add(self.late)).filter(|late| *late > 0)
+    }
 }
 
 /// When something is due.
@@ -81,11 +85,6 @@ impl Due {
     fn after(ms: u64, earliest: u64, latest: u64) -> Self {
         let limit = ms.saturating_mul(1_000_000);
         Self { earliest: earliest.saturating_add(limit), latest: latest.max(earliest).saturating_add(limit) }
-    }
-
-    /// How long it should have been over, if it should.
-    fn over_for(&self, clock: Clock) -> Option<u64> {
-        clock.now.checked_sub(self.latest.saturating_add(clock.late)).filter(|late| *late > 0)
     }
 
     fn check(&self, what: &str, clock: Clock) -> Result<(), Broken> {
@@ -110,7 +109,7 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
         // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
         Timer::Linger => {
             let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
-            (settings.linger_ms?, ended_at(side, truth).max(taken), latest)
+            (settings.linger_ms?, side.ended_at.max(taken), latest)
         }
         Timer::Write => {
             let since = truth.sent_at.max(side.queued_from);
@@ -126,16 +125,10 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
     Some(Due::after(ms, earliest, latest))
 }
 
-/// When our side ended. A pipe's socket that a stop has ended is looked at later.
-fn ended_at(side: &Side, truth: &Truth) -> u64 {
-    let Kernel { finished, finished_at, .. } = truth.kernel;
-    if finished { side.ended_at.min(finished_at) } else { side.ended_at }
-}
-
 /// From when an ending counts, at the earliest and at the latest: from the first FIN of either side, or from what killed it.
 fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
-    let ours = side.has_ended.then_some(ended_at(side, truth));
+    let ours = side.has_ended.then_some(side.ended_at);
     let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
     let earliest = ours.into_iter().chain(theirs).min()?;
     // While it reads it may not have heard of what comes behind the bytes.
@@ -173,7 +166,7 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     let ending = Some(Timer::Ending).filter(|_| state.is_connected());
     let limits = [deadline, ending, ruling(socket), Some(Timer::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
-        if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| due.over_for(clock)) {
+        if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
         }
     }
@@ -182,7 +175,7 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     }
     let may_idle = state.is_connected() && !matches!(state, State::Closing | State::Lingering);
     let due = idle(side, settings, truth, clock).filter(|_| may_idle && !is_told(side, settings, truth));
-    let late = due.and_then(|due| due.over_for(clock))?;
+    let late = due.and_then(|due| clock.over_for(due.latest))?;
     Some(format!("its idle timeout was due {late} ns ago"))
 }
 

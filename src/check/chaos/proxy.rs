@@ -74,15 +74,12 @@ impl Run {
             None => options,
         };
         let side = self.book.sides.iter().find(|side| side.host as usize == host && side.id == front);
-        let number = side.map_or(0, |side| side.stream.0);
+        let Some(number) = side.map(|side| side.stream.0) else { return Ok(()) };
         if matches!(&self.book.plan.conversations[number], Kind::Proxy(Proxy { pool: Some(_), .. })) {
             self.ask(number, Some(front));
             return Ok(());
         }
-        let side = self.book.sides.iter().find(|side| side.host as usize == host && side.id == front);
-        let Some((number, reactor)) = side.map(|side| side.stream.0).zip(self.reactors[host].as_mut()) else {
-            return Ok(());
-        };
+        let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let Some(target) = self.book.conversations[number].behind.clone() else { return Ok(()) };
         let refused = |error| Broken::new(Rule::Progress, format!("a proxy can't connect: {error}"));
         let back = reactor.connect(target, options).map_err(refused)?;

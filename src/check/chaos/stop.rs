@@ -53,10 +53,7 @@ pub(super) fn destroys(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: C
 /// What a stop should have done to a socket by now, and has not.
 pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
     let stop = side.stop?;
-    let over_for = |since: u64, limit: Option<u64>| {
-        let latest = since.saturating_add(limit?).saturating_add(clock.late);
-        clock.now.checked_sub(latest).filter(|late| *late > 0)
-    };
+    let over_for = |since: u64, limit: Option<u64>| clock.over_for(since.saturating_add(limit?));
     if let Some(late) = over_for(stop.at, stop.limit) {
         return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
