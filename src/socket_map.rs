@@ -141,7 +141,8 @@ impl<T> SocketMap<T> {
 }
 
 impl<T> Table<T> {
-    /// The table of this reactor. An empty one is used again, so that there are never more than reactors had values at once.
+    /// The table of this reactor. An empty one is used again, so that there are never more than
+    /// reactors had values at once.
     fn of(tables: &mut Vec<Self>, reactor: u32) -> &mut Self {
         let index = tables.iter().position(|table| table.reactor == reactor);
         let index = index.or_else(|| tables.iter().position(|table| table.len == 0)).unwrap_or(tables.len());

@@ -138,8 +138,9 @@ mod tracing {
         }
     }
 
-    /// Before the first event of the process: tracing remembers for good that nobody wants an event if its first occurrence,
-    /// in another test, comes at the moment in which a subscriber is added.
+    /// Before the first event of the process: tracing remembers for good that nobody wants an event
+    /// if its first occurrence, in another test, comes at the moment in which a subscriber is
+    /// added.
     pub(super) fn subscribe() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {

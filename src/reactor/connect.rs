@@ -374,8 +374,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The socket was never connected. Its failure names every address that was tried, those in flight included, and the one
-    /// that could not be.
+    /// The socket was never connected. Its failure names every address that was tried, those in
+    /// flight included, and the one that could not be.
     fn fail_connecting(&mut self, slot: u32, mut failure: Failure, input: Input) {
         if let Some(connecting) = self.connecting(slot) {
             let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.cause));
@@ -397,8 +397,9 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Whether an attempt could not be begun for a reason that passes, or for lack of a descriptor in a race of several addresses.
-/// With one address the program has to know that: its own connections hold them all.
+/// Whether an attempt could not be begun for a reason that passes, or for lack of a descriptor in a
+/// race of several addresses. With one address the program has to know that: its own connections
+/// hold them all.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
     passes(error) || (is_out_of_descriptors && is_race)

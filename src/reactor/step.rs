@@ -123,8 +123,8 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_connected()
     }
 
-    /// Takes steps of a connected socket up to its next event, which is returned; or until it needs none in this turn: what it
-    /// needs then is the error.
+    /// Takes steps of a connected socket up to its next event, which is returned; or until it needs
+    /// none in this turn: what it needs then is the error.
     #[inline(always)]
     pub(super) fn run(mut self, steps: &mut usize) -> Result<Emit, Next> {
         loop {
@@ -344,8 +344,9 @@ impl<'a, N: Net> Step<'a, N> {
         self.fail(failure, input);
     }
 
-    /// A limit has expired. A connection that was dead already reports its own error. Where our FIN is with the kernel, and the
-    /// kernel does not report what the peer takes, it goes on alone: a reset could destroy an answer to a slow reader.
+    /// A limit has expired. A connection that was dead already reports its own error. Where our FIN
+    /// is with the kernel, and the kernel does not report what the peer takes, it goes on alone: a
+    /// reset could destroy an answer to a slow reader.
     pub(super) fn expire(&mut self, failure: Failure) {
         if self.entry.flags.has(Flags::ERROR | Flags::HANGUP)
             && let Some(error) = self.net.take_error(self.slot)

@@ -17,8 +17,9 @@ use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 
-/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into a poll: without them an
-/// idle timer could fire for a socket whose data lies behind the first thousand.
+/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into
+/// a poll: without them an idle timer could fire for a socket whose data lies behind the first
+/// thousand.
 const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
@@ -30,8 +31,9 @@ const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the handlers of twice as many,
-/// whatever waits to be served: it comes after a look, and the next turn serves as many before it looks.
+/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the
+/// handlers of twice as many, whatever waits to be served: it comes after a look, and the next turn
+/// serves as many before it looks.
 const SOCKETS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
@@ -297,8 +299,9 @@ impl<N: Net> Reactor<N> {
         let since_epoch = now.saturating_duration_since(self.epoch);
         self.table.file_all(ticks_up(since_epoch));
         let mut timeout = self.timeout(now, since_epoch, until);
-        // Nothing is reported again before all that was ready at the first call. So when as many reports have come as there are
-        // sockets, that is known, whatever still waits; a poll may have one, or none after a signal.
+        // Nothing is reported again before all that was ready at the first call. So when as many
+        // reports have come as there are sockets, that is known, whatever still waits; a poll may
+        // have one, or none after a signal.
         let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved()) + MORE_POLLS);
         loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);

@@ -48,8 +48,8 @@ pub struct Faults {
     pub connect_exhausted: f64,
     /// Per register: ENOSPC, epoll's limit of watches.
     pub register_exhausted: f64,
-    /// Per read, look ahead, write, end and query for the last acknowledgement: ENOBUFS or ENOMEM. Never for the same call of
-    /// a connection twice in a row.
+    /// Per read, look ahead, write, end and query for the last acknowledgement: ENOBUFS or ENOMEM.
+    /// Never for the same call of a connection twice in a row.
     pub no_memory: f64,
     /// Per look-up: up to this much slower.
     pub lookup_delay: Duration,

@@ -55,8 +55,8 @@ pub(crate) struct Kernel {
     /// Bytes of theirs that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
     pub(crate) unread_since: Option<u64>,
-    /// When the other kernel has last taken bytes of ours. When the connection is dead nobody can ask any more, but may have
-    /// asked before.
+    /// When the other kernel has last taken bytes of ours. When the connection is dead nobody can
+    /// ask any more, but may have asked before.
     pub(crate) taken_at: u64,
     /// Its program can ask when.
     pub(crate) can_ask: bool,

@@ -1,12 +1,12 @@
 //! Which deadlines a socket has, and from when they count.
 //!
-//! Three clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state, `WRITE`
-//! for the write timeout. A clock is asked to restart by a flag, when something happens; the restart itself is here, with one
-//! look at the time, soon after the socket was put aside. Deadlines, in contrast to clocks, count from one moment and are put off by
-//! nothing.
+//! Four clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state,
+//! `WRITE` for the write timeout, `GRACE` for the grace of a stop. A clock is asked to restart by a flag, when something happens;
+//! the restart itself is here, with one look at the time, soon after the socket was put aside.
+//! Deadlines, in contrast to clocks, count from one moment and are put off by nothing.
 //!
-//! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it is among those that are filed
-//! at the next look at the clock.
+//! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it
+//! is among those that are filed at the next look at the clock.
 
 use super::Table;
 use super::entry::{Entry, Flags, NIL};
@@ -196,7 +196,8 @@ impl Table {
         !self.unfiled.is_empty()
     }
 
-    /// A look at the clock. A socket that has gone since leaves nothing to do, or its place to one for which it is no harm.
+    /// A look at the clock. A socket that has gone since leaves nothing to do, or its place to one
+    /// for which it is no harm.
     pub(crate) fn file_all(&mut self, now: u64) {
         for index in 0..self.unfiled.len() {
             let slot = self.unfiled[index];

@@ -156,9 +156,10 @@ impl Entry {
         ends && matches!(self.state, State::Open | State::Ended)
     }
 
-    /// Whether it must be delivered that the peer has ended though the caller has not read so far: it asked for that, or
-    /// the connection is dead and the caller holds back what could be read. If nothing can, the error is due instead: that is
-    /// not known while a call is to be made again.
+    /// Whether it must be delivered that the peer has ended though the caller has not read so far:
+    /// it asked for that, or the connection is dead and the caller holds back what could be read.
+    /// If nothing can, the error is due instead: that is not known while a call is to be made
+    /// again.
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         let is_broken = self.state == State::Broken;

@@ -142,8 +142,8 @@ pub(crate) struct Extras {
     /// Of connections that were established: the next ones begin in them.
     #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
     spare_connecting: Vec<Box<Connecting>>,
-    /// What was written to the socket at hand, if nothing waited before: most answers leave with the next step, and need no
-    /// queue.
+    /// What was written to the socket at hand, if nothing waited before: most answers leave with
+    /// the next step, and need no queue.
     pub(crate) at_hand_bytes: Vec<u8>,
     /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
     pub(crate) ipv6_peers: Slab<SocketAddrV6>,

@@ -126,7 +126,8 @@ impl Run {
         }
         let play = listener.play(script);
         conversation.plays.push(Acted { play, is_client: false });
-        // A SYN is sent again when its timer comes, and may be lost; nothing comes between a Unix client and its server.
+        // A SYN is sent again when its timer comes, and may be lost; nothing comes between a Unix
+        // client and its server.
         let is_unix = matches!(self.book.plan.ways[number], Way::Unix { .. });
         let room_at = is_unix.then(|| self.book.now());
         self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = room_at);

@@ -83,8 +83,8 @@ fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: 
     must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
 }
 
-/// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has taken: then the kernel is
-/// left alone with it.
+/// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has
+/// taken: then the kernel is left alone with it.
 fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
     let is_silence = |cause| matches!(cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
     let was_silent = matches!(&ending.how, How::Failed(failure) if is_silence(failure.cause));
@@ -93,11 +93,11 @@ fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
     was_silent && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
 }
 
-/// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and whose kernel does not say:
-/// then the kernel goes on alone.
+/// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and
+/// whose kernel does not say: then the kernel goes on alone.
 fn is_nobodys_to_say(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
-    // It was closed when the limit struck, and is told a turn later.
+    // It was closed when the limit struck, and `close` is delivered a turn later.
     let then = Clock { now: truth.closed_at, ..clock };
     let has_struck = |settings: &Settings| limits::struck(side, settings, truth, Timer::Linger, then).is_ok();
     cant_ask && truth.sent > 0 && socket.settings().is_some_and(has_struck)

@@ -61,8 +61,8 @@ impl Clock {
         Self { now, late: TICKS + cost + retry, cost, edge: edge + retry }
     }
 
-    /// From when what the peer has taken counts at the earliest, if the reactor may have asked after it: not if it was taken
-    /// in the very turn in which the limit has struck.
+    /// From when what the peer has taken counts at the earliest, if the reactor may have asked
+    /// after it: not if it was taken in the very turn in which the limit has struck.
     const fn seen(self, truth: &Truth) -> u64 {
         let taken_at = truth.kernel.taken_at;
         let may_have = truth.kernel.can_ask && taken_at + self.cost / TURNS <= self.now;
@@ -125,7 +125,8 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
     Some(Due::after(ms, earliest, latest))
 }
 
-/// From when an ending counts, at the earliest and at the latest: from the first FIN of either side, or from what killed it.
+/// From when an ending counts, at the earliest and at the latest: from the first FIN of either
+/// side, or from what killed it.
 fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
     let ours = side.has_ended.then_some(side.ended_at);
@@ -191,8 +192,8 @@ const fn name(timer: Timer) -> &'static str {
     }
 }
 
-/// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that they would have put off if
-/// the read had not lacked memory.
+/// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that
+/// they would have put off if the read had not lacked memory.
 pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
@@ -224,7 +225,7 @@ fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option
     let earliest = truth.broke_silence_at(idle_of).max(seen_at).max(side.silent_from);
     let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_of));
     if side.discards && truth.kernel.died {
-        // It was not told while it lingered, and may be since it broke.
+        // No timeout is delivered while it lingers; once it is broken one may be.
         due.latest = due.latest.max(truth.failed_at);
     }
     Some(due)

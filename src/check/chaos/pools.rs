@@ -1,8 +1,8 @@
-//! Pools of random runs, and those who borrow from them: sides that are lent for a while, and proxies that take a connection
-//! for good.
+//! Pools of random runs, and those who borrow from them: sides that are lent for a while, and
+//! proxies that take a connection for good.
 //!
-//! Invariant: a side is its pool's until it is lent, and again when it was given back; what a pool does to its sockets, the
-//! judge learns by looking at them.
+//! Invariant: a side is its pool's until it is lent, and again when it was given back; what a pool
+//! does to its sockets, the judge learns by looking at them.
 
 use super::book::Book;
 use super::run::Run;

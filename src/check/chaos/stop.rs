@@ -42,8 +42,8 @@ pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Resul
     Ok(())
 }
 
-/// Whether the limit of a stop explains that the socket is destroyed. One that has failed before, and has not said so yet,
-/// counts as destroyed.
+/// Whether the limit of a stop explains that the socket is destroyed. One that has failed before,
+/// and has not said so yet, counts as destroyed.
 pub(super) fn destroys(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(due) = side.stop.and_then(|stop| stop.at.checked_add(stop.limit?)) else { return false };
     let had_failed = truth.kernel.died || limits::may_have_failed(side, socket, truth, clock);
