@@ -123,16 +123,24 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_connected()
     }
 
-    /// Takes steps of a connected socket up to its next event, which is returned; or until it needs
-    /// none in this turn: what it needs then is the error.
+    /// Whether the socket needs a step in this turn, which may take so many more; if not, what it needs.
+    #[inline(always)]
+    pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
+        match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
+            Next::Deliver => Ok(()),
+            Next::Now if *steps > 0 => {
+                *steps -= 1;
+                Ok(())
+            }
+            next => Err(next),
+        }
+    }
+
+    /// Takes steps of a connected socket up to its next event, or until it needs none in this turn.
     #[inline(always)]
     pub(super) fn run(mut self, steps: &mut usize) -> Result<Emit, Next> {
         loop {
-            match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
-                Next::Now if *steps > 0 => *steps -= 1,
-                Next::Deliver => {}
-                next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => return Err(next),
-            }
+            self.needs(steps)?;
             if let Some(emit) = self.step() {
                 return Ok(emit);
             }
@@ -158,18 +166,10 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.has_input() { self.read() } else { None }
     }
 
-    /// The step of a socket that is not connected: it only obeys `destroy`, and delivers.
-    pub(super) fn run_unconnected(mut self) -> Option<Emit> {
-        self.entry.flags.set(Flags::SOON, false);
-        self.abort_or_deliver()
-    }
-
+    /// Obeys `destroy`, or delivers: for a socket in whatever state.
     #[inline(never)]
-    fn abort_or_deliver(&mut self) -> Option<Emit> {
-        if self.entry.flags.has(Flags::DESTROY) {
-            return self.abort();
-        }
-        self.deliver()
+    pub(super) fn abort_or_deliver(&mut self) -> Option<Emit> {
+        if self.entry.flags.has(Flags::DESTROY) { self.abort() } else { self.deliver() }
     }
 
     /// One transition. Returns the events that it emits.

@@ -187,31 +187,16 @@ impl<N: Net> Reactor<N> {
             let Self { table, net, buffer, turn, .. } = self;
             let step = Step::new(table, net, buffer, slot);
             let taken = match step.is_connected() {
-                true => step.run(&mut turn.steps),
-                false => self.serve_unconnected(slot),
+                true => step.run(&mut turn.steps).map(Some),
+                false => step.needs(&mut turn.steps).map(|()| self.step_unconnected(slot)),
             };
             match taken {
-                Ok(emit) => {
+                Ok(Some(emit)) => {
                     self.table.at_hand = slot;
                     return Some(emit);
                 }
                 Err(next) if self.put_aside(slot, next) => return None,
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// The same for a socket that is not connected yet, or no more.
-    #[inline(never)]
-    fn serve_unconnected(&mut self, slot: u32) -> Result<Emit, Next> {
-        loop {
-            match self.table.next(slot) {
-                Next::Now if self.turn.steps > 0 => self.turn.steps -= 1,
-                Next::Deliver => {}
-                next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => return Err(next),
-            }
-            if let Some(emit) = self.step_unconnected(slot) {
-                return Ok(emit);
+                Ok(None) | Err(_) => {}
             }
         }
     }
@@ -221,17 +206,18 @@ impl<N: Net> Reactor<N> {
     fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
-        if !flags.has(Flags::DESTROY.and(Flags::PENDING)) {
-            if state == State::Created {
-                self.begin(slot);
-            } else if state == State::Connecting {
-                self.continue_connecting(slot);
-            }
-        } else if flags.has(Flags::DESTROY) && !state.is_final() {
+        if flags.has(Flags::DESTROY) && !state.is_final() {
             self.give_up_connecting(slot);
+        } else if flags.has(Flags::DESTROY.and(Flags::PENDING)) {
+            // They come first.
+        } else if state == State::Created {
+            self.begin(slot);
+        } else if state == State::Connecting {
+            self.continue_connecting(slot);
         }
+        self.table.entry_mut(slot).flags.set(Flags::SOON, false);
         // What is left is the same for all: to obey `destroy`, and to deliver.
-        self.at(slot).run_unconnected()
+        self.at(slot).abort_or_deliver()
     }
 
     /// Puts a socket that needs no step now where it belongs: into a list, or it waits for readiness and for its deadline.
@@ -375,6 +361,7 @@ impl<N: Net> Reactor<N> {
         self.next_due().is_some_and(|due| due <= self.tick_before(now))
     }
 
+    #[inline(never)]
     fn accept(&mut self) -> Option<Emit> {
         while self.turn.accepts > 0
             && let Some(listener) = self.listeners.next_ready()
