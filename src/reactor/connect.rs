@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Reactor;
-use super::step::{RETRY_TICKS, input_for, is_transient};
+use super::step::{RETRY_TICKS, is_transient};
 use rustix::io::Errno;
 
 use crate::error::{Attempt, Cause, Error, Failure, LookupCause};
@@ -130,7 +130,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn fail_lookup(&mut self, slot: u32, cause: LookupCause) {
-        self.fail_connecting(slot, Failure::of(Cause::Lookup(cause)), Input::LookupFailed);
+        self.fail_connecting(slot, Failure::of(Cause::Lookup(cause)));
     }
 
     /// All addresses are delivered: checks each attempt in flight, and begins the next where one has failed.
@@ -150,7 +150,7 @@ impl<N: Net> Reactor<N> {
         if has_failed && !is_left {
             self.no_address_left(slot);
         } else {
-            self.fail_connecting(slot, failure, Input::Expired);
+            self.fail_connecting(slot, failure);
         }
     }
 
@@ -215,11 +215,7 @@ impl<N: Net> Reactor<N> {
                     flags.set(Flags::READABLE, true);
                     flags.set(Flags::REGISTERED, false);
                 }
-                Err(error) => {
-                    let failure = Failure::from_os(&error);
-                    let input = input_for(failure.cause, Input::ConnectFailed);
-                    return self.fail_connecting(slot, failure, input);
-                }
+                Err(error) => return self.fail_connecting(slot, Failure::from_os(&error)),
             }
         }
         self.established(slot);
@@ -376,7 +372,7 @@ impl<N: Net> Reactor<N> {
 
     /// The socket was never connected. Its failure names every address that was tried, those in
     /// flight included, and the one that could not be.
-    fn fail_connecting(&mut self, slot: u32, mut failure: Failure, input: Input) {
+    fn fail_connecting(&mut self, slot: u32, mut failure: Failure) {
         if let Some(connecting) = self.connecting(slot) {
             let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.cause));
             for (addr, cause) in in_flight.chain(connecting.held_up.map(|cause| (connecting.tried, cause))) {
@@ -386,14 +382,12 @@ impl<N: Net> Reactor<N> {
         self.give_up_connecting(slot);
         let connecting = self.table.extra_mut(slot).connecting.take();
         failure.attempts = connecting.map_or(Vec::new(), |connecting| connecting.failed);
-        self.at(slot).fail(failure, input);
+        self.at(slot).fail(failure);
     }
 
     fn no_address_left(&mut self, slot: u32) {
         let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
-        let failure = first.unwrap_or(Failure::of(Cause::Unreachable));
-        let input = input_for(failure.cause, Input::ConnectFailed);
-        self.fail_connecting(slot, failure, input);
+        self.fail_connecting(slot, first.unwrap_or(Failure::of(Cause::Unreachable)));
     }
 }
 

@@ -109,7 +109,7 @@ impl<N: Net> Reactor<N> {
             fired: TimerId::NONE,
             closed_listener: ListenerId::NONE,
             counts: Counts::default(),
-            turn: Turn::new(),
+            turn: Turn::default(),
             cant_wait: None,
         }
     }

@@ -54,14 +54,14 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC))
 }
 
-/// What an error of the system is to the lifecycle: a reset, a timer that ran out, or whatever else it is where it came up.
-pub(super) fn input_for(cause: Cause, otherwise: Input) -> Input {
-    if cause == Cause::Reset {
-        Input::Reset
-    } else if matches!(cause, Cause::TimedOut(_)) {
-        Input::Expired
-    } else {
-        otherwise
+/// What a failure is to the lifecycle.
+const fn input_for(cause: Cause, state: State) -> Input {
+    match (cause, state) {
+        (Cause::TimedOut(_), _) => Input::Expired,
+        (Cause::Lookup(_), _) => Input::LookupFailed,
+        (Cause::Reset, _) => Input::Reset,
+        (_, State::Connecting) => Input::ConnectFailed,
+        _ => Input::Reset,
     }
 }
 
@@ -320,28 +320,19 @@ impl<'a, N: Net> Step<'a, N> {
         None
     }
 
-    /// The connection is over with an error, which will be delivered.
+    /// The connection is over with an error, which will be delivered: with the one that it broke with, if it was broken.
     #[inline(never)]
-    pub(super) fn fail(&mut self, failure: Failure, input: Input) {
+    pub(super) fn fail(&mut self, failure: Failure) {
         // If the peer still lives it learns so at once; a close would look like an orderly end to it.
         self.net.reset(self.slot);
-        self.extra_mut().failure.get_or_insert(failure);
+        let cause = self.extra_mut().failure.get_or_insert(failure).cause;
         self.entry.flags.take_pending(Emits::Lookup);
-        self.post(input);
+        self.post(input_for(cause, self.entry.state));
     }
 
-    /// The same, for an error that the system has reported of an established connection.
-    fn fail_with(&mut self, error: &io::Error) {
-        let failure = Failure::from_os(error);
-        let input = input_for(failure.cause, Input::Reset);
-        self.fail(failure, input);
-    }
-
-    /// The same for a broken connection, when there is nothing left to read: with the error that it broke with.
+    /// A broken connection has nothing left to be read.
     pub(super) fn fail_broken(&mut self) {
-        let failure = self.extra().and_then(|extra| extra.failure.clone()).unwrap_or(Failure::of(Cause::System));
-        let input = input_for(failure.cause, Input::Reset);
-        self.fail(failure, input);
+        self.fail(Failure::of(Cause::System));
     }
 
     /// A limit has expired. A connection that was dead already reports its own error. Where our FIN
@@ -351,7 +342,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.flags.has(Flags::ERROR | Flags::HANGUP)
             && let Some(error) = self.net.take_error(self.slot)
         {
-            return self.fail_with(&error);
+            return self.fail(Failure::from_os(&error));
         }
         let is_sent = matches!(self.entry.state, State::Finished | State::Lingering | State::Closing);
         let is_silence = matches!(failure.cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
@@ -363,7 +354,7 @@ impl<'a, N: Net> Step<'a, N> {
             }
             self.net.close(self.slot);
         }
-        self.fail(failure, Input::Expired);
+        self.fail(failure);
     }
 
     /// The system has reported an error. What only a living connection needs is given up; what arrived before can still be
@@ -371,7 +362,7 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     pub(super) fn lose(&mut self, error: &io::Error) {
         if !self.entry.state.can_read() {
-            return self.fail_with(error);
+            return self.fail(Failure::from_os(error));
         }
         let extra = self.extras.get_or_make(&mut self.entry.extra);
         extra.failure.get_or_insert(Failure::from_os(error));
@@ -437,7 +428,7 @@ impl<'a, N: Net> Step<'a, N> {
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }
             Outcome::Retry => self.retry_later(Flags::READABLE),
-            Outcome::Failed(error) => self.fail_with(&error),
+            Outcome::Failed(error) => self.fail(Failure::from_os(&error)),
         }
         self.deliver()
     }

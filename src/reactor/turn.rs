@@ -44,8 +44,9 @@ const TIMERS_PER_TURN: u32 = 1024;
 /// those who are served already don't wait.
 pub(super) const ACCEPTS_PER_POLL: usize = 16;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 enum Phase {
+    #[default]
     Poll,
     Sockets,
     Listeners,
@@ -54,7 +55,7 @@ enum Phase {
 }
 
 /// Where the present turn is, and what it may still do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Turn {
     phase: Phase,
     steps: usize,
@@ -71,23 +72,6 @@ pub(super) struct Turn {
     unlooked: usize,
     /// The tick up to which the readiness of this turn is complete.
     pub(super) now: u64,
-}
-
-impl Turn {
-    pub(super) const fn new() -> Self {
-        Self {
-            phase: Phase::Poll,
-            steps: 0,
-            accepts: 0,
-            accepted: false,
-            timers: 0,
-            free_timers: 0,
-            closes: 0,
-            woken: false,
-            unlooked: 0,
-            now: 0,
-        }
-    }
 }
 
 impl Turn {
@@ -484,13 +468,9 @@ impl<N: Net> Reactor<N> {
     /// A limit has run out. A connection that was dead already, which nobody has read so far, reports its own error.
     fn expired(&mut self, slot: u32, timer: Timer) {
         let failure = Failure::of(Cause::TimedOut(timer));
-        let state = self.table.entry(slot).state;
-        if state == State::Broken {
-            self.at(slot).fail_broken();
-        } else if state.is_connected() {
-            self.at(slot).expire(failure);
-        } else {
-            self.expire_connecting(slot, failure);
+        match self.table.entry(slot).state.is_connected() {
+            true => self.at(slot).expire(failure),
+            false => self.expire_connecting(slot, failure),
         }
     }
 

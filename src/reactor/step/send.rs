@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::{Outcome, Step, call};
+use crate::error::Failure;
 use crate::event::First;
 use crate::lifecycle::{Input, State};
 use crate::net::{Net, Unread};
@@ -146,7 +147,7 @@ impl<N: Net> Step<'_, N> {
             }
             Outcome::Done(false) | Outcome::WouldBlock => {}
             Outcome::Retry => self.retry_later(Flags::HANGUP),
-            Outcome::Failed(error) => self.fail_with(&error),
+            Outcome::Failed(error) => self.fail(Failure::from_os(&error)),
         }
     }
 

@@ -3,6 +3,7 @@ use std::cell::RefCell;
 use rustix::io::Errno;
 
 use super::*;
+use crate::error::LookupCause;
 use crate::event::Event;
 use crate::options::Listen;
 use crate::sim::Network;
@@ -29,14 +30,15 @@ fn a_call_is_made_again_if_it_was_interrupted_and_its_error_says_what_becomes_of
 }
 
 #[test]
-fn an_error_of_the_system_is_a_reset_a_timer_that_ran_out_or_a_failure_of_its_own() {
-    for otherwise in [Input::Reset, Input::ConnectFailed, Input::LookupFailed] {
-        assert_eq!(input_for(Cause::Reset, otherwise), Input::Reset);
-        assert_eq!(input_for(Cause::TimedOut(Timer::Connect), otherwise), Input::Expired);
+fn a_failure_is_a_reset_a_timer_that_ran_out_or_what_it_is_in_its_state() {
+    for (state, otherwise) in [(State::Open, Input::Reset), (State::Connecting, Input::ConnectFailed)] {
+        assert_eq!(input_for(Cause::Reset, state), Input::Reset);
+        assert_eq!(input_for(Cause::TimedOut(Timer::Connect), state), Input::Expired);
         for cause in [Cause::Refused, Cause::Unreachable, Cause::Aborted, Cause::System] {
-            assert_eq!(input_for(cause, otherwise), otherwise, "{cause:?}");
+            assert_eq!(input_for(cause, state), otherwise, "{cause:?}");
         }
     }
+    assert_eq!(input_for(Cause::Lookup(LookupCause::NotFound), State::Resolving), Input::LookupFailed);
 }
 
 thread_local! {
