@@ -76,7 +76,7 @@ impl<N: Net> Reactor<N> {
     pub(crate) fn left_over(&mut self) -> Option<String> {
         let counts = [
             ("sockets", self.table.len()),
-            ("reserved slots", self.table.reserved()),
+            ("reserved slots", self.table.reserved),
             ("listeners", self.listener_ids().len()),
             ("timers", usize::from(!self.timers.is_empty()) + usize::from(!self.table.wheel.is_empty())),
             ("extras", self.table.extras.len()),

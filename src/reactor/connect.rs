@@ -82,28 +82,22 @@ impl<N: Net> Reactor<N> {
         let token = self.token(slot);
         let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return };
         match &connecting.target {
-            Target::Addr(addr) => {
-                let addr = *addr;
-                self.resolved(slot, &[addr]);
-            }
-            Target::Addrs(addrs) if addrs.is_empty() => {
-                self.apply(slot, Input::LookupStarted);
-                self.fail_lookup(slot, LookupCause::NoAddress);
-            }
-            Target::Addrs(addrs) => {
-                let addrs = addrs.clone();
-                self.resolved(slot, &addrs);
-            }
+            Target::Addr(addr) => connecting.addrs.push(*addr),
+            Target::Addrs(addrs) => connecting.addrs.extend_from_slice(addrs),
             Target::Name { host, port } => {
                 self.net.lookup(token, host, *port);
-                self.apply(slot, Input::LookupStarted);
+                return self.apply(slot, Input::LookupStarted);
             }
             Target::Unix(_) => {
-                // No address to be told.
+                // It has no address that `lookup` could deliver.
                 self.apply(slot, Input::Resolved);
-                self.table.entry_mut(slot).flags.take_pending(Emits::Lookup);
+                return self.table.entry_mut(slot).flags.take_pending(Emits::Lookup);
             }
         }
+        if connecting.addrs.is_empty() {
+            self.apply(slot, Input::LookupStarted);
+        }
+        self.resolved(slot);
     }
 
     /// An answer of the resolver, perhaps for a socket that is gone.
@@ -113,24 +107,26 @@ impl<N: Net> Reactor<N> {
         if entry.state != State::Resolving || entry.flags.has(Flags::DESTROY) {
             return;
         }
-        match answer.map(in_order) {
-            Ok(addrs) if !addrs.is_empty() => self.resolved(slot, &addrs),
-            Ok(_) => self.fail_lookup(slot, LookupCause::NoAddress),
-            Err(cause) => self.fail_lookup(slot, cause),
+        match (answer, self.connecting(slot)) {
+            (Ok(addrs), Some(connecting)) => {
+                connecting.addrs.extend(in_order(addrs));
+                self.resolved(slot);
+            }
+            (Err(cause), _) => self.fail_connecting(slot, Failure::of(Cause::Lookup(cause))),
+            (Ok(_), None) => {}
         }
         self.table.wake(slot);
     }
 
-    fn resolved(&mut self, slot: u32, addrs: &[SocketAddr]) {
-        self.table.set_peer(slot, addrs[0]);
-        if let Some(connecting) = self.connecting(slot) {
-            connecting.addrs.extend_from_slice(addrs);
+    /// The addresses are known, unless there are none.
+    fn resolved(&mut self, slot: u32) {
+        match self.connecting(slot).and_then(|connecting| connecting.addrs.first().copied()) {
+            Some(first) => {
+                self.table.set_peer(slot, first);
+                self.apply(slot, Input::Resolved);
+            }
+            None => self.fail_connecting(slot, Failure::of(Cause::Lookup(LookupCause::NoAddress))),
         }
-        self.apply(slot, Input::Resolved);
-    }
-
-    fn fail_lookup(&mut self, slot: u32, cause: LookupCause) {
-        self.fail_connecting(slot, Failure::of(Cause::Lookup(cause)));
     }
 
     /// All addresses are delivered: checks each attempt in flight, and begins the next where one has failed.

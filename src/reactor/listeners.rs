@@ -152,9 +152,9 @@ pub(super) struct Listeners {
     pub(super) entries: Slab<Entry>,
     queue: VecDeque<u32>,
     /// Stopped ones whose last socket is gone, to be delivered.
-    closed: VecDeque<u32>,
+    pub(super) closed: VecDeque<u32>,
     /// The earliest tick at which one has something to do; perhaps earlier than that.
-    due: Option<u64>,
+    pub(super) due: Option<u64>,
     generation: u32,
     reactor: u32,
 }
@@ -163,10 +163,6 @@ impl Listeners {
     pub(super) fn new(reactor: u32) -> Self {
         let (entries, queue, closed) = (Slab::new(), VecDeque::new(), VecDeque::new());
         Self { entries, queue, closed, due: None, generation: 0, reactor }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -224,11 +220,6 @@ impl Listeners {
     }
 
     // --- time ---
-
-    /// The earliest tick at which a listener has something to do.
-    pub(super) const fn next_due(&self) -> Option<u64> {
-        self.due
-    }
 
     fn refile(&mut self) {
         if self.due.is_some() {
@@ -330,11 +321,6 @@ impl Listeners {
         if entry.live == 0 && entry.phase == Phase::Closed {
             self.closed.push_back(listener);
         }
-    }
-
-    /// The next stopped one to be delivered.
-    pub(super) fn next_closed(&self) -> Option<u32> {
-        self.closed.front().copied()
     }
 
     // --- names ---

@@ -210,7 +210,7 @@ impl<N: Net> Reactor<N> {
 
     /// Files the deadlines of the sockets that were put aside meanwhile, counted from now where a clock restarts.
     fn look_at_clock(&mut self) {
-        if self.table.has_unfiled() {
+        if !self.table.unfiled.is_empty() {
             self.table.file_all(self.tick_after(self.net.now()));
         }
     }
@@ -227,7 +227,7 @@ impl<N: Net> Reactor<N> {
 
     /// The earliest tick at which something of ours is due.
     fn next_due(&mut self) -> Option<u64> {
-        earlier(earlier(self.table.wheel.next_due(), self.timers.next_due()), self.listeners.next_due())
+        earlier(earlier(self.table.wheel.next_due(), self.timers.next_due()), self.listeners.due)
     }
 }
 

@@ -254,7 +254,7 @@ impl<N: Net> Reactor<N> {
 
     /// Whether no event can ever come any more.
     fn nothing_is_left(&self) -> bool {
-        self.table.len() == 0 && self.listeners.is_empty() && self.timers.is_empty() && !self.shared.may_wake()
+        self.table.len() == 0 && self.listeners.entries.is_empty() && self.timers.is_empty() && !self.shared.may_wake()
     }
 
     /// Whether a turn has something to do without any readiness.
@@ -272,7 +272,7 @@ impl<N: Net> Reactor<N> {
         // Nothing is reported again before all that was ready at the first call. So when as many
         // reports have come as there are sockets, that is known, whatever still waits; a poll may
         // have one, or none after a signal.
-        let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved()) + MORE_POLLS);
+        let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved) + MORE_POLLS);
         loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
             let ready = &mut |token: Token, readiness: Readiness| match token.generation {
@@ -300,13 +300,13 @@ impl<N: Net> Reactor<N> {
         }
         self.counts.turns += 1;
         self.listeners_due(self.turn.now);
-        self.turn.closes = self.table.closes_len();
+        self.turn.closes = self.table.closes.len();
         self.turn.woken = self.shared.take_woken();
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
         self.table.begin_turn();
-        self.turn.steps = steps(self.table.ready_len());
+        self.turn.steps = steps(self.table.ready.len());
         self.begin_round();
         Ok(())
     }
@@ -337,7 +337,7 @@ impl<N: Net> Reactor<N> {
         if !self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK) {
             return false;
         }
-        if !self.table.has_unfiled() && self.next_due().is_none() {
+        if self.table.unfiled.is_empty() && self.next_due().is_none() {
             return false;
         }
         let now = self.net.now();
@@ -357,7 +357,7 @@ impl<N: Net> Reactor<N> {
         }
         // Accepted sockets are served, and more are looked for, before there is a poll, unless a socket was put off to the next
         // turn.
-        if self.turn.accepted && !self.table.has_later() {
+        if self.turn.accepted && self.table.later.is_empty() {
             self.begin_round();
         } else {
             self.turn.phase = Phase::Timers;
@@ -370,7 +370,7 @@ impl<N: Net> Reactor<N> {
         if std::mem::take(&mut self.turn.woken) {
             return Some(Emit::new(EmitKind::Woken, 0));
         }
-        if let Some(listener) = self.listeners.next_closed() {
+        if let Some(listener) = self.listeners.closed.front().copied() {
             return Some(self.listener_closed(listener));
         }
         let now = self.turn.now;
@@ -390,8 +390,8 @@ impl<N: Net> Reactor<N> {
             self.fired = timer;
             return Some(Emit::new(EmitKind::Timer, 0));
         }
-        if self.table.outgoing() == 0 {
-            self.turn.closes = self.table.closes_len();
+        if self.table.outgoing == 0 {
+            self.turn.closes = self.table.closes.len();
         }
         self.turn.phase = Phase::Closes;
         None

@@ -191,11 +191,6 @@ impl Table {
         }
     }
 
-    #[inline]
-    pub(crate) fn has_unfiled(&self) -> bool {
-        !self.unfiled.is_empty()
-    }
-
     /// A look at the clock. A socket that has gone since leaves nothing to do, or its place to one
     /// for which it is no harm.
     pub(crate) fn file_all(&mut self, now: u64) {

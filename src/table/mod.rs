@@ -46,17 +46,17 @@ pub(crate) struct Table {
     generation: u32,
     pub(crate) entries: Slab<Entry>,
     /// How many of them no listener has accepted.
-    outgoing: usize,
+    pub(crate) outgoing: usize,
     /// Slots that are reserved for attempts to connect.
-    reserved: usize,
+    pub(crate) reserved: usize,
     /// Sockets with work for this turn.
-    ready: VecDeque<u32>,
+    pub(crate) ready: VecDeque<u32>,
     /// Sockets with input left after their quantum: work for the next turn, after those that become ready meanwhile.
-    later: VecDeque<u32>,
+    pub(crate) later: VecDeque<u32>,
     /// Sockets that have nothing left but their `close`.
-    closes: VecDeque<u32>,
+    pub(crate) closes: VecDeque<u32>,
     /// Sockets that were put aside since the last look at the clock: their deadlines are filed at the next.
-    unfiled: Vec<u32>,
+    pub(crate) unfiled: Vec<u32>,
     pub(crate) wheel: Wheel,
     pub(crate) settings: SettingsPool,
     pub(crate) extras: Extras,
@@ -95,11 +95,6 @@ impl Table {
     /// Sockets whose `close` was not delivered yet.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.reserved
-    }
-
-    /// Those of them that began here, not at a listener.
-    pub(crate) const fn outgoing(&self) -> usize {
-        self.outgoing
     }
 
     #[inline]
@@ -157,10 +152,6 @@ impl Table {
     pub(crate) fn reserve(&mut self) -> u32 {
         self.reserved += 1;
         self.entries.insert(Entry::reserved()) as u32
-    }
-
-    pub(crate) const fn reserved(&self) -> usize {
-        self.reserved
     }
 
     /// The net has nothing in that slot any more.
@@ -252,18 +243,6 @@ impl Table {
         if !self.later.is_empty() {
             self.ready.append(&mut self.later);
         }
-    }
-
-    pub(crate) fn ready_len(&self) -> usize {
-        self.ready.len()
-    }
-
-    pub(crate) fn has_later(&self) -> bool {
-        !self.later.is_empty()
-    }
-
-    pub(crate) fn closes_len(&self) -> usize {
-        self.closes.len()
     }
 
     /// Whether any list has work.

@@ -82,13 +82,13 @@ fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
     let mut table = Table::new(1);
     let socket = created(&mut table, 1)[0];
     let reserved = table.reserve();
-    assert_eq!((table.len(), table.outgoing(), table.reserved()), (1, 1, 1));
+    assert_eq!((table.len(), table.outgoing, table.reserved), (1, 1, 1));
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket]);
     let next = created(&mut table, 1)[0];
     assert!(next != reserved && table.audit().is_ok());
     assert_eq!((table.find_here(reserved, 0), table.find(SocketId::new(1, reserved, 0))), (None, None));
     table.unreserve(reserved);
-    assert_eq!((table.len(), table.reserved(), table.vacant()), (2, 0, reserved));
+    assert_eq!((table.len(), table.reserved, table.vacant()), (2, 0, reserved));
     assert_eq!(table.slots().collect::<Vec<_>>(), [socket, next]);
 }
 
@@ -100,11 +100,11 @@ fn only_sockets_that_no_listener_accepted_are_outgoing() {
         let number = table.settings.intern(Settings { listener, ..Settings::default() });
         table.insert(number)
     });
-    assert_eq!((table.len(), table.outgoing()), (3, 1));
+    assert_eq!((table.len(), table.outgoing), (3, 1));
     table.remove(slots[1]);
-    assert_eq!((table.len(), table.outgoing()), (2, 1));
+    assert_eq!((table.len(), table.outgoing), (2, 1));
     table.remove(slots[0]);
-    assert_eq!((table.len(), table.outgoing()), (1, 0));
+    assert_eq!((table.len(), table.outgoing), (1, 0));
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn what_a_socket_needs_next_puts_it_into_its_list() {
         table.put(slots[slot], next);
         assert_eq!(table.entry(slots[slot]).flags.has(Flags::QUEUED), next != Next::Wait);
     }
-    assert_eq!((table.ready_len(), table.has_later(), table.closes_len()), (2, true, 1));
+    assert_eq!((table.ready.len(), !table.later.is_empty(), table.closes.len()), (2, true, 1));
     assert_eq!(table.pop_ready(), Some(slots[1]), "its event belongs directly after its last");
     table.put(slots[5], Next::Now);
     table.begin_turn();
-    assert!(!table.has_later());
+    assert!(table.later.is_empty());
     let ready = [0, 5, 2].map(|slot| Some(slots[slot]));
     assert_eq!([(); 3].map(|()| table.pop_ready()), ready, "what was put off comes after what is ready");
     assert_eq!((table.pop_ready(), table.has_work()), (None, true));
@@ -186,7 +186,7 @@ fn a_socket_in_a_list_stays_there_whatever_it_needs_meanwhile() {
         let mut table = Table::new(1);
         let slot = created(&mut table, 1)[0];
         table.put(slot, next);
-        let lengths = |table: &Table| (table.ready_len(), table.has_later(), table.closes_len());
+        let lengths = |table: &Table| (table.ready.len(), !table.later.is_empty(), table.closes.len());
         let before = lengths(&table);
         for again in [Next::Deliver, Next::Now, Next::Later, Next::Close, Next::Wait] {
             table.put(slot, again);

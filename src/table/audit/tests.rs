@@ -41,7 +41,7 @@ fn a_table_that_keeps_its_rules_is_not_complained_about_and_not_changed() {
     assert_eq!((table.audit(), table.audit()), (Ok(()), Ok(())));
     table.put(slots[2], Next::Close);
     assert_eq!(table.audit(), Ok(()));
-    assert_eq!((table.ready_len(), table.closes_len(), table.len()), (1, 1, 3));
+    assert_eq!((table.ready.len(), table.closes.len(), table.len()), (1, 1, 3));
     assert_eq!(Table::new(1).audit(), Ok(()), "nor is an empty one");
 }
 
