@@ -190,12 +190,16 @@ fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
 }
 
 #[test]
-fn a_server_that_hands_off_and_one_with_a_long_answer_are_left_in_peace() {
+fn a_server_that_hands_off_and_one_with_endless_patience_are_left_in_peace() {
     let hand_off = patient_listen().close(finale::Close::HandOff);
     let report = Endings::of_a_server(hand_off, hello()).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
     let report = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).patience(Duration::MAX).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
+}
+
+#[test]
+fn a_server_with_a_long_answer_is_left_in_peace() {
     let long = Script::new().send(&[b'x'; 300]).receive(300).finish().receive_end();
     let report = Endings::of_a_server(patient_listen(), long).weathers(1).run(|| echo);
     assert!(report.broken().is_none(), "{report}");

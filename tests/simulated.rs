@@ -78,7 +78,7 @@ fn the_lessons_conversation_has_the_same_story_on_the_simulated_network() -> Res
 
 /// Seeds that every run of the tests tries.
 fn seeds() -> std::ops::Range<u64> {
-    let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..3000".into());
+    let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..2000".into());
     let (from, to) = range.split_once("..").expect("FINALE_SEEDS is FROM..TO");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
