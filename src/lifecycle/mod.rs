@@ -6,7 +6,7 @@
 //!
 //! The reactor turns what it sees (a result of the system, a call of the user, a timer) into one
 //! [`Input`], looks the transition up, and emits its events in the order of [`Emits`]. States from
-//! [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, and only
+//! [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, and
 //! `close` is due.
 //!
 //! Knows no socket, no clock, no system call.
@@ -22,8 +22,7 @@ pub use print::{Format, print};
 
 use Cell::{Deferred, Go, Ignored, Impossible};
 
-/// Declares a fieldless enum with the list of its variants and their names: a variant's own, or the
-/// text that is given.
+/// Declares a fieldless enum with the list of its variants and their names, or the given text.
 macro_rules! listed {
     ($(#[$doc:meta])* $vis:vis enum $name:ident {
         $($(#[$vdoc:meta])* $variant:ident $(= $text:literal)?),+ $(,)?
@@ -71,8 +70,7 @@ listed! {
         LastFlush,
         /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
         Closing,
-        /// The system has reported an error: nothing can be sent, and what arrived before may be
-        /// read.
+        /// The system has reported an error: nothing can be sent; what arrived before may be read.
         Broken,
         /// Over: both FINs exchanged, ours acknowledged.
         Confirmed,

@@ -23,8 +23,7 @@ use crate::unix_addr::UnixAddr;
 /// A tenth of a second does not spin, and a client repeats its SYN only after a second.
 const BACK_OFF_TICKS: u64 = 100;
 
-/// Connections in a row that fail in accept(2): a security module that refuses every one must not
-/// keep the loop busy.
+/// Connections in a row that fail in accept(2): a module that refuses all must not keep us busy.
 const SKIPS: u32 = 64;
 
 /// Errors of accept(2) that concern one connection only; the next may be fine. accept(2) passes
@@ -68,8 +67,7 @@ impl<N: Net> Reactor<N> {
     /// Opens a listener on an IP address; port 0 lets the kernel choose a port.
     ///
     /// # Errors
-    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`]: mostly that the address
-    /// is in use.
+    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`], mostly EADDRINUSE.
     pub fn listen<T>(&mut self, addr: T, options: Listen) -> Result<Listener, Error>
     where
         T: TryInto<Target>,
@@ -128,8 +126,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Accepts nobody until [`resume_accepting`](Reactor::resume_accepting): clients wait in the
-    /// backlog.
+    /// Accepts no connection until [`resume_accepting`](Reactor::resume_accepting): clients wait.
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed, or stopped.
@@ -221,7 +218,7 @@ impl<N: Net> Reactor<N> {
         Emit::new(EmitKind::Dropped, listener)
     }
 
-    /// Nothing can be accepted for now: clients wait, and wake nobody.
+    /// Nothing can be accepted for now: clients wait, and the listener is not watched.
     fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
         self.mute(listener);
         self.counts.rests += 1;

@@ -1,7 +1,8 @@
 //! Whether the reactor keeps its own rules: what a simulation checks after every event.
 //!
-//! Invariant: looking changes nothing. The rule that matters most: a socket that needs a step is in a list, and any other
-//! waits for readiness that will come, or for a timer. What it needs is decided by the same function that put it aside.
+//! Invariant: looking changes nothing. The rule that matters most: a socket that needs a step is in
+//! a list, and any other waits for readiness that will come, or for a timer. What it needs is
+//! decided by the same function that put it aside.
 
 use super::Reactor;
 use crate::lifecycle::State;
@@ -10,7 +11,7 @@ use crate::table::Waits;
 use crate::table::entry::{Flags, Next};
 
 impl<N: Net> Reactor<N> {
-    /// The first rule that is broken, in words. The socket at hand is put aside only at the next call, and is left out.
+    /// The first rule that is broken, in words. The socket at hand, not put aside yet, is left out.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
         let mut slots: Vec<u32> = self.table.slots().flat_map(|slot| self.reserved_slots(slot)).collect();

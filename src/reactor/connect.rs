@@ -1,7 +1,8 @@
 //! How an outgoing connection begins: lookup, attempts that race each other, their results.
 //!
-//! Invariant: each attempt in flight has a slot of its own in the net, the first of them the socket's; all have the socket's token,
-//! so that readiness of any makes the socket check each. The one that is established first is promoted to the socket's slot.
+//! Invariant: each attempt in flight has a slot of its own in the net, the first of them the
+//! socket's; all have the socket's token, so that readiness of any makes the socket check each. The
+//! one that is established first is promoted to the socket's slot.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,13 +22,14 @@ use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
 
 impl Reactor {
-    /// Has host names looked up by `resolve` in place of the system's getaddrinfo(3): given a host and a port it answers all
-    /// addresses, the preferred first, or why there are none. It runs on the threads that look-ups have, four at the most, so it may
-    /// block; what waits for a thread has its socket's connect timeout, and is dropped with the socket. One that panics has failed
+    /// Has host names looked up by `resolve` in place of the system's getaddrinfo(3): given a host
+    /// and a port it returns all addresses, the preferred first, or why there are none. It runs on
+    /// the threads that look-ups have, four at the most, so it may block; what waits for a thread
+    /// has its socket's connect timeout, and is dropped with the socket. One that panics has failed
     /// ([`LookupCause::Failed`](crate::LookupCause)).
     ///
-    /// A program that does not want threads looks names up itself, and connects to a list of addresses
-    /// ([`Target::Addrs`]). On the [simulated network](crate::sim) names are given by
+    /// A program that does not want threads looks names up itself, and connects to a list of
+    /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are given by
     /// [`Network::name`](crate::sim::Network::name).
     ///
     /// ```
@@ -46,14 +48,16 @@ impl Reactor {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a pair of address or name
-    /// and port, a list of addresses; or to a [Unix domain socket](crate::UnixAddr), `"unix:/run/app.sock"`, which tells no `lookup`. Several addresses race each other (RFC 8305, see
-    /// [`Connect::attempt_delay`]): the first that is connected is kept. Whatever goes
-    /// wrong on the way is told as an event; a connection that was reset before this side had seen it established counts
-    /// as an attempt that failed, and what it had brought is lost with it.
+    /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a
+    /// pair of address or name and port, a list of addresses; or to a [Unix domain
+    /// socket](crate::UnixAddr), `"unix:/run/app.sock"`, which has no `lookup`. Several addresses
+    /// race each other (RFC 8305, see [`Connect::attempt_delay`]): the first that is connected is
+    /// kept. Whatever goes wrong on the way is delivered as an event; a connection that was reset
+    /// before this side had seen it established counts as an attempt that failed, and what it had
+    /// brought is lost with it.
     ///
     /// # Errors
-    /// [`Error::BadAddress`] for text that is no address, [`Error::BadOption`] for options that the system can't honour.
+    /// [`Error::BadAddress`] for text that is no address, [`Error::BadOption`] for bad options.
     pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,
@@ -129,7 +133,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// All addresses are delivered: checks each attempt in flight, and begins the next where one has failed.
+    /// All addresses are delivered: checks the attempts in flight, and begins the next if one
+    /// failed.
     pub(super) fn continue_connecting(&mut self, slot: u32) {
         let waits = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
         let is_in_flight = self.table.entry(slot).flags.has(Flags::REGISTERED);
@@ -138,7 +143,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The connect timeout has run out: no handshake begins any more, but a result that is known to the system comes first.
+    /// The connect timeout has run out: no handshake begins any more, but a result that is known to
+    /// the system comes first.
     pub(super) fn expire_connecting(&mut self, slot: u32, failure: Failure) {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
@@ -187,7 +193,8 @@ impl<N: Net> Reactor<N> {
         self.table.extra(slot)?.connecting.as_ref()?.in_flight.get(index).copied()
     }
 
-    /// The first handshake that is done is the connection's; the others are dropped, and nothing is delivered of them.
+    /// The first handshake that is done is the connection's; the others are dropped without an
+    /// event.
     fn promote(&mut self, slot: u32, winner: Flight, was_contested: bool) {
         let Some(connecting) = self.connecting(slot) else { return };
         let was_contested = was_contested || connecting.in_flight.len() > 1 || winner.slot != slot;
@@ -205,7 +212,7 @@ impl<N: Net> Reactor<N> {
             self.unreserve(slot, winner);
             match promoted {
                 Ok(()) => {}
-                // It is connected all the same, and is registered when it has to wait, as an accepted one is.
+                // It is connected all the same, and is registered later, as an accepted one is.
                 Err(error) if passes(&error) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
                     flags.set(Flags::READABLE, true);
@@ -251,7 +258,7 @@ impl<N: Net> Reactor<N> {
                     flags.set(Flags::REGISTERED, true);
                     return self.set_attempt_due(slot);
                 }
-                // The address is not to blame: it is tried again, when a descriptor of ours is free or after a pause.
+                // The address is not to blame: it is tried again after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
                     return self.attempt_again(slot, is_first, Cause::from_os(&error));
@@ -286,7 +293,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// The last address keeps its turn. While others are in flight the next one that fails frees a descriptor.
+    /// The last address keeps its turn. The next one that fails frees a descriptor.
     fn attempt_again(&mut self, slot: u32, is_first: bool, cause: Cause) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.tried -= 1;
@@ -354,7 +361,8 @@ impl<N: Net> Reactor<N> {
         self.end_race(slot);
     }
 
-    /// Drops every attempt in flight, by a reset: to its peer an orderly end would be a conversation without a word.
+    /// Drops every attempt in flight, by a reset: to its peer an orderly end would be a
+    /// conversation without a word.
     fn end_race(&mut self, slot: u32) {
         while let Some(flight) = self.flight(slot, 0) {
             self.net.reset(flight.slot);
@@ -400,8 +408,8 @@ fn passes(error: &io::Error) -> bool {
     is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4): a dead family does not
-/// delay the other by all its addresses.
+/// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4):
+/// a dead family does not delay the other by all its addresses.
 fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut distinct: Vec<SocketAddr> = Vec::with_capacity(answer.len());
     for addr in answer {

@@ -12,8 +12,8 @@ use crate::socket::Socket;
 use crate::table::entry::Flags;
 use crate::table::extra::Extra;
 
-/// An event before it is put together: two small numbers, which pass through several hands in registers. Whose event it is
-/// stands in the table (`at_hand`), what else it says in the reactor.
+/// An event before it is put together: two small numbers, which pass through several hands in
+/// registers. Whose event it is stands in the table (`at_hand`), what else it says in the reactor.
 #[derive(Clone, Copy)]
 pub(super) struct Emit {
     kind: EmitKind,
@@ -22,7 +22,8 @@ pub(super) struct Emit {
 
 #[derive(Clone, Copy)]
 pub(super) enum EmitKind {
-    /// Of a socket. With `Data` the value is the number of bytes in the receive buffer, with `Lookup` the address's index.
+    /// Of a socket. With `Data` the value is the number of bytes in the receive buffer, with
+    /// `Lookup` the address's index.
     Of(Emits),
     Timer,
     Woken,

@@ -47,7 +47,7 @@ pub(super) struct Entry {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nobody is known to wait, or nobody may be accepted.
+    /// No client is known to wait, or none may be accepted.
     Idle,
     Queued,
     /// Nothing can be accepted until this tick.
@@ -90,7 +90,7 @@ impl Batch {
         true
     }
 
-    /// Nobody waited.
+    /// No client waited.
     pub(super) const fn was_vain(&mut self) {
         *self = Self { size: 1, left: 1, singles: SINGLES };
     }
@@ -136,7 +136,7 @@ impl Entry {
         self.paused || (self.is_full() && self.excess == Excess::Wait)
     }
 
-    /// Whether it is stopped, may accept nobody, and no socket can make room: with a maximum of 0.
+    /// Whether it is stopped, may accept none, and no socket can make room: with a maximum of 0.
     pub(super) fn waits_in_vain(&self) -> bool {
         self.stop.is_some() && self.live == 0 && self.must_wait()
     }
@@ -276,8 +276,8 @@ impl Listeners {
 
     // --- stopping ---
 
-    /// The listener is to stop: nothing keeps those who wait from being accepted. `due` replaces
-    /// that of an earlier call.
+    /// The listener is to stop: nothing keeps the clients that wait from being accepted. `due`
+    /// replaces that of an earlier call.
     pub(super) fn stop(&mut self, id: ListenerId, due: Option<u64>) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)?;
         entry.paused = false;

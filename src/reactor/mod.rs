@@ -1,10 +1,12 @@
 //! The reactor: the only place where the table and the net meet.
 //!
-//! Invariant: the caller's code never runs inside. Everything that happens comes out of [`Reactor::next`], one event at a
-//! time, and between two calls the reactor is whole: a panic or a `?` in the caller's code leaves nothing half done.
+//! Invariant: the caller's code never runs inside. Everything that happens comes out of
+//! [`Reactor::next`], one event at a time, and between two calls the reactor is whole: a panic or a
+//! `?` in the caller's code leaves nothing half done.
 //!
-//! `turn` has the phases, `step` what one established connection does when its turn comes, `connect` and `accept` how sockets
-//! begin, `listeners` which one is asked for a connection, `stop` how listeners end, `emit` how events are put together.
+//! `turn` has the phases, `step` what one established connection does when its turn comes,
+//! `connect` and `accept` how sockets begin, `listeners` which one is asked for a connection,
+//! `stop` how listeners end, `emit` how events are put together.
 
 mod accept;
 mod audit;
@@ -42,14 +44,15 @@ use remote::Shared;
 use timers::Timers;
 use turn::Turn;
 
-/// One read at the most per socket and turn, and the receive buffer that all sockets share: large enough that a bulk
-/// transfer is no slower than with more, small enough for the second-level cache.
+/// One read at the most per socket and turn, and the receive buffer that all sockets share: large
+/// enough for bulk transfers, small enough for the second-level cache.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// An event loop for TCP connections.
 ///
-/// Pull events out of it with [`next`](Reactor::next); see the crate's page for the whole story. The type parameter is the
-/// operating system: leave it out for the real one, or hand a simulated network to [`with_net`](Reactor::with_net).
+/// Pull events out of it with [`next`](Reactor::next); see the crate's page for the whole story.
+/// The type parameter is the operating system: leave it out for the real one, or hand a simulated
+/// network to [`with_net`](Reactor::with_net).
 pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
@@ -57,7 +60,7 @@ pub struct Reactor<N: Net = Os> {
     timers: Timers,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    /// What the last event says beyond its name: lent to the caller with the event, as the buffer is.
+    /// What the last event says beyond its name: lent to the caller like the buffer.
     ending: Ending,
     failure: Failure,
     dropped: Option<SocketAddr>,
@@ -68,7 +71,7 @@ pub struct Reactor<N: Net = Os> {
     /// Tick 0.
     epoch: Instant,
     turn: Turn,
-    /// Why the system can't wait for events, until the caller is told. (Kept here, so that an event passes in registers.)
+    /// Why the system can't wait for events. (Kept here, so that an event passes in registers.)
     cant_wait: Option<Error>,
 }
 
@@ -84,7 +87,8 @@ impl Reactor {
 
 impl AsFd for Reactor {
     /// The epoll instance, to be watched by somebody else's loop: when it is readable, or when
-    /// [`next_deadline`](Reactor::next_deadline) has come, call [`next_before`](Reactor::next_before).
+    /// [`next_deadline`](Reactor::next_deadline) has come, call
+    /// [`next_before`](Reactor::next_before).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
     }
@@ -119,14 +123,16 @@ impl<N: Net> Reactor<N> {
         &self.net
     }
 
-    /// Waits for the next event and returns it with the socket that it happened to. `None` when nothing is left that could
-    /// ever produce one: no socket, no listener, no timer, no [`Remote`].
+    /// Waits for the next event and returns it with the socket that it happened to. `None` when
+    /// nothing is left that could ever produce one: no socket, no listener, no timer, no
+    /// [`Remote`].
     ///
     /// What the caller asked of its sockets since the last call is done first.
     ///
     /// # Errors
-    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are events. On a simulated
-    /// network EDEADLK means that nothing can ever happen any more though sockets live: a real program would sleep for ever.
+    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are
+    /// events. On a simulated network EDEADLK means that nothing can ever happen any more though
+    /// sockets live: a real program would sleep for ever.
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
@@ -136,8 +142,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that nothing is left or that
-    /// the time is up. The clock is the net's: [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in the past still does what can be done without waiting, one turn of it.
+    /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that
+    /// nothing is left or that the time is up. The clock is the net's:
+    /// [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in the past still
+    /// does what can be done without waiting, one turn of it.
     ///
     /// # Errors
     /// As for `next`.
@@ -154,8 +162,8 @@ impl<N: Net> Reactor<N> {
         self.cant_wait.take().map_or(Ok(None), Err)
     }
 
-    /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a time in the past if
-    /// work is waiting, `None` if only news can bring an event.
+    /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a
+    /// time in the past if work is waiting, `None` if only readiness can bring an event.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
             return Some(self.epoch);
@@ -165,26 +173,26 @@ impl<N: Net> Reactor<N> {
         self.epoch.checked_add(Duration::from_millis(due))
     }
 
-    /// The socket with this id, if it has not told `close`.
+    /// The socket with this id, if its `close` was not delivered.
     pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;
         Some(Socket::new(&mut self.table, slot))
     }
 
-    /// The local address of a connection, `None` once it is closed. Asks the system: one getsockname(2).
+    /// The local address of a connection, `None` once it is closed. One getsockname(2).
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
         self.net.local_addr(self.table.find(id)?).ok()
     }
 
-    /// How many sockets have not told `close` yet.
+    /// How many sockets have not delivered `close` yet.
     #[must_use]
     pub fn len(&self) -> usize {
         let at_hand = self.table.at_hand;
         self.table.len() - usize::from(at_hand != NIL && self.table.entry(at_hand).state == State::Closed)
     }
 
-    /// Whether every socket has told `close`.
+    /// Whether every socket has delivered `close`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -197,7 +205,7 @@ impl<N: Net> Reactor<N> {
         self.timers.set(due, self.tick_before(now))
     }
 
-    /// Stops a timer. Answers whether it was still running; if so its event will not come.
+    /// Stops a timer. Returns whether it was still running; if so its event will not come.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.timers.cancel(id)
     }
@@ -208,7 +216,7 @@ impl<N: Net> Reactor<N> {
         self.shared.handle()
     }
 
-    /// Files the deadlines of the sockets that were put aside meanwhile, counted from now where a clock restarts.
+    /// Files the deadlines of the sockets that were put aside meanwhile, restarting clocks now.
     fn look_at_clock(&mut self) {
         if !self.table.unfiled.is_empty() {
             self.table.file_all(self.tick_after(self.net.now()));
@@ -232,7 +240,7 @@ impl<N: Net> Reactor<N> {
 }
 
 impl<N: Net> Drop for Reactor<N> {
-    /// Resets every live connection: the peers see that nobody serves them any more, instead of an end that is none.
+    /// Resets every live connection: the peers see an error, instead of an end that is none.
     fn drop(&mut self) {
         self.shared.bury();
         for slot in self.table.slots().collect::<Vec<_>>() {
@@ -254,7 +262,7 @@ fn ticks(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis()))
 }
 
-/// Whole ticks, rounded up: in two small numbers, since this is done for each message of a socket with an idle time.
+/// Whole ticks, rounded up: in small numbers, since each message with an idle time needs it.
 #[inline]
 fn ticks_up(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)))

@@ -1,7 +1,8 @@
 //! One step of one established connection: obey the caller, look into errors, write, read.
 //!
-//! Invariant: a step changes its entry and talks to the net. It touches no list, no wheel and no other socket, and returns at
-//! most one event. An error of the system is taken once and decides; bytes that arrived before it are delivered before it.
+//! Invariant: a step changes its entry and talks to the net. It touches no list, no wheel and no
+//! other socket, and returns at most one event. An error of the system is taken once and decides;
+//! bytes that arrived before it are delivered before it.
 
 mod send;
 
@@ -123,7 +124,7 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_connected()
     }
 
-    /// Whether the socket needs a step in this turn, which may take so many more; if not, what it needs.
+    /// Whether the socket needs a step in this turn, which may take `steps` more. If not: what.
     #[inline(always)]
     pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
         match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
@@ -278,8 +279,8 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// Sets what the caller has changed of the system's options. The values were checked before; a connection that is dying
-    /// may refuse them anyway, and will report its error itself.
+    /// Sets what the caller has changed of the system's options. The values were checked before; a
+    /// connection that is dying may refuse them anyway, and will report its error itself.
     #[inline(never)]
     fn set_options(&mut self) {
         let extra = self.extras.get_or_make(&mut self.entry.extra);
@@ -320,10 +321,11 @@ impl<'a, N: Net> Step<'a, N> {
         None
     }
 
-    /// The connection is over with an error, which will be delivered: with the one that it broke with, if it was broken.
+    /// The connection is over with an error, which will be delivered: with the one that it broke
+    /// with, if it was broken.
     #[inline(never)]
     pub(super) fn fail(&mut self, failure: Failure) {
-        // If the peer still lives it learns so at once; a close would look like an orderly end to it.
+        // If the peer still lives it learns so at once; a close would look orderly.
         self.net.reset(self.slot);
         let cause = self.extra_mut().failure.get_or_insert(failure).cause;
         self.entry.flags.take_pending(Emits::Lookup);
@@ -357,8 +359,8 @@ impl<'a, N: Net> Step<'a, N> {
         self.fail(failure);
     }
 
-    /// The system has reported an error. What only a living connection needs is given up; what arrived before can still be
-    /// read, and the error follows it.
+    /// The system has reported an error. What only a living connection needs is given up; what
+    /// arrived before can still be read, and the error follows it.
     #[inline(never)]
     pub(super) fn lose(&mut self, error: &io::Error) {
         if !self.entry.state.can_read() {
@@ -373,7 +375,7 @@ impl<'a, N: Net> Step<'a, N> {
             true => self.drained(),
             false => self.entry.flags.set(Flags::FULL, false),
         }
-        // A notice that is still pending will say how the peer has ended; one that was delivered spoke of a FIN.
+        // A pending notice will say how the peer has ended; a delivered one spoke of a FIN.
         self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
         self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
         self.fail_if_all_is_read();
@@ -438,14 +440,14 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.bytes_read += bytes as u64;
         self.entry.moved(Idle::Read, self.settings);
         let flags = &mut self.entry.flags;
-        // Drained means that the next bytes bring an edge, with these exceptions: the socket is not registered yet; the
-        // zero-length read or the error is still to come.
+        // Drained means that the next bytes bring an edge, with these exceptions: the socket is not
+        // registered yet; the zero-length read or the error is still to come.
         let more = !flags.has(Flags::REGISTERED) || flags.has(Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR);
         if drained && !more {
             flags.set(Flags::READABLE, false);
         } else if bytes < self.buffer.len() {
-            // One short call settles it: in this turn, so that an end is delivered with the data that it came with. After a
-            // full buffer the others come first.
+            // One short call settles it: in this turn, so that an end is delivered with the data
+            // that it came with. After a full buffer the others come first.
             flags.set(Flags::SOON, true);
         }
         if flags.has(Flags::DISCARD) {
@@ -456,7 +458,7 @@ impl<'a, N: Net> Step<'a, N> {
         Some(Emit::new(EmitKind::Of(Emits::Data), bytes as u32))
     }
 
-    /// A read has returned zero. After an error that was taken already it means nothing; otherwise it is the peer's FIN.
+    /// A read has returned zero. It is the peer's FIN, unless an error was taken already.
     fn read_end(&mut self) {
         if self.entry.state == State::Broken {
             return self.fail_broken();

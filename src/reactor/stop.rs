@@ -1,5 +1,5 @@
-//! How a listener stops: waiting connections are still accepted, idle ones end after a grace, the
-//! others at the limit.
+//! How a listener stops: waiting connections are accepted, idle ones end after a grace, others at
+//! the limit.
 
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
@@ -74,8 +74,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Listeners that back off until now try again; stopped ones whose limit has come destroy the
-    /// rest.
+    /// Listeners that back off until now try again; at a stop's limit the rest is destroyed.
     pub(super) fn listeners_due(&mut self, now: u64) {
         self.listeners.wake_due(now);
         while let Some(listener) = self.listeners.pop_overdue(now) {

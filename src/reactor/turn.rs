@@ -1,10 +1,11 @@
-//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again. While connections come,
-//! sockets and listeners take turns before it goes on.
+//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again.
+//! While connections come, sockets and listeners take turns before it goes on.
 //!
-//! Sockets come before listeners, so that a client's `connect` is told before the server's `connection`; timers after
-//! sockets, so that bytes that came in the millisecond of a deadline count; closes last, and only those that fell due in
-//! an earlier turn, so that a poll lies between: the other side's `data` and `end` are told before our `close`. Where no
-//! socket is an outgoing one, no other side can be here, and a `close` waits for no poll.
+//! Sockets come before listeners, so that a client's `connect` is delivered before the server's
+//! `connection`; timers after sockets, so that bytes that came in the millisecond of a deadline
+//! count; closes last, and only those that fell due in an earlier turn, so that a poll lies
+//! between: the other side's `data` and `end` are delivered before our `close`. Where no socket is
+//! an outgoing one, no other side can be here, and a `close` waits for no poll.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +18,15 @@ use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 
-/// Polls and reports of one turn, besides two for each socket, while more news waits than fits into
-/// a poll: without them an idle timer could fire for a socket whose data lies behind the first
-/// thousand.
+/// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits
+/// into a poll: without them an idle timer could fire although its data lies behind.
 const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
 const STEPS_EACH: usize = 3;
 
-/// Steps of all sockets in one turn: so many for each that was ready when it began, as many for each that is accepted in it,
-/// and some more for programs with few sockets that write to each other.
+/// Steps of all sockets in one turn: so many for each that was ready when it began, as many for
+/// each that is accepted in it, and some for programs with few sockets.
 const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
@@ -36,12 +36,12 @@ const fn steps(ready: usize) -> usize {
 /// serves as many before it looks.
 const SOCKETS_PER_LOOK: usize = 16;
 
-/// Timers looked at in one turn, of sockets and free ones each: a million that are due together are spread over a thousand turns, with the sockets served
-/// in between.
+/// Timers looked at in one turn, of sockets and free ones each: a million that are due together are
+/// spread over a thousand turns, with the sockets served in between.
 const TIMERS_PER_TURN: u32 = 1024;
 
-/// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of a poll, few enough that
-/// those who are served already don't wait.
+/// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of
+/// a poll, few enough that sockets that are served already don't wait.
 pub(super) const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,12 +61,12 @@ pub(super) struct Turn {
     steps: usize,
     /// Connections that may be accepted before the next poll.
     accepts: usize,
-    /// This round has accepted somebody.
+    /// This round has accepted a connection.
     accepted: bool,
     timers: u32,
     free_timers: u32,
     closes: usize,
-    /// There was a wake before this turn, not told yet. One that comes now is the next turn's.
+    /// There was a wake before this turn, not delivered yet. One that comes now is the next turn's.
     woken: bool,
     /// Sockets served, for the looks at the clock.
     unlooked: usize,
@@ -204,14 +204,16 @@ impl<N: Net> Reactor<N> {
         self.at(slot).abort_or_deliver()
     }
 
-    /// Puts a socket that needs no step now where it belongs: into a list, or it waits for readiness and for its deadline.
-    /// Returns whether it could be: one that can't be watched may have an error to deliver.
+    /// Puts a socket that needs no step now where it belongs: into a list, or it waits for
+    /// readiness and for its deadline. Returns whether it could be: one that can't be watched may
+    /// have an error to deliver.
     #[inline(always)]
     fn put_aside(&mut self, slot: u32, next: Next) -> bool {
         self.table.spill(slot);
         self.table.at_hand = NIL;
         if next == Next::Close {
-            // Its descriptor is closed: no timer outlives the connection, and a listener may be waiting for the descriptor.
+            // Its descriptor is closed: no timer outlives the connection, and a listener may be
+            // waiting for the descriptor.
             self.table.wheel.cancel(&mut self.table.entries, slot);
             self.listeners.retry();
         } else {
@@ -225,8 +227,9 @@ impl<N: Net> Reactor<N> {
         true
     }
 
-    /// Registers a connection that has to wait for readiness: many never have to. Room is reported only for a registered one,
-    /// and a socket that always has input would never come to rest. Returns `false` if the system refuses for good.
+    /// Registers a connection that has to wait for readiness: many never have to. Room is reported
+    /// only for a registered one, and a socket that always has input would never come to rest.
+    /// Returns `false` if the system refuses for good.
     #[inline]
     fn watch(&mut self, slot: u32, next: Next) -> bool {
         let entry = self.table.entry(slot);
@@ -283,8 +286,9 @@ impl<N: Net> Reactor<N> {
                 }
             };
             let polled = self.net.poll(now, timeout, ready).map_err(|error| system("epoll_wait", &error))?;
-            // Deadlines are compared with the time up to which the readiness is complete, and not with the present one:
-            // what arrives between the system's answer and a look at the clock has arrived in time.
+            // Deadlines are compared with the time up to which the readiness is complete, and not
+            // with the present one: what arrives between the system's answer and a look at the
+            // clock has arrived in time.
             if is_first || !polled.more {
                 let is_now = polled.complete_until == now;
                 self.turn.now = if is_now { ticks(since_epoch) } else { self.tick_before(polled.complete_until) };
@@ -330,7 +334,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Whether a deadline has come meanwhile, looked at now and then: sockets that are still ready are served after it.
+    /// Whether a deadline has come, looked at now and then: ready sockets are served after it.
     #[inline]
     fn has_to_look(&mut self) -> bool {
         self.turn.unlooked += 1;
@@ -355,8 +359,8 @@ impl<N: Net> Reactor<N> {
                 return emit;
             }
         }
-        // Accepted sockets are served, and more are looked for, before there is a poll, unless a socket was put off to the next
-        // turn.
+        // Accepted sockets are served, and more are looked for, before there is a poll, unless a
+        // socket was put off to the next turn.
         if self.turn.accepted && self.table.later.is_empty() {
             self.begin_round();
         } else {
@@ -405,7 +409,8 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers nothing any more.
         }
-        // Bytes that wait unread have come in time: they are read first, in the socket's turn, and then it is filed again.
+        // Bytes that wait unread have come in time: they are read first, in the socket's turn, and
+        // then it is filed again.
         let has_input = entry.has_input() && what.is_for_reading(settings);
         if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
@@ -432,9 +437,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the peer has taken something
-    /// meanwhile: our kernel, which may hold megabytes, reports when it has passed some on; where it can't, it may have room for
-    /// bytes that wait.
+    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the
+    /// peer has taken something meanwhile: our kernel, which may hold megabytes, reports when it
+    /// has passed some on; where it can't, it may have room for bytes that wait.
     fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
@@ -465,7 +470,7 @@ impl<N: Net> Reactor<N> {
         has_changed
     }
 
-    /// A limit has run out. A connection that was dead already, which nobody has read so far, reports its own error.
+    /// A limit has run out. A connection that was dead already reports its own error.
     fn expired(&mut self, slot: u32, timer: Timer) {
         let failure = Failure::of(Cause::TimedOut(timer));
         match self.table.entry(slot).state.is_connected() {

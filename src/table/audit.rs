@@ -56,7 +56,7 @@ impl Table {
         Ok(())
     }
 
-    /// Whether the timer of a socket that was put aside is filed as its deadline says: lazily, so perhaps earlier.
+    /// Whether the timer of a socket that was put aside is filed for its deadline, or earlier.
     pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
         if self.unfiled.contains(&slot) {
             return Ok(());

@@ -1,9 +1,9 @@
 //! Which deadlines a socket has, and from when they count.
 //!
 //! Four clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state,
-//! `WRITE` for the write timeout, `GRACE` for the grace of a stop. A clock is asked to restart by a flag, when something happens;
-//! the restart itself is here, with one look at the time, soon after the socket was put aside.
-//! Deadlines, in contrast to clocks, count from one moment and are put off by nothing.
+//! `WRITE` for the write timeout, `GRACE` for the grace of a stop. A clock is asked to restart by a
+//! flag, when something happens; the restart itself is here, with one look at the time, soon after
+//! the socket was put aside. Deadlines count from one moment and are put off by nothing.
 //!
 //! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it
 //! is among those that are filed at the next look at the clock.
@@ -15,8 +15,8 @@ use crate::error::Timer;
 use crate::lifecycle::State;
 use crate::options::{Idle, Settings};
 
-/// What the peer's kernel takes so soon after it was written counts as taken then. The real one says when to within two of
-/// its ticks of 10 ms at most; an ordinary silence does not count again for that.
+/// What the peer's kernel takes so soon after it was written counts as taken then. The real one
+/// says when to within two of its ticks of 10 ms at most; that restarts no silence.
 pub(crate) const AT_ONCE_TICKS: u64 = 20;
 
 /// Where a deadline comes from.
@@ -91,7 +91,7 @@ impl Entry {
         ms.map(|ms| (ms, timer))
     }
 
-    /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing of ours.
+    /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
         let waits_for_us = self.heard_last || extra.is_some_and(Extra::has_bytes) || self.flags.has(Flags::END);
         let is_idle = matches!(self.state, State::Open | State::Ended) && !waits_for_us;
@@ -172,11 +172,12 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
-        // At one and the same tick what ends the socket wins: an event about its silence helps nobody.
+        // At the same tick what ends the socket wins over an event about its silence.
         [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// A socket is put aside: its deadline is filed at the next look at the clock, unless it can have none.
+    /// A socket is put aside: its deadline, if it can have one, is filed at the next look at the
+    /// clock.
     #[inline]
     pub(crate) fn file_later(&mut self, slot: u32) {
         let (entry, settings, extra) = self.parts(slot);

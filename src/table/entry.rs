@@ -13,8 +13,8 @@ use crate::wheel::Node;
 /// No slot, no extra, no settings.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// Everything that an idle connection costs in the table. What only some need is elsewhere: the write queue, clocks and
-/// whatever belongs to connecting in `extra`, options shared with others in `settings`.
+/// Everything that an idle connection costs in the table. What only some need is elsewhere: the
+/// write queue, clocks and whatever belongs to connecting in `extra`, options in `settings`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) timer: Node,
@@ -50,7 +50,7 @@ pub(crate) enum Next {
     Deliver,
     /// A step, in this turn.
     Now,
-    /// A step in the next turn, after the sockets that became ready meanwhile: its quantum is used up.
+    /// A step in the next turn: its quantum is used up.
     Later,
     /// Nothing but its `close`.
     Close,
@@ -90,7 +90,7 @@ impl Entry {
         self.settings != NIL
     }
 
-    /// The tick since which no byte moved that counts for the idle time; `None` once that silence was delivered.
+    /// The tick since which the idle time counts; `None` once that silence was delivered.
     #[inline]
     pub(super) fn idle_since(&self) -> Option<u64> {
         let [a, b, c, d, e] = self.idle_since;
@@ -119,8 +119,8 @@ impl Entry {
         Some(SocketAddr::new(IpAddr::V4(self.peer_ip.into()), self.peer_port))
     }
 
-    /// Takes one step of the lifecycle. Returns the events that it emits, for the caller to deliver or to
-    /// [`post`](Entry::post).
+    /// Takes one step of the lifecycle. Returns the events that it emits, for the caller to deliver
+    /// or to [`post`](Entry::post).
     #[inline]
     pub(crate) fn apply(&mut self, input: Input) -> lifecycle::Transition {
         let step = lifecycle::compact(self.state, input);
@@ -128,7 +128,7 @@ impl Entry {
         debug_assert!(!is_impossible(), "{input:?} can't happen in {:?}", self.state);
         if step.to != self.state {
             self.state = step.to;
-            // The limit of the new state counts from now; that of connecting is one for all its states.
+            // The new state's limit counts from now; all states of connecting have one.
             if step.to.is_connected() {
                 self.flags.set(Flags::LIMIT, true);
             }
@@ -136,7 +136,7 @@ impl Entry {
         step
     }
 
-    /// Whether the program can still change anything. A failed socket counts as living until its `error` is delivered.
+    /// Whether the program can still change anything. A failed socket lives until its `error`.
     #[inline]
     pub(crate) const fn is_living(&self) -> bool {
         let is_over = self.state.is_final() && !self.flags.is_pending(Emits::Error);
@@ -158,8 +158,8 @@ impl Entry {
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far:
     /// it asked for that, or the connection is dead and the caller holds back what could be read.
-    /// If nothing can, the error is due instead: that is not known while a call is to be made
-    /// again.
+    /// If nothing can, the error is due instead; while a call is to be made again, that is not
+    /// known.
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         let is_broken = self.state == State::Broken;
@@ -168,8 +168,8 @@ impl Entry {
         wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
 
-    /// Whether the system has to be asked for an error. While we read, the read itself finds it, in its place among the bytes
-    /// and the FIN.
+    /// Whether the system has to be asked for an error. While we read, the read itself finds it, in
+    /// its place among the bytes and the FIN.
     #[inline]
     pub(crate) const fn has_error_due(&self, settings: &Settings) -> bool {
         if matches!(self.state, State::Broken) {
@@ -213,13 +213,13 @@ impl Entry {
         if has_output || self.has_input() { Next::Later } else { Next::Wait }
     }
 
-    /// Whether a look is worth while at what the caller has asked for, and at what the system has reported.
+    /// Whether the caller may have asked for something, or the system reported something.
     #[inline]
     pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
         self.flags.has(Flags::ASKED) || matches!(self.state, State::Ended) || has_extra
     }
 
-    /// Whether the caller has asked for something, or the system reported something, that the next step takes up.
+    /// Whether it has, and the next step takes it up.
     fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         self.has_end_due(settings)
             || (matches!(self.state, State::Finished) && self.flags.has(Flags::DISCARD))
@@ -228,7 +228,7 @@ impl Entry {
             || extra.is_some_and(Extra::has_options)
     }
 
-    /// An attempt that is under way is registered; without one the next is due, unless it waits for a retry.
+    /// Without an attempt under way the next is due, unless it waits for a retry.
     fn next_connecting(&self, extra: Option<&Extra>) -> Next {
         let waits = self.flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
         if self.state == State::Resolving || (self.state == State::Connecting && waits) {
@@ -239,8 +239,8 @@ impl Entry {
     }
 }
 
-/// Four small sets in one word: what the system has reported, what the caller has asked for, which clocks have to restart, and
-/// which events are pending; and a few facts.
+/// Four small sets in one word: what the system has reported, what the caller has asked for, which
+/// clocks have to restart, and which events are pending; and a few facts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 
@@ -293,7 +293,7 @@ impl Flags {
     pub(crate) const SOON: Self = Self(1 << 13);
     /// In a list.
     pub(crate) const QUEUED: Self = Self(1 << 14);
-    /// Its readiness comes out of poll. Before the connection is established: an attempt is under way.
+    /// Its readiness comes out of poll. While connecting: an attempt is under way.
     pub(crate) const REGISTERED: Self = Self(1 << 15);
     /// `peer-ended` was delivered.
     pub(crate) const NOTICED: Self = Self(1 << 16);
@@ -352,7 +352,7 @@ impl Flags {
         self.0 &= !(1 << (PENDING + emits as u32));
     }
 
-    /// After `destroy()` nothing is delivered but the `ready` that belongs to a `connect` already delivered.
+    /// After `destroy()` only the `ready` that belongs to a delivered `connect` is delivered.
     pub(crate) fn clear_pending_but_ready(&mut self) {
         let ready = if self.pending() == Some(Emits::Ready) { 1 << (PENDING + Emits::Ready as u32) } else { 0 };
         self.0 &= ((1 << PENDING) - 1) | ready;

@@ -1,6 +1,6 @@
-//! What a connection needs only for a while: its write queue, its clocks, its way to being connected, its error.
+//! What a connection needs only for a while: write queue, clocks, way to be connected, error.
 //!
-//! Invariant: a connection has an extra only while something is in it. What its queue has in chunks is used again.
+//! Invariant: a connection has an extra only while something is in it. Chunks are used again.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -21,7 +21,7 @@ pub(crate) struct Extra {
     pub(super) write_since: Option<u64>,
     /// The tick from which a stop's grace counts.
     pub(super) grace_since: Option<u64>,
-    /// The ticks at which the socket ends, whatever moves: by the caller's deadline, and by the ending timeout.
+    /// The ticks at which the socket ends, whatever moves: deadline, and ending timeout.
     pub(crate) deadline: Option<Deadline>,
     pub(super) ending_at: Option<u64>,
     /// The tick at which a call is tried again for which the system had no memory, or no room.
@@ -58,7 +58,8 @@ pub(crate) struct Connecting {
     /// Handshakes under way, in the order in which they began.
     pub(crate) in_flight: Vec<Flight>,
     pub(crate) failed: Vec<Attempt>,
-    /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until all others have failed.
+    /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until
+    /// all others have failed.
     pub(crate) attempt_due: Option<u64>,
     /// How long after the last one, in milliseconds.
     pub(crate) delay_ms: Option<u64>,
@@ -149,7 +150,7 @@ pub(crate) struct Extras {
     pub(crate) ipv6_peers: Slab<SocketAddrV6>,
 }
 
-/// Kept for the next connections: a program that opens some at a time makes none anew, and they take 20 KiB.
+/// Kept for the next connections, 20 KiB: a program that opens some at a time makes none anew.
 const SPARE_CONNECTING: usize = 64;
 
 impl Extras {
@@ -228,7 +229,8 @@ impl Extras {
         queue.len()
     }
 
-    /// Moves what was written to the socket at hand into its queue, except that many bytes, which were sent.
+    /// Moves what was written to the socket at hand into its queue, except the bytes that were
+    /// sent.
     #[inline]
     pub(crate) fn spill(&mut self, index: &mut u32, sent: usize) {
         if sent < self.at_hand_bytes.len() {
@@ -255,7 +257,7 @@ impl Extras {
         queue.len()
     }
 
-    /// Nothing of the queue can leave any more, nor what was written to the socket at hand, which this one is.
+    /// Nothing can leave any more of what was written to the socket at hand, which this one is.
     pub(crate) fn void(&mut self, index: u32) {
         if let Some(extra) = self.extras.get_mut(index as usize) {
             extra.void_bytes += (self.at_hand_bytes.len() + extra.queue.len()) as u64;

@@ -1,9 +1,10 @@
-//! The table of connections: one 64-byte entry each, the queues of those that have work, their timers.
+//! The table of connections: 64-byte entries, lists of those with work, timers.
 //!
-//! Invariant: a socket is in at most one list (ready, later, closes), a slot that is no socket has no timer, no extra and no
-//! settings, and an id finds a socket only if its reactor and its generation are the socket's.
+//! Invariant: a socket is in at most one list (ready, later, closes), a slot that is no socket has
+//! no timer, no extra and no settings, and an id finds a socket only if its reactor and its
+//! generation are the socket's.
 //!
-//! Knows no system call and no clock: times come in as ticks (milliseconds since the reactor began).
+//! Knows no system call and no clock: times are ticks (ms since the reactor began).
 
 mod audit;
 mod clocks;
@@ -32,8 +33,8 @@ use settings::SettingsPool;
 
 /// A table that has outgrown this many entries ...
 const FEW: usize = 64;
-/// ... has room for this many at once, 256 KiB: pages that nobody has touched cost nothing, while a table that doubles from
-/// little leaves every smaller one behind in the heap.
+/// ... has room for this many at once, 256 KiB: pages that nobody has touched cost nothing, while a
+/// table that doubles from little leaves every smaller one behind in the heap.
 const MANY: usize = 4096;
 
 /// Bytes written to the socket at hand that wait in one buffer for all sockets.
@@ -51,11 +52,11 @@ pub(crate) struct Table {
     pub(crate) reserved: usize,
     /// Sockets with work for this turn.
     pub(crate) ready: VecDeque<u32>,
-    /// Sockets with input left after their quantum: work for the next turn, after those that become ready meanwhile.
+    /// Sockets with input left after their quantum: work for the next turn, after the ready ones.
     pub(crate) later: VecDeque<u32>,
     /// Sockets that have nothing left but their `close`.
     pub(crate) closes: VecDeque<u32>,
-    /// Sockets that were put aside since the last look at the clock: their deadlines are filed at the next.
+    /// Sockets put aside since the last look at the clock: their deadlines are filed at the next.
     pub(crate) unfiled: Vec<u32>,
     pub(crate) wheel: Wheel,
     pub(crate) settings: SettingsPool,
@@ -148,7 +149,7 @@ impl Table {
         u32::try_from(self.entries.vacant_key()).expect("fewer than 2^32 connections fit into a machine")
     }
 
-    /// Takes a slot that is no socket's: the net keeps a connection there that is not established yet.
+    /// Takes a slot that is no socket's, for an attempt of the net's.
     pub(crate) fn reserve(&mut self) -> u32 {
         self.reserved += 1;
         self.entries.insert(Entry::reserved()) as u32
@@ -174,7 +175,7 @@ impl Table {
         self.entries.insert(Entry::new(self.generation, settings, paused)) as u32
     }
 
-    /// Frees the slot of a socket that has delivered `close`. Returns the listener that accepted it.
+    /// Frees the slot of a socket that has delivered `close`. Returns its listener.
     #[inline(always)]
     pub(crate) fn remove(&mut self, slot: u32) -> Option<ListenerId> {
         let entry = self.entries.remove(slot as usize);
@@ -238,7 +239,7 @@ impl Table {
         Some(slot)
     }
 
-    /// Begins a turn: what was put off comes after what is ready, and after what the last turn has not come to.
+    /// Begins a turn: what was put off comes after what is ready.
     pub(crate) fn begin_turn(&mut self) {
         if !self.later.is_empty() {
             self.ready.append(&mut self.later);

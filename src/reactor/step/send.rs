@@ -1,4 +1,4 @@
-//! The part of a step that writes: bytes, our FIN, and the confirmation that the peer's kernel has both.
+//! The part of a step that writes: bytes, our FIN, and its confirmation.
 
 use std::io::{self, IoSlice};
 
@@ -14,7 +14,7 @@ use crate::table::queue::{PIECES, WriteQueue};
 /// The most bytes that one socket sends in one step: a fast peer does not keep the loop to itself.
 const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
 
-/// Sends what waits in several pieces, as much of it as one call takes. `last`: our FIN follows the last byte.
+/// Sends what waits in several pieces, with one call. `last`: our FIN follows the last byte.
 #[inline(never)]
 fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
     let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -83,7 +83,7 @@ impl<N: Net> Step<'_, N> {
                 self.entry.bytes_written += bytes as u64;
                 self.entry.moved(Idle::Write, self.settings);
                 self.check_drained();
-                // At once: the next answer, of whichever socket, finds the same buffer still in the processor's cache.
+                // At once: the next answer finds the same buffer still in the processor's cache.
                 self.extras.release_if_empty(&mut self.entry.extra);
             }
             Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
@@ -122,7 +122,7 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Whose FIN is first if ours leaves now. Unknown if bytes are unread: its FIN may be after them.
+    /// Whose FIN is first if ours leaves now. Unknown if unread bytes may precede the peer's.
     fn first_if_ours_leaves(&mut self) -> io::Result<First> {
         if self.entry.flags.has(Flags::READ_CLOSED) {
             return Ok(First::Peer);
