@@ -89,8 +89,10 @@ fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
     let is_silence = |cause| matches!(cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
     let was_silent = matches!(&ending.how, How::Failed(failure) if is_silence(failure.cause));
     let kernel = truth.kernel;
+    // Acknowledged between the question and the reset, which sends nothing then.
+    let is_over = kernel.fin_acked && kernel.remote.is_some();
     // With bytes unread close(2) is a reset.
-    was_silent && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
+    was_silent && !is_over && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
 }
 
 /// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and
