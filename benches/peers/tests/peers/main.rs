@@ -82,6 +82,7 @@ peers! {
     mio: Some(env!("CARGO_BIN_EXE_mio-server")), one_at_a_time: false;
     smol: Some(env!("CARGO_BIN_EXE_smol-server")), one_at_a_time: false;
     epoll: None, one_at_a_time: false;
+    threaded: None, one_at_a_time: false;
     blocking: None, one_at_a_time: true;
     libuv: None, one_at_a_time: false;
     usockets: None, one_at_a_time: false;

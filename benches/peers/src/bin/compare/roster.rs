@@ -47,6 +47,7 @@ pub(crate) enum Service {
 const PEERS: &[(&str, &str)] = &[
     (BLOCKING, "C, blocking loop"),
     (EPOLL, "C, epoll"),
+    (THREADED, "C, epoll, a second thread"),
     ("mio", "bare mio"),
     (USOCKETS, "uSockets"),
     (LIBUV, "libuv"),
@@ -58,6 +59,7 @@ const PEERS: &[(&str, &str)] = &[
 
 pub(crate) const BLOCKING: &str = "blocking";
 pub(crate) const EPOLL: &str = "epoll";
+pub(crate) const THREADED: &str = "threaded";
 pub(crate) const USOCKETS: &str = "usockets";
 pub(crate) const LIBUV: &str = "libuv";
 pub(crate) const TOKIO: &str = "tokio";
@@ -168,6 +170,8 @@ impl Contestant {
             (Some(options), Service::Echo) => {
                 [text(&["serve", "echo", "--listen", "127.0.0.1:0"]), options.clone()].concat()
             }
+            // For the echo alone: what the thread costs is the same for all.
+            (None, Service::Answer { .. } | Service::First { .. }) if self.name == THREADED => return None,
             (None, Service::Answer { bytes }) => text(&["answer", &bytes.to_string()]),
             (None, Service::First { request, answer }) => text(&["first", &request.to_string(), &answer.to_string()]),
             // It takes a thread for each connection there, which is another server than the one that the page means.
@@ -209,9 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn the_blocking_loop_is_no_echo_server() {
+    fn the_blocking_loop_is_no_echo_server_and_the_second_thread_is_for_the_echo() {
         assert_eq!(contestant(BLOCKING).argv(Service::Echo), None);
         assert!(contestant(EPOLL).argv(Service::Echo).is_some());
+        assert!(contestant(THREADED).argv(Service::Echo).is_some());
+        assert_eq!(contestant(THREADED).argv(Service::Answer { bytes: 64 }), None);
     }
 
     #[test]
