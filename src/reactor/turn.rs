@@ -31,10 +31,10 @@ const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Sockets served between two looks at the clock, where a deadline is filed. It may be late by the
-/// handlers of twice as many, whatever waits to be served: it comes after a look, and the next turn
-/// serves as many before it looks.
-const SOCKETS_PER_LOOK: usize = 16;
+/// Steps between two looks at the clock, where a deadline is filed. It may be late by the handlers
+/// of twice as many, whatever waits to be served: it comes after a look, and the next turn takes as
+/// many before it looks.
+const STEPS_PER_LOOK: usize = 16;
 
 /// Timers looked at in one turn, of sockets and free ones each: a million that are due together are
 /// spread over a thousand turns, with the sockets served in between.
@@ -58,7 +58,9 @@ enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     phase: Phase,
+    /// Steps that sockets may take before the next look at the clock, and after it.
     steps: usize,
+    left: usize,
     /// Connections that may be accepted before the next poll.
     accepts: usize,
     /// This round has accepted a connection.
@@ -68,13 +70,17 @@ pub(super) struct Turn {
     closes: usize,
     /// There was a wake before this turn, not delivered yet. One that comes now is the next turn's.
     woken: bool,
-    /// Sockets served, for the looks at the clock.
-    unlooked: usize,
     /// The tick up to which the readiness of this turn is complete.
     pub(super) now: u64,
 }
 
 impl Turn {
+    /// Takes the steps up to the next look at the clock.
+    fn take_steps(&mut self) {
+        self.steps = self.left.min(STEPS_PER_LOOK);
+        self.left -= self.steps;
+    }
+
     /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
@@ -154,8 +160,8 @@ impl<N: Net> Reactor<N> {
     /// The next socket to be served, while it is the sockets' turn.
     #[inline]
     fn next_ready(&mut self) -> Option<u32> {
-        let is_their_turn = matches!(self.turn.phase, Phase::Sockets) && self.turn.steps > 0;
-        if is_their_turn && !self.has_to_look() { self.table.pop_ready() } else { None }
+        let is_their_turn = matches!(self.turn.phase, Phase::Sockets);
+        if is_their_turn && (self.turn.steps > 0 || self.may_go_on()) { self.table.pop_ready() } else { None }
     }
 
     /// The same as [`serve`](Self::serve), for what is rare.
@@ -310,7 +316,8 @@ impl<N: Net> Reactor<N> {
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
         self.table.begin_turn();
-        self.turn.steps = steps(self.table.ready.len());
+        self.turn.left = steps(self.table.ready.len());
+        self.turn.take_steps();
         self.begin_round();
         Ok(())
     }
@@ -334,19 +341,19 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Whether a deadline has come, looked at now and then: ready sockets are served after it.
-    #[inline]
-    fn has_to_look(&mut self) -> bool {
-        self.turn.unlooked += 1;
-        if !self.turn.unlooked.is_multiple_of(SOCKETS_PER_LOOK) {
+    /// Looks at the clock. Returns whether the sockets may take more steps before a deadline.
+    #[inline(never)]
+    fn may_go_on(&mut self) -> bool {
+        if self.turn.left == 0 {
             return false;
         }
+        self.turn.take_steps();
         if self.table.unfiled.is_empty() && self.next_due().is_none() {
-            return false;
+            return true;
         }
         let now = self.net.now();
         self.table.file_all(self.tick_after(now));
-        self.next_due().is_some_and(|due| due <= self.tick_before(now))
+        self.next_due().is_none_or(|due| due > self.tick_before(now))
     }
 
     #[inline(never)]
@@ -383,8 +390,9 @@ impl<N: Net> Reactor<N> {
         }
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
             self.due(slot);
-            // Its event, if there is one; otherwise it goes where it belongs.
-            if !self.table.entry(slot).flags.has(Flags::QUEUED)
+            // Its event, at once if there is one; otherwise it goes where it belongs.
+            let flags = self.table.entry(slot).flags;
+            if (flags.has(Flags::PENDING) || !flags.has(Flags::QUEUED))
                 && let Some(emit) = self.serve_due(slot)
             {
                 return Some(emit);

@@ -35,6 +35,8 @@ pub(crate) struct Orders {
     /// The peers of all connections but the quiet ones send without pause: each read fills its
     /// buffer.
     flood: bool,
+    /// A read of a flood is one byte less than the buffer has room for.
+    short: bool,
     quiet: HashSet<u32>,
     /// How long a read takes.
     read_cost: Duration,
@@ -115,6 +117,11 @@ impl Faulty {
     /// reported.
     pub(crate) fn never_report_all(&self, cost: Duration) {
         self.orders().endless = Some(cost);
+    }
+
+    /// From now on each read of the flood is a short one, and the stream is not drained.
+    pub(crate) fn read_short(&self) {
+        self.orders().short = true;
     }
 
     /// The peer of the connection in this slot does not take part in the flood.
@@ -278,7 +285,8 @@ impl Net for FaultyNet {
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         self.faulty.enter("recv")?;
         if self.is_flooded(slot) {
-            return Ok(Received { bytes: buffer.len(), drained: false });
+            let short = usize::from(self.faulty.orders().short);
+            return Ok(Received { bytes: buffer.len() - short, drained: false });
         }
         self.host.recv(slot, buffer)
     }

@@ -275,32 +275,65 @@ fn readiness_that_never_ends_puts_off_no_limit() {
     }
 }
 
-/// It comes at most directly after a look at the clock, and the next turn serves as many sockets
-/// before it looks again.
+/// It comes at most directly after a look at the clock, and the next turn takes as many steps before
+/// it looks again: of many sockets, or of one whose short reads are repeated in the same turn.
 #[test]
-fn a_flood_delays_a_timer_by_the_handlers_of_some_thirty_sockets() {
+fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
+    for (peers, is_short) in [(100, false), (100, true), (6, true), (1, true)] {
+        const COST: Duration = ms(1);
+        let (mut scene, faulty) = narrow();
+        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+        scene.run(ms(100));
+        faulty.flood(COST);
+        if is_short {
+            faulty.read_short();
+        }
+        peers.iter().for_each(|peer| peer.send(b"x"));
+        let mut latest = Duration::ZERO;
+        for number in 0..100 {
+            let due = scene.network.now() + ms(200) + ms(7) * number / 10;
+            let timer = scene.reactor.set_timer(due - scene.network.now());
+            loop {
+                let event = scene.reactor.next_before(due + LIMIT).expect("it goes on");
+                if event.expect("a peer sends").1 == Event::Timer(timer) {
+                    break;
+                }
+            }
+            latest = latest.max(scene.network.now() - due);
+        }
+        // And a tick that a deadline is rounded up to.
+        assert!(latest <= COST * 33, "{latest:?} with {} peers", peers.len());
+        assert!(latest >= COST * 15, "{latest:?} with {} peers", peers.len());
+    }
+}
+
+/// A socket that a limit strikes while it is queued does not wait for its turn to deliver the error.
+/// Its deadline counts from a look at the clock, and is late by the steps up to two more.
+#[test]
+fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
     const COST: Duration = ms(1);
     let (mut scene, faulty) = narrow();
     let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
-    let peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    let peers: Vec<_> = (0..300).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(ms(100));
+    send_without_pause(&faulty, &peers);
     faulty.flood(COST);
-    peers.iter().for_each(|peer| peer.send(b"x"));
-    let mut latest = Duration::ZERO;
-    for number in 0..100 {
-        let due = scene.network.now() + ms(200) + ms(7) * number / 10;
-        let timer = scene.reactor.set_timer(due - scene.network.now());
-        loop {
-            let event = scene.reactor.next_before(due + LIMIT).expect("it goes on");
-            if event.expect("somebody sends").1 == Event::Timer(timer) {
-                break;
+    let (mut due, mut latest) = (HashMap::new(), Duration::ZERO);
+    let end = scene.network.now() + ms(5000);
+    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+        match event {
+            Event::Data(_) if !due.contains_key(&socket.id()) => {
+                let limit = ms(500) + ms(10) * due.len() as u32;
+                socket.set_deadline(Some(limit));
+                due.insert(socket.id(), scene.network.now() + limit);
             }
+            Event::Error(_) => latest = latest.max(scene.network.now() - due[&socket.id()]),
+            _ => {}
         }
-        latest = latest.max(scene.network.now() - due);
     }
-    // And a tick that a deadline is rounded up to.
-    assert!(latest <= COST * 33, "{latest:?}");
-    assert!(latest > COST * 16, "{latest:?}");
+    assert_eq!(due.len(), peers.len());
+    assert!(latest > Duration::ZERO && latest <= COST * 50, "{latest:?}");
 }
 
 /// What a turn has left to serve waits for a deadline that has come meanwhile.
