@@ -19,8 +19,9 @@ use crate::sim::{Faults, Host, Network, Rng, Row};
 const EVENTS: u64 = 200_000;
 /// From the time at which everything heals to the call to all to end: longer than any limit of a socket.
 const LAST_CALL: Duration = Duration::from_secs(60);
-/// A run that has not ended by then never will.
-const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// A run that has not ended by then never will: a peer that takes a byte in a tenth of a second has a
+/// megabyte after a day.
+const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
 /// Turns of all reactors in a row, at one time, in which nothing was told.
 const QUIET_TURNS: u32 = 1_000;
 
