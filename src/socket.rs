@@ -182,7 +182,9 @@ impl<'a> Socket<'a> {
     /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     pub fn pause(&mut self) {
-        self.ask(Flags::PAUSED);
+        // A broken connection may have nothing unread now: then its error is due.
+        let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
+        self.ask(Flags::PAUSED | look);
     }
 
     /// Continues reading after [`pause`](Socket::pause).
@@ -221,6 +223,7 @@ impl<'a> Socket<'a> {
         if self.living().is_some() {
             self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
             self.ask(Flags::IDLE);
+            self.table.file_later(self.slot);
         }
     }
 
@@ -239,6 +242,7 @@ impl<'a> Socket<'a> {
         }
         self.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
         self.table.wake(self.slot);
+        self.table.file_later(self.slot);
     }
 
     /// Requests [`Event::Drain`](crate::Event::Drain) for when the queue has gone down to the

@@ -323,6 +323,7 @@ impl<N: Net> Reactor<N> {
         if let Some(connecting) = self.connecting(slot) {
             connecting.attempt_due = None;
         }
+        self.check_attempts(slot);
         self.attempt(slot);
     }
 

@@ -144,8 +144,9 @@ impl<N: Net> Reactor<N> {
 
     /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that
     /// nothing is left or that the time is up. The clock is the net's:
-    /// [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in the past still
-    /// does what can be done without waiting, one turn of it.
+    /// [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in
+    /// the past still does what can be done without waiting, one turn of it. While events come
+    /// without pause, each call returns one: a program with a time of its own looks at the clock.
     ///
     /// # Errors
     /// As for `next`.

@@ -62,6 +62,7 @@ const fn input_for(cause: Cause, state: State) -> Input {
         (Cause::Lookup(_), _) => Input::LookupFailed,
         (Cause::Reset, _) => Input::Reset,
         (_, State::Connecting) => Input::ConnectFailed,
+        // Of an established connection: before, only these can happen.
         _ => Input::Reset,
     }
 }
@@ -299,7 +300,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.state == State::Broken {
             self.fail_if_all_is_read();
         } else if self.entry.state == State::Closing {
-            self.confirm();
+            let _ = self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
             self.lose(&error);
         }
@@ -332,19 +333,29 @@ impl<'a, N: Net> Step<'a, N> {
         self.post(input_for(cause, self.entry.state));
     }
 
-    /// A broken connection has nothing left to be read.
+    /// A broken connection is over, with what it broke with.
     pub(super) fn fail_broken(&mut self) {
         self.fail(Failure::of(Cause::System));
+    }
+
+    /// What the system has reported, and no step has taken up yet, came before a limit that strikes
+    /// now. Returns whether the connection is over by that.
+    pub(super) fn ends_by_itself(&mut self) -> bool {
+        if self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
+            self.check_error();
+        }
+        if self.entry.state == State::Broken {
+            self.fail_broken();
+        }
+        self.entry.state.is_final()
     }
 
     /// A limit has expired. A connection that was dead already reports its own error. Where our FIN
     /// is with the kernel, and the kernel does not report what the peer takes, it goes on alone: a
     /// reset could destroy an answer to a slow reader.
     pub(super) fn expire(&mut self, failure: Failure) {
-        if self.entry.flags.has(Flags::ERROR | Flags::HANGUP)
-            && let Some(error) = self.net.take_error(self.slot)
-        {
-            return self.fail(Failure::from_os(&error));
+        if self.ends_by_itself() {
+            return;
         }
         let is_sent = matches!(self.entry.state, State::Finished | State::Lingering | State::Closing);
         let is_silence = matches!(failure.cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
@@ -470,9 +481,8 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.flags.set(Flags::READ_CLOSED, true);
         self.post(Input::Fin);
         if self.entry.state == State::Closing {
-            self.confirm();
             // Their FIN came without acknowledging ours: the two crossed.
-            let is_known = self.extra().is_none_or(|extra| extra.retry_at.is_none());
+            let is_known = self.confirm();
             if self.entry.state == State::Closing && self.entry.first == First::Us && is_known {
                 self.entry.first = First::Both;
             }

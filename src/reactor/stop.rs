@@ -5,7 +5,6 @@ use super::Reactor;
 use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
-use crate::lifecycle::State;
 use crate::net::Net;
 use crate::options::{Settings, Stop, millis};
 use crate::socket::Socket;
@@ -52,6 +51,7 @@ impl<N: Net> Reactor<N> {
             self.table.change_settings(slot, |settings| settings.grace_ms = grace);
             self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
             self.table.wake(slot);
+            self.table.file_later(slot);
         }
         if self.listeners.is_open(id.index()) {
             self.mute(id.index());
@@ -80,9 +80,8 @@ impl<N: Net> Reactor<N> {
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_stopped(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
-                // One that is dead already reports its own error.
-                if self.table.entry(slot).state == State::Broken {
-                    self.at(slot).fail_broken();
+                // One that is over already reports its own end.
+                if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {
                     Socket::new(&mut self.table, slot).destroy();

@@ -341,19 +341,24 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Looks at the clock. Returns whether the sockets may take more steps before a deadline.
+    /// Whether the sockets may take more steps in this turn: no deadline has come, and some are left.
     #[inline(never)]
     fn may_go_on(&mut self) -> bool {
         if self.turn.left == 0 {
             return false;
         }
         self.turn.take_steps();
+        !self.is_due()
+    }
+
+    /// Looks at the clock, if a deadline is filed or to be filed. Returns whether one has come.
+    fn is_due(&mut self) -> bool {
         if self.table.unfiled.is_empty() && self.next_due().is_none() {
-            return true;
+            return false;
         }
         let now = self.net.now();
         self.table.file_all(self.tick_after(now));
-        self.next_due().is_none_or(|due| due > self.tick_before(now))
+        self.next_due().is_some_and(|due| due <= self.tick_before(now))
     }
 
     #[inline(never)]
@@ -492,6 +497,10 @@ impl<N: Net> Reactor<N> {
             && let Some(slot) = self.table.pop_close()
         {
             self.turn.closes -= 1;
+            if self.turn.closes > 0 && self.turn.closes.is_multiple_of(STEPS_PER_LOOK) && self.is_due() {
+                // The others come in the next turn.
+                self.turn.closes = 0;
+            }
             self.report_ending(slot);
             return Some(self.emit(slot, Input::CloseDue, Emits::Close));
         }

@@ -176,8 +176,8 @@ impl Table {
         [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// A socket is put aside: its deadline, if it can have one, is filed at the next look at the
-    /// clock.
+    /// The deadline of a socket that is put aside, or that the program has changed, is filed at the
+    /// next look at the clock, if it can have one.
     #[inline]
     pub(crate) fn file_later(&mut self, slot: u32) {
         let (entry, settings, extra) = self.parts(slot);

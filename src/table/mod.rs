@@ -292,7 +292,7 @@ impl Table {
     pub(crate) fn retry(&mut self, slot: u32) {
         self.extra_mut(slot).retry_at = None;
         let entry = self.entry_mut(slot);
-        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP;
+        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
         entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);
     }
 

@@ -213,7 +213,8 @@ fn a_socket_that_waited_for_its_turn_needs_its_step_now() {
 
 #[test]
 fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
-    for (is_connected, ready) in [(true, Flags::READABLE | Flags::WRITABLE | Flags::HANGUP), (false, Flags::NONE)] {
+    let all = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
+    for (is_connected, ready) in [(true, all), (false, Flags::NONE)] {
         let (mut table, slot) = accepted(Settings::default());
         if !is_connected {
             table.entry_mut(slot).state = State::Connecting;

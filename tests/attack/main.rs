@@ -22,4 +22,5 @@ mod shortages;
 mod slow_readers;
 mod stalls;
 mod stops;
+mod turns;
 mod unix;

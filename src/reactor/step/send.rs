@@ -110,7 +110,7 @@ impl<N: Net> Step<'_, N> {
                 self.post(Input::FinSent);
                 self.linger();
                 if self.entry.state == State::Closing {
-                    self.confirm();
+                    let _ = self.confirm();
                 }
             }
             Outcome::Retry => self.retry_later(Flags::WRITABLE),
@@ -135,10 +135,12 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Both sides have finished: whether the peer's kernel has acknowledged that.
-    pub(super) fn confirm(&mut self) {
+    /// Both sides have finished: asks whether the peer's kernel has acknowledged that. Returns whether
+    /// there was an answer.
+    pub(super) fn confirm(&mut self) -> bool {
         if self.settings.close == Close::HandOff {
-            return self.leave_to_kernel();
+            self.leave_to_kernel();
+            return true;
         }
         match call(|| self.net.acknowledged(self.slot)) {
             Outcome::Done(true) => {
@@ -146,9 +148,13 @@ impl<N: Net> Step<'_, N> {
                 self.post(Input::Acknowledged);
             }
             Outcome::Done(false) | Outcome::WouldBlock => {}
-            Outcome::Retry => self.retry_later(Flags::HANGUP),
+            Outcome::Retry => {
+                self.retry_later(Flags::HANGUP);
+                return false;
+            }
             Outcome::Failed(error) => self.fail(Failure::from_os(&error)),
         }
+        true
     }
 
     pub(super) fn leave_to_kernel(&mut self) {

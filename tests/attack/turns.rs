@@ -1,0 +1,213 @@
+//! What waits in a turn for its place: neither a deadline nor what the system has already reported
+//! waits with it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use finale::sim::{Network, PeerSocket};
+use finale::{Cause, Event, How, Listen, SocketId, Stop, Timer, TimerId, UnixAddr};
+use rustix::io::Errno;
+
+use crate::faulty::faulty_on;
+use crate::support::ms;
+use crate::support::scene::{HERE, Scene};
+
+/// What a handler takes.
+const HANDLER: Duration = ms(1);
+/// The steps up to two looks at the clock, and those of connections that are accepted meanwhile.
+const LATE: Duration = ms(60);
+
+/// A listener, and so many connections to it.
+fn crowd(scene: &mut Scene, count: usize, options: Listen) -> Vec<PeerSocket> {
+    scene.network.set_latency(Duration::from_micros(10));
+    let listener = scene.reactor.listen((HERE, 80), options.backlog(2000)).expect("a free port");
+    let peers = (0..count).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(ms(500));
+    peers
+}
+
+/// How late a timer is, with an `act` and a handler of a millisecond for each event.
+fn lateness(scene: &mut Scene, due_in: Duration, mut act: impl FnMut()) -> Duration {
+    let due = scene.network.now() + due_in;
+    let timer = scene.reactor.set_timer(due_in);
+    while let Some((_, event)) = scene.reactor.next_before(due + ms(60_000)).expect("it goes on") {
+        if event == Event::Timer(timer) {
+            return scene.network.now() - due;
+        }
+        act();
+        scene.network.spend(HANDLER);
+    }
+    panic!("the timer never comes");
+}
+
+#[test]
+fn a_peer_that_drips_a_byte_for_each_handler_puts_no_timer_off() {
+    for others in [0, 100, 1000] {
+        let mut scene = Scene::new();
+        let peers = crowd(&mut scene, others, Listen::default());
+        // It has not waited for readiness, and is not registered.
+        let addr = (HERE, 80).into();
+        let drip = scene.peer.connect(addr).expect("begun");
+        drip.send(b"xxxxxxxx");
+        peers.iter().for_each(|peer| peer.send(b"x"));
+        let late = lateness(&mut scene, ms(50), || drip.send(b"x"));
+        assert!(late <= LATE, "{late:?} with {others} others");
+    }
+}
+
+#[test]
+fn a_client_of_a_unix_socket_that_drips_puts_no_timer_off() {
+    let mut scene = Scene::new();
+    let addr = UnixAddr::path("/run/app.sock");
+    scene.reactor.listen_unix(addr.clone(), Listen::default()).expect("free");
+    let local = scene.network.peer(HERE);
+    let peers: Vec<_> = (0..101).map(|_| local.connect_unix(&addr).expect("room")).collect();
+    scene.run(ms(100));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(2));
+    let late = lateness(&mut scene, ms(50), || peers[0].send(b"x"));
+    assert!(late <= LATE, "{late:?}");
+}
+
+#[test]
+fn a_thousand_closes_at_once_put_no_timer_off() {
+    let mut scene = Scene::new();
+    let count = 1000;
+    crowd(&mut scene, count, Listen::default()).into_iter().for_each(PeerSocket::reset);
+    let (mut timer, mut closes): (Option<(TimerId, _)>, usize) = (None, 0);
+    let end = scene.network.now() + ms(60_000);
+    let mut late = None;
+    while let Some((_, event)) = scene.reactor.next_before(end).expect("it goes on") {
+        if let (Event::Timer(fired), Some((set, due))) = (event, timer)
+            && fired == set
+        {
+            late = Some(scene.network.now() - due);
+        }
+        let is_close = matches!(event, Event::Close(_));
+        closes += usize::from(is_close);
+        scene.network.spend(HANDLER);
+        if is_close && timer.is_none() {
+            timer = Some((scene.reactor.set_timer(ms(10)), scene.network.now() + ms(10)));
+        }
+    }
+    assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
+    assert_eq!(closes, count, "and each of them comes");
+}
+
+#[test]
+fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_others() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 1000, Listen::default());
+    let id = *scene.stories.keys().nth(900).expect("so many are there");
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(10));
+    let (mut set, mut late) = (None, None);
+    let end = scene.network.now() + ms(5000);
+    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+        if set.is_none() && matches!(event, Event::Data(_)) {
+            socket.get(id).expect("it lives").set_deadline(Some(ms(100)));
+            set = Some(scene.network.now());
+        } else if socket.id() == id && matches!(event, Event::Error(_)) {
+            late = set.map(|set| scene.network.now() - set - ms(100));
+        }
+        scene.network.spend(HANDLER);
+    }
+    assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
+}
+
+/// The last acknowledgement is there before the limit, and its socket waits behind a hundred others.
+#[test]
+fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was_queued() {
+    const LINGER: Duration = ms(2000);
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, Listen::default().linger(Some(LINGER)));
+    let far = IpAddr::from([10, 0, 0, 3]);
+    let client = scene.network.peer(far).connect((HERE, 80).into()).expect("begun");
+    scene.run(ms(100));
+    let id = scene.socket.expect("accepted");
+    client.finish();
+    scene.run(ms(10));
+    scene.network.set_delay(far, ms(990));
+    scene.with(|socket| socket.end());
+    let begun = scene.network.now();
+    scene.run(LINGER - ms(22));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(12));
+    assert!(scene.network.now() < begun + LINGER);
+    let mut how = None;
+    while let Some((socket, event)) = scene.reactor.next_before(begun + 2 * LINGER).expect("it goes on") {
+        if let Event::Close(ending) = event
+            && socket.id() == id
+        {
+            how = Some(ending.how.clone());
+        }
+        scene.network.spend(HANDLER);
+    }
+    assert_eq!(how, Some(How::Confirmed));
+}
+
+#[test]
+fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 1, Listen::default());
+    let listener = scene.reactor.listen((HERE, 81), Listen::default()).expect("a free port");
+    let client = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(100));
+    let stop = Stop::default().grace(None).limit(Some(ms(500)));
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    scene.run(ms(400));
+    client.reset();
+    // A handler that takes long: the reset has come after a moment of it.
+    scene.network.advance(ms(150));
+    scene.run(ms(100));
+    let how = scene.ending.as_ref().map(|ending| &ending.how);
+    assert!(matches!(how, Some(How::Failed(failure)) if failure.cause == Cause::Reset), "{how:?}");
+    drop(peers);
+}
+
+#[test]
+fn a_broken_connection_that_is_paused_with_its_last_bytes_reports_its_error_at_once() {
+    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    peer.send(b"unread");
+    scene.expect(&[]);
+    peer.reset();
+    scene.expect(&["peerended(reset)"]);
+    scene.with(|socket| socket.resume());
+    let (begun, mut error) = (scene.network.now(), None);
+    while let Some((mut socket, event)) = scene.reactor.next_before(begun + ms(3_600_000)).expect("it goes on") {
+        match event {
+            Event::Data(_) => socket.pause(),
+            Event::Error(failure) => error = Some((failure.cause, scene.network.now() - begun)),
+            _ => {}
+        }
+    }
+    assert!(matches!(error, Some((Cause::Reset, after)) if after <= ms(1)), "{error:?}");
+}
+
+#[test]
+fn a_paused_connection_that_epoll_has_no_room_for_learns_of_its_reset() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    faulty.always("register", Errno::NOSPC);
+    let peer = scene.serve(Listen::default().paused(true));
+    scene.run(ms(100));
+    peer.reset();
+    scene.run(ms(100));
+    assert_eq!(scene.cause(), Cause::Reset);
+}
+
+#[test]
+fn a_limit_that_strikes_a_queued_socket_names_itself() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, Listen::default().deadline(Some(ms(1000))));
+    let ids: Vec<SocketId> = scene.stories.keys().copied().collect();
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    let mut causes = Vec::new();
+    let end = scene.network.now() + ms(2000);
+    while let Some((_, event)) = scene.reactor.next_before(end).expect("it goes on") {
+        if let Event::Error(failure) = event {
+            causes.push(failure.cause);
+        }
+        scene.network.spend(HANDLER);
+    }
+    assert_eq!(causes, vec![Cause::TimedOut(Timer::Deadline); ids.len()]);
+}
