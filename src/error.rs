@@ -13,9 +13,11 @@ use crate::unix_addr::UnixAddr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The id is stale: its socket has told `close`, or the socket is being destroyed.
+    /// The id is stale: its socket has delivered `close`, or the socket is being destroyed.
     Gone,
-    /// `end()` was called before: nothing can be written behind our FIN. The connection lives on.
+    /// Our side has ended: by `end()`, after the grace of a stop, or with the peer's end where no
+    /// half-open connections are allowed. Nothing can be written behind our FIN. The connection
+    /// lives on.
     WriteAfterEnd,
     /// The write queue is at its limit; wait for `drain`.
     QueueFull {
@@ -145,7 +147,7 @@ impl std::error::Error for OsError {}
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gone => f.write_str("the socket is gone: it was destroyed or has told close"),
+            Self::Gone => f.write_str("the socket is gone: it was destroyed or has delivered close"),
             Self::WriteAfterEnd => f.write_str("write after end: our FIN ends the stream"),
             Self::QueueFull { queued_bytes, limit_bytes } => {
                 write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; go on after drain")

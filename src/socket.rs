@@ -192,7 +192,8 @@ impl<'a> Socket<'a> {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::PAUSED, false)
         {
-            self.table.wake(self.slot);
+            // While it is paused the grace of a stop does not count.
+            self.table.wake_with(self.slot, Flags::GRACE);
         }
     }
 

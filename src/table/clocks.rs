@@ -93,8 +93,9 @@ impl Entry {
 
     /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        let waits_for_us = self.heard_last || extra.is_some_and(Extra::has_bytes) || self.flags.has(Flags::END);
-        let is_idle = matches!(self.state, State::Open | State::Ended) && !waits_for_us;
+        // A peer that has finished waits for the rest of its answer; a paused one for the program.
+        let is_busy = self.heard_last || extra.is_some_and(Extra::has_bytes);
+        let is_idle = self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::PAUSED);
         settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
     }
 

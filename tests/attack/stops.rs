@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Event, How, Idle, Listen, Listener, ListenerId, Socket, Stop};
+use finale::{Event, How, Idle, Listen, Listener, ListenerId, Queue, Socket, Stop};
 
 use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
@@ -118,13 +118,36 @@ fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
     ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), SECOND, "after the answer");
 }
 
+/// A graceful stop cuts no answer: a peer that has finished waits for the rest of it.
 #[test]
-fn a_connection_whose_peer_has_finished_long_before_the_stop_has_the_grace() {
+fn a_peer_that_has_finished_is_not_ended_by_the_grace_in_the_middle_of_its_answer() {
     let (mut scene, listener, peer) = listening(Listen::default());
+    peer.send(b"question");
     peer.finish();
-    scene.run(60 * SECOND);
+    scene.expect(&["data question", "end"]);
+    scene.with(|socket| assert_eq!(socket.write(b"part"), Ok(Queue::Room)));
+    scene.run(SECOND);
+    stop(&mut scene, listener.id, Some(SECOND));
+    assert_eq!(fin_after(&mut scene, &peer, SECOND, |_| ()), None);
+    scene.with(|socket| assert_eq!(socket.write(b" and rest"), Ok(Queue::Room)));
+    scene.with(|socket| socket.end());
+    scene.run(ms(100));
+    assert_eq!(peer.read(), b"part and rest");
+    assert!(peer.has_fin());
+}
+
+#[test]
+fn a_connection_that_the_program_has_paused_has_the_grace_when_it_is_resumed() {
+    let (mut scene, listener, peer) = listening(Listen::default());
+    exchange(&mut scene, &peer, |socket| socket.pause());
+    peer.send(b"another");
     stop(&mut scene, listener.id, Some(5 * SECOND));
-    ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, "half-closed");
+    assert_eq!(fin_after(&mut scene, &peer, SECOND, |_| ()), None, "it is paused");
+    scene.story.clear();
+    scene.with(|socket| socket.resume());
+    scene.expect(&["data another"]);
+    scene.with(|socket| assert_eq!(socket.write(b"answer"), Ok(Queue::Room)));
+    ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, "after the answer");
 }
 
 #[test]

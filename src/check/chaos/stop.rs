@@ -23,6 +23,7 @@ impl Stopping {
     fn idle_from(&self, side: &Side, truth: &Truth) -> (u64, u64) {
         let earliest = self.at.max(truth.moved_at);
         let latest = earliest.max(truth.kernel.taken_at).max(side.connected_at).max(side.end_at);
+        let latest = latest.max(side.paused_until);
         (earliest, latest.max(side.heard_at(truth)))
     }
 }
@@ -57,8 +58,8 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     if let Some(late) = over_for(stop.at, stop.limit) {
         return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
-    let may_end = matches!(socket.state(), State::Open | State::Ended) && !side.has_ended && !socket.has_ended();
-    let asks = truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
+    let may_end = socket.state() == State::Open && !side.has_ended && !socket.has_ended();
+    let asks = socket.is_paused() || truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
     let idle = may_end && !asks && socket.queued_bytes() == 0;
     let late = over_for(stop.idle_from(side, truth).1, stop.grace.filter(|_| idle))?;
     Some(format!("the grace of its listener's stop was due {late} ns ago"))

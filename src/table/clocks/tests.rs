@@ -169,7 +169,7 @@ fn a_new_state_restarts_the_limit_and_no_other_clock() {
 
     let mut scene = Scene::accepted(Settings { grace_ms: Some(50), ..timeless() }, &[]);
     scene.restart(Flags::GRACE, 110);
-    scene.apply(Input::Fin);
+    scene.apply(Input::ErrorSeen);
     scene.file(120);
     assert_eq!(scene.due(), Some((160, Due::Grace)));
 
@@ -344,9 +344,10 @@ fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_of
 #[test]
 fn the_grace_of_a_stop_counts_while_our_side_is_open_and_the_peer_waits_for_nothing() {
     let settings = Settings { grace_ms: Some(50), ..timeless() };
-    let cases: [(&str, &[Input], Change<'_>, bool); 9] = [
+    let cases: [(&str, &[Input], Change<'_>, bool); 10] = [
         ("nothing was ever sent", &[], &|_| {}, true),
-        ("their half is closed, ours is open", &[Input::Fin], &|_| {}, true),
+        ("their half is closed: it waits for the rest of its answer", &[Input::Fin], &|_| {}, false),
+        ("the program reads on later", &[], &|scene| scene.entry().flags.set(Flags::PAUSED, true), false),
         ("it may wait for an answer", &[], &|scene| scene.entry().heard_last = true, false),
         ("its answer has not left", &[], &|scene| scene.write(b"x", 110), false),
         ("our side is about to end", &[], &|scene| scene.entry().flags.set(Flags::END, true), false),
@@ -400,7 +401,8 @@ fn with_everything_due(bytes: &[u8]) -> Scene {
         grace_ms: every,
         ..timeless()
     };
-    let mut scene = Scene::accepted(settings, &[Input::Fin]);
+    let mut scene = Scene::accepted(settings, &[]);
+    scene.entry().flags.set(Flags::READ_CLOSED, true);
     if !bytes.is_empty() {
         scene.table.push(scene.slot, bytes);
     }
