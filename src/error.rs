@@ -156,6 +156,13 @@ impl fmt::Display for Error {
             Self::BadOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
+            // Only the simulated network returns it for a wait.
+            Self::System { call, source } if source.raw() == rustix::io::Errno::DEADLK.raw_os_error() => {
+                write!(
+                    f,
+                    "{call} would never end: sockets or listeners are left, and nothing can happen any more ({source})"
+                )
+            }
             Self::System { call, source } => write!(f, "{call} failed: {source}"),
             Self::ReactorGone => f.write_str("the reactor of this handle no longer exists"),
         }

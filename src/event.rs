@@ -42,7 +42,9 @@ pub enum Event<'a> {
     /// when it calls `end`.
     Drain,
     /// No byte has moved for the [idle time](crate::Listen::idle_timeout). Nothing is closed.
-    /// Delivered once; bytes that move start the time again.
+    /// Delivered once; bytes that move start the time again, and so does
+    /// [`set_timeout`](crate::Socket::set_timeout). A program that ignores it for a peer that does
+    /// not read keeps that connection: a [write timeout](crate::Listen::write_timeout) ends it.
     Timeout,
     /// The peer has ended, and bytes that it sent before may still be unread. For a FIN this is the
     /// early notice, which is opt-in ([`early_notice`](crate::Listen::early_notice)). A paused

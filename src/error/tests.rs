@@ -180,3 +180,10 @@ fn a_failure_tells_its_cause_the_systems_words_where_they_add_something_and_ever
          10.0.0.1:2: aborted by the system; 10.0.0.1:3: unreachable]"
     );
 }
+
+#[test]
+fn a_wait_that_would_never_end_says_so_in_words() {
+    let source = OsError::from_raw(Errno::DEADLK.raw_os_error());
+    let text = Error::System { call: "epoll_wait", source }.to_string();
+    assert!(text.starts_with("epoll_wait would never end: sockets or listeners are left"), "{text}");
+}

@@ -53,6 +53,8 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// Pull events out of it with [`next`](Reactor::next); see the crate's page for the whole story.
 /// The type parameter is the operating system: leave it out for the real one, or hand a simulated
 /// network to [`with_net`](Reactor::with_net).
+///
+/// Dropping it resets every connection that lives: a `?` that leaves the loop does that, too.
 pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,

@@ -134,7 +134,7 @@ impl<'a, N: Net> Step<'a, N> {
                 *steps -= 1;
                 Ok(())
             }
-            next => Err(next),
+            next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => Err(next),
         }
     }
 
