@@ -118,7 +118,7 @@ fn has_lost(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bo
     let connected = side.life.was_connected();
     let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
     // Some limits wait for no bytes.
-    let had_time = !limits::has_struck(side, socket, truth, clock);
+    let had_time = !limits::has_struck(side, socket, truth, clock) && !stop::has_struck(side, clock);
     // A living peer may have sent more after the last read.
     let came_before =
         truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);

@@ -43,10 +43,20 @@ pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Resul
     Ok(())
 }
 
+/// When the limit of its listener's stop is due.
+fn limit(side: &Side) -> Option<u64> {
+    side.stop.and_then(|stop| stop.at.checked_add(stop.limit?))
+}
+
+/// Whether that has struck: no byte is waited for any more.
+pub(super) fn has_struck(side: &Side, clock: Clock) -> bool {
+    limit(side).is_some_and(|due| clock.now >= due)
+}
+
 /// Whether the limit of a stop explains that the socket is destroyed. One that has failed before,
 /// and has not said so yet, counts as destroyed.
 pub(super) fn destroys(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
-    let Some(due) = side.stop.and_then(|stop| stop.at.checked_add(stop.limit?)) else { return false };
+    let Some(due) = limit(side) else { return false };
     let had_failed = truth.kernel.died || limits::may_have_failed(side, socket, truth, clock);
     truth.closed_at >= due || (clock.now >= due && had_failed)
 }
