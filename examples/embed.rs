@@ -1,6 +1,7 @@
-//! finale inside somebody else's loop: the loop waits on finale's descriptor beside its own, and never longer than finale
-//! says. Here the other loop is poll(2), and its own descriptor is standard input.
-//! Run it: `cargo run --release --example embed`, then connect with `nc`, or type lines to send to every client.
+//! finale inside somebody else's loop: the loop waits on finale's descriptor beside its own, and
+//! never longer than finale says. Here the other loop is poll(2), and its own descriptor is
+//! standard input. Run it: `cargo run --release --example embed`, then connect with `nc`, or type
+//! lines to send to every client.
 
 use std::io::Read;
 use std::os::fd::AsFd;

@@ -1,7 +1,8 @@
-//! Three servers of one protocol, each against every ending at every byte: two are wrong, in ways that no ordinary test
-//! sees, and one is right. Run it: `cargo run --example endings`.
+//! Three servers of one protocol, each against every ending at every byte: two are wrong, in ways
+//! that no ordinary test sees, and one is right. Run it: `cargo run --example endings`.
 //!
-//! The protocol: a length byte and so many bytes of name; the answer is `hello NAME`. A FIN behind the request is fine.
+//! The protocol: a length byte and so many bytes of name; the answer is `hello NAME`. A FIN behind
+//! the request is fine.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The lesson on the socket lifecycle: three experiments, each a conversation of a client with a server in one loop.
-//! Run it: `cargo run --release --example lesson`.
+//! The lesson on the socket lifecycle: three experiments, each a conversation of a client with a
+//! server in one loop. Run it: `cargo run --release --example lesson`.
 
 use std::error::Error;
 use std::fmt::Display;

@@ -1,13 +1,14 @@
 //! Bytes that a socket can send without copying them first.
 //!
-//! Invariant: what is in a buffer never changes. A shared one is one copy in memory, however many sockets send it.
+//! Invariant: what is in a buffer never changes. A shared one is one copy in memory, however many
+//! sockets send it.
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-/// What [`Socket::write_owned`](crate::Socket::write_owned) takes: a `Vec<u8>` or a `String` that is given away, bytes that
-/// live as long as the program, or a part of bytes that many share.
+/// What [`Socket::write_owned`](crate::Socket::write_owned) takes: a `Vec<u8>` or a `String` that
+/// is given away, bytes that live as long as the program, or a part of bytes that many share.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -29,8 +30,8 @@ enum Held {
 }
 
 impl Buffer {
-    /// A part of shared bytes, for instance `..` for all. The whole of `all` stays in memory until this part is sent or
-    /// dropped.
+    /// A part of shared bytes, for instance `..` for all. The whole of `all` stays in memory until
+    /// this part is sent or dropped.
     ///
     /// # Panics
     /// If the range begins behind its end or reaches beyond the bytes, like an index.

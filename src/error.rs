@@ -1,7 +1,8 @@
-//! What is returned to a caller who asked for something that can't be had, and what a connection failed of.
+//! What is returned to a caller who asked for something that can't be had, and what a connection
+//! failed of.
 //!
-//! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed by it), a
-//! [`Failure`] is something that happened to a connection.
+//! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed
+//! by it), a [`Failure`] is something that happened to a connection.
 
 use std::fmt;
 use std::io;
@@ -73,8 +74,8 @@ pub enum BadAddress {
     NotAnIp,
     /// The name of a Unix domain socket is empty, as after `unix:`.
     NoPath,
-    /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on Linux), or a
-    /// path has a zero byte.
+    /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on
+    /// Linux), or a path has a zero byte.
     BadPath,
 }
 
@@ -212,8 +213,8 @@ impl fmt::Display for BadOption {
 
 impl std::error::Error for BadOption {}
 
-/// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of its
-/// [`Ending`](crate::Ending).
+/// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of
+/// its [`Ending`](crate::Ending).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -222,7 +223,8 @@ pub struct Failure {
     pub cause: Cause,
     /// What the system said, if it was the system that said it.
     pub os: Option<OsError>,
-    /// Every address that was tried, with its reason, if the connection was never established. Empty otherwise.
+    /// Every address that was tried, with its reason, if the connection was never established.
+    /// Empty otherwise.
     pub attempts: Vec<Attempt>,
 }
 
@@ -241,21 +243,23 @@ pub struct Attempt {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Cause {
-    /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC 9293 section 3.10.7.
+    /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC
+    /// 9293 section 3.10.7.
     Reset,
     /// A timer ran out.
     TimedOut(Timer),
     /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
-    /// No way there: no route, no such interface or address family, or a router, host or filter refused it
-    /// (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...); for a Unix domain socket, the permissions of its
-    /// file.
+    /// No way there: no route, no such interface or address family, or a router, host or filter
+    /// refused it (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...); for a Unix domain socket, the
+    /// permissions of its file.
     Unreachable,
     /// The host name could not be resolved.
     Lookup(LookupCause),
     /// No local address or port is free (EADDRNOTAVAIL, EADDRINUSE).
     NoLocalAddress,
-    /// Out of descriptors, of memory, or of room in epoll (EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC).
+    /// Out of descriptors, of memory, or of room in epoll (EMFILE, ENFILE, ENOBUFS, ENOMEM,
+    /// ENOSPC).
     OutOfResources,
     /// The system ended the connection from outside (ECONNABORTED), for example `ss -K`.
     Aborted,
@@ -287,7 +291,8 @@ pub enum Timer {
     Connect,
     /// Ours: half-closed, and no byte moved for that long.
     HalfClosed,
-    /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after `discard`) end in time.
+    /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after
+    /// `discard`) end in time.
     Linger,
     /// Ours: bytes waited to be sent, and the peer's kernel made no room for any.
     Write,
@@ -297,7 +302,8 @@ pub enum Timer {
     /// Ours: one side had ended, and the connection was not over within the
     /// [ending timeout](crate::Listen::ending_timeout), whatever moved.
     Ending,
-    /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went unanswered.
+    /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went
+    /// unanswered.
     Kernel,
 }
 
@@ -313,8 +319,8 @@ impl Failure {
 }
 
 impl Cause {
-    /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN mean a reset that a send
-    /// or a shutdown noticed.
+    /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN mean a reset
+    /// that a send or a shutdown noticed.
     pub(crate) fn from_os(error: &io::Error) -> Self {
         use rustix::io::Errno;
         match Errno::from_io_error(error) {

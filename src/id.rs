@@ -1,8 +1,9 @@
 //! The names of things: sockets, listeners and timers.
 //!
-//! Invariant: an id names one thing. It is an index into a table, the generation that the thing has in it, and the number of the
-//! reactor, so that it finds nothing in another reactor of the process. Each reactor numbers what it makes: an id comes back
-//! after 2^32 others at the earliest, and then only in the very same slot.
+//! Invariant: an id names one thing. It is an index into a table, the generation that the thing has
+//! in it, and the number of the reactor, so that it finds nothing in another reactor of the
+//! process. Each reactor numbers what it makes: an id comes back after 2^32 others at the earliest,
+//! and then only in the very same slot.
 //!
 //! Knows nothing of what it names.
 
@@ -59,8 +60,8 @@ macro_rules! id {
 }
 
 id! {
-    /// Names one connection, from the call that asked for it (or its `connection` event) to its `close`, and nothing
-    /// else ever after. A stale id finds nothing.
+    /// Names one connection, from the call that asked for it (or its `connection` event) to its
+    /// `close`, and nothing else ever after. A stale id finds nothing.
     SocketId, "socket"
 }
 

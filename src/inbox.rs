@@ -1,7 +1,7 @@
 //! Messages into a reactor from other threads.
 //!
-//! Invariant: a message lies in the queue before the reactor is woken for it, so whoever empties the inbox at each `woken` misses
-//! none.
+//! Invariant: a message lies in the queue before the reactor is woken for it, so whoever empties
+//! the inbox at each `woken` misses none.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::net::Net;
 use crate::reactor::{Reactor, Remote};
 
-/// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)): its owner takes what is there at
-/// [`Event::Woken`](crate::Event::Woken).
+/// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)):
+/// its owner takes what is there at [`Event::Woken`](crate::Event::Woken).
 #[derive(Debug)]
 pub struct Inbox<M> {
     messages: Receiver<M>,
@@ -18,7 +18,8 @@ pub struct Inbox<M> {
 
 /// The sending end, for other threads.
 ///
-/// Wakes are merged: however many messages come between two turns, they cost the system call of one.
+/// Wakes are merged: however many messages come between two turns, they cost the system call of
+/// one.
 ///
 /// While one lives, [`Reactor::next`](crate::Reactor::next) waits.
 pub struct Sender<M> {
@@ -36,8 +37,9 @@ pub enum SendError<M> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A queue for messages from other threads, which holds so many at the most. The messages are whatever the program wants done:
-    /// an answer that was worked out elsewhere, a connection to be closed, news to be told to every client.
+    /// A queue for messages from other threads, which holds so many at the most. The messages are
+    /// whatever the program wants done: an answer that was worked out elsewhere, a connection to be
+    /// closed, news to be told to every client.
     ///
     /// # Panics
     /// If `capacity` is 0: a queue without a place could only be waited for.
@@ -67,8 +69,9 @@ impl<N: Net> Reactor<N> {
 }
 
 impl<M> Inbox<M> {
-    /// The next message, if there is one. Take all of them at each [`Event::Woken`](crate::Event::Woken): the next one comes only when
-    /// something was sent since.
+    /// The next message, if there is one. Take all of them at each
+    /// [`Event::Woken`](crate::Event::Woken): the next one comes only when something was sent
+    /// since.
     pub fn take(&mut self) -> Option<M> {
         self.messages.try_recv().ok()
     }
@@ -87,8 +90,8 @@ impl<M> Sender<M> {
             TrySendError::Full(message) => SendError::Full(message),
             TrySendError::Disconnected(message) => SendError::Gone(message),
         });
-        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor has just gone, nobody takes it, as if it
-        // had gone a moment later.
+        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor has just
+        // gone, nobody takes it, as if it had gone a moment later.
         let _ = self.remote.wake();
         sent
     }

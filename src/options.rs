@@ -307,16 +307,11 @@ impl Default for Stop {
 
 impl Stop {
     /// How long an idle connection may stay open. A connection is idle while its last bytes, if
-    /// any, were ours and all of them were sent, unless the peer has finished or the program has
+    /// any, were ours and are sent, unless the peer has finished or the program has
     /// [paused](crate::Socket::pause) it. After this time without a byte our side ends, as by
-    /// [`end`](crate::Socket::end), and the peer has its usual time to finish; a later write is
-    /// refused with [`WriteAfterEnd`](crate::Error::WriteAfterEnd).
-    ///
-    /// So a request that is not answered at all, and a peer that has half-closed, wait for the
-    /// program up to the [limit](Stop::limit). finale does not know the protocol: where an answer
-    /// comes in parts with pauses of more than the grace, or several requests wait at once, the
-    /// program pauses the socket until it has answered, or sets the grace to `None` and ends its
-    /// sockets itself. Idle timeouts are independent of the grace. Default 1 s.
+    /// [`end`](crate::Socket::end): later writes are refused. Where an answer comes in parts, or
+    /// several requests wait at once, pause the socket until it has answered, or set the grace to
+    /// `None` and end the sockets yourself. Idle timeouts are independent. Default 1 s.
     #[must_use]
     pub const fn grace(mut self, grace: Option<Duration>) -> Self {
         self.grace = grace;

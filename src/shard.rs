@@ -1,7 +1,7 @@
 //! One reactor on each core, all on one port.
 //!
-//! Invariant: the shards come and go together. One that ends, fails or panics has the others stop, and whoever waits for them learns
-//! of it.
+//! Invariant: the shards come and go together. One that ends, fails or panics has the others stop,
+//! and whoever waits for them learns of it.
 
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -18,9 +18,10 @@ use crate::reactor::{Reactor, Remote};
 use crate::socket::Socket;
 use crate::target::Target;
 
-/// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls events out of it as out of a
-/// [`Reactor`]. When the shards are told to stop, every listener of its reactor is stopped, also those that the program has opened,
-/// and [`next`](Shard::next) ends when the last connection has.
+/// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls
+/// events out of it as out of a [`Reactor`]. When the shards are told to stop, every listener of
+/// its reactor is stopped, also those that the program has opened, and [`next`](Shard::next) ends
+/// when the last connection has.
 #[derive(Debug)]
 pub struct Shard<N: Net = Os> {
     index: usize,
@@ -46,10 +47,12 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call replaces what the first has said.
+    /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call
+    /// replaces what the first has said.
     ///
-    /// Idle clients are ended after the grace; one that goes on asking is not idle, and lives to the limit unless the program ends
-    /// it: at [`Event::Woken`], [`Shard::is_stopping`] says that it is time to.
+    /// Idle clients are ended after the grace; one that goes on asking is not idle, and lives to
+    /// the limit unless the program ends it: at [`Event::Woken`], [`Shard::is_stopping`] says that
+    /// it is time to.
     pub fn stop(&self, stop: Stop) {
         *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
         self.told.count.fetch_add(1, Ordering::Release);
@@ -62,9 +65,10 @@ impl Orders {
 
 /// The threads of several [`Shard`]s. Dropping it stops the shards and waits for them.
 ///
-/// Shards share nothing. What one of them has to tell another goes through [inboxes](Reactor::inbox); here each line that a client says is
-/// told to the clients of all shards, until somebody gives the order to stop (a thread that waits for signals, say, with a clone of
-/// [`orders`](Shards::orders), while the main one waits in [`join`](Shards::join)).
+/// Shards share nothing. What one of them has to tell another goes through
+/// [inboxes](Reactor::inbox); here each line that a client says is told to the clients of all
+/// shards, until somebody gives the order to stop (a thread that waits for signals, say, with a
+/// clone of [`orders`](Shards::orders), while the main one waits in [`join`](Shards::join)).
 ///
 /// ```
 /// use finale::{Error, Event, Inbox, Listen, Reactor, Sender, Shard, Shards, SocketMap, Stop};
@@ -109,14 +113,16 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Opens `count` listeners on one address, each with a reactor on a thread of its own, and runs `program` with each: the same
-    /// program for all, which makes for itself whatever it needs. The kernel spreads the connections over them (SO_REUSEPORT,
-    /// socket(7)), by their addresses and not by how busy a shard is. The threads are named `finale-shard-0` and so on.
+    /// Opens `count` listeners on one address, each with a reactor on a thread of its own, and runs
+    /// `program` with each: the same program for all, which makes for itself whatever it needs. The
+    /// kernel spreads the connections over them (SO_REUSEPORT, socket(7)), by their addresses and
+    /// not by how busy a shard is. The threads are named `finale-shard-0` and so on.
     ///
     /// All listeners are open when it returns; their address comes with it.
     ///
     /// # Errors
-    /// As for [`Reactor::new`] and [`Reactor::listen`]; [`Error::System`] if a thread can't be started. Then nothing is left running.
+    /// As for [`Reactor::new`] and [`Reactor::listen`]; [`Error::System`] if a thread can't be
+    /// started. Then nothing is left running.
     ///
     /// # Panics
     /// If `count` is 0.
@@ -132,7 +138,8 @@ impl Shards {
         Ok((Self::run(shards, orders, move |shard, ()| program(shard))?, addr))
     }
 
-    /// Runs `program` with each of these shards and what it gets for its own, on a thread of its own.
+    /// Runs `program` with each of these shards and what it gets for its own, on a thread of its
+    /// own.
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
@@ -162,8 +169,9 @@ impl Shards {
         &self.orders
     }
 
-    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others are stopped. So this is where a main
-    /// thread waits; what else there is to wait for waits on other threads.
+    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others
+    /// are stopped. So this is where a main thread waits; what else there is to wait for waits on
+    /// other threads.
     ///
     /// # Errors
     /// The first error of a program.
@@ -210,8 +218,9 @@ impl Drop for Fall {
 }
 
 impl<N: Net> Shard<N> {
-    /// Opens a listener for each of these reactors, all on one address, and no thread: for a program that has threads of its own, and
-    /// for the [simulated network](crate::sim), where each reactor is a host of the same address.
+    /// Opens a listener for each of these reactors, all on one address, and no thread: for a
+    /// program that has threads of its own, and for the [simulated network](crate::sim), where each
+    /// reactor is a host of the same address.
     ///
     /// # Errors
     /// As for [`Reactor::listen`].
@@ -247,9 +256,10 @@ impl<N: Net> Shard<N> {
         Ok((shards, orders, addr))
     }
 
-    /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one port need
-    /// [`reuse_port`](Listen::reuse_port) and one and the same number, not 0; a Unix domain socket is one shard's, or its
-    /// listener is cloned and taken over by each ([`Reactor::listen_on_unix`]).
+    /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one
+    /// port need [`reuse_port`](Listen::reuse_port) and one and the same number, not 0; a Unix
+    /// domain socket is one shard's, or its listener is cloned and taken over by each
+    /// ([`Reactor::listen_on_unix`]).
     #[must_use]
     pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, Orders) {
         let told = Arc::new(Told::default());
@@ -269,8 +279,9 @@ impl<N: Net> Shard<N> {
         &mut self.reactor
     }
 
-    /// As [`Reactor::next`], and `None` when the shards were told to stop and the last socket has told `close`: also the last of those
-    /// that the program has opened itself, so it should end them at [`Event::ListenerClosed`].
+    /// As [`Reactor::next`], and `None` when the shards were told to stop and the last socket has
+    /// told `close`: also the last of those that the program has opened itself, so it should end
+    /// them at [`Event::ListenerClosed`].
     ///
     /// # Errors
     /// As for [`Reactor::next`].
@@ -280,7 +291,8 @@ impl<N: Net> Shard<N> {
         if self.is_over() { Ok(None) } else { self.reactor.next() }
     }
 
-    /// As [`Reactor::next_before`], and `None` also when there is nothing more to come: see [`is_over`](Shard::is_over).
+    /// As [`Reactor::next_before`], and `None` also when there is nothing more to come: see
+    /// [`is_over`](Shard::is_over).
     ///
     /// # Errors
     /// As for [`Reactor::next_before`].

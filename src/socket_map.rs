@@ -4,9 +4,10 @@ use crate::id::SocketId;
 
 /// A side table: a value for each socket that has one, found by its id without hashing.
 ///
-/// Take the value out at `close`. A value that was forgotten is dropped when its place goes to another socket, so a
-/// forgetful program does not leak without bound; a stale id never finds another socket's value. Sockets of several
-/// reactors can share a map. Those of a reactor that is dropped deliver no `close`: take their values out as well.
+/// Take the value out at `close`. A value that was forgotten is dropped when its place goes to
+/// another socket, so a forgetful program does not leak without bound; a stale id never finds
+/// another socket's value. Sockets of several reactors can share a map. Those of a reactor that is
+/// dropped deliver no `close`: take their values out as well.
 ///
 /// ```
 /// use finale::{Event, Reactor, SocketMap};
@@ -32,7 +33,8 @@ use crate::id::SocketId;
 pub struct SocketMap<T> {
     /// One for each reactor whose sockets have values: most maps have one.
     tables: Vec<Table<T>>,
-    /// The one value of an id that has no place: of no socket, or stale where a newer socket's value lives.
+    /// The one value of an id that has no place: of no socket, or stale where a newer socket's
+    /// value lives.
     homeless: Option<(SocketId, T)>,
 }
 
@@ -69,8 +71,9 @@ impl<T> SocketMap<T> {
         self.len() == 0
     }
 
-    /// Puts a value in and returns the one that this very socket had. A stale id never drives a living socket's value
-    /// out: of all ids without a place only the last one's value is kept, and not counted.
+    /// Puts a value in and returns the one that this very socket had. A stale id never drives a
+    /// living socket's value out: of all ids without a place only the last one's value is kept, and
+    /// not counted.
     pub fn insert(&mut self, id: SocketId, value: T) -> Option<T> {
         // It may have been without a place until now.
         let homeless = self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value);

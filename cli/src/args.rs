@@ -14,7 +14,8 @@ use crate::peer::Part;
 use crate::serve::Serve;
 use crate::sim::Sim;
 
-/// A TCP reactor that gets the ending of a connection right: its lesson, a server, a client, its lifecycle.
+/// A TCP reactor that gets the ending of a connection right: its lesson, a server, a client, its
+/// lifecycle.
 ///
 /// Warnings go to stderr; RUST_LOG=finale=debug logs each transition of each socket on one line.
 #[derive(Debug, Parser)]
@@ -34,7 +35,8 @@ pub(crate) enum Command {
     Serve(Serve),
     Connect(Connect),
     Bench(Bench),
-    /// Random programs under random faults on the simulated network, one run a seed: are the ten rules kept?
+    /// Random programs under random faults on the simulated network, one run a seed: are the ten
+    /// rules kept?
     Sim(Sim),
     /// The lifecycle of a socket, printed from the table that runs
     States {
@@ -53,9 +55,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Lesson {
-    /// Challenge 1: a peer that ends, one that is killed, one that is killed with unread bytes, one that freezes
+    /// Challenge 1: a peer that ends, one that is killed, one that is killed with unread bytes, one
+    /// that freezes
     Crash,
-    /// Challenge 2: a pool of connections to a server that breaks them as it likes and is restarted once, and no request is lost
+    /// Challenge 2: a pool of connections to a server that breaks them as it likes and is restarted
+    /// once, and no request is lost
     Pool {
         /// How many requests to make
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -1,6 +1,7 @@
 //! `finale connect`: stdin to the socket, the socket to stdout, the ending on stderr.
 //!
-//! Invariant: memory is bounded. Stdin is read only as fast as the socket takes it, the socket only as fast as stdout.
+//! Invariant: memory is bounded. Stdin is read only as fast as the socket takes it, the socket only
+//! as fast as stdout.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -14,15 +15,18 @@ use crate::trouble::{Trouble, say};
 
 /// stdin to a socket, the socket to stdout; says on stderr how it ended
 ///
-/// The last line on stderr says how the connection ended; the exit code is 0 only for a clean ending.
+/// The last line on stderr says how the connection ended; the exit code is 0 only for a clean
+/// ending.
 ///
-/// Without --half-close the end of stdin ends nothing: reading goes on to the peer's FIN, and then our side ends too.
+/// Without --half-close the end of stdin ends nothing: reading goes on to the peer's FIN, and then
+/// our side ends too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
     /// Where to connect to; an IPv6 address in brackets: [::1]:7000
     #[arg(value_name = "HOST:PORT")]
     target: String,
-    /// End our side when stdin ends, and only then; go on reading to the peer's FIN (for at most 5 silent minutes)
+    /// End our side when stdin ends, and only then; go on reading to the peer's FIN (for at most 5
+    /// silent minutes)
     #[arg(long)]
     half_close: bool,
     /// Reset the connection when no byte moved for so long: 250ms, 2s, 1m
@@ -100,7 +104,8 @@ fn or_give_up(result: Result<(), Trouble>, socket: &mut Socket<'_>) {
     }
 }
 
-/// Blocks while stdout is full: the peer then meets our closed window, which is all the back-pressure there need be.
+/// Blocks while stdout is full: the peer then meets our closed window, which is all the
+/// back-pressure there need be.
 fn print(bytes: &[u8]) -> Result<(), Trouble> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(Trouble::Stdout)
@@ -129,7 +134,8 @@ struct Input {
 }
 
 impl Input {
-    /// Reading stdin blocks, so a thread does it. It is not joined: nothing but the program's end interrupts it.
+    /// Reading stdin blocks, so a thread does it. It is not joined: nothing but the program's end
+    /// interrupts it.
     fn open(half_close: bool, remote: Remote) -> Self {
         let (sender, chunks) = sync_channel(CHUNKS);
         thread::spawn(move || {
@@ -159,7 +165,8 @@ impl Input {
     }
 }
 
-/// Hands stdin on in chunks until it ends or nobody takes them. Takes the sender: its end is the end of stdin.
+/// Hands stdin on in chunks until it ends or nobody takes them. Takes the sender: its end is the
+/// end of stdin.
 fn read_stdin(chunks: SyncSender<io::Result<Vec<u8>>>, remote: &Remote) {
     let mut stdin = io::stdin().lock();
     let mut buffer = vec![0; CHUNK_BYTES];

@@ -1,7 +1,8 @@
-//! `finale lesson crash`: what a socket tells of a peer that ends, is killed, or freezes (the lesson's challenge 1).
+//! `finale lesson crash`: what a socket tells of a peer that ends, is killed, or freezes (the
+//! lesson's challenge 1).
 //!
-//! Invariant: the output is the same in every run. Nothing waits for a time; each step waits for an event of the socket
-//! or for a line of the child, and a fate strikes only when both have come.
+//! Invariant: the output is the same in every run. Nothing waits for a time; each step waits for an
+//! event of the socket or for a line of the child, and a fate strikes only when both have come.
 
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::net::SocketAddr;
@@ -77,7 +78,8 @@ closes nothing by itself; we chose to destroy the socket, which sends a reset.",
 
 /// Before the strike, so that there are bytes that the peer never reads.
 const QUESTION: &[u8] = b"and what comes after two?";
-/// The first probe after 1 s, dead when one goes unanswered for another: without an answer, 2 s would be the end.
+/// The first probe after 1 s, dead when one goes unanswered for another: without an answer, 2 s
+/// would be the end.
 const KEEP_ALIVE: KeepAlive = KeepAlive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 1 };
 /// Longer than those 2 s, so that keep-alive had its chance.
 const IDLE: Duration = Duration::from_secs(3);
@@ -166,7 +168,8 @@ fn print(out: &mut impl Write, text: &str) -> Result<(), Trouble> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Trouble::Stdout)
 }
 
-/// The child process. Invariant: it is killed and reaped when this is dropped, on every path, stopped or not.
+/// The child process. Invariant: it is killed and reaped when this is dropped, on every path,
+/// stopped or not.
 struct Peer {
     child: Child,
     words: Receiver<Word>,
@@ -228,7 +231,8 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // SIGKILL needs no SIGCONT first. Both fail only if the child is gone and reaped, which is what is wanted.
+        // SIGKILL needs no SIGCONT first. Both fail only if the child is gone and reaped, which is
+        // what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,11 +1,13 @@
-//! Restarting `serve` without refusing anybody: the new process gets our listening sockets, and we go when it serves.
+//! Restarting `serve` without refusing anybody: the new process gets our listening sockets, and we
+//! go when it serves.
 //!
-//! Invariant: at every moment somebody accepts, or will: connections wait in the queue of the shared sockets meanwhile. If the new
-//! process does not come up, nothing has changed.
+//! Invariant: at every moment somebody accepts, or will: connections wait in the queue of the
+//! shared sockets meanwhile. If the new process does not come up, nothing has changed.
 //!
-//! The two protocols are systemd's: descriptors from 3 up, counted in LISTEN_FDS (sd_listen_fds(3)), and a datagram to NOTIFY_SOCKET
-//! from who is ready (sd_notify(3)). LISTEN_PID is left out: only the child itself could fill it in. What they have no word for is a
-//! socket file that is ours to remove: [`SOCKET_FILE`] names it.
+//! The two protocols are systemd's: descriptors from 3 up, counted in LISTEN_FDS
+//! (sd_listen_fds(3)), and a datagram to NOTIFY_SOCKET from who is ready (sd_notify(3)). LISTEN_PID
+//! is left out: only the child itself could fill it in. What they have no word for is a socket file
+//! that is ours to remove: [`SOCKET_FILE`] names it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,7 +49,8 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Starts the program at `path` anew, with our own arguments. The reactor is woken when it is known what became of it.
+    /// Starts the program at `path` anew, with our own arguments. The reactor is woken when it is
+    /// known what became of it.
     pub(crate) fn begin(path: &Path, sockets: Legacy, remote: Remote) -> io::Result<Self> {
         let Legacy { sockets, file: socket_file } = sockets;
         let (ready, file) = Ready::new()?;
@@ -103,7 +106,8 @@ struct Ready {
     socket: UnixDatagram,
 }
 
-/// Removed with the handover, not with the thread that waits: that one does not live to the end of a process that is told to go.
+/// Removed with the handover, not with the thread that waits: that one does not live to the end of
+/// a process that is told to go.
 struct NotifyFile {
     path: PathBuf,
 }

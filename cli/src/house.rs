@@ -11,17 +11,20 @@ use finale::{Event, Inbox, Metrics, Queue, Shard, Socket, SocketMap};
 
 use crate::serve::{Serve, Service};
 
-/// 1 MiB: a request is text that a person or a script made; a thousand such clients still fit into memory.
+/// 1 MiB: a request is text that a person or a script made; a thousand such clients still fit into
+/// memory.
 pub(crate) const REQUEST_LIMIT_BYTES: usize = 1 << 20;
-/// What `answer` repeats: its length divides the usual sizes, so that a cut or a shift is seen at once.
+/// What `answer` repeats: its length divides the usual sizes, so that a cut or a shift is seen at
+/// once.
 pub(crate) const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
 /// 64 KiB that stay in the processor's cache while they are sent again and again.
 const PIECE_BYTES: usize = 64 << 10;
-/// `answer` writes eight pieces ahead, which one system call takes. They are one and the same copy in memory.
+/// `answer` writes eight pieces ahead, which one system call takes. They are one and the same copy
+/// in memory.
 pub(crate) const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
-/// A server short of descriptors takes one connection for each that ends and rests again at once, so its warnings could
-/// come by the thousand: one a second is told.
+/// A server short of descriptors takes one connection for each that ends and rests again at once,
+/// so its warnings could come by the thousand: one a second is told.
 struct Rests {
     warned: Option<Instant>,
 }
@@ -70,7 +73,8 @@ pub(crate) struct House {
     after_bytes: Option<u64>,
     /// `upper`: what has come so far.
     requests: SocketMap<Vec<u8>>,
-    /// `answer`: bytes still to be written, of answers that are larger than what may be queued at once.
+    /// `answer`: bytes still to be written, of answers that are larger than what may be queued at
+    /// once.
     left_bytes: SocketMap<u64>,
     /// One copy of it for all clients, and for as long as the program runs.
     piece: &'static [u8],
@@ -168,7 +172,8 @@ impl House {
         socket.has_ended() || self.left_bytes.get(socket.id()).is_some()
     }
 
-    /// Writes until the queue is full or the answer is whole. Only what is left over needs to be remembered.
+    /// Writes until the queue is full or the answer is whole. Only what is left over needs to be
+    /// remembered.
     fn answer(&mut self, socket: &mut Socket<'_>, mut left_bytes: u64) -> Result<(), finale::Error> {
         while left_bytes > 0 {
             let now = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(self.piece.len());

@@ -1,4 +1,5 @@
-//! The `finale` command. This file reads the arguments and hands them on; each command has a file of its own.
+//! The `finale` command. This file reads the arguments and hands them on; each command has a file
+//! of its own.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 

@@ -1,6 +1,8 @@
-//! `finale lesson nodelay`: what Nagle's algorithm costs when it meets a delayed acknowledgement (challenge 3).
+//! `finale lesson nodelay`: what Nagle's algorithm costs when it meets a delayed acknowledgement
+//! (challenge 3).
 //!
-//! Invariant: what is printed was measured a moment ago, on a real connection, also if it is not what the books say.
+//! Invariant: what is printed was measured a moment ago, on a real connection, also if it is not
+//! what the books say.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -21,8 +23,8 @@ enum Halves {
 }
 
 const HALF: &[u8] = b"half a request, ";
-/// Not measured: a young connection acknowledges its first segments at once, and delays only when the traffic has come
-/// to look like question and answer.
+/// Not measured: a young connection acknowledges its first segments at once, and delays only when
+/// the traffic has come to look like question and answer.
 const WARM_UP: u32 = 8;
 /// A round trip on loopback takes microseconds; from here on somebody must have waited for a timer.
 const STALL: Duration = Duration::from_millis(10);
@@ -92,7 +94,8 @@ impl Session {
         Ok(session.trips)
     }
 
-    /// The first half. What one handler writes leaves together, so the second half waits for a turn of its own.
+    /// The first half. What one handler writes leaves together, so the second half waits for a turn
+    /// of its own.
     fn ask(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
         self.begun = Instant::now();
         socket.write(HALF)?;
@@ -156,7 +159,8 @@ fn table(title: &str, trips: &Trips) -> String {
     text
 }
 
-/// Counts `from..to`. (The histogram's own counting takes in neighbours, so two rows could count one trip.)
+/// Counts `from..to`. (The histogram's own counting takes in neighbours, so two rows could count
+/// one trip.)
 fn between(trips: &Trips, from: u64, to: u64) -> u64 {
     let rows = trips.iter_recorded().filter(|row| (from..to).contains(&row.value_iterated_to()));
     rows.map(|row| row.count_at_value()).sum()

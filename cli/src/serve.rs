@@ -1,6 +1,8 @@
-//! `finale serve`: four small services, each reading to the client's FIN before it ends, on one reactor or several.
+//! `finale serve`: four small services, each reading to the client's FIN before it ends, on one
+//! reactor or several.
 //!
-//! Invariant: only a signal ends it. This thread serves nobody: it waits for signals, and tells the shards.
+//! Invariant: only a signal ends it. This thread serves nobody: it waits for signals, and tells the
+//! shards.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -22,45 +24,51 @@ use crate::trouble::{Trouble, say};
 
 /// A server that reads to the client's FIN, answers and ends
 ///
-/// The first line on stdout is `listening on IP:PORT`, or on `unix:PATH`. SIGINT and SIGTERM stop accepting, let the live
-/// connections end for the grace time, then reset the rest and exit 0; a second signal resets them at once.
+/// The first line on stdout is `listening on IP:PORT`, or on `unix:PATH`. SIGINT and SIGTERM stop
+/// accepting, let the live connections end for the grace time, then reset the rest and exit 0; a
+/// second signal resets them at once.
 ///
 /// SIGUSR1 prints what it has done so far, in numbers, on stderr.
 ///
-/// SIGHUP restarts the server and refuses nobody: the program at the same path is started anew, with the same arguments and our
-/// listening sockets; when it serves, we accept nobody any more, and go as after SIGTERM. If it does not come up, we stay. Who has
-/// started us may hand sockets over, too (LISTEN_FDS, as systemd does); they take the place of --listen, and when we
-/// serve, NOTIFY_SOCKET is told so.
+/// SIGHUP restarts the server and refuses nobody: the program at the same path is started anew,
+/// with the same arguments and our listening sockets; when it serves, we accept nobody any more,
+/// and go as after SIGTERM. If it does not come up, we stay. Who has started us may hand sockets
+/// over, too (LISTEN_FDS, as systemd does); they take the place of --listen, and when we serve,
+/// NOTIFY_SOCKET is told so.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
     /// What to do with a connection
     #[arg(value_enum)]
     pub(crate) service: Service,
-    /// Where to listen: an IP address and a port; port 0 takes any free port. Or unix:PATH, or unix:@NAME for an abstract name
+    /// Where to listen: an IP address and a port; port 0 takes any free port. Or unix:PATH, or
+    /// unix:@NAME for an abstract name
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     pub(crate) listen: String,
     /// How much `answer` answers: 64, 16KiB, 1MiB, 1GiB; up to 1TiB
     #[arg(long, value_name = "N", default_value = "64", value_parser = args::size, allow_hyphen_values = true)]
     pub(crate) bytes: u64,
-    /// `answer` answers, and finishes first, as soon as so many bytes have come (0: at once), in place of waiting for the
-    /// client's FIN; to a client that finishes before, it says nothing
+    /// `answer` answers, and finishes first, as soon as so many bytes have come (0: at once), in
+    /// place of waiting for the client's FIN; to a client that finishes before, it says nothing
     #[arg(long, value_name = "N", value_parser = args::size, allow_hyphen_values = true)]
     pub(crate) after: Option<u64>,
     /// How a finished connection is closed
     #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
     close: Closing,
-    /// Reset a connection on which no byte moved for so long: 250ms, 2s, 1m. (A FIN instead would claim that we have
-    /// said all there was to say.) Without it, silence is no reason to end
+    /// Reset a connection on which no byte moved for so long: 250ms, 2s, 1m. (A FIN instead would
+    /// claim that we have said all there was to say.) Without it, silence is no reason to end
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
     idle_timeout: Option<Duration>,
-    /// Have the kernel keep a connection to itself until its first bytes are there, so that nobody is woken for nothing; for so
-    /// long at the most, in whole seconds, and a little more (TCP_DEFER_ACCEPT). For clients that speak first
+    /// Have the kernel keep a connection to itself until its first bytes are there, so that nobody
+    /// is woken for nothing; for so long at the most, in whole seconds, and a little more
+    /// (TCP_DEFER_ACCEPT). For clients that speak first
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
     pub(crate) defer_accept: Option<Duration>,
-    /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the connections over them
+    /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the
+    /// connections over them
     #[arg(long)]
     pub(crate) reuse_port: bool,
-    /// So many reactors, each on a thread of its own, all on one port (SO_REUSEPORT): the kernel spreads the connections over them
+    /// So many reactors, each on a thread of its own, all on one port (SO_REUSEPORT): the kernel
+    /// spreads the connections over them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), allow_hyphen_values = true)]
     pub(crate) shards: u16,
     /// How long live connections may go on after SIGINT or SIGTERM
@@ -73,8 +81,8 @@ pub(crate) struct Serve {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Service {
-    /// Reads to their FIN, answers `Processed: ` and the trimmed text in upper case. Requests go up to 1 MiB; a longer
-    /// one is reset, unanswered
+    /// Reads to their FIN, answers `Processed: ` and the trimmed text in upper case. Requests go up
+    /// to 1 MiB; a longer one is reset, unanswered
     Upper,
     /// Reads to their FIN, then sends N bytes: a line of 64, over and over
     Answer,
@@ -176,7 +184,8 @@ fn announce(places: &[String]) -> io::Result<()> {
     out.flush()
 }
 
-/// Has the end of the process that started us end us too, as a SIGTERM would. Answers whether it still lives.
+/// Has the end of the process that started us end us too, as a SIGTERM would. Answers whether it
+/// still lives.
 fn lives_with(parent: Option<i32>) -> Result<bool, Trouble> {
     let Some(parent) = parent else { return Ok(true) };
     #[cfg(target_os = "linux")]
@@ -339,8 +348,8 @@ impl Restart {
         self.sockets.close();
     }
 
-    /// Begins a restart that was asked for, unless one is under way or we are going anyway. Answers whether somebody has taken
-    /// our place.
+    /// Begins a restart that was asked for, unless one is under way or we are going anyway. Answers
+    /// whether somebody has taken our place.
     fn look(&mut self, control: &Reactor, stopping: &Stopping) -> bool {
         let asked = self.signals.new_ones() > 0;
         if asked && self.handover.is_none() && !stopping.has_begun {

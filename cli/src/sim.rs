@@ -23,7 +23,8 @@ pub(crate) struct Sim {
     /// One seed again, told as a story in two columns; with the same --fault it was found with
     #[arg(long, value_name = "SEED", value_parser = seed)]
     replay: Option<u64>,
-    /// Favour one fault, by name or by its row in docs/faults.md, where that can be arranged; `list` shows them all
+    /// Favour one fault, by name or by its row in docs/faults.md, where that can be arranged;
+    /// `list` shows them all
     #[arg(long, value_name = "NAME", value_parser = fault)]
     fault: Option<Fault>,
     /// Run all seeds and list those that broke a rule, instead of stopping at the first
@@ -114,7 +115,8 @@ fn replay(seed: u64, favoured: Option<Row>) -> Result<(), Trouble> {
     told.and_then(|()| out.write_all(b"every rule was kept\n")).map_err(Trouble::Stdout)
 }
 
-/// A panic is one of the things that a run may find: it is told with its seed, not by the thread that it struck.
+/// A panic is one of the things that a run may find: it is told with its seed, not by the thread
+/// that it struck.
 fn quietly() {
     std::panic::set_hook(Box::new(|_| {}));
 }

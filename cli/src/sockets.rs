@@ -1,7 +1,8 @@
 //! What `serve` listens on: sockets that it opens, or that whoever has started it has handed over.
 //!
-//! Invariant: every socket is kept here as well as in the reactor, to be handed over in turn; and a socket file that we have made is
-//! removed by the last of us who serves: an heir removes it once it has taken over, and who has handed it over does not.
+//! Invariant: every socket is kept here as well as in the reactor, to be handed over in turn; and a
+//! socket file that we have made is removed by the last of us who serves: an heir removes it once
+//! it has taken over, and who has handed it over does not.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -98,8 +99,8 @@ impl Sockets {
         self.inherited
     }
 
-    /// Has each reactor listen on its share of them; where there are fewer sockets than reactors, some share one. Answers in words where they
-    /// listen.
+    /// Has each reactor listen on its share of them; where there are fewer sockets than reactors,
+    /// some share one. Answers in words where they listen.
     pub(crate) fn listen(&self, reactors: &mut [Reactor], options: &Listen) -> Result<Vec<String>, Trouble> {
         let count = reactors.len();
         let mut places: Vec<String> = Vec::new();

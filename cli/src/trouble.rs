@@ -42,7 +42,8 @@ impl Trouble {
         Self::Io { to, source }
     }
 
-    /// The lesson, as a short example, puts all its errors into one box; here they come apart again.
+    /// The lesson, as a short example, puts all its errors into one box; here they come apart
+    /// again.
     pub(crate) fn from_lesson(error: Box<dyn std::error::Error>) -> Self {
         match error.downcast::<io::Error>() {
             Ok(error) => Self::Stdout(*error),

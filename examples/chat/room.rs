@@ -7,7 +7,8 @@ use finale::{Event, Listen, Socket, SocketId, SocketMap};
 /// A longer line is no line.
 const LINE_BYTES: usize = 1024;
 
-/// What the chat wants of its listener: who reads nothing has 64 KiB of the others' words waiting at the most.
+/// What the chat wants of its listener: who reads nothing has 64 KiB of the others' words waiting
+/// at the most.
 pub(crate) fn options() -> Listen {
     Listen::default().high_water_mark(32 * 1024).write_limit(64 * 1024).idle_timeout(Some(Duration::from_secs(600)))
 }

@@ -1,7 +1,8 @@
 //! The server's side of its connections.
 //!
-//! Invariant: answers leave in the order of their requests, each whole or, if the connection is lost, not; after an answer that
-//! is the last, whatever still comes is read into the bin, so that our close does not reset the answer away.
+//! Invariant: answers leave in the order of their requests, each whole or, if the connection is
+//! lost, not; after an answer that is the last, whatever still comes is read into the bin, so that
+//! our close does not reset the answer away.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ struct Connection {
     has_deadline: bool,
     /// Bytes of `/bytes/N` that are still to be written.
     left: u64,
-    /// The client is behind with taking its answers: until it has caught up, nothing more is answered, or read.
+    /// The client is behind with taking its answers: until it has caught up, nothing more is
+    /// answered, or read.
     is_full: bool,
     /// Whether the present answer is the last.
     is_last: bool,
@@ -50,7 +52,8 @@ struct Connection {
 }
 
 impl Http {
-    /// One event of a connection. What can't be written is lost with its connection, of which `close` tells.
+    /// One event of a connection. What can't be written is lost with its connection, of which
+    /// `close` tells.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         let id = socket.id();
         match event {
@@ -142,7 +145,8 @@ impl Connection {
         self.input.is_empty() && self.request.is_none()
     }
 
-    /// A request that has begun has to be there in time. A client that waits for our word is told once that its body is wanted.
+    /// A request that has begun has to be there in time. A client that waits for our word is told
+    /// once that its body is wanted.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
         if !self.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
             socket.set_deadline(Some(REQUEST));
@@ -222,8 +226,9 @@ impl Connection {
         );
     }
 
-    /// An answer before its request is there as a whole. The rest of it goes into the bin until the client has finished, or our
-    /// close would reset the connection and might take the answer with it.
+    /// An answer before its request is there as a whole. The rest of it goes into the bin until the
+    /// client has finished, or our close would reset the connection and might take the answer with
+    /// it.
     fn last_words(&mut self, socket: &mut Socket<'_>, status: &str) {
         self.is_last = true;
         self.respond(socket, status, b"");

@@ -1,7 +1,7 @@
 //! Who is joined with whom.
 //!
-//! Invariant: a client is not read before it has a backend that is connected, so nothing of it is ever given to one that was not
-//! there.
+//! Invariant: a client is not read before it has a backend that is connected, so nothing of it is
+//! ever given to one that was not there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,10 +15,12 @@ use finale::{
 /// How long a client waits for a backend before it is reset.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Two who have nothing to say to each other may be silent for as long as they like; a machine that is gone is noticed all the same.
+/// Two who have nothing to say to each other may be silent for as long as they like; a machine that
+/// is gone is noticed all the same.
 const ALIVE: KeepAlive = KeepAlive::after(Duration::from_secs(60));
 
-/// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits for its backend unread.
+/// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits
+/// for its backend unread.
 pub(crate) fn options(listen: Listen) -> Listen {
     listen.reuse_port(true).paused(true).deadline(Some(PATIENCE)).keep_alive(ALIVE)
 }
@@ -94,7 +96,8 @@ impl Balance {
         Ok(())
     }
 
-    /// Of the backends with a connection ready, the one with the fewest clients: one that is down has none.
+    /// Of the backends with a connection ready, the one with the fewest clients: one that is down
+    /// has none.
     fn choose(&mut self) -> Option<usize> {
         let count = self.backends.len();
         let places = (0..count).map(|step| (self.next + step) % count);
@@ -104,7 +107,8 @@ impl Balance {
         Some(chosen)
     }
 
-    /// One event. Answers a line for the log where a connection has ended in another way than in good order.
+    /// One event. Answers a line for the log where a connection has ended in another way than in
+    /// good order.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         for backend in &mut self.backends {
             if backend.pool.handle(socket, &event) == Handled::Pools {

@@ -1,10 +1,11 @@
-//! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both directions; several backends, with
-//! connections ready ahead; one that is down is left out until it is back; a stop lets everybody finish.
-//! Run it: `cargo run --release --example proxy -- 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
+//! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both
+//! directions; several backends, with connections ready ahead; one that is down is left out until
+//! it is back; a stop lets everybody finish. Run it: `cargo run --release --example proxy --
+//! 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
 //!
-//! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: whoever waits in its queue is served before
-//! that is closed. Who comes in the very moment of the closing is reset by the kernel, unless `net.ipv4.tcp_migrate_req` is 1: then
-//! the new one gets it.
+//! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: whoever
+//! waits in its queue is served before that is closed. Who comes in the very moment of the closing
+//! is reset by the kernel, unless `net.ipv4.tcp_migrate_req` is 1: then the new one gets it.
 //!
 //! Connections lie ready, so the backends must be such as let the client speak first.
 
@@ -74,7 +75,8 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 let _ = reactor.stop_listener(listener.id, Stop::default().grace(None));
             }
             Event::ListenerClosed(_) => {
-                // The last client has gone; what it has said may still be on its way to its backend.
+                // The last client has gone; what it has said may still be on its way to its
+                // backend.
                 is_stopped = true;
                 balance.close();
             }

@@ -1,6 +1,7 @@
 //! TLS over the events of a socket.
 //!
-//! Invariant: what rustls wants to send is written at once, and nothing is answered before the client's close_notify is here.
+//! Invariant: what rustls wants to send is written at once, and nothing is answered before the
+//! client's close_notify is here.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -75,7 +76,8 @@ impl Tls {
                     session.receive(socket, bytes);
                 }
             }
-            // A FIN before close_notify: perhaps an attacker's. No answer, and no end that would look like one.
+            // A FIN before close_notify: perhaps an attacker's. No answer, and no end that would
+            // look like one.
             Event::End if !socket.has_ended() => socket.destroy(),
             Event::Timeout => socket.destroy(),
             Event::Close(_) => return self.sessions.remove(id).map(|session| session.verdict),
@@ -88,7 +90,8 @@ impl Tls {
 impl Session {
     fn receive(&mut self, socket: &mut Socket<'_>, mut bytes: &[u8]) {
         while !bytes.is_empty() && !socket.has_ended() {
-            // Reading from memory does not fail, except that rustls has enough for now; it takes more when that is processed.
+            // Reading from memory does not fail, except that rustls has enough for now; it takes
+            // more when that is processed.
             let _ = self.tls.read_tls(&mut bytes);
             let is_whole = match self.tls.process_new_packets() {
                 Ok(state) => state.peer_has_closed(),
@@ -121,7 +124,8 @@ impl Session {
         }
     }
 
-    /// The client has finished its half, as TLS 1.3 has it (RFC 8446, section 6.1); ours is still open.
+    /// The client has finished its half, as TLS 1.3 has it (RFC 8446, section 6.1); ours is still
+    /// open.
     fn answer(&mut self, socket: &mut Socket<'_>) {
         let answer = self.request.to_ascii_uppercase();
         for piece in answer.chunks(16 * 1024) {

@@ -1,6 +1,7 @@
 //! The language that the events of one socket form, as a judge of its own.
 //!
-//! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree, or one is wrong.
+//! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree,
+//! or one is wrong.
 
 use crate::event::{Ending, Event, First, How, PeerEnd};
 use crate::socket::Socket;
@@ -19,7 +20,8 @@ enum Stage {
     Closed,
 }
 
-/// The events of one socket so far, checked against the language of events and against what the socket says of itself.
+/// The events of one socket so far, checked against the language of events and against what the
+/// socket says of itself.
 ///
 /// Give it every event of the socket, in order; it answers what is wrong with one.
 #[derive(Debug, Clone)]

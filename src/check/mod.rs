@@ -2,26 +2,32 @@
 //!
 //! Two ways to find out:
 //!
-//! - [`Endings`]: *your* protocol handler against every ending at every byte of a conversation. Start there.
-//! - [`chaos`]: random programs under random faults, one run a seed: how finale itself is tested (`finale sim`).
+//! - [`Endings`]: *your* protocol handler against every ending at every byte of a conversation.
+//!   Start there.
+//! - [`chaos`]: random programs under random faults, one run a seed: how finale itself is tested
+//!   (`finale sim`).
 //!
 //! # The ten rules
 //!
-//! In a random run 1 to 5, 8 and 10 are checked at every event, 6, 7 and 9 when all is over; [`Endings`] checks 1, 6 and 8,
-//! and rules of its own.
+//! In a random run 1 to 5, 8 and 10 are checked at every event, 6, 7 and 9 when all is over;
+//! [`Endings`] checks 1, 6 and 8, and rules of its own.
 //!
-//! 1. **Language.** The events of a socket are a beginning of the grammar in [`Event`](crate::Event); see [`Life`].
-//! 2. **Bytes.** What is told as `data` is what the peer wrote, in order, and nothing else; the numbers of an
-//!    [`Ending`](crate::Ending) are those of the network.
-//! 3. **Honest close.** Confirmed only if the peer's kernel has every byte and our FIN; `end` only behind their FIN and
-//!    their last byte; no close in good order has destroyed an answer.
-//! 4. **Cause.** Every error has a cause that the network can name; without a fault there is no error.
+//! 1. **Language.** The events of a socket are a beginning of the grammar in
+//!    [`Event`](crate::Event); see [`Life`].
+//! 2. **Bytes.** What is told as `data` is what the peer wrote, in order, and nothing else; the
+//!    numbers of an [`Ending`](crate::Ending) are those of the network.
+//! 3. **Honest close.** Confirmed only if the peer's kernel has every byte and our FIN; `end` only
+//!    behind their FIN and their last byte; no close in good order has destroyed an answer.
+//! 4. **Cause.** Every error has a cause that the network can name; without a fault there is no
+//!    error.
 //! 5. **Timers.** None is early; none is late by more than a tick.
 //! 6. **Resources.** Everything is given back with the last `close`.
 //! 7. **No spin.** A turn with nothing to do waits.
-//! 8. **Progress.** A socket with something to do is queued, one without is watched; when the faults stop, all end.
+//! 8. **Progress.** A socket with something to do is queued, one without is watched; when the
+//!    faults stop, all end.
 //! 9. **Isolation.** What befalls one connection ends no other.
-//! 10. **Identity and replay.** No id names two sockets, a stale one finds nothing, and the same seed tells the same story.
+//! 10. **Identity and replay.** No id names two sockets, a stale one finds nothing, and the same
+//!     seed tells the same story.
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "what a random run does not draw is left out")]
 pub mod chaos;
@@ -62,7 +68,8 @@ pub enum Rule {
     Isolation,
     /// One id, one socket; one seed, one story.
     Identity,
-    /// Of a protocol handler: the same bytes get the same answer, however they come and whenever the peer finishes.
+    /// Of a protocol handler: the same bytes get the same answer, however they come and whenever
+    /// the peer finishes.
     SameAnswer,
     /// Of a protocol handler: what it asks of itself.
     Own,

@@ -1,6 +1,7 @@
 //! How long a pool waits before it tries a server again.
 //!
-//! Invariant: failures are counted where they happen, and get their time at the pool's next look at the clock.
+//! Invariant: failures are counted where they happen, and get their time at the pool's next look at
+//! the clock.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -65,7 +66,8 @@ impl BackOff {
         self.retry_at
     }
 
-    /// One was lost before it had served anybody; since when it was there, if the clock was looked at.
+    /// One was lost before it had served anybody; since when it was there, if the clock was looked
+    /// at.
     pub(super) fn was_lost_unserved(&mut self, born: Option<Instant>) {
         self.drops.push(born);
     }
@@ -90,8 +92,9 @@ impl BackOff {
         }
     }
 
-    /// The server has said something to whom one was lent. What was opened before the last failure proves nothing: a server that is being
-    /// replaced serves its old connections and refuses new ones.
+    /// The server has said something to whom one was lent. What was opened before the last failure
+    /// proves nothing: a server that is being replaced serves its old connections and refuses new
+    /// ones.
     pub(super) fn has_served(&mut self, born: Option<Instant>) {
         if !self.is_new && self.failed_at.is_none_or(|failed_at| born.is_none_or(|born| born >= failed_at)) {
             self.has_worked();
@@ -102,8 +105,8 @@ impl BackOff {
         (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
     }
 
-    /// A server that takes connections and drops them at once is down as well; so many are replaced at once. One that drops a
-    /// connection which was there for a while does what servers do.
+    /// A server that takes connections and drops them at once is down as well; so many are replaced
+    /// at once. One that drops a connection which was there for a while does what servers do.
     fn count_drops(&mut self, now: Instant, usual: usize) {
         for born in self.drops.drain(..) {
             let lived = born.map_or(Duration::ZERO, |born| now - born);

@@ -1,9 +1,10 @@
 //! Connections to one address, opened ahead, lent and taken back.
 //!
-//! Invariant: a member is opening, ready, lent or leaving, and is counted as that once; only a ready one is lent, and one that has
-//! told anything while it was ready is not ready any more.
+//! Invariant: a member is opening, ready, lent or leaving, and is counted as that once; only a
+//! ready one is lent, and one that has told anything while it was ready is not ready any more.
 //!
-//! Built on the public face: `handle` sees each event, `tend` does between two of them what needs the reactor.
+//! Built on the public face: `handle` sees each event, `tend` does between two of them what needs
+//! the reactor.
 
 mod back_off;
 mod options;
@@ -27,9 +28,10 @@ use crate::target::Target;
 
 /// Sockets of one reactor, connected ahead to one address.
 ///
-/// A program asks for a socket, is granted one, says what it has to say, and gives it back. Sockets that lie ready are watched: one
-/// whose peer ends, resets, or says something unasked is thrown out and replaced at once. When the server is down, the pool tries
-/// again less and less often. When a lent socket is lost, the pool says whether its request may be [repeated](Repeat).
+/// A program asks for a socket, is granted one, says what it has to say, and gives it back. Sockets
+/// that lie ready are watched: one whose peer ends, resets, or says something unasked is thrown out
+/// and replaced at once. When the server is down, the pool tries again less and less often. When a
+/// lent socket is lost, the pool says whether its request may be [repeated](Repeat).
 ///
 /// | a lent socket tells ([`Handled::Lent`]) | its borrower |
 /// |---|---|
@@ -81,7 +83,8 @@ pub struct Pool {
     connect: Connect,
     options: PoolOptions,
     members: SocketMap<Member>,
-    /// Those that are ready, the last used last: it is lent first, so that those that are not needed grow old.
+    /// Those that are ready, the last used last: it is lent first, so that those that are not
+    /// needed grow old.
     ready: Vec<SocketId>,
     waiting: VecDeque<Waiting>,
     grants: VecDeque<(Ticket, Grant)>,
@@ -105,7 +108,8 @@ enum Member {
     Leaving,
 }
 
-/// Since when a ready socket is there, and unused. `None`: since the last look at the clock, which is to come.
+/// Since when a ready socket is there, and unused. `None`: since the last look at the clock, which
+/// is to come.
 #[derive(Debug, Clone, Copy, Default)]
 struct Age {
     born: Option<Instant>,
@@ -164,8 +168,9 @@ pub enum Handled {
 pub enum Repeat {
     /// Not a byte of it has left this program: nobody can have seen it.
     Safely,
-    /// Bytes of it have left, and none of an answer has come. The peer may have acted on it, so it may be repeated only if acting twice
-    /// does no harm. (Whether its kernel has acknowledged them can't be asked.)
+    /// Bytes of it have left, and none of an answer has come. The peer may have acted on it, so it
+    /// may be repeated only if acting twice does no harm. (Whether its kernel has acknowledged them
+    /// can't be asked.)
     IfIdempotent,
     /// A part of the answer has come.
     No,
@@ -201,8 +206,8 @@ impl Pool {
         })
     }
 
-    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), after the next [`tend`](Pool::tend) at the earliest,
-    /// in the order in which they were asked for.
+    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), after the next
+    /// [`tend`](Pool::tend) at the earliest, in the order in which they were asked for.
     pub fn ask<N: Net>(&mut self, reactor: &Reactor<N>) -> Ticket {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
@@ -238,7 +243,8 @@ impl Pool {
         PoolStats { ready: self.ready.len(), waiting: self.waiting.len(), ..self.stats }
     }
 
-    /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused. Nothing is opened any more.
+    /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused.
+    /// Nothing is opened any more.
     pub fn close(&mut self) {
         (self.is_closed, self.is_changed) = (true, true);
         while let Some(waiting) = self.waiting.pop_front() {
@@ -253,8 +259,8 @@ impl Pool {
 
     // --- between two events ---
 
-    /// Opens what is missing, ends what is too old, and grants what can be granted. To be called before each
-    /// [`next`](Reactor::next); when nothing has changed it costs nothing.
+    /// Opens what is missing, ends what is too old, and grants what can be granted. To be called
+    /// before each [`next`](Reactor::next); when nothing has changed it costs nothing.
     ///
     /// # Errors
     /// As for [`Reactor::connect`], whose options were checked before.
@@ -406,7 +412,8 @@ impl Pool {
                         self.ready_was_lost(id);
                         leave(socket);
                     }
-                    // Nobody has asked: whatever it is, the next request would take it for its answer.
+                    // Nobody has asked: whatever it is, the next request would take it for its
+                    // answer.
                     Event::Data(_) => {
                         self.ready_was_lost(id);
                         socket.destroy();
@@ -462,9 +469,10 @@ impl Pool {
         }
     }
 
-    /// Takes a lent socket back. One that can't serve the next request (it has ended or was destroyed, or its peer has ended, or it is
-    /// paused or discards, or bytes of the last request still wait) is ended, and replaced. The borrower's deadline is taken away; a
-    /// `set_timeout` of its own stays.
+    /// Takes a lent socket back. One that can't serve the next request (it has ended or was
+    /// destroyed, or its peer has ended, or it is paused or discards, or bytes of the last request
+    /// still wait) is ended, and replaced. The borrower's deadline is taken away; a `set_timeout`
+    /// of its own stays.
     pub fn give_back(&mut self, socket: &mut Socket<'_>) {
         let id = socket.id();
         let Some(lease) = self.end_lease(id) else { return };
@@ -500,15 +508,16 @@ impl Pool {
         Some(lease)
     }
 
-    /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another in its place. For those who need each
-    /// connection once, and would have it ready.
+    /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another
+    /// in its place. For those who need each connection once, and would have it ready.
     pub fn give_away(&mut self, id: SocketId) {
         if self.end_lease(id).is_some() {
             self.members.remove(id);
         }
     }
 
-    /// Resets a lent socket whose request has failed in a way that the socket does not know of. Another takes its place.
+    /// Resets a lent socket whose request has failed in a way that the socket does not know of.
+    /// Another takes its place.
     pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
         let Some(lease) = self.end_lease(socket.id()) else { return };
         self.lease_is_over(lease, socket.bytes_read(), false);

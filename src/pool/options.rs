@@ -36,16 +36,18 @@ impl PoolOptions {
         self
     }
 
-    /// How long a socket may lie unused before it is ended and replaced. Default 50 s: most servers and balancers end a silent
-    /// connection after a minute, and whoever ends it first is not surprised by the other. `None`: for ever.
+    /// How long a socket may lie unused before it is ended and replaced. Default 50 s: most servers
+    /// and balancers end a silent connection after a minute, and whoever ends it first is not
+    /// surprised by the other. `None`: for ever.
     #[must_use]
     pub const fn max_idle(mut self, limit: Option<Duration>) -> Self {
         self.max_idle = limit;
         self
     }
 
-    /// How old a socket may become before it is ended and replaced, once it is not lent. Default 1 h: so that a name which has moved, or
-    /// a backend that came later, is noticed at last. `None`: as old as it likes.
+    /// How old a socket may become before it is ended and replaced, once it is not lent. Default 1
+    /// h: so that a name which has moved, or a backend that came later, is noticed at last. `None`:
+    /// as old as it likes.
     #[must_use]
     pub const fn max_age(mut self, limit: Option<Duration>) -> Self {
         self.max_age = limit;
@@ -59,23 +61,26 @@ impl PoolOptions {
         self
     }
 
-    /// How many may wait for a socket at once. Default 1024: more would wait longer than anybody's patience.
+    /// How many may wait for a socket at once. Default 1024: more would wait longer than anybody's
+    /// patience.
     #[must_use]
     pub const fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = requests;
         self
     }
 
-    /// How long the pool waits after a connection could not be opened: first `first`, then twice as long each time, and `most` at the
-    /// most; from half of it to all of it, by chance, so that a thousand clients don't come back at one moment. Meanwhile one socket at
-    /// a time is tried. Default 100 ms to 30 s.
+    /// How long the pool waits after a connection could not be opened: first `first`, then twice as
+    /// long each time, and `most` at the most; from half of it to all of it, by chance, so that a
+    /// thousand clients don't come back at one moment. Meanwhile one socket at a time is tried.
+    /// Default 100 ms to 30 s.
     #[must_use]
     pub const fn back_off(mut self, first: Duration, most: Duration) -> Self {
         self.back_off = (first, most);
         self
     }
 
-    /// What the chance of the back-off follows from, for runs that are to be repeated. Default: another one for each pool.
+    /// What the chance of the back-off follows from, for runs that are to be repeated. Default:
+    /// another one for each pool.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -83,7 +88,8 @@ impl PoolOptions {
     }
 }
 
-/// What a pool has done, and what it has: [`Pool::stats`](super::Pool::stats). The first part only grows.
+/// What a pool has done, and what it has: [`Pool::stats`](super::Pool::stats). The first part only
+/// grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -98,7 +104,8 @@ pub struct PoolStats {
     pub begun: u64,
     /// How many of them were never there.
     pub failed: u64,
-    /// Unused sockets that were lost: the peer has ended, reset, or said something that nobody had asked for.
+    /// Unused sockets that were lost: the peer has ended, reset, or said something that nobody had
+    /// asked for.
     pub lost_unused: u64,
     /// Lent sockets that were lost.
     pub lost_lent: u64,

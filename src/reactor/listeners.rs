@@ -152,7 +152,7 @@ pub(super) struct Listeners {
     pub(super) entries: Slab<Entry>,
     queue: VecDeque<u32>,
     /// Stopped ones whose last socket is gone, to be delivered.
-    pub(super) closed: VecDeque<u32>,
+    pub(super) done: VecDeque<u32>,
     /// The earliest tick at which one has something to do; perhaps earlier than that.
     pub(super) due: Option<u64>,
     generation: u32,
@@ -161,12 +161,12 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn new(reactor: u32) -> Self {
-        let (entries, queue, closed) = (Slab::new(), VecDeque::new(), VecDeque::new());
-        Self { entries, queue, closed, due: None, generation: 0, reactor }
+        let (entries, queue, done) = (Slab::new(), VecDeque::new(), VecDeque::new());
+        Self { entries, queue, done, due: None, generation: 0, reactor }
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.closed.is_empty()
+        !self.queue.is_empty() || !self.done.is_empty()
     }
 
     /// The id of the listener that is inserted next.
@@ -177,7 +177,7 @@ impl Listeners {
 
     pub(super) fn remove(&mut self, listener: u32) -> Entry {
         self.queue.retain(|&queued| queued != listener);
-        self.closed.retain(|&closed| closed != listener);
+        self.done.retain(|&done| done != listener);
         let entry = self.entries.remove(listener as usize);
         self.refile();
         entry
@@ -319,7 +319,7 @@ impl Listeners {
     fn note_closed(&mut self, listener: u32) {
         let entry = &self.entries[listener as usize];
         if entry.live == 0 && entry.phase == Phase::Closed {
-            self.closed.push_back(listener);
+            self.done.push_back(listener);
         }
     }
 

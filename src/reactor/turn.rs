@@ -341,7 +341,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Whether the sockets may take more steps in this turn: no deadline has come, and some are left.
+    /// Whether the sockets may take more steps in this turn: no deadline has come, and some are
+    /// left.
     #[inline(never)]
     fn may_go_on(&mut self) -> bool {
         if self.turn.left == 0 {
@@ -386,7 +387,7 @@ impl<N: Net> Reactor<N> {
         if std::mem::take(&mut self.turn.woken) {
             return Some(Emit::new(EmitKind::Woken, 0));
         }
-        if let Some(listener) = self.listeners.closed.front().copied() {
+        if let Some(listener) = self.listeners.done.front().copied() {
             return Some(self.listener_closed(listener));
         }
         let now = self.turn.now;

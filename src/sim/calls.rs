@@ -1,6 +1,7 @@
 //! The kernel's calls on one end, by its id: what `host` and `peer` have in common.
 //!
-//! Invariant: a call answers as Linux's does in the same state, with the same errno. No fault is drawn here.
+//! Invariant: a call answers as Linux's does in the same state, with the same errno. No fault is
+//! drawn here.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -20,14 +21,15 @@ use crate::options::{Listen, SystemOptions};
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
 const CORK: u64 = 200_000_000;
 
-/// A reader that frees this much, or half of its buffer, tells the sender (RFC 9293 section 3.8.6.2.2, with the segment
-/// size of Ethernet).
+/// A reader that frees this much, or half of its buffer, tells the sender (RFC 9293 section
+/// 3.8.6.2.2, with the segment size of Ethernet).
 const WINDOW_STEP_BYTES: usize = 1460;
 
 type Call<T> = Result<T, Errno>;
 
 impl World {
-    // --- listening ----------------------------------------------------------------------------------------------
+    // --- listening
+    // ----------------------------------------------------------------------------------------------
 
     pub(super) fn listen(&mut self, machine: IpAddr, owner: Owner, addr: SocketAddr, options: &Listen) -> Call<Id> {
         if !is_local(machine, addr.ip()) && !addr.ip().is_unspecified() {
@@ -135,7 +137,8 @@ impl World {
         }
     }
 
-    // --- connecting ---------------------------------------------------------------------------------------------
+    // --- connecting
+    // ---------------------------------------------------------------------------------------------
 
     pub(super) fn dial(
         &mut self,
@@ -189,7 +192,8 @@ impl World {
         Err(Errno::ADDRNOTAVAIL)
     }
 
-    // --- a connection -------------------------------------------------------------------------------------------
+    // --- a connection
+    // -------------------------------------------------------------------------------------------
 
     /// tcp_sendmsg. Bytes beyond the buffer are not taken, unless it is `unbounded`.
     pub(super) fn send(&mut self, id: Id, bytes: &[u8], more: bool, unbounded: bool) -> Call<usize> {
@@ -227,7 +231,8 @@ impl World {
         Ok(taken)
     }
 
-    /// tcp_recvmsg. Bytes first; then a FIN, which hides an error that came after it; then the error, once.
+    /// tcp_recvmsg. Bytes first; then a FIN, which hides an error that came after it; then the
+    /// error, once.
     pub(super) fn recv(&mut self, id: Id, buffer: &mut [u8]) -> Call<usize> {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         if buffer.is_empty() {
@@ -334,7 +339,8 @@ impl World {
         self.settle(id);
     }
 
-    /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent when both FINs have left already.
+    /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent when both FINs have
+    /// left already.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
         if end.is_unix() && end.phase == Phase::Open && matches!(end.owner, Owner::Host { .. } | Owner::Script) {

@@ -1,9 +1,11 @@
 //! One end of a connection, as its machine's kernel sees it.
 //!
-//! Invariant: `acked <= next <= written + FIN`, and `outgoing` holds the bytes from `acked` to `written`. Positions in a
-//! stream are counted from 0 and in `u64`, so that nothing wraps; the FIN counts as one byte behind the last.
+//! Invariant: `acked <= next <= written + FIN`, and `outgoing` holds the bytes from `acked` to
+//! `written`. Positions in a stream are counted from 0 and in `u64`, so that nothing wraps; the FIN
+//! counts as one byte behind the last.
 //!
-//! Knows no other end, no network and no clock: times are given, in nanoseconds since the network began.
+//! Knows no other end, no network and no clock: times are given, in nanoseconds since the network
+//! began.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -98,12 +100,13 @@ pub(super) struct End {
     pub(super) peer: Option<Id>,
     pub(super) phase: Phase,
     pub(super) error: Option<Errno>,
-    /// What ICMP said of an established connection (Linux: sk_err_soft): raises no flag and fails no call, but SO_ERROR
-    /// shows it, and it is what the connection dies of if it times out.
+    /// What ICMP said of an established connection (Linux: sk_err_soft): raises no flag and fails
+    /// no call, but SO_ERROR shows it, and it is what the connection dies of if it times out.
     pub(super) soft_error: Option<Errno>,
     /// It was reset or timed out: Closed, but not after both FINs.
     pub(super) died: bool,
-    /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked on Linux).
+    /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked
+    /// on Linux).
     pub(super) error_flag_stuck: bool,
     pub(super) tuning: Tuning,
 
@@ -231,7 +234,8 @@ impl End {
         self.finished && self.acked == self.stream_end()
     }
 
-    /// Both FINs exchanged and ours acknowledged: RFC 9293 would say TIME-WAIT, or CLOSED after LAST-ACK.
+    /// Both FINs exchanged and ours acknowledged: RFC 9293 would say TIME-WAIT, or CLOSED after
+    /// LAST-ACK.
     pub(super) fn is_done(&self) -> bool {
         self.peer_finished && self.is_fin_acked()
     }
@@ -258,8 +262,8 @@ impl End {
         (self.received + free).max(self.told_window_end)
     }
 
-    /// What epoll would say (tcp_poll), and mio would make of it. Asking while there is no room is what makes the
-    /// kernel owe an edge.
+    /// What epoll would say (tcp_poll), and mio would make of it. Asking while there is no room is
+    /// what makes the kernel owe an edge.
     pub(super) fn readiness(&mut self) -> Readiness {
         let error = self.error.is_some() || self.error_flag_stuck;
         if matches!(self.phase, Phase::SynSent | Phase::SynReceived) {
@@ -362,8 +366,8 @@ impl End {
 
 /// What a segment brings.
 impl End {
-    /// Takes an acknowledgement. Returns whether an edge is due: there is room again, or our FIN has arrived (Linux wakes
-    /// at the step to FIN-WAIT-2 too).
+    /// Takes an acknowledgement. Returns whether an edge is due: there is room again, or our FIN
+    /// has arrived (Linux wakes at the step to FIN-WAIT-2 too).
     pub(super) fn take_ack(&mut self, acked: u64, window_end: u64) -> bool {
         self.soft_error = None; // Something has worked.
         let opened = window_end > self.window_end;
@@ -394,7 +398,8 @@ impl End {
         self.retry_at = None;
     }
 
-    /// Takes bytes and FIN as far as they are the next ones and there is room. Returns whether anything was new.
+    /// Takes bytes and FIN as far as they are the next ones and there is room. Returns whether
+    /// anything was new.
     pub(super) fn take_bytes(&mut self, position: u64, bytes: &[u8], fin: bool, urgent: Option<u64>) -> bool {
         let before = self.received;
         if position > before {

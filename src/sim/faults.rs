@@ -1,19 +1,20 @@
 //! What goes wrong on purpose, as plain values.
 //!
-//! Invariant: everything here is allowed by the contract of [`Net`](crate::net::Net): a reactor that tells another story
-//! because of a fault, beyond the failure that the fault itself is, has a bug. Knows nothing of who draws when.
+//! Invariant: everything here is allowed by the contract of [`Net`](crate::net::Net): a reactor
+//! that tells another story because of a fault, beyond the failure that the fault itself is, has a
+//! bug. Knows nothing of who draws when.
 
 use std::time::Duration;
 
 use super::rng::Rng;
 
-/// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per opportunity, 0.0 to
-/// 1.0; a `Duration` is the most that is added. They befall hosts; a scripted [`Peer`](super::Peer) only sees their
-/// effect on the network.
+/// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per
+/// opportunity, 0.0 to 1.0; a `Duration` is the most that is added. They befall hosts; a scripted
+/// [`Peer`](super::Peer) only sees their effect on the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Per poll: one random connection reports a random set of flags that nothing has caused; but not that its peer has
-    /// finished, which is a fact.
+    /// Per poll: one random connection reports a random set of flags that nothing has caused; but
+    /// not that its peer has finished, which is a fact.
     pub spurious: f64,
     /// Per edge: it comes up to 20 ms late, and what happens meanwhile is merged into it.
     pub late_edge: f64,
@@ -25,14 +26,15 @@ pub struct Faults {
     pub stale_news: f64,
     /// Per poll that waits: it ends early and without news, as if by a signal.
     pub interrupted: f64,
-    /// Per poll that waits: the clock is read before the wait, so that [`complete_until`](crate::net::Polled::complete_until) is
-    /// as old as the wait was long, as it always is on a real net.
+    /// Per poll that waits: the clock is read before the wait, so that
+    /// [`complete_until`](crate::net::Polled::complete_until) is as old as the wait was long, as it
+    /// always is on a real net.
     pub old_clock: f64,
-    /// Per poll: the process stands still between the system's answer and its next step, for up to 3 s, as under SIGSTOP or
-    /// on a machine that has other things to do.
+    /// Per poll: the process stands still between the system's answer and its next step, for up to
+    /// 3 s, as under SIGSTOP or on a machine that has other things to do.
     pub stall: f64,
-    /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment later; a reader may take
-    /// a short read for drained.
+    /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment
+    /// later; a reader may take a short read for drained.
     pub short_read: f64,
     /// Per write: fewer bytes than there is room for, perhaps none. An edge follows.
     pub short_write: f64,
@@ -40,9 +42,11 @@ pub struct Faults {
     pub jitter: Duration,
     /// Per reset: the RST overtakes everything in flight, which is lost.
     pub reset_overtakes: f64,
-    /// Per accept: EMFILE, ENFILE, ENOBUFS or ENOMEM. The connection stays in the queue, and no edge follows.
+    /// Per accept: EMFILE, ENFILE, ENOBUFS or ENOMEM. The connection stays in the queue, and no
+    /// edge follows.
     pub accept_exhausted: f64,
-    /// Per accept: ECONNABORTED, as for a client that died in the queue on another system. Nothing else is lost.
+    /// Per accept: ECONNABORTED, as for a client that died in the queue on another system. Nothing
+    /// else is lost.
     pub accept_aborted: f64,
     /// Per connect: EMFILE from the call itself.
     pub connect_exhausted: f64,
@@ -84,9 +88,9 @@ impl Faults {
         }
     }
 
-    /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few faults, and some have
-    /// many; one that is on strikes far more often than in life, and never every time. Without a [`stall`](Self::stall): after
-    /// one every limit is late.
+    /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few
+    /// faults, and some have many; one that is on strikes far more often than in life, and never
+    /// every time. Without a [`stall`](Self::stall): after one every limit is late.
     #[must_use]
     pub fn random(rng: &mut Rng) -> Self {
         Self {
@@ -119,7 +123,8 @@ impl Faults {
         }
     }
 
-    /// The same without the faults that make a call or a look-up fail: every connection can end cleanly, and soon.
+    /// The same without the faults that make a call or a look-up fail: every connection can end
+    /// cleanly, and soon.
     #[must_use]
     pub const fn harmless(mut self) -> Self {
         self.accept_exhausted = 0.0;

@@ -1,6 +1,8 @@
-//! A network that breaks its own contract, in one way: only to see that the judge of random runs notices.
+//! A network that breaks its own contract, in one way: only to see that the judge of random runs
+//! notices.
 //!
-//! Invariant: a lie is told to the reactor, and the truth stays what it is. Not in any build but that of the tests.
+//! Invariant: a lie is told to the reactor, and the truth stays what it is. Not in any build but
+//! that of the tests.
 
 use rustix::io::Errno;
 

@@ -1,10 +1,12 @@
 //! A TCP network in memory with a virtual clock: every ending, from one seed.
 //!
-//! Invariant: the same seed and the same calls give the same story, to the nanosecond. Nothing sleeps, no socket of the
-//! machine is opened, and the only look at the real clock is the base of the virtual one.
+//! Invariant: the same seed and the same calls give the same story, to the nanosecond. Nothing
+//! sleeps, no socket of the machine is opened, and the only look at the real clock is the base of
+//! the virtual one.
 //!
-//! It does not know the reactor: a [`Host`] is one more [`Net`](crate::net::Net), and what runs on it is the code that
-//! ships. A [`Peer`] is the other side without any reactor: moved by hand, or by a [`Script`].
+//! It does not know the reactor: a [`Host`] is one more [`Net`](crate::net::Net), and what runs on
+//! it is the code that ships. A [`Peer`] is the other side without any reactor: moved by hand, or
+//! by a [`Script`].
 //!
 //! A server on this network, and a peer that sends half a request, waits, and resets:
 //!
@@ -35,7 +37,8 @@
 //! # Ok::<(), finale::Error>(())
 //! ```
 //!
-//! To try *every* ending of a conversation, at every byte, see [`check::Endings`](crate::check::Endings).
+//! To try *every* ending of a conversation, at every byte, see
+//! [`check::Endings`](crate::check::Endings).
 //!
 //! ```text
 //! mod     Network, the handle          world   clock, agenda, hosts, the way of a packet
@@ -49,20 +52,23 @@
 //!
 //! # How it differs from Linux
 //!
-//! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave out and have found.
+//! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave
+//! out and have found.
 //!
-//! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers and windows. (On Linux
-//!   the edge at the step to FIN-WAIT-2 may come some 40 ms later for that.)
+//! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers
+//!   and windows. (On Linux the edge at the step to FIN-WAIT-2 may come some 40 ms later for that.)
 //! - Packets of one direction never overtake each other, and are lost only while an address is
 //!   [vanished](Network::vanish).
-//! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by itself.
+//! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by
+//!   itself.
 //! - A place in the listen queue is taken at the SYN, not at the end of the handshake.
 //! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
-//! - MSG_MORE holds everything back that it was given, not only the last partial segment; unless the buffer was full.
+//! - MSG_MORE holds everything back that it was given, not only the last partial segment; unless
+//!   the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
 //! - A local shutdown(2) for reading does not exist.
-//! - On loopback an acknowledgement takes the latency too. With [`set_latency`](Network::set_latency) of zero it is there
-//!   at the next call, as on Linux.
+//! - On loopback an acknowledgement takes the latency too. With
+//!   [`set_latency`](Network::set_latency) of zero it is there at the next call, as on Linux.
 
 mod arena;
 mod calls;
@@ -111,12 +117,14 @@ use world::{Name, World};
 /// What becomes of a connect to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Reach {
-    /// The SYN arrives; where nobody listens it is refused. The default, also for machines that do not exist.
+    /// The SYN arrives; where nobody listens it is refused. The default, also for machines that do
+    /// not exist.
     #[default]
     Open,
     /// The SYN is swallowed and repeated, until ETIMEDOUT after 127 s.
     BlackHole,
-    /// A router answers every SYN with ICMP: EHOSTUNREACH, while the handshake goes on underneath, as on Linux.
+    /// A router answers every SYN with ICMP: EHOSTUNREACH, while the handshake goes on underneath,
+    /// as on Linux.
     Unreachable,
     /// connect(2) itself fails with ENETUNREACH.
     NoRoute,
@@ -127,8 +135,9 @@ pub enum Reach {
 /// The addresses of one end of a connection and of the other.
 pub(crate) type Places = (SocketAddr, SocketAddr);
 
-/// The handle of a simulated network. Clones are the same network; it is dropped with its last handle, host and peer.
-/// Single-threaded: only a host's waker may go to another thread, and then the story is no longer the seed's alone.
+/// The handle of a simulated network. Clones are the same network; it is dropped with its last
+/// handle, host and peer. Single-threaded: only a host's waker may go to another thread, and then
+/// the story is no longer the seed's alone.
 #[derive(Clone)]
 pub struct Network {
     world: Rc<RefCell<World>>,
@@ -144,7 +153,8 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// An empty network: latency 1 ms one way, send buffers of 256 KiB, receive buffers of 128 KiB, no faults.
+    /// An empty network: latency 1 ms one way, send buffers of 256 KiB, receive buffers of 128 KiB,
+    /// no faults.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { world: Rc::new(RefCell::new(World::new(seed))) }
@@ -165,8 +175,8 @@ impl Network {
 
 /// Time.
 impl Network {
-    /// The virtual clock. It moves in [`advance`](Self::advance) and [`spend`](Self::spend), in a host's `poll`, and in its other
-    /// calls if they have a [cost](Self::set_call_cost).
+    /// The virtual clock. It moves in [`advance`](Self::advance) and [`spend`](Self::spend), in a
+    /// host's `poll`, and in its other calls if they have a [cost](Self::set_call_cost).
     #[must_use]
     pub fn now(&self) -> Instant {
         let world = self.world.borrow();
@@ -186,15 +196,17 @@ impl Network {
         world.advance(until);
     }
 
-    /// How long each call of a host takes for which a real net makes a system call: so much time passes before the call looks.
-    /// Default 0: time stands still while a program works, and a peer that sends without a pause is read to the last byte
-    /// before its next packet arrives. With a cost of some microseconds a flood keeps a program busy, as on a real machine.
+    /// How long each call of a host takes for which a real net makes a system call: so much time
+    /// passes before the call looks. Default 0: time stands still while a program works, and a peer
+    /// that sends without a pause is read to the last byte before its next packet arrives. With a
+    /// cost of some microseconds a flood keeps a program busy, as on a real machine.
     pub fn set_call_cost(&self, time: Duration) {
         self.world.borrow_mut().call_cost = nanos(time);
     }
 
-    /// The program works for this long: time passes as in [`advance`](Self::advance), and counts as [busy](Self::busy). For a
-    /// handler that computes, between an event and the next call of [`next`](crate::Reactor::next).
+    /// The program works for this long: time passes as in [`advance`](Self::advance), and counts as
+    /// [busy](Self::busy). For a handler that computes, between an event and the next call of
+    /// [`next`](crate::Reactor::next).
     ///
     /// ```
     /// use std::time::Duration;
@@ -218,18 +230,19 @@ impl Network {
         self.world.borrow_mut().spend(nanos(time));
     }
 
-    /// How much of the [elapsed](Self::elapsed) time programs have spent in calls and handlers, and standing still. What is
-    /// left is the time in which all of them waited.
+    /// How much of the [elapsed](Self::elapsed) time programs have spent in calls and handlers, and
+    /// standing still. What is left is the time in which all of them waited.
     #[must_use]
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.world.borrow().busy)
     }
 
-    /// When the network will next do something by itself, at once if news waits for a host; `None` if never. What it does may turn out to be nothing: a
-    /// timer stays entered until its time, even if no longer needed.
+    /// When the network will next do something by itself, at once if news waits for a host; `None`
+    /// if never. What it does may turn out to be nothing: a timer stays entered until its time,
+    /// even if no longer needed.
     ///
-    /// With several reactors: turn each with no wait until none has work, then `advance` to the earliest of this and
-    /// their deadlines.
+    /// With several reactors: turn each with no wait until none has work, then `advance` to the
+    /// earliest of this and their deadlines.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
         let world = self.world.borrow();
@@ -253,12 +266,14 @@ impl Network {
 
 /// The weather.
 impl Network {
-    /// The time of a packet from one end to the other, for packets sent from now on, loopback included. Default 1 ms.
+    /// The time of a packet from one end to the other, for packets sent from now on, loopback
+    /// included. Default 1 ms.
     pub fn set_latency(&self, one_way: Duration) {
         self.world.borrow_mut().latency = nanos(one_way);
     }
 
-    /// How much longer a packet takes to or from this address, each way, for packets sent from now on. Default 0.
+    /// How much longer a packet takes to or from this address, each way, for packets sent from now
+    /// on. Default 0.
     pub fn set_delay(&self, ip: IpAddr, one_way: Duration) {
         self.world.borrow_mut().delays.insert(ip, nanos(one_way));
     }
@@ -274,37 +289,42 @@ impl Network {
         self.world.borrow().faults
     }
 
-    /// The buffer sizes of connections made from now on that do not choose their own, in bytes, at least 1.
+    /// The buffer sizes of connections made from now on that do not choose their own, in bytes, at
+    /// least 1.
     pub fn set_buffers(&self, send_bytes: usize, receive_bytes: usize) {
         let mut world = self.world.borrow_mut();
         (world.send_bytes, world.receive_bytes) = (send_bytes, receive_bytes);
     }
 
-    /// The ports that the kernel chooses from. Default 32768 to 60999, Linux's. Not a port that anybody on the machine
-    /// listens on, nor one in use to the same address; none left is EADDRNOTAVAIL.
+    /// The ports that the kernel chooses from. Default 32768 to 60999, Linux's. Not a port that
+    /// anybody on the machine listens on, nor one in use to the same address; none left is
+    /// EADDRNOTAVAIL.
     pub fn set_ports(&self, ports: RangeInclusive<u16>) {
         self.world.borrow_mut().ports = ports;
     }
 
-    /// What becomes of connects to this address from now on. Established connections are not touched.
+    /// What becomes of connects to this address from now on. Established connections are not
+    /// touched.
     pub fn set_reach(&self, ip: IpAddr, reach: Reach) {
         self.world.borrow_mut().reach.insert(ip, reach);
     }
 
-    /// Swallows every packet from and to this address, those in flight too: the machine is gone, and nobody is told.
-    /// With a loopback address: all loopback traffic by that address.
+    /// Swallows every packet from and to this address, those in flight too: the machine is gone,
+    /// and nobody is told. With a loopback address: all loopback traffic by that address.
     pub fn vanish(&self, ip: IpAddr) {
         self.world.borrow_mut().vanished.insert(ip);
     }
 
-    /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer comes, not at once.
+    /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer comes, not
+    /// at once.
     pub fn heal(&self, ip: IpAddr) {
         self.world.borrow_mut().vanished.remove(&ip);
     }
 
-    /// A router says by ICMP that this established connection's peer can't be reached, as it was for a moment: SO_ERROR of
-    /// the end named by its addresses is EHOSTUNREACH until something is acknowledged, without any flag, and the connection
-    /// lives. Returns whether there was one. Looks at every connection once.
+    /// A router says by ICMP that this established connection's peer can't be reached, as it was
+    /// for a moment: SO_ERROR of the end named by its addresses is EHOSTUNREACH until something is
+    /// acknowledged, without any flag, and the connection lives. Returns whether there was one.
+    /// Looks at every connection once.
     pub fn unreachable(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut world = self.world.borrow_mut();
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase == end::Phase::Open;
@@ -315,8 +335,8 @@ impl Network {
         found.is_some()
     }
 
-    /// The machine's scripted connections are forgotten without a packet, as by a power cut: whatever comes for them
-    /// is answered with RST. Looks at every connection once.
+    /// The machine's scripted connections are forgotten without a packet, as by a power cut:
+    /// whatever comes for them is answered with RST. Looks at every connection once.
     pub fn forget(&self, ip: IpAddr) {
         let mut world = self.world.borrow_mut();
         let is_forgotten = |end: &end::End| end.machine == ip && !matches!(end.owner, end::Owner::Host { .. });
@@ -326,8 +346,8 @@ impl Network {
         }
     }
 
-    /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there, RST to the other end.
-    /// Returns whether there was one. Looks at every connection once.
+    /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there,
+    /// RST to the other end. Returns whether there was one. Looks at every connection once.
     pub fn abort(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut world = self.world.borrow_mut();
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
@@ -343,8 +363,8 @@ impl Network {
 
 /// The resolver.
 impl Network {
-    /// From now on this name has these addresses; with none it exists without one (`NoAddress`). A name that nobody gave
-    /// is `NotFound`. An IP address as a name is itself.
+    /// From now on this name has these addresses; with none it exists without one (`NoAddress`). A
+    /// name that nobody gave is `NotFound`. An IP address as a name is itself.
     pub fn name(&self, host: &str, ips: Vec<IpAddr>) {
         self.world.borrow_mut().names.insert(host.to_owned(), Name::Known(ips));
     }
@@ -362,8 +382,8 @@ impl Network {
 
 /// What a test may count on having come back to zero.
 impl Network {
-    /// Ends of connections that some kernel still knows: held by a host or peer, waiting to be accepted, or closed and
-    /// not yet delivered. An established connection has two.
+    /// Ends of connections that some kernel still knows: held by a host or peer, waiting to be
+    /// accepted, or closed and not yet delivered. An established connection has two.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.world.borrow().ends.len()
@@ -377,8 +397,8 @@ impl Network {
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
     }
 
-    /// The most that one turn of a host has cost so far, the present one included, in nanoseconds: of calls and handlers, its own
-    /// and those of other hosts meanwhile, and of standing still.
+    /// The most that one turn of a host has cost so far, the present one included, in nanoseconds:
+    /// of calls and handlers, its own and those of other hosts meanwhile, and of standing still.
     pub(crate) fn longest_turn(&self, host: u32) -> u64 {
         let world = self.world.borrow();
         let program = &world.programs[host as usize];
@@ -400,13 +420,15 @@ impl Network {
         truth
     }
 
-    /// What names a host's connection in the network: the addresses of its end and of the other, or what stands for them.
+    /// What names a host's connection in the network: the addresses of its end and of the other, or
+    /// what stands for them.
     pub(crate) fn places(&self, host: u32, slot: u32) -> Option<Places> {
         let world = self.world.borrow();
         world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| (end.local, end.remote))
     }
 
-    /// What a socket that waits could have at once, though no news of it is under way: an edge was lost, or forgotten.
+    /// What a socket that waits could have at once, though no news of it is under way: an edge was
+    /// lost, or forgotten.
     pub(crate) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
         self.world.borrow().overlooked(host, waits)
     }
@@ -452,13 +474,14 @@ impl Network {
         self.world.borrow().programs.iter().map(|program| program.calls).sum()
     }
 
-    /// Begins to write down every packet, one line each, from the time it is sent. Costs memory without bound.
+    /// Begins to write down every packet, one line each, from the time it is sent. Costs memory
+    /// without bound.
     pub fn record(&self) {
         self.world.borrow_mut().story = Some(Vec::new());
     }
 
-    /// What was written down since [`record`](Self::record) or the last call; empty if nothing is recorded. For people:
-    /// the wording is not guaranteed.
+    /// What was written down since [`record`](Self::record) or the last call; empty if nothing is
+    /// recorded. For people: the wording is not guaranteed.
     #[must_use]
     pub fn take_story(&self) -> Vec<String> {
         self.world.borrow_mut().story.as_mut().map(std::mem::take).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! What hosts are told: edges, wakes, the wait of `Net::poll`; and what faults make of them.
 //!
-//! Invariant: an edge is told once, with the flags of the moment at which it is told, as epoll does.
+//! Invariant: an edge is told once, with the flags of the moment at which it is told, as epoll
+//! does.
 
 use std::io;
 use std::sync::atomic;
@@ -14,14 +15,16 @@ use super::time::FOR_EVER;
 use super::world::{Happening, Source, World};
 use crate::net::{Readiness, Token};
 
-/// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is seen.
+/// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is
+/// seen.
 const BATCH: usize = 1024;
 
-/// Entries of the agenda that one poll lets pass without news before it calls that for ever: years of window probes to
-/// a peer that never reads, in well under a second.
+/// Entries of the agenda that one poll lets pass without news before it calls that for ever: years
+/// of window probes to a peer that never reads, in well under a second.
 const PATIENCE: usize = 1_000_000;
 
-/// Idle polls in a row that no program needs: it would go on for ever, and nothing here could end it.
+/// Idle polls in a row that no program needs: it would go on for ever, and nothing here could end
+/// it.
 const SPIN: u32 = 100_000;
 
 /// How late a late edge may be, in nanoseconds: long enough for anything to happen meanwhile.
@@ -124,7 +127,8 @@ impl World {
                 self.program(host).vain_polls = 0;
             }
             if batch.is_empty() && more {
-                // A split edge whose first piece was empty: nothing to tell, and yet no reason to wait.
+                // A split edge whose first piece was empty: nothing to tell, and yet no reason to
+                // wait.
                 self.program(host).woken.fetch_or(woken, atomic::Ordering::Relaxed);
                 continue;
             }
@@ -133,7 +137,8 @@ impl World {
                 return self.count_idle(host, began, batch.is_empty() && !woken).map(|()| more);
             }
             if self.others_roused || self.pass_sleepers() {
-                // Another reactor has work now; as far as this one can see, a signal ended its wait.
+                // Another reactor has work now; as far as this one can see, a signal ended its
+                // wait.
                 self.set_sleep(host, until);
                 return Ok(false);
             }
@@ -157,7 +162,8 @@ impl World {
         }
     }
 
-    /// Up to when a poll's readiness is complete: now, or as of when it began if a fault has the clock read then.
+    /// Up to when a poll's readiness is complete: now, or as of when it began if a fault has the
+    /// clock read then.
     pub(super) fn complete_until(&mut self, began: u64) -> u64 {
         let is_old = self.now > began && self.rng.chance(self.faults.old_clock);
         if is_old { began } else { self.now }
@@ -172,10 +178,11 @@ impl World {
         }
     }
 
-    /// Counts the polls that were for nothing, and those between which no call did anything, news or not. Without end they
-    /// are a program that spins: ELOOP ends it.
+    /// Counts the polls that were for nothing, and those between which no call did anything, news
+    /// or not. Without end they are a program that spins: ELOOP ends it.
     fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
-        // What the polls themselves cost does not count: a program that spins gets older by it, and no further.
+        // What the polls themselves cost does not count: a program that spins gets older by it, and
+        // no further.
         let waited = self.now - self.busy;
         let now = self.now;
         let program = self.program(host);
@@ -221,7 +228,8 @@ impl World {
             true => 1,
             false => BATCH,
         };
-        // What a split edge leaves behind is for the next poll, so only what waits now is looked at.
+        // What a split edge leaves behind is for the next poll, so only what waits now is looked
+        // at.
         for _ in 0..self.programs[host as usize].ready.len() {
             if batch.len() >= limit {
                 self.rows.mark(Row::FewSlots);
@@ -245,7 +253,8 @@ impl World {
         !self.programs[host as usize].ready.is_empty()
     }
 
-    /// As epoll does, the flags are those of now, not those of when the edge came; no flag, no news.
+    /// As epoll does, the flags are those of now, not those of when the edge came; no flag, no
+    /// news.
     fn news_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
         let (token, readiness) = match source {
             Source::End(id) => {
@@ -311,7 +320,8 @@ fn subset(flags: Readiness, chosen: u64) -> Readiness {
     }
 }
 
-/// Nothing is left that could end this poll: a real program would sleep for ever. EDEADLK, since the reactor keeps numbers.
+/// Nothing is left that could end this poll: a real program would sleep for ever. EDEADLK, since
+/// the reactor keeps numbers.
 fn deadlock() -> io::Error {
     Errno::DEADLK.into()
 }

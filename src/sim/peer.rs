@@ -1,7 +1,8 @@
 //! A machine without a reactor, moved by a test line by line.
 //!
-//! Invariant: a peer does what its script says and nothing else; only its kernel acts alone (it acknowledges, repeats and
-//! answers probes), which is exactly a stopped program. No call fault befalls it.
+//! Invariant: a peer does what its script says and nothing else; only its kernel acts alone (it
+//! acknowledges, repeats and answers probes), which is exactly a stopped program. No call fault
+//! befalls it.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,7 +18,8 @@ use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{Connect, Listen};
 
-/// A machine whose program is a test script. Its calls take no time; what they cause takes the network's latency.
+/// A machine whose program is a test script. Its calls take no time; what they cause takes the
+/// network's latency.
 #[derive(Clone)]
 pub struct Peer {
     pub(super) world: Rc<RefCell<World>>,
@@ -57,8 +59,8 @@ impl Peer {
     /// Connects to a Unix domain socket of this machine, at once or not at all.
     ///
     /// # Errors
-    /// What connect(2) would say: nobody listens there (`NotFound` for a file, `ConnectionRefused` for another name), or the
-    /// queue is full (`WouldBlock`).
+    /// What connect(2) would say: nobody listens there (`NotFound` for a file, `ConnectionRefused`
+    /// for another name), or the queue is full (`WouldBlock`).
     pub fn connect_unix(&self, addr: &UnixAddr) -> io::Result<PeerSocket> {
         let mut world = self.world.borrow_mut();
         world.run_due();
@@ -66,7 +68,8 @@ impl Peer {
         Ok(PeerSocket { world: Rc::clone(&self.world), id })
     }
 
-    /// Listens on a Unix domain socket of this machine. Only the backlog and the options of the system's socket count.
+    /// Listens on a Unix domain socket of this machine. Only the backlog and the options of the
+    /// system's socket count.
     ///
     /// # Errors
     /// The name is in use.
@@ -138,8 +141,9 @@ impl PeerListener {
 
 /// A connection of a [`Peer`].
 ///
-/// Who does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer until it is full and the window
-/// closes. Dropping the value changes nothing: the program is stopped, and its kernel goes on.
+/// Who does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer until it is
+/// full and the window closes. Dropping the value changes nothing: the program is stopped, and its
+/// kernel goes on.
 pub struct PeerSocket {
     world: Rc<RefCell<World>>,
     pub(super) id: Id,
@@ -158,21 +162,22 @@ impl std::fmt::Debug for PeerSocket {
 }
 
 impl PeerSocket {
-    /// Writes all bytes, however small the send buffer: they leave when the handshake is done and the window is open. On
-    /// a connection that is reset, or after `finish`, nothing happens.
+    /// Writes all bytes, however small the send buffer: they leave when the handshake is done and
+    /// the window is open. On a connection that is reset, or after `finish`, nothing happens.
     pub fn send(&self, bytes: &[u8]) {
         // A script asks `is_reset` when it wants to know.
         let _ = self.world.borrow_mut().send(self.id, bytes, false, true);
     }
 
-    /// Marks the place behind all that was sent as urgent (MSG_OOB): a read of the other end stops there once, without
-    /// a new edge. The urgent byte itself is not delivered, and the mark is not repeated if it is lost.
+    /// Marks the place behind all that was sent as urgent (MSG_OOB): a read of the other end stops
+    /// there once, without a new edge. The urgent byte itself is not delivered, and the mark is not
+    /// repeated if it is lost.
     pub fn send_urgent(&self) {
         self.world.borrow_mut().send_urgent(self.id);
     }
 
-    /// Sends FIN behind everything sent, as shutdown(2) for writing. Before the end of the handshake it waits for that
-    /// (where shutdown(2) would give the handshake up).
+    /// Sends FIN behind everything sent, as shutdown(2) for writing. Before the end of the
+    /// handshake it waits for that (where shutdown(2) would give the handshake up).
     pub fn finish(&self) {
         let _ = self.world.borrow_mut().finish(self.id);
     }
@@ -182,8 +187,8 @@ impl PeerSocket {
         self.world.borrow_mut().reset(self.id);
     }
 
-    /// close(2): FIN if everything that came was read, RST if not; before the end of the handshake nothing but silence.
-    /// A program that ends or is killed does the same.
+    /// close(2): FIN if everything that came was read, RST if not; before the end of the handshake
+    /// nothing but silence. A program that ends or is killed does the same.
     pub fn close(self) {
         self.world.borrow_mut().close(self.id);
     }
@@ -228,7 +233,8 @@ impl PeerSocket {
         self.look().ends.get(self.id).is_some_and(|end| end.died)
     }
 
-    /// Whether the other kernel has acknowledged every byte sent, and the FIN if there was one; `false` after a reset.
+    /// Whether the other kernel has acknowledged every byte sent, and the FIN if there was one;
+    /// `false` after a reset.
     #[must_use]
     pub fn is_acknowledged(&self) -> bool {
         self.look().ends.get(self.id).is_some_and(|end| !end.died && !end.is_pending())

@@ -1,7 +1,7 @@
 //! Peers that play a [`Script`] by themselves while time passes.
 //!
-//! Invariant: a play does its steps in order, each as soon as it can, and reads what comes as soon as it comes unless it
-//! was told to read less. Its kernel acts alone, like any other's.
+//! Invariant: a play does its steps in order, each as soon as it can, and reads what comes as soon
+//! as it comes unless it was told to read less. Its kernel acts alone, like any other's.
 
 use std::cell::RefCell;
 use std::io;
@@ -105,7 +105,8 @@ impl Peer {
         self.play_with(addr, &Connect::default(), script)
     }
 
-    /// Connects and plays a script. Only the options of the system's socket and the local address count.
+    /// Connects and plays a script. Only the options of the system's socket and the local address
+    /// count.
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
@@ -172,7 +173,8 @@ impl Play {
         self.look(|play| play.received.clone())
     }
 
-    /// The play's own address; `None` before it has a connection, when that is gone, and of a Unix domain socket.
+    /// The play's own address; `None` before it has a connection, when that is gone, and of a Unix
+    /// domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let end = self.look(|play| play.end)?;
@@ -220,7 +222,8 @@ impl Play {
         self.look(|play| play.seen_reset)
     }
 
-    /// What happened here, with the time since the network began. For people: the wording is not guaranteed.
+    /// What happened here, with the time since the network began. For people: the wording is not
+    /// guaranteed.
     #[must_use]
     pub fn story(&self) -> Vec<(Duration, String)> {
         self.look(|play| play.log.iter().map(|(at, line)| (Duration::from_nanos(*at), line.clone())).collect())
@@ -428,7 +431,8 @@ impl World {
         true
     }
 
-    /// The call of the kernel that a step makes. One that fails says nothing new: the play sees it by itself.
+    /// The call of the kernel that a step makes. One that fails says nothing new: the play sees it
+    /// by itself.
     fn play_call(&mut self, id: Id, step: Step) {
         match step {
             Step::Send(bytes) => drop(self.send(id, &bytes, false, true)),

@@ -1,6 +1,7 @@
 //! The dice: the only place of randomness in the crate.
 //!
-//! Invariant: the same seed gives the same numbers, on every machine and for ever. Knows nothing of what is drawn.
+//! Invariant: the same seed gives the same numbers, on every machine and for ever. Knows nothing of
+//! what is drawn.
 
 /// A small seeded generator (SplitMix64): fast, and good enough for faults. Not for secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! The rows of docs/faults.md that this network can play, and how often each was played.
 //!
-//! Invariant: a row is counted where its situation arises in the simulated kernel, whoever has caused it, and nowhere
-//! else: a count says what happened, not what was wished for. What only a program can do to itself (misuse, pausing) is
-//! counted by the program that does it, see `check`.
+//! Invariant: a row is counted where its situation arises in the simulated kernel, whoever has
+//! caused it, and nowhere else: a count says what happened, not what was wished for. What only a
+//! program can do to itself (misuse, pausing) is counted by the program that does it, see `check`.
 
 macro_rules! rows {
     ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
-        /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated network.
+        /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated
+        /// network.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[non_exhaustive]

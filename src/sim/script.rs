@@ -1,4 +1,5 @@
-//! What a peer does by itself while time passes, as a list of steps: connect, send this, wait, finish, then reset.
+//! What a peer does by itself while time passes, as a list of steps: connect, send this, wait,
+//! finish, then reset.
 //!
 //! Invariant: a script is a plain value. How it is played is in `play`.
 
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use super::time::nanos;
 
-/// A flood writes at most once in this time, in nanoseconds: otherwise the clock would stand still on a network without
-/// latency.
+/// A flood writes at most once in this time, in nanoseconds: otherwise the clock would stand still
+/// on a network without latency.
 pub(super) const PACE: u64 = 10_000;
 
 /// More writes of a flood are not counted.
@@ -23,8 +24,9 @@ const MANY: u64 = 100_000_000;
 /// assert_eq!(rude.to_string(), "send 3 bytes, wait 1s, finish, receive 2 bytes, reset");
 /// ```
 ///
-/// A peer that writes without a pause and takes nothing, against a server that closes such connections in good order: the
-/// answer, our FIN, and the rest into the bin. The close timeout ends it, however much still comes.
+/// A peer that writes without a pause and takes nothing, against a server that closes such
+/// connections in good order: the answer, our FIN, and the rest into the bin. The close timeout
+/// ends it, however much still comes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,25 +112,28 @@ impl Script {
         self.then(Step::Send(bytes.to_vec()))
     }
 
-    /// Writes these bytes one at a time, each so much time after the one before, as a client does that holds a server up on
-    /// purpose.
+    /// Writes these bytes one at a time, each so much time after the one before, as a client does
+    /// that holds a server up on purpose.
     #[must_use]
     pub fn drip(self, bytes: &[u8], every: Duration) -> Self {
         self.then(Step::Drip { bytes: bytes.into(), every })
     }
 
-    /// Writes these bytes again and again for this long (`Duration::MAX`: until the connection is over), as fast as the
-    /// window lets them leave, whatever else happens: a peer that sends without a pause. It fills its send buffer whenever
-    /// there is room, at most once in 10 µs. [`Play::sent`](super::Play::sent) leaves these bytes out.
+    /// Writes these bytes again and again for this long (`Duration::MAX`: until the connection is
+    /// over), as fast as the window lets them leave, whatever else happens: a peer that sends
+    /// without a pause. It fills its send buffer whenever there is room, at most once in 10 µs.
+    /// [`Play::sent`](super::Play::sent) leaves these bytes out.
     ///
-    /// A program whose calls cost nothing reads all that has come before any time passes, and has a pause after each window.
-    /// With a [cost](super::Network::set_call_cost) it finds more whenever it looks.
+    /// A program whose calls cost nothing reads all that has come before any time passes, and has a
+    /// pause after each window. With a [cost](super::Network::set_call_cost) it finds more whenever
+    /// it looks.
     #[must_use]
     pub fn flood(self, bytes: &[u8], time: Duration) -> Self {
         self.then(Step::Flood { bytes: bytes.into(), time })
     }
 
-    /// Marks the place behind all that was sent as urgent, see [`PeerSocket::send_urgent`](super::PeerSocket::send_urgent).
+    /// Marks the place behind all that was sent as urgent, see
+    /// [`PeerSocket::send_urgent`](super::PeerSocket::send_urgent).
     #[must_use]
     pub fn send_urgent(self) -> Self {
         self.then(Step::Urgent)
@@ -158,8 +163,8 @@ impl Script {
         self.then(Step::StopReading)
     }
 
-    /// From here on reads at most so many bytes in each such time: a reader that is slow, and alive. The window is shut most
-    /// of the time, once the receive buffer is full.
+    /// From here on reads at most so many bytes in each such time: a reader that is slow, and
+    /// alive. The window is shut most of the time, once the receive buffer is full.
     #[must_use]
     pub fn sip(self, bytes: u64, every: Duration) -> Self {
         self.then(Step::Sip { bytes, every })

@@ -1,10 +1,10 @@
 //! TCP, as far as a stream shows it: handshake, windows, acknowledgement, repetition, FIN and RST.
 //!
-//! Invariant: packets of one direction arrive in order or not at all, so a gap means loss, and repeating from the oldest
-//! unacknowledged byte is always right.
+//! Invariant: packets of one direction arrive in order or not at all, so a gap means loss, and
+//! repeating from the oldest unacknowledged byte is always right.
 //!
-//! Knows no congestion control, no Nagle, no delayed acknowledgement, no segment size: none of them changes what an
-//! application sees, only when.
+//! Knows no congestion control, no Nagle, no delayed acknowledgement, no segment size: none of them
+//! changes what an application sees, only when.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,8 @@ use super::end::{End, FinOrder, Owner, Phase, Tuning};
 use super::row::{Row, Rows};
 use super::world::{Happening, Packet, Segment, What, World};
 
-/// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda short.
+/// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda
+/// short.
 const SEGMENT_BYTES: u64 = 64 * 1024;
 /// The first SYN is repeated after 1 s (RFC 6298 section 2).
 const SYN_RETRY: u64 = 1_000_000_000;
@@ -52,8 +53,8 @@ impl World {
         }
     }
 
-    /// RFC 9293 section 3.10.7.1: whatever comes for a connection that does not exist is answered with RST; except that
-    /// TIME-WAIT acknowledges what is repeated.
+    /// RFC 9293 section 3.10.7.1: whatever comes for a connection that does not exist is answered
+    /// with RST; except that TIME-WAIT acknowledges what is repeated.
     fn answer_for_nobody(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
         let now = self.now;
         let in_time_wait = self.ends.get(from).filter(|sender| sender.peer_time_wait > now);
@@ -72,7 +73,8 @@ impl World {
         self.send_packet(Packet { from, to: Some(from), source: target, target: source, what });
     }
 
-    // --- the handshake ------------------------------------------------------------------------------------------
+    // --- the handshake
+    // ------------------------------------------------------------------------------------------
 
     pub(super) fn send_syn(&mut self, id: Id) {
         let now = self.now;
@@ -102,15 +104,16 @@ impl World {
     fn on_syn(&mut self, from: Id, machine: IpAddr, source: SocketAddr, target: SocketAddr, window_end: u64) {
         let known = self.flows.get(&(machine, target, source)).copied();
         if known == Some(from) {
-            // Its own port was its target: RFC 9293 section 3.5 calls it a simultaneous open, with itself.
+            // Its own port was its target: RFC 9293 section 3.5 calls it a simultaneous open, with
+            // itself.
             return self.on_syn_ack(from, from, window_end);
         }
         if let Some(child) = known {
             match self.ends.get(child).is_some_and(|end| end.peer == Some(from)) {
                 // A repeated SYN: our answer was lost.
                 true => self.send_syn_ack(child),
-                // A new connection from an old one's port. RFC 9293 section 3.10.7.4: the old one is asked, knows
-                // nothing, and resets; the next SYN finds the place free.
+                // A new connection from an old one's port. RFC 9293 section 3.10.7.4: the old one
+                // is asked, knows nothing, and resets; the next SYN finds the place free.
                 false => self.on_reset(child),
             }
             return;
@@ -155,7 +158,8 @@ impl World {
                 end.peer = Some(from);
                 end.window_end = window_end;
                 end.open(now);
-                // An ICMP error that did not come true; its flag stays (FAULTS: error flag without a verdict).
+                // An ICMP error that did not come true; its flag stays (FAULTS: error flag without
+                // a verdict).
                 end.error_flag_stuck = end.error.take().is_some();
                 self.send_ack(id);
                 self.edge(id);
@@ -167,7 +171,8 @@ impl World {
         self.arm(id);
     }
 
-    /// The third step of the handshake has come: the child waits to be accepted. `false` if nobody listens any more.
+    /// The third step of the handshake has come: the child waits to be accepted. `false` if nobody
+    /// listens any more.
     fn establish(&mut self, id: Id) -> bool {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return false };
@@ -184,7 +189,8 @@ impl World {
         true
     }
 
-    // --- segments -----------------------------------------------------------------------------------------------
+    // --- segments
+    // -----------------------------------------------------------------------------------------------
 
     fn on_segment(&mut self, id: Id, from: Id, segment: Segment) {
         let Some(end) = self.ends.get(id) else { return };
@@ -247,7 +253,8 @@ impl World {
         self.settle(id);
     }
 
-    /// The peer repeats what we have: our last acknowledgement was lost (RFC 9293 section 3.10.7.4, TIME-WAIT).
+    /// The peer repeats what we have: our last acknowledgement was lost (RFC 9293 section 3.10.7.4,
+    /// TIME-WAIT).
     fn acknowledge_again(&mut self, id: Id, segment: &Segment) {
         if segment.fin || segment.probe || !segment.bytes.is_empty() {
             self.send_ack(id);
@@ -343,7 +350,8 @@ impl World {
         self.send_packet(packet);
     }
 
-    // --- endings ------------------------------------------------------------------------------------------------
+    // --- endings
+    // ------------------------------------------------------------------------------------------------
 
     pub(super) fn send_reset(&mut self, id: Id) {
         self.resets += 1;
@@ -370,7 +378,8 @@ impl World {
             Phase::Closed => return,
             Phase::SynSent => Errno::CONNREFUSED,
             Phase::SynReceived => Errno::CONNRESET,
-            // CLOSE-WAIT: their FIN stands, so a reader sees a clean end and only a writer the reset.
+            // CLOSE-WAIT: their FIN stands, so a reader sees a clean end and only a writer the
+            // reset.
             Phase::Open if end.peer_finished && !end.finished => Errno::PIPE,
             Phase::Open => Errno::CONNRESET,
         };
@@ -426,9 +435,11 @@ impl World {
         }
     }
 
-    // --- timers -------------------------------------------------------------------------------------------------
+    // --- timers
+    // -------------------------------------------------------------------------------------------------
 
-    /// Enters the end's nearest deadline into the agenda, unless an earlier entry will look at it anyway.
+    /// Enters the end's nearest deadline into the agenda, unless an earlier entry will look at it
+    /// anyway.
     pub(super) fn arm(&mut self, id: Id) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };

@@ -31,7 +31,8 @@ const TOKEN: Token = Token { index: 0, generation: 1 };
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A host that listens, and the peer that has connected to it: slot 0, registered, its first edge taken.
+/// A host that listens, and the peer that has connected to it: slot 0, registered, its first edge
+/// taken.
 fn accepted(options: &Listen) -> (Network, Host, PeerSocket) {
     let network = Network::new(1);
     let mut host = network.host(SERVER);

@@ -1,4 +1,5 @@
-//! What really happened to a socket of a host: what the network knows and no program could, for a judge.
+//! What really happened to a socket of a host: what the network knows and no program could, for a
+//! judge.
 //!
 //! Invariant: written by the network alone, from what it did and not from what it was asked for.
 
@@ -79,8 +80,8 @@ pub(crate) enum Closed {
 }
 
 impl Truth {
-    /// Whether it is the truth of an outgoing connection of this generation: before its first call it is that of the socket
-    /// that had its place.
+    /// Whether it is the truth of an outgoing connection of this generation: before its first call
+    /// it is that of the socket that had its place.
     pub(crate) fn is_of(&self, generation: u32) -> bool {
         self.token.is_some_and(|token| token.generation == generation)
     }

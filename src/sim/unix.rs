@@ -1,7 +1,9 @@
-//! Unix domain sockets in the simulated network: connections of one machine with itself, without a way that takes time.
+//! Unix domain sockets in the simulated network: connections of one machine with itself, without a
+//! way that takes time.
 //!
-//! Invariant: below their names they are connections over loopback, on an address that no program can have. What differs is
-//! what unix(7) does otherwise: names in place of ports, no reset, and a full queue that refuses instead of making wait.
+//! Invariant: below their names they are connections over loopback, on an address that no program
+//! can have. What differs is what unix(7) does otherwise: names in place of ports, no reset, and a
+//! full queue that refuses instead of making wait.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

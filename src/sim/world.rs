@@ -1,7 +1,9 @@
-//! The whole network as one value: the clock, the agenda of what will happen, the hosts, and the way of a packet.
+//! The whole network as one value: the clock, the agenda of what will happen, the hosts, and the
+//! way of a packet.
 //!
-//! Invariant: time moves only here, from one entry of the agenda to the next, and never past one; what is due has
-//! happened before any call looks. An idle connection has no entry, so it costs nothing but memory.
+//! Invariant: time moves only here, from one entry of the agenda to the next, and never past one;
+//! what is due has happened before any call looks. An idle connection has no entry, so it costs
+//! nothing but memory.
 //!
 //! Knows no call of the trait `Net` (see `host`), and no rule of TCP (see `tcp`).
 
@@ -87,8 +89,8 @@ pub(super) enum Source {
     Listener(u32),
     /// The second half of a split edge.
     Rest(Id, Token, Readiness),
-    /// News of a connection that is closed. Not if its token is in use again, by another attempt to connect: no kernel
-    /// brings that, since closing takes a descriptor out of epoll.
+    /// News of a connection that is closed. Not if its token is in use again, by another attempt to
+    /// connect: no kernel brings that, since closing takes a descriptor out of epoll.
     Stale(Token, Readiness),
 }
 
@@ -100,7 +102,8 @@ struct Entry {
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Reversed: the heap's greatest is the earliest, and of two at one time the one that was entered first.
+        // Reversed: the heap's greatest is the earliest, and of two at one time the one that was
+        // entered first.
         (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
@@ -147,14 +150,16 @@ pub(super) struct Program {
     /// Its host was dropped: nobody is left to be told.
     pub(super) is_gone: bool,
     pub(super) calls: u64,
-    /// Polls in a row, at one and the same time, that brought nothing and between which nothing was done.
+    /// Polls in a row, at one and the same time, that brought nothing and between which nothing was
+    /// done.
     pub(super) idle_polls: u32,
-    /// Polls in a row, at one and the same time, between which nothing was done, whatever they brought.
+    /// Polls in a row, at one and the same time, between which nothing was done, whatever they
+    /// brought.
     pub(super) vain_polls: u32,
     pub(super) idle_at: u64,
     pub(super) most_idle_polls: u32,
-    /// What was [busy](World::busy) when its present turn began, and whether its last poll left readiness behind: then the
-    /// next one belongs to the same turn.
+    /// What was [busy](World::busy) when its present turn began, and whether its last poll left
+    /// readiness behind: then the next one belongs to the same turn.
     pub(super) turn_began: u64,
     pub(super) has_more: bool,
     /// The most that one of its turns has cost, in nanoseconds.
@@ -298,7 +303,8 @@ impl World {
         self.base + Duration::from_nanos(at)
     }
 
-    // --- the agenda ---------------------------------------------------------------------------------------------
+    // --- the agenda
+    // ---------------------------------------------------------------------------------------------
 
     pub(super) fn schedule(&mut self, at: u64, happening: Happening) {
         self.order += 1;
@@ -345,7 +351,8 @@ impl World {
         }
     }
 
-    // --- the way of a packet ------------------------------------------------------------------------------------
+    // --- the way of a packet
+    // ------------------------------------------------------------------------------------
 
     /// Sends a packet. It arrives behind everything that its sender has sent before.
     pub(super) fn send_packet(&mut self, packet: Packet) {

@@ -46,7 +46,7 @@ pub(crate) struct Table {
     /// One generation for each socket that ever was.
     generation: u32,
     pub(crate) entries: Slab<Entry>,
-    /// How many of them no listener has accepted.
+    /// How many sockets no listener has accepted.
     pub(crate) outgoing: usize,
     /// Slots that are reserved for attempts to connect.
     pub(crate) reserved: usize,

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const ROTATION: u64 = SLOTS as u64;
-/// Present ticks to start from: both ends of the wheel, the middle of a rotation, and close to the end of `u64`.
+/// Present ticks to start from: both ends of the wheel, the middle of a rotation, and close to the
+/// end of `u64`.
 const STARTS: [u64; 6] = [0, 1, ROTATION - 1, ROTATION, 1_234_567_890, u64::MAX - 9 * ROTATION];
 
 /// More looks than any pass needs here, so that a pass without end fails instead of hanging.
@@ -42,7 +43,8 @@ fn expect(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64, fired: &[u32]) {
     assert_eq!(pass(wheel, nodes, now).0, fired, "in the pass for tick {now}");
 }
 
-/// Files one node so many ticks ahead, from every start, and expects it at that tick and not before.
+/// Files one node so many ticks ahead, from every start, and expects it at that tick and not
+/// before.
 #[track_caller]
 fn check_ahead(ticks: u64) {
     for now in STARTS {
@@ -57,7 +59,8 @@ fn check_ahead(ticks: u64) {
     }
 }
 
-/// The lists, the bitmap, the marks and the length agree, and no node lies where it would be found too late.
+/// The lists, the bitmap, the marks and the length agree, and no node lies where it would be found
+/// too late.
 #[track_caller]
 fn check(wheel: &Wheel, nodes: &[Node]) {
     let mut filed = 0;
@@ -186,7 +189,8 @@ fn filing_again_in_the_handler_waits_for_the_next_pass() {
         wheel.file(&mut nodes, 0, now);
         wheel.file(&mut nodes, 1, now + 1);
         while let Some(index) = wheel.pop_due(&mut nodes, now, &mut budget) {
-            // Due already, due in a slot that the pass still covers, and due one rotation on in the slot under way.
+            // Due already, due in a slot that the pass still covers, and due one rotation on in the
+            // slot under way.
             wheel.file(&mut nodes, index, [0, now - 1, now][fired % 3]);
             wheel.file(&mut nodes, 1, now + ROTATION);
             fired += 1;
@@ -208,7 +212,8 @@ fn cancelling_the_node_being_fired_changes_nothing_and_its_followers_may_go() {
     assert_eq!((fired, wheel.len()), (Some(3), 3));
     wheel.cancel(&mut nodes, 3);
     assert_eq!(wheel.len(), 3);
-    // The head of the expiring list, and its tail; then the one in between is moved away and to a later tick.
+    // The head of the expiring list, and its tail; then the one in between is moved away and to a
+    // later tick.
     wheel.cancel(&mut nodes, 2);
     wheel.cancel(&mut nodes, 0);
     check(&wheel, &nodes);
@@ -370,7 +375,8 @@ fn a_clock_that_goes_back_during_a_pass_does_not_end_it_early() {
     for (index, due) in [(0, 10), (1, 10), (2, 11)] {
         wheel.file(&mut nodes, index, due);
     }
-    // The budget is used up before the pass for tick 10 has ended, so tick 11 is not begun and is not seen.
+    // The budget is used up before the pass for tick 10 has ended, so tick 11 is not begun and is
+    // not seen.
     for now in [10, 11] {
         assert_eq!(wheel.pop_due(&mut nodes, now, &mut 0), None);
     }
@@ -414,7 +420,8 @@ proptest! {
             model.apply(step);
             model.check_next_due();
         }
-        // Whatever is left comes out at the end of time: the pass under way, one to the end, and one for its late ones.
+        // Whatever is left comes out at the end of time: the pass under way, one to the end, and
+        // one for its late ones.
         for _ in 0..2 {
             model.pass(u64::MAX, LOOKS_MOST, &[]);
             check(&model.wheel, &model.nodes);
@@ -436,7 +443,8 @@ enum Act {
 #[derive(Debug, Clone)]
 enum Step {
     Act(Act),
-    /// Moves the clock by so many ticks, then pops with a budget; one act follows each node that comes out.
+    /// Moves the clock by so many ticks, then pops with a budget; one act follows each node that
+    /// comes out.
     Pass(i64, u32, Vec<Act>),
 }
 
@@ -512,7 +520,8 @@ impl Model {
         self.clock = self.clock.max(now);
         let mut acts = acts.iter();
         let quiet = acts.len() == 0 && self.filed_in_pass.is_empty();
-        // A node is looked at in its slot, and once more if that lies ahead or if the pass before was not finished.
+        // A node is looked at in its slot, and once more if that lies ahead or if the pass before
+        // was not finished.
         let looks_most = 4 * (self.dues.len() + acts.len()) as u32;
         let budget_before = budget;
         loop {
@@ -529,7 +538,8 @@ impl Model {
         assert!(budget_before - budget <= looks_most);
         if budget > 0 {
             self.in_pass = false;
-            // A clock that went back during a pass may hide a tick from the wheel that the model has seen.
+            // A clock that went back during a pass may hide a tick from the wheel that the model
+            // has seen.
             for (index, &due) in &self.dues {
                 assert!(due > now || self.filed_in_pass.contains(index), "{index} is lost");
             }

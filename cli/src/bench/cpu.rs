@@ -1,4 +1,5 @@
-//! Time on a core, as the kernel counts it for a process: of all its threads, those that have ended among them.
+//! Time on a core, as the kernel counts it for a process: of all its threads, those that have ended
+//! among them.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::time::ClockId;
 
-/// No process has a larger number (`PID_MAX_LIMIT` of proc(5)); some of those would name another clock.
+/// No process has a larger number (`PID_MAX_LIMIT` of proc(5)); some of those would name another
+/// clock.
 const PID_MAX: u32 = 1 << 22;
 
 /// What a process has had so far.

@@ -1,6 +1,7 @@
 //! What is sent, and what has to come back. Pure.
 //!
-//! Invariant: a piece of an answer is compared where it lies, by its place in the answer; nothing is collected.
+//! Invariant: a piece of an answer is compared where it lies, by its place in the answer; nothing
+//! is collected.
 
 use crate::house::LINE;
 
@@ -32,7 +33,8 @@ pub(super) fn request_piece() -> Vec<u8> {
 pub(super) struct Expected {
     bytes: u64,
     prefix: &'static [u8],
-    /// What is repeated behind the prefix, from any place in the line a whole piece long. Empty: anything is right.
+    /// What is repeated behind the prefix, from any place in the line a whole piece long. Empty:
+    /// anything is right.
     repeated: Vec<u8>,
 }
 
@@ -58,7 +60,8 @@ impl Expected {
         self.bytes
     }
 
-    /// Whether this is what stands at that place of the answer. What stands behind its end is wrong by its length.
+    /// Whether this is what stands at that place of the answer. What stands behind its end is wrong
+    /// by its length.
     pub(super) fn has(&self, place: u64, piece: &[u8]) -> bool {
         if self.repeated.is_empty() {
             return true;

@@ -1,7 +1,9 @@
-//! The load itself: opens connections, asks, reads to the end, and opens the next where a place comes free.
+//! The load itself: opens connections, asks, reads to the end, and opens the next where a place
+//! comes free.
 //!
-//! Invariant: at most so many connections are in flight, each has one place, and a place is free when its `close` was told.
-//! Generic over the net: the tests run it on the simulated one, where a stall takes exactly as long as it is said to take.
+//! Invariant: at most so many connections are in flight, each has one place, and a place is free
+//! when its `close` was told. Generic over the net: the tests run it on the simulated one, where a
+//! stall takes exactly as long as it is said to take.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -45,7 +47,8 @@ pub(super) struct Plan {
 pub(super) trait Outside<N: Net> {
     /// The clock of the net; the reactor can't be asked while it lends an event.
     fn now(&self) -> Instant;
-    /// Waits, not longer than until then, if the reactor has nothing to do and can wait only less exactly by itself.
+    /// Waits, not longer than until then, if the reactor has nothing to do and can wait only less
+    /// exactly by itself.
     fn doze(&mut self, reactor: &mut Reactor<N>, until: Instant);
     /// Whether somebody wants the run to end. Asked whenever the reactor was woken.
     fn is_interrupted(&self) -> bool;
@@ -68,7 +71,8 @@ struct Flight {
     right_content: bool,
 }
 
-/// Connections begun without a look at the others: while places are free in plenty the living must be served, too.
+/// Connections begun without a look at the others: while places are free in plenty the living must
+/// be served, too.
 const BURST: usize = 16;
 /// Failures with nothing that went well, after which no more are begun: nobody is there.
 const HOPELESS: u64 = 200;
@@ -121,8 +125,9 @@ impl<'a> Load<'a> {
     }
 
     fn new(plan: &'a Plan, begun: Instant) -> Result<Self, Trouble> {
-        // Only the run's own time limit counts, and a socket without any reads no clock. Nagle's algorithm holds nothing
-        // back that a FIN follows, so that an option for each connection is saved.
+        // Only the run's own time limit counts, and a socket without any reads no clock. Nagle's
+        // algorithm holds nothing back that a FIN follows, so that an option for each connection is
+        // saved.
         let options = Connect::default()
             .connect_timeout(None)
             .half_closed_timeout(None)
@@ -159,7 +164,8 @@ impl<'a> Load<'a> {
         !self.stopped && self.plan.schedule.has(self.started)
     }
 
-    /// Begins what is due and has a place. Answers when to come back for the next one, unless an event must come first.
+    /// Begins what is due and has a place. Answers when to come back for the next one, unless an
+    /// event must come first.
     fn start_due<N: Net>(
         &mut self,
         reactor: &mut Reactor<N>,
@@ -241,8 +247,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Resets who has had its time, and comes back when the oldest of the others will have had it: one look at all in the time
-    /// that one connection has.
+    /// Resets who has had its time, and comes back when the oldest of the others will have had it:
+    /// one look at all in the time that one connection has.
     fn expire<N: Net>(&mut self, reactor: &mut Reactor<N>, elapsed: Duration) {
         let timeout = self.plan.timeout;
         self.reset(reactor, |flight| flight.began + timeout <= elapsed);

@@ -1,7 +1,7 @@
 //! `finale bench`: half-closing connections by the thousand, and what they cost.
 //!
-//! Invariant: every connection that was begun is counted once, as one that went well or as a failure of one kind; and what is
-//! printed says enough to run it again.
+//! Invariant: every connection that was begun is counted once, as one that went well or as a
+//! failure of one kind; and what is printed says enough to run it again.
 //!
 //! ```text
 //! mod       arguments, the run, its surroundings     schedule  when connections are due
@@ -42,25 +42,28 @@ use tally::Tally;
 
 /// A load of half-closing connections: how many a second, how fast, how they ended, what they cost
 ///
-/// One connection: connect, send the request, finish, read the answer to its end, close; with --first server the server
-/// finishes before us. Without a target it starts its own server, `finale serve`, on loopback, and ends it. Our own side closes
-/// confirmed, whatever the server does: of each connection that went well it is known that every byte was received.
+/// One connection: connect, send the request, finish, read the answer to its end, close; with
+/// --first server the server finishes before us. Without a target it starts its own server, `finale
+/// serve`, on loopback, and ends it. Our own side closes confirmed, whatever the server does: of
+/// each connection that went well it is known that every byte was received.
 ///
-/// Without --rate the loop is closed: a connection begins as soon as another has closed, and its latency counts from the
-/// connect call. A server that stalls then stalls the load, too, and the latencies look better than what users would
-/// see. With --rate the loop is open: the n-th connection is due n/R seconds after the beginning, whatever became of those
-/// before, and its latency counts from then. If every place in flight is taken it begins late, and its latency says so; none
-/// is left out (no coordinated omission).
+/// Without --rate the loop is closed: a connection begins as soon as another has closed, and its
+/// latency counts from the connect call. A server that stalls then stalls the load, too, and the
+/// latencies look better than what users would see. With --rate the loop is open: the n-th
+/// connection is due n/R seconds after the beginning, whatever became of those before, and its
+/// latency counts from then. If every place in flight is taken it begins late, and its latency says
+/// so; none is left out (no coordinated omission).
 ///
-/// A connection fails by a reset, a refusal, an end that has not come within --timeout, an answer of the wrong length or
-/// content, or whatever else is no clean ending; failures are counted by kind and are not part of the latencies. Of a target's answer
-/// only the length is known, and compared. If the first 200 fail, no more are begun. The exit code is
-/// 1 if any failed, and if SIGINT or SIGTERM ended the run early; what was measured until then is printed all the same.
+/// A connection fails by a reset, a refusal, an end that has not come within --timeout, an answer
+/// of the wrong length or content, or whatever else is no clean ending; failures are counted by
+/// kind and are not part of the latencies. Of a target's answer only the length is known, and
+/// compared. If the first 200 fail, no more are begun. The exit code is 1 if any failed, and if
+/// SIGINT or SIGTERM ended the run early; what was measured until then is printed all the same.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Bench {
-    /// Whom to measure. On an IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64 in turn, so that
-    /// connections in TIME_WAIT don't use up the ports
+    /// Whom to measure. On an IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64 in
+    /// turn, so that connections in TIME_WAIT don't use up the ports
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["serve", "close", "shards"])]
     target: Option<String>,
     /// Which service of `finale serve` to start and measure
@@ -75,8 +78,8 @@ pub(crate) struct Bench {
     /// How many connections in all
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
-    /// Begin connections for so long, in place of a number of them: 10s, 1m; those in flight then may finish. With --rate all
-    /// that are due in this time are begun, however long that takes
+    /// Begin connections for so long, in place of a number of them: 10s, 1m; those in flight then
+    /// may finish. With --rate all that are due in this time are begun, however long that takes
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true, conflicts_with = "connections")]
     duration: Option<Duration>,
     /// How many at a time
@@ -97,7 +100,8 @@ pub(crate) struct Bench {
     /// Reset a connection that is not done in this time, and count it as failed
     #[arg(long, value_name = "DUR", default_value = "10s", value_parser = args::time_limit, allow_hyphen_values = true)]
     timeout: Duration,
-    /// The process that serves the target, on this machine, to measure its CPU time; several with commas between
+    /// The process that serves the target, on this machine, to measure its CPU time; several with
+    /// commas between
     #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
     server_pid: Vec<NonZero<u32>>,
     /// Print one JSON object in place of the page
@@ -269,8 +273,8 @@ fn resolve(text: &str) -> Result<SocketAddr, Trouble> {
     found.next().ok_or_else(|| Trouble::io("look the target up", io::Error::other("the name has no address")))
 }
 
-/// Descriptors besides those of the connections: stdio, epoll, the waker, signals, the server's stdout, and some for the
-/// server's own connections that are still closing.
+/// Descriptors besides those of the connections: stdio, epoll, the waker, signals, the server's
+/// stdout, and some for the server's own connections that are still closing.
 const OTHER_DESCRIPTORS: usize = 64;
 
 /// Raises the soft limit where it is too low; what our server needs it inherits.
@@ -293,7 +297,8 @@ fn of_all(pids: &[u32]) -> Result<Duration, Trouble> {
     pids.iter().map(|&pid| cpu::of(pid).map_err(|why| Trouble::Process { pid, why })).sum()
 }
 
-/// The server may have some closing to do when our last connection has closed: looks until it has become quiet.
+/// The server may have some closing to do when our last connection has closed: looks until it has
+/// become quiet.
 fn settled(reactor: &mut Reactor, pids: &[u32]) -> Result<Duration, Trouble> {
     const LOOK: Duration = Duration::from_millis(10);
     const LOOKS: u32 = 50;

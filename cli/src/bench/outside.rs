@@ -56,7 +56,8 @@ impl Outside<Os> for Terminal {
         Instant::now()
     }
 
-    /// The reactor's own wait ends on whole milliseconds; a start that is a millisecond late would be most of a latency.
+    /// The reactor's own wait ends on whole milliseconds; a start that is a millisecond late would
+    /// be most of a latency.
     fn doze(&mut self, reactor: &mut Reactor, until: Instant) {
         let until = reactor.next_deadline().map_or(until, |deadline| deadline.min(until));
         let wait = until.saturating_duration_since(Instant::now());
@@ -83,8 +84,9 @@ impl Outside<Os> for Terminal {
     }
 }
 
-/// Linux lets a wait be 50 µs longer than asked, to merge wake-ups; that would be a good part of a latency on loopback. Child
-/// processes inherit it, and a server that is measured should be as it is elsewhere: so it is said after it was started.
+/// Linux lets a wait be 50 µs longer than asked, to merge wake-ups; that would be a good part of a
+/// latency on loopback. Child processes inherit it, and a server that is measured should be as it
+/// is elsewhere: so it is said after it was started.
 pub(super) fn exact_timers() {
     #[cfg(target_os = "linux")]
     if let Err(errno) = rustix::thread::set_current_timer_slack(std::num::NonZero::new(1)) {

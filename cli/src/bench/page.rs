@@ -97,7 +97,8 @@ fn verdict(measured: &Measured<'_>) -> String {
     text + "\n"
 }
 
-/// The rate at which connections were begun, if that was less than asked for by more than a hundredth.
+/// The rate at which connections were begun, if that was less than asked for by more than a
+/// hundredth.
 fn rate_reached(measured: &Measured<'_>) -> Option<u64> {
     let (tally, rate) = (measured.tally, f64::from(measured.rate?));
     let begun = (tally.finished + tally.cut_off).checked_sub(1)? as f64;
@@ -124,7 +125,8 @@ fn latency(measured: &Measured<'_>) -> String {
     text + &histogram(&measured.tally.latency)
 }
 
-/// Edges in each decade, finest first: steps that look even on a logarithmic scale and are easy to read.
+/// Edges in each decade, finest first: steps that look even on a logarithmic scale and are easy to
+/// read.
 const STEPS: [&[u64]; 3] = [&[10, 15, 20, 30, 50, 70], &[10, 20, 50], &[10]];
 /// More rows than this don't show a shape but a list.
 const ROWS: usize = 16;

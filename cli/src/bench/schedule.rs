@@ -1,7 +1,8 @@
 //! When connections are meant to begin. Pure: it knows no clock and no socket.
 //!
-//! Invariant: an intended start depends on the rate and on the connection's number alone, never on how the others fared.
-//! That is what keeps a server that stalls from slowing down the clock it is measured with.
+//! Invariant: an intended start depends on the rate and on the connection's number alone, never on
+//! how the others fared. That is what keeps a server that stalls from slowing down the clock it is
+//! measured with.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -17,7 +18,8 @@ pub(super) struct Schedule {
 const NANOS: u128 = 1_000_000_000;
 
 impl Schedule {
-    /// So many a second if there is a rate; otherwise whenever a place is free. With a rate a duration is a number.
+    /// So many a second if there is a rate; otherwise whenever a place is free. With a rate a
+    /// duration is a number.
     pub(super) fn new(rate: Option<NonZero<u32>>, connections: u64, duration: Option<Duration>) -> Self {
         let total = match (duration, rate) {
             (None, _) => Some(connections),
@@ -39,7 +41,8 @@ impl Schedule {
         self.total.is_none_or(|total| number < total)
     }
 
-    /// When this connection is due, after the beginning; `None`: as soon as there is a place for it.
+    /// When this connection is due, after the beginning; `None`: as soon as there is a place for
+    /// it.
     pub(super) fn due(&self, number: u64) -> Option<Duration> {
         let rate = self.rate?;
         let nanos = u128::from(number) * NANOS / u128::from(rate.get());

@@ -1,6 +1,7 @@
 //! A server of our own: `finale serve` as a child process.
 //!
-//! Invariant: it is asked to end and waited for when this is dropped, on every path; and it ends by itself when we are killed.
+//! Invariant: it is asked to end and waited for when this is dropped, on every path; and it ends by
+//! itself when we are killed.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! The load on the simulated network: a server that stalls stalls for exactly as long as its script says.
+//! The load on the simulated network: a server that stalls stalls for exactly as long as its script
+//! says.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -73,7 +74,8 @@ fn after(wait: Duration) -> Script {
     Script::new().receive_end().wait(wait).send(crate::house::LINE).finish()
 }
 
-/// Three ways of a packet there and back, and one more for the answer: what a connection takes that nobody stalls.
+/// Three ways of a packet there and back, and one more for the answer: what a connection takes that
+/// nobody stalls.
 const QUICK: Duration = ms(4);
 
 /// A network whose server plays these scripts, one a connection.

@@ -1,7 +1,8 @@
-//! `finale lesson pool`: requests that go on while their server breaks connections and is restarted (challenge 2).
+//! `finale lesson pool`: requests that go on while their server breaks connections and is restarted
+//! (challenge 2).
 //!
-//! Invariant: a request is counted once, when its whole answer is there; what was sent again for it is counted as that. A request
-//! that is never answered is lost, and the lesson fails.
+//! Invariant: a request is counted once, when its whole answer is there; what was sent again for it
+//! is counted as that. A request that is never answered is lost, and the lesson fails.
 
 mod server;
 
@@ -17,7 +18,8 @@ use crate::trouble::Trouble;
 
 /// Sockets that are kept ready.
 const SIZE: usize = 3;
-/// A request every so often: slowly enough that sockets lie unused in between, and are lost there, too.
+/// A request every so often: slowly enough that sockets lie unused in between, and are lost there,
+/// too.
 const PACE: Duration = Duration::from_millis(15);
 /// What a request is given before the lesson has failed.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,8 @@
-//! The server of the lesson: it answers lines in upper case, and breaks connections as its dice say.
+//! The server of the lesson: it answers lines in upper case, and breaks connections as its dice
+//! say.
 //!
-//! Invariant: whatever it does to a connection, it says first; and it ends when it is told to, or when nobody can tell it any more.
+//! Invariant: whatever it does to a connection, it says first; and it ends when it is told to, or
+//! when nobody can tell it any more.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -111,7 +111,8 @@ impl Run {
         }
     }
 
-    /// There is room again in the queue of a server that had none: those before our client are gone.
+    /// There is room again in the queue of a server that had none: those before our client are
+    /// gone.
     pub(super) fn make_room(&mut self, number: usize) {
         let script = match &self.book.plan.conversations[number] {
             Kind::FullQueue { script, .. } => self.playable(self.book.plan.ways[number], script),

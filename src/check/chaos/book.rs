@@ -1,4 +1,5 @@
-//! What is known of a run beside its reactors: who talks to whom, what was told, what is still owed.
+//! What is known of a run beside its reactors: who talks to whom, what was told, what is still
+//! owed.
 
 use super::judge::judge;
 use super::limits::Clock;
@@ -54,7 +55,8 @@ pub(super) struct Conversation {
     pub(super) endings: [Option<Ending>; 2],
     /// Both sides were called to end, with nothing against it.
     pub(super) must_end_well: bool,
-    /// A proxy of it may cut what is said on the one side, and the other side sees an end in good order.
+    /// A proxy of it may cut what is said on the one side, and the other side sees an end in good
+    /// order.
     pub(super) may_cut: bool,
     /// A reactor was dropped in the middle of it.
     pub(super) is_dropped: bool,

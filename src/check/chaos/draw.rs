@@ -98,7 +98,8 @@ fn keep_alive(rng: &mut Rng) -> KeepAlive {
     KeepAlive { idle, interval, count: 1 + rng.below(3) as u32 }
 }
 
-/// The options of a server of ours. With small limits: a silence that nothing ends would only make the run longer.
+/// The options of a server of ours. With small limits: a silence that nothing ends would only make
+/// the run longer.
 pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> Listen {
     let longest_ms = plan.longest_ms;
     let listen = Listen::default()

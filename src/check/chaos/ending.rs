@@ -61,16 +61,16 @@ fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     must(holds, Rule::HonestClose, || format!("\"{ending}\", and in truth the order was {order:?}"))
 }
 
-/// A connection in good order is closed quietly, as its settings say; every other is reset, so that no cut stream looks
-/// whole.
+/// A connection in good order is closed quietly, as its settings say; every other is reset, so that
+/// no cut stream looks whole.
 fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
         must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
             format!("\"{ending}\", and a reset may have destroyed what the peer was taking")
         })?;
-        // A stream that has ended in order can't look cut: the kernel may be left alone with it, where nobody knows what the
-        // peer has taken.
+        // A stream that has ended in order can't look cut: the kernel may be left alone with it,
+        // where nobody knows what the peer has taken.
         let quietly = reset || truth.kernel.died || truth.kernel.finished;
         return must(quietly, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
     }

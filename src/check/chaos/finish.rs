@@ -9,8 +9,9 @@ use crate::error::{Cause, Timer};
 use crate::event::{Ending, How};
 use crate::sim::Row;
 
-/// Polls in a row that brought nothing, between which nothing was done and nothing told: one to find that out, one more
-/// for what is told only in the turn after that (`close`), and one because the first may have been asked not to wait.
+/// Polls in a row that brought nothing, between which nothing was done and nothing told: one to
+/// find that out, one more for what is told only in the turn after that (`close`), and one because
+/// the first may have been asked not to wait.
 const IDLE_POLLS: u32 = 3;
 
 impl Run {
@@ -41,7 +42,8 @@ impl Run {
         Ok(())
     }
 
-    /// Work is bounded by what happened: events, packets, and the reasons to look that faults make up.
+    /// Work is bounded by what happened: events, packets, and the reasons to look that faults make
+    /// up.
     fn check_calls(&self) -> Result<(), Broken> {
         let network = &self.book.network;
         let (calls, happenings) = (network.calls(), network.happenings() + self.book.events);
@@ -78,7 +80,8 @@ impl Run {
         Ok(())
     }
 
-    /// A scripted peer has received what its other side has written, and nothing else; all of it, if it saw the end.
+    /// A scripted peer has received what its other side has written, and nothing else; all of it,
+    /// if it saw the end.
     fn check_plays(&self, number: usize) -> Result<(), Broken> {
         let conversation = &self.book.conversations[number];
         for Acted { play, is_client } in &conversation.plays {
@@ -90,7 +93,8 @@ impl Run {
             let ours = || self.book.written.iter().filter(|written| written.was_to(places));
             let (most, count) = (ours().map(|written| written.bytes).max().unwrap_or(0), received.len() as u64);
             must(count <= most, Rule::Bytes, || format!("the peer received {count} bytes of {most}"))?;
-            // A Unix domain socket knows no reset: what was cut looks whole there, and so does what nobody has accepted.
+            // A Unix domain socket knows no reset: what was cut looks whole there, and so does what
+            // nobody has accepted.
             let is_clean = |written: &Written| matches!(written.how, How::Confirmed | How::HandedOff);
             let may_look_whole = play.is_unix() && !ours().all(is_clean);
             let saw_end = play.has_end() && !play.is_reset() && !may_look_whole && ours().next().is_some();

@@ -1,4 +1,5 @@
-//! The rules, where the network knows what a program can't: each event of a socket against the truth.
+//! The rules, where the network knows what a program can't: each event of a socket against the
+//! truth.
 
 use rustix::io::Errno;
 
@@ -46,7 +47,8 @@ pub(super) fn judge(
             must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
-            // With nothing to be read an error waits for nobody. (What was read since may have been the last.)
+            // With nothing to be read an error waits for nobody. (What was read since may have been
+            // the last.)
             let waits = asked || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
             must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
@@ -114,7 +116,8 @@ fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
 
 /// Whether an error of the system was told, and bytes that had come before it were not.
 fn has_lost(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
-    // What came with a reset before we had seen the handshake is lost with it (CN09), and that is said.
+    // What came with a reset before we had seen the handshake is lost with it (CN09), and that is
+    // said.
     let connected = side.life.was_connected();
     let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
     // Some limits wait for no bytes.
@@ -158,7 +161,8 @@ fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clo
     }
 }
 
-/// Whether an error only means that there is no memory or no room now: it says nothing of a connection, and ends none.
+/// Whether an error only means that there is no memory or no room now: it says nothing of a
+/// connection, and ends none.
 pub(super) const fn passes(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM)
 }

@@ -1,8 +1,9 @@
 //! Rule 5: when a limit or a silence of a socket is due, at the earliest and at the latest.
 //!
-//! Invariant: a limit strikes when its time has come, whatever else the socket does: it is never early, and late by at most
-//! two ticks and what four turns of its reactor cost. A turn is one poll and the calls and handlers up to the next; what
-//! the process stood still in it counts. Without costs four turns cost nothing.
+//! Invariant: a limit strikes when its time has come, whatever else the socket does: it is never
+//! early, and late by at most two ticks and what four turns of its reactor cost. A turn is one poll
+//! and the calls and handlers up to the next; what the process stood still in it counts. Without
+//! costs four turns cost nothing.
 
 use rustix::io::Errno;
 
@@ -19,8 +20,8 @@ use crate::table::AT_ONCE_TICKS;
 
 /// A deadline is rounded up to a tick, and so is the time that it counts from.
 const TICKS: u64 = 2_000_000;
-/// The turn at whose end a limit begins to count and the one before it, where the bytes moved; and the turn in which its
-/// time comes and the next, which strikes.
+/// The turn at whose end a limit begins to count and the one before it, where the bytes moved; and
+/// the turn in which its time comes and the next, which strikes.
 const TURNS: u64 = 4;
 /// What the peer's kernel takes so soon counts as taken when it was written.
 const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;

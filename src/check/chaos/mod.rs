@@ -1,13 +1,14 @@
 //! Random programs under random faults: one seed, one run.
 //!
-//! Invariant: everything a run does is drawn from its seed; the same seed, with the same fault favoured, tells the same
-//! story to the nanosecond.
+//! Invariant: everything a run does is drawn from its seed; the same seed, with the same fault
+//! favoured, tells the same story to the nanosecond.
 //!
-//! A run has one reactor or two, some conversations between them or with scripted peers, and some that go wrong from the
-//! start; then faults, then a time at which all faults stop, and at last a call to all to end. From there every socket
-//! must come to its close.
+//! A run has one reactor or two, some conversations between them or with scripted peers, and some
+//! that go wrong from the start; then faults, then a time at which all faults stop, and at last a
+//! call to all to end. From there every socket must come to its close.
 //!
-//! `plan` and `draw` draw, `run` drives, `side` is the program of one socket, `judge` has the rules.
+//! `plan` and `draw` draw, `run` drives, `side` is the program of one socket, `judge` has the
+//! rules.
 
 mod begin;
 mod book;

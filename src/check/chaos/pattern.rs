@@ -1,4 +1,5 @@
-//! The bytes of a conversation: known to both sides by their place, so that none can be lost, doubled or invented unseen.
+//! The bytes of a conversation: known to both sides by their place, so that none can be lost,
+//! doubled or invented unseen.
 
 use std::sync::LazyLock;
 

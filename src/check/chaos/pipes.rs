@@ -1,7 +1,7 @@
 //! The program of a proxy's sockets: what a pipe does, and whether it keeps its promises.
 //!
-//! Invariant: the proxy does nothing to its sockets that [`Pipes`](crate::Pipes) does not do, but to destroy one that was
-//! silent for too long.
+//! Invariant: the proxy does nothing to its sockets that [`Pipes`](crate::Pipes) does not do, but
+//! to destroy one that was silent for too long.
 
 use std::time::Duration;
 
@@ -149,7 +149,8 @@ impl Book {
         Ok(())
     }
 
-    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener stops.
+    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener
+    /// stops.
     pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
         let had_ended = side.has_ended;
         // The end of a stop counts from its FIN.
@@ -168,7 +169,8 @@ impl Book {
 }
 
 impl Run {
-    /// Nothing was done to a proxy's sockets between two events, and none waits for room where there is room.
+    /// Nothing was done to a proxy's sockets between two events, and none waits for room where
+    /// there is room.
     pub(super) fn audit_pipes(&mut self) -> Result<(), Broken> {
         for place in 0..self.book.sides.len() {
             let side = &self.book.sides[place];

@@ -51,7 +51,8 @@ impl Costs {
         if rng.chance(0.5) {
             return Self::default();
         }
-        // A system call takes microseconds; on a machine that has other things to do, a thousand times as long.
+        // A system call takes microseconds; on a machine that has other things to do, a thousand
+        // times as long.
         let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
         let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
         Self { call, handler }
@@ -88,7 +89,8 @@ pub(super) enum Kind {
     PeerClient(Script),
     /// A client of ours, and a script that accepts it; `None` never accepts.
     PeerServer(Option<Script>),
-    /// A client of ours, and a script that it can't reach before there is room in the queue of its Unix domain socket.
+    /// A client of ours, and a script that it can't reach before there is room in the queue of its
+    /// Unix domain socket.
     FullQueue { script: Script, room_after: Option<Duration> },
     /// A proxy of ours.
     Proxy(Proxy),
@@ -257,7 +259,8 @@ impl Plan {
         plan
     }
 
-    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the network.
+    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the
+    /// network.
     fn draw_ways(&mut self, rng: &mut Rng) {
         let apart = self.two_reactors && self.machines.home != self.machines.abroad;
         for kind in &self.conversations {
@@ -271,8 +274,9 @@ impl Plan {
         }
     }
 
-    /// Some peers send without a pause, against programs whose calls take time: so there is always more to be read, and the
-    /// clock goes on. Limits are shorter than the flood, that they may strike while it lasts.
+    /// Some peers send without a pause, against programs whose calls take time: so there is always
+    /// more to be read, and the clock goes on. Limits are shorter than the flood, that they may
+    /// strike while it lasts.
     fn draw_flood(&mut self, rng: &mut Rng) {
         let call = 50_000 + mostly(rng, 100_000, 1_000_000);
         let handler = mostly(rng, 500_000, 4_000_000);
@@ -332,7 +336,8 @@ impl Plan {
         }
     }
 
-    /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the caller looks for it.
+    /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the
+    /// caller looks for it.
     #[allow(clippy::wildcard_enum_match_arm, reason = "most faults strike by themselves")]
     fn favour(&mut self, row: Row, rng: &mut Rng) {
         let only = |kind| vec![kind];

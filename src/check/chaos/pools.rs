@@ -78,7 +78,8 @@ impl Lending {
         self.waiting.push(Asked { ticket, at: now, was_crowded, front });
     }
 
-    /// Nobody waits for what is there, nobody waits for too long, and there are no more than there may be.
+    /// Nobody waits for what is there, nobody waits for too long, and there are no more than there
+    /// may be.
     fn check(&mut self, now: u64, late: u64) -> Result<(), Broken> {
         let stats = self.pool.stats();
         let there = stats.opening + stats.ready + stats.lent;
@@ -121,7 +122,8 @@ impl Book {
         own.into_iter().any(|lending| lending.pool.handle(socket, event) == Handled::Pools)
     }
 
-    /// Shows an event of a pool's socket to the pool. Answers whether it is for whoever has borrowed it.
+    /// Shows an event of a pool's socket to the pool. Answers whether it is for whoever has
+    /// borrowed it.
     pub(super) fn pooled(
         &mut self,
         side: &mut Side,
@@ -185,7 +187,8 @@ impl Book {
 }
 
 impl Side {
-    /// Its pool takes it back, and the borrower's deadline with it, unless it is of no use any more.
+    /// Its pool takes it back, and the borrower's deadline with it, unless it is of no use any
+    /// more.
     fn give_back(&mut self, pool: &mut Pool, socket: &mut Socket<'_>) {
         pool.give_back(socket);
         self.program = Program::Pooled;

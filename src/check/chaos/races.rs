@@ -1,4 +1,5 @@
-//! A client of ours with several addresses: some lead nowhere, and at one or two of them a script listens.
+//! A client of ours with several addresses: some lead nowhere, and at one or two of them a script
+//! listens.
 //!
 //! Invariant: at least one address is alive, and no other conversation uses any of them.
 

@@ -17,10 +17,11 @@ use crate::sim::{Faults, Host, Network, Rng, Row};
 
 /// Events after which a run has not come to its end though its faults are over.
 const EVENTS: u64 = 200_000;
-/// From the time at which everything heals to the call to all to end: longer than any limit of a socket.
+/// From the time at which everything heals to the call to all to end: longer than any limit of a
+/// socket.
 const LAST_CALL: Duration = Duration::from_secs(60);
-/// A run that has not ended by then never will: a peer that takes a byte in a tenth of a second has a
-/// megabyte after a day.
+/// A run that has not ended by then never will: a peer that takes a byte in a tenth of a second has
+/// a megabyte after a day.
 const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
 /// Turns of all reactors in a row, at one time, in which nothing was told.
 const QUIET_TURNS: u32 = 1_000;
@@ -164,7 +165,8 @@ impl Run {
         Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
     }
 
-    /// The time that has passed without anybody working, and what has happened: if neither changes, turns are for nothing.
+    /// The time that has passed without anybody working, and what has happened: if neither changes,
+    /// turns are for nothing.
     fn seen(&self) -> (Duration, u64) {
         let network = &self.book.network;
         (network.elapsed() - network.busy(), network.happenings())
@@ -176,7 +178,8 @@ impl Run {
         true
     }
 
-    /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or time has passed.
+    /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or
+    /// time has passed.
     fn let_time_pass(&mut self, quiet: u32) -> Result<bool, Broken> {
         let network = &self.book.network;
         // Two turns of each take in what news there is.
@@ -389,7 +392,8 @@ impl Run {
         }
     }
 
-    /// The timers of a reactor that is gone are set on the other; those of its sockets went with it.
+    /// The timers of a reactor that is gone are set on the other; those of its sockets went with
+    /// it.
     pub(super) fn move_tasks(&mut self, host: usize) {
         let now = self.book.now();
         let (gone, kept): (Vec<_>, Vec<_>) =

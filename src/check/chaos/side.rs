@@ -1,4 +1,5 @@
-//! One socket of a run: what its program does with each event, and what is remembered of it for the judge.
+//! One socket of a run: what its program does with each event, and what is remembered of it for the
+//! judge.
 
 use std::time::Duration;
 
@@ -162,7 +163,8 @@ impl Side {
         if idle_of == Idle::Write { counted_at } else { counted_at.max(self.heard_at(truth)).max(self.end_at) }
     }
 
-    /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it may have heard late.
+    /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it
+    /// may have heard late.
     pub(super) fn changed_or_heard_at(&self, truth: &Truth) -> u64 {
         self.changed_at.max(self.ended_at).max(truth.failed_at).max(self.heard_at(truth))
     }

@@ -1,7 +1,7 @@
 //! A listener that stops in the middle of a run: when its grace and its limit are due.
 //!
-//! Invariant: what a stop does to a socket, the program has not done: an end after the grace, a reset at the limit, and nothing
-//! else.
+//! Invariant: what a stop does to a socket, the program has not done: an end after the grace, a
+//! reset at the limit, and nothing else.
 
 use super::limits::{self, Clock};
 use super::side::Side;
@@ -19,7 +19,8 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    /// From when a socket is idle, as far as the grace counts it: at the earliest, and at the latest.
+    /// From when a socket is idle, as far as the grace counts it: at the earliest, and at the
+    /// latest.
     fn idle_from(&self, side: &Side, truth: &Truth) -> (u64, u64) {
         let earliest = self.at.max(truth.moved_at);
         let latest = earliest.max(truth.kernel.taken_at).max(side.connected_at).max(side.end_at);

@@ -65,7 +65,8 @@ pub enum Place {
     Sent(u64),
     /// Behind so many bytes that the peer has received.
     Received(u64),
-    /// Before there is a connection; the handler is a client. [`Cut::Reset`] refuses it, [`Cut::Vanish`] never answers.
+    /// Before there is a connection; the handler is a client. [`Cut::Reset`] refuses it,
+    /// [`Cut::Vanish`] never answers.
     Connecting,
 }
 
@@ -90,8 +91,8 @@ const BYTES: u64 = 1 << PLACE_SHIFT;
 impl Case {
     pub(super) const UNDISTURBED: Self = Self { place: Place::Nowhere, cut: Cut::Delay, weather: 0 };
 
-    /// The case's number, for [`Endings::replay`](super::Endings::replay): the same case has the same number in every
-    /// conversation.
+    /// The case's number, for [`Endings::replay`](super::Endings::replay): the same case has the
+    /// same number in every conversation.
     #[must_use]
     pub fn seed(&self) -> u64 {
         let (place, byte) = match self.place {
@@ -127,7 +128,8 @@ impl Case {
             || (matches!(self.cut, Cut::Delay) && !matches!(self.place, Place::Connecting))
     }
 
-    /// Whether one byte fits into the peer's receive buffer, so that what it receives can be cut at each.
+    /// Whether one byte fits into the peer's receive buffer, so that what it receives can be cut at
+    /// each.
     pub(super) const fn needs_a_small_window(&self) -> bool {
         matches!(self.place, Place::Received(_) | Place::ByteByByte)
     }

@@ -1,6 +1,7 @@
 //! A protocol handler against every ending, at every byte of a conversation.
 //!
-//! Invariant: a case is known by its number alone, the seed: the same handler, conversation and seed give the same run.
+//! Invariant: a case is known by its number alone, the seed: the same handler, conversation and
+//! seed give the same run.
 
 mod case;
 mod trial;
@@ -19,13 +20,14 @@ use crate::sim::Script;
 use crate::sim::script::count;
 use crate::socket::Socket;
 
-/// A protocol handler: what a program does with each event of its sockets. Any closure over a socket and an event is one.
+/// A protocol handler: what a program does with each event of its sockets. Any closure over a
+/// socket and an event is one.
 pub trait Protocol {
     /// One event, as [`Reactor::next`](crate::Reactor::next) gives it.
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>);
 
-    /// What must hold of the handler when all sockets have told `close`: that nothing is left of them, or that it has
-    /// understood what it found. By default nothing is asked.
+    /// What must hold of the handler when all sockets have told `close`: that nothing is left of
+    /// them, or that it has understood what it found. By default nothing is asked.
     ///
     /// # Errors
     /// What does not hold, in one line.
@@ -53,19 +55,24 @@ type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
 
 /// Runs a protocol handler against every ending at every byte of a conversation.
 ///
-/// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of what the peer sends or
-/// of what it receives, in one way ([`Cut`]), and looks whether the rules of [`check`](crate::check) are kept, and these:
+/// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of
+/// what the peer sends or of what it receives, in one way ([`Cut`]), and looks whether the rules of
+/// [`check`](crate::check) are kept, and these:
 ///
 /// - Undisturbed, every step of the script is done, and the connection ends in good order.
-/// - The handler does not panic, and every connection ends within the [patience](Endings::patience).
-/// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and the same end.
-/// - A peer that finishes behind its last byte and reads on gets the whole answer: `end` is not `close`.
+/// - The handler does not panic, and every connection ends within the
+///   [patience](Endings::patience).
+/// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and
+///   the same end.
+/// - A peer that finishes behind its last byte and reads on gets the whole answer: `end` is not
+///   `close`.
 /// - The same bytes get the same answer, however they were cut into pieces.
-/// - After the cut the same handler, if it is a server, serves a second peer as if nothing had been.
+/// - After the cut the same handler, if it is a server, serves a second peer as if nothing had
+///   been.
 /// - What [`holds`](Endings::holds) and [`at_rest`](Protocol::at_rest) say.
 ///
-/// A handler gets its sockets' events and no others: it has no timers of its own beside a socket's, and opens no
-/// connections.
+/// A handler gets its sockets' events and no others: it has no timers of its own beside a socket's,
+/// and opens no connections.
 ///
 /// ```
 /// use finale::check::Endings;
@@ -191,24 +198,26 @@ impl Endings {
         self
     }
 
-    /// Each case again in so many random weathers: readiness without reason, late or in pieces, short reads and writes,
-    /// small buffers, jitter. Nothing of that may change a story. Default 2.
+    /// Each case again in so many random weathers: readiness without reason, late or in pieces,
+    /// short reads and writes, small buffers, jitter. Nothing of that may change a story. Default
+    /// 2.
     #[must_use]
     pub const fn weathers(mut self, weathers: u32) -> Self {
         self.weathers = weathers as u64;
         self
     }
 
-    /// How long, in simulated time, a connection may last. Default one hour: a peer that falls silent must be noticed by
-    /// then, for which an [idle timeout](Listen::idle_timeout) is needed; one of some seconds, since the peer itself takes
-    /// its time in many cases.
+    /// How long, in simulated time, a connection may last. Default one hour: a peer that falls
+    /// silent must be noticed by then, for which an [idle timeout](Listen::idle_timeout) is needed;
+    /// one of some seconds, since the peer itself takes its time in many cases.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// What must hold of every case besides: for example that half a request gets no answer. It says what is wrong.
+    /// What must hold of every case besides: for example that half a request gets no answer. It
+    /// says what is wrong.
     #[must_use]
     pub fn holds(mut self, judge: impl Fn(&Found) -> Result<(), String> + 'static) -> Self {
         self.holds = Some(Box::new(judge));
@@ -237,7 +246,8 @@ impl Endings {
         Report { cases: number, broken: None, story: Story::new() }
     }
 
-    /// Runs the one case that has this [seed](Case::seed), and tells its story, whether a rule is broken or not.
+    /// Runs the one case that has this [seed](Case::seed), and tells its story, whether a rule is
+    /// broken or not.
     pub fn replay<P: Protocol>(&self, seed: u64, make: impl Fn() -> P) -> Report {
         match self.undisturbed(&make) {
             Err(broken) => self.report(1, Case::UNDISTURBED, Some(broken), &make),
@@ -268,7 +278,8 @@ impl Endings {
                 format!("the peer received {}, and undisturbed {}", quote(&found.received), quote(&whole.received))
             })?;
             let is_clean = found.ending.as_ref().is_some_and(Ending::is_clean);
-            // Who finished early and reads on sees our end, though a peer that closes by itself may not.
+            // Who finished early and reads on sees our end, though a peer that closes by itself may
+            // not.
             let same_end = found.peer_got_end == whole.peer_got_end || (said_all && found.peer_got_end);
             must(is_clean && same_end, Rule::SameAnswer, || {
                 format!("it ended differently: {}; and undisturbed: {}", report_of(&found), report_of(whole))

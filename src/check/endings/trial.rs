@@ -26,7 +26,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(20);
 
 /// Events of one case after which a handler and its peer talk for ever.
 const EVENTS: u64 = 50_000;
-/// And so many more for each byte of the conversation: with one byte in the window each is an event or two.
+/// And so many more for each byte of the conversation: with one byte in the window each is an event
+/// or two.
 const EVENTS_PER_BYTE: u64 = 20;
 
 struct Trial {
@@ -78,7 +79,8 @@ impl Endings {
         let network = Network::new(case.seed());
         if case.weather > 0 {
             let mut rng = Rng::new(case.weather);
-            // With one byte in the window a whole second passes for a few dozen bytes, if each waits for its packet.
+            // With one byte in the window a whole second passes for a few dozen bytes, if each
+            // waits for its packet.
             let mut faults = Faults::random(&mut rng).harmless();
             let most = if case.needs_a_small_window() { Duration::ZERO } else { Duration::from_millis(5) };
             faults.jitter = faults.jitter.min(most);

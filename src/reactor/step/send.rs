@@ -135,8 +135,8 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Both sides have finished: asks whether the peer's kernel has acknowledged that. Returns whether
-    /// there was an answer.
+    /// Both sides have finished: asks whether the peer's kernel has acknowledged that. Returns
+    /// whether there was an answer.
     pub(super) fn confirm(&mut self) -> bool {
         if self.settings.close == Close::HandOff {
             self.leave_to_kernel();

@@ -1,4 +1,5 @@
-//! Everything at once: random calls in random order, under all faults. Nothing may panic, and nothing may stay.
+//! Everything at once: random calls in random order, under all faults. Nothing may panic, and
+//! nothing may stay.
 
 use super::*;
 

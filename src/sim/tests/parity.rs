@@ -1,6 +1,6 @@
-//! The simulated network against the real one, call by call: random scripts on a connection, given to Linux on loopback
-//! and to this network, and every answer and every piece of news compared. What is left out, and why, is in
-//! `docs/simulation.md`.
+//! The simulated network against the real one, call by call: random scripts on a connection, given
+//! to Linux on loopback and to this network, and every answer and every piece of news compared.
+//! What is left out, and why, is in `docs/simulation.md`.
 //!
 //! More scripts: `FINALE_SEEDS=0..20000 cargo test sim::tests::parity`.
 
@@ -31,7 +31,8 @@ const CALLS: usize = 14;
 /// Scripts when nobody asks for others: a second's work.
 const SEEDS: Range<u64> = 0..300;
 
-/// Linux on a busy machine can be late with a packet, even on loopback; it is not wrong twice in the same way.
+/// Linux on a busy machine can be late with a packet, even on loopback; it is not wrong twice in
+/// the same way.
 const TRIES: usize = 5;
 
 fn script(seed: u64) -> Vec<Call> {
@@ -60,8 +61,8 @@ fn answer<T: std::fmt::Debug>(result: io::Result<T>) -> String {
     result.map_or_else(|error| format!("error {:?}", error.raw_os_error()), |value| format!("{value:?}"))
 }
 
-/// What a program knows of one connection from its news: an edge that says it again is no news. Linux tells such edges
-/// more often (at an acknowledgement, at a window update).
+/// What a program knows of one connection from its news: an edge that says it again is no news.
+/// Linux tells such edges more often (at an acknowledgement, at a window update).
 #[derive(Clone, Copy, Default)]
 struct Known {
     readable: bool,

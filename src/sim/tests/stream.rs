@@ -74,7 +74,8 @@ fn write_all<'a>(host: &mut Host, bytes: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// Reads until a short read, which is taken for drained unless the end was seen, as on Linux. Returns whether it was.
+/// Reads until a short read, which is taken for drained unless the end was seen, as on Linux.
+/// Returns whether it was.
 fn read_all(host: &mut Host, buffer: &mut [u8], got: &mut Vec<u8>) -> bool {
     loop {
         match host.recv(1, buffer) {

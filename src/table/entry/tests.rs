@@ -154,7 +154,8 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
         let is_due = is_new && is_wanted && (READING.contains(&entry.state) || entry.state == State::Broken);
         let settings = Settings { early_notice, ..Settings::default() };
         assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {early_notice}");
-        // With a call that is to be made again it is not known whether a broken one has unread bytes.
+        // With a call that is to be made again it is not known whether a broken one has unread
+        // bytes.
         let extra = Extra { retry_at: Some(crate::table::extra::Deadline::In(20)), ..Extra::default() };
         let is_known = is_due && entry.state != State::Broken;
         assert_eq!(entry.has_notice_due(&settings, Some(&extra)), is_known, "{entry:?}, wanted: {early_notice}");
