@@ -43,7 +43,9 @@ pub(super) fn judge(
         Event::Timeout => limits::silence(side, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let asked = socket.settings().is_some_and(|settings| settings.early_notice);
-            let unasked = *how == PeerEnd::Reset && socket.is_paused();
+            // It may have been resumed since, by a drain that was pending, too.
+            let was_paused = socket.is_paused() || side.paused_until >= truth.failed_at;
+            let unasked = *how == PeerEnd::Reset && was_paused;
             must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
