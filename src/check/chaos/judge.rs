@@ -26,7 +26,7 @@ pub(super) fn judge(
         format!("{} after destroy", words(event))
     })?;
     note_change(side, event, clock.now);
-    stop::note(side, socket, truth)?;
+    stop::note(side, socket, truth, clock)?;
     standing(side, socket, event, truth, clock)?;
     match event {
         Event::Connect => side.attempt_errors = truth.errors.len(),

@@ -49,6 +49,8 @@ pub(super) struct Clock {
     /// How late a limit may be; of that, what turns cost.
     pub(super) late: u64,
     pub(super) cost: u64,
+    /// How much later a call is made that the system had no memory for at first.
+    pub(super) retry: u64,
     /// How late an edge may be, if a fault holds some back, or a read that the edge is for.
     pub(super) edge: u64,
 }
@@ -59,7 +61,7 @@ impl Clock {
         let retry = if faults.no_memory > 0.0 { RETRY } else { 0 };
         let edge = if faults.late_edge > 0.0 { LATE_EDGE } else { 0 };
         let cost = TURNS * network.longest_turn(host);
-        Self { now, late: TICKS + cost + retry, cost, edge: edge + retry }
+        Self { now, late: TICKS + cost + retry, cost, retry, edge: edge + retry }
     }
 
     /// From when what the peer has taken counts at the earliest, if the reactor may have asked

@@ -154,7 +154,7 @@ impl Book {
     pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
         let had_ended = side.has_ended;
         // The end of a stop counts from its FIN.
-        stop::note(side, socket, &self.truth(side))?;
+        stop::note(side, socket, &self.truth(side), self.clock(side.host))?;
         self.observe(side, socket);
         let well = !side.has_ended || had_ended || side.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))

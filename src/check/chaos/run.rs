@@ -220,7 +220,7 @@ impl Run {
             let socket = reactors[side.host as usize].as_mut().and_then(|reactor| reactor.socket(side.id));
             let Some(socket) = socket else { continue };
             let (truth, clock) = (book.truth(side), book.clock(side.host));
-            stop::note(&mut book.sides[place], &socket, &truth)?;
+            stop::note(&mut book.sides[place], &socket, &truth, clock)?;
             let overdue = limits::overdue(&book.sides[place], &socket, &truth, clock);
             must(overdue.is_none(), Rule::Timers, || format!("{socket:?} lives, and {}", overdue.unwrap_or_default()))?;
         }

@@ -30,7 +30,7 @@ impl Stopping {
 }
 
 /// Notes what the stop of its listener has done to a socket.
-pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Result<(), Broken> {
+pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
     let Some(stop) = side.stop else { return Ok(()) };
     if !side.has_ended && socket.has_ended() && truth.kernel.finished {
         let (earliest, _) = stop.idle_from(side, truth);
@@ -39,7 +39,8 @@ pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth) -> Resul
         // If bytes have moved since, nobody knows any more when the last ones before it did.
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
         must(in_time, Rule::Timers, || format!("a stop ends it at {at} ns, and its grace is over at {due:?}"))?;
-        (side.has_ended, side.ended_at, side.owes_drain) = (true, at, false);
+        // Our FIN may have left later than our side has ended.
+        (side.has_ended, side.ended_at, side.owes_drain) = (true, at.saturating_sub(clock.retry), false);
     }
     Ok(())
 }
