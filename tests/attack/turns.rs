@@ -211,3 +211,21 @@ fn a_limit_that_strikes_a_queued_socket_names_itself() {
     }
     assert_eq!(causes, vec![Cause::TimedOut(Timer::Deadline); ids.len()]);
 }
+
+/// A loop that watches the reactor's descriptor does not sleep over an event that its turn has left.
+#[test]
+fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    faulty.always("accept", Errno::MFILE);
+    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let _client = scene.peer.connect(listener.addr).expect("begun");
+    let remote = scene.reactor.remote();
+    scene.network.advance(ms(10));
+    remote.wake().expect("it lives");
+    let now = scene.network.now();
+    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the listener can't accept");
+    assert!(matches!(event, Event::ListenerRests(..)), "{event:?}");
+    assert!(scene.reactor.next_deadline().is_some_and(|due| due <= now), "the wake is not delivered yet");
+    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the wake");
+    assert_eq!(event, Event::Woken);
+}
