@@ -1,4 +1,4 @@
-//! One step of one established connection: obey the caller, look into errors, write, read.
+//! One step of one socket: obey the caller, look into errors, write, read.
 //!
 //! Invariant: a step changes its entry and talks to the net. It touches no list, no wheel and no
 //! other socket, and returns at most one event. An error of the system is taken once and decides;
@@ -300,7 +300,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.state == State::Broken {
             self.fail_if_all_is_read();
         } else if self.entry.state == State::Closing {
-            let _ = self.confirm();
+            self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
             self.lose(&error);
         }

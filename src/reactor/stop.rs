@@ -51,8 +51,7 @@ impl<N: Net> Reactor<N> {
         self.table.settings.release(old);
         for slot in self.sockets_of(id) {
             self.table.change_settings(slot, |settings| settings.grace_ms = grace);
-            self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
-            self.table.wake(slot);
+            self.table.wake_with(slot, Flags::GRACE);
             self.table.file_later(slot);
         }
         if self.listeners.is_open(id.index()) {

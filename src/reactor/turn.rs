@@ -196,14 +196,14 @@ impl<N: Net> Reactor<N> {
     fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
         let entry = self.table.entry(slot);
         let (state, flags) = (entry.state, entry.flags);
-        if flags.has(Flags::DESTROY) && !state.is_final() {
+        if !flags.has(Flags::DESTROY.and(Flags::PENDING)) {
+            if state == State::Created {
+                self.begin(slot);
+            } else if state == State::Connecting {
+                self.continue_connecting(slot);
+            }
+        } else if flags.has(Flags::DESTROY) && !state.is_final() {
             self.give_up_connecting(slot);
-        } else if flags.has(Flags::DESTROY.and(Flags::PENDING)) {
-            // They come first.
-        } else if state == State::Created {
-            self.begin(slot);
-        } else if state == State::Connecting {
-            self.continue_connecting(slot);
         }
         self.table.entry_mut(slot).flags.set(Flags::SOON, false);
         // What is left is the same for all: to obey `destroy`, and to deliver.

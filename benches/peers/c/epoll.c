@@ -5,9 +5,7 @@
  * is read right after the accept, a short read is taken for a drained socket unless EPOLLRDHUP was seen, and close(2)
  * after the client's FIN sends ours without a shutdown(2). It uses no trick that its community does not: it registers
  * every connection, and lets the FIN leave behind the answer. */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 #include "common.h"
 
 #include <errno.h>
@@ -209,9 +207,6 @@ int main(int argc, char **argv) {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
     if (poll < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event) != 0)
         give_up("epoll");
-#ifdef BEGIN
-    BEGIN();
-#endif
     static struct epoll_event events[EVENTS];
     bool rests = false;
     for (;;) {

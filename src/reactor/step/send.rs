@@ -110,7 +110,7 @@ impl<N: Net> Step<'_, N> {
                 self.post(Input::FinSent);
                 self.linger();
                 if self.entry.state == State::Closing {
-                    let _ = self.confirm();
+                    self.confirm();
                 }
             }
             Outcome::Retry => self.retry_later(Flags::WRITABLE),

@@ -16,7 +16,7 @@ use crate::parse;
 use crate::plan::{Effort, HalfClose, IDLE, Load, MAIN};
 use crate::process::{self, Idle, Server, Start};
 use crate::raw::{Counts, Lengths, Memory};
-use crate::roster::{BLOCKING, Contestant, Service};
+use crate::roster::{BLOCKING, Contestant, Service, THREADED};
 
 pub(crate) const STRACE: &str = "strace";
 pub(crate) const PERF: &str = "perf";
@@ -198,8 +198,8 @@ fn under(bed: &Bed, argv: &[String], tool: &[String], file: &Path, connections: 
 
 /// Resident memory of each server with and without idle connections.
 pub(crate) fn memory(bed: &Bed, all: &[Contestant]) -> Vec<Memory> {
-    // The blocking loop holds one connection at a time.
-    let all: Vec<&Contestant> = all.iter().filter(|one| one.name != BLOCKING).collect();
+    // The blocking loop holds one connection at a time, and the threaded one only echoes.
+    let all: Vec<&Contestant> = all.iter().filter(|one| one.name != BLOCKING && one.name != THREADED).collect();
     let bar = progress("memory of idle connections", all.len() as u64);
     let one = |contestant: &&Contestant| {
         bar.set_message(contestant.name.clone());
@@ -211,8 +211,7 @@ pub(crate) fn memory(bed: &Bed, all: &[Contestant]) -> Vec<Memory> {
         bar.inc(1);
         memory
     };
-    // One that only echoes is another server's twin, and holds what that holds.
-    let memory = all.iter().filter(|one| one.argv(Service::Answer { bytes: MAIN.answer }).is_some()).map(one).collect();
+    let memory = all.iter().map(one).collect();
     bar.finish_with_message("");
     memory
 }
