@@ -49,8 +49,8 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Starts the program at `path` anew, with our own arguments. The reactor is woken when it is
-    /// known what became of it.
+    /// Starts the program at `path` again, with our own arguments. The reactor is woken when the
+    /// new process serves or has failed.
     pub(crate) fn begin(path: &Path, sockets: Legacy, remote: Remote) -> io::Result<Self> {
         let Legacy { sockets, file: socket_file } = sockets;
         let (ready, file) = Ready::new()?;
@@ -106,8 +106,8 @@ struct Ready {
     socket: UnixDatagram,
 }
 
-/// Removed with the handover, not with the thread that waits: that one does not live to the end of
-/// a process that is told to go.
+/// Removed with the handover, not with the thread that waits: a process that is stopped may exit
+/// before that thread ends.
 struct NotifyFile {
     path: PathBuf,
 }

@@ -24,7 +24,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(crate) const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
 /// A server short of descriptors takes one connection for each that ends and rests again at once,
-/// so its warnings could come by the thousand: one a second is told.
+/// so it could warn a thousand times: it prints at most one warning per second.
 struct Rests {
     warned: Option<Instant>,
 }

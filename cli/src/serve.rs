@@ -30,11 +30,11 @@ use crate::trouble::{Trouble, say};
 ///
 /// SIGUSR1 prints what it has done so far, in numbers, on stderr.
 ///
-/// SIGHUP restarts the server and refuses nobody: the program at the same path is started anew,
-/// with the same arguments and our listening sockets; when it serves, we accept nobody any more,
-/// and go as after SIGTERM. If it does not come up, we stay. Who has started us may hand sockets
-/// over, too (LISTEN_FDS, as systemd does); they take the place of --listen, and when we serve,
-/// NOTIFY_SOCKET is told so.
+/// SIGHUP restarts the server without refusing a client: the program at the same path is started
+/// again, with the same arguments and the listening sockets. When the new process serves, the old
+/// one accepts no more clients, and ends as after SIGTERM. If the new one fails, the old one serves
+/// on. A service manager can pass listening sockets (LISTEN_FDS, as systemd does), which replace
+/// --listen; READY=1 is sent to its NOTIFY_SOCKET.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
     /// What to do with a connection
@@ -58,9 +58,8 @@ pub(crate) struct Serve {
     /// claim that we have said all there was to say.) Without it, silence is no reason to end
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
     idle_timeout: Option<Duration>,
-    /// Have the kernel keep a connection to itself until its first bytes are there, so that nobody
-    /// is woken for nothing; for so long at the most, in whole seconds, and a little more
-    /// (TCP_DEFER_ACCEPT). For clients that speak first
+    /// Accept a connection only when its first bytes have arrived, or after this time, rounded up
+    /// to seconds, and a little more (TCP_DEFER_ACCEPT). For clients that speak first
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true)]
     pub(crate) defer_accept: Option<Duration>,
     /// Share the port with other servers that say so too (SO_REUSEPORT): the kernel spreads the

@@ -115,8 +115,8 @@ fn replay(seed: u64, favoured: Option<Row>) -> Result<(), Trouble> {
     told.and_then(|()| out.write_all(b"every rule was kept\n")).map_err(Trouble::Stdout)
 }
 
-/// A panic is one of the things that a run may find: it is told with its seed, not by the thread
-/// that it struck.
+/// A panic is one of the things that a run may find: the report prints it with its seed, and the
+/// thread that panics prints nothing.
 fn quietly() {
     std::panic::set_hook(Box::new(|_| {}));
 }

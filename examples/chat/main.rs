@@ -1,6 +1,6 @@
-//! A chat: each line is told to all others. Whoever does not read is thrown out; whoever finishes
-//! has left. Run it: `cargo run --release --example chat -- 127.0.0.1:7000`, and then `nc 127.0.0.1
-//! 7000` a few times.
+//! A chat: each line is sent to all other clients. A client that does not read is disconnected; a
+//! client that finishes has left. Run it: `cargo run --release --example chat -- 127.0.0.1:7000`,
+//! and then `nc 127.0.0.1 7000` a few times.
 
 mod room;
 

@@ -1,9 +1,9 @@
 //! The load itself: opens connections, asks, reads to the end, and opens the next where a place
 //! comes free.
 //!
-//! Invariant: at most so many connections are in flight, each has one place, and a place is free
-//! when its `close` was told. Generic over the net: the tests run it on the simulated one, where a
-//! stall takes exactly as long as it is said to take.
+//! Invariant: no more connections are in flight than there are places, each has one place, and a
+//! place is free when its `close` was delivered. Generic over the net: the tests run it on the
+//! simulated one, where a stall takes exactly the time that the test sets.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -78,8 +78,9 @@ pub(crate) struct Bench {
     /// How many connections in all
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
-    /// Begin connections for so long, in place of a number of them: 10s, 1m; those in flight then
-    /// may finish. With --rate all that are due in this time are begun, however long that takes
+    /// Begin connections for this time (10s, 1m) instead of a fixed number of them; connections
+    /// that are in flight then may finish. With --rate all that are due in this time are begun,
+    /// however long that takes
     #[arg(long, value_name = "DUR", value_parser = args::time_limit, allow_hyphen_values = true, conflicts_with = "connections")]
     duration: Option<Duration>,
     /// How many at a time

@@ -1,8 +1,8 @@
 //! The server of the lesson: it answers lines in upper case, and breaks connections as its dice
 //! say.
 //!
-//! Invariant: whatever it does to a connection, it says first; and it ends when it is told to, or
-//! when nobody can tell it any more.
+//! Invariant: it prints what it will do to a connection before it does it; and it ends at the stop
+//! order, or when the thread that could give the order is gone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
