@@ -139,6 +139,7 @@ pub mod net;
 pub mod sim;
 
 mod buffer;
+mod context;
 mod error;
 mod event;
 mod id;
@@ -153,10 +154,12 @@ mod socket;
 mod socket_map;
 mod table;
 mod target;
+mod ticks;
 mod unix_addr;
 mod wheel;
 
 pub use buffer::Buffer;
+pub use context::Context;
 pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
 pub use event::{Ending, Event, First, How, PeerEnd};
 pub use id::{ListenerId, SocketId, TimerId};

@@ -60,7 +60,6 @@ pub(crate) struct Counts {
     pub(crate) accepted: u64,
     pub(crate) dropped: u64,
     pub(crate) rests: u64,
-    pub(crate) begun: u64,
     pub(crate) connected: u64,
     confirmed: u64,
     handed_off: u64,
@@ -165,12 +164,12 @@ mod data {
 
 impl Metrics {
     /// The counts, with nothing live yet.
-    pub(crate) fn of(counts: &Counts, listeners: usize) -> Self {
+    pub(crate) fn of(counts: &Counts, begun: u64, listeners: usize) -> Self {
         Self {
             accepted: counts.accepted,
             dropped: counts.dropped,
             rests: counts.rests,
-            begun: counts.begun,
+            begun,
             connected: counts.connected,
             confirmed: counts.confirmed,
             handed_off: counts.handed_off,
@@ -325,12 +324,11 @@ mod tests {
     /// Each number differs, so that none is added to another.
     #[test]
     fn the_sums_of_two_are_those_of_both() {
-        let mut counts =
-            Counts { accepted: 1, dropped: 2, rests: 3, begun: 4, connected: 5, turns: 6, ..Counts::default() };
+        let mut counts = Counts { accepted: 1, dropped: 2, rests: 3, connected: 5, turns: 6, ..Counts::default() };
         (counts.confirmed, counts.handed_off, counts.destroyed, counts.timers) = (7, 8, 9, 10);
         (counts.bytes_read, counts.bytes_written, counts.bytes_unsent) = (11, 12, 13);
         (counts.lag_ms, counts.most_lag_ms, counts.failed[3]) = (14, 15, 16);
-        let mut one = Metrics::of(&counts, 17);
+        let mut one = Metrics::of(&counts, 4, 17);
         one.add_live(State::Open, 18, 0, 0);
         let other = one.clone();
         one += &other;

@@ -1,20 +1,22 @@
 //! The program's view of one socket.
 //!
-//! Invariant: nothing here makes a system call or reads the clock. A call changes the table and
-//! puts the socket into a list; the next call of `next` does the rest. So an answer and its FIN
+//! Invariant: what changes a connection makes no system call and reads no clock. A call changes the
+//! table and puts the socket into a list; the next call of `next` does the rest. So an answer and its FIN
 //! leave in one segment, and the same code runs on the simulated network.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
+use crate::context::Context;
 use crate::error::Error;
-use crate::id::{ListenerId, SocketId};
+use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
-use crate::options::{Close, KeepAlive, Settings, millis};
+use crate::options::{Close, Connect, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
 use crate::table::extra::Deadline;
+use crate::target::Target;
 
 /// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its
 /// events, from [`Reactor::socket`](crate::Reactor::socket), or from another socket by
@@ -24,7 +26,7 @@ use crate::table::extra::Deadline;
 /// call of `next`. Events that belong to no socket, such as a timer, come with a `Socket` that
 /// stands for none and behaves like one that is closed.
 pub struct Socket<'a> {
-    table: &'a mut Table,
+    context: Context<'a>,
     slot: u32,
 }
 
@@ -45,43 +47,86 @@ pub enum Queue {
 }
 
 impl<'a> Socket<'a> {
-    pub(crate) const fn new(table: &'a mut Table, slot: u32) -> Self {
-        Self { table, slot }
+    pub(crate) const fn new(context: Context<'a>, slot: u32) -> Self {
+        Self { context, slot }
     }
 
     fn entry(&self) -> Option<&Entry> {
-        (self.slot != NIL).then(|| self.table.entry(self.slot))
+        (self.slot != NIL).then(|| self.context.table.entry(self.slot))
     }
 
     /// The entry, if the program can still change anything.
     fn living(&mut self) -> Option<&mut Entry> {
-        let entry = (self.slot != NIL).then(|| self.table.entry_mut(self.slot));
+        let entry = (self.slot != NIL).then(|| self.context.table.entry_mut(self.slot));
         entry.filter(|entry| entry.is_living())
     }
 
     /// Sets a flag, and makes a step of the socket due in the next call of `next`.
     fn ask(&mut self, flag: Flags) {
         if self.living().is_some() {
-            self.table.wake_with(self.slot, flag);
+            self.context.table.wake_with(self.slot, flag);
         }
     }
 
     /// The socket's id. It finds nothing after the `next` call that follows the socket's `close`.
     #[must_use]
     pub fn id(&self) -> SocketId {
-        if self.slot == NIL { SocketId::NONE } else { self.table.id(self.slot) }
+        if self.slot == NIL { SocketId::NONE } else { self.context.table.id(self.slot) }
     }
 
     /// Another socket of the same reactor, for example the other side of a proxy.
     pub fn get(&mut self, id: SocketId) -> Option<Socket<'_>> {
-        let slot = self.table.find(id)?;
-        Some(Socket { table: self.table, slot })
+        self.context.socket(id)
+    }
+
+    /// Access to the whole reactor, for code that also runs between two events.
+    pub fn context(&mut self) -> Context<'_> {
+        Context { table: &mut *self.context.table, net: self.context.net }
+    }
+
+    /// Begins another connection, as [`Reactor::connect`](crate::Reactor::connect) does: a proxy
+    /// connects to its backend in the handler of the client.
+    ///
+    /// # Errors
+    /// As for `Reactor::connect`.
+    pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        self.context.connect(target, options)
+    }
+
+    /// Sets a timer, as [`Reactor::set_timer`](crate::Reactor::set_timer) does. It does not belong
+    /// to this socket: keep the [`SocketId`] with the [`TimerId`], and stop the timer when the
+    /// socket closes.
+    pub fn set_timer(&mut self, after: Duration) -> TimerId {
+        self.context.set_timer(after)
+    }
+
+    /// Stops a timer. Returns whether it was still running; if so its event will not come.
+    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
+        self.context.cancel_timer(id)
+    }
+
+    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.context.now()
+    }
+
+    /// Our own address of the connection, with one call of getsockname(2). `None` before the
+    /// connection is established and once it is closed, and for Unix domain sockets.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let is_connected = self.entry().is_some_and(|entry| entry.state.is_connected());
+        is_connected.then(|| self.context.net.local_addr(self.slot)).flatten()
     }
 
     /// The listener that accepted the connection; `None` for an outgoing one.
     #[must_use]
     pub fn listener(&self) -> Option<ListenerId> {
-        self.entry().and_then(|entry| self.table.settings.get(entry.settings).listener)
+        self.entry().and_then(|entry| self.context.table.settings.get(entry.settings).listener)
     }
 
     /// The state of the lifecycle. `end` and `destroy` change it in the next call of `next`.
@@ -94,7 +139,7 @@ impl<'a> Socket<'a> {
     /// A Unix domain socket has none.
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.entry().and_then(|_| self.table.peer(self.slot))
+        self.entry().and_then(|_| self.context.table.peer(self.slot))
     }
 
     /// Queues a copy of the bytes. They leave in the next call of `next`, together with everything
@@ -138,22 +183,22 @@ impl<'a> Socket<'a> {
         }
         if entry.state == State::Broken {
             // Nothing can leave any more. The error follows what can still be read.
-            self.table.extra_mut(self.slot).void_bytes += count as u64;
+            self.context.table.extra_mut(self.slot).void_bytes += count as u64;
             return Ok(Queue::Room);
         }
-        let settings = self.table.settings.get(entry.settings);
+        let settings = self.context.table.settings.get(entry.settings);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
-        let queued_bytes = self.table.queued_bytes(self.slot);
+        let queued_bytes = self.context.table.queued_bytes(self.slot);
         if count == 0 {
             return Ok(if queued_bytes >= high_water { Queue::Full } else { Queue::Room });
         }
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
-        let full = push(self.table, self.slot) >= high_water;
+        let full = push(self.context.table, self.slot) >= high_water;
         // The first byte that waits starts the write clock.
         let write = if queued_bytes == 0 { Flags::WRITE } else { Flags::NONE };
-        self.table.wake_with(self.slot, write | if full { Flags::FULL } else { Flags::NONE });
+        self.context.table.wake_with(self.slot, write | if full { Flags::FULL } else { Flags::NONE });
         Ok(if full { Queue::Full } else { Queue::Room })
     }
 
@@ -193,7 +238,7 @@ impl<'a> Socket<'a> {
             && entry.flags.replace(Flags::PAUSED, false)
         {
             // While it is paused the grace of a stop does not count.
-            self.table.wake_with(self.slot, Flags::GRACE);
+            self.context.table.wake_with(self.slot, Flags::GRACE);
         }
     }
 
@@ -222,9 +267,9 @@ impl<'a> Socket<'a> {
     /// `next`. `None` switches it off. It changes no other limit.
     pub fn set_timeout(&mut self, idle: Option<Duration>) {
         if self.living().is_some() {
-            self.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
+            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
             self.ask(Flags::IDLE);
-            self.table.file_later(self.slot);
+            self.context.table.file_later(self.slot);
         }
     }
 
@@ -239,11 +284,11 @@ impl<'a> Socket<'a> {
             return;
         }
         if !self.state().is_connected() {
-            return self.table.change_settings(self.slot, |settings| settings.deadline_ms = limit_ms);
+            return self.context.table.change_settings(self.slot, |settings| settings.deadline_ms = limit_ms);
         }
-        self.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
-        self.table.wake(self.slot);
-        self.table.file_later(self.slot);
+        self.context.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
+        self.context.table.wake(self.slot);
+        self.context.table.file_later(self.slot);
     }
 
     /// Requests [`Event::Drain`](crate::Event::Drain) for when the queue has gone down to the
@@ -255,7 +300,7 @@ impl<'a> Socket<'a> {
         let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
         let waits = !ended && queued_bytes > low && self.living().is_some();
         if waits {
-            self.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
+            self.context.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
         }
         waits
     }
@@ -264,8 +309,8 @@ impl<'a> Socket<'a> {
     /// the peer's `end`, our side ends in the next call of `next`.
     pub fn set_half_open(&mut self, allow: bool) {
         if self.living().is_some() {
-            self.table.change_settings(self.slot, |settings| settings.half_open = allow);
-            self.table.wake(self.slot);
+            self.context.table.change_settings(self.slot, |settings| settings.half_open = allow);
+            self.context.table.wake(self.slot);
         }
     }
 
@@ -273,8 +318,8 @@ impl<'a> Socket<'a> {
     /// `drain` follows.
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {
-            self.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
-            self.table.wake(self.slot);
+            self.context.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
+            self.context.table.wake(self.slot);
         }
     }
 
@@ -282,7 +327,7 @@ impl<'a> Socket<'a> {
     /// waits for the acknowledgement is handed off in the next call of `next`.
     pub fn set_close(&mut self, close: Close) {
         if self.living().is_some() {
-            self.table.change_settings(self.slot, |settings| settings.close = close);
+            self.context.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
                 self.ask(Flags::HANGUP); // The wait may be over.
             }
@@ -293,8 +338,8 @@ impl<'a> Socket<'a> {
     /// connection.
     pub fn set_nodelay(&mut self, on: bool) {
         if self.living().is_some() {
-            self.table.extra_mut(self.slot).nodelay = Some(on);
-            self.table.wake(self.slot);
+            self.context.table.extra_mut(self.slot).nodelay = Some(on);
+            self.context.table.wake(self.slot);
         }
     }
 
@@ -309,8 +354,8 @@ impl<'a> Socket<'a> {
         if self.living().is_none() {
             return Err(Error::Gone);
         }
-        self.table.extra_mut(self.slot).keep_alive = Some(times);
-        self.table.wake(self.slot);
+        self.context.table.extra_mut(self.slot).keep_alive = Some(times);
+        self.context.table.wake(self.slot);
         Ok(())
     }
 
@@ -330,7 +375,7 @@ impl<'a> Socket<'a> {
     /// connection has broken.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.entry().map_or(0, |_| self.table.queued_bytes(self.slot))
+        self.entry().map_or(0, |_| self.context.table.queued_bytes(self.slot))
     }
 
     /// Whether `end` was called.
@@ -341,7 +386,7 @@ impl<'a> Socket<'a> {
 
     /// Its settings; `None` for the socket that stands for none.
     pub(crate) fn settings(&self) -> Option<&Settings> {
-        self.entry().map(|entry| self.table.settings.get(entry.settings))
+        self.entry().map(|entry| self.context.table.settings.get(entry.settings))
     }
 
     pub(crate) fn allows_half_open(&self) -> bool {

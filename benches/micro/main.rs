@@ -18,6 +18,7 @@ mod library {
     pub(crate) mod report;
     pub(crate) mod table;
     pub(crate) mod target;
+    pub(crate) mod ticks;
     pub(crate) mod unix_addr;
     pub(crate) mod wheel;
 }
@@ -25,7 +26,7 @@ mod library {
 #[allow(unused_imports)]
 use finale::sim;
 #[allow(unused_imports)]
-use library::{buffer, error, event, id, lifecycle, options, report, table, target, unix_addr, wheel};
+use library::{buffer, error, event, id, lifecycle, options, report, table, target, ticks, unix_addr, wheel};
 
 mod bare;
 mod events;

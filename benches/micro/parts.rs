@@ -1,6 +1,7 @@
 //! One step of the lifecycle; the table of connections; its ready queue.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use criterion::Criterion;
 
@@ -9,6 +10,7 @@ use crate::lifecycle::{self, Cell, Input, State, compact};
 use crate::options::Settings;
 use crate::support::{CpuTime, Order, million};
 use crate::table::Table;
+use crate::ticks::Epoch;
 
 pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
     step(criterion);
@@ -44,7 +46,7 @@ fn step(criterion: &mut Criterion<CpuTime>) {
 
 /// A table with this many open connections, and their slots.
 fn full(count: usize) -> (Table, Vec<u32>) {
-    let mut table = Table::new(1);
+    let mut table = Table::new(1, Epoch(Instant::now()));
     let slots = (0..count)
         .map(|_| {
             let settings = table.settings.intern(Settings::default());

@@ -222,7 +222,7 @@ impl<N: Net> Reactor<N> {
     fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
         self.mute(listener);
         self.counts.rests += 1;
-        self.listeners.back_off(listener, self.tick_after(self.net.now()) + BACK_OFF_TICKS);
+        self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
         if std::mem::replace(&mut entry.reported, true) {
@@ -254,7 +254,7 @@ impl<N: Net> Reactor<N> {
             && let Err(error) = self.net.set_accepting(listener, true)
         {
             log::warn!("a listener can't be watched again, and backs off: {error}");
-            return self.listeners.back_off(listener, self.tick_after(self.net.now()) + BACK_OFF_TICKS);
+            return self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);
         }
         entry.muted = false;
         self.listeners.served(listener);

@@ -79,7 +79,7 @@ impl<N: Net> Reactor<N> {
             ("sockets", self.table.len()),
             ("reserved slots", self.table.reserved),
             ("listeners", self.listener_ids().len()),
-            ("timers", usize::from(!self.timers.is_empty()) + usize::from(!self.table.wheel.is_empty())),
+            ("timers", usize::from(!self.table.timers.is_empty()) + usize::from(!self.table.wheel.is_empty())),
             ("extras", self.table.extras.len()),
             ("settings", self.table.settings.len()),
         ];

@@ -63,18 +63,7 @@ impl<N: Net> Reactor<N> {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let target = target.try_into()?;
-        options.check()?;
-        let Connect { system, settings, local, attempt_delay_ms } = options;
-        let settings = self.table.settings.intern(settings);
-        let slot = self.table.insert(settings);
-        self.counts.begun += 1;
-        let connecting = self.table.extras.connecting(target, system, local, attempt_delay_ms);
-        self.table.extra_mut(slot).connecting = Some(connecting);
-        self.table.entry_mut(slot).flags.set(Flags::LIMIT, true);
-        self.table.wake(slot);
-        self.table.file_later(slot);
-        Ok(self.table.id(slot))
+        self.context().connect(target, options)
     }
 
     fn connecting(&mut self, slot: u32) -> Option<&mut Connecting> {
@@ -303,7 +292,7 @@ impl<N: Net> Reactor<N> {
             self.table.retry_later(slot, RETRY_TICKS);
         } else {
             self.set_attempt_due(slot);
-            let earliest = self.tick_after(self.net.now()) + RETRY_TICKS;
+            let earliest = self.table.epoch.tick_after(self.net.now()) + RETRY_TICKS;
             if let Some(due) = self.connecting(slot).and_then(|connecting| connecting.attempt_due.as_mut()) {
                 *due = earliest.max(*due);
             }
@@ -312,7 +301,7 @@ impl<N: Net> Reactor<N> {
 
     /// When the next address joins the attempts in flight, if there is one.
     fn set_attempt_due(&mut self, slot: u32) {
-        let now = self.tick_after(self.net.now());
+        let now = self.table.epoch.tick_after(self.net.now());
         let Some(connecting) = self.connecting(slot) else { return };
         let has_next = connecting.tried < connecting.addrs.len();
         connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));

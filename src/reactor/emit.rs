@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Reactor;
+use crate::context::Context;
 use crate::error::{Cause, Failure};
 use crate::event::{Ending, Event, How, PeerEnd};
 use crate::lifecycle::{Emits, State};
@@ -73,7 +74,7 @@ impl<N: Net> Reactor<N> {
             EmitKind::Dropped => Event::Dropped(self.listeners.id(emit.value), self.dropped.as_ref()),
             EmitKind::ListenerClosed => Event::ListenerClosed(self.closed_listener),
         };
-        (Socket::new(&mut self.table, slot), event)
+        (Socket::new(Context { table: &mut self.table, net: &self.net }, slot), event)
     }
 
     /// The address with this index of those that were found.

@@ -17,7 +17,6 @@ mod remote;
 mod snapshot;
 mod step;
 mod stop;
-mod timers;
 mod turn;
 
 use std::net::SocketAddr;
@@ -29,6 +28,7 @@ pub use listeners::Listener;
 pub use remote::Remote;
 pub use snapshot::{SocketInfo, Sockets};
 
+use crate::context::Context;
 use crate::error::{Cause, Error, Failure, OsError};
 use crate::event::{Ending, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
@@ -39,9 +39,9 @@ use crate::net::os::Os;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
+use crate::ticks::Epoch;
 use listeners::Listeners;
 use remote::Shared;
-use timers::Timers;
 use turn::Turn;
 
 /// One read at the most per socket and turn, and the receive buffer that all sockets share: large
@@ -59,7 +59,6 @@ pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
     listeners: Listeners,
-    timers: Timers,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     /// What the last event says beyond its name: lent to the caller like the buffer.
@@ -70,8 +69,6 @@ pub struct Reactor<N: Net = Os> {
     fired: TimerId,
     closed_listener: ListenerId,
     counts: Counts,
-    /// Tick 0.
-    epoch: Instant,
     turn: Turn,
     /// Why the system can't wait for events. (Kept here, so that an event passes in registers.)
     cant_wait: Option<Error>,
@@ -101,12 +98,10 @@ impl<N: Net> Reactor<N> {
     pub fn with_net(net: N) -> Self {
         let reactor = crate::id::new_reactor();
         Self {
-            epoch: net.now(),
             shared: Shared::new(net.waker()),
+            table: Table::new(reactor, Epoch(net.now())),
             net,
-            table: Table::new(reactor),
             listeners: Listeners::new(reactor),
-            timers: Timers::new(reactor),
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             ending: Ending::none(),
             failure: Failure::of(Cause::System),
@@ -169,17 +164,27 @@ impl<N: Net> Reactor<N> {
     /// time in the past if work is waiting, `None` if only readiness can bring an event.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
-            return Some(self.epoch);
+            return Some(self.table.epoch.0);
         }
         self.look_at_clock();
         let due = self.next_due()?;
-        self.epoch.checked_add(Duration::from_millis(due))
+        self.table.epoch.at(due)
     }
 
     /// The socket with this id, if its `close` was not delivered.
     pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;
-        Some(Socket::new(&mut self.table, slot))
+        Some(self.handle(slot))
+    }
+
+    /// Access to the reactor for code that also runs in handlers.
+    pub fn context(&mut self) -> Context<'_> {
+        Context { table: &mut self.table, net: &self.net }
+    }
+
+    /// A socket by its slot.
+    fn handle(&mut self, slot: u32) -> Socket<'_> {
+        Socket::new(self.context(), slot)
     }
 
     /// The local address of a connection, `None` once it is closed. One getsockname(2).
@@ -203,14 +208,12 @@ impl<N: Net> Reactor<N> {
 
     /// Sets a timer of no socket: [`Event::Timer`] comes once, not before `after` has passed.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
-        let now = self.net.now();
-        let due = now.checked_add(after).map_or(u64::MAX, |at| self.tick_after(at));
-        self.timers.set(due, self.tick_before(now))
+        self.context().set_timer(after)
     }
 
     /// Stops a timer. Returns whether it was still running; if so its event will not come.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
-        self.timers.cancel(id)
+        self.table.timers.cancel(id)
     }
 
     /// A handle for other threads.
@@ -222,23 +225,13 @@ impl<N: Net> Reactor<N> {
     /// Files the deadlines of the sockets that were put aside meanwhile, restarting clocks now.
     fn look_at_clock(&mut self) {
         if !self.table.unfiled.is_empty() {
-            self.table.file_all(self.tick_after(self.net.now()));
+            self.table.file_all(self.table.epoch.tick_after(self.net.now()));
         }
-    }
-
-    /// The tick that has begun at this time: what is due now, is due by this tick.
-    fn tick_before(&self, at: Instant) -> u64 {
-        ticks(at.saturating_duration_since(self.epoch))
-    }
-
-    /// The first tick not before this time: for deadlines, which are never early.
-    fn tick_after(&self, at: Instant) -> u64 {
-        ticks_up(at.saturating_duration_since(self.epoch))
     }
 
     /// The earliest tick at which something of ours is due.
     fn next_due(&mut self) -> Option<u64> {
-        earlier(earlier(self.table.wheel.next_due(), self.timers.next_due()), self.listeners.due)
+        earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.due)
     }
 }
 
@@ -257,18 +250,6 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reactor").field("sockets", &self.len()).field("turn", &self.turn).finish_non_exhaustive()
     }
-}
-
-/// Whole ticks.
-#[inline]
-fn ticks(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis()))
-}
-
-/// Whole ticks, rounded up: in small numbers, since each message with an idle time needs it.
-#[inline]
-fn ticks_up(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)))
 }
 
 /// The earlier of two times that need not be.

@@ -94,7 +94,7 @@ impl<N: Net> Reactor<N> {
     /// ```
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        let mut metrics = Metrics::of(&self.counts, self.listeners.ids().count());
+        let mut metrics = Metrics::of(&self.counts, self.table.begun, self.listeners.ids().count());
         // One whose `close` was just delivered is counted already.
         for slot in self.table.slots().filter(|slot| self.table.entry(*slot).state != State::Closed) {
             let entry = self.table.entry(slot);
@@ -107,7 +107,7 @@ impl<N: Net> Reactor<N> {
     /// Every socket with its state, queue and timer. Prints like netstat, paused sockets with `*`.
     #[must_use]
     pub fn sockets(&self) -> Sockets {
-        let now = self.tick_before(self.net.now());
+        let now = self.table.epoch.tick_before(self.net.now());
         let info = |slot| {
             let entry = self.table.entry(slot);
             SocketInfo {

@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::id::ListenerId;
 use crate::net::Net;
 use crate::options::{Settings, Stop, millis};
-use crate::socket::Socket;
 use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
@@ -42,7 +41,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::Gone`] if the listener is closed.
     pub fn stop_listener(&mut self, id: ListenerId, stop: Stop) -> Result<(), Error> {
         let now = self.net.now();
-        let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.tick_after(at));
+        let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.table.epoch.tick_after(at));
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
         // It applies to connections that are accepted later, too.
         let grace = stop.grace.and_then(millis);
@@ -85,7 +84,7 @@ impl<N: Net> Reactor<N> {
                 if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {
-                    Socket::new(&mut self.table, slot).destroy();
+                    self.handle(slot).destroy();
                 }
             }
         }

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::emit::{Emit, EmitKind};
 use super::step::{RETRY_TICKS, Step, is_transient};
-use super::{Reactor, system, ticks, ticks_up};
+use super::{Reactor, system};
 use crate::error::{Cause, Error, Failure, Timer};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
+use crate::ticks::{ticks, ticks_up};
 
 /// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits
 /// into a poll: without them an idle timer could fire although its data lies behind.
@@ -263,7 +264,10 @@ impl<N: Net> Reactor<N> {
 
     /// Whether no event can ever come any more.
     fn nothing_is_left(&self) -> bool {
-        self.table.len() == 0 && self.listeners.entries.is_empty() && self.timers.is_empty() && !self.shared.may_wake()
+        self.table.len() == 0
+            && self.listeners.entries.is_empty()
+            && self.table.timers.is_empty()
+            && !self.shared.may_wake()
     }
 
     /// Whether a turn has something to do without any readiness.
@@ -275,7 +279,7 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let now = self.net.now();
-        let since_epoch = now.saturating_duration_since(self.epoch);
+        let since_epoch = self.table.epoch.elapsed(now);
         self.table.file_all(ticks_up(since_epoch));
         let mut timeout = self.timeout(now, since_epoch, until);
         // Nothing is reported again before all that was ready at the first call. So when as many
@@ -297,7 +301,8 @@ impl<N: Net> Reactor<N> {
             // clock has arrived in time.
             if is_first || !polled.more {
                 let is_now = polled.complete_until == now;
-                self.turn.now = if is_now { ticks(since_epoch) } else { self.tick_before(polled.complete_until) };
+                self.turn.now =
+                    if is_now { ticks(since_epoch) } else { self.table.epoch.tick_before(polled.complete_until) };
             }
             left = left.saturating_sub(1);
             if !polled.more || left == 0 {
@@ -358,8 +363,8 @@ impl<N: Net> Reactor<N> {
             return false;
         }
         let now = self.net.now();
-        self.table.file_all(self.tick_after(now));
-        self.next_due().is_some_and(|due| due <= self.tick_before(now))
+        self.table.file_all(self.table.epoch.tick_after(now));
+        self.next_due().is_some_and(|due| due <= self.table.epoch.tick_before(now))
     }
 
     #[inline(never)]
@@ -404,7 +409,7 @@ impl<N: Net> Reactor<N> {
                 return Some(emit);
             }
         }
-        if let Some(timer) = self.timers.pop_due(now, &mut self.turn.free_timers) {
+        if let Some(timer) = self.table.timers.pop_due(now, &mut self.turn.free_timers) {
             self.fired = timer;
             return Some(Emit::new(EmitKind::Timer, 0));
         }
@@ -462,7 +467,7 @@ impl<N: Net> Reactor<N> {
         }
         if let Some(ago) = (written > 0).then(|| self.net.time_since_acked(slot)).flatten() {
             let now = self.net.now();
-            let at = self.tick_after(now.checked_sub(ago).unwrap_or(now));
+            let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
             // Another may be due as well now.
             let has_taken = self.table.deadline(slot) != deadline;

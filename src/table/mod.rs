@@ -4,7 +4,7 @@
 //! no timer, no extra and no settings, and an id finds a socket only if its reactor and its
 //! generation are the socket's.
 //!
-//! Knows no system call and no clock: times are ticks (ms since the reactor began).
+//! Knows no system call and no clock: times are ticks.
 
 mod audit;
 mod clocks;
@@ -14,6 +14,7 @@ pub(crate) mod queue;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use slab::Slab;
 use crate::buffer::Buffer;
 use crate::id::{ListenerId, SocketId};
 use crate::options::Settings;
+use crate::ticks::Epoch;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
@@ -30,6 +32,7 @@ use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
 use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
+use timers::Timers;
 
 /// A table that has outgrown this many entries ...
 const FEW: usize = 64;
@@ -46,8 +49,9 @@ pub(crate) struct Table {
     /// One generation for each socket that ever was.
     generation: u32,
     pub(crate) entries: Slab<Entry>,
-    /// How many sockets no listener has accepted.
+    /// How many sockets no listener has accepted, now and so far.
     pub(crate) outgoing: usize,
+    pub(crate) begun: u64,
     /// Slots that are reserved for attempts to connect.
     pub(crate) reserved: usize,
     /// Sockets with work for this turn.
@@ -59,6 +63,9 @@ pub(crate) struct Table {
     /// Sockets put aside since the last look at the clock: their deadlines are filed at the next.
     pub(crate) unfiled: Vec<u32>,
     pub(crate) wheel: Wheel,
+    /// Timers of no socket.
+    pub(crate) timers: Timers,
+    pub(crate) epoch: Epoch,
     pub(crate) settings: SettingsPool,
     pub(crate) extras: Extras,
     /// The socket whose event the caller has now, or `NIL`.
@@ -75,18 +82,21 @@ impl Nodes for Slab<Entry> {
 }
 
 impl Table {
-    pub(crate) fn new(reactor: u32) -> Self {
+    pub(crate) fn new(reactor: u32, epoch: Epoch) -> Self {
         Self {
             reactor,
             generation: 0,
             entries: Slab::new(),
             outgoing: 0,
+            begun: 0,
             reserved: 0,
             ready: VecDeque::new(),
             later: VecDeque::new(),
             closes: VecDeque::new(),
             unfiled: Vec::new(),
             wheel: Wheel::new(0),
+            timers: Timers::new(reactor),
+            epoch,
             settings: SettingsPool::default(),
             extras: Extras::default(),
             at_hand: NIL,

@@ -1,5 +1,11 @@
+use std::time::Instant;
+
 use super::*;
 use crate::lifecycle::{Input, State};
+
+pub(super) fn table(reactor: u32) -> Table {
+    Table::new(reactor, Epoch(Instant::now()))
+}
 
 /// Sockets in state Created.
 fn created(table: &mut Table, count: usize) -> Vec<u32> {
@@ -12,7 +18,7 @@ fn created(table: &mut Table, count: usize) -> Vec<u32> {
 
 /// A table and a socket in it that was accepted.
 fn accepted(settings: Settings) -> (Table, u32) {
-    let mut table = Table::new(7);
+    let mut table = table(7);
     let number = table.settings.intern(settings);
     let slot = table.insert(number);
     table.entry_mut(slot).apply(Input::Accepted);
@@ -35,7 +41,7 @@ fn a_stale_id_finds_nothing_though_its_slot_is_used_again() {
 
 #[test]
 fn an_id_of_another_reactor_or_beyond_the_table_finds_nothing() {
-    let (mut one, mut other) = (Table::new(1), Table::new(2));
+    let (mut one, mut other) = (table(1), table(2));
     let (ours, theirs) = (created(&mut one, 1)[0], created(&mut other, 1)[0]);
     let (our_id, their_id) = (one.id(ours), other.id(theirs));
     assert_eq!(
@@ -49,7 +55,7 @@ fn an_id_of_another_reactor_or_beyond_the_table_finds_nothing() {
 
 #[test]
 fn each_socket_has_a_generation_of_its_own_and_none_has_generation_0() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     let mut generations: Vec<u32> = Vec::new();
     for _ in 0..3 {
         let slots = created(&mut table, 2);
@@ -64,7 +70,7 @@ fn each_socket_has_a_generation_of_its_own_and_none_has_generation_0() {
 
 #[test]
 fn the_vacant_slot_is_the_one_that_the_next_socket_gets() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     for len in 0..4 {
         let vacant = table.vacant();
         assert_eq!((table.vacant(), table.len()), (vacant, len), "to ask changes nothing");
@@ -79,7 +85,7 @@ fn the_vacant_slot_is_the_one_that_the_next_socket_gets() {
 
 #[test]
 fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     let socket = created(&mut table, 1)[0];
     let reserved = table.reserve();
     assert_eq!((table.len(), table.outgoing, table.reserved), (1, 1, 1));
@@ -94,7 +100,7 @@ fn a_reserved_slot_is_no_socket_and_no_socket_gets_it_until_it_is_given_back() {
 
 #[test]
 fn only_sockets_that_no_listener_accepted_are_outgoing() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     let listener = Some(crate::id::ListenerId::new(1, 0, 1));
     let slots = [None, listener, listener].map(|listener| {
         let number = table.settings.intern(Settings { listener, ..Settings::default() });
@@ -109,7 +115,7 @@ fn only_sockets_that_no_listener_accepted_are_outgoing() {
 
 #[test]
 fn an_entry_is_a_cache_line_also_in_the_table_which_grows_once() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     created(&mut table, FEW);
     assert!(table.entries.capacity() < MANY, "a program with few connections pays for few");
     created(&mut table, 1);
@@ -137,7 +143,7 @@ fn everything_of_a_socket_is_given_back_when_it_is_removed() {
 
 #[test]
 fn a_socket_that_is_woken_is_ready_once_and_the_one_at_hand_is_only_marked() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     let slots = created(&mut table, 2);
     table.at_hand = slots[1];
     for slot in [slots[0], slots[1], slots[0]] {
@@ -150,7 +156,7 @@ fn a_socket_that_is_woken_is_ready_once_and_the_one_at_hand_is_only_marked() {
 
 #[test]
 fn what_a_socket_needs_next_puts_it_into_its_list() {
-    let mut table = Table::new(1);
+    let mut table = table(1);
     let slots = created(&mut table, 6);
     for (slot, next) in [Next::Now, Next::Deliver, Next::Later, Next::Close, Next::Wait].into_iter().enumerate() {
         assert_eq!(table.has_work(), slot > 0);
@@ -171,7 +177,7 @@ fn what_a_socket_needs_next_puts_it_into_its_list() {
 #[test]
 fn sockets_that_need_the_same_are_served_in_the_order_in_which_they_came() {
     for next in [Next::Now, Next::Later, Next::Close] {
-        let mut table = Table::new(1);
+        let mut table = table(1);
         let slots = created(&mut table, 3);
         slots.iter().for_each(|&slot| table.put(slot, next));
         table.begin_turn();
@@ -183,7 +189,7 @@ fn sockets_that_need_the_same_are_served_in_the_order_in_which_they_came() {
 #[test]
 fn a_socket_in_a_list_stays_there_whatever_it_needs_meanwhile() {
     for next in [Next::Deliver, Next::Now, Next::Later, Next::Close] {
-        let mut table = Table::new(1);
+        let mut table = table(1);
         let slot = created(&mut table, 1)[0];
         table.put(slot, next);
         let lengths = |table: &Table| (table.ready.len(), !table.later.is_empty(), table.closes.len());

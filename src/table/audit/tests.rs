@@ -9,7 +9,7 @@ use crate::table::extra::Deadline;
 /// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
 /// and an IPv6 peer. A fourth slot is reserved.
 fn table() -> (Table, [u32; 4]) {
-    let mut table = Table::new(1);
+    let mut table = crate::table::tests::table(1);
     let slots = [(); 3].map(|()| {
         let number = table.settings.intern(Settings { idle_ms: Some(50), ..Settings::default() });
         let slot = table.insert(number);
@@ -42,7 +42,7 @@ fn a_table_that_keeps_its_rules_is_not_complained_about_and_not_changed() {
     table.put(slots[2], Next::Close);
     assert_eq!(table.audit(), Ok(()));
     assert_eq!((table.ready.len(), table.closes.len(), table.len()), (1, 1, 3));
-    assert_eq!(Table::new(1).audit(), Ok(()), "nor is an empty one");
+    assert_eq!(crate::table::tests::table(1).audit(), Ok(()), "nor is an empty one");
 }
 
 #[test]

@@ -31,7 +31,7 @@ type Change<'a> = &'a dyn Fn(&mut Scene);
 impl Scene {
     /// In state Created.
     fn created(settings: Settings) -> Self {
-        let mut table = Table::new(1);
+        let mut table = crate::table::tests::table(1);
         let number = table.settings.intern(settings);
         let slot = table.insert(number);
         Self { table, slot }
@@ -220,7 +220,9 @@ fn a_write_starts_the_write_timeout_if_nothing_waits_whether_it_is_queued_or_at_
             scene.table.at_hand = scene.slot;
         }
         for now in [120, 140] {
-            let written = crate::socket::Socket::new(&mut scene.table, scene.slot).write(b"x");
+            let host = crate::sim::Network::new(1).host([10, 0, 0, 1].into());
+            let context = crate::context::Context { table: &mut scene.table, net: &host };
+            let written = crate::socket::Socket::new(context, scene.slot).write(b"x");
             assert_eq!(written, Ok(crate::socket::Queue::Room));
             scene.table.spill(scene.slot);
             scene.table.at_hand = NIL;

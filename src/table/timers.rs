@@ -17,7 +17,7 @@ impl Nodes for Slab<Entry> {
     }
 }
 
-pub(super) struct Timers {
+pub(crate) struct Timers {
     entries: Slab<Entry>,
     wheel: Option<Wheel>,
     /// The number of timers that were set.
@@ -26,16 +26,16 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) const fn new(reactor: u32) -> Self {
+    pub(crate) const fn new(reactor: u32) -> Self {
         Self { entries: Slab::new(), wheel: None, generation: 0, reactor }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// `due` is a tick, `now` the present one.
-    pub(super) fn set(&mut self, due: u64, now: u64) -> TimerId {
+    pub(crate) fn set(&mut self, due: u64, now: u64) -> TimerId {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let index = self.entries.insert(Entry { node: Node::new(), generation: self.generation }) as u32;
         // A program without timers has no second wheel.
@@ -44,7 +44,7 @@ impl Timers {
     }
 
     /// Returns whether the timer was still running.
-    pub(super) fn cancel(&mut self, id: TimerId) -> bool {
+    pub(crate) fn cancel(&mut self, id: TimerId) -> bool {
         let named = |entry: &Entry| TimerId::new(self.reactor, id.index(), entry.generation);
         let found = self.entries.get(id.index() as usize).is_some_and(|entry| named(entry) == id);
         if let (true, Some(wheel)) = (found, &mut self.wheel) {
@@ -54,11 +54,11 @@ impl Timers {
         found
     }
 
-    pub(super) fn next_due(&mut self) -> Option<u64> {
+    pub(crate) fn next_due(&mut self) -> Option<u64> {
         self.wheel.as_mut().and_then(Wheel::next_due)
     }
 
-    pub(super) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
+    pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
         let index = self.wheel.as_mut()?.pop_due(&mut self.entries, now, budget)?;
         Some(TimerId::new(self.reactor, index, self.entries.remove(index as usize).generation))
     }
