@@ -43,7 +43,7 @@ impl Scene {
     fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         loop {
-            self.pool.tend(&mut self.reactor).expect("good options");
+            self.pool.open(&mut self.reactor.context());
             self.grants.extend(std::iter::from_fn(|| self.pool.next_grant()));
             let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
             match self.pool.handle(&mut socket, &event) {
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn ask(&mut self) -> Ticket {
-        self.pool.ask(&self.reactor)
+        self.pool.ask(&mut self.reactor.context())
     }
 
     /// A socket that is there to be lent.
@@ -500,7 +500,7 @@ fn a_lent_socket_that_is_given_away_is_the_borrowers_and_another_is_opened() {
     scene.run(ms(10));
     let server = scene.accepted();
     let id = scene.lend();
-    scene.pool.give_away(id);
+    scene.pool.give_away(id, &mut scene.reactor.context());
     scene.run(ms(10));
     assert_eq!((scene.stats().lent, scene.stats().ready, scene.stats().begun), (0, 1, 2));
     server[0].send(b"for the borrower");
@@ -521,7 +521,7 @@ fn a_closed_pool_ends_its_sockets_refuses_who_waits_and_leaves_nothing() {
     let id = scene.lend();
     let _second = scene.lend();
     let waits = scene.ask();
-    scene.pool.close();
+    scene.pool.close(&mut scene.reactor.context());
     let late = scene.ask();
     scene.run(ms(10));
     assert_eq!(scene.grants, [(waits, Grant::Closed), (late, Grant::Closed)]);
@@ -540,7 +540,7 @@ fn a_closed_pool_waits_for_no_handshake() {
     scene.network.set_reach(THERE, finale::sim::Reach::BlackHole);
     scene.run(ms(10));
     assert_eq!(scene.stats().opening, 2);
-    scene.pool.close();
+    scene.pool.close(&mut scene.reactor.context());
     scene.run(ms(10));
     assert_eq!((scene.reactor.len(), scene.stats().opening), (0, 0));
 }

@@ -85,7 +85,9 @@ impl World {
         let proxy = reactor.listen((HERE, 80), balance::options(marks)).expect("a free port");
         let backends = PORTS.map(|port| Some(peer.listen(SocketAddr::new(THERE, port)).expect("a free port")));
         let names = PORTS.map(|port| SocketAddr::new(THERE, port).to_string());
-        let balance = Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed)).expect("addresses");
+        let mut balance =
+            Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed)).expect("addresses");
+        balance.open(&mut reactor.context());
         let (unknown, conversations) = (Vec::new(), Vec::new());
         Self {
             seed,
@@ -107,7 +109,6 @@ impl World {
     fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         loop {
-            self.balance.tend(&mut self.reactor).expect("good options");
             let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
             self.events += 1;
             assert!(socket.queued_bytes() <= 200_000, "seed {}: {} bytes wait", self.seed, socket.queued_bytes());
@@ -297,7 +298,7 @@ impl World {
             whole += u32::from(is_whole);
         }
         assert!(self.is_stormy || whole > 0 || self.conversations.iter().all(|it| it.is_broken), "seed {seed}");
-        self.balance.close();
+        self.balance.close(&mut self.reactor.context());
         self.reactor.close_listener(self.proxy.id).expect("open");
         for socket in std::mem::take(&mut self.unknown) {
             socket.close();

@@ -6,9 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use finale::net::Net;
 use finale::{
-    Connect, Error, Event, Grant, Handled, KeepAlive, Listen, Pipes, Pool, PoolOptions, Reactor, Socket, SocketId,
+    Connect, Context, Error, Event, Grant, Handled, KeepAlive, Listen, Pipes, Pool, PoolOptions, Socket, SocketId,
     SocketMap,
 };
 
@@ -59,41 +58,41 @@ impl Balance {
         Ok(Self { backends, waiting, whose, pipes, next: 0 })
     }
 
-    /// Opens nothing any more.
-    pub(crate) fn close(&mut self) {
-        self.backends.iter_mut().for_each(|backend| backend.pool.close());
+    /// Opens the connections that lie ready before the first client comes.
+    pub(crate) fn open(&mut self, context: &mut Context<'_>) {
+        self.backends.iter_mut().for_each(|backend| backend.pool.open(context));
     }
 
-    /// Gives a backend to whoever waits for one.
-    pub(crate) fn tend<N: Net>(&mut self, reactor: &mut Reactor<N>) -> Result<(), Error> {
-        for backend in &mut self.backends {
-            backend.pool.tend(reactor)?;
-        }
+    /// Opens nothing any more.
+    pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        self.backends.iter_mut().for_each(|backend| backend.pool.close(context));
+    }
+
+    /// Gives a backend to each client that waits for one.
+    fn assign(&mut self, context: &mut Context<'_>) {
         while let Some(client) = self.waiting.front().copied() {
-            if reactor.socket(client).is_none_or(|socket| socket.is_destroyed()) {
+            if context.socket(client).is_none_or(|socket| socket.is_destroyed()) {
                 self.waiting.pop_front();
                 continue;
             }
-            let Some(place) = self.choose() else { return Ok(()) };
+            let Some(place) = self.choose() else { return };
             let backend = &mut self.backends[place];
-            let ticket = backend.pool.ask(reactor);
-            backend.pool.tend(reactor)?;
+            let ticket = backend.pool.ask(context);
             let Some((_, Grant::Socket(id))) = backend.pool.next_grant() else {
                 // It has just been lost; another backend may have one.
                 backend.pool.cancel(ticket);
                 continue;
             };
-            backend.pool.give_away(id);
+            backend.pool.give_away(id, context);
             backend.live += 1;
             self.waiting.pop_front();
             self.whose.insert(id, place);
             self.pipes.join(client, id);
-            if let Some(mut socket) = reactor.socket(client) {
+            if let Some(mut socket) = context.socket(client) {
                 socket.set_deadline(None);
                 socket.resume();
             }
         }
-        Ok(())
     }
 
     /// Of the backends with a connection ready, the one with the fewest clients: one that is down
@@ -110,6 +109,12 @@ impl Balance {
     /// One event. Answers a line for the log where a connection has ended in another way than in
     /// good order.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
+        let line = self.sees(socket, event);
+        self.assign(&mut socket.context());
+        line
+    }
+
+    fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         for backend in &mut self.backends {
             if backend.pool.handle(socket, &event) == Handled::Pools {
                 let failed = matches!(&event, Event::Close(ending) if ending.had_error());

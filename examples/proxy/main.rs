@@ -63,13 +63,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));
     println!("listening on {}", listener.addr);
 
+    balance.open(&mut reactor.context());
     let mut is_stopped = false;
-    loop {
-        balance.tend(&mut reactor)?;
-        if is_stopped && reactor.is_empty() {
-            return Ok(());
-        }
-        let Some((mut socket, event)) = reactor.next()? else { return Ok(()) };
+    while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken if signals.take().is_some() => {
                 let _ = reactor.stop_listener(listener.id, Stop::default().grace(None));
@@ -78,7 +74,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 // The last client has gone; what it has said may still be on its way to its
                 // backend.
                 is_stopped = true;
-                balance.close();
+                balance.close(&mut socket.context());
             }
             event => {
                 if let Some(line) = balance.handle(&mut socket, event) {
@@ -86,5 +82,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
         }
+        if is_stopped && reactor.is_empty() {
+            break;
+        }
     }
+    Ok(())
 }

@@ -3,8 +3,8 @@
 //! Invariant: a member is opening, ready, lent or leaving, and is counted as that once; only a
 //! ready one is lent, and one that has told anything while it was ready is not ready any more.
 //!
-//! Built on the public face: `handle` sees each event, `tend` does between two of them what needs
-//! the reactor.
+//! Built on the public face: `handle` sees each event, and opens and ends sockets by the event's
+//! own [`Context`].
 
 mod back_off;
 mod options;
@@ -15,13 +15,12 @@ use std::time::{Duration, Instant};
 use back_off::BackOff;
 pub use options::{PoolOptions, PoolStats};
 
+use crate::context::Context;
 use crate::error::Error;
 use crate::event::{Ending, Event};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
-use crate::net::Net;
 use crate::options::Connect;
-use crate::reactor::Reactor;
 use crate::socket::Socket;
 use crate::socket_map::SocketMap;
 use crate::target::Target;
@@ -48,29 +47,29 @@ use crate::target::Target;
 /// let mut reactor = Reactor::new()?;
 /// let server = reactor.listen("127.0.0.1:0", Listen::default())?;
 /// let mut pool = Pool::new(server.addr, Connect::default(), PoolOptions::default().size(2))?;
-/// pool.ask(&reactor);
+/// pool.ask(&mut reactor.context());
 /// let mut answer = Vec::new();
-/// loop {
-///     pool.tend(&mut reactor)?;
-///     while let Some((_ticket, grant)) = pool.next_grant() {
-///         if let Grant::Socket(id) = grant
-///             && let Some(mut socket) = reactor.socket(id)
-///         {
-///             socket.write(b"ping")?;
-///         }
-///     }
-///     let Some((mut socket, event)) = reactor.next()? else { break };
+/// while let Some((mut socket, event)) = reactor.next()? {
 ///     match (pool.handle(&mut socket, &event), event) {
 ///         (Handled::Lent, Event::Data(bytes)) => {
 ///             answer.extend_from_slice(bytes);
 ///             pool.give_back(&mut socket);
-///             pool.close();
-///             reactor.close_listener(server.id)?;
+///             pool.close(&mut socket.context());
 ///         }
 ///         // The server of this example: it echoes.
 ///         (Handled::NotOurs, Event::Data(bytes)) => drop(socket.write(bytes)?),
 ///         (Handled::NotOurs, Event::End) => socket.end(),
 ///         _ => {}
+///     }
+///     while let Some((_ticket, grant)) = pool.next_grant() {
+///         if let Grant::Socket(id) = grant
+///             && let Some(mut socket) = context.socket(id)
+///         {
+///             socket.write(b"ping")?;
+///         }
+///     }
+///     if !answer.is_empty() && reactor.is_empty() {
+///         break;
 ///     }
 /// }
 /// assert_eq!(answer, b"ping");
@@ -94,7 +93,7 @@ pub struct Pool {
     timer: Option<(TimerId, Instant)>,
     stats: PoolStats,
     is_closed: bool,
-    /// Something has changed since it was tended.
+    /// Something has changed since the last [`open`](Pool::open).
     is_changed: bool,
 }
 
@@ -177,10 +176,12 @@ pub enum Repeat {
 }
 
 impl Pool {
-    /// A pool of connections to this address. Nothing is opened before it is [tended](Pool::tend).
+    /// A pool of connections to this address. It opens them at the first [`ask`](Pool::ask) or
+    /// [`open`](Pool::open).
     ///
     /// # Errors
-    /// [`Error::BadAddress`] and [`Error::BadOption`], as for [`Reactor::connect`].
+    /// [`Error::BadAddress`] and [`Error::BadOption`], as for
+    /// [`Reactor::connect`](crate::Reactor::connect).
     pub fn new<T>(target: T, connect: Connect, options: PoolOptions) -> Result<Self, Error>
     where
         T: TryInto<Target>,
@@ -206,9 +207,9 @@ impl Pool {
         })
     }
 
-    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), after the next
-    /// [`tend`](Pool::tend) at the earliest, in the order in which they were asked for.
-    pub fn ask<N: Net>(&mut self, reactor: &Reactor<N>) -> Ticket {
+    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), at once if a
+    /// socket is ready, in the order in which they were asked for.
+    pub fn ask(&mut self, context: &mut Context<'_>) -> Ticket {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
         self.stats.asked += 1;
@@ -218,9 +219,10 @@ impl Pool {
         } else if self.waiting.len() >= self.options.max_waiting {
             self.refuse(ticket, Grant::Crowded);
         } else {
-            let until = self.options.wait_limit.and_then(|limit| reactor.net().now().checked_add(limit));
+            let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
             self.waiting.push_back(Waiting { ticket, until });
         }
+        self.open(context);
         ticket
     }
 
@@ -245,11 +247,12 @@ impl Pool {
 
     /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused.
     /// Nothing is opened any more.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, context: &mut Context<'_>) {
         (self.is_closed, self.is_changed) = (true, true);
         while let Some(waiting) = self.waiting.pop_front() {
             self.refuse(waiting.ticket, Grant::Closed);
         }
+        self.open(context);
     }
 
     fn refuse(&mut self, ticket: Ticket, why: Grant) {
@@ -257,33 +260,31 @@ impl Pool {
         self.grants.push_back((ticket, why));
     }
 
-    // --- between two events ---
+    // --- what every call ends with ---
 
-    /// Opens what is missing, ends what is too old, and grants what can be granted. To be called
-    /// before each [`next`](Reactor::next); when nothing has changed it costs nothing.
-    ///
-    /// # Errors
-    /// As for [`Reactor::connect`], whose options were checked before.
-    pub fn tend<N: Net>(&mut self, reactor: &mut Reactor<N>) -> Result<(), Error> {
+    /// Opens what is missing, as all other calls with a context or a socket do: for a program that
+    /// wants connections ready before it asks for the first. When nothing has changed it costs
+    /// nothing.
+    pub fn open(&mut self, context: &mut Context<'_>) {
         if !std::mem::take(&mut self.is_changed) {
-            return Ok(());
+            return;
         }
-        let now = reactor.net().now();
+        let now = context.now();
         self.back_off.count(now, self.options.size);
-        self.expire(reactor, now);
-        self.grant(reactor, now);
+        self.expire(context, now);
+        self.grant(context, now);
         while self.wants_another(now) {
-            let id = reactor.connect(self.target.clone(), self.connect.clone())?;
+            // The options were checked when the pool was made.
+            let Ok(id) = context.connect(self.target.clone(), self.connect.clone()) else { break };
             self.members.insert(id, Member::Opening);
             self.back_off.tries();
             self.stats.opening += 1;
             self.stats.begun += 1;
         }
         if self.is_closed {
-            self.give_up_opening(reactor);
+            self.give_up_opening(context);
         }
-        self.set_timer(reactor, now);
-        Ok(())
+        self.set_timer(context, now);
     }
 
     fn wants_another(&self, now: Instant) -> bool {
@@ -293,7 +294,7 @@ impl Pool {
     }
 
     /// Ends what is too old, refuses who has waited for too long.
-    fn expire<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
+    fn expire(&mut self, context: &mut Context<'_>, now: Instant) {
         while let Some(waiting) = self.waiting.front()
             && waiting.until.is_some_and(|until| until <= now)
         {
@@ -310,7 +311,7 @@ impl Pool {
                 self.stats.expired += u64::from(!self.is_closed);
                 self.ready.remove(place);
                 self.members.insert(id, Member::Leaving);
-                if let Some(mut socket) = reactor.socket(id) {
+                if let Some(mut socket) = context.socket(id) {
                     leave(&mut socket);
                 }
             }
@@ -318,23 +319,23 @@ impl Pool {
     }
 
     /// A closed pool opens nothing to its end.
-    fn give_up_opening<N: Net>(&mut self, reactor: &mut Reactor<N>) {
+    fn give_up_opening(&mut self, context: &mut Context<'_>) {
         let is_opening = |(id, member): (SocketId, &Member)| matches!(member, Member::Opening).then_some(id);
         let opening: Vec<SocketId> = self.members.iter().filter_map(is_opening).collect();
         for id in opening {
             self.members.insert(id, Member::Leaving);
             self.stats.opening -= 1;
-            if let Some(mut socket) = reactor.socket(id) {
+            if let Some(mut socket) = context.socket(id) {
                 socket.destroy();
             }
         }
     }
 
-    fn grant<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
+    fn grant(&mut self, context: &mut Context<'_>, now: Instant) {
         while !self.waiting.is_empty()
             && let Some(id) = self.ready.pop()
         {
-            let Some(mut socket) = reactor.socket(id) else { continue };
+            let Some(mut socket) = context.socket(id) else { continue };
             // Its end may be known already, and not told yet.
             if socket.state() != State::Open || socket.peer_has_ended() || socket.is_destroyed() {
                 self.ready_was_lost(id);
@@ -356,7 +357,7 @@ impl Pool {
     }
 
     /// Has the reactor tell a timer when there is something to be done.
-    fn set_timer<N: Net>(&mut self, reactor: &mut Reactor<N>, now: Instant) {
+    fn set_timer(&mut self, context: &mut Context<'_>, now: Instant) {
         let old = |id: &SocketId| {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
             let due = |since: Option<Instant>, limit: Option<Duration>| since?.checked_add(limit?);
@@ -370,15 +371,22 @@ impl Pool {
             return;
         }
         if let Some((id, _)) = self.timer.take() {
-            reactor.cancel_timer(id);
+            context.cancel_timer(id);
         }
-        self.timer = due.map(|at| (reactor.set_timer(at.saturating_duration_since(now)), at));
+        self.timer = due.map(|at| (context.set_timer(at.saturating_duration_since(now)), at));
     }
 
     // --- events ---
 
-    /// Sees an event before the program does, and says whose it is.
+    /// Sees an event before the program does, and says whose it is. It has to see every event of
+    /// the reactor.
     pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Handled {
+        let handled = self.sees(socket, event);
+        self.open(&mut socket.context());
+        handled
+    }
+
+    fn sees(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Handled {
         if let Event::Timer(id) = event {
             let ours = self.timer.is_some_and(|(own, _)| own == *id);
             if ours {
@@ -485,6 +493,7 @@ impl Pool {
         } else {
             leave(socket);
         }
+        self.open(&mut socket.context());
     }
 
     /// What one lease says of the server. Answers whether it has ever served on this socket.
@@ -510,10 +519,11 @@ impl Pool {
 
     /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another
     /// in its place. For those who need each connection once, and would have it ready.
-    pub fn give_away(&mut self, id: SocketId) {
+    pub fn give_away(&mut self, id: SocketId, context: &mut Context<'_>) {
         if self.end_lease(id).is_some() {
             self.members.remove(id);
         }
+        self.open(context);
     }
 
     /// Resets a lent socket whose request has failed in a way that the socket does not know of.
@@ -522,6 +532,7 @@ impl Pool {
         let Some(lease) = self.end_lease(socket.id()) else { return };
         self.lease_is_over(lease, socket.bytes_read(), false);
         socket.destroy();
+        self.open(&mut socket.context());
     }
 }
 

@@ -11,7 +11,9 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::{Connect, Event, Grant, Handled, Inbox, Pool, PoolOptions, PoolStats, Reactor, Repeat, SocketMap, Ticket};
+use finale::{
+    Connect, Context, Event, Grant, Handled, Inbox, Pool, PoolOptions, PoolStats, Reactor, Repeat, SocketMap, Ticket,
+};
 use server::{News, Server};
 
 use crate::trouble::Trouble;
@@ -80,7 +82,6 @@ impl Lesson {
     fn go(&mut self, reactor: &mut Reactor, mut inbox: Inbox<News>) -> Result<(), Trouble> {
         let mut pace = reactor.set_timer(Duration::ZERO);
         while self.answered < self.total {
-            self.pool.tend(reactor)?;
             self.tell_pool()?;
             self.send_granted(reactor)?;
             let Some((mut socket, event)) = reactor.next()? else { break };
@@ -88,8 +89,8 @@ impl Lesson {
                 (_, Event::Timer(timer)) if timer == pace && self.begun < self.total => {
                     self.begun += 1;
                     let request = Request { number: self.begun, asked_at: Instant::now(), tries: 0 };
-                    self.ask(reactor, request);
-                    pace = reactor.set_timer(PACE);
+                    self.ask(&mut socket.context(), request);
+                    pace = socket.set_timer(PACE);
                 }
                 (_, Event::Woken) => {
                     while let Some(news) = inbox.take() {
@@ -111,18 +112,18 @@ impl Lesson {
                 (Handled::Lent, Event::End) => socket.end(),
                 (Handled::Lost(repeat), Event::Close(_)) => {
                     if let Some((request, _)) = self.asked.remove(socket.id()) {
-                        self.repeat(reactor, request, repeat)?;
+                        self.repeat(&mut socket.context(), request, repeat)?;
                     }
                 }
                 _ => {}
             }
         }
-        self.pool.close();
+        self.pool.close(&mut reactor.context());
         Ok(())
     }
 
-    fn ask(&mut self, reactor: &Reactor, request: Request) {
-        let ticket = self.pool.ask(reactor);
+    fn ask(&mut self, context: &mut Context<'_>, request: Request) {
+        let ticket = self.pool.ask(context);
         self.waiting.insert(ticket, request);
     }
 
@@ -139,7 +140,7 @@ impl Lesson {
                     "a request has waited for twenty seconds, and the server is on this machine",
                 ));
             } else {
-                self.ask(reactor, request);
+                self.ask(&mut reactor.context(), request);
             }
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Lesson {
     }
 
     /// Acting twice does no harm here: the server answers with the same text in upper case.
-    fn repeat(&mut self, reactor: &Reactor, request: Request, repeat: Repeat) -> Result<(), Trouble> {
+    fn repeat(&mut self, context: &mut Context<'_>, request: Request, repeat: Repeat) -> Result<(), Trouble> {
         self.sent_again += 1;
         self.print(&format!(
             "request  {} lost its connection, {}, and is sent again",
@@ -171,7 +172,7 @@ impl Lesson {
                 Repeat::No => "with half an answer",
             }
         ))?;
-        self.ask(reactor, Request { tries: request.tries + 1, ..request });
+        self.ask(context, Request { tries: request.tries + 1, ..request });
         Ok(())
     }
 

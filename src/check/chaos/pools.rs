@@ -72,9 +72,9 @@ impl Lending {
         Self { host, number, pool, size, wait_limit, max_waiting, waiting, lent, begun: 0, starved_since: None }
     }
 
-    pub(super) fn ask(&mut self, reactor: &Reactor<Host>, now: u64, front: Option<SocketId>) {
+    pub(super) fn ask(&mut self, reactor: &mut Reactor<Host>, now: u64, front: Option<SocketId>) {
         let was_crowded = self.pool.stats().waiting >= self.max_waiting;
-        let ticket = self.pool.ask(reactor);
+        let ticket = self.pool.ask(&mut reactor.context());
         self.waiting.push(Asked { ticket, at: now, was_crowded, front });
     }
 
@@ -176,7 +176,7 @@ impl Book {
                 "  is thrown out"
             }
             Return::GiveAway => {
-                lending.pool.give_away(side.id);
+                lending.pool.give_away(side.id, &mut socket.context());
                 side.program = Program::Random;
                 "  is given away"
             }
@@ -197,19 +197,20 @@ impl Side {
 }
 
 impl Run {
-    /// Between two events: lets the pools of a reactor do what they need it for.
+    /// Between two events: notes what the pools of a reactor have begun, ended and granted.
     pub(super) fn tend(&mut self, host: usize) -> Result<(), Broken> {
         for place in 0..self.book.lendings.len() {
             if self.book.lendings[place].host != host {
                 continue;
             }
             let Some(reactor) = &mut self.reactors[host] else { continue };
-            let tended = self.book.lendings[place].pool.tend(reactor);
-            tended.map_err(|error| Broken::new(Rule::Progress, format!("a pool can't go on: {error}")))?;
+            self.book.lendings[place].pool.open(&mut reactor.context());
             self.adopt(host, place);
             self.observe_pooled(host);
             while let Some((ticket, grant)) = self.book.lendings[place].pool.next_grant() {
                 self.granted(host, place, ticket, grant)?;
+                // One that was given away, or back, is replaced at once.
+                self.adopt(host, place);
             }
             let clock = self.book.clock(host as u32);
             self.book.lendings[place].check(clock.now, clock.late)?;
@@ -307,7 +308,7 @@ impl Run {
             }
             return;
         }
-        lending.pool.give_away(back);
+        lending.pool.give_away(back, &mut reactor.context());
         book.pipes.join(front, back);
         for side in book.sides.iter_mut().filter(|side| of(side, back)) {
             side.program = Program::Piped;
@@ -335,13 +336,17 @@ impl Run {
         let now = self.book.now();
         let Self { reactors, book, .. } = self;
         let Some(lending) = book.lendings.iter_mut().find(|lending| lending.number == number) else { return };
-        if let Some(reactor) = &reactors[lending.host] {
+        if let Some(reactor) = &mut reactors[lending.host] {
             lending.ask(reactor, now, front);
         }
     }
 
     /// Nothing is borrowed any more.
     pub(super) fn close_pools(&mut self) {
-        self.book.lendings.iter_mut().for_each(|lending| lending.pool.close());
+        for lending in &mut self.book.lendings {
+            if let Some(reactor) = &mut self.reactors[lending.host] {
+                lending.pool.close(&mut reactor.context());
+            }
+        }
     }
 }
