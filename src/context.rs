@@ -13,6 +13,7 @@ use crate::options::Connect;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::Flags;
+use crate::table::extra::Deadline;
 use crate::target::Target;
 
 /// What a handler may ask the net for: no more, so that the reactor's own calls stay direct.
@@ -71,13 +72,15 @@ impl Context<'_> {
     {
         let target = target.try_into()?;
         options.check()?;
-        let Connect { system, settings, local, attempt_delay_ms } = options;
+        let Connect { system, settings, local, attempt_delay_ms, total_ms } = options;
         let table = &mut *self.table;
         let settings = table.settings.intern(settings);
         let slot = table.insert(settings);
         table.begun += 1;
         let connecting = table.extras.connecting(target, system, local, attempt_delay_ms);
-        table.extra_mut(slot).connecting = Some(connecting);
+        let extra = table.extra_mut(slot);
+        extra.connecting = Some(connecting);
+        extra.deadline = total_ms.map(Deadline::In);
         table.entry_mut(slot).flags.set(Flags::LIMIT, true);
         table.wake(slot);
         table.file_later(slot);

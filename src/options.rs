@@ -224,6 +224,7 @@ pub struct Connect {
     pub(crate) settings: Settings,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) attempt_delay_ms: Option<u64>,
+    pub(crate) total_ms: Option<u64>,
 }
 
 /// 250 ms: what RFC 8305 section 5 recommends. Longer than most handshakes, shorter than people
@@ -237,6 +238,7 @@ impl Default for Connect {
             settings: Settings::default(),
             local: None,
             attempt_delay_ms: Some(ATTEMPT_DELAY_MS),
+            total_ms: None,
         }
     }
 }
@@ -356,6 +358,16 @@ impl Connect {
     #[must_use]
     pub fn attempt_delay(mut self, delay: Option<Duration>) -> Self {
         self.attempt_delay_ms = delay.and_then(millis);
+        self
+    }
+
+    /// The total deadline: the socket fails this long after the call of `connect`, whatever moves.
+    /// It covers lookup, handshake, request and answer. [`deadline`](Self::deadline) counts from
+    /// the established connection; with both the earlier one applies.
+    /// [`Socket::set_deadline`](crate::Socket::set_deadline) replaces both. Default none.
+    #[must_use]
+    pub fn total_deadline(mut self, limit: Option<Duration>) -> Self {
+        self.total_ms = limit.and_then(millis);
         self
     }
 

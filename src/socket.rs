@@ -274,19 +274,18 @@ impl<'a> Socket<'a> {
     }
 
     /// Sets the deadline: the socket fails after this time, counted from the next call of `next`,
-    /// whatever moves. `None` removes the deadline, also that of the
-    /// [options](crate::Listen::deadline). To limit one request, set it at the first byte and
-    /// remove it at the last. Before the connection is established the time counts from the moment
-    /// when it is.
+    /// whatever moves, in each state up to `close`. It replaces the deadlines of the options
+    /// ([`deadline`](crate::Listen::deadline), [`total_deadline`](crate::Connect::total_deadline)),
+    /// also before the connection is established. `None` removes them. To limit one request, set it
+    /// at the first byte and remove it at the last.
     pub fn set_deadline(&mut self, limit: Option<Duration>) {
-        let limit_ms = limit.and_then(millis);
         if self.living().is_none() {
             return;
         }
         if !self.state().is_connected() {
-            return self.context.table.change_settings(self.slot, |settings| settings.deadline_ms = limit_ms);
+            self.context.table.change_settings(self.slot, |settings| settings.deadline_ms = None);
         }
-        self.context.table.extra_mut(self.slot).deadline = limit_ms.map(Deadline::In);
+        self.context.table.extra_mut(self.slot).deadline = limit.and_then(millis).map(Deadline::In);
         self.context.table.wake(self.slot);
         self.context.table.file_later(self.slot);
     }

@@ -15,7 +15,6 @@ use crate::lifecycle::{Emits, Input};
 use crate::net::Net;
 use crate::options::{Listen, Settings};
 use crate::table::entry::Flags;
-use crate::table::extra::Deadline;
 use crate::target::Target;
 use crate::unix_addr::UnixAddr;
 
@@ -200,9 +199,7 @@ impl<N: Net> Reactor<N> {
         // Its first bytes have often arrived: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON, true);
-        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
-            self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
-        }
+        self.begin_deadline(slot);
         self.emit(slot, Input::Accepted, Emits::Connection)
     }
 

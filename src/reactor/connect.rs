@@ -219,7 +219,18 @@ impl<N: Net> Reactor<N> {
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE | Flags::IDLE, true);
         self.apply(slot, Input::Established);
         self.counts.connected += 1;
-        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
+        self.begin_deadline(slot);
+    }
+
+    /// The deadline of the options begins. One that counts already stays if it is the earlier.
+    pub(super) fn begin_deadline(&mut self, slot: u32) {
+        let Some(ms) = self.table.settings_of(slot).deadline_ms else { return };
+        let earlier = match self.table.extra_mut(slot).deadline {
+            Some(Deadline::At(at)) => at <= self.table.epoch.tick_after(self.net.now()).saturating_add(ms),
+            Some(Deadline::In(other)) => other <= ms,
+            None => false,
+        };
+        if !earlier {
             self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
     }

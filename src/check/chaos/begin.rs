@@ -195,11 +195,12 @@ impl Run {
             options = options.attempt_delay(race.delay);
         }
         let host = self.clients_host();
-        let now = self.book.now();
+        let (now, total_ms) = (self.book.now(), options.total_ms);
         let Some(reactor) = &mut self.reactors[host] else { return };
         let Ok(id) = reactor.connect(target.into(), options) else { return };
         let Some(mut socket) = reactor.socket(id) else { return };
         let mut side = Side::new(host as u32, (number, true), &socket, now);
+        side.deadline = total_ms.map(|ms| now + ms * 1_000_000);
         match self.book.rng.below(40) {
             0 | 1 => side.end(&mut socket, now),
             2 => side.destroy(&mut socket),

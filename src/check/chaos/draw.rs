@@ -161,5 +161,11 @@ pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> Connect {
     let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
     let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
     let Limits { low, idle_of, write, deadline, ending } = Limits::of(connect.settings.high_water_bytes, plan);
-    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline).ending_timeout(ending)
+    let (total, deadline) = match connect.settings.high_water_bytes % 3 {
+        0 => (None, deadline),
+        1 => (deadline, None),
+        _ => (deadline.map(|limit| limit * 2), deadline),
+    };
+    let connect = connect.deadline(deadline).total_deadline(total);
+    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).ending_timeout(ending)
 }

@@ -70,7 +70,8 @@ pub(super) fn judge(
     }
     if matches!(event, Event::Connect | Event::Connection) {
         let limit_ms = socket.settings().and_then(|settings| settings.deadline_ms);
-        side.deadline = limit_ms.map(|ms| clock.now + ms * 1_000_000);
+        let own = limit_ms.map(|ms| clock.now + ms * 1_000_000);
+        side.deadline = side.deadline.into_iter().chain(own).min();
     }
     Ok(())
 }

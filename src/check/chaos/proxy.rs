@@ -68,7 +68,7 @@ impl Run {
 
     /// A client has come to a proxy: the proxy connects to the server, and joins the two.
     pub(super) fn connect_behind(&mut self, host: usize, front: SocketId) -> Result<(), Broken> {
-        let options = draw::connect(&mut self.book.rng, &self.book.plan).deadline(None);
+        let options = draw::connect(&mut self.book.rng, &self.book.plan).deadline(None).total_deadline(None);
         let options = match self.low_high_water() {
             Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
             None => options,
@@ -117,7 +117,7 @@ impl Run {
     }
 
     fn open_pool(&mut self, host: usize, number: usize, plan: &PoolPlan) {
-        let connect = draw::connect(&mut self.book.rng, &self.book.plan);
+        let connect = draw::connect(&mut self.book.rng, &self.book.plan).total_deadline(None);
         let Some(target) = self.book.conversations[number].behind.clone() else { return };
         let Ok(pool) = Pool::new(target, connect, plan.options.clone()) else { return };
         let wait_limit = plan.wait_limit.map(|limit| limit.as_nanos() as u64);

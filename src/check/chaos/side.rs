@@ -336,8 +336,7 @@ impl Side {
             7 => {
                 let limit = Some(dice.rng.below(dice.plan.longest_ms / 2)).filter(|_| dice.rng.chance(0.7));
                 socket.set_deadline(limit.map(Duration::from_millis));
-                // Before the connection is there it is an option, and counts from then.
-                if !self.is_destroyed && !self.had_error && socket.state().is_connected() {
+                if !self.is_destroyed && !self.had_error {
                     self.deadline = limit.map(|ms| dice.now + ms * 1_000_000);
                 }
             }
