@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use finale::{Event, Listen, Queue, Reactor};
+use finale::{Backpressure, Event, ListenOptions, Reactor};
 
 fn main() -> ExitCode {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
@@ -18,14 +18,14 @@ fn main() -> ExitCode {
 
 fn run(addr: &str) -> Result<(), finale::Error> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(addr, Listen::default())?;
+    let listener = reactor.listen(addr, ListenOptions::default())?;
     println!("listening on {}", listener.addr);
 
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Data(bytes) => {
                 let queue = socket.write(bytes)?;
-                if queue == Queue::Full {
+                if queue == Backpressure::Full {
                     socket.pause(); // The peer must read before it may send more.
                 }
             }

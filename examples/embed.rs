@@ -7,12 +7,12 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use finale::{Event, Listen, Reactor, SocketId};
+use finale::{Event, ListenOptions, Reactor, SocketId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
     println!("listening on {}; lines from here go to every client, end of input ends", listener.addr);
     let mut clients: Vec<SocketId> = Vec::new();
     let mut line = [0; 4096];

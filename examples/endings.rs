@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use finale::check::{Endings, Found, Protocol, Report};
 use finale::sim::Script;
-use finale::{Event, Listen, Socket};
+use finale::{Event, ListenOptions, Socket};
 
 /// Wrong: it believes that a request comes in one piece.
 fn one_piece(socket: &mut Socket<'_>, event: Event<'_>) {
@@ -39,7 +39,7 @@ impl Protocol for Greeter {
                 self.request.extend_from_slice(bytes);
                 if let [length, name @ ..] = &self.request[..]
                     && name.len() >= usize::from(*length)
-                    && !socket.has_ended()
+                    && !socket.end_called()
                 {
                     let _ = socket.write(&[b"hello ", &name[..usize::from(*length)]].concat());
                     socket.end();
@@ -62,7 +62,7 @@ impl Protocol for Greeter {
 /// The conversation as it should go, and what must hold however it is cut.
 fn endings() -> Endings {
     let polite = Script::new().send(b"\x06finale").receive(12).receive_end().finish();
-    let listen = Listen::default().idle_timeout(Some(Duration::from_secs(5)));
+    let listen = ListenOptions::default().idle_timeout(Duration::from_secs(5));
     Endings::of_a_server(listen, polite).holds(|found| {
         let cut_off = found.sent.len() < 7;
         if cut_off && !found.received.is_empty() { Err("half a request got an answer".into()) } else { Ok(()) }

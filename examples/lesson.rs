@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use finale::{Connect, Event, KeepAlive, Listen, Reactor};
+use finale::{ConnectOptions, Event, KeepAlive, ListenOptions, Reactor};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -35,8 +35,8 @@ impl Side {
 fn socket_lifecycle(out: &mut impl Write) -> Done {
     writeln!(out, "=== Socket Lifecycle Events ===\n")?;
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
-    let client = reactor.connect(listener.addr, Connect::default())?;
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+    let client = reactor.connect(listener.addr, ConnectOptions::default())?;
     let (mut client_side, mut server_side) = (Side("client", vec![]), Side("server-socket", vec![]));
 
     while let Some((mut socket, event)) = reactor.next()? {
@@ -83,8 +83,8 @@ fn socket_lifecycle(out: &mut impl Write) -> Done {
 fn half_close(out: &mut impl Write) -> Done {
     writeln!(out, "\n=== Half-Close Demonstration ===\n")?;
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
-    let client = reactor.connect(listener.addr, Connect::default())?;
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+    let client = reactor.connect(listener.addr, ConnectOptions::default())?;
     let (mut request, mut response) = (Vec::new(), Vec::new());
 
     while let Some((mut socket, event)) = reactor.next()? {
@@ -113,11 +113,11 @@ fn half_close(out: &mut impl Write) -> Done {
 fn dead_connections(out: &mut impl Write) -> Done {
     writeln!(out, "\n=== Detecting Dead Connections ===\n")?;
     let mut reactor = Reactor::new()?;
-    let options = Listen::default()
+    let options = ListenOptions::default()
         .keep_alive(KeepAlive::after(Duration::from_secs(1)))
-        .idle_timeout(Some(Duration::from_secs(2)));
+        .idle_timeout(Duration::from_secs(2));
     let listener = reactor.listen("127.0.0.1:0", options)?;
-    let client = reactor.connect(listener.addr, Connect::default())?;
+    let client = reactor.connect(listener.addr, ConnectOptions::default())?;
 
     while let Some((mut socket, event)) = reactor.next()? {
         match (socket.id() == client, event) {

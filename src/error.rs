@@ -2,7 +2,7 @@
 //! failed of.
 //!
 //! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed
-//! by it), a [`Failure`] is something that happened to a connection.
+//! by it), a [`ConnectionError`] is something that happened to a connection.
 
 use std::fmt;
 use std::io;
@@ -24,13 +24,13 @@ pub enum Error {
     QueueFull {
         /// Bytes that wait in the queue.
         queued_bytes: usize,
-        /// The limit, from [`Listen::write_limit`](crate::Listen::write_limit) or its twin.
+        /// The limit, from [`ListenOptions::write_limit`](crate::ListenOptions::write_limit) or its twin.
         limit_bytes: usize,
     },
     /// The text is no address: what is wrong with it.
-    BadAddress(BadAddress),
+    InvalidAddress(AddressError),
     /// The option's value is outside of what the system can do: which, and what it takes.
-    BadOption(BadOption),
+    InvalidOption(InvalidOption),
     /// The listener could not be opened.
     Listen {
         /// The address asked for.
@@ -59,11 +59,11 @@ pub enum Error {
 /// What is wrong with an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadAddress {
+pub enum AddressError {
     /// There is no `:PORT` at the end.
     NoPort,
     /// The port is no number from 0 to 65535.
-    BadPort,
+    InvalidPort,
     /// There is nothing before the port.
     NoHost,
     /// What is in brackets is no IPv6 address.
@@ -76,13 +76,13 @@ pub enum BadAddress {
     NoPath,
     /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on
     /// Linux), or a path has a zero byte.
-    BadPath,
+    InvalidPath,
 }
 
 /// An option with a value that the system can't honour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BadOption {
+pub enum InvalidOption {
     /// Keep-alive's idle time and interval: up to 32,767 seconds (tcp(7), `MAX_TCP_KEEPIDLE`).
     KeepAliveTime,
     /// Keep-alive's count: 1 to 127 probes (`MAX_TCP_KEEPCNT`).
@@ -153,8 +153,8 @@ impl fmt::Display for Error {
             Self::QueueFull { queued_bytes, limit_bytes } => {
                 write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; go on after drain")
             }
-            Self::BadAddress(bad) => write!(f, "not an address: {bad}"),
-            Self::BadOption(bad) => write!(f, "an option's value can't be set: {bad}"),
+            Self::InvalidAddress(bad) => write!(f, "not an address: {bad}"),
+            Self::InvalidOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             // Only the simulated network returns it for a wait.
@@ -174,31 +174,33 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::ListenUnix { source, .. } | Self::System { source, .. } => Some(source),
-            Self::BadAddress(bad) => Some(bad),
-            Self::BadOption(bad) => Some(bad),
+            Self::InvalidAddress(bad) => Some(bad),
+            Self::InvalidOption(bad) => Some(bad),
             Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
         }
     }
 }
 
-impl fmt::Display for BadAddress {
+impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
-            Self::BadPort => "its port is not a number from 0 to 65535",
+            Self::InvalidPort => "its port is not a number from 0 to 65535",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
             Self::NotIpv6 => "only an IPv6 address can be in brackets, as [::1]:80",
             Self::NoInterface => "there is no interface with the name or number after %",
             Self::NoPath => "it has no path; write unix:/run/app.sock, or unix:@name for an abstract one",
-            Self::BadPath => "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte",
+            Self::InvalidPath => {
+                "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte"
+            }
             Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
         })
     }
 }
 
-impl std::error::Error for BadAddress {}
+impl std::error::Error for AddressError {}
 
-impl fmt::Display for BadOption {
+impl fmt::Display for InvalidOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::KeepAliveTime => "keep-alive's idle time and interval go up to 32767 seconds",
@@ -211,43 +213,43 @@ impl fmt::Display for BadOption {
     }
 }
 
-impl std::error::Error for BadOption {}
+impl std::error::Error for InvalidOption {}
 
 /// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of
 /// its [`Ending`](crate::Ending).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub struct Failure {
+pub struct ConnectionError {
     /// The kind of failure.
-    pub cause: Cause,
+    pub kind: ConnectionErrorKind,
     /// What the system said, if it was the system that said it.
     pub os: Option<OsError>,
     /// Every address that was tried, with its reason, if the connection was never established.
     /// Empty otherwise.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<ConnectAttempt>,
 }
 
 /// One address that was tried, and why it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Attempt {
+pub struct ConnectAttempt {
     /// The address.
     pub addr: SocketAddr,
     /// Why it failed.
-    pub cause: Cause,
+    pub kind: ConnectionErrorKind,
 }
 
 /// The kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum Cause {
+pub enum ConnectionErrorKind {
     /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC
     /// 9293 section 3.10.7.
     Reset,
     /// A timer ran out.
-    TimedOut(Timer),
+    TimedOut(TimeoutKind),
     /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
     /// No way there: no route, no such interface or address family, or a router, host or filter
@@ -255,7 +257,7 @@ pub enum Cause {
     /// permissions of its file.
     Unreachable,
     /// The host name could not be resolved.
-    Lookup(LookupCause),
+    Lookup(LookupErrorKind),
     /// No local address or port is free (EADDRNOTAVAIL, EADDRINUSE).
     NoLocalAddress,
     /// Out of descriptors, of memory, or of room in epoll (EMFILE, ENFILE, ENOBUFS, ENOMEM,
@@ -263,7 +265,7 @@ pub enum Cause {
     OutOfResources,
     /// The system ended the connection from outside (ECONNABORTED), for example `ss -K`.
     Aborted,
-    /// Anything else that the system said; [`Failure::os`] has it.
+    /// Anything else that the system said; [`ConnectionError::os`] has it.
     System,
 }
 
@@ -271,7 +273,7 @@ pub enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum LookupCause {
+pub enum LookupErrorKind {
     /// There is no such name (EAI_NONAME).
     NotFound,
     /// The resolver can't say just now (EAI_AGAIN).
@@ -286,39 +288,39 @@ pub enum LookupCause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum Timer {
+pub enum TimeoutKind {
     /// Ours: the connection was not established in time, all addresses included.
     Connect,
     /// Ours: half-closed, and no byte moved for that long.
     HalfClosed,
     /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after
     /// `discard`) end in time.
-    Linger,
+    Close,
     /// Ours: bytes waited to be sent, and the peer's kernel made no room for any.
     Write,
-    /// Ours: the time that [`Listen::deadline`](crate::Listen::deadline) or
+    /// Ours: the time that [`ListenOptions::deadline`](crate::ListenOptions::deadline) or
     /// [`Socket::set_deadline`](crate::Socket::set_deadline) has given is up.
     Deadline,
     /// Ours: one side had ended, and the connection was not over within the
-    /// [ending timeout](crate::Listen::ending_timeout), whatever moved.
+    /// [ending timeout](crate::ListenOptions::ending_timeout), whatever moved.
     Ending,
     /// The kernel's (ETIMEDOUT): keep-alive probes, TCP_USER_TIMEOUT or retransmissions went
     /// unanswered.
     Kernel,
 }
 
-impl Failure {
-    pub(crate) const fn of(cause: Cause) -> Self {
-        Self { cause, os: None, attempts: Vec::new() }
+impl ConnectionError {
+    pub(crate) const fn of(kind: ConnectionErrorKind) -> Self {
+        Self { kind, os: None, attempts: Vec::new() }
     }
 
     pub(crate) fn from_os(error: &io::Error) -> Self {
         let os = OsError::from(error);
-        Self { cause: Cause::from_os(error), os: (os.raw() != 0).then_some(os), attempts: Vec::new() }
+        Self { kind: ConnectionErrorKind::from_os(error), os: (os.raw() != 0).then_some(os), attempts: Vec::new() }
     }
 }
 
-impl Cause {
+impl ConnectionErrorKind {
     /// The kind of failure that an error of a socket call means. EPIPE and ENOTCONN mean a reset
     /// that a send or a shutdown noticed.
     pub(crate) fn from_os(error: &io::Error) -> Self {
@@ -338,7 +340,7 @@ impl Cause {
                 | Errno::AFNOSUPPORT
                 | Errno::INVAL,
             ) => Self::Unreachable,
-            Some(Errno::TIMEDOUT) => Self::TimedOut(Timer::Kernel),
+            Some(Errno::TIMEDOUT) => Self::TimedOut(TimeoutKind::Kernel),
             Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Self::NoLocalAddress,
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => Self::OutOfResources,
             Some(Errno::CONNABORTED) => Self::Aborted,
@@ -347,7 +349,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for ConnectionErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset => f.write_str("reset by the peer"),
@@ -363,7 +365,7 @@ impl fmt::Display for Cause {
     }
 }
 
-impl fmt::Display for LookupCause {
+impl fmt::Display for LookupErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotFound => "no such name",
@@ -374,12 +376,12 @@ impl fmt::Display for LookupCause {
     }
 }
 
-impl fmt::Display for Timer {
+impl fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "not connected in time",
             Self::HalfClosed => "half-closed and silent",
-            Self::Linger => "the peer did not finish in time",
+            Self::Close => "the peer did not finish in time",
             Self::Write => "the peer took nothing for too long",
             Self::Deadline => "not done by its deadline",
             Self::Ending => "half-closed or closing for too long",
@@ -388,10 +390,14 @@ impl fmt::Display for Timer {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.cause)?;
-        if let (Some(os), Cause::System | Cause::Unreachable | Cause::OutOfResources) = (self.os, self.cause) {
+        write!(f, "{}", self.kind)?;
+        if let (
+            Some(os),
+            ConnectionErrorKind::System | ConnectionErrorKind::Unreachable | ConnectionErrorKind::OutOfResources,
+        ) = (self.os, self.kind)
+        {
             write!(f, " ({os})")?;
         }
         if self.os.is_some_and(|os| os.0 == rustix::io::Errno::PROTOTYPE.raw_os_error()) {
@@ -399,10 +405,10 @@ impl fmt::Display for Failure {
         }
         match self.attempts.as_slice() {
             [] => Ok(()),
-            [only] if only.cause == self.cause => write!(f, " [{}]", only.addr),
+            [only] if only.kind == self.kind => write!(f, " [{}]", only.addr),
             several => {
                 for (index, attempt) in several.iter().enumerate() {
-                    write!(f, "{}{}: {}", if index == 0 { " [" } else { "; " }, attempt.addr, attempt.cause)?;
+                    write!(f, "{}{}: {}", if index == 0 { " [" } else { "; " }, attempt.addr, attempt.kind)?;
                 }
                 f.write_str("]")
             }
@@ -410,7 +416,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {
+impl std::error::Error for ConnectionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.os.as_ref().map(|os| os as _)
     }

@@ -11,14 +11,14 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::error::{Failure, OsError};
+use crate::error::{ConnectionError, OsError};
 use crate::id::{ListenerId, TimerId};
 
 /// An event. [`Reactor::next`](crate::Reactor::next) returns it together with its socket.
 ///
-/// Bytes, [`Ending`] and [`Failure`] are borrowed from the reactor until the next call of `next`:
-/// an event is a few words, and copying one copies no bytes. Clone the [`Ending`] or the
-/// [`Failure`] to keep it.
+/// Bytes, [`Ending`] and [`ConnectionError`] are borrowed from the reactor until the next call of
+/// `next`: an event is a few words, and copying one copies no bytes. Clone the [`Ending`] or the
+/// [`ConnectionError`] to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -35,41 +35,43 @@ pub enum Event<'a> {
     Connection,
     /// Bytes of the peer, in order, in the reactor's receive buffer.
     Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_bytes"))] &'a [u8]),
-    /// The write queue has gone down to the [low-water mark](crate::Listen::low_water_mark) after
-    /// it was [full](crate::Queue::Full), or after [`ask_for_drain`](crate::Socket::ask_for_drain).
-    /// A paused socket with a full queue also gets it when the connection breaks: nothing waits any
-    /// more. Not delivered after `end()`: a program that has paused until `drain` has to resume
-    /// when it calls `end`.
+    /// The write queue has gone down to the [low-water mark](crate::ListenOptions::low_water_mark)
+    /// after it was [full](crate::Backpressure::Full), or after
+    /// [`request_drain`](crate::Socket::request_drain). A paused socket with a full queue also gets
+    /// it when the connection breaks: nothing waits any more. Not delivered after `end()`: a
+    /// program that has paused until `drain` has to resume when it calls `end`.
     Drain,
-    /// No byte has moved for the [idle time](crate::Listen::idle_timeout). Nothing is closed.
-    /// Delivered once; bytes that move start the time again, and so does
-    /// [`set_timeout`](crate::Socket::set_timeout). A program that ignores it for a peer that does
-    /// not read keeps that connection: a [write timeout](crate::Listen::write_timeout) ends it.
+    /// No byte has moved for the [idle time](crate::ListenOptions::idle_timeout). Nothing is
+    /// closed. Delivered once; bytes that move start the time again, and so does
+    /// [`set_idle_timeout`](crate::Socket::set_idle_timeout). A program that ignores it for a peer
+    /// that does not read keeps that connection: a [write
+    /// timeout](crate::ListenOptions::write_timeout) ends it.
     Timeout,
     /// The peer has ended, and bytes that it sent before may still be unread. For a FIN this is the
-    /// early notice, which is opt-in ([`early_notice`](crate::Listen::early_notice)). A paused
-    /// socket also gets it without that option when the connection is dead and bytes are unread:
-    /// after `resume` they are delivered, and then the error. Delivered at most once per
-    /// [`PeerEnd`].
+    /// early notice, which is opt-in
+    /// ([`notify_peer_ended`](crate::ListenOptions::notify_peer_ended)). A paused socket also gets
+    /// it without that option when the connection is dead and bytes are unread: after `resume` they
+    /// are delivered, and then the error. Delivered at most once per [`PeerEnd`].
     PeerEnded(PeerEnd),
     /// The peer's FIN, after its last byte. Writing still works (half-close).
     End,
     /// The connection has failed. `Close` is this socket's next event.
-    Error(&'a Failure),
+    Error(&'a ConnectionError),
     /// The last event of every socket, with the report of how it ended.
     Close(&'a Ending),
     /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket stands
     /// for none.
     Timer(TimerId),
-    /// A [`Remote`](crate::Remote) has woken the reactor. Several wakes between two of these events
+    /// A [`Remote`](crate::Waker) has woken the reactor. Several wakes between two of these events
     /// are merged into one. Its socket stands for none.
     Woken,
     /// A listener can't accept for now, for example without descriptors. It retries by itself.
     /// Delivered once per error condition, not once per attempt. Its socket stands for none.
-    ListenerRests(ListenerId, OsError),
+    AcceptFailed(ListenerId, OsError),
     /// A client connected while the listener had its maximum of connections, and was reset
-    /// ([`Excess::Drop`](crate::Excess)): its address, if it has one. Its socket stands for none.
-    Dropped(ListenerId, Option<&'a SocketAddr>),
+    /// ([`OverflowPolicy::Reset`](crate::OverflowPolicy)): its address, if it has one. Its socket
+    /// stands for none.
+    Overflow(ListenerId, Option<&'a SocketAddr>),
     /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the `close` of
     /// its last socket was delivered. Its socket stands for none.
     ListenerClosed(ListenerId),
@@ -84,9 +86,9 @@ fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, 
 impl Event<'_> {
     /// Whether the event belongs to a socket: all except timers, wakes and the events of listeners.
     #[must_use]
-    pub const fn is_of_a_socket(&self) -> bool {
+    pub const fn is_socket_event(&self) -> bool {
         match self {
-            Self::Timer(_) | Self::Woken | Self::ListenerRests(..) | Self::Dropped(..) | Self::ListenerClosed(_) => {
+            Self::Timer(_) | Self::Woken | Self::AcceptFailed(..) | Self::Overflow(..) | Self::ListenerClosed(_) => {
                 false
             }
             Self::Lookup(_)
@@ -121,9 +123,9 @@ pub enum PeerEnd {
 #[non_exhaustive]
 pub struct Ending {
     /// How it ended.
-    pub how: How,
+    pub kind: EndingKind,
     /// Whose FIN was first, as far as this side could see.
-    pub first: First,
+    pub first_fin: FirstFin,
     /// The peer's address; `None` if none was ever known, and for Unix domain sockets.
     pub peer: Option<SocketAddr>,
     /// Bytes delivered as `data` or discarded.
@@ -138,30 +140,30 @@ pub struct Ending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum How {
+pub enum EndingKind {
     /// Both FINs were exchanged, and the peer's kernel has acknowledged ours and so every byte
     /// before it. Whether the peer's *program* has read them is unknown to TCP.
     Confirmed,
     /// Both sides have finished, and our kernel delivers the rest. Its result is unknown. The
-    /// connection was closed with [`Close::HandOff`](crate::Close), or the close timeout expired
-    /// where the kernel does not report what the peer takes (see
-    /// [`Listen::linger`](crate::Listen::linger)).
+    /// connection was closed with [`CloseMode::HandOff`](crate::CloseMode), or the close timeout
+    /// expired where the kernel does not report what the peer takes (see
+    /// [`ListenOptions::close_timeout`](crate::ListenOptions::close_timeout)).
     HandedOff,
     /// The program called [`Socket::destroy`](crate::Socket::destroy). The peer gets a reset.
     Destroyed,
     /// The connection failed.
-    Failed(Failure),
+    Failed(ConnectionError),
 }
 
 /// Whose FIN was first. TIME_WAIT is kept by the side that finished first (RFC 9293 section 3.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum First {
+pub enum FirstFin {
     /// Neither side finished.
-    Nobody,
+    Neither,
     /// Our FIN.
-    Us,
+    Local,
     /// The peer's FIN.
     Peer,
     /// The FINs crossed.
@@ -173,31 +175,38 @@ pub enum First {
 impl Ending {
     /// A placeholder, before any socket has ended.
     pub(crate) const fn none() -> Self {
-        Self { how: How::Destroyed, first: First::Nobody, peer: None, bytes_read: 0, bytes_written: 0, bytes_unsent: 0 }
+        Self {
+            kind: EndingKind::Destroyed,
+            first_fin: FirstFin::Neither,
+            peer: None,
+            bytes_read: 0,
+            bytes_written: 0,
+            bytes_unsent: 0,
+        }
     }
 
     /// Whether an `error` was delivered before `close`.
     #[must_use]
     pub const fn had_error(&self) -> bool {
-        matches!(self.how, How::Failed(_))
+        matches!(self.kind, EndingKind::Failed(_))
     }
 
     /// Whether both sides finished in order, without an error and without a reset by us.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        matches!(self.how, How::Confirmed | How::HandedOff)
+        matches!(self.kind, EndingKind::Confirmed | EndingKind::HandedOff)
     }
 
     /// Whether the peer's kernel is known to have every byte that was written.
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
-        matches!(self.how, How::Confirmed)
+        matches!(self.kind, EndingKind::Confirmed)
     }
 
     /// The report as a result, for `?`: an error unless the connection ended clean.
     ///
     /// # Errors
-    /// The report. Its source is the [`Failure`]; a destroyed connection has none.
+    /// The report. Its source is the [`ConnectionError`]; a destroyed connection has none.
     ///
     /// ```
     /// # use finale::Ending;
@@ -212,32 +221,32 @@ impl Ending {
     /// Which side keeps the TIME_WAIT state: the one that finished first, if the connection ended
     /// in order. There is none after a reset, and none for Unix domain sockets.
     #[must_use]
-    pub const fn time_wait(&self) -> First {
-        if self.is_clean() && self.peer.is_some() { self.first } else { First::Nobody }
+    pub const fn time_wait(&self) -> FirstFin {
+        if self.is_clean() && self.peer.is_some() { self.first_fin } else { FirstFin::Neither }
     }
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.how {
-            How::Confirmed => f.write_str("clean and acknowledged")?,
-            How::HandedOff => f.write_str("clean, handed off to the kernel")?,
-            How::Destroyed => f.write_str("destroyed by us")?,
-            How::Failed(failure) => write!(f, "error: {failure}")?,
+        match &self.kind {
+            EndingKind::Confirmed => f.write_str("clean and acknowledged")?,
+            EndingKind::HandedOff => f.write_str("clean, handed off to the kernel")?,
+            EndingKind::Destroyed => f.write_str("destroyed by us")?,
+            EndingKind::Failed(failure) => write!(f, "error: {failure}")?,
         }
-        f.write_str(match self.first {
-            First::Nobody => "; nobody finished",
-            First::Us => "; we finished first",
-            First::Peer => "; the peer finished first",
-            First::Both => "; both finished at once",
-            First::Unknown => "; both finished, who first was not seen",
+        f.write_str(match self.first_fin {
+            FirstFin::Neither => "; nobody finished",
+            FirstFin::Local => "; we finished first",
+            FirstFin::Peer => "; the peer finished first",
+            FirstFin::Both => "; both finished at once",
+            FirstFin::Unknown => "; both finished, who first was not seen",
         })?;
         f.write_str(match self.time_wait() {
-            First::Nobody => "",
-            First::Us => ", TIME_WAIT is ours",
-            First::Peer => ", TIME_WAIT is the peer's",
-            First::Both => ", both keep TIME_WAIT",
-            First::Unknown => "",
+            FirstFin::Neither => "",
+            FirstFin::Local => ", TIME_WAIT is ours",
+            FirstFin::Peer => ", TIME_WAIT is the peer's",
+            FirstFin::Both => ", both keep TIME_WAIT",
+            FirstFin::Unknown => "",
         })?;
         write!(f, "; {} bytes read, {} written", self.bytes_read, self.bytes_written)?;
         if self.bytes_unsent > 0 {
@@ -250,9 +259,9 @@ impl fmt::Display for Ending {
 impl std::error::Error for Ending {
     /// The failure, if the connection failed.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.how {
-            How::Failed(failure) => Some(failure),
-            How::Confirmed | How::HandedOff | How::Destroyed => None,
+        match &self.kind {
+            EndingKind::Failed(failure) => Some(failure),
+            EndingKind::Confirmed | EndingKind::HandedOff | EndingKind::Destroyed => None,
         }
     }
 }

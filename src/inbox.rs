@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use crate::net::Net;
-use crate::reactor::{Reactor, Remote};
+use crate::reactor::{Reactor, Waker};
 
 /// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)):
 /// its owner takes what is there at [`Event::Woken`](crate::Event::Woken).
@@ -24,7 +24,7 @@ pub struct Inbox<M> {
 /// While one lives, [`Reactor::next`](crate::Reactor::next) waits.
 pub struct Sender<M> {
     messages: SyncSender<M>,
-    remote: Remote,
+    remote: Waker,
 }
 
 /// Why a message was not taken; with the message.
@@ -64,7 +64,7 @@ impl<N: Net> Reactor<N> {
     pub fn inbox<M>(&self, capacity: usize) -> (Sender<M>, Inbox<M>) {
         assert!(capacity > 0, "an inbox needs room for a message");
         let (sender, messages) = sync_channel(capacity);
-        (Sender { messages: sender, remote: self.remote() }, Inbox { messages })
+        (Sender { messages: sender, remote: self.waker() }, Inbox { messages })
     }
 }
 

@@ -9,12 +9,12 @@
 //! A server and a client in one loop. The client finishes sending, and the server still answers.
 //!
 //! ```
-//! use finale::{Connect, Event, Listen, Reactor};
+//! use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 //!
 //! # fn main() -> Result<(), finale::Error> {
 //! let mut reactor = Reactor::new()?;
-//! let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
-//! let client = reactor.connect(listener.addr, Connect::default())?;
+//! let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+//! let client = reactor.connect(listener.addr, ConnectOptions::default())?;
 //! let mut answer = Vec::new();
 //!
 //! while let Some((mut socket, event)) = reactor.next()? {
@@ -50,8 +50,8 @@
 //! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
 //! ```
 //!
-//! `peer-ended` is optional for a FIN ([`Listen::early_notice`]). A paused socket gets it in any
-//! case when its connection is dead and bytes are unread ([`PeerEnd::Reset`]).
+//! `peer-ended` is optional for a FIN ([`ListenOptions::notify_peer_ended`]). A paused socket gets
+//! it in any case when its connection is dead and bytes are unread ([`PeerEnd::Reset`]).
 //!
 //! No action of a handler changes the order of the other events. Calls on a socket take effect in
 //! the next call of [`Reactor::next`]. So an answer and its FIN leave in one segment, and a handler
@@ -65,44 +65,44 @@
 //!   connection and could destroy the answer on its way.
 //! - [`Socket::destroy`] resets the connection.
 //! - `close` is delivered by default when the peer's kernel has acknowledged our FIN
-//!   ([`Close::Confirmed`]). With [`Close::HandOff`] our kernel delivers the rest, and its result
-//!   is unknown.
+//!   ([`CloseMode::Confirmed`]). With [`CloseMode::HandOff`] our kernel delivers the rest, and its
+//!   result is unknown.
 //! - When the system reports an error while bytes are unread, the write queue is dropped, the bytes
 //!   are delivered, and then the error.
 //!
 //! # Default limits
 //!
 //! By default a connection ends in bounded time once its end has begun: a limit of silence applies
-//! in each state, and [`ending_timeout`](Listen::ending_timeout) bounds the whole ending, whatever
-//! the peer sends or takes. An open connection has no limit by default.
+//! in each state, and [`ending_timeout`](ListenOptions::ending_timeout) bounds the whole ending,
+//! whatever the peer sends or takes. An open connection has no limit by default.
 //!
 //! | option | default | applies | reason |
 //! |---|---|---|---|
-//! | [`Connect::connect_timeout`] | 30 s | until the connection is established | longer than four repeated SYNs, shorter than a person waits |
-//! | [`Connect::attempt_delay`] | 250 ms | until the next address joins the race | RFC 8305: a dead address costs little, and a slow one stays in the race |
-//! | [`Listen::idle_timeout`] | none | while established, without a byte: an event | the meaning of a silence depends on the protocol |
-//! | [`Listen::write_timeout`] | none | while bytes wait and the peer takes none | the write limit bounds the cost of a slow peer |
-//! | [`Listen::deadline`] | none | from `connection` or `connect`, whatever moves | how long a request may take depends on the protocol |
-//! | [`Listen::half_closed_timeout`] | 5 min | one side has finished, and no byte moves | a peer that never sends its FIN holds the descriptor; its kernel answers keep-alive |
-//! | [`Listen::linger`] (close timeout) | 30 s | after our end, and the peer takes nothing | about eight retransmissions on a fast network |
-//! | [`Listen::ending_timeout`] | 4 h | from the first FIN or `end()`, whatever moves | at 2.3 KB/s enough for all that can wait; ends peers that send or take a byte now and then |
-//! | [`Stop::grace`] | 1 s | idle connections of a stopped listener | a request in flight has arrived by then |
-//! | [`Stop::limit`] | 30 s | all connections of a stopped listener | systemd and Kubernetes wait at least this long before SIGKILL |
+//! | [`ConnectOptions::connect_timeout`] | 30 s | until the connection is established | longer than four repeated SYNs, shorter than a person waits |
+//! | [`ConnectOptions::attempt_delay`] | 250 ms | until the next address joins the race | RFC 8305: a dead address costs little, and a slow one stays in the race |
+//! | [`ListenOptions::idle_timeout`] | none | while established, without a byte: an event | the meaning of a silence depends on the protocol |
+//! | [`ListenOptions::write_timeout`] | none | while bytes wait and the peer takes none | the write limit bounds the cost of a slow peer |
+//! | [`ListenOptions::deadline`] | none | from `connection` or `connect`, whatever moves | how long a request may take depends on the protocol |
+//! | [`ListenOptions::half_closed_timeout`] | 5 min | one side has finished, and no byte moves | a peer that never sends its FIN holds the descriptor; its kernel answers keep-alive |
+//! | [`ListenOptions::close_timeout`] (close timeout) | 30 s | after our end, and the peer takes nothing | about eight retransmissions on a fast network |
+//! | [`ListenOptions::ending_timeout`] | 4 h | from the first FIN or `end()`, whatever moves | at 2.3 KB/s enough for all that can wait; ends peers that send or take a byte now and then |
+//! | [`StopOptions::grace`] | 1 s | idle connections of a stopped listener | a request in flight has arrived by then |
+//! | [`StopOptions::limit`] | 30 s | all connections of a stopped listener | systemd and Kubernetes wait at least this long before SIGKILL |
 //!
 //! # Other defaults
 //!
 //! | option | default | reason |
 //! |---|---|---|
-//! | [`Listen::close`] | confirmed | an ending that claims less is a guess; hand-off saves three system calls |
-//! | [`Listen::allow_half_open`] | `true` | a request that ends with a FIN still needs its answer |
-//! | [`Listen::early_notice`] | off | most programs need only `end` |
-//! | [`Listen::nodelay`] | on | finale sends once per event, so small segments are intended |
-//! | [`Listen::keep_alive`] | off | it detects machines lost while nothing is in flight, not frozen programs; an idle timeout detects both |
-//! | [`Listen::high_water_mark`] | 128 KiB | two receive buffers: an echo meets back-pressure only with a slow peer |
-//! | [`Listen::low_water_mark`] | 0 | `drain` means empty |
-//! | [`Listen::write_limit`] | 16 MiB | whole answers fit; a thousand peers that don't read are noticed |
-//! | [`Listen::backlog`] | 4096 | Linux's own maximum; 128 overflows at the first burst |
-//! | [`Listen::max_connections`] | none | descriptors are a limit already |
+//! | [`ListenOptions::close_mode`] | confirmed | an ending that claims less is a guess; hand-off saves three system calls |
+//! | [`ListenOptions::allow_half_open`] | `true` | a request that ends with a FIN still needs its answer |
+//! | [`ListenOptions::notify_peer_ended`] | off | most programs need only `end` |
+//! | [`ListenOptions::nodelay`] | on | finale sends once per event, so small segments are intended |
+//! | [`ListenOptions::keep_alive`] | off | it detects machines lost while nothing is in flight, not frozen programs; an idle timeout detects both |
+//! | [`ListenOptions::high_water_mark`] | 128 KiB | two receive buffers: an echo meets back-pressure only with a slow peer |
+//! | [`ListenOptions::low_water_mark`] | 0 | `drain` means empty |
+//! | [`ListenOptions::write_limit`] | 16 MiB | whole answers fit; a thousand peers that don't read are noticed |
+//! | [`ListenOptions::backlog`] | 4096 | Linux's own maximum; 128 overflows at the first burst |
+//! | [`ListenOptions::max_connections`] | none | descriptors are a limit already |
 //!
 //! # Testing
 //!
@@ -112,9 +112,9 @@
 //!
 //! # Optional features
 //!
-//! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`Failure`] and their parts
-//!   can also be deserialized. Names are those of the grammar above, and ids are written as in the
-//!   log.
+//! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`ConnectionError`] and
+//!   their parts can also be deserialized. Names are those of the grammar above, and ids are
+//!   written as in the log.
 //! - `tracing`: each transition of a socket and each ending is an event of the `tracing` crate, at
 //!   debug level, with fields (`socket`, `peer`, `from`, `input`, `to`, `events`; `acknowledged`,
 //!   `bytes_written` ...). Without the feature, transitions are lines of `log`. With the feature
@@ -139,7 +139,6 @@ pub mod net;
 pub mod sim;
 
 mod buffer;
-mod context;
 mod error;
 mod event;
 mod id;
@@ -159,18 +158,20 @@ mod unix_addr;
 mod wheel;
 
 pub use buffer::Buffer;
-pub use context::Context;
-pub use error::{Attempt, BadAddress, BadOption, Cause, Error, Failure, LookupCause, OsError, Timer};
-pub use event::{Ending, Event, First, How, PeerEnd};
+pub use error::{
+    AddressError, ConnectAttempt, ConnectionError, ConnectionErrorKind, Error, InvalidOption, LookupErrorKind, OsError,
+    TimeoutKind,
+};
+pub use event::{Ending, EndingKind, Event, FirstFin, PeerEnd};
 pub use id::{ListenerId, SocketId, TimerId};
 pub use inbox::{Inbox, SendError, Sender};
 pub use metrics::Metrics;
-pub use options::{Close, Connect, Excess, Idle, KeepAlive, Listen, Stop};
+pub use options::{CloseMode, ConnectOptions, IdleDirection, KeepAlive, ListenOptions, OverflowPolicy, StopOptions};
 pub use pipe::Pipes;
-pub use pool::{Grant, Handled, Pool, PoolOptions, PoolStats, Repeat, Ticket};
-pub use reactor::{Listener, Reactor, Remote, SocketInfo, Sockets};
-pub use shard::{Orders, Shard, Shards};
-pub use socket::{Queue, Socket};
+pub use pool::{Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, RetrySafety, Ticket};
+pub use reactor::{Listener, Reactor, SocketInfo, Sockets, Waker};
+pub use shard::{Shard, ShardStopper, Shards};
+pub use socket::{Backpressure, Context, Socket};
 pub use socket_map::SocketMap;
 pub use target::Target;
 pub use unix_addr::UnixAddr;

@@ -5,61 +5,61 @@
 
 use std::fmt;
 
-use crate::error::{Cause, LookupCause, Timer};
-use crate::event::{Ending, How};
+use crate::error::{ConnectionErrorKind, LookupErrorKind, TimeoutKind};
+use crate::event::{Ending, EndingKind};
 use crate::lifecycle::State;
 
 /// The causes that are counted, in the order in which they are printed. All failed lookups are one.
-const CAUSES: [Cause; 15] = [
-    Cause::Reset,
-    Cause::TimedOut(Timer::Connect),
-    Cause::TimedOut(Timer::HalfClosed),
-    Cause::TimedOut(Timer::Linger),
-    Cause::TimedOut(Timer::Write),
-    Cause::TimedOut(Timer::Deadline),
-    Cause::TimedOut(Timer::Ending),
-    Cause::TimedOut(Timer::Kernel),
-    Cause::Refused,
-    Cause::Unreachable,
-    Cause::Lookup(LookupCause::Failed),
-    Cause::NoLocalAddress,
-    Cause::OutOfResources,
-    Cause::Aborted,
-    Cause::System,
+const CAUSES: [ConnectionErrorKind; 15] = [
+    ConnectionErrorKind::Reset,
+    ConnectionErrorKind::TimedOut(TimeoutKind::Connect),
+    ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed),
+    ConnectionErrorKind::TimedOut(TimeoutKind::Close),
+    ConnectionErrorKind::TimedOut(TimeoutKind::Write),
+    ConnectionErrorKind::TimedOut(TimeoutKind::Deadline),
+    ConnectionErrorKind::TimedOut(TimeoutKind::Ending),
+    ConnectionErrorKind::TimedOut(TimeoutKind::Kernel),
+    ConnectionErrorKind::Refused,
+    ConnectionErrorKind::Unreachable,
+    ConnectionErrorKind::Lookup(LookupErrorKind::Failed),
+    ConnectionErrorKind::NoLocalAddress,
+    ConnectionErrorKind::OutOfResources,
+    ConnectionErrorKind::Aborted,
+    ConnectionErrorKind::System,
 ];
 
 /// The index of a cause in `CAUSES`.
-const fn place(cause: Cause) -> usize {
+const fn place(cause: ConnectionErrorKind) -> usize {
     match cause {
-        Cause::Reset => 0,
-        Cause::TimedOut(Timer::Connect) => 1,
-        Cause::TimedOut(Timer::HalfClosed) => 2,
-        Cause::TimedOut(Timer::Linger) => 3,
-        Cause::TimedOut(Timer::Write) => 4,
-        Cause::TimedOut(Timer::Deadline) => 5,
-        Cause::TimedOut(Timer::Ending) => 6,
-        Cause::TimedOut(Timer::Kernel) => 7,
-        Cause::Refused => 8,
-        Cause::Unreachable => 9,
-        Cause::Lookup(_) => 10,
-        Cause::NoLocalAddress => 11,
-        Cause::OutOfResources => 12,
-        Cause::Aborted => 13,
-        Cause::System => 14,
+        ConnectionErrorKind::Reset => 0,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Connect) => 1,
+        ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed) => 2,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Close) => 3,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Write) => 4,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Deadline) => 5,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Ending) => 6,
+        ConnectionErrorKind::TimedOut(TimeoutKind::Kernel) => 7,
+        ConnectionErrorKind::Refused => 8,
+        ConnectionErrorKind::Unreachable => 9,
+        ConnectionErrorKind::Lookup(_) => 10,
+        ConnectionErrorKind::NoLocalAddress => 11,
+        ConnectionErrorKind::OutOfResources => 12,
+        ConnectionErrorKind::Aborted => 13,
+        ConnectionErrorKind::System => 14,
     }
 }
 
 /// The name of a cause. All failed lookups are one.
-fn word(cause: Cause) -> String {
-    if matches!(cause, Cause::Lookup(_)) { "lookup failed".to_owned() } else { cause.to_string() }
+fn word(cause: ConnectionErrorKind) -> String {
+    if matches!(cause, ConnectionErrorKind::Lookup(_)) { "lookup failed".to_owned() } else { cause.to_string() }
 }
 
 /// The counts of a reactor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) accepted: u64,
-    pub(crate) dropped: u64,
-    pub(crate) rests: u64,
+    pub(crate) overflowed: u64,
+    pub(crate) accept_failures: u64,
     pub(crate) connected: u64,
     confirmed: u64,
     handed_off: u64,
@@ -70,18 +70,18 @@ pub(crate) struct Counts {
     bytes_unsent: u64,
     pub(crate) turns: u64,
     timers: u64,
-    lag_ms: u64,
-    most_lag_ms: u64,
+    timer_lag_ms: u64,
+    max_timer_lag_ms: u64,
 }
 
 impl Counts {
     /// A socket was closed.
     pub(crate) fn closed(&mut self, ending: &Ending) {
-        match &ending.how {
-            How::Confirmed => self.confirmed += 1,
-            How::HandedOff => self.handed_off += 1,
-            How::Destroyed => self.destroyed += 1,
-            How::Failed(failure) => self.failed[place(failure.cause)] += 1,
+        match &ending.kind {
+            EndingKind::Confirmed => self.confirmed += 1,
+            EndingKind::HandedOff => self.handed_off += 1,
+            EndingKind::Destroyed => self.destroyed += 1,
+            EndingKind::Failed(failure) => self.failed[place(failure.kind)] += 1,
         }
         self.bytes_read += ending.bytes_read;
         self.bytes_written += ending.bytes_written;
@@ -89,11 +89,11 @@ impl Counts {
     }
 
     /// A timer of a socket has expired, this many milliseconds after it was due.
-    pub(crate) const fn struck(&mut self, lag_ms: u64) {
+    pub(crate) const fn struck(&mut self, timer_lag_ms: u64) {
         self.timers += 1;
-        self.lag_ms += lag_ms;
-        if lag_ms > self.most_lag_ms {
-            self.most_lag_ms = lag_ms;
+        self.timer_lag_ms += timer_lag_ms;
+        if timer_lag_ms > self.max_timer_lag_ms {
+            self.max_timer_lag_ms = timer_lag_ms;
         }
     }
 }
@@ -107,12 +107,12 @@ pub struct Metrics {
     /// Connections that listeners have accepted.
     pub accepted: u64,
     /// Clients that were reset at the maximum of connections
-    /// ([`Event::Dropped`](crate::Event::Dropped)).
-    pub dropped: u64,
+    /// ([`Event::Overflow`](crate::Event::Overflow)).
+    pub overflowed: u64,
     /// How often a listener could not accept and had to wait, with an event or without.
-    pub rests: u64,
+    pub accept_failures: u64,
     /// Outgoing connections that were begun.
-    pub begun: u64,
+    pub connects: u64,
     /// How many of them were established.
     pub connected: u64,
     /// Sockets that ended clean and acknowledged.
@@ -134,11 +134,11 @@ pub struct Metrics {
     /// Turns of the loop. Each begins with a wait for readiness.
     pub turns: u64,
     /// Timers of sockets that have expired.
-    pub timers: u64,
+    pub timeouts: u64,
     /// The sum of the milliseconds by which they were late. It grows when handlers take long.
-    pub lag_ms: u64,
+    pub timer_lag_ms: u64,
     /// The longest delay of a timer, in milliseconds.
-    pub most_lag_ms: u64,
+    pub max_timer_lag_ms: u64,
     #[cfg_attr(feature = "serde", serde(serialize_with = "data::failed"))]
     failed: [u64; CAUSES.len()],
     #[cfg_attr(feature = "serde", serde(serialize_with = "data::live"))]
@@ -167,9 +167,9 @@ impl Metrics {
     pub(crate) fn of(counts: &Counts, begun: u64, listeners: usize) -> Self {
         Self {
             accepted: counts.accepted,
-            dropped: counts.dropped,
-            rests: counts.rests,
-            begun,
+            overflowed: counts.overflowed,
+            accept_failures: counts.accept_failures,
+            connects: begun,
             connected: counts.connected,
             confirmed: counts.confirmed,
             handed_off: counts.handed_off,
@@ -180,9 +180,9 @@ impl Metrics {
             queued_bytes: 0,
             listeners,
             turns: counts.turns,
-            timers: counts.timers,
-            lag_ms: counts.lag_ms,
-            most_lag_ms: counts.most_lag_ms,
+            timeouts: counts.timers,
+            timer_lag_ms: counts.timer_lag_ms,
+            max_timer_lag_ms: counts.max_timer_lag_ms,
             failed: counts.failed,
             live: [0; State::ALL.len()],
         }
@@ -198,12 +198,12 @@ impl Metrics {
 
     /// Sockets that have failed with this cause. All failed lookups are one.
     #[must_use]
-    pub const fn failed_of(&self, cause: Cause) -> u64 {
+    pub const fn failed_of(&self, cause: ConnectionErrorKind) -> u64 {
         self.failed[place(cause)]
     }
 
     /// Every cause of failed sockets, with its count.
-    pub fn failures(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
+    pub fn failures(&self) -> impl Iterator<Item = (ConnectionErrorKind, u64)> + '_ {
         CAUSES.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }
 
@@ -238,13 +238,13 @@ impl Metrics {
 }
 
 impl std::ops::AddAssign<&Self> for Metrics {
-    /// Adds the metrics of another reactor. `most_lag_ms` becomes the larger of both.
+    /// Adds the metrics of another reactor. `max_timer_lag_ms` becomes the larger of both.
     fn add_assign(&mut self, other: &Self) {
         let pairs = [
             (&mut self.accepted, other.accepted),
-            (&mut self.dropped, other.dropped),
-            (&mut self.rests, other.rests),
-            (&mut self.begun, other.begun),
+            (&mut self.overflowed, other.overflowed),
+            (&mut self.accept_failures, other.accept_failures),
+            (&mut self.connects, other.connects),
             (&mut self.connected, other.connected),
             (&mut self.confirmed, other.confirmed),
             (&mut self.handed_off, other.handed_off),
@@ -254,8 +254,8 @@ impl std::ops::AddAssign<&Self> for Metrics {
             (&mut self.bytes_unsent, other.bytes_unsent),
             (&mut self.queued_bytes, other.queued_bytes),
             (&mut self.turns, other.turns),
-            (&mut self.timers, other.timers),
-            (&mut self.lag_ms, other.lag_ms),
+            (&mut self.timeouts, other.timeouts),
+            (&mut self.timer_lag_ms, other.timer_lag_ms),
         ];
         for (sum, more) in pairs.into_iter().chain(self.failed.iter_mut().zip(other.failed)) {
             *sum += more;
@@ -264,7 +264,7 @@ impl std::ops::AddAssign<&Self> for Metrics {
             *sum += more;
         }
         self.listeners += other.listeners;
-        self.most_lag_ms = self.most_lag_ms.max(other.most_lag_ms);
+        self.max_timer_lag_ms = self.max_timer_lag_ms.max(other.max_timer_lag_ms);
     }
 }
 
@@ -273,9 +273,9 @@ impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             (self.accepted, "accepted"),
-            (self.dropped, "dropped"),
-            (self.rests, "rests of listeners"),
-            (self.begun, "connections begun"),
+            (self.overflowed, "reset at the maximum of connections"),
+            (self.accept_failures, "failures to accept"),
+            (self.connects, "connections begun"),
             (self.connected, "connected"),
             (self.confirmed, "ended clean and acknowledged"),
             (self.handed_off, "ended clean, handed off"),
@@ -298,9 +298,9 @@ impl fmt::Display for Metrics {
             (self.queued_bytes, "bytes queued"),
             (self.listeners as u64, "listeners"),
             (self.turns, "turns"),
-            (self.timers, "timers struck"),
-            (self.lag_ms, "ms late, together"),
-            (self.most_lag_ms, "ms late at the most"),
+            (self.timeouts, "timeouts"),
+            (self.timer_lag_ms, "ms late, together"),
+            (self.max_timer_lag_ms, "ms late at most"),
         ];
         for (count, name) in sums {
             writeln!(f, "{count:>14} {name}")?;
@@ -318,23 +318,27 @@ mod tests {
         for (index, cause) in CAUSES.into_iter().enumerate() {
             assert_eq!(place(cause), index, "{cause}");
         }
-        assert_eq!(place(Cause::Lookup(LookupCause::NotFound)), place(Cause::Lookup(LookupCause::TryAgain)));
+        assert_eq!(
+            place(ConnectionErrorKind::Lookup(LookupErrorKind::NotFound)),
+            place(ConnectionErrorKind::Lookup(LookupErrorKind::TryAgain))
+        );
     }
 
     /// Each number differs, so that none is added to another.
     #[test]
     fn the_sums_of_two_are_those_of_both() {
-        let mut counts = Counts { accepted: 1, dropped: 2, rests: 3, connected: 5, turns: 6, ..Counts::default() };
+        let mut counts =
+            Counts { accepted: 1, overflowed: 2, accept_failures: 3, connected: 5, turns: 6, ..Counts::default() };
         (counts.confirmed, counts.handed_off, counts.destroyed, counts.timers) = (7, 8, 9, 10);
         (counts.bytes_read, counts.bytes_written, counts.bytes_unsent) = (11, 12, 13);
-        (counts.lag_ms, counts.most_lag_ms, counts.failed[3]) = (14, 15, 16);
+        (counts.timer_lag_ms, counts.max_timer_lag_ms, counts.failed[3]) = (14, 15, 16);
         let mut one = Metrics::of(&counts, 4, 17);
         one.add_live(State::Open, 18, 0, 0);
         let other = one.clone();
         one += &other;
         let double = |line: &str| {
             let (number, word) = line.trim().split_once(' ').expect("a number and its name");
-            let factor = if word.contains("at the most") { 1 } else { 2 };
+            let factor = if word.contains("at most") { 1 } else { 2 };
             format!("{:>14} {word}", factor * number.parse::<u64>().expect("a number"))
         };
         let doubled: Vec<_> = other.to_string().lines().map(double).collect();

@@ -10,13 +10,13 @@ use crate::error::Error;
 use crate::event::{Ending, Event, PeerEnd};
 use crate::id::SocketId;
 use crate::lifecycle::State;
-use crate::socket::{Queue, Socket};
+use crate::socket::{Backpressure, Socket};
 use crate::socket_map::SocketMap;
 
 /// Pipes between the sockets of one reactor. Pass every event to [`handle`](Pipes::handle).
 ///
 /// - Bytes are copied once, from the receive buffer into the write queue of the sink, as `write`
-///   does. While that queue is [full](Queue::Full), the source is paused. A sink that is not
+///   does. While that queue is [full](Backpressure::Full), the source is paused. A sink that is not
 ///   connected yet works in the same way.
 /// - `end` is passed on after the last byte. Half-close passes through, and each direction works
 ///   independently.
@@ -28,17 +28,17 @@ use crate::socket_map::SocketMap;
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
 ///   s to take them, by a deadline of the dead side that replaces its own. Then both are destroyed.
 /// - If a sink closes before its source has ended (the program called `end()`, or
-///   [`allow_half_open`](crate::Listen::allow_half_open) is off), the source is destroyed too,
-///   because its bytes have no destination. What waits for the source is sent first. If an end was
-///   passed to it already, it has its close timeout to finish.
+///   [`allow_half_open`](crate::ListenOptions::allow_half_open) is off), the source is destroyed
+///   too, because its bytes have no destination. What waits for the source is sent first. If an end
+///   was passed to it already, it has its close timeout to finish.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows.
 ///
 /// ```
-/// # use finale::{Connect, Event, Listen, Pipes, Reactor};
+/// # use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor};
 /// # fn proxy(front: &str, back: &str) -> Result<(), finale::Error> {
 /// let mut reactor = Reactor::new()?;
-/// reactor.listen(front, Listen::default())?;
+/// reactor.listen(front, ListenOptions::default())?;
 /// let mut pipes = Pipes::new();
 /// while let Some((mut socket, event)) = reactor.next()? {
 ///     if pipes.handle(&mut socket, &event) {
@@ -46,7 +46,7 @@ use crate::socket_map::SocketMap;
 ///     }
 ///     if let Event::Connection = event {
 ///         let client = socket.id();
-///         let backend = reactor.connect(back, Connect::default())?;
+///         let backend = reactor.connect(back, ConnectOptions::default())?;
 ///         pipes.join(client, backend);
 ///     }
 /// }
@@ -66,7 +66,7 @@ pub struct Pipes {
 }
 
 /// A peer that reads nothing must not hold a socket whose other side is closed. The same time as
-/// the default of [`linger`](crate::Listen::linger), for the same reason.
+/// the default of [`linger`](crate::ListenOptions::close_timeout), for the same reason.
 const DOOMED: Duration = Duration::from_secs(30);
 
 impl Pipes {
@@ -98,7 +98,7 @@ impl Pipes {
 
     /// Removes a socket from its pipes, and changes neither it nor the others. A paused socket
     /// stays paused, and one whose other side is closed keeps the deadline that it got with that.
-    pub fn part(&mut self, id: SocketId) {
+    pub fn unpipe(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
             self.sources.remove(sink);
         }
@@ -147,7 +147,7 @@ impl Pipes {
             Event::PeerEnded(PeerEnd::Reset) => {
                 if self.sink_of(id).is_some() {
                     self.unread.insert(id, ());
-                    socket.set_deadline(Some(DOOMED));
+                    socket.set_deadline(DOOMED);
                 }
                 false
             }
@@ -164,8 +164,8 @@ impl Pipes {
             | Event::Error(_)
             | Event::Timer(_)
             | Event::Woken
-            | Event::ListenerRests(..)
-            | Event::Dropped(..)
+            | Event::AcceptFailed(..)
+            | Event::Overflow(..)
             | Event::ListenerClosed(_) => false,
         }
     }
@@ -198,7 +198,7 @@ impl Pipes {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         let is_unread = self.unread.get(id).is_some() && socket.is_paused();
-        self.part(id);
+        self.unpipe(id);
         if ending.is_clean() {
             // Its bytes were passed on. Its source has no sink any more.
             if let Some(mut source) = source.and_then(|source| socket.get(source)) {
@@ -227,7 +227,7 @@ impl Pipes {
         if state.is_final() || (state.is_connected() && !state.can_read()) {
             return; // It has ended.
         }
-        if source.has_ended() {
+        if source.end_called() {
             source.discard();
             self.doomed.insert(source.id(), ());
         } else {
@@ -241,11 +241,11 @@ impl Pipes {
             return sink.discard(); // It is dead already, and reports its own error.
         }
         sink.set_low_water_mark(0);
-        if sink.ask_for_drain() || sink.has_ended() {
+        if sink.request_drain() || sink.end_called() {
             self.doomed.insert(sink.id(), ());
-            sink.set_deadline(Some(DOOMED));
+            sink.set_deadline(DOOMED);
             // Our end after the peer's would make the truncated stream look complete.
-            sink.set_half_open(true);
+            sink.set_allow_half_open(true);
             // The sink for which it was paused is closed.
             sink.resume();
         } else {
@@ -258,8 +258,8 @@ impl Pipes {
 fn pass_on(socket: &mut Socket<'_>, sink: SocketId, bytes: &[u8]) {
     let written = socket.get(sink).map(|mut sink| sink.write(bytes));
     match written {
-        Some(Ok(Queue::Room)) => {}
-        Some(Ok(Queue::Full)) => socket.pause(),
+        Some(Ok(Backpressure::Room)) => {}
+        Some(Ok(Backpressure::Full)) => socket.pause(),
         // It has failed or was destroyed. Its `close` decides about this side.
         Some(Err(Error::Gone)) => {}
         // The bytes would be lost without a trace.

@@ -13,8 +13,8 @@ use crate::error::{Error, OsError};
 use crate::event::Event;
 use crate::net::Net;
 use crate::net::os::Os;
-use crate::options::{Listen, Stop};
-use crate::reactor::{Reactor, Remote};
+use crate::options::{ListenOptions, StopOptions};
+use crate::reactor::{Reactor, Waker};
 use crate::socket::Socket;
 use crate::target::Target;
 
@@ -36,24 +36,24 @@ pub struct Shard<N: Net = Os> {
 struct Told {
     /// How many orders there were.
     count: AtomicUsize,
-    stop: Mutex<Stop>,
+    stop: Mutex<StopOptions>,
 }
 
 /// Tells shards to stop, from any thread.
 #[derive(Debug, Clone)]
-pub struct Orders {
+pub struct ShardStopper {
     told: Arc<Told>,
-    remotes: Vec<Remote>,
+    remotes: Vec<Waker>,
 }
 
-impl Orders {
+impl ShardStopper {
     /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call
     /// replaces what the first has said.
     ///
     /// Idle clients are ended after the grace; one that goes on asking is not idle, and lives to
     /// the limit unless the program ends it: at [`Event::Woken`], [`Shard::is_stopping`] says that
     /// it is time to.
-    pub fn stop(&self, stop: Stop) {
+    pub fn stop(&self, stop: StopOptions) {
         *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
         self.told.count.fetch_add(1, Ordering::Release);
         for remote in &self.remotes {
@@ -68,10 +68,10 @@ impl Orders {
 /// Shards share nothing. What one of them has to tell another goes through
 /// [inboxes](Reactor::inbox); here each line that a client says is told to the clients of all
 /// shards, until somebody gives the order to stop (a thread that waits for signals, say, with a
-/// clone of [`orders`](Shards::orders), while the main one waits in [`join`](Shards::join)).
+/// clone of [`stopper`](Shards::stopper), while the main one waits in [`join`](Shards::join)).
 ///
 /// ```
-/// use finale::{Error, Event, Inbox, Listen, Reactor, Sender, Shard, Shards, SocketMap, Stop};
+/// use finale::{Error, Event, Inbox, ListenOptions, Reactor, Sender, Shard, Shards, SocketMap, StopOptions};
 ///
 /// fn serve(mut shard: Shard, (mut told, all): (Inbox<Vec<u8>>, Vec<Sender<Vec<u8>>>)) -> Result<(), Error> {
 ///     let mut clients = SocketMap::new();
@@ -98,17 +98,17 @@ impl Orders {
 /// # fn main() -> Result<(), Error> {
 /// let reactors = vec![Reactor::new()?, Reactor::new()?];
 /// let (all, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(1000)).unzip();
-/// let (shards, orders, addr) = Shard::open(reactors, "127.0.0.1:0", Listen::default())?;
+/// let (shards, orders, addr) = Shard::open(reactors, "127.0.0.1:0", ListenOptions::default())?;
 /// println!("two reactors on {addr}");
 /// let own = inboxes.into_iter().map(|inbox| (inbox, all.clone()));
 /// let shards = Shards::run(shards.into_iter().zip(own).collect(), orders, serve)?;
-/// shards.orders().stop(Stop::default());
+/// shards.stopper().stop(StopOptions::default());
 /// shards.join()
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Shards {
-    orders: Orders,
+    orders: ShardStopper,
     threads: Vec<JoinHandle<Result<(), Error>>>,
 }
 
@@ -126,7 +126,7 @@ impl Shards {
     ///
     /// # Panics
     /// If `count` is 0.
-    pub fn start<T, F>(count: usize, addr: T, options: Listen, program: F) -> Result<(Self, SocketAddr), Error>
+    pub fn start<T, F>(count: usize, addr: T, options: ListenOptions, program: F) -> Result<(Self, SocketAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -143,7 +143,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
-    pub fn run<T, F>(shards: Vec<(Shard, T)>, orders: Orders, program: F) -> Result<Self, Error>
+    pub fn run<T, F>(shards: Vec<(Shard, T)>, orders: ShardStopper, program: F) -> Result<Self, Error>
     where
         T: Send + 'static,
         F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
@@ -165,7 +165,7 @@ impl Shards {
 
     /// What stops them.
     #[must_use]
-    pub const fn orders(&self) -> &Orders {
+    pub const fn stopper(&self) -> &ShardStopper {
         &self.orders
     }
 
@@ -198,7 +198,7 @@ impl Drop for Shards {
         if self.threads.is_empty() {
             return;
         }
-        self.orders.stop(Stop::default());
+        self.orders.stop(StopOptions::default());
         for thread in self.threads.drain(..) {
             // What it has failed of, `join` would have told.
             let _ = thread.join();
@@ -207,12 +207,12 @@ impl Drop for Shards {
 }
 
 /// Held by each thread: when its program ends, all do.
-struct Fall(Orders);
+struct Fall(ShardStopper);
 
 impl Drop for Fall {
     fn drop(&mut self) {
         if self.0.told.count.load(Ordering::Acquire) == 0 {
-            self.0.stop(Stop::default());
+            self.0.stop(StopOptions::default());
         }
     }
 }
@@ -230,8 +230,8 @@ impl<N: Net> Shard<N> {
     pub fn open<T>(
         reactors: Vec<Reactor<N>>,
         addr: T,
-        options: Listen,
-    ) -> Result<(Vec<Self>, Orders, SocketAddr), Error>
+        options: ListenOptions,
+    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -243,8 +243,8 @@ impl<N: Net> Shard<N> {
     fn open_at(
         reactors: Vec<Reactor<N>>,
         mut addr: SocketAddr,
-        options: &Listen,
-    ) -> Result<(Vec<Self>, Orders, SocketAddr), Error> {
+        options: &ListenOptions,
+    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error> {
         assert!(!reactors.is_empty(), "shards need a reactor");
         let mut listening = Vec::new();
         for mut reactor in reactors {
@@ -257,15 +257,15 @@ impl<N: Net> Shard<N> {
     }
 
     /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one
-    /// port need [`reuse_port`](Listen::reuse_port) and one and the same number, not 0; a Unix
-    /// domain socket is one shard's, or its listener is cloned and taken over by each
+    /// port need [`reuse_port`](ListenOptions::reuse_port) and one and the same number, not 0; a
+    /// Unix domain socket is one shard's, or its listener is cloned and taken over by each
     /// ([`Reactor::listen_on_unix`]).
     #[must_use]
-    pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, Orders) {
+    pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, ShardStopper) {
         let told = Arc::new(Told::default());
-        let remotes = reactors.iter().map(Reactor::remote).collect();
+        let remotes = reactors.iter().map(Reactor::waker).collect();
         let shard = |(index, reactor)| Self { index, reactor, told: Arc::clone(&told), seen: 0 };
-        (reactors.into_iter().enumerate().map(shard).collect(), Orders { told, remotes })
+        (reactors.into_iter().enumerate().map(shard).collect(), ShardStopper { told, remotes })
     }
 
     /// Its number, from 0.

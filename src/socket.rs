@@ -1,18 +1,21 @@
 //! The program's view of one socket.
 //!
 //! Invariant: what changes a connection makes no system call and reads no clock. A call changes the
-//! table and puts the socket into a list; the next call of `next` does the rest. So an answer and its FIN
-//! leave in one segment, and the same code runs on the simulated network.
+//! table and puts the socket into a list; the next call of `next` does the rest. So an answer and
+//! its FIN leave in one segment, and the same code runs on the simulated network.
+
+mod context;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use context::Context;
+
 use crate::buffer::Buffer;
-use crate::context::Context;
 use crate::error::Error;
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
-use crate::options::{Close, Connect, KeepAlive, Settings, millis};
+use crate::options::{CloseMode, ConnectOptions, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
 use crate::table::extra::Deadline;
@@ -38,7 +41,7 @@ impl std::fmt::Debug for Socket<'_> {
 
 /// The state of the write queue after a `write`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Queue {
+pub enum Backpressure {
     /// Below the high-water mark.
     Room,
     /// At or above the high-water mark: wait for [`Event::Drain`](crate::Event::Drain). Further
@@ -89,7 +92,7 @@ impl<'a> Socket<'a> {
     ///
     /// # Errors
     /// As for `Reactor::connect`.
-    pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
+    pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -148,14 +151,14 @@ impl<'a> Socket<'a> {
     ///
     /// If the connection has broken (an [`Event::PeerEnded`](crate::Event::PeerEnded) with
     /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
-    /// can leave any more. The result is [`Queue::Room`] then, the bytes count as
+    /// can leave any more. The result is [`Backpressure::Room`] then, the bytes count as
     /// [unsent](crate::Ending::bytes_unsent), and the error follows the unread bytes.
     ///
     /// # Errors
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
     /// `destroy`, `error` or `close`, and [`Error::QueueFull`] at the write limit. Nothing is
     /// queued then, and the connection continues.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<Queue, Error> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<Backpressure, Error> {
         self.queue(bytes.len(), |table, slot| table.push(slot, bytes))
     }
 
@@ -166,14 +169,14 @@ impl<'a> Socket<'a> {
     /// # Errors
     /// As `write`. A refused buffer is dropped: check [`queued_bytes`](Socket::queued_bytes) first
     /// if you can't lose it, or clone a shared one.
-    pub fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Queue, Error> {
+    pub fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
         let buffer = buffer.into();
         self.queue(buffer.len(), |table, slot| table.push_given(slot, buffer))
     }
 
     /// The common part of all writes. `push` queues the bytes and returns how many wait then.
     #[inline]
-    fn queue(&mut self, count: usize, push: impl FnOnce(&mut Table, u32) -> usize) -> Result<Queue, Error> {
+    fn queue(&mut self, count: usize, push: impl FnOnce(&mut Table, u32) -> usize) -> Result<Backpressure, Error> {
         let Some(entry) = self.entry() else { return Err(Error::Gone) };
         if entry.flags.has(Flags::END) {
             return Err(Error::WriteAfterEnd);
@@ -184,13 +187,13 @@ impl<'a> Socket<'a> {
         if entry.state == State::Broken {
             // Nothing can leave any more. The error follows what can still be read.
             self.context.table.extra_mut(self.slot).void_bytes += count as u64;
-            return Ok(Queue::Room);
+            return Ok(Backpressure::Room);
         }
         let settings = self.context.table.settings.get(entry.settings);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
         let queued_bytes = self.context.table.queued_bytes(self.slot);
         if count == 0 {
-            return Ok(if queued_bytes >= high_water { Queue::Full } else { Queue::Room });
+            return Ok(if queued_bytes >= high_water { Backpressure::Full } else { Backpressure::Room });
         }
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
@@ -199,7 +202,7 @@ impl<'a> Socket<'a> {
         // The first byte that waits starts the write clock.
         let write = if queued_bytes == 0 { Flags::WRITE } else { Flags::NONE };
         self.context.table.wake_with(self.slot, write | if full { Flags::FULL } else { Flags::NONE });
-        Ok(if full { Queue::Full } else { Queue::Room })
+        Ok(if full { Backpressure::Full } else { Backpressure::Room })
     }
 
     /// Finishes our side: our FIN follows the last queued byte. Reading continues until the peer's
@@ -220,7 +223,7 @@ impl<'a> Socket<'a> {
     /// Stops reading: no `data` and no `end` is delivered, and the closed window slows the peer
     /// down. Limits continue to count.
     ///
-    /// The end of the peer is still noticed: [`peer_has_ended`](Socket::peer_has_ended) returns
+    /// The end of the peer is still noticed: [`peer_ended`](Socket::peer_ended) returns
     /// `true`, and the half-closed and ending timeouts start. If the connection dies with nothing
     /// unread, `error` is delivered at once. If bytes are unread,
     /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
@@ -256,18 +259,19 @@ impl<'a> Socket<'a> {
 
     /// Discards what is read from now on: no more `data`, but `end` is still delivered. It resumes
     /// a paused socket. After `end()` this is the lingering close: our side does not reset the
-    /// answer over unread bytes, and the peer has the [close timeout](crate::Listen::linger),
-    /// counted from our FIN or from the last byte that it took, to finish.
+    /// answer over unread bytes, and the peer has the [close
+    /// timeout](crate::ListenOptions::close_timeout), counted from our FIN or from the last byte
+    /// that it took, to finish.
     pub fn discard(&mut self) {
         self.resume();
         self.ask(Flags::DISCARD);
     }
 
-    /// Sets the [idle timeout](crate::Listen::idle_timeout), and restarts it at the next call of
-    /// `next`. `None` switches it off. It changes no other limit.
-    pub fn set_timeout(&mut self, idle: Option<Duration>) {
+    /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
+    /// call of `next`. `None` switches it off. It changes no other limit.
+    pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.and_then(millis));
+            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
             self.ask(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
@@ -275,17 +279,18 @@ impl<'a> Socket<'a> {
 
     /// Sets the deadline: the socket fails after this time, counted from the next call of `next`,
     /// whatever moves, in each state up to `close`. It replaces the deadlines of the options
-    /// ([`deadline`](crate::Listen::deadline), [`total_deadline`](crate::Connect::total_deadline)),
-    /// also before the connection is established. `None` removes them. To limit one request, set it
-    /// at the first byte and remove it at the last.
-    pub fn set_deadline(&mut self, limit: Option<Duration>) {
+    /// ([`deadline`](crate::ListenOptions::deadline),
+    /// [`total_deadline`](crate::ConnectOptions::total_deadline)), also before the connection is
+    /// established. `None` removes them. To limit one request, set it at the first byte and remove
+    /// it at the last.
+    pub fn set_deadline(&mut self, limit: impl Into<Option<Duration>>) {
         if self.living().is_none() {
             return;
         }
         if !self.state().is_connected() {
             self.context.table.change_settings(self.slot, |settings| settings.deadline_ms = None);
         }
-        self.context.table.extra_mut(self.slot).deadline = limit.and_then(millis).map(Deadline::In);
+        self.context.table.extra_mut(self.slot).deadline = limit.into().and_then(millis).map(Deadline::In);
         self.context.table.wake(self.slot);
         self.context.table.file_later(self.slot);
     }
@@ -294,8 +299,8 @@ impl<'a> Socket<'a> {
     /// low-water mark, even if it was never full. With a mark of 0, everything that was written
     /// until now is with our kernel then. Returns `false`, and no event follows, if the queue is
     /// not above the mark, or after `end()`.
-    pub fn ask_for_drain(&mut self) -> bool {
-        let (queued_bytes, ended) = (self.queued_bytes(), self.has_ended());
+    pub fn request_drain(&mut self) -> bool {
+        let (queued_bytes, ended) = (self.queued_bytes(), self.end_called());
         let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
         let waits = !ended && queued_bytes > low && self.living().is_some();
         if waits {
@@ -304,17 +309,17 @@ impl<'a> Socket<'a> {
         waits
     }
 
-    /// Sets [`allow_half_open`](crate::Listen::allow_half_open) for this socket. With `false` after
-    /// the peer's `end`, our side ends in the next call of `next`.
-    pub fn set_half_open(&mut self, allow: bool) {
+    /// Sets [`allow_half_open`](crate::ListenOptions::allow_half_open) for this socket. With
+    /// `false` after the peer's `end`, our side ends in the next call of `next`.
+    pub fn set_allow_half_open(&mut self, allow: bool) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.half_open = allow);
             self.context.table.wake(self.slot);
         }
     }
 
-    /// Sets the [low-water mark](crate::Listen::low_water_mark). If a full queue is not above it,
-    /// `drain` follows.
+    /// Sets the [low-water mark](crate::ListenOptions::low_water_mark). If a full queue is not
+    /// above it, `drain` follows.
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);
@@ -322,9 +327,10 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Sets how this socket is closed ([`Listen::close`](crate::Listen::close)). A socket that
-    /// waits for the acknowledgement is handed off in the next call of `next`.
-    pub fn set_close(&mut self, close: Close) {
+    /// Sets how this socket is closed
+    /// ([`ListenOptions::close_mode`](crate::ListenOptions::close_mode)). A socket that waits for
+    /// the acknowledgement is handed off in the next call of `next`.
+    pub fn set_close_mode(&mut self, close: CloseMode) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
@@ -346,9 +352,10 @@ impl<'a> Socket<'a> {
     /// listener it costs nothing per connection.
     ///
     /// # Errors
-    /// [`Error::BadOption`] for values that the kernel does not accept, [`Error::Gone`] after
+    /// [`Error::InvalidOption`] for values that the kernel does not accept, [`Error::Gone`] after
     /// `destroy`, `error` or `close`.
-    pub fn set_keep_alive(&mut self, times: Option<KeepAlive>) -> Result<(), Error> {
+    pub fn set_keep_alive(&mut self, times: impl Into<Option<KeepAlive>>) -> Result<(), Error> {
+        let times = times.into();
         times.as_ref().map_or(Ok(()), KeepAlive::check)?;
         if self.living().is_none() {
             return Err(Error::Gone);
@@ -379,7 +386,7 @@ impl<'a> Socket<'a> {
 
     /// Whether `end` was called.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub fn end_called(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::END))
     }
 
@@ -394,14 +401,14 @@ impl<'a> Socket<'a> {
 
     /// Whether `destroy` was called.
     #[must_use]
-    pub fn is_destroyed(&self) -> bool {
+    pub fn destroy_called(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::DESTROY))
     }
 
     /// Whether the peer is known to have finished or reset, even if bytes before that are unread.
     /// Also known while paused.
     #[must_use]
-    pub fn peer_has_ended(&self) -> bool {
+    pub fn peer_ended(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::READ_CLOSED))
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 
 use rustix::io::Errno;
 
-use crate::error::{BadAddress, Error};
+use crate::error::{AddressError, Error};
 use crate::unix_addr::UnixAddr;
 
 /// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`,
@@ -30,7 +30,7 @@ pub enum Target {
     /// An IP address.
     Addr(SocketAddr),
     /// Several addresses of one host, which race each other in this order
-    /// ([`Connect::attempt_delay`](crate::Connect::attempt_delay)).
+    /// ([`ConnectOptions::attempt_delay`](crate::ConnectOptions::attempt_delay)).
     Addrs(Box<[SocketAddr]>),
     /// A name for the resolver.
     Name {
@@ -48,7 +48,7 @@ impl Target {
     pub(crate) fn addr(&self) -> Result<SocketAddr, Error> {
         match self {
             Self::Addr(addr) => Ok(*addr),
-            Self::Addrs(_) | Self::Name { .. } | Self::Unix(_) => Err(Error::BadAddress(BadAddress::NotAnIp)),
+            Self::Addrs(_) | Self::Name { .. } | Self::Unix(_) => Err(Error::InvalidAddress(AddressError::NotAnIp)),
         }
     }
 }
@@ -78,8 +78,8 @@ impl TryFrom<UnixAddr> for Target {
     fn try_from(addr: UnixAddr) -> Result<Self, Error> {
         match addr.name() {
             Ok(_) => Ok(Self::Unix(addr)),
-            Err(Errno::NOENT) => Err(Error::BadAddress(BadAddress::NoPath)),
-            Err(_) => Err(Error::BadAddress(BadAddress::BadPath)),
+            Err(Errno::NOENT) => Err(Error::InvalidAddress(AddressError::NoPath)),
+            Err(_) => Err(Error::InvalidAddress(AddressError::InvalidPath)),
         }
     }
 }
@@ -95,7 +95,7 @@ impl TryFrom<(&str, u16)> for Target {
     type Error = Error;
 
     fn try_from((host, port): (&str, u16)) -> Result<Self, Error> {
-        let bad = |bad| Err(Error::BadAddress(bad));
+        let bad = |bad| Err(Error::InvalidAddress(bad));
         let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let text = in_brackets.unwrap_or(host);
         if let Ok(addr) = format!("[{text}]:{port}").parse() {
@@ -104,10 +104,10 @@ impl TryFrom<(&str, u16)> for Target {
         match text.split_once('%').map(|(ip, interface)| (ip.parse::<Ipv6Addr>(), interface)) {
             Some((Ok(ip), interface)) => match index_of(interface) {
                 Some(index) => Ok(SocketAddr::from(SocketAddrV6::new(ip, port, 0, index)).into()),
-                None => bad(BadAddress::NoInterface),
+                None => bad(AddressError::NoInterface),
             },
-            _ if in_brackets.is_some() => bad(BadAddress::NotIpv6),
-            _ if host.is_empty() => bad(BadAddress::NoHost),
+            _ if in_brackets.is_some() => bad(AddressError::NotIpv6),
+            _ if host.is_empty() => bad(AddressError::NoHost),
             _ => Ok(host.parse().map_or_else(
                 |_name| Self::Name { host: host.into(), port },
                 |ip| Self::Addr(SocketAddr::new(ip, port)),
@@ -132,25 +132,25 @@ impl TryFrom<&str> for Target {
         if let Ok(addr) = text.parse() {
             return Ok(Self::Addr(addr));
         }
-        let bad = |bad| Err(Error::BadAddress(bad));
+        let bad = |bad| Err(Error::InvalidAddress(bad));
         if let Some(rest) = text.strip_prefix("unix:") {
             return UnixAddr::from_text(rest).try_into();
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return bad(BadAddress::NoPort);
+            return bad(AddressError::NoPort);
         };
         // An IPv6 address without brackets: the text after its last colon may be a part of it.
         if host.contains(':') && !host.starts_with('[') {
-            return bad(BadAddress::NoPort);
+            return bad(AddressError::NoPort);
         }
         if port.is_empty() || port.ends_with(']') {
-            return bad(BadAddress::NoPort);
+            return bad(AddressError::NoPort);
         }
         // Only digits: a number in Rust may have a sign.
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse::<u16>() {
             Ok(port) if digits => (host, port).try_into(),
-            _ => bad(BadAddress::BadPort),
+            _ => bad(AddressError::InvalidPort),
         }
     }
 }

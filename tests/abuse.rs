@@ -6,22 +6,22 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use finale::{Connect, Event, Listen, Reactor};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 use support::alone::alone;
-use support::{PATIENCE, Story, What, cpu_time, descriptors, dial, ms, reset};
+use support::{PATIENCE, Transcript, What, cpu_time, descriptors, dial, ms, reset};
 
 /// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in flight.
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     alone("ten_thousand_connections_leave_nothing_behind", || {
         let mut reactor = Reactor::new().expect("descriptors");
-        let listener = reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+        let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
         let before = descriptors();
         let (mut begun, mut closed) = (0, 0);
         let mut begin = |reactor: &mut Reactor| {
             // Source addresses rotate, so that TIME_WAIT can't exhaust the ports.
             let source = SocketAddr::from(([127, 0, 1, (begun % 64) as u8 + 1], 0));
-            reactor.connect(listener.addr, Connect::default().local_addr(source)).expect("an address");
+            reactor.connect(listener.addr, ConnectOptions::default().local_addr(source)).expect("an address");
             begun += 1;
         };
         (0..256).for_each(|_| begin(&mut reactor));
@@ -60,7 +60,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
 /// Promise: resets at any point end their own connection and nothing else (OV03).
 #[test]
 fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
-    let (mut story, good, mut client) = Story::pair(Listen::default());
+    let (mut story, good, mut client) = Transcript::pair(ListenOptions::default());
     let addr = client.peer_addr().expect("connected");
     let storm = std::thread::spawn(move || {
         for round in 0..500 {
@@ -99,8 +99,8 @@ fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
 #[test]
 fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
     alone("a_server_out_of_descriptors_rests_and_then_serves_everybody", || {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default());
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
         let clients: Vec<TcpStream> = (0..20).map(|_| dial(addr)).collect();
         // Every descriptor but five is taken by something else.
         let limit = descriptors() + 64;
@@ -115,7 +115,7 @@ fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
         let began = (Instant::now(), cpu_time());
         story.run_for(ms(1000), |socket, event| match event {
             Event::Connection => accepted.push(socket.id()),
-            Event::ListenerRests(_, error) => {
+            Event::AcceptFailed(_, error) => {
                 rests += 1;
                 assert!(error.to_string().contains("open files"), "{error}");
             }
@@ -147,19 +147,19 @@ fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
 #[test]
 fn a_client_out_of_descriptors_is_told_and_can_try_again() {
     alone("a_client_out_of_descriptors_is_told_and_can_try_again", || {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default());
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
         lower_limit(descriptors() + 20);
         let mut hoard = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
             hoard.push(file);
         }
-        let client = story.reactor.connect(addr, Connect::default()).expect("told later");
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("told later");
         assert!(matches!(story.next(client), What::Lookup(_)));
-        assert_eq!(story.error(client).cause, finale::Cause::OutOfResources);
+        assert_eq!(story.error(client).kind, finale::ConnectionErrorKind::OutOfResources);
         story.close(client);
         drop(hoard);
-        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         story.connected(client);
         let server = story.connection();
         for socket in [client, server] {
@@ -181,9 +181,10 @@ fn lower_limit(descriptors: usize) {
 /// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01, OV02).
 #[test]
 fn peers_that_never_read_and_never_close_are_ended_by_timers() {
-    let mut story = Story::new();
-    let addr =
-        story.listen(Listen::default().send_buffer(32 * 1024).linger(Some(ms(300))).half_closed_timeout(Some(ms(300))));
+    let mut story = Transcript::new();
+    let addr = story.listen(
+        ListenOptions::default().send_buffer_size(32 * 1024).close_timeout(ms(300)).half_closed_timeout(ms(300)),
+    );
     let peers: Vec<TcpStream> = (0..50).map(|_| support::dial_narrow(addr)).collect();
     let mut closed = 0;
     let began = cpu_time();
@@ -209,7 +210,7 @@ fn peers_that_never_read_and_never_close_are_ended_by_timers() {
 /// Promise: garbage is data. No byte that a peer sends means anything to the reactor.
 #[test]
 fn garbage_is_told_as_data_to_the_byte() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     let garbage: Vec<u8> = (0..300_000_u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
     let sent = garbage.clone();
     let sender = std::thread::spawn(move || {
@@ -267,9 +268,9 @@ fn whatever_peers_do_every_socket_closes_once() {
     let seed =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     println!("seed {seed}");
-    let mut story = Story::new();
-    let options = Listen::default().early_notice(true).high_water_mark(20_000).linger(Some(ms(500)));
-    let addr = story.listen(options.half_closed_timeout(Some(ms(500))).receive_buffer(32 * 1024));
+    let mut story = Transcript::new();
+    let options = ListenOptions::default().notify_peer_ended(true).high_water_mark(20_000).close_timeout(ms(500));
+    let addr = story.listen(options.half_closed_timeout(ms(500)).receive_buffer_size(32 * 1024));
     let peers = [1, 2].map(|thread| {
         std::thread::spawn(move || {
             for peer in 0..200 {
@@ -283,7 +284,7 @@ fn whatever_peers_do_every_socket_closes_once() {
         match event {
             Event::Data(bytes) => {
                 // It may have been reset meanwhile; that is told.
-                if socket.write(bytes) == Ok(finale::Queue::Full) {
+                if socket.write(bytes) == Ok(finale::Backpressure::Full) {
                     socket.pause();
                 }
                 if events % 97 == 0 {
@@ -292,7 +293,7 @@ fn whatever_peers_do_every_socket_closes_once() {
             }
             Event::Drain => socket.resume(),
             Event::End => socket.end(),
-            Event::PeerEnded(_) => assert!(socket.peer_has_ended()),
+            Event::PeerEnded(_) => assert!(socket.peer_ended()),
             Event::Close(_) => closed += 1,
             _ => {}
         }

@@ -6,25 +6,27 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Instant;
 
-use finale::{BadAddress, Cause, Close, Connect, Error, Event, Listen, Reactor, Target};
+use finale::{
+    AddressError, CloseMode, ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, Reactor, Target,
+};
 use support::alone::{alone_in_a_network_with, alone_under, shell};
-use support::{PATIENCE, Story, What, dial_narrow, ms};
+use support::{PATIENCE, Transcript, What, dial_narrow, ms};
 
 /// Connects from the IP address, this many times to each of the destinations. Returns how many
 /// connections are established, and the last failure.
-fn connect_from(ip: IpAddr, destinations: &[TcpListener], times: usize) -> (usize, Option<Cause>) {
+fn connect_from(ip: IpAddr, destinations: &[TcpListener], times: usize) -> (usize, Option<ConnectionErrorKind>) {
     let mut reactor = Reactor::new().expect("a machine with epoll");
     for destination in destinations {
         let addr = destination.local_addr().expect("bound");
         for _ in 0..times {
-            reactor.connect(addr, Connect::default().local_addr(SocketAddr::new(ip, 0))).expect("an address");
+            reactor.connect(addr, ConnectOptions::default().local_addr(SocketAddr::new(ip, 0))).expect("an address");
         }
     }
     let (mut connected, mut failed, mut failure) = (0, 0, None);
     while connected + failed < times * destinations.len() {
         match reactor.next_before(Instant::now() + PATIENCE).expect("it goes on").expect("each has its result").1 {
             Event::Ready => connected += 1,
-            Event::Error(error) => (failed, failure) = (failed + 1, Some(error.cause)),
+            Event::Error(error) => (failed, failure) = (failed + 1, Some(error.kind)),
             _ => {}
         }
     }
@@ -56,7 +58,7 @@ fn all_ports_towards_one_destination_are_used_before_none_is_left() {
         shell("sysctl -w net.ipv4.ip_local_port_range='40000 40007'");
         let destination = [TcpListener::bind("127.0.0.1:50000").expect("free here")];
         let connected = connect_from(Ipv4Addr::LOCALHOST.into(), &destination, 9);
-        assert_eq!(connected, (8, Some(Cause::NoLocalAddress)));
+        assert_eq!(connected, (8, Some(ConnectionErrorKind::NoLocalAddress)));
     });
 }
 
@@ -68,12 +70,12 @@ fn a_local_port_that_this_process_may_not_use_is_none_that_is_free() {
             println!("skipped: {TEST}: every port is allowed here");
             return;
         }
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let destination = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let options = Connect::default().local_addr(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let options = ConnectOptions::default().local_addr(SocketAddr::from(([127, 0, 0, 1], 1)));
         let id = story.reactor.connect(destination.local_addr().expect("bound"), options).expect("an address");
         assert!(matches!(story.next(id), What::Lookup(_)));
-        assert_eq!(story.error(id).cause, Cause::NoLocalAddress);
+        assert_eq!(story.error(id).kind, ConnectionErrorKind::NoLocalAddress);
         story.close(id);
         story.rest();
     });
@@ -86,8 +88,9 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
                         && ip -6 addr add fe80::f/64 dev va nodad";
     alone_in_a_network_with(VETH, TEST, || {
         shell(VETH);
-        let mut story = Story::new();
-        let listener = story.reactor.listen("[fe80::f%va]:0", Listen::default()).expect("an address of this machine");
+        let mut story = Transcript::new();
+        let listener =
+            story.reactor.listen("[fe80::f%va]:0", ListenOptions::default()).expect("an address of this machine");
         let SocketAddr::V6(addr) = listener.addr else { panic!("{}", listener.addr) };
         let (port, number) = (addr.port(), addr.scope_id());
         let targets = [
@@ -97,7 +100,7 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
             Target::try_from((&*format!("[fe80::f%{number}]"), port)),
         ];
         for target in targets {
-            let client = story.reactor.connect(target.expect("an address"), Connect::default()).expect("begun");
+            let client = story.reactor.connect(target.expect("an address"), ConnectOptions::default()).expect("begun");
             let server = story.connection();
             story.connected(client);
             for id in [client, server] {
@@ -107,14 +110,14 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
             story.after_end_of(server);
         }
         // A number is the kernel's to know.
-        let refused = story.reactor.listen("[fe80::f%99]:0", Listen::default()).expect_err("no such interface");
+        let refused = story.reactor.listen("[fe80::f%99]:0", ListenOptions::default()).expect_err("no such interface");
         assert!(refused.to_string().ends_with("No such device (os error 19)"), "{refused}");
-        let client = story.reactor.connect(format!("[fe80::f%99]:{port}"), Connect::default()).expect("begun");
+        let client = story.reactor.connect(format!("[fe80::f%99]:{port}"), ConnectOptions::default()).expect("begun");
         assert!(matches!(story.next(client), What::Lookup(_)));
-        assert_eq!(story.error(client).cause, Cause::Unreachable);
+        assert_eq!(story.error(client).kind, ConnectionErrorKind::Unreachable);
         story.close(client);
-        let refused = story.reactor.connect("[fe80::f%vc]:80", Connect::default());
-        assert_eq!(refused, Err(Error::BadAddress(BadAddress::NoInterface)));
+        let refused = story.reactor.connect("[fe80::f%vc]:80", ConnectOptions::default());
+        assert_eq!(refused, Err(Error::InvalidAddress(AddressError::NoInterface)));
         story.reactor.close_listener(listener.id).expect("open");
         story.rest();
     });
@@ -126,8 +129,8 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
 fn a_listener_with_so_linger_does_not_block_the_loop() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     socket2::SockRef::from(&listener).set_linger(Some(PATIENCE)).expect("open");
-    let mut story = Story::new();
-    let options = Listen::default().close(Close::HandOff);
+    let mut story = Transcript::new();
+    let options = ListenOptions::default().close_mode(CloseMode::HandOff);
     let listener = story.reactor.listen_on(listener, options).expect("open");
     let mut peer = dial_narrow(listener.addr);
     let socket = story.connection();

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use finale::{
-    BadAddress, BadOption, Cause, Connect, Error, Event, First, How, KeepAlive, Listen, LookupCause, Reactor, Socket,
-    SocketId, Target,
+    AddressError, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, FirstFin, InvalidOption, KeepAlive,
+    ListenOptions, LookupErrorKind, Reactor, Socket, SocketId, Target,
 };
-use support::{PATIENCE, Story, What, dial, ms};
+use support::{PATIENCE, Transcript, What, dial, ms};
 
 /// A port on which nobody listens: it was free a moment ago.
 fn dead_port() -> SocketAddr {
@@ -21,14 +21,14 @@ fn dead_port() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
-fn connect(story: &mut Story, target: &str) -> SocketId {
-    story.reactor.connect(target, Connect::default()).expect("an address")
+fn connect(story: &mut Transcript, target: &str) -> SocketId {
+    story.reactor.connect(target, ConnectOptions::default()).expect("an address")
 }
 
 /// A client of ours and its blocking server, connected.
-fn client_pair() -> (Story, SocketId, std::net::TcpStream) {
+fn client_pair() -> (Transcript, SocketId, std::net::TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, &listener.local_addr().expect("bound").to_string());
     story.connected(client);
     let (server, _) = listener.accept().expect("somebody connected");
@@ -41,26 +41,29 @@ fn client_pair() -> (Story, SocketId, std::net::TcpStream) {
 /// Promise: refused is `error` and `close`, with the address that was tried (CN01).
 #[test]
 fn nobody_listens() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let addr = dead_port();
     let client = connect(&mut story, &addr.to_string());
     story.expect(client, What::Lookup(addr.ip()));
     let failure = story.error(client);
-    assert_eq!(failure.cause, Cause::Refused);
+    assert_eq!(failure.kind, ConnectionErrorKind::Refused);
     assert_eq!(failure.attempts.iter().map(|attempt| attempt.addr).collect::<Vec<_>>(), [addr]);
     let ending = story.close(client);
-    assert_eq!((ending.how, ending.first, ending.peer), (How::Failed(failure), First::Nobody, Some(addr)));
+    assert_eq!(
+        (ending.kind, ending.first_fin, ending.peer),
+        (EndingKind::Failed(failure), FirstFin::Neither, Some(addr))
+    );
     story.rest();
 }
 
 /// Promise: a name without an address is `error` and `close`, told by an event (LK01).
 #[test]
 fn an_unknown_name_is_told_as_an_event() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, "nosuchhost.invalid:80");
     let failure = story.error(client);
-    let known = [LookupCause::NotFound, LookupCause::TryAgain].map(Cause::Lookup);
-    assert!(known.contains(&failure.cause), "{failure}");
+    let known = [LookupErrorKind::NotFound, LookupErrorKind::TryAgain].map(ConnectionErrorKind::Lookup);
+    assert!(known.contains(&failure.kind), "{failure}");
     assert_eq!(story.close(client).peer, None);
     story.rest();
 }
@@ -70,7 +73,7 @@ fn an_unknown_name_is_told_as_an_event() {
 fn localhost_is_looked_up_and_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, &format!("localhost:{port}"));
     assert!(matches!(story.next(client), What::Lookup(ip) if ip.is_loopback()));
     story.connected(client);
@@ -83,10 +86,10 @@ fn localhost_is_looked_up_and_reached() {
 /// Promise: port 0 names nobody; the kernel would make one up.
 #[test]
 fn port_0_is_refused() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, "127.0.0.1:0");
     assert!(matches!(story.next(client), What::Lookup(_)));
-    assert_eq!(story.error(client).cause, Cause::Refused);
+    assert_eq!(story.error(client).kind, ConnectionErrorKind::Refused);
     story.close(client);
     story.rest();
 }
@@ -97,11 +100,11 @@ fn a_local_address_that_can_not_be_had_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = other.local_addr().expect("bound");
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     for local in [taken.local_addr().expect("bound"), SocketAddr::from(([192, 0, 2, 1], 0))] {
-        let client = story.reactor.connect(target, Connect::default().local_addr(local)).expect("an address");
+        let client = story.reactor.connect(target, ConnectOptions::default().local_addr(local)).expect("an address");
         assert!(matches!(story.next(client), What::Lookup(_)));
-        assert_eq!(story.error(client).cause, Cause::NoLocalAddress);
+        assert_eq!(story.error(client).kind, ConnectionErrorKind::NoLocalAddress);
         story.close(client);
     }
     story.rest();
@@ -110,10 +113,10 @@ fn a_local_address_that_can_not_be_had_is_named() {
 /// A local address that can be had is used.
 #[test]
 fn a_local_address_is_used() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let local = SocketAddr::from(([127, 0, 0, 9], 0));
-    let client = story.reactor.connect(addr, Connect::default().local_addr(local)).expect("an address");
+    let client = story.reactor.connect(addr, ConnectOptions::default().local_addr(local)).expect("an address");
     let server = story.connection();
     assert_eq!(story.socket(server).peer_addr().map(|peer| peer.ip()), Some(local.ip()));
     story.connected(client);
@@ -127,23 +130,23 @@ fn a_local_address_is_used() {
 /// Promise: text that is no address is refused at once, and nothing is begun.
 #[test]
 fn bad_addresses_are_refused_by_the_call() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let bad = [
-        ("", BadAddress::NoPort),
-        ("localhost", BadAddress::NoPort),
-        ("::1", BadAddress::NoPort),
-        ("localhost:", BadAddress::NoPort),
-        ("localhost:http", BadAddress::BadPort),
-        ("localhost:65536", BadAddress::BadPort),
-        ("localhost:-1", BadAddress::BadPort),
-        (":80", BadAddress::NoHost),
+        ("", AddressError::NoPort),
+        ("localhost", AddressError::NoPort),
+        ("::1", AddressError::NoPort),
+        ("localhost:", AddressError::NoPort),
+        ("localhost:http", AddressError::InvalidPort),
+        ("localhost:65536", AddressError::InvalidPort),
+        ("localhost:-1", AddressError::InvalidPort),
+        (":80", AddressError::NoHost),
     ];
     for (text, why) in bad {
-        let refused = story.reactor.connect(text, Connect::default());
-        assert_eq!(refused, Err(Error::BadAddress(why)), "{text:?}");
+        let refused = story.reactor.connect(text, ConnectOptions::default());
+        assert_eq!(refused, Err(Error::InvalidAddress(why)), "{text:?}");
     }
-    let name = story.reactor.listen("localhost:0", Listen::default());
-    assert_eq!(name, Err(Error::BadAddress(BadAddress::NotAnIp)));
+    let name = story.reactor.listen("localhost:0", ListenOptions::default());
+    assert_eq!(name, Err(Error::InvalidAddress(AddressError::NotAnIp)));
     assert!(Target::try_from("127.0.0.1:1").is_ok());
     story.rest();
 }
@@ -151,26 +154,26 @@ fn bad_addresses_are_refused_by_the_call() {
 /// Promise: options that the system can't honour are refused at once.
 #[test]
 fn bad_options_are_refused_by_the_call() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let hour = Duration::from_secs(3600);
     let keep_alive = |idle, interval, count| KeepAlive { idle, interval, count };
     let bad = [
-        (Connect::default().keep_alive(KeepAlive::after(hour * 10)), BadOption::KeepAliveTime),
-        (Connect::default().keep_alive(keep_alive(hour, hour * 10, 3)), BadOption::KeepAliveTime),
-        (Connect::default().keep_alive(keep_alive(hour, hour, 0)), BadOption::KeepAliveCount),
-        (Connect::default().keep_alive(keep_alive(hour, hour, 128)), BadOption::KeepAliveCount),
-        (Connect::default().user_timeout(Duration::ZERO), BadOption::UserTimeout),
-        (Connect::default().user_timeout(Duration::MAX), BadOption::UserTimeout),
-        (Connect::default().send_buffer(0), BadOption::BufferSize),
-        (Connect::default().receive_buffer(usize::MAX), BadOption::BufferSize),
-        (Connect::default().high_water_mark(0), BadOption::HighWaterMark),
-        (Connect::default().high_water_mark(10).write_limit(9), BadOption::HighWaterMark),
+        (ConnectOptions::default().keep_alive(KeepAlive::after(hour * 10)), InvalidOption::KeepAliveTime),
+        (ConnectOptions::default().keep_alive(keep_alive(hour, hour * 10, 3)), InvalidOption::KeepAliveTime),
+        (ConnectOptions::default().keep_alive(keep_alive(hour, hour, 0)), InvalidOption::KeepAliveCount),
+        (ConnectOptions::default().keep_alive(keep_alive(hour, hour, 128)), InvalidOption::KeepAliveCount),
+        (ConnectOptions::default().user_timeout(Duration::ZERO), InvalidOption::UserTimeout),
+        (ConnectOptions::default().user_timeout(Duration::MAX), InvalidOption::UserTimeout),
+        (ConnectOptions::default().send_buffer_size(0), InvalidOption::BufferSize),
+        (ConnectOptions::default().receive_buffer_size(usize::MAX), InvalidOption::BufferSize),
+        (ConnectOptions::default().high_water_mark(0), InvalidOption::HighWaterMark),
+        (ConnectOptions::default().high_water_mark(10).write_limit(9), InvalidOption::HighWaterMark),
     ];
     for (options, why) in bad {
-        assert_eq!(story.reactor.connect("127.0.0.1:1", options), Err(Error::BadOption(why)));
+        assert_eq!(story.reactor.connect("127.0.0.1:1", options), Err(Error::InvalidOption(why)));
     }
-    let refused = story.reactor.listen("127.0.0.1:0", Listen::default().send_buffer(0));
-    assert_eq!(refused, Err(Error::BadOption(BadOption::BufferSize)));
+    let refused = story.reactor.listen("127.0.0.1:0", ListenOptions::default().send_buffer_size(0));
+    assert_eq!(refused, Err(Error::InvalidOption(InvalidOption::BufferSize)));
     assert!(story.reactor.is_empty());
     story.rest();
 }
@@ -181,7 +184,7 @@ fn bad_options_are_refused_by_the_call() {
 #[test]
 fn writing_and_ending_wait_for_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, &listener.local_addr().expect("bound").to_string());
     story.socket(client).write(b"early ").expect("it waits");
     assert!(matches!(story.next(client), What::Lookup(_)));
@@ -197,7 +200,7 @@ fn writing_and_ending_wait_for_the_connection() {
     drop(server);
     story.expect(client, What::End);
     let ending = story.close(client);
-    assert_eq!((ending.how, ending.first, ending.bytes_written), (How::Confirmed, First::Us, 10));
+    assert_eq!((ending.kind, ending.first_fin, ending.bytes_written), (EndingKind::Confirmed, FirstFin::Local, 10));
     story.rest();
 }
 
@@ -212,7 +215,7 @@ fn destroying_works_in_each_step_of_connecting() {
     let steps: [&dyn Fn(&Event<'_>) -> bool; 3] = [&is_lookup, &is_connect, &is_ready];
     for step in steps {
         for target in [addr.to_string(), format!("localhost:{}", addr.port())] {
-            let mut story = Story::new();
+            let mut story = Transcript::new();
             let client = connect(&mut story, &target);
             let destroyed_at = |socket: &mut Socket<'_>, event: &Event<'_>| {
                 if step(event) {
@@ -225,15 +228,15 @@ fn destroying_works_in_each_step_of_connecting() {
             if told == What::Ready {
                 told = story.next(client);
             }
-            assert!(matches!(told, What::Close(ending) if ending.how == How::Destroyed));
+            assert!(matches!(told, What::Close(ending) if ending.kind == EndingKind::Destroyed));
             story.rest();
         }
     }
     for target in [addr.to_string(), "nosuchhost.invalid:1".into()] {
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let client = connect(&mut story, &target);
         story.socket(client).destroy();
-        assert_eq!(story.close(client).how, How::Destroyed, "before anything was done");
+        assert_eq!(story.close(client).kind, EndingKind::Destroyed, "before anything was done");
         story.rest();
     }
 }
@@ -242,7 +245,7 @@ fn destroying_works_in_each_step_of_connecting() {
 #[test]
 fn a_server_that_was_faster_than_our_look_is_told_in_order() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = connect(&mut story, &listener.local_addr().expect("bound").to_string());
     assert!(matches!(story.next(client), What::Lookup(_)));
     story.turn();
@@ -253,19 +256,19 @@ fn a_server_that_was_faster_than_our_look_is_told_in_order() {
     assert_eq!(story.data(client, 5), b"hello");
     story.expect(client, What::End);
     story.socket(client).end();
-    assert_eq!(story.close(client).first, First::Peer);
+    assert_eq!(story.close(client).first_fin, FirstFin::Peer);
     story.rest();
 }
 
 /// Promise: IPv6 is no second class.
 #[test]
 fn ipv6_works_where_the_machine_has_it() {
-    let mut story = Story::new();
-    let Ok(listener) = story.reactor.listen("[::1]:0", Listen::default()) else {
+    let mut story = Transcript::new();
+    let Ok(listener) = story.reactor.listen("[::1]:0", ListenOptions::default()) else {
         println!("skipped: no IPv6 loopback here");
         return;
     };
-    let client = story.reactor.connect(listener.addr, Connect::default()).expect("an address");
+    let client = story.reactor.connect(listener.addr, ConnectOptions::default()).expect("an address");
     story.connected(client);
     assert_eq!(story.socket(client).peer_addr(), Some(listener.addr));
     let server = story.connection();
@@ -284,8 +287,8 @@ fn ipv6_works_where_the_machine_has_it() {
 /// Promise: an IPv4 client of an IPv6 listener is told as what it is.
 #[test]
 fn a_listener_on_all_addresses_serves_both_families() {
-    let mut story = Story::new();
-    let Ok(listener) = story.reactor.listen("[::]:0", Listen::default()) else {
+    let mut story = Transcript::new();
+    let Ok(listener) = story.reactor.listen("[::]:0", ListenOptions::default()) else {
         println!("skipped: no IPv6 here");
         return;
     };
@@ -303,9 +306,9 @@ fn a_listener_on_all_addresses_serves_both_families() {
 /// Promise: a port in use is an error that names it; the reactor goes on (OV06).
 #[test]
 fn a_port_in_use_is_refused_with_its_address() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
-    let refused = story.reactor.listen(addr, Listen::default()).expect_err("it is taken");
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
+    let refused = story.reactor.listen(addr, ListenOptions::default()).expect_err("it is taken");
     assert!(matches!(&refused, Error::Listen { addr: named, .. } if *named == addr));
     assert_eq!(refused.to_string().lines().count(), 1);
     let peer = dial(addr);
@@ -320,15 +323,15 @@ fn a_port_in_use_is_refused_with_its_address() {
 /// Promise: after our side ended first the port can be listened on again at once (TIME_WAIT, OV06).
 #[test]
 fn a_listener_can_be_opened_again_over_time_wait() {
-    let (mut story, server, peer) = Story::pair(Listen::default());
+    let (mut story, server, peer) = Transcript::pair(ListenOptions::default());
     let addr = peer.peer_addr().expect("connected");
     story.socket(server).end();
     story.turn();
     drop(peer);
     story.expect(server, What::End);
-    assert_eq!(story.close(server).time_wait(), First::Us);
+    assert_eq!(story.close(server).time_wait(), FirstFin::Local);
     story.rest();
-    let again = story.reactor.listen(addr, Listen::default()).expect("SO_REUSEADDR is set");
+    let again = story.reactor.listen(addr, ListenOptions::default()).expect("SO_REUSEADDR is set");
     story.reactor.close_listener(again.id).expect("open");
     story.rest();
 }
@@ -336,9 +339,9 @@ fn a_listener_can_be_opened_again_over_time_wait() {
 /// Promise: each socket knows its listener; closing one leaves its sockets and the other listener alone (AC09).
 #[test]
 fn closing_a_listener_leaves_its_sockets_alone() {
-    let mut story = Story::new();
-    let first = story.reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
-    let second = story.reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+    let mut story = Transcript::new();
+    let first = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
+    let second = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
     let mut peer = dial(first.addr);
     let socket = story.connection();
     assert_eq!(story.socket(socket).listener(), Some(first.id));
@@ -365,8 +368,8 @@ fn closing_a_listener_leaves_its_sockets_alone() {
 /// Promise: one edge for many clients is enough (AC07).
 #[test]
 fn many_clients_behind_one_edge_are_all_accepted() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let peers: Vec<_> = (0..100).map(|_| dial(addr)).collect();
     let sockets: Vec<_> = (0..100).map(|_| story.connection()).collect();
     drop(peers);
@@ -394,8 +397,8 @@ fn an_empty_reactor_has_nothing_to_wait_for() {
 /// Promise: `next_before` waits until its time, and a time in the past still does what can be done.
 #[test]
 fn next_before_waits_no_longer_than_told() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let began = Instant::now();
     assert!(story.reactor.next_before(began + ms(50)).expect("never fails").is_none());
     assert!(began.elapsed() >= ms(50), "after {:?}", began.elapsed());
@@ -407,8 +410,8 @@ fn next_before_waits_no_longer_than_told() {
 /// Promise: a wake is never lost, though the last handle is gone before anybody looks.
 #[test]
 fn a_wake_outlives_its_handle() {
-    let mut story = Story::new();
-    let remote = story.reactor.remote();
+    let mut story = Transcript::new();
+    let remote = story.reactor.waker();
     remote.wake().expect("the reactor lives");
     drop(remote);
     let told = story.reactor.next().expect("never fails");
@@ -419,8 +422,8 @@ fn a_wake_outlives_its_handle() {
 /// Promise: a million wakes are merged, and none is lost: after the last of them `woken` is told (TH01).
 #[test]
 fn wakes_are_merged_and_never_lost() {
-    let mut story = Story::new();
-    let remote = story.reactor.remote();
+    let mut story = Transcript::new();
+    let remote = story.reactor.waker();
     let sent = Arc::new(AtomicU64::new(0));
     let sender = Arc::clone(&sent);
     let thread = thread::spawn(move || {
@@ -444,8 +447,8 @@ fn wakes_are_merged_and_never_lost() {
 /// Promise: command and answer, back and forth, each wake waited for: a lost one would hang.
 #[test]
 fn every_single_wake_arrives() {
-    let mut story = Story::new();
-    let remote = story.reactor.remote();
+    let mut story = Transcript::new();
+    let remote = story.reactor.waker();
     let (send, receive) = std::sync::mpsc::channel();
     let thread = thread::spawn(move || {
         for _ in 0..20_000 {
@@ -465,8 +468,8 @@ fn every_single_wake_arrives() {
 /// again before `woken` is handled.
 #[test]
 fn endless_wakes_starve_neither_sockets_nor_timers() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
-    let remote = story.reactor.remote();
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
+    let remote = story.reactor.waker();
     story.turn();
     remote.wake().expect("the reactor lives");
     story.reactor.set_timer(Duration::ZERO);
@@ -497,14 +500,14 @@ fn endless_wakes_starve_neither_sockets_nor_timers() {
 #[test]
 fn the_last_handle_dropped_lets_the_loop_end() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     let second = remote.clone();
     assert!(reactor.next_before(Instant::now() + ms(20)).expect("never fails").is_none());
     drop(remote);
     let thread = thread::spawn(move || drop(second));
     assert!(reactor.next().expect("never fails").is_none());
     thread.join().expect("no panic");
-    let orphan = reactor.remote();
+    let orphan = reactor.waker();
     drop(reactor);
     assert_eq!(orphan.wake(), Err(Error::ReactorGone));
 }
@@ -523,7 +526,8 @@ fn wait_outside(reactor: &mut Reactor) {
 #[test]
 fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let listener = reactor.listen("127.0.0.1:0", Listen::default().receive_buffer(1 << 20)).expect("a port");
+    let listener =
+        reactor.listen("127.0.0.1:0", ListenOptions::default().receive_buffer_size(1 << 20)).expect("a port");
     let mut peer = dial(listener.addr);
     peer.write_all(&[1; 200_000]).expect("room");
     drop(peer);
@@ -555,7 +559,7 @@ fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
 #[test]
 fn the_descriptor_shows_a_wake() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     assert!(reactor.next_before(Instant::now()).expect("never fails").is_none());
     let thread = thread::spawn(move || remote.wake());
     let began = Instant::now();
@@ -573,7 +577,7 @@ fn options_of_a_live_socket_can_be_changed() {
     socket.set_nodelay(false);
     assert_eq!(socket.set_keep_alive(Some(KeepAlive::after(ms(1500)))), Ok(()));
     let bad = KeepAlive { count: 0, ..KeepAlive::after(ms(1)) };
-    assert_eq!(socket.set_keep_alive(Some(bad)), Err(Error::BadOption(BadOption::KeepAliveCount)));
+    assert_eq!(socket.set_keep_alive(Some(bad)), Err(Error::InvalidOption(InvalidOption::KeepAliveCount)));
     story.turn();
     drop(server);
     story.expect(client, What::End);

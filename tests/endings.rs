@@ -6,13 +6,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use finale::{Cause, Close, Connect, Error, Event, First, How, Listen, Queue, Reactor, Timer};
-use support::{PATIENCE, Story, What, dial, dial_narrow, ms, pattern, reset};
+use finale::{
+    Backpressure, CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, FirstFin, ListenOptions,
+    Reactor, TimeoutKind,
+};
+use support::{PATIENCE, Transcript, What, dial, dial_narrow, ms, pattern, reset};
 
 const MIB: usize = 1024 * 1024;
 
-fn hand_off() -> Listen {
-    Listen::default().close(Close::HandOff)
+fn hand_off() -> ListenOptions {
+    ListenOptions::default().close_mode(CloseMode::HandOff)
 }
 
 /// What a peer finds when it reads to the end.
@@ -40,8 +43,8 @@ fn stubborn_client(addr: std::net::SocketAddr, megabytes: usize) -> (Vec<u8>, Re
 }
 
 /// Answers 2 MiB and ends before the request has come, in `connection` or at its first bytes.
-fn early_answer(options: Listen, at_once: bool, discard: bool) {
-    let mut story = Story::new();
+fn early_answer(options: ListenOptions, at_once: bool, discard: bool) {
+    let mut story = Transcript::new();
     let addr = story.listen(options);
     let client = thread::spawn(move || stubborn_client(addr, 12));
     let answer = pattern(2 * MIB);
@@ -71,15 +74,15 @@ fn early_answer(options: Listen, at_once: bool, discard: bool) {
 /// Promise: the answer is never destroyed by our own close (CL06, AP04).
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
-    early_answer(Listen::default(), false, false);
-    early_answer(Listen::default(), true, false);
+    early_answer(ListenOptions::default(), false, false);
+    early_answer(ListenOptions::default(), true, false);
 }
 
 /// Promise: likewise with a lingering close.
 #[test]
 fn an_early_answer_survives_discarding_the_request() {
-    early_answer(Listen::default(), false, true);
-    early_answer(Listen::default(), true, true);
+    early_answer(ListenOptions::default(), false, true);
+    early_answer(ListenOptions::default(), true, true);
 }
 
 /// Promise: likewise when the close is handed off.
@@ -92,7 +95,7 @@ fn an_early_answer_survives_a_hand_off_close() {
 /// Discarded bytes are counted and not told; `end` is told.
 #[test]
 fn discard_reads_into_the_bin() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).discard();
     story.socket(socket).end();
     peer.write_all(&[1; 100_000]).expect("room");
@@ -110,12 +113,12 @@ fn discard_reads_into_the_bin() {
 /// Promise: the bytes that had arrived come before the error of a failed write (WR06, RS04).
 #[test]
 fn bytes_that_arrived_are_told_before_the_error_of_a_failed_write() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     peer.write_all(b"early answer").expect("room");
     reset(peer);
-    assert_eq!(story.socket(socket).write(b"into the void"), Ok(Queue::Room));
+    assert_eq!(story.socket(socket).write(b"into the void"), Ok(Backpressure::Room));
     assert_eq!(story.data(socket, 12), b"early answer");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     let ending = story.close(socket);
     assert_eq!(ending.bytes_read, 12);
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (0, 13));
@@ -125,14 +128,14 @@ fn bytes_that_arrived_are_told_before_the_error_of_a_failed_write() {
 /// The same for a socket that sleeps with a full queue when the bytes and the reset come.
 #[test]
 fn bytes_that_arrived_are_told_before_the_error_of_a_write_that_waits() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).write(&vec![0; 8 * MIB]).expect("below the limit");
     story.turn();
     assert!(story.socket(socket).queued_bytes() > 0, "the peer does not read");
     peer.write_all(&[5; 30_000]).expect("room in our kernel");
     reset(peer);
     assert_eq!(story.data(socket, 30_000), [5; 30_000]);
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     let ending = story.close(socket);
     assert_eq!(ending.bytes_written + ending.bytes_unsent, 8 * MIB as u64);
     assert!(ending.bytes_unsent > 0);
@@ -142,12 +145,12 @@ fn bytes_that_arrived_are_told_before_the_error_of_a_write_that_waits() {
 /// Promise: data and reset in one readiness are data, error, close, and never `end` (RS02, RS03).
 #[test]
 fn data_and_reset_together_are_data_error_close() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     peer.write_all(b"abc").expect("room");
     reset(peer);
     assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     assert!(story.close(socket).had_error());
     story.rest();
 }
@@ -155,8 +158,8 @@ fn data_and_reset_together_are_data_error_close() {
 /// Promise: the same when it was all over before the connection was accepted (AC04).
 #[test]
 fn a_connection_that_was_reset_before_it_was_accepted_is_told_with_its_address() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let mut peer = dial(addr);
     let peer_addr = peer.local_addr().expect("bound");
     peer.write_all(b"abc").expect("room");
@@ -164,7 +167,7 @@ fn a_connection_that_was_reset_before_it_was_accepted_is_told_with_its_address()
     let socket = story.connection();
     assert_eq!(story.socket(socket).peer_addr(), Some(peer_addr));
     assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     assert_eq!(story.close(socket).peer, Some(peer_addr));
     story.rest();
 }
@@ -172,15 +175,15 @@ fn a_connection_that_was_reset_before_it_was_accepted_is_told_with_its_address()
 /// Promise: a reset after their FIN is seen, without a write of ours.
 #[test]
 fn a_reset_after_their_fin_is_seen_without_a_write() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.turn();
     reset(peer);
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     let ending = story.close(socket);
-    assert_eq!(ending.first, First::Peer);
-    assert_eq!(ending.time_wait(), First::Nobody);
+    assert_eq!(ending.first_fin, FirstFin::Peer);
+    assert_eq!(ending.time_wait(), FirstFin::Neither);
     story.rest();
 }
 
@@ -188,7 +191,7 @@ fn a_reset_after_their_fin_is_seen_without_a_write() {
 #[test]
 fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
     for looked_between in [false, true] {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         story.socket(socket).write(b"never read").expect("room");
         story.turn();
         peer.write_all(b"bye").expect("room");
@@ -198,7 +201,7 @@ fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
         }
         drop(peer);
         assert_eq!(story.until_end(socket), b"bye");
-        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
     }
@@ -207,7 +210,7 @@ fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
 /// Promise: an idle connection's reset is told without any call of ours (RS01), whoever has finished before.
 #[test]
 fn a_reset_is_told_in_every_state() {
-    let (mut story, open, open_peer) = Story::pair(Listen::default());
+    let (mut story, open, open_peer) = Transcript::pair(ListenOptions::default());
     let addr = open_peer.peer_addr().expect("connected");
     let finished_peer = dial(addr);
     let finished = story.connection();
@@ -215,10 +218,10 @@ fn a_reset_is_told_in_every_state() {
     story.turn();
     reset(open_peer);
     reset(finished_peer);
-    assert_eq!(story.error(open).cause, Cause::Reset);
-    assert_eq!(story.close(open).first, First::Nobody);
-    assert_eq!(story.error(finished).cause, Cause::Reset);
-    assert_eq!(story.close(finished).first, First::Us);
+    assert_eq!(story.error(open).kind, ConnectionErrorKind::Reset);
+    assert_eq!(story.close(open).first_fin, FirstFin::Neither);
+    assert_eq!(story.error(finished).kind, ConnectionErrorKind::Reset);
+    assert_eq!(story.close(finished).first_fin, FirstFin::Local);
     story.rest();
 }
 
@@ -227,9 +230,9 @@ fn a_reset_is_told_in_every_state() {
 /// Promise: writing after `end` works; their FIN while our queue is full cuts nothing off, and does not spin (HC02, CL02).
 #[test]
 fn their_fin_while_our_queue_is_full_cuts_nothing_off() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     let answer = pattern(8 * MIB);
-    assert_eq!(story.socket(socket).write(&answer), Ok(Queue::Full));
+    assert_eq!(story.socket(socket).write(&answer), Ok(Backpressure::Full));
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     let before = support::cpu_time();
@@ -241,7 +244,7 @@ fn their_fin_while_our_queue_is_full_cuts_nothing_off() {
     story.socket(socket).end();
     let ending = story.close(socket);
     assert!(ending.is_acknowledged());
-    assert_eq!((ending.first, ending.time_wait()), (First::Peer, First::Peer));
+    assert_eq!((ending.first_fin, ending.time_wait()), (FirstFin::Peer, FirstFin::Peer));
     let (got, ended) = reading.join().expect("no panic");
     assert_eq!(ended, Ok(()));
     assert!(got == [&answer[..], b"and more"].concat());
@@ -251,7 +254,7 @@ fn their_fin_while_our_queue_is_full_cuts_nothing_off() {
 /// Promise: our FIN follows the last byte (HC05).
 #[test]
 fn end_with_8_mib_queued_sends_them_all_before_the_fin() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     let answer = pattern(8 * MIB);
     story.socket(socket).write(&answer).expect("below the limit");
     story.socket(socket).end();
@@ -259,7 +262,7 @@ fn end_with_8_mib_queued_sends_them_all_before_the_fin() {
     story.expect(socket, What::End);
     let ending = story.close(socket);
     assert!(ending.is_acknowledged());
-    assert_eq!((ending.bytes_written, ending.bytes_unsent, ending.first), (8 * MIB as u64, 0, First::Us));
+    assert_eq!((ending.bytes_written, ending.bytes_unsent, ending.first_fin), (8 * MIB as u64, 0, FirstFin::Local));
     let (got, ended) = reading.join().expect("no panic");
     assert_eq!(ended, Ok(()));
     assert!(got == answer);
@@ -269,7 +272,7 @@ fn end_with_8_mib_queued_sends_them_all_before_the_fin() {
 /// Promise: reading goes on after `end()`, for as much as the peer likes (HC03).
 #[test]
 fn after_our_end_everything_that_the_peer_sends_is_told() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     let sending = thread::spawn(move || {
         peer.write_all(&pattern(10 * MIB)).expect("we read");
@@ -286,29 +289,29 @@ fn after_our_end_everything_that_the_peer_sends_is_told() {
 /// Promise: `close` comes with both FINs, and not with one.
 #[test]
 fn close_waits_for_both_fins() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     story.silence(ms(50));
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
-    assert_eq!(story.close(socket).first, First::Us);
+    assert_eq!(story.close(socket).first_fin, FirstFin::Local);
 
-    let peer = dial(peer.peer_addr().unwrap_or_else(|_| story.listen(Listen::default())));
+    let peer = dial(peer.peer_addr().unwrap_or_else(|_| story.listen(ListenOptions::default())));
     let socket = story.connection();
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.silence(ms(50));
     story.socket(socket).end();
-    assert_eq!(story.close(socket).first, First::Peer);
+    assert_eq!(story.close(socket).first_fin, FirstFin::Peer);
     story.rest();
 }
 
 /// Promise: FINs that cross are one `end` and one clean `close` on each side (HC08).
 #[test]
 fn both_sides_may_end_at_once() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
-    let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
+    let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
     story.connected(client);
     let server = story.connection();
     story.socket(client).end();
@@ -324,7 +327,7 @@ fn both_sides_may_end_at_once() {
 #[test]
 fn without_half_open_our_side_ends_by_itself_after_the_answer() {
     for answer in [0, 8, 4 * MIB] {
-        let (mut story, socket, peer) = Story::pair(Listen::default().allow_half_open(false));
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().allow_half_open(false));
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
         story.socket(socket).write(&pattern(answer)).expect("the handler of end may answer");
@@ -340,12 +343,12 @@ fn without_half_open_our_side_ends_by_itself_after_the_answer() {
 /// The same with an answer that was queued long before their FIN.
 #[test]
 fn without_half_open_a_queue_is_flushed_first() {
-    let (mut story, socket, peer) = Story::pair(Listen::default().allow_half_open(false));
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().allow_half_open(false));
     story.socket(socket).write(&pattern(8 * MIB)).expect("below the limit");
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.turn();
-    assert!(story.socket(socket).has_ended());
+    assert!(story.socket(socket).end_called());
     assert_eq!(story.socket(socket).write(b"late"), Err(Error::WriteAfterEnd));
     let reading = thread::spawn(move || read_all(peer));
     assert!(story.close(socket).is_acknowledged());
@@ -358,14 +361,14 @@ fn without_half_open_a_queue_is_flushed_first() {
 /// Promise: a hand-off close delivers everything too, and claims nothing (DESIGN 1).
 #[test]
 fn a_hand_off_close_delivers_everything_and_claims_nothing() {
-    let (mut story, socket, peer) = Story::pair(hand_off());
+    let (mut story, socket, peer) = Transcript::pair(hand_off());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.socket(socket).write(&pattern(MIB)).expect("below the limit");
     story.socket(socket).end();
     let reading = thread::spawn(move || read_all(peer));
     let ending = story.close(socket);
-    assert_eq!(ending.how, How::HandedOff);
+    assert_eq!(ending.kind, EndingKind::HandedOff);
     assert!(ending.is_clean() && !ending.is_acknowledged());
     assert!(reading.join().expect("no panic") == (pattern(MIB), Ok(())));
     story.rest();
@@ -374,13 +377,13 @@ fn a_hand_off_close_delivers_everything_and_claims_nothing() {
 /// Promise: how a socket closes can be chosen while it lives.
 #[test]
 fn a_socket_can_choose_the_hand_off_close_itself() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
-    story.socket(socket).set_close(Close::HandOff);
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
+    story.socket(socket).set_close_mode(CloseMode::HandOff);
     story.socket(socket).end();
     story.turn();
     drop(peer);
     story.expect(socket, What::End);
-    assert_eq!(story.close(socket).how, How::HandedOff);
+    assert_eq!(story.close(socket).kind, EndingKind::HandedOff);
     story.rest();
 }
 
@@ -389,15 +392,15 @@ fn a_socket_can_choose_the_hand_off_close_itself() {
 /// Promise: `destroy()` resets. The peer sees it, and the report counts what was never sent (CL12).
 #[test]
 fn destroy_resets_and_counts_what_was_never_sent() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(64 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(64 * 1024));
     let peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![1; 8 * MIB]).expect("below the limit");
     story.turn();
     story.socket(socket).destroy();
     let ending = story.close(socket);
-    assert_eq!(ending.how, How::Destroyed);
+    assert_eq!(ending.kind, EndingKind::Destroyed);
     assert!(ending.bytes_written > 0 && ending.bytes_unsent > 0, "{ending}");
     assert_eq!(ending.bytes_written + ending.bytes_unsent, 8 * MIB as u64);
     assert_eq!(read_all(peer).1, Err(ErrorKind::ConnectionReset));
@@ -407,21 +410,22 @@ fn destroy_resets_and_counts_what_was_never_sent() {
 /// Promise: after `destroy()` the next event is `close`, whatever had arrived (AP02).
 #[test]
 fn destroy_in_the_middle_of_data_is_followed_by_close_alone() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().early_notice(true).receive_buffer(MIB));
+    let (mut story, socket, mut peer) =
+        Transcript::pair(ListenOptions::default().notify_peer_ended(true).receive_buffer_size(MIB));
     story.turn();
     peer.write_all(&vec![1; MIB / 4]).expect("room");
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::PeerEnded);
     assert!(matches!(story.next(socket), What::Data(_)));
     story.socket(socket).destroy();
-    assert_eq!(story.close(socket).how, How::Destroyed);
+    assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
     story.rest();
 }
 
 /// Promise: the first of two calls counts.
 #[test]
 fn end_and_destroy_may_be_called_twice() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     story.socket(socket).end();
     story.turn();
@@ -430,7 +434,7 @@ fn end_and_destroy_may_be_called_twice() {
     story.socket(socket).destroy();
     story.socket(socket).destroy();
     story.socket(socket).end();
-    assert_eq!(story.close(socket).how, How::Destroyed);
+    assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
     assert_eq!(
         read_all(peer),
         (vec![], Ok(())),
@@ -442,7 +446,7 @@ fn end_and_destroy_may_be_called_twice() {
 /// Promise: a reactor that is dropped resets whoever is still there, so that a cut stream can't pass for a whole one (AP05).
 #[test]
 fn dropping_the_reactor_resets_every_peer() {
-    let (mut story, _open, open_peer) = Story::pair(Listen::default());
+    let (mut story, _open, open_peer) = Transcript::pair(ListenOptions::default());
     let addr = open_peer.peer_addr().expect("connected");
     let (half_closed_peer, full_peer, queued_peer) = (dial(addr), dial(addr), dial(addr));
     let half_closed = story.connection();
@@ -451,8 +455,8 @@ fn dropping_the_reactor_resets_every_peer() {
     story.socket(full).write(&vec![0; 8 * MIB]).expect("below the limit");
     story.socket(full).end();
     story.expect(half_closed, What::End);
-    let connecting = story.reactor.connect("192.0.2.1:9", Connect::default());
-    let resolving = story.reactor.connect("nosuchhost.invalid:9", Connect::default());
+    let connecting = story.reactor.connect("192.0.2.1:9", ConnectOptions::default());
+    let resolving = story.reactor.connect("nosuchhost.invalid:9", ConnectOptions::default());
     assert!(connecting.is_ok() && resolving.is_ok());
     story.reactor.set_timer(PATIENCE);
     drop(story);
@@ -466,7 +470,7 @@ fn dropping_the_reactor_resets_every_peer() {
 /// Promise: `write` after `end()` is an error value at once, and the connection lives on (AP01).
 #[test]
 fn write_after_end_is_refused_and_the_connection_lives_on() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).write(b"last").expect("room");
     story.socket(socket).end();
     assert_eq!(story.socket(socket).write(b"late"), Err(Error::WriteAfterEnd));
@@ -488,7 +492,7 @@ fn write_after_end_is_refused_and_the_connection_lives_on() {
 /// Promise: a write to a socket that is destroyed or closed is refused.
 #[test]
 fn write_after_destroy_or_close_is_refused() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).destroy();
     assert_eq!(story.socket(socket).write(b"late"), Err(Error::Gone));
     story.close(socket);
@@ -504,7 +508,7 @@ fn write_after_destroy_or_close_is_refused() {
 /// Promise: an id is never used again; a stale one finds nothing (AP03).
 #[test]
 fn a_stale_id_finds_nothing_though_its_place_is_used_again() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     let addr = peer.peer_addr().expect("connected");
     story.socket(socket).destroy();
     story.close(socket);
@@ -530,7 +534,7 @@ fn a_stale_id_finds_nothing_though_its_place_is_used_again() {
 /// Promise: `close` says how it ended: who, bytes, address, TIME_WAIT; in one plain line.
 #[test]
 fn the_report_says_how_it_ended() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     let peer_addr = peer.local_addr().ok();
     peer.write_all(b"12345").expect("room");
     story.data(socket, 5);
@@ -541,21 +545,21 @@ fn the_report_says_how_it_ended() {
     story.expect(socket, What::End);
     let ending = story.close(socket);
     assert_eq!((ending.bytes_read, ending.bytes_written, ending.bytes_unsent), (5, 3, 0));
-    assert_eq!((ending.peer, ending.first, ending.time_wait()), (peer_addr, First::Us, First::Us));
+    assert_eq!((ending.peer, ending.first_fin, ending.time_wait()), (peer_addr, FirstFin::Local, FirstFin::Local));
     assert!(!ending.had_error());
     let line = "clean and acknowledged; we finished first, TIME_WAIT is ours; 5 bytes read, 3 written";
     assert_eq!(ending.to_string(), line);
-    assert!(story.socket(socket).peer_has_ended(), "still known while close is handled");
+    assert!(story.socket(socket).peer_ended(), "still known while close is handled");
     story.rest();
 }
 
 /// Promise: a timer that ends a connection is named, and the peer learns of it by a reset.
 #[test]
 fn the_report_names_the_timer() {
-    let (mut story, socket, peer) = Story::pair(Listen::default().half_closed_timeout(Some(ms(30))));
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(30)));
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::HalfClosed));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
     let ending = story.close(socket);
     assert!(ending.to_string().starts_with("error: timed out: half-closed and silent; the peer finished first"));
     assert_eq!(read_all(peer).1, Err(ErrorKind::ConnectionReset));
@@ -566,7 +570,7 @@ fn the_report_names_the_timer() {
 #[test]
 fn the_loop_ends_with_the_last_close() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let listener = reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
     drop(dial(listener.addr));
     let mut told = Vec::new();
     while let Some((mut socket, event)) = reactor.next().expect("never fails") {

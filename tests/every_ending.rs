@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use finale::check::{Cut, Endings, Found, Place, Protocol, Rule};
 use finale::sim::Script;
-use finale::{Connect, Event, Listen, Socket};
+use finale::{ConnectOptions, Event, ListenOptions, Socket};
 
-fn patient_listen() -> Listen {
-    Listen::default().idle_timeout(Some(Duration::from_secs(5)))
+fn patient_listen() -> ListenOptions {
+    ListenOptions::default().idle_timeout(Duration::from_secs(5))
 }
 
 /// Everything back, until the peer ends.
@@ -26,11 +26,11 @@ fn hello() -> Script {
 
 #[test]
 fn an_echo_keeps_every_rule_at_every_ending() {
-    let report = Endings::of_a_server(patient_listen(), hello()).weathers(5).run(|| echo);
+    let report = Endings::of_a_server(patient_listen(), hello()).conditions(5).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
     // Whole and byte by byte, and six cuts behind 0 to 5 bytes either way, each calm and in five weathers.
     assert_eq!(report.cases(), (2 + 6 * (6 + 6)) * 6);
-    assert!(report.story().is_empty());
+    assert!(report.transcript().is_empty());
 }
 
 #[test]
@@ -39,13 +39,13 @@ fn a_client_is_run_against_every_ending_of_its_server() {
         Event::Ready => {
             let _ = socket.write(b"time?");
             socket.end();
-            socket.set_timeout(Some(Duration::from_secs(5)));
+            socket.set_idle_timeout(Duration::from_secs(5));
         }
         Event::Timeout => socket.destroy(),
         _ => {}
     };
     let clock = Script::new().receive(5).send(b"12:00").receive_end().finish();
-    let report = Endings::of_a_client(Connect::default(), clock).run(|| ask);
+    let report = Endings::of_a_client(ConnectOptions::default(), clock).run(|| ask);
     assert!(report.broken().is_none(), "{report}");
 }
 
@@ -56,7 +56,7 @@ fn found<P: Protocol>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String)
     let (case, broken) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
     let again = endings.replay(case.seed(), &make);
     assert_eq!(again.broken(), Some((case, broken)), "the seed finds it again");
-    assert_eq!(again.story(), report.story(), "and tells the same story");
+    assert_eq!(again.transcript(), report.transcript(), "and tells the same story");
     (broken.rule, format!("{case}: {}", broken.what))
 }
 
@@ -126,7 +126,7 @@ fn what_is_left_of_one_connection_for_the_next_is_found() {
 
 #[test]
 fn a_handler_that_waits_for_ever_is_found() {
-    let endings = Endings::of_a_server(Listen::default(), hello()).cuts(&[Cut::Silence]);
+    let endings = Endings::of_a_server(ListenOptions::default(), hello()).cuts(&[Cut::Silence]);
     let (rule, what) = found(&endings, || echo);
     assert_eq!(rule, Rule::Progress);
     assert!(what.contains("falls silent") && what.contains("did not end within 3600s"), "{what}");
@@ -181,17 +181,17 @@ fn what_the_caller_asks_of_every_case_is_asked() {
 fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
     let mute = |socket: &mut Socket<'_>, event: Event<'_>| {
         if matches!(event, Event::Connection) {
-            socket.set_timeout(None);
+            socket.set_idle_timeout(None);
         }
     };
-    let report = Endings::of_a_server(Listen::default(), Script::new()).run(|| mute);
+    let report = Endings::of_a_server(ListenOptions::default(), Script::new()).run(|| mute);
     let (case, broken) = report.broken().expect("it never ends");
     assert_eq!((case.to_string(), broken.rule), ("nothing is cut".to_owned(), Rule::Progress));
 }
 
 #[test]
 fn a_server_that_hands_off_and_one_with_endless_patience_are_left_in_peace() {
-    let hand_off = patient_listen().close(finale::Close::HandOff);
+    let hand_off = patient_listen().close_mode(finale::CloseMode::HandOff);
     let report = Endings::of_a_server(hand_off, hello()).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
     let report = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).patience(Duration::MAX).run(|| echo);
@@ -201,7 +201,7 @@ fn a_server_that_hands_off_and_one_with_endless_patience_are_left_in_peace() {
 #[test]
 fn a_server_with_a_long_answer_is_left_in_peace() {
     let long = Script::new().send(&[b'x'; 300]).receive(300).finish().receive_end();
-    let report = Endings::of_a_server(patient_listen(), long).weathers(1).run(|| echo);
+    let report = Endings::of_a_server(patient_listen(), long).conditions(1).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
 }
 
@@ -223,7 +223,7 @@ fn a_case_says_what_the_peer_really_wrote_and_saw() {
         Event::Data(_) if socket.bytes_read() < 5 => socket.destroy(),
         event => echo(socket, event),
     };
-    let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).weathers(0);
+    let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).conditions(0);
     let (rule, what) =
         found(&endings.holds(|found| if found.peer_died { Err("it died".into()) } else { Ok(()) }), || rude);
     assert_eq!(rule, Rule::SameAnswer, "{what}");
@@ -251,12 +251,12 @@ fn polite_peers_of_every_kind_leave_a_right_echo_in_peace() {
             .receive_end(),
     ];
     for script in scripts {
-        let listen = Listen::default().idle_timeout(Some(Duration::from_secs(10)));
+        let listen = ListenOptions::default().idle_timeout(Duration::from_secs(10));
         let report = Endings::of_a_server(listen, script.clone()).patience(Duration::from_secs(60)).run(|| echo);
         assert!(report.broken().is_none(), "{script}: {report}");
     }
     let long = Script::new().send(&[b'x'; 20_000]).receive(20_000).finish().receive_end();
-    let report = Endings::of_a_server(patient_listen(), long).cuts(&[]).weathers(0).run(|| echo);
+    let report = Endings::of_a_server(patient_listen(), long).cuts(&[]).conditions(0).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
 }
 

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use finale::sim::{Host, Network};
-use finale::{Connect, Event, Listen, Reactor};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
@@ -15,9 +15,9 @@ fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
     #[cfg(feature = "tracing")]
     tracing::subscribe();
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
-    let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
-    reactor.connect(listener.addr, Connect::default()).expect("begun");
-    reactor.connect((HERE, 81), Connect::default()).expect("begun");
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    reactor.connect(listener.addr, ConnectOptions::default()).expect("begun");
+    reactor.connect((HERE, 81), ConnectOptions::default()).expect("begun");
     let mut closes = 0;
     while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
         see(&event);
@@ -39,7 +39,7 @@ fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
 
 #[cfg(feature = "serde")]
 mod serde {
-    use finale::{Cause, Ending, Failure, How};
+    use finale::{ConnectionError, ConnectionErrorKind, Ending, EndingKind};
     use serde_json::{Value, json};
 
     use super::*;
@@ -81,7 +81,10 @@ mod serde {
         let mut written = None;
         conversation(|event| {
             if let Event::Close(ending) = event
-                && matches!(&ending.how, How::Failed(Failure { cause: Cause::Refused, .. }))
+                && matches!(
+                    &ending.kind,
+                    EndingKind::Failed(ConnectionError { cause: ConnectionErrorKind::Refused, .. })
+                )
             {
                 written = serde_json::to_value(ending).ok();
             }
@@ -108,7 +111,7 @@ mod serde {
     #[test]
     fn an_id_is_written_as_in_the_log() {
         let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
-        let id = reactor.connect((HERE, 81), Connect::default()).expect("begun");
+        let id = reactor.connect((HERE, 81), ConnectOptions::default()).expect("begun");
         assert_eq!(serde_json::to_value(id).expect("data"), json!(id.to_string()));
     }
 }

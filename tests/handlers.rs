@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::net::Net;
 use finale::sim::Network;
-use finale::{Connect, Context, Event, Listen, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId};
+use finale::{ConnectOptions, Context, Event, ListenOptions, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId};
 
 /// A forwarder whose whole program is this handler: it gives the client's backend so long to answer.
 struct Forwarder {
@@ -26,7 +26,7 @@ impl Forwarder {
         match event {
             Event::Connection if socket.local_addr() == Some(self.front) => {
                 let before = socket.now();
-                let backend = socket.connect(self.backend, Connect::default()).expect("good options");
+                let backend = socket.connect(self.backend, ConnectOptions::default()).expect("good options");
                 assert!(socket.get(backend).is_some_and(|backend| backend.local_addr().is_none()), "not connected yet");
                 self.pipes.join(socket.id(), backend);
                 let timer = socket.set_timer(Duration::from_millis(20));
@@ -56,9 +56,9 @@ impl Forwarder {
 
 /// A client asks a backend that answers or keeps silent; everything lives in one reactor.
 fn ask<N: Net>(mut reactor: Reactor<N>, ip: &str, answers: bool) -> (Vec<u8>, Forwarder) {
-    let front = reactor.listen(format!("{ip}:0"), Listen::default()).expect("a port");
-    let back = reactor.listen(format!("{ip}:0"), Listen::default()).expect("a port");
-    let client = reactor.connect(front.addr, Connect::default()).expect("good options");
+    let front = reactor.listen(format!("{ip}:0"), ListenOptions::default()).expect("a port");
+    let back = reactor.listen(format!("{ip}:0"), ListenOptions::default()).expect("a port");
+    let client = reactor.connect(front.addr, ConnectOptions::default()).expect("good options");
     let mut answer = Vec::new();
     let mut forwarder = Forwarder {
         front: front.addr,
@@ -127,17 +127,17 @@ fn a_handler_refuses_an_address_and_options_that_are_none_and_nothing_is_left_of
     let timer = reactor.set_timer(Duration::from_millis(1));
     while let Some((mut socket, event)) = reactor.next().expect("a net that can wait") {
         assert_eq!(event, Event::Timer(timer));
-        assert!(socket.connect("nowhere", Connect::default()).is_err());
-        assert!(socket.connect("10.0.0.2:80", Connect::default().high_water_mark(0)).is_err());
+        assert!(socket.connect("nowhere", ConnectOptions::default()).is_err());
+        assert!(socket.connect("10.0.0.2:80", ConnectOptions::default().high_water_mark(0)).is_err());
     }
-    assert_eq!((reactor.len(), reactor.metrics().begun), (0, 0));
+    assert_eq!((reactor.len(), reactor.metrics().connects), (0, 0));
 }
 
 #[test]
 fn what_a_handler_sets_is_the_reactors_own() {
     fn set(mut context: Context<'_>) -> (TimerId, SocketId) {
         let timer = context.set_timer(Duration::from_secs(1));
-        let id = context.connect("10.0.0.2:80", Connect::default()).expect("good options");
+        let id = context.connect("10.0.0.2:80", ConnectOptions::default()).expect("good options");
         context.socket(id).expect("it lives").write(b"early").expect("it waits for the connection");
         (timer, id)
     }
@@ -146,5 +146,5 @@ fn what_a_handler_sets_is_the_reactors_own() {
     let (timer, id) = set(reactor.context());
     assert_eq!(reactor.socket(id).map(|socket| socket.queued_bytes()), Some(5));
     assert!(reactor.context().now() == network.now() && reactor.cancel_timer(timer) && !reactor.cancel_timer(timer));
-    assert_eq!(reactor.metrics().begun, 1);
+    assert_eq!(reactor.metrics().connects, 1);
 }

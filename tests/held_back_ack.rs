@@ -7,20 +7,20 @@ mod support;
 
 use std::time::Duration;
 
-use finale::{Cause, First, Listen, Timer};
+use finale::{ConnectionErrorKind, FirstFin, ListenOptions, TimeoutKind};
 use support::alone::{alone_in_a_network, shell};
-use support::{Story, Way, What, held_back, ms};
+use support::{Transcript, Way, What, held_back, ms};
 
 /// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once (CL01).
 #[test]
 fn close_waits_for_the_acknowledgement_and_comes_with_it() {
     alone_in_a_network("close_waits_for_the_acknowledgement_and_comes_with_it", || {
-        let (mut story, socket, mut peer) = held_back(Listen::default(), Way::ToPeer);
+        let (mut story, socket, mut peer) = held_back(ListenOptions::default(), Way::ToPeer);
         story.silence(ms(300));
         assert_eq!(story.socket(socket).state(), finale::lifecycle::State::Closing);
         shell("nft delete table ip held");
         let ending = story.close(socket);
-        assert!(ending.is_acknowledged() && ending.first == First::Peer, "{ending}");
+        assert!(ending.is_acknowledged() && ending.first_fin == FirstFin::Peer, "{ending}");
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut peer, &mut bytes).expect("a clean end");
         assert_eq!(bytes, b"answer");
@@ -32,8 +32,8 @@ fn close_waits_for_the_acknowledgement_and_comes_with_it() {
 #[test]
 fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
     alone_in_a_network("a_fin_that_is_never_acknowledged_fails_at_the_linger_time", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().linger(Some(ms(400))), Way::ToPeer);
-        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+        let (mut story, socket, _peer) = held_back(ListenOptions::default().close_timeout(ms(400)), Way::ToPeer);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
     });
@@ -43,8 +43,9 @@ fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
 #[test]
 fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
     alone_in_a_network("a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().user_timeout(Duration::from_secs(1)), Way::ToPeer);
-        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Kernel));
+        let (mut story, socket, _peer) =
+            held_back(ListenOptions::default().user_timeout(Duration::from_secs(1)), Way::ToPeer);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
     });
@@ -54,10 +55,10 @@ fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
 #[test]
 fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
     alone_in_a_network("a_reset_in_place_of_the_acknowledgement_is_no_clean_ending", || {
-        let (mut story, socket, peer) = held_back(Listen::default(), Way::ToPeer);
+        let (mut story, socket, peer) = held_back(ListenOptions::default(), Way::ToPeer);
         story.turn();
         support::reset(peer);
-        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
     });
@@ -67,7 +68,8 @@ fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
 #[test]
 fn a_hand_off_close_does_not_wait_for_it() {
     alone_in_a_network("a_hand_off_close_does_not_wait_for_it", || {
-        let (mut story, socket, _peer) = held_back(Listen::default().close(finale::Close::HandOff), Way::ToPeer);
+        let (mut story, socket, _peer) =
+            held_back(ListenOptions::default().close_mode(finale::CloseMode::HandOff), Way::ToPeer);
         let ending = story.close(socket);
         assert!(ending.is_clean() && !ending.is_acknowledged());
         shell("nft delete table ip held");
@@ -80,14 +82,16 @@ fn a_hand_off_close_does_not_wait_for_it() {
 fn a_handshake_that_a_filter_rejects_is_unreachable() {
     alone_in_a_network("a_handshake_that_a_filter_rejects_is_unreachable", || {
         shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
-        for (icmp, cause) in [("host-unreachable", Cause::Unreachable), ("port-unreachable", Cause::Refused)] {
+        for (icmp, cause) in
+            [("host-unreachable", ConnectionErrorKind::Unreachable), ("port-unreachable", ConnectionErrorKind::Refused)]
+        {
             shell(&format!(
                 "nft flush chain ip held in && nft add rule ip held in tcp dport 9 reject with icmp {icmp}"
             ));
-            let mut story = Story::new();
-            let client = story.reactor.connect("127.0.0.1:9", finale::Connect::default()).expect("an address");
+            let mut story = Transcript::new();
+            let client = story.reactor.connect("127.0.0.1:9", finale::ConnectOptions::default()).expect("an address");
             assert!(matches!(story.next(client), What::Lookup(_)));
-            assert_eq!(story.error(client).cause, cause);
+            assert_eq!(story.error(client).kind, cause);
             story.close(client);
             story.rest();
         }

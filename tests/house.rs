@@ -29,7 +29,7 @@ fn document(name: &str) -> String {
 
 /// The layers, from the bottom up. A module may use those of lower layers, and no other of its own.
 const LAYERS: &[&[&str]] = &[
-    &["id", "unix_addr", "wheel", "lifecycle"],
+    &["id", "ticks", "unix_addr", "wheel", "lifecycle"],
     &["error"],
     &["event", "options", "target", "buffer"],
     &["report", "net", "metrics"],
@@ -145,7 +145,7 @@ fn the_diagram_in_the_documentation_is_the_table_that_runs() {
 #[test]
 fn every_fault_that_the_simulated_network_counts_is_in_the_catalogue() {
     let catalogue = document("docs/faults.md");
-    for row in finale::sim::Row::ALL {
+    for row in finale::sim::Fault::ALL {
         assert!(catalogue.contains(&format!("\n| {} |", row.id())), "{} has no row in docs/faults.md", row.id());
     }
 }

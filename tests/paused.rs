@@ -6,26 +6,26 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use finale::{Cause, Event, Listen, Timer};
-use support::{PATIENCE, Story, What, ms, pattern, reset};
+use finale::{ConnectionErrorKind, Event, ListenOptions, TimeoutKind};
+use support::{PATIENCE, Transcript, What, ms, pattern, reset};
 
-fn paused() -> Listen {
-    Listen::default().paused(true)
+fn paused() -> ListenOptions {
+    ListenOptions::default().start_paused(true)
 }
 
 /// Promise: a paused socket learns of their FIN at once, once, without reading; `data` and `end` come in order when it
 /// resumes (RD06, RY06).
 #[test]
 fn their_fin_is_known_while_paused_and_told_in_order_after_resume() {
-    let (mut story, socket, mut peer) = Story::pair(paused().early_notice(true));
+    let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(true));
     story.silence(ms(20));
-    assert!(!story.socket(socket).peer_has_ended());
+    assert!(!story.socket(socket).peer_ended());
     peer.write_all(b"abc").expect("room");
     story.silence(ms(20));
-    assert!(!story.socket(socket).peer_has_ended());
+    assert!(!story.socket(socket).peer_ended());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::PeerEnded);
-    assert!(story.socket(socket).peer_has_ended());
+    assert!(story.socket(socket).peer_ended());
     assert_eq!(story.socket(socket).bytes_read(), 0);
     story.silence(ms(50));
     story.socket(socket).resume();
@@ -40,10 +40,10 @@ fn their_fin_is_known_while_paused_and_told_in_order_after_resume() {
 /// Promise: the notice is opt-in; the knowledge is not.
 #[test]
 fn without_early_notice_their_fin_is_known_and_not_told() {
-    let (mut story, socket, peer) = Story::pair(paused());
+    let (mut story, socket, peer) = Transcript::pair(paused());
     drop(peer);
     story.silence(ms(50));
-    assert!(story.socket(socket).peer_has_ended());
+    assert!(story.socket(socket).peer_ended());
     story.socket(socket).resume();
     story.expect(socket, What::End);
     story.socket(socket).end();
@@ -54,7 +54,8 @@ fn without_early_notice_their_fin_is_known_and_not_told() {
 /// Promise: a socket that reads is told early too, before the bytes that are still unread.
 #[test]
 fn the_early_notice_precedes_data_and_end() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().early_notice(true).receive_buffer(1 << 20));
+    let (mut story, socket, mut peer) =
+        Transcript::pair(ListenOptions::default().notify_peer_ended(true).receive_buffer_size(1 << 20));
     story.turn();
     peer.write_all(&vec![1; 300_000]).expect("room");
     peer.shutdown(Shutdown::Write).expect("connected");
@@ -69,10 +70,10 @@ fn the_early_notice_precedes_data_and_end() {
 /// Promise: a reset with nothing unread is told at once, paused or not.
 #[test]
 fn a_reset_with_nothing_unread_is_told_while_paused() {
-    let (mut story, socket, peer) = Story::pair(paused());
+    let (mut story, socket, peer) = Transcript::pair(paused());
     story.turn();
     reset(peer);
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     assert!(story.close(socket).had_error());
     story.rest();
 }
@@ -80,9 +81,9 @@ fn a_reset_with_nothing_unread_is_told_while_paused() {
 /// Promise: likewise when it came before the socket was ever looked at.
 #[test]
 fn a_reset_before_the_first_look_is_told_while_paused() {
-    let (mut story, socket, peer) = Story::pair(paused());
+    let (mut story, socket, peer) = Transcript::pair(paused());
     reset(peer);
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     story.close(socket);
     story.rest();
 }
@@ -90,16 +91,16 @@ fn a_reset_before_the_first_look_is_told_while_paused() {
 /// Promise: a reset behind unread bytes is known at once; the bytes are not lost: they are told first, on resume.
 #[test]
 fn a_reset_behind_unread_bytes_waits_for_resume() {
-    let (mut story, socket, mut peer) = Story::pair(paused().early_notice(true));
+    let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(true));
     story.turn();
     peer.write_all(b"abc").expect("room");
     reset(peer);
     story.expect(socket, What::PeerEnded);
-    assert!(story.socket(socket).peer_has_ended());
+    assert!(story.socket(socket).peer_ended());
     story.silence(ms(50));
     story.socket(socket).resume();
     assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     story.close(socket);
     story.rest();
 }
@@ -107,7 +108,7 @@ fn a_reset_behind_unread_bytes_waits_for_resume() {
 /// Promise: neither is a write that fails while paused allowed to lose them.
 #[test]
 fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
-    let (mut story, socket, mut peer) = Story::pair(paused());
+    let (mut story, socket, mut peer) = Transcript::pair(paused());
     story.turn();
     peer.write_all(b"abc").expect("room");
     reset(peer);
@@ -116,7 +117,7 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     story.silence(ms(50));
     story.socket(socket).resume();
     assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     story.close(socket);
     story.rest();
 }
@@ -124,12 +125,12 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
 /// Promise: a paused socket whose peer is gone does not lie in CLOSE-WAIT for ever.
 #[test]
 fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
-    let (mut story, socket, mut peer) = Story::pair(paused().half_closed_timeout(Some(ms(60))));
+    let (mut story, socket, mut peer) = Transcript::pair(paused().half_closed_timeout(ms(60)));
     peer.write_all(b"never read").expect("room");
     story.silence(ms(100));
     let left = Instant::now();
     peer.shutdown(Shutdown::Write).expect("connected");
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::HalfClosed));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
     assert!(left.elapsed() >= ms(60), "after {:?}", left.elapsed());
     story.close(socket);
     assert_eq!(peer.read_exact(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
@@ -139,7 +140,7 @@ fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
 /// Promise: only bytes put that time off, not calls of ours that move none.
 #[test]
 fn calls_that_move_no_byte_do_not_put_the_end_off() {
-    let (mut story, socket, peer) = Story::pair(paused().half_closed_timeout(Some(ms(100))));
+    let (mut story, socket, peer) = Transcript::pair(paused().half_closed_timeout(ms(100)));
     story.turn();
     let left = Instant::now();
     peer.shutdown(Shutdown::Write).expect("connected");
@@ -148,12 +149,12 @@ fn calls_that_move_no_byte_do_not_put_the_end_off() {
         story.socket(socket).set_nodelay(true);
         story.run_for(ms(10), |_, event| {
             if let Event::Error(failure) = event {
-                cause = Some(failure.cause);
+                cause = Some(failure.kind);
             }
         });
         assert!(left.elapsed() < PATIENCE / 2, "put off again and again");
     }
-    assert_eq!(cause, Some(Cause::TimedOut(Timer::HalfClosed)));
+    assert_eq!(cause, Some(ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed)));
     assert!(left.elapsed() >= ms(100), "after {:?}", left.elapsed());
     if !story.reactor.is_empty() {
         story.close(socket);
@@ -180,7 +181,7 @@ fn fill(peer: &mut TcpStream) -> usize {
 /// Promise: `pause()` is back-pressure: nothing is read, so the peer can send no more than the kernels hold.
 #[test]
 fn nothing_is_read_while_paused() {
-    let (mut story, socket, mut peer) = Story::pair(paused());
+    let (mut story, socket, mut peer) = Transcript::pair(paused());
     let sent = fill(&mut peer);
     story.silence(ms(50));
     assert_eq!(story.socket(socket).bytes_read(), 0);
@@ -197,7 +198,7 @@ fn nothing_is_read_while_paused() {
 /// Promise: a pause takes hold with the very next event, in the middle of a stream, and no edge is lost by it.
 #[test]
 fn pausing_in_the_middle_of_a_stream_loses_nothing() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     let sent = fill(&mut peer);
     drop(peer);
     let mut got = Vec::new();
@@ -225,7 +226,7 @@ fn pausing_in_the_middle_of_a_stream_loses_nothing() {
 /// Promise: `end()` works while paused, and `close` still waits for their `end` to be told.
 #[test]
 fn a_paused_socket_can_end() {
-    let (mut story, socket, mut peer) = Story::pair(paused());
+    let (mut story, socket, mut peer) = Transcript::pair(paused());
     peer.write_all(b"abc").expect("room");
     story.socket(socket).write(b"bye").expect("room");
     story.socket(socket).end();

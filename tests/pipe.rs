@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::sim::{Faults, Host, Network, Peer, PeerListener, PeerSocket};
-use finale::{Connect, Event, Listen, Listener, Pipes, Reactor, SocketId};
+use finale::{ConnectOptions, Event, ListenOptions, Listener, Pipes, Reactor, SocketId};
 use support::scene::{HERE, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ struct Proxy {
     backends: PeerListener,
     pipes: Pipes,
     closes: Vec<String>,
-    connect: Connect,
+    connect: ConnectOptions,
     /// The most bytes that ever waited in one socket's queue.
     most_queued: usize,
 }
@@ -30,10 +30,10 @@ const BACKEND: SocketAddr = SocketAddr::new(THERE, 90);
 
 impl Proxy {
     fn new(network: Network) -> Self {
-        Self::with(network, Listen::default(), Connect::default())
+        Self::with(network, ListenOptions::default(), ConnectOptions::default())
     }
 
-    fn with(network: Network, listen: Listen, connect: Connect) -> Self {
+    fn with(network: Network, listen: ListenOptions, connect: ConnectOptions) -> Self {
         let peer = network.peer(THERE);
         let mut reactor = Reactor::with_net(network.host(HERE));
         let listener = reactor.listen((HERE, 80), listen).expect("a free port");
@@ -44,10 +44,10 @@ impl Proxy {
 
     /// A client, and the backend's end of what the proxy has opened for it.
     fn joined() -> (Self, PeerSocket, PeerSocket) {
-        Self::joined_with(Listen::default(), Connect::default())
+        Self::joined_with(ListenOptions::default(), ConnectOptions::default())
     }
 
-    fn joined_with(listen: Listen, connect: Connect) -> (Self, PeerSocket, PeerSocket) {
+    fn joined_with(listen: ListenOptions, connect: ConnectOptions) -> (Self, PeerSocket, PeerSocket) {
         let mut proxy = Self::with(Network::new(5), listen, connect);
         proxy.network.set_buffers(64 * 1024, 64 * 1024);
         let client = proxy.peer.connect(proxy.listener.addr).expect("begun");
@@ -212,7 +212,7 @@ fn a_socket_that_the_program_destroys_takes_the_other_along() {
 fn a_socket_that_was_taken_out_lives_on_by_itself() {
     let (mut proxy, client, backend) = Proxy::joined();
     let ids = proxy.ids();
-    proxy.pipes.part(ids[0]);
+    proxy.pipes.unpipe(ids[0]);
     assert_eq!((proxy.pipes.sink_of(ids[1]), proxy.pipes.source_of(ids[1])), (None, None));
     client.reset();
     proxy.run(SECOND);
@@ -224,7 +224,7 @@ fn one_way_carries_its_end_and_leaves_the_other_direction_to_the_program() {
     let network = Network::new(5);
     let peer = network.peer(THERE);
     let mut reactor = Reactor::with_net(network.host(HERE));
-    let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let backends = peer.listen(BACKEND).expect("a free port");
     let client = peer.connect(listener.addr).expect("begun");
     client.send(b"one way");
@@ -239,7 +239,7 @@ fn one_way_carries_its_end_and_leaves_the_other_direction_to_the_program() {
             match event {
                 Event::Connection => {
                     let source = socket.id();
-                    let sink = reactor.connect(BACKEND, Connect::default()).expect("begun");
+                    let sink = reactor.connect(BACKEND, ConnectOptions::default()).expect("begun");
                     pipes.pipe(source, sink);
                 }
                 Event::Data(bytes) => back.extend_from_slice(bytes),
@@ -326,7 +326,7 @@ fn a_stream_that_was_whole_before_a_reset_arrives_with_its_end() {
 #[test]
 fn what_waits_below_a_low_water_mark_is_not_thrown_away() {
     let (mut proxy, client, backend) =
-        Proxy::joined_with(Listen::default(), Connect::default().low_water_mark(100_000));
+        Proxy::joined_with(ListenOptions::default(), ConnectOptions::default().low_water_mark(100_000));
     client.send(&[b'x'; 200_000]);
     proxy.run(SECOND);
     client.reset();
@@ -338,7 +338,8 @@ fn what_waits_below_a_low_water_mark_is_not_thrown_away() {
 
 #[test]
 fn a_sink_that_closes_early_takes_its_source_along() {
-    let (mut proxy, client, backend) = Proxy::joined_with(Listen::default().allow_half_open(false), Connect::default());
+    let (mut proxy, client, backend) =
+        Proxy::joined_with(ListenOptions::default().allow_half_open(false), ConnectOptions::default());
     backend.send(&vec![b'x'; 1_000_000]);
     proxy.run(SECOND);
     client.finish();
@@ -354,14 +355,15 @@ fn a_sink_that_closes_early_takes_its_source_along() {
 /// Both directions are whole: that one side closes by itself, as it was asked to, must not cost the other what it is owed.
 #[test]
 fn without_half_open_what_was_ended_arrives_whole() {
-    let one_sided = Listen::default().allow_half_open(false);
-    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, Connect::default());
+    let one_sided = ListenOptions::default().allow_half_open(false);
+    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, ConnectOptions::default());
     client.send(&[b'x'; 150_000]);
     client.finish();
     proxy.run(SECOND);
     assert_eq!(proxy.read_all(&backend, 20), 150_000);
     assert!(backend.has_fin() && !backend.is_reset());
-    let (mut proxy, client, backend) = Proxy::joined_with(Listen::default(), Connect::default().allow_half_open(false));
+    let (mut proxy, client, backend) =
+        Proxy::joined_with(ListenOptions::default(), ConnectOptions::default().allow_half_open(false));
     client.send(b"question");
     proxy.run(SECOND);
     backend.send(&[b'x'; 150_000]);
@@ -373,8 +375,8 @@ fn without_half_open_what_was_ended_arrives_whole() {
 
 #[test]
 fn a_cut_stream_does_not_look_whole_to_a_peer_that_has_finished() {
-    let one_sided = Listen::default().allow_half_open(false);
-    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, Connect::default());
+    let one_sided = ListenOptions::default().allow_half_open(false);
+    let (mut proxy, client, backend) = Proxy::joined_with(one_sided, ConnectOptions::default());
     backend.send(&[b'x'; 250_000]);
     proxy.run(SECOND);
     backend.reset();
@@ -387,7 +389,8 @@ fn a_cut_stream_does_not_look_whole_to_a_peer_that_has_finished() {
 
 #[test]
 fn a_backend_whose_client_has_gone_before_it_was_connected_gets_what_the_client_has_said() {
-    let mut proxy = Proxy::with(Network::new(5), Listen::default().allow_half_open(false), Connect::default());
+    let mut proxy =
+        Proxy::with(Network::new(5), ListenOptions::default().allow_half_open(false), ConnectOptions::default());
     proxy.network.set_reach(THERE, finale::sim::Reach::BlackHole);
     let client = proxy.peer.connect(proxy.listener.addr).expect("begun");
     client.send(b"hello");

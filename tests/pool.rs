@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network, Peer, PeerListener, PeerSocket};
 use finale::{
-    Connect, Error, Event, Grant, Handled, Pool, PoolOptions, PoolStats, Reactor, Repeat, Socket, SocketId, Ticket,
+    ConnectOptions, Error, Event, Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, Reactor, RetrySafety, Socket,
+    SocketId, Ticket,
 };
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -24,10 +25,10 @@ struct Scene {
     listener: Option<PeerListener>,
     reactor: Reactor<Host>,
     pool: Pool,
-    grants: Vec<(Ticket, Grant)>,
+    grants: Vec<(Ticket, PoolReply)>,
     /// What lent sockets have told, in words.
     told: Vec<String>,
-    lost: Vec<Repeat>,
+    lost: Vec<RetrySafety>,
 }
 
 impl Scene {
@@ -36,7 +37,7 @@ impl Scene {
         let peer = network.peer(THERE);
         let listener = Some(peer.listen(SERVER).expect("a free port"));
         let reactor = Reactor::with_net(network.host(HERE));
-        let pool = Pool::new(SERVER, Connect::default(), options.seed(1)).expect("good options");
+        let pool = Pool::new(SERVER, ConnectOptions::default(), options.seed(1)).expect("good options");
         Self { network, peer, listener, reactor, pool, grants: Vec::new(), told: Vec::new(), lost: Vec::new() }
     }
 
@@ -44,12 +45,12 @@ impl Scene {
         let until = self.network.now() + time;
         loop {
             self.pool.open(&mut self.reactor.context());
-            self.grants.extend(std::iter::from_fn(|| self.pool.next_grant()));
+            self.grants.extend(std::iter::from_fn(|| self.pool.next_reply()));
             let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
             match self.pool.handle(&mut socket, &event) {
-                Handled::Lent => self.told.push(format!("{event:?}")),
-                Handled::Lost(repeat) => self.lost.push(repeat),
-                Handled::Pools | Handled::NotOurs => {}
+                PoolEvent::Leased => self.told.push(format!("{event:?}")),
+                PoolEvent::Lost(repeat) => self.lost.push(repeat),
+                PoolEvent::Internal | PoolEvent::Foreign => {}
             }
         }
     }
@@ -66,7 +67,7 @@ impl Scene {
     }
 
     fn ask(&mut self) -> Ticket {
-        self.pool.ask(&mut self.reactor.context())
+        self.pool.request(&mut self.reactor.context())
     }
 
     /// A socket that is there to be lent.
@@ -75,7 +76,7 @@ impl Scene {
         let ticket = self.ask();
         self.run(ms(10));
         match self.grants.pop() {
-            Some((granted, Grant::Socket(id))) if granted == ticket => id,
+            Some((granted, PoolReply::Leased(id))) if granted == ticket => id,
             other => panic!("not granted: {other:?}, {:?}", self.pool.stats()),
         }
     }
@@ -103,10 +104,10 @@ fn sockets_are_connected_ahead_and_lent_in_the_order_of_asking() {
     scene.run(ms(10));
     let granted: Vec<_> = scene.grants.iter().map(|(ticket, _)| *ticket).collect();
     assert_eq!(granted, tickets[..2], "the third waits");
-    let Some((_, Grant::Socket(first))) = scene.grants.first().copied() else { panic!("a socket") };
+    let Some((_, PoolReply::Leased(first))) = scene.grants.first().copied() else { panic!("a socket") };
     scene.give_back(first);
     scene.run(ms(10));
-    assert_eq!(scene.grants.last(), Some(&(tickets[2], Grant::Socket(first))));
+    assert_eq!(scene.grants.last(), Some(&(tickets[2], PoolReply::Leased(first))));
     assert_eq!((scene.stats().lent, scene.stats().begun, scene.stats().waiting), (2, 2, 0));
 }
 
@@ -152,7 +153,7 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     scene.run(ms(20));
     let lent_and_lost = scene.grants.first().is_some_and(|(granted, _)| *granted == ticket);
     assert!(lent_and_lost && scene.told.first().is_some_and(|event| event == "End"));
-    let Some((_, Grant::Socket(id))) = scene.grants.first().copied() else { panic!("a socket") };
+    let Some((_, PoolReply::Leased(id))) = scene.grants.first().copied() else { panic!("a socket") };
     scene.give_back(id);
     scene.run(ms(20));
     assert_eq!((scene.stats().ready, scene.stats().begun), (1, 2), "it is ended and replaced");
@@ -170,12 +171,12 @@ fn a_ready_socket_whose_end_is_known_is_skipped_and_leaves_nothing() {
     while ended == 0 {
         let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("an end");
         ended += u32::from(event == Event::End);
-        assert_eq!(scene.pool.handle(&mut socket, &event), Handled::Pools);
+        assert_eq!(scene.pool.handle(&mut socket, &event), PoolEvent::Internal);
     }
     scene.ask();
     scene.run(ms(50));
-    let Some((_, Grant::Socket(id))) = scene.grants.first().copied() else { panic!("a new socket") };
-    assert!(scene.told.is_empty() && scene.reactor.socket(id).is_some_and(|socket| !socket.peer_has_ended()));
+    let Some((_, PoolReply::Leased(id))) = scene.grants.first().copied() else { panic!("a new socket") };
+    assert!(scene.told.is_empty() && scene.reactor.socket(id).is_some_and(|socket| !socket.peer_ended()));
     server.into_iter().for_each(PeerSocket::close);
     scene.run(ms(50));
     assert_eq!((scene.reactor.len(), scene.stats().lost_unused), (2, 2), "{}", scene.reactor.sockets());
@@ -206,7 +207,8 @@ fn a_server_that_is_down_is_tried_less_and_less_often_and_by_one_at_a_time() {
 fn two_pools_do_not_come_back_at_one_moment() {
     let tries = |seed: u64| {
         let mut scene = Scene::new(PoolOptions::default().size(1));
-        scene.pool = Pool::new(SERVER, Connect::default(), PoolOptions::default().size(1).seed(seed)).expect("good");
+        scene.pool =
+            Pool::new(SERVER, ConnectOptions::default(), PoolOptions::default().size(1).seed(seed)).expect("good");
         scene.go_down();
         let mut times = Vec::new();
         for _ in 0..5_000 {
@@ -243,7 +245,7 @@ fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
         for _ in 0..10_000 {
             scene.run(ms(1));
             for (_, grant) in std::mem::take(&mut scene.grants) {
-                let Grant::Socket(id) = grant else { panic!("{grant:?}") };
+                let PoolReply::Leased(id) = grant else { panic!("{grant:?}") };
                 if let Some(mut socket) = scene.reactor.socket(id) {
                     let _ = socket.write(b"question");
                 }
@@ -275,14 +277,14 @@ fn a_server_that_answers_nothing_is_down_as_well() {
         for _ in 0..10_000 {
             scene.run(ms(1));
             for (_, grant) in std::mem::take(&mut scene.grants) {
-                let Grant::Socket(id) = grant else { panic!("{grant:?}") };
+                let PoolReply::Leased(id) = grant else { panic!("{grant:?}") };
                 scene.write(id, b"question");
                 lent.push(id);
             }
             if std::mem::take(&mut scene.told).iter().any(|told| told == "End") {
                 let mut socket = scene.reactor.socket(lent.pop().expect("lent")).expect("it lives");
                 match is_thrown_out {
-                    true => scene.pool.throw_out(&mut socket),
+                    true => scene.pool.discard(&mut socket),
                     false => scene.pool.give_back(&mut socket),
                 }
                 scene.ask();
@@ -375,14 +377,14 @@ fn a_server_that_drops_sockets_that_were_unused_for_a_while_is_not_down() {
 
 #[test]
 fn whoever_has_waited_too_long_or_comes_to_a_crowd_is_told_so() {
-    let options = PoolOptions::default().size(1).wait_limit(Some(SECOND)).max_waiting(2);
+    let options = PoolOptions::default().size(1).wait_limit(SECOND).max_waiting(2);
     let mut scene = Scene::new(options);
     scene.go_down();
     let tickets: Vec<_> = (0..3).map(|_| scene.ask()).collect();
     scene.run(ms(999));
-    assert_eq!(scene.grants, [(tickets[2], Grant::Crowded)]);
+    assert_eq!(scene.grants, [(tickets[2], PoolReply::QueueFull)]);
     scene.run(ms(2));
-    assert_eq!(scene.grants[1..], [(tickets[0], Grant::TimedOut), (tickets[1], Grant::TimedOut)]);
+    assert_eq!(scene.grants[1..], [(tickets[0], PoolReply::TimedOut), (tickets[1], PoolReply::TimedOut)]);
     let cancelled = scene.ask();
     assert!(scene.pool.cancel(cancelled) && !scene.pool.cancel(cancelled));
     scene.run(2 * SECOND);
@@ -391,8 +393,7 @@ fn whoever_has_waited_too_long_or_comes_to_a_crowd_is_told_so() {
 
 #[test]
 fn sockets_that_are_too_old_or_unused_for_too_long_are_ended_and_replaced() {
-    for options in [PoolOptions::default().max_age(Some(5 * SECOND)), PoolOptions::default().max_idle(Some(5 * SECOND))]
-    {
+    for options in [PoolOptions::default().max_age(5 * SECOND), PoolOptions::default().max_idle(5 * SECOND)] {
         let mut scene = Scene::new(options.size(1));
         scene.run(ms(10));
         let server = scene.accepted();
@@ -409,7 +410,7 @@ fn sockets_that_are_too_old_or_unused_for_too_long_are_ended_and_replaced() {
 
 #[test]
 fn a_socket_in_use_is_not_too_old_until_it_is_given_back() {
-    let mut scene = Scene::new(PoolOptions::default().size(1).max_age(Some(SECOND)));
+    let mut scene = Scene::new(PoolOptions::default().size(1).max_age(SECOND));
     scene.run(ms(10));
     let _server = scene.accepted();
     let id = scene.lend();
@@ -477,9 +478,9 @@ fn the_ending_says_whether_a_request_may_be_repeated() {
         assert_eq!((scene.stats().lost_lent, scene.stats().ready), (1, 1), "and replaced");
         scene.lost[..].to_vec()
     };
-    assert_eq!(lose(b"", b""), [Repeat::Safely]);
-    assert_eq!(lose(b"request", b""), [Repeat::IfIdempotent]);
-    assert_eq!(lose(b"request", b"half an ans"), [Repeat::No]);
+    assert_eq!(lose(b"", b""), [RetrySafety::Safe]);
+    assert_eq!(lose(b"request", b""), [RetrySafety::IfIdempotent]);
+    assert_eq!(lose(b"request", b"half an ans"), [RetrySafety::Unsafe]);
 }
 
 #[test]
@@ -489,7 +490,7 @@ fn a_lent_socket_that_is_thrown_out_is_replaced() {
     let server = scene.accepted();
     let id = scene.lend();
     let mut socket = scene.reactor.socket(id).expect("it lives");
-    scene.pool.throw_out(&mut socket);
+    scene.pool.discard(&mut socket);
     scene.run(ms(10));
     assert!(server[0].is_reset() && scene.stats().ready == 1 && scene.stats().lost_lent == 0);
 }
@@ -500,14 +501,14 @@ fn a_lent_socket_that_is_given_away_is_the_borrowers_and_another_is_opened() {
     scene.run(ms(10));
     let server = scene.accepted();
     let id = scene.lend();
-    scene.pool.give_away(id, &mut scene.reactor.context());
+    scene.pool.detach(id, &mut scene.reactor.context());
     scene.run(ms(10));
     assert_eq!((scene.stats().lent, scene.stats().ready, scene.stats().begun), (0, 1, 2));
     server[0].send(b"for the borrower");
     let until = scene.network.now() + ms(10);
     let mut heard = 0;
     while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
-        assert_eq!(scene.pool.handle(&mut socket, &event), Handled::NotOurs, "{event:?}");
+        assert_eq!(scene.pool.handle(&mut socket, &event), PoolEvent::Foreign, "{event:?}");
         heard += 1;
     }
     assert_eq!(heard, 1);
@@ -524,7 +525,7 @@ fn a_closed_pool_ends_its_sockets_refuses_who_waits_and_leaves_nothing() {
     scene.pool.close(&mut scene.reactor.context());
     let late = scene.ask();
     scene.run(ms(10));
-    assert_eq!(scene.grants, [(waits, Grant::Closed), (late, Grant::Closed)]);
+    assert_eq!(scene.grants, [(waits, PoolReply::Closed), (late, PoolReply::Closed)]);
     for id in [id, _second] {
         scene.give_back(id);
     }
@@ -547,20 +548,23 @@ fn a_closed_pool_waits_for_no_handshake() {
 
 #[test]
 fn bad_options_are_refused_before_anything_is_opened() {
-    let refused = Pool::new(SERVER, Connect::default().high_water_mark(0), PoolOptions::default());
-    assert!(matches!(refused, Err(Error::BadOption(_))));
-    assert!(matches!(Pool::new("nowhere", Connect::default(), PoolOptions::default()), Err(Error::BadAddress(_))));
+    let refused = Pool::new(SERVER, ConnectOptions::default().high_water_mark(0), PoolOptions::default());
+    assert!(matches!(refused, Err(Error::InvalidOption(_))));
+    assert!(matches!(
+        Pool::new("nowhere", ConnectOptions::default(), PoolOptions::default()),
+        Err(Error::InvalidAddress(_))
+    ));
 }
 
 #[test]
 fn events_of_others_are_not_the_pools() {
     let mut scene = Scene::new(PoolOptions::default().size(1));
     scene.run(ms(10));
-    let other = scene.reactor.connect(SERVER, Connect::default()).expect("begun");
+    let other = scene.reactor.connect(SERVER, ConnectOptions::default()).expect("begun");
     let timer = scene.reactor.set_timer(ms(1));
     while let Some((mut socket, event)) = scene.reactor.next_before(scene.network.now() + ms(5)).expect("it goes on") {
         let handled = scene.pool.handle(&mut socket, &event);
         let others = socket.id() == other || event == Event::Timer(timer);
-        assert_eq!(handled == Handled::NotOurs, others, "{event:?}");
+        assert_eq!(handled == PoolEvent::Foreign, others, "{event:?}");
     }
 }

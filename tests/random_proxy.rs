@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use balance::Balance;
 use finale::sim::{Faults, Host, Network, Peer, PeerListener, PeerSocket, Rng};
-use finale::{Event, Listen, Listener, Reactor};
+use finale::{Event, ListenOptions, Listener, Reactor};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -81,7 +81,7 @@ impl World {
         network.set_faults(if is_stormy { faults } else { faults.harmless() });
         let peer = network.peer(THERE);
         let mut reactor = Reactor::with_net(network.host(HERE));
-        let marks = Listen::default().high_water_mark(1 + dice.below(100_000) as usize);
+        let marks = ListenOptions::default().high_water_mark(1 + dice.below(100_000) as usize);
         let proxy = reactor.listen((HERE, 80), balance::options(marks)).expect("a free port");
         let backends = PORTS.map(|port| Some(peer.listen(SocketAddr::new(THERE, port)).expect("a free port")));
         let names = PORTS.map(|port| SocketAddr::new(THERE, port).to_string());
@@ -112,7 +112,7 @@ impl World {
             let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
             self.events += 1;
             assert!(socket.queued_bytes() <= 200_000, "seed {}: {} bytes wait", self.seed, socket.queued_bytes());
-            if !matches!(event, Event::ListenerRests(..)) {
+            if !matches!(event, Event::AcceptFailed(..)) {
                 self.balance.handle(&mut socket, event);
             }
         }

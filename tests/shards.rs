@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use finale::sim::{Host, Network};
-use finale::{Error, Event, Listen, Reactor, SendError, Shard, Shards, Socket, Stop};
+use finale::{Error, Event, ListenOptions, Reactor, SendError, Shard, Shards, Socket, StopOptions};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -48,7 +48,7 @@ fn all_shards_serve_one_port_and_end_together_when_told() {
     let served = Arc::new(Mutex::new([0, 0]));
     let (sums, threads) = (Arc::clone(&served), Arc::new(Mutex::new(Vec::new())));
     let names = Arc::clone(&threads);
-    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), move |mut shard| {
+    let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), move |mut shard| {
         names.lock().expect("whole").push(thread::current().name().map(str::to_owned));
         while let Some((mut socket, event)) = shard.next()? {
             echo(&mut socket, &event);
@@ -63,7 +63,7 @@ fn all_shards_serve_one_port_and_end_together_when_told() {
     for _ in 0..100 {
         assert_eq!(ask(addr), b"hello");
     }
-    shards.orders().stop(Stop::default());
+    shards.stopper().stop(StopOptions::default());
     shards.join().expect("both end well");
     let served = *served.lock().expect("whole");
     assert_eq!(served.iter().sum::<i32>(), 100);
@@ -76,13 +76,13 @@ fn all_shards_serve_one_port_and_end_together_when_told() {
 
 #[test]
 fn who_is_being_served_is_served_to_the_end() {
-    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), serve).expect("two reactors");
+    let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), serve).expect("two reactors");
     let mut client = TcpStream::connect(addr).expect("it listens");
     client.write_all(b"first ").expect("open");
     let mut first = [0; 6];
     client.read_exact(&mut first).expect("an echo");
     client.write_all(b"second").expect("open");
-    shards.orders().stop(Stop::default().grace(None));
+    shards.stopper().stop(StopOptions::default().grace(None));
     client.shutdown(Shutdown::Write).expect("open");
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).expect("no reset");
@@ -92,7 +92,7 @@ fn who_is_being_served_is_served_to_the_end() {
 
 #[test]
 fn a_program_that_fails_stops_the_others_and_its_error_comes_up() {
-    let (shards, _) = Shards::start(3, ANY_PORT, Listen::default(), |shard| match shard.index() {
+    let (shards, _) = Shards::start(3, ANY_PORT, ListenOptions::default(), |shard| match shard.index() {
         1 => Err(Error::WriteAfterEnd),
         _ => serve(shard),
     })
@@ -104,7 +104,7 @@ fn a_program_that_fails_stops_the_others_and_its_error_comes_up() {
 fn a_program_that_panics_stops_the_others_and_its_panic_comes_up() {
     let ended = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&ended);
-    let (shards, _) = Shards::start(3, ANY_PORT, Listen::default(), move |shard| {
+    let (shards, _) = Shards::start(3, ANY_PORT, ListenOptions::default(), move |shard| {
         assert!(shard.index() != 2, "the third falls");
         serve(shard)?;
         count.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +118,7 @@ fn a_program_that_panics_stops_the_others_and_its_panic_comes_up() {
 
 #[test]
 fn dropping_the_shards_stops_them_and_waits() {
-    let (shards, addr) = Shards::start(2, ANY_PORT, Listen::default(), serve).expect("two reactors");
+    let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), serve).expect("two reactors");
     assert_eq!(ask(addr), b"hello");
     drop(shards);
     assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
@@ -128,7 +128,7 @@ fn dropping_the_shards_stops_them_and_waits() {
 fn an_address_in_use_leaves_nothing_running() {
     let taken = std::net::TcpListener::bind(ANY_PORT).expect("a free port");
     let addr = taken.local_addr().expect("bound");
-    let refused = Shards::start(2, addr, Listen::default(), |_| panic!("nothing runs"));
+    let refused = Shards::start(2, addr, ListenOptions::default(), |_| panic!("nothing runs"));
     assert!(matches!(refused, Err(Error::Listen { .. })));
 }
 
@@ -137,7 +137,7 @@ fn an_address_in_use_leaves_nothing_running() {
 fn the_same_program_runs_on_the_simulated_network() {
     let network = Network::new(3);
     let reactors = vec![Reactor::with_net(network.host(HERE)), Reactor::with_net(network.host(HERE))];
-    let (mut shards, orders, addr) = Shard::open(reactors, (HERE, 80), Listen::default()).expect("a free port");
+    let (mut shards, orders, addr) = Shard::open(reactors, (HERE, 80), ListenOptions::default()).expect("a free port");
     let clients: Vec<_> = (0..20).map(|_| network.peer(THERE).connect(addr).expect("begun")).collect();
     let closes = [Cell::new(0), Cell::new(0)];
     let run = |shards: &mut Vec<Shard<Host>>, time: Duration| {
@@ -157,7 +157,7 @@ fn the_same_program_runs_on_the_simulated_network() {
     run(&mut shards, Duration::from_millis(20));
     clients.iter().for_each(|client| client.send(b"hello"));
     run(&mut shards, Duration::from_millis(20));
-    orders.stop(Stop::default());
+    orders.stop(StopOptions::default());
     clients.iter().for_each(|client| client.finish());
     run(&mut shards, Duration::from_millis(100));
     assert!(clients.iter().all(|client| client.read() == b"hello"));
@@ -171,12 +171,12 @@ fn the_same_program_runs_on_the_simulated_network() {
 fn a_listener_that_is_opened_after_the_order_is_stopped_as_well() {
     let network = Network::new(3);
     let reactors = vec![Reactor::with_net(network.host(HERE))];
-    let (mut shards, orders, _) = Shard::open(reactors, (HERE, 80), Listen::default()).expect("a free port");
+    let (mut shards, orders, _) = Shard::open(reactors, (HERE, 80), ListenOptions::default()).expect("a free port");
     let mut shard = shards.remove(0);
-    orders.stop(Stop::default());
+    orders.stop(StopOptions::default());
     let until = network.now() + Duration::from_secs(60);
     assert!(shard.next_before(until).expect("it goes on").is_some(), "the order");
-    shard.reactor().listen((HERE, 81), Listen::default()).expect("a free port");
+    shard.reactor().listen((HERE, 81), ListenOptions::default()).expect("a free port");
     while shard.next_before(until).expect("it goes on").is_some() {}
     assert!(shard.is_over());
 }
@@ -203,9 +203,10 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
 fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it() {
     let network = Network::new(3);
     let (mut shards, orders, _) =
-        Shard::open(vec![Reactor::with_net(network.host(HERE))], (HERE, 80), Listen::default()).expect("a free port");
+        Shard::open(vec![Reactor::with_net(network.host(HERE))], (HERE, 80), ListenOptions::default())
+            .expect("a free port");
     let mut shard = shards.remove(0);
-    let own = shard.reactor().listen((HERE, 81), Listen::default()).expect("a free port");
+    let own = shard.reactor().listen((HERE, 81), ListenOptions::default()).expect("a free port");
     let client = network.peer(THERE).connect(own.addr).expect("begun");
     let run = |shard: &mut Shard<Host>| {
         let until = network.now() + Duration::from_millis(100);
@@ -218,7 +219,7 @@ fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it
     };
     client.send(b"hello");
     assert!(!run(&mut shard));
-    orders.stop(Stop::default());
+    orders.stop(StopOptions::default());
     assert!(run(&mut shard));
     assert!(
         network.peer(THERE).connect(own.addr).is_ok_and(|late| {

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use finale::check::chaos;
-use finale::lifecycle::{Input, Pairs, State};
-use finale::sim::{Network, Row, Rows};
-use finale::{Connect, Event, Listen, Reactor};
+use finale::lifecycle::{Coverage, Input, State};
+use finale::sim::{Fault, FaultCounts, Network};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 
 fn name(event: &Event<'_>) -> &'static str {
     match event {
@@ -32,8 +32,8 @@ fn the_lessons_conversation_has_the_same_story_on_the_simulated_network() -> Res
     let network = Network::new(1);
     network.set_latency(Duration::ZERO);
     let mut reactor = Reactor::with_net(network.host(HOME));
-    let listener = reactor.listen((HOME, 0), Listen::default())?;
-    let client = reactor.connect(listener.addr, Connect::default())?;
+    let listener = reactor.listen((HOME, 0), ListenOptions::default())?;
+    let client = reactor.connect(listener.addr, ConnectOptions::default())?;
     let mut story = Vec::new();
     while let Some((mut socket, event)) = reactor.next()? {
         let who = if socket.id() == client { "client" } else { "server" };
@@ -84,7 +84,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// Runs one seed; a broken rule fails the test with the story.
-fn run(seed: u64, favoured: Option<Row>) -> chaos::Outcome {
+fn run(seed: u64, favoured: Option<Fault>) -> chaos::Outcome {
     let outcome = chaos::run(seed, favoured);
     if let Some(broken) = &outcome.broken {
         let fault = favoured.map_or(String::new(), |row| format!(" --fault {}", row.name()));
@@ -103,14 +103,14 @@ const NEVER: [(State, Input, &str); 1] = [(
 
 #[test]
 fn whatever_happens_every_socket_lives_by_the_rules_and_every_transition_is_taken() {
-    let (mut pairs, mut rows) = (Pairs::default(), Rows::default());
+    let (mut pairs, mut rows) = (Coverage::default(), FaultCounts::default());
     for seed in seeds() {
         let outcome = run(seed, None);
         pairs.add(&outcome.pairs);
         rows.add(&outcome.rows);
     }
     let never: BTreeSet<_> = NEVER.iter().map(|(state, input, _)| (state.name(), input.name())).collect();
-    let missing: Vec<_> = Pairs::of_the_table(true)
+    let missing: Vec<_> = Coverage::of_the_table(true)
         .filter(|(state, input)| pairs.count(*state, *input) == 0 && !never.contains(&(state.name(), input.name())))
         .collect();
     // Rare ones need more seeds than a quick test has.
@@ -132,7 +132,7 @@ fn the_same_seed_tells_the_same_story() {
 
 #[test]
 fn every_fault_of_the_catalogue_that_can_be_played_strikes_when_it_is_favoured() {
-    for &row in Row::ALL {
+    for &row in Fault::ALL {
         let struck = (0..3000).any(|seed| run(seed, Some(row)).rows.count(row) > 0);
         assert!(struck, "{} ({}) did not strike", row.name(), row.id());
     }

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, How, Idle, Listen, Timer};
+use finale::{ConnectionErrorKind, EndingKind, IdleDirection, ListenOptions, TimeoutKind};
 use support::scene::{HERE, Scene};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ fn limit(seconds: u64) -> Option<Duration> {
 }
 
 /// A connection whose kernel takes the whole answer at once, and whose peer has little room.
-fn served(options: Listen) -> (Scene, PeerSocket) {
+fn served(options: ListenOptions) -> (Scene, PeerSocket) {
     let network = Network::new(7);
     network.set_buffers(ANSWER, 1000);
     let host = network.host(HERE);
@@ -46,7 +46,7 @@ fn read_after(scene: &mut Scene, peer: &PeerSocket, time: Duration) -> usize {
 
 #[test]
 fn after_our_end_a_slow_reader_gets_its_answer_though_it_takes_longer_than_the_linger_time() {
-    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(limit(3)));
     scene.with(|socket| {
         socket.write(&[b'x'; ANSWER]).expect("open");
         socket.end();
@@ -58,7 +58,7 @@ fn after_our_end_a_slow_reader_gets_its_answer_though_it_takes_longer_than_the_l
 
 #[test]
 fn a_reader_that_stops_is_given_up_one_linger_time_after_it_took_its_last_byte() {
-    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(limit(3)));
     scene.with(|socket| {
         socket.write(&[b'x'; ANSWER]).expect("open");
         socket.end();
@@ -74,7 +74,7 @@ fn a_reader_that_stops_is_given_up_one_linger_time_after_it_took_its_last_byte()
 
 #[test]
 fn when_both_have_finished_a_slow_reader_is_waited_for() {
-    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(limit(3)));
     peer.finish();
     scene.expect(&["end"]);
     scene.with(|socket| {
@@ -83,50 +83,54 @@ fn when_both_have_finished_a_slow_reader_is_waited_for() {
     });
     assert_eq!(read_slowly(&mut scene, &peer, 60), ANSWER);
     assert_eq!(scene.story, ["close"]);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 #[test]
 fn a_half_closed_reader_is_not_silent_while_it_takes() {
-    let (mut scene, peer) = served(Listen::default().half_closed_timeout(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().half_closed_timeout(limit(3)));
     peer.finish();
     scene.expect(&["end"]);
     write(&mut scene, ANSWER);
     assert_eq!(read_slowly(&mut scene, &peer, 60), ANSWER);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed), "and then it is: we have not ended");
+    assert_eq!(
+        scene.cause(),
+        ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed),
+        "and then it is: we have not ended"
+    );
 }
 
 #[test]
 fn bytes_that_wait_behind_a_slow_reader_wait_for_it() {
-    let (mut scene, peer) = served(Listen::default().write_timeout(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().write_timeout(limit(3)));
     // The kernel has no room before a third of its buffer is free: that takes 17 seconds.
     write(&mut scene, 2 * ANSWER);
     assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * ANSWER);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     write(&mut scene, 2 * ANSWER);
     scene.run(4 * SECOND);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Write));
 }
 
 #[test]
 fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anything() {
-    for (idle_of, timeouts) in [(Idle::Both, 0), (Idle::Write, 0), (Idle::Read, 1)] {
-        let (mut scene, peer) = served(Listen::default().idle_timeout(limit(3)).idle_of(idle_of));
+    for (idle_direction, timeouts) in [(IdleDirection::Both, 0), (IdleDirection::Write, 0), (IdleDirection::Read, 1)] {
+        let (mut scene, peer) = served(ListenOptions::default().idle_timeout(limit(3)).idle_direction(idle_direction));
         write(&mut scene, ANSWER);
         assert_eq!(read_slowly(&mut scene, &peer, 40), 40_000);
-        assert_eq!(scene.story.len(), timeouts, "{idle_of:?}: {:?}", scene.story);
+        assert_eq!(scene.story.len(), timeouts, "{idle_direction:?}: {:?}", scene.story);
         // It stops: the silence is told once, three seconds after the last byte.
         scene.run(2 * SECOND);
-        assert_eq!(scene.story.len(), timeouts, "{idle_of:?}: {:?}", scene.story);
+        assert_eq!(scene.story.len(), timeouts, "{idle_direction:?}: {:?}", scene.story);
         scene.run(2 * SECOND);
-        assert_eq!(scene.story, ["timeout"], "{idle_of:?}");
+        assert_eq!(scene.story, ["timeout"], "{idle_direction:?}");
     }
 }
 
 /// The limit has run out, and the last byte was taken just before: from then on the peer has its time to finish.
 #[test]
 fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
-    let (mut scene, peer) = served(Listen::default().linger(limit(3)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(limit(3)));
     scene.with(|socket| {
         socket.write(&[b'x'; 3_000]).expect("open");
         socket.end();
@@ -139,15 +143,15 @@ fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     peer.finish();
     scene.run(SECOND);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 /// A limit that was put off does not strike because another time is due at the same moment.
 #[test]
 fn a_silence_of_the_peer_that_is_due_with_a_limit_is_told_and_ends_nothing() {
     for ms in 2_990..3_010 {
-        let options = Listen::default().half_closed_timeout(limit(3)).idle_of(Idle::Read);
-        let (mut scene, peer) = served(options.idle_timeout(Some(Duration::from_millis(ms))));
+        let options = ListenOptions::default().half_closed_timeout(limit(3)).idle_direction(IdleDirection::Read);
+        let (mut scene, peer) = served(options.idle_timeout(Duration::from_millis(ms)));
         peer.finish();
         scene.expect(&["end"]);
         write(&mut scene, 5_000);

@@ -7,11 +7,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
-use finale::{Cause, Connect, Event, How, Listen, TimerId};
-use support::{PATIENCE, Story, What, dial, dial_narrow, ms, reset, work_for};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, TimerId};
+use support::{PATIENCE, Transcript, What, dial, dial_narrow, ms, reset, work_for};
 
-fn idle(limit: Duration) -> Listen {
-    Listen::default().idle_timeout(Some(limit))
+fn idle(limit: Duration) -> ListenOptions {
+    ListenOptions::default().idle_timeout(limit)
 }
 
 /// The peer finds a reset, perhaps behind bytes.
@@ -45,7 +45,7 @@ impl Random {
 /// Promise: a silence is told once, not before its time, and closes nothing; traffic begins a new one.
 #[test]
 fn a_silence_is_told_once() {
-    let (mut story, socket, mut peer) = Story::pair(idle(ms(40)));
+    let (mut story, socket, mut peer) = Transcript::pair(idle(ms(40)));
     let mut silent_since = Instant::now();
     for _ in 0..2 {
         story.expect(socket, What::Timeout);
@@ -66,22 +66,22 @@ fn a_silence_is_told_once() {
     story.rest();
 }
 
-/// Promise: `set_timeout` counts from the call, also after a slow handler (TM02), and can be switched off.
+/// Promise: `set_idle_timeout` counts from the call, also after a slow handler (TM02), and can be switched off.
 #[test]
 fn an_idle_time_counts_from_the_call_that_set_it() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     peer.write_all(b"work").expect("connected");
     story.data(socket, 4);
     work_for(ms(60));
-    story.socket(socket).set_timeout(Some(ms(25)));
+    story.socket(socket).set_idle_timeout(ms(25));
     let set = Instant::now();
     story.expect(socket, What::Timeout);
     assert!(set.elapsed() >= ms(25), "after {:?}", set.elapsed());
-    story.socket(socket).set_timeout(Some(ms(25)));
+    story.socket(socket).set_idle_timeout(ms(25));
     let set = Instant::now();
     story.expect(socket, What::Timeout);
     assert!(set.elapsed() >= ms(25), "after {:?}", set.elapsed());
-    story.socket(socket).set_timeout(None);
+    story.socket(socket).set_idle_timeout(None);
     story.silence(ms(60));
     story.socket(socket).destroy();
     story.close(socket);
@@ -91,12 +91,12 @@ fn an_idle_time_counts_from_the_call_that_set_it() {
 /// Promise: never early, whatever the length and the moment (TM01).
 #[test]
 fn an_idle_time_is_never_early() {
-    let (mut story, socket, _peer) = Story::pair(Listen::default());
+    let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default());
     let mut random = Random::new();
     for _ in 0..100 {
         let length = Duration::from_nanos(random.below(4_000_000));
         work_for(Duration::from_nanos(random.below(1_000_000)));
-        story.socket(socket).set_timeout(Some(length));
+        story.socket(socket).set_idle_timeout(length);
         let set = Instant::now();
         story.expect(socket, What::Timeout);
         assert!(set.elapsed() >= length, "{length:?} were over after {:?}", set.elapsed());
@@ -110,7 +110,7 @@ fn an_idle_time_is_never_early() {
 /// more than one turn reads.
 #[test]
 fn bytes_that_are_there_when_the_deadline_is_seen_win() {
-    let (mut story, socket, mut peer) = Story::pair(idle(ms(20)).receive_buffer(1 << 20));
+    let (mut story, socket, mut peer) = Transcript::pair(idle(ms(20)).receive_buffer_size(1 << 20));
     story.turn();
     for bytes in [12, 300_000, 12, 300_000] {
         work_for(ms(25));
@@ -132,7 +132,7 @@ fn bytes_that_are_there_when_the_deadline_is_seen_win() {
 /// Promise: a destroyed socket tells nothing but `close`, though its own timer is due in the same turn (TM07).
 #[test]
 fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
-    let (mut story, first, peer) = Story::pair(idle(ms(30)));
+    let (mut story, first, peer) = Transcript::pair(idle(ms(30)));
     let mut sockets = vec![first];
     let mut peers = vec![peer];
     for _ in 0..9 {
@@ -149,7 +149,7 @@ fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
         true
     });
     for &socket in &sockets {
-        assert_eq!(story.close(socket).how, How::Destroyed);
+        assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
     }
     story.rest();
 }
@@ -157,9 +157,9 @@ fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
 /// Promise: a queue that moves is traffic, though no byte comes in; one that stands is a silence (TM09).
 #[test]
 fn a_slow_download_is_not_idle_until_it_stands() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     // Longer than a busy machine may hold this thread up.
-    let addr = story.listen(idle(ms(2000)).send_buffer(16 * 1024));
+    let addr = story.listen(idle(ms(2000)).send_buffer_size(16 * 1024));
     let mut peer = dial_narrow(addr);
     peer.set_nonblocking(true).expect("a socket");
     let socket = story.connection();
@@ -190,12 +190,12 @@ fn a_slow_download_is_not_idle_until_it_stands() {
 /// Promise: half-closed for ever does not exist: we don't end.
 #[test]
 fn a_socket_that_we_do_not_end_is_ended_by_its_timer() {
-    let (mut story, socket, peer) = Story::pair(Listen::default().half_closed_timeout(Some(ms(60))));
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(60)));
     story.silence(ms(100));
     peer.shutdown(Shutdown::Write).expect("connected");
     let since = Instant::now();
     story.expect(socket, What::End);
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(finale::Timer::HalfClosed));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::HalfClosed));
     assert!(since.elapsed() >= ms(60), "after {:?}", since.elapsed());
     story.close(socket);
     finds_a_reset(peer);
@@ -205,7 +205,7 @@ fn a_socket_that_we_do_not_end_is_ended_by_its_timer() {
 /// Promise: half-closed for ever does not exist: the peer does not end. Its bytes start the time again.
 #[test]
 fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().half_closed_timeout(Some(ms(300))));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(300)));
     story.socket(socket).end();
     let mut since = Instant::now();
     for _ in 0..4 {
@@ -214,7 +214,7 @@ fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
         peer.write_all(b".").expect("connected");
         story.data(socket, 1);
     }
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(finale::Timer::HalfClosed));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::HalfClosed));
     assert!(since.elapsed() >= ms(300), "after {:?}", since.elapsed());
     story.close(socket);
     story.rest();
@@ -225,7 +225,7 @@ fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
 /// Promise: after `end()` and `discard()` the peer has the linger time, all told; dripping does not put it off (OV02).
 #[test]
 fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().linger(Some(ms(150))));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_timeout(ms(150)));
     peer.set_nonblocking(true).expect("a socket");
     story.socket(socket).write(b"answer").expect("room");
     story.socket(socket).end();
@@ -235,7 +235,7 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     while ending.is_none() {
         story.run_for(ms(10), |_, event| match event {
             Event::Error(failure) => {
-                assert_eq!(failure.cause, Cause::TimedOut(finale::Timer::Linger));
+                assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Close));
                 failed_after = Some(since.elapsed());
             }
             Event::Close(told) => ending = Some((*told).clone()),
@@ -253,14 +253,14 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
 /// Promise: a peer that never reads can't hold our end back for ever, and the report counts what was never sent.
 #[test]
 fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(64 * 1024).linger(Some(ms(100))));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(64 * 1024).close_timeout(ms(100)));
     let peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![0; 8 << 20]).expect("below the limit");
     story.socket(socket).end();
     let since = Instant::now();
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(finale::Timer::Linger));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Close));
     assert!(since.elapsed() >= ms(100), "after {:?}", since.elapsed());
     let ending = story.close(socket);
     assert!(ending.bytes_unsent > 0);
@@ -271,15 +271,15 @@ fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
 /// Promise: the linger time counts from `end()`, however long nothing has moved before.
 #[test]
 fn the_linger_time_counts_from_our_end() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(64 * 1024).linger(Some(ms(100))));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(64 * 1024).close_timeout(ms(100)));
     let peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![0; 8 << 20]).expect("below the limit");
     story.silence(ms(200));
     story.socket(socket).end();
     let since = Instant::now();
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(finale::Timer::Linger));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Close));
     assert!(since.elapsed() >= ms(100), "after {:?}", since.elapsed());
     story.close(socket);
     finds_a_reset(peer);
@@ -302,9 +302,9 @@ fn a_handshake_without_an_answer_ends_by_its_timer() {
     socket.listen(1).expect("bound");
     let listener = TcpListener::from(socket);
     let addr = listener.local_addr().expect("bound");
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let began = Instant::now();
-    let options = Connect::default().connect_timeout(Some(ms(150)));
+    let options = ConnectOptions::default().connect_timeout(ms(150));
     let clients: Vec<_> = (0..6).map(|_| story.reactor.connect(addr, options.clone()).expect("an address")).collect();
     let mut timed_out = 0;
     for &client in &clients {
@@ -315,7 +315,7 @@ fn a_handshake_without_an_answer_ends_by_its_timer() {
                 story.socket(client).destroy();
             }
             What::Error(failure) => {
-                assert_eq!(failure.cause, Cause::TimedOut(finale::Timer::Connect));
+                assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Connect));
                 assert_eq!(failure.attempts.len(), 1, "the attempt under way is named");
                 assert!(began.elapsed() >= ms(150), "after {:?}", began.elapsed());
                 timed_out += 1;
@@ -333,7 +333,7 @@ fn a_handshake_without_an_answer_ends_by_its_timer() {
 /// Promise: never early, told once each, in the order of their deadlines.
 #[test]
 fn free_timers_fire_once_in_order_and_never_early() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let mut random = Random::new();
     // Between which moments each is due: the call itself may be held up.
     let mut due: HashMap<TimerId, (Instant, Instant)> = HashMap::new();
@@ -357,7 +357,7 @@ fn free_timers_fire_once_in_order_and_never_early() {
 /// Promise: a timer counts from the call, also after a slow handler.
 #[test]
 fn a_free_timer_counts_from_the_call() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     story.reactor.set_timer(Duration::ZERO);
     story.next_of_none();
     work_for(ms(40));
@@ -371,7 +371,7 @@ fn a_free_timer_counts_from_the_call() {
 /// Promise: zero fires in the next turn, and a handler that sets zero again and again starves nobody (TM04).
 #[test]
 fn a_timer_of_zero_fires_at_once_and_starves_nobody() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.reactor.set_timer(Duration::ZERO);
     peer.write_all(b"served").expect("connected");
     let mut fired = 0;
@@ -395,7 +395,7 @@ fn a_timer_of_zero_fires_at_once_and_starves_nobody() {
 /// Promise: an enormous time never fires, does not overflow, and does not hide a nearer one (TM05).
 #[test]
 fn an_enormous_timer_never_fires() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let enormous = [Duration::MAX, Duration::from_millis(u64::MAX), Duration::from_secs(1 << 32), ms(1 << 32)];
     let timers = enormous.map(|length| story.reactor.set_timer(length));
     let next = story.reactor.next_deadline();
@@ -417,10 +417,10 @@ fn an_enormous_timer_never_fires() {
 #[test]
 fn an_enormous_idle_time_never_fires() {
     let forever = Some(Duration::MAX);
-    let options = Listen::default().idle_timeout(forever).half_closed_timeout(forever).linger(forever);
-    let (mut story, socket, peer) = Story::pair(options);
+    let options = ListenOptions::default().idle_timeout(forever).half_closed_timeout(forever).close_timeout(forever);
+    let (mut story, socket, peer) = Transcript::pair(options);
     story.silence(ms(20));
-    story.socket(socket).set_timeout(Some(Duration::from_millis(u64::MAX)));
+    story.socket(socket).set_idle_timeout(Duration::from_millis(u64::MAX));
     drop(peer);
     story.expect(socket, What::End);
     story.silence(ms(50));
@@ -432,7 +432,7 @@ fn an_enormous_idle_time_never_fires() {
 /// Promise: a cancelled timer does not fire; a stale id cancels nothing, though its place is used again.
 #[test]
 fn a_stale_timer_id_cancels_nothing() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let cancelled = story.reactor.set_timer(ms(10));
     assert!(story.reactor.cancel_timer(cancelled));
     assert!(!story.reactor.cancel_timer(cancelled));
@@ -449,7 +449,7 @@ fn a_stale_timer_id_cancels_nothing() {
 /// Promise: a timer may cancel its neighbours of the same moment (TM07).
 #[test]
 fn a_timer_may_cancel_those_that_are_due_with_it() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let timers: Vec<_> = (0..50).map(|_| story.reactor.set_timer(ms(5))).collect();
     work_for(ms(10));
     let What::Timer(fired) = story.next_of_none() else { panic!("only timers are set") };
@@ -462,7 +462,7 @@ fn a_timer_may_cancel_those_that_are_due_with_it() {
 /// Promise: a wait shorter than a millisecond is no spin (TM03).
 #[test]
 fn waiting_for_a_timer_is_asleep() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     story.reactor.set_timer(ms(200));
     let before = support::cpu_time();
     story.next_of_none();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use finale::sim::{Network, Reach, Script};
-use finale::{Cause, Connect, Event, How, LookupCause, Reactor, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, LookupErrorKind, Reactor, TimeoutKind};
 
 const HERE: [u8; 4] = [10, 0, 0, 1];
 const THERE: [u8; 4] = [10, 0, 0, 2];
@@ -12,9 +12,9 @@ const THERE: [u8; 4] = [10, 0, 0, 2];
 fn ends(
     network: &Network,
     host: &str,
-    options: Connect,
+    options: ConnectOptions,
     on_event: impl Fn(&mut finale::Socket<'_>, Event<'_>),
-) -> (How, u64) {
+) -> (EndingKind, u64) {
     let mut reactor = Reactor::with_net(network.host(HERE.into()));
     reactor.set_timer(Duration::from_micros(300));
     assert!(matches!(reactor.next(), Ok(Some((_, Event::Timer(_))))), "the call is not at a whole tick");
@@ -24,15 +24,15 @@ fn ends(
     let mut end = None;
     while let Some((mut socket, event)) = reactor.next().expect("the network can wait") {
         if let Event::Close(ending) = event {
-            end = Some((ending.how.clone(), (network.now() - before).as_millis() as u64));
+            end = Some((ending.kind.clone(), (network.now() - before).as_millis() as u64));
         }
         on_event(&mut socket, event);
     }
     end.expect("each socket closes")
 }
 
-fn is_deadline(how: &How) -> bool {
-    matches!(how, How::Failed(failure) if failure.cause == Cause::TimedOut(Timer::Deadline))
+fn is_deadline(how: &EndingKind) -> bool {
+    matches!(how, EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::TimedOut(TimeoutKind::Deadline))
 }
 
 /// A lookup without an answer, a handshake without one, a server that keeps silent, one that sends without pause.
@@ -66,7 +66,7 @@ fn each_phase(mut check: impl FnMut(&Network, &str, &str)) {
 #[test]
 fn the_total_deadline_ends_a_connection_at_its_time_in_each_phase() {
     each_phase(|network, host, phase| {
-        let options = Connect::default().total_deadline(Some(Duration::from_millis(700)));
+        let options = ConnectOptions::default().total_deadline(Duration::from_millis(700));
         let (how, after_ms) = ends(network, host, options, |_, _| {});
         assert!(is_deadline(&how), "{phase}: {how:?}");
         assert!((700..=702).contains(&after_ms), "{phase}: after {after_ms} ms");
@@ -76,12 +76,11 @@ fn the_total_deadline_ends_a_connection_at_its_time_in_each_phase() {
 #[test]
 fn a_deadline_that_is_set_while_connecting_counts_from_its_call() {
     each_phase(|network, host, phase| {
-        let options = Connect::default()
-            .total_deadline(Some(Duration::from_millis(10)))
-            .deadline(Some(Duration::from_millis(20)));
+        let options =
+            ConnectOptions::default().total_deadline(Duration::from_millis(10)).deadline(Duration::from_millis(20));
         let (how, after_ms) = ends(network, host, options, |socket, event| {
             if event == Event::Woken {
-                socket.set_deadline(Some(Duration::from_millis(500)));
+                socket.set_deadline(Duration::from_millis(500));
             }
         });
         assert!(is_deadline(&how), "{phase}: {how:?}");
@@ -95,9 +94,9 @@ fn with_both_deadlines_the_earlier_ends_the_connection() {
     for (total_ms, own_ms, expected_ms) in [(700, 300, 302), (300, 700, 300), (301, 298, 300)] {
         let network = Network::new(1);
         let _kept = network.peer(THERE.into()).listen("10.0.0.2:80".parse().expect("an address")).expect("a free port");
-        let options = Connect::default()
-            .total_deadline(Some(Duration::from_millis(total_ms)))
-            .deadline(Some(Duration::from_millis(own_ms)));
+        let options = ConnectOptions::default()
+            .total_deadline(Duration::from_millis(total_ms))
+            .deadline(Duration::from_millis(own_ms));
         let (how, after_ms) = ends(&network, "10.0.0.2:80", options, |_, _| {});
         assert!(is_deadline(&how), "{how:?}");
         assert!((expected_ms..=expected_ms + 1).contains(&after_ms), "{total_ms}, {own_ms}: after {after_ms} ms");
@@ -114,15 +113,17 @@ fn a_deadline_that_is_removed_while_connecting_is_that_of_no_option() {
         .expect("a free port")
         .play(script);
     let limit = Some(Duration::from_millis(50));
-    let (how, _) =
-        ends(&network, "10.0.0.2:80", Connect::default().total_deadline(limit).deadline(limit), |socket, event| {
-            match event {
-                Event::Woken => socket.set_deadline(None),
-                Event::End => socket.end(),
-                _ => {}
-            }
-        });
-    assert_eq!(how, How::Confirmed);
+    let (how, _) = ends(
+        &network,
+        "10.0.0.2:80",
+        ConnectOptions::default().total_deadline(limit).deadline(limit),
+        |socket, event| match event {
+            Event::Woken => socket.set_deadline(None),
+            Event::End => socket.end(),
+            _ => {}
+        },
+    );
+    assert_eq!(how, EndingKind::Confirmed);
 }
 
 #[test]
@@ -132,17 +133,17 @@ fn a_resolver_that_blocks_holds_up_neither_destroy_nor_the_drop_of_the_reactor()
     let mut reactor = Reactor::new().expect("a machine with epoll");
     reactor.set_resolver(move |_, _| {
         let _ = question.lock().expect("one thread panics for all").recv();
-        Err(LookupCause::NotFound)
+        Err(LookupErrorKind::NotFound)
     });
-    let first = reactor.connect("slow.example:80", Connect::default()).expect("good options");
-    reactor.connect("slower.example:80", Connect::default()).expect("good options");
+    let first = reactor.connect("slow.example:80", ConnectOptions::default()).expect("good options");
+    reactor.connect("slower.example:80", ConnectOptions::default()).expect("good options");
     let timer = reactor.set_timer(Duration::from_millis(10));
     loop {
         let (mut socket, event) = reactor.next().expect("it can wait").expect("sockets live");
         match event {
             Event::Timer(id) if id == timer => socket.get(first).expect("it is looked up").destroy(),
             Event::Close(ending) => {
-                assert_eq!((socket.id(), &ending.how), (first, &How::Destroyed));
+                assert_eq!((socket.id(), &ending.kind), (first, &EndingKind::Destroyed));
                 break;
             }
             other => panic!("{other:?}"),

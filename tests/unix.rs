@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::sim::Network;
-use finale::{Cause, Close, Connect, Error, Event, Excess, How, Listen, Reactor, Socket, SocketId, Target, UnixAddr};
+use finale::{
+    CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, OverflowPolicy, Reactor,
+    Socket, SocketId, Target, UnixAddr,
+};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use support::PATIENCE;
@@ -47,13 +50,13 @@ impl Drop for Folder {
 /// Both ends in one reactor: what each event does, and the story, `c` for the client's and `s` for the server's lines.
 fn story<N: Net>(
     reactor: &mut Reactor<N>,
-    listen: Listen,
+    listen: ListenOptions,
     act: impl Fn(&mut Socket<'_>, &Event<'_>, bool),
 ) -> Vec<String> {
     let folder = Folder::new();
     let addr = UnixAddr::path(folder.file());
     let listener = reactor.listen_unix(addr.clone(), listen).expect("a new name");
-    let client = reactor.connect(addr, Connect::default()).expect("begun");
+    let client = reactor.connect(addr, ConnectOptions::default()).expect("begun");
     let mut lines = Vec::new();
     let mut live = 1;
     while live > 0 {
@@ -82,7 +85,7 @@ fn words(event: &Event<'_>) -> String {
 
 /// The story on a real kernel, which must be that of the simulated network too.
 #[track_caller]
-fn told(listen: &Listen, act: impl Fn(&mut Socket<'_>, &Event<'_>, bool)) -> Vec<String> {
+fn told(listen: &ListenOptions, act: impl Fn(&mut Socket<'_>, &Event<'_>, bool)) -> Vec<String> {
     let real = story(&mut Reactor::new().expect("a machine with epoll"), listen.clone(), &act);
     let network = Network::new(3);
     let simulated = story(&mut Reactor::with_net(network.host(HERE)), listen.clone(), &act);
@@ -97,7 +100,7 @@ fn write(socket: &mut Socket<'_>, bytes: &[u8]) {
 
 #[test]
 fn a_half_closing_conversation_tells_what_it_tells_over_tcp_but_no_lookup() {
-    let lines = told(&Listen::default(), |socket, event, is_client| match (event, is_client) {
+    let lines = told(&ListenOptions::default(), |socket, event, is_client| match (event, is_client) {
         (Event::Ready, true) => {
             write(socket, b"question");
             socket.end();
@@ -120,13 +123,15 @@ fn a_half_closing_conversation_tells_what_it_tells_over_tcp_but_no_lookup() {
 
 #[test]
 fn hand_off_ends_it_as_well() {
-    let lines = told(&Listen::default().close(Close::HandOff), |socket, event, is_client| match (event, is_client) {
-        (Event::Ready, true) => socket.end(),
-        (Event::End, false) => {
-            write(socket, b"answer");
-            socket.end();
+    let lines = told(&ListenOptions::default().close_mode(CloseMode::HandOff), |socket, event, is_client| {
+        match (event, is_client) {
+            (Event::Ready, true) => socket.end(),
+            (Event::End, false) => {
+                write(socket, b"answer");
+                socket.end();
+            }
+            _ => {}
         }
-        _ => {}
     });
     assert!(lines.iter().any(|line| line.starts_with("s close: clean, handed off")), "{lines:?}");
     assert!(lines.iter().any(|line| line.starts_with("c close: clean and acknowledged")), "{lines:?}");
@@ -134,7 +139,7 @@ fn hand_off_ends_it_as_well() {
 
 #[test]
 fn what_is_destroyed_looks_like_an_end_to_its_peer() {
-    let lines = told(&Listen::default(), |socket, event, is_client| match (event, is_client) {
+    let lines = told(&ListenOptions::default(), |socket, event, is_client| match (event, is_client) {
         (Event::Connection, false) => write(socket, b"half an ans"),
         (Event::Data(_), true) => socket.destroy(),
         (Event::End, false) => socket.end(),
@@ -146,13 +151,13 @@ fn what_is_destroyed_looks_like_an_end_to_its_peer() {
 
 #[test]
 fn a_close_with_something_unread_is_a_reset() {
-    let lines = told(&Listen::default(), |socket, event, is_client| match (event, is_client) {
+    let lines = told(&ListenOptions::default(), |socket, event, is_client| match (event, is_client) {
         (Event::Connection, false) => write(socket, b"never read"),
         (Event::Ready, true) => socket.pause(),
         (Event::Timeout, true) => socket.destroy(),
         _ => {
             if is_client && matches!(event, Event::Connect) {
-                socket.set_timeout(Some(Duration::from_millis(20)));
+                socket.set_idle_timeout(Duration::from_millis(20));
             }
         }
     });
@@ -171,21 +176,21 @@ fn megabytes_pass_both_ways_under_back_pressure() {
         Event::Close(ending) => assert_eq!((ending.bytes_read, ending.bytes_written), (MUCH as u64, MUCH as u64)),
         _ => {}
     };
-    let real = story(&mut Reactor::new().expect("a machine with epoll"), Listen::default(), act);
-    let simulated = story(&mut Reactor::with_net(Network::new(3).host(HERE)), Listen::default(), act);
+    let real = story(&mut Reactor::new().expect("a machine with epoll"), ListenOptions::default(), act);
+    let simulated = story(&mut Reactor::with_net(Network::new(3).host(HERE)), ListenOptions::default(), act);
     for lines in [real, simulated] {
         assert_eq!(lines.iter().filter(|line| line.contains("close: clean and acknowledged")).count(), 2);
     }
 }
 
 /// What becomes of a client, told by its cause.
-fn cause_of(reactor: &mut Reactor<impl Net>, target: UnixAddr) -> Cause {
-    let id = reactor.connect(target, Connect::default()).expect("begun");
+fn cause_of(reactor: &mut Reactor<impl Net>, target: UnixAddr) -> ConnectionErrorKind {
+    let id = reactor.connect(target, ConnectOptions::default()).expect("begun");
     loop {
         let (socket, event) = reactor.next().expect("it goes on").expect("it ends");
         if let (true, Event::Close(ending)) = (socket.id() == id, event) {
-            let How::Failed(failure) = &ending.how else { panic!("{ending}") };
-            return failure.cause;
+            let EndingKind::Failed(failure) = &ending.kind else { panic!("{ending}") };
+            return failure.kind;
         }
     }
 }
@@ -194,12 +199,16 @@ fn cause_of(reactor: &mut Reactor<impl Net>, target: UnixAddr) -> Cause {
 fn a_name_at_which_nobody_listens_refuses() {
     let folder = Folder::new();
     let mut real = Reactor::new().expect("a machine with epoll");
-    assert_eq!(cause_of(&mut real, UnixAddr::path(folder.file())), Cause::Refused, "there is no file");
+    assert_eq!(cause_of(&mut real, UnixAddr::path(folder.file())), ConnectionErrorKind::Refused, "there is no file");
     drop(UnixListener::bind(folder.file()).expect("a new file"));
-    assert_eq!(cause_of(&mut real, UnixAddr::path(folder.file())), Cause::Refused, "nobody listens there any more");
+    assert_eq!(
+        cause_of(&mut real, UnixAddr::path(folder.file())),
+        ConnectionErrorKind::Refused,
+        "nobody listens there any more"
+    );
     let mut simulated = Reactor::with_net(Network::new(1).host(HERE));
-    assert_eq!(cause_of(&mut simulated, UnixAddr::path("/nothing")), Cause::Refused);
-    assert_eq!(cause_of(&mut simulated, UnixAddr::abstract_name("nothing")), Cause::Refused);
+    assert_eq!(cause_of(&mut simulated, UnixAddr::path("/nothing")), ConnectionErrorKind::Refused);
+    assert_eq!(cause_of(&mut simulated, UnixAddr::abstract_name("nothing")), ConnectionErrorKind::Refused);
 }
 
 #[test]
@@ -207,17 +216,17 @@ fn the_file_goes_with_the_listener_and_a_stale_one_only_when_asked() {
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
     let addr = || UnixAddr::path(folder.file());
-    let listener = reactor.listen_unix(addr(), Listen::default()).expect("a new file");
+    let listener = reactor.listen_unix(addr(), ListenOptions::default()).expect("a new file");
     assert!(folder.file().exists());
     reactor.close_listener(listener).expect("open");
     assert!(!folder.file().exists(), "it has gone with its listener");
 
     drop(UnixListener::bind(folder.file()).expect("a new file"));
-    let refused = reactor.listen_unix(addr(), Listen::default()).expect_err("the file is there");
+    let refused = reactor.listen_unix(addr(), ListenOptions::default()).expect_err("the file is there");
     assert!(matches!(refused, Error::ListenUnix { .. }), "{refused}");
     assert!(refused.to_string().contains("Address already in use"), "{refused}");
-    reactor.listen_unix(addr(), Listen::default().replace_stale(true)).expect("nobody listens there");
-    let refused = reactor.listen_unix(addr(), Listen::default().replace_stale(true));
+    reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true)).expect("nobody listens there");
+    let refused = reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true));
     assert!(refused.is_err(), "somebody listens there: we do");
     drop(reactor);
     assert!(!folder.file().exists(), "it goes with the reactor, too");
@@ -228,12 +237,12 @@ fn a_file_that_is_no_socket_or_another_servers_is_never_removed() {
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
     std::fs::write(folder.file(), b"precious").expect("a new file");
-    let refused = reactor.listen_unix(UnixAddr::path(folder.file()), Listen::default().replace_stale(true));
+    let refused = reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default().replace_stale(true));
     assert!(refused.is_err(), "no socket");
     assert_eq!(std::fs::read(folder.file()).expect("it is there"), b"precious");
     std::fs::remove_file(folder.file()).expect("it is there");
 
-    let listener = reactor.listen_unix(UnixAddr::path(folder.file()), Listen::default()).expect("a new file");
+    let listener = reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
     std::fs::remove_file(folder.file()).expect("somebody has removed it");
     let _other = UnixListener::bind(folder.file()).expect("and taken its place");
     reactor.close_listener(listener).expect("open");
@@ -245,8 +254,9 @@ fn an_abstract_name_is_no_file_and_free_again_at_once() {
     let name = format!("finale-test-{}", std::process::id());
     let mut reactor = Reactor::new().expect("a machine with epoll");
     for _ in 0..2 {
-        let listener = reactor.listen_unix(UnixAddr::abstract_name(&name), Listen::default()).expect("a free name");
-        let id = reactor.connect(format!("unix:@{name}"), Connect::default()).expect("an address");
+        let listener =
+            reactor.listen_unix(UnixAddr::abstract_name(&name), ListenOptions::default()).expect("a free name");
+        let id = reactor.connect(format!("unix:@{name}"), ConnectOptions::default()).expect("an address");
         loop {
             let (socket, event) = reactor.next().expect("it goes on").expect("it connects");
             if (socket.id(), event) == (id, Event::Ready) {
@@ -268,9 +278,9 @@ fn addresses_are_read_as_people_write_them() {
         assert!(unix(text).is_err(), "{text}");
     }
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let long = reactor.listen_unix(UnixAddr::path("/tmp/".to_owned() + &"x".repeat(200)), Listen::default());
+    let long = reactor.listen_unix(UnixAddr::path("/tmp/".to_owned() + &"x".repeat(200)), ListenOptions::default());
     assert!(long.expect_err("it is too long").to_string().contains("File name too long"));
-    assert!(reactor.listen("unix:/tmp/x", Listen::default()).is_err(), "that one has a call of its own");
+    assert!(reactor.listen("unix:/tmp/x", ListenOptions::default()).is_err(), "that one has a call of its own");
 }
 
 #[test]
@@ -278,7 +288,7 @@ fn a_blocking_client_of_another_process_is_served() {
     use std::io::{Read as _, Write as _};
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    reactor.listen_unix(UnixAddr::path(folder.file()), Listen::default()).expect("a new file");
+    reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
     let mut client = UnixStream::connect(folder.file()).expect("it listens");
     client.write_all(b"question").expect("connected");
     client.shutdown(std::net::Shutdown::Write).expect("connected");
@@ -292,7 +302,7 @@ fn a_blocking_client_of_another_process_is_served() {
                 socket.end();
             }
             Event::Close(ending) => {
-                assert_eq!((Some(socket.id()), &ending.how), (server, &How::Confirmed));
+                assert_eq!((Some(socket.id()), &ending.kind), (server, &EndingKind::Confirmed));
                 break;
             }
             _ => {}
@@ -306,12 +316,12 @@ fn a_blocking_client_of_another_process_is_served() {
 #[test]
 fn a_client_too_many_is_dropped_without_an_address() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
-    let options = Listen::default().max_connections(Some(0)).excess(Excess::Drop);
+    let options = ListenOptions::default().max_connections(0).overflow_policy(OverflowPolicy::Reset);
     let listener = reactor.listen_unix(UnixAddr::path("/name"), options).expect("a new name");
-    reactor.connect(UnixAddr::path("/name"), Connect::default()).expect("begun");
+    reactor.connect(UnixAddr::path("/name"), ConnectOptions::default()).expect("begun");
     loop {
         let (_, event) = reactor.next().expect("it goes on").expect("it is dropped");
-        if let Event::Dropped(whose, addr) = event {
+        if let Event::Overflow(whose, addr) = event {
             assert_eq!((whose, addr), (listener, None));
             break;
         }
@@ -375,7 +385,7 @@ fn a_server_reads_everything_of_a_client_whose_messages_split_the_stream() {
         let listener = UnixListener::bind(folder.file()).expect("a new file");
         socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
         let mut reactor = Reactor::new().expect("a machine with epoll");
-        reactor.listen_on_unix(listener, Listen::default()).expect("it listens");
+        reactor.listen_on_unix(listener, ListenOptions::default()).expect("it listens");
         let peer = UnixStream::connect(folder.file()).expect("it listens");
         check_arrival(reactor, &peer, split);
     }
@@ -387,7 +397,7 @@ fn a_client_reads_everything_of_a_server_whose_messages_split_the_stream() {
         let folder = Folder::new();
         let listener = UnixListener::bind(folder.file()).expect("a new file");
         let mut reactor = Reactor::new().expect("a machine with epoll");
-        reactor.connect(UnixAddr::path(folder.file()), Connect::default()).expect("an address");
+        reactor.connect(UnixAddr::path(folder.file()), ConnectOptions::default()).expect("an address");
         while !matches!(reactor.next().expect("it goes on"), Some((_, Event::Ready))) {}
         let (peer, _) = listener.accept().expect("connected");
         check_arrival(reactor, &peer, split);

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use finale::{Error, Event, Listen, Queue};
-use support::{PATIENCE, Story, What, dial_narrow, ms, pattern, work_for};
+use finale::{Backpressure, Error, Event, ListenOptions};
+use support::{PATIENCE, Transcript, What, dial_narrow, ms, pattern, work_for};
 
 /// Promise: whatever the kernel takes at a time, the peer gets the exact bytes (WR01, WR02).
 #[test]
 fn a_large_answer_through_the_smallest_buffers_arrives_to_the_byte() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(1));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(1));
     let mut peer = dial_narrow(addr);
     let socket = story.connection();
     let answer = pattern(1 << 20);
@@ -35,10 +35,10 @@ fn a_large_answer_through_the_smallest_buffers_arrives_to_the_byte() {
 /// Promise: what is written in one handler leaves together, in order.
 #[test]
 fn several_writes_and_an_end_in_one_handler_arrive_in_order() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     let mut view = story.socket(socket);
     for part in [&b"one "[..], b"", b"two ", b"three"] {
-        assert_eq!(view.write(part), Ok(Queue::Room));
+        assert_eq!(view.write(part), Ok(Backpressure::Room));
     }
     assert_eq!(view.queued_bytes(), 13, "nothing is sent before the next call");
     view.end();
@@ -55,17 +55,17 @@ fn several_writes_and_an_end_in_one_handler_arrive_in_order() {
 /// Promise: `drain` comes once, when the queue is empty, and only after it was full.
 #[test]
 fn drain_is_told_once_and_only_after_full() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().high_water_mark(1000));
-    assert_eq!(story.socket(socket).write(&[0; 999]), Ok(Queue::Room));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().high_water_mark(1000));
+    assert_eq!(story.socket(socket).write(&[0; 999]), Ok(Backpressure::Room));
     story.turn();
     story.silence(support::ms(20));
     let mut view = story.socket(socket);
-    assert_eq!(view.write(&[0; 1000]), Ok(Queue::Full));
-    assert_eq!(view.write(&[0; 1]), Ok(Queue::Full), "more is accepted up to the limit");
+    assert_eq!(view.write(&[0; 1000]), Ok(Backpressure::Full));
+    assert_eq!(view.write(&[0; 1]), Ok(Backpressure::Full), "more is accepted up to the limit");
     story.expect(socket, What::Drain);
     story.silence(support::ms(20));
     assert_eq!(story.socket(socket).bytes_written(), 2000);
-    assert_eq!(story.socket(socket).write(b"last"), Ok(Queue::Room));
+    assert_eq!(story.socket(socket).write(b"last"), Ok(Backpressure::Room));
     story.socket(socket).end();
     story.turn();
     let mut bytes = Vec::new();
@@ -79,14 +79,14 @@ fn drain_is_told_once_and_only_after_full() {
 /// Promise: a refused write changes nothing.
 #[test]
 fn a_write_at_the_limit_is_refused_and_changes_nothing() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().high_water_mark(10).write_limit(100));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().high_water_mark(10).write_limit(100));
     let mut view = story.socket(socket);
-    assert_eq!(view.write(&[1; 150]), Ok(Queue::Full), "one write may go beyond it");
+    assert_eq!(view.write(&[1; 150]), Ok(Backpressure::Full), "one write may go beyond it");
     assert_eq!(view.write(&[2; 1]), Err(Error::QueueFull { queued_bytes: 150, limit_bytes: 100 }));
-    assert_eq!(view.write(&[]), Ok(Queue::Full), "nothing is always accepted");
+    assert_eq!(view.write(&[]), Ok(Backpressure::Full), "nothing is always accepted");
     assert_eq!(view.queued_bytes(), 150);
     story.expect(socket, What::Drain);
-    assert_eq!(story.socket(socket).write(&[3; 5]), Ok(Queue::Room));
+    assert_eq!(story.socket(socket).write(&[3; 5]), Ok(Backpressure::Room));
     story.socket(socket).end();
     story.turn();
     let mut bytes = Vec::new();
@@ -100,7 +100,7 @@ fn a_write_at_the_limit_is_refused_and_changes_nothing() {
 /// Promise: with back-pressure the queue stays bounded, and 50 MiB come back to the byte (WR03).
 #[test]
 fn an_echo_of_50_mib_keeps_its_queue_bounded() {
-    let (mut story, _, peer) = Story::pair(Listen::default());
+    let (mut story, _, peer) = Transcript::pair(ListenOptions::default());
     let sent = pattern(50 << 20);
     let (mut writer, mut reader) = (peer.try_clone().expect("a descriptor"), peer);
     let outgoing = sent.clone();
@@ -118,7 +118,7 @@ fn an_echo_of_50_mib_keeps_its_queue_bounded() {
     story.until(|view, event| {
         match event {
             Event::Data(bytes) => {
-                if view.write(bytes) == Ok(Queue::Full) {
+                if view.write(bytes) == Ok(Backpressure::Full) {
                     view.pause();
                 }
                 largest_queue = largest_queue.max(view.queued_bytes());
@@ -142,7 +142,8 @@ fn an_echo_of_50_mib_keeps_its_queue_bounded() {
 /// yet: its input alone has kept it going since it was accepted (RD05, HC02).
 #[test]
 fn a_peer_that_never_stops_sending_gets_its_answer() {
-    let (mut story, socket, peer) = Story::pair(Listen::default().receive_buffer(1 << 20).send_buffer(32 * 1024));
+    let (mut story, socket, peer) =
+        Transcript::pair(ListenOptions::default().receive_buffer_size(1 << 20).send_buffer_size(32 * 1024));
     let answer = pattern(1 << 20);
     story.socket(socket).write(&answer).expect("below the limit");
     let (mut sender, mut reader) = (peer.try_clone().expect("a descriptor"), peer);
@@ -178,7 +179,7 @@ fn a_peer_that_never_stops_sending_gets_its_answer() {
 /// Promise: an urgent byte in the stream, which splits it without a new edge, stalls nobody (RD03).
 #[test]
 fn an_urgent_byte_does_not_hold_up_what_follows_it() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     for _ in 0..20 {
         peer.write_all(b"abc").expect("room");

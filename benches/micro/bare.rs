@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
-use finale::{KeepAlive, Listen};
+use finale::{KeepAlive, ListenOptions};
 
 pub(crate) struct Bare {
     now: Instant,
@@ -97,7 +97,7 @@ impl Net for Bare {
         pieces.iter().map(|piece| self.send(slot, piece, more)).sum()
     }
 
-    fn listen(&mut self, _listener: u32, addr: SocketAddr, _options: &Listen) -> io::Result<SocketAddr> {
+    fn listen(&mut self, _listener: u32, addr: SocketAddr, _options: &ListenOptions) -> io::Result<SocketAddr> {
         Ok(addr)
     }
 

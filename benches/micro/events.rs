@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use finale::net::Net;
 use finale::sim::{Host, Network};
-use finale::{Connect, Event, Listen, Reactor, SocketId};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
 
 use crate::bare::Bare;
 use crate::support::{CpuTime, cpu_time, is_trial};
@@ -20,14 +20,14 @@ const AT_ONCE: usize = 1000;
 
 /// What the idle sockets wait for.
 #[derive(Clone, Copy)]
-enum Idle {
+enum IdleDirection {
     /// Nothing but news.
     Quiet,
     /// Also an idle time of an hour: each has a timer in the wheel, which passes it once a rotation.
     WithDeadlines,
 }
 
-impl Idle {
+impl IdleDirection {
     const fn name(self) -> &'static str {
         match self {
             Self::Quiet => "quiet",
@@ -36,13 +36,13 @@ impl Idle {
     }
 }
 
-impl Idle {
-    fn listen(self) -> Listen {
+impl IdleDirection {
+    fn listen(self) -> ListenOptions {
         let limit = match self {
             Self::Quiet => None,
             Self::WithDeadlines => Some(Duration::from_secs(3600)),
         };
-        Listen::default().idle_timeout(limit)
+        ListenOptions::default().idle_timeout(limit)
     }
 }
 
@@ -51,7 +51,7 @@ struct Scene<N: Net> {
 }
 
 impl Scene<Bare> {
-    fn bare(idle: usize, kind: Idle) -> Self {
+    fn bare(idle: usize, kind: IdleDirection) -> Self {
         let mut reactor = Reactor::with_net(Bare::new(idle + 1));
         reactor.listen((SERVER, 80), kind.listen()).expect("a net that refuses nothing");
         Self { reactor }.after_accepting(idle + 1)
@@ -59,7 +59,7 @@ impl Scene<Bare> {
 }
 
 impl Scene<Host> {
-    fn simulated(idle: usize, kind: Idle) -> Self {
+    fn simulated(idle: usize, kind: IdleDirection) -> Self {
         let network = Network::new(1);
         let mut reactor = Reactor::with_net(network.host(SERVER));
         let addr = reactor.listen((SERVER, 0), kind.listen()).expect("a free port").addr;
@@ -87,7 +87,7 @@ impl Scene<Host> {
 
     /// A client of the same reactor, so that each message is an event on either side.
     fn connect_busy(&mut self, addr: SocketAddr) {
-        let client = self.reactor.connect(addr, Connect::default()).expect("a good address");
+        let client = self.reactor.connect(addr, ConnectOptions::default()).expect("a good address");
         let (mut ready, mut accepted) = (false, false);
         while !(ready && accepted) {
             let (mut socket, event) = self.reactor.next().expect("the net waits").expect("a listener");
@@ -128,19 +128,19 @@ impl<N: Net> Scene<N> {
 
 /// So many events beside a thousand idle sockets, and nothing measured.
 pub(crate) fn run(events: u64) {
-    let mut scene = Scene::bare(1000, Idle::WithDeadlines);
+    let mut scene = Scene::bare(1000, IdleDirection::WithDeadlines);
     for _ in 0..events {
         scene.event(1, 64);
     }
 }
 
 pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
-    for kind in [Idle::Quiet, Idle::WithDeadlines] {
+    for kind in [IdleDirection::Quiet, IdleDirection::WithDeadlines] {
         beside_idle_ones(criterion, "simulated network", kind, Scene::simulated);
         beside_idle_ones(criterion, "the reactor alone", kind, Scene::bare);
     }
     let mut group = criterion.benchmark_group("answering with 1 KiB, simulated network");
-    let mut scene = Scene::simulated(1, Idle::Quiet);
+    let mut scene = Scene::simulated(1, IdleDirection::Quiet);
     for (writes, bytes, name) in [(1, 1024, "one write"), (64, 16, "64 writes of 16 bytes")] {
         group.bench_function(name, |bencher| bencher.iter(|| scene.event(writes, bytes)));
     }
@@ -151,8 +151,8 @@ pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
 fn beside_idle_ones<N: Net>(
     criterion: &mut Criterion<CpuTime>,
     net: &str,
-    kind: Idle,
-    make: fn(usize, Idle) -> Scene<N>,
+    kind: IdleDirection,
+    make: fn(usize, IdleDirection) -> Scene<N>,
 ) {
     let title = format!("an event beside idle sockets, {}, {net}", kind.name());
     let mut group = criterion.benchmark_group(&title);

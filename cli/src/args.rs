@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use finale::lifecycle;
 
 use crate::bench::Bench;
-use crate::connect::Connect;
+use crate::connect::ConnectOptions;
 use crate::peer::Part;
 use crate::serve::Serve;
 use crate::sim::Sim;
@@ -33,7 +33,7 @@ pub(crate) enum Command {
         part: Option<Lesson>,
     },
     Serve(Serve),
-    Connect(Connect),
+    Connect(ConnectOptions),
     Bench(Bench),
     /// Random programs under random faults on the simulated network, one run a seed: are the ten
     /// rules kept?

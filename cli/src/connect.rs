@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use finale::{Event, Queue, Reactor, Remote, Socket};
+use finale::{Backpressure, Event, Reactor, Socket, Waker};
 
 use crate::args;
 use crate::trouble::{Trouble, say};
@@ -21,7 +21,7 @@ use crate::trouble::{Trouble, say};
 /// Without --half-close the end of stdin ends nothing: reading goes on to the peer's FIN, and then
 /// our side ends too.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectOptions {
     /// Where to connect to; an IPv6 address in brackets: [::1]:7000
     #[arg(value_name = "HOST:PORT")]
     target: String,
@@ -43,9 +43,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS: usize = 2;
 
 /// Connects and stays until the connection has ended.
-pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
+pub(crate) fn run(options: &ConnectOptions) -> Result<(), Trouble> {
     let mut reactor = Reactor::new()?;
-    let how = finale::Connect::default().idle_timeout(options.idle_timeout);
+    let how = finale::ConnectOptions::default().idle_timeout(options.idle_timeout);
     let id = reactor
         .connect(options.target.as_str(), how)
         .map_err(|source| Trouble::Connect { target: options.target.clone(), source })?;
@@ -57,14 +57,14 @@ pub(crate) fn run(options: &Connect) -> Result<(), Trouble> {
         }
         match event {
             // Not before: a refused connection shall not have eaten what stdin held.
-            Event::Ready => input = Some(Input::open(options.half_close, reactor.remote())),
+            Event::Ready => input = Some(Input::open(options.half_close, reactor.waker())),
             Event::Data(bytes) => {
                 line_is_open = !bytes.ends_with(b"\n");
                 or_give_up(print(bytes), &mut socket);
             }
             Event::Drain => {
                 if let Some(input) = &mut input {
-                    input.queue = Queue::Room;
+                    input.queue = Backpressure::Room;
                     or_give_up(input.flow(&mut socket), &mut socket);
                 }
             }
@@ -130,25 +130,25 @@ fn tell(event: &Event<'_>) {
 struct Input {
     chunks: Receiver<io::Result<Vec<u8>>>,
     half_close: bool,
-    queue: Queue,
+    queue: Backpressure,
 }
 
 impl Input {
     /// Reading stdin blocks, so a thread does it. It is not joined: nothing but the program's end
     /// interrupts it.
-    fn open(half_close: bool, remote: Remote) -> Self {
+    fn open(half_close: bool, remote: Waker) -> Self {
         let (sender, chunks) = sync_channel(CHUNKS);
         thread::spawn(move || {
             read_stdin(sender, &remote);
             // The sender is gone by now, so this wake finds the end of stdin.
             let _ = remote.wake();
         });
-        Self { chunks, half_close, queue: Queue::Room }
+        Self { chunks, half_close, queue: Backpressure::Room }
     }
 
     /// Moves what stdin has given until the queue is full.
     fn flow(&mut self, socket: &mut Socket<'_>) -> Result<(), Trouble> {
-        while self.queue == Queue::Room && !socket.has_ended() {
+        while self.queue == Backpressure::Room && !socket.end_called() {
             match self.chunks.try_recv() {
                 Ok(Ok(bytes)) => self.queue = socket.write(&bytes)?,
                 Ok(Err(source)) => return Err(Trouble::io("read stdin", source)),
@@ -167,7 +167,7 @@ impl Input {
 
 /// Hands stdin on in chunks until it ends or nobody takes them. Takes the sender: its end is the
 /// end of stdin.
-fn read_stdin(chunks: SyncSender<io::Result<Vec<u8>>>, remote: &Remote) {
+fn read_stdin(chunks: SyncSender<io::Result<Vec<u8>>>, remote: &Waker) {
     let mut stdin = io::stdin().lock();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use finale::{Event, KeepAlive, Listen, Reactor, Remote, Socket};
+use finale::{Event, KeepAlive, ListenOptions, Reactor, Socket, Waker};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::peer::{Part, READY};
@@ -101,8 +101,8 @@ pub(crate) fn run() -> Result<(), Trouble> {
 /// One scene, from the listener to `close`.
 fn play(scene: &Scene, out: &mut impl Write) -> Result<(), Trouble> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen("127.0.0.1:0", Listen::default().keep_alive(KEEP_ALIVE))?;
-    let mut peer = Peer::start(scene.part, listener.addr, reactor.remote())?;
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default().keep_alive(KEEP_ALIVE))?;
+    let mut peer = Peer::start(scene.part, listener.addr, reactor.waker())?;
     let curtain = Instant::now() + CURTAIN;
     let mut speaker = None;
     while let Some((mut socket, event)) = reactor.next_before(curtain)? {
@@ -138,7 +138,7 @@ fn strike(fate: Fate, peer: &mut Peer, socket: &mut Socket<'_>, out: &mut impl W
             print(out, "  (we stop the peer)\n")?;
             peer.stop().map_err(|source| Trouble::io("stop the peer", source))?;
             ask(socket, out)?;
-            socket.set_timeout(Some(IDLE));
+            socket.set_idle_timeout(IDLE);
             Ok(())
         }
     }
@@ -184,7 +184,7 @@ enum Word {
 }
 
 impl Peer {
-    fn start(part: Part, addr: SocketAddr, remote: Remote) -> Result<Self, Trouble> {
+    fn start(part: Part, addr: SocketAddr, remote: Waker) -> Result<Self, Trouble> {
         let spawned = std::env::current_exe().and_then(|program| {
             Command::new(program)
                 .arg("peer")
@@ -244,7 +244,7 @@ fn clap_name(part: Part) -> String {
 }
 
 /// Passes the child's lines on, and its going.
-fn overhear(stdout: ChildStdout, words: &Sender<Word>, remote: &Remote) {
+fn overhear(stdout: ChildStdout, words: &Sender<Word>, remote: &Waker) {
     let ready = BufReader::new(stdout).lines().map_while(Result::ok).filter(|line| line == READY);
     for word in ready.map(|_line| Word::Ready).chain([Word::Gone]) {
         if words.send(word).is_err() || remote.wake().is_err() {

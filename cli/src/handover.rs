@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use finale::Remote;
+use finale::Waker;
 use rustix::process::Signal;
 
 /// A new process that is not ready by then has hung.
@@ -51,7 +51,7 @@ pub(crate) struct Handover {
 impl Handover {
     /// Starts the program at `path` again, with our own arguments. The reactor is woken when the
     /// new process serves or has failed.
-    pub(crate) fn begin(path: &Path, sockets: Legacy, remote: Remote) -> io::Result<Self> {
+    pub(crate) fn begin(path: &Path, sockets: Legacy, remote: Waker) -> io::Result<Self> {
         let Legacy { sockets, file: socket_file } = sockets;
         let (ready, file) = Ready::new()?;
         let count = sockets.len();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use finale::{Event, Inbox, Metrics, Queue, Shard, Socket, SocketMap};
+use finale::{Backpressure, Event, Inbox, Metrics, Shard, Socket, SocketMap};
 
 use crate::serve::{Serve, Service};
 
@@ -56,7 +56,7 @@ pub(crate) fn run(
                     let _ = answer.send(shard.reactor().metrics());
                 }
             }
-            Event::ListenerRests(_, error) => rests.tell(error),
+            Event::AcceptFailed(_, error) => rests.tell(error),
             event => house.serve(&mut socket, event),
         }
     }
@@ -169,7 +169,7 @@ impl House {
     }
 
     fn has_begun_to_answer(&self, socket: &Socket<'_>) -> bool {
-        socket.has_ended() || self.left_bytes.get(socket.id()).is_some()
+        socket.end_called() || self.left_bytes.get(socket.id()).is_some()
     }
 
     /// Writes until the queue is full or the answer is whole. Only what is left over needs to be
@@ -179,7 +179,7 @@ impl House {
             let now = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
             let queue = socket.write_owned(&self.piece[..now])?;
             left_bytes -= now as u64;
-            if queue == Queue::Full && left_bytes > 0 {
+            if queue == Backpressure::Full && left_bytes > 0 {
                 self.left_bytes.insert(socket.id(), left_bytes);
                 return Ok(());
             }
@@ -191,7 +191,7 @@ impl House {
 
 /// Reads no more while the client doesn't take what it is owed.
 fn echo(socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
-    if socket.write(bytes)? == Queue::Full {
+    if socket.write(bytes)? == Backpressure::Full {
         socket.pause();
     }
     Ok(())

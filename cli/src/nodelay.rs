@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use finale::{Connect, Event, Listen, Reactor, Remote, Socket};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor, Socket, Waker};
 use hdrhistogram::Histogram;
 
 use crate::trouble::Trouble;
@@ -58,7 +58,7 @@ fn empty() -> Result<Trips, Trouble> {
 
 /// One connection, client and server on the same reactor.
 struct Session {
-    remote: Remote,
+    remote: Waker,
     halves: Halves,
     begun: Instant,
     /// What the server has of the current request.
@@ -71,10 +71,10 @@ struct Session {
 impl Session {
     fn measure(nodelay: bool, halves: Halves, rounds: u32) -> Result<Trips, Trouble> {
         let mut reactor = Reactor::new()?;
-        let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
-        let client = reactor.connect(listener.addr, Connect::default().nodelay(nodelay))?;
+        let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+        let client = reactor.connect(listener.addr, ConnectOptions::default().nodelay(nodelay))?;
         let trips = empty()?;
-        let remote = reactor.remote();
+        let remote = reactor.waker();
         let begun = Instant::now();
         let mut session = Self { remote, halves, begun, request_bytes: 0, warm_up: WARM_UP, rounds, trips };
         let mut open = 2;

@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use finale::{Close, Inbox, Listen, Metrics, Orders, Reactor, Remote, Sender, Shard, Shards, Stop};
+use finale::{
+    CloseMode, Inbox, ListenOptions, Metrics, Reactor, Sender, Shard, ShardStopper, Shards, StopOptions, Waker,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -99,7 +101,7 @@ pub(crate) enum Closing {
     HandOff,
 }
 
-impl From<Closing> for Close {
+impl From<Closing> for CloseMode {
     fn from(closing: Closing) -> Self {
         match closing {
             Closing::Confirmed => Self::Confirmed,
@@ -111,7 +113,7 @@ impl From<Closing> for Close {
 /// Serves until a signal comes.
 pub(crate) fn run(options: &Serve) -> Result<(), Trouble> {
     check(options)?;
-    let mut listen = Listen::default().close(options.close.into()).idle_timeout(options.idle_timeout);
+    let mut listen = ListenOptions::default().close_mode(options.close.into()).idle_timeout(options.idle_timeout);
     if options.service == Service::Answer {
         listen = listen.high_water_mark(house::ANSWER_MARK_BYTES);
     }
@@ -195,7 +197,7 @@ fn lives_with(parent: Option<i32>) -> Result<bool, Trouble> {
 }
 
 /// Counts these signals on a thread of its own, and wakes the reactor for each.
-pub(crate) fn watch_signals(remote: Remote, signals: &[i32]) -> Result<Arc<AtomicUsize>, Trouble> {
+pub(crate) fn watch_signals(remote: Waker, signals: &[i32]) -> Result<Arc<AtomicUsize>, Trouble> {
     let mut signals = Signals::new(signals).map_err(|source| Trouble::io("watch for signals", source))?;
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
@@ -218,7 +220,7 @@ struct Signalled {
 
 impl Signalled {
     fn watch(control: &Reactor, signals: &[i32]) -> Result<Self, Trouble> {
-        Ok(Self { count: watch_signals(control.remote(), signals)?, seen: 0 })
+        Ok(Self { count: watch_signals(control.waker(), signals)?, seen: 0 })
     }
 
     /// How many have come since the last look.
@@ -239,9 +241,9 @@ struct Running {
 type Part = (Shard, (House, Inbox<mpsc::Sender<Metrics>>));
 
 impl Running {
-    fn start(parts: Vec<Part>, orders: &Orders, control: &Reactor) -> Result<Self, Trouble> {
+    fn start(parts: Vec<Part>, orders: &ShardStopper, control: &Reactor) -> Result<Self, Trouble> {
         let (count, ended) = (parts.len(), Arc::new(AtomicUsize::new(0)));
-        let (remote, ends) = (control.remote(), Arc::clone(&ended));
+        let (remote, ends) = (control.waker(), Arc::clone(&ended));
         let shards = Shards::run(parts, orders.clone(), move |shard, (house, asked)| {
             let _ends = Ends { ended: Arc::clone(&ends), remote: remote.clone() };
             house::run(shard, house, asked)
@@ -257,7 +259,7 @@ impl Running {
 /// Held by a shard's thread: says when it ends.
 struct Ends {
     ended: Arc<AtomicUsize>,
-    remote: Remote,
+    remote: Waker,
 }
 
 impl Drop for Ends {
@@ -269,7 +271,7 @@ impl Drop for Ends {
 
 /// The way out.
 struct Stopping {
-    orders: Orders,
+    orders: ShardStopper,
     signals: Signalled,
     grace: Duration,
     has_begun: bool,
@@ -285,7 +287,7 @@ impl Stopping {
     fn begin(&mut self) {
         if !std::mem::replace(&mut self.has_begun, true) {
             log::info!("stopping: {} live connections have {:?}", self.live(), self.grace);
-            self.orders.stop(Stop::default().grace(None).limit(Some(self.grace)));
+            self.orders.stop(StopOptions::default().grace(None).limit(self.grace));
         }
     }
 
@@ -295,7 +297,7 @@ impl Stopping {
             self.begin();
         }
         if new > 0 && before + new > 1 {
-            self.orders.stop(Stop::default().grace(None).limit(Some(Duration::ZERO)));
+            self.orders.stop(StopOptions::default().grace(None).limit(Duration::ZERO));
         }
     }
 }
@@ -339,7 +341,7 @@ impl Restart {
         if let Some(handover) = self.handover.take() {
             if let Some(Ok(pid)) = handover.outcome() {
                 say(format_args!("finale: process {pid} serves"));
-                return self.sockets.give_away();
+                return self.sockets.detach();
             }
             say(format_args!("finale: not restarted: we are to stop, and so is the new process"));
             handover.give_up();
@@ -354,7 +356,7 @@ impl Restart {
         if asked && self.handover.is_none() && !stopping.has_begun {
             say(format_args!("finale: restarting: starting {}", self.program.display()));
             let legacy = self.sockets.legacy();
-            match legacy.and_then(|legacy| Handover::begin(&self.program, legacy, control.remote())) {
+            match legacy.and_then(|legacy| Handover::begin(&self.program, legacy, control.waker())) {
                 Ok(handover) => self.handover = Some(handover),
                 Err(error) => say(format_args!("finale: not restarted: {}: {error}", self.program.display())),
             }
@@ -364,7 +366,7 @@ impl Restart {
         match outcome {
             Ok(pid) => {
                 say(format_args!("finale: process {pid} serves; {} connections end here", stopping.live()));
-                self.sockets.give_away();
+                self.sockets.detach();
                 true
             }
             Err(why) => {

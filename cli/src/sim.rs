@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use finale::check::chaos::{self, Outcome};
-use finale::lifecycle::Pairs;
-use finale::sim::{Row, Rows};
+use finale::lifecycle::Coverage;
+use finale::sim::{Fault, FaultCounts};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::trouble::Trouble;
@@ -26,7 +26,7 @@ pub(crate) struct Sim {
     /// Favour one fault, by name or by its row in docs/faults.md, where that can be arranged;
     /// `list` shows them all
     #[arg(long, value_name = "NAME", value_parser = fault)]
-    fault: Option<Fault>,
+    fault: Option<FaultChoice>,
     /// Run all seeds and list those that broke a rule, instead of stopping at the first
     #[arg(long, conflicts_with = "replay")]
     all: bool,
@@ -42,9 +42,9 @@ struct Seeds {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum FaultChoice {
     List,
-    One(Row),
+    One(Fault),
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {
@@ -67,17 +67,17 @@ fn threads(text: &str) -> Result<NonZero<usize>, String> {
     text.parse().map_err(|_wrong| "not a number of threads; write 1 or more".to_owned())
 }
 
-fn fault(text: &str) -> Result<Fault, String> {
+fn fault(text: &str) -> Result<FaultChoice, String> {
     if text == "list" {
-        return Ok(Fault::List);
+        return Ok(FaultChoice::List);
     }
-    text.parse().map(Fault::One).map_err(|()| "no such fault; finale sim --fault list shows them all".to_owned())
+    text.parse().map(FaultChoice::One).map_err(|()| "no such fault; finale sim --fault list shows them all".to_owned())
 }
 
 pub(crate) fn run(options: &Sim) -> Result<(), Trouble> {
     let favoured = match options.fault {
-        Some(Fault::List) => return list(),
-        Some(Fault::One(row)) => Some(row),
+        Some(FaultChoice::List) => return list(),
+        Some(FaultChoice::One(row)) => Some(row),
         None => None,
     };
     match options.replay {
@@ -87,22 +87,22 @@ pub(crate) fn run(options: &Sim) -> Result<(), Trouble> {
 }
 
 fn list() -> Result<(), Trouble> {
-    let lines: String = Row::ALL.iter().map(|row| format!("{}  {}\n", row.id(), row.name())).collect();
+    let lines: String = Fault::ALL.iter().map(|row| format!("{}  {}\n", row.id(), row.name())).collect();
     io::stdout().write_all(lines.as_bytes()).map_err(Trouble::Stdout)
 }
 
 /// The command that runs one seed again.
-fn again(seed: u64, favoured: Option<Row>) -> String {
+fn again(seed: u64, favoured: Option<Fault>) -> String {
     let fault = favoured.map_or(String::new(), |row| format!(" --fault {}", row.name()));
     format!("finale sim --replay {seed}{fault}")
 }
 
-fn replay(seed: u64, favoured: Option<Row>) -> Result<(), Trouble> {
+fn replay(seed: u64, favoured: Option<Fault>) -> Result<(), Trouble> {
     quietly();
     let (outcome, story) = chaos::tell(seed, favoured);
     let mut out = io::stdout().lock();
     let Outcome { events, sockets, .. } = outcome;
-    let played: Vec<_> = Row::ALL.iter().filter(|&&row| outcome.rows.count(row) > 0).map(|row| row.name()).collect();
+    let played: Vec<_> = Fault::ALL.iter().filter(|&&row| outcome.rows.count(row) > 0).map(|row| row.name()).collect();
     let page = format!(
         "seed {seed}: {sockets} sockets, {events} events\nfaults: {}\n\n{story}\n",
         if played.is_empty() { "none".to_owned() } else { played.join(", ") }
@@ -124,8 +124,8 @@ fn quietly() {
 /// What all threads have come to together.
 #[derive(Default)]
 struct Sum {
-    rows: Rows,
-    pairs: Pairs,
+    rows: FaultCounts,
+    pairs: Coverage,
     events: u64,
     sockets: u64,
     /// Runs in which the favoured fault struck, and the first of them.
@@ -136,7 +136,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, seed: u64, outcome: &Outcome, favoured: Option<Row>) {
+    fn add(&mut self, seed: u64, outcome: &Outcome, favoured: Option<Fault>) {
         self.rows.add(&outcome.rows);
         self.pairs.add(&outcome.pairs);
         self.events += outcome.events;
@@ -167,7 +167,7 @@ const BATCH: u64 = 64;
 /// Every so many seeds are run twice, and must tell the same story.
 const TWICE: u64 = 64;
 
-fn many(options: &Sim, favoured: Option<Row>) -> Result<(), Trouble> {
+fn many(options: &Sim, favoured: Option<Fault>) -> Result<(), Trouble> {
     quietly();
     let Seeds { from, to } = options.seeds;
     let batches = usize::try_from((to - from).div_ceil(BATCH)).unwrap_or(usize::MAX);
@@ -216,7 +216,7 @@ fn list_of_broken(broken: &BTreeMap<u64, String>, run: u64) -> String {
 }
 
 /// One thread's share.
-fn work(next: &AtomicU64, options: &Sim, stop: &AtomicBool, favoured: Option<Row>, bar: &ProgressBar) -> Sum {
+fn work(next: &AtomicU64, options: &Sim, stop: &AtomicBool, favoured: Option<Fault>, bar: &ProgressBar) -> Sum {
     let (mut sum, seeds) = (Sum::default(), options.seeds);
     while !stop.load(Ordering::Relaxed) {
         let batch = next.fetch_add(1, Ordering::Relaxed);
@@ -253,7 +253,7 @@ fn progress(seeds: u64) -> ProgressBar {
     bar.with_style(style.with_key("rate", rate))
 }
 
-fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Option<Row>) -> String {
+fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Option<Fault>) -> String {
     let rate = seeds as f64 / took.as_secs_f64().max(1e-9);
     let mut page = format!(
         "{seeds} seeds, and every rule was kept: {} sockets, {} events\n{:.1} s on {threads} threads: {rate:.0} seeds a second, {:.0} on each\n",
@@ -267,24 +267,24 @@ fn report(sum: &Sum, seeds: u64, took: Duration, threads: usize, favoured: Optio
         page += &sum.first_struck.map_or("\n".to_owned(), |seed| format!("; see {}\n", again(seed, favoured)));
     }
     page += "\nlifecycle\n";
-    let all: Vec<_> = Pairs::of_the_table(true).collect();
+    let all: Vec<_> = Coverage::of_the_table(true).collect();
     let missing: Vec<_> = all.iter().filter(|(state, input)| sum.pairs.count(*state, *input) == 0).collect();
     page += &format!("  {} of {} transitions of the table\n", all.len() - missing.len(), all.len());
     for (state, input) in missing {
         page += &format!("    never: {} x {}\n", state.name(), input.name());
     }
-    let refusals: Vec<_> = Pairs::of_the_table(false).collect();
+    let refusals: Vec<_> = Coverage::of_the_table(false).collect();
     let asked = refusals.iter().filter(|(state, input)| sum.pairs.count(*state, *input) > 0).count();
     let all = refusals.len();
     page += &format!(
         "  {asked} of the {all} inputs that change nothing; most are not asked: the state is looked at first\n"
     );
     page += "\nfaults, how often\n";
-    let cell = |row: &Row| format!("{} {:<28} {:>10}", row.id(), row.name(), sum.rows.count(*row));
-    let half = Row::ALL.len().div_ceil(2);
+    let cell = |row: &Fault| format!("{} {:<28} {:>10}", row.id(), row.name(), sum.rows.count(*row));
+    let half = Fault::ALL.len().div_ceil(2);
     for place in 0..half {
-        let right = Row::ALL.get(half + place).map_or(String::new(), cell);
-        page += format!("  {}    {right}", cell(&Row::ALL[place])).trim_end();
+        let right = Fault::ALL.get(half + place).map_or(String::new(), cell);
+        page += format!("  {}    {right}", cell(&Fault::ALL[place])).trim_end();
         page.push('\n');
     }
     page

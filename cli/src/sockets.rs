@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use finale::{Error, Listen, OsError, Reactor, Target, UnixAddr};
+use finale::{Error, ListenOptions, OsError, Reactor, Target, UnixAddr};
 use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -68,7 +68,7 @@ impl Sockets {
                 let sockets = sockets.into_iter().map(Listening::Tcp).collect();
                 Ok(Self { sockets, file: None, file_to_come: None, inherited: false })
             }
-            _ => Err(trouble(Error::BadAddress(finale::BadAddress::NotAnIp))),
+            _ => Err(trouble(Error::InvalidAddress(finale::AddressError::NotAnIp))),
         }
     }
 
@@ -101,7 +101,7 @@ impl Sockets {
 
     /// Has each reactor listen on its share of them; where there are fewer sockets than reactors,
     /// some share one. Answers in words where they listen.
-    pub(crate) fn listen(&self, reactors: &mut [Reactor], options: &Listen) -> Result<Vec<String>, Trouble> {
+    pub(crate) fn listen(&self, reactors: &mut [Reactor], options: &ListenOptions) -> Result<Vec<String>, Trouble> {
         let count = reactors.len();
         let mut places: Vec<String> = Vec::new();
         for place in 0..self.sockets.len().max(count) {
@@ -141,7 +141,7 @@ impl Sockets {
     }
 
     /// Somebody else listens on them now.
-    pub(crate) fn give_away(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.sockets.clear();
         self.file = None;
     }
@@ -153,7 +153,7 @@ impl Drop for Sockets {
     }
 }
 
-fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &Listen) -> Result<String, Trouble> {
+fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &ListenOptions) -> Result<String, Trouble> {
     let copied = |error| Trouble::io("copy a descriptor", error);
     Ok(match socket {
         Listening::Tcp(socket) => {

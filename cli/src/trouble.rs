@@ -65,13 +65,13 @@ impl Trouble {
 
     /// Whether the command line is to blame: exit code 2.
     pub(crate) const fn is_usage(&self) -> bool {
-        use finale::Error::{BadAddress, BadOption};
+        use finale::Error::{InvalidAddress, InvalidOption};
         matches!(
             self,
             Self::Usage(_)
                 | Self::Process { .. }
-                | Self::Listen { source: BadAddress(_) | BadOption(_), .. }
-                | Self::Connect { source: BadAddress(_) | BadOption(_), .. }
+                | Self::Listen { source: InvalidAddress(_) | InvalidOption(_), .. }
+                | Self::Connect { source: InvalidAddress(_) | InvalidOption(_), .. }
         )
     }
 }

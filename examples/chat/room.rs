@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use finale::{Event, Listen, Socket, SocketId, SocketMap};
+use finale::{Event, ListenOptions, Socket, SocketId, SocketMap};
 
 /// A longer line is no line.
 const LINE_BYTES: usize = 1024;
 
 /// What the chat wants of its listener: who reads nothing has 64 KiB of the others' words waiting
 /// at the most.
-pub(crate) fn options() -> Listen {
-    Listen::default().high_water_mark(32 * 1024).write_limit(64 * 1024).idle_timeout(Some(Duration::from_secs(600)))
+pub(crate) fn options() -> ListenOptions {
+    ListenOptions::default().high_water_mark(32 * 1024).write_limit(64 * 1024).idle_timeout(Duration::from_secs(600))
 }
 
 /// Everybody who is here.
@@ -92,7 +92,7 @@ impl Chat {
 
 /// Who has ended hears no more; who takes nothing is thrown out, and its `close` tells the others.
 fn tell(socket: &mut Socket<'_>, words: &str) {
-    if !socket.has_ended() && socket.write(words.as_bytes()).is_err() {
+    if !socket.end_called() && socket.write(words.as_bytes()).is_err() {
         socket.destroy();
     }
 }

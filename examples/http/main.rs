@@ -14,7 +14,7 @@ mod server;
 
 use std::process::ExitCode;
 
-use finale::{Event, Listen, Reactor, Stop};
+use finale::{Event, ListenOptions, Reactor, StopOptions};
 use server::Http;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(addr, server::options(Listen::default()))?;
+    let listener = reactor.listen(addr, server::options(ListenOptions::default()))?;
     let (signal, mut signals) = reactor.inbox(1);
     let mut received = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));
@@ -48,7 +48,7 @@ fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
                 // From now on each answer is its connection's last; who is idle ends after a
                 // moment.
                 http.is_stopping = true;
-                if reactor.stop_listener(listener.id, Stop::default()).is_err() {
+                if reactor.stop_listener(listener.id, StopOptions::default()).is_err() {
                     break;
                 }
             }

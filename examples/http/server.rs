@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use finale::{Buffer, Event, Listen, Queue, Socket, SocketMap};
+use finale::{Backpressure, Buffer, Event, ListenOptions, Socket, SocketMap};
 
 use super::request::{BODY_BYTES, Bad, Body, Head};
 
@@ -20,8 +20,8 @@ const LINE: &[u8] = b"finale: every ending, on purpose\n";
 static PIECE: [u8; 32 * 1024] = [b'.'; 32 * 1024];
 
 /// What this server wants of its listener.
-pub(crate) fn options(listen: Listen) -> Listen {
-    listen.idle_timeout(Some(IDLE))
+pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
+    listen.idle_timeout(IDLE)
 }
 
 /// All connections.
@@ -48,7 +48,7 @@ struct Connection {
     /// Whether the present answer is the last.
     is_last: bool,
     /// The client has finished: no request will come beyond those that are here.
-    has_ended: bool,
+    end_called: bool,
 }
 
 impl Http {
@@ -57,16 +57,16 @@ impl Http {
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         let id = socket.id();
         match event {
-            Event::Data(bytes) if !socket.has_ended() => {
+            Event::Data(bytes) if !socket.end_called() => {
                 self.connections.or_default(id).input.extend_from_slice(bytes);
                 self.go_on(socket);
             }
-            Event::Drain if !socket.has_ended() => {
+            Event::Drain if !socket.end_called() => {
                 self.connections.or_default(id).is_full = false;
                 self.go_on(socket);
             }
             Event::End => {
-                self.connections.or_default(id).has_ended = true;
+                self.connections.or_default(id).end_called = true;
                 self.go_on(socket);
             }
             Event::Timeout => self.is_silent(socket),
@@ -79,7 +79,7 @@ impl Http {
     fn go_on(&mut self, socket: &mut Socket<'_>) {
         let is_stopping = self.is_stopping;
         let connection = self.connections.or_default(socket.id());
-        while !socket.has_ended() && !socket.is_destroyed() {
+        while !socket.end_called() && !socket.destroy_called() {
             if connection.is_full {
                 // The next request waits, in the kernel and with the client.
                 return socket.pause();
@@ -98,7 +98,7 @@ impl Http {
                     connection.is_last = is_stopping || !head.keep_alive;
                     connection.answer(socket, &head, &body);
                 }
-                Ok(None) if connection.has_ended => return socket.end(),
+                Ok(None) if connection.end_called => return socket.end(),
                 Ok(None) => return connection.wait_for_rest(socket),
                 Err(bad) => connection.refuse(socket, bad),
             }
@@ -108,7 +108,7 @@ impl Http {
     /// Nothing has moved for a while.
     fn is_silent(&mut self, socket: &mut Socket<'_>) {
         let connection = self.connections.or_default(socket.id());
-        if socket.has_ended() || connection.is_full {
+        if socket.end_called() || connection.is_full {
             // It does not take its answer, or does not finish.
             socket.destroy();
         } else if connection.is_between_requests() {
@@ -149,7 +149,7 @@ impl Connection {
     /// once that its body is wanted.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
         if !self.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
-            socket.set_deadline(Some(REQUEST));
+            socket.set_deadline(REQUEST);
         }
         if let Some((head, _)) = &mut self.request
             && std::mem::take(&mut head.expects_continue)
@@ -181,8 +181,8 @@ impl Connection {
     /// Every word to the client. One that can't be said must not be missing between two others.
     fn say(&mut self, socket: &mut Socket<'_>, words: impl Into<Buffer>) {
         match socket.write_owned(words) {
-            Ok(Queue::Room) => {}
-            Ok(Queue::Full) => self.is_full = true,
+            Ok(Backpressure::Room) => {}
+            Ok(Backpressure::Full) => self.is_full = true,
             Err(_) => socket.destroy(),
         }
     }
@@ -200,7 +200,7 @@ impl Connection {
 
     /// Writes until the queue is full or all is written.
     fn write_bytes(&mut self, socket: &mut Socket<'_>) {
-        while self.left > 0 && !self.is_full && !socket.is_destroyed() {
+        while self.left > 0 && !self.is_full && !socket.destroy_called() {
             let now = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE.len());
             self.say(socket, &PIECE[..now]);
             self.left -= now as u64;

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use finale::{
-    Connect, Context, Error, Event, Grant, Handled, KeepAlive, Listen, Pipes, Pool, PoolOptions, Socket, SocketId,
-    SocketMap,
+    ConnectOptions, Context, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
+    Socket, SocketId, SocketMap,
 };
 
 /// How long a client waits for a backend before it is reset.
@@ -20,8 +20,8 @@ const ALIVE: KeepAlive = KeepAlive::after(Duration::from_secs(60));
 
 /// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits
 /// for its backend unread.
-pub(crate) fn options(listen: Listen) -> Listen {
-    listen.reuse_port(true).paused(true).deadline(Some(PATIENCE)).keep_alive(ALIVE)
+pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
+    listen.reuse_port(true).start_paused(true).deadline(PATIENCE).keep_alive(ALIVE)
 }
 
 /// How the connections to a backend are kept: so many ready ahead.
@@ -50,7 +50,7 @@ struct Backend {
 impl Balance {
     pub(crate) fn new(backends: &[String], options: &PoolOptions) -> Result<Self, Error> {
         let backend = |name: &String| {
-            let connect = Connect::default().connect_timeout(Some(PATIENCE)).keep_alive(ALIVE);
+            let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE);
             Ok(Backend { name: name.clone(), pool: Pool::new(name.as_str(), connect, options.clone())?, live: 0 })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
@@ -71,19 +71,19 @@ impl Balance {
     /// Gives a backend to each client that waits for one.
     fn assign(&mut self, context: &mut Context<'_>) {
         while let Some(client) = self.waiting.front().copied() {
-            if context.socket(client).is_none_or(|socket| socket.is_destroyed()) {
+            if context.socket(client).is_none_or(|socket| socket.destroy_called()) {
                 self.waiting.pop_front();
                 continue;
             }
             let Some(place) = self.choose() else { return };
             let backend = &mut self.backends[place];
-            let ticket = backend.pool.ask(context);
-            let Some((_, Grant::Socket(id))) = backend.pool.next_grant() else {
+            let ticket = backend.pool.request(context);
+            let Some((_, PoolReply::Leased(id))) = backend.pool.next_reply() else {
                 // It has just been lost; another backend may have one.
                 backend.pool.cancel(ticket);
                 continue;
             };
-            backend.pool.give_away(id, context);
+            backend.pool.detach(id, context);
             backend.live += 1;
             self.waiting.pop_front();
             self.whose.insert(id, place);
@@ -116,7 +116,7 @@ impl Balance {
 
     fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         for backend in &mut self.backends {
-            if backend.pool.handle(socket, &event) == Handled::Pools {
+            if backend.pool.handle(socket, &event) == PoolEvent::Internal {
                 let failed = matches!(&event, Event::Close(ending) if ending.had_error());
                 return failed.then(|| format!("{} is not there", backend.name));
             }

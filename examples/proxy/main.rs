@@ -14,7 +14,7 @@ mod balance;
 use std::process::ExitCode;
 
 use balance::Balance;
-use finale::{Event, Listen, Reactor, Stop};
+use finale::{Event, ListenOptions, Reactor, StopOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&args.listen, balance::options(Listen::default()))?;
+    let listener = reactor.listen(&args.listen, balance::options(ListenOptions::default()))?;
     let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead))?;
     let (signal, mut signals) = reactor.inbox(1);
     let mut received = Signals::new([SIGINT, SIGTERM])?;
@@ -68,7 +68,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken if signals.take().is_some() => {
-                let _ = reactor.stop_listener(listener.id, Stop::default().grace(None));
+                let _ = reactor.stop_listener(listener.id, StopOptions::default().grace(None));
             }
             Event::ListenerClosed(_) => {
                 // The last client has gone; what it has said may still be on its way to its

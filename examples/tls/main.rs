@@ -9,7 +9,7 @@ mod session;
 
 use std::process::ExitCode;
 
-use finale::{Event, Listen, Reactor};
+use finale::{Event, ListenOptions, Reactor};
 use session::{Tls, Verdict};
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
     let (config, _certificate) = session::self_signed()?;
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(addr, session::options(Listen::default()))?;
+    let listener = reactor.listen(addr, session::options(ListenOptions::default()))?;
     println!("listening on {}", listener.addr);
     let mut tls = Tls::new(config);
     while let Some((mut socket, event)) = reactor.next()? {

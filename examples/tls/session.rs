@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use finale::{Event, Listen, Socket, SocketMap};
+use finale::{Event, ListenOptions, Socket, SocketMap};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
@@ -15,7 +15,7 @@ use rustls::{ServerConfig, ServerConnection};
 const REQUEST_BYTES: usize = 1024 * 1024;
 
 /// What this server wants of its listener.
-pub(crate) fn options(listen: Listen) -> Listen {
+pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     listen.idle_timeout(seconds(10)).deadline(seconds(60))
 }
@@ -78,7 +78,7 @@ impl Tls {
             }
             // A FIN before close_notify: perhaps an attacker's. No answer, and no end that would
             // look like one.
-            Event::End if !socket.has_ended() => socket.destroy(),
+            Event::End if !socket.end_called() => socket.destroy(),
             Event::Timeout => socket.destroy(),
             Event::Close(_) => return self.sessions.remove(id).map(|session| session.verdict),
             _ => {}
@@ -89,7 +89,7 @@ impl Tls {
 
 impl Session {
     fn receive(&mut self, socket: &mut Socket<'_>, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !socket.has_ended() {
+        while !bytes.is_empty() && !socket.end_called() {
             // Reading from memory does not fail, except that rustls has enough for now; it takes
             // more when that is processed.
             let _ = self.tls.read_tls(&mut bytes);

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use finale::{BadAddress, Error, Target};
+use finale::{AddressError, Error, Target};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -23,8 +23,8 @@ fuzz_target!(|text: &str| {
         }
         (Ok(Target::Unix(_)), Err(_)) => assert!(text.starts_with("unix:"), "{text:?} was taken for {target:?}"),
         (Ok(other), Err(_)) => panic!("{text:?} was taken for {other:?}"),
-        (Err(Error::BadAddress(BadAddress::NotAnIp)), Err(_)) => panic!("{text:?} is no listener's"),
-        (Err(Error::BadAddress(_)), Err(_)) => {}
+        (Err(Error::InvalidAddress(AddressError::NotAnIp)), Err(_)) => panic!("{text:?} is no listener's"),
+        (Err(Error::InvalidAddress(_)), Err(_)) => {}
         (Err(error), Err(_)) => panic!("{text:?}: {error:?}"),
     }
     let Ok(target) = target else { return };

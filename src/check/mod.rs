@@ -13,7 +13,7 @@
 //! [`Endings`] checks 1, 6 and 8, and rules of its own.
 //!
 //! 1. **Language.** The events of a socket are a beginning of the grammar in
-//!    [`Event`](crate::Event); see [`Life`].
+//!    [`Event`](crate::Event); see [`EventGrammar`].
 //! 2. **Bytes.** What is told as `data` is what the peer wrote, in order, and nothing else; the
 //!    numbers of an [`Ending`](crate::Ending) are those of the network.
 //! 3. **Honest close.** Confirmed only if the peer's kernel has every byte and our FIN; `end` only
@@ -32,17 +32,17 @@
 #[allow(clippy::wildcard_enum_match_arm, reason = "what a random run does not draw is left out")]
 pub mod chaos;
 mod endings;
-mod life;
-mod story;
+mod event_grammar;
+mod transcript;
 
 use std::fmt;
 
 use crate::error::Error;
 
 pub use endings::{Case, Cut, Endings, Found, Place, Protocol, Report};
-pub use life::Life;
-pub use story::{Column, Story};
-pub(crate) use story::{note, words};
+pub use event_grammar::EventGrammar;
+pub use transcript::{Column, Transcript};
+pub(crate) use transcript::{note, words};
 
 /// One of the ten rules, or of the two for protocol handlers, see [`Endings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,38 +96,38 @@ impl fmt::Display for Rule {
 
 /// A rule that was broken, and how. `Display` is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct Violation {
     /// The rule.
     pub rule: Rule,
     /// What was seen.
     pub what: String,
 }
 
-impl Broken {
+impl Violation {
     pub(crate) fn new(rule: Rule, what: impl Into<String>) -> Self {
         Self { rule, what: what.into() }
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rule \"{}\": {}", self.rule, self.what)
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for Violation {}
 
 /// A reactor that can't go on, in words.
-pub(crate) fn stuck(error: &Error) -> Broken {
+pub(crate) fn stuck(error: &Error) -> Violation {
     if let Error::System { source, .. } = error
         && source.raw() == rustix::io::Errno::LOOP.raw_os_error()
     {
-        return Broken::new(Rule::NoSpin, "it turns and turns, and nothing moves");
+        return Violation::new(Rule::NoSpin, "it turns and turns, and nothing moves");
     }
-    Broken::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})"))
+    Violation::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})"))
 }
 
 /// `Ok` if it holds, else the rule and what was seen instead.
-pub(crate) fn must(holds: bool, rule: Rule, what: impl FnOnce() -> String) -> Result<(), Broken> {
-    if holds { Ok(()) } else { Err(Broken::new(rule, what())) }
+pub(crate) fn must(holds: bool, rule: Rule, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation::new(rule, what())) }
 }

@@ -24,28 +24,34 @@ fn io(errno: Errno) -> io::Error {
     io::Error::from(errno)
 }
 
-const ADDRESSES: [BadAddress; 8] = [
-    BadAddress::NoPort,
-    BadAddress::BadPort,
-    BadAddress::NoHost,
-    BadAddress::NoPath,
-    BadAddress::BadPath,
-    BadAddress::NotIpv6,
-    BadAddress::NoInterface,
-    BadAddress::NotAnIp,
+const ADDRESSES: [AddressError; 8] = [
+    AddressError::NoPort,
+    AddressError::InvalidPort,
+    AddressError::NoHost,
+    AddressError::NoPath,
+    AddressError::InvalidPath,
+    AddressError::NotIpv6,
+    AddressError::NoInterface,
+    AddressError::NotAnIp,
 ];
-const OPTIONS: [BadOption; 6] = [
-    BadOption::KeepAliveTime,
-    BadOption::KeepAliveCount,
-    BadOption::UserTimeout,
-    BadOption::BufferSize,
-    BadOption::HighWaterMark,
-    BadOption::LowWaterMark,
+const OPTIONS: [InvalidOption; 6] = [
+    InvalidOption::KeepAliveTime,
+    InvalidOption::KeepAliveCount,
+    InvalidOption::UserTimeout,
+    InvalidOption::BufferSize,
+    InvalidOption::HighWaterMark,
+    InvalidOption::LowWaterMark,
 ];
-const TIMERS: [Timer; 6] =
-    [Timer::Connect, Timer::HalfClosed, Timer::Linger, Timer::Write, Timer::Deadline, Timer::Kernel];
-const LOOKUPS: [LookupCause; 4] =
-    [LookupCause::NotFound, LookupCause::TryAgain, LookupCause::NoAddress, LookupCause::Failed];
+const TIMERS: [TimeoutKind; 6] = [
+    TimeoutKind::Connect,
+    TimeoutKind::HalfClosed,
+    TimeoutKind::Close,
+    TimeoutKind::Write,
+    TimeoutKind::Deadline,
+    TimeoutKind::Kernel,
+];
+const LOOKUPS: [LookupErrorKind; 4] =
+    [LookupErrorKind::NotFound, LookupErrorKind::TryAgain, LookupErrorKind::NoAddress, LookupErrorKind::Failed];
 
 #[test]
 fn every_refusal_and_every_cause_has_a_line_of_its_own() {
@@ -62,18 +68,18 @@ fn every_refusal_and_every_cause_has_a_line_of_its_own() {
         Error::System { call: "epoll_wait", source: os(Errno::BADF) },
         Error::ReactorGone,
     ];
-    let bad = ADDRESSES.map(Error::BadAddress).into_iter().chain(OPTIONS.map(Error::BadOption));
+    let bad = ADDRESSES.map(Error::InvalidAddress).into_iter().chain(OPTIONS.map(Error::InvalidOption));
     check_lines(plain.into_iter().chain(bad));
     let plain = [
-        Cause::Reset,
-        Cause::Refused,
-        Cause::Unreachable,
-        Cause::NoLocalAddress,
-        Cause::OutOfResources,
-        Cause::Aborted,
-        Cause::System,
+        ConnectionErrorKind::Reset,
+        ConnectionErrorKind::Refused,
+        ConnectionErrorKind::Unreachable,
+        ConnectionErrorKind::NoLocalAddress,
+        ConnectionErrorKind::OutOfResources,
+        ConnectionErrorKind::Aborted,
+        ConnectionErrorKind::System,
     ];
-    let others = TIMERS.map(Cause::TimedOut).into_iter().chain(LOOKUPS.map(Cause::Lookup));
+    let others = TIMERS.map(ConnectionErrorKind::TimedOut).into_iter().chain(LOOKUPS.map(ConnectionErrorKind::Lookup));
     check_lines(plain.into_iter().chain(others));
 }
 
@@ -86,7 +92,9 @@ fn a_refusal_names_the_numbers_and_the_reason_behind_it() {
     assert!(taken.to_string().contains("[::1]:80"), "{taken}");
     let failed = Error::System { call: "accept4", source: os(Errno::MFILE) };
     assert!(failed.to_string().contains("accept4"), "{failed}");
-    for error in [taken, failed, Error::BadAddress(BadAddress::NoHost), Error::BadOption(BadOption::BufferSize)] {
+    for error in
+        [taken, failed, Error::InvalidAddress(AddressError::NoHost), Error::InvalidOption(InvalidOption::BufferSize)]
+    {
         let source = error.source().unwrap_or_else(|| panic!("{error} has a reason"));
         assert!(source.to_string().len() > 5 && error.to_string().ends_with(&source.to_string()), "{error}: {source}");
     }
@@ -115,11 +123,11 @@ fn an_error_number_survives_the_way_through_std_and_says_what_the_system_says() 
 
 #[test]
 fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() {
-    let kinds: [(Cause, &[Errno]); 7] = [
-        (Cause::Reset, &[Errno::CONNRESET, Errno::PIPE, Errno::NOTCONN]),
-        (Cause::Refused, &[Errno::CONNREFUSED, Errno::NOENT]),
+    let kinds: [(ConnectionErrorKind, &[Errno]); 7] = [
+        (ConnectionErrorKind::Reset, &[Errno::CONNRESET, Errno::PIPE, Errno::NOTCONN]),
+        (ConnectionErrorKind::Refused, &[Errno::CONNREFUSED, Errno::NOENT]),
         (
-            Cause::Unreachable,
+            ConnectionErrorKind::Unreachable,
             &[
                 Errno::HOSTUNREACH,
                 Errno::NETUNREACH,
@@ -132,48 +140,48 @@ fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() 
                 Errno::INVAL,
             ],
         ),
-        (Cause::TimedOut(Timer::Kernel), &[Errno::TIMEDOUT]),
-        (Cause::NoLocalAddress, &[Errno::ADDRNOTAVAIL, Errno::ADDRINUSE]),
-        (Cause::OutOfResources, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC]),
-        (Cause::Aborted, &[Errno::CONNABORTED]),
+        (ConnectionErrorKind::TimedOut(TimeoutKind::Kernel), &[Errno::TIMEDOUT]),
+        (ConnectionErrorKind::NoLocalAddress, &[Errno::ADDRNOTAVAIL, Errno::ADDRINUSE]),
+        (ConnectionErrorKind::OutOfResources, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC]),
+        (ConnectionErrorKind::Aborted, &[Errno::CONNABORTED]),
     ];
     for (cause, errnos) in kinds {
         for &errno in errnos {
-            let failure = Failure::from_os(&io(errno));
-            assert_eq!((failure.cause, failure.os), (cause, Some(os(errno))), "{errno:?}");
+            let failure = ConnectionError::from_os(&io(errno));
+            assert_eq!((failure.kind, failure.os), (cause, Some(os(errno))), "{errno:?}");
         }
     }
-    assert_eq!(Cause::from_os(&io(Errno::IO)), Cause::System, "whatever nobody thought of");
-    let numberless = Failure::from_os(&io::Error::other("no number"));
-    assert_eq!((numberless.cause, numberless.os), (Cause::System, None));
+    assert_eq!(ConnectionErrorKind::from_os(&io(Errno::IO)), ConnectionErrorKind::System, "whatever nobody thought of");
+    let numberless = ConnectionError::from_os(&io::Error::other("no number"));
+    assert_eq!((numberless.kind, numberless.os), (ConnectionErrorKind::System, None));
 }
 
 #[test]
 fn a_socket_that_is_no_stream_has_reset_nothing() {
-    let failure = Failure::from_os(&io(Errno::PROTOTYPE));
-    assert_eq!(failure.cause, Cause::System);
+    let failure = ConnectionError::from_os(&io(Errno::PROTOTYPE));
+    assert_eq!(failure.kind, ConnectionErrorKind::System);
     assert_eq!(failure.to_string(), format!("failed ({}): not a stream socket", io(Errno::PROTOTYPE)));
 }
 
 #[test]
 fn a_failure_tells_its_cause_the_systems_words_where_they_add_something_and_every_attempt() {
-    let system = Failure::from_os(&io(Errno::IO));
+    let system = ConnectionError::from_os(&io(Errno::IO));
     assert_eq!(system.to_string(), format!("failed ({})", io(Errno::IO)));
-    let reset = Failure::from_os(&io(Errno::CONNRESET));
-    assert_eq!(reset.to_string(), Cause::Reset.to_string(), "the system's words say no more than ours");
+    let reset = ConnectionError::from_os(&io(Errno::CONNRESET));
+    assert_eq!(reset.to_string(), ConnectionErrorKind::Reset.to_string(), "the system's words say no more than ours");
     assert_eq!(reset.source().map(ToString::to_string), Some(io(Errno::CONNRESET).to_string()));
-    assert!(Failure::of(Cause::Refused).source().is_none());
+    assert!(ConnectionError::of(ConnectionErrorKind::Refused).source().is_none());
 
-    let attempt = |port, cause| Attempt { addr: SocketAddr::from(([10, 0, 0, 1], port)), cause };
-    let mut failure = Failure::of(Cause::Refused);
-    failure.attempts = vec![attempt(1, Cause::Refused)];
+    let attempt = |port, kind| ConnectAttempt { addr: SocketAddr::from(([10, 0, 0, 1], port)), kind };
+    let mut failure = ConnectionError::of(ConnectionErrorKind::Refused);
+    failure.attempts = vec![attempt(1, ConnectionErrorKind::Refused)];
     assert_eq!(
         failure.to_string(),
         "refused: nobody listens there [10.0.0.1:1]",
         "one address: its cause is the cause"
     );
-    failure.attempts.push(attempt(2, Cause::Aborted));
-    failure.attempts.push(attempt(3, Cause::Unreachable));
+    failure.attempts.push(attempt(2, ConnectionErrorKind::Aborted));
+    failure.attempts.push(attempt(3, ConnectionErrorKind::Unreachable));
     assert_eq!(
         failure.to_string(),
         "refused: nobody listens there [10.0.0.1:1: refused: nobody listens there; \

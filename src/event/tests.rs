@@ -2,26 +2,26 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::error::Cause;
+use crate::error::ConnectionErrorKind;
 
-fn ending(how: How, first: First) -> Ending {
+fn ending(how: EndingKind, first: FirstFin) -> Ending {
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
-    Ending { how, first, peer, bytes_read: 12, bytes_written: 34, bytes_unsent: 0 }
+    Ending { kind: how, first_fin: first, peer, bytes_read: 12, bytes_written: 34, bytes_unsent: 0 }
 }
 
-fn failed() -> How {
-    How::Failed(Failure::of(Cause::Reset))
+fn failed() -> EndingKind {
+    EndingKind::Failed(ConnectionError::of(ConnectionErrorKind::Reset))
 }
 
 #[test]
 fn an_ending_answers_each_question_from_how_it_ended() {
     for (how, had_error, clean, acknowledged) in [
-        (How::Confirmed, false, true, true),
-        (How::HandedOff, false, true, false),
-        (How::Destroyed, false, false, false),
+        (EndingKind::Confirmed, false, true, true),
+        (EndingKind::HandedOff, false, true, false),
+        (EndingKind::Destroyed, false, false, false),
         (failed(), true, false, false),
     ] {
-        let ending = ending(how, First::Peer);
+        let ending = ending(how, FirstFin::Peer);
         assert_eq!(
             (ending.had_error(), ending.is_clean(), ending.is_acknowledged()),
             (had_error, clean, acknowledged),
@@ -32,25 +32,25 @@ fn an_ending_answers_each_question_from_how_it_ended() {
 
 #[test]
 fn time_wait_stays_with_whoever_finished_first_unless_there_was_a_reset() {
-    for first in [First::Nobody, First::Us, First::Peer, First::Both, First::Unknown] {
-        assert_eq!(ending(How::Confirmed, first).time_wait(), first);
-        assert_eq!(ending(How::HandedOff, first).time_wait(), first);
-        assert_eq!(ending(How::Destroyed, first).time_wait(), First::Nobody);
-        assert_eq!(ending(failed(), first).time_wait(), First::Nobody);
-        let of_a_unix_socket = Ending { peer: None, ..ending(How::Confirmed, first) };
-        assert_eq!(of_a_unix_socket.time_wait(), First::Nobody);
+    for first in [FirstFin::Neither, FirstFin::Local, FirstFin::Peer, FirstFin::Both, FirstFin::Unknown] {
+        assert_eq!(ending(EndingKind::Confirmed, first).time_wait(), first);
+        assert_eq!(ending(EndingKind::HandedOff, first).time_wait(), first);
+        assert_eq!(ending(EndingKind::Destroyed, first).time_wait(), FirstFin::Neither);
+        assert_eq!(ending(failed(), first).time_wait(), FirstFin::Neither);
+        let of_a_unix_socket = Ending { peer: None, ..ending(EndingKind::Confirmed, first) };
+        assert_eq!(of_a_unix_socket.time_wait(), FirstFin::Neither);
     }
 }
 
 #[test]
 fn an_ending_is_one_line_that_tells_all_of_it() {
     let mut seen = BTreeSet::new();
-    for how in [How::Confirmed, How::HandedOff, How::Destroyed, failed()] {
-        for first in [First::Nobody, First::Us, First::Peer, First::Both, First::Unknown] {
+    for how in [EndingKind::Confirmed, EndingKind::HandedOff, EndingKind::Destroyed, failed()] {
+        for first in [FirstFin::Neither, FirstFin::Local, FirstFin::Peer, FirstFin::Both, FirstFin::Unknown] {
             let ending = ending(how.clone(), first);
             let line = ending.to_string();
             assert!(line.contains("12 bytes read, 34 written") && !line.contains('\n'), "{line}");
-            let claims = ending.is_clean() && matches!(first, First::Us | First::Peer | First::Both);
+            let claims = ending.is_clean() && matches!(first, FirstFin::Local | FirstFin::Peer | FirstFin::Both);
             assert_eq!(line.contains("TIME_WAIT"), claims, "{line}");
             assert!(seen.insert(line.clone()), "two endings read the same: {line}");
         }
@@ -60,14 +60,16 @@ fn an_ending_is_one_line_that_tells_all_of_it() {
 #[test]
 fn an_ending_that_is_not_clean_is_an_error_with_what_it_failed_of_as_its_source() {
     use std::error::Error as _;
-    for how in [How::Confirmed, How::HandedOff] {
-        let ending = ending(how, First::Us);
+    for how in [EndingKind::Confirmed, EndingKind::HandedOff] {
+        let ending = ending(how, FirstFin::Local);
         assert_eq!(ending.clone().into_result(), Ok(ending));
     }
-    let destroyed = ending(How::Destroyed, First::Us).into_result().expect_err("not clean");
+    let destroyed = ending(EndingKind::Destroyed, FirstFin::Local).into_result().expect_err("not clean");
     assert!(destroyed.source().is_none());
     let error = std::io::Error::from_raw_os_error(104);
-    let failed = ending(How::Failed(Failure::from_os(&error)), First::Us).into_result().expect_err("not clean");
+    let failed = ending(EndingKind::Failed(ConnectionError::from_os(&error)), FirstFin::Local)
+        .into_result()
+        .expect_err("not clean");
     let failure = failed.source().expect("the failure");
     assert_eq!(failure.to_string(), "reset by the peer");
     assert_eq!(failure.source().expect("the system's").to_string(), error.to_string());
@@ -75,7 +77,7 @@ fn an_ending_that_is_not_clean_is_an_error_with_what_it_failed_of_as_its_source(
 
 #[test]
 fn bytes_that_were_never_sent_are_told_only_if_there_are_any() {
-    let mut ending = ending(How::Destroyed, First::Nobody);
+    let mut ending = ending(EndingKind::Destroyed, FirstFin::Neither);
     assert!(!ending.to_string().contains("never sent"), "{ending}");
     ending.bytes_unsent = 1;
     assert!(ending.to_string().ends_with(", 1 never sent"), "{ending}");

@@ -11,12 +11,12 @@
 //!
 //! Knows no socket, no clock, no system call.
 
-mod pairs;
+mod coverage;
 mod print;
 #[cfg(test)]
 mod tests;
 
-pub use pairs::Pairs;
+pub use coverage::Coverage;
 pub(crate) use print::events;
 pub use print::{Format, print};
 
@@ -61,11 +61,11 @@ listed! {
         /// The caller has ended; bytes or our FIN still wait. The peer has not finished.
         Flushing,
         /// Our FIN is with the kernel; the peer still sends.
-        Finished,
+        LocalFinished,
         /// The same, and the caller has discarded: what the peer still sends is read and dropped.
         Lingering,
         /// The peer's FIN was read; we still send.
-        Ended,
+        PeerFinished,
         /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait.
         LastFlush,
         /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
@@ -220,13 +220,13 @@ impl State {
     /// Whether there may be more to read: the peer's FIN was not read.
     #[must_use]
     pub const fn can_read(self) -> bool {
-        matches!(self, State::Open | State::Flushing | State::Finished | State::Lingering | State::Broken)
+        matches!(self, State::Open | State::Flushing | State::LocalFinished | State::Lingering | State::Broken)
     }
 
     /// Whether bytes or our FIN may still leave.
     #[must_use]
     pub const fn can_send(self) -> bool {
-        matches!(self, State::Open | State::Ended) || self.is_flushing()
+        matches!(self, State::Open | State::PeerFinished) || self.is_flushing()
     }
 
     /// Whether the caller has ended and our FIN has not left.
@@ -243,7 +243,7 @@ impl State {
 }
 
 /// One state's part of the table.
-struct Row {
+struct Fault {
     state: State,
     rfc9293: &'static [&'static str],
     own: &'static [(Input, Cell)],
@@ -269,8 +269,8 @@ const LATE: &[(Input, Cell)] = &[
 ];
 
 #[rustfmt::skip]
-static ROWS: [Row; State::ALL.len()] = [
-    Row { state: State::Created, rfc9293: &["CLOSED"], own: &[
+static ROWS: [Fault; State::ALL.len()] = [
+    Fault { state: State::Created, rfc9293: &["CLOSED"], own: &[
         (Input::Accepted,       Go(State::Open,         &[Emits::Connection])),
         (Input::LookupStarted,  Go(State::Resolving,    &[])),
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
@@ -278,83 +278,83 @@ static ROWS: [Row; State::ALL.len()] = [
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Row { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
+    Fault { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
         (Input::LookupFailed,   Go(State::NotConnected, &[Emits::Error])),
         (Input::Expired,        Go(State::TimedOut,     &[Emits::Error])),
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Row { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
+    Fault { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
         (Input::NextAddress,    Go(State::Connecting,   &[])),
         (Input::Established,    Go(State::Open,         &[Emits::Connect, Emits::Ready])),
         (Input::ConnectFailed,  Go(State::NotConnected, &[Emits::Error])),
         (Input::EndCalled, Deferred),
     ], common: ENDS },
-    Row { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Fault { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Open,         &[Emits::Data])),
         (Input::Drained,        Go(State::Open,         &[Emits::Drain])),
         (Input::Idle,           Go(State::Open,         &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Open,         &[Emits::PeerEnded])),
-        (Input::Fin,            Go(State::Ended,        &[Emits::End])),
+        (Input::Fin,            Go(State::PeerFinished,        &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled,      Go(State::Flushing,     &[])),
     ], common: ENDS },
-    Row { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Fault { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Flushing,     &[Emits::Data])),
         (Input::Idle,           Go(State::Flushing,     &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Flushing,     &[Emits::PeerEnded])),
         (Input::Fin,            Go(State::LastFlush,    &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
-        (Input::FinSent,        Go(State::Finished,     &[])),
+        (Input::FinSent,        Go(State::LocalFinished,     &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Row { state: State::Finished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
-        (Input::Data,           Go(State::Finished,     &[Emits::Data])),
-        (Input::Idle,           Go(State::Finished,     &[Emits::Timeout])),
-        (Input::PeerEnded,      Go(State::Finished,     &[Emits::PeerEnded])),
+    Fault { state: State::LocalFinished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+        (Input::Data,           Go(State::LocalFinished,     &[Emits::Data])),
+        (Input::Idle,           Go(State::LocalFinished,     &[Emits::Timeout])),
+        (Input::PeerEnded,      Go(State::LocalFinished,     &[Emits::PeerEnded])),
         (Input::Fin,            Go(State::Closing,      &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::DiscardCalled,  Go(State::Lingering,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Row { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+    Fault { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::PeerEnded,      Go(State::Lingering,    &[Emits::PeerEnded])),
         (Input::Fin,            Go(State::Closing,      &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Row { state: State::Ended, rfc9293: &["CLOSE-WAIT"], own: &[
-        (Input::Drained,        Go(State::Ended,        &[Emits::Drain])),
-        (Input::Idle,           Go(State::Ended,        &[Emits::Timeout])),
+    Fault { state: State::PeerFinished, rfc9293: &["CLOSE-WAIT"], own: &[
+        (Input::Drained,        Go(State::PeerFinished,        &[Emits::Drain])),
+        (Input::Idle,           Go(State::PeerFinished,        &[Emits::Timeout])),
         (Input::EndCalled,      Go(State::LastFlush,    &[])),
         (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Row { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
+    Fault { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
         (Input::Idle,           Go(State::LastFlush,    &[Emits::Timeout])),
         (Input::FinSent,        Go(State::Closing,      &[])),
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
+    Fault { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::Acknowledged,   Go(State::Confirmed,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Row { state: State::Broken, rfc9293: &["CLOSED"], own: &[
+    Fault { state: State::Broken, rfc9293: &["CLOSED"], own: &[
         (Input::Data,           Go(State::Broken,       &[Emits::Data])),
         (Input::Drained,        Go(State::Broken,       &[Emits::Drain])),
         (Input::Idle,           Go(State::Broken,       &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Broken,       &[Emits::PeerEnded])),
         (Input::EndCalled, Ignored),
     ], common: ENDS },
-    Row { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Row { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
+    Fault { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Fault { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
 ];
 
 static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {

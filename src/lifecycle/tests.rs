@@ -130,10 +130,10 @@ fn only_an_end_that_comes_early_is_deferred_and_then_it_ends_the_connection() {
 #[test]
 fn a_lingering_socket_is_a_finished_one_that_delivers_neither_data_nor_a_silence() {
     for &input in Input::ALL {
-        let expected = match (input, step(State::Finished, input)) {
+        let expected = match (input, step(State::LocalFinished, input)) {
             (Input::Data | Input::DiscardCalled, _) => Cell::Impossible,
             (Input::Idle, _) => Cell::Ignored,
-            (_, Cell::Go(State::Finished, emits)) => Cell::Go(State::Lingering, emits),
+            (_, Cell::Go(State::LocalFinished, emits)) => Cell::Go(State::Lingering, emits),
             (_, cell) => cell,
         };
         assert_eq!(step(State::Lingering, input), expected, "{input:?}");

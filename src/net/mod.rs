@@ -16,9 +16,9 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::error::LookupCause;
+use crate::error::LookupErrorKind;
 use crate::lifecycle::{Input, State};
-use crate::options::{KeepAlive, Listen};
+use crate::options::{KeepAlive, ListenOptions};
 
 pub use crate::options::SystemOptions;
 pub use crate::unix_addr::UnixAddr;
@@ -82,7 +82,7 @@ pub enum Unread {
 }
 
 /// The result of a lookup.
-pub type LookupAnswer = Result<Vec<SocketAddr>, LookupCause>;
+pub type LookupAnswer = Result<Vec<SocketAddr>, LookupErrorKind>;
 
 /// The operating system, as far as the reactor needs one.
 ///
@@ -109,11 +109,11 @@ pub trait Net {
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 
     /// Opens a listener and returns the address it is bound to.
-    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr>;
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr>;
 
     /// Opens a listener on a Unix domain socket, and removes its file with it. Where there are no
     /// such sockets, the error is EOPNOTSUPP.
-    fn listen_unix(&mut self, _listener: u32, _addr: &UnixAddr, _options: &Listen) -> io::Result<()> {
+    fn listen_unix(&mut self, _listener: u32, _addr: &UnixAddr, _options: &ListenOptions) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP.into())
     }
 

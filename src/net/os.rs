@@ -23,7 +23,7 @@ use socket2::{Domain, Socket};
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
 use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
-use crate::options::{KeepAlive, Listen, SystemOptions};
+use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
@@ -108,7 +108,12 @@ impl Os {
     }
 
     /// Takes over a listening socket.
-    pub(crate) fn listen_on(&mut self, listener: u32, socket: TcpListener, options: &Listen) -> io::Result<SocketAddr> {
+    pub(crate) fn listen_on(
+        &mut self,
+        listener: u32,
+        socket: TcpListener,
+        options: &ListenOptions,
+    ) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it, and with a time close(2) blocks.
@@ -202,7 +207,7 @@ impl Net for Os {
         })
     }
 
-    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
         let socket = tcp::open(Domain::for_address(addr), &options.system)?;
         // Otherwise connections in TIME_WAIT would hinder a restart (socket(7)).
         socket.set_reuse_address(true)?;
@@ -217,7 +222,7 @@ impl Net for Os {
         self.add_tcp(listener, socket)
     }
 
-    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
         let (socket, file) = unix::listen(addr, options)?;
         self.add(listener, Listening { socket, is_unix: true, watched: true, _file: file })
     }

@@ -15,7 +15,7 @@ use std::thread;
 use mio::Waker;
 
 use super::{LookupAnswer, Token};
-use crate::error::LookupCause;
+use crate::error::LookupErrorKind;
 
 /// Lookups that run at once; further ones wait, each for at most its socket's connect timeout.
 /// getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too few.
@@ -31,13 +31,13 @@ struct Request {
     resolve: Arc<Resolve>,
 }
 
-struct Queue {
+struct Backpressure {
     /// Requests without a thread. `None`: the reactor is gone.
     requests: Mutex<Option<VecDeque<Request>>>,
     filled: Condvar,
 }
 
-impl Queue {
+impl Backpressure {
     fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Request>>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +53,7 @@ impl Queue {
 pub(super) struct Resolver {
     waker: Arc<Waker>,
     pub(super) resolve: Arc<Resolve>,
-    queue: Arc<Queue>,
+    queue: Arc<Backpressure>,
     answers: Receiver<(Token, LookupAnswer)>,
     answer: Sender<(Token, LookupAnswer)>,
     threads: usize,
@@ -63,7 +63,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let queue = Queue { requests: Mutex::new(Some(VecDeque::new())), filled: Condvar::new() };
+        let queue = Backpressure { requests: Mutex::new(Some(VecDeque::new())), filled: Condvar::new() };
         let (answer, answers) = channel();
         let (resolve, queue) = (Arc::new(system), Arc::new(queue));
         Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
@@ -75,7 +75,7 @@ impl Resolver {
             self.start_thread();
         }
         if self.threads == 0 {
-            let _ = self.answer.send((token, Err(LookupCause::Failed)));
+            let _ = self.answer.send((token, Err(LookupErrorKind::Failed)));
             let _ = self.waker.wake();
             return;
         }
@@ -115,7 +115,7 @@ impl Resolver {
             while let Some(request) = queue.take() {
                 // A resolver that panics has failed.
                 let resolve = AssertUnwindSafe(|| (request.resolve)(&request.host, request.port));
-                let found = catch_unwind(resolve).unwrap_or(Err(LookupCause::Failed));
+                let found = catch_unwind(resolve).unwrap_or(Err(LookupErrorKind::Failed));
                 if answer.send((request.token, found)).is_err() || waker.wake().is_err() {
                     break;
                 }
@@ -139,21 +139,21 @@ impl Drop for Resolver {
 /// The system's resolver: getaddrinfo(3).
 fn system(host: &str, port: u16) -> LookupAnswer {
     let addrs: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|error| cause(&error))?.collect();
-    if addrs.is_empty() { Err(LookupCause::NoAddress) } else { Ok(addrs) }
+    if addrs.is_empty() { Err(LookupErrorKind::NoAddress) } else { Ok(addrs) }
 }
 
 /// std has no code of getaddrinfo's error, only its text (gai_strerror(3), in English unless the
 /// program sets another locale, which Rust programs don't).
-fn cause(error: &io::Error) -> LookupCause {
+fn cause(error: &io::Error) -> LookupErrorKind {
     let text = error.to_string();
     let says = |words: &str| text.contains(words);
     if says("not known") || says("does not resolve") || says("nodename nor servname") {
-        LookupCause::NotFound
+        LookupErrorKind::NotFound
     } else if says("Temporary failure") || says("Try again") {
-        LookupCause::TryAgain
+        LookupErrorKind::TryAgain
     } else if says("No address associated") {
-        LookupCause::NoAddress
+        LookupErrorKind::NoAddress
     } else {
-        LookupCause::Failed
+        LookupErrorKind::Failed
     }
 }

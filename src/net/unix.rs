@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket};
 
 use super::tcp::{self, is};
-use crate::options::{Listen, SystemOptions};
+use crate::options::{ListenOptions, SystemOptions};
 use crate::unix_addr::UnixAddr;
 
 /// The file of a listener. It is removed with the listener, if it is still the same.
@@ -41,7 +41,7 @@ impl Drop for SocketFile {
 }
 
 /// A listening socket, and its file.
-pub(super) fn listen(addr: &UnixAddr, options: &Listen) -> io::Result<(Socket, Option<SocketFile>)> {
+pub(super) fn listen(addr: &UnixAddr, options: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
     let name = addr.name()?;
     let socket = tcp::open(Domain::UNIX, &options.system)?;
     match socket.bind(&name) {

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use back_off::BackOff;
 pub use options::{PoolOptions, PoolStats};
 
-use crate::context::Context;
 use crate::error::Error;
 use crate::event::{Ending, Event};
 use crate::id::{SocketId, TimerId};
 use crate::lifecycle::State;
-use crate::options::Connect;
+use crate::options::ConnectOptions;
+use crate::socket::Context;
 use crate::socket::Socket;
 use crate::socket_map::SocketMap;
 use crate::target::Target;
@@ -30,39 +30,39 @@ use crate::target::Target;
 /// A program asks for a socket, is granted one, says what it has to say, and gives it back. Sockets
 /// that lie ready are watched: one whose peer ends, resets, or says something unasked is thrown out
 /// and replaced at once. When the server is down, the pool tries again less and less often. When a
-/// lent socket is lost, the pool says whether its request may be [repeated](Repeat).
+/// lent socket is lost, the pool says whether its request may be [repeated](RetrySafety).
 ///
-/// | a lent socket tells ([`Handled::Lent`]) | its borrower |
+/// | a lent socket tells ([`PoolEvent::Leased`]) | its borrower |
 /// |---|---|
 /// | `data`, the answer is not whole | waits |
 /// | `data`, the answer is whole | [`give_back`](Pool::give_back) |
 /// | `end`, and the end of the answer is the end of the connection | `give_back`, which ends it |
-/// | `end` before that, `timeout`, an answer that can't be right | [`throw_out`](Pool::throw_out), and repeats the request or not |
-/// | `error` | waits for `close`, which is told as [`Handled::Lost`] |
+/// | `end` before that, `timeout`, an answer that can't be right | [`throw_out`](Pool::discard), and repeats the request or not |
+/// | `error` | waits for `close`, which is told as [`PoolEvent::Lost`] |
 ///
 /// ```
-/// use finale::{Connect, Event, Grant, Handled, Listen, Pool, PoolOptions, Reactor};
+/// use finale::{ConnectOptions, Event, PoolReply, PoolEvent, ListenOptions, Pool, PoolOptions, Reactor};
 ///
 /// # fn main() -> Result<(), finale::Error> {
 /// let mut reactor = Reactor::new()?;
-/// let server = reactor.listen("127.0.0.1:0", Listen::default())?;
-/// let mut pool = Pool::new(server.addr, Connect::default(), PoolOptions::default().size(2))?;
-/// pool.ask(&mut reactor.context());
+/// let server = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// let mut pool = Pool::new(server.addr, ConnectOptions::default(), PoolOptions::default().size(2))?;
+/// pool.request(&mut reactor.context());
 /// let mut answer = Vec::new();
 /// while let Some((mut socket, event)) = reactor.next()? {
 ///     match (pool.handle(&mut socket, &event), event) {
-///         (Handled::Lent, Event::Data(bytes)) => {
+///         (PoolEvent::Leased, Event::Data(bytes)) => {
 ///             answer.extend_from_slice(bytes);
 ///             pool.give_back(&mut socket);
 ///             pool.close(&mut socket.context());
 ///         }
 ///         // The server of this example: it echoes.
-///         (Handled::NotOurs, Event::Data(bytes)) => drop(socket.write(bytes)?),
-///         (Handled::NotOurs, Event::End) => socket.end(),
+///         (PoolEvent::Foreign, Event::Data(bytes)) => drop(socket.write(bytes)?),
+///         (PoolEvent::Foreign, Event::End) => socket.end(),
 ///         _ => {}
 ///     }
-///     while let Some((_ticket, grant)) = pool.next_grant() {
-///         if let Grant::Socket(id) = grant
+///     while let Some((_ticket, grant)) = pool.next_reply() {
+///         if let PoolReply::Leased(id) = grant
 ///             && let Some(mut socket) = context.socket(id)
 ///         {
 ///             socket.write(b"ping")?;
@@ -79,14 +79,14 @@ use crate::target::Target;
 #[derive(Debug)]
 pub struct Pool {
     target: Target,
-    connect: Connect,
+    connect: ConnectOptions,
     options: PoolOptions,
     members: SocketMap<Member>,
     /// Those that are ready, the last used last: it is lent first, so that those that are not
     /// needed grow old.
     ready: Vec<SocketId>,
     waiting: VecDeque<Waiting>,
-    grants: VecDeque<(Ticket, Grant)>,
+    grants: VecDeque<(Ticket, PoolReply)>,
     tickets: u64,
     back_off: BackOff,
     /// The timer that is set, and for when.
@@ -138,51 +138,51 @@ pub struct Ticket(u64);
 
 /// What has become of a request for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grant {
+pub enum PoolReply {
     /// It has one, which is its own until it is [given back](Pool::give_back).
-    Socket(SocketId),
+    Leased(SocketId),
     /// It has waited for too long ([`PoolOptions::wait_limit`]).
     TimedOut,
     /// Too many wait already ([`PoolOptions::max_waiting`]).
-    Crowded,
+    QueueFull,
     /// The pool is closed.
     Closed,
 }
 
 /// Whose an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
+pub enum PoolEvent {
     /// Not the pool's: another socket, or none.
-    NotOurs,
+    Foreign,
     /// The pool's own: there is nothing to be done.
-    Pools,
+    Internal,
     /// A lent socket's: the event is for whoever has it.
-    Lent,
+    Leased,
     /// A lent socket's last one. Whether its request may be repeated.
-    Lost(Repeat),
+    Lost(RetrySafety),
 }
 
 /// Whether a request whose socket was lost may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
+pub enum RetrySafety {
     /// Not a byte of it has left this program: nobody can have seen it.
-    Safely,
+    Safe,
     /// Bytes of it have left, and none of an answer has come. The peer may have acted on it, so it
     /// may be repeated only if acting twice does no harm. (Whether its kernel has acknowledged them
     /// can't be asked.)
     IfIdempotent,
     /// A part of the answer has come.
-    No,
+    Unsafe,
 }
 
 impl Pool {
-    /// A pool of connections to this address. It opens them at the first [`ask`](Pool::ask) or
+    /// A pool of connections to this address. It opens them at the first [`ask`](Pool::request) or
     /// [`open`](Pool::open).
     ///
     /// # Errors
-    /// [`Error::BadAddress`] and [`Error::BadOption`], as for
+    /// [`Error::InvalidAddress`] and [`Error::InvalidOption`], as for
     /// [`Reactor::connect`](crate::Reactor::connect).
-    pub fn new<T>(target: T, connect: Connect, options: PoolOptions) -> Result<Self, Error>
+    pub fn new<T>(target: T, connect: ConnectOptions, options: PoolOptions) -> Result<Self, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -207,17 +207,17 @@ impl Pool {
         })
     }
 
-    /// Asks for a socket. The answer comes out of [`next_grant`](Pool::next_grant), at once if a
+    /// Asks for a socket. The answer comes out of [`next_reply`](Pool::next_reply), at once if a
     /// socket is ready, in the order in which they were asked for.
-    pub fn ask(&mut self, context: &mut Context<'_>) -> Ticket {
+    pub fn request(&mut self, context: &mut Context<'_>) -> Ticket {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
         self.stats.asked += 1;
         self.is_changed = true;
         if self.is_closed {
-            self.refuse(ticket, Grant::Closed);
+            self.refuse(ticket, PoolReply::Closed);
         } else if self.waiting.len() >= self.options.max_waiting {
-            self.refuse(ticket, Grant::Crowded);
+            self.refuse(ticket, PoolReply::QueueFull);
         } else {
             let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
             self.waiting.push_back(Waiting { ticket, until });
@@ -235,7 +235,7 @@ impl Pool {
     }
 
     /// The next answer to a request.
-    pub fn next_grant(&mut self) -> Option<(Ticket, Grant)> {
+    pub fn next_reply(&mut self) -> Option<(Ticket, PoolReply)> {
         self.grants.pop_front()
     }
 
@@ -250,12 +250,12 @@ impl Pool {
     pub fn close(&mut self, context: &mut Context<'_>) {
         (self.is_closed, self.is_changed) = (true, true);
         while let Some(waiting) = self.waiting.pop_front() {
-            self.refuse(waiting.ticket, Grant::Closed);
+            self.refuse(waiting.ticket, PoolReply::Closed);
         }
         self.open(context);
     }
 
-    fn refuse(&mut self, ticket: Ticket, why: Grant) {
+    fn refuse(&mut self, ticket: Ticket, why: PoolReply) {
         self.stats.refused += 1;
         self.grants.push_back((ticket, why));
     }
@@ -300,7 +300,7 @@ impl Pool {
         {
             let ticket = waiting.ticket;
             self.waiting.pop_front();
-            self.refuse(ticket, Grant::TimedOut);
+            self.refuse(ticket, PoolReply::TimedOut);
         }
         for place in (0..self.ready.len()).rev() {
             let id = self.ready[place];
@@ -337,7 +337,7 @@ impl Pool {
         {
             let Some(mut socket) = context.socket(id) else { continue };
             // Its end may be known already, and not told yet.
-            if socket.state() != State::Open || socket.peer_has_ended() || socket.is_destroyed() {
+            if socket.state() != State::Open || socket.peer_ended() || socket.destroy_called() {
                 self.ready_was_lost(id);
                 leave(&mut socket);
                 continue;
@@ -352,7 +352,7 @@ impl Pool {
             self.stats.lent += 1;
             self.stats.granted += 1;
             let ticket = self.waiting.pop_front().map(|waiting| waiting.ticket);
-            self.grants.extend(ticket.map(|ticket| (ticket, Grant::Socket(id))));
+            self.grants.extend(ticket.map(|ticket| (ticket, PoolReply::Leased(id))));
         }
     }
 
@@ -380,22 +380,22 @@ impl Pool {
 
     /// Sees an event before the program does, and says whose it is. It has to see every event of
     /// the reactor.
-    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Handled {
+    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> PoolEvent {
         let handled = self.sees(socket, event);
         self.open(&mut socket.context());
         handled
     }
 
-    fn sees(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Handled {
+    fn sees(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> PoolEvent {
         if let Event::Timer(id) = event {
             let ours = self.timer.is_some_and(|(own, _)| own == *id);
             if ours {
                 (self.timer, self.is_changed) = (None, true);
             }
-            return if ours { Handled::Pools } else { Handled::NotOurs };
+            return if ours { PoolEvent::Internal } else { PoolEvent::Foreign };
         }
         let id = socket.id();
-        let Some(member) = self.members.get(id).copied() else { return Handled::NotOurs };
+        let Some(member) = self.members.get(id).copied() else { return PoolEvent::Foreign };
         if let Event::Close(ending) = event {
             let handled = self.closed(id, member, ending);
             self.members.remove(id);
@@ -403,7 +403,7 @@ impl Pool {
             return handled;
         }
         match member {
-            Member::Lent(_) => Handled::Lent,
+            Member::Lent(_) => PoolEvent::Leased,
             Member::Opening => {
                 if *event == Event::Ready {
                     self.stats.opening -= 1;
@@ -412,7 +412,7 @@ impl Pool {
                     self.ready.push(id);
                     self.is_changed = true;
                 }
-                Handled::Pools
+                PoolEvent::Internal
             }
             Member::Ready(_) => {
                 match event {
@@ -436,17 +436,17 @@ impl Pool {
                     | Event::Close(_)
                     | Event::Timer(_)
                     | Event::Woken
-                    | Event::ListenerRests(..)
-                    | Event::Dropped(..)
+                    | Event::AcceptFailed(..)
+                    | Event::Overflow(..)
                     | Event::ListenerClosed(_) => {}
                 }
-                Handled::Pools
+                PoolEvent::Internal
             }
-            Member::Leaving => Handled::Pools,
+            Member::Leaving => PoolEvent::Internal,
         }
     }
 
-    fn closed(&mut self, id: SocketId, member: Member, ending: &Ending) -> Handled {
+    fn closed(&mut self, id: SocketId, member: Member, ending: &Ending) -> PoolEvent {
         match member {
             Member::Opening => {
                 self.stats.opening -= 1;
@@ -459,11 +459,11 @@ impl Pool {
                 self.stats.lent -= 1;
                 self.stats.lost_lent += 1;
                 self.lease_is_over(lease, ending.bytes_read, false);
-                return Handled::Lost(lease.repeat(ending));
+                return PoolEvent::Lost(lease.repeat(ending));
             }
             Member::Leaving => {}
         }
-        Handled::Pools
+        PoolEvent::Internal
     }
 
     /// A ready socket is of no use any more.
@@ -479,8 +479,8 @@ impl Pool {
 
     /// Takes a lent socket back. One that can't serve the next request (it has ended or was
     /// destroyed, or its peer has ended, or it is paused or discards, or bytes of the last request
-    /// still wait) is ended, and replaced. The borrower's deadline is taken away; a `set_timeout`
-    /// of its own stays.
+    /// still wait) is ended, and replaced. The borrower's deadline is taken away; a
+    /// `set_idle_timeout` of its own stays.
     pub fn give_back(&mut self, socket: &mut Socket<'_>) {
         let id = socket.id();
         let Some(lease) = self.end_lease(id) else { return };
@@ -519,7 +519,7 @@ impl Pool {
 
     /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another
     /// in its place. For those who need each connection once, and would have it ready.
-    pub fn give_away(&mut self, id: SocketId, context: &mut Context<'_>) {
+    pub fn detach(&mut self, id: SocketId, context: &mut Context<'_>) {
         if self.end_lease(id).is_some() {
             self.members.remove(id);
         }
@@ -528,7 +528,7 @@ impl Pool {
 
     /// Resets a lent socket whose request has failed in a way that the socket does not know of.
     /// Another takes its place.
-    pub fn throw_out(&mut self, socket: &mut Socket<'_>) {
+    pub fn discard(&mut self, socket: &mut Socket<'_>) {
         let Some(lease) = self.end_lease(socket.id()) else { return };
         self.lease_is_over(lease, socket.bytes_read(), false);
         socket.destroy();
@@ -538,9 +538,9 @@ impl Pool {
 
 /// Whether a socket is as good as new.
 fn can_serve(socket: &Socket<'_>) -> bool {
-    let is_open = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
+    let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
     let is_read = !socket.is_paused() && !socket.is_discarding();
-    is_open && is_read && !socket.is_destroyed() && socket.queued_bytes() == 0
+    is_open && is_read && !socket.destroy_called() && socket.queued_bytes() == 0
 }
 
 /// In good order; whatever the peer still says, nobody has asked.
@@ -551,13 +551,13 @@ fn leave(socket: &mut Socket<'_>) {
 }
 
 impl Lease {
-    fn repeat(&self, ending: &Ending) -> Repeat {
+    fn repeat(&self, ending: &Ending) -> RetrySafety {
         if ending.bytes_read > self.read {
-            Repeat::No
+            RetrySafety::Unsafe
         } else if ending.bytes_written > self.written {
-            Repeat::IfIdempotent
+            RetrySafety::IfIdempotent
         } else {
-            Repeat::Safely
+            RetrySafety::Safe
         }
     }
 }

@@ -40,8 +40,8 @@ impl PoolOptions {
     /// and balancers end a silent connection after a minute, and whoever ends it first is not
     /// surprised by the other. `None`: for ever.
     #[must_use]
-    pub const fn max_idle(mut self, limit: Option<Duration>) -> Self {
-        self.max_idle = limit;
+    pub fn max_idle(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.max_idle = limit.into();
         self
     }
 
@@ -49,15 +49,15 @@ impl PoolOptions {
     /// h: so that a name which has moved, or a backend that came later, is noticed at last. `None`:
     /// as old as it likes.
     #[must_use]
-    pub const fn max_age(mut self, limit: Option<Duration>) -> Self {
-        self.max_age = limit;
+    pub fn max_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.max_age = limit.into();
         self
     }
 
     /// How long a request may wait for a socket. Default 30 s; `None`: for ever.
     #[must_use]
-    pub const fn wait_limit(mut self, limit: Option<Duration>) -> Self {
-        self.wait_limit = limit;
+    pub fn wait_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.wait_limit = limit.into();
         self
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, OsError};
 use crate::id::ListenerId;
 use crate::lifecycle::{Emits, Input};
 use crate::net::Net;
-use crate::options::{Listen, Settings};
+use crate::options::{ListenOptions, Settings};
 use crate::table::entry::Flags;
 use crate::target::Target;
 use crate::unix_addr::UnixAddr;
@@ -42,8 +42,8 @@ impl Reactor {
     /// After an error it is closed.
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::System`].
-    pub fn listen_on(&mut self, listener: TcpListener, options: Listen) -> Result<Listener, Error> {
+    /// [`Error::InvalidOption`], or [`Error::System`].
+    pub fn listen_on(&mut self, listener: TcpListener, options: ListenOptions) -> Result<Listener, Error> {
         let (id, addr) = self.add_listener(options, |net, slot, options| {
             net.listen_on(slot, listener, options).map_err(|error| system("listen", &error))
         })?;
@@ -53,8 +53,8 @@ impl Reactor {
     /// The same for a Unix domain socket. Its file is not removed with it.
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::System`].
-    pub fn listen_on_unix(&mut self, listener: UnixListener, options: Listen) -> Result<ListenerId, Error> {
+    /// [`Error::InvalidOption`], or [`Error::System`].
+    pub fn listen_on_unix(&mut self, listener: UnixListener, options: ListenOptions) -> Result<ListenerId, Error> {
         let (id, ()) = self.add_listener(options, |net, slot, _| {
             net.listen_on_unix(slot, listener).map_err(|error| system("listen", &error))
         })?;
@@ -66,8 +66,8 @@ impl<N: Net> Reactor<N> {
     /// Opens a listener on an IP address; port 0 lets the kernel choose a port.
     ///
     /// # Errors
-    /// [`Error::BadAddress`], [`Error::BadOption`], or [`Error::Listen`], mostly EADDRINUSE.
-    pub fn listen<T>(&mut self, addr: T, options: Listen) -> Result<Listener, Error>
+    /// [`Error::InvalidAddress`], [`Error::InvalidOption`], or [`Error::Listen`], mostly EADDRINUSE.
+    pub fn listen<T>(&mut self, addr: T, options: ListenOptions) -> Result<Listener, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -84,9 +84,9 @@ impl<N: Net> Reactor<N> {
     /// reset: to a peer `destroy()` is an end, unless bytes of the peer were left unread.
     ///
     /// # Errors
-    /// [`Error::BadOption`], or [`Error::ListenUnix`]: mostly that the address is in use, even if
-    /// only a dead server's file is left, unless [`replace_stale`](Listen::replace_stale) is on.
-    pub fn listen_unix(&mut self, addr: impl Into<UnixAddr>, options: Listen) -> Result<ListenerId, Error> {
+    /// [`Error::InvalidOption`], or [`Error::ListenUnix`]: mostly that the address is in use, even if
+    /// only a dead server's file is left, unless [`replace_stale`](ListenOptions::replace_stale) is on.
+    pub fn listen_unix(&mut self, addr: impl Into<UnixAddr>, options: ListenOptions) -> Result<ListenerId, Error> {
         let addr = addr.into();
         let (id, ()) = self.add_listener(options, |net, slot, options| {
             let opened = net.listen_unix(slot, &addr, options);
@@ -97,8 +97,8 @@ impl<N: Net> Reactor<N> {
 
     fn add_listener<T>(
         &mut self,
-        options: Listen,
-        open: impl FnOnce(&mut N, u32, &Listen) -> Result<T, Error>,
+        options: ListenOptions,
+        open: impl FnOnce(&mut N, u32, &ListenOptions) -> Result<T, Error>,
     ) -> Result<(ListenerId, T), Error> {
         options.check()?;
         let id = self.listeners.new_id();
@@ -207,18 +207,18 @@ impl<N: Net> Reactor<N> {
     fn drop_excess(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
         self.net.reset(self.table.vacant());
         self.turn.dropped();
-        self.counts.dropped += 1;
+        self.counts.overflowed += 1;
         self.dropped = peer;
         if self.listeners.entries[listener as usize].was_the_last() {
             self.close_stopped(listener);
         }
-        Emit::new(EmitKind::Dropped, listener)
+        Emit::new(EmitKind::Overflow, listener)
     }
 
     /// Nothing can be accepted for now: clients wait, and the listener is not watched.
     fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
         self.mute(listener);
-        self.counts.rests += 1;
+        self.counts.accept_failures += 1;
         self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);
         let entry = &mut self.listeners.entries[listener as usize];
         entry.skips = 0;
@@ -226,7 +226,7 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         self.accept_error = OsError::from(error);
-        Some(Emit::new(EmitKind::ListenerRests, listener))
+        Some(Emit::new(EmitKind::AcceptFailed, listener))
     }
 
     /// No readiness from now on: clients that have to wait would end every poll at once.

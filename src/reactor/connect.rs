@@ -12,11 +12,11 @@ use super::Reactor;
 use super::step::{RETRY_TICKS, is_transient};
 use rustix::io::Errno;
 
-use crate::error::{Attempt, Cause, Error, Failure, LookupCause};
+use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind, Error, LookupErrorKind};
 use crate::id::SocketId;
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{LookupAnswer, Net, Token};
-use crate::options::Connect;
+use crate::options::ConnectOptions;
 use crate::table::entry::Flags;
 use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
@@ -26,19 +26,19 @@ impl Reactor {
     /// and a port it returns all addresses, the preferred first, or why there are none. It runs on
     /// the threads that look-ups have, four at the most, so it may block; what waits for a thread
     /// has its socket's connect timeout, and is dropped with the socket. One that panics has failed
-    /// ([`LookupCause::Failed`](crate::LookupCause)).
+    /// ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
     ///
     /// A program that does not want threads looks names up itself, and connects to a list of
     /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are given by
     /// [`Network::name`](crate::sim::Network::name).
     ///
     /// ```
-    /// # use finale::{LookupCause, Reactor};
+    /// # use finale::{LookupErrorKind, Reactor};
     /// # use std::net::SocketAddr;
     /// let mut reactor = Reactor::new()?;
     /// reactor.set_resolver(|host, port| match host {
     ///     "backend" => Ok(vec![SocketAddr::from(([10, 0, 0, 7], port)), SocketAddr::from(([10, 0, 0, 8], port))]),
-    ///     _ => Err(LookupCause::NotFound),
+    ///     _ => Err(LookupErrorKind::NotFound),
     /// });
     /// # Ok::<(), finale::Error>(())
     /// ```
@@ -51,14 +51,15 @@ impl<N: Net> Reactor<N> {
     /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a
     /// pair of address or name and port, a list of addresses; or to a [Unix domain
     /// socket](crate::UnixAddr), `"unix:/run/app.sock"`, which has no `lookup`. Several addresses
-    /// race each other (RFC 8305, see [`Connect::attempt_delay`]): the first that is connected is
-    /// kept. Whatever goes wrong on the way is delivered as an event; a connection that was reset
-    /// before this side had seen it established counts as an attempt that failed, and what it had
-    /// brought is lost with it.
+    /// race each other (RFC 8305, see [`ConnectOptions::attempt_delay`]): the first that is
+    /// connected is kept. Whatever goes wrong on the way is delivered as an event; a connection
+    /// that was reset before this side had seen it established counts as an attempt that failed,
+    /// and what it had brought is lost with it.
     ///
     /// # Errors
-    /// [`Error::BadAddress`] for text that is no address, [`Error::BadOption`] for bad options.
-    pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
+    /// [`Error::InvalidAddress`] for text that is no address, [`Error::InvalidOption`] for bad
+    /// options.
+    pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -105,7 +106,7 @@ impl<N: Net> Reactor<N> {
                 connecting.addrs.extend(in_order(addrs));
                 self.resolved(slot);
             }
-            (Err(cause), _) => self.fail_connecting(slot, Failure::of(Cause::Lookup(cause))),
+            (Err(cause), _) => self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(cause))),
             (Ok(_), None) => {}
         }
         self.table.wake(slot);
@@ -118,7 +119,9 @@ impl<N: Net> Reactor<N> {
                 self.table.set_peer(slot, first);
                 self.apply(slot, Input::Resolved);
             }
-            None => self.fail_connecting(slot, Failure::of(Cause::Lookup(LookupCause::NoAddress))),
+            None => {
+                self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(LookupErrorKind::NoAddress)))
+            }
         }
     }
 
@@ -134,7 +137,7 @@ impl<N: Net> Reactor<N> {
 
     /// The connect timeout has run out: no handshake begins any more, but a result that is known to
     /// the system comes first.
-    pub(super) fn expire_connecting(&mut self, slot: u32, failure: Failure) {
+    pub(super) fn expire_connecting(&mut self, slot: u32, failure: ConnectionError) {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
         let is_left = connecting.tried < connecting.addrs.len().max(1) || !connecting.in_flight.is_empty();
@@ -163,7 +166,7 @@ impl<N: Net> Reactor<N> {
                 Ok(false) => index += 1,
                 Err(error) => {
                     failed = true;
-                    self.drop_flight(slot, index, Failure::from_os(&error));
+                    self.drop_flight(slot, index, ConnectionError::from_os(&error));
                 }
             }
         }
@@ -207,7 +210,7 @@ impl<N: Net> Reactor<N> {
                     flags.set(Flags::READABLE, true);
                     flags.set(Flags::REGISTERED, false);
                 }
-                Err(error) => return self.fail_connecting(slot, Failure::from_os(&error)),
+                Err(error) => return self.fail_connecting(slot, ConnectionError::from_os(&error)),
             }
         }
         self.established(slot);
@@ -261,13 +264,13 @@ impl<N: Net> Reactor<N> {
                 // The address is not to blame: it is tried again after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
-                    return self.attempt_again(slot, is_first, Cause::from_os(&error));
+                    return self.attempt_again(slot, is_first, ConnectionErrorKind::from_os(&error));
                 }
                 Err(error) => {
                     if let Some(connecting) = self.connecting(slot) {
                         connecting.in_flight.push(flight);
                         let newest = connecting.in_flight.len() - 1;
-                        self.drop_flight(slot, newest, Failure::from_os(&error));
+                        self.drop_flight(slot, newest, ConnectionError::from_os(&error));
                     }
                 }
             }
@@ -294,7 +297,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The last address keeps its turn. The next one that fails frees a descriptor.
-    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: Cause) {
+    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: ConnectionErrorKind) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.tried -= 1;
         connecting.held_up = Some(cause);
@@ -328,12 +331,12 @@ impl<N: Net> Reactor<N> {
     }
 
     /// One of the attempts in flight has failed, or could not be begun.
-    fn drop_flight(&mut self, slot: u32, index: usize, failure: Failure) {
+    fn drop_flight(&mut self, slot: u32, index: usize, failure: ConnectionError) {
         let Some(connecting) = self.connecting(slot) else { return };
         let flight = connecting.in_flight.remove(index);
         // A Unix domain socket has one attempt, and no address that would say which.
         if let Some(&addr) = connecting.addrs.get(flight.addr) {
-            connecting.failed.push(Attempt { addr, cause: failure.cause });
+            connecting.failed.push(ConnectAttempt { addr, kind: failure.kind });
         }
         connecting.first_failure.get_or_insert(failure);
         connecting.attempt_due = None;
@@ -377,11 +380,11 @@ impl<N: Net> Reactor<N> {
 
     /// The socket was never connected. Its failure names every address that was tried, those in
     /// flight included, and the one that could not be.
-    fn fail_connecting(&mut self, slot: u32, mut failure: Failure) {
+    fn fail_connecting(&mut self, slot: u32, mut failure: ConnectionError) {
         if let Some(connecting) = self.connecting(slot) {
-            let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.cause));
-            for (addr, cause) in in_flight.chain(connecting.held_up.map(|cause| (connecting.tried, cause))) {
-                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| Attempt { addr, cause }));
+            let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.kind));
+            for (addr, kind) in in_flight.chain(connecting.held_up.map(|kind| (connecting.tried, kind))) {
+                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| ConnectAttempt { addr, kind }));
             }
         }
         self.give_up_connecting(slot);
@@ -392,7 +395,7 @@ impl<N: Net> Reactor<N> {
 
     fn no_address_left(&mut self, slot: u32) {
         let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
-        self.fail_connecting(slot, first.unwrap_or(Failure::of(Cause::Unreachable)));
+        self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
     }
 }
 

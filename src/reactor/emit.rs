@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use super::Reactor;
-use crate::context::Context;
-use crate::error::{Cause, Failure};
-use crate::event::{Ending, Event, How, PeerEnd};
+use crate::error::{ConnectionError, ConnectionErrorKind};
+use crate::event::{Ending, EndingKind, Event, PeerEnd};
 use crate::lifecycle::{Emits, State};
 use crate::net::Net;
 use crate::report;
+use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::entry::Flags;
 use crate::table::extra::Extra;
@@ -29,9 +29,9 @@ pub(super) enum EmitKind {
     Timer,
     Woken,
     /// The value is the listener's index.
-    ListenerRests,
+    AcceptFailed,
     /// The value is the listener's index.
-    Dropped,
+    Overflow,
     ListenerClosed,
 }
 
@@ -70,8 +70,8 @@ impl<N: Net> Reactor<N> {
             }
             EmitKind::Timer => Event::Timer(self.fired),
             EmitKind::Woken => Event::Woken,
-            EmitKind::ListenerRests => Event::ListenerRests(self.listeners.id(emit.value), self.accept_error),
-            EmitKind::Dropped => Event::Dropped(self.listeners.id(emit.value), self.dropped.as_ref()),
+            EmitKind::AcceptFailed => Event::AcceptFailed(self.listeners.id(emit.value), self.accept_error),
+            EmitKind::Overflow => Event::Overflow(self.listeners.id(emit.value), self.dropped.as_ref()),
             EmitKind::ListenerClosed => Event::ListenerClosed(self.closed_listener),
         };
         (Socket::new(Context { table: &mut self.table, net: &self.net }, slot), event)
@@ -84,27 +84,27 @@ impl<N: Net> Reactor<N> {
         addr.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip)
     }
 
-    fn failure(&self, slot: u32) -> Failure {
+    fn failure(&self, slot: u32) -> ConnectionError {
         let failure = self.table.extra(slot).and_then(|extra| extra.failure.clone());
-        failure.unwrap_or(Failure::of(Cause::System))
+        failure.unwrap_or(ConnectionError::of(ConnectionErrorKind::System))
     }
 
     /// The report for `close`. The state in which it ended says how.
     pub(super) fn report_ending(&mut self, slot: u32) {
         let (entry, _, extra) = self.table.parts(slot);
         // One that failed, and was destroyed before that could be delivered, was destroyed.
-        let how = if entry.state == State::Confirmed {
-            How::Confirmed
+        let kind = if entry.state == State::Confirmed {
+            EndingKind::Confirmed
         } else if entry.state == State::HandedOff {
-            How::HandedOff
+            EndingKind::HandedOff
         } else if entry.state == State::ResetByUs || entry.flags.has(Flags::DESTROY) {
-            How::Destroyed
+            EndingKind::Destroyed
         } else {
-            How::Failed(self.failure(slot))
+            EndingKind::Failed(self.failure(slot))
         };
         self.ending = Ending {
-            how,
-            first: entry.first,
+            kind,
+            first_fin: entry.first_fin,
             peer: entry.peer(&self.table.extras.ipv6_peers),
             bytes_read: entry.bytes_read,
             bytes_written: entry.bytes_written,

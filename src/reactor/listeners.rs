@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
-use crate::options::{Excess, Listen};
+use crate::options::{ListenOptions, OverflowPolicy};
 
 /// Connections accepted one at a time after a vain attempt: that adds a sixtieth of it to each.
 const SINGLES: u32 = 64;
@@ -40,7 +40,7 @@ pub(super) struct Entry {
     /// Its sockets that have not delivered `close`.
     live: usize,
     max: Option<usize>,
-    excess: Excess,
+    overflow_policy: OverflowPolicy,
     backlog: u32,
     pub(super) stop: Option<Stopping>,
 }
@@ -97,7 +97,7 @@ impl Batch {
 }
 
 impl Entry {
-    pub(super) const fn new(id: ListenerId, settings: u32, options: &Listen) -> Self {
+    pub(super) const fn new(id: ListenerId, settings: u32, options: &ListenOptions) -> Self {
         Self {
             id,
             settings,
@@ -109,7 +109,7 @@ impl Entry {
             skips: 0,
             live: 0,
             max: options.max_connections,
-            excess: options.excess,
+            overflow_policy: options.overflow_policy,
             backlog: options.backlog,
             stop: None,
         }
@@ -128,12 +128,12 @@ impl Entry {
 
     /// Whether the next client is one too many, and is dropped.
     pub(super) fn drops(&self) -> bool {
-        self.is_full() && self.excess == Excess::Drop
+        self.is_full() && self.overflow_policy == OverflowPolicy::Reset
     }
 
     /// Whether clients have to wait.
     pub(super) fn must_wait(&self) -> bool {
-        self.paused || (self.is_full() && self.excess == Excess::Wait)
+        self.paused || (self.is_full() && self.overflow_policy == OverflowPolicy::Wait)
     }
 
     /// Whether it is stopped, may accept none, and no socket can make room: with a maximum of 0.

@@ -13,11 +13,11 @@ mod audit;
 mod connect;
 mod emit;
 mod listeners;
-mod remote;
 mod snapshot;
 mod step;
 mod stop;
 mod turn;
+mod waker;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,24 +25,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use listeners::Listener;
-pub use remote::Remote;
 pub use snapshot::{SocketInfo, Sockets};
+pub use waker::Waker;
 
-use crate::context::Context;
-use crate::error::{Cause, Error, Failure, OsError};
+use crate::error::{ConnectionError, ConnectionErrorKind, Error, OsError};
 use crate::event::{Ending, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::metrics::Counts;
 use crate::net::Net;
 use crate::net::os::Os;
+use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
 use crate::ticks::Epoch;
 use listeners::Listeners;
-use remote::Shared;
 use turn::Turn;
+use waker::Shared;
 
 /// One read at the most per socket and turn, and the receive buffer that all sockets share: large
 /// enough for bulk transfers, small enough for the second-level cache.
@@ -63,7 +63,7 @@ pub struct Reactor<N: Net = Os> {
     buffer: Box<[u8]>,
     /// What the last event says beyond its name: lent to the caller like the buffer.
     ending: Ending,
-    failure: Failure,
+    failure: ConnectionError,
     dropped: Option<SocketAddr>,
     accept_error: OsError,
     fired: TimerId,
@@ -104,7 +104,7 @@ impl<N: Net> Reactor<N> {
             listeners: Listeners::new(reactor),
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             ending: Ending::none(),
-            failure: Failure::of(Cause::System),
+            failure: ConnectionError::of(ConnectionErrorKind::System),
             dropped: None,
             accept_error: OsError::from_raw(0),
             fired: TimerId::NONE,
@@ -122,7 +122,7 @@ impl<N: Net> Reactor<N> {
 
     /// Waits for the next event and returns it with the socket that it happened to. `None` when
     /// nothing is left that could ever produce one: no socket, no listener, no timer, no
-    /// [`Remote`].
+    /// [`Waker`].
     ///
     /// What the caller asked of its sockets since the last call is done first.
     ///
@@ -218,7 +218,7 @@ impl<N: Net> Reactor<N> {
 
     /// A handle for other threads.
     #[must_use]
-    pub fn remote(&self) -> Remote {
+    pub fn waker(&self) -> Waker {
         self.shared.handle()
     }
 

@@ -79,17 +79,17 @@ impl<N: Net> Reactor<N> {
     /// What the reactor has done so far, and what is live. Visits each socket.
     ///
     /// ```
-    /// # use finale::{Cause, Connect, Event, Reactor, sim::Network};
+    /// # use finale::{ConnectionErrorKind, ConnectOptions, Event, Reactor, sim::Network};
     /// let network = Network::new(1);
     /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
-    /// reactor.connect("10.0.0.2:80", Connect::default())?;
+    /// reactor.connect("10.0.0.2:80", ConnectOptions::default())?;
     /// while let Some((_, event)) = reactor.next()? {
     ///     if let Event::Close(ending) = event {
     ///         println!("{ending}");
     ///     }
     /// }
     /// let metrics = reactor.metrics();
-    /// assert_eq!((metrics.begun, metrics.failed_of(Cause::Refused), metrics.live()), (1, 1, 0));
+    /// assert_eq!((metrics.connects, metrics.failed_of(ConnectionErrorKind::Refused), metrics.live()), (1, 1, 0));
     /// # Ok::<(), finale::Error>(())
     /// ```
     #[must_use]

@@ -12,12 +12,12 @@ use rustix::io::Errno;
 
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
-use crate::error::{Cause, Failure, Timer};
-use crate::event::First;
+use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
+use crate::event::FirstFin;
 use crate::id::SocketId;
 use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
-use crate::options::{Idle, Settings};
+use crate::options::{IdleDirection, Settings};
 use crate::report;
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
@@ -56,11 +56,11 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
 }
 
 /// What a failure is to the lifecycle.
-const fn input_for(cause: Cause, state: State) -> Input {
+const fn input_for(cause: ConnectionErrorKind, state: State) -> Input {
     match (cause, state) {
-        (Cause::TimedOut(_), _) => Input::Expired,
-        (Cause::Lookup(_), _) => Input::LookupFailed,
-        (Cause::Reset, _) => Input::Reset,
+        (ConnectionErrorKind::TimedOut(_), _) => Input::Expired,
+        (ConnectionErrorKind::Lookup(_), _) => Input::LookupFailed,
+        (ConnectionErrorKind::Reset, _) => Input::Reset,
         (_, State::Connecting) => Input::ConnectFailed,
         // Of an established connection: before, only these can happen.
         _ => Input::Reset,
@@ -275,7 +275,7 @@ impl<'a, N: Net> Step<'a, N> {
 
     /// After our FIN the caller wants to see nothing more.
     fn linger(&mut self) {
-        if self.entry.state == State::Finished && self.entry.flags.has(Flags::DISCARD) {
+        if self.entry.state == State::LocalFinished && self.entry.flags.has(Flags::DISCARD) {
             self.post(Input::DiscardCalled);
         }
     }
@@ -325,17 +325,17 @@ impl<'a, N: Net> Step<'a, N> {
     /// The connection is over with an error, which will be delivered: with the one that it broke
     /// with, if it was broken.
     #[inline(never)]
-    pub(super) fn fail(&mut self, failure: Failure) {
+    pub(super) fn fail(&mut self, failure: ConnectionError) {
         // If the peer still lives it learns so at once; a close would look orderly.
         self.net.reset(self.slot);
-        let cause = self.extra_mut().failure.get_or_insert(failure).cause;
+        let cause = self.extra_mut().failure.get_or_insert(failure).kind;
         self.entry.flags.take_pending(Emits::Lookup);
         self.post(input_for(cause, self.entry.state));
     }
 
     /// A broken connection is over, with what it broke with.
     pub(super) fn fail_broken(&mut self) {
-        self.fail(Failure::of(Cause::System));
+        self.fail(ConnectionError::of(ConnectionErrorKind::System));
     }
 
     /// What the system has reported, and no step has taken up yet, came before a limit that strikes
@@ -353,12 +353,13 @@ impl<'a, N: Net> Step<'a, N> {
     /// A limit has expired. A connection that was dead already reports its own error. Where our FIN
     /// is with the kernel, and the kernel does not report what the peer takes, it goes on alone: a
     /// reset could destroy an answer to a slow reader.
-    pub(super) fn expire(&mut self, failure: Failure) {
+    pub(super) fn expire(&mut self, failure: ConnectionError) {
         if self.ends_by_itself() {
             return;
         }
-        let is_sent = matches!(self.entry.state, State::Finished | State::Lingering | State::Closing);
-        let is_silence = matches!(failure.cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
+        let is_sent = matches!(self.entry.state, State::LocalFinished | State::Lingering | State::Closing);
+        let is_silence =
+            matches!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
         let may_wait = is_sent && is_silence && self.entry.bytes_written > 0;
         if may_wait && self.net.time_since_acked(self.slot).is_none() {
             // Both sides have finished: that is all that a hand-off claims.
@@ -375,10 +376,10 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     pub(super) fn lose(&mut self, error: &io::Error) {
         if !self.entry.state.can_read() {
-            return self.fail(Failure::from_os(error));
+            return self.fail(ConnectionError::from_os(error));
         }
         let extra = self.extras.get_or_make(&mut self.entry.extra);
-        extra.failure.get_or_insert(Failure::from_os(error));
+        extra.failure.get_or_insert(ConnectionError::from_os(error));
         self.extras.void(self.entry.extra);
         self.post(Input::ErrorSeen);
         // A caller that has paused until there is room need not wait any longer.
@@ -441,7 +442,7 @@ impl<'a, N: Net> Step<'a, N> {
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }
             Outcome::Retry => self.retry_later(Flags::READABLE),
-            Outcome::Failed(error) => self.fail(Failure::from_os(&error)),
+            Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
         }
         self.deliver()
     }
@@ -449,7 +450,7 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
     fn received(&mut self, Received { bytes, drained }: Received) -> Option<Emit> {
         self.entry.bytes_read += bytes as u64;
-        self.entry.moved(Idle::Read, self.settings);
+        self.entry.moved(IdleDirection::Read, self.settings);
         let flags = &mut self.entry.flags;
         // Drained means that the next bytes bring an edge, with these exceptions: the socket is not
         // registered yet; the zero-length read or the error is still to come.
@@ -474,8 +475,8 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.state == State::Broken {
             return self.fail_broken();
         }
-        if self.entry.first == First::Nobody {
-            self.entry.first = First::Peer;
+        if self.entry.first_fin == FirstFin::Neither {
+            self.entry.first_fin = FirstFin::Peer;
         }
         self.entry.flags.set(Flags::READABLE, false);
         self.entry.flags.set(Flags::READ_CLOSED, true);
@@ -483,8 +484,8 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.state == State::Closing {
             // Their FIN came without acknowledging ours: the two crossed.
             let is_known = self.confirm();
-            if self.entry.state == State::Closing && self.entry.first == First::Us && is_known {
-                self.entry.first = First::Both;
+            if self.entry.state == State::Closing && self.entry.first_fin == FirstFin::Local && is_known {
+                self.entry.first_fin = FirstFin::Both;
             }
         }
     }

@@ -6,31 +6,32 @@ use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
 use crate::net::Net;
-use crate::options::{Settings, Stop, millis};
+use crate::options::{Settings, StopOptions, millis};
 use crate::table::entry::Flags;
 
 impl<N: Net> Reactor<N> {
     /// Stops a listener gracefully. Connections that wait in its backlog are accepted, and then it
-    /// is closed. (At most as many are accepted as the [backlog](crate::Listen::backlog) holds. The
-    /// kernel resets a client that connects between the last accept and the close.) Where there is
-    /// a [maximum](crate::Listen::max_connections), they are accepted as others end; those that are
-    /// left at the limit are reset without an event.
+    /// is closed. (At most as many are accepted as the [backlog](crate::ListenOptions::backlog)
+    /// holds. The kernel resets a client that connects between the last accept and the close.)
+    /// Where there is a [maximum](crate::ListenOptions::max_connections), they are accepted as
+    /// others end; those that are left at the limit are reset without an event.
     ///
-    /// Its sockets continue. An idle one ends after the [grace](Stop::grace), in which a request
-    /// that is in flight can still arrive and be answered. Sockets that remain at the
-    /// [limit](Stop::limit) are destroyed; one that was dead already reports its own error. After
-    /// the last `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) is delivered.
+    /// Its sockets continue. An idle one ends after the [grace](StopOptions::grace), in which a
+    /// request that is in flight can still arrive and be answered. Sockets that remain at the
+    /// [limit](StopOptions::limit) are destroyed; one that was dead already reports its own error.
+    /// After the last `close`, [`Event::ListenerClosed`](crate::Event::ListenerClosed) is
+    /// delivered.
     ///
-    /// The grace is a limit of its own: neither [idle timeouts](crate::Listen::idle_timeout) nor
-    /// [`set_timeout`](crate::Socket::set_timeout) change it, and `timeout` is delivered as before.
-    /// A second call replaces the values of the first; with a limit of zero it destroys the
-    /// remaining sockets at once.
+    /// The grace is a limit of its own: neither [idle timeouts](crate::ListenOptions::idle_timeout)
+    /// nor [`set_idle_timeout`](crate::Socket::set_idle_timeout) change it, and `timeout` is
+    /// delivered as before. A second call replaces the values of the first; with a limit of zero it
+    /// destroys the remaining sockets at once.
     ///
     /// ```
-    /// # use finale::{Event, Listen, Reactor, Stop};
+    /// # use finale::{Event, ListenOptions, Reactor, StopOptions};
     /// let mut reactor = Reactor::new()?;
-    /// let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
-    /// reactor.stop_listener(listener.id, Stop::default())?;
+    /// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+    /// reactor.stop_listener(listener.id, StopOptions::default())?;
     /// let (_, event) = reactor.next()?.expect("one event more");
     /// assert_eq!(event, Event::ListenerClosed(listener.id));
     /// assert!(reactor.next()?.is_none(), "nothing is left");
@@ -39,7 +40,7 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed.
-    pub fn stop_listener(&mut self, id: ListenerId, stop: Stop) -> Result<(), Error> {
+    pub fn stop_listener(&mut self, id: ListenerId, stop: StopOptions) -> Result<(), Error> {
         let now = self.net.now();
         let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.table.epoch.tick_after(at));
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;

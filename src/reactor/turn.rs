@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::emit::{Emit, EmitKind};
 use super::step::{RETRY_TICKS, Step, is_transient};
 use super::{Reactor, system};
-use crate::error::{Cause, Error, Failure, Timer};
+use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
 use crate::table::entry::{Entry, Flags, NIL, Next};
@@ -490,8 +490,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A limit has run out. A connection that was dead already reports its own error.
-    fn expired(&mut self, slot: u32, timer: Timer) {
-        let failure = Failure::of(Cause::TimedOut(timer));
+    fn expired(&mut self, slot: u32, timer: TimeoutKind) {
+        let failure = ConnectionError::of(ConnectionErrorKind::TimedOut(timer));
         match self.table.entry(slot).state.is_connected() {
             true => self.at(slot).expire(failure),
             false => self.expire_connecting(slot, failure),

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning, shrink};
-use super::row::{Row, Rows};
+use super::fault::{Fault, FaultCounts};
 use super::unix::UNIX;
 use super::world::{Listener, Segment, World};
 use crate::net::Unread;
-use crate::options::{Listen, SystemOptions};
+use crate::options::{ListenOptions, SystemOptions};
 
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
 const CORK: u64 = 200_000_000;
@@ -31,7 +31,13 @@ impl World {
     // --- listening
     // ----------------------------------------------------------------------------------------------
 
-    pub(super) fn listen(&mut self, machine: IpAddr, owner: Owner, addr: SocketAddr, options: &Listen) -> Call<Id> {
+    pub(super) fn listen(
+        &mut self,
+        machine: IpAddr,
+        owner: Owner,
+        addr: SocketAddr,
+        options: &ListenOptions,
+    ) -> Call<Id> {
         if !is_local(machine, addr.ip()) && !addr.ip().is_unspecified() {
             return Err(Errno::ADDRNOTAVAIL);
         }
@@ -115,7 +121,7 @@ impl World {
         let several = queue.len() > 1;
         let id = queue.pop_front().ok_or(Errno::WOULDBLOCK)?;
         if several {
-            self.rows.mark(Row::OneEdgeManyClients);
+            self.rows.mark(Fault::OneEdgeManyClients);
         }
         let end = self.ends.get_mut(id).ok_or(Errno::CONNABORTED)?;
         end.owner = owner;
@@ -132,7 +138,7 @@ impl World {
             }
         }
         for id in gone.queue {
-            self.rows.mark(Row::ListenerClosedWithQueue);
+            self.rows.mark(Fault::ListenerClosedWithQueue);
             self.reset(id);
         }
     }
@@ -163,7 +169,7 @@ impl World {
 
     fn call_fails(&mut self, error: Errno) -> Errno {
         let ports = error == Errno::ADDRNOTAVAIL;
-        self.rows.mark(if ports { Row::NoLocalPort } else { Row::ConnectCallFails });
+        self.rows.mark(if ports { Fault::NoLocalPort } else { Fault::ConnectCallFails });
         error
     }
 
@@ -200,14 +206,14 @@ impl World {
         let now = self.now;
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         if !end.may_write() {
-            self.rows.mark(Row::ResetSeenByWrite);
+            self.rows.mark(Fault::ResetSeenByWrite);
             if !end.incoming.is_empty() {
-                self.rows.mark(Row::WriteErrorWithInput);
+                self.rows.mark(Fault::WriteErrorWithInput);
             }
             return Err(end.error.take().unwrap_or(Errno::PIPE));
         }
         if end.peer_finished {
-            self.rows.mark(Row::WriteAfterTheirFin);
+            self.rows.mark(Fault::WriteAfterTheirFin);
         }
         let free = end.tuning.send_bytes.saturating_sub(end.outgoing.len());
         let taken = match unbounded {
@@ -242,7 +248,7 @@ impl World {
             end.urgent_in = None;
             let zero_after_error = end.died && end.error.is_none() && !end.peer_finished;
             if zero_after_error {
-                self.rows.mark(Row::ZeroAfterError);
+                self.rows.mark(Fault::ZeroAfterError);
             }
             return end.at_end_of_bytes().map(|()| 0);
         }
@@ -287,7 +293,7 @@ impl World {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         match end.phase {
             Phase::Closed => {
-                self.rows.mark(Row::ShutdownFails);
+                self.rows.mark(Fault::ShutdownFails);
                 // inet_shutdown wakes even so.
                 self.edge(id);
                 return Err(Errno::NOTCONN);
@@ -305,7 +311,7 @@ impl World {
             Phase::Open => {}
         }
         if !end.outgoing.is_empty() {
-            self.rows.mark(Row::EndWithDataQueued);
+            self.rows.mark(Fault::EndWithDataQueued);
         }
         end.finished = true;
         end.finished_at = self.now;
@@ -326,7 +332,7 @@ impl World {
         }
         if !end.incoming.is_empty() {
             // RFC 2525 section 2.17: the peer must learn that its bytes were not read.
-            self.rows.mark(Row::ClosedWithInputUnread);
+            self.rows.mark(Fault::ClosedWithInputUnread);
             self.send_reset(id);
             return self.remove(id);
         }
@@ -354,7 +360,7 @@ impl World {
         };
         if needed {
             if !end.outgoing.is_empty() {
-                self.rows.mark(Row::DestroyDiscards);
+                self.rows.mark(Fault::DestroyDiscards);
             }
             self.send_reset(id);
         }
@@ -364,14 +370,14 @@ impl World {
 
 impl End {
     /// Which rows of the catalogue a read of so many bytes into so large a buffer is.
-    fn mark_read(&self, rows: &mut Rows, taken: usize, asked: usize) {
+    fn mark_read(&self, rows: &mut FaultCounts, taken: usize, asked: usize) {
         if self.finished {
-            rows.mark(Row::InputAfterOurFin);
+            rows.mark(Fault::InputAfterOurFin);
         }
         match (self.incoming.is_empty(), taken < asked) {
-            (true, true) if self.peer_finished => rows.mark(Row::ShortReadBeforeFin),
-            (false, true) => rows.mark(Row::UrgentSplits),
-            (false, false) => rows.mark(Row::QuantumUsedUp),
+            (true, true) if self.peer_finished => rows.mark(Fault::ShortReadBeforeFin),
+            (false, true) => rows.mark(Fault::UrgentSplits),
+            (false, false) => rows.mark(Fault::QuantumUsedUp),
             (true, _) => {}
         }
     }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use rustix::io::Errno;
 
 use super::arena::Id;
-use super::row::{Row, Rows};
+use super::fault::{Fault, FaultCounts};
 use super::time::nanos;
 use crate::net::{Readiness, Token};
 use crate::options::{KeepAlive, SystemOptions};
@@ -285,22 +285,22 @@ impl End {
     }
 
     /// Which rows of the catalogue an edge with these flags is.
-    pub(super) fn mark_edge(&self, rows: &mut Rows, readiness: Readiness) {
+    pub(super) fn mark_edge(&self, rows: &mut FaultCounts, readiness: Readiness) {
         let unread = !self.incoming.is_empty();
         if unread && self.peer_finished {
-            rows.mark(Row::DataWithFin);
+            rows.mark(Fault::DataWithFin);
         }
         if self.phase == Phase::Open && readiness.write_closed && !self.is_fin_acked() {
-            rows.mark(Row::HangUpBeforeAck);
+            rows.mark(Fault::HangUpBeforeAck);
             if self.acked < self.written {
-                rows.mark(Row::HangUpWithDataUnsent);
+                rows.mark(Fault::HangUpWithDataUnsent);
             }
         }
         if readiness.write_closed && unread && !self.died {
-            rows.mark(Row::HangUpWithInputUnread);
+            rows.mark(Fault::HangUpWithInputUnread);
         }
         if self.peer_finished && !self.finished && !readiness.writable {
-            rows.mark(Row::FinWhileBufferFull);
+            rows.mark(Fault::FinWhileBufferFull);
         }
     }
 

@@ -13,22 +13,22 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{End, Owner, Phase, Probing};
-use super::row::Row;
+use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Name, Source, World};
-use crate::error::LookupCause;
+use crate::error::LookupErrorKind;
 use crate::lifecycle::{Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
-use crate::options::{KeepAlive, Listen, SystemOptions};
+use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
 /// How long an ordinary look-up takes, in nanoseconds.
 const LOOKUP: u64 = 1_000_000;
 
 /// One program on one machine of a [`Network`](super::Network): what a reactor needs of the world.
 ///
-/// Several hosts may have the same address: then they are programs on one machine, and share its ports. Dropping a host
-/// closes all it has open, as the kernel does for a process that ends.
+/// Several hosts may have the same address: then they are programs on one machine, and share its
+/// ports. Dropping a host closes all it has open, as the kernel does for a process that ends.
 pub struct Host {
     world: Rc<RefCell<World>>,
     index: u32,
@@ -49,15 +49,14 @@ impl Host {
         Self { world, index, batch: Vec::new() }
     }
 
-    /// How many calls of the trait this host has answered; `now`, `waker` and `looked_up` don't count. Not the number of
-    /// system calls that a real net would have made: some methods need two.
+    /// How many calls of the trait this host has answered, except `now`, `waker` and `looked_up`. A
+    /// real net makes two system calls in some of them.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world.borrow().programs[self.index as usize].calls
     }
 
-    /// Polls in a row, at one and the same time, that brought nothing and between which no call did anything: the most
-    /// there ever were. A program that spins has many.
+    /// The longest row of polls at one time that reported nothing. A program that spins has many.
     #[must_use]
     pub fn most_idle_polls(&self) -> u32 {
         self.world.borrow().programs[self.index as usize].most_idle_polls
@@ -68,9 +67,9 @@ impl Host {
         self.index
     }
 
-    /// Makes up a piece of news of the connection in this place (the [`index`](crate::SocketId::index) of its id): the next
-    /// poll brings these flags, with or without a reason. Returns whether the connection is registered; if not, nothing
-    /// is made up.
+    /// Makes up readiness of the connection with this [`index`](crate::SocketId::index): the next
+    /// poll reports these flags. Returns whether the connection is registered; nothing is reported
+    /// otherwise.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
         let Some(id) = world.held(self.index, slot) else { return false };
@@ -152,7 +151,7 @@ impl Host {
         let answer = world.send(id, bytes, more, false);
         let sent = world.answered(self.index, slot, answer)?;
         if sent < bytes.len() {
-            world.rows.mark(Row::ShortWrite);
+            world.rows.mark(Fault::ShortWrite);
         }
         let now = world.now;
         let truth = world.truth(self.index, slot);
@@ -200,7 +199,7 @@ impl Host {
         let machine = world.program(self.index).machine;
         let began = match world.rng.chance(exhausted) {
             true => {
-                world.rows.mark(Row::NoDescriptorForConnect);
+                world.rows.mark(Fault::NoDescriptorForConnect);
                 Err(Errno::MFILE)
             }
             false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
@@ -227,15 +226,14 @@ impl Host {
         if let Some(token) = world.ends.get(id).and_then(|end| end.token)
             && world.rng.chance(stale)
         {
-            world.rows.mark(Row::StaleNews);
+            world.rows.mark(Fault::StaleNews);
             let all = Readiness { readable: true, writable: true, read_closed: true, ..Readiness::default() };
             world.notify(self.index, Source::Stale(token, Readiness { write_closed: true, error: true, ..all }));
         }
         Some((world, id))
     }
 
-    /// What getpeername(2) and SO_ERROR say together: `Ok(true)` if the phase is the one asked for, `Ok(false)` if not,
-    /// and the error first if the connection has no peer.
+    /// getpeername(2) and SO_ERROR together: whether the phase is `phase`, or the pending error.
     fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
@@ -257,21 +255,21 @@ impl Host {
     fn resolve(world: &mut World, host: &str, port: u16) -> Option<LookupAnswer> {
         let failure = world.faults.lookup_failure;
         if world.rng.chance(failure) {
-            world.rows.mark(Row::LookupFails);
-            return Some(Err(LookupCause::TryAgain));
+            world.rows.mark(Fault::LookupFails);
+            return Some(Err(LookupErrorKind::TryAgain));
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Some(Ok(vec![SocketAddr::new(ip, port)]));
         }
         if !matches!(world.names.get(host), Some(Name::Known(ips)) if !ips.is_empty()) {
             let hangs = matches!(world.names.get(host), Some(Name::Hangs));
-            world.rows.mark(if hangs { Row::LookupHangs } else { Row::LookupFails });
+            world.rows.mark(if hangs { Fault::LookupHangs } else { Fault::LookupFails });
         }
         Some(match world.names.get(host) {
-            None => Err(LookupCause::NotFound),
+            None => Err(LookupErrorKind::NotFound),
             Some(Name::Hangs) => return None,
             Some(Name::Fails(cause)) => Err(*cause),
-            Some(Name::Known(ips)) if ips.is_empty() => Err(LookupCause::NoAddress),
+            Some(Name::Known(ips)) if ips.is_empty() => Err(LookupErrorKind::NoAddress),
             Some(Name::Known(ips)) => Ok(ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect()),
         })
     }
@@ -317,7 +315,7 @@ impl Net for Host {
         Box::new(move || woken.store(true, atomic::Ordering::Relaxed))
     }
 
-    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
         let mut world = self.enter();
         let machine = world.program(self.index).machine;
         let owner = Owner::Host { host: self.index, slot: listener };
@@ -326,7 +324,7 @@ impl Net for Host {
         Ok(world.listeners.get(id).map_or(addr, |listener| listener.addr))
     }
 
-    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &Listen) -> io::Result<()> {
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
         let mut world = self.enter();
         let machine = world.program(self.index).machine;
         let id = world.listen_unix(machine, Owner::Host { host: self.index, slot: listener }, addr, options)?;
@@ -339,19 +337,19 @@ impl Net for Host {
         let id = world.held_listener(self.index, listener).ok_or(Errno::BADF)?;
         let faults = world.faults;
         if world.rng.chance(faults.accept_exhausted) {
-            world.rows.mark(Row::AcceptExhausted);
+            world.rows.mark(Fault::AcceptExhausted);
             let errors = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
             return Err(errors[world.rng.below(errors.len() as u64) as usize].into());
         }
         if world.rng.chance(faults.accept_aborted) {
-            world.rows.mark(Row::AcceptAborted);
+            world.rows.mark(Fault::AcceptAborted);
             return Err(Errno::CONNABORTED.into());
         }
         let id = world.accept(id, Owner::Host { host: self.index, slot })?;
         world.begin_truth(self.index, slot, None);
         world.progress(self.index);
         if world.ends.get(id).is_some_and(|end| end.died) {
-            world.rows.mark(Row::ResetBeforeAccept);
+            world.rows.mark(Fault::ResetBeforeAccept);
         }
         Self::put(&mut world, self.index, slot, id);
         let end = world.ends.get(id).ok_or(Errno::BADF)?;
@@ -410,7 +408,7 @@ impl Net for Host {
         let (mut world, id) = self.on(slot)?;
         let exhausted = world.faults.register_exhausted;
         if world.rng.chance(exhausted) {
-            world.rows.mark(Row::NotRegistrable);
+            world.rows.mark(Fault::NotRegistrable);
             return Ok(world.answered(self.index, slot, Err(Errno::NOSPC))?);
         }
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
@@ -431,7 +429,8 @@ impl Net for Host {
         if there > 1 && world.rng.chance(faults.short_read) {
             let part = 1 + world.rng.below(there as u64 - 1) as usize;
             let read = self.read(&mut world, slot, id, &mut buffer[..part])?;
-            // A reader may take a short read for drained, so the rest comes with an edge of its own.
+            // A reader may take a short read for drained, so the rest comes with an edge of its
+            // own.
             world.edge(id);
             return Ok(Received { bytes: read, drained: whole });
         }
@@ -456,7 +455,8 @@ impl Net for Host {
         self.write_perhaps_less(&mut world, slot, id, bytes, more)
     }
 
-    /// As one piece: what a fault leaves of it ends anywhere. What is beyond the send buffer is not looked at.
+    /// As one piece: what a fault leaves of it ends anywhere. What is beyond the send buffer is not
+    /// looked at.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
         let most = world.ends.get(id).map_or(0, |end| end.tuning.send_bytes).saturating_add(1);

@@ -13,11 +13,11 @@
 //! ```
 //! use std::time::Duration;
 //! use finale::sim::{Network, Script};
-//! use finale::{Cause, Event, How, Listen, Reactor};
+//! use finale::{ConnectionErrorKind, Event, EndingKind, ListenOptions, Reactor};
 //!
 //! let network = Network::new(7); // One seed, one run.
 //! let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
-//! let listener = reactor.listen("10.0.0.1:80", Listen::default())?;
+//! let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
 //! let rude = Script::new().send(b"GET /").wait(Duration::from_secs(5)).reset();
 //! network.peer([10, 0, 0, 2].into()).play(listener.addr, rude).expect("there is a way");
 //!
@@ -26,7 +26,7 @@
 //!     match event {
 //!         Event::Data(bytes) => request.extend_from_slice(bytes),
 //!         Event::Close(ending) => {
-//!             assert!(matches!(ending.how, How::Failed(ref failure) if failure.cause == Cause::Reset));
+//!             assert!(matches!(ending.kind, EndingKind::Failed(ref failure) if failure.kind == ConnectionErrorKind::Reset));
 //!             reactor.close_listener(listener.id)?;
 //!         }
 //!         _ => {}
@@ -50,7 +50,7 @@
 //! row     the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
-//! # How it differs from Linux
+//! # EndingKind it differs from Linux
 //!
 //! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave
 //! out and have found.
@@ -73,6 +73,7 @@
 mod arena;
 mod calls;
 pub(crate) mod end;
+mod fault;
 mod faults;
 mod host;
 #[cfg(test)]
@@ -81,7 +82,6 @@ mod news;
 mod peer;
 mod play;
 mod rng;
-mod row;
 pub(crate) mod script;
 mod tcp;
 mod time;
@@ -100,16 +100,16 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+pub use fault::{Fault, FaultCounts};
 pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};
 pub use play::Play;
 pub use rng::Rng;
-pub use row::{Row, Rows};
 pub use script::Script;
 
-use crate::error::LookupCause;
-use crate::lifecycle::Pairs;
+use crate::error::LookupErrorKind;
+use crate::lifecycle::Coverage;
 use crate::table::Waits;
 use time::nanos;
 use world::{Name, World};
@@ -353,7 +353,7 @@ impl Network {
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
         let found = world.ends.iter().find(|(_, end)| named(end)).map(|(id, _)| id);
         if let Some(id) = found {
-            world.rows.mark(Row::Aborted);
+            world.rows.mark(Fault::Aborted);
             world.send_reset(id);
             world.kill(id, Errno::CONNABORTED);
         }
@@ -370,7 +370,7 @@ impl Network {
     }
 
     /// From now on looking this name up fails.
-    pub fn name_fails(&self, host: &str, cause: LookupCause) {
+    pub fn name_fails(&self, host: &str, cause: LookupErrorKind) {
         self.world.borrow_mut().names.insert(host.to_owned(), Name::Fails(cause));
     }
 
@@ -452,19 +452,19 @@ impl Network {
     }
 
     /// Notes that a situation of the catalogue was played by a program itself.
-    pub(crate) fn mark(&self, row: Row) {
+    pub(crate) fn mark(&self, row: Fault) {
         self.world.borrow_mut().rows.mark(row);
     }
 
     /// How often each fault of the catalogue was played so far.
     #[must_use]
-    pub fn rows(&self) -> Rows {
+    pub fn fault_counts(&self) -> FaultCounts {
         self.world.borrow().rows.clone()
     }
 
     /// How often each pair of the lifecycle was asked, by all reactors on this network.
     #[must_use]
-    pub fn pairs(&self) -> Pairs {
+    pub fn coverage(&self) -> Coverage {
         self.world.borrow().pairs.clone()
     }
 
@@ -483,7 +483,7 @@ impl Network {
     /// What was written down since [`record`](Self::record) or the last call; empty if nothing is
     /// recorded. For people: the wording is not guaranteed.
     #[must_use]
-    pub fn take_story(&self) -> Vec<String> {
+    pub fn take_transcript(&self) -> Vec<String> {
         self.world.borrow_mut().story.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

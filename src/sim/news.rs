@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{Owner, Phase};
-use super::row::Row;
+use super::fault::Fault;
 use super::time::FOR_EVER;
 use super::world::{Happening, Source, World};
 use crate::net::{Readiness, Token};
@@ -42,7 +42,7 @@ impl World {
             Owner::Host { .. } if self.lie == Some(super::lie::Lie::EdgeForgotten) => {}
             Owner::Host { host, .. } if end.token.is_some() => {
                 if std::mem::replace(&mut end.queued, true) {
-                    self.rows.mark(Row::MergedEdges);
+                    self.rows.mark(Fault::MergedEdges);
                 } else {
                     self.notify(host, Source::End(id));
                 }
@@ -172,7 +172,7 @@ impl World {
     /// A fault: the process stands still.
     pub(super) fn stall(&mut self) {
         if self.rng.chance(self.faults.stall) {
-            self.rows.mark(Row::Stalled);
+            self.rows.mark(Fault::Stalled);
             let time = self.rng.below(LONGEST_STALL);
             self.spend(time);
         }
@@ -199,7 +199,7 @@ impl World {
     fn interrupt(&mut self, until: Option<u64>) -> Option<u64> {
         match until.filter(|until| *until > self.now) {
             Some(late) if self.rng.chance(self.faults.interrupted) => {
-                self.rows.mark(Row::Interrupted);
+                self.rows.mark(Fault::Interrupted);
                 Some(self.now + self.rng.below(late - self.now))
             }
             _ => until,
@@ -216,7 +216,7 @@ impl World {
         let end = self.held(host, (place % places) as u32).and_then(|id| self.ends.get(id));
         if let Some(token) = end.and_then(|end| end.token) {
             let in_handshake = end.is_some_and(|end| end.phase == Phase::SynSent);
-            self.rows.mark(if in_handshake { Row::SpuriousInHandshake } else { Row::Spurious });
+            self.rows.mark(if in_handshake { Fault::SpuriousInHandshake } else { Fault::Spurious });
             // That the peer has finished is a fact, and no flag says it without reason.
             let read_closed = end.is_some_and(|end| end.peer_finished || end.phase == Phase::Closed);
             batch.push((token, subset(Readiness { read_closed, ..ALL_FLAGS }, flags)));
@@ -232,7 +232,7 @@ impl World {
         // at.
         for _ in 0..self.programs[host as usize].ready.len() {
             if batch.len() >= limit {
-                self.rows.mark(Row::FewSlots);
+                self.rows.mark(Fault::FewSlots);
                 return true;
             }
             let Some(source) = self.program(host).ready.pop_front() else { break };

@@ -16,7 +16,7 @@ use super::end::{Owner, Phase};
 use super::unix::UNIX;
 use super::world::World;
 use crate::net::UnixAddr;
-use crate::options::{Connect, Listen};
+use crate::options::{ConnectOptions, ListenOptions};
 
 /// A machine whose program is a test script. Its calls take no time; what they cause takes the
 /// network's latency.
@@ -42,14 +42,14 @@ impl Peer {
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
     pub fn connect(&self, addr: SocketAddr) -> io::Result<PeerSocket> {
-        self.connect_with(addr, &Connect::default())
+        self.connect_with(addr, &ConnectOptions::default())
     }
 
     /// Begins to connect. Only the options of the system's socket and the local address count.
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn connect_with(&self, addr: SocketAddr, options: &Connect) -> io::Result<PeerSocket> {
+    pub fn connect_with(&self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<PeerSocket> {
         let mut world = self.world.borrow_mut();
         world.run_due();
         let id = world.dial(self.machine, Owner::Script, addr, options.local, &options.system)?;
@@ -64,7 +64,7 @@ impl Peer {
     pub fn connect_unix(&self, addr: &UnixAddr) -> io::Result<PeerSocket> {
         let mut world = self.world.borrow_mut();
         world.run_due();
-        let id = world.dial_unix(self.machine, Owner::Script, addr, &Connect::default().system)?;
+        let id = world.dial_unix(self.machine, Owner::Script, addr, &ConnectOptions::default().system)?;
         Ok(PeerSocket { world: Rc::clone(&self.world), id })
     }
 
@@ -73,7 +73,7 @@ impl Peer {
     ///
     /// # Errors
     /// The name is in use.
-    pub fn listen_unix(&self, addr: &UnixAddr, options: &Listen) -> io::Result<PeerListener> {
+    pub fn listen_unix(&self, addr: &UnixAddr, options: &ListenOptions) -> io::Result<PeerListener> {
         let mut world = self.world.borrow_mut();
         let id = world.listen_unix(self.machine, Owner::Script, addr, options)?;
         Ok(PeerListener { world: Rc::clone(&self.world), id })
@@ -84,14 +84,14 @@ impl Peer {
     /// # Errors
     /// The address is in use, or no address of this machine.
     pub fn listen(&self, addr: SocketAddr) -> io::Result<PeerListener> {
-        self.listen_with(addr, &Listen::default())
+        self.listen_with(addr, &ListenOptions::default())
     }
 
     /// Listens. Only the backlog and the options of the system's socket count.
     ///
     /// # Errors
     /// The address is in use, or no address of this machine.
-    pub fn listen_with(&self, addr: SocketAddr, options: &Listen) -> io::Result<PeerListener> {
+    pub fn listen_with(&self, addr: SocketAddr, options: &ListenOptions) -> io::Result<PeerListener> {
         let mut world = self.world.borrow_mut();
         let id = world.listen(self.machine, Owner::Script, addr, options)?;
         Ok(PeerListener { world: Rc::clone(&self.world), id })

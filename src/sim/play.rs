@@ -12,14 +12,14 @@ use std::time::Duration;
 use super::Places;
 use super::arena::Id;
 use super::end::{Owner, Phase};
+use super::fault::Fault;
 use super::peer::{Peer, PeerListener, PeerSocket};
-use super::row::Row;
 use super::script::{PACE, Script, Step, count};
 use super::time::{FOR_EVER, nanos};
 use super::unix::UNIX;
 use super::world::{Happening, World};
 use crate::net::UnixAddr;
-use crate::options::Connect;
+use crate::options::ConnectOptions;
 
 /// How much of what comes a play reads.
 #[derive(Clone, Copy, Default)]
@@ -102,7 +102,7 @@ impl Peer {
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
     pub fn play(&self, addr: SocketAddr, script: Script) -> io::Result<Play> {
-        self.play_with(addr, &Connect::default(), script)
+        self.play_with(addr, &ConnectOptions::default(), script)
     }
 
     /// Connects and plays a script. Only the options of the system's socket and the local address
@@ -110,7 +110,7 @@ impl Peer {
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn play_with(&self, addr: SocketAddr, options: &Connect, script: Script) -> io::Result<Play> {
+    pub fn play_with(&self, addr: SocketAddr, options: &ConnectOptions, script: Script) -> io::Result<Play> {
         Ok(self.begin(&self.connect_with(addr, options)?, script))
     }
 
@@ -225,7 +225,7 @@ impl Play {
     /// What happened here, with the time since the network began. For people: the wording is not
     /// guaranteed.
     #[must_use]
-    pub fn story(&self) -> Vec<(Duration, String)> {
+    pub fn transcript(&self) -> Vec<(Duration, String)> {
         self.look(|play| play.log.iter().map(|(at, line)| (Duration::from_nanos(*at), line.clone())).collect())
     }
 }
@@ -397,7 +397,7 @@ impl World {
             play.written += 1;
             play.writes_at = now.saturating_add(every);
             play.sent.push(byte);
-            self.rows.mark(Row::Drips);
+            self.rows.mark(Fault::Drips);
             let _ = self.send(id, &[byte], false, true);
         }
     }
@@ -424,7 +424,7 @@ impl World {
         // One more than there is room for: so the kernel says when there is room again.
         let piece = again_and_again(bytes, written, room + 1);
         if let Ok(sent) = self.send(id, &piece, false, false) {
-            self.rows.mark(Row::Floods);
+            self.rows.mark(Fault::Floods);
             let play = &mut self.plays[index as usize];
             (play.written, play.writes_at) = (written + sent, now + PACE);
         }

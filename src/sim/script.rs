@@ -31,11 +31,11 @@ const MANY: u64 = 100_000_000;
 /// ```
 /// use std::time::Duration;
 /// use finale::sim::{Network, Script};
-/// use finale::{Event, Listen, Reactor};
+/// use finale::{Event, ListenOptions, Reactor};
 ///
 /// let network = Network::new(1);
 /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
-/// let limits = Listen::default().linger(Some(Duration::from_secs(2)));
+/// let limits = ListenOptions::default().close_timeout(Duration::from_secs(2));
 /// let listener = reactor.listen("10.0.0.1:80", limits)?;
 /// let flood = Script::new().stop_reading().flood(b"junk", Duration::from_secs(60));
 /// network.peer([10, 0, 0, 2].into()).play(listener.addr, flood).expect("there is a route");

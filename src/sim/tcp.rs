@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning};
-use super::row::{Row, Rows};
+use super::fault::{Fault, FaultCounts};
 use super::world::{Happening, Packet, Segment, What, World};
 
 /// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda
@@ -66,7 +66,7 @@ impl World {
                 ..Segment::default()
             }),
             None => {
-                self.rows.mark(Row::PeerRestarted);
+                self.rows.mark(Fault::PeerRestarted);
                 What::Reset
             }
         };
@@ -96,7 +96,7 @@ impl World {
                 let what = What::Unreachable(Errno::HOSTUNREACH);
                 self.send_packet(Packet { from: id, to: Some(id), source: target, target: source, what });
             }
-            Reach::BlackHole | Reach::NoRoute | Reach::Prohibited => self.rows.mark(Row::SynLost),
+            Reach::BlackHole | Reach::NoRoute | Reach::Prohibited => self.rows.mark(Fault::SynLost),
         }
         self.arm(id);
     }
@@ -119,14 +119,14 @@ impl World {
             return;
         }
         let Some(listener) = self.listener_for(machine, target) else {
-            self.rows.mark(Row::Refused);
+            self.rows.mark(Fault::Refused);
             self.send_packet(Packet { from, to: Some(from), source: target, target: source, what: What::Reset });
             return;
         };
         let Some(queue) = self.listeners.get_mut(listener) else { return };
         // As Linux's sk_acceptq_is_full: one more than the backlog says.
         if queue.queue.len() + queue.pending > queue.options.backlog as usize {
-            self.rows.mark(Row::QueueOverflows);
+            self.rows.mark(Fault::QueueOverflows);
             return;
         }
         queue.pending += 1;
@@ -212,10 +212,10 @@ impl World {
         let Segment { position, bytes, fin, acked, window_end, urgent, probe } = segment;
         let had_bytes = end.received;
         if end.unanswered_before(acked) {
-            self.rows.mark(Row::PathHeals);
+            self.rows.mark(Fault::PathHeals);
         }
         if fin && end.finished && !end.peer_finished && acked < end.stream_end() {
-            self.rows.mark(Row::FinsCross);
+            self.rows.mark(Fault::FinsCross);
         }
         end.unanswered = 0;
         let wanted_room = end.wants_room;
@@ -225,7 +225,7 @@ impl World {
             end.taken_at = now;
         }
         if wanted_room && !end.wants_room {
-            self.rows.mark(Row::WouldBlockThenRoom);
+            self.rows.mark(Fault::WouldBlockThenRoom);
         }
         let had_fin = end.peer_finished;
         let had_unread = !end.incoming.is_empty();
@@ -238,7 +238,7 @@ impl World {
         }
         if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
             // RFC 9293 section 3.10.7.4: nobody is left to read it.
-            self.rows.mark(Row::WriteIntoClosed);
+            self.rows.mark(Fault::WriteIntoClosed);
             self.send_reset(id);
             self.remove(id);
             return;
@@ -364,8 +364,8 @@ impl World {
     pub(super) fn mark_verdict(&mut self, id: Id, answer: Result<bool, Errno>) {
         let Some(end) = self.ends.get(id) else { return };
         match answer {
-            Ok(true) if end.peer_finished => self.rows.mark(Row::EndedBeforeLooked),
-            Err(Errno::CONNRESET) => self.rows.mark(Row::ResetBeforeLooked),
+            Ok(true) if end.peer_finished => self.rows.mark(Fault::EndedBeforeLooked),
+            Err(Errno::CONNRESET) => self.rows.mark(Fault::ResetBeforeLooked),
             Ok(_) | Err(_) => {}
         }
     }
@@ -390,7 +390,7 @@ impl World {
         let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::SynSent) else { return };
         // The attempt goes on (RFC 1122 section 4.2.3.9): the caller may decide otherwise.
         end.error = Some(errno);
-        self.rows.mark(Row::IcmpRefusal);
+        self.rows.mark(Fault::IcmpRefusal);
         self.edge(id);
     }
 
@@ -486,8 +486,8 @@ impl World {
             if end.phase == Phase::Open {
                 let window_shut = end.next == end.acked && end.heard_at + RETRY_LEAST > now;
                 let (finished, row) =
-                    (end.finished, if window_shut { Row::SlowPeerKilled } else { Row::GoneWithDataInFlight });
-                self.rows.mark(if finished { Row::FinNeverAcked } else { row });
+                    (end.finished, if window_shut { Fault::SlowPeerKilled } else { Fault::GoneWithDataInFlight });
+                self.rows.mark(if finished { Fault::FinNeverAcked } else { row });
             }
             let errno = errno.unwrap_or(Errno::TIMEDOUT);
             self.kill(id, errno);
@@ -504,7 +504,7 @@ impl World {
                 self.transmit(id, 1);
             }
             Phase::Open => {
-                self.rows.mark(Row::PeerNeverReads);
+                self.rows.mark(Fault::PeerNeverReads);
                 self.send_probe(id);
                 self.time_retry(id);
             }
@@ -531,7 +531,7 @@ impl World {
         if silent < due {
             end.alive_at = Some(end.heard_at.saturating_add(due));
         } else if dead {
-            self.rows.mark(Row::KeepAliveFails);
+            self.rows.mark(Fault::KeepAliveFails);
             self.send_reset(id);
             self.kill(id, Errno::TIMEDOUT);
         } else {
@@ -570,16 +570,16 @@ impl End {
     }
 
     /// Which rows of the catalogue a reset in this state is.
-    fn mark_reset(&self, rows: &mut Rows) {
+    fn mark_reset(&self, rows: &mut FaultCounts) {
         if self.phase != Phase::Open {
             return;
         }
         rows.mark(match (self.finished, self.peer_finished) {
-            (true, true) => Row::ResetForLastAck,
-            (_, true) => Row::FinThenReset,
-            _ if !self.incoming.is_empty() => Row::ResetBehindData,
-            _ if self.next > self.acked => Row::ResetCrossesWrite,
-            _ => Row::ResetWhenIdle,
+            (true, true) => Fault::ResetForLastAck,
+            (_, true) => Fault::FinThenReset,
+            _ if !self.incoming.is_empty() => Fault::ResetBehindData,
+            _ if self.next > self.acked => Fault::ResetCrossesWrite,
+            _ => Fault::ResetWhenIdle,
         });
     }
 

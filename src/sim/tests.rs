@@ -19,9 +19,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::{Faults, Host, Network, PeerSocket, Reach, Rng};
-use crate::error::LookupCause;
+use crate::error::LookupErrorKind;
 use crate::net::{Net, Readiness, Token};
-use crate::options::{Connect, KeepAlive, Listen, SystemOptions};
+use crate::options::{ConnectOptions, KeepAlive, ListenOptions, SystemOptions};
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A host that listens, and the peer that has connected to it: slot 0, registered, its first edge
 /// taken.
-fn accepted(options: &Listen) -> (Network, Host, PeerSocket) {
+fn accepted(options: &ListenOptions) -> (Network, Host, PeerSocket) {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
     host.listen(0, AT, options).expect("the port is free");

@@ -11,7 +11,7 @@ use super::arena::Id;
 use super::end::{FinOrder, Phase};
 use super::world::{Source, World};
 use crate::net::Token;
-use crate::options::Idle;
+use crate::options::IdleDirection;
 use crate::table::Waits;
 
 /// One socket's truth, from its first call to the next socket in its place.
@@ -87,26 +87,26 @@ impl Truth {
     }
 
     /// When the last bytes moved that break a silence of this kind.
-    pub(crate) fn broke_silence_at(&self, of: Idle) -> u64 {
+    pub(crate) fn broke_silence_at(&self, of: IdleDirection) -> u64 {
         match of {
-            Idle::Both => self.moved_at,
-            Idle::Read => self.given_at,
-            Idle::Write => self.sent_at,
+            IdleDirection::Both => self.moved_at,
+            IdleDirection::Read => self.given_at,
+            IdleDirection::Write => self.sent_at,
         }
     }
 
     /// How many bytes have moved that break a silence of this kind.
-    pub(crate) fn moved(&self, of: Idle) -> u64 {
+    pub(crate) fn moved(&self, of: IdleDirection) -> u64 {
         match of {
-            Idle::Both => self.given + self.sent,
-            Idle::Read => self.given,
-            Idle::Write => self.sent,
+            IdleDirection::Both => self.given + self.sent,
+            IdleDirection::Read => self.given,
+            IdleDirection::Write => self.sent,
         }
     }
 
     /// When the other kernel has last taken bytes, if that breaks a silence of this kind.
-    pub(crate) fn took_in_silence_at(&self, of: Idle) -> u64 {
-        if of == Idle::Read { 0 } else { self.kernel.taken_at }
+    pub(crate) fn took_in_silence_at(&self, of: IdleDirection) -> u64 {
+        if of == IdleDirection::Read { 0 } else { self.kernel.taken_at }
     }
 }
 

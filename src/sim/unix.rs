@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use super::arena::Id;
 use super::end::{End, Owner};
-use super::row::Row;
+use super::fault::Fault;
 use super::world::World;
 use crate::net::UnixAddr;
-use crate::options::{Listen, SystemOptions};
+use crate::options::{ListenOptions, SystemOptions};
 
 /// On loopback, so that it is every machine's own.
 pub(super) const UNIX: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
@@ -31,7 +31,7 @@ impl World {
         machine: IpAddr,
         owner: Owner,
         addr: &UnixAddr,
-        options: &Listen,
+        options: &ListenOptions,
     ) -> Result<Id, Errno> {
         if self.unix_listener(machine, addr).is_some() {
             return Err(Errno::ADDRINUSE);
@@ -53,7 +53,7 @@ impl World {
         let listener = self.unix_listener(machine, addr).ok_or(missing)?;
         let listener = self.listeners.get(listener).ok_or(missing)?;
         if listener.queue.len() + listener.pending > listener.options.backlog as usize {
-            self.rows.mark(Row::QueueOverflows);
+            self.rows.mark(Fault::QueueOverflows);
             self.happenings += 1;
             return Err(Errno::AGAIN);
         }

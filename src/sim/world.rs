@@ -20,15 +20,15 @@ use rustix::io::Errno;
 use super::Reach;
 use super::arena::{Arena, Id};
 use super::end::{End, Owner};
+use super::fault::FaultCounts;
 use super::faults::Faults;
 use super::play::Playing;
 use super::rng::Rng;
-use super::row::Rows;
 use super::time::nanos;
 use super::truth::Truth;
 use super::unix::UNIX;
-use crate::error::LookupCause;
-use crate::lifecycle::Pairs;
+use crate::error::LookupErrorKind;
+use crate::lifecycle::Coverage;
 use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
 
 /// A packet. What a router sees of it: where it comes from and goes to.
@@ -127,7 +127,7 @@ pub(super) struct Listener {
     pub(super) owner: Owner,
     pub(super) machine: IpAddr,
     pub(super) addr: SocketAddr,
-    pub(super) options: crate::options::Listen,
+    pub(super) options: crate::options::ListenOptions,
     pub(super) queue: VecDeque<Id>,
     /// News of it waits in its host's queue, or is on the way there.
     pub(super) queued: bool,
@@ -172,7 +172,7 @@ pub(super) struct Program {
 /// What the resolver says about a name.
 pub(super) enum Name {
     Known(Vec<IpAddr>),
-    Fails(LookupCause),
+    Fails(LookupErrorKind),
     Hangs,
 }
 
@@ -207,8 +207,8 @@ pub(super) struct World {
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
     pub(super) plays: Vec<Playing>,
-    pub(super) rows: Rows,
-    pub(super) pairs: Pairs,
+    pub(super) rows: FaultCounts,
+    pub(super) pairs: Coverage,
     /// RSTs that were sent, or would have been if there had been a peer.
     pub(super) resets: u64,
     #[cfg(test)]
@@ -248,8 +248,8 @@ impl World {
             names: BTreeMap::new(),
             programs: Vec::new(),
             plays: Vec::new(),
-            rows: Rows::default(),
-            pairs: Pairs::default(),
+            rows: FaultCounts::default(),
+            pairs: Coverage::default(),
             resets: 0,
             #[cfg(test)]
             lie: None,

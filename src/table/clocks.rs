@@ -11,9 +11,9 @@
 use super::Table;
 use super::entry::{Entry, Flags, NIL};
 use super::extra::{Deadline, Extra};
-use crate::error::Timer;
+use crate::error::TimeoutKind;
 use crate::lifecycle::State;
-use crate::options::{Idle, Settings};
+use crate::options::{IdleDirection, Settings};
 
 /// What the peer's kernel takes so soon after it was written counts as taken then. The real one
 /// says when to within two of its ticks of 10 ms at most; that restarts no silence.
@@ -23,7 +23,7 @@ pub(crate) const AT_ONCE_TICKS: u64 = 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
     /// A limit that ends the socket.
-    Limit(Timer),
+    Limit(TimeoutKind),
     /// The next address joins the race.
     Attempt,
     /// A call is tried again.
@@ -38,8 +38,8 @@ impl Due {
     /// The clock that it counts by, if it counts by one.
     pub(crate) const fn clock(self) -> Flags {
         match self {
-            Self::Limit(Timer::Write) => Flags::WRITE,
-            Self::Limit(Timer::HalfClosed | Timer::Linger) => Flags::LIMIT,
+            Self::Limit(TimeoutKind::Write) => Flags::WRITE,
+            Self::Limit(TimeoutKind::HalfClosed | TimeoutKind::Close) => Flags::LIMIT,
             Self::Grace => Flags::GRACE,
             Self::Idle => Flags::IDLE,
             Self::Limit(_) | Self::Attempt | Self::Retry => Flags::NONE,
@@ -49,9 +49,9 @@ impl Due {
     /// Whether bytes that wait unread could put it off.
     pub(crate) const fn is_for_reading(self, settings: &Settings) -> bool {
         match self {
-            Self::Limit(timer) => matches!(timer, Timer::HalfClosed),
+            Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed),
             Self::Grace => true,
-            Self::Idle => !matches!(settings.idle_of, Idle::Write),
+            Self::Idle => !matches!(settings.idle_direction, IdleDirection::Write),
             Self::Attempt | Self::Retry => false,
         }
     }
@@ -59,9 +59,9 @@ impl Due {
     /// Whether bytes that the peer takes could put it off.
     pub(crate) const fn is_for_writing(self, settings: &Settings) -> bool {
         match self {
-            Self::Limit(timer) => matches!(timer, Timer::HalfClosed | Timer::Linger | Timer::Write),
+            Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed | TimeoutKind::Close | TimeoutKind::Write),
             Self::Grace => true,
-            Self::Idle => !matches!(settings.idle_of, Idle::Read),
+            Self::Idle => !matches!(settings.idle_direction, IdleDirection::Read),
             Self::Attempt | Self::Retry => false,
         }
     }
@@ -69,16 +69,16 @@ impl Due {
 
 impl Entry {
     /// The limit of the present state, in milliseconds.
-    fn limit(&self, settings: &Settings) -> Option<(u64, Timer)> {
+    fn limit(&self, settings: &Settings) -> Option<(u64, TimeoutKind)> {
         let (ms, timer) = match self.state {
-            State::Created | State::Resolving | State::Connecting => (settings.connect_ms, Timer::Connect),
+            State::Created | State::Resolving | State::Connecting => (settings.connect_ms, TimeoutKind::Connect),
             // Open, unless the peer is known to have finished and the caller does not read on.
             State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
-            State::Open | State::Finished | State::Ended | State::Broken => {
-                (settings.half_closed_ms, Timer::HalfClosed)
+            State::Open | State::LocalFinished | State::PeerFinished | State::Broken => {
+                (settings.half_closed_ms, TimeoutKind::HalfClosed)
             }
             State::Flushing | State::Lingering | State::LastFlush | State::Closing => {
-                (settings.linger_ms, Timer::Linger)
+                (settings.close_ms, TimeoutKind::Close)
             }
             State::Confirmed
             | State::HandedOff
@@ -101,7 +101,7 @@ impl Entry {
 
     /// The write timeout, while it counts. After `end()` the close timeout rules.
     fn write_limit(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        let counts = || extra.is_some_and(Extra::has_bytes) && matches!(self.state, State::Open | State::Ended);
+        let counts = || extra.is_some_and(Extra::has_bytes) && matches!(self.state, State::Open | State::PeerFinished);
         settings.write_ms.filter(|_| counts())
     }
 
@@ -127,11 +127,11 @@ impl Entry {
 
     /// Bytes moved in a direction: the clocks that this restarts.
     #[inline]
-    pub(crate) fn moved(&mut self, direction: Idle, settings: &Settings) {
-        let idle = settings.idle_of == Idle::Both || settings.idle_of == direction;
+    pub(crate) fn moved(&mut self, direction: IdleDirection, settings: &Settings) {
+        let idle = settings.idle_direction == IdleDirection::Both || settings.idle_direction == direction;
         self.flags.set(Flags::IDLE, idle || self.flags.has(Flags::IDLE));
-        self.heard_last = direction == Idle::Read;
-        if direction == Idle::Write {
+        self.heard_last = direction == IdleDirection::Read;
+        if direction == IdleDirection::Write {
             self.flags.set(Flags::LIMIT | Flags::WRITE | Flags::GRACE, true);
         } else if !self.state.is_flushing() && self.state != State::Lingering {
             // A peer that only sends does not put our end off.
@@ -160,7 +160,8 @@ impl Table {
         let limit_since = extra.and_then(|extra| extra.limit_since);
         let limit = entry.limit(settings).and_then(|(ms, timer)| since(limit_since, ms, Due::Limit(timer)));
         let write_since = extra.and_then(|extra| extra.write_since);
-        let write = entry.write_limit(settings, extra).and_then(|ms| since(write_since, ms, Due::Limit(Timer::Write)));
+        let write =
+            entry.write_limit(settings, extra).and_then(|ms| since(write_since, ms, Due::Limit(TimeoutKind::Write)));
         let grace_since = extra.and_then(|extra| extra.grace_since);
         let grace = entry.grace(settings, extra).and_then(|ms| since(grace_since, ms, Due::Grace));
         let idle_ms = settings.idle_ms.filter(|_| entry.may_idle());
@@ -168,8 +169,8 @@ impl Table {
         let at = |at: Option<u64>, due: Due| at.map(|at| (at, due));
         let (mut deadline, mut ending, mut retry, mut attempt) = (None, None, None, None);
         if let Some(extra) = extra {
-            deadline = at(extra.deadline.and_then(Deadline::at), Due::Limit(Timer::Deadline));
-            ending = at(extra.ending_at, Due::Limit(Timer::Ending));
+            deadline = at(extra.deadline.and_then(Deadline::at), Due::Limit(TimeoutKind::Deadline));
+            ending = at(extra.ending_at, Due::Limit(TimeoutKind::Ending));
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
@@ -273,9 +274,9 @@ impl Table {
     /// The peer's kernel has taken bytes from ours at this tick: as if they had been written then.
     pub(crate) fn peer_took(&mut self, slot: u32, at: u64) {
         let later = |since: &mut u64| *since = if at > since.saturating_add(AT_ONCE_TICKS) { at } else { *since };
-        let idle_of = self.settings_of(slot).idle_of;
+        let idle_direction = self.settings_of(slot).idle_direction;
         let entry = &mut self.entries[slot as usize];
-        if let Some(mut since) = entry.idle_since().filter(|_| idle_of != Idle::Read) {
+        if let Some(mut since) = entry.idle_since().filter(|_| idle_direction != IdleDirection::Read) {
             later(&mut since);
             entry.set_idle_since(since);
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use slab::Slab;
 
 use super::extra::Extra;
-use crate::event::First;
+use crate::event::FirstFin;
 use crate::lifecycle::{self, Emits, Input, State};
 use crate::options::Settings;
 use crate::wheel::Node;
@@ -31,7 +31,7 @@ pub(crate) struct Entry {
     pub(super) peer_port: u16,
     pub(crate) state: State,
     /// Whose FIN came first.
-    pub(crate) first: First,
+    pub(crate) first_fin: FirstFin,
     /// The last bytes that moved were the peer's: it may be waiting for an answer.
     pub(crate) heard_last: bool,
     /// The tick since which no byte moved, 40 bits: 34 years. See `Entry::idle_since`.
@@ -72,7 +72,7 @@ impl Entry {
             flags: Flags::NONE,
             peer_port: 0,
             state: State::Created,
-            first: First::Nobody,
+            first_fin: FirstFin::Neither,
             heard_last: false,
             idle_since: STOPPED,
         }
@@ -152,8 +152,8 @@ impl Entry {
     /// Whether the caller has ended, or its options did, and the lifecycle does not know yet.
     #[inline]
     pub(crate) const fn has_end_due(&self, settings: &Settings) -> bool {
-        let ends = self.flags.has(Flags::END) || (matches!(self.state, State::Ended) && !settings.half_open);
-        ends && matches!(self.state, State::Open | State::Ended)
+        let ends = self.flags.has(Flags::END) || (matches!(self.state, State::PeerFinished) && !settings.half_open);
+        ends && matches!(self.state, State::Open | State::PeerFinished)
     }
 
     /// Whether it must be delivered that the peer has ended though the caller has not read so far:
@@ -163,7 +163,7 @@ impl Entry {
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         let is_broken = self.state == State::Broken;
-        let wanted = settings.early_notice || (is_broken && self.flags.has(Flags::PAUSED));
+        let wanted = settings.notify_peer_ended || (is_broken && self.flags.has(Flags::PAUSED));
         let is_due = self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read();
         wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
@@ -176,7 +176,7 @@ impl Entry {
             self.flags.has(Flags::HANGUP) && self.flags.has(Flags::PAUSED)
         } else if self.state.can_read() {
             // The early notice has to tell a reset from a FIN, too.
-            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.early_notice)
+            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.notify_peer_ended)
         } else {
             self.flags.has(Flags::ERROR.and(Flags::HANGUP))
         }
@@ -216,13 +216,13 @@ impl Entry {
     /// Whether the caller may have asked for something, or the system reported something.
     #[inline]
     pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
-        self.flags.has(Flags::ASKED) || matches!(self.state, State::Ended) || has_extra
+        self.flags.has(Flags::ASKED) || matches!(self.state, State::PeerFinished) || has_extra
     }
 
     /// Whether it has, and the next step takes it up.
     fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         self.has_end_due(settings)
-            || (matches!(self.state, State::Finished) && self.flags.has(Flags::DISCARD))
+            || (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
             || self.has_notice_due(settings, extra)
             || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options)

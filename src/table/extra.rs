@@ -9,7 +9,7 @@ use slab::Slab;
 use super::entry::NIL;
 use super::queue::{Spares, WriteQueue};
 use crate::buffer::Buffer;
-use crate::error::{Attempt, Cause, Failure};
+use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind};
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
 
@@ -26,7 +26,7 @@ pub(crate) struct Extra {
     pub(super) ending_at: Option<u64>,
     /// The tick at which a call is tried again for which the system had no memory, or no room.
     pub(crate) retry_at: Option<Deadline>,
-    pub(crate) failure: Option<Failure>,
+    pub(crate) failure: Option<ConnectionError>,
     /// Bytes that waited when the connection broke, or were written since.
     pub(crate) void_bytes: u64,
     pub(crate) connecting: Option<Box<Connecting>>,
@@ -57,16 +57,16 @@ pub(crate) struct Connecting {
     pub(crate) tried: usize,
     /// Handshakes under way, in the order in which they began.
     pub(crate) in_flight: Vec<Flight>,
-    pub(crate) failed: Vec<Attempt>,
+    pub(crate) failed: Vec<ConnectAttempt>,
     /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until
     /// all others have failed.
     pub(crate) attempt_due: Option<u64>,
     /// How long after the last one, in milliseconds.
     pub(crate) delay_ms: Option<u64>,
     /// Why the next address could not be tried yet, if there was a reason.
-    pub(crate) held_up: Option<Cause>,
+    pub(crate) held_up: Option<ConnectionErrorKind>,
     /// The first failure; it names the whole if all fail.
-    pub(crate) first_failure: Option<Failure>,
+    pub(crate) first_failure: Option<ConnectionError>,
 }
 
 /// A handshake under way.

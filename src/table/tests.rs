@@ -1,10 +1,8 @@
-use std::time::Instant;
-
 use super::*;
 use crate::lifecycle::{Input, State};
 
 pub(super) fn table(reactor: u32) -> Table {
-    Table::new(reactor, Epoch(Instant::now()))
+    Table::new(reactor, Epoch(crate::sim::Network::new(1).now()))
 }
 
 /// Sockets in state Created.

@@ -23,18 +23,18 @@ fn a_text_is_an_address_or_a_name_with_its_port() {
 #[test]
 fn a_text_that_is_no_target_says_what_is_missing() {
     for (text, bad) in [
-        ("", BadAddress::NoPort),
-        ("localhost", BadAddress::NoPort),
-        ("localhost:", BadAddress::NoPort),
-        ("::1", BadAddress::NoPort),
-        ("1:2::3:4", BadAddress::NoPort),
-        ("not-hex::80", BadAddress::NoPort),
-        ("localhost:http", BadAddress::BadPort),
-        ("localhost:65536", BadAddress::BadPort),
-        ("localhost:-1", BadAddress::BadPort),
-        (":80", BadAddress::NoHost),
+        ("", AddressError::NoPort),
+        ("localhost", AddressError::NoPort),
+        ("localhost:", AddressError::NoPort),
+        ("::1", AddressError::NoPort),
+        ("1:2::3:4", AddressError::NoPort),
+        ("not-hex::80", AddressError::NoPort),
+        ("localhost:http", AddressError::InvalidPort),
+        ("localhost:65536", AddressError::InvalidPort),
+        ("localhost:-1", AddressError::InvalidPort),
+        (":80", AddressError::NoHost),
     ] {
-        assert_eq!(Target::try_from(text), Err(Error::BadAddress(bad)), "{text}");
+        assert_eq!(Target::try_from(text), Err(Error::InvalidAddress(bad)), "{text}");
     }
 }
 
@@ -49,7 +49,7 @@ fn a_pair_of_text_and_port_is_an_address_if_the_text_is_one() {
         assert_eq!(Target::try_from((ip, 9)).map(|target| target.to_string()), Ok("[::1]:9".to_owned()));
     }
     assert_eq!(Target::try_from(("host", 9)), Ok(name("host", 9)));
-    assert_eq!(Target::try_from(("", 9)), Err(Error::BadAddress(BadAddress::NoHost)));
+    assert_eq!(Target::try_from(("", 9)), Err(Error::InvalidAddress(AddressError::NoHost)));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn an_ipv6_address_has_its_interface_by_number_or_by_name() {
 fn an_interface_that_does_not_exist_is_refused_at_once() {
     for host in ["fe80::1%no-such-if", "fe80::1%", "fe80::1%99999999999", "fe80::1%+1", "fe80::1%l\0o"] {
         for refused in [Target::try_from((host, 80)), Target::try_from(format!("[{host}]:80"))] {
-            assert_eq!(refused, Err(Error::BadAddress(BadAddress::NoInterface)), "{host:?}");
+            assert_eq!(refused, Err(Error::InvalidAddress(AddressError::NoInterface)), "{host:?}");
         }
     }
     assert_eq!(Target::try_from("host%lo:80"), Ok(name("host%lo", 80)), "a name is the resolver's");
@@ -85,20 +85,22 @@ fn an_interface_that_does_not_exist_is_refused_at_once() {
 fn only_an_ipv6_address_can_be_in_brackets() {
     for host in ["[host]", "[]", "[10.0.0.7]", "[fe80::zz]", "[host%lo]"] {
         let refused = [Target::try_from((host, 80)), Target::try_from(format!("{host}:80"))];
-        assert_eq!(refused, [(); 2].map(|()| Err(Error::BadAddress(BadAddress::NotIpv6))), "{host}");
+        assert_eq!(refused, [(); 2].map(|()| Err(Error::InvalidAddress(AddressError::NotIpv6))), "{host}");
     }
-    assert_eq!(Target::try_from("[::1]"), Err(Error::BadAddress(BadAddress::NoPort)));
+    assert_eq!(Target::try_from("[::1]"), Err(Error::InvalidAddress(AddressError::NoPort)));
 }
 
 #[test]
 fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
     let long = "x".repeat(108);
-    for (path, why) in [("", BadAddress::NoPath), (&long, BadAddress::BadPath), ("/tmp/a\0b", BadAddress::BadPath)] {
+    for (path, why) in
+        [("", AddressError::NoPath), (&long, AddressError::InvalidPath), ("/tmp/a\0b", AddressError::InvalidPath)]
+    {
         let refused = [Target::try_from(format!("unix:{path}")), Target::try_from(UnixAddr::path(path))];
-        assert_eq!(refused, [(); 2].map(|()| Err(Error::BadAddress(why))), "{path:?}");
+        assert_eq!(refused, [(); 2].map(|()| Err(Error::InvalidAddress(why))), "{path:?}");
     }
-    assert_eq!(Target::try_from("unix:@"), Err(Error::BadAddress(BadAddress::NoPath)));
-    assert_eq!(Target::try_from(format!("unix:@{long}")), Err(Error::BadAddress(BadAddress::BadPath)));
+    assert_eq!(Target::try_from("unix:@"), Err(Error::InvalidAddress(AddressError::NoPath)));
+    assert_eq!(Target::try_from(format!("unix:@{long}")), Err(Error::InvalidAddress(AddressError::InvalidPath)));
     let (longest, zero) = (UnixAddr::path("x".repeat(107)), UnixAddr::abstract_name("a\0b"));
     for good in [longest, zero] {
         assert_eq!(Target::try_from(good.clone()), Ok(Target::Unix(good)));
@@ -109,19 +111,19 @@ fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
 fn only_an_address_needs_no_resolver() {
     let addr = SocketAddr::from(([127, 0, 0, 1], 9));
     assert_eq!(Target::from(addr).addr(), Ok(addr));
-    assert_eq!(name("localhost", 9).addr(), Err(Error::BadAddress(BadAddress::NotAnIp)));
+    assert_eq!(name("localhost", 9).addr(), Err(Error::InvalidAddress(AddressError::NotAnIp)));
 }
 
 #[test]
 fn an_address_without_brackets_and_a_port_with_a_sign_are_no_targets() {
     let bad = [
-        ("localhost:+80", BadAddress::BadPort),
-        ("127.0.0.1:+80", BadAddress::BadPort),
-        ("::4:4:+3461", BadAddress::NoPort),
-        ("::4:4:03461", BadAddress::NoPort),
-        ("1:2:3:4:5:6:7:8:80", BadAddress::NoPort),
+        ("localhost:+80", AddressError::InvalidPort),
+        ("127.0.0.1:+80", AddressError::InvalidPort),
+        ("::4:4:+3461", AddressError::NoPort),
+        ("::4:4:03461", AddressError::NoPort),
+        ("1:2:3:4:5:6:7:8:80", AddressError::NoPort),
     ];
     for (text, why) in bad {
-        assert_eq!(Target::try_from(text), Err(Error::BadAddress(why)), "{text:?}");
+        assert_eq!(Target::try_from(text), Err(Error::InvalidAddress(why)), "{text:?}");
     }
 }

@@ -5,21 +5,21 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket, Rng};
-use finale::{Cause, Connect, Event, Listen, Socket, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, Event, ListenOptions, Socket, TimeoutKind};
 
 use crate::floods::{self, Strike};
 use crate::real_floods;
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Story, What, ms, work_for};
+use crate::support::{Transcript, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// The default.
 const BOUND: Duration = Duration::from_secs(4 * 3600);
-const ENDING: Cause = Cause::TimedOut(Timer::Ending);
+const ENDING: ConnectionErrorKind = ConnectionErrorKind::TimedOut(TimeoutKind::Ending);
 
 /// A connection whose kernels hold this much.
-fn with_buffers(send: usize, receive: usize, options: Listen) -> (Scene, PeerSocket) {
+fn with_buffers(send: usize, receive: usize, options: ListenOptions) -> (Scene, PeerSocket) {
     let network = Network::new(7);
     network.set_buffers(send, receive);
     let host = network.host(HERE);
@@ -56,7 +56,7 @@ fn is_bounded(scene: &Scene, after: Option<Duration>, bound: Duration, step: Dur
 #[test]
 fn a_peer_that_drips_after_our_end_is_bounded() {
     const STEP: Duration = Duration::from_secs(240);
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| {
         socket.write(b"answer").expect("open");
         socket.end();
@@ -69,7 +69,7 @@ fn a_peer_that_drips_after_our_end_is_bounded() {
 #[test]
 fn a_peer_that_sips_after_both_ends_is_bounded() {
     const STEP: Duration = Duration::from_secs(29);
-    let (mut scene, peer) = with_buffers(50_000, 10, Listen::default());
+    let (mut scene, peer) = with_buffers(50_000, 10, ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     scene.with(|socket| {
@@ -84,7 +84,7 @@ fn a_peer_that_sips_after_both_ends_is_bounded() {
 #[test]
 fn a_peer_that_sips_while_we_flush_is_bounded_from_our_end_on() {
     const STEP: Duration = Duration::from_secs(29);
-    let (mut scene, peer) = with_buffers(100, 10, Listen::default());
+    let (mut scene, peer) = with_buffers(100, 10, ListenOptions::default());
     scene.with(|socket| {
         socket.write(&[b'x'; 50_000]).expect("open");
         socket.end();
@@ -97,7 +97,7 @@ fn a_peer_that_sips_while_we_flush_is_bounded_from_our_end_on() {
 #[test]
 fn a_program_that_drips_after_the_peers_end_is_bounded() {
     const STEP: Duration = Duration::from_secs(240);
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     let after = closed_after(&mut scene, STEP, 2 * BOUND, |scene| {
@@ -109,7 +109,7 @@ fn a_program_that_drips_after_the_peers_end_is_bounded() {
 
 #[test]
 fn a_connection_that_neither_side_has_ended_is_not_bounded() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     let after = closed_after(&mut scene, HOUR, 100 * HOUR, |_| peer.send(b"x"));
     assert_eq!(after, None);
 }
@@ -119,7 +119,7 @@ fn a_connection_that_neither_side_has_ended_is_not_bounded() {
 #[test]
 fn without_a_bound_a_dripping_peer_is_never_closed() {
     const STEP: Duration = Duration::from_secs(240);
-    let (mut scene, peer) = Scene::served(Listen::default().ending_timeout(None));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().ending_timeout(None));
     scene.with(|socket| socket.end());
     let after = closed_after(&mut scene, STEP, 48 * HOUR, |_| peer.send(b"x"));
     assert_eq!(after, None);
@@ -132,7 +132,7 @@ fn without_a_bound_a_dripping_peer_is_never_closed() {
 fn an_outgoing_connection_is_bounded_too() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
-    let options = Connect::default().ending_timeout(Some(10 * SECOND));
+    let options = ConnectOptions::default().ending_timeout(10 * SECOND);
     scene.reactor.connect((THERE, 80), options).expect("an address");
     scene.run(SECOND);
     let server = listener.accept().expect("connected");
@@ -143,7 +143,7 @@ fn an_outgoing_connection_is_bounded_too() {
 
 #[test]
 fn the_bound_counts_from_the_first_fin_and_not_from_the_second() {
-    let bounded = || Listen::default().ending_timeout(Some(10 * SECOND));
+    let bounded = || ListenOptions::default().ending_timeout(10 * SECOND);
     // The peer's FIN is first, then our `end()`.
     let (mut scene, peer) = with_buffers(1000, 1000, bounded());
     peer.finish();
@@ -168,7 +168,7 @@ fn the_bound_counts_from_the_first_fin_and_not_from_the_second() {
 
 #[test]
 fn an_unread_fin_of_a_paused_connection_starts_the_bound() {
-    let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(Some(10 * SECOND));
+    let options = ListenOptions::default().start_paused(true).half_closed_timeout(None).ending_timeout(10 * SECOND);
     let (mut scene, peer) = Scene::served(options);
     peer.send(b"unread");
     peer.finish();
@@ -178,13 +178,13 @@ fn an_unread_fin_of_a_paused_connection_starts_the_bound() {
 
 #[test]
 fn no_call_puts_the_bound_off() {
-    let options = Listen::default().half_closed_timeout(None).ending_timeout(Some(10 * SECOND));
+    let options = ListenOptions::default().half_closed_timeout(None).ending_timeout(10 * SECOND);
     let (mut scene, _peer) = Scene::served(options);
     scene.with(|socket| socket.end());
     let after = closed_after(&mut scene, ms(500), HOUR, |scene| {
         scene.with(|socket| {
-            socket.set_timeout(Some(HOUR));
-            socket.set_deadline(Some(HOUR));
+            socket.set_idle_timeout(HOUR);
+            socket.set_deadline(HOUR);
             socket.end();
         });
     });
@@ -197,8 +197,8 @@ fn the_nearest_limit_of_an_ending_wins() {
         socket.end();
         socket.discard();
     };
-    for (bound, linger, cause) in [(3, 10, ENDING), (10, 3, Cause::TimedOut(Timer::Linger))] {
-        let options = Listen::default().ending_timeout(Some(bound * SECOND)).linger(Some(linger * SECOND));
+    for (bound, linger, cause) in [(3, 10, ENDING), (10, 3, ConnectionErrorKind::TimedOut(TimeoutKind::Close))] {
+        let options = ListenOptions::default().ending_timeout(bound * SECOND).close_timeout(linger * SECOND);
         let (mut scene, _peer) = Scene::served(options);
         scene.with(lingering);
         let after = closed_after(&mut scene, ms(100), HOUR, |_| ()).expect("it is closed");
@@ -209,7 +209,7 @@ fn the_nearest_limit_of_an_ending_wins() {
 
 #[test]
 fn an_ending_within_the_bound_is_clean() {
-    let (mut scene, peer) = Scene::served(Listen::default().ending_timeout(Some(10 * SECOND)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().ending_timeout(10 * SECOND));
     scene.with(|socket| socket.end());
     scene.run(9 * SECOND);
     peer.finish();
@@ -222,15 +222,15 @@ fn an_ending_within_the_bound_is_clean() {
 
 #[test]
 fn a_flood_does_not_put_the_bound_off() {
-    let options = Listen::default().ending_timeout(Some(floods::LIMIT));
-    floods::strikes_in_time(&options, |socket| socket.end(), Strike::Failed(Timer::Ending));
+    let options = ListenOptions::default().ending_timeout(floods::LIMIT);
+    floods::strikes_in_time(&options, |socket| socket.end(), Strike::Failed(TimeoutKind::Ending));
 }
 
 #[test]
 fn clients_that_only_write_do_not_put_the_bound_off() {
     for (clients, work) in [(1, Duration::ZERO), (6, ms(1))] {
-        let options = real_floods::wide().ending_timeout(Some(real_floods::LIMIT));
-        real_floods::strikes_in_time(clients, options, work, Some(Timer::Ending), |socket| socket.end());
+        let options = real_floods::wide().ending_timeout(real_floods::LIMIT);
+        real_floods::strikes_in_time(clients, options, work, Some(TimeoutKind::Ending), |socket| socket.end());
     }
 }
 
@@ -244,7 +244,7 @@ fn the_bound_is_not_early_on_the_simulated_clock() {
         network.set_latency(Duration::from_nanos(rng.below(500_000)));
         let mut reactor = finale::Reactor::with_net(network.host(HERE));
         let limit = Duration::from_nanos(1 + rng.below(4_000_000));
-        let listener = reactor.listen((HERE, 80), Listen::default().ending_timeout(Some(limit))).expect("a free port");
+        let listener = reactor.listen((HERE, 80), ListenOptions::default().ending_timeout(limit)).expect("a free port");
         let _peer = network.peer(THERE).connect(listener.addr).expect("begun");
         let mut begun = None;
         loop {
@@ -256,7 +256,7 @@ fn the_bound_is_not_early_on_the_simulated_clock() {
                     socket.end();
                 }
                 Event::Error(failure) => {
-                    assert_eq!(failure.cause, ENDING);
+                    assert_eq!(failure.kind, ENDING);
                     let after = network.now() - begun.expect("it has begun");
                     assert!(after >= limit, "{:?} early", limit - after);
                     break;
@@ -273,16 +273,16 @@ fn the_bound_is_not_early_on_the_real_clock() {
     for _ in 0..20 {
         work_for(Duration::from_nanos(rng.below(1_000_000)));
         let limit = Duration::from_nanos(1 + rng.below(4_000_000));
-        let (mut story, socket, _peer) = Story::pair(Listen::default().ending_timeout(Some(limit)));
+        let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().ending_timeout(limit));
         story.socket(socket).end();
         let begun = Instant::now();
-        assert_eq!(story.error(socket).cause, ENDING);
+        assert_eq!(story.error(socket).kind, ENDING);
         assert!(begun.elapsed() >= limit, "{limit:?} after {:?}", begun.elapsed());
-        let (mut story, socket, peer) = Story::pair(Listen::default().ending_timeout(Some(limit)));
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().ending_timeout(limit));
         let finished = Instant::now();
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
-        assert_eq!(story.error(socket).cause, ENDING);
+        assert_eq!(story.error(socket).kind, ENDING);
         assert!(finished.elapsed() >= limit, "{limit:?} after {:?}", finished.elapsed());
     }
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use finale::net::{Net, Readiness};
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Close, Connect, Event, Idle, KeepAlive, Listen, Socket, Timer};
+use finale::{
+    CloseMode, ConnectOptions, ConnectionErrorKind, Event, IdleDirection, KeepAlive, ListenOptions, Socket, TimeoutKind,
+};
 use rustix::io::Errno;
 
 use crate::faulty::faulty_served;
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Story, dial_narrow, ms};
+use crate::support::{PATIENCE, Transcript, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What the kernels of both sides hold together: half of it each.
@@ -41,7 +43,7 @@ fn is_about(time: Duration, expected: Duration, what: &str) {
 }
 
 /// A connection whose kernels hold little.
-fn narrow(options: Listen) -> (Scene, PeerSocket) {
+fn narrow(options: ListenOptions) -> (Scene, PeerSocket) {
     let network = Network::new(7);
     network.set_buffers(HELD / 2, HELD / 2);
     let host = network.host(HERE);
@@ -60,9 +62,10 @@ fn write<N: Net>(scene: &mut Scene<N>, bytes: usize) {
 
 /// How long after the last byte `timeout` is delivered, if `act` is done four seconds after it. The
 /// idle time is five seconds.
-fn silence(idle_of: Idle, act: impl FnOnce(&mut Scene, &PeerSocket)) -> Duration {
-    let (mut scene, peer) = Scene::served(Listen::default().idle_of(idle_of).idle_timeout(seconds(5)));
-    let last = if idle_of == Idle::Write {
+fn silence(idle_direction: IdleDirection, act: impl FnOnce(&mut Scene, &PeerSocket)) -> Duration {
+    let (mut scene, peer) =
+        Scene::served(ListenOptions::default().idle_direction(idle_direction).idle_timeout(seconds(5)));
+    let last = if idle_direction == IdleDirection::Write {
         write(&mut scene, 1);
         scene.network.elapsed()
     } else {
@@ -77,25 +80,25 @@ fn silence(idle_of: Idle, act: impl FnOnce(&mut Scene, &PeerSocket)) -> Duration
 
 #[test]
 fn an_end_moves_no_byte_and_restarts_no_silence() {
-    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
-        let silence = silence(idle_of, |scene, _| scene.with(|socket| socket.end()));
-        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let silence = silence(idle_direction, |scene, _| scene.with(|socket| socket.end()));
+        is_about(silence, 5 * SECOND, &format!("{idle_direction:?}"));
     }
 }
 
 #[test]
 fn a_discard_moves_no_byte_and_restarts_no_silence() {
-    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
-        let silence = silence(idle_of, |scene, _| scene.with(|socket| socket.discard()));
-        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let silence = silence(idle_direction, |scene, _| scene.with(|socket| socket.discard()));
+        is_about(silence, 5 * SECOND, &format!("{idle_direction:?}"));
     }
 }
 
 #[test]
 fn the_peers_fin_moves_no_byte_and_restarts_no_silence() {
-    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
-        let silence = silence(idle_of, |_, peer| peer.finish());
-        is_about(silence, 5 * SECOND, &format!("{idle_of:?}"));
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let silence = silence(idle_direction, |_, peer| peer.finish());
+        is_about(silence, 5 * SECOND, &format!("{idle_direction:?}"));
     }
 }
 
@@ -105,7 +108,7 @@ fn the_peers_fin_restarts_no_silence_of_a_paused_connection() {
         scene.with(|socket| socket.pause());
         peer.finish();
     };
-    is_about(silence(Idle::Both, act), 5 * SECOND, "paused");
+    is_about(silence(IdleDirection::Both, act), 5 * SECOND, "paused");
 }
 
 #[test]
@@ -119,29 +122,29 @@ fn no_call_that_moves_no_byte_restarts_a_silence() {
         }),
         ("set_nodelay", |socket| socket.set_nodelay(false)),
         ("set_keep_alive", |socket| socket.set_keep_alive(Some(KeepAlive::after(SECOND))).expect("open")),
-        ("set_half_open", |socket| socket.set_half_open(false)),
+        ("set_allow_half_open", |socket| socket.set_allow_half_open(false)),
         ("set_low_water_mark", |socket| socket.set_low_water_mark(10)),
         ("set_deadline", |socket| socket.set_deadline(seconds(100))),
-        ("set_close", |socket| socket.set_close(Close::HandOff)),
+        ("set_close_mode", |socket| socket.set_close_mode(CloseMode::HandOff)),
         ("write of nothing", |socket| drop(socket.write(b""))),
     ];
     for (name, call) in calls {
-        is_about(silence(Idle::Both, |scene, _| scene.with(call)), 5 * SECOND, name);
+        is_about(silence(IdleDirection::Both, |scene, _| scene.with(call)), 5 * SECOND, name);
     }
 }
 
 #[test]
 fn bytes_of_the_other_direction_restart_no_silence_whatever_state_comes_with_them() {
-    let answered = silence(Idle::Read, |scene, _| write(scene, 10));
+    let answered = silence(IdleDirection::Read, |scene, _| write(scene, 10));
     is_about(answered, 5 * SECOND, "the peer is silent, and we write");
-    let ended = silence(Idle::Read, |scene, _| {
+    let ended = silence(IdleDirection::Read, |scene, _| {
         write(scene, 10);
         scene.with(|socket| socket.end());
     });
     is_about(ended, 5 * SECOND, "the peer is silent, and we write and end");
-    let asked = silence(Idle::Write, |_, peer| peer.send(b"question"));
+    let asked = silence(IdleDirection::Write, |_, peer| peer.send(b"question"));
     is_about(asked, 5 * SECOND, "we are silent, and the peer writes");
-    let finished = silence(Idle::Write, |_, peer| {
+    let finished = silence(IdleDirection::Write, |_, peer| {
         peer.send(b"question");
         peer.finish();
     });
@@ -150,12 +153,12 @@ fn bytes_of_the_other_direction_restart_no_silence_whatever_state_comes_with_the
 
 #[test]
 fn bytes_restart_a_silence_whatever_state_comes_with_them() {
-    let written = silence(Idle::Both, |scene, _| {
+    let written = silence(IdleDirection::Both, |scene, _| {
         write(scene, 10);
         scene.with(|socket| socket.end());
     });
     is_about(written, 9 * SECOND, "we write and end");
-    let read = silence(Idle::Both, |_, peer| {
+    let read = silence(IdleDirection::Both, |_, peer| {
         peer.send(b"question");
         peer.finish();
     });
@@ -166,7 +169,7 @@ fn bytes_restart_a_silence_whatever_state_comes_with_them() {
 
 #[test]
 fn bytes_in_restart_the_half_closed_limit() {
-    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(seconds(10)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(seconds(10)));
     scene.with(|socket| socket.end());
     let mut last = scene.network.elapsed();
     for _ in 0..3 {
@@ -176,13 +179,13 @@ fn bytes_in_restart_the_half_closed_limit() {
         scene.story.clear();
     }
     is_about(when(&mut scene, "error") - last, 10 * SECOND, "after the last byte");
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
 }
 
 #[test]
 fn bytes_in_do_not_restart_the_limit_while_we_flush_or_linger() {
     for bytes in [100, 2 * HELD] {
-        let (mut scene, peer) = narrow(Listen::default().linger(seconds(10)));
+        let (mut scene, peer) = narrow(ListenOptions::default().close_timeout(seconds(10)));
         write(&mut scene, bytes);
         scene.with(|socket| {
             socket.end();
@@ -194,16 +197,16 @@ fn bytes_in_do_not_restart_the_limit_while_we_flush_or_linger() {
             peer.send(b"x");
         }
         is_about(when(&mut scene, "error") - ended, 10 * SECOND, &format!("with {bytes} bytes to be taken"));
-        assert_eq!(scene.cause(), Cause::TimedOut(Timer::Linger));
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Close));
     }
 }
 
 #[test]
 fn bytes_that_the_peer_takes_restart_every_clock() {
-    let half_closed = Listen::default().half_closed_timeout(seconds(10));
-    let waiting = Listen::default().write_timeout(seconds(10));
-    let flushing = Listen::default().linger(seconds(10));
-    let silent = Listen::default().idle_timeout(seconds(10));
+    let half_closed = ListenOptions::default().half_closed_timeout(seconds(10));
+    let waiting = ListenOptions::default().write_timeout(seconds(10));
+    let flushing = ListenOptions::default().close_timeout(seconds(10));
+    let silent = ListenOptions::default().idle_timeout(seconds(10));
     for (name, options, word) in [
         ("half-closed", half_closed, "error"),
         ("write", waiting, "error"),
@@ -229,7 +232,7 @@ fn bytes_that_the_peer_takes_restart_every_clock() {
 
 #[test]
 fn a_new_state_restarts_its_limit_and_no_silence() {
-    let options = Listen::default().half_closed_timeout(seconds(10)).idle_timeout(seconds(12));
+    let options = ListenOptions::default().half_closed_timeout(seconds(10)).idle_timeout(seconds(12));
     let (mut scene, peer) = Scene::served(options);
     peer.send(b"x");
     let last = when(&mut scene, "data");
@@ -241,7 +244,8 @@ fn a_new_state_restarts_its_limit_and_no_silence() {
 
 #[test]
 fn each_new_state_has_its_whole_limit() {
-    let (mut scene, peer) = narrow(Listen::default().half_closed_timeout(seconds(10)).linger(seconds(10)));
+    let (mut scene, peer) =
+        narrow(ListenOptions::default().half_closed_timeout(seconds(10)).close_timeout(seconds(10)));
     peer.finish();
     when(&mut scene, "end");
     scene.run(8 * SECOND);
@@ -249,35 +253,36 @@ fn each_new_state_has_its_whole_limit() {
     scene.with(|socket| socket.end());
     let ended = scene.network.elapsed();
     is_about(when(&mut scene, "error") - ended, 10 * SECOND, "the flush");
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Linger));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Close));
 }
 
 #[test]
 fn a_new_state_does_not_restart_the_write_timeout() {
-    let (mut scene, peer) = narrow(Listen::default().write_timeout(seconds(10)));
+    let (mut scene, peer) = narrow(ListenOptions::default().write_timeout(seconds(10)));
     write(&mut scene, 2 * HELD);
     let queued = scene.network.elapsed();
     scene.run(6 * SECOND);
     peer.finish();
     is_about(when(&mut scene, "error") - queued, 10 * SECOND, "after the peer's end");
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Write));
 }
 
 #[test]
 fn a_program_that_sets_its_idle_time_again_and_again_puts_off_no_limit() {
-    let half_closed = Listen::default().half_closed_timeout(seconds(10));
-    let waiting = Listen::default().write_timeout(seconds(10));
-    for (options, bytes, timer) in [(half_closed, 0, Timer::HalfClosed), (waiting, 2 * HELD, Timer::Write)] {
+    let half_closed = ListenOptions::default().half_closed_timeout(seconds(10));
+    let waiting = ListenOptions::default().write_timeout(seconds(10));
+    for (options, bytes, timer) in [(half_closed, 0, TimeoutKind::HalfClosed), (waiting, 2 * HELD, TimeoutKind::Write)]
+    {
         let (mut scene, peer) = narrow(options);
         write(&mut scene, bytes);
         peer.finish();
         let begun = scene.network.elapsed();
         for _ in 0..9 {
             scene.run(SECOND);
-            scene.with(|socket| socket.set_timeout(seconds(60)));
+            scene.with(|socket| socket.set_idle_timeout(seconds(60)));
         }
         is_about(when(&mut scene, "error") - begun, 10 * SECOND, &format!("{timer:?}"));
-        assert_eq!(scene.cause(), Cause::TimedOut(timer));
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(timer));
     }
 }
 
@@ -285,7 +290,7 @@ fn a_program_that_sets_its_idle_time_again_and_again_puts_off_no_limit() {
 
 #[test]
 fn the_write_timeout_counts_from_the_first_byte_that_waits() {
-    let (mut scene, _peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    let (mut scene, _peer) = narrow(ListenOptions::default().write_timeout(seconds(5)));
     // The kernels of both sides are full, and our queue is empty.
     write(&mut scene, HELD / 2);
     scene.run(SECOND);
@@ -300,7 +305,7 @@ fn the_write_timeout_counts_from_the_first_byte_that_waits() {
 
 #[test]
 fn bytes_that_are_queued_later_do_not_restart_the_write_timeout() {
-    let (mut scene, _peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    let (mut scene, _peer) = narrow(ListenOptions::default().write_timeout(seconds(5)));
     write(&mut scene, 2 * HELD);
     let queued = scene.network.elapsed();
     for _ in 0..4 {
@@ -312,7 +317,7 @@ fn bytes_that_are_queued_later_do_not_restart_the_write_timeout() {
 
 #[test]
 fn a_queue_that_was_empty_has_its_whole_write_timeout_again() {
-    let (mut scene, peer) = narrow(Listen::default().write_timeout(seconds(5)));
+    let (mut scene, peer) = narrow(ListenOptions::default().write_timeout(seconds(5)));
     write(&mut scene, HELD + 100);
     scene.run(4 * SECOND);
     assert_eq!(peer.read().len(), HELD / 2);
@@ -331,7 +336,8 @@ fn bytes_that_wait_for_a_connection_do_not_start_the_write_timeout() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
     scene.network.set_delay(THERE, 6 * SECOND);
-    let id = scene.reactor.connect((THERE, 80), Connect::default().write_timeout(seconds(5))).expect("an address");
+    let id =
+        scene.reactor.connect((THERE, 80), ConnectOptions::default().write_timeout(seconds(5))).expect("an address");
     scene.reactor.socket(id).expect("begun").write(b"hello").expect("it waits");
     scene.run(60 * SECOND);
     assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready"]);
@@ -343,8 +349,8 @@ fn bytes_that_wait_for_a_connection_do_not_start_the_write_timeout() {
 #[test]
 fn a_real_message_that_waits_has_its_whole_write_timeout() {
     const LIMIT: Duration = ms(30);
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(4096).write_timeout(Some(LIMIT)));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(4096).write_timeout(LIMIT));
     let _peer = dial_narrow(addr);
     let socket = story.connection();
     for sent in 0..200 {
@@ -354,7 +360,7 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
         let event = story.reactor.next_before(queued).expect("it goes on").map(|(_, event)| format!("{event:?}"));
         assert_eq!(event, None, "message {sent} has waited for {:?}", queued.elapsed());
         if story.socket(socket).queued_bytes() > 0 {
-            assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Write));
+            assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Write));
             let waited = queued.elapsed();
             assert!((LIMIT..PATIENCE).contains(&waited), "message {sent} has waited for {waited:?}");
             return;
@@ -372,7 +378,8 @@ fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() 
     network.set_buffers(50_000, 1000);
     let host = network.host(HERE);
     let mut scene = Scene::on(network, host);
-    let options = Listen::default().idle_of(Idle::Read).idle_timeout(seconds(5)).write_timeout(seconds(5));
+    let options =
+        ListenOptions::default().idle_direction(IdleDirection::Read).idle_timeout(seconds(5)).write_timeout(seconds(5));
     let peer = scene.serve(options);
     peer.send(b"question");
     let until = scene.network.now() + Duration::from_secs(1);
@@ -384,7 +391,7 @@ fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() 
     assert!(!peer.read().is_empty());
     is_about(when(&mut scene, "timeout") - written, Duration::from_secs(5), "the idle time");
     is_about(when(&mut scene, "error") - written, Duration::from_secs(7), "the write timeout");
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Write));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Write));
 }
 
 /// A flag said that the peer had ended, and the read that would have shown that it was wrong found
@@ -392,7 +399,7 @@ fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() 
 #[test]
 fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
     for tries in [1, 10] {
-        let (mut scene, _peer, faulty) = faulty_served(Listen::default().ending_timeout(seconds(5)));
+        let (mut scene, _peer, faulty) = faulty_served(ListenOptions::default().ending_timeout(seconds(5)));
         for _ in 0..tries {
             faulty.once("recv", Errno::NOBUFS);
         }
@@ -408,7 +415,7 @@ fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
 #[test]
 fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     let mut scene = Scene::new();
-    let _peer = scene.serve(Listen::default());
+    let _peer = scene.serve(ListenOptions::default());
     let id = scene.socket.expect("accepted");
     scene.reactor.socket(id).expect("it lives").set_deadline(seconds(1));
     let now = scene.network.now();

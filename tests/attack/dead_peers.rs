@@ -6,10 +6,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Host, Network, PeerSocket, Script};
-use finale::{Cause, Connect, Ending, Event, How, Listen, Pipes, Queue, Reactor, Socket, Stop, Timer};
+use finale::{
+    Backpressure, ConnectOptions, ConnectionErrorKind, Ending, EndingKind, Event, ListenOptions, Pipes, Reactor,
+    Socket, StopOptions, TimeoutKind,
+};
 
 use crate::support::scene::{HERE, THERE};
-use crate::support::{Story, dial, ms, reset};
+use crate::support::{Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,7 +21,7 @@ fn echo(socket: &mut Socket<'_>, event: &Event<'_>) {
     match event {
         Event::Data(bytes) => {
             let queue = socket.write(bytes);
-            if queue == Ok(Queue::Full) {
+            if queue == Ok(Backpressure::Full) {
                 socket.pause();
             }
         }
@@ -33,7 +36,7 @@ fn echo_with_a_mark_of_its_own(socket: &mut Socket<'_>, event: &Event<'_>) {
     match event {
         Event::Data(bytes) => {
             socket.write(bytes).expect("below the limit");
-            if socket.queued_bytes() > 10_000 && socket.ask_for_drain() {
+            if socket.queued_bytes() > 10_000 && socket.request_drain() {
                 socket.pause();
             }
         }
@@ -51,7 +54,7 @@ fn stalled() -> Script {
 /// Serves peers that play this script. Returns when each `close` came, and how it ended. Gives up
 /// after a minute.
 fn play(
-    options: Listen,
+    options: ListenOptions,
     peers: usize,
     script: Script,
     handle: fn(&mut Socket<'_>, &Event<'_>),
@@ -75,11 +78,11 @@ fn play(
 
 /// All are over within a second after the death of their peers, for this reason.
 #[track_caller]
-fn are_over(closes: &[(Duration, Ending)], peers: usize, death: Duration, cause: Cause) {
+fn are_over(closes: &[(Duration, Ending)], peers: usize, death: Duration, cause: ConnectionErrorKind) {
     assert_eq!(closes.len(), peers, "after a minute they are still held");
     for (at, ending) in closes {
-        let How::Failed(failure) = &ending.how else { panic!("{ending}") };
-        assert_eq!(failure.cause, cause, "{ending}");
+        let EndingKind::Failed(failure) = &ending.kind else { panic!("{ending}") };
+        assert_eq!(failure.kind, cause, "{ending}");
         assert!(*at < death + SECOND, "the peer is dead since {death:?}, and it is over after {at:?}");
     }
 }
@@ -87,47 +90,57 @@ fn are_over(closes: &[(Duration, Ending)], peers: usize, death: Duration, cause:
 #[test]
 fn the_documented_loop_is_over_soon_after_a_reset() {
     for peers in [1, 20] {
-        are_over(&play(Listen::default(), peers, stalled().reset(), echo), peers, SECOND, Cause::Reset);
+        are_over(
+            &play(ListenOptions::default(), peers, stalled().reset(), echo),
+            peers,
+            SECOND,
+            ConnectionErrorKind::Reset,
+        );
     }
 }
 
 #[test]
 fn the_documented_loop_without_a_half_closed_limit_is_over_soon_after_a_reset() {
-    let options = Listen::default().half_closed_timeout(None);
-    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, Cause::Reset);
+    let options = ListenOptions::default().half_closed_timeout(None);
+    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, ConnectionErrorKind::Reset);
 }
 
 #[test]
 fn the_documented_loop_with_a_low_water_mark_is_over_soon_after_a_reset() {
-    let options = Listen::default().low_water_mark(64 * 1024);
-    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, Cause::Reset);
+    let options = ListenOptions::default().low_water_mark(64 * 1024);
+    are_over(&play(options, 1, stalled().reset(), echo), 1, SECOND, ConnectionErrorKind::Reset);
 }
 
 #[test]
 fn a_loop_with_a_mark_of_its_own_is_over_soon_after_a_reset() {
-    are_over(&play(Listen::default(), 1, stalled().reset(), echo_with_a_mark_of_its_own), 1, SECOND, Cause::Reset);
+    are_over(
+        &play(ListenOptions::default(), 1, stalled().reset(), echo_with_a_mark_of_its_own),
+        1,
+        SECOND,
+        ConnectionErrorKind::Reset,
+    );
 }
 
 /// A program that is killed: its kernel resets, since something was not read.
 #[test]
 fn the_documented_loop_is_over_soon_after_a_close_over_unread_bytes() {
-    are_over(&play(Listen::default(), 1, stalled().close(), echo), 1, SECOND, Cause::Reset);
+    are_over(&play(ListenOptions::default(), 1, stalled().close(), echo), 1, SECOND, ConnectionErrorKind::Reset);
 }
 
 #[test]
 fn the_documented_loop_is_over_soon_after_the_kernel_gives_up_a_lost_machine() {
-    let options = Listen::default().user_timeout(5 * SECOND);
+    let options = ListenOptions::default().user_timeout(5 * SECOND);
     let closes = play(options, 1, stalled().vanish(), echo);
     // The window has been shut since the beginning, and then the probes are not answered.
-    are_over(&closes, 1, 6 * SECOND, Cause::TimedOut(Timer::Kernel));
+    are_over(&closes, 1, 6 * SECOND, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
 /// The bytes that arrived before the death are not lost, where nothing holds them back.
 #[test]
 fn the_documented_loop_reads_what_arrived_before_the_reset() {
     let script = Script::new().stop_reading().send(&[b'x'; 150_000]).wait(SECOND).reset();
-    let closes = play(Listen::default(), 1, script, echo);
-    are_over(&closes, 1, SECOND, Cause::Reset);
+    let closes = play(ListenOptions::default(), 1, script, echo);
+    are_over(&closes, 1, SECOND, ConnectionErrorKind::Reset);
     assert_eq!(closes[0].1.bytes_read, 150_000, "{}", closes[0].1);
 }
 
@@ -137,7 +150,7 @@ fn a_client_with_the_documented_loop_is_over_soon_after_a_reset() {
     let mut reactor = Reactor::with_net(network.host(HERE));
     let listener = network.peer(THERE).listen((THERE, 80).into()).expect("a free port");
     let _play = listener.play(stalled().reset());
-    reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
     let (mut closes, until) = (Vec::new(), network.now() + 60 * SECOND);
     while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
         match event {
@@ -145,7 +158,7 @@ fn a_client_with_the_documented_loop_is_over_soon_after_a_reset() {
             event => echo(&mut socket, &event),
         }
     }
-    are_over(&closes, 1, SECOND, Cause::Reset);
+    are_over(&closes, 1, SECOND, ConnectionErrorKind::Reset);
 }
 
 #[test]
@@ -153,7 +166,7 @@ fn a_stop_is_over_soon_after_the_reset_of_its_last_peer_and_reports_the_reset() 
     for stops_at in [SECOND / 2, 2 * SECOND] {
         let network = Network::new(1);
         let mut reactor = Reactor::with_net(network.host(HERE));
-        let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let _play = network.peer(THERE).play(listener.addr, stalled().reset()).expect("begun");
         let timer = reactor.set_timer(stops_at);
         let mut closes = Vec::new();
@@ -161,13 +174,13 @@ fn a_stop_is_over_soon_after_the_reset_of_its_last_peer_and_reports_the_reset() 
             match event {
                 Event::Timer(id) => {
                     assert_eq!(id, timer);
-                    reactor.stop_listener(listener.id, Stop::default()).expect("open");
+                    reactor.stop_listener(listener.id, StopOptions::default()).expect("open");
                 }
                 Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
                 event => echo(&mut socket, &event),
             }
         }
-        are_over(&closes, 1, SECOND, Cause::Reset);
+        are_over(&closes, 1, SECOND, ConnectionErrorKind::Reset);
         assert!(network.elapsed() < 3 * SECOND, "it has stopped after {:?}", network.elapsed());
     }
 }
@@ -175,7 +188,7 @@ fn a_stop_is_over_soon_after_the_reset_of_its_last_peer_and_reports_the_reset() 
 // --- pipes ---
 
 fn was_reset(ending: &Ending) -> bool {
-    matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset)
+    matches!(&ending.kind, EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::Reset)
 }
 
 /// A proxy with one client and one backend, joined by pipes.
@@ -192,7 +205,7 @@ struct Proxy {
 const BACKEND: SocketAddr = SocketAddr::new(THERE, 90);
 
 impl Proxy {
-    fn joined(listen: Listen, connect: Connect) -> Self {
+    fn joined(listen: ListenOptions, connect: ConnectOptions) -> Self {
         let network = Network::new(5);
         network.set_buffers(64 * 1024, 64 * 1024);
         let peer = network.peer(THERE);
@@ -248,9 +261,10 @@ impl Proxy {
 }
 
 /// Both with the default options, and without a limit on half-closed connections.
-fn all_options() -> [(Listen, Connect); 2] {
-    let without = (Listen::default().half_closed_timeout(None), Connect::default().half_closed_timeout(None));
-    [(Listen::default(), Connect::default()), without]
+fn all_options() -> [(ListenOptions, ConnectOptions); 2] {
+    let without =
+        (ListenOptions::default().half_closed_timeout(None), ConnectOptions::default().half_closed_timeout(None));
+    [(ListenOptions::default(), ConnectOptions::default()), without]
 }
 
 #[test]
@@ -305,7 +319,7 @@ fn a_sink_that_is_parted_from_a_dead_source_has_no_deadline() {
             proxy.reactor.sockets().iter().map(|socket| (socket.peer == dead_addr, socket.id)).collect();
         let of = |dead| sockets.iter().find(|(is_dead, _)| *is_dead == dead).expect("it lives").1;
         let sink = of(false);
-        proxy.pipes.part(if parts_the_sink { sink } else { of(true) });
+        proxy.pipes.unpipe(if parts_the_sink { sink } else { of(true) });
         proxy.run(100 * SECOND);
         assert!(proxy.closes.iter().all(|(_, ending)| was_reset(ending)), "{:?}", proxy.closes);
         let mut socket = proxy.reactor.socket(sink).expect("it lives on");
@@ -339,7 +353,7 @@ fn the_death_of_a_source_whose_end_was_passed_on_does_not_cut_what_its_sink_stil
 // --- on the real network ---
 
 /// The peers write until the kernels take no more, while `handle` serves them.
-fn stall(story: &mut Story, peers: &mut [TcpStream], mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>)) {
+fn stall(story: &mut Transcript, peers: &mut [TcpStream], mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>)) {
     let block = vec![b'x'; 65536];
     peers.iter().for_each(|peer| peer.set_nonblocking(true).expect("a socket"));
     let mut quiet = 0;
@@ -362,8 +376,8 @@ fn stall(story: &mut Story, peers: &mut [TcpStream], mut handle: impl FnMut(&mut
 #[test]
 fn real_clients_of_the_documented_loop_are_over_soon_after_their_resets() {
     const PEERS: usize = 10;
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(64 * 1024).receive_buffer(64 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(64 * 1024).receive_buffer_size(64 * 1024));
     let mut peers: Vec<_> = (0..PEERS).map(|_| dial(addr)).collect();
     stall(&mut story, &mut peers, echo);
     peers.into_iter().for_each(reset);
@@ -391,12 +405,12 @@ fn a_real_pipe_does_not_hold_a_dead_client_of_an_echoing_backend() {
         let _ = std::io::copy(&mut &stream, &mut &stream);
         let _ = stream.shutdown(Shutdown::Both);
     });
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let mut peers = [dial(addr)];
     let mut pipes = Pipes::new();
     let client = story.connection();
-    let other = story.reactor.connect(backend_addr, Connect::default()).expect("an address");
+    let other = story.reactor.connect(backend_addr, ConnectOptions::default()).expect("an address");
     pipes.join(client, other);
     stall(&mut story, &mut peers, |socket, event| {
         pipes.handle(socket, event);

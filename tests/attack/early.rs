@@ -5,16 +5,23 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, Reach, Rng};
-use finale::{Cause, Connect, Event, How, Listen, Reactor, Socket, Stop, Timer};
+use finale::{
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, Socket, StopOptions, TimeoutKind,
+};
 
 use crate::support::scene::{HERE, THERE};
-use crate::support::{Story, What, dial_narrow, ms, work_for};
+use crate::support::{Transcript, What, dial_narrow, ms, work_for};
 
 /// More than what the kernels of both sides hold, on the simulated network.
 const MUCH: usize = 10_000;
 
 /// How long after `begin` the connection failed or delivered `timeout`, on the simulated network.
-fn struck_after(rng: &mut Rng, options: Listen, begin: fn(&mut Socket<'_>, Duration), limit: Duration) -> Duration {
+fn struck_after(
+    rng: &mut Rng,
+    options: ListenOptions,
+    begin: fn(&mut Socket<'_>, Duration),
+    limit: Duration,
+) -> Duration {
     let network = Network::new(rng.next_u64());
     network.set_buffers(1000, 1000);
     network.set_latency(Duration::from_nanos(rng.below(500_000)));
@@ -51,29 +58,29 @@ fn flushing(socket: &mut Socket<'_>, _: Duration) {
 }
 
 fn ended_with_a_deadline(socket: &mut Socket<'_>, _: Duration) {
-    socket.set_deadline(Some(ms(100)));
+    socket.set_deadline(ms(100));
     socket.end();
 }
 
 #[test]
 fn no_limit_is_early_on_the_simulated_clock() {
-    type Case = (&'static str, fn(Listen, Duration) -> Listen, fn(&mut Socket<'_>, Duration));
-    let half_closed = |options: Listen, limit| options.half_closed_timeout(Some(limit));
-    let closing = |options: Listen, limit| options.linger(Some(limit));
+    type Case = (&'static str, fn(ListenOptions, Duration) -> ListenOptions, fn(&mut Socket<'_>, Duration));
+    let half_closed = |options: ListenOptions, limit| options.half_closed_timeout(limit);
+    let closing = |options: ListenOptions, limit| options.close_timeout(limit);
     let cases: [Case; 7] = [
         ("half-closed", half_closed, |socket, _| socket.end()),
         ("lingering", closing, lingering),
         ("flushing", closing, flushing),
-        ("writing", |options, limit| options.write_timeout(Some(limit)), |socket, _| write(socket)),
-        ("deadline", |options, _| options, |socket, limit| socket.set_deadline(Some(limit))),
-        ("idle", |options, _| options, |socket, limit| socket.set_timeout(Some(limit))),
+        ("writing", |options, limit| options.write_timeout(limit), |socket, _| write(socket)),
+        ("deadline", |options, _| options, |socket, limit| socket.set_deadline(limit)),
+        ("idle", |options, _| options, |socket, limit| socket.set_idle_timeout(limit)),
         ("ended with a deadline", half_closed, ended_with_a_deadline),
     ];
     let mut rng = Rng::new(7);
     for (name, with_limit, begin) in cases {
         for _ in 0..100 {
             let limit = Duration::from_nanos(1 + rng.below(4_000_000));
-            let after = struck_after(&mut rng, with_limit(Listen::default(), limit), begin, limit);
+            let after = struck_after(&mut rng, with_limit(ListenOptions::default(), limit), begin, limit);
             assert!(after >= limit, "{name}: {:?} early", limit - after);
             assert!(after < limit + ms(10), "{name}: {:?} late", after - limit);
         }
@@ -90,10 +97,10 @@ fn no_connect_timeout_is_early_on_the_simulated_clock() {
         network.advance(Duration::from_nanos(rng.below(2_000_000)));
         let limit = Duration::from_nanos(1 + rng.below(4_000_000));
         let begun = network.now();
-        reactor.connect((THERE, 80), Connect::default().connect_timeout(Some(limit))).expect("an address");
+        reactor.connect((THERE, 80), ConnectOptions::default().connect_timeout(limit)).expect("an address");
         while let Some((_, event)) = reactor.next().expect("it goes on") {
             if let Event::Error(failure) = event {
-                assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
+                assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
                 assert!(network.now() - begun >= limit, "{:?} early", limit - (network.now() - begun));
             }
         }
@@ -107,13 +114,13 @@ fn neither_grace_nor_limit_of_a_stop_is_early_on_the_simulated_clock() {
         let network = Network::new(rng.next_u64());
         network.set_latency(Duration::ZERO);
         let mut reactor = Reactor::with_net(network.host(HERE));
-        let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peer = network.peer(THERE).connect(listener.addr).expect("begun");
         reactor.next().expect("it goes on");
         network.advance(Duration::from_nanos(rng.below(2_000_000)));
         let (grace, limit) = (Duration::from_nanos(rng.below(4_000_000)), Duration::from_nanos(rng.below(8_000_000)));
         let begun = network.now();
-        let stop = Stop::default().grace(Some(grace)).limit(Some(limit));
+        let stop = StopOptions::default().grace(grace).limit(limit);
         reactor.stop_listener(listener.id, stop).expect("open");
         loop {
             let step = network.now() + Duration::from_micros(10);
@@ -124,7 +131,7 @@ fn neither_grace_nor_limit_of_a_stop_is_early_on_the_simulated_clock() {
             let after = network.now() - begun;
             assert!(after >= grace.min(limit) || !(peer.has_fin() || peer.is_reset()), "{:?} early", grace - after);
             if let Some(ending) = closed {
-                assert_eq!(ending.how, How::Destroyed);
+                assert_eq!(ending.kind, EndingKind::Destroyed);
                 assert!(after >= limit, "{:?} early", limit - after);
                 break;
             }
@@ -144,9 +151,9 @@ fn lengths() -> impl Iterator<Item = Duration> {
 
 /// The connection fails of this timer, no sooner than `limit` after now.
 #[track_caller]
-fn fails_in_time(story: &mut Story, socket: finale::SocketId, timer: Timer, limit: Duration) {
+fn fails_in_time(story: &mut Transcript, socket: finale::SocketId, timer: TimeoutKind, limit: Duration) {
     let begun = Instant::now();
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(timer));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(timer));
     let after = begun.elapsed();
     assert!(after >= limit, "{timer:?} of {limit:?} is {:?} early", limit - after);
 }
@@ -154,14 +161,14 @@ fn fails_in_time(story: &mut Story, socket: finale::SocketId, timer: Timer, limi
 #[test]
 fn no_half_closed_limit_is_early_on_the_real_clock() {
     for limit in lengths() {
-        let (mut story, socket, _peer) = Story::pair(Listen::default().half_closed_timeout(Some(limit)));
+        let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(limit));
         story.socket(socket).end();
-        fails_in_time(&mut story, socket, Timer::HalfClosed, limit);
-        let (mut story, socket, peer) = Story::pair(Listen::default().half_closed_timeout(Some(limit)));
+        fails_in_time(&mut story, socket, TimeoutKind::HalfClosed, limit);
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(limit));
         let finished = Instant::now();
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
-        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::HalfClosed));
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
         assert!(finished.elapsed() >= limit, "{limit:?} after {:?}", finished.elapsed());
     }
 }
@@ -169,44 +176,44 @@ fn no_half_closed_limit_is_early_on_the_real_clock() {
 #[test]
 fn no_close_timeout_is_early_on_the_real_clock() {
     for limit in lengths() {
-        let (mut story, socket, _peer) = Story::pair(Listen::default().linger(Some(limit)));
+        let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().close_timeout(limit));
         story.socket(socket).end();
         story.socket(socket).discard();
-        fails_in_time(&mut story, socket, Timer::Linger, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Close, limit);
     }
 }
 
 #[test]
 fn no_write_timeout_is_early_on_the_real_clock() {
     for limit in lengths() {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default().send_buffer(4096).write_timeout(Some(limit)));
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().send_buffer_size(4096).write_timeout(limit));
         let _peer = dial_narrow(addr);
         let socket = story.connection();
         story.socket(socket).write_owned(vec![0; 1 << 20]).expect("open");
-        fails_in_time(&mut story, socket, Timer::Write, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Write, limit);
     }
 }
 
 #[test]
 fn no_deadline_is_early_on_the_real_clock() {
     for limit in lengths() {
-        let (mut story, socket, _peer) = Story::pair(Listen::default());
-        story.socket(socket).set_deadline(Some(limit));
-        fails_in_time(&mut story, socket, Timer::Deadline, limit);
+        let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default());
+        story.socket(socket).set_deadline(limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Deadline, limit);
     }
 }
 
 #[test]
 fn no_limit_of_a_stop_is_early_on_the_real_clock() {
     for limit in lengths() {
-        let mut story = Story::new();
-        let listener = story.reactor.listen("127.0.0.1:0", Listen::default()).expect("a free port");
+        let mut story = Transcript::new();
+        let listener = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a free port");
         let _peer = dial_narrow(listener.addr);
         let socket = story.connection();
-        story.reactor.stop_listener(listener.id, Stop::default().limit(Some(limit))).expect("open");
+        story.reactor.stop_listener(listener.id, StopOptions::default().limit(limit)).expect("open");
         let begun = Instant::now();
-        assert_eq!(story.close(socket).how, How::Destroyed);
+        assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
         assert!(begun.elapsed() >= limit, "{limit:?} after {:?}", begun.elapsed());
     }
 }

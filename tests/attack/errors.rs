@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::net::Readiness;
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Connect, How, Listen, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions, TimeoutKind};
 use rustix::io::Errno;
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
@@ -25,7 +25,7 @@ const TRIES: usize = 3001;
 /// result two seconds after its end.
 fn with_shortages(
     call: &'static str,
-    options: &Listen,
+    options: &ListenOptions,
     act: impl Fn(&mut Scene<FaultyNet>, &PeerSocket),
     check: impl Fn(&mut Scene<FaultyNet>, &PeerSocket),
 ) {
@@ -59,7 +59,7 @@ fn tries_in_moderation(faulty: &Faulty, call: &str) {
 fn a_send_without_memory_is_tried_again_and_loses_nothing() {
     let answer = pattern(50_000);
     let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| scene.with(|socket| drop(socket.write(&answer)));
-    with_shortages("send", &Listen::default(), act, |scene, peer| {
+    with_shortages("send", &ListenOptions::default(), act, |scene, peer| {
         assert!(peer.read() == answer, "the peer has the whole answer, in order");
         assert!(scene.story.is_empty(), "{:?}", scene.story);
     });
@@ -76,7 +76,7 @@ fn a_send_of_several_pieces_without_memory_is_tried_again_and_loses_nothing() {
             socket.end();
         });
     };
-    with_shortages("send", &Listen::default(), act, |scene, peer| {
+    with_shortages("send", &ListenOptions::default(), act, |scene, peer| {
         assert!(peer.read() == answer && peer.has_fin(), "the peer has the whole answer, in order, and its end");
         assert!(scene.story.is_empty(), "{:?}", scene.story);
     });
@@ -86,13 +86,13 @@ fn a_send_of_several_pieces_without_memory_is_tried_again_and_loses_nothing() {
 #[test]
 fn a_read_without_memory_is_tried_again_and_loses_nothing() {
     let act = |_: &mut Scene<FaultyNet>, peer: &PeerSocket| peer.send(b"only once");
-    with_shortages("recv", &Listen::default(), act, |scene, _| assert_eq!(scene.story, ["data only once"]));
+    with_shortages("recv", &ListenOptions::default(), act, |scene, _| assert_eq!(scene.story, ["data only once"]));
 }
 
 #[test]
 fn a_read_of_the_end_without_memory_is_tried_again() {
     let act = |_: &mut Scene<FaultyNet>, peer: &PeerSocket| peer.finish();
-    with_shortages("recv", &Listen::default(), act, |scene, _| assert_eq!(scene.story, ["end"]));
+    with_shortages("recv", &ListenOptions::default(), act, |scene, _| assert_eq!(scene.story, ["end"]));
 }
 
 #[test]
@@ -105,9 +105,9 @@ fn a_discarding_read_without_memory_is_tried_again() {
         peer.send(b"for the bin");
         peer.finish();
     };
-    with_shortages("recv", &Listen::default(), act, |scene, _| {
+    with_shortages("recv", &ListenOptions::default(), act, |scene, _| {
         assert_eq!(scene.story, ["end", "close"]);
-        assert_eq!(scene.how(), &How::Confirmed);
+        assert_eq!(scene.how(), &EndingKind::Confirmed);
     });
 }
 
@@ -119,7 +119,7 @@ fn an_end_without_memory_is_tried_again() {
             socket.end();
         });
     };
-    with_shortages("finish", &Listen::default(), act, |scene, peer| {
+    with_shortages("finish", &ListenOptions::default(), act, |scene, peer| {
         assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
         assert!(scene.story.is_empty() && !peer.is_reset(), "{:?}", scene.story);
     });
@@ -128,7 +128,7 @@ fn an_end_without_memory_is_tried_again() {
 #[test]
 fn a_last_end_without_memory_is_tried_again() {
     let act = |scene: &mut Scene<FaultyNet>, _: &PeerSocket| scene.with(|socket| drop(socket.write(b"answer")));
-    let options = Listen::default().allow_half_open(false);
+    let options = ListenOptions::default().allow_half_open(false);
     let finish = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
         act(scene, peer);
         peer.finish();
@@ -138,7 +138,7 @@ fn a_last_end_without_memory_is_tried_again() {
     with_shortages("finish", &options, finish, |scene, peer| {
         assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
         assert_eq!(scene.story, ["close"]);
-        assert_eq!(scene.how(), &How::Confirmed);
+        assert_eq!(scene.how(), &EndingKind::Confirmed);
     });
 }
 
@@ -150,16 +150,16 @@ fn a_query_for_the_last_acknowledgement_without_memory_is_made_again() {
         assert_eq!(std::mem::take(&mut scene.story), ["end"]);
         scene.with(|socket| socket.end());
     };
-    with_shortages("acknowledged", &Listen::default(), act, |scene, _| {
+    with_shortages("acknowledged", &ListenOptions::default(), act, |scene, _| {
         assert_eq!(scene.story, ["close"]);
-        assert_eq!(scene.how(), &How::Confirmed);
+        assert_eq!(scene.how(), &EndingKind::Confirmed);
     });
 }
 
 /// Each failed read is followed by a pause of its own, and nothing reports room to write.
 #[test]
 fn reads_without_memory_do_not_put_off_a_write_that_is_tried_again() {
-    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
     faulty.always("recv", Errno::NOBUFS);
     faulty.once("send", Errno::NOBUFS);
     scene.with(|socket| drop(socket.write(b"answer")));
@@ -182,7 +182,7 @@ fn a_registration_without_memory_is_tried_again() {
             } else {
                 faulty.once("register", errno);
             }
-            let peer = scene.serve(Listen::default());
+            let peer = scene.serve(ListenOptions::default());
             scene.run(WHILE - SECOND);
             assert!(scene.story.is_empty(), "{errno:?}: {:?}", scene.story);
             if lasts {
@@ -200,7 +200,7 @@ fn a_registration_without_memory_is_tried_again() {
 #[test]
 fn a_peek_without_memory_is_no_error_of_the_connection() {
     for errno in SHORTAGES {
-        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        let (mut scene, peer, faulty) = faulty_served(ListenOptions::default().start_paused(true));
         peer.send(b"hello");
         scene.run(SECOND);
         let slot = scene.socket.expect("accepted").index();
@@ -219,7 +219,7 @@ fn a_peek_without_memory_is_no_error_of_the_connection() {
 #[test]
 fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
     for errno in SHORTAGES {
-        let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(None);
+        let options = ListenOptions::default().start_paused(true).half_closed_timeout(None).ending_timeout(None);
         let (mut scene, peer, faulty) = faulty_served(options);
         faulty.once("peek", errno);
         peer.reset();
@@ -233,7 +233,7 @@ fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
 #[test]
 fn a_notice_of_a_reset_over_unread_bytes_comes_when_a_peek_has_found_them() {
     for errno in SHORTAGES {
-        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        let (mut scene, peer, faulty) = faulty_served(ListenOptions::default().start_paused(true));
         peer.send(b"unread");
         scene.run(SECOND);
         faulty.always("peek", errno);
@@ -252,7 +252,7 @@ fn a_notice_of_a_reset_over_unread_bytes_comes_when_a_peek_has_found_them() {
 #[test]
 fn a_peek_before_our_fin_without_memory_is_no_error_of_the_connection() {
     for errno in SHORTAGES {
-        let (mut scene, peer, faulty) = faulty_served(Listen::default().paused(true));
+        let (mut scene, peer, faulty) = faulty_served(ListenOptions::default().start_paused(true));
         peer.send(b"unread");
         scene.run(SECOND);
         faulty.once("peek", errno);
@@ -277,7 +277,7 @@ fn a_connect_without_memory_is_tried_again() {
             } else {
                 faulty.once("connect", errno);
             }
-            let id = scene.reactor.connect((THERE, 80), Connect::default()).expect("an address");
+            let id = scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
             scene.reactor.socket(id).expect("begun").write(b"hello").expect("it waits");
             if lasts {
                 scene.run(WHILE);
@@ -298,7 +298,7 @@ fn a_connect_without_memory_has_its_connect_timeout_and_no_more() {
         let (mut scene, faulty) = faulty_on(Network::new(7));
         faulty.always("connect", errno);
         let begun = scene.network.now();
-        scene.reactor.connect((THERE, 80), Connect::default().connect_timeout(Some(5 * SECOND))).expect("an address");
+        scene.reactor.connect((THERE, 80), ConnectOptions::default().connect_timeout(5 * SECOND)).expect("an address");
         while scene.ending.is_none() && scene.network.now() - begun < 60 * SECOND {
             scene.run(ms(10));
         }
@@ -312,7 +312,7 @@ fn a_connect_without_memory_has_its_connect_timeout_and_no_more() {
 #[test]
 fn a_socket_that_is_destroyed_between_two_tries_is_over_at_once() {
     for call in ["send", "finish", "recv"] {
-        let (mut scene, peer, faulty) = faulty_served(Listen::default());
+        let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
         faulty.always(call, Errno::NOBUFS);
         peer.send(b"question");
         scene.with(|socket| {
@@ -335,12 +335,14 @@ fn a_socket_that_is_destroyed_between_two_tries_is_over_at_once() {
 /// To the limits a shortage that does not end is like a peer that takes nothing.
 #[test]
 fn the_limits_go_on_counting_while_a_call_fails() {
-    let writing = Listen::default().write_timeout(Some(5 * SECOND));
-    let flushing = Listen::default().linger(Some(5 * SECOND));
-    let deadline = Listen::default().deadline(Some(5 * SECOND));
-    for (call, options, timer) in
-        [("send", writing, Timer::Write), ("finish", flushing, Timer::Linger), ("recv", deadline, Timer::Deadline)]
-    {
+    let writing = ListenOptions::default().write_timeout(5 * SECOND);
+    let flushing = ListenOptions::default().close_timeout(5 * SECOND);
+    let deadline = ListenOptions::default().deadline(5 * SECOND);
+    for (call, options, timer) in [
+        ("send", writing, TimeoutKind::Write),
+        ("finish", flushing, TimeoutKind::Close),
+        ("recv", deadline, TimeoutKind::Deadline),
+    ] {
         let (mut scene, peer, faulty) = faulty_served(options);
         faulty.always(call, Errno::NOMEM);
         let begun = scene.network.now();
@@ -357,7 +359,7 @@ fn the_limits_go_on_counting_while_a_call_fails() {
         // The deadline counts from the connection, a second earlier.
         let after = scene.network.now() - begun;
         assert!((4 * SECOND..6 * SECOND).contains(&after), "{call}: {:?} after {after:?}", scene.story);
-        assert_eq!(scene.cause(), Cause::TimedOut(timer), "{call}");
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(timer), "{call}");
     }
 }
 
@@ -365,7 +367,7 @@ fn the_limits_go_on_counting_while_a_call_fails() {
 /// once, and what waits in the queue is not tried again.
 #[test]
 fn a_write_that_fails_after_the_peers_end_ends_it() {
-    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     faulty.always("send", Errno::PIPE);
@@ -374,7 +376,7 @@ fn a_write_that_fails_after_the_peers_end_ends_it() {
         socket.end();
     });
     scene.run(SECOND);
-    assert_eq!(scene.cause(), Cause::Reset);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
     assert_eq!(faulty.failures("send"), 1);
     assert_eq!(scene.ending.as_ref().map(|ending| ending.bytes_unsent), Some(50_000));
 }

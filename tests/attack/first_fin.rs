@@ -6,19 +6,22 @@ use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Close, Connect, Ending, Event, First, How, Listen, Reactor, Socket, Timer};
+use finale::{
+    CloseMode, ConnectOptions, ConnectionErrorKind, Ending, EndingKind, Event, FirstFin, ListenOptions, Reactor,
+    Socket, TimeoutKind,
+};
 use rustix::io::Errno;
 
 use crate::faulty::faulty_served;
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Story, What, ms, work_for};
+use crate::support::{Transcript, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A conversation on the simulated network. `work` is done in the handler of the first event of
 /// this name, with the peer's end; the peer's request comes a second after the connection.
 fn conversation(
-    listen: Listen,
+    listen: ListenOptions,
     name: &str,
     work: impl FnOnce(&Network, &PeerSocket, &mut Socket<'_>),
     after: impl Fn(&PeerSocket),
@@ -59,18 +62,18 @@ fn answer(socket: &mut Socket<'_>) {
 #[track_caller]
 fn is_not_ours(ending: &Ending) {
     assert!(ending.is_clean(), "{ending}");
-    assert!(matches!(ending.first, First::Peer | First::Unknown), "{ending}");
+    assert!(matches!(ending.first_fin, FirstFin::Peer | FirstFin::Unknown), "{ending}");
 }
 
 #[test]
 fn a_fin_that_came_while_the_handler_worked_was_first() {
-    for close in [Close::Confirmed, Close::HandOff] {
+    for close in [CloseMode::Confirmed, CloseMode::HandOff] {
         let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
             peer.finish();
             network.advance(ms(50));
             answer(socket);
         };
-        is_not_ours(&conversation(Listen::default().close(close), "Data", work, |_| ()));
+        is_not_ours(&conversation(ListenOptions::default().close_mode(close), "Data", work, |_| ()));
     }
 }
 
@@ -82,7 +85,7 @@ fn a_fin_after_bytes_that_came_while_the_handler_worked_was_first() {
         network.advance(ms(50));
         answer(socket);
     };
-    is_not_ours(&conversation(Listen::default(), "Data", work, |_| ()));
+    is_not_ours(&conversation(ListenOptions::default(), "Data", work, |_| ()));
 }
 
 #[test]
@@ -93,7 +96,7 @@ fn a_fin_that_came_while_a_slow_handler_accepted_was_first() {
         network.advance(ms(50));
         answer(socket);
     };
-    is_not_ours(&conversation(Listen::default(), "Connection", work, |_| ()));
+    is_not_ours(&conversation(ListenOptions::default(), "Connection", work, |_| ()));
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn a_fin_that_came_while_the_handler_of_a_timeout_worked_was_first() {
         network.advance(ms(50));
         answer(socket);
     };
-    is_not_ours(&conversation(Listen::default().idle_timeout(Some(SECOND / 2)), "Timeout", work, |_| ()));
+    is_not_ours(&conversation(ListenOptions::default().idle_timeout(SECOND / 2), "Timeout", work, |_| ()));
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn a_fin_of_a_server_that_came_while_its_client_worked_was_first() {
     let network = Network::new(7);
     let mut reactor = Reactor::with_net(network.host(HERE));
     let listener = network.peer(THERE).listen((THERE, 80).into()).expect("a free port");
-    let id = reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    let id = reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
     let mut servers = Vec::new();
     while let Some((_, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
         assert!(!matches!(event, Event::Error(_)));
@@ -139,8 +142,12 @@ fn our_fin_is_first_if_nothing_of_the_peers_has_come() {
         network.advance(ms(50));
         answer(socket);
     };
-    let ending = conversation(Listen::default(), "Data", work, PeerSocket::finish);
-    assert_eq!((ending.first, ending.time_wait(), &ending.how), (First::Us, First::Us, &How::Confirmed), "{ending}");
+    let ending = conversation(ListenOptions::default(), "Data", work, PeerSocket::finish);
+    assert_eq!(
+        (ending.first_fin, ending.time_wait(), &ending.kind),
+        (FirstFin::Local, FirstFin::Local, &EndingKind::Confirmed),
+        "{ending}"
+    );
 }
 
 #[test]
@@ -150,16 +157,22 @@ fn fins_that_cross_are_both_first() {
         peer.finish();
         answer(socket);
     };
-    let ending = conversation(Listen::default(), "Data", work, |_| ());
-    assert_eq!(ending.first, First::Both, "{ending}");
+    let ending = conversation(ListenOptions::default(), "Data", work, |_| ());
+    assert_eq!(ending.first_fin, FirstFin::Both, "{ending}");
 }
 
 // --- failures ---
 
-fn fails(ending: &Ending) -> First {
-    let How::Failed(failure) = &ending.how else { panic!("{ending}") };
-    assert!(matches!(failure.cause, Cause::TimedOut(Timer::Deadline | Timer::HalfClosed | Timer::Linger)), "{ending}");
-    ending.first
+fn fails(ending: &Ending) -> FirstFin {
+    let EndingKind::Failed(failure) = &ending.kind else { panic!("{ending}") };
+    assert!(
+        matches!(
+            failure.kind,
+            ConnectionErrorKind::TimedOut(TimeoutKind::Deadline | TimeoutKind::HalfClosed | TimeoutKind::Close)
+        ),
+        "{ending}"
+    );
+    ending.first_fin
 }
 
 /// The handler answers before anything is read. The peer takes the answer and our FIN, and is
@@ -169,11 +182,11 @@ fn a_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
         peer.send(b"unread");
         network.advance(ms(50));
-        socket.set_deadline(Some(10 * SECOND));
+        socket.set_deadline(10 * SECOND);
         answer(socket);
     };
-    let first = fails(&conversation(Listen::default(), "Connection", work, |_| ()));
-    assert!(matches!(first, First::Us | First::Unknown), "{first:?}");
+    let first = fails(&conversation(ListenOptions::default(), "Connection", work, |_| ()));
+    assert!(matches!(first, FirstFin::Local | FirstFin::Unknown), "{first:?}");
 }
 
 /// Likewise, but the peer's FIN waits after the unread bytes, and its machine vanishes before it
@@ -187,31 +200,31 @@ fn a_failure_after_both_fins_reports_a_fin() {
         network.vanish(THERE);
         answer(socket);
     };
-    let first = fails(&conversation(Listen::default(), "Connection", work, |_| ()));
-    assert!(matches!(first, First::Peer | First::Unknown), "{first:?}");
+    let first = fails(&conversation(ListenOptions::default(), "Connection", work, |_| ()));
+    assert!(matches!(first, FirstFin::Peer | FirstFin::Unknown), "{first:?}");
 }
 
 #[test]
 fn a_failure_reports_the_fins_that_were_exchanged() {
-    let deadline = |_: &Network, _: &PeerSocket, socket: &mut Socket<'_>| socket.set_deadline(Some(10 * SECOND));
-    let nobody = conversation(Listen::default(), "Data", deadline, |_| ());
-    assert_eq!(fails(&nobody), First::Nobody, "{nobody}");
-    let peer = conversation(Listen::default(), "Data", deadline, PeerSocket::finish);
-    assert_eq!(fails(&peer), First::Peer, "{peer}");
+    let deadline = |_: &Network, _: &PeerSocket, socket: &mut Socket<'_>| socket.set_deadline(10 * SECOND);
+    let nobody = conversation(ListenOptions::default(), "Data", deadline, |_| ());
+    assert_eq!(fails(&nobody), FirstFin::Neither, "{nobody}");
+    let peer = conversation(ListenOptions::default(), "Data", deadline, PeerSocket::finish);
+    assert_eq!(fails(&peer), FirstFin::Peer, "{peer}");
     let us = |_: &Network, _: &PeerSocket, socket: &mut Socket<'_>| {
-        socket.set_deadline(Some(10 * SECOND));
+        socket.set_deadline(10 * SECOND);
         answer(socket);
     };
-    let us = conversation(Listen::default(), "Data", us, |_| ());
-    assert_eq!(fails(&us), First::Us, "{us}");
+    let us = conversation(ListenOptions::default(), "Data", us, |_| ());
+    assert_eq!(fails(&us), FirstFin::Local, "{us}");
 }
 
 // --- on the real network ---
 
 #[test]
 fn a_real_fin_that_came_while_the_handler_worked_was_first() {
-    for close in [Close::Confirmed, Close::HandOff] {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default().close(close));
+    for close in [CloseMode::Confirmed, CloseMode::HandOff] {
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_mode(close));
         // It is registered, and waits.
         story.turn();
         peer.write_all(b"request").expect("connected");
@@ -234,8 +247,9 @@ fn a_real_fin_that_came_while_the_handler_worked_was_first() {
 #[test]
 fn a_real_fin_of_a_server_that_came_while_its_client_worked_was_first() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let mut story = Story::new();
-    let client = story.reactor.connect(listener.local_addr().expect("bound"), Connect::default()).expect("an address");
+    let mut story = Transcript::new();
+    let client =
+        story.reactor.connect(listener.local_addr().expect("bound"), ConnectOptions::default()).expect("an address");
     story.connected(client);
     let (mut server, _) = listener.accept().expect("connected");
     story.turn();
@@ -255,7 +269,7 @@ fn a_real_fin_of_a_server_that_came_while_its_client_worked_was_first() {
 
 #[test]
 fn our_real_fin_is_first_if_nothing_of_the_peers_has_come() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     peer.write_all(b"request").expect("connected");
     story.data(socket, 7);
@@ -266,20 +280,20 @@ fn our_real_fin_is_first_if_nothing_of_the_peers_has_come() {
     drop(peer);
     story.expect(socket, What::End);
     let ending = story.close(socket);
-    assert_eq!((ending.first, ending.time_wait()), (First::Us, First::Us), "{ending}");
+    assert_eq!((ending.first_fin, ending.time_wait()), (FirstFin::Local, FirstFin::Local), "{ending}");
     story.rest();
 }
 
 /// We end over an unread request; the peer reads our end, and is silent.
 #[test]
 fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let mut peer = crate::support::dial(addr);
     peer.write_all(b"request").expect("connected");
     story.until(|socket, event| {
         assert_eq!(*event, Event::Connection);
-        socket.set_deadline(Some(ms(50)));
+        socket.set_deadline(ms(50));
         answer(socket);
         true
     });
@@ -293,7 +307,7 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
         });
     }
     let first = fails(&ending.expect("closed"));
-    assert!(matches!(first, First::Us | First::Unknown), "{first:?}");
+    assert!(matches!(first, FirstFin::Local | FirstFin::Unknown), "{first:?}");
     drop(peer);
     story.rest();
 }
@@ -303,7 +317,7 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
 /// It could not leave before the peer's had come.
 #[test]
 fn a_fin_that_found_no_memory_until_the_peers_had_come_was_not_first() {
-    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
     faulty.always("finish", Errno::NOBUFS);
     scene.with(|socket| socket.end());
     scene.expect(&[]);
@@ -317,21 +331,21 @@ fn a_fin_that_found_no_memory_until_the_peers_had_come_was_not_first() {
 
 #[test]
 fn a_fin_that_never_left_was_nobodys() {
-    let (mut scene, peer, faulty) = faulty_served(Listen::default());
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
     faulty.always("finish", Errno::NOBUFS);
     scene.with(|socket| socket.end());
     scene.expect(&[]);
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
-    assert_eq!(scene.ending.as_ref().map(|ending| ending.first), Some(First::Nobody));
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.first_fin), Some(FirstFin::Neither));
 }
 
 #[test]
 fn a_fin_that_fails_because_a_reset_has_come_was_nobodys() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.reset();
     scene.network.advance(SECOND);
     scene.with(|socket| socket.end());
     scene.expect(&["error reset by the peer", "close"]);
-    assert_eq!(scene.ending.as_ref().map(|ending| ending.first), Some(First::Nobody));
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.first_fin), Some(FirstFin::Neither));
 }

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket, Script};
-use finale::{Cause, Connect, Event, How, Idle, Listen, Socket, SocketId, Timer};
+use finale::{
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, IdleDirection, ListenOptions, Socket, SocketId, TimeoutKind,
+};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on};
 use crate::support::ms;
@@ -25,7 +27,7 @@ const MUCH: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strike {
     Timeout,
-    Failed(Timer),
+    Failed(TimeoutKind),
     Destroyed,
 }
 
@@ -51,10 +53,10 @@ impl Record {
                 socket.destroy();
             }
             Event::Error(failure) => {
-                let Cause::TimedOut(timer) = failure.cause else { panic!("{failure}") };
+                let ConnectionErrorKind::TimedOut(timer) = failure.kind else { panic!("{failure}") };
                 self.strike(socket.id(), now, Strike::Failed(timer));
             }
-            Event::Close(ending) if ending.how == How::Destroyed => {
+            Event::Close(ending) if ending.kind == EndingKind::Destroyed => {
                 self.strike(socket.id(), now, Strike::Destroyed);
             }
             _ => {}
@@ -79,7 +81,12 @@ pub(crate) fn send_without_pause(faulty: &Faulty, peers: &[PeerSocket]) {
 /// Connections to a listener. The peers of the first few of them are quiet, all others send without
 /// pause as soon as the last is accepted. `begin` is done with each quiet connection, or with every
 /// connection if none is quiet. Runs until all of these are struck.
-fn flood(peers: usize, quiet: usize, options: Listen, begin: impl Fn(&mut Socket<'_>)) -> Vec<(Duration, Strike)> {
+fn flood(
+    peers: usize,
+    quiet: usize,
+    options: ListenOptions,
+    begin: impl Fn(&mut Socket<'_>),
+) -> Vec<(Duration, Strike)> {
     let (mut scene, faulty) = narrow();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let clients: Vec<PeerSocket> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
@@ -118,7 +125,7 @@ fn check(peers: usize, expected: usize, strikes: &[(Duration, Strike)], strike: 
 
 /// Every connection of a flood is struck in time.
 #[track_caller]
-pub(crate) fn strikes_in_time(options: &Listen, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
+pub(crate) fn strikes_in_time(options: &ListenOptions, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
     for peers in [1, 6, 1000] {
         let strikes = flood(peers, 0, options.clone(), &begin);
         check(peers, peers, &strikes, strike);
@@ -127,7 +134,7 @@ pub(crate) fn strikes_in_time(options: &Listen, begin: impl Fn(&mut Socket<'_>),
 
 /// A quiet connection is struck in time, whatever the others of the flood do.
 #[track_caller]
-fn strikes_a_quiet_one_in_time(options: &Listen, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
+fn strikes_a_quiet_one_in_time(options: &ListenOptions, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
     for peers in [2, 7, 1001] {
         let strikes = flood(peers, 1, options.clone(), &begin);
         check(peers, 1, &strikes, strike);
@@ -145,7 +152,7 @@ fn a_flood_does_not_put_off_the_end_of_a_lingering_close() {
         socket.end();
         socket.discard();
     };
-    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+    strikes_in_time(&ListenOptions::default().close_timeout(LIMIT), begin, Strike::Failed(TimeoutKind::Close));
 }
 
 #[test]
@@ -154,7 +161,7 @@ fn a_flood_does_not_put_off_the_end_of_a_flush() {
         write(socket, MUCH);
         socket.end();
     };
-    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+    strikes_in_time(&ListenOptions::default().close_timeout(LIMIT), begin, Strike::Failed(TimeoutKind::Close));
 }
 
 #[test]
@@ -164,13 +171,13 @@ fn a_flood_that_is_discarded_does_not_put_off_the_end_of_a_flush() {
         socket.end();
         socket.discard();
     };
-    strikes_in_time(&Listen::default().linger(Some(LIMIT)), begin, Strike::Failed(Timer::Linger));
+    strikes_in_time(&ListenOptions::default().close_timeout(LIMIT), begin, Strike::Failed(TimeoutKind::Close));
 }
 
 #[test]
 fn a_flood_does_not_put_off_the_write_timeout() {
-    let options = Listen::default().write_timeout(Some(LIMIT));
-    strikes_in_time(&options, |socket| write(socket, MUCH), Strike::Failed(Timer::Write));
+    let options = ListenOptions::default().write_timeout(LIMIT);
+    strikes_in_time(&options, |socket| write(socket, MUCH), Strike::Failed(TimeoutKind::Write));
 }
 
 #[test]
@@ -179,34 +186,34 @@ fn a_flood_that_is_discarded_does_not_put_off_the_write_timeout() {
         socket.discard();
         write(socket, MUCH);
     };
-    strikes_in_time(&Listen::default().write_timeout(Some(LIMIT)), begin, Strike::Failed(Timer::Write));
+    strikes_in_time(&ListenOptions::default().write_timeout(LIMIT), begin, Strike::Failed(TimeoutKind::Write));
 }
 
 #[test]
 fn a_flood_does_not_put_off_the_idle_time_of_our_own_bytes() {
-    let options = Listen::default().idle_of(Idle::Write).idle_timeout(Some(LIMIT));
+    let options = ListenOptions::default().idle_direction(IdleDirection::Write).idle_timeout(LIMIT);
     strikes_in_time(&options, |_| (), Strike::Timeout);
     strikes_in_time(&options, |socket| write(socket, MUCH), Strike::Timeout);
 }
 
 #[test]
 fn a_flood_does_not_put_off_a_deadline() {
-    let options = Listen::default().deadline(Some(LIMIT));
-    strikes_in_time(&options, |_| (), Strike::Failed(Timer::Deadline));
-    strikes_in_time(&options, |socket| socket.discard(), Strike::Failed(Timer::Deadline));
-    let set = |socket: &mut Socket<'_>| socket.set_deadline(Some(LIMIT));
-    strikes_in_time(&Listen::default(), set, Strike::Failed(Timer::Deadline));
+    let options = ListenOptions::default().deadline(LIMIT);
+    strikes_in_time(&options, |_| (), Strike::Failed(TimeoutKind::Deadline));
+    strikes_in_time(&options, |socket| socket.discard(), Strike::Failed(TimeoutKind::Deadline));
+    let set = |socket: &mut Socket<'_>| socket.set_deadline(LIMIT);
+    strikes_in_time(&ListenOptions::default(), set, Strike::Failed(TimeoutKind::Deadline));
 }
 
 #[test]
 fn a_flood_does_not_put_off_the_idle_time_of_a_quiet_neighbour() {
-    strikes_a_quiet_one_in_time(&Listen::default().idle_timeout(Some(LIMIT)), |_| (), Strike::Timeout);
+    strikes_a_quiet_one_in_time(&ListenOptions::default().idle_timeout(LIMIT), |_| (), Strike::Timeout);
 }
 
 #[test]
 fn a_flood_does_not_put_off_the_half_closed_limit_of_a_quiet_neighbour() {
-    let options = Listen::default().half_closed_timeout(Some(LIMIT));
-    strikes_a_quiet_one_in_time(&options, |socket| socket.end(), Strike::Failed(Timer::HalfClosed));
+    let options = ListenOptions::default().half_closed_timeout(LIMIT);
+    strikes_a_quiet_one_in_time(&options, |socket| socket.end(), Strike::Failed(TimeoutKind::HalfClosed));
 }
 
 /// Also of a connection that began here.
@@ -217,7 +224,7 @@ fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
         faulty.flood(read_cost(clients));
         let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
         for _ in 0..clients {
-            scene.reactor.connect((THERE, 80), Connect::default().linger(Some(LIMIT))).expect("an address");
+            scene.reactor.connect((THERE, 80), ConnectOptions::default().close_timeout(LIMIT)).expect("an address");
             let _play = listener.play(Script::new().stop_reading().send(b"a first byte"));
         }
         let mut record = Record::default();
@@ -232,7 +239,7 @@ fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
             }
             record.note(&mut socket, &event, scene.network.now());
         }
-        check(clients, clients, &record.strikes, Strike::Failed(Timer::Linger));
+        check(clients, clients, &record.strikes, Strike::Failed(TimeoutKind::Close));
     }
 }
 
@@ -240,7 +247,7 @@ fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
 fn a_flood_does_not_put_off_a_timer_of_no_socket() {
     for peers in [1, 6, 1000] {
         let (mut scene, faulty) = narrow();
-        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         scene.run(Duration::from_millis(100));
         assert_eq!(scene.story, vec!["connection"; peers.len()]);
@@ -262,7 +269,7 @@ fn a_flood_does_not_put_off_a_timer_of_no_socket() {
 /// With more readiness than a turn asks for, everything that was there when it began is known.
 #[test]
 fn readiness_that_never_ends_puts_off_no_limit() {
-    let options = Listen::default().deadline(Some(LIMIT));
+    let options = ListenOptions::default().deadline(LIMIT);
     for cost in [1, 100, 1000].map(Duration::from_micros) {
         let (mut scene, faulty) = faulty_on(Network::new(7));
         let _peer = scene.serve(options.clone());
@@ -271,7 +278,7 @@ fn readiness_that_never_ends_puts_off_no_limit() {
         scene.run(LIMIT / 10 + ms(150));
         assert_eq!(scene.story, [format!("timer({timer})")], "{cost:?}");
         scene.run(LIMIT);
-        assert_eq!(scene.cause(), Cause::TimedOut(Timer::Deadline), "{cost:?}");
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Deadline), "{cost:?}");
     }
 }
 
@@ -282,7 +289,7 @@ fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
     for (peers, is_short) in [(100, false), (100, true), (6, true), (1, true)] {
         const COST: Duration = ms(1);
         let (mut scene, faulty) = narrow();
-        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         scene.run(ms(100));
         faulty.flood(COST);
@@ -314,7 +321,7 @@ fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
 fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
     const COST: Duration = ms(1);
     let (mut scene, faulty) = narrow();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peers: Vec<_> = (0..300).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(ms(100));
     send_without_pause(&faulty, &peers);
@@ -325,7 +332,7 @@ fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
         match event {
             Event::Data(_) if !due.contains_key(&socket.id()) => {
                 let limit = ms(500) + ms(10) * due.len() as u32;
-                socket.set_deadline(Some(limit));
+                socket.set_deadline(limit);
                 due.insert(socket.id(), scene.network.now() + limit);
             }
             Event::Error(_) => latest = latest.max(scene.network.now() - due[&socket.id()]),
@@ -341,7 +348,7 @@ fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
 fn a_deadline_is_late_by_some_handlers_however_many_sockets_are_ready() {
     const HANDLER: Duration = Duration::from_millis(1);
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default().backlog(1000)).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(1000)).expect("a free port");
     let peers: Vec<_> = (0..1000).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(Duration::from_millis(100));
     assert_eq!(scene.story.len(), peers.len());

@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, TcpStream};
 
-use finale::{Error, Event, Listen, Listener, Pipes, Reactor, SocketId, SocketMap, Stop, TimerId};
+use finale::{Error, Event, ListenOptions, Listener, Pipes, Reactor, SocketId, SocketMap, StopOptions, TimerId};
 
-use crate::support::{PATIENCE, Story, dial, ms};
+use crate::support::{PATIENCE, Transcript, dial, ms};
 
 /// A reactor with one of each: a listener, a connection and a timer.
 struct Own {
-    story: Story,
+    story: Transcript,
     listener: Listener,
     socket: SocketId,
     timer: TimerId,
@@ -17,8 +17,8 @@ struct Own {
 
 impl Own {
     fn new() -> Self {
-        let mut story = Story::new();
-        let listener = story.reactor.listen("127.0.0.1:0", Listen::default()).expect("a free port");
+        let mut story = Transcript::new();
+        let listener = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a free port");
         let peer = dial(listener.addr);
         let socket = story.connection();
         let timer = story.reactor.set_timer(PATIENCE);
@@ -89,7 +89,7 @@ fn a_socket_of_another_reactor_is_in_no_pipe() {
     let mut pipes = Pipes::new();
     pipes.join(here.socket, second);
     assert_eq!((pipes.sink_of(there.socket), pipes.source_of(there.socket)), (None, None));
-    pipes.part(there.socket);
+    pipes.unpipe(there.socket);
     assert_eq!(pipes.sink_of(here.socket), Some(second));
 }
 
@@ -115,7 +115,7 @@ fn a_listener_of_another_reactor_is_not_closed() {
 #[test]
 fn a_listener_of_another_reactor_is_not_stopped() {
     let (mut here, there) = two();
-    let stop = Stop::default().limit(Some(ms(0)));
+    let stop = StopOptions::default().limit(ms(0));
     assert_eq!(here.reactor().stop_listener(there.listener.id, stop), Err(Error::Gone));
     assert!(here.accepts());
     let own = here.socket;
@@ -151,8 +151,8 @@ fn an_id_of_a_simulated_reactor_finds_nothing_in_another() {
     let mut reactors = ["10.0.0.1:80", "10.0.0.2:80"].map(|addr| {
         let ip = addr.parse::<SocketAddr>().expect("an address").ip();
         let mut reactor = Reactor::with_net(network.host(ip));
-        let listener = reactor.listen(addr, Listen::default()).expect("a free port");
-        let client = reactor.connect(listener.addr, finale::Connect::default()).expect("an address");
+        let listener = reactor.listen(addr, ListenOptions::default()).expect("a free port");
+        let client = reactor.connect(listener.addr, finale::ConnectOptions::default()).expect("an address");
         let timer = reactor.set_timer(PATIENCE);
         (reactor, listener.id, client, timer)
     });

@@ -1,5 +1,5 @@
 //! A dead connection with unread bytes that the program has paused for a reason of its own: the
-//! bytes stay readable, and `peer-ended` reports the reset even without `early_notice`. A FIN is
+//! bytes stay readable, and `peer-ended` reports the reset even without `notify_peer_ended`. A FIN is
 //! reported only with it.
 
 use std::io::Write;
@@ -7,33 +7,33 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use finale::sim::Network;
-use finale::{Cause, Event, Listen, PeerEnd, Queue, Reactor, SocketId, Timer};
+use finale::{Backpressure, ConnectionErrorKind, Event, ListenOptions, PeerEnd, Reactor, SocketId, TimeoutKind};
 
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Story, ms, reset};
+use crate::support::{PATIENCE, Transcript, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn paused() -> Listen {
-    Listen::default().paused(true)
+fn paused() -> ListenOptions {
+    ListenOptions::default().start_paused(true)
 }
 
 // --- a reset ---
 
 #[test]
 fn a_reset_after_unread_bytes_is_delivered_without_early_notice_and_the_bytes_stay_readable() {
-    for early_notice in [false, true] {
-        let (mut scene, peer) = Scene::served(paused().early_notice(early_notice));
+    for notify_peer_ended in [false, true] {
+        let (mut scene, peer) = Scene::served(paused().notify_peer_ended(notify_peer_ended));
         peer.send(b"unread");
         scene.expect(&[]);
         peer.reset();
         scene.expect(&["peerended(reset)"]);
-        scene.with(|socket| assert!(socket.peer_has_ended() && socket.is_paused() && socket.bytes_read() == 0));
+        scene.with(|socket| assert!(socket.peer_ended() && socket.is_paused() && socket.bytes_read() == 0));
         scene.run(60 * SECOND);
         assert!(scene.story.is_empty(), "once, and nothing more: {:?}", scene.story);
         scene.with(|socket| socket.resume());
         scene.expect(&["data unread", "error reset by the peer", "close"]);
-        assert_eq!(scene.cause(), Cause::Reset);
+        assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
         scene.rest();
     }
 }
@@ -66,7 +66,7 @@ fn a_reset_after_unread_bytes_is_delivered_though_our_queue_was_full() {
     let mut scene = Scene::on(network, host);
     let peer = scene.serve(paused().high_water_mark(1000));
     peer.send(b"unread");
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 10_000]), Ok(Queue::Full)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 10_000]), Ok(Backpressure::Full)));
     scene.expect(&[]);
     peer.reset();
     scene.run(SECOND);
@@ -108,7 +108,7 @@ fn a_lost_peer_of_a_paused_connection_is_reported_without_early_notice() {
     scene.with(|socket| socket.resume());
     scene.run(SECOND);
     assert_eq!(scene.story[0], "data unread");
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
 /// A program may read on as soon as it has the notice.
@@ -135,7 +135,7 @@ fn a_program_that_resumes_when_the_reset_is_delivered_is_done_at_once() {
 
 #[test]
 fn a_reset_that_is_never_read_ends_with_its_own_cause_at_the_half_closed_limit() {
-    let (mut scene, peer) = Scene::served(paused().half_closed_timeout(Some(10 * SECOND)));
+    let (mut scene, peer) = Scene::served(paused().half_closed_timeout(10 * SECOND));
     peer.send(b"unread");
     scene.expect(&[]);
     peer.reset();
@@ -144,12 +144,12 @@ fn a_reset_that_is_never_read_ends_with_its_own_cause_at_the_half_closed_limit()
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["error reset by the peer", "close"]);
-    assert_eq!(scene.cause(), Cause::Reset);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
 }
 
 #[test]
 fn a_reset_without_unread_bytes_is_an_error_at_once() {
-    for options in [paused(), Listen::default()] {
+    for options in [paused(), ListenOptions::default()] {
         let (mut scene, peer) = Scene::served(options);
         peer.reset();
         scene.expect(&["error reset by the peer", "close"]);
@@ -159,7 +159,7 @@ fn a_reset_without_unread_bytes_is_an_error_at_once() {
 
 #[test]
 fn a_reset_of_a_socket_that_reads_needs_no_notice() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"read");
     peer.reset();
     scene.expect(&["data read", "error reset by the peer", "close"]);
@@ -168,8 +168,8 @@ fn a_reset_of_a_socket_that_reads_needs_no_notice() {
 
 #[test]
 fn the_early_notice_of_a_reset_does_not_name_a_fin() {
-    for options in [Listen::default(), paused()] {
-        let (mut scene, peer) = Scene::served(options.early_notice(true));
+    for options in [ListenOptions::default(), paused()] {
+        let (mut scene, peer) = Scene::served(options.notify_peer_ended(true));
         peer.reset();
         scene.expect(&["error reset by the peer", "close"]);
     }
@@ -179,14 +179,14 @@ fn the_early_notice_of_a_reset_does_not_name_a_fin() {
 
 #[test]
 fn a_fin_of_a_paused_connection_is_delivered_only_with_early_notice() {
-    for early_notice in [false, true] {
-        let (mut scene, peer) = Scene::served(paused().early_notice(early_notice));
+    for notify_peer_ended in [false, true] {
+        let (mut scene, peer) = Scene::served(paused().notify_peer_ended(notify_peer_ended));
         peer.send(b"unread");
         peer.finish();
         scene.run(10 * SECOND);
-        let notice: &[&str] = if early_notice { &["peerended(fin)"] } else { &[] };
+        let notice: &[&str] = if notify_peer_ended { &["peerended(fin)"] } else { &[] };
         assert_eq!(std::mem::take(&mut scene.story), notice);
-        scene.with(|socket| assert!(socket.peer_has_ended()));
+        scene.with(|socket| assert!(socket.peer_ended()));
         scene.with(|socket| socket.resume());
         scene.expect(&["data unread", "end"]);
     }
@@ -194,7 +194,7 @@ fn a_fin_of_a_paused_connection_is_delivered_only_with_early_notice() {
 
 #[test]
 fn the_early_notice_of_a_socket_that_reads_names_a_fin() {
-    let (mut scene, peer) = Scene::served(Listen::default().early_notice(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().notify_peer_ended(true));
     scene.expect(&[]);
     peer.send(b"question");
     peer.finish();
@@ -206,7 +206,7 @@ fn the_early_notice_of_a_socket_that_reads_names_a_fin() {
 // --- on the real network ---
 
 /// The next event of the socket, in words.
-fn next(story: &mut Story, id: SocketId) -> String {
+fn next(story: &mut Transcript, id: SocketId) -> String {
     let mut line = String::new();
     story.until(|socket, event| {
         assert_eq!(socket.id(), id);
@@ -222,14 +222,14 @@ fn next(story: &mut Story, id: SocketId) -> String {
 }
 
 /// Nothing comes for this long.
-fn quiet(story: &mut Story, time: Duration) {
+fn quiet(story: &mut Transcript, time: Duration) {
     story.run_for(time, |_, event| panic!("{event:?}"));
 }
 
 #[test]
 fn a_real_reset_after_unread_bytes_is_delivered_without_early_notice_and_the_bytes_stay_readable() {
-    for early_notice in [false, true] {
-        let (mut story, socket, mut peer) = Story::pair(paused().early_notice(early_notice));
+    for notify_peer_ended in [false, true] {
+        let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(notify_peer_ended));
         story.turn();
         peer.write_all(b"unread").expect("room");
         quiet(&mut story, ms(20));
@@ -247,8 +247,8 @@ fn a_real_reset_after_unread_bytes_is_delivered_without_early_notice_and_the_byt
 
 #[test]
 fn the_early_notice_of_a_real_reset_does_not_name_a_fin() {
-    for options in [Listen::default(), paused()] {
-        let (mut story, socket, peer) = Story::pair(options.early_notice(true));
+    for options in [ListenOptions::default(), paused()] {
+        let (mut story, socket, peer) = Transcript::pair(options.notify_peer_ended(true));
         quiet(&mut story, ms(20));
         reset(peer);
         assert_eq!(next(&mut story, socket), "error reset by the peer");
@@ -260,7 +260,7 @@ fn the_early_notice_of_a_real_reset_does_not_name_a_fin() {
 #[test]
 fn a_real_reset_over_queued_bytes_is_delivered_without_early_notice() {
     // Below the high-water mark, so that no `drain` is pending.
-    let (mut story, socket, mut peer) = Story::pair(paused().high_water_mark(16 << 20));
+    let (mut story, socket, mut peer) = Transcript::pair(paused().high_water_mark(16 << 20));
     peer.write_all(b"unread").expect("room");
     story.socket(socket).write_owned(vec![0; 12 << 20]).expect("below the limit");
     quiet(&mut story, ms(50));
@@ -276,20 +276,20 @@ fn a_real_reset_over_queued_bytes_is_delivered_without_early_notice() {
 
 #[test]
 fn a_real_fin_of_a_paused_connection_is_delivered_only_with_early_notice() {
-    for early_notice in [false, true] {
-        let (mut story, socket, mut peer) = Story::pair(paused().early_notice(early_notice));
+    for notify_peer_ended in [false, true] {
+        let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(notify_peer_ended));
         story.turn();
         peer.write_all(b"unread").expect("room");
         peer.shutdown(Shutdown::Write).expect("connected");
-        if early_notice {
+        if notify_peer_ended {
             assert_eq!(next(&mut story, socket), "PeerEnded(Fin)");
         }
         quiet(&mut story, ms(50));
-        assert!(story.socket(socket).peer_has_ended());
+        assert!(story.socket(socket).peer_ended());
         story.socket(socket).resume();
         assert_eq!(next(&mut story, socket), "data unread");
         assert_eq!(next(&mut story, socket), "End");
-        story.socket(socket).set_deadline(Some(PATIENCE));
+        story.socket(socket).set_deadline(PATIENCE);
         story.socket(socket).end();
         assert_eq!(next(&mut story, socket), "close");
         story.rest();

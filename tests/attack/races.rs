@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerListener, Reach, Script};
-use finale::{Attempt, Cause, Connect, Event, How, Timer};
+use finale::{ConnectAttempt, ConnectOptions, ConnectionErrorKind, EndingKind, Event, TimeoutKind};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on};
 use crate::support::alone::alone;
 use crate::support::scene::{Scene, THERE};
-use crate::support::{Story, What, dial, ms};
+use crate::support::{Transcript, What, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SHORTAGES: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS];
@@ -25,7 +25,7 @@ fn addrs(network: &Network, silent: u8) -> Vec<SocketAddr> {
     silent.into_iter().chain([THERE]).map(|ip| SocketAddr::new(ip, 80)).collect()
 }
 
-fn race(silent: u8, options: Connect) -> (Scene<FaultyNet>, Faulty, PeerListener) {
+fn race(silent: u8, options: ConnectOptions) -> (Scene<FaultyNet>, Faulty, PeerListener) {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
     let addrs = addrs(&scene.network, silent);
@@ -44,8 +44,8 @@ fn reaches_the_good_one(scene: &mut Scene<FaultyNet>, silent: u8, what: &str) {
     assert_eq!(scene.network.descriptors(), 1, "{what}");
 }
 
-fn fast() -> Connect {
-    Connect::default().attempt_delay(Some(ms(20)))
+fn fast() -> ConnectOptions {
+    ConnectOptions::default().attempt_delay(ms(20))
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn an_attempt_that_fails_once_for_lack_of_a_descriptor_is_made_again() {
 /// The connect timeout holds, and the reactor does not spin meanwhile.
 #[test]
 fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
-    let (mut scene, faulty, _listener) = race(2, fast().connect_timeout(Some(5 * SECOND)));
+    let (mut scene, faulty, _listener) = race(2, fast().connect_timeout(5 * SECOND));
     scene.run(ms(5));
     faulty.always("connect", Errno::MFILE);
     scene.run(5 * SECOND - ms(10));
     assert!(scene.ending.is_none(), "{:?}", scene.story);
     scene.run(ms(20));
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Connect));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
     assert!(faulty.failures("connect") <= 5000, "{} attempts in five seconds", faulty.failures("connect"));
     scene.story.clear();
     scene.rest();
@@ -119,7 +119,7 @@ fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
 #[test]
 fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
     for first in [true, false] {
-        let (mut scene, faulty, _listener) = race(1, Connect::default().attempt_delay(Some(Duration::ZERO)));
+        let (mut scene, faulty, _listener) = race(1, ConnectOptions::default().attempt_delay(Duration::ZERO));
         if first {
             faulty.always("connect", Errno::MFILE);
         } else {
@@ -151,17 +151,17 @@ fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
         let (mut scene, faulty) = faulty_on(Network::new(7));
         let _listener = scene.peer.listen(good).expect("a free port");
         let is_first = addrs[0] == good;
-        scene.reactor.connect(addrs, fast().connect_timeout(Some(5 * SECOND))).expect("addresses");
+        scene.reactor.connect(addrs, fast().connect_timeout(5 * SECOND)).expect("addresses");
         if is_first {
             faulty.always("connect", errno);
         } else {
             faulty.always_after_one("connect", errno);
         }
         scene.run(6 * SECOND);
-        let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
-        assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
-        let refused = Attempt { addr: refusing, cause: Cause::Refused };
-        let held_up = Attempt { addr: good, cause: Cause::OutOfResources };
+        let EndingKind::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+        assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
+        let refused = ConnectAttempt { addr: refusing, kind: ConnectionErrorKind::Refused };
+        let held_up = ConnectAttempt { addr: good, kind: ConnectionErrorKind::OutOfResources };
         let attempts = if is_first { vec![held_up] } else { vec![refused, held_up] };
         assert_eq!(failure.attempts, attempts);
         assert!(failure.to_string().ends_with("10.0.0.2:80: out of descriptors or memory]"), "{failure}");
@@ -174,13 +174,17 @@ fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     let mut addrs = addrs(&scene.network, 1);
     addrs.insert(0, SocketAddr::new(THERE, 81));
-    let options = Connect::default().attempt_delay(None).connect_timeout(Some(5 * SECOND));
+    let options = ConnectOptions::default().attempt_delay(None).connect_timeout(5 * SECOND);
     scene.reactor.connect(addrs, options).expect("addresses");
     faulty.once("connect", Errno::MFILE);
     scene.run(6 * SECOND);
-    let How::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
-    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
-    assert_eq!(causes, [Cause::Refused, Cause::TimedOut(Timer::Connect)], "the third was not tried");
+    let EndingKind::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
+    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.kind).collect();
+    assert_eq!(
+        causes,
+        [ConnectionErrorKind::Refused, ConnectionErrorKind::TimedOut(TimeoutKind::Connect)],
+        "the third was not tried"
+    );
 }
 
 // --- the winner of a race ---
@@ -210,7 +214,7 @@ fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
             scene.with(|socket| socket.end());
             scene.story.clear();
             scene.expect(&["close"]);
-            assert_eq!(scene.how(), &How::Confirmed);
+            assert_eq!(scene.how(), &EndingKind::Confirmed);
         }
     }
 }
@@ -250,7 +254,7 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
         let good = listener.local_addr().expect("bound");
         let addrs = silent.iter().map(|(listener, _)| listener.local_addr().expect("bound"));
         let addrs: Vec<_> = addrs.chain([good]).collect();
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
         let mut hogs = Vec::new();
@@ -258,7 +262,7 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
             hogs.push(hog);
         }
         hogs.truncate(hogs.len() - 3);
-        let client = story.reactor.connect(addrs, fast().connect_timeout(Some(3 * SECOND))).expect("addresses");
+        let client = story.reactor.connect(addrs, fast().connect_timeout(3 * SECOND)).expect("addresses");
         story.run_for(ms(400), |_, event| assert!(matches!(event, Event::Lookup(_)), "{event:?}"));
         hogs.clear();
         let next = story.next(client);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use finale::{Cause, Event, Idle, Listen, Socket, SocketId, Timer};
+use finale::{ConnectionErrorKind, Event, IdleDirection, ListenOptions, Socket, SocketId, TimeoutKind};
 
-use crate::support::{Story, dial, ms, work_for};
+use crate::support::{Transcript, dial, ms, work_for};
 
 pub(crate) const LIMIT: Duration = ms(500);
 /// What no kernel holds for a peer that reads nothing.
@@ -39,8 +39,8 @@ impl Drop for Writers {
 }
 
 /// A receive buffer so large that each read fills its own buffer.
-pub(crate) fn wide() -> Listen {
-    Listen::default().receive_buffer(1 << 20)
+pub(crate) fn wide() -> ListenOptions {
+    ListenOptions::default().receive_buffer_size(1 << 20)
 }
 
 /// Every connection of a flood is struck at its limit. `work`: how long the handler works with what
@@ -48,12 +48,12 @@ pub(crate) fn wide() -> Listen {
 #[track_caller]
 pub(crate) fn strikes_in_time(
     peers: usize,
-    options: Listen,
+    options: ListenOptions,
     work: Duration,
-    cause: Option<Timer>,
+    cause: Option<TimeoutKind>,
     begin: impl Fn(&mut Socket<'_>),
 ) {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let addr = story.listen(options);
     let _writers = Writers::new(addr, peers);
     let mut begun: HashMap<SocketId, Instant> = HashMap::new();
@@ -71,7 +71,7 @@ pub(crate) fn strikes_in_time(
                 socket.destroy();
             }
             Event::Error(failure) => {
-                assert_eq!(Some(failure.cause), cause.map(Cause::TimedOut));
+                assert_eq!(Some(failure.kind), cause.map(ConnectionErrorKind::TimedOut));
                 strikes.push(begun[&socket.id()].elapsed());
             }
             _ => {}
@@ -98,41 +98,41 @@ fn writing(socket: &mut Socket<'_>) {
 
 #[test]
 fn a_client_that_only_writes_does_not_put_off_the_end_of_a_lingering_close() {
-    strikes_in_time(1, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), lingering);
+    strikes_in_time(1, wide().close_timeout(LIMIT), Duration::ZERO, Some(TimeoutKind::Close), lingering);
 }
 
 #[test]
 fn six_clients_that_only_write_do_not_put_off_the_end_of_a_lingering_close() {
-    strikes_in_time(6, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), lingering);
+    strikes_in_time(6, wide().close_timeout(LIMIT), Duration::ZERO, Some(TimeoutKind::Close), lingering);
 }
 
 #[test]
 fn a_client_that_only_writes_does_not_put_off_the_end_of_a_flush() {
-    strikes_in_time(1, wide().linger(Some(LIMIT)), Duration::ZERO, Some(Timer::Linger), flushing);
+    strikes_in_time(1, wide().close_timeout(LIMIT), Duration::ZERO, Some(TimeoutKind::Close), flushing);
 }
 
 #[test]
 fn a_client_that_only_writes_to_a_slow_handler_does_not_put_off_the_end_of_a_flush() {
-    strikes_in_time(1, wide().linger(Some(LIMIT)), ms(1), Some(Timer::Linger), flushing);
+    strikes_in_time(1, wide().close_timeout(LIMIT), ms(1), Some(TimeoutKind::Close), flushing);
 }
 
 #[test]
 fn six_clients_that_only_write_to_a_slow_handler_do_not_put_off_the_write_timeout() {
-    strikes_in_time(6, wide().write_timeout(Some(LIMIT)), ms(1), Some(Timer::Write), writing);
+    strikes_in_time(6, wide().write_timeout(LIMIT), ms(1), Some(TimeoutKind::Write), writing);
 }
 
 #[test]
 fn a_client_that_only_writes_does_not_put_off_the_write_timeout() {
-    strikes_in_time(1, wide().write_timeout(Some(LIMIT)), Duration::ZERO, Some(Timer::Write), writing);
+    strikes_in_time(1, wide().write_timeout(LIMIT), Duration::ZERO, Some(TimeoutKind::Write), writing);
 }
 
 #[test]
 fn a_client_that_only_writes_to_a_slow_handler_does_not_put_off_the_idle_time_of_our_own_bytes() {
-    let options = wide().idle_of(Idle::Write).idle_timeout(Some(LIMIT));
+    let options = wide().idle_direction(IdleDirection::Write).idle_timeout(LIMIT);
     strikes_in_time(1, options, ms(1), None, writing);
 }
 
 #[test]
 fn six_clients_that_only_write_to_a_slow_handler_do_not_put_off_their_deadline() {
-    strikes_in_time(6, wide().deadline(Some(LIMIT)), ms(1), Some(Timer::Deadline), |_| ());
+    strikes_in_time(6, wide().deadline(LIMIT), ms(1), Some(TimeoutKind::Deadline), |_| ());
 }

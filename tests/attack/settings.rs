@@ -5,10 +5,10 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Event, How, Listen, Queue};
+use finale::{Backpressure, EndingKind, Event, ListenOptions};
 
 use crate::support::scene::{HERE, Scene};
-use crate::support::{Story, What, dial_narrow, ms};
+use crate::support::{Transcript, What, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,7 +18,7 @@ fn narrow() -> (Scene, PeerSocket) {
     network.set_buffers(1000, 1000);
     let host = network.host(HERE);
     let mut scene = Scene::on(network, host);
-    let peer = scene.serve(Listen::default().high_water_mark(1000));
+    let peer = scene.serve(ListenOptions::default().high_water_mark(1000));
     (scene, peer)
 }
 
@@ -26,14 +26,14 @@ fn narrow() -> (Scene, PeerSocket) {
 
 #[test]
 fn a_socket_that_may_not_stay_half_open_ends_at_once_after_the_peers_end() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     scene.run(10 * SECOND);
-    scene.with(|socket| socket.set_half_open(false));
+    scene.with(|socket| socket.set_allow_half_open(false));
     scene.run(ms(10));
     assert_eq!(scene.story, ["close"]);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_socket_that_may_not_stay_half_open_sends_what_waits_and_ends() {
         socket.write(&[b'x'; 2900]).expect("open");
     });
     scene.run(SECOND);
-    scene.with(|socket| socket.set_half_open(false));
+    scene.with(|socket| socket.set_allow_half_open(false));
     let read: usize = (0..5)
         .map(|_| {
             scene.run(SECOND);
@@ -54,17 +54,17 @@ fn a_socket_that_may_not_stay_half_open_sends_what_waits_and_ends() {
         .sum();
     scene.run(SECOND);
     assert_eq!((read, peer.has_fin()), (2900, true));
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 #[test]
 fn a_socket_that_may_stay_half_open_again_before_the_reactor_looks_goes_on() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     scene.with(|socket| {
-        socket.set_half_open(false);
-        socket.set_half_open(true);
+        socket.set_allow_half_open(false);
+        socket.set_allow_half_open(true);
     });
     scene.run(10 * SECOND);
     assert!(scene.story.is_empty() && !peer.has_fin(), "{:?}", scene.story);
@@ -72,8 +72,8 @@ fn a_socket_that_may_stay_half_open_again_before_the_reactor_looks_goes_on() {
 
 #[test]
 fn half_open_before_the_peers_end_changes_nothing_until_then() {
-    let (mut scene, peer) = Scene::served(Listen::default());
-    scene.with(|socket| socket.set_half_open(false));
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.with(|socket| socket.set_allow_half_open(false));
     scene.run(10 * SECOND);
     assert!(scene.story.is_empty() && !peer.has_fin(), "{:?}", scene.story);
     peer.finish();
@@ -82,11 +82,11 @@ fn half_open_before_the_peers_end_changes_nothing_until_then() {
 
 #[test]
 fn a_real_socket_that_may_not_stay_half_open_ends_at_once_after_the_peers_end() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.silence(ms(20));
-    story.socket(socket).set_half_open(false);
+    story.socket(socket).set_allow_half_open(false);
     let mut closed = false;
     let changed = Instant::now();
     while !closed && changed.elapsed() < 2 * SECOND {
@@ -102,7 +102,7 @@ fn a_real_socket_that_may_not_stay_half_open_ends_at_once_after_the_peers_end() 
 #[test]
 fn a_low_water_mark_that_is_raised_over_what_waits_delivers_drain() {
     let (mut scene, _peer) = narrow();
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 2900]), Ok(Queue::Full)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 2900]), Ok(Backpressure::Full)));
     scene.run(10 * SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.with(|socket| socket.set_low_water_mark(socket.queued_bytes() - 1));
@@ -118,11 +118,11 @@ fn a_low_water_mark_that_is_raised_over_what_waits_delivers_drain() {
 #[test]
 fn a_low_water_mark_over_what_waits_delivers_a_requested_drain() {
     let (mut scene, _peer) = narrow();
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 1100]), Ok(Queue::Full)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 1100]), Ok(Backpressure::Full)));
     scene.expect(&["drain"]);
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 950]), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 950]), Ok(Backpressure::Room)));
     scene.run(SECOND);
-    scene.with(|socket| assert!(socket.ask_for_drain(), "{} wait", socket.queued_bytes()));
+    scene.with(|socket| assert!(socket.request_drain(), "{} wait", socket.queued_bytes()));
     scene.run(SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.with(|socket| socket.set_low_water_mark(999));
@@ -133,16 +133,16 @@ fn a_low_water_mark_over_what_waits_delivers_a_requested_drain() {
 #[test]
 fn a_low_water_mark_delivers_no_drain_of_a_queue_that_was_not_full_or_after_our_end() {
     let (mut scene, _peer) = narrow();
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 900]), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 900]), Ok(Backpressure::Room)));
     scene.run(SECOND);
-    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 900]), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(&[b'x'; 900]), Ok(Backpressure::Room)));
     scene.run(SECOND);
     scene.with(|socket| socket.set_low_water_mark(999));
     scene.run(SECOND);
     assert!(scene.story.is_empty(), "it was not full: {:?}", scene.story);
     let (mut scene, _peer) = narrow();
     scene.with(|socket| {
-        assert_eq!(socket.write(&[b'x'; 2900]), Ok(Queue::Full));
+        assert_eq!(socket.write(&[b'x'; 2900]), Ok(Backpressure::Full));
         socket.end();
     });
     scene.run(SECOND);
@@ -153,11 +153,11 @@ fn a_low_water_mark_delivers_no_drain_of_a_queue_that_was_not_full_or_after_our_
 
 #[test]
 fn a_real_low_water_mark_that_is_raised_over_what_waits_delivers_drain() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(4096).high_water_mark(1000));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(4096).high_water_mark(1000));
     let _peer = dial_narrow(addr);
     let socket = story.connection();
-    assert_eq!(story.socket(socket).write_owned(vec![0; 4 << 20]), Ok(Queue::Full));
+    assert_eq!(story.socket(socket).write_owned(vec![0; 4 << 20]), Ok(Backpressure::Full));
     story.silence(ms(20));
     let mut view = story.socket(socket);
     view.set_low_water_mark(view.queued_bytes());
@@ -167,6 +167,6 @@ fn a_real_low_water_mark_that_is_raised_over_what_waits_delivers_drain() {
     }
     assert_eq!(drained, 1);
     story.socket(socket).destroy();
-    assert_eq!(story.close(socket).how, How::Destroyed);
+    assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
     story.rest();
 }

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use finale::check::Life;
+use finale::check::EventGrammar;
 use finale::sim::{Faults, Network, Rng};
-use finale::{Cause, Close, Connect, Event, How, Listen, Reactor, Socket, SocketId, SocketMap, Stop};
+use finale::{
+    CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, Socket, SocketId,
+    SocketMap, StopOptions,
+};
 
 use crate::faulty::FaultyNet;
 use crate::support::ms;
@@ -25,7 +28,7 @@ fn bytes(from: u64, count: u64) -> Vec<u8> {
 struct Programs {
     rng: Rng,
     ids: Vec<SocketId>,
-    lives: SocketMap<Life>,
+    lives: SocketMap<EventGrammar>,
     /// How many bytes were written.
     written: SocketMap<u64>,
 }
@@ -61,12 +64,12 @@ impl Programs {
             14..=16 => socket.pause(),
             17..=22 => socket.resume(),
             23 if self.one_in(3) => socket.discard(),
-            24 => socket.set_timeout(Some(time).filter(|_| on)),
+            24 => socket.set_idle_timeout(Some(time).filter(|_| on)),
             25 => socket.set_deadline(Some(ms(5000) + 10 * time).filter(|_| on)),
-            26 => drop(socket.ask_for_drain()),
+            26 => drop(socket.request_drain()),
             27 => socket.set_low_water_mark(self.rng.below(10_000) as usize),
-            28 => socket.set_half_open(on),
-            29 => socket.set_close(if on { Close::HandOff } else { Close::Confirmed }),
+            28 => socket.set_allow_half_open(on),
+            29 => socket.set_close_mode(if on { CloseMode::HandOff } else { CloseMode::Confirmed }),
             30 => socket.set_nodelay(on),
             31 => drop(socket.set_keep_alive(None)),
             _ => {}
@@ -77,7 +80,7 @@ impl Programs {
     fn check(&mut self, socket: &Socket<'_>, event: &Event<'_>) {
         let id = socket.id();
         if self.lives.get(id).is_none() {
-            self.lives.insert(id, Life::of(socket));
+            self.lives.insert(id, EventGrammar::new(socket));
         }
         let told = self.lives.get_mut(id).expect("inserted").tell(socket, event);
         told.expect("the language of events");
@@ -86,12 +89,12 @@ impl Programs {
             assert!(**data == bytes(socket.bytes_read() - count, count), "{id}: other bytes");
         }
         if let Event::Error(failure) = event {
-            assert_ne!(failure.cause, Cause::OutOfResources, "{id}: it passes");
+            assert_ne!(failure.kind, ConnectionErrorKind::OutOfResources, "{id}: it passes");
         }
         if let Event::Close(ending) = event {
             let written = self.written.get(id).copied().unwrap_or(0);
             assert_eq!(ending.bytes_written + ending.bytes_unsent, written, "{id}: {ending:?}");
-            let is_clean = matches!(ending.how, How::Confirmed | How::HandedOff);
+            let is_clean = matches!(ending.kind, EndingKind::Confirmed | EndingKind::HandedOff);
             assert!(!is_clean || ending.bytes_unsent == 0, "{id}: {ending:?}");
             self.ids.retain(|other| *other != id);
         } else if !self.ids.contains(&id) {
@@ -109,16 +112,17 @@ impl Programs {
         }
     }
 
-    fn listen(&mut self) -> Listen {
+    fn listen(&mut self) -> ListenOptions {
         let (half_open, notice, paused) = (self.one_in(2), self.one_in(3), self.one_in(4));
-        let mut options = Listen::default().allow_half_open(half_open).early_notice(notice).paused(paused);
+        let mut options =
+            ListenOptions::default().allow_half_open(half_open).notify_peer_ended(notice).start_paused(paused);
         let mut any = |number, time| Some(time).filter(|_| self.one_in(number));
         options = options.write_timeout(any(3, ms(5000))).idle_timeout(any(4, ms(700)));
         if let Some(time) = any(4, ms(900)) {
-            options = options.linger(Some(time));
+            options = options.close_timeout(time);
         }
         if let Some(time) = any(3, ms(8000)) {
-            options = options.half_closed_timeout(Some(time));
+            options = options.half_closed_timeout(time);
         }
         options
     }
@@ -143,7 +147,7 @@ fn network(rng: &mut Rng) -> Network {
 fn end_all(reactor: &mut Reactor<FaultyNet>) {
     for id in reactor.sockets().iter().map(|socket| socket.id).collect::<Vec<_>>() {
         if let Some(mut socket) = reactor.socket(id)
-            && (socket.is_paused() || !socket.has_ended())
+            && (socket.is_paused() || !socket.end_called())
         {
             socket.end();
             socket.discard();
@@ -165,13 +169,14 @@ fn run(seed: u64) {
     let mut clients = 1 + programs.rng.below(6);
     for turn in 0..EVENTS {
         if turn == 0 || (clients > 0 && programs.one_in(5)) {
-            let options = Connect::default().allow_half_open(programs.one_in(2)).early_notice(programs.one_in(3));
+            let options =
+                ConnectOptions::default().allow_half_open(programs.one_in(2)).notify_peer_ended(programs.one_in(3));
             programs.ids.push(reactor.connect((HERE, 80), options).expect("an address"));
             clients = clients.saturating_sub(1);
         }
         let until = network.now() + ms(programs.rng.below(500));
         if let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
-            if event.is_of_a_socket() {
+            if event.is_socket_event() {
                 programs.check(&socket, &event);
                 programs.meddle(&mut socket);
             }
@@ -181,14 +186,14 @@ fn run(seed: u64) {
     }
     faulty.heal();
     match programs.one_in(2) {
-        true => reactor.stop_listener(listener.id, Stop::default()).expect("open"),
+        true => reactor.stop_listener(listener.id, StopOptions::default()).expect("open"),
         false => reactor.close_listener(listener.id).expect("open"),
     }
     let healed = network.now();
     while !reactor.is_empty() {
         end_all(&mut reactor);
         if let Some((socket, event)) = reactor.next_before(network.now() + ms(500)).expect("it goes on")
-            && event.is_of_a_socket()
+            && event.is_socket_event()
         {
             programs.check(&socket, &event);
         }

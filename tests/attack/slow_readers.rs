@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Event, Listen, SocketId, Timer, UnixAddr};
+use finale::{ConnectionErrorKind, Event, ListenOptions, SocketId, TimeoutKind, UnixAddr};
 
 use crate::faulty::{FaultyNet, faulty_on};
 use crate::support::scene::Scene;
-use crate::support::{PATIENCE, Story, ms};
+use crate::support::{PATIENCE, Transcript, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(3);
 /// What the kernel holds, of which the peer's takes 1000 bytes at once.
 const HELD: usize = 50_000;
 
-fn served(options: Listen) -> (Scene<FaultyNet>, PeerSocket) {
+fn served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket) {
     let network = Network::new(7);
     network.set_buffers(HELD, 1000);
     let (mut scene, faulty) = faulty_on(network);
@@ -52,7 +52,7 @@ fn read_slowly(scene: &mut Scene<FaultyNet>, peer: &PeerSocket, seconds: usize) 
 /// The kernel's own edge comes when a third of its buffer is free: that takes 17 seconds.
 #[test]
 fn a_queue_that_a_slow_reader_empties_meets_no_write_timeout() {
-    let (mut scene, peer) = served(Listen::default().write_timeout(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().write_timeout(LIMIT));
     write(&mut scene, 2 * HELD);
     assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * HELD);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
@@ -60,7 +60,7 @@ fn a_queue_that_a_slow_reader_empties_meets_no_write_timeout() {
 
 #[test]
 fn a_flush_to_a_slow_reader_meets_no_close_timeout_while_our_queue_is_emptied() {
-    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(LIMIT));
     write(&mut scene, 2 * HELD);
     scene.with(|socket| socket.end());
     assert_eq!(read_slowly(&mut scene, &peer, 120), 2 * HELD);
@@ -69,7 +69,7 @@ fn a_flush_to_a_slow_reader_meets_no_close_timeout_while_our_queue_is_emptied() 
 
 #[test]
 fn a_last_flush_to_a_slow_reader_loses_nothing() {
-    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(LIMIT));
     peer.finish();
     scene.expect(&["end"]);
     write(&mut scene, 2 * HELD);
@@ -82,7 +82,7 @@ fn a_last_flush_to_a_slow_reader_loses_nothing() {
 
 #[test]
 fn a_half_closed_connection_with_a_slow_reader_goes_on_while_our_queue_is_emptied() {
-    let (mut scene, peer) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().half_closed_timeout(LIMIT));
     peer.finish();
     scene.expect(&["end"]);
     write(&mut scene, 2 * HELD);
@@ -94,8 +94,9 @@ fn a_half_closed_connection_with_a_slow_reader_goes_on_while_our_queue_is_emptie
 /// A repeated write that takes nothing restarts no limit.
 #[test]
 fn a_reader_that_stops_is_given_up_at_the_limit() {
-    let (waiting, flushing) = (Listen::default().write_timeout(Some(LIMIT)), Listen::default().linger(Some(LIMIT)));
-    for (options, ends, timer) in [(waiting, false, Timer::Write), (flushing, true, Timer::Linger)] {
+    let (waiting, flushing) =
+        (ListenOptions::default().write_timeout(LIMIT), ListenOptions::default().close_timeout(LIMIT));
+    for (options, ends, timer) in [(waiting, false, TimeoutKind::Write), (flushing, true, TimeoutKind::Close)] {
         let (mut scene, peer) = served(options);
         write(&mut scene, 2 * HELD);
         scene.with(|socket| {
@@ -107,7 +108,7 @@ fn a_reader_that_stops_is_given_up_at_the_limit() {
         // The last progress was up to one limit ago, and the whole limit may follow once it is
         // found.
         scene.run(2 * LIMIT + ms(50));
-        assert_eq!(scene.cause(), Cause::TimedOut(timer));
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(timer));
     }
 }
 
@@ -115,7 +116,7 @@ fn a_reader_that_stops_is_given_up_at_the_limit() {
 
 #[test]
 fn a_lingering_close_leaves_a_slow_reader_to_the_kernel() {
-    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(LIMIT));
     write(&mut scene, HELD);
     scene.with(|socket| {
         socket.end();
@@ -129,7 +130,7 @@ fn a_lingering_close_leaves_a_slow_reader_to_the_kernel() {
 
 #[test]
 fn a_close_that_is_not_acknowledged_leaves_a_slow_reader_to_the_kernel() {
-    let (mut scene, peer) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().close_timeout(LIMIT));
     peer.finish();
     scene.expect(&["end"]);
     write(&mut scene, HELD);
@@ -142,7 +143,7 @@ fn a_close_that_is_not_acknowledged_leaves_a_slow_reader_to_the_kernel() {
 
 #[test]
 fn a_half_closed_connection_whose_limit_strikes_leaves_a_slow_reader_to_the_kernel() {
-    let (mut scene, peer) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    let (mut scene, peer) = served(ListenOptions::default().half_closed_timeout(LIMIT));
     write(&mut scene, HELD);
     scene.with(|socket| socket.end());
     assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
@@ -159,10 +160,10 @@ const SIP: usize = 16 * 1024;
 /// More than the kernel holds.
 const ANSWER: usize = 640 * 1024;
 
-fn unix_served(options: Listen) -> (Story, SocketId, UnixStream) {
+fn unix_served(options: ListenOptions) -> (Transcript, SocketId, UnixStream) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("finale-slow-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let listener = story.reactor.listen_unix(UnixAddr::abstract_name(&name), options).expect("a new name");
     let peer = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).expect("short")).expect("it listens");
     peer.set_nonblocking(true).expect("a socket");
@@ -173,7 +174,7 @@ fn unix_served(options: Listen) -> (Story, SocketId, UnixStream) {
 
 /// The peer reads a little each 20 ms, up to the end. How much it has read.
 #[track_caller]
-fn sip(story: &mut Story, peer: &mut UnixStream) -> usize {
+fn sip(story: &mut Transcript, peer: &mut UnixStream) -> usize {
     let (began, mut all, mut buffer) = (Instant::now(), 0, vec![0; SIP]);
     while began.elapsed() < PATIENCE {
         story.run_for(ms(20), |_, _| ());
@@ -189,7 +190,8 @@ fn sip(story: &mut Story, peer: &mut UnixStream) -> usize {
 
 #[test]
 fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_close_timeout() {
-    let (mut story, socket, mut peer) = unix_served(Listen::default().linger(Some(REAL_LIMIT)).send_buffer(1 << 18));
+    let (mut story, socket, mut peer) =
+        unix_served(ListenOptions::default().close_timeout(REAL_LIMIT).send_buffer_size(1 << 18));
     story.socket(socket).write_owned(vec![b'x'; ANSWER]).expect("below the limit");
     story.socket(socket).end();
     assert_eq!(sip(&mut story, &mut peer), ANSWER);
@@ -197,7 +199,7 @@ fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_close_timeou
 
 #[test]
 fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_write_timeout() {
-    let options = Listen::default().write_timeout(Some(REAL_LIMIT)).send_buffer(1 << 18);
+    let options = ListenOptions::default().write_timeout(REAL_LIMIT).send_buffer_size(1 << 18);
     let (mut story, socket, mut peer) = unix_served(options);
     story.socket(socket).write_owned(vec![b'x'; ANSWER]).expect("below the limit");
     // The queue is empty before the limit of the lingering close begins to count.
@@ -213,7 +215,7 @@ fn a_slow_reader_of_a_unix_socket_gets_its_whole_answer_through_the_write_timeou
 
 #[test]
 fn a_slow_reader_of_a_unix_socket_gets_what_the_kernel_holds_after_the_close_timeout() {
-    let (mut story, socket, mut peer) = unix_served(Listen::default().linger(Some(ms(50))));
+    let (mut story, socket, mut peer) = unix_served(ListenOptions::default().close_timeout(ms(50)));
     story.socket(socket).write(&[b'x'; 100_000]).expect("open");
     story.socket(socket).end();
     story.socket(socket).discard();
@@ -223,11 +225,11 @@ fn a_slow_reader_of_a_unix_socket_gets_what_the_kernel_holds_after_the_close_tim
 /// On a real Unix domain socket a peer that takes nothing is given up at the limit.
 #[test]
 fn a_reader_of_a_unix_socket_that_stops_is_given_up_at_the_limit() {
-    let (mut story, socket, _peer) = unix_served(Listen::default().linger(Some(REAL_LIMIT)));
+    let (mut story, socket, _peer) = unix_served(ListenOptions::default().close_timeout(REAL_LIMIT));
     story.socket(socket).write_owned(vec![b'x'; 4 << 20]).expect("below the limit");
     story.socket(socket).end();
     let ended = Instant::now();
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
     assert!((REAL_LIMIT..3 * REAL_LIMIT).contains(&ended.elapsed()), "after {:?}", ended.elapsed());
     let ending = story.close(socket);
     assert!(ending.bytes_unsent > 0, "{ending}");

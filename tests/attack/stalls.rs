@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerSocket};
-use finale::{Connect, How, Idle, Listen, Stop};
+use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, StopOptions};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
 use crate::support::ms;
@@ -32,7 +32,7 @@ fn stand_still(scene: &mut Scene<FaultyNet>, faulty: &Faulty, act: impl FnOnce()
     scene.story.retain(|line| !line.starts_with("timer"));
 }
 
-fn served(options: Listen) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
+fn served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
     let (mut scene, peer, faulty) = faulty_served(options);
     scene.network.set_latency(LATENCY);
     peer.send(b"x");
@@ -44,31 +44,33 @@ fn served(options: Listen) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
 
 #[test]
 fn bytes_that_came_in_time_are_no_silence() {
-    for idle_of in [Idle::Both, Idle::Read] {
-        let (mut scene, peer, faulty) = served(Listen::default().idle_of(idle_of).idle_timeout(Some(LIMIT)));
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read] {
+        let (mut scene, peer, faulty) =
+            served(ListenOptions::default().idle_direction(idle_direction).idle_timeout(LIMIT));
         stand_still(&mut scene, &faulty, || peer.send(b"in time"));
-        assert_eq!(scene.story, ["data in time"], "{idle_of:?}");
+        assert_eq!(scene.story, ["data in time"], "{idle_direction:?}");
         scene.run(LIMIT + ms(10));
-        assert_eq!(scene.story, ["data in time", "timeout"], "{idle_of:?}");
+        assert_eq!(scene.story, ["data in time", "timeout"], "{idle_direction:?}");
     }
 }
 
 #[test]
 fn bytes_that_came_in_time_keep_a_half_closed_connection() {
-    let (mut scene, peer, faulty) = served(Listen::default().half_closed_timeout(Some(LIMIT)));
+    let (mut scene, peer, faulty) = served(ListenOptions::default().half_closed_timeout(LIMIT));
     scene.with(|socket| socket.end());
     stand_still(&mut scene, &faulty, || peer.send(b"in time"));
     assert_eq!(scene.story, ["data in time"]);
     peer.finish();
     scene.run(SECOND);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 /// With and without a kernel that reports when the peer last took bytes.
 #[test]
 fn bytes_that_were_taken_in_time_keep_a_connection_whose_queue_waits() {
     for is_hidden in [false, true] {
-        let (waiting, flushing) = (Listen::default().write_timeout(Some(LIMIT)), Listen::default().linger(Some(LIMIT)));
+        let (waiting, flushing) =
+            (ListenOptions::default().write_timeout(LIMIT), ListenOptions::default().close_timeout(LIMIT));
         for (options, ends) in [(waiting, false), (flushing, true)] {
             let network = Network::new(7);
             network.set_buffers(1000, 1000);
@@ -95,7 +97,7 @@ fn bytes_that_were_taken_in_time_keep_a_connection_whose_queue_waits() {
 
 #[test]
 fn an_end_that_came_in_time_ends_a_lingering_close_cleanly() {
-    let (mut scene, peer, faulty) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer, faulty) = served(ListenOptions::default().close_timeout(LIMIT));
     scene.with(|socket| {
         socket.write(b"answer").expect("open");
         socket.end();
@@ -104,12 +106,12 @@ fn an_end_that_came_in_time_ends_a_lingering_close_cleanly() {
     stand_still(&mut scene, &faulty, || peer.finish());
     scene.run(SECOND);
     assert_eq!(scene.story, ["end", "close"]);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 #[test]
 fn an_acknowledgement_that_came_in_time_confirms_the_close() {
-    let (mut scene, peer, faulty) = served(Listen::default().linger(Some(LIMIT)));
+    let (mut scene, peer, faulty) = served(ListenOptions::default().close_timeout(LIMIT));
     peer.finish();
     scene.expect(&["end"]);
     // Our FIN and its acknowledgement take nearly the whole limit.
@@ -118,7 +120,7 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close() {
     scene.run(ms(1));
     stand_still(&mut scene, &faulty, || ());
     scene.run(SECOND);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn a_handshake_that_was_done_in_time_connects() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
     scene.network.set_latency((LIMIT - LATENCY) / 2);
-    scene.reactor.connect((THERE, 80), Connect::default().connect_timeout(Some(LIMIT))).expect("an address");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default().connect_timeout(LIMIT)).expect("an address");
     scene.run(Duration::ZERO);
     assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
     stand_still(&mut scene, &faulty, || ());
@@ -138,11 +140,11 @@ fn a_handshake_that_was_done_in_time_connects() {
 #[test]
 fn a_request_that_came_within_the_grace_of_a_stop_can_be_answered() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.expect(&["connection"]);
     scene.network.set_latency(LATENCY);
-    scene.reactor.stop_listener(listener.id, Stop::default().grace(Some(LIMIT))).expect("open");
+    scene.reactor.stop_listener(listener.id, StopOptions::default().grace(LIMIT)).expect("open");
     scene.run(ms(1));
     stand_still(&mut scene, &faulty, || peer.send(b"in time"));
     scene.run(SECOND);
@@ -155,7 +157,7 @@ fn a_request_that_came_within_the_grace_of_a_stop_can_be_answered() {
 #[test]
 fn a_poll_that_does_not_hand_over_everything_makes_no_silence_of_the_rest() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default().idle_timeout(Some(LIMIT))).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().idle_timeout(LIMIT)).expect("a free port");
     let peers: Vec<_> = (0..200).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
     assert_eq!(std::mem::take(&mut scene.story), ["connection"; 200]);

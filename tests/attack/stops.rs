@@ -5,18 +5,20 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Event, How, Idle, Listen, Listener, ListenerId, Queue, Socket, Stop};
+use finale::{
+    Backpressure, EndingKind, Event, IdleDirection, ListenOptions, Listener, ListenerId, Socket, StopOptions,
+};
 
 use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
 use crate::real_floods::Writers;
 use crate::support::scene::{HERE, Scene};
-use crate::support::{Story, dial, ms};
+use crate::support::{Transcript, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A listener, and one connection to it.
-fn listening(options: Listen) -> (Scene, Listener, PeerSocket) {
+fn listening(options: ListenOptions) -> (Scene, Listener, PeerSocket) {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
@@ -52,7 +54,7 @@ fn fin_after(scene: &mut Scene, peer: &PeerSocket, step: Duration, act: impl Fn(
 }
 
 fn stop(scene: &mut Scene, listener: ListenerId, grace: Option<Duration>) {
-    scene.reactor.stop_listener(listener, Stop::default().grace(grace).limit(Some(60 * SECOND))).expect("open");
+    scene.reactor.stop_listener(listener, StopOptions::default().grace(grace).limit(60 * SECOND)).expect("open");
 }
 
 /// The connection is idle, and has its grace: no less and no more.
@@ -66,10 +68,10 @@ fn ends_after_its_grace(fin_after: Option<Duration>, grace: Duration, what: &str
 fn an_idle_time_that_is_set_during_a_stop_does_not_replace_the_grace() {
     for idle in [None, Some(60 * SECOND), Some(3 * SECOND), Some(10 * SECOND), Some(Duration::ZERO)] {
         for grace in [SECOND, 5 * SECOND] {
-            let (mut scene, listener, peer) = listening(Listen::default().idle_timeout(Some(60 * SECOND)));
+            let (mut scene, listener, peer) = listening(ListenOptions::default().idle_timeout(60 * SECOND));
             stop(&mut scene, listener.id, Some(grace));
             scene.run(SECOND / 2);
-            exchange(&mut scene, &peer, |socket| socket.set_timeout(idle));
+            exchange(&mut scene, &peer, |socket| socket.set_idle_timeout(idle));
             let after = fin_after(&mut scene, &peer, SECOND, |_| ());
             ends_after_its_grace(after, grace, &format!("idle time {idle:?}, grace {grace:?}"));
         }
@@ -78,29 +80,29 @@ fn an_idle_time_that_is_set_during_a_stop_does_not_replace_the_grace() {
 
 #[test]
 fn an_idle_time_that_is_set_again_and_again_does_not_put_off_the_grace() {
-    let (mut scene, listener, peer) = listening(Listen::default());
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
     stop(&mut scene, listener.id, Some(SECOND));
     exchange(&mut scene, &peer, |_| ());
-    let after = fin_after(&mut scene, &peer, ms(300), |socket| socket.set_timeout(Some(60 * SECOND)));
+    let after = fin_after(&mut scene, &peer, ms(300), |socket| socket.set_idle_timeout(60 * SECOND));
     ends_after_its_grace(after, SECOND, "set each 300 ms");
 }
 
 #[test]
 fn an_idle_time_during_a_stop_without_a_grace_ends_nothing() {
-    let (mut scene, listener, peer) = listening(Listen::default());
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
     stop(&mut scene, listener.id, None);
-    exchange(&mut scene, &peer, |socket| socket.set_timeout(Some(SECOND)));
+    exchange(&mut scene, &peer, |socket| socket.set_idle_timeout(SECOND));
     assert_eq!(fin_after(&mut scene, &peer, SECOND, |_| ()), None, "the program ends its sockets itself");
 }
 
 #[test]
 fn the_idle_time_of_the_options_does_not_replace_the_grace() {
-    for idle_of in [Idle::Both, Idle::Read, Idle::Write] {
-        let options = Listen::default().idle_of(idle_of).idle_timeout(Some(2 * SECOND));
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let options = ListenOptions::default().idle_direction(idle_direction).idle_timeout(2 * SECOND);
         let (mut scene, listener, peer) = listening(options);
         stop(&mut scene, listener.id, Some(5 * SECOND));
         exchange(&mut scene, &peer, |_| ());
-        ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, &format!("{idle_of:?}"));
+        ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, &format!("{idle_direction:?}"));
     }
 }
 
@@ -108,7 +110,7 @@ fn the_idle_time_of_the_options_does_not_replace_the_grace() {
 /// answer.
 #[test]
 fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
-    let (mut scene, listener, peer) = listening(Listen::default());
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
     stop(&mut scene, listener.id, Some(SECOND));
     scene.run(SECOND / 2);
     peer.send(b"question");
@@ -121,15 +123,15 @@ fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
 /// A graceful stop cuts no answer: a peer that has finished waits for the rest of it.
 #[test]
 fn a_peer_that_has_finished_is_not_ended_by_the_grace_in_the_middle_of_its_answer() {
-    let (mut scene, listener, peer) = listening(Listen::default());
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
     peer.send(b"question");
     peer.finish();
     scene.expect(&["data question", "end"]);
-    scene.with(|socket| assert_eq!(socket.write(b"part"), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(b"part"), Ok(Backpressure::Room)));
     scene.run(SECOND);
     stop(&mut scene, listener.id, Some(SECOND));
     assert_eq!(fin_after(&mut scene, &peer, SECOND, |_| ()), None);
-    scene.with(|socket| assert_eq!(socket.write(b" and rest"), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(b" and rest"), Ok(Backpressure::Room)));
     scene.with(|socket| socket.end());
     scene.run(ms(100));
     assert_eq!(peer.read(), b"part and rest");
@@ -138,7 +140,7 @@ fn a_peer_that_has_finished_is_not_ended_by_the_grace_in_the_middle_of_its_answe
 
 #[test]
 fn a_connection_that_the_program_has_paused_has_the_grace_when_it_is_resumed() {
-    let (mut scene, listener, peer) = listening(Listen::default());
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
     exchange(&mut scene, &peer, |socket| socket.pause());
     peer.send(b"another");
     stop(&mut scene, listener.id, Some(5 * SECOND));
@@ -146,14 +148,14 @@ fn a_connection_that_the_program_has_paused_has_the_grace_when_it_is_resumed() {
     scene.story.clear();
     scene.with(|socket| socket.resume());
     scene.expect(&["data another"]);
-    scene.with(|socket| assert_eq!(socket.write(b"answer"), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(b"answer"), Ok(Backpressure::Room)));
     ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), 5 * SECOND, "after the answer");
 }
 
 #[test]
 fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
     for resumes_after in [SECOND, 6 * SECOND] {
-        let (mut scene, listener, peer) = listening(Listen::default());
+        let (mut scene, listener, peer) = listening(ListenOptions::default());
         scene.with(|socket| socket.pause());
         peer.send(b"last words");
         scene.expect(&[]);
@@ -180,7 +182,7 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
     const GRACE: Duration = Duration::from_secs(2);
     for flooding in [1, 6, 1000] {
         let (mut scene, faulty) = faulty_on(Network::new(7));
-        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let quiet = scene.peer.connect(listener.addr).expect("begun");
         let flood: Vec<_> = (0..flooding).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         let (mut connections, mut stopped, mut fin) = (0, None, None);
@@ -195,7 +197,7 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
                 }
                 Event::Close(ending) => {
                     let is_quiet = ending.peer == quiet.local_addr();
-                    assert!(is_quiet || ending.how == How::Destroyed, "with {flooding} that flood: {ending}");
+                    assert!(is_quiet || ending.kind == EndingKind::Destroyed, "with {flooding} that flood: {ending}");
                 }
                 Event::ListenerClosed(_) => break scene.network.now(),
                 _ => {}
@@ -203,7 +205,7 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
             if connections == flooding + 1 && stopped.is_none() {
                 stopped = Some(scene.network.now());
                 send_without_pause(&faulty, &flood);
-                let stop = Stop::default().grace(Some(GRACE)).limit(Some(2 * GRACE));
+                let stop = StopOptions::default().grace(GRACE).limit(2 * GRACE);
                 scene.reactor.stop_listener(listener.id, stop).expect("open");
             }
             if fin.is_none() && quiet.has_fin() {
@@ -225,8 +227,11 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
 fn clients_that_only_write_put_off_neither_grace_nor_limit_of_a_stop() {
     const GRACE: Duration = ms(300);
     const LIMIT: Duration = ms(700);
-    let mut story = Story::new();
-    let listener = story.reactor.listen("127.0.0.1:0", Listen::default().receive_buffer(1 << 20)).expect("a free port");
+    let mut story = Transcript::new();
+    let listener = story
+        .reactor
+        .listen("127.0.0.1:0", ListenOptions::default().receive_buffer_size(1 << 20))
+        .expect("a free port");
     let mut quiet = dial(listener.addr);
     quiet.set_nonblocking(true).expect("a socket");
     let _writers = Writers::new(listener.addr, 3);
@@ -235,7 +240,7 @@ fn clients_that_only_write_put_off_neither_grace_nor_limit_of_a_stop() {
         connections += u32::from(*event == Event::Connection);
         connections == 4
     });
-    story.reactor.stop_listener(listener.id, Stop::default().grace(Some(GRACE)).limit(Some(LIMIT))).expect("open");
+    story.reactor.stop_listener(listener.id, StopOptions::default().grace(GRACE).limit(LIMIT)).expect("open");
     let (stopped, mut fin, mut closed) = (Instant::now(), None, None);
     while closed.is_none() && stopped.elapsed() < 4 * LIMIT {
         story.run_for(ms(5), |_, event| {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Cause, Event, How, Listen, SocketId, Stop, Timer, TimerId, UnixAddr};
+use finale::{
+    ConnectionErrorKind, EndingKind, Event, ListenOptions, SocketId, StopOptions, TimeoutKind, TimerId, UnixAddr,
+};
 use rustix::io::Errno;
 
 use crate::faulty::faulty_on;
@@ -18,7 +20,7 @@ const HANDLER: Duration = ms(1);
 const LATE: Duration = ms(60);
 
 /// A listener, and so many connections to it.
-fn crowd(scene: &mut Scene, count: usize, options: Listen) -> Vec<PeerSocket> {
+fn crowd(scene: &mut Scene, count: usize, options: ListenOptions) -> Vec<PeerSocket> {
     scene.network.set_latency(Duration::from_micros(10));
     let listener = scene.reactor.listen((HERE, 80), options.backlog(2000)).expect("a free port");
     let peers = (0..count).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
@@ -44,7 +46,7 @@ fn lateness(scene: &mut Scene, due_in: Duration, mut act: impl FnMut()) -> Durat
 fn a_peer_that_drips_a_byte_for_each_handler_puts_no_timer_off() {
     for others in [0, 100, 1000] {
         let mut scene = Scene::new();
-        let peers = crowd(&mut scene, others, Listen::default());
+        let peers = crowd(&mut scene, others, ListenOptions::default());
         // It has not waited for readiness, and is not registered.
         let addr = (HERE, 80).into();
         let drip = scene.peer.connect(addr).expect("begun");
@@ -59,7 +61,7 @@ fn a_peer_that_drips_a_byte_for_each_handler_puts_no_timer_off() {
 fn a_client_of_a_unix_socket_that_drips_puts_no_timer_off() {
     let mut scene = Scene::new();
     let addr = UnixAddr::path("/run/app.sock");
-    scene.reactor.listen_unix(addr.clone(), Listen::default()).expect("free");
+    scene.reactor.listen_unix(addr.clone(), ListenOptions::default()).expect("free");
     let local = scene.network.peer(HERE);
     let peers: Vec<_> = (0..101).map(|_| local.connect_unix(&addr).expect("room")).collect();
     scene.run(ms(100));
@@ -73,7 +75,7 @@ fn a_client_of_a_unix_socket_that_drips_puts_no_timer_off() {
 fn a_thousand_closes_at_once_put_no_timer_off() {
     let mut scene = Scene::new();
     let count = 1000;
-    crowd(&mut scene, count, Listen::default()).into_iter().for_each(PeerSocket::reset);
+    crowd(&mut scene, count, ListenOptions::default()).into_iter().for_each(PeerSocket::reset);
     let (mut timer, mut closes): (Option<(TimerId, _)>, usize) = (None, 0);
     let end = scene.network.now() + ms(60_000);
     let mut late = None;
@@ -97,7 +99,7 @@ fn a_thousand_closes_at_once_put_no_timer_off() {
 #[test]
 fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_others() {
     let mut scene = Scene::new();
-    let peers = crowd(&mut scene, 1000, Listen::default());
+    let peers = crowd(&mut scene, 1000, ListenOptions::default());
     let id = *scene.stories.keys().nth(900).expect("so many are there");
     peers.iter().for_each(|peer| peer.send(b"x"));
     scene.network.advance(ms(10));
@@ -105,7 +107,7 @@ fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_other
     let end = scene.network.now() + ms(5000);
     while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
         if set.is_none() && matches!(event, Event::Data(_)) {
-            socket.get(id).expect("it lives").set_deadline(Some(ms(100)));
+            socket.get(id).expect("it lives").set_deadline(ms(100));
             set = Some(scene.network.now());
         } else if socket.id() == id && matches!(event, Event::Error(_)) {
             late = set.map(|set| scene.network.now() - set - ms(100));
@@ -120,7 +122,7 @@ fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_other
 fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was_queued() {
     const LINGER: Duration = ms(2000);
     let mut scene = Scene::new();
-    let peers = crowd(&mut scene, 100, Listen::default().linger(Some(LINGER)));
+    let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
     let far = IpAddr::from([10, 0, 0, 3]);
     let client = scene.network.peer(far).connect((HERE, 80).into()).expect("begun");
     scene.run(ms(100));
@@ -139,35 +141,35 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was
         if let Event::Close(ending) = event
             && socket.id() == id
         {
-            how = Some(ending.how.clone());
+            how = Some(ending.kind.clone());
         }
         scene.network.spend(HANDLER);
     }
-    assert_eq!(how, Some(How::Confirmed));
+    assert_eq!(how, Some(EndingKind::Confirmed));
 }
 
 #[test]
 fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
     let mut scene = Scene::new();
-    let peers = crowd(&mut scene, 1, Listen::default());
-    let listener = scene.reactor.listen((HERE, 81), Listen::default()).expect("a free port");
+    let peers = crowd(&mut scene, 1, ListenOptions::default());
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
     let client = scene.peer.connect(listener.addr).expect("begun");
     scene.run(ms(100));
-    let stop = Stop::default().grace(None).limit(Some(ms(500)));
+    let stop = StopOptions::default().grace(None).limit(ms(500));
     scene.reactor.stop_listener(listener.id, stop).expect("open");
     scene.run(ms(400));
     client.reset();
     // A handler that takes long: the reset has come after a moment of it.
     scene.network.advance(ms(150));
     scene.run(ms(100));
-    let how = scene.ending.as_ref().map(|ending| &ending.how);
-    assert!(matches!(how, Some(How::Failed(failure)) if failure.cause == Cause::Reset), "{how:?}");
+    let how = scene.ending.as_ref().map(|ending| &ending.kind);
+    assert!(matches!(how, Some(EndingKind::Failed(failure)) if failure.kind == ConnectionErrorKind::Reset), "{how:?}");
     drop(peers);
 }
 
 #[test]
 fn a_broken_connection_that_is_paused_with_its_last_bytes_reports_its_error_at_once() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     peer.send(b"unread");
     scene.expect(&[]);
     peer.reset();
@@ -177,39 +179,39 @@ fn a_broken_connection_that_is_paused_with_its_last_bytes_reports_its_error_at_o
     while let Some((mut socket, event)) = scene.reactor.next_before(begun + ms(3_600_000)).expect("it goes on") {
         match event {
             Event::Data(_) => socket.pause(),
-            Event::Error(failure) => error = Some((failure.cause, scene.network.now() - begun)),
+            Event::Error(failure) => error = Some((failure.kind, scene.network.now() - begun)),
             _ => {}
         }
     }
-    assert!(matches!(error, Some((Cause::Reset, after)) if after <= ms(1)), "{error:?}");
+    assert!(matches!(error, Some((ConnectionErrorKind::Reset, after)) if after <= ms(1)), "{error:?}");
 }
 
 #[test]
 fn a_paused_connection_that_epoll_has_no_room_for_learns_of_its_reset() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     faulty.always("register", Errno::NOSPC);
-    let peer = scene.serve(Listen::default().paused(true));
+    let peer = scene.serve(ListenOptions::default().start_paused(true));
     scene.run(ms(100));
     peer.reset();
     scene.run(ms(100));
-    assert_eq!(scene.cause(), Cause::Reset);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
 }
 
 #[test]
 fn a_limit_that_strikes_a_queued_socket_names_itself() {
     let mut scene = Scene::new();
-    let peers = crowd(&mut scene, 100, Listen::default().deadline(Some(ms(1000))));
+    let peers = crowd(&mut scene, 100, ListenOptions::default().deadline(ms(1000)));
     let ids: Vec<SocketId> = scene.stories.keys().copied().collect();
     peers.iter().for_each(|peer| peer.send(b"x"));
     let mut causes = Vec::new();
     let end = scene.network.now() + ms(2000);
     while let Some((_, event)) = scene.reactor.next_before(end).expect("it goes on") {
         if let Event::Error(failure) = event {
-            causes.push(failure.cause);
+            causes.push(failure.kind);
         }
         scene.network.spend(HANDLER);
     }
-    assert_eq!(causes, vec![Cause::TimedOut(Timer::Deadline); ids.len()]);
+    assert_eq!(causes, vec![ConnectionErrorKind::TimedOut(TimeoutKind::Deadline); ids.len()]);
 }
 
 /// A loop that watches the reactor's descriptor does not sleep over an event that its turn has left.
@@ -217,14 +219,14 @@ fn a_limit_that_strikes_a_queued_socket_names_itself() {
 fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     faulty.always("accept", Errno::MFILE);
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let _client = scene.peer.connect(listener.addr).expect("begun");
-    let remote = scene.reactor.remote();
+    let remote = scene.reactor.waker();
     scene.network.advance(ms(10));
     remote.wake().expect("it lives");
     let now = scene.network.now();
     let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the listener can't accept");
-    assert!(matches!(event, Event::ListenerRests(..)), "{event:?}");
+    assert!(matches!(event, Event::AcceptFailed(..)), "{event:?}");
     assert!(scene.reactor.next_deadline().is_some_and(|due| due <= now), "the wake is not delivered yet");
     let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the wake");
     assert_eq!(event, Event::Woken);

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::sim::Network;
-use finale::{Cause, Connect, Error, Event, How, Listen, ListenerId, Reactor, SocketId, Timer, UnixAddr};
+use finale::{
+    ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, ListenerId, Reactor, SocketId,
+    TimeoutKind, UnixAddr,
+};
 
 use crate::support::scene::HERE;
 use crate::support::{PATIENCE, cpu_time, ms};
@@ -25,8 +28,8 @@ struct Record {
     ready: Vec<SocketId>,
     connections: Vec<SocketId>,
     bytes: usize,
-    failures: Vec<Cause>,
-    closes: Vec<(SocketId, How)>,
+    failures: Vec<ConnectionErrorKind>,
+    closes: Vec<(SocketId, EndingKind)>,
 }
 
 impl Record {
@@ -40,8 +43,8 @@ impl Record {
                 Event::Ready => self.ready.push(socket.id()),
                 Event::Connection => self.connections.push(socket.id()),
                 Event::Data(bytes) => self.bytes += bytes.len(),
-                Event::Error(failure) => self.failures.push(failure.cause),
-                Event::Close(ending) => self.closes.push((socket.id(), ending.how.clone())),
+                Event::Error(failure) => self.failures.push(failure.kind),
+                Event::Close(ending) => self.closes.push((socket.id(), ending.kind.clone())),
                 _ => {}
             }
         }
@@ -49,9 +52,9 @@ impl Record {
 }
 
 /// A listener that does not accept, and five clients: its queue has room for two.
-fn crowded<N: Net>(reactor: &mut Reactor<N>, options: &Connect) -> (ListenerId, Vec<SocketId>, Record) {
+fn crowded<N: Net>(reactor: &mut Reactor<N>, options: &ConnectOptions) -> (ListenerId, Vec<SocketId>, Record) {
     let addr = UnixAddr::abstract_name(new_name());
-    let listener = reactor.listen_unix(addr.clone(), Listen::default().backlog(1)).expect("a new name");
+    let listener = reactor.listen_unix(addr.clone(), ListenOptions::default().backlog(1)).expect("a new name");
     reactor.pause_accepting(listener).expect("open");
     let connect = |_| reactor.connect(addr.clone(), options.clone()).expect("begun");
     let clients: Vec<_> = (0..5).map(connect).collect();
@@ -66,7 +69,7 @@ fn real() -> Reactor {
 }
 
 fn waiting_clients_are_connected<N: Net>(reactor: &mut Reactor<N>) {
-    let (listener, clients, mut record) = crowded(reactor, &Connect::default());
+    let (listener, clients, mut record) = crowded(reactor, &ConnectOptions::default());
     for client in &clients {
         reactor.socket(*client).expect("it waits").write(b"hello").expect("it waits");
     }
@@ -86,7 +89,7 @@ fn clients_of_a_full_backlog_are_connected_when_there_is_room() {
 
 /// One place after the other: no room is left unused while a client waits.
 fn every_place_is_used<N: Net>(reactor: &mut Reactor<N>) {
-    let (listener, _, mut record) = crowded(reactor, &Connect::default());
+    let (listener, _, mut record) = crowded(reactor, &ConnectOptions::default());
     for accepted in 1..=3 {
         reactor.resume_accepting(listener).expect("open");
         record.run(reactor, PATIENCE, |record| record.connections.len() >= accepted);
@@ -105,12 +108,12 @@ fn each_place_that_is_free_in_a_backlog_is_taken_by_a_client_that_waits() {
 fn waiting_clients_time_out<N: Net>(reactor: &mut Reactor<N>) {
     const LIMIT: Duration = ms(150);
     let begun = reactor.net().now();
-    let (_, _, mut record) = crowded(reactor, &Connect::default().connect_timeout(Some(LIMIT)));
+    let (_, _, mut record) = crowded(reactor, &ConnectOptions::default().connect_timeout(LIMIT));
     record.run(reactor, PATIENCE, |record| !record.failures.is_empty());
     let after = reactor.net().now() - begun;
     assert!((LIMIT..5 * LIMIT).contains(&after), "after {after:?}");
     record.run(reactor, PATIENCE, |record| record.closes.len() == 3);
-    assert_eq!(record.failures, [Cause::TimedOut(Timer::Connect); 3]);
+    assert_eq!(record.failures, [ConnectionErrorKind::TimedOut(TimeoutKind::Connect); 3]);
     assert_eq!(record.ready.len(), 2, "the others have nothing to do with it");
 }
 
@@ -121,10 +124,10 @@ fn clients_of_a_full_backlog_fail_at_their_connect_timeout() {
 }
 
 fn waiting_clients_are_refused<N: Net>(reactor: &mut Reactor<N>) {
-    let (listener, _, mut record) = crowded(reactor, &Connect::default());
+    let (listener, _, mut record) = crowded(reactor, &ConnectOptions::default());
     reactor.close_listener(listener).expect("open");
     record.run(reactor, PATIENCE, |record| record.failures.len() == 3 + 2);
-    let refused = record.failures.iter().filter(|cause| **cause == Cause::Refused).count();
+    let refused = record.failures.iter().filter(|cause| **cause == ConnectionErrorKind::Refused).count();
     assert_eq!((refused, record.failures.len()), (3, 5), "two were reset in the queue: {record:?}");
 }
 
@@ -135,12 +138,12 @@ fn clients_of_a_full_backlog_are_refused_when_its_listener_goes() {
 }
 
 fn waiting_clients_can_be_destroyed<N: Net>(reactor: &mut Reactor<N>) {
-    let (listener, clients, mut record) = crowded(reactor, &Connect::default());
+    let (listener, clients, mut record) = crowded(reactor, &ConnectOptions::default());
     for client in clients {
         reactor.socket(client).expect("it lives").destroy();
     }
     record.run(reactor, PATIENCE, |record| record.closes.len() == 5);
-    assert!(record.closes.iter().all(|(_, how)| *how == How::Destroyed), "{record:?}");
+    assert!(record.closes.iter().all(|(_, how)| *how == EndingKind::Destroyed), "{record:?}");
     reactor.close_listener(listener).expect("open");
     assert!(reactor.next().expect("it goes on").is_none() && reactor.next_deadline().is_none(), "nothing is left");
 }
@@ -156,7 +159,7 @@ fn clients_of_a_full_backlog_can_be_destroyed() {
 #[test]
 fn clients_of_a_full_backlog_wait_asleep() {
     let mut reactor = real();
-    let (_, _, mut record) = crowded(&mut reactor, &Connect::default());
+    let (_, _, mut record) = crowded(&mut reactor, &ConnectOptions::default());
     let (began, cpu) = (Instant::now(), cpu_time());
     record.run(&mut reactor, ms(300), |_| false);
     let (took, used) = (began.elapsed(), cpu_time() - cpu);
@@ -164,7 +167,7 @@ fn clients_of_a_full_backlog_wait_asleep() {
 
     let network = Network::new(3);
     let mut reactor = Reactor::with_net(network.host(HERE));
-    let (_, _, mut record) = crowded(&mut reactor, &Connect::default());
+    let (_, _, mut record) = crowded(&mut reactor, &ConnectOptions::default());
     let calls = network.calls();
     record.run(&mut reactor, Duration::from_secs(1), |_| false);
     assert!(network.calls() - calls < 5000, "{} calls in a second", network.calls() - calls);
@@ -182,7 +185,7 @@ fn a_client_of_another_programs_full_backlog_is_connected_when_that_accepts() {
     let own = SocketAddr::from_abstract_name(&name).expect("short");
     let _first = UnixStream::connect_addr(&own).expect("there is room for one");
     let mut reactor = real();
-    let client = reactor.connect(UnixAddr::abstract_name(&name), Connect::default()).expect("begun");
+    let client = reactor.connect(UnixAddr::abstract_name(&name), ConnectOptions::default()).expect("begun");
     let mut record = Record::default();
     record.run(&mut reactor, ms(50), |record| !record.failures.is_empty());
     assert!(record.ready.is_empty() && record.failures.is_empty(), "{record:?}");
@@ -203,7 +206,7 @@ fn a_listener_over_the_file_of_a_living_server_with_a_full_backlog_fails_at_once
     let (result, wait) = channel();
     let addr = UnixAddr::path(&path);
     let thread = std::thread::spawn(move || {
-        let listening = real().listen_unix(addr, Listen::default().replace_stale(true));
+        let listening = real().listen_unix(addr, ListenOptions::default().replace_stale(true));
         let _ = result.send(listening);
     });
     let listening = wait.recv_timeout(ms(2000));

@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, PeerSocket};
-use finale::{Cause, Listen, Listener, Reactor};
+use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor};
 use rustix::io::Errno;
 
 use super::bent::{Bend, Bent, bent, bent_served};
 use super::support::scene::{HERE, Scene, THERE};
-use super::support::{PATIENCE, Story, dial, ms, reset};
+use super::support::{PATIENCE, Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,7 +19,7 @@ fn exhausted() -> Faults {
 }
 
 /// A scene with a listener and so many clients of the peer, all of whom have come before the reactor looks.
-fn waiting(clients: usize, options: Listen) -> (Scene, Listener, Vec<PeerSocket>) {
+fn waiting(clients: usize, options: ListenOptions) -> (Scene, Listener, Vec<PeerSocket>) {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let peers = (0..clients).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
@@ -30,7 +30,7 @@ fn waiting(clients: usize, options: Listen) -> (Scene, Listener, Vec<PeerSocket>
 /// A bent scene with one client in the queue.
 fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
     let (mut scene, bend) = bent();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.network.advance(ms(10));
     (scene, listener, peer, bend)
@@ -39,7 +39,7 @@ fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
 /// AC01: out of descriptors: one report in all, ten tries a second, and everybody is served afterwards.
 #[test]
 fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
-    let (mut scene, listener, peers) = waiting(10, Listen::default());
+    let (mut scene, listener, peers) = waiting(10, ListenOptions::default());
     scene.network.set_faults(exhausted());
     let calls = scene.network.calls();
     scene.run(10 * SECOND);
@@ -61,7 +61,7 @@ fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
 /// ourselves is used at once.
 #[test]
 fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
-    let (mut scene, listener, _peers) = waiting(3, Listen::default());
+    let (mut scene, listener, _peers) = waiting(3, ListenOptions::default());
     scene.network.set_faults(exhausted());
     scene.run(ms(250));
     scene.story.clear();
@@ -98,7 +98,7 @@ fn every_shortage_of_the_system_is_a_rest() {
 /// AC04: a client that reset before it was accepted: told with its address; the next one is served.
 #[test]
 fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
-    let (mut scene, listener, mut peers) = waiting(1, Listen::default());
+    let (mut scene, listener, mut peers) = waiting(1, ListenOptions::default());
     let addr = peers[0].local_addr();
     peers.remove(0).reset();
     scene.network.advance(ms(10));
@@ -116,14 +116,14 @@ fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
 /// AC04: the same on a real kernel.
 #[test]
 fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default());
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default());
     let dead = dial(addr);
     let dead_addr = dead.local_addr().ok();
     reset(dead);
     let socket = story.connection();
     assert_eq!(story.socket(socket).peer_addr(), dead_addr);
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     assert_eq!(story.close(socket).peer, dead_addr);
     let mut peer = dial(addr);
     let socket = story.connection();
@@ -175,7 +175,7 @@ fn a_client_without_an_address_is_skipped() {
 /// AC07: twenty clients behind one edge, with more than one turn accepts: the listener keeps its place in the queue.
 #[test]
 fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
-    let (mut scene, _listener, _peers) = waiting(100, Listen::default());
+    let (mut scene, _listener, _peers) = waiting(100, ListenOptions::default());
     let begun = scene.network.elapsed();
     let mut turns = 0;
     while scene.story.len() < 100 {
@@ -191,7 +191,7 @@ fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
 #[test]
 fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
     let (mut scene, bend) = bent();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     for _ in 0..200 {
         let peer = scene.peer.connect(listener.addr).expect("begun");
         scene.network.advance(ms(10));
@@ -207,7 +207,7 @@ fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
 #[test]
 fn a_crowd_is_accepted_in_batches() {
     let (mut scene, bend) = bent();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let _peers: Vec<_> = (0..400).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.network.advance(ms(10));
     bend.take_log();
@@ -219,7 +219,7 @@ fn a_crowd_is_accepted_in_batches() {
 /// AC08: no room in epoll for one connection: it is read without, and registered after a pause; the others go on.
 #[test]
 fn a_connection_that_can_not_be_watched_is_served_without() {
-    let (mut scene, good, bend) = bent_served(Listen::default());
+    let (mut scene, good, bend) = bent_served(ListenOptions::default());
     bend.once("register", Errno::NOSPC);
     let bad = scene.serve_another();
     bad.send(b"unwatched");
@@ -236,7 +236,7 @@ fn a_connection_that_can_not_be_watched_is_served_without() {
 /// AC09: closing a listener resets who waits in its queue, and nobody else.
 #[test]
 fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
-    let (mut scene, listener, mut peers) = waiting(1, Listen::default());
+    let (mut scene, listener, mut peers) = waiting(1, ListenOptions::default());
     scene.expect(&["connection"]);
     peers.extend((0..3).map(|_| scene.peer.connect(listener.addr).expect("begun")));
     scene.network.advance(ms(10));
@@ -253,8 +253,8 @@ fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
 /// AC09: with two listeners on one port each has a queue of its own, and only that of the closed one is lost.
 #[test]
 fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
-    let mut story = Story::new();
-    let shared = Listen::default().reuse_port(true);
+    let mut story = Transcript::new();
+    let shared = ListenOptions::default().reuse_port(true);
     let first = story.reactor.listen("127.0.0.1:0", shared.clone()).expect("a port");
     let second = story.reactor.listen(first.addr, shared).expect("shared");
     let peers: Vec<TcpStream> = (0..40).map(|_| dial(first.addr)).collect();
@@ -288,7 +288,7 @@ fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
 #[test]
 fn a_connection_that_comes_late_has_its_whole_idle_time() {
     let mut scene = Scene::new();
-    let options = Listen::default().idle_timeout(Some(2 * SECOND));
+    let options = ListenOptions::default().idle_timeout(2 * SECOND);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let _peer = scene.peer.connect(listener.addr).expect("begun");
     scene.network.advance(Duration::from_micros(2500));
@@ -309,7 +309,7 @@ fn a_connection_that_comes_late_has_its_whole_idle_time() {
 #[test]
 fn a_dropped_reactor_resets_its_queue() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let listener = reactor.listen("127.0.0.1:0", Listen::default()).expect("a port");
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
     let mut peer = dial(listener.addr);
     drop(reactor);
     assert_eq!(peer.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));

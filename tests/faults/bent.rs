@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket};
-use finale::{KeepAlive, Listen};
+use finale::{KeepAlive, ListenOptions};
 use rustix::io::Errno;
 
 use super::support::scene::{HERE, Scene};
 
 /// What the test has ordered, and what it may look at.
 #[derive(Default)]
-pub(crate) struct Orders {
+pub(crate) struct ShardStopper {
     /// The next call of this name answers so; each order counts once, in their order.
     once: VecDeque<(&'static str, Errno)>,
     /// Every call of this name answers so.
@@ -41,10 +41,10 @@ pub(crate) struct Orders {
 
 /// The test's handle on a [`Bent`] net.
 #[derive(Clone, Default)]
-pub(crate) struct Bend(Rc<RefCell<Orders>>);
+pub(crate) struct Bend(Rc<RefCell<ShardStopper>>);
 
 impl Bend {
-    pub(crate) fn look(&self) -> std::cell::RefMut<'_, Orders> {
+    pub(crate) fn look(&self) -> std::cell::RefMut<'_, ShardStopper> {
         self.0.borrow_mut()
     }
 
@@ -101,7 +101,7 @@ pub(crate) fn bent() -> (Scene<Bent>, Bend) {
 }
 
 /// The same with a connection of the peer, accepted and registered.
-pub(crate) fn bent_served(options: Listen) -> (Scene<Bent>, PeerSocket, Bend) {
+pub(crate) fn bent_served(options: ListenOptions) -> (Scene<Bent>, PeerSocket, Bend) {
     let (mut scene, bend) = bent();
     let peer = scene.serve(options);
     scene.expect(&[]);
@@ -131,7 +131,7 @@ impl Net for Bent {
         self.host.waker()
     }
 
-    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &Listen) -> io::Result<SocketAddr> {
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
         self.host.listen(listener, addr, options)
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use finale::{Buffer, Error, Event, Listen, Queue};
+use finale::{Backpressure, Buffer, Error, Event, ListenOptions};
 
 use super::bent::bent_served;
 use super::support::scene::Scene;
-use super::support::{Story, alone::alone, pattern};
+use super::support::{Transcript, alone::alone, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
     for bite in [Some(97), Some(3_000), Some(20_000), None] {
-        let (mut scene, peer, bend) = bent_served(Listen::default());
+        let (mut scene, peer, bend) = bent_served(ListenOptions::default());
         bend.look().bite = bite;
         if bite.is_none() {
             scene.network.set_faults(finale::sim::Faults { short_write: 0.9, ..finale::sim::Faults::none() });
@@ -28,7 +28,7 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
                     0 => socket.write_owned(Buffer::shared(&answer, at..at + count)),
                     _ => socket.write(&answer[at..at + count]),
                 };
-                assert_eq!(written, Ok(Queue::Room));
+                assert_eq!(written, Ok(Backpressure::Room));
                 at += count;
             }
             assert_eq!((at, socket.queued_bytes()), (60_000, 60_000));
@@ -55,18 +55,19 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
 /// WR09: what is written in one event is one call and, if it fits, one segment, which our FIN rides on.
 #[test]
 fn many_writes_and_an_end_are_one_call_and_one_segment() {
-    let (mut scene, peer, bend) = bent_served(Listen::default());
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
     scene.network.record();
     scene.with(|socket| {
         (0..20).for_each(|_| drop(socket.write(b"piece ")));
-        assert_eq!(socket.write_owned("and the last"), Ok(Queue::Room));
+        assert_eq!(socket.write_owned("and the last"), Ok(Backpressure::Room));
         socket.end();
     });
     scene.run(SECOND);
     assert_eq!(peer.read(), ["piece ".repeat(20), "and the last".to_owned()].concat().into_bytes());
     assert_eq!(bend.look().sent, [(132, true)]);
     assert_eq!(bend.look().pieces, [0; 0], "one piece needs no vectored call");
-    let ours: Vec<String> = scene.network.take_story().into_iter().filter(|line| line.contains("132 bytes")).collect();
+    let ours: Vec<String> =
+        scene.network.take_transcript().into_iter().filter(|line| line.contains("132 bytes")).collect();
     assert!(ours.len() == 1 && ours[0].contains("FIN"), "{ours:?}");
     peer.close();
     scene.expect(&["end", "close"]);
@@ -76,7 +77,7 @@ fn many_writes_and_an_end_are_one_call_and_one_segment() {
 /// WR09: a head, a body and a tail leave in one call; only what our FIN follows may be held back.
 #[test]
 fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
-    let (mut scene, peer, bend) = bent_served(Listen::default().send_buffer(1 << 20));
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1 << 20));
     let body: Arc<[u8]> = pattern(5_000).into();
     scene.with(|socket| {
         drop(socket.write(b"head"));
@@ -110,7 +111,7 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
 #[test]
 fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     for piece in [2_048, 30_000, 3 << 20] {
-        let (mut scene, _peer, bend) = bent_served(Listen::default().send_buffer(16 << 20));
+        let (mut scene, _peer, bend) = bent_served(ListenOptions::default().send_buffer_size(16 << 20));
         let all: Arc<[u8]> = pattern(3 << 20).into();
         scene.with(|socket| {
             for at in (0..3 << 20).step_by(piece) {
@@ -137,8 +138,10 @@ fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
 #[test]
 fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
     let mut scene = Scene::new();
-    let listener =
-        scene.reactor.listen((super::support::scene::HERE, 80), Listen::default().send_buffer(5_000)).expect("free");
+    let listener = scene
+        .reactor
+        .listen((super::support::scene::HERE, 80), ListenOptions::default().send_buffer_size(5_000))
+        .expect("free");
     let answer: Arc<[u8]> = pattern(300_000).into();
     let peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
@@ -146,7 +149,7 @@ fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
     assert_eq!(sockets.len(), 100);
     for id in &sockets {
         let mut socket = scene.reactor.socket(*id).expect("it lives");
-        assert_eq!(socket.write_owned(Arc::clone(&answer)), Ok(Queue::Full));
+        assert_eq!(socket.write_owned(Arc::clone(&answer)), Ok(Backpressure::Full));
         socket.end();
     }
     scene.run(SECOND);
@@ -175,13 +178,17 @@ fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
 /// AP01: a buffer that is refused changes nothing and is dropped.
 #[test]
 fn a_refused_buffer_is_dropped_and_changes_nothing() {
-    let (mut scene, peer) = Scene::served(Listen::default().high_water_mark(10_000).write_limit(10_000));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().high_water_mark(10_000).write_limit(10_000));
     let large: Arc<[u8]> = pattern(10_000).into();
     scene.with(|socket| {
-        assert_eq!(socket.write_owned(Arc::clone(&large)), Ok(Queue::Full));
+        assert_eq!(socket.write_owned(Arc::clone(&large)), Ok(Backpressure::Full));
         let full = Error::QueueFull { queued_bytes: 10_000, limit_bytes: 10_000 };
         assert_eq!(socket.write_owned(Arc::clone(&large)), Err(full));
-        assert_eq!(socket.write_owned(Buffer::shared(&large, 5..5)), Ok(Queue::Full), "nothing is always accepted");
+        assert_eq!(
+            socket.write_owned(Buffer::shared(&large, 5..5)),
+            Ok(Backpressure::Full),
+            "nothing is always accepted"
+        );
         socket.end();
         assert_eq!(socket.write_owned(Arc::clone(&large)), Err(Error::WriteAfterEnd));
         assert_eq!(socket.queued_bytes(), 10_000);
@@ -201,7 +208,7 @@ fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
     const GIBIBYTE: usize = 1 << 30;
     const PIECE: usize = 64 * 1024;
     alone("bulk::a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         let reading = std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
         let piece = pattern(PIECE);
         let (mut left, mut queued) = (GIBIBYTE, 0);
@@ -212,7 +219,7 @@ fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
                 let answer = if copied { socket.write(&piece) } else { socket.write_owned(piece.clone()) };
                 left -= PIECE;
                 queued = queued.max(socket.queued_bytes());
-                if answer.expect("below the limit") == Queue::Full {
+                if answer.expect("below the limit") == Backpressure::Full {
                     return;
                 }
             }

@@ -8,19 +8,20 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use finale::sim::Faults;
-use finale::{Cause, Close, First, How, Listen, Timer};
+use finale::{CloseMode, ConnectionErrorKind, EndingKind, FirstFin, ListenOptions, TimeoutKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{Scene, THERE};
-use crate::support::{PATIENCE, Story, Way, What, dial_narrow, held_back, ms, reset};
+use crate::support::{PATIENCE, Transcript, Way, What, dial_narrow, held_back, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// CL02: both sides have finished and epoll says HUP, while our kernel still has megabytes for a peer that does not read.
 #[test]
 fn a_hang_up_with_megabytes_unsent_is_no_close() {
-    let options = Listen::default().send_buffer(4 << 20).receive_buffer(1000).linger(Some(3 * SECOND));
+    let options =
+        ListenOptions::default().send_buffer_size(4 << 20).receive_buffer_size(1000).close_timeout(3 * SECOND);
     let (mut scene, peer) = Scene::served(options);
     scene.with(|socket| {
         socket.write(&vec![1; 3 << 20]).expect("below the limit");
@@ -42,8 +43,8 @@ fn a_hang_up_with_megabytes_unsent_is_no_close() {
 /// CL02: the same on a real kernel, with as much as its buffers hold.
 #[test]
 fn a_hang_up_with_bytes_unsent_is_no_close() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(400 * 1024).linger(Some(ms(300))));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(400 * 1024).close_timeout(ms(300)));
     let mut peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&[1; 120 * 1024]).expect("below the limit");
@@ -52,7 +53,7 @@ fn a_hang_up_with_bytes_unsent_is_no_close() {
     assert_eq!(story.socket(socket).queued_bytes(), 0, "our kernel has it all");
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
     let ending = story.close(socket);
     assert!(!ending.is_acknowledged());
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (120 * 1024, 0));
@@ -71,41 +72,41 @@ fn a_hang_up_with_bytes_unsent_is_no_close() {
 /// CL03: we have finished, and the peer's answer and FIN come in one readiness, with a HUP: the answer is read first.
 #[test]
 fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.end());
     scene.expect(&[]);
     peer.send(b"answer");
     peer.finish();
     scene.network.advance(SECOND); // Both have arrived before anybody looks.
     scene.expect(&["data answer", "end", "close"]);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     story.turn();
     peer.write_all(b"answer").expect("connected");
     drop(peer);
     assert_eq!(story.until_end(socket), b"answer");
     let ending = story.close(socket);
-    assert_eq!((ending.how, ending.first), (How::Confirmed, First::Us));
+    assert_eq!((ending.kind, ending.first_fin), (EndingKind::Confirmed, FirstFin::Local));
     story.rest();
 }
 
 /// CL04: our kernel gives up on the acknowledgement of our FIN; its state closed alone proves nothing.
 #[test]
 fn a_fin_that_the_kernel_gives_up_is_a_failure() {
-    let (mut scene, peer) = Scene::served(Listen::default().user_timeout(SECOND));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().user_timeout(SECOND));
     scene.answer_into_the_void(&peer);
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
     assert!(!scene.ending.expect("told").is_acknowledged());
 }
 
 /// CL05: a reset in place of the last acknowledgement.
 #[test]
 fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.answer_into_the_void(&peer);
     scene.expect(&[]);
     peer.reset();
@@ -118,9 +119,9 @@ fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
 /// CL06: an answer given before the request was read survives, since nothing is closed over unread bytes.
 #[test]
 fn an_early_answer_reaches_a_peer_that_is_still_sending() {
-    for close in [Close::Confirmed, Close::HandOff] {
+    for close in [CloseMode::Confirmed, CloseMode::HandOff] {
         for discard in [false, true] {
-            let (mut scene, peer) = Scene::served(Listen::default().close(close));
+            let (mut scene, peer) = Scene::served(ListenOptions::default().close_mode(close));
             peer.send(&[b'q'; 100_000]);
             scene.network.advance(SECOND);
             scene.with(|socket| {
@@ -148,7 +149,7 @@ fn an_early_answer_reaches_a_peer_that_is_still_sending() {
 #[test]
 fn a_fin_with_a_reset_behind_it_is_end_and_error() {
     for looked_between in [false, true] {
-        let (mut scene, peer) = Scene::served(Listen::default());
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
         scene.with(|socket| drop(socket.write(b"never read")));
         scene.expect(&[]);
         peer.send(b"bye");
@@ -165,10 +166,10 @@ fn a_fin_with_a_reset_behind_it_is_end_and_error() {
 }
 
 /// CL08: the peer's kernel has taken our bytes, and its program leaves without reading them: clean and acknowledged. TCP
-/// can't say more, and the documentation of `How::Confirmed` says so.
+/// can't say more, and the documentation of `EndingKind::Confirmed` says so.
 #[test]
 fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     scene.with(|socket| {
@@ -176,11 +177,11 @@ fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
         socket.end();
     });
     scene.expect(&["close"]);
-    assert_eq!((scene.how(), peer.unread_bytes()), (&How::Confirmed, 6));
+    assert_eq!((scene.how(), peer.unread_bytes()), (&EndingKind::Confirmed, 6));
     peer.close();
     scene.expect(&[]);
 
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.socket(socket).write(b"answer").expect("open");
@@ -197,12 +198,12 @@ fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
 /// the FIN of a hand-off close leaves at once.
 #[test]
 fn no_child_process_holds_a_connection_open() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().close(Close::HandOff));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_mode(CloseMode::HandOff));
     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.socket(socket).end();
-    assert_eq!(story.close(socket).how, How::HandedOff);
+    assert_eq!(story.close(socket).kind, EndingKind::HandedOff);
     assert_eq!(peer.read(&mut [0; 10]).expect("our FIN, in good time"), 0);
     assert_eq!(child.try_wait().expect("ours"), None, "the child has lived through it");
     drop(child.stdin.take());
@@ -213,17 +214,17 @@ fn no_child_process_holds_a_connection_open() {
 /// CL10: no close waits in the call, whatever the kernel still has to deliver: SO_LINGER is used with no time but zero.
 #[test]
 fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
-    for close in [Close::HandOff, Close::Confirmed] {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default().send_buffer(400 * 1024).close(close));
+    for close in [CloseMode::HandOff, CloseMode::Confirmed] {
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().send_buffer_size(400 * 1024).close_mode(close));
         let peer = dial_narrow(addr);
         let socket = story.connection();
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
         story.socket(socket).write(&[1; 120 * 1024]).expect("below the limit");
         match close {
-            Close::HandOff => story.socket(socket).end(),
-            Close::Confirmed => {
+            CloseMode::HandOff => story.socket(socket).end(),
+            CloseMode::Confirmed => {
                 story.turn();
                 story.socket(socket).destroy();
             }
@@ -250,14 +251,14 @@ fn root() -> &'static Path {
 /// be forgotten and reset, however late that FIN is.
 #[test]
 fn a_late_fin_finds_the_connection_of_a_hand_off_close_still_there() {
-    let (mut scene, peer) = Scene::served(Listen::default().close(Close::HandOff));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().close_mode(CloseMode::HandOff));
     scene.with(|socket| socket.end());
     scene.expect(&[]);
     scene.run(100 * SECOND); // An orphan is forgotten after a minute.
     peer.send(b"late");
     peer.finish();
     scene.expect(&["data late", "end", "close"]);
-    assert!(!peer.is_reset() && scene.how() == &How::HandedOff);
+    assert!(!peer.is_reset() && scene.how() == &EndingKind::HandedOff);
 }
 
 /// CL11: the same where the kernel forgets orphans after one second.
@@ -265,13 +266,13 @@ fn a_late_fin_finds_the_connection_of_a_hand_off_close_still_there() {
 fn a_late_fin_is_not_answered_with_a_reset() {
     alone_in_a_network("closing::a_late_fin_is_not_answered_with_a_reset", || {
         shell("sysctl -qw net.ipv4.tcp_fin_timeout=1");
-        let (mut story, socket, mut peer) = Story::pair(Listen::default().close(Close::HandOff));
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_mode(CloseMode::HandOff));
         story.socket(socket).end();
         story.silence(ms(2500));
         peer.write_all(b"late").expect("connected");
         peer.shutdown(Shutdown::Write).expect("connected");
         assert_eq!(story.until_end(socket), b"late");
-        assert_eq!(story.close(socket).how, How::HandedOff);
+        assert_eq!(story.close(socket).kind, EndingKind::HandedOff);
         assert_eq!(peer.read(&mut [0; 10]).expect("no reset"), 0);
         story.rest();
     });
@@ -281,19 +282,19 @@ fn a_late_fin_is_not_answered_with_a_reset() {
 /// Once both FINs are acknowledged there is nothing to discard.
 #[test]
 fn destroy_discards_and_claims_nothing() {
-    let (mut scene, peer) = Scene::served(Listen::default().send_buffer(100_000));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(100_000));
     scene.with(|socket| drop(socket.write(&vec![1; 1 << 20])));
     scene.expect(&[]);
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
     let ending = scene.ending.as_ref().expect("told");
-    assert_eq!((&ending.how, ending.is_acknowledged()), (&How::Destroyed, false));
+    assert_eq!((&ending.kind, ending.is_acknowledged()), (&EndingKind::Destroyed, false));
     assert!(ending.bytes_written >= 100_000 && ending.bytes_unsent > 0);
     assert_eq!(ending.bytes_written + ending.bytes_unsent, 1 << 20);
     scene.network.advance(SECOND);
     assert!(peer.is_reset() && (peer.read().len() as u64) < 1 << 20);
 
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     scene.with(|socket| socket.end());
@@ -302,7 +303,7 @@ fn destroy_discards_and_claims_nothing() {
     let id = scene.socket.expect("told");
     scene.reactor.socket(id).into_iter().for_each(|mut socket| socket.destroy());
     scene.network.advance(SECOND);
-    assert!(!scene.network.take_story().iter().any(|line| line.contains("RST")) && !peer.is_reset());
+    assert!(!scene.network.take_transcript().iter().any(|line| line.contains("RST")) && !peer.is_reset());
 }
 
 /// CL13: the peer's reset is there before our shutdown(2), which fails with ENOTCONN: told as the reset that it is, once;
@@ -311,7 +312,7 @@ fn destroy_discards_and_claims_nothing() {
 fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     for late_edge in [0.0, 1.0] {
         for write in [&b""[..], b"last words"] {
-            let (mut scene, peer) = Scene::served(Listen::default());
+            let (mut scene, peer) = Scene::served(ListenOptions::default());
             scene.expect(&[]);
             scene.network.set_faults(Faults { late_edge, ..Faults::none() });
             peer.reset();
@@ -321,15 +322,15 @@ fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
                 socket.end();
             });
             scene.expect(&["error reset by the peer", "close"]);
-            assert_eq!(scene.cause(), Cause::Reset);
+            assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
         }
     }
     for write in [&b""[..], b"last words"] {
-        let (mut story, socket, peer) = Story::pair(Listen::default());
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
         reset(peer);
         story.socket(socket).write(write).expect("nobody knows yet");
         story.socket(socket).end();
-        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         assert!(story.close(socket).had_error());
         story.rest();
     }
@@ -338,8 +339,8 @@ fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
 /// CL14: after `end()` the linger time rules, and a longer idle time does not put it off.
 #[test]
 fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
-    let options = || Listen::default().idle_timeout(Some(120 * SECOND));
-    let (mut scene, peer) = Scene::served(options().linger(Some(3 * SECOND)));
+    let options = || ListenOptions::default().idle_timeout(120 * SECOND);
+    let (mut scene, peer) = Scene::served(options().close_timeout(3 * SECOND));
     peer.finish();
     scene.expect(&["end"]);
     scene.network.vanish(THERE);
@@ -353,10 +354,10 @@ fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
 #[test]
 fn the_linger_time_ends_a_close_that_nobody_acknowledges() {
     alone_in_a_network("closing::the_linger_time_ends_a_close_that_nobody_acknowledges", || {
-        let options = Listen::default().idle_timeout(Some(120 * SECOND)).linger(Some(ms(400)));
+        let options = ListenOptions::default().idle_timeout(120 * SECOND).close_timeout(ms(400));
         let (mut story, socket, _peer) = held_back(options, Way::FromPeer);
         let began = Instant::now();
-        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Linger));
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
         assert!(began.elapsed() >= ms(400), "after {:?}", began.elapsed());
         assert!(!story.close(socket).is_acknowledged());
         story.rest();

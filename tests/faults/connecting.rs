@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use finale::sim::Reach;
-use finale::{Cause, Connect, First, How, SocketId, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, SocketId, TimeoutKind};
 use rustix::io::Errno;
 
 use super::bent::{bent, flags};
 use super::support::alone::{alone, alone_in_a_network, shell};
 use super::support::scene::{Scene, THERE};
-use super::support::{PATIENCE, Story, What, cpu_time, descriptors, ms, reset, work_for};
+use super::support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
 
 const AT: SocketAddr = SocketAddr::new(THERE, 80);
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,10 +24,10 @@ fn listener() -> (TcpListener, SocketAddr) {
 
 /// A connection that the real kernel has begun and the reactor has not looked at: a timer that is due comes between the
 /// call and the next poll.
-fn begun_unseen(story: &mut Story, addr: SocketAddr) -> SocketId {
+fn begun_unseen(story: &mut Transcript, addr: SocketAddr) -> SocketId {
     story.reactor.set_timer(Duration::ZERO);
     work_for(ms(2)); // So that its tick has come.
-    let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+    let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
     let mut lines = Vec::new();
     story.until(|_, event| {
         lines.push(format!("{event:?}"));
@@ -47,11 +47,11 @@ fn filter(rule: &str) {
 #[test]
 fn a_refusal_costs_one_descriptor_for_a_moment() {
     let (mut scene, bend) = bent();
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     assert_eq!(scene.network.descriptors(), 1);
     scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
-    assert_eq!(scene.cause(), Cause::Refused);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
     assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
     scene.rest();
 }
@@ -60,13 +60,13 @@ fn a_refusal_costs_one_descriptor_for_a_moment() {
 #[test]
 fn many_refusals_leave_no_descriptor() {
     alone("connecting::many_refusals_leave_no_descriptor", || {
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let (_, addr) = listener();
         let before = descriptors();
         for _ in 0..100 {
-            let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+            let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
             story.expect(client, What::Lookup(addr.ip()));
-            assert_eq!(story.error(client).cause, Cause::Refused);
+            assert_eq!(story.error(client).kind, ConnectionErrorKind::Refused);
             story.close(client);
         }
         assert_eq!(descriptors(), before);
@@ -80,16 +80,16 @@ fn a_swallowed_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
     let mut scene = Scene::new();
     scene.network.record();
     scene.network.vanish(THERE);
-    let options = Connect::default().connect_timeout(Some(4 * SECOND));
+    let options = ConnectOptions::default().connect_timeout(4 * SECOND);
     scene.reactor.connect(AT, options).expect("a good target");
     scene.run(ms(3999));
     assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
-    assert_eq!(scene.network.take_story().len(), 3, "SYNs at 0, 1 and 3 s");
+    assert_eq!(scene.network.take_transcript().len(), 3, "SYNs at 0, 1 and 3 s");
     scene.run(ms(2));
     assert_eq!(std::mem::take(&mut scene.story), ["error timed out: not connected in time [10.0.0.2:80]", "close"]);
     scene.rest();
     scene.network.advance(200 * SECOND);
-    assert_eq!(scene.network.take_story(), [""; 0]);
+    assert_eq!(scene.network.take_transcript(), [""; 0]);
 }
 
 /// CN02: the same on a real kernel, with the SYNs counted by the filter that drops them.
@@ -103,14 +103,14 @@ fn a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
             let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
             count.unwrap_or_else(|| panic!("no counter: {text}"))
         };
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let before = descriptors();
         let began = Instant::now();
-        let options = Connect::default().connect_timeout(Some(ms(1500)));
+        let options = ConnectOptions::default().connect_timeout(ms(1500));
         let client = story.reactor.connect("127.0.0.1:9", options).expect("an address");
         assert!(matches!(story.next(client), What::Lookup(_)));
         let failure = story.error(client);
-        assert_eq!(failure.cause, Cause::TimedOut(Timer::Connect));
+        assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
         assert!(began.elapsed() >= ms(1500), "after {:?}", began.elapsed());
         story.close(client);
         assert_eq!(descriptors(), before);
@@ -126,14 +126,14 @@ fn a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
 #[test]
 fn an_error_flag_alone_is_an_answer_to_the_handshake() {
     let reasons = [
-        (Errno::HOSTUNREACH, Cause::Unreachable),
-        (Errno::NETUNREACH, Cause::Unreachable),
-        (Errno::CONNREFUSED, Cause::Refused),
+        (Errno::HOSTUNREACH, ConnectionErrorKind::Unreachable),
+        (Errno::NETUNREACH, ConnectionErrorKind::Unreachable),
+        (Errno::CONNREFUSED, ConnectionErrorKind::Refused),
     ];
     for (errno, cause) in reasons {
         let (mut scene, bend) = bent();
         scene.network.set_reach(THERE, Reach::BlackHole);
-        scene.reactor.connect(AT, Connect::default()).expect("a good target");
+        scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
         scene.expect(&["lookup 10.0.0.2"]);
         bend.once("connected", errno);
         bend.news(0, flags("err hup"));
@@ -153,17 +153,17 @@ fn an_error_flag_alone_is_an_answer_to_the_handshake() {
 fn each_refusal_by_icmp_has_its_cause() {
     alone_in_a_network("connecting::each_refusal_by_icmp_has_its_cause", || {
         let reasons = [
-            ("host-unreachable", Cause::Unreachable, Errno::HOSTUNREACH),
-            ("port-unreachable", Cause::Refused, Errno::CONNREFUSED),
-            ("net-unreachable", Cause::Unreachable, Errno::NETUNREACH),
+            ("host-unreachable", ConnectionErrorKind::Unreachable, Errno::HOSTUNREACH),
+            ("port-unreachable", ConnectionErrorKind::Refused, Errno::CONNREFUSED),
+            ("net-unreachable", ConnectionErrorKind::Unreachable, Errno::NETUNREACH),
         ];
         for (icmp, cause, errno) in reasons {
             filter(&format!("tcp dport 9 reject with icmp {icmp}"));
-            let mut story = Story::new();
-            let client = story.reactor.connect("127.0.0.1:9", Connect::default()).expect("an address");
+            let mut story = Transcript::new();
+            let client = story.reactor.connect("127.0.0.1:9", ConnectOptions::default()).expect("an address");
             assert!(matches!(story.next(client), What::Lookup(_)));
             let failure = story.error(client);
-            assert_eq!((failure.cause, failure.os.map(finale::OsError::raw)), (cause, Some(errno.raw_os_error())));
+            assert_eq!((failure.kind, failure.os.map(finale::OsError::raw)), (cause, Some(errno.raw_os_error())));
             story.close(client);
             story.rest();
             shell("nft delete table ip held");
@@ -177,7 +177,7 @@ fn an_error_flag_without_an_error_changes_nothing() {
     let (mut scene, bend) = bent();
     let listener = scene.peer.listen(AT).expect("free");
     scene.network.set_latency(ms(100));
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(ms(1));
     assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
     for _ in 0..10 {
@@ -210,7 +210,7 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen(AT).expect("free");
     scene.network.set_reach(THERE, Reach::Unreachable);
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.network.set_reach(THERE, Reach::Open);
     scene.network.advance(2 * SECOND); // The second SYN gets through; nobody has looked meanwhile.
@@ -232,7 +232,7 @@ fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
     alone_in_a_network("connecting::a_rejection_that_was_overtaken_by_the_handshake_is_forgotten", || {
         let (listener, addr) = listener();
         filter(&format!("tcp dport {} reject with icmp host-unreachable", addr.port()));
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let client = begun_unseen(&mut story, addr);
         shell("nft delete table ip held");
         let (mut server, _) = listener.accept().expect("the repeated SYN arrives");
@@ -256,10 +256,10 @@ fn a_rejection_that_was_told_stays_true() {
     alone_in_a_network("connecting::a_rejection_that_was_told_stays_true", || {
         let (listener, addr) = listener();
         filter(&format!("tcp dport {} reject with icmp host-unreachable", addr.port()));
-        let mut story = Story::new();
-        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let mut story = Transcript::new();
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         assert!(matches!(story.next(client), What::Lookup(_)));
-        assert_eq!(story.error(client).cause, Cause::Unreachable);
+        assert_eq!(story.error(client).kind, ConnectionErrorKind::Unreachable);
         story.close(client);
         shell("nft delete table ip held");
         story.silence(ms(1500));
@@ -275,11 +275,11 @@ fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
     for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::NETUNREACH] {
         let (mut scene, bend) = bent();
         bend.once("connect", errno);
-        scene.reactor.connect(AT, Connect::default()).expect("the call that asks never fails");
+        scene.reactor.connect(AT, ConnectOptions::default()).expect("the call that asks never fails");
         scene.run(Duration::ZERO);
         assert_eq!((scene.story[0].as_str(), scene.story.len()), ("lookup 10.0.0.2", 3), "{:?}", scene.story);
         assert!(scene.story[1].starts_with("error unreachable ("), "{:?}", scene.story);
-        assert_eq!(scene.cause(), Cause::Unreachable);
+        assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable);
         scene.story.clear();
         scene.rest();
     }
@@ -290,15 +290,16 @@ fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
 fn routes_that_say_no_are_told_as_events() {
     alone_in_a_network("connecting::routes_that_say_no_are_told_as_events", || {
         shell("ip route add unreachable 10.9.0.1 && ip route add prohibit 10.9.0.2 && ip route add blackhole 10.9.0.3");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let before = descriptors();
         for (last, errno) in [(1, Errno::HOSTUNREACH), (2, Errno::ACCESS), (3, Errno::INVAL), (4, Errno::NETUNREACH)] {
             let addr = SocketAddr::from(([10, 9, 0, last], 80));
-            let client = story.reactor.connect(addr, Connect::default()).expect("the call that asks never fails");
+            let client =
+                story.reactor.connect(addr, ConnectOptions::default()).expect("the call that asks never fails");
             story.expect(client, What::Lookup(addr.ip()));
             let failure = story.error(client);
             let os = failure.os.map(finale::OsError::raw);
-            assert_eq!((failure.cause, os), (Cause::Unreachable, Some(errno.raw_os_error())));
+            assert_eq!((failure.kind, os), (ConnectionErrorKind::Unreachable, Some(errno.raw_os_error())));
             let ending = story.close(client);
             assert!(ending.to_string().starts_with("error: unreachable ("), "{ending}");
         }
@@ -313,7 +314,7 @@ fn writable_is_not_connected() {
     let (mut scene, bend) = bent();
     let _listener = scene.peer.listen(AT).expect("free");
     scene.network.set_latency(ms(100));
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(ms(1));
     for words in ["out", "out hup", "in out rdhup hup err"] {
         bend.news(0, flags(words));
@@ -323,7 +324,7 @@ fn writable_is_not_connected() {
     scene.expect(&["connect", "ready"]);
     scene.with(|socket| {
         assert_eq!(socket.peer_addr(), Some(AT));
-        assert!(!socket.peer_has_ended(), "what a flag said before there was a peer means nothing");
+        assert!(!socket.peer_ended(), "what a flag said before there was a peer means nothing");
         socket.destroy();
     });
     scene.expect(&["close"]);
@@ -336,7 +337,7 @@ fn a_connection_with_itself_is_refused() {
     let mut scene = Scene::new();
     scene.network.set_ports(5000..=5000);
     let own: IpAddr = [127, 0, 0, 1].into();
-    scene.reactor.connect((own, 5000), Connect::default()).expect("a good target");
+    scene.reactor.connect((own, 5000), ConnectOptions::default()).expect("a good target");
     scene.expect(&["lookup 127.0.0.1", "error refused: nobody listens there [127.0.0.1:5000]", "close"]);
     scene.network.advance(200 * SECOND);
     assert_eq!(scene.network.open_connections(), 0);
@@ -348,12 +349,12 @@ fn a_connection_with_itself_is_refused() {
 fn a_real_connection_with_itself_is_refused() {
     let (taken, addr) = listener();
     drop(taken);
-    let mut story = Story::new();
-    let client = story.reactor.connect(addr, Connect::default().local_addr(addr)).expect("an address");
+    let mut story = Transcript::new();
+    let client = story.reactor.connect(addr, ConnectOptions::default().local_addr(addr)).expect("an address");
     story.expect(client, What::Lookup(addr.ip()));
-    assert_eq!(story.error(client).cause, Cause::Refused);
+    assert_eq!(story.error(client).kind, ConnectionErrorKind::Refused);
     let ending = story.close(client);
-    assert_eq!((ending.first, ending.bytes_read), (First::Nobody, 0));
+    assert_eq!((ending.first_fin, ending.bytes_read), (FirstFin::Neither, 0));
     story.rest();
 }
 
@@ -362,7 +363,7 @@ fn a_real_connection_with_itself_is_refused() {
 fn a_server_that_was_done_before_we_looked_is_told_in_order() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen(AT).expect("free");
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.network.advance(ms(10));
     let server = listener.accept().expect("the kernels have shaken hands");
@@ -372,7 +373,7 @@ fn a_server_that_was_done_before_we_looked_is_told_in_order() {
     scene.expect(&["lookup 10.0.0.2", "connect", "ready", "data hello", "end"]);
     scene.with(|socket| socket.end());
     scene.expect(&["close"]);
-    assert_eq!(scene.how(), &How::Confirmed);
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
     scene.rest();
 }
 
@@ -380,7 +381,7 @@ fn a_server_that_was_done_before_we_looked_is_told_in_order() {
 #[test]
 fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     let (listener, addr) = listener();
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = begun_unseen(&mut story, addr);
     let (mut server, _) = listener.accept().expect("the kernel has shaken hands");
     server.write_all(b"hello").expect("connected");
@@ -390,7 +391,7 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     assert_eq!(story.data(client, 5), b"hello");
     story.expect(client, What::End);
     story.socket(client).end();
-    assert_eq!(story.close(client).first, First::Peer);
+    assert_eq!(story.close(client).first_fin, FirstFin::Peer);
     story.rest();
 }
 
@@ -399,13 +400,13 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
 fn a_reset_before_we_looked_is_a_failure_to_connect() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen(AT).expect("free");
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.network.advance(ms(10));
     listener.accept().expect("the kernels have shaken hands").reset();
     scene.network.advance(ms(10));
     scene.expect(&["lookup 10.0.0.2", "error reset by the peer [10.0.0.2:80]", "close"]);
-    assert_eq!(scene.cause(), Cause::Reset);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
     scene.rest();
 }
 
@@ -413,11 +414,11 @@ fn a_reset_before_we_looked_is_a_failure_to_connect() {
 #[test]
 fn a_real_reset_before_we_looked_is_a_failure_to_connect() {
     let (listener, addr) = listener();
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let client = begun_unseen(&mut story, addr);
     reset(listener.accept().expect("the kernel has shaken hands").0);
     let failure = story.error(client);
-    assert_eq!((failure.cause, failure.attempts.len()), (Cause::Reset, 1));
+    assert_eq!((failure.kind, failure.attempts.len()), (ConnectionErrorKind::Reset, 1));
     assert!(story.close(client).had_error());
     story.rest();
 }
@@ -427,9 +428,9 @@ fn a_real_reset_before_we_looked_is_a_failure_to_connect() {
 #[test]
 fn connections_that_nobody_accepts_are_ended_by_timers() {
     let mut scene = Scene::new();
-    let _listener = scene.peer.listen_with(AT, &finale::Listen::default().backlog(1)).expect("free");
+    let _listener = scene.peer.listen_with(AT, &finale::ListenOptions::default().backlog(1)).expect("free");
     let options =
-        Connect::default().connect_timeout(Some(10 * SECOND)).half_closed_timeout(Some(10 * SECOND)).linger(None);
+        ConnectOptions::default().connect_timeout(10 * SECOND).half_closed_timeout(10 * SECOND).close_timeout(None);
     let sockets = [0; 3].map(|_| scene.reactor.connect(AT, options.clone()).expect("a good target"));
     scene.run(SECOND);
     for id in &sockets[..2] {
@@ -456,13 +457,13 @@ fn connections_that_nobody_accepts_are_ended_by_timers() {
 #[test]
 fn a_connection_that_nobody_accepts_is_ended_by_its_timer() {
     let (listener, addr) = listener();
-    let mut story = Story::new();
-    let options = Connect::default().half_closed_timeout(Some(ms(200)));
+    let mut story = Transcript::new();
+    let options = ConnectOptions::default().half_closed_timeout(ms(200));
     let client = story.reactor.connect(addr, options).expect("an address");
     story.connected(client);
     story.socket(client).write(b"is anybody there?").expect("writes are taken");
     story.socket(client).end();
-    assert_eq!(story.error(client).cause, Cause::TimedOut(Timer::HalfClosed));
+    assert_eq!(story.error(client).kind, ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
     let ending = story.close(client);
     assert!(!ending.is_acknowledged() && ending.bytes_written == 17, "{ending}");
     drop(listener);
@@ -478,7 +479,7 @@ fn ending_and_destroying_work_at_every_moment_of_the_way() {
                 let mut scene = Scene::new();
                 scene.network.name("server", vec![THERE]);
                 let listener = scene.peer.listen(AT).expect("free");
-                let id = scene.reactor.connect(target, Connect::default()).expect("a good target");
+                let id = scene.reactor.connect(target, ConnectOptions::default()).expect("a good target");
                 scene.run(Duration::from_micros(500) * half_ms);
                 let mut socket = scene.reactor.socket(id).expect("it lives");
                 if destroys {
@@ -493,10 +494,10 @@ fn ending_and_destroying_work_at_every_moment_of_the_way() {
                     server.close();
                     scene.run(SECOND);
                     assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready", "end", "close"], "{half_ms}");
-                    assert_eq!(scene.how(), &How::Confirmed);
+                    assert_eq!(scene.how(), &EndingKind::Confirmed);
                 }
                 if destroys {
-                    assert_eq!(scene.how(), &How::Destroyed);
+                    assert_eq!(scene.how(), &EndingKind::Destroyed);
                     scene.network.advance(SECOND);
                     assert!(listener.accept().is_none_or(|server| server.is_reset()), "{half_ms}");
                 }
@@ -513,8 +514,8 @@ fn ending_and_destroying_work_at_every_moment_of_the_way() {
 fn ending_works_in_each_step_of_connecting() {
     for step in 0..4 {
         let (listener, addr) = listener();
-        let mut story = Story::new();
-        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let mut story = Transcript::new();
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         for told in 0..4 {
             if told == step {
                 story.socket(client).end();
@@ -530,7 +531,7 @@ fn ending_works_in_each_step_of_connecting() {
         assert_eq!(server.peek(&mut [0]).expect("a clean end"), 0, "step {step}");
         drop(server);
         story.expect(client, What::End);
-        assert_eq!(story.close(client).how, How::Confirmed);
+        assert_eq!(story.close(client).kind, EndingKind::Confirmed);
         story.rest();
     }
 }

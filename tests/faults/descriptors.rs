@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use finale::sim::{Faults, PeerSocket};
-use finale::{Cause, Connect, How, Listen};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::bent::{bent_served, flags};
 use super::support::alone::alone;
 use super::support::scene::{HERE, Scene, THERE};
-use super::support::{Story, cpu_time, dial, ms};
+use super::support::{Transcript, cpu_time, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,13 +49,13 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
     let mut scene = Scene::new();
     let _listener = scene.peer.listen((THERE, 80).into()).expect("free");
     scene.network.set_faults(Faults { connect_exhausted: 1.0, ..Faults::none() });
-    scene.reactor.connect((THERE, 80), Connect::default()).expect("told later");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("told later");
     scene.run(SECOND);
     assert_eq!((scene.story[0].as_str(), scene.story[2].as_str()), ("lookup 10.0.0.2", "close"));
-    assert_eq!(scene.cause(), Cause::OutOfResources);
+    assert_eq!(scene.cause(), ConnectionErrorKind::OutOfResources);
     scene.story.clear();
     scene.network.set_faults(Faults::none());
-    scene.reactor.connect((THERE, 80), Connect::default()).expect("a good target");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("a good target");
     scene.expect(&["lookup 10.0.0.2", "connect", "ready"]);
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
@@ -65,11 +65,11 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
 /// FD02: late news of a connection that is gone, when its place is used again: the new one is not even looked at.
 #[test]
 fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
-    let (mut scene, _first, bend) = bent_served(Listen::default());
+    let (mut scene, _first, bend) = bent_served(ListenOptions::default());
     let first = scene.socket.expect("accepted");
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
-    let second = scene.serve(Listen::default());
+    let second = scene.serve(ListenOptions::default());
     scene.expect(&[]);
     let id = scene.socket.expect("accepted");
     assert!(id != first && id.index() == first.index(), "the place is used again");
@@ -89,7 +89,7 @@ fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
 fn stale_news_at_every_close_is_told_to_nobody() {
     let mut scene = Scene::new();
     scene.network.set_faults(Faults { stale_news: 1.0, ..Faults::none() });
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     for round in 0..50 {
         let peer = scene.peer.connect(listener.addr).expect("begun");
         scene.expect(&["connection"]);
@@ -113,7 +113,7 @@ fn stale_news_at_every_close_is_told_to_nobody() {
 /// gets its number.
 #[test]
 fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor() {
-    let (mut story, first, mut first_peer) = Story::pair(Listen::default());
+    let (mut story, first, mut first_peer) = Transcript::pair(ListenOptions::default());
     let addr = first_peer.peer_addr().expect("connected");
     for _ in 0..50 {
         let mut second_peer = dial(addr);
@@ -128,7 +128,7 @@ fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor(
         let third = story.connection();
         story.turn();
         assert_eq!(story.socket(third).bytes_read(), 0);
-        assert!(!story.socket(third).peer_has_ended());
+        assert!(!story.socket(third).peer_ended());
         drop(third_peer);
         story.expect(third, super::support::What::End);
         story.socket(third).end();
@@ -142,7 +142,7 @@ fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor(
 /// FD03: news of a closed descriptor, again and again: nobody is told, and each costs one poll.
 #[test]
 fn news_after_the_close_is_ignored() {
-    let (mut scene, _peer, bend) = bent_served(Listen::default());
+    let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
     let _timer = scene.reactor.set_timer(60 * SECOND);
@@ -160,8 +160,8 @@ fn news_after_the_close_is_ignored() {
 #[test]
 fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
     alone("descriptors::news_of_a_descriptor_that_somebody_copied_is_ignored", || {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default());
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
         let mut peer = dial(addr);
         let mut socket = None;
         let Some(copy) = duplicate(|| socket = Some(story.connection())) else { return };
@@ -186,7 +186,7 @@ fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
 #[test]
 fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
     for call in ["recv", "send", "finish", "register"] {
-        let (mut scene, good, bend) = bent_served(Listen::default());
+        let (mut scene, good, bend) = bent_served(ListenOptions::default());
         let good_id = scene.socket.expect("accepted");
         if call == "register" {
             bend.once(call, Errno::BADF);
@@ -201,7 +201,10 @@ fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
         }
         scene.run(SECOND);
         assert_eq!(scene.story.last().map(String::as_str), Some("close"), "{call}: {:?}", scene.story);
-        assert!(matches!(scene.how(), How::Failed(failure) if failure.cause == Cause::System), "{call}");
+        assert!(
+            matches!(scene.how(), EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::System),
+            "{call}"
+        );
         assert_eq!((bend.count("close"), bend.count("reset")), (0, 1), "{call}: closed once");
         scene.story.clear();
         good.send(b"undisturbed");

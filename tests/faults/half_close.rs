@@ -5,19 +5,19 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use finale::sim::Network;
-use finale::{Cause, Connect, Event, First, How, Listen, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
 
 use super::bent::bent_served;
 use super::support::alone::{alone, alone_in_a_network, shell};
 use super::support::scene::{HERE, Scene, THERE};
-use super::support::{Story, What, descriptors, dial, ms};
+use super::support::{Transcript, What, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// HC01: the peer finishes and we answer later: the answer arrives, then our FIN.
 #[test]
 fn an_answer_after_their_fin_arrives_before_ours() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"request");
     peer.finish();
     scene.expect(&["data request", "end"]);
@@ -30,14 +30,17 @@ fn an_answer_after_their_fin_arrives_before_ours() {
     });
     scene.expect(&["close"]);
     assert_eq!((peer.read(), peer.has_fin()), (b", and more".to_vec(), true));
-    assert_eq!((scene.how(), scene.ending.as_ref().map(|ending| ending.first)), (&How::Confirmed, Some(First::Peer)));
+    assert_eq!(
+        (scene.how(), scene.ending.as_ref().map(|ending| ending.first_fin)),
+        (&EndingKind::Confirmed, Some(FirstFin::Peer))
+    );
     scene.rest();
 }
 
 /// HC01: the same on real sockets.
 #[test]
 fn a_real_answer_after_their_fin_arrives_before_ours() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     peer.write_all(b"request").expect("room");
     peer.shutdown(Shutdown::Write).expect("connected");
     assert_eq!(story.until_end(socket), b"request");
@@ -61,7 +64,7 @@ fn a_real_answer_after_their_fin_arrives_before_ours() {
 /// HC02: their FIN while our queue is full: we wait for room asleep, and then write.
 #[test]
 fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
-    let (mut scene, peer, bend) = bent_served(Listen::default().send_buffer(1000).linger(None));
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1000).close_timeout(None));
     scene.with(|socket| drop(socket.write(&vec![b'a'; 200_000])));
     peer.finish();
     scene.expect(&["end"]);
@@ -79,13 +82,13 @@ fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     scene.with(|socket| socket.end());
     scene.run(SECOND);
     got += peer.read().len();
-    assert_eq!((got, peer.has_fin(), scene.how()), (200_000, true, &How::Confirmed));
+    assert_eq!((got, peer.has_fin(), scene.how()), (200_000, true, &EndingKind::Confirmed));
 }
 
 /// HC03: we finish first and ten megabytes follow: all is told, and is no silence; then `end`, then `close`.
 #[test]
 fn much_input_after_our_end_is_told_and_is_no_silence() {
-    let options = Listen::default().idle_timeout(Some(2 * SECOND)).half_closed_timeout(Some(3 * SECOND));
+    let options = ListenOptions::default().idle_timeout(2 * SECOND).half_closed_timeout(3 * SECOND);
     let (mut scene, peer) = Scene::served(options);
     scene.with(|socket| socket.end());
     for _ in 0..100 {
@@ -106,7 +109,7 @@ fn much_input_after_our_end_is_told_and_is_no_silence() {
 #[test]
 fn ten_thousand_half_closed_connections_need_no_more_than_one_batch() {
     let mut scene = Scene::new();
-    let options = Listen::default().half_closed_timeout(Some(SECOND));
+    let options = ListenOptions::default().half_closed_timeout(SECOND);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     for _ in 0..20 {
         let peers: Vec<_> = (0..500).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
@@ -117,7 +120,7 @@ fn ten_thousand_half_closed_connections_need_no_more_than_one_batch() {
         assert!(scene.reactor.len() == 500 && scene.network.descriptors() == 501);
         scene.run(2 * SECOND);
         assert_eq!(scene.story.iter().filter(|line| *line == "close").count(), 500);
-        assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed));
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
         scene.story.clear();
         peers.into_iter().for_each(finale::sim::PeerSocket::reset);
     }
@@ -130,8 +133,8 @@ fn ten_thousand_half_closed_connections_need_no_more_than_one_batch() {
 #[test]
 fn a_thousand_real_half_closed_connections_leave_no_descriptor() {
     alone("half_close::a_thousand_real_half_closed_connections_leave_no_descriptor", || {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default().half_closed_timeout(Some(ms(50))));
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().half_closed_timeout(ms(50)));
         let before = descriptors();
         for _ in 0..10 {
             let peers: Vec<TcpStream> = (0..100).map(|_| dial(addr)).collect();
@@ -164,7 +167,7 @@ fn a_thousand_real_half_closed_connections_leave_no_descriptor() {
 /// HC05: `end()` with a megabyte queued: the FIN comes behind the last byte.
 #[test]
 fn our_fin_comes_behind_everything_queued() {
-    let (mut scene, peer) = Scene::served(Listen::default().send_buffer(10_000));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(10_000));
     scene.with(|socket| {
         drop(socket.write(&vec![b'a'; 1 << 20]));
         socket.end();
@@ -191,7 +194,7 @@ fn only_the_writing_side_is_ever_shut_down() {
     let asked: Vec<&str> = os.split("Shutdown::").skip(1).collect();
     assert!(!asked.is_empty() && asked.iter().all(|rest| rest.starts_with("Write")), "{}", asked.len());
     // And after it the peer's bytes are read as before.
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     story.turn();
     peer.write_all(b"still heard").expect("connected");
@@ -207,7 +210,7 @@ fn only_the_writing_side_is_ever_shut_down() {
 #[test]
 fn half_open_has_an_effect_in_both_positions() {
     for allowed in [false, true] {
-        let options = Listen::default().send_buffer(1000).allow_half_open(allowed);
+        let options = ListenOptions::default().send_buffer_size(1000).allow_half_open(allowed);
         let (mut scene, peer) = Scene::served(options);
         scene.with(|socket| drop(socket.write(&vec![b'a'; 300_000])));
         peer.finish();
@@ -225,7 +228,7 @@ fn half_open_has_an_effect_in_both_positions() {
             scene.run(SECOND);
         }
         assert_eq!(std::mem::take(&mut scene.story), ["close"]);
-        assert_eq!((scene.how(), peer.has_fin()), (&How::Confirmed, true));
+        assert_eq!((scene.how(), peer.has_fin()), (&EndingKind::Confirmed, true));
         scene.rest();
     }
 }
@@ -236,8 +239,8 @@ fn crossing_fins_are_told_as_such_on_both_sides() {
     let network = Network::new(7);
     let mut server = Scene::on(network.clone(), network.host(HERE));
     let mut client = Scene::on(network.clone(), network.host(THERE));
-    let listener = server.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
-    client.reactor.connect(listener.addr, Connect::default()).expect("a good target");
+    let listener = server.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    client.reactor.connect(listener.addr, ConnectOptions::default()).expect("a good target");
     for _ in 0..20 {
         client.run(ms(1));
         server.run(ms(1));
@@ -252,7 +255,10 @@ fn crossing_fins_are_told_as_such_on_both_sides() {
     }
     for (scene, before) in [(&mut client, 3), (&mut server, 1)] {
         assert_eq!(scene.story.split_off(before), ["end", "close"]);
-        assert_eq!((scene.how(), scene.ending.as_ref().map(|e| e.first)), (&How::Confirmed, Some(First::Both)));
+        assert_eq!(
+            (scene.how(), scene.ending.as_ref().map(|e| e.first_fin)),
+            (&EndingKind::Confirmed, Some(FirstFin::Both))
+        );
     }
     assert_eq!(network.descriptors(), 0);
 }
@@ -261,9 +267,9 @@ fn crossing_fins_are_told_as_such_on_both_sides() {
 #[test]
 fn real_crossing_fins_are_told_as_such_on_both_sides() {
     alone_in_a_network("half_close::real_crossing_fins_are_told_as_such_on_both_sides", || {
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default());
-        let client = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         story.connected(client);
         let server = story.connection();
         story.turn();
@@ -277,10 +283,10 @@ fn real_crossing_fins_are_told_as_such_on_both_sides() {
             story.expect(side, What::End);
             let ending = story.close(side);
             assert!(ending.is_acknowledged(), "{ending}");
-            ending.first
+            ending.first_fin
         });
         // Whether a side sees the crossing depends on what is repeated first; that the other was first is never true.
-        assert!(firsts.iter().all(|first| matches!(first, First::Us | First::Both)), "{firsts:?}");
+        assert!(firsts.iter().all(|first| matches!(first, FirstFin::Local | FirstFin::Both)), "{firsts:?}");
         story.rest();
     });
 }

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, Reach};
-use finale::{Cause, Connect, How, LookupCause, SocketId, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, LookupErrorKind, SocketId, TimeoutKind};
 
 use super::support::alone::{alone_in_a_network, shell};
 use super::support::scene::{Scene, THERE};
-use super::support::{PATIENCE, Story, What, descriptors, ms};
+use super::support::{PATIENCE, Transcript, What, descriptors, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SILENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 66));
@@ -44,8 +44,8 @@ fn wait_until(holds: impl Fn() -> bool) {
     }
 }
 
-fn begin(story: &mut Story, target: &str, limit: Duration) -> SocketId {
-    let options = Connect::default().connect_timeout(Some(limit));
+fn begin(story: &mut Transcript, target: &str, limit: Duration) -> SocketId {
+    let options = ConnectOptions::default().connect_timeout(limit);
     story.reactor.connect(target, options).expect("a good target")
 }
 
@@ -54,18 +54,18 @@ fn begin(story: &mut Story, target: &str, limit: Duration) -> SocketId {
 fn each_way_of_having_no_address_has_its_cause() {
     let mut scene = Scene::new();
     scene.network.name("empty", vec![]);
-    scene.network.name_fails("moment", LookupCause::TryAgain);
-    scene.network.name_fails("broken", LookupCause::Failed);
+    scene.network.name_fails("moment", LookupErrorKind::TryAgain);
+    scene.network.name_fails("broken", LookupErrorKind::Failed);
     let causes = [
-        ("nobody:80", LookupCause::NotFound),
-        ("moment:80", LookupCause::TryAgain),
-        ("empty:80", LookupCause::NoAddress),
-        ("broken:80", LookupCause::Failed),
+        ("nobody:80", LookupErrorKind::NotFound),
+        ("moment:80", LookupErrorKind::TryAgain),
+        ("empty:80", LookupErrorKind::NoAddress),
+        ("broken:80", LookupErrorKind::Failed),
     ];
     for (name, cause) in causes {
-        scene.reactor.connect(name, Connect::default()).expect("a good target");
+        scene.reactor.connect(name, ConnectOptions::default()).expect("a good target");
         scene.expect(&[&format!("error lookup failed: {cause}"), "close"]);
-        assert_eq!(scene.cause(), Cause::Lookup(cause));
+        assert_eq!(scene.cause(), ConnectionErrorKind::Lookup(cause));
         scene.rest();
     }
 }
@@ -75,9 +75,9 @@ fn each_way_of_having_no_address_has_its_cause() {
 fn a_name_server_out_of_reach_is_told_as_such() {
     alone_in_a_network("lookup::a_name_server_out_of_reach_is_told_as_such", || {
         silent_name_server("127.0.0.1 localhost\n");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let client = begin(&mut story, "somebody.example:80", PATIENCE);
-        assert_eq!(story.error(client).cause, Cause::Lookup(LookupCause::TryAgain));
+        assert_eq!(story.error(client).kind, ConnectionErrorKind::Lookup(LookupErrorKind::TryAgain));
         assert_eq!(story.close(client).peer, None);
         story.rest();
     });
@@ -90,7 +90,7 @@ fn a_hundred_hanging_lookups_hold_nobody_up() {
     scene.network.name_hangs("silence");
     scene.network.name("server", vec![THERE]);
     let _listener = scene.peer.listen((THERE, 80).into()).expect("free");
-    let options = Connect::default().connect_timeout(Some(4 * SECOND));
+    let options = ConnectOptions::default().connect_timeout(4 * SECOND);
     for _ in 0..100 {
         scene.reactor.connect("silence:80", options.clone()).expect("a good target");
     }
@@ -110,15 +110,15 @@ fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
         silent_name_server("127.0.0.1 localhost\n");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let began = Instant::now();
         let hanging: Vec<_> = (0..10).map(|_| begin(&mut story, "silence.example:80", ms(300))).collect();
         let known = begin(&mut story, &format!("localhost:{}", addr.port()), 2 * PATIENCE);
         story.turn();
-        let other = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let other = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         story.connected(other); // The loop goes on.
         for client in hanging {
-            assert_eq!(story.error(client).cause, Cause::TimedOut(Timer::Connect));
+            assert_eq!(story.error(client).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
             assert!(began.elapsed() >= ms(300), "after {:?}", began.elapsed());
             story.close(client);
         }
@@ -140,15 +140,15 @@ fn a_late_answer_finds_nobody() {
     scene.network.name("server", vec![THERE]);
     scene.network.name_hangs("silence");
     let listener = scene.peer.listen((THERE, 80).into()).expect("free");
-    let first = scene.reactor.connect("server:80", Connect::default()).expect("a good target");
+    let first = scene.reactor.connect("server:80", ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     let begun = scene.network.elapsed();
     scene.reactor.socket(first).expect("it lives").destroy();
     scene.run(Duration::ZERO);
     scene.run(Duration::ZERO); // A `close` is told in the turn after.
     assert_eq!((std::mem::take(&mut scene.story), scene.network.elapsed()), (vec!["close".to_owned()], begun));
-    assert_eq!(scene.how(), &How::Destroyed);
-    let second = scene.reactor.connect("silence:80", Connect::default()).expect("a good target");
+    assert_eq!(scene.how(), &EndingKind::Destroyed);
+    let second = scene.reactor.connect("silence:80", ConnectOptions::default()).expect("a good target");
     assert_eq!(second.index(), first.index());
     scene.run(5 * SECOND);
     assert!(scene.story.is_empty() && listener.accept().is_none() && scene.network.descriptors() == 0);
@@ -163,15 +163,15 @@ fn a_real_late_answer_finds_nobody() {
     alone_in_a_network("lookup::a_real_late_answer_finds_nobody", || {
         silent_name_server("127.0.0.1 localhost\n");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let first = begin(&mut story, "silence.example:80", PATIENCE);
         story.turn();
         let began = Instant::now();
         story.socket(first).destroy();
-        assert_eq!(story.close(first).how, How::Destroyed);
+        assert_eq!(story.close(first).kind, EndingKind::Destroyed);
         assert!(began.elapsed() < ms(800), "the look-up takes a second");
         story.turn();
-        let second = story.reactor.connect(listener.local_addr().expect("bound"), Connect::default());
+        let second = story.reactor.connect(listener.local_addr().expect("bound"), ConnectOptions::default());
         let second = second.expect("an address");
         assert_eq!(second.index(), first.index());
         story.connected(second);
@@ -190,7 +190,7 @@ fn the_second_address_is_reached_in_its_time() {
         scene.network.set_reach(SILENT, reach);
         scene.network.name("service", vec![SILENT, THERE]);
         let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
-        let options = Connect::default().connect_timeout(Some(8 * SECOND));
+        let options = ConnectOptions::default().connect_timeout(8 * SECOND);
         scene.reactor.connect("service:80", options).expect("a good target");
         if reach == Reach::BlackHole {
             scene.run(ms(249));
@@ -211,7 +211,7 @@ fn the_second_real_address_is_reached_in_its_time() {
         silent_name_server("127.0.0.2 two.example\n127.0.0.3 two.example\n");
         let before = descriptors();
         for silent in [false, true] {
-            let mut story = Story::new();
+            let mut story = Transcript::new();
             let listener = TcpListener::bind("127.0.0.3:0").expect("a port");
             let port = listener.local_addr().expect("bound").port();
             if silent {
@@ -250,7 +250,7 @@ fn a_family_that_a_filter_drops_costs_a_quarter_of_a_second() {
             let listener = TcpListener::bind("[::]:0").expect("a port of both families");
             let port = listener.local_addr().expect("bound").port();
             shell(&format!("nft add rule inet families in {dropped} tcp dport {port} drop"));
-            let (mut story, began) = (Story::new(), Instant::now());
+            let (mut story, began) = (Transcript::new(), Instant::now());
             let client = begin(&mut story, &format!("both.example:{port}"), PATIENCE);
             story.connected(client);
             assert!(began.elapsed() < SECOND, "after {:?}", began.elapsed());
@@ -271,16 +271,22 @@ fn an_error_names_every_address_with_its_reason() {
         scene.network.set_reach(addr(last), reach);
     }
     scene.network.name("service", (1..=5).map(addr).collect());
-    let options = Connect::default().connect_timeout(Some(20 * SECOND));
+    let options = ConnectOptions::default().connect_timeout(20 * SECOND);
     scene.reactor.connect("service:80", options).expect("a good target");
     scene.run(20 * SECOND);
     assert_eq!(scene.story.len(), 5 + 2, "{:?}", scene.story);
-    let How::Failed(failure) = scene.how() else { panic!("it has failed") };
-    let causes: Vec<Cause> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
-    let silent = Cause::TimedOut(Timer::Connect);
+    let EndingKind::Failed(failure) = scene.how() else { panic!("it has failed") };
+    let causes: Vec<ConnectionErrorKind> = failure.attempts.iter().map(|attempt| attempt.kind).collect();
+    let silent = ConnectionErrorKind::TimedOut(TimeoutKind::Connect);
     assert_eq!(
         causes,
-        [Cause::Unreachable, Cause::Unreachable, Cause::Unreachable, Cause::Refused, silent],
+        [
+            ConnectionErrorKind::Unreachable,
+            ConnectionErrorKind::Unreachable,
+            ConnectionErrorKind::Unreachable,
+            ConnectionErrorKind::Refused,
+            silent
+        ],
         "as they failed"
     );
     scene.story.clear();
@@ -293,16 +299,20 @@ fn a_real_error_names_every_address_with_its_reason() {
     alone_in_a_network("lookup::a_real_error_names_every_address_with_its_reason", || {
         silent_name_server("127.0.0.2 three.example\n127.0.0.3 three.example\n10.9.9.9 three.example\n");
         shell("nft add rule ip held in ip daddr 127.0.0.3 tcp dport 9 drop");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let before = descriptors();
         let client = begin(&mut story, "three.example:9", 3 * SECOND);
         for _ in 0..3 {
             assert!(matches!(story.next(client), What::Lookup(_)));
         }
         let failure = story.error(client);
-        let mut causes: Vec<_> = failure.attempts.iter().map(|attempt| (attempt.addr.ip(), attempt.cause)).collect();
+        let mut causes: Vec<_> = failure.attempts.iter().map(|attempt| (attempt.addr.ip(), attempt.kind)).collect();
         causes.sort_by_key(|(ip, _)| *ip);
-        let ways = [Cause::Unreachable, Cause::Refused, Cause::TimedOut(Timer::Connect)];
+        let ways = [
+            ConnectionErrorKind::Unreachable,
+            ConnectionErrorKind::Refused,
+            ConnectionErrorKind::TimedOut(TimeoutKind::Connect),
+        ];
         let ips = [[10, 9, 9, 9], [127, 0, 0, 2], [127, 0, 0, 3]].map(IpAddr::from);
         assert_eq!(causes, ips.into_iter().zip(ways).collect::<Vec<_>>());
         story.close(client);
@@ -316,7 +326,7 @@ fn a_real_error_names_every_address_with_its_reason() {
 fn a_reactor_can_be_dropped_while_a_lookup_hangs() {
     let mut scene = Scene::new();
     scene.network.name_hangs("silence");
-    scene.reactor.connect("silence:80", Connect::default()).expect("a good target");
+    scene.reactor.connect("silence:80", ConnectOptions::default()).expect("a good target");
     scene.run(ms(10));
     let network = scene.network.clone();
     drop(scene);
@@ -328,7 +338,7 @@ fn a_reactor_can_be_dropped_while_a_lookup_hangs() {
 fn neither_a_reactor_nor_a_process_waits_for_a_hanging_lookup() {
     alone_in_a_network("lookup::neither_a_reactor_nor_a_process_waits_for_a_hanging_lookup", || {
         silent_name_server("127.0.0.1 localhost\n");
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         begin(&mut story, "silence.example:80", PATIENCE);
         story.turn();
         wait_until(|| threads_of_the_resolver() == 1);

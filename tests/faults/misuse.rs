@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use finale::lifecycle::State;
 use finale::sim::Reach;
-use finale::{Connect, Error, Event, How, Listen, Socket, SocketId};
+use finale::{ConnectOptions, EndingKind, Error, Event, ListenOptions, Socket, SocketId};
 
 use crate::support::alone::alone;
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Story, descriptors, dial, ms};
+use crate::support::{PATIENCE, Transcript, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ fn a_write_after_our_end_is_refused_in_every_state() {
     let mut scene = Scene::new();
     scene.network.name("service", vec![THERE]);
     let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
-    let id = scene.reactor.connect("service:80", Connect::default()).expect("a good target");
+    let id = scene.reactor.connect("service:80", ConnectOptions::default()).expect("a good target");
     let mut states = HashSet::new();
     let mut socket = scene.reactor.socket(id).expect("it was just made");
     socket.write(b"before").expect("it waits for the connection");
@@ -59,10 +59,10 @@ fn a_write_after_our_end_is_refused_in_every_state() {
     peer.finish();
     scene.run(SECOND);
     assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready", "end", "close"]);
-    assert!([State::Resolving, State::Connecting, State::Finished].iter().all(|state| states.contains(state)));
+    assert!([State::Resolving, State::Connecting, State::LocalFinished].iter().all(|state| states.contains(state)));
 
     // The peer's FIN first, and our queue full: the states that are left.
-    let (mut scene, peer) = Scene::served(Listen::default().linger(None));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().close_timeout(None));
     scene.with(|socket| {
         socket.write(&vec![1; 1 << 20]).expect("below the limit");
         socket.end();
@@ -90,7 +90,7 @@ fn a_write_after_our_end_is_refused_in_every_state() {
             refuses_to_write(&mut socket);
         }
     }
-    assert_eq!((scene.how(), got), (&How::Confirmed, 1 << 20));
+    assert_eq!((scene.how(), got), (&EndingKind::Confirmed, 1 << 20));
     assert!(states.contains(&State::Closing));
 }
 
@@ -98,13 +98,13 @@ fn a_write_after_our_end_is_refused_in_every_state() {
 /// answers what was told from there on.
 fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     let mut scene = Scene::new();
-    let options = Listen::default().high_water_mark(10).early_notice(true).idle_timeout(Some(SECOND));
+    let options = ListenOptions::default().high_water_mark(10).notify_peer_ended(true).idle_timeout(SECOND);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let far = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
     let peer = if is_client {
         // With two addresses a second `lookup` is owed when the first is told.
         scene.network.name("service", vec![THERE, HERE]);
-        scene.reactor.connect("service:80", Connect::default()).expect("a good target");
+        scene.reactor.connect("service:80", ConnectOptions::default()).expect("a good target");
         None
     } else {
         Some(scene.peer.connect(listener.addr).expect("begun"))
@@ -152,7 +152,7 @@ fn destroy_in_any_event_is_followed_by_close_alone() {
 /// AP02: in `error` and in `close` it is too late, and changes nothing.
 #[test]
 fn destroy_in_error_and_close_changes_nothing() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.expect(&[]);
     peer.reset();
     let until = scene.network.now() + SECOND;
@@ -176,7 +176,7 @@ fn destroy_in_error_and_close_changes_nothing() {
 #[test]
 fn a_stale_id_never_finds_one_of_a_thousand_others() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let mut seen: HashSet<SocketId> = HashSet::new();
     let mut first = None;
     for _ in 0..1001 {
@@ -201,7 +201,7 @@ fn a_stale_id_never_finds_one_of_a_thousand_others() {
 fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
     for request in [10, 100_000] {
         let mut scene = Scene::new();
-        let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peer = scene.peer.connect(listener.addr).expect("begun");
         peer.send(&vec![b'q'; request]);
         let until = scene.network.now() + SECOND;
@@ -229,7 +229,7 @@ fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
 #[test]
 fn a_dropped_reactor_leaves_nothing_open() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peers: Vec<_> = (0..5).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     let mut ids = Vec::new();
     let until = scene.network.now() + SECOND;
@@ -252,12 +252,12 @@ fn a_dropped_reactor_leaves_nothing_open() {
     let black: SocketAddr = "10.0.0.9:80".parse().expect("an address");
     scene.network.set_reach(black.ip(), Reach::BlackHole);
     scene.network.name_hangs("silence");
-    scene.reactor.connect(black, Connect::default()).expect("an address");
-    scene.reactor.connect("silence:80", Connect::default()).expect("an address");
+    scene.reactor.connect(black, ConnectOptions::default()).expect("an address");
+    scene.reactor.connect("silence:80", ConnectOptions::default()).expect("an address");
     scene.reactor.set_timer(10 * SECOND);
     drain(&mut scene);
-    scene.reactor.connect(black, Connect::default()).expect("not even begun");
-    let remote = scene.reactor.remote();
+    scene.reactor.connect(black, ConnectOptions::default()).expect("not even begun");
+    let remote = scene.reactor.waker();
     drop(scene.reactor);
     assert_eq!(scene.network.descriptors(), 0);
     assert_eq!(remote.wake(), Err(Error::ReactorGone));
@@ -273,17 +273,17 @@ fn a_dropped_reactor_leaves_nothing_open() {
 fn a_dropped_reactor_gives_every_descriptor_back() {
     alone("misuse::a_dropped_reactor_gives_every_descriptor_back", || {
         let before = descriptors();
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default());
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
         let mut peers = [dial(addr), dial(addr), dial(addr)];
         let ids = [story.connection(), story.connection(), story.connection()];
         story.socket(ids[0]).write(&vec![0; 8 << 20]).expect("below the limit");
         story.socket(ids[1]).end();
-        let connecting = story.reactor.connect("192.0.2.1:9", Connect::default());
+        let connecting = story.reactor.connect("192.0.2.1:9", ConnectOptions::default());
         assert!(connecting.is_ok());
         story.reactor.set_timer(PATIENCE);
         peers[2].write_all(b"unread").expect("connected");
-        let _handle = story.reactor.remote();
+        let _handle = story.reactor.waker();
         drop(story);
         for mut peer in peers {
             let read = peer.read_to_end(&mut Vec::new());

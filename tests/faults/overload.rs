@@ -7,16 +7,19 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Host, PeerSocket};
-use finale::{Cause, Connect, Error, Event, How, Listen, Listener, Queue, Reactor, SocketId, Timer};
+use finale::{
+    Backpressure, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, Listener, Reactor,
+    SocketId, TimeoutKind,
+};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Story, What, dial, ms, reset};
+use crate::support::{PATIENCE, Transcript, What, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A listener here with these options, and so many connections to it, told as far as `connection`.
-fn crowd(options: Listen, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Vec<SocketId>) {
+fn crowd(options: ListenOptions, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Vec<SocketId>) {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
@@ -34,7 +37,7 @@ fn crowd(options: Listen, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Ve
 /// seconds, but meet their deadline; and meanwhile each costs a place in the table and nothing that grows.
 #[test]
 fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
-    let options = Listen::default().idle_timeout(Some(15 * SECOND)).deadline(Some(60 * SECOND));
+    let options = ListenOptions::default().idle_timeout(15 * SECOND).deadline(60 * SECOND);
     let (mut scene, _, peers, ids) = crowd(options, 1000);
     assert_eq!(ids.len(), 1000);
     let (mut bytes, mut failed) = (0, 0);
@@ -45,7 +48,7 @@ fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
         while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
             match event {
                 Event::Data(piece) => bytes += piece.len(),
-                Event::Error(failure) => assert_eq!(failure.cause, Cause::TimedOut(Timer::Deadline)),
+                Event::Error(failure) => assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Deadline)),
                 Event::Close(ending) => {
                     assert_eq!(ending.bytes_read, 6);
                     failed += 1;
@@ -61,8 +64,8 @@ fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
 /// OV01: the same on a real kernel, with fifty clients and a byte every tenth of the idle time.
 #[test]
 fn real_clients_that_drip_end_at_the_programs_own_limit() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().idle_timeout(Some(ms(2000))));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().idle_timeout(ms(2000)));
     let mut peers: Vec<TcpStream> = (0..50).map(|_| dial(addr)).collect();
     let mut limits = HashMap::new();
     for _ in 0..50 {
@@ -76,7 +79,7 @@ fn real_clients_that_drip_end_at_the_programs_own_limit() {
         story.run_for(ms(200), |_, event| match event {
             Event::Timer(limit) => over.push(limits[limit]),
             Event::Close(ending) => {
-                assert!(ending.how == How::Destroyed && ending.bytes_read > 1, "{ending}");
+                assert!(ending.kind == EndingKind::Destroyed && ending.bytes_read > 1, "{ending}");
                 destroyed += 1;
             }
             Event::Data(_) => {}
@@ -94,11 +97,11 @@ fn real_clients_that_drip_end_at_the_programs_own_limit() {
 fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     const MARK: usize = 64 * 1024;
     const PIECE: usize = 16 * 1024;
-    let options = Listen::default().high_water_mark(MARK).idle_timeout(Some(30 * SECOND));
+    let options = ListenOptions::default().high_water_mark(MARK).idle_timeout(30 * SECOND);
     let (mut scene, _, peers, ids) = crowd(options, 200);
     for id in &ids {
         let mut socket = scene.reactor.socket(*id).expect("it lives");
-        while socket.write(&[1; PIECE]) == Ok(Queue::Room) {}
+        while socket.write(&[1; PIECE]) == Ok(Backpressure::Room) {}
     }
     let (mut drains, mut closed) = (0, 0);
     let until = scene.network.now() + 1000 * SECOND;
@@ -106,7 +109,7 @@ fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
         match event {
             Event::Drain => {
                 drains += 1;
-                while socket.write(&[1; PIECE]) == Ok(Queue::Room) {}
+                while socket.write(&[1; PIECE]) == Ok(Backpressure::Room) {}
             }
             Event::Timeout => socket.destroy(),
             Event::Close(ending) => {
@@ -128,7 +131,7 @@ fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
 /// is back where it was.
 #[test]
 fn a_flood_leaves_nothing_behind() {
-    let (mut scene, listener, _, _) = crowd(Listen::default(), 0);
+    let (mut scene, listener, _, _) = crowd(ListenOptions::default(), 0);
     let before = (scene.network.descriptors(), scene.network.open_connections());
     let (mut ids, mut closes) = (HashSet::new(), 0);
     for round in 0..15 {
@@ -155,7 +158,7 @@ fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId
             Event::Connection => assert!(ids.insert(socket.id()), "an id comes twice"),
             Event::End => socket.end(),
             Event::Close(_) => *closes += 1,
-            Event::Error(failure) => assert_eq!(failure.cause, Cause::Reset),
+            Event::Error(failure) => assert_eq!(failure.kind, ConnectionErrorKind::Reset),
             other => panic!("{other:?}"),
         }
     }
@@ -166,7 +169,7 @@ fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId
 #[test]
 fn clients_of_a_full_queue_are_late_and_not_lost() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default().backlog(1)).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(1)).expect("a free port");
     let peers: Vec<_> = (0..5).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.network.advance(5 * SECOND); // Stands still.
     assert_eq!(peers.iter().filter(|peer| peer.is_connected()).count(), 2);
@@ -182,9 +185,9 @@ fn real_clients_of_a_full_queue_are_late_and_not_lost() {
     alone_in_a_network("overload::real_clients_of_a_full_queue_are_late_and_not_lost", || {
         // With cookies a client whose last handshake packet was dropped gets in no sooner than it writes.
         shell("sysctl -qw net.ipv4.tcp_syncookies=0");
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default().backlog(1));
-        let wide = story.listen(Listen::default().backlog(1_000_000));
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().backlog(1));
+        let wide = story.listen(ListenOptions::default().backlog(1_000_000));
         let most: u32 =
             std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux").trim().parse().expect("a number");
         assert_eq!((backlog(addr), backlog(wide)), (1, most));
@@ -204,7 +207,7 @@ fn real_clients_of_a_full_queue_are_late_and_not_lost() {
         let sockets: Vec<_> = (0..5).map(|_| story.connection()).collect();
         let peers: Vec<_> = clients.into_iter().map(|client| client.join().expect("not lost")).collect();
         sockets.iter().for_each(|id| story.socket(*id).destroy());
-        sockets.iter().for_each(|id| assert_eq!(story.close(*id).how, How::Destroyed));
+        sockets.iter().for_each(|id| assert_eq!(story.close(*id).kind, EndingKind::Destroyed));
         drop(peers);
         story.rest();
     });
@@ -224,15 +227,15 @@ fn a_connect_without_a_free_port_is_told_and_can_be_tried_again() {
     scene.network.set_ports(5000..=5003);
     let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
     let ids: Vec<_> =
-        (0..5).map(|_| scene.reactor.connect((THERE, 80), Connect::default()).expect("an address")).collect();
+        (0..5).map(|_| scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address")).collect();
     scene.run(SECOND);
     assert_eq!(scene.story.iter().filter(|line| *line == "ready").count(), 4);
     assert!(scene.story.contains(&"error no local address or port is free [10.0.0.2:80]".to_owned()));
-    assert_eq!(scene.cause(), Cause::NoLocalAddress);
+    assert_eq!(scene.cause(), ConnectionErrorKind::NoLocalAddress);
     scene.reactor.socket(ids[0]).expect("it lives").destroy();
     scene.run(SECOND);
     scene.story.clear();
-    scene.reactor.connect((THERE, 80), Connect::default()).expect("an address");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
     scene.expect(&["lookup 10.0.0.2", "connect", "ready"]);
     assert!(listener.accept().is_some());
 }
@@ -241,22 +244,22 @@ fn a_connect_without_a_free_port_is_told_and_can_be_tried_again() {
 #[test]
 fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
     alone_in_a_network("overload::a_real_connect_without_a_free_port_is_told_and_can_be_tried_again", || {
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         shell("sysctl -qw net.ipv4.ip_local_port_range='40000 40003'");
         let clients: Vec<_> =
-            (0..4).map(|_| story.reactor.connect(addr, Connect::default()).expect("an address")).collect();
+            (0..4).map(|_| story.reactor.connect(addr, ConnectOptions::default()).expect("an address")).collect();
         clients.iter().for_each(|id| story.connected(*id));
-        let fifth = story.reactor.connect(addr, Connect::default()).expect("told later");
+        let fifth = story.reactor.connect(addr, ConnectOptions::default()).expect("told later");
         assert!(matches!(story.next(fifth), What::Lookup(_)));
-        assert_eq!(story.error(fifth).cause, Cause::NoLocalAddress);
+        assert_eq!(story.error(fifth).kind, ConnectionErrorKind::NoLocalAddress);
         story.close(fifth);
-        let refused = story.reactor.listen("127.0.0.1:0", Listen::default()).map(drop);
+        let refused = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).map(drop);
         assert!(matches!(refused, Ok(()) | Err(Error::Listen { .. })), "{refused:?}");
         story.socket(clients[0]).destroy(); // A reset leaves no TIME_WAIT.
         story.close(clients[0]);
-        let again = story.reactor.connect(addr, Connect::default()).expect("an address");
+        let again = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
         story.connected(again);
         drop(story);
     });
@@ -266,7 +269,7 @@ fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
 /// one turn's share of them (sixteen).
 #[test]
 fn a_flood_of_connects_does_not_starve_the_living() {
-    let (mut scene, listener, peers, ids) = crowd(Listen::default(), 100);
+    let (mut scene, listener, peers, ids) = crowd(ListenOptions::default(), 100);
     let mut flood = Vec::new();
     for round in 0..20 {
         let good = &peers[round * 5];
@@ -295,7 +298,7 @@ fn a_flood_of_connects_does_not_starve_the_living() {
 /// OV07: the same on a real kernel with three hundred waiting.
 #[test]
 fn a_real_flood_of_connects_does_not_starve_the_living() {
-    let (mut story, good, mut peer) = Story::pair(Listen::default());
+    let (mut story, good, mut peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     let addr = peer.peer_addr().expect("connected");
     let flood: Vec<_> = (0..300).map(|_| dial(addr)).collect();

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use finale::lifecycle::State;
 use finale::net::Readiness;
 use finale::sim::{Faults, PeerSocket, Reach};
-use finale::{Cause, Close, Connect, Event, Listen, Queue, SocketId};
+use finale::{Backpressure, CloseMode, ConnectOptions, ConnectionErrorKind, Event, ListenOptions, SocketId};
 
 use crate::support::alone::{alone, shell};
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Story, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
+use crate::support::{Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,15 +25,15 @@ fn subset(bits: u32) -> Readiness {
 /// A socket in this state, registered, and its peer: the peer's window is closed while we flush, and its machine is away while
 /// our FIN waits to be acknowledged.
 fn scene_in(state: State) -> (Scene, PeerSocket) {
-    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(None).linger(None));
-    if matches!(state, State::Ended | State::LastFlush | State::Closing) {
+    let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(None).close_timeout(None));
+    if matches!(state, State::PeerFinished | State::LastFlush | State::Closing) {
         peer.finish();
         scene.expect(&["end"]);
     }
     if state == State::Closing {
         scene.network.vanish(THERE);
     }
-    let ends = matches!(state, State::Flushing | State::LastFlush | State::Finished | State::Closing);
+    let ends = matches!(state, State::Flushing | State::LastFlush | State::LocalFinished | State::Closing);
     scene.with(|socket| {
         if matches!(state, State::Flushing | State::LastFlush) {
             socket.write(&vec![1; 1 << 20]).expect("below the limit");
@@ -54,7 +54,7 @@ fn make_up(scene: &Scene, flags: Readiness) {
 }
 
 const STATES: [State; 6] =
-    [State::Open, State::Flushing, State::Finished, State::Ended, State::LastFlush, State::Closing];
+    [State::Open, State::Flushing, State::LocalFinished, State::PeerFinished, State::LastFlush, State::Closing];
 
 /// RY01: every subset of the flags in every connected state, without a reason: nothing is told, and nothing is lost of what
 /// comes then.
@@ -67,7 +67,7 @@ fn flags_without_a_reason_tell_nothing_in_any_state() {
             scene.expect(&[]);
             scene.with(|socket| {
                 assert_eq!(socket.state(), state, "{bits:06b}");
-                assert_eq!(socket.peer_has_ended(), !state.can_read(), "{bits:06b}: taken back when nothing was found");
+                assert_eq!(socket.peer_ended(), !state.can_read(), "{bits:06b}: taken back when nothing was found");
             });
             if state == State::Closing {
                 scene.network.heal(THERE);
@@ -91,7 +91,7 @@ fn flags_without_a_reason_tell_nothing_in_any_state() {
 /// `error`, then `close`.
 #[test]
 fn flags_with_a_reason_are_told_in_order_whichever_they_are() {
-    for state in [State::Open, State::Flushing, State::Finished] {
+    for state in [State::Open, State::Flushing, State::LocalFinished] {
         for bits in 0..32 {
             for resets in [false, true] {
                 let (mut scene, peer) = scene_in(state);
@@ -107,7 +107,7 @@ fn flags_with_a_reason_are_told_in_order_whichever_they_are() {
                     (true, State::Flushing) => &["data x", "error reset by the peer", "close"],
                     (true, State::Open) => &["data x", "end", "error reset by the peer", "close"],
                     // Both FINs were exchanged and acknowledged: a reset behind them finds nobody.
-                    (_, State::Finished) => &["data x", "end", "close"],
+                    (_, State::LocalFinished) => &["data x", "end", "close"],
                     (_, _) => &["data x", "end"],
                 };
                 scene.expect(told);
@@ -123,7 +123,7 @@ fn flags_without_a_reason_decide_no_handshake() {
         let mut scene = Scene::new();
         scene.network.set_reach(THERE, Reach::BlackHole);
         let listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
-        scene.reactor.connect((THERE, 80), Connect::default()).expect("a good target");
+        scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("a good target");
         scene.run(ms(100));
         make_up(&scene, subset(bits));
         scene.run(ms(100));
@@ -138,8 +138,8 @@ fn flags_without_a_reason_decide_no_handshake() {
 /// RY01: all flags at once on a real kernel: bytes and a reset before the poll, with a write waiting.
 #[test]
 fn all_flags_at_once_are_told_in_order() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(16 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(16 * 1024));
     let mut peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![1; 1 << 20]).expect("below the limit");
@@ -147,7 +147,7 @@ fn all_flags_at_once_are_told_in_order() {
     peer.write_all(b"x").expect("connected");
     reset(peer);
     assert_eq!(story.data(socket, 1), b"x");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     story.close(socket);
     story.rest();
 }
@@ -156,7 +156,7 @@ fn all_flags_at_once_are_told_in_order() {
 /// direction it is asleep again.
 #[test]
 fn spurious_readiness_touches_no_idle_time_and_costs_one_call() {
-    let (mut scene, _peer) = Scene::served(Listen::default().idle_timeout(Some(10 * SECOND)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
     scene.run(8 * SECOND);
     let calls = scene.network.calls();
     make_up(&scene, Readiness { readable: true, writable: true, ..Readiness::default() });
@@ -171,9 +171,9 @@ fn spurious_readiness_touches_no_idle_time_and_costs_one_call() {
 /// RY02: the same on a real kernel: an urgent byte alone makes a socket readable, and there is nothing to be read.
 #[test]
 fn a_real_readiness_without_bytes_touches_no_idle_time() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.turn();
-    story.socket(socket).set_timeout(Some(ms(1000)));
+    story.socket(socket).set_idle_timeout(ms(1000));
     let began = Instant::now();
     story.silence(ms(800));
     socket2::SockRef::from(&peer).send_out_of_band(b"!").expect("connected");
@@ -191,7 +191,7 @@ fn a_real_readiness_without_bytes_touches_no_idle_time() {
 /// RY03: two arrivals behind one edge are both read; and every arrival repeats that there is room, which is no `drain`.
 #[test]
 fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.expect(&[]);
     for _ in 0..3 {
         peer.send(b"one ");
@@ -200,12 +200,12 @@ fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
         scene.network.advance(ms(10));
         scene.expect(&["data one two"]);
     }
-    scene.with(|socket| assert_eq!(socket.write(b"below the mark"), Ok(Queue::Room)));
+    scene.with(|socket| assert_eq!(socket.write(b"below the mark"), Ok(Backpressure::Room)));
     scene.expect(&[]);
     peer.send(b"three");
     scene.expect(&["data three"]);
 
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     for _ in 0..3 {
         peer.write_all(b"one ").expect("connected");
@@ -223,7 +223,7 @@ fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
 /// after turn; told when it resumes, once.
 #[test]
 fn a_hang_up_on_a_paused_socket_does_not_spin() {
-    let options = Listen::default().paused(true).half_closed_timeout(None).ending_timeout(None);
+    let options = ListenOptions::default().start_paused(true).half_closed_timeout(None).ending_timeout(None);
     let (mut scene, peer) = Scene::served(options);
     scene.expect(&[]);
     peer.send(b"unread");
@@ -238,7 +238,7 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
     scene.with(|socket| socket.resume());
     scene.expect(&["data unread", "error reset by the peer", "close"]);
 
-    let (mut story, socket, mut peer) = Story::pair(Listen::default().paused(true));
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().start_paused(true));
     story.turn();
     peer.write_all(b"unread").expect("connected");
     reset(peer);
@@ -248,7 +248,7 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
     assert!(cpu_time() - cpu < ms(60), "it spins");
     story.socket(socket).resume();
     assert_eq!(story.data(socket, 6), b"unread");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     story.close(socket);
     story.rest();
 }
@@ -258,34 +258,34 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
 #[test]
 fn a_fin_is_known_while_we_only_write() {
     for split_edge in [0.0, 1.0] {
-        let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+        let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
         scene.network.set_faults(Faults { split_edge, ..Faults::none() });
         scene.with(|socket| drop(socket.write(&vec![1; 1 << 20])));
         scene.expect(&[]);
         peer.finish();
         scene.expect(&[]);
         scene.with(|socket| {
-            assert!(socket.peer_has_ended() && socket.queued_bytes() > 0);
+            assert!(socket.peer_ended() && socket.queued_bytes() > 0);
             socket.resume();
         });
         scene.expect(&["end"]);
     }
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.expect(&[]);
     peer.finish();
     scene.network.advance(SECOND);
     make_up(&scene, Readiness { writable: true, ..Readiness::default() });
     scene.expect(&["end"]);
 
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().paused(true).send_buffer(16 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().start_paused(true).send_buffer_size(16 * 1024));
     let peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![1; 1 << 20]).expect("below the limit");
     story.turn();
     peer.shutdown(Shutdown::Write).expect("connected");
     story.turn();
-    assert!(story.socket(socket).peer_has_ended() && story.socket(socket).queued_bytes() > 0);
+    assert!(story.socket(socket).peer_ended() && story.socket(socket).queued_bytes() > 0);
     story.socket(socket).resume();
     story.expect(socket, What::End);
     story.socket(socket).destroy();
@@ -297,7 +297,7 @@ fn a_fin_is_known_while_we_only_write() {
 #[test]
 fn what_came_during_a_pause_needs_no_new_edge() {
     for resets in [false, true] {
-        let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+        let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
         scene.expect(&[]);
         peer.send(b"meanwhile");
         if resets {
@@ -318,7 +318,7 @@ fn what_came_during_a_pause_needs_no_new_edge() {
 fn all_ready_sockets_are_served_though_the_event_buffer_holds_one() {
     for (sockets, bytes) in [(1000, 1), (60, 200_000)] {
         let mut scene = Scene::new();
-        let options = Listen::default().receive_buffer(1 << 20).close(Close::HandOff);
+        let options = ListenOptions::default().receive_buffer_size(1 << 20).close_mode(CloseMode::HandOff);
         let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
         let peers: Vec<_> = (0..sockets).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         scene.run(SECOND);
@@ -347,8 +347,8 @@ fn all_ready_sockets_are_served_though_one_call_does_not_bring_them() {
     alone("readiness::all_ready_sockets_are_served_though_one_call_does_not_bring_them", || {
         const SOCKETS: usize = 1100;
         shell(&format!("prlimit --pid {} --nofile=4096:", std::process::id()));
-        let mut story = Story::new();
-        let addr = story.listen(Listen::default().paused(true).receive_buffer(256 * 1024));
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().start_paused(true).receive_buffer_size(256 * 1024));
         let mut peers: Vec<TcpStream> = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..SOCKETS {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use finale::{Cause, Event, How, Listen, Timer};
+use finale::{ConnectionErrorKind, EndingKind, Event, ListenOptions, TimeoutKind};
 
 use super::bent::{bent_served, flags};
 use super::support::scene::{HERE, Scene};
-use super::support::{PATIENCE, Story, What, cpu_time, dial, ms, pattern};
+use super::support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,7 +21,7 @@ const QUANTUM: usize = 64 * 1024;
 #[test]
 fn bytes_and_fin_together_are_data_and_end() {
     for bytes in [1, 3, QUANTUM - 1, QUANTUM, QUANTUM + 1, 2 * QUANTUM] {
-        let (mut scene, peer) = Scene::served(Listen::default().receive_buffer(1 << 20));
+        let (mut scene, peer) = Scene::served(ListenOptions::default().receive_buffer_size(1 << 20));
         scene.expect(&[]); // Registered by now.
         peer.send(&vec![b'x'; bytes]);
         peer.finish();
@@ -33,7 +33,7 @@ fn bytes_and_fin_together_are_data_and_end() {
         scene.story.clear();
         scene.with(|socket| socket.end());
         scene.expect(&["close"]);
-        assert_eq!(scene.how(), &How::Confirmed);
+        assert_eq!(scene.how(), &EndingKind::Confirmed);
         scene.rest();
     }
 }
@@ -41,8 +41,8 @@ fn bytes_and_fin_together_are_data_and_end() {
 /// RD01 and RD02: the same on a real kernel, where no edge comes for what a read leaves behind.
 #[test]
 fn real_bytes_and_fin_together_are_data_and_end() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().receive_buffer(1 << 20));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().receive_buffer_size(1 << 20));
     for bytes in [1, 3, QUANTUM - 1, QUANTUM, QUANTUM + 1, 3 * QUANTUM] {
         let mut peer = dial(addr);
         let socket = story.connection();
@@ -59,7 +59,7 @@ fn real_bytes_and_fin_together_are_data_and_end() {
 /// RD02: three bytes and the FIN: the zero-length read follows in the same turn, for it is known to be there.
 #[test]
 fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
-    let (mut scene, peer, bend) = bent_served(Listen::default());
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
     peer.send(b"abc");
     peer.finish();
     scene.network.advance(ms(10));
@@ -75,7 +75,7 @@ fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
 /// RD03: what stands behind an urgent byte arrives without another packet, and without a spin.
 #[test]
 fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
-    let (mut scene, peer, bend) = bent_served(Listen::default());
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
     for _ in 0..10 {
         peer.send(b"abc");
         peer.send_urgent();
@@ -92,7 +92,7 @@ fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
 #[test]
 fn what_a_read_leaves_behind_comes_in_later_turns() {
     let mut scene = Scene::new();
-    let options = Listen::default().receive_buffer(1 << 20);
+    let options = ListenOptions::default().receive_buffer_size(1 << 20);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let [large, small] = [0; 2].map(|_| scene.peer.connect(listener.addr).expect("begun"));
     scene.expect(&["connection", "connection"]);
@@ -111,7 +111,7 @@ fn what_a_read_leaves_behind_comes_in_later_turns() {
 fn a_fast_sender_holds_nobody_up() {
     let mut scene = Scene::new();
     scene.network.set_latency(Duration::ZERO);
-    let options = Listen::default().receive_buffer(1 << 20);
+    let options = ListenOptions::default().receive_buffer_size(1 << 20);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let fast = scene.peer.connect(listener.addr).expect("begun");
     scene.expect(&["connection"]);
@@ -146,7 +146,7 @@ fn a_fast_sender_holds_nobody_up() {
 /// RD05: the same on real sockets: the lines and the timer come while the fast sender is at work.
 #[test]
 fn a_real_fast_sender_holds_nobody_up() {
-    let (mut story, fast, mut sender) = Story::pair(Listen::default());
+    let (mut story, fast, mut sender) = Transcript::pair(ListenOptions::default());
     let addr = sender.peer_addr().expect("connected");
     let mut others: Vec<_> = (0..100).map(|_| dial(addr)).collect();
     for _ in 0..100 {
@@ -179,7 +179,7 @@ fn a_real_fast_sender_holds_nobody_up() {
 /// RD06: paused with bytes and FIN waiting: neither is told before `resume`, and both after it.
 #[test]
 fn a_paused_socket_keeps_data_and_end_until_it_resumes() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.pause());
     peer.send(b"abc");
     peer.finish();
@@ -195,7 +195,7 @@ fn a_paused_socket_keeps_data_and_end_until_it_resumes() {
 /// RD06: nor does it stay for ever: its timers run.
 #[test]
 fn a_paused_socket_is_ended_by_its_timers() {
-    let options = Listen::default().half_closed_timeout(Some(9 * SECOND)).idle_timeout(Some(4 * SECOND));
+    let options = ListenOptions::default().half_closed_timeout(9 * SECOND).idle_timeout(4 * SECOND);
     let (mut scene, peer) = Scene::served(options);
     scene.with(|socket| socket.pause());
     peer.send(b"abc");
@@ -204,14 +204,14 @@ fn a_paused_socket_is_ended_by_its_timers() {
     assert_eq!(std::mem::take(&mut scene.story), ["timeout"]);
     scene.run(2 * SECOND);
     assert_eq!(std::mem::take(&mut scene.story), ["error timed out: half-closed and silent", "close"]);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::HalfClosed));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
     scene.rest();
 }
 
 /// RD07: nothing is ever read into an empty buffer, whose zero would look like the end.
 #[test]
 fn nothing_is_read_into_an_empty_buffer() {
-    let (mut scene, peer, bend) = bent_served(Listen::default());
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
     for bytes in [0, 1, QUANTUM, 0, QUANTUM + 1, 0] {
         peer.send(&vec![b'x'; bytes]);
         bend.news(0, flags("in out"));
@@ -227,7 +227,7 @@ fn nothing_is_read_into_an_empty_buffer() {
 /// RD08: behind the peer's FIN a socket is readable for ever: it is read no more, and the loop sleeps.
 #[test]
 fn the_end_is_read_once() {
-    let options = Listen::default().half_closed_timeout(None).ending_timeout(None);
+    let options = ListenOptions::default().half_closed_timeout(None).ending_timeout(None);
     let (mut scene, peer, bend) = bent_served(options);
     peer.finish();
     scene.expect(&["end"]);
@@ -245,7 +245,7 @@ fn the_end_is_read_once() {
 /// RD08: on a real kernel, where epoll would say so with every look.
 #[test]
 fn a_half_closed_socket_sleeps() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     let before = cpu_time();

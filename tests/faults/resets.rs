@@ -6,29 +6,29 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use finale::{Cause, Event, First, Listen};
+use finale::{ConnectionErrorKind, Event, FirstFin, ListenOptions};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Story, What, ms, reset};
+use crate::support::{Transcript, What, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// RS01: an idle connection is reset: told without any call of ours.
 #[test]
 fn a_reset_of_an_idle_connection_is_told_by_itself() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.run(60 * SECOND);
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
-    assert_eq!(scene.ending.as_ref().expect("told").first, First::Nobody);
+    assert_eq!(scene.ending.as_ref().expect("told").first_fin, FirstFin::Neither);
 }
 
 /// RS04: whichever call meets the reset first, and whichever of ECONNRESET and EPIPE it gets for it: one error, of one kind.
 #[test]
 fn a_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     let told = ["error reset by the peer", "close"];
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.expect(&[]);
     peer.reset();
     scene.network.advance(ms(100));
@@ -36,20 +36,20 @@ fn a_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     scene.expect(&told);
     let open = scene.cause();
 
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     peer.reset();
     scene.network.advance(ms(100));
     scene.with(|socket| drop(socket.write(b"EPIPE")));
     scene.expect(&told);
-    assert_eq!((open, scene.cause()), (Cause::Reset, Cause::Reset));
+    assert_eq!((open, scene.cause()), (ConnectionErrorKind::Reset, ConnectionErrorKind::Reset));
 }
 
 /// RS04: the same on a real kernel.
 #[test]
 fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     reset(peer);
     story.socket(socket).write(b"ECONNRESET").expect("nobody knows yet");
@@ -57,7 +57,7 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     story.close(socket);
     story.rest();
 
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     story.turn();
@@ -65,7 +65,7 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     story.socket(socket).write(b"EPIPE").expect("nobody knows yet");
     let ended = story.error(socket);
     story.close(socket);
-    assert_eq!((open.cause, ended.cause), (Cause::Reset, Cause::Reset));
+    assert_eq!((open.kind, ended.kind), (ConnectionErrorKind::Reset, ConnectionErrorKind::Reset));
     assert_eq!(open.to_string(), ended.to_string());
     story.rest();
 }
@@ -75,7 +75,7 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
 #[test]
 fn a_crash_is_told_as_it_is_on_the_wire() {
     for unread in [false, true] {
-        let (mut scene, peer) = Scene::served(Listen::default());
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
         if unread {
             scene.with(|socket| drop(socket.write(b"unread")));
         }
@@ -94,7 +94,7 @@ fn holder(peer: std::net::TcpStream) -> Child {
 #[test]
 fn a_killed_process_is_told_as_it_is_on_the_wire() {
     for unread in [false, true] {
-        let (mut story, socket, peer) = Story::pair(Listen::default());
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
         let mut child = holder(peer);
         if unread {
             story.socket(socket).write(b"unread").expect("open");
@@ -103,7 +103,7 @@ fn a_killed_process_is_told_as_it_is_on_the_wire() {
         child.kill().expect("it lives");
         child.wait().expect("ours");
         if unread {
-            assert_eq!(story.error(socket).cause, Cause::Reset);
+            assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         } else {
             story.expect(socket, What::End);
             story.silence(ms(20));
@@ -118,7 +118,7 @@ fn a_killed_process_is_told_as_it_is_on_the_wire() {
 /// bytes are answered with a reset.
 #[test]
 fn a_peer_that_was_restarted_is_noticed_at_the_next_write() {
-    let (mut scene, _peer) = Scene::served(Listen::default().idle_timeout(Some(10 * SECOND)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
     scene.expect(&[]);
     scene.network.forget(THERE);
     scene.run(60 * SECOND);
@@ -132,14 +132,14 @@ fn a_peer_that_was_restarted_is_noticed_at_the_next_write() {
 #[test]
 fn a_peer_whose_reset_was_lost_is_noticed_at_the_next_write() {
     alone_in_a_network("resets::a_peer_whose_reset_was_lost_is_noticed_at_the_next_write", || {
-        let (mut story, socket, peer) = Story::pair(Listen::default());
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
         shell("nft add table ip lost && nft 'add chain ip lost in { type filter hook input priority 0; }'");
         shell("nft add rule ip lost in tcp flags rst drop");
         reset(peer);
         shell("nft delete table ip lost");
         story.silence(ms(300));
         story.socket(socket).write(b"are you there?").expect("open");
-        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         assert!(!story.close(socket).is_acknowledged());
         story.rest();
     });
@@ -148,7 +148,7 @@ fn a_peer_whose_reset_was_lost_is_noticed_at_the_next_write() {
 /// RS07: a router complains about a living connection: SO_ERROR says so, no flag comes, and it is no ending.
 #[test]
 fn a_network_error_on_a_living_connection_is_no_ending() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     let (here, there) = ((HERE, 80).into(), peer.local_addr().expect("open"));
     scene.expect(&[]);
     assert!(scene.network.unreachable(here, there));
@@ -168,7 +168,7 @@ fn a_network_error_on_a_living_connection_is_no_ending() {
 /// RS07: likewise once the peer has finished, when an error flag would be looked into without a read.
 #[test]
 fn a_network_error_on_a_half_closed_connection_is_no_ending() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     let (here, there) = ((HERE, 80).into(), peer.local_addr().expect("open"));
@@ -186,7 +186,7 @@ fn a_network_error_on_a_half_closed_connection_is_no_ending() {
 #[test]
 fn a_rejected_packet_of_a_living_connection_is_no_ending() {
     alone_in_a_network("resets::a_rejected_packet_of_a_living_connection_is_no_ending", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         let port = peer.local_addr().expect("connected").port();
         shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
         shell(&format!("nft add rule ip held in tcp dport {port} reject with icmp host-unreachable"));
@@ -207,11 +207,11 @@ fn a_rejected_packet_of_a_living_connection_is_no_ending() {
 /// RS08: somebody with the power to do so ends the connection from outside.
 #[test]
 fn a_connection_that_is_killed_from_outside_is_aborted() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.expect(&[]);
     assert!(scene.network.abort((HERE, 80).into(), peer.local_addr().expect("open")));
     scene.expect(&["error aborted by the system", "close"]);
-    assert_eq!(scene.cause(), Cause::Aborted);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Aborted);
     scene.network.advance(SECOND);
     assert!(peer.is_reset());
 }
@@ -220,7 +220,7 @@ fn a_connection_that_is_killed_from_outside_is_aborted() {
 #[test]
 fn a_connection_that_ss_kills_is_aborted() {
     alone_in_a_network("resets::a_connection_that_ss_kills_is_aborted", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         story.turn();
         let port = peer.local_addr().expect("connected").port();
         let killed = Command::new("ss").args(["-HKt", "dport", "=", &format!(":{port}")]).output();
@@ -228,7 +228,7 @@ fn a_connection_that_ss_kills_is_aborted() {
             println!("skipped: a_connection_that_ss_kills_is_aborted needs ss and CONFIG_INET_DIAG_DESTROY");
             return;
         }
-        assert_eq!(story.error(socket).cause, Cause::Aborted);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Aborted);
         assert!(story.close(socket).had_error());
         let read = peer.read(&mut [0; 10]);
         assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
@@ -241,7 +241,7 @@ fn a_connection_that_ss_kills_is_aborted() {
 #[test]
 fn a_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowledged() {
     for resets in [false, true] {
-        let (mut scene, peer) = Scene::served(Listen::default());
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
         peer.send(b"old");
         scene.expect(&["data old"]);
         if resets {
@@ -265,7 +265,7 @@ fn a_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowledged(
 #[test]
 fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowledged() {
     for resets in [false, true] {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         peer.write_all(b"old").expect("connected");
         story.data(socket, 3);
         story.turn();
@@ -275,7 +275,7 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
             // Not before the FIN is there: another test that begins a process holds the peer's socket open for a moment.
             story.socket(socket).pause();
             drop(peer);
-            while !story.socket(socket).peer_has_ended() {
+            while !story.socket(socket).peer_ended() {
                 story.turn();
             }
             story.socket(socket).resume();
@@ -289,7 +289,7 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
                     assert_eq!((ending.bytes_read, ending.bytes_written + ending.bytes_unsent), (3, 5));
                     "close"
                 }
-                Event::Error(failure) if failure.cause == Cause::Reset => "reset",
+                Event::Error(failure) if failure.kind == ConnectionErrorKind::Reset => "reset",
                 Event::End => "end",
                 other => panic!("{other:?}"),
             });

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use finale::sim::Reach;
-use finale::{Cause, Connect, How, KeepAlive, Listen, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, KeepAlive, ListenOptions, TimeoutKind};
 
 use crate::support::alone::{alone_in_a_network, shell};
 use crate::support::scene::{Scene, THERE};
-use crate::support::{Story, What, dial, dial_narrow, ms};
+use crate::support::{Transcript, What, dial, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -50,7 +50,7 @@ fn heal() {
 /// SI01: a peer whose program is frozen while its kernel answers: keep-alive finds nothing, the idle time does.
 #[test]
 fn a_frozen_peer_is_found_by_the_idle_time_and_not_by_keep_alive() {
-    let options = || Listen::default().keep_alive(probes(1)).idle_timeout(Some(5 * SECOND));
+    let options = || ListenOptions::default().keep_alive(probes(1)).idle_timeout(5 * SECOND);
     let (mut scene, _peer) = Scene::served(options());
     scene.run(60 * SECOND);
     assert_eq!(scene.story, ["timeout"]);
@@ -59,8 +59,8 @@ fn a_frozen_peer_is_found_by_the_idle_time_and_not_by_keep_alive() {
 /// SI01: the same with SIGSTOP. Without an answer keep-alive would end the connection after two seconds.
 #[test]
 fn a_stopped_process_is_found_by_the_idle_time_and_not_by_keep_alive() {
-    let options = Listen::default().keep_alive(probes(1)).idle_timeout(Some(ms(2500)));
-    let (mut story, socket, peer) = Story::pair(options);
+    let options = ListenOptions::default().keep_alive(probes(1)).idle_timeout(ms(2500));
+    let (mut story, socket, peer) = Transcript::pair(options);
     let _frozen = Frozen::new(peer);
     story.expect(socket, What::Timeout);
     story.socket(socket).destroy();
@@ -71,7 +71,7 @@ fn a_stopped_process_is_found_by_the_idle_time_and_not_by_keep_alive() {
 /// SI02: a peer that was frozen after its FIN confirms our close all the same: its kernel does.
 #[test]
 fn a_frozen_peer_confirms_our_close() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]); // From here on the script does nothing.
     scene.with(|socket| {
@@ -79,22 +79,22 @@ fn a_frozen_peer_confirms_our_close() {
         socket.end();
     });
     scene.expect(&["close"]);
-    assert_eq!((scene.how(), peer.unread_bytes()), (&How::Confirmed, 6));
+    assert_eq!((scene.how(), peer.unread_bytes()), (&EndingKind::Confirmed, 6));
 
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     peer.shutdown(Shutdown::Write).expect("connected");
     let _frozen = Frozen::new(peer);
     story.expect(socket, What::End);
     story.socket(socket).write(b"answer").expect("open");
     story.socket(socket).end();
-    assert_eq!(story.close(socket).how, How::Confirmed);
+    assert_eq!(story.close(socket).kind, EndingKind::Confirmed);
     story.rest();
 }
 
 /// SI03: a machine that is gone, with nothing in flight, and no keep-alive: the idle time is all that there is.
 #[test]
 fn a_machine_that_is_gone_is_a_silence_without_keep_alive() {
-    let (mut scene, _peer) = Scene::served(Listen::default().idle_timeout(Some(10 * SECOND)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
     scene.network.vanish(THERE);
     scene.run(10_000 * SECOND);
     assert_eq!(scene.story, ["timeout"]);
@@ -104,12 +104,12 @@ fn a_machine_that_is_gone_is_a_silence_without_keep_alive() {
 #[test]
 fn a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time() {
     alone_in_a_network("silence::a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time", || {
-        let mut story = Story::new();
-        let probed = story.listen(Listen::default().keep_alive(probes(2)));
-        let idle = story.listen(Listen::default().idle_timeout(Some(SECOND)));
+        let mut story = Transcript::new();
+        let probed = story.listen(ListenOptions::default().keep_alive(probes(2)));
+        let idle = story.listen(ListenOptions::default().idle_timeout(SECOND));
         let _peers = [dial(probed), dial(idle)];
         let sockets = [story.connection(), story.connection()];
-        let by_port = |story: &mut Story, id| story.socket(id).listener();
+        let by_port = |story: &mut Transcript, id| story.socket(id).listener();
         let (probed_socket, idle_socket) = match by_port(&mut story, sockets[0]) < by_port(&mut story, sockets[1]) {
             true => (sockets[0], sockets[1]),
             false => (sockets[1], sockets[0]),
@@ -118,7 +118,7 @@ fn a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time() {
         cut_more(idle.port());
         let began = Instant::now();
         story.expect(idle_socket, What::Timeout);
-        assert_eq!(story.error(probed_socket).cause, Cause::TimedOut(Timer::Kernel));
+        assert_eq!(story.error(probed_socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
         assert!(began.elapsed() >= 2 * SECOND, "after {:?}", began.elapsed());
         story.close(probed_socket);
         story.socket(idle_socket).destroy();
@@ -135,7 +135,7 @@ fn cut_more(port: u16) {
 /// something is unacknowledged, says nothing for much longer than its times.
 #[test]
 fn a_machine_that_is_gone_with_bytes_in_flight_is_found_by_the_user_timeout() {
-    let (mut scene, _peer) = Scene::served(Listen::default().user_timeout(ms(1500)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().user_timeout(ms(1500)));
     scene.network.vanish(THERE);
     scene.with(|socket| drop(socket.write(b"hello?")));
     scene.run(ms(1499));
@@ -143,7 +143,7 @@ fn a_machine_that_is_gone_with_bytes_in_flight_is_found_by_the_user_timeout() {
     scene.expect(&["error timed out: the peer's kernel no longer answers", "close"]);
     assert!(!scene.ending.expect("told").is_acknowledged());
 
-    let (mut scene, _peer) = Scene::served(Listen::default().keep_alive(probes(2)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(probes(2)));
     scene.network.vanish(THERE);
     scene.with(|socket| drop(socket.write(b"hello?")));
     scene.run(60 * SECOND);
@@ -154,8 +154,8 @@ fn a_machine_that_is_gone_with_bytes_in_flight_is_found_by_the_user_timeout() {
 #[test]
 fn a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout() {
     alone_in_a_network("silence::a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout", || {
-        let (mut story, socket, peer) = Story::pair(Listen::default().user_timeout(SECOND));
-        let probed = story.listen(Listen::default().keep_alive(probes(2)));
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().user_timeout(SECOND));
+        let probed = story.listen(ListenOptions::default().keep_alive(probes(2)));
         let _probed_peer = dial(probed);
         let probed_socket = story.connection();
         cut(peer.peer_addr().expect("connected").port());
@@ -164,7 +164,7 @@ fn a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout() {
             story.socket(id).write(b"hello?").expect("open");
         }
         let began = Instant::now();
-        assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Kernel));
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
         assert!(began.elapsed() >= ms(900), "after {:?}", began.elapsed());
         assert!(!story.close(socket).is_acknowledged());
         story.silence(4 * SECOND - began.elapsed());
@@ -178,7 +178,7 @@ fn a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout() {
 /// option's documentation says so, and the report has bytes that could never be sent.
 #[test]
 fn the_user_timeout_ends_a_peer_that_is_only_slow() {
-    let (mut scene, peer) = Scene::served(Listen::default().user_timeout(ms(1500)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().user_timeout(ms(1500)));
     scene.with(|socket| drop(socket.write(&vec![1; 1 << 20])));
     scene.run(3 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
@@ -186,12 +186,12 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
     assert!(ending.bytes_unsent > 0 && !ending.is_acknowledged());
     assert!(peer.unread_bytes() > 0);
 
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().user_timeout(SECOND).send_buffer(64 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().user_timeout(SECOND).send_buffer_size(64 * 1024));
     let _peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![1; 1 << 20]).expect("below the limit");
-    assert_eq!(story.error(socket).cause, Cause::TimedOut(Timer::Kernel));
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
     let ending = story.close(socket);
     assert!(ending.bytes_unsent > 0 && !ending.is_acknowledged());
     story.rest();
@@ -203,7 +203,7 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
 /// is one sign of life: the next silence counts from there.
 #[test]
 fn a_path_that_heals_in_time_leaves_no_trace() {
-    let (mut scene, peer) = Scene::served(Listen::default().idle_timeout(Some(8 * SECOND)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().idle_timeout(8 * SECOND));
     scene.network.vanish(THERE);
     peer.send(b"lost, and repeated");
     scene.run(6 * SECOND);
@@ -220,12 +220,12 @@ fn a_path_that_heals_in_time_leaves_no_trace() {
 #[test]
 fn a_dropped_path_that_heals_in_time_leaves_no_trace() {
     alone_in_a_network("silence::a_dropped_path_that_heals_in_time_leaves_no_trace", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default());
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
         story.turn();
         cut(peer.peer_addr().expect("connected").port());
         // Repeated some 0.2, 0.6, 1.4 and 3.0 s later.
         peer.write_all(b"lost, and repeated").expect("connected");
-        story.socket(socket).set_timeout(Some(ms(4000)));
+        story.socket(socket).set_idle_timeout(ms(4000));
         story.silence(ms(2000));
         heal();
         assert_eq!(story.data(socket, 18), b"lost, and repeated");
@@ -242,7 +242,7 @@ fn a_dropped_path_that_heals_in_time_leaves_no_trace() {
 /// is down, but from timers.
 #[test]
 fn a_lost_neighbour_fails_a_connect_and_silences_a_connection() {
-    let (mut scene, peer) = Scene::served(Listen::default().idle_timeout(Some(2 * SECOND)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().idle_timeout(2 * SECOND));
     scene.network.vanish(THERE);
     scene.run(10 * SECOND);
     assert_eq!(std::mem::take(&mut scene.story), ["timeout"]);
@@ -252,16 +252,16 @@ fn a_lost_neighbour_fails_a_connect_and_silences_a_connection() {
 
     let mut scene = Scene::new();
     scene.network.set_reach(THERE, Reach::Unreachable);
-    scene.reactor.connect((THERE, 80), Connect::default()).expect("a good target");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("a good target");
     scene.run(10 * SECOND);
-    assert_eq!(scene.cause(), Cause::Unreachable);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable);
 }
 
 /// SI07: the same with a cable at whose other end nobody answers, and with loopback taken down.
 #[test]
 fn a_lost_link_fails_a_connect_and_silences_a_connection() {
     alone_in_a_network("silence::a_lost_link_fails_a_connect_and_silences_a_connection", || {
-        let (mut story, socket, mut peer) = Story::pair(Listen::default().idle_timeout(Some(ms(300))));
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().idle_timeout(ms(300)));
         shell("ip link set lo down");
         story.expect(socket, What::Timeout);
         story.silence(ms(300));
@@ -273,9 +273,9 @@ fn a_lost_link_fails_a_connect_and_silences_a_connection() {
 
         let cable = "ip link add left type veth peer name right && ip addr add 10.9.0.1/24 dev left";
         shell(&format!("{cable} && ip link set left up && ip link set right up"));
-        let client = story.reactor.connect("10.9.0.2:9", Connect::default()).expect("an address");
+        let client = story.reactor.connect("10.9.0.2:9", ConnectOptions::default()).expect("an address");
         assert!(matches!(story.next(client), What::Lookup(_)));
-        assert_eq!(story.error(client).cause, Cause::Unreachable);
+        assert_eq!(story.error(client).kind, ConnectionErrorKind::Unreachable);
         story.close(client);
         story.rest();
         assert!(peer.read(&mut [0]).is_err(), "reset");
@@ -285,7 +285,7 @@ fn a_lost_link_fails_a_connect_and_silences_a_connection() {
 /// SI08: TCP_USER_TIMEOUT is no idle time: with nothing in flight it never ends anything, whatever became of the peer.
 #[test]
 fn the_user_timeout_is_no_idle_time() {
-    let (mut scene, _peer) = Scene::served(Listen::default().user_timeout(SECOND));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().user_timeout(SECOND));
     scene.network.vanish(THERE);
     scene.run(10_000 * SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
@@ -295,7 +295,7 @@ fn the_user_timeout_is_no_idle_time() {
 #[test]
 fn the_user_timeout_of_a_dropped_path_is_no_idle_time() {
     alone_in_a_network("silence::the_user_timeout_of_a_dropped_path_is_no_idle_time", || {
-        let (mut story, socket, peer) = Story::pair(Listen::default().user_timeout(ms(500)));
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().user_timeout(ms(500)));
         cut(peer.peer_addr().expect("connected").port());
         story.silence(ms(2000));
         story.socket(socket).destroy();

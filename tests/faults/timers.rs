@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, Host, Network, Rng};
-use finale::{Event, Listen, Reactor, SocketId};
+use finale::{Event, ListenOptions, Reactor, SocketId};
 
 use crate::support::alone::alone;
 use crate::support::scene::{HERE, Scene};
-use crate::support::{Story, What, cpu_time, ms};
+use crate::support::{Transcript, What, cpu_time, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -60,11 +60,11 @@ fn a_time_counts_from_its_arming_and_not_from_the_beginning_of_the_turn() {
     let fired = fires(&network, &mut reactor);
     assert!((armed + 10 * MS..armed + 11 * MS).contains(&fired));
 
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"work");
     scene.expect(&["data work"]);
     scene.network.advance(50 * MS);
-    scene.with(|socket| socket.set_timeout(Some(10 * MS)));
+    scene.with(|socket| socket.set_idle_timeout(10 * MS));
     scene.run(10 * MS - NS);
     assert!(scene.story.is_empty());
     scene.run(MS + NS);
@@ -87,7 +87,7 @@ fn a_wait_below_a_tick_takes_one_turn_or_two() {
 /// TM03: the same asleep on the real clock, 500 times.
 #[test]
 fn waits_below_a_tick_are_spent_asleep() {
-    let mut story = Story::new();
+    let mut story = Transcript::new();
     let (began, cpu) = (Instant::now(), cpu_time());
     for _ in 0..500 {
         story.reactor.set_timer(Duration::from_micros(400));
@@ -117,8 +117,8 @@ fn the_shortest_times_fire_in_the_next_turn() {
         assert_eq!(fires(&network, &mut reactor), late);
     }
     for idle in [Duration::ZERO, NS, MS] {
-        let (mut scene, _peer) = Scene::served(Listen::default());
-        scene.with(|socket| socket.set_timeout(Some(idle)));
+        let (mut scene, _peer) = Scene::served(ListenOptions::default());
+        scene.with(|socket| socket.set_idle_timeout(idle));
         scene.run(2 * MS);
         assert_eq!(scene.story, ["timeout"]);
     }
@@ -144,8 +144,11 @@ fn enormous_times_fire_in_their_time_or_never() {
     assert!(reactor.next_before(began + Duration::from_millis(1 << 33)).expect("nothing fails").is_none());
 
     let forever = Some(Duration::MAX);
-    let options =
-        Listen::default().idle_timeout(forever).half_closed_timeout(forever).linger(forever).ending_timeout(forever);
+    let options = ListenOptions::default()
+        .idle_timeout(forever)
+        .half_closed_timeout(forever)
+        .close_timeout(forever)
+        .ending_timeout(forever);
     let (mut scene, peer) = Scene::served(options);
     scene.with(|socket| socket.end());
     scene.run(Duration::from_millis(1 << 33));
@@ -211,10 +214,10 @@ impl Act {
     fn on(self, socket: &mut finale::Socket<'_>) {
         match self {
             Act::Nothing => {}
-            Act::Again => socket.set_timeout(Some(100 * MS)),
-            Act::Earlier => socket.set_timeout(Some(30 * MS)),
-            Act::Later => socket.set_timeout(Some(Duration::from_millis(ROTATION_MS + 100))),
-            Act::Off => socket.set_timeout(None),
+            Act::Again => socket.set_idle_timeout(100 * MS),
+            Act::Earlier => socket.set_idle_timeout(30 * MS),
+            Act::Later => socket.set_idle_timeout(Duration::from_millis(ROTATION_MS + 100)),
+            Act::Off => socket.set_idle_timeout(None),
             Act::Destroy => socket.destroy(),
         }
     }
@@ -239,7 +242,7 @@ fn timers_may_be_changed_in_the_timeout_of_a_neighbour() {
     for own in ACTS {
         for others in ACTS {
             let mut scene = Scene::new();
-            let listen = Listen::default().idle_timeout(Some(100 * MS));
+            let listen = ListenOptions::default().idle_timeout(100 * MS);
             let listener = scene.reactor.listen((HERE, 80), listen).expect("a free port");
             let peers = [(); 2].map(|()| scene.peer.connect(listener.addr).expect("begun"));
             let mut told: Vec<(SocketId, &str, Instant)> = Vec::new();
@@ -284,8 +287,8 @@ fn check_pair(acts: (Act, Act), told: &[(SocketId, &str, Instant)]) {
 /// TM08: bytes that come in the very millisecond of the idle deadline are looked at first: `data`, and no `timeout`.
 #[test]
 fn bytes_in_the_millisecond_of_the_deadline_come_before_it() {
-    let (mut scene, peer) = Scene::served(Listen::default());
-    scene.with(|socket| socket.set_timeout(Some(100 * MS)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.with(|socket| socket.set_idle_timeout(100 * MS));
     scene.run(98 * MS);
     peer.send(b"just in time");
     scene.network.advance(50 * MS); // Both are there when we look.
@@ -299,7 +302,7 @@ fn bytes_in_the_millisecond_of_the_deadline_come_before_it() {
 /// silence is told, once, and no earlier than a period after the last byte left.
 #[test]
 fn a_slow_download_is_no_silence_until_it_stands() {
-    let options = Listen::default().send_buffer(8 * 1024).idle_timeout(Some(SECOND));
+    let options = ListenOptions::default().send_buffer_size(8 * 1024).idle_timeout(SECOND);
     let mut scene = Scene::new();
     scene.network.set_buffers(8 * 1024, 8 * 1024);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
@@ -350,7 +353,7 @@ fn an_interrupted_wait_goes_on_to_its_end() {
 fn after_a_standstill_input_comes_before_silences() {
     const SOCKETS: usize = 3000;
     let mut scene = Scene::new();
-    let options = Listen::default().idle_timeout(Some(5 * SECOND));
+    let options = ListenOptions::default().idle_timeout(5 * SECOND);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let peers: Vec<_> = (0..SOCKETS).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
@@ -386,7 +389,7 @@ fn after_a_standstill_input_comes_before_silences() {
 #[test]
 fn a_stopped_process_goes_on_with_its_input() {
     alone("timers::a_stopped_process_goes_on_with_its_input", || {
-        let (mut story, socket, peer) = Story::pair(Listen::default().idle_timeout(Some(ms(800))));
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().idle_timeout(ms(800)));
         story.turn();
         let stop = format!(
             "sleep 0.1; kill -STOP {0}; sleep 0.3; echo written; sleep 1.2; kill -CONT {0}",

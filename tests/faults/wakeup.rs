@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use finale::sim::{Host, Network};
-use finale::{Connect, Error, Event, Listen, Reactor};
+use finale::{ConnectOptions, Error, Event, ListenOptions, Reactor};
 
 use crate::support::scene::{HERE, Scene};
 use crate::support::{PATIENCE, ms};
@@ -14,10 +14,10 @@ use crate::support::{PATIENCE, ms};
 fn conversation(wake_at: usize) -> Vec<&'static str> {
     let network = Network::new(7);
     let mut reactor = Reactor::with_net(network.host(HERE));
-    let listener = reactor.listen((HERE, 80), Listen::default()).expect("a free port");
-    let client = reactor.connect(listener.addr, Connect::default()).expect("an address");
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let client = reactor.connect(listener.addr, ConnectOptions::default()).expect("an address");
     reactor.set_timer(ms(2));
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     let mut told = Vec::new();
     let until = network.now() + Duration::from_secs(60);
     while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
@@ -72,13 +72,13 @@ fn idle() -> (Network, Reactor<Host>) {
 #[test]
 fn wakes_are_merged_and_starve_nobody() {
     let (network, mut reactor) = idle();
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     (0..1000).for_each(|_| remote.wake().expect("the reactor lives"));
     assert!(matches!(reactor.next(), Ok(Some((_, Event::Woken)))));
     assert!(reactor.next_before(network.now() + ms(1000)).expect("it goes on").is_none(), "told once");
 
-    let (mut scene, peer) = Scene::served(Listen::default());
-    let remote = scene.reactor.remote();
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    let remote = scene.reactor.waker();
     remote.wake().expect("the reactor lives");
     scene.reactor.set_timer(Duration::ZERO);
     peer.send(b"served");
@@ -103,7 +103,7 @@ fn wakes_are_merged_and_starve_nobody() {
 fn every_command_is_carried_out_whatever_wakes_are_merged() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
     let (command, commands) = channel();
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     let commander = thread::spawn(move || {
         for number in 0..1000 {
             command.send(number).expect("the loop lives");
@@ -124,7 +124,7 @@ fn every_command_is_carried_out_whatever_wakes_are_merged() {
 #[test]
 fn a_handle_and_its_reactor_may_go_in_any_order() {
     let (network, mut reactor) = idle();
-    let (remote, second) = (reactor.remote(), reactor.remote());
+    let (remote, second) = (reactor.waker(), reactor.waker());
     drop(remote);
     assert!(reactor.next_before(network.now() + ms(10)).expect("it goes on").is_none());
     assert_eq!(second.wake(), Ok(()));
@@ -133,7 +133,7 @@ fn a_handle_and_its_reactor_may_go_in_any_order() {
     assert!(reactor.next().expect("it goes on").is_none(), "nothing is left");
 
     let (_network, reactor) = idle();
-    let orphan = reactor.remote();
+    let orphan = reactor.waker();
     drop(reactor);
     assert_eq!(orphan.wake(), Err(Error::ReactorGone));
     assert_eq!(orphan.clone().wake(), Err(Error::ReactorGone));
@@ -143,7 +143,7 @@ fn a_handle_and_its_reactor_may_go_in_any_order() {
 #[test]
 fn a_thread_that_wakes_a_reactor_that_is_gone_is_told() {
     let reactor = Reactor::new().expect("a machine with epoll");
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     let (gone, is_gone) = channel::<()>();
     let thread = thread::spawn(move || {
         is_gone.recv_timeout(PATIENCE).expect_err("the sender is dropped");

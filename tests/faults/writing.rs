@@ -5,13 +5,13 @@ use std::net::{Shutdown, TcpListener};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, Network};
-use finale::{Cause, Connect, Event, Listen, Queue, Reactor};
+use finale::{Backpressure, ConnectOptions, ConnectionErrorKind, Event, ListenOptions, Reactor};
 use rustix::io::Errno;
 
 use super::bent::{bent_served, flags};
 use super::support::alone::alone_under;
 use super::support::scene::{HERE, Scene};
-use super::support::{PATIENCE, Story, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
+use super::support::{PATIENCE, Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn short_writes_of_any_length_arrive_to_the_byte() {
     for bite in [Some(1), Some(7), None] {
-        let (mut scene, peer, bend) = bent_served(Listen::default());
+        let (mut scene, peer, bend) = bent_served(ListenOptions::default());
         bend.look().bite = bite;
         if bite.is_none() {
             scene.network.set_faults(Faults { short_write: 0.9, ..Faults::none() });
@@ -43,8 +43,8 @@ fn short_writes_of_any_length_arrive_to_the_byte() {
 /// WR02: no room, and then room: writing goes on by itself; `drain` comes once, when the kernel has everything.
 #[test]
 fn drain_comes_once_when_everything_is_with_the_kernel() {
-    let (mut scene, peer) = Scene::served(Listen::default().send_buffer(1000));
-    scene.with(|socket| assert_eq!(socket.write(&vec![1; 300_000]), Ok(Queue::Full)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(1000));
+    scene.with(|socket| assert_eq!(socket.write(&vec![1; 300_000]), Ok(Backpressure::Full)));
     scene.expect(&[]);
     let mut got = 0;
     while scene.story.is_empty() {
@@ -60,11 +60,11 @@ fn drain_comes_once_when_everything_is_with_the_kernel() {
 /// WR02: the same on real sockets, with a peer that reads late.
 #[test]
 fn a_real_drain_comes_once_when_everything_is_with_the_kernel() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().send_buffer(32 * 1024));
+    let mut story = Transcript::new();
+    let addr = story.listen(ListenOptions::default().send_buffer_size(32 * 1024));
     let mut peer = dial_narrow(addr);
     let socket = story.connection();
-    assert_eq!(story.socket(socket).write(&pattern(1 << 20)), Ok(Queue::Full));
+    assert_eq!(story.socket(socket).write(&pattern(1 << 20)), Ok(Backpressure::Full));
     story.silence(ms(100));
     let reading = std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -88,13 +88,13 @@ fn echo(round: usize, mut next: impl FnMut(&mut dyn FnMut(&mut finale::Socket<'_
         next(&mut |socket, event| {
             events += 1;
             match event {
-                Event::Ready => assert_eq!(socket.write(&vec![7; round]), Ok(Queue::Full)),
+                Event::Ready => assert_eq!(socket.write(&vec![7; round]), Ok(Backpressure::Full)),
                 Event::Data(more) => {
                     bytes += more.len() as u64;
                     if socket.bytes_read() > 200_000 {
                         socket.end();
                         socket.resume(); // No drain comes after our end.
-                    } else if socket.write(more) == Ok(Queue::Full) {
+                    } else if socket.write(more) == Ok(Backpressure::Full) {
                         socket.pause();
                     }
                 }
@@ -116,8 +116,8 @@ fn two_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
     let network = Network::new(7);
     network.set_buffers(3000, 1000);
     let mut reactor = Reactor::with_net(network.host(HERE));
-    let listener = reactor.listen((HERE, 80), Listen::default().high_water_mark(10)).expect("a free port");
-    reactor.connect(listener.addr, Connect::default().high_water_mark(10)).expect("a good target");
+    let listener = reactor.listen((HERE, 80), ListenOptions::default().high_water_mark(10)).expect("a free port");
+    reactor.connect(listener.addr, ConnectOptions::default().high_water_mark(10)).expect("a good target");
     let (events, bytes) = echo(3500, |handle| {
         let until = network.now() + 60 * SECOND;
         let (mut socket, event) = reactor.next_before(until).expect("it goes on").expect("it is locked up");
@@ -131,9 +131,10 @@ fn two_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
 /// WR03: the same on real sockets.
 #[test]
 fn two_real_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
-    let mut story = Story::new();
-    let addr = story.listen(Listen::default().high_water_mark(10).send_buffer(4096).receive_buffer(2048));
-    let options = Connect::default().high_water_mark(10).send_buffer(4096).receive_buffer(2048);
+    let mut story = Transcript::new();
+    let addr =
+        story.listen(ListenOptions::default().high_water_mark(10).send_buffer_size(4096).receive_buffer_size(2048));
+    let options = ConnectOptions::default().high_water_mark(10).send_buffer_size(4096).receive_buffer_size(2048);
     story.reactor.connect(addr, options).expect("an address");
     let (_, bytes) = echo(4000, |handle| {
         story.until(|socket, event| {
@@ -148,7 +149,7 @@ fn two_real_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
 /// WR04: writable with nothing to write: nothing is written, and the loop sleeps.
 #[test]
 fn writable_with_nothing_to_write_is_no_work() {
-    let (mut scene, _peer, bend) = bent_served(Listen::default());
+    let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
     for _ in 0..100 {
         bend.news(0, flags("out"));
         scene.run(ms(1));
@@ -161,7 +162,7 @@ fn writable_with_nothing_to_write_is_no_work() {
 /// WR04: on real sockets, which are writable all the time.
 #[test]
 fn an_idle_socket_sleeps() {
-    let (mut story, socket, _peer) = Story::pair(Listen::default());
+    let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     let before = cpu_time();
     story.silence(ms(300));
@@ -174,7 +175,7 @@ fn an_idle_socket_sleeps() {
 /// WR05: the first write into a peer that has closed is taken, and answered with a reset: written, and not acknowledged.
 #[test]
 fn the_first_write_into_a_closed_peer_counts_as_written_and_not_as_acknowledged() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.close();
     scene.expect(&["end"]);
     scene.with(|socket| drop(socket.write(b"one")));
@@ -188,11 +189,11 @@ fn the_first_write_into_a_closed_peer_counts_as_written_and_not_as_acknowledged(
 /// WR05: the same on a real kernel.
 #[test]
 fn the_first_real_write_into_a_closed_peer_counts_as_written_and_not_as_acknowledged() {
-    let (mut story, socket, peer) = Story::pair(Listen::default());
+    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     drop(peer);
     story.expect(socket, What::End);
     story.socket(socket).write(b"one").expect("open");
-    assert_eq!(story.error(socket).cause, Cause::Reset);
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
     let ending = story.close(socket);
     assert!(ending.had_error() && !ending.is_acknowledged(), "{ending}");
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (3, 0));
@@ -209,13 +210,13 @@ fn a_write_into_a_reset_raises_no_signal() {
             let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:")).expect("a mask");
             u64::from_str_radix(pending.trim(), 16).expect("hexadecimal") >> 12 & 1 == 1
         };
-        let (mut story, socket, peer) = Story::pair(Listen::default());
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
         story.turn();
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
         reset(peer);
         story.socket(socket).write(b"into the void").expect("nobody knows yet");
-        assert_eq!(story.error(socket).cause, Cause::Reset);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         story.close(socket);
         assert!(!is_raised(), "our write has raised it");
         story.rest();
@@ -232,7 +233,7 @@ fn a_write_into_a_reset_raises_no_signal() {
 #[test]
 fn a_send_that_races_with_a_reset_is_not_tried_again() {
     for again in [false, true] {
-        let (mut scene, _peer, bend) = bent_served(Listen::default());
+        let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
         match again {
             true => bend.always(Some(("send", Errno::PIPE))),
             false => bend.once("send", Errno::PIPE),
@@ -247,7 +248,7 @@ fn a_send_that_races_with_a_reset_is_not_tried_again() {
 /// WR09: what is written without an end leaves at once; more is promised only in the step in which the FIN follows.
 #[test]
 fn only_what_the_fin_follows_is_held_back() {
-    let (mut scene, peer, bend) = bent_served(Listen::default());
+    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
     scene.with(|socket| drop(socket.write(b"alone")));
     scene.run(ms(2));
     assert_eq!(peer.read(), b"alone");
@@ -267,7 +268,7 @@ fn only_what_the_fin_follows_is_held_back() {
 /// WR09: on a real kernel, which holds such a tail back for 200 ms: the fastest of twenty lone writes is not among those.
 #[test]
 fn a_lone_write_leaves_at_once() {
-    let (mut story, socket, mut peer) = Story::pair(Listen::default());
+    let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     let mut fastest = PATIENCE;
     for _ in 0..20 {
         story.socket(socket).write(b"alone").expect("open");

@@ -79,7 +79,7 @@ fn orderly_callers_need_a_timer_only_when_a_kernel_has_given_up_without_a_word()
     for state in &stuck {
         let waits = |side: usize| {
             let (it, peer) = (&state.sides[side], &state.sides[1 - side]);
-            matches!(it.state, State::Finished | State::Lingering)
+            matches!(it.state, State::LocalFinished | State::Lingering)
                 && !it.has(FIN_IN)
                 && matches!(peer.kernel, Kernel::Dead | Kernel::Gone)
         };
@@ -103,7 +103,7 @@ fn with_a_peer_that_stands_still_only_the_deadlines_end_a_socket() {
             println!("    {:6} in {}", in_state(state), state.name());
         }
         // The half-closed deadline is for these, and the linger time for what can't even finish.
-        assert!(in_state(State::Finished) > 0 && in_state(State::Flushing) > 0);
+        assert!(in_state(State::LocalFinished) > 0 && in_state(State::Flushing) > 0);
         // Both have finished: the peer's kernel alone can end it, and does.
         assert_eq!(in_state(State::Closing), 0);
         let stuck = found().stuck(mine | bit(Actor::Timer, me), is_over);
@@ -157,8 +157,8 @@ fn finds(state: State, input: Input, cell: Cell, expected: &str) {
 
 #[test]
 fn a_table_that_calls_something_impossible_is_found_out() {
-    finds(State::Ended, Input::Reset, Cell::Impossible, "Ended × Reset can occur");
-    finds(State::Finished, Input::PeerEnded, Cell::Impossible, "Finished × PeerEnded can occur");
+    finds(State::PeerFinished, Input::Reset, Cell::Impossible, "PeerFinished × Reset can occur");
+    finds(State::LocalFinished, Input::PeerEnded, Cell::Impossible, "LocalFinished × PeerEnded can occur");
     finds(State::Flushing, Input::Drained, Cell::Impossible, "Flushing × Drained can occur");
     finds(State::Closing, Input::LeftToKernel, Cell::Impossible, "Closing × LeftToKernel can occur");
     finds(State::HandedOff, Input::EndCalled, Cell::Impossible, "HandedOff × EndCalled can occur");
@@ -167,7 +167,7 @@ fn a_table_that_calls_something_impossible_is_found_out() {
 #[test]
 fn a_table_that_tells_events_out_of_order_is_found_out() {
     let end_again = Cell::Go(State::LastFlush, &[Emits::End]);
-    finds(State::Ended, Input::EndCalled, end_again, "end after Ended is no word");
+    finds(State::PeerFinished, Input::EndCalled, end_again, "end after Ended is no word");
     let data_late = Cell::Go(State::LastFlush, &[Emits::Data]);
     finds(State::LastFlush, Input::Idle, data_late, "data after Ended is no word");
     finds(State::Connecting, Input::Established, Cell::Go(State::Open, &[Emits::Connect]), "after Before is no word");
@@ -178,7 +178,7 @@ fn a_table_that_tells_events_out_of_order_is_found_out() {
 #[test]
 fn a_table_that_closes_dishonestly_is_found_out() {
     let too_early = Cell::Go(State::Confirmed, &[Emits::End]);
-    finds(State::Finished, Input::Fin, too_early, "confirmed, and a kernel lacks the other's FIN");
+    finds(State::LocalFinished, Input::Fin, too_early, "confirmed, and a kernel lacks the other's FIN");
     let no_fin = Cell::Go(State::Closing, &[]);
     finds(State::Flushing, Input::FinSent, no_fin, "handed off before the peer had finished");
     let leaks = Cell::Go(State::HandedOff, &[]);

@@ -48,7 +48,7 @@ pub(crate) type Table = dyn Fn(State, Input) -> Cell;
 
 /// A promise that does not hold.
 #[derive(Debug)]
-pub(crate) struct Broken(pub(crate) String);
+pub(crate) struct Violation(pub(crate) String);
 
 /// Collects the steps that leave one composed state.
 pub(crate) struct Moves<'a> {
@@ -57,7 +57,7 @@ pub(crate) struct Moves<'a> {
     /// Cells of the table that were taken.
     pub(crate) taken: &'a mut [[bool; Input::ALL.len()]; State::ALL.len()],
     pub(crate) found: Vec<Move>,
-    pub(crate) broken: Option<Broken>,
+    pub(crate) broken: Option<Violation>,
 }
 
 impl Moves<'_> {
@@ -103,15 +103,18 @@ impl Moves<'_> {
                 let it = &mut to.sides[side];
                 it.forget_what_no_longer_matters();
                 if let Some(wrong) = wrong {
-                    self.broken
-                        .get_or_insert(Broken(format!("{} × {input:?}: {wrong}", self.from.sides[side].state.name())));
+                    self.broken.get_or_insert(Violation(format!(
+                        "{} × {input:?}: {wrong}",
+                        self.from.sides[side].state.name()
+                    )));
                 }
             }
             Cell::Deferred | Cell::Ignored => {}
             Cell::Impossible => {
                 let state = it.state.name();
-                self.broken
-                    .get_or_insert(Broken(format!("{state} × {input:?} can occur, and the table calls it impossible")));
+                self.broken.get_or_insert(Violation(format!(
+                    "{state} × {input:?} can occur, and the table calls it impossible"
+                )));
             }
         }
         self.found.push(Move { actor, side, input: Some(input), to });
@@ -272,7 +275,7 @@ impl Moves<'_> {
         if !it.has(END) {
             self.give(Actor::Caller, side, Input::EndCalled, |to| to.sides[side].set(if open { END } else { 0 }));
         }
-        if it.state == State::Finished {
+        if it.state == State::LocalFinished {
             self.give(Actor::Caller, side, Input::DiscardCalled, |_| {});
         }
         self.give(Actor::Destroyer, side, Input::DestroyCalled, |to| {

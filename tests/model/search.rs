@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use finale::lifecycle::{Input, State};
 
-use crate::moves::{Actor, Broken, Move, Moves, Table};
+use crate::moves::{Actor, Move, Moves, Table, Violation};
 use crate::world::Composed;
 
 /// A step from one state to another, by their numbers, and the bit of who made it.
@@ -52,7 +52,7 @@ impl Found {
         let mut moves = Moves { from, table, taken: &mut self.taken, found: Vec::new(), broken: None };
         moves.collect();
         let Moves { found, broken, .. } = moves;
-        if let Some(Broken(wrong)) = broken {
+        if let Some(Violation(wrong)) = broken {
             return Err(format!("{wrong}\n{}", self.way(ways, number)));
         }
         if found.iter().all(|step| step.to == from) && !from.is_over() {

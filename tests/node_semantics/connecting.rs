@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use finale::sim::{PeerListener, Reach};
-use finale::{Cause, Connect, Error, Event, Listen, LookupCause, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, LookupErrorKind, TimeoutKind};
 
 use super::support::scene::{HERE, Scene, THERE};
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
@@ -17,7 +17,7 @@ fn dead(last: u8) -> IpAddr {
 #[test]
 fn n09_where_nobody_listens_lookup_error_and_close_are_told() {
     let mut scene = Scene::new();
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
     assert_eq!(scene.ending.expect("told").peer, Some(AT));
 }
@@ -27,9 +27,9 @@ fn n09_where_nobody_listens_lookup_error_and_close_are_told() {
 fn n10_a_network_without_a_way_is_told_as_an_event_with_its_errno() {
     let mut scene = Scene::new();
     scene.network.set_reach(THERE, Reach::NoRoute);
-    scene.reactor.connect(AT, Connect::default()).expect("the call itself succeeds");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("the call itself succeeds");
     scene.run(SECOND);
-    assert_eq!(scene.cause(), Cause::Unreachable);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable);
     assert!(scene.story[1].contains("os error 101"), "{:?}", scene.story);
 }
 
@@ -38,11 +38,11 @@ fn n10_a_network_without_a_way_is_told_as_an_event_with_its_errno() {
 fn n11_a_syn_that_is_never_answered_fails_when_the_kernel_gives_up() {
     let mut scene = Scene::new();
     scene.network.set_reach(THERE, Reach::BlackHole);
-    scene.reactor.connect(AT, Connect::default().connect_timeout(None)).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default().connect_timeout(None)).expect("a good target");
     scene.run(120 * SECOND);
     assert_eq!(scene.story, ["lookup 10.0.0.2"]);
     scene.run(20 * SECOND);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
 /// N12: the connect timer ends it; the idle time does not run before there is a connection.
@@ -50,7 +50,7 @@ fn n11_a_syn_that_is_never_answered_fails_when_the_kernel_gives_up() {
 fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
     let mut scene = Scene::new();
     scene.network.set_reach(THERE, Reach::BlackHole);
-    let options = Connect::default().connect_timeout(Some(5 * SECOND)).idle_timeout(Some(SECOND));
+    let options = ConnectOptions::default().connect_timeout(5 * SECOND).idle_timeout(SECOND);
     scene.reactor.connect(AT, options).expect("a good target");
     scene.run(6 * SECOND);
     let error = "error timed out: not connected in time [10.0.0.2:80]";
@@ -61,11 +61,11 @@ fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
 #[test]
 fn n13_a_name_that_can_not_be_resolved_is_an_error_without_a_lookup() {
     let mut scene = Scene::new();
-    scene.network.name_fails("later.example", LookupCause::TryAgain);
-    for (name, cause) in [("nobody.example", LookupCause::NotFound), ("later.example", LookupCause::TryAgain)] {
-        scene.reactor.connect((name, 80), Connect::default()).expect("a good target");
+    scene.network.name_fails("later.example", LookupErrorKind::TryAgain);
+    for (name, cause) in [("nobody.example", LookupErrorKind::NotFound), ("later.example", LookupErrorKind::TryAgain)] {
+        scene.reactor.connect((name, 80), ConnectOptions::default()).expect("a good target");
         scene.run(SECOND);
-        assert_eq!((scene.story.len(), scene.cause()), (2, Cause::Lookup(cause)), "{:?}", scene.story);
+        assert_eq!((scene.story.len(), scene.cause()), (2, ConnectionErrorKind::Lookup(cause)), "{:?}", scene.story);
         scene.story.clear();
     }
 }
@@ -75,7 +75,7 @@ fn n13_a_name_that_can_not_be_resolved_is_an_error_without_a_lookup() {
 fn n14_a_socket_destroyed_during_the_look_up_tells_close_and_nothing_else() {
     let mut scene = Scene::new();
     scene.network.name("host.example", vec![THERE]);
-    let id = scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    let id = scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);
@@ -86,20 +86,23 @@ fn n14_a_socket_destroyed_during_the_look_up_tells_close_and_nothing_else() {
 fn n15_a_bad_port_is_refused_and_port_0_is_an_error_of_the_socket() {
     let mut scene = Scene::new();
     for text in ["10.0.0.2:-1", "10.0.0.2:65536", "10.0.0.2:http", "10.0.0.2", "10.0.0.2:"] {
-        assert!(matches!(scene.reactor.connect(text, Connect::default()), Err(Error::BadAddress(_))), "{text}");
+        assert!(
+            matches!(scene.reactor.connect(text, ConnectOptions::default()), Err(Error::InvalidAddress(_))),
+            "{text}"
+        );
     }
-    scene.reactor.connect((THERE, 0), Connect::default()).expect("an address");
+    scene.reactor.connect((THERE, 0), ConnectOptions::default()).expect("an address");
     scene.run(SECOND);
-    assert_eq!(scene.cause(), Cause::Refused);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
 }
 
 /// N16: a second connection is a second socket.
 #[test]
 fn n16_one_id_has_one_life() {
     let mut scene = Scene::new();
-    let first = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let first = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(SECOND);
-    let second = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let second = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     assert!(first != second && scene.reactor.socket(first).is_none());
     scene.run(SECOND);
     assert_eq!(scene.story.iter().filter(|line| *line == "close").count(), 2);
@@ -111,12 +114,12 @@ fn n17_a_local_address_is_used_and_a_taken_one_is_an_error() {
     let mut scene = Scene::new();
     let _listener = scene.peer.listen(AT).expect("a free port");
     let local = SocketAddr::new(HERE, 5000);
-    let id = scene.reactor.connect(AT, Connect::default().local_addr(local)).expect("a good target");
+    let id = scene.reactor.connect(AT, ConnectOptions::default().local_addr(local)).expect("a good target");
     scene.run(SECOND);
     assert_eq!(scene.reactor.local_addr(id), Some(local));
-    scene.reactor.connect(AT, Connect::default().local_addr(local)).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default().local_addr(local)).expect("a good target");
     scene.run(SECOND);
-    assert_eq!(scene.cause(), Cause::NoLocalAddress);
+    assert_eq!(scene.cause(), ConnectionErrorKind::NoLocalAddress);
 }
 
 /// N18: each once, families in turn, all before `connect`.
@@ -126,7 +129,7 @@ fn n18_every_distinct_address_is_told_once_before_connect() {
     let v6: IpAddr = "fd00::9".parse().expect("an address");
     scene.network.name("host.example", vec![THERE, THERE, dead(1), v6]);
     let _listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.expect(&["lookup 10.0.0.2", "lookup fd00::9", "lookup 10.9.0.1", "connect", "ready"]);
 }
 
@@ -137,7 +140,7 @@ fn n19_when_the_first_address_refuses_the_second_is_tried_at_once() {
     scene.network.set_reach(dead(1), Reach::NoRoute);
     scene.network.name("host.example", vec![dead(1), THERE]);
     let _listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(ms(100));
     assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2", "connect", "ready"]);
 }
@@ -150,7 +153,7 @@ fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) 
     scene.network.name("host.example", vec![far, THERE]);
     let listen = |ip| scene.network.peer(ip).listen(SocketAddr::new(ip, 80)).expect("a free port");
     let (first, second) = (listen(far), listen(THERE));
-    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(until);
     (scene, first, second)
 }
@@ -162,7 +165,7 @@ fn n20_when_the_first_address_does_not_answer_the_second_joins_after_250_ms() {
     scene.network.set_reach(dead(1), Reach::BlackHole);
     scene.network.name("host.example", vec![dead(1), THERE]);
     let listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(ms(250));
     assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2"]);
     scene.run(ms(10));
@@ -192,12 +195,12 @@ fn n22_the_connect_timer_covers_every_address() {
         scene.network.set_reach(dead(last), Reach::BlackHole);
     }
     scene.network.name("host.example", vec![dead(1), dead(2)]);
-    let options = Connect::default().connect_timeout(Some(6 * SECOND));
+    let options = ConnectOptions::default().connect_timeout(6 * SECOND);
     scene.reactor.connect(("host.example", 80), options).expect("a good target");
     scene.run(6 * SECOND - ms(1));
     assert_eq!(scene.story.len(), 2, "{:?}", scene.story);
     scene.run(ms(2));
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Connect));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
 }
 
 /// N23: Node's message is empty here.
@@ -206,7 +209,7 @@ fn n23_when_all_addresses_fail_the_error_names_each_with_its_reason() {
     let mut scene = Scene::new();
     scene.network.set_reach(dead(1), Reach::NoRoute);
     scene.network.name("host.example", vec![dead(1), THERE]);
-    scene.reactor.connect(("host.example", 80), Connect::default()).expect("a good target");
+    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(SECOND);
     let error = scene.story.iter().find(|line| line.starts_with("error")).expect("it fails");
     assert!(error.contains("10.9.0.1:80: unreachable") && error.contains("10.0.0.2:80: refused"), "{error}");
@@ -215,7 +218,7 @@ fn n23_when_all_addresses_fail_the_error_names_each_with_its_reason() {
 /// N24: bytes and FIN leave when the connection is there.
 #[test]
 fn n24_end_before_the_connection_is_up_sends_what_was_written_and_a_fin() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     write(&mut pair.client(), b"early");
     pair.client().end();
     pair.run(SECOND, idle);
@@ -225,7 +228,7 @@ fn n24_end_before_the_connection_is_up_sends_what_was_written_and_a_fin() {
 /// N26: the queue shows them at once; written is what the kernel took; `drain` after `ready`.
 #[test]
 fn n26_bytes_written_before_connect_are_queued_and_counted_as_that() {
-    let mut pair = Pair::new(Listen::default(), Connect::default().high_water_mark(5));
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default().high_water_mark(5));
     write(&mut pair.client(), b"12345");
     assert_eq!((pair.client().queued_bytes(), pair.client().bytes_written()), (5, 0));
     pair.run(SECOND, |who, socket, event| {
@@ -240,7 +243,7 @@ fn n26_bytes_written_before_connect_are_queued_and_counted_as_that() {
 #[test]
 fn n27_bytes_written_before_a_refusal_are_reported_as_never_sent() {
     let mut scene = Scene::new();
-    let id = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     write(&mut scene.reactor.socket(id).expect("it lives"), b"12345");
     scene.run(SECOND);
     let ending = scene.ending.expect("told");
@@ -252,7 +255,7 @@ fn n27_bytes_written_before_a_refusal_are_reported_as_never_sent() {
 fn n57_a_reset_before_the_handshake_was_noticed_is_a_reset_and_no_refusal() {
     let mut scene = Scene::new();
     let listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.network.advance(ms(10));
     let accepted = listener.accept().expect("the handshake is done");
@@ -260,6 +263,6 @@ fn n57_a_reset_before_the_handshake_was_noticed_is_a_reset_and_no_refusal() {
     accepted.reset();
     scene.network.advance(ms(10));
     scene.run(SECOND);
-    assert_eq!(scene.cause(), Cause::Reset, "{:?}", scene.story);
+    assert_eq!(scene.cause(), ConnectionErrorKind::Reset, "{:?}", scene.story);
     assert!(!scene.story.contains(&"connect".to_owned()));
 }

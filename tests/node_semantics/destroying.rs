@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::{Connect, Event, How, Listen};
+use finale::{ConnectOptions, EndingKind, Event, ListenOptions};
 
 use super::support::scene::Scene;
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
@@ -11,7 +11,7 @@ use super::{AT, Pair, SECOND, Who, idle, ms, write};
 #[test]
 fn n28_destroyed_before_the_connection_is_up_it_tells_close_alone() {
     let mut scene = Scene::new();
-    let id = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);
     assert!(!scene.ending.expect("told").had_error());
@@ -20,7 +20,7 @@ fn n28_destroyed_before_the_connection_is_up_it_tells_close_alone() {
 /// N29: the two are one pair.
 #[test]
 fn n29_destroyed_in_connect_it_still_tells_ready() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| {
         if (who, event) == (Who::C, &Event::Connect) {
             socket.destroy();
@@ -33,7 +33,7 @@ fn n29_destroyed_in_connect_it_still_tells_ready() {
 /// N30: no further data.
 #[test]
 fn n30_destroyed_in_data_it_tells_no_more_of_it() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(&[b'x'; 200_000]);
     scene.network.advance(ms(50));
     let until = scene.network.now() + SECOND;
@@ -50,14 +50,14 @@ fn n30_destroyed_in_data_it_tells_no_more_of_it() {
 /// N31, N35: Node sends a FIN here, unless it is `resetAndDestroy()`.
 #[test]
 fn n31_destroyed_with_everything_read_it_resets_all_the_same() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"all of it");
     scene.expect(&["data all of it"]);
     scene.with(|socket| socket.destroy());
     scene.run(SECOND);
     scene.network.advance(ms(10));
     assert!(peer.is_reset() && !peer.has_fin());
-    assert_eq!(scene.ending.expect("told").how, How::Destroyed);
+    assert_eq!(scene.ending.expect("told").kind, EndingKind::Destroyed);
 }
 
 /// N32: dropped, and counted as never sent; the peer can't take the cut stream for a whole one.
@@ -66,7 +66,7 @@ fn n32_destroyed_with_bytes_queued_it_reports_them_as_never_sent() {
     for ended in [false, true] {
         let mut scene = Scene::new();
         scene.network.set_buffers(1000, 1000);
-        let peer = scene.serve(Listen::default());
+        let peer = scene.serve(ListenOptions::default());
         scene.with(|socket| {
             write(socket, &[0; 50_000]);
             if ended {
@@ -87,7 +87,7 @@ fn n32_destroyed_with_bytes_queued_it_reports_them_as_never_sent() {
 /// N33: one `close`.
 #[test]
 fn n33_destroying_twice_changes_nothing() {
-    let (mut scene, _peer) = Scene::served(Listen::default());
+    let (mut scene, _peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.destroy());
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
@@ -98,7 +98,7 @@ fn n33_destroying_twice_changes_nothing() {
 fn n36_destroyed_while_connecting_it_does_not_wait_for_the_connection() {
     let mut scene = Scene::new();
     let _listener = scene.peer.listen(AT).expect("a free port");
-    let id = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["lookup 10.0.0.2", "close"]);
@@ -107,7 +107,7 @@ fn n36_destroyed_while_connecting_it_does_not_wait_for_the_connection() {
 /// N96: whatever the order of the calls.
 #[test]
 fn n96_after_close_nothing_comes() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.client().end();
     pair.client().destroy();
     pair.client().resume();
@@ -119,9 +119,9 @@ fn n96_after_close_nothing_comes() {
 /// N95: by id, from wherever the program has it; a remote wakes the loop for that.
 #[test]
 fn n95_a_socket_is_aborted_by_its_id_from_a_woken_loop() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     let id = scene.socket.expect("accepted");
-    scene.reactor.remote().wake().expect("it lives");
+    scene.reactor.waker().wake().expect("it lives");
     let (_, event) = scene.reactor.next().expect("it goes on").expect("a wake");
     assert_eq!(event, Event::Woken);
     scene.reactor.socket(id).expect("it lives").destroy();

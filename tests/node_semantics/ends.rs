@@ -1,6 +1,6 @@
 //! Ending: half-close, and writes around it.
 
-use finale::{Close, Connect, Error, Event, First, How, Listen};
+use finale::{CloseMode, ConnectOptions, EndingKind, Error, Event, FirstFin, ListenOptions};
 
 use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, write};
@@ -8,7 +8,7 @@ use super::{Pair, SECOND, Who, idle, write};
 /// N25, N37: there is no such thing as a socket without a connection; a stale id finds nothing.
 #[test]
 fn n25_a_socket_that_is_gone_takes_nothing() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     let id = scene.socket.expect("accepted");
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
@@ -18,7 +18,7 @@ fn n25_a_socket_that_is_gone_takes_nothing() {
 /// N34: `end()` and a hand-off close: flush, FIN, and nobody waits for the acknowledgement.
 #[test]
 fn n34_destroy_soon_is_end_with_a_hand_off() {
-    let mut pair = Pair::new(Listen::default().close(Close::HandOff), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default().close_mode(CloseMode::HandOff), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| match (who, event) {
         (Who::C, Event::Ready) => socket.end(),
         (Who::S, Event::End) => {
@@ -28,13 +28,13 @@ fn n34_destroy_soon_is_end_with_a_hand_off() {
         _ => {}
     });
     assert_eq!(pair.of(Who::C)[3..], ["data everything", "end", "close"]);
-    assert_eq!(pair.ending(Who::S).how, How::HandedOff);
+    assert_eq!(pair.ending(Who::S).kind, EndingKind::HandedOff);
 }
 
 /// N38: the default here.
 #[test]
 fn n38_half_open_the_server_writes_on_after_end() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| {
         if (who, event) == (Who::C, &Event::Ready) {
             socket.end();
@@ -51,7 +51,7 @@ fn n38_half_open_the_server_writes_on_after_end() {
 #[test]
 fn n39_without_half_open_pending_writes_are_flushed_before_our_fin() {
     const MUCH: usize = 8 << 20;
-    let mut pair = Pair::new(Listen::default().allow_half_open(false), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default().allow_half_open(false), ConnectOptions::default());
     let mut got = 0;
     pair.run(10 * SECOND, |who, socket, event| match (who, event) {
         (Who::C, Event::Ready) => socket.end(),
@@ -60,13 +60,13 @@ fn n39_without_half_open_pending_writes_are_flushed_before_our_fin() {
         _ => {}
     });
     assert_eq!((got, pair.of(Who::C).last()), (MUCH, Some(&"close")));
-    assert_eq!(pair.ending(Who::S).how, How::Confirmed);
+    assert_eq!(pair.ending(Who::S).kind, EndingKind::Confirmed);
 }
 
 /// N40: the same chance as in Node; later it is a value, not a dead connection.
 #[test]
 fn n40_without_half_open_a_write_in_the_end_event_is_delivered() {
-    let mut pair = Pair::new(Listen::default().allow_half_open(false), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default().allow_half_open(false), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| match (who, event) {
         (Who::C, Event::Ready) => socket.end(),
         (Who::S, Event::End) => write(socket, b"last words"),
@@ -79,7 +79,7 @@ fn n40_without_half_open_a_write_in_the_end_event_is_delivered() {
 /// N41: it shows among the sockets, and the half-closed time ends it.
 #[test]
 fn n41_a_half_closed_socket_that_nobody_ends_is_seen_and_ended_by_its_time() {
-    let (mut scene, peer) = Scene::served(Listen::default().half_closed_timeout(Some(10 * SECOND)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(10 * SECOND));
     peer.finish();
     scene.expect(&["end"]);
     assert!(scene.reactor.sockets().to_string().contains("ENDED") || scene.reactor.sockets().len() == 1);
@@ -90,7 +90,7 @@ fn n41_a_half_closed_socket_that_nobody_ends_is_seen_and_ended_by_its_time() {
 /// N42: data comes unless it was paused, so `end` comes always.
 #[test]
 fn n42_a_fin_is_told_though_nobody_asked_for_data() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"never asked for");
     peer.finish();
     scene.expect(&["data never asked for", "end"]);
@@ -99,7 +99,7 @@ fn n42_a_fin_is_told_though_nobody_asked_for_data() {
 /// N43: both reports are clean.
 #[test]
 fn n43_when_both_end_at_once_both_get_data_end_and_close() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |_, socket, event| {
         if matches!(event, Event::Ready | Event::Connection) {
             write(socket, b"bye");
@@ -114,20 +114,20 @@ fn n43_when_both_end_at_once_both_get_data_end_and_close() {
 /// N44: a second `end` changes nothing.
 #[test]
 fn n44_ending_twice_is_no_error() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.end());
     scene.with(|socket| socket.end());
     scene.run(SECOND);
     scene.with(|socket| socket.end());
     peer.finish();
     scene.expect(&["end", "close"]);
-    assert_eq!(scene.ending.expect("told").first, First::Us);
+    assert_eq!(scene.ending.expect("told").first_fin, FirstFin::Local);
 }
 
 /// N45: the connection lives on.
 #[test]
 fn n45_a_write_after_end_is_a_value_and_the_connection_goes_on() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| {
         write(socket, b"before");
         socket.end();
@@ -143,7 +143,7 @@ fn n45_a_write_after_end_is_a_value_and_the_connection_goes_on() {
 /// N46: `close` stays the last event.
 #[test]
 fn n46_a_write_after_destroy_or_in_close_is_a_value() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| match (who, event) {
         (Who::C, Event::Ready) => {
             socket.destroy();
@@ -158,7 +158,7 @@ fn n46_a_write_after_destroy_or_in_close_is_a_value() {
 /// N47: nothing is queued, and no drain is owed.
 #[test]
 fn n47_an_empty_write_is_accepted_and_does_nothing() {
-    let (mut scene, _peer) = Scene::served(Listen::default());
+    let (mut scene, _peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| {
         write(socket, b"");
         assert_eq!(socket.queued_bytes(), 0);
@@ -169,7 +169,7 @@ fn n47_an_empty_write_is_accepted_and_does_nothing() {
 /// N48: there is no `finish`; a confirmed close says more than the kernel's having taken the bytes.
 #[test]
 fn n48_a_clean_close_waits_for_the_peers_acknowledgement() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.answer_into_the_void(&peer);
     scene.run(20 * SECOND);
     assert!(
@@ -184,7 +184,7 @@ fn n48_a_clean_close_waits_for_the_peers_acknowledgement() {
 /// N49: our own close can't destroy the answer: reading goes on until their FIN.
 #[test]
 fn n49_after_end_reading_goes_on_so_that_the_answer_is_safe() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"the first part of a long request");
     scene.run(SECOND);
     scene.with(|socket| {
@@ -203,7 +203,7 @@ fn n49_after_end_reading_goes_on_so_that_the_answer_is_safe() {
 /// N59: without a second write.
 #[test]
 fn n59_a_write_to_a_peer_that_has_closed_both_ways_ends_in_a_reset() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.close();
     scene.expect(&["end"]);
     scene.with(|socket| write(socket, b"nobody there"));

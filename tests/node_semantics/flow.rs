@@ -1,12 +1,12 @@
 //! Flow: queues, pauses, counts.
 
-use finale::{Connect, Error, Event, Listen, Queue};
+use finale::{Backpressure, ConnectOptions, Error, Event, ListenOptions};
 
 use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, ms, write};
 
 /// A served socket whose kernel takes a thousand bytes, and whose peer does not read.
-fn narrow(options: Listen) -> (Scene, finale::sim::PeerSocket) {
+fn narrow(options: ListenOptions) -> (Scene, finale::sim::PeerSocket) {
     let mut scene = Scene::new();
     scene.network.set_buffers(1000, 1000);
     let peer = scene.serve(options);
@@ -16,20 +16,20 @@ fn narrow(options: Listen) -> (Scene, finale::sim::PeerSocket) {
 /// N61: the mark is the queue's, and settable.
 #[test]
 fn n61_write_says_full_when_the_queue_reaches_the_mark() {
-    let (mut scene, _peer) = narrow(Listen::default().high_water_mark(10));
+    let (mut scene, _peer) = narrow(ListenOptions::default().high_water_mark(10));
     scene.with(|socket| {
-        assert_eq!(socket.write(b"123456789"), Ok(Queue::Room));
-        assert_eq!(socket.write(b"0"), Ok(Queue::Full));
+        assert_eq!(socket.write(b"123456789"), Ok(Backpressure::Room));
+        assert_eq!(socket.write(b"0"), Ok(Backpressure::Full));
     });
 }
 
 /// N62: never without "full" before, and not after `end()`.
 #[test]
 fn n62_drain_comes_once_when_the_queue_has_emptied() {
-    let (mut scene, _peer) = narrow(Listen::default().high_water_mark(10));
+    let (mut scene, _peer) = narrow(ListenOptions::default().high_water_mark(10));
     scene.with(|socket| {
         for _ in 0..3 {
-            assert_eq!(socket.write(b"ten bytes!"), Ok(Queue::Full));
+            assert_eq!(socket.write(b"ten bytes!"), Ok(Backpressure::Full));
         }
     });
     scene.expect(&["drain"]);
@@ -45,7 +45,7 @@ fn n62_drain_comes_once_when_the_queue_has_emptied() {
 /// N63: Node takes it without a limit.
 #[test]
 fn n63_writing_on_after_full_meets_a_hard_limit() {
-    let (mut scene, peer) = narrow(Listen::default().high_water_mark(10).write_limit(20));
+    let (mut scene, peer) = narrow(ListenOptions::default().high_water_mark(10).write_limit(20));
     scene.with(|socket| {
         write(socket, &[0; 3000]);
         assert_eq!(socket.write(b"x"), Err(Error::QueueFull { queued_bytes: 3000, limit_bytes: 20 }));
@@ -60,7 +60,7 @@ fn n63_writing_on_after_full_meets_a_hard_limit() {
 /// N64: taken by the kernel and never sent are two counts, and both are in the report.
 #[test]
 fn n64_bytes_written_are_those_that_the_kernel_took() {
-    let (mut scene, peer) = narrow(Listen::default());
+    let (mut scene, peer) = narrow(ListenOptions::default());
     peer.send(b"12345");
     scene.with(|socket| write(socket, &[0; 5000]));
     scene.run(SECOND);
@@ -76,7 +76,7 @@ fn n64_bytes_written_are_those_that_the_kernel_took() {
 /// N65: nothing is sent before the caller's event is handled.
 #[test]
 fn n65_two_writes_and_an_end_leave_in_one_segment() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.network.record();
     scene.with(|socket| {
         write(socket, b"one, ");
@@ -84,7 +84,7 @@ fn n65_two_writes_and_an_end_leave_in_one_segment() {
         socket.end();
     });
     scene.run(SECOND);
-    let packets = scene.network.take_story();
+    let packets = scene.network.take_transcript();
     let ours: Vec<_> = packets.iter().filter(|line| line.contains("FIN")).collect();
     assert!(ours.len() == 1 && ours[0].contains("8 bytes"), "{packets:#?}");
     assert_eq!(peer.read(), b"one, two");
@@ -93,7 +93,7 @@ fn n65_two_writes_and_an_end_leave_in_one_segment() {
 /// N66: not one read more.
 #[test]
 fn n66_after_pause_in_data_nothing_is_read() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"first");
     scene.expect(&["data first"]);
     scene.with(|socket| socket.pause());
@@ -109,7 +109,7 @@ fn n66_after_pause_in_data_nothing_is_read() {
 /// N67: the end waits behind the bytes.
 #[test]
 fn n67_paused_with_a_fin_behind_bytes_both_wait_for_resume() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     peer.send(b"bytes");
     peer.finish();
     scene.expect(&[]);
@@ -120,11 +120,11 @@ fn n67_paused_with_a_fin_behind_bytes_both_wait_for_resume() {
 /// N68: Node tells it while paused. Here it is known, and told when reading goes on.
 #[test]
 fn n68_paused_with_a_fin_and_nothing_unread_the_end_waits_but_is_known() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     peer.finish();
     scene.expect(&[]);
     scene.with(|socket| {
-        assert!(socket.peer_has_ended());
+        assert!(socket.peer_ended());
         socket.resume();
     });
     scene.expect(&["end"]);
@@ -133,7 +133,7 @@ fn n68_paused_with_a_fin_and_nothing_unread_the_end_waits_but_is_known() {
 /// N69: `pauseOnConnect`.
 #[test]
 fn n69_a_socket_may_begin_paused() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     peer.send(b"wait");
     scene.expect(&[]);
     let mut read = 1;
@@ -144,7 +144,7 @@ fn n69_a_socket_may_begin_paused() {
 /// N81: no `ref` and `unref`: a program ends when its work has ended.
 #[test]
 fn n81_when_nothing_is_left_next_says_so() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| {
         if matches!((who, event), (Who::C, Event::Ready) | (Who::S, Event::End)) {
             socket.end();

@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::sim::{Host, Network};
-use finale::{Connect, Ending, Event, Listen, Reactor, Socket, SocketId};
+use finale::{ConnectOptions, Ending, Event, ListenOptions, Reactor, Socket, SocketId};
 use support::scene::{HERE, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ enum Who {
 }
 
 impl Pair {
-    fn new(listen: Listen, connect: Connect) -> Self {
+    fn new(listen: ListenOptions, connect: ConnectOptions) -> Self {
         let network = Network::new(11);
         let mut reactor = Reactor::with_net(network.host(HERE));
         let listener = reactor.listen((HERE, 80), listen).expect("a free port");

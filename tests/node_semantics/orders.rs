@@ -1,13 +1,13 @@
 //! Orders of events.
 
-use finale::{Connect, Event, Listen};
+use finale::{ConnectOptions, Event, ListenOptions};
 
 use super::support::scene::Scene;
 use super::{AT, Pair, SECOND, Who, idle, write};
 
 /// A question and its answer, the client ending first.
 fn conversation() -> Pair {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| match (who, event) {
         (Who::C, Event::Ready) => {
             write(socket, b"question");
@@ -37,7 +37,7 @@ fn n02_the_server_of_that_connection_tells_no_lookup_connect_or_ready() {
 /// N3: a drain that is owed for bytes written before comes behind both.
 #[test]
 fn n03_ready_follows_connect_directly_and_drain_comes_after() {
-    let mut pair = Pair::new(Listen::default(), Connect::default().high_water_mark(4));
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default().high_water_mark(4));
     write(&mut pair.client(), b"more than the mark");
     pair.run(SECOND, idle);
     assert_eq!(pair.of(Who::C), ["lookup 10.0.0.1", "connect", "ready", "drain"]);
@@ -46,7 +46,7 @@ fn n03_ready_follows_connect_directly_and_drain_comes_after() {
 /// N4: every byte, then `end` once.
 #[test]
 fn n04_data_and_fin_that_arrive_together_are_told_one_after_the_other() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"all there is");
     peer.finish();
     scene.expect(&["data all there is", "end"]);
@@ -55,7 +55,8 @@ fn n04_data_and_fin_that_arrive_together_are_told_one_after_the_other() {
 /// N5: between them the other socket's events may come.
 #[test]
 fn n05_end_and_close_are_two_steps() {
-    let (listen, connect) = (Listen::default().allow_half_open(false), Connect::default().allow_half_open(false));
+    let (listen, connect) =
+        (ListenOptions::default().allow_half_open(false), ConnectOptions::default().allow_half_open(false));
     let mut pair = Pair::new(listen, connect);
     pair.run(SECOND, |who, socket, event| {
         if (who, event) == (Who::C, &Event::Ready) {
@@ -70,7 +71,7 @@ fn n05_end_and_close_are_two_steps() {
 /// N6: no event of this socket lies between.
 #[test]
 fn n06_close_is_the_very_next_event_after_error() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"some");
     peer.reset();
     scene.expect(&["data some", "error reset by the peer", "close"]);
@@ -80,13 +81,13 @@ fn n06_close_is_the_very_next_event_after_error() {
 #[test]
 fn n07_close_always_carries_a_whole_report() {
     let mut scene = Scene::new();
-    scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(SECOND);
     let refused = scene.ending.take().expect("told");
     assert!(refused.had_error() && refused.peer == Some(AT), "{refused}");
     let pair = conversation();
     assert!(!pair.ending(Who::C).had_error() && pair.ending(Who::C).is_clean());
-    let id = scene.reactor.connect(AT, Connect::default()).expect("a good target");
+    let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.run(SECOND);
     let destroyed = scene.ending.take().expect("told");
@@ -96,7 +97,7 @@ fn n07_close_always_carries_a_whole_report() {
 /// N8: an event is a value; nobody has to listen.
 #[test]
 fn n08_an_error_that_nobody_looks_at_ends_nothing() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, idle);
     pair.client().destroy();
     pair.run(SECOND, idle);

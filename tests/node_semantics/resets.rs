@@ -1,6 +1,6 @@
 //! The peer's reset, and its vanishing.
 
-use finale::{Cause, Connect, KeepAlive, Listen, Timer};
+use finale::{ConnectOptions, ConnectionErrorKind, KeepAlive, ListenOptions, TimeoutKind};
 
 use super::support::scene::{Scene, THERE};
 use super::{Pair, SECOND, Who, idle, ms, write};
@@ -8,7 +8,7 @@ use super::{Pair, SECOND, Who, idle, ms, write};
 /// N50: never `end`; the address is there in the error and in the close.
 #[test]
 fn n50_a_reset_of_an_idle_socket_is_error_and_close_and_no_end() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, idle);
     pair.client().destroy();
     let mut peers = Vec::new();
@@ -24,7 +24,7 @@ fn n50_a_reset_of_an_idle_socket_is_error_and_close_and_no_end() {
 /// N51: in Node this is a clean end.
 #[test]
 fn n51_data_with_a_reset_behind_it_is_data_and_then_an_error() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"cut o");
     peer.reset();
     scene.network.advance(ms(50));
@@ -36,7 +36,7 @@ fn n51_data_with_a_reset_behind_it_is_data_and_then_an_error() {
 fn n52_a_reset_during_a_large_write_reports_what_was_never_sent() {
     let mut scene = Scene::new();
     scene.network.set_buffers(1000, 1000);
-    let peer = scene.serve(Listen::default());
+    let peer = scene.serve(ListenOptions::default());
     scene.with(|socket| write(socket, &[0; 50_000]));
     scene.run(ms(100));
     peer.reset();
@@ -47,7 +47,7 @@ fn n52_a_reset_during_a_large_write_reports_what_was_never_sent() {
 /// N53: we had ended and waited for their answer.
 #[test]
 fn n53_a_reset_after_our_end_is_an_error() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.end());
     scene.run(SECOND);
     peer.reset();
@@ -57,7 +57,7 @@ fn n53_a_reset_after_our_end_is_an_error() {
 /// N54: Node no longer looks there.
 #[test]
 fn n54_a_reset_after_their_fin_is_told_without_a_write() {
-    let (mut scene, peer) = Scene::served(Listen::default());
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.finish();
     scene.expect(&["end"]);
     peer.reset();
@@ -67,7 +67,7 @@ fn n54_a_reset_after_their_fin_is_told_without_a_write() {
 /// N55: nothing lies before it.
 #[test]
 fn n55_a_reset_of_a_paused_socket_with_nothing_unread_is_told_at_once() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     scene.run(ms(10));
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
@@ -76,7 +76,7 @@ fn n55_a_reset_of_a_paused_socket_with_nothing_unread_is_told_at_once() {
 /// N56: bytes first, once it reads again.
 #[test]
 fn n56_a_reset_of_a_paused_socket_waits_behind_the_bytes() {
-    let (mut scene, peer) = Scene::served(Listen::default().paused(true));
+    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
     peer.send(b"unread");
     scene.network.advance(ms(10));
     peer.reset();
@@ -89,7 +89,7 @@ fn n56_a_reset_of_a_paused_socket_waits_behind_the_bytes() {
 #[test]
 fn n58_a_reset_between_handshake_and_accept_is_connection_and_error() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((super::HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((super::HERE, 80), ListenOptions::default()).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.network.advance(ms(10));
     let addr = peer.local_addr();
@@ -102,23 +102,23 @@ fn n58_a_reset_between_handshake_and_accept_is_connection_and_error() {
 /// N60: each of the three has its own ending.
 #[test]
 fn n60_a_cable_that_is_cut_shows_by_keep_alive_user_timeout_or_an_idle_time() {
-    let (mut scene, _peer) = Scene::served(Listen::default());
+    let (mut scene, _peer) = Scene::served(ListenOptions::default());
     scene.network.vanish(THERE);
     scene.run(24 * 3600 * SECOND);
     assert!(scene.story.is_empty(), "without any of them nothing is ever told");
 
-    let (mut scene, _peer) = Scene::served(Listen::default().keep_alive(KeepAlive::after(5 * SECOND)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(KeepAlive::after(5 * SECOND)));
     scene.network.vanish(THERE);
     scene.run(120 * SECOND);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 
-    let (mut scene, _peer) = Scene::served(Listen::default().user_timeout(5 * SECOND));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().user_timeout(5 * SECOND));
     scene.network.vanish(THERE);
     scene.with(|socket| write(socket, b"into the void"));
     scene.run(30 * SECOND);
-    assert_eq!(scene.cause(), Cause::TimedOut(Timer::Kernel));
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 
-    let (mut scene, _peer) = Scene::served(Listen::default().idle_timeout(Some(5 * SECOND)));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(5 * SECOND));
     scene.network.vanish(THERE);
     scene.run(6 * SECOND);
     assert_eq!(scene.story, ["timeout"]);

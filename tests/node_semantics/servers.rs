@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use finale::sim::Faults;
-use finale::{Error, Excess, Listen, Stop};
+use finale::{Error, ListenOptions, OverflowPolicy, StopOptions};
 
 use super::support::scene::{HERE, Scene};
 use super::{SECOND, ms};
@@ -12,7 +12,7 @@ use super::{SECOND, ms};
 #[test]
 fn n84_listen_returns_the_bound_address() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 0), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 0), ListenOptions::default()).expect("a free port");
     assert!(listener.addr.port() != 0 && listener.addr.ip() == HERE);
     scene.expect(&[]);
 }
@@ -21,9 +21,9 @@ fn n84_listen_returns_the_bound_address() {
 #[test]
 fn n85_a_port_in_use_and_an_address_of_others_are_refused_by_listen() {
     let mut scene = Scene::new();
-    let _first = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let _first = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     for addr in [SocketAddr::new(HERE, 80), "10.99.0.1:80".parse().expect("an address")] {
-        let refused = scene.reactor.listen(addr, Listen::default()).expect_err("taken, or not ours");
+        let refused = scene.reactor.listen(addr, ListenOptions::default()).expect_err("taken, or not ours");
         assert!(matches!(refused, Error::Listen { .. }), "{refused}");
     }
 }
@@ -32,8 +32,8 @@ fn n85_a_port_in_use_and_an_address_of_others_are_refused_by_listen() {
 #[test]
 fn n86_listening_twice_makes_two_listeners() {
     let mut scene = Scene::new();
-    let one = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
-    let two = scene.reactor.listen((HERE, 81), Listen::default()).expect("a free port");
+    let one = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let two = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
     assert_ne!(one.id, two.id);
 }
 
@@ -41,7 +41,7 @@ fn n86_listening_twice_makes_two_listeners() {
 #[test]
 fn n87_closing_a_listener_leaves_its_sockets_alone() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.expect(&["connection"]);
     scene.reactor.close_listener(listener.id).expect("open");
@@ -55,7 +55,7 @@ fn n87_closing_a_listener_leaves_its_sockets_alone() {
 #[test]
 fn n88_closing_a_listener_twice_is_an_error_value() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     scene.reactor.close_listener(listener.id).expect("open");
     assert_eq!(scene.reactor.close_listener(listener.id), Err(Error::Gone));
     scene.expect(&[]);
@@ -65,9 +65,9 @@ fn n88_closing_a_listener_twice_is_an_error_value() {
 #[test]
 fn n89_a_port_can_be_listened_on_again() {
     let mut scene = Scene::new();
-    let first = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let first = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     scene.reactor.close_listener(first.id).expect("open");
-    let second = scene.reactor.listen((HERE, 80), Listen::default()).expect("free again");
+    let second = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("free again");
     assert_ne!(first.id, second.id);
 }
 
@@ -76,11 +76,11 @@ fn n89_a_port_can_be_listened_on_again() {
 fn n90_clients_in_the_backlog_are_reset_by_closing_and_served_by_stopping() {
     for stop in [false, true] {
         let mut scene = Scene::new();
-        let listener = scene.reactor.listen((HERE, 80), Listen::default().backlog(10)).expect("a free port");
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(10)).expect("a free port");
         let peers: Vec<_> = (0..3).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         scene.network.advance(ms(10));
         match stop {
-            true => scene.reactor.stop_listener(listener.id, Stop::default()).expect("open"),
+            true => scene.reactor.stop_listener(listener.id, StopOptions::default()).expect("open"),
             false => scene.reactor.close_listener(listener.id).expect("open"),
         }
         scene.run(ms(10));
@@ -94,7 +94,7 @@ fn n90_clients_in_the_backlog_are_reset_by_closing_and_served_by_stopping() {
 #[test]
 fn n91_out_of_descriptors_is_told_once_and_waited_out() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     scene.network.set_faults(Faults { accept_exhausted: 1.0, ..Faults::none() });
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.run(5 * SECOND);
@@ -108,9 +108,9 @@ fn n91_out_of_descriptors_is_told_once_and_waited_out() {
 /// N92: they wait, or are reset; `Some(0)` is none at all.
 #[test]
 fn n92_a_limit_of_connections_makes_clients_wait_or_drops_them() {
-    for (excess, waits) in [(Excess::Wait, true), (Excess::Drop, false)] {
+    for (excess, waits) in [(OverflowPolicy::Wait, true), (OverflowPolicy::Reset, false)] {
         let mut scene = Scene::new();
-        let options = Listen::default().max_connections(Some(1)).excess(excess);
+        let options = ListenOptions::default().max_connections(1).overflow_policy(excess);
         let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
         let first = scene.peer.connect(listener.addr).expect("begun");
         scene.run(SECOND);
@@ -128,14 +128,14 @@ fn n92_a_limit_of_connections_makes_clients_wait_or_drops_them() {
 fn n93_ipv6_only_leaves_the_ipv4_port_free() {
     let any: IpAddr = "::".parse().expect("an address");
     let mut scene = Scene::new();
-    scene.reactor.listen((any, 80), Listen::default().ipv6_only(true)).expect("a free port");
+    scene.reactor.listen((any, 80), ListenOptions::default().ipv6_only(true)).expect("a free port");
     let client = scene.peer.connect(SocketAddr::new(HERE, 80)).expect("begun");
     scene.expect(&[]);
     assert!(client.is_reset(), "IPv4 clients are refused");
-    scene.reactor.listen((HERE, 80), Listen::default()).expect("the IPv4 port is free");
+    scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("the IPv4 port is free");
 
     let mut scene = Scene::new();
-    scene.reactor.listen((any, 80), Listen::default()).expect("a free port");
+    scene.reactor.listen((any, 80), ListenOptions::default()).expect("a free port");
     let _client = scene.peer.connect(SocketAddr::new(HERE, 80)).expect("begun");
     scene.expect(&["connection"]);
     let mut peer = None;
@@ -147,23 +147,23 @@ fn n93_ipv6_only_leaves_the_ipv4_port_free() {
 #[test]
 fn n94_two_listeners_share_a_port_only_if_both_say_so() {
     let mut scene = Scene::new();
-    let shared = || Listen::default().reuse_port(true);
+    let shared = || ListenOptions::default().reuse_port(true);
     scene.reactor.listen((HERE, 80), shared()).expect("a free port");
     scene.reactor.listen((HERE, 80), shared()).expect("shared");
-    assert!(scene.reactor.listen((HERE, 80), Listen::default()).is_err());
+    assert!(scene.reactor.listen((HERE, 80), ListenOptions::default()).is_err());
 }
 
 /// N98: stop, let idle ones end, destroy the rest at the limit.
 #[test]
 fn n98_a_graceful_stop_ends_idle_connections_and_lets_busy_ones_finish() {
     let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let (idle, busy) =
         (scene.peer.connect(listener.addr).expect("begun"), scene.peer.connect(listener.addr).expect("begun"));
     scene.run(SECOND);
     busy.send(b"a request");
     scene.run(SECOND);
-    scene.reactor.stop_listener(listener.id, Stop::default().limit(Some(20 * SECOND))).expect("open");
+    scene.reactor.stop_listener(listener.id, StopOptions::default().limit(20 * SECOND)).expect("open");
     scene.run(5 * SECOND);
     assert!(idle.has_fin() && !busy.has_fin());
     scene.run(20 * SECOND);

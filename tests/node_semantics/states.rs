@@ -1,14 +1,14 @@
 //! What a socket is asked for.
 
 use finale::lifecycle::State;
-use finale::{Connect, Event, Listen};
+use finale::{ConnectOptions, Event, ListenOptions};
 
 use super::{Pair, SECOND, Who};
 
 /// N82: from connect or accept up to `close`, and in the report.
 #[test]
 fn n82_the_peers_address_is_known_up_to_close() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     let mut all = Vec::new();
     pair.run(SECOND, |who, socket, event| {
         if matches!((who, event), (Who::C, Event::Ready) | (Who::S, Event::End)) {
@@ -23,7 +23,7 @@ fn n82_the_peers_address_is_known_up_to_close() {
 /// N83: one state of the table at each moment, closed only with `close`.
 #[test]
 fn n83_the_state_says_where_the_socket_is() {
-    let mut pair = Pair::new(Listen::default(), Connect::default());
+    let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     assert_eq!(pair.client().state(), State::Created);
     let mut states = Vec::new();
     pair.run(SECOND, |who, socket, event| {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use finale::{Event, KeepAlive, Listen};
+use finale::{Event, KeepAlive, ListenOptions};
 
 use super::bent::bent;
 use super::support::scene::{HERE, Scene, THERE};
 use super::{SECOND, ms, write};
 
 fn idle_for(time: Duration) -> (Scene, finale::sim::PeerSocket) {
-    let (mut scene, peer) = Scene::served(Listen::default());
-    scene.with(|socket| socket.set_timeout(Some(time)));
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.with(|socket| socket.set_idle_timeout(time));
     (scene, peer)
 }
 
@@ -41,7 +41,7 @@ fn n71_a_timeout_is_told_once_per_silence() {
 fn n72_bytes_that_move_arm_it_anew_and_queued_ones_do_not() {
     let mut scene = Scene::new();
     scene.network.set_buffers(100, 100);
-    let _peer = scene.serve(Listen::default().idle_timeout(Some(5 * SECOND)));
+    let _peer = scene.serve(ListenOptions::default().idle_timeout(5 * SECOND));
     scene.with(|socket| write(socket, &[0; 1000]));
     scene.run(SECOND);
     for _ in 0..4 {
@@ -56,13 +56,13 @@ fn n72_bytes_that_move_arm_it_anew_and_queued_ones_do_not() {
 #[test]
 fn n73_setting_it_again_replaces_it_and_none_switches_it_off() {
     let (mut scene, _peer) = idle_for(5 * SECOND);
-    scene.with(|socket| socket.set_timeout(Some(20 * SECOND)));
+    scene.with(|socket| socket.set_idle_timeout(20 * SECOND));
     scene.run(19 * SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
-    scene.with(|socket| socket.set_timeout(None));
+    scene.with(|socket| socket.set_idle_timeout(None));
     scene.run(3600 * SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
-    scene.with(|socket| socket.set_timeout(Some(SECOND)));
+    scene.with(|socket| socket.set_idle_timeout(SECOND));
     scene.with(|socket| socket.destroy());
     scene.run(10 * SECOND);
     assert_eq!(scene.story, ["close"], "no timer outlives the close");
@@ -86,9 +86,9 @@ fn n74_a_far_deadline_is_exact() {
 fn n75_a_write_that_is_stuck_counts_from_the_last_byte_that_was_taken() {
     let mut scene = Scene::new();
     scene.network.set_buffers(100, 100);
-    let _peer = scene.serve(Listen::default());
+    let _peer = scene.serve(ListenOptions::default());
     scene.with(|socket| {
-        socket.set_timeout(Some(ms(60)));
+        socket.set_idle_timeout(ms(60));
         write(socket, &[0; 1000]);
     });
     scene.run(ms(75));
@@ -145,7 +145,7 @@ fn n78_a_timer_is_never_early_and_late_by_a_tick_or_two() {
 #[test]
 fn n79_nagle_is_off_by_inheritance() {
     let (mut scene, bend) = bent();
-    let _peer = scene.serve(Listen::default().nodelay(true));
+    let _peer = scene.serve(ListenOptions::default().nodelay(true));
     scene.run(SECOND);
     assert_eq!(bend.count("set_nodelay"), 0);
     scene.with(|socket| socket.set_nodelay(false));
@@ -157,12 +157,12 @@ fn n79_nagle_is_off_by_inheritance() {
 #[test]
 fn n80_keep_alive_below_a_second_is_a_second_and_not_two_hours() {
     let times = KeepAlive { idle: ms(10), interval: ms(10), count: 2 };
-    let (mut scene, _peer) = Scene::served(Listen::default().keep_alive(times));
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(times));
     scene.network.vanish(THERE);
     scene.run(2 * SECOND);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(2 * SECOND);
     assert_eq!(scene.story.last().map(String::as_str), Some("close"));
     let bad = KeepAlive { count: 0, ..times };
-    assert!(scene.reactor.listen((HERE, 81), Listen::default().keep_alive(bad)).is_err());
+    assert!(scene.reactor.listen((HERE, 81), ListenOptions::default().keep_alive(bad)).is_err());
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use finale::sim::Network;
-use finale::{Cause, Connect, Event, How, Listen, Reactor, UnixAddr};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, UnixAddr};
 
 use super::support::scene::HERE;
 
@@ -15,8 +15,8 @@ fn path() -> PathBuf {
 #[test]
 fn n99_a_unix_socket_lives_without_lookup_and_address() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let listener = reactor.listen_unix(path(), Listen::default()).expect("a new file");
-    let client = reactor.connect(UnixAddr::path(path()), Connect::default()).expect("a good target");
+    let listener = reactor.listen_unix(path(), ListenOptions::default()).expect("a new file");
+    let client = reactor.connect(UnixAddr::path(path()), ConnectOptions::default()).expect("a good target");
     let mut lines = Vec::new();
     while lines.last().map(String::as_str) != Some("close") {
         let (mut socket, event) = reactor.next().expect("it goes on").expect("it lives");
@@ -37,15 +37,15 @@ fn n99_a_unix_socket_lives_without_lookup_and_address() {
 #[test]
 fn n100_a_missing_path_is_refused_and_any_existing_file_is_in_use() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
-    reactor.connect(UnixAddr::path("/missing"), Connect::default()).expect("a good target");
+    reactor.connect(UnixAddr::path("/missing"), ConnectOptions::default()).expect("a good target");
     let mut how = None;
     while let Some((_, event)) = reactor.next().expect("it goes on") {
         if let Event::Close(ending) = event {
-            how = Some(ending.how.clone());
+            how = Some(ending.kind.clone());
         }
     }
-    let Some(How::Failed(failure)) = how else { panic!("{how:?}") };
-    assert_eq!(failure.cause, Cause::Refused);
-    reactor.listen_unix(UnixAddr::path("/taken"), Listen::default()).expect("a new name");
-    assert!(reactor.listen_unix(UnixAddr::path("/taken"), Listen::default()).is_err());
+    let Some(EndingKind::Failed(failure)) = how else { panic!("{how:?}") };
+    assert_eq!(failure.kind, ConnectionErrorKind::Refused);
+    reactor.listen_unix(UnixAddr::path("/taken"), ListenOptions::default()).expect("a new name");
+    assert!(reactor.listen_unix(UnixAddr::path("/taken"), ListenOptions::default()).is_err());
 }

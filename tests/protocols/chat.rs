@@ -21,7 +21,7 @@ impl Protocol for Chat {
 #[test]
 fn somebody_who_comes_says_something_and_leaves_survives_every_ending() {
     let polite = Script::new().send(b"anna\nhello\n").receive(13).finish().receive_end();
-    let report = Endings::of_a_server(options(), polite).weathers(2).run(Chat::default);
+    let report = Endings::of_a_server(options(), polite).conditions(2).run(Chat::default);
     assert!(report.broken().is_none(), "{report}");
 }
 

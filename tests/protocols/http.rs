@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::check::{Endings, Found, Protocol};
 use finale::sim::{Network, Script};
-use finale::{Event, Listen, Reactor, Socket};
+use finale::{Event, ListenOptions, Reactor, Socket};
 
 use super::program::{Program, client};
 use super::server::{self, Http};
@@ -37,7 +37,7 @@ fn every_ending(request: &str, answer: &str) {
             Err(format!("the client received {:?}", String::from_utf8_lossy(&found.received)))
         }
     };
-    let endings = Endings::of_a_server(server::options(Listen::default()), polite).weathers(1).holds(holds);
+    let endings = Endings::of_a_server(server::options(ListenOptions::default()), polite).conditions(1).holds(holds);
     let report = endings.run(Http::default);
     assert!(report.broken().is_none(), "{report}");
     assert!(report.cases() > 100, "{}", report.cases());
@@ -75,7 +75,7 @@ fn an_early_refusal_survives_every_ending_and_the_rest_of_the_body() {
     let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let request = b"POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nthe body goes on and on";
     let polite = Script::new().send(request).receive(refusal.len() as u64).receive_end().send(&[b'!'; 300]).finish();
-    let report = Endings::of_a_server(server::options(Listen::default()), polite).run(Http::default);
+    let report = Endings::of_a_server(server::options(ListenOptions::default()), polite).run(Http::default);
     assert!(report.broken().is_none(), "{report}");
 }
 
@@ -83,7 +83,7 @@ fn an_early_refusal_survives_every_ending_and_the_rest_of_the_body() {
 fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
     let serve = |input: &[u8]| {
         let script = Script::new().send(input).receive_end().finish();
-        let endings = Endings::of_a_server(server::options(Listen::default()), script).cuts(&[]);
+        let endings = Endings::of_a_server(server::options(ListenOptions::default()), script).cuts(&[]);
         let received = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
         let seen = std::rc::Rc::clone(&received);
         let report = endings
@@ -117,18 +117,18 @@ fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
     let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
     let network = Network::new(1);
     let mut reactor = Reactor::with_net(network.host(here));
-    let listener = reactor.listen((here, 80), server::options(Listen::default())).expect("a free port");
-    let (mut http, mut has_ended, mut ending) = (Http::default(), false, None);
+    let listener = reactor.listen((here, 80), server::options(ListenOptions::default())).expect("a free port");
+    let (mut http, mut end_called, mut ending) = (Http::default(), false, None);
     let mut run = |time: Duration| {
         let until = network.now() + time;
         while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
             http.handle(&mut socket, event);
-            has_ended |= socket.has_ended();
+            end_called |= socket.end_called();
             if let Event::Close(told) = event {
                 ending = Some(told.to_string());
             }
         }
-        (has_ended, ending.clone())
+        (end_called, ending.clone())
     };
     let client = network.peer(there).connect(listener.addr).expect("begun");
     client.send(b"GET / HTTP/1.1\r\n\r\n");
@@ -152,7 +152,7 @@ fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
     let network = Network::new(1);
     network.set_buffers(16 << 10, 16 << 10);
     let mut reactor = Reactor::with_net(network.host(here));
-    let options = server::options(Listen::default()).high_water_mark(1024);
+    let options = server::options(ListenOptions::default()).high_water_mark(1024);
     let listener = reactor.listen((here, 80), options).expect("a free port");
     let (mut http, mut ending, mut most) = (Http::default(), None, 0);
     let client = network.peer(there).connect(listener.addr).expect("begun");

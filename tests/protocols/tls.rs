@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Event, Listen, Reactor};
+use finale::{Event, ListenOptions, Reactor};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
@@ -50,7 +50,7 @@ impl Ends {
     fn session(&self, cut: Option<(usize, Cut)>) -> Outcome {
         let network = Network::new(1);
         let mut reactor = Reactor::with_net(network.host(HERE));
-        let listener = reactor.listen((HERE, 443), session::options(Listen::default())).expect("a free port");
+        let listener = reactor.listen((HERE, 443), session::options(ListenOptions::default())).expect("a free port");
         let mut tls = Tls::new(Arc::clone(&self.server));
         let mut talker = Talker::new(&self.client, network.peer(THERE).connect(listener.addr).expect("begun"), cut);
         // Accepted: a connection that nobody has seen has no verdict.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::check::Life;
+use finale::check::EventGrammar;
 use finale::lifecycle::State;
 use finale::net::Net;
-use finale::{Ending, Event, Failure, How, Reactor, Socket, SocketId};
+use finale::{ConnectionError, Ending, EndingKind, Event, Reactor, Socket, SocketId};
 
 use crate::remote::{PATIENCE, Remote, Seen};
 use crate::script::{Opt, Role, Script, Step, connect_options, listen_options};
@@ -35,7 +35,7 @@ pub(crate) struct Play<'a, N: Net, R: Remote> {
     remote: R,
     listener: Option<finale::ListenerId>,
     socket: Option<SocketId>,
-    lives: HashMap<SocketId, Life>,
+    lives: HashMap<SocketId, EventGrammar>,
     told: Vec<Told>,
     drains: usize,
     peer_reads: bool,
@@ -110,7 +110,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
     /// A listener with a queue for one, which is taken.
     fn fill(&mut self) -> SocketAddr {
         let addr = self.remote.listen(0);
-        let filler = self.reactor.connect(addr, finale::Connect::default()).expect("an address");
+        let filler = self.reactor.connect(addr, finale::ConnectOptions::default()).expect("an address");
         self.filler = Some(filler);
         let deadline = self.remote.now() + PATIENCE;
         while let Ok(Some((_, event))) = self.reactor.next_before(deadline) {
@@ -225,7 +225,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
         if self.filler == Some(socket.id()) {
             return true;
         }
-        let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
+        let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
         life.tell(&socket, &event).expect("the language of events");
         if let (Event::End, Some(bytes)) = (&event, answer)
             && socket.write(&pattern(self.written + bytes)[self.written..]).is_ok()
@@ -290,7 +290,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
 }
 
 fn shown(socket: &Socket<'_>) -> String {
-    let peer = if socket.peer_has_ended() { ", the peer has ended" } else { "" };
+    let peer = if socket.peer_ended() { ", the peer has ended" } else { "" };
     format!("{:?}, {} read{peer}", socket.state(), socket.bytes_read())
 }
 
@@ -308,21 +308,21 @@ fn line(event: &Event<'_>, script: &Script) -> String {
     }
 }
 
-fn failed(failure: &Failure) -> String {
-    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.cause).collect();
-    format!("{:?} {:?} {causes:?}", failure.cause, failure.os)
+fn failed(failure: &ConnectionError) -> String {
+    let causes: Vec<_> = failure.attempts.iter().map(|attempt| attempt.kind).collect();
+    format!("{:?} {:?} {causes:?}", failure.kind, failure.os)
 }
 
 /// The report without ports. How much a kernel had taken of what it could not deliver is the buffers' affair.
 fn ended(ending: &Ending, script: &Script) -> String {
-    let how = match &ending.how {
-        How::Failed(failure) => failed(failure),
+    let how = match &ending.kind {
+        EndingKind::Failed(failure) => failed(failure),
         other => format!("{other:?}"),
     };
     let peer = ending.peer.map(|peer| peer.ip());
     let bytes = ending.bytes_written + ending.bytes_unsent;
     let whole = ending.bytes_unsent == 0;
-    let first = if script.much { "not compared".to_owned() } else { format!("{:?}", ending.first) };
+    let first = if script.much { "not compared".to_owned() } else { format!("{:?}", ending.first_fin) };
     let written = if ending.is_clean() { format!("{bytes} written, whole {whole}") } else { format!("{bytes} given") };
     format!("{how}, first {first}, peer {peer:?}, {} read, {written}", ending.bytes_read)
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, Peer, PeerListener, PeerSocket};
-use finale::{Connect, Listen};
+use finale::{ConnectOptions, ListenOptions};
 use socket2::{Domain, Socket, Type};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -212,14 +212,15 @@ impl Remote for SimulatedPeer {
     }
 
     fn connect(&mut self, addr: SocketAddr, small: bool) {
-        let options = Connect::default();
-        let options = if small { options.send_buffer(SMALL_BYTES).receive_buffer(SMALL_BYTES) } else { options };
+        let options = ConnectOptions::default();
+        let options =
+            if small { options.send_buffer_size(SMALL_BYTES).receive_buffer_size(SMALL_BYTES) } else { options };
         self.socket = Some(self.peer.connect_with(addr, &options).expect("there is a route"));
         self.arrive();
     }
 
     fn listen(&mut self, backlog: u32) -> SocketAddr {
-        let listener = self.peer.listen_with(ANY, &Listen::default().backlog(backlog)).expect("a free port");
+        let listener = self.peer.listen_with(ANY, &ListenOptions::default().backlog(backlog)).expect("a free port");
         let addr = listener.addr().expect("it listens");
         self.listener = Some(listener);
         addr

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use finale::sim::Rng;
-use finale::{Close, Connect, Listen};
+use finale::{CloseMode, ConnectOptions, ListenOptions};
 
 /// Who opens the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,27 +86,27 @@ impl Script {
 macro_rules! with_options {
     ($options:expr, $chosen:expr) => {
         $chosen.iter().fold($options, |options, option| match *option {
-            Opt::HandOff => options.close(Close::HandOff),
+            Opt::HandOff => options.close_mode(CloseMode::HandOff),
             Opt::NoHalfOpen => options.allow_half_open(false),
-            Opt::EarlyNotice => options.early_notice(true),
-            Opt::Paused => options.paused(true),
-            Opt::SmallBuffers => options.send_buffer(4096).receive_buffer(4096),
-            Opt::Idle(ms) => options.idle_timeout(Some(Duration::from_millis(ms))),
-            Opt::HalfClosed(ms) => options.half_closed_timeout(Some(Duration::from_millis(ms))),
-            Opt::Linger(ms) => options.linger(Some(Duration::from_millis(ms))),
+            Opt::EarlyNotice => options.notify_peer_ended(true),
+            Opt::Paused => options.start_paused(true),
+            Opt::SmallBuffers => options.send_buffer_size(4096).receive_buffer_size(4096),
+            Opt::Idle(ms) => options.idle_timeout(Duration::from_millis(ms)),
+            Opt::HalfClosed(ms) => options.half_closed_timeout(Duration::from_millis(ms)),
+            Opt::Linger(ms) => options.close_timeout(Duration::from_millis(ms)),
             Opt::AnswerAtEnd(_) | Opt::ConnectWithin(_) => options,
         })
     };
 }
 
-pub(crate) fn listen_options(script: &Script) -> Listen {
-    with_options!(Listen::default(), script.options)
+pub(crate) fn listen_options(script: &Script) -> ListenOptions {
+    with_options!(ListenOptions::default(), script.options)
 }
 
-pub(crate) fn connect_options(script: &Script) -> Connect {
-    let options = with_options!(Connect::default(), script.options);
+pub(crate) fn connect_options(script: &Script) -> ConnectOptions {
+    let options = with_options!(ConnectOptions::default(), script.options);
     script.options.iter().fold(options, |options, option| match *option {
-        Opt::ConnectWithin(ms) => options.connect_timeout(Some(Duration::from_millis(ms))),
+        Opt::ConnectWithin(ms) => options.connect_timeout(Duration::from_millis(ms)),
         _ => options,
     })
 }

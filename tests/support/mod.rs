@@ -15,8 +15,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use alone::shell;
-use finale::check::Life;
-use finale::{Ending, Event, Failure, Listen, ListenerId, OsError, Reactor, Socket, SocketId, TimerId};
+use finale::check::EventGrammar;
+use finale::{ConnectionError, Ending, Event, ListenOptions, ListenerId, OsError, Reactor, Socket, SocketId, TimerId};
 
 /// Longer than anything in a test may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ pub(crate) enum What {
     Timeout,
     PeerEnded,
     End,
-    Error(Failure),
+    Error(ConnectionError),
     Close(Ending),
     Timer(TimerId),
     Woken,
@@ -58,14 +58,14 @@ impl What {
             Event::Close(ending) => Self::Close((*ending).clone()),
             Event::Timer(id) => Self::Timer(*id),
             Event::Woken => Self::Woken,
-            Event::ListenerRests(id, error) => Self::Rests(*id, *error),
-            Event::Dropped(id, peer) => Self::Dropped(*id, peer.copied()),
+            Event::AcceptFailed(id, error) => Self::Rests(*id, *error),
+            Event::Overflow(id, peer) => Self::Dropped(*id, peer.copied()),
             Event::ListenerClosed(id) => Self::ListenerClosed(*id),
             unknown => panic!("an event that the tests don't know: {unknown:?}"),
         }
     }
 
-    const fn is_of_a_socket(&self) -> bool {
+    const fn is_socket_event(&self) -> bool {
         !matches!(self, Self::Timer(_) | Self::Woken | Self::Rests(..) | Self::Dropped(..) | Self::ListenerClosed(_))
     }
 }
@@ -94,16 +94,16 @@ impl std::fmt::Debug for What {
 }
 
 /// A reactor and what it has told.
-pub(crate) struct Story {
+pub(crate) struct Transcript {
     pub(crate) reactor: Reactor,
     listeners: Vec<ListenerId>,
-    lives: HashMap<SocketId, Life>,
+    lives: HashMap<SocketId, EventGrammar>,
     /// Told, but not yet asked for by the test.
     waiting: VecDeque<(SocketId, What)>,
     lines: VecDeque<String>,
 }
 
-impl Story {
+impl Transcript {
     pub(crate) fn new() -> Self {
         Self {
             reactor: Reactor::new().expect("a machine with epoll"),
@@ -115,7 +115,7 @@ impl Story {
     }
 
     /// A reactor with one accepted socket, and the peer's end of it.
-    pub(crate) fn pair(options: Listen) -> (Self, SocketId, TcpStream) {
+    pub(crate) fn pair(options: ListenOptions) -> (Self, SocketId, TcpStream) {
         let mut story = Self::new();
         let addr = story.listen(options);
         let peer = dial(addr);
@@ -123,7 +123,7 @@ impl Story {
         (story, socket, peer)
     }
 
-    pub(crate) fn listen(&mut self, options: Listen) -> SocketAddr {
+    pub(crate) fn listen(&mut self, options: ListenOptions) -> SocketAddr {
         let listener = self.reactor.listen("127.0.0.1:0", options).expect("loopback has a free port");
         self.listeners.push(listener.id);
         listener.addr
@@ -147,8 +147,8 @@ impl Story {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
-        if event.is_of_a_socket() {
-            let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
+        if event.is_socket_event() {
+            let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
             if let Err(wrong) = life.tell(&socket, &event) {
                 panic!("{wrong}\n{}", self.lines.make_contiguous().join("\n"));
             }
@@ -219,13 +219,13 @@ impl Story {
     /// The next event of this socket.
     #[track_caller]
     pub(crate) fn next(&mut self, id: SocketId) -> What {
-        self.find("an event of the socket", |socket, what| *socket == id && what.is_of_a_socket()).1
+        self.find("an event of the socket", |socket, what| *socket == id && what.is_socket_event()).1
     }
 
     /// The next event of no socket.
     #[track_caller]
     pub(crate) fn next_of_none(&mut self) -> What {
-        self.find("an event of no socket", |_, what| !what.is_of_a_socket()).1
+        self.find("an event of no socket", |_, what| !what.is_socket_event()).1
     }
 
     #[track_caller]
@@ -291,7 +291,7 @@ impl Story {
     }
 
     #[track_caller]
-    pub(crate) fn error(&mut self, id: SocketId) -> Failure {
+    pub(crate) fn error(&mut self, id: SocketId) -> ConnectionError {
         match self.next(id) {
             What::Error(failure) => failure,
             other => panic!("{other:?} in place of error\n{}", self.lines.make_contiguous().join("\n")),
@@ -355,8 +355,8 @@ pub(crate) enum Way {
 
 /// The peer has finished; then packets are dropped, and we answer and end. For a test in a network of its own;
 /// `nft delete table ip held` heals it.
-pub(crate) fn held_back(options: Listen, way: Way) -> (Story, SocketId, TcpStream) {
-    let (mut story, socket, peer) = Story::pair(options);
+pub(crate) fn held_back(options: ListenOptions, way: Way) -> (Transcript, SocketId, TcpStream) {
+    let (mut story, socket, peer) = Transcript::pair(options);
     peer.shutdown(Shutdown::Write).expect("connected");
     story.expect(socket, What::End);
     let port = peer.local_addr().expect("connected").port();

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use finale::check::Life;
+use finale::check::EventGrammar;
 use finale::net::Net;
 use finale::sim::{Host, Network, Peer, PeerSocket};
-use finale::{Cause, Ending, Event, How, Listen, Reactor, SocketId};
+use finale::{ConnectionErrorKind, Ending, EndingKind, Event, ListenOptions, Reactor, SocketId};
 
 pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(crate) const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -18,7 +18,7 @@ pub(crate) struct Scene<N: Net = Host> {
     pub(crate) network: Network,
     pub(crate) reactor: Reactor<N>,
     pub(crate) peer: Peer,
-    lives: HashMap<SocketId, Life>,
+    lives: HashMap<SocketId, EventGrammar>,
     pub(crate) story: Vec<String>,
     /// The same by socket, and never taken away.
     pub(crate) stories: BTreeMap<SocketId, Vec<String>>,
@@ -34,7 +34,7 @@ impl Scene {
     }
 
     /// A listener here and a connection of the peer to it, told as far as `connection`.
-    pub(crate) fn served(options: Listen) -> (Self, PeerSocket) {
+    pub(crate) fn served(options: ListenOptions) -> (Self, PeerSocket) {
         let mut scene = Self::new();
         let peer = scene.serve(options);
         (scene, peer)
@@ -50,7 +50,7 @@ impl<N: Net> Scene<N> {
     }
 
     /// A connection of the peer to a listener here that is closed again, told as far as `connection`.
-    pub(crate) fn serve(&mut self, options: Listen) -> PeerSocket {
+    pub(crate) fn serve(&mut self, options: ListenOptions) -> PeerSocket {
         let listener = self.reactor.listen((HERE, 80), options).expect("a free port");
         let peer = self.peer.connect(listener.addr).expect("begun");
         self.expect(&["connection"]);
@@ -60,7 +60,7 @@ impl<N: Net> Scene<N> {
 
     /// Likewise one more, told as far as `connection`; nothing has waited for it yet.
     pub(crate) fn serve_another(&mut self) -> PeerSocket {
-        let listener = self.reactor.listen((HERE, 80), Listen::default()).expect("a free port");
+        let listener = self.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peer = self.peer.connect(listener.addr).expect("begun");
         let before = self.story.len();
         for _ in 0..10 {
@@ -79,14 +79,14 @@ impl<N: Net> Scene<N> {
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
-            if event.is_of_a_socket() {
-                let life = self.lives.entry(socket.id()).or_insert_with(|| Life::of(&socket));
+            if event.is_socket_event() {
+                let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
                 life.tell(&socket, &event).expect("the language of events");
                 self.socket = Some(socket.id());
             }
             let line = match event {
-                Event::ListenerRests(_, error) => format!("rests {error}"),
-                Event::Dropped(_, peer) => {
+                Event::AcceptFailed(_, error) => format!("rests {error}"),
+                Event::Overflow(_, peer) => {
                     format!("dropped {}", peer.map_or("a client".into(), |peer| peer.ip().to_string()))
                 }
                 Event::ListenerClosed(_) => "listener closed".into(),
@@ -127,13 +127,13 @@ impl<N: Net> Scene<N> {
         });
     }
 
-    pub(crate) fn how(&self) -> &How {
-        &self.ending.as_ref().expect("close was told").how
+    pub(crate) fn how(&self) -> &EndingKind {
+        &self.ending.as_ref().expect("close was told").kind
     }
 
-    pub(crate) fn cause(&self) -> Cause {
-        let How::Failed(failure) = self.how() else { panic!("it has not failed") };
-        failure.cause
+    pub(crate) fn cause(&self) -> ConnectionErrorKind {
+        let EndingKind::Failed(failure) = self.how() else { panic!("it has not failed") };
+        failure.kind
     }
 
     /// Everything is over: nothing more is told, and nothing is left open, filed or queued.

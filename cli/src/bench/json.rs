@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Measured;
-use super::load::First;
+use super::load::Finisher;
 
 /// The names are promised: programs read them. What is not known is null.
 #[derive(Serialize)]
@@ -80,8 +80,8 @@ pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Erro
         request_bytes: plan.request_bytes,
         answer_bytes: plan.expected.bytes(),
         first: match plan.first {
-            First::Client => "client",
-            First::Server => "server",
+            Finisher::Client => "client",
+            Finisher::Server => "server",
         },
         rate: measured.rate,
         timeout_ms: plan.timeout.as_millis() as u64,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::net::Net;
-use finale::{Connect, Event, How, Queue, Reactor, Socket, SocketMap, TimerId};
+use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, TimerId};
 
 use super::expected::{Expected, request_piece};
 use super::schedule::Schedule;
@@ -19,7 +19,7 @@ use crate::trouble::Trouble;
 
 /// Whose FIN comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum First {
+pub(crate) enum Finisher {
     /// Send, finish, read the answer to its end
     Client,
     /// Send, read the answer to its end, finish
@@ -38,7 +38,7 @@ pub(super) struct Plan {
     pub(super) in_flight: usize,
     pub(super) request_bytes: u64,
     pub(super) expected: Expected,
-    pub(super) first: First,
+    pub(super) first: Finisher,
     /// What a connection may take, from its connect call on.
     pub(super) timeout: Duration,
 }
@@ -82,7 +82,7 @@ const LATE: Duration = Duration::from_millis(1);
 /// A run.
 pub(super) struct Load<'a> {
     plan: &'a Plan,
-    options: Connect,
+    options: ConnectOptions,
     piece: Vec<u8>,
     flights: SocketMap<Flight>,
     in_flight: usize,
@@ -128,11 +128,11 @@ impl<'a> Load<'a> {
         // Only the run's own time limit counts, and a socket without any reads no clock. Nagle's
         // algorithm holds nothing back that a FIN follows, so that an option for each connection is
         // saved.
-        let options = Connect::default()
+        let options = ConnectOptions::default()
             .connect_timeout(None)
             .half_closed_timeout(None)
-            .linger(None)
-            .nodelay(plan.first == First::Server);
+            .close_timeout(None)
+            .nodelay(plan.first == Finisher::Server);
         Ok(Self {
             plan,
             options,
@@ -210,7 +210,7 @@ impl<'a> Load<'a> {
             }
             Event::End => {
                 flight.ended = Some(now().saturating_duration_since(self.begun));
-                if self.plan.first == First::Server {
+                if self.plan.first == Finisher::Server {
                     socket.end();
                 }
             }
@@ -222,7 +222,7 @@ impl<'a> Load<'a> {
                     expected_bytes: self.plan.expected.bytes(),
                 };
                 self.flights.remove(socket.id());
-                if self.tally.interrupted && ending.how == How::Destroyed {
+                if self.tally.interrupted && ending.kind == EndingKind::Destroyed {
                     self.tally.cut_off += 1;
                 } else {
                     self.tally.add(ending, seen);
@@ -273,16 +273,16 @@ impl<'a> Load<'a> {
 }
 
 /// Writes the request, or what is left of it as far as the queue goes.
-fn ask(socket: &mut Socket<'_>, flight: &mut Flight, piece: &[u8], first: First) -> Result<(), finale::Error> {
+fn ask(socket: &mut Socket<'_>, flight: &mut Flight, piece: &[u8], first: Finisher) -> Result<(), finale::Error> {
     while flight.request_left > 0 {
         let now = usize::try_from(flight.request_left).unwrap_or(usize::MAX).min(piece.len());
         let queue = socket.write(&piece[..now])?;
         flight.request_left -= now as u64;
-        if queue == Queue::Full && flight.request_left > 0 {
+        if queue == Backpressure::Full && flight.request_left > 0 {
             return Ok(());
         }
     }
-    if first == First::Client {
+    if first == Finisher::Client {
         socket.end();
     }
     Ok(())

@@ -34,7 +34,7 @@ use crate::args;
 use crate::serve::{Closing, Service};
 use crate::trouble::Trouble;
 use expected::{Expected, Source};
-use load::{First, Load, Plan};
+use load::{Finisher, Load, Plan};
 use outside::{Terminal, exact_timers};
 use schedule::Schedule;
 use server::Server;
@@ -93,8 +93,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "BYTES", value_parser = args::size, allow_hyphen_values = true)]
     answer: Option<u64>,
     /// Who finishes first
-    #[arg(long, value_enum, default_value_t = First::Client)]
-    first: First,
+    #[arg(long, value_enum, default_value_t = Finisher::Client)]
+    first: Finisher,
     /// Begin so many connections a second, evenly spread, whether or not the others have finished
     #[arg(long, value_name = "R")]
     rate: Option<NonZero<u32>>,
@@ -145,7 +145,7 @@ pub(crate) fn run(options: &Bench) -> Result<(), Trouble> {
     let answer = options.answer()?;
     allow_descriptors(usize::from(options.in_flight))?;
     let mut reactor = Reactor::new()?;
-    let mut outside = Terminal::new(reactor.remote(), options)?;
+    let mut outside = Terminal::new(reactor.waker(), options)?;
     let (server, target) = match &options.target {
         Some(text) => (None, resolve(text)?),
         None => {
@@ -207,7 +207,7 @@ impl Bench {
                 "--answer is for a target or for --serve answer; of the others it follows from the request",
             ));
         }
-        if self.first == First::Server && self.serve != Service::Answer {
+        if self.first == Finisher::Server && self.serve != Service::Answer {
             return Err(Trouble::Usage("of our own servers only --serve answer can finish first"));
         }
         Ok(match self.serve {
@@ -230,7 +230,7 @@ impl Bench {
         if self.serve == Service::Answer {
             arguments.extend(["--bytes".to_owned(), self.answer.unwrap_or(64).to_string()]);
         }
-        if self.first == First::Server {
+        if self.first == Finisher::Server {
             arguments.extend(["--after".to_owned(), self.request.to_string()]);
         }
         arguments

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use finale::net::os::Os;
-use finale::{Reactor, Remote};
+use finale::{Reactor, Waker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -30,7 +30,7 @@ pub(super) struct Terminal {
 
 impl Terminal {
     /// From now on SIGINT and SIGTERM end the run, not the process.
-    pub(super) fn new(remote: Remote, options: &Bench) -> Result<Self, Trouble> {
+    pub(super) fn new(remote: Waker, options: &Bench) -> Result<Self, Trouble> {
         let signals = serve::watch_signals(remote, &[SIGINT, SIGTERM])?;
         let total = Schedule::new(options.rate, options.connections, options.duration).total();
         let length = total.or(options.duration.map(|time| time.as_millis() as u64));

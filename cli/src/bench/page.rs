@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use hdrhistogram::Histogram;
 
 use super::Measured;
-use super::load::First;
+use super::load::Finisher;
 use super::tally::Tally;
 
 /// The whole page.
@@ -49,8 +49,8 @@ fn connection(measured: &Measured<'_>) -> String {
     let (asks, answers) = (bytes(measured.plan.request_bytes), bytes(measured.plan.expected.bytes()));
     let looked_at = if measured.plan.expected.is_known() { "" } else { " (its length alone is looked at)" };
     match measured.plan.first {
-        First::Client => format!("send {asks}, finish, read {answers} to the end{looked_at}, close"),
-        First::Server => format!("send {asks}, read {answers} to the end{looked_at}, finish, close"),
+        Finisher::Client => format!("send {asks}, finish, read {answers} to the end{looked_at}, close"),
+        Finisher::Server => format!("send {asks}, read {answers} to the end{looked_at}, finish, close"),
     }
 }
 

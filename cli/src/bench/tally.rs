@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::{Cause, Ending, First, How};
+use finale::{ConnectionErrorKind, Ending, EndingKind, FirstFin};
 use hdrhistogram::Histogram;
 
 use crate::trouble::Trouble;
@@ -55,15 +55,15 @@ impl Kind {
         }
     }
 
-    fn of(cause: Cause) -> Self {
+    fn of(cause: ConnectionErrorKind) -> Self {
         match cause {
-            Cause::Refused => Self::Refused,
-            Cause::Reset => Self::Reset,
-            Cause::TimedOut(_) => Self::TimedOut,
-            Cause::Unreachable => Self::Unreachable,
-            Cause::NoLocalAddress => Self::NoLocalAddress,
-            Cause::OutOfResources => Self::OutOfResources,
-            Cause::Aborted => Self::Aborted,
+            ConnectionErrorKind::Refused => Self::Refused,
+            ConnectionErrorKind::Reset => Self::Reset,
+            ConnectionErrorKind::TimedOut(_) => Self::TimedOut,
+            ConnectionErrorKind::Unreachable => Self::Unreachable,
+            ConnectionErrorKind::NoLocalAddress => Self::NoLocalAddress,
+            ConnectionErrorKind::OutOfResources => Self::OutOfResources,
+            ConnectionErrorKind::Aborted => Self::Aborted,
             _ => Self::Other,
         }
     }
@@ -147,10 +147,10 @@ impl Tally {
         self.finished += 1;
         self.bytes_sent += ending.bytes_written;
         self.bytes_received += ending.bytes_read;
-        let failure = match &ending.how {
+        let failure = match &ending.kind {
             // Only a connection that was not done in time is destroyed.
-            How::Destroyed => Some(Kind::TimedOut),
-            How::Failed(failure) => Some(Kind::of(failure.cause)),
+            EndingKind::Destroyed => Some(Kind::TimedOut),
+            EndingKind::Failed(failure) => Some(Kind::of(failure.kind)),
             _ if ending.bytes_read < seen.expected_bytes => Some(Kind::TooShort),
             _ if ending.bytes_read > seen.expected_bytes => Some(Kind::TooLong),
             _ if !seen.right_content => Some(Kind::WrongContent),
@@ -162,8 +162,8 @@ impl Tally {
                 self.latency.saturating_record(latency.as_nanos() as u64);
                 self.longest = self.longest.max(latency);
                 self.acknowledged += u64::from(ending.is_acknowledged());
-                self.we_first += u64::from(ending.first == First::Us);
-                self.peer_first += u64::from(ending.first == First::Peer);
+                self.we_first += u64::from(ending.first_fin == FirstFin::Local);
+                self.peer_first += u64::from(ending.first_fin == FirstFin::Peer);
             }
             (None, None) => self.fail(Kind::Other, ending, seen),
         }
@@ -175,9 +175,9 @@ impl Tally {
             return;
         }
         let (read, expected) = (ending.bytes_read, seen.expected_bytes);
-        self.first_failure = Some(match (&ending.how, kind) {
-            (How::Failed(failure), _) => failure.to_string(),
-            (How::Destroyed, _) => format!("no end within {}", humantime::format_duration(self.timeout)),
+        self.first_failure = Some(match (&ending.kind, kind) {
+            (EndingKind::Failed(failure), _) => failure.to_string(),
+            (EndingKind::Destroyed, _) => format!("no end within {}", humantime::format_duration(self.timeout)),
             (_, Kind::TooShort | Kind::TooLong) => format!("an answer of {read} bytes, where {expected} were expected"),
             (_, Kind::WrongContent) => format!("an answer of {read} bytes with another content than expected"),
             _ => ending.to_string(),

@@ -10,7 +10,7 @@ use finale::sim::{Host, Network, Script};
 
 use super::Measured;
 use super::expected::{Expected, Source};
-use super::load::{First, Load, Outside, Plan};
+use super::load::{Finisher, Load, Outside, Plan};
 use super::page;
 use super::schedule::Schedule;
 use super::tally::Tally;
@@ -56,7 +56,7 @@ fn plan(schedule: Schedule) -> Plan {
         in_flight: 1,
         request_bytes: 64,
         expected: Expected::new(Source::Line, 64),
-        first: First::Client,
+        first: Finisher::Client,
         timeout: Duration::from_secs(5),
     }
 }
@@ -90,7 +90,7 @@ fn run(plan: &Plan, scripts: impl IntoIterator<Item = Script>) -> Tally {
 
 fn run_on(plan: &Plan, network: Network, interrupted: bool) -> Tally {
     let mut reactor = Reactor::with_net(network.host(US));
-    let remote = reactor.remote();
+    let remote = reactor.waker();
     remote.wake().expect("the reactor lives");
     Load::run(plan, &mut reactor, &mut Simulated { network, interrupted }).expect("a simulated system can always wait")
 }
@@ -148,7 +148,7 @@ fn after_its_duration_none_is_begun_and_those_in_flight_are_finished() {
 #[test]
 fn the_server_may_finish_first() {
     let server_first = Script::new().receive(64).send(crate::house::LINE).finish().receive_end();
-    let tally = run(&Plan { first: First::Server, ..plan(closed(3)) }, [(); 3].map(|()| server_first.clone()));
+    let tally = run(&Plan { first: Finisher::Server, ..plan(closed(3)) }, [(); 3].map(|()| server_first.clone()));
     expect_latencies(&tally, &[QUICK; 3]);
     assert_eq!((tally.finished, tally.failed(), tally.peer_first, tally.acknowledged), (3, 0, 3, 3));
 }

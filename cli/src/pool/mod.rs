@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use finale::{
-    Connect, Context, Event, Grant, Handled, Inbox, Pool, PoolOptions, PoolStats, Reactor, Repeat, SocketMap, Ticket,
+    ConnectOptions, Context, Event, Inbox, Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, Reactor, RetrySafety,
+    SocketMap, Ticket,
 };
 use server::{News, Server};
 
@@ -67,7 +68,7 @@ impl Lesson {
     fn new(addr: SocketAddr, total: u32, seed: u64) -> Result<Self, Trouble> {
         let options = PoolOptions::default().size(SIZE).back_off(Duration::from_millis(20), Duration::from_millis(200));
         Ok(Self {
-            pool: Pool::new(addr, Connect::default(), options.seed(seed))?,
+            pool: Pool::new(addr, ConnectOptions::default(), options.seed(seed))?,
             began: Instant::now(),
             total,
             begun: 0,
@@ -97,7 +98,7 @@ impl Lesson {
                         self.print(&format!("server   {news}"))?;
                     }
                 }
-                (Handled::Lent, Event::Data(bytes)) => {
+                (PoolEvent::Leased, Event::Data(bytes)) => {
                     if let Some((request, answer)) = self.asked.get_mut(socket.id()) {
                         answer.extend_from_slice(bytes);
                         if answer.ends_with(b"\n") {
@@ -109,8 +110,8 @@ impl Lesson {
                     }
                 }
                 // The answer will not come any more: our end, and `close` says the rest.
-                (Handled::Lent, Event::End) => socket.end(),
-                (Handled::Lost(repeat), Event::Close(_)) => {
+                (PoolEvent::Leased, Event::End) => socket.end(),
+                (PoolEvent::Lost(repeat), Event::Close(_)) => {
                     if let Some((request, _)) = self.asked.remove(socket.id()) {
                         self.repeat(&mut socket.context(), request, repeat)?;
                     }
@@ -123,14 +124,14 @@ impl Lesson {
     }
 
     fn ask(&mut self, context: &mut Context<'_>, request: Request) {
-        let ticket = self.pool.ask(context);
+        let ticket = self.pool.request(context);
         self.waiting.insert(ticket, request);
     }
 
     fn send_granted(&mut self, reactor: &mut Reactor) -> Result<(), Trouble> {
-        while let Some((ticket, grant)) = self.pool.next_grant() {
+        while let Some((ticket, grant)) = self.pool.next_reply() {
             let Some(request) = self.waiting.remove(&ticket) else { continue };
-            if let Grant::Socket(id) = grant
+            if let PoolReply::Leased(id) = grant
                 && let Some(mut socket) = reactor.socket(id)
             {
                 socket.write(format!("request {}\n", request.number).as_bytes())?;
@@ -161,15 +162,15 @@ impl Lesson {
     }
 
     /// Acting twice does no harm here: the server answers with the same text in upper case.
-    fn repeat(&mut self, context: &mut Context<'_>, request: Request, repeat: Repeat) -> Result<(), Trouble> {
+    fn repeat(&mut self, context: &mut Context<'_>, request: Request, repeat: RetrySafety) -> Result<(), Trouble> {
         self.sent_again += 1;
         self.print(&format!(
             "request  {} lost its connection, {}, and is sent again",
             request.number,
             match repeat {
-                Repeat::Safely => "before a byte of it had left",
-                Repeat::IfIdempotent => "unanswered",
-                Repeat::No => "with half an answer",
+                RetrySafety::Safe => "before a byte of it had left",
+                RetrySafety::IfIdempotent => "unanswered",
+                RetrySafety::Unsafe => "with half an answer",
             }
         ))?;
         self.ask(context, Request { tries: request.tries + 1, ..request });

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use finale::sim::Rng;
-use finale::{Event, Listen, Reactor, Sender, Socket, SocketId, SocketMap, TimerId};
+use finale::{Event, ListenOptions, Reactor, Sender, Socket, SocketId, SocketMap, TimerId};
 
 use crate::trouble::Trouble;
 
@@ -31,7 +31,7 @@ impl Server {
     /// It restarts itself when it has answered so many requests.
     pub(super) fn start(restart_after: u32, seed: u64, news: Sender<News>) -> Result<Self, Trouble> {
         let mut reactor = Reactor::new()?;
-        let listener = reactor.listen("127.0.0.1:0", Listen::default())?;
+        let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
         let (stop, stopped) = reactor.inbox(1);
         let addr = listener.addr;
         let mut state = State {
@@ -170,7 +170,7 @@ impl State {
     fn come_back(&mut self, reactor: &mut Reactor, addr: SocketAddr) {
         // It comes back once.
         (self.again, self.restart_after) = (None, u32::MAX);
-        match reactor.listen(addr, Listen::default()) {
+        match reactor.listen(addr, ListenOptions::default()) {
             Ok(listener) => {
                 self.listener = Some(listener);
                 self.tell("listens again");

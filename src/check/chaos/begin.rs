@@ -8,11 +8,11 @@ use super::places::{self, PORT, Way};
 use super::plan::{Kind, Nowhere, Plan};
 use super::run::{Run, What};
 use super::side::Side;
-use crate::error::LookupCause;
-use crate::options::Listen;
+use crate::error::LookupErrorKind;
+use crate::options::ListenOptions;
 use crate::reactor::Reactor;
 use crate::sim::script::Step;
-use crate::sim::{Host, Network, PeerListener, Reach, Row, Script};
+use crate::sim::{Fault, Host, Network, PeerListener, Reach, Script};
 use crate::target::Target;
 
 pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
@@ -93,7 +93,7 @@ impl Run {
     pub(super) fn peer_listens(&self, number: usize, way: Way, host: usize) -> Option<(PeerListener, Target)> {
         let machine = self.peers_machine(way, host);
         let peer = self.book.network.peer(machine);
-        let backlog = Listen::default().backlog(1);
+        let backlog = ListenOptions::default().backlog(1);
         let port = PORT + number as u16;
         match way {
             Way::Network => {
@@ -157,8 +157,8 @@ impl Run {
     }
 
     /// A listener may be refused a descriptor, as anything may.
-    pub(super) fn open_door(&mut self, number: usize, way: Way, options: Listen) -> Option<Door> {
-        let limit = options.max_connections.map(|most| (most, options.excess));
+    pub(super) fn open_door(&mut self, number: usize, way: Way, options: ListenOptions) -> Option<Door> {
+        let limit = options.max_connections.map(|most| (most, options.overflow_policy));
         let home = self.book.plan.machines.home;
         let reactor = self.reactors[0].as_mut()?;
         let (id, target): (_, Target) = match way {
@@ -206,11 +206,11 @@ impl Run {
             2 => side.destroy(&mut socket),
             _ => {}
         }
-        if side.has_ended || side.is_destroyed {
+        if side.end_called || side.destroy_called {
             let what =
-                if side.has_ended { "  ends before it is connected" } else { "  destroys before it is connected" };
+                if side.end_called { "  ends before it is connected" } else { "  destroys before it is connected" };
             self.book.note_line(side.label(), what.to_owned());
-            self.book.network.mark(Row::EndedBeforeConnected);
+            self.book.network.mark(Fault::EndedBeforeConnected);
         }
         self.book.sides.push(side);
     }
@@ -239,7 +239,7 @@ impl Run {
         match nowhere {
             Nowhere::UnknownName => to_name(self, "unknown.example"),
             Nowhere::FailingName => {
-                network.name_fails(&name, LookupCause::TryAgain);
+                network.name_fails(&name, LookupErrorKind::TryAgain);
                 to_name(self, &name);
             }
             Nowhere::HangingName => {
@@ -257,10 +257,10 @@ impl Run {
                 network.name(&name, ips);
                 self.book.plan.ways[number] = Way::Network;
                 if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr().ok()) {
-                    network.mark(Row::FirstAddressDead);
+                    network.mark(Fault::FirstAddressDead);
                     self.connect(number, Target::Name { host: name.into(), port: addr.port() });
                 } else {
-                    network.mark(Row::AllAddressesFail);
+                    network.mark(Fault::AllAddressesFail);
                     to_name(self, &name);
                 }
             }

@@ -7,14 +7,14 @@ use super::plan::{Kind, Plan};
 use super::pools::Lending;
 use super::side::{Dice, Label, Program, Side, Wish};
 use super::stop::Stopping;
-use crate::check::{Broken, Column, Rule, Story, must, note, words};
-use crate::error::{Cause, Timer};
-use crate::event::{Ending, Event, How};
+use crate::check::{Column, Rule, Transcript, Violation, must, note, words};
+use crate::error::{ConnectionErrorKind, TimeoutKind};
+use crate::event::{Ending, EndingKind, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
-use crate::options::Excess;
+use crate::options::OverflowPolicy;
 use crate::pipe::Pipes;
 use crate::sim::truth::Truth;
-use crate::sim::{Network, PeerListener, Places, Play, Rng, Row};
+use crate::sim::{Fault, Network, PeerListener, Places, Play, Rng};
 use crate::socket::Socket;
 use crate::target::Target;
 
@@ -37,7 +37,7 @@ pub(super) struct Acted {
 pub(super) struct Written {
     places: Places,
     pub(super) bytes: u64,
-    pub(super) how: How,
+    pub(super) how: EndingKind,
 }
 
 /// A conversation: sides are numbered client 0, server 1.
@@ -70,7 +70,7 @@ pub(super) struct Book {
     pub(super) network: Network,
     pub(super) conversations: Vec<Conversation>,
     /// Listeners that may have so many connections at the most, and what becomes of the next.
-    pub(super) limits: Vec<(ListenerId, (usize, Excess))>,
+    pub(super) limits: Vec<(ListenerId, (usize, OverflowPolicy))>,
     /// Listeners that stop.
     pub(super) stops: Vec<(ListenerId, Stopping)>,
     pub(super) sides: Vec<Side>,
@@ -82,7 +82,7 @@ pub(super) struct Book {
     pub(super) events: u64,
     pub(super) sockets: u64,
     pub(super) digest: u64,
-    pub(super) story: Option<Story>,
+    pub(super) story: Option<Transcript>,
 }
 
 /// What an event asks of the run.
@@ -124,7 +124,7 @@ impl Book {
     }
 
     /// One event of one reactor.
-    pub(super) fn handle(&mut self, host: u32, mut socket: Socket<'_>, event: Event<'_>) -> Result<Todo, Broken> {
+    pub(super) fn handle(&mut self, host: u32, mut socket: Socket<'_>, event: Event<'_>) -> Result<Todo, Violation> {
         self.events += 1;
         self.network.told();
         let id = socket.id();
@@ -134,7 +134,7 @@ impl Book {
             return Ok(if is_pools { Todo::Nothing } else { Todo::Timer(timer) });
         }
         self.judge_listener(&event)?;
-        if matches!(event, Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_)) {
+        if matches!(event, Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_)) {
             let text = words(&event);
             self.weather(&text);
             return Ok(Todo::Nothing);
@@ -145,7 +145,7 @@ impl Book {
         let slot = id.index();
         let place = self.sides.iter().position(|side| side.host == host && side.id == id);
         let Some(place) = place else {
-            return Err(Broken::new(
+            return Err(Violation::new(
                 Rule::Identity,
                 format!("{id} tells {}, and is unknown or has told close", words(&event)),
             ));
@@ -181,9 +181,9 @@ impl Book {
     }
 
     /// What a listener reports of its sockets.
-    fn judge_listener(&self, event: &Event<'_>) -> Result<(), Broken> {
-        if let Event::Dropped(listener, _) = *event {
-            let full = self.limits.contains(&(listener, (self.live_of(listener), Excess::Drop)));
+    fn judge_listener(&self, event: &Event<'_>) -> Result<(), Violation> {
+        if let Event::Overflow(listener, _) = *event {
+            let full = self.limits.contains(&(listener, (self.live_of(listener), OverflowPolicy::Reset)));
             must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
         }
         if let Event::ListenerClosed(listener) = *event {
@@ -194,7 +194,7 @@ impl Book {
     }
 
     /// The program's part, told if the run is told.
-    fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Broken> {
+    fn act(&mut self, side: &mut Side, socket: &mut Socket<'_>, event: Event<'_>) -> Result<Wish, Violation> {
         let at = self.network.elapsed();
         let (column, who) = self.column(side.label());
         match side.program {
@@ -233,7 +233,7 @@ impl Book {
         wish
     }
 
-    fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Broken> {
+    fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Violation> {
         let listener = socket.listener();
         // Several may share a listener: a script is known by its place.
         let places = self.network.places(host, socket.id().index());
@@ -249,7 +249,7 @@ impl Book {
             is_here(&conversation.backend) || (is_here(&conversation.listener) && known(conversation))
         });
         let Some(number) = found else {
-            return Err(Broken::new(Rule::Identity, "a connection of no listener of ours"));
+            return Err(Violation::new(Rule::Identity, "a connection of no listener of ours"));
         };
         let id = socket.id();
         must(places.is_some(), Rule::Identity, || format!("{id} is a connection that nobody has"))?;
@@ -274,12 +274,12 @@ impl Book {
     fn closed(&mut self, side: Side, ending: Ending) {
         let never_accepts = matches!(self.plan.conversations[side.stream.0], Kind::PeerServer(None));
         if never_accepts && side.read == 0 && side.life.was_connected() {
-            self.network.mark(Row::NeverAccepted);
+            self.network.mark(Fault::NeverAccepted);
         }
         self.sockets += 1;
         let conversation = &mut self.conversations[side.stream.0];
         let place = usize::from(!side.stream.1);
-        let written = |places| Written { places, bytes: side.written, how: ending.how.clone() };
+        let written = |places| Written { places, bytes: side.written, how: ending.kind.clone() };
         self.written.extend(side.places.map(written));
         let is_pair = match &self.plan.conversations[side.stream.0] {
             Kind::Proxy(proxy) => proxy.pool.is_none(),
@@ -294,22 +294,22 @@ impl Book {
 
     fn mark_timers(&self, event: &Event<'_>) {
         if matches!(event, Event::Timeout) {
-            self.network.mark(Row::SilentPeer);
+            self.network.mark(Fault::SilentPeer);
         }
         let Event::Error(failure) = event else { return };
-        if failure.cause == Cause::TimedOut(Timer::HalfClosed) {
-            self.network.mark(Row::HalfClosedForEver);
+        if failure.kind == ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed) {
+            self.network.mark(Fault::HalfClosedForEver);
         }
-        if failure.cause == Cause::TimedOut(Timer::Linger) {
-            self.network.mark(Row::LingerRules);
+        if failure.kind == ConnectionErrorKind::TimedOut(TimeoutKind::Close) {
+            self.network.mark(Fault::LingerRules);
         }
     }
 
     fn mark_pauses(&self, side: &Side, socket: &Socket<'_>) {
-        if socket.is_paused() && socket.peer_has_ended() {
-            self.network.mark(Row::PausedWithEndWaiting);
+        if socket.is_paused() && socket.peer_ended() {
+            self.network.mark(Fault::PausedWithEndWaiting);
             if !side.had_end {
-                self.network.mark(Row::EdgeWhilePaused);
+                self.network.mark(Fault::EdgeWhilePaused);
             }
         }
     }
@@ -349,13 +349,13 @@ impl Book {
     }
 
     /// The story with the peers' part in it, once.
-    pub(super) fn whole_story(&mut self) -> Story {
-        let Some(mut story) = self.story.take() else { return Story::new() };
+    pub(super) fn whole_story(&mut self) -> Transcript {
+        let Some(mut story) = self.story.take() else { return Transcript::new() };
         for number in 0..self.conversations.len() {
             let conversation = &self.conversations[number];
             for Acted { play, is_client } in &conversation.plays {
                 let (column, who) = self.column(Label { stream: (number, *is_client), program: Program::Random });
-                for (at, line) in play.story() {
+                for (at, line) in play.transcript() {
                     story.tell(at, column, format!("{who}{line}"));
                 }
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pattern::{self, Stream};
 use super::plan::Plan;
-use crate::options::{Close, Connect, Excess, Idle, KeepAlive, Listen};
+use crate::options::{CloseMode, ConnectOptions, IdleDirection, KeepAlive, ListenOptions, OverflowPolicy};
 use crate::sim::{Rng, Script};
 
 /// What a peer does: anything.
@@ -88,8 +88,8 @@ pub(super) fn ms(rng: &mut Rng, most_ms: u64) -> Option<Duration> {
     Some(time(rng, most_ms))
 }
 
-fn close(rng: &mut Rng) -> Close {
-    if rng.chance(0.3) { Close::HandOff } else { Close::Confirmed }
+fn close(rng: &mut Rng) -> CloseMode {
+    if rng.chance(0.3) { CloseMode::HandOff } else { CloseMode::Confirmed }
 }
 
 fn keep_alive(rng: &mut Rng) -> KeepAlive {
@@ -100,33 +100,38 @@ fn keep_alive(rng: &mut Rng) -> KeepAlive {
 
 /// The options of a server of ours. With small limits: a silence that nothing ends would only make
 /// the run longer.
-pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> Listen {
+pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> ListenOptions {
     let longest_ms = plan.longest_ms;
-    let listen = Listen::default()
+    let listen = ListenOptions::default()
         .idle_timeout(ms(rng, longest_ms).filter(|_| rng.chance(0.3)))
         .half_closed_timeout(ms(rng, longest_ms))
-        .linger(ms(rng, longest_ms))
+        .close_timeout(ms(rng, longest_ms))
         .high_water_mark(1 + rng.below(50_000) as usize)
         .allow_half_open(rng.chance(0.7))
-        .early_notice(rng.chance(0.5))
-        .paused(rng.chance(0.1))
+        .notify_peer_ended(rng.chance(0.5))
+        .start_paused(rng.chance(0.1))
         .backlog(if rng.chance(0.1) { 1 } else { 100 })
-        .close(close(rng));
+        .close_mode(close(rng));
     let listen = if rng.chance(0.2) { listen.keep_alive(keep_alive(rng)) } else { listen };
     let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
     let number = listen.settings.high_water_bytes;
-    let Limits { low, idle_of, write, deadline, ending } = Limits::of(number, plan);
+    let Limits { low, idle_direction, write, deadline, ending } = Limits::of(number, plan);
     // Some may have one or two connections, and the next waits, or is dropped.
     let listen = listen
         .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
-        .excess(if number.is_multiple_of(4) { Excess::Drop } else { Excess::Wait });
-    listen.low_water_mark(low).idle_of(idle_of).write_timeout(write).deadline(deadline).ending_timeout(ending)
+        .overflow_policy(if number.is_multiple_of(4) { OverflowPolicy::Reset } else { OverflowPolicy::Wait });
+    listen
+        .low_water_mark(low)
+        .idle_direction(idle_direction)
+        .write_timeout(write)
+        .deadline(deadline)
+        .ending_timeout(ending)
 }
 
 /// What only some sockets have. As another number says, so that it needs no draw of its own.
 struct Limits {
     low: usize,
-    idle_of: Idle,
+    idle_direction: IdleDirection,
     write: Option<Duration>,
     deadline: Option<Duration>,
     ending: Option<Duration>,
@@ -138,7 +143,8 @@ impl Limits {
         let few = if plan.flood.is_some() { 2 } else { 5 };
         Self {
             low: if number.is_multiple_of(4) { number / 3 } else { 0 },
-            idle_of: [Idle::Both, Idle::Read, Idle::Write, Idle::Both][number % 7 % 4],
+            idle_direction: [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write, IdleDirection::Both]
+                [number % 7 % 4],
             write: ms(number / 5).filter(|_| number.is_multiple_of(few)),
             deadline: ms(number / 11).filter(|_| number.is_multiple_of(11)),
             ending: ms(number / 7).filter(|_| number.is_multiple_of(7)),
@@ -147,25 +153,25 @@ impl Limits {
 }
 
 /// The options of a client of ours.
-pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> Connect {
+pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> ConnectOptions {
     let longest_ms = plan.longest_ms;
     let patience = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
-    let connect = Connect::default()
-        .connect_timeout(Some(patience))
+    let connect = ConnectOptions::default()
+        .connect_timeout(patience)
         .half_closed_timeout(ms(rng, longest_ms))
-        .linger(ms(rng, longest_ms))
+        .close_timeout(ms(rng, longest_ms))
         .high_water_mark(1 + rng.below(50_000) as usize)
         .allow_half_open(rng.chance(0.8))
-        .early_notice(rng.chance(0.5))
-        .close(close(rng));
+        .notify_peer_ended(rng.chance(0.5))
+        .close_mode(close(rng));
     let connect = if rng.chance(0.2) { connect.keep_alive(keep_alive(rng)) } else { connect };
     let connect = if rng.chance(0.1) { connect.user_timeout(time(rng, 5_000)) } else { connect };
-    let Limits { low, idle_of, write, deadline, ending } = Limits::of(connect.settings.high_water_bytes, plan);
+    let Limits { low, idle_direction, write, deadline, ending } = Limits::of(connect.settings.high_water_bytes, plan);
     let (total, deadline) = match connect.settings.high_water_bytes % 3 {
         0 => (None, deadline),
         1 => (deadline, None),
         _ => (deadline.map(|limit| limit * 2), deadline),
     };
     let connect = connect.deadline(deadline).total_deadline(total);
-    connect.low_water_mark(low).idle_of(idle_of).write_timeout(write).ending_timeout(ending)
+    connect.low_water_mark(low).idle_direction(idle_direction).write_timeout(write).ending_timeout(ending)
 }

@@ -4,10 +4,10 @@ use super::judge::passes;
 use super::limits::{self, Clock};
 use super::side::Side;
 use super::stop;
-use crate::check::{Broken, Rule, must};
-use crate::error::{Cause, Timer};
-use crate::event::{Ending, First, How};
-use crate::options::{Close, Settings};
+use crate::check::{Rule, Violation, must};
+use crate::error::{ConnectionErrorKind, TimeoutKind};
+use crate::event::{Ending, EndingKind, FirstFin};
+use crate::options::{CloseMode, Settings};
 use crate::sim::end::FinOrder;
 use crate::sim::truth::{Closed, Truth};
 use crate::socket::Socket;
@@ -18,7 +18,7 @@ pub(super) fn judge(
     ending: &Ending,
     truth: &Truth,
     clock: Clock,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
     must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
     must(side.discards || side.read == truth.given, Rule::Bytes, || {
@@ -34,36 +34,36 @@ pub(super) fn judge(
         first(ending, truth, clock)?;
         way(side, ending, socket, truth, clock)?;
     }
-    match ending.how {
-        How::Destroyed => {
-            let is_wanted = side.is_destroyed || stop::destroys(side, socket, truth, clock);
+    match ending.kind {
+        EndingKind::Destroyed => {
+            let is_wanted = side.destroy_called || stop::destroys(side, socket, truth, clock);
             must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
         }
-        How::Failed(_) => Ok(()),
-        How::Confirmed | How::HandedOff => good_order(side, ending, truth),
+        EndingKind::Failed(_) => Ok(()),
+        EndingKind::Confirmed | EndingKind::HandedOff => good_order(side, ending, truth),
     }
 }
 
 /// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
-fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let order = truth.kernel.fin_order;
     // Who is first is looked at right before our FIN leaves: theirs may come between the two calls.
     let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
-    let holds = match ending.first {
-        First::Nobody => !ending.is_clean(),
-        First::Us => truth.kernel.finished && (order != FinOrder::Peer || came_between),
+    let holds = match ending.first_fin {
+        FirstFin::Neither => !ending.is_clean(),
+        FirstFin::Local => truth.kernel.finished && (order != FinOrder::Peer || came_between),
         // Destroyed or failed, its own FIN may never have left.
-        First::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
+        FirstFin::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
         // It may have come before ours left, and been told late.
-        First::Both => matches!(order, FinOrder::Crossed | FinOrder::Peer),
-        First::Unknown => true,
+        FirstFin::Both => matches!(order, FinOrder::Crossed | FinOrder::Peer),
+        FirstFin::Unknown => true,
     };
     must(holds, Rule::HonestClose, || format!("\"{ending}\", and in truth the order was {order:?}"))
 }
 
 /// A connection in good order is closed quietly, as its settings say; every other is reset, so that
 /// no cut stream looks whole.
-fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
         must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
@@ -75,8 +75,8 @@ fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: 
         return must(quietly, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
     }
     must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close has reset it"))?;
-    let asked = socket.settings().is_some_and(|settings| settings.close == Close::HandOff);
-    let handed = ending.how == How::HandedOff;
+    let asked = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
+    let handed = ending.kind == EndingKind::HandedOff;
     if handed && !asked && is_nobodys_to_say(side, socket, truth, clock) {
         return Ok(());
     }
@@ -86,8 +86,9 @@ fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: 
 /// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has
 /// taken: then the kernel is left alone with it.
 fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
-    let is_silence = |cause| matches!(cause, Cause::TimedOut(Timer::Linger | Timer::HalfClosed));
-    let was_silent = matches!(&ending.how, How::Failed(failure) if is_silence(failure.cause));
+    let is_silence =
+        |cause| matches!(cause, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
+    let was_silent = matches!(&ending.kind, EndingKind::Failed(failure) if is_silence(failure.kind));
     let kernel = truth.kernel;
     // Acknowledged between the question and the reset, which sends nothing then.
     let is_over = kernel.fin_acked && kernel.remote.is_some();
@@ -101,12 +102,12 @@ fn is_nobodys_to_say(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clo
     let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
     // It was closed when the limit struck, and `close` is delivered a turn later.
     let then = Clock { now: truth.closed_at, ..clock };
-    let has_struck = |settings: &Settings| limits::struck(side, settings, truth, Timer::Linger, then).is_ok();
+    let has_struck = |settings: &Settings| limits::struck(side, settings, truth, TimeoutKind::Close, then).is_ok();
     cant_ask && truth.sent > 0 && socket.settings().is_some_and(has_struck)
 }
 
 /// Both have finished, and everything that was written is where the ending says.
-fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken> {
+fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
     let whole = side.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
     must(whole && ending.bytes_written == side.written, Rule::HonestClose, || {
@@ -116,5 +117,5 @@ fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Broken>
     let passed = errors.iter().all(|error| passes(*error));
     must(passed, Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
     let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
-    must(ending.how == How::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))
+    must(ending.kind == EndingKind::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))
 }

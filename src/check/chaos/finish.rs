@@ -4,10 +4,10 @@ use super::book::{Acted, Written};
 use super::pattern;
 use super::plan::{Kind, Weather};
 use super::run::Run;
-use crate::check::{Broken, Rule, must};
-use crate::error::{Cause, Timer};
-use crate::event::{Ending, How};
-use crate::sim::Row;
+use crate::check::{Rule, Violation, must};
+use crate::error::{ConnectionErrorKind, TimeoutKind};
+use crate::event::{Ending, EndingKind};
+use crate::sim::Fault;
 
 /// Polls in a row that brought nothing, between which nothing was done and nothing told: one to
 /// find that out, one more for what is told only in the turn after that (`close`), and one because
@@ -15,7 +15,7 @@ use crate::sim::Row;
 const IDLE_POLLS: u32 = 3;
 
 impl Run {
-    pub(super) fn check_the_end(&mut self) -> Result<(), Broken> {
+    pub(super) fn check_the_end(&mut self) -> Result<(), Violation> {
         self.tend(0)?;
         self.tend(1)?;
         let now = self.book.network.now();
@@ -44,7 +44,7 @@ impl Run {
 
     /// Work is bounded by what happened: events, packets, and the reasons to look that faults make
     /// up.
-    fn check_calls(&self) -> Result<(), Broken> {
+    fn check_calls(&self) -> Result<(), Violation> {
         let network = &self.book.network;
         let (calls, happenings) = (network.calls(), network.happenings() + self.book.events);
         must(calls <= 100 + 10 * happenings, Rule::NoSpin, || {
@@ -53,7 +53,7 @@ impl Run {
     }
 
     /// Two sides of ours: what one has written the other has read, and a reset has two ends.
-    fn check_pair(&self, number: usize) -> Result<(), Broken> {
+    fn check_pair(&self, number: usize) -> Result<(), Violation> {
         let conversation = &self.book.conversations[number];
         let [Some(client), Some(server)] = &conversation.endings else { return Ok(()) };
         let is_proxy = matches!(self.book.plan.conversations[number], Kind::Proxy(_));
@@ -62,17 +62,17 @@ impl Run {
             must(same, Rule::Bytes, || format!("client: {client}; server: {server}"))?;
         }
         // By its kernel.
-        let reason = Cause::TimedOut(Timer::Kernel);
-        let given_up = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == reason);
+        let reason = ConnectionErrorKind::TimedOut(TimeoutKind::Kernel);
+        let given_up = |ending: &Ending| matches!(&ending.kind, EndingKind::Failed(failure) if failure.kind == reason);
         let well = client.is_clean() && server.is_clean();
         let excused = given_up(client) || given_up(server) || conversation.is_dropped;
         must(!conversation.must_end_well || well || excused, Rule::Progress, || {
             format!("both were called to end, and nothing was against it; client: {client}; server: {server}")
         })?;
         let stormy = self.book.plan.weather.iter().any(|(_, weather)| *weather != Weather::Return);
-        let is_reset = |ending: &Ending| matches!(&ending.how, How::Failed(failure) if failure.cause == Cause::Reset);
+        let is_reset = |ending: &Ending| matches!(&ending.kind, EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::Reset);
         for (one, other) in [(client, server), (server, client)] {
-            let confirmed = matches!(other.how, How::Confirmed);
+            let confirmed = matches!(other.kind, EndingKind::Confirmed);
             must(stormy || is_proxy || !is_reset(one) || !confirmed, Rule::Isolation, || {
                 format!("one side: {one}; the other: {other}")
             })?;
@@ -82,7 +82,7 @@ impl Run {
 
     /// A scripted peer has received what its other side has written, and nothing else; all of it,
     /// if it saw the end.
-    fn check_plays(&self, number: usize) -> Result<(), Broken> {
+    fn check_plays(&self, number: usize) -> Result<(), Violation> {
         let conversation = &self.book.conversations[number];
         for Acted { play, is_client } in &conversation.plays {
             let received = play.received();
@@ -95,7 +95,7 @@ impl Run {
             must(count <= most, Rule::Bytes, || format!("the peer received {count} bytes of {most}"))?;
             // A Unix domain socket knows no reset: what was cut looks whole there, and so does what
             // nobody has accepted.
-            let is_clean = |written: &Written| matches!(written.how, How::Confirmed | How::HandedOff);
+            let is_clean = |written: &Written| matches!(written.how, EndingKind::Confirmed | EndingKind::HandedOff);
             let may_look_whole = play.is_unix() && (count == 0 || !ours().all(is_clean));
             let saw_end = play.has_end() && !play.is_reset() && !may_look_whole && ours().next().is_some();
             must(!saw_end || ours().any(|written| written.bytes == count), Rule::HonestClose, || {
@@ -106,7 +106,7 @@ impl Run {
     }
 
     /// A program ends in the middle of everything.
-    pub(super) fn drop_one(&mut self) -> Result<(), Broken> {
+    pub(super) fn drop_one(&mut self) -> Result<(), Violation> {
         let host = (self.book.events % 2) as usize;
         let host = if self.reactors[host].is_some() { host } else { 1 - host };
         let Some(reactor) = self.reactors[host].take() else { return Ok(()) };
@@ -116,7 +116,7 @@ impl Run {
             "the clients' reactor is dropped"
         });
         if !reactor.is_empty() {
-            self.book.network.mark(Row::DroppedWithSockets);
+            self.book.network.mark(Fault::DroppedWithSockets);
         }
         let before = self.book.network.descriptors();
         drop(reactor);

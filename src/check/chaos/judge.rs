@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::limits::{self, Clock};
 use super::side::Side;
 use super::{ending, pattern, stop};
-use crate::check::{Broken, Rule, must, words};
-use crate::error::{Cause, Failure, Timer};
+use crate::check::{Rule, Violation, must, words};
+use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
 use crate::event::{Event, PeerEnd};
 use crate::lifecycle::State;
 use crate::sim::truth::Truth;
@@ -20,9 +20,9 @@ pub(super) fn judge(
     event: &Event<'_>,
     truth: &Truth,
     clock: Clock,
-) -> Result<(), Broken> {
-    side.life.tell(socket, event).map_err(|wrong| Broken::new(Rule::Language, wrong))?;
-    must(!side.is_destroyed || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
+) -> Result<(), Violation> {
+    side.life.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))?;
+    must(!side.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
         format!("{} after destroy", words(event))
     })?;
     note_change(side, event, clock.now);
@@ -42,7 +42,7 @@ pub(super) fn judge(
         }
         Event::Timeout => limits::silence(side, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
-            let asked = socket.settings().is_some_and(|settings| settings.early_notice);
+            let asked = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
             // It may have been resumed since, by a drain that was pending, too.
             let was_paused = socket.is_paused() || side.paused_until >= truth.failed_at;
             let unasked = *how == PeerEnd::Reset && was_paused;
@@ -66,7 +66,7 @@ pub(super) fn judge(
         }
         Event::Close(ending) => ending::judge(side, socket, ending, truth, clock)?,
         Event::Lookup(_) | Event::Ready | Event::Connection => {}
-        Event::Timer(_) | Event::Woken | Event::ListenerRests(..) | Event::Dropped(..) | Event::ListenerClosed(_) => {}
+        Event::Timer(_) | Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_) => {}
     }
     if matches!(event, Event::Connect | Event::Connection) {
         let limit_ms = socket.settings().and_then(|settings| settings.deadline_ms);
@@ -90,12 +90,12 @@ fn note_change(side: &mut Side, event: &Event<'_>, now: u64) {
 }
 
 /// What holds of a socket at every event.
-fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let dead = socket.state() == State::Broken || socket.state().is_final();
     let over = matches!(event, Event::Error(_) | Event::Close(_));
-    let sent_fin = matches!(socket.state(), State::Finished | State::Closing);
+    let sent_fin = matches!(socket.state(), State::LocalFinished | State::Closing);
     must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
-    let unasked = truth.kernel.finished && !side.has_ended && !over;
+    let unasked = truth.kernel.finished && !side.end_called && !over;
     must(!unasked, Rule::HonestClose, || "our FIN was sent, and nobody has ended".to_owned())?;
     must(over || socket.is_paused() == side.is_paused, Rule::Isolation, || {
         format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
@@ -108,7 +108,7 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
 }
 
 /// `end` is their FIN, behind their last byte.
-fn their_end(side: &Side, truth: &Truth) -> Result<(), Broken> {
+fn their_end(side: &Side, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
     must(kernel.peer_finished, Rule::HonestClose, || "an end, and the peer has not finished".to_owned())?;
     must(kernel.unread == 0, Rule::HonestClose, || format!("an end before {} bytes of theirs", kernel.unread))?;
@@ -132,35 +132,43 @@ fn has_lost(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bo
 }
 
 /// Every error has one cause, and the failure names it.
-fn cause(side: &Side, socket: &Socket<'_>, failure: &Failure, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+fn cause(
+    side: &Side,
+    socket: &Socket<'_>,
+    failure: &ConnectionError,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
     if let Some(os) = failure.os {
         must(!has_lost(side, socket, truth, clock), Rule::Bytes, || {
             format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
         })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
         let Some(errno) = known else {
-            return Err(Broken::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
+            return Err(Violation::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
         };
         must(!passes(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which passes"))?;
         let meant = meaning(*errno);
-        return must(failure.cause == meant, Rule::Cause, || {
-            format!("\"{failure}\" for {errno:?}, which is {meant:?}")
-        });
+        return must(failure.kind == meant, Rule::Cause, || format!("\"{failure}\" for {errno:?}, which is {meant:?}"));
     }
     let Some(settings) = socket.settings() else {
-        return Err(Broken::new(Rule::Cause, "an error of no socket"));
+        return Err(Violation::new(Rule::Cause, "an error of no socket"));
     };
-    match failure.cause {
-        Cause::Lookup(_) => Ok(()),
-        Cause::TimedOut(timer) if timer != Timer::Kernel => limits::struck(side, settings, truth, timer, clock),
-        Cause::TimedOut(_)
-        | Cause::Reset
-        | Cause::Refused
-        | Cause::Unreachable
-        | Cause::NoLocalAddress
-        | Cause::OutOfResources
-        | Cause::Aborted
-        | Cause::System => Err(Broken::new(Rule::Cause, format!("\"{failure}\", and the system has said nothing"))),
+    match failure.kind {
+        ConnectionErrorKind::Lookup(_) => Ok(()),
+        ConnectionErrorKind::TimedOut(timer) if timer != TimeoutKind::Kernel => {
+            limits::struck(side, settings, truth, timer, clock)
+        }
+        ConnectionErrorKind::TimedOut(_)
+        | ConnectionErrorKind::Reset
+        | ConnectionErrorKind::Refused
+        | ConnectionErrorKind::Unreachable
+        | ConnectionErrorKind::NoLocalAddress
+        | ConnectionErrorKind::OutOfResources
+        | ConnectionErrorKind::Aborted
+        | ConnectionErrorKind::System => {
+            Err(Violation::new(Rule::Cause, format!("\"{failure}\", and the system has said nothing")))
+        }
     }
 }
 
@@ -171,15 +179,15 @@ pub(super) const fn passes(errno: Errno) -> bool {
 }
 
 /// What an error of the system means, as a second opinion.
-fn meaning(errno: Errno) -> Cause {
+fn meaning(errno: Errno) -> ConnectionErrorKind {
     match errno {
-        Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => Cause::Reset,
-        Errno::TIMEDOUT => Cause::TimedOut(Timer::Kernel),
-        Errno::CONNREFUSED | Errno::NOENT => Cause::Refused,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => Cause::Unreachable,
-        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Cause::NoLocalAddress,
-        Errno::MFILE | Errno::NFILE => Cause::OutOfResources,
-        Errno::CONNABORTED => Cause::Aborted,
-        _ => Cause::System,
+        Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => ConnectionErrorKind::Reset,
+        Errno::TIMEDOUT => ConnectionErrorKind::TimedOut(TimeoutKind::Kernel),
+        Errno::CONNREFUSED | Errno::NOENT => ConnectionErrorKind::Refused,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => ConnectionErrorKind::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => ConnectionErrorKind::NoLocalAddress,
+        Errno::MFILE | Errno::NFILE => ConnectionErrorKind::OutOfResources,
+        Errno::CONNABORTED => ConnectionErrorKind::Aborted,
+        _ => ConnectionErrorKind::System,
     }
 }

@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::side::{LATE_EDGE, Side};
 use super::stop;
-use crate::check::{Broken, Rule, must};
-use crate::error::Timer;
+use crate::check::{Rule, Violation, must};
+use crate::error::TimeoutKind;
 use crate::lifecycle::State;
-use crate::options::{Idle, Settings};
+use crate::options::{IdleDirection, Settings};
 use crate::sim::truth::{Kernel, Truth};
 use crate::sim::{Faults, Network};
 use crate::socket::Socket;
@@ -90,7 +90,7 @@ impl Due {
         Self { earliest: earliest.saturating_add(limit), latest: latest.max(earliest).saturating_add(limit) }
     }
 
-    fn check(&self, what: &str, clock: Clock) -> Result<(), Broken> {
+    fn check(&self, what: &str, clock: Clock) -> Result<(), Violation> {
         let now = clock.now;
         must(now >= self.earliest, Rule::Timers, || format!("{what} {} ns early", self.earliest - now))?;
         let latest = self.latest.saturating_add(clock.late);
@@ -99,31 +99,31 @@ impl Due {
 }
 
 /// A limit that ends a socket, if it is set: from when it counts.
-fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: Clock) -> Option<Due> {
+fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: TimeoutKind, clock: Clock) -> Option<Due> {
     let taken_at = truth.kernel.taken_at;
     // What the peer takes of what our kernel holds is no silence.
     let taken = clock.seen(truth);
     let (ms, earliest, latest) = match timer {
-        Timer::Connect => (settings.connect_ms?, side.born_at, side.born_at),
-        Timer::HalfClosed => {
+        TimeoutKind::Connect => (settings.connect_ms?, side.born_at, side.born_at),
+        TimeoutKind::HalfClosed => {
             let latest = truth.moved_at.max(taken_at).max(side.changed_or_heard_at(truth));
             (settings.half_closed_ms?, truth.moved_at.max(taken), latest)
         }
         // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
-        Timer::Linger => {
+        TimeoutKind::Close => {
             let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
-            (settings.linger_ms?, side.ended_at.max(taken), latest)
+            (settings.close_ms?, side.ended_at.max(taken), latest)
         }
-        Timer::Write => {
+        TimeoutKind::Write => {
             let since = truth.sent_at.max(side.queued_from);
             (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
         }
-        Timer::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
-        Timer::Ending => {
+        TimeoutKind::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
+        TimeoutKind::Ending => {
             let (earliest, latest) = ending_from(side, truth)?;
             (settings.ending_ms?, earliest, latest)
         }
-        Timer::Kernel => return None,
+        TimeoutKind::Kernel => return None,
     };
     Some(Due::after(ms, earliest, latest))
 }
@@ -132,7 +132,7 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: Timer, clock: C
 /// side, or from what killed it.
 fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
-    let ours = side.has_ended.then_some(side.ended_at);
+    let ours = side.end_called.then_some(side.ended_at);
     let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
     let earliest = ours.into_iter().chain(theirs).min()?;
     // While it reads it may not have heard of what comes behind the bytes.
@@ -142,12 +142,12 @@ fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
 }
 
 /// The limit that rules a socket in its present state.
-fn ruling(socket: &Socket<'_>) -> Option<Timer> {
+fn ruling(socket: &Socket<'_>) -> Option<TimeoutKind> {
     match socket.state() {
-        State::Created | State::Resolving | State::Connecting => Some(Timer::Connect),
-        State::Open if !socket.peer_has_ended() => None,
-        State::Open | State::Finished | State::Ended | State::Broken => Some(Timer::HalfClosed),
-        State::Flushing | State::Lingering | State::LastFlush | State::Closing => Some(Timer::Linger),
+        State::Created | State::Resolving | State::Connecting => Some(TimeoutKind::Connect),
+        State::Open if !socket.peer_ended() => None,
+        State::Open | State::LocalFinished | State::PeerFinished | State::Broken => Some(TimeoutKind::HalfClosed),
+        State::Flushing | State::Lingering | State::LastFlush | State::Closing => Some(TimeoutKind::Close),
         State::Confirmed
         | State::HandedOff
         | State::ResetByPeer
@@ -160,15 +160,15 @@ fn ruling(socket: &Socket<'_>) -> Option<Timer> {
 
 /// A limit that should have struck by now, and has not, whatever the socket has told meanwhile.
 pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
-    if side.is_destroyed || side.had_error {
+    if side.destroy_called || side.had_error {
         return None;
     }
     let settings = socket.settings()?;
     let state = socket.state();
-    let waits = state.can_send() && !side.has_ended && socket.queued_bytes() > 0;
-    let deadline = Some(Timer::Deadline).filter(|_| !state.is_final());
-    let ending = Some(Timer::Ending).filter(|_| state.is_connected());
-    let limits = [deadline, ending, ruling(socket), Some(Timer::Write).filter(|_| waits)];
+    let waits = state.can_send() && !side.end_called && socket.queued_bytes() > 0;
+    let deadline = Some(TimeoutKind::Deadline).filter(|_| !state.is_final());
+    let ending = Some(TimeoutKind::Ending).filter(|_| state.is_connected());
+    let limits = [deadline, ending, ruling(socket), Some(TimeoutKind::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
         if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
@@ -183,15 +183,15 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     Some(format!("its idle timeout was due {late} ns ago"))
 }
 
-const fn name(timer: Timer) -> &'static str {
+const fn name(timer: TimeoutKind) -> &'static str {
     match timer {
-        Timer::Connect => "connect timeout",
-        Timer::HalfClosed => "half-closed timeout",
-        Timer::Linger => "close timeout",
-        Timer::Write => "write timeout",
-        Timer::Deadline => "deadline",
-        Timer::Ending => "ending timeout",
-        Timer::Kernel => "kernel's limit",
+        TimeoutKind::Connect => "connect timeout",
+        TimeoutKind::HalfClosed => "half-closed timeout",
+        TimeoutKind::Close => "close timeout",
+        TimeoutKind::Write => "write timeout",
+        TimeoutKind::Deadline => "deadline",
+        TimeoutKind::Ending => "ending timeout",
+        TimeoutKind::Kernel => "kernel's limit",
     }
 }
 
@@ -200,12 +200,12 @@ const fn name(timer: Timer) -> &'static str {
 pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
-    let waits = !side.has_ended && side.written > truth.sent;
-    may_have(Timer::Deadline)
-        || may_have(Timer::Ending)
-        || (waits && may_have(Timer::Write))
-        || (side.has_ended && may_have(Timer::Linger))
-        || (lacks_memory(truth) && may_have(Timer::HalfClosed))
+    let waits = !side.end_called && side.written > truth.sent;
+    may_have(TimeoutKind::Deadline)
+        || may_have(TimeoutKind::Ending)
+        || (waits && may_have(TimeoutKind::Write))
+        || (side.end_called && may_have(TimeoutKind::Close))
+        || (lacks_memory(truth) && may_have(TimeoutKind::HalfClosed))
 }
 
 /// Whether a call has lacked memory, and is to be made again.
@@ -218,15 +218,17 @@ pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, c
     let Some(settings) = socket.settings() else { return false };
     let then = Clock { now: truth.closed_at, ..clock };
     let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
-    [Timer::Deadline, Timer::Ending, Timer::HalfClosed, Timer::Linger, Timer::Write].into_iter().any(may_have)
+    [TimeoutKind::Deadline, TimeoutKind::Ending, TimeoutKind::HalfClosed, TimeoutKind::Close, TimeoutKind::Write]
+        .into_iter()
+        .any(may_have)
 }
 
 /// The idle time of a socket, if it is set.
 fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
-    let (idle_ms, idle_of) = (settings.idle_ms?, settings.idle_of);
-    let seen_at = if idle_of == Idle::Read { 0 } else { clock.seen(truth) };
-    let earliest = truth.broke_silence_at(idle_of).max(seen_at).max(side.silent_from);
-    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_of));
+    let (idle_ms, idle_direction) = (settings.idle_ms?, settings.idle_direction);
+    let seen_at = if idle_direction == IdleDirection::Read { 0 } else { clock.seen(truth) };
+    let earliest = truth.broke_silence_at(idle_direction).max(seen_at).max(side.silent_from);
+    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_direction));
     if side.discards && truth.kernel.died {
         // No timeout is delivered while it lingers; once it is broken one may be.
         due.latest = due.latest.max(truth.failed_at);
@@ -236,25 +238,30 @@ fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option
 
 /// Whether the present silence was told: no byte that breaks it has moved since.
 fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
-    side.told_silence.is_some_and(|told| told.moved == truth.moved(settings.idle_of))
+    side.told_silence.is_some_and(|told| told.moved == truth.moved(settings.idle_direction))
 }
 
 /// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
-pub(super) fn silence(side: &mut Side, settings: Option<&Settings>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+pub(super) fn silence(
+    side: &mut Side,
+    settings: Option<&Settings>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
     let due = settings.and_then(|settings| Some((idle(side, settings, truth, clock)?, settings)));
     let Some((due, settings)) = due else {
-        return Err(Broken::new(Rule::Timers, "a timeout, and no idle time is set"));
+        return Err(Violation::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
     // The peer's FIN is no byte; but it may break its silence.
     let finished = side.told_silence.is_some_and(|told| side.end_at >= told.at);
     let again = is_told(side, settings, truth) && !finished;
     must(!again, Rule::Timers, || "a timeout, and this silence was told".to_owned())?;
     due.check("a timeout", clock)?;
-    if settings.idle_of != Idle::Write {
+    if settings.idle_direction != IdleDirection::Write {
         came_in_time(side, truth, &due, "a timeout", clock)?;
     }
     side.silent_from = clock.now;
-    side.told_silence = Some(ToldSilence { at: clock.now, moved: truth.moved(settings.idle_of) });
+    side.told_silence = Some(ToldSilence { at: clock.now, moved: truth.moved(settings.idle_direction) });
     Ok(())
 }
 
@@ -263,22 +270,22 @@ pub(super) fn struck(
     side: &Side,
     settings: &Settings,
     truth: &Truth,
-    timer: Timer,
+    timer: TimeoutKind,
     clock: Clock,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let what = format!("the {}", name(timer));
     let Some(due) = limit(side, settings, truth, timer, clock) else {
-        return Err(Broken::new(Rule::Timers, format!("{what} has struck, and is not set")));
+        return Err(Violation::new(Rule::Timers, format!("{what} has struck, and is not set")));
     };
     due.check(&what, clock)?;
-    if timer == Timer::Connect {
+    if timer == TimeoutKind::Connect {
         let room_for = clock.now - side.room_at.unwrap_or(clock.now);
         // While the process stands still nobody asks.
         return must(room_for < ROOM + clock.cost, Rule::Progress, || {
             format!("{what}, and there was room for {room_for} ns")
         });
     }
-    if timer == Timer::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+    if timer == TimeoutKind::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
 }
 
 /// Until when a connection is not watched that epoll had no room for: nothing tells what comes.
@@ -288,7 +295,7 @@ pub(super) fn unwatched_until(truth: &Truth) -> u64 {
 }
 
 /// Bytes that are here before the time is up are read before it strikes.
-fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Broken> {
+fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
     // Limits go on while a read that lacked memory waits.
     if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
         return Ok(());

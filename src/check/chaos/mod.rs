@@ -34,20 +34,20 @@ mod weather;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::endings::said;
-use super::{Broken, Rule, Story};
-use crate::lifecycle::Pairs;
-use crate::sim::{Row, Rows};
+use super::{Rule, Transcript, Violation};
+use crate::lifecycle::Coverage;
+use crate::sim::{Fault, FaultCounts};
 
 /// What one run has come to.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The rule that was broken, if one was.
-    pub broken: Option<Broken>,
+    pub broken: Option<Violation>,
     /// How often each fault of the catalogue was played.
-    pub rows: Rows,
+    pub rows: FaultCounts,
     /// How often each pair of the lifecycle was asked.
-    pub pairs: Pairs,
+    pub pairs: Coverage,
     /// Events told.
     pub events: u64,
     /// Sockets that have told `close`.
@@ -58,32 +58,32 @@ pub struct Outcome {
 
 /// One run. With a fault to favour, it strikes as often as can be arranged.
 #[must_use]
-pub fn run(seed: u64, favoured: Option<Row>) -> Outcome {
+pub fn run(seed: u64, favoured: Option<Fault>) -> Outcome {
     attempt(seed, favoured, false).0
 }
 
 /// The same run, with its story.
 #[must_use]
-pub fn tell(seed: u64, favoured: Option<Row>) -> (Outcome, Story) {
+pub fn tell(seed: u64, favoured: Option<Fault>) -> (Outcome, Transcript) {
     attempt(seed, favoured, true)
 }
 
-fn attempt(seed: u64, favoured: Option<Row>, is_told: bool) -> (Outcome, Story) {
+fn attempt(seed: u64, favoured: Option<Fault>, is_told: bool) -> (Outcome, Transcript) {
     let mut run = run::Run::new(seed, favoured, is_told);
     let result = catch_unwind(AssertUnwindSafe(|| {
         run.begin_all();
         run.go()
     }));
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        Err(Broken::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
+        Err(Violation::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
     };
     let broken = result.unwrap_or_else(panicked).err();
     let story = run.book.whole_story();
     let book = &run.book;
     let outcome = Outcome {
         broken,
-        rows: book.network.rows(),
-        pairs: book.network.pairs(),
+        rows: book.network.fault_counts(),
+        pairs: book.network.coverage(),
         events: book.events,
         sockets: book.sockets,
         digest: book.digest,

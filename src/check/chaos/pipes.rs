@@ -9,7 +9,7 @@ use super::book::Book;
 use super::run::Run;
 use super::side::{Program, Side, Wish};
 use super::stop;
-use crate::check::{Broken, Rule, must, words};
+use crate::check::{Rule, Violation, must, words};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::lifecycle::State;
@@ -22,7 +22,7 @@ const DOOMED: u64 = 30_000_000_000;
 struct Before {
     id: SocketId,
     state: State,
-    has_ended: bool,
+    end_called: bool,
     queued: usize,
     /// It takes what is written to it.
     takes: bool,
@@ -32,8 +32,8 @@ impl Before {
     fn of(other: &Socket<'_>, had_error: bool) -> Self {
         let state = other.state();
         // To its program a socket lives until it is told otherwise.
-        let takes = !other.is_destroyed() && !other.has_ended() && !had_error;
-        Self { id: other.id(), state, has_ended: other.has_ended(), queued: other.queued_bytes(), takes }
+        let takes = !other.destroy_called() && !other.end_called() && !had_error;
+        Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), takes }
     }
 }
 
@@ -44,7 +44,7 @@ impl Book {
         side: &mut Side,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
-    ) -> Result<Wish, Broken> {
+    ) -> Result<Wish, Violation> {
         self.note_line(side.label(), words(event));
         let other = self.pipes.sink_of(side.id);
         let place = other.and_then(|id| self.sides.iter().position(|its| its.host == side.host && its.id == id));
@@ -82,9 +82,9 @@ impl Book {
         event: &Event<'_>,
         its: &mut Side,
         before: &Before,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let Some(other) = socket.get(before.id) else { return Ok(()) };
-        let had_ended = its.has_ended;
+        let had_ended = its.end_called;
         if let Event::Data(bytes) = event
             && before.takes
         {
@@ -92,8 +92,8 @@ impl Book {
             its.queued_from = if before.queued == 0 { self.now() } else { its.queued_from };
         }
         self.observe(its, &other);
-        let has_ended = its.has_ended && !had_ended;
-        must(!has_ended || matches!(event, Event::End), Rule::HonestClose, || {
+        let end_called = its.end_called && !had_ended;
+        must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
             format!("{}, and the pipe ends {}", words(event), before.id)
         })?;
         match event {
@@ -110,13 +110,13 @@ impl Book {
                     format!("{queued} bytes wait behind a high-water mark of {high_water}, and it reads on")
                 })
             }
-            Event::Data(_) => must(!before.has_ended || side.is_destroyed, Rule::Bytes, || {
+            Event::Data(_) => must(!before.end_called || side.destroy_called, Rule::Bytes, || {
                 format!("{} takes nothing any more, and what came for it is lost", before.id)
             }),
-            Event::Drain => must(!its.is_paused || its.is_destroyed || its.had_error, Rule::Progress, || {
+            Event::Drain => must(!its.is_paused || its.destroy_called || its.had_error, Rule::Progress, || {
                 format!("there is room, and {} is still held back", before.id)
             }),
-            Event::End => must(!before.takes || its.has_ended || its.is_destroyed, Rule::Progress, || {
+            Event::End => must(!before.takes || its.end_called || its.destroy_called, Rule::Progress, || {
                 format!("the end was not carried to {}", before.id)
             }),
             Event::Close(ending) => self.judge_left(its, ending, before, &other),
@@ -125,13 +125,19 @@ impl Book {
     }
 
     /// One side is over: who is left with nobody goes as soon as what it is owed has left.
-    fn judge_left(&self, its: &mut Side, ending: &Ending, before: &Before, other: &Socket<'_>) -> Result<(), Broken> {
+    fn judge_left(
+        &self,
+        its: &mut Side,
+        ending: &Ending,
+        before: &Before,
+        other: &Socket<'_>,
+    ) -> Result<(), Violation> {
         let state = before.state;
         let has_said_all = state.is_final() || (state.is_connected() && !state.can_read());
-        if its.is_destroyed || state.is_final() || its.had_error || (ending.is_clean() && has_said_all) {
+        if its.destroy_called || state.is_final() || its.had_error || (ending.is_clean() && has_said_all) {
             return Ok(());
         }
-        if ending.is_clean() && before.has_ended {
+        if ending.is_clean() && before.end_called {
             return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
         }
         if state == State::Broken {
@@ -140,7 +146,7 @@ impl Book {
                 format!("{} is left, and dead, and not read", before.id)
             });
         }
-        let is_owed = other.queued_bytes() > 0 || before.has_ended;
+        let is_owed = other.queued_bytes() > 0 || before.end_called;
         must(is_owed, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
         must(!its.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
         if state.is_connected() {
@@ -151,12 +157,12 @@ impl Book {
 
     /// Notes what has become of a proxy's socket between two events: nothing, unless its listener
     /// stops.
-    pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Broken> {
-        let had_ended = side.has_ended;
+    pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Violation> {
+        let had_ended = side.end_called;
         // The end of a stop counts from its FIN.
         stop::note(side, socket, &self.truth(side), self.clock(side.host))?;
         self.observe(side, socket);
-        let well = !side.has_ended || had_ended || side.stop.is_some();
+        let well = !side.end_called || had_ended || side.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
     }
 
@@ -171,7 +177,7 @@ impl Book {
 impl Run {
     /// Nothing was done to a proxy's sockets between two events, and none waits for room where
     /// there is room.
-    pub(super) fn audit_pipes(&mut self) -> Result<(), Broken> {
+    pub(super) fn audit_pipes(&mut self) -> Result<(), Violation> {
         for place in 0..self.book.sides.len() {
             let side = &self.book.sides[place];
             let Some(reactor) = self.reactors[side.host as usize].as_mut().filter(|_| side.program == Program::Piped)
@@ -184,7 +190,7 @@ impl Run {
             let (host, sink) = (side.host, self.book.pipes.sink_of(side.id).filter(|_| side.is_paused));
             let Some(sink) = sink.and_then(|id| reactor.socket(id)) else { continue };
             let (truth, clock) = (self.book.network.truth(host, sink.id().index()), self.book.clock(host));
-            let has_room = sink.state().can_send() && !sink.has_ended() && sink.queued_bytes() == 0;
+            let has_room = sink.state().can_send() && !sink.end_called() && sink.queued_bytes() == 0;
             let is_stuck = has_room && clock.now > truth.sent_at.max(truth.failed_at) + clock.late;
             must(!is_stuck, Rule::Progress, || format!("{} waits for {sink:?}, which has room", side.id))?;
         }
@@ -192,7 +198,7 @@ impl Run {
     }
 }
 
-fn look_after(book: &mut Book, place: usize, socket: &Socket<'_>) -> Result<(), Broken> {
+fn look_after(book: &mut Book, place: usize, socket: &Socket<'_>) -> Result<(), Violation> {
     let mut side = book.sides.swap_remove(place);
     let seen = book.look_before(&mut side, socket);
     book.sides.push(side);
@@ -207,6 +213,6 @@ pub(super) fn call(side: &mut Side, socket: &mut Socket<'_>, now: u64) {
         // Its silences are told no more.
         return side.destroy(socket);
     }
-    socket.set_timeout(Some(Duration::from_secs(1)));
+    socket.set_idle_timeout(Duration::from_secs(1));
     (side.silent_from, side.told_silence) = (now, None);
 }

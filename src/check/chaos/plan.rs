@@ -7,7 +7,7 @@ use super::pattern;
 use super::places::{Machines, Way};
 use super::races::Race;
 use crate::pool::PoolOptions;
-use crate::sim::{Faults, Rng, Row, Script};
+use crate::sim::{Fault, Faults, Rng, Script};
 
 pub(super) struct Plan {
     /// The client's reactor is another one, perhaps on a machine of its own.
@@ -206,7 +206,7 @@ pub(super) enum Weather {
 }
 
 impl Plan {
-    pub(super) fn draw(rng: &mut Rng, favoured: Option<Row>) -> Self {
+    pub(super) fn draw(rng: &mut Rng, favoured: Option<Fault>) -> Self {
         // Most runs are small: it is the number of different runs that finds bugs.
         let large = rng.chance(0.05);
         let buffer = if rng.chance(0.3) { 1 } else { 1_000 };
@@ -339,48 +339,48 @@ impl Plan {
     /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the
     /// caller looks for it.
     #[allow(clippy::wildcard_enum_match_arm, reason = "most faults strike by themselves")]
-    fn favour(&mut self, row: Row, rng: &mut Rng) {
+    fn favour(&mut self, row: Fault, rng: &mut Rng) {
         let only = |kind| vec![kind];
         match row {
-            Row::Refused => self.conversations = only(Kind::Nowhere(Nowhere::DeadPort)),
-            Row::SynLost => self.conversations = only(Kind::Nowhere(Nowhere::BlackHole)),
-            Row::IcmpRefusal => self.conversations = only(Kind::Nowhere(Nowhere::Unreachable)),
-            Row::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
-            Row::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
-            Row::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
-            Row::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[12])),
-            Row::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[11])),
-            Row::OneEdgeManyClients | Row::QueueOverflows => {
+            Fault::Refused => self.conversations = only(Kind::Nowhere(Nowhere::DeadPort)),
+            Fault::SynLost => self.conversations = only(Kind::Nowhere(Nowhere::BlackHole)),
+            Fault::IcmpRefusal => self.conversations = only(Kind::Nowhere(Nowhere::Unreachable)),
+            Fault::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
+            Fault::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
+            Fault::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
+            Fault::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[12])),
+            Fault::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[11])),
+            Fault::OneEdgeManyClients | Fault::QueueOverflows => {
                 let polite = Script::new().finish().receive_end().close();
                 self.conversations = (0..3).map(|_| Kind::PeerClient(polite.clone())).collect();
             }
-            Row::NeverAccepted => self.conversations = only(Kind::PeerServer(None)),
-            Row::Spurious | Row::SpuriousInHandshake => self.faults.spurious = 0.5,
-            Row::StaleNews => self.faults.stale_news = 0.9,
-            Row::Interrupted => self.faults.interrupted = 0.5,
-            Row::Stalled => self.faults.stall = 0.3,
-            Row::Floods => self.draw_flood(rng),
-            Row::Drips => {
+            Fault::NeverAccepted => self.conversations = only(Kind::PeerServer(None)),
+            Fault::Spurious | Fault::SpuriousInHandshake => self.faults.spurious = 0.5,
+            Fault::StaleNews => self.faults.stale_news = 0.9,
+            Fault::Interrupted => self.faults.interrupted = 0.5,
+            Fault::Stalled => self.faults.stall = 0.3,
+            Fault::Floods => self.draw_flood(rng),
+            Fault::Drips => {
                 let drip =
                     Script::new().drip(&pattern::bytes((0, true), 0, 20), Duration::from_millis(rng.below(2_000)));
                 self.conversations = only(Kind::PeerClient(drip.finish().receive_end().close()));
             }
-            Row::FewSlots => self.faults.small_batch = 0.9,
-            Row::ShortWrite => self.faults.short_write = 0.8,
-            Row::AcceptExhausted => self.faults.accept_exhausted = 0.6,
-            Row::AcceptAborted => self.faults.accept_aborted = 0.6,
-            Row::NotRegistrable => self.faults.register_exhausted = 0.5,
-            Row::NoDescriptorForConnect => self.faults.connect_exhausted = 0.7,
-            Row::MergedEdges => self.faults.late_edge = 0.6,
-            Row::NoLocalPort => self.few_ports = true,
-            Row::DroppedWithSockets => self.drop_after = Some(1 + rng.below(8)),
-            Row::Aborted => self.weather.push((Duration::from_micros(3_000 + rng.below(9_000)), Weather::Abort)),
-            Row::SlowPeerKilled | Row::PeerNeverReads => {
+            Fault::FewSlots => self.faults.small_batch = 0.9,
+            Fault::ShortWrite => self.faults.short_write = 0.8,
+            Fault::AcceptExhausted => self.faults.accept_exhausted = 0.6,
+            Fault::AcceptAborted => self.faults.accept_aborted = 0.6,
+            Fault::NotRegistrable => self.faults.register_exhausted = 0.5,
+            Fault::NoDescriptorForConnect => self.faults.connect_exhausted = 0.7,
+            Fault::MergedEdges => self.faults.late_edge = 0.6,
+            Fault::NoLocalPort => self.few_ports = true,
+            Fault::DroppedWithSockets => self.drop_after = Some(1 + rng.below(8)),
+            Fault::Aborted => self.weather.push((Duration::from_micros(3_000 + rng.below(9_000)), Weather::Abort)),
+            Fault::SlowPeerKilled | Fault::PeerNeverReads => {
                 self.conversations = only(Kind::PeerServer(Some(Script::new().stop_reading())));
                 self.buffers = (1 + rng.below(8) as usize, 1);
                 self.heal_after = Duration::from_secs(40);
             }
-            Row::PeerRestarted => {
+            Fault::PeerRestarted => {
                 self.conversations = only(Kind::PeerClient(Script::new().send(b"?")));
                 self.weather.push((Duration::from_micros(5_000 + rng.below(9_000)), Weather::Forget));
             }

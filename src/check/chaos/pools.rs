@@ -7,11 +7,11 @@
 use super::book::Book;
 use super::run::Run;
 use super::side::{Program, Side};
-use crate::check::{Broken, Rule, must};
+use crate::check::{Rule, Violation, must};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::lifecycle::State;
-use crate::pool::{Grant, Handled, Pool, Repeat, Ticket};
+use crate::pool::{Pool, PoolEvent, PoolReply, RetrySafety, Ticket};
 use crate::reactor::Reactor;
 use crate::sim::Host;
 use crate::socket::Socket;
@@ -74,13 +74,13 @@ impl Lending {
 
     pub(super) fn ask(&mut self, reactor: &mut Reactor<Host>, now: u64, front: Option<SocketId>) {
         let was_crowded = self.pool.stats().waiting >= self.max_waiting;
-        let ticket = self.pool.ask(&mut reactor.context());
+        let ticket = self.pool.request(&mut reactor.context());
         self.waiting.push(Asked { ticket, at: now, was_crowded, front });
     }
 
     /// Nobody waits for what is there, nobody waits for too long, and there are no more than there
     /// may be.
-    fn check(&mut self, now: u64, late: u64) -> Result<(), Broken> {
+    fn check(&mut self, now: u64, late: u64) -> Result<(), Violation> {
         let stats = self.pool.stats();
         let there = stats.opening + stats.ready + stats.lent;
         must(there <= self.size, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
@@ -101,15 +101,15 @@ impl Lending {
     }
 
     /// A lent socket is over: whether its request may be sent again.
-    fn check_lost(&mut self, id: SocketId, ending: &Ending, repeat: Repeat) -> Result<(), Broken> {
+    fn check_lost(&mut self, id: SocketId, ending: &Ending, repeat: RetrySafety) -> Result<(), Violation> {
         let Some(place) = self.lent.iter().position(|lease| lease.id == id) else {
-            return Err(Broken::new(Rule::Identity, format!("{id} is lost, and was not lent")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is lost, and was not lent")));
         };
         let lease = self.lent.swap_remove(place);
         let expected = match (ending.bytes_read > lease.read, ending.bytes_written > lease.written) {
-            (true, _) => Repeat::No,
-            (false, true) => Repeat::IfIdempotent,
-            (false, false) => Repeat::Safely,
+            (true, _) => RetrySafety::Unsafe,
+            (false, true) => RetrySafety::IfIdempotent,
+            (false, false) => RetrySafety::Safe,
         };
         must(repeat == expected, Rule::HonestClose, || format!("{repeat:?} for a socket that was lost as: {ending}"))
     }
@@ -119,7 +119,7 @@ impl Book {
     /// Whether an event without a socket is one of a pool's.
     pub(super) fn is_pools(&mut self, host: u32, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
         let own = self.lendings.iter_mut().filter(|lending| lending.host == host as usize);
-        own.into_iter().any(|lending| lending.pool.handle(socket, event) == Handled::Pools)
+        own.into_iter().any(|lending| lending.pool.handle(socket, event) == PoolEvent::Internal)
     }
 
     /// Shows an event of a pool's socket to the pool. Answers whether it is for whoever has
@@ -129,16 +129,16 @@ impl Book {
         side: &mut Side,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, Violation> {
         let (host, number, is_lent) = (side.host as usize, side.stream.0, side.program == Program::Lent);
         let Some(lending) = self.lendings.iter_mut().find(|it| it.host == host && it.number == number) else {
             return Ok(true);
         };
         let handled = lending.pool.handle(socket, event);
         let is_right = match (handled, is_lent) {
-            (Handled::Pools, false) => true,
-            (Handled::Lent, true) => !matches!(event, Event::Close(_)),
-            (Handled::Lost(repeat), true) => {
+            (PoolEvent::Internal, false) => true,
+            (PoolEvent::Leased, true) => !matches!(event, Event::Close(_)),
+            (PoolEvent::Lost(repeat), true) => {
                 if let Event::Close(ending) = event {
                     lending.check_lost(side.id, ending, repeat)?;
                 }
@@ -171,12 +171,12 @@ impl Book {
                 "  is given back"
             }
             Return::ThrowOut => {
-                lending.pool.throw_out(socket);
+                lending.pool.discard(socket);
                 side.program = Program::Pooled;
                 "  is thrown out"
             }
             Return::GiveAway => {
-                lending.pool.give_away(side.id, &mut socket.context());
+                lending.pool.detach(side.id, &mut socket.context());
                 side.program = Program::Random;
                 "  is given away"
             }
@@ -198,7 +198,7 @@ impl Side {
 
 impl Run {
     /// Between two events: notes what the pools of a reactor have begun, ended and granted.
-    pub(super) fn tend(&mut self, host: usize) -> Result<(), Broken> {
+    pub(super) fn tend(&mut self, host: usize) -> Result<(), Violation> {
         for place in 0..self.book.lendings.len() {
             if self.book.lendings[place].host != host {
                 continue;
@@ -207,7 +207,7 @@ impl Run {
             self.book.lendings[place].pool.open(&mut reactor.context());
             self.adopt(host, place);
             self.observe_pooled(host);
-            while let Some((ticket, grant)) = self.book.lendings[place].pool.next_grant() {
+            while let Some((ticket, grant)) = self.book.lendings[place].pool.next_reply() {
                 self.granted(host, place, ticket, grant)?;
                 // One that was given away, or back, is replaced at once.
                 self.adopt(host, place);
@@ -253,34 +253,34 @@ impl Run {
         }
     }
 
-    fn granted(&mut self, host: usize, place: usize, ticket: Ticket, grant: Grant) -> Result<(), Broken> {
+    fn granted(&mut self, host: usize, place: usize, ticket: Ticket, grant: PoolReply) -> Result<(), Violation> {
         let now = self.book.now();
         let Self { reactors, book, .. } = self;
         let lending = &mut book.lendings[place];
         let Some(asked) = lending.waiting.iter().position(|asked| asked.ticket == ticket) else {
-            return Err(Broken::new(Rule::Identity, format!("{ticket:?} is answered, and does not wait")));
+            return Err(Violation::new(Rule::Identity, format!("{ticket:?} is answered, and does not wait")));
         };
         let asked = lending.waiting.remove(asked);
         let is_due = match grant {
-            Grant::Socket(_) => true,
-            Grant::TimedOut => lending.wait_limit.is_some_and(|limit| now >= asked.at + limit),
-            Grant::Crowded => asked.was_crowded,
-            Grant::Closed => book.is_called,
+            PoolReply::Leased(_) => true,
+            PoolReply::TimedOut => lending.wait_limit.is_some_and(|limit| now >= asked.at + limit),
+            PoolReply::QueueFull => asked.was_crowded,
+            PoolReply::Closed => book.is_called,
         };
         must(is_due, Rule::Timers, || format!("{grant:?} for who has asked at {} ns", asked.at))?;
-        let (Some(reactor), Grant::Socket(id)) = (&mut reactors[host], grant) else {
+        let (Some(reactor), PoolReply::Leased(id)) = (&mut reactors[host], grant) else {
             self.refuse(host, asked.front);
             return Ok(());
         };
         let Some(socket) = reactor.socket(id) else {
-            return Err(Broken::new(Rule::Identity, format!("{id} is lent, and is gone")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is lent, and is gone")));
         };
-        let is_open = socket.state() == State::Open && !socket.has_ended() && !socket.peer_has_ended();
+        let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
         let is_new = !socket.is_paused() && !socket.is_discarding() && socket.queued_bytes() == 0;
-        must(is_open && is_new && !socket.is_destroyed(), Rule::Language, || format!("{socket:?} is lent"))?;
+        must(is_open && is_new && !socket.destroy_called(), Rule::Language, || format!("{socket:?} is lent"))?;
         let (read, written) = (socket.bytes_read(), socket.bytes_written());
         let Some(side) = book.sides.iter_mut().find(|side| side.host as usize == host && side.id == id) else {
-            return Err(Broken::new(Rule::Identity, format!("{id} is lent, and nobody has begun it")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is lent, and nobody has begun it")));
         };
         must(side.program == Program::Pooled, Rule::Identity, || format!("{id} is lent twice"))?;
         side.program = Program::Lent;
@@ -298,7 +298,7 @@ impl Run {
         let Some(reactor) = &mut reactors[host] else { return };
         let lending = &mut book.lendings[place];
         lending.lent.retain(|lease| lease.id != back);
-        let lives = reactor.socket(front).is_some_and(|socket| !socket.is_destroyed());
+        let lives = reactor.socket(front).is_some_and(|socket| !socket.destroy_called());
         let of = |side: &&mut Side, id| side.host as usize == host && side.id == id;
         if !lives {
             for side in book.sides.iter_mut().filter(|side| of(side, back)) {
@@ -308,7 +308,7 @@ impl Run {
             }
             return;
         }
-        lending.pool.give_away(back, &mut reactor.context());
+        lending.pool.detach(back, &mut reactor.context());
         book.pipes.join(front, back);
         for side in book.sides.iter_mut().filter(|side| of(side, back)) {
             side.program = Program::Piped;

@@ -7,7 +7,7 @@ use super::plan::{Borrowers, Kind, PoolPlan, Proxy};
 use super::pools::Lending;
 use super::run::{Run, What};
 use super::side::{Program, Side};
-use crate::check::{Broken, Rule};
+use crate::check::{Rule, Violation};
 use crate::id::SocketId;
 use crate::pool::Pool;
 
@@ -21,7 +21,7 @@ impl Run {
         self.book.conversations[number].may_cut = is_unix(proxy.way) || is_unix(self.book.plan.ways[number]);
         // Without a server it is not read.
         let waits = proxy.pool.is_some();
-        let options = draw::listen(&mut self.book.rng, &self.book.plan).deadline(None).paused(waits);
+        let options = draw::listen(&mut self.book.rng, &self.book.plan).deadline(None).start_paused(waits);
         let options = match self.low_high_water() {
             Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
             None => options,
@@ -67,7 +67,7 @@ impl Run {
     }
 
     /// A client has come to a proxy: the proxy connects to the server, and joins the two.
-    pub(super) fn connect_behind(&mut self, host: usize, front: SocketId) -> Result<(), Broken> {
+    pub(super) fn connect_behind(&mut self, host: usize, front: SocketId) -> Result<(), Violation> {
         let options = draw::connect(&mut self.book.rng, &self.book.plan).deadline(None).total_deadline(None);
         let options = match self.low_high_water() {
             Some(bytes) => options.low_water_mark(0).high_water_mark(bytes),
@@ -81,7 +81,7 @@ impl Run {
         }
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let Some(target) = self.book.conversations[number].behind.clone() else { return Ok(()) };
-        let refused = |error| Broken::new(Rule::Progress, format!("a proxy can't connect: {error}"));
+        let refused = |error| Violation::new(Rule::Progress, format!("a proxy can't connect: {error}"));
         let back = reactor.connect(target, options).map_err(refused)?;
         let now = self.book.now();
         if let Some(socket) = reactor.socket(back) {

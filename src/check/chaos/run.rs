@@ -8,12 +8,12 @@ use super::pipes;
 use super::plan::{Kind, Plan, Weather};
 use super::side::{Program, Wish};
 use super::stop;
-use crate::check::{Broken, Rule, Story, must, stuck};
+use crate::check::{Rule, Transcript, Violation, must, stuck};
 use crate::id::{ListenerId, SocketId, TimerId};
-use crate::options::{Excess, Stop};
+use crate::options::{OverflowPolicy, StopOptions};
 use crate::pipe::Pipes;
 use crate::reactor::Reactor;
-use crate::sim::{Faults, Host, Network, Rng, Row};
+use crate::sim::{Fault, Faults, Host, Network, Rng};
 
 /// Events after which a run has not come to its end though its faults are over.
 const EVENTS: u64 = 200_000;
@@ -56,7 +56,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(seed: u64, favoured: Option<Row>, is_told: bool) -> Self {
+    pub(super) fn new(seed: u64, favoured: Option<Fault>, is_told: bool) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, favoured);
         let network = Network::new(seed);
@@ -84,7 +84,7 @@ impl Run {
             events: 0,
             sockets: 0,
             digest: 0xcbf2_9ce4_8422_2325,
-            story: is_told.then(Story::new),
+            story: is_told.then(Transcript::new),
         };
         Self { reactors, book, tasks: Vec::new(), is_healed: false, whose_turn: 0 }
     }
@@ -113,7 +113,7 @@ impl Run {
         self.tasks.push(Task { host, id, due, what });
     }
 
-    pub(super) fn go(&mut self) -> Result<(), Broken> {
+    pub(super) fn go(&mut self) -> Result<(), Violation> {
         while self.step()? {
             let (events, elapsed) = (self.book.events, self.book.network.elapsed());
             let goes_on = events < EVENTS && elapsed < LONGEST;
@@ -130,7 +130,7 @@ impl Run {
     }
 
     /// One event, of whichever reactor has one. Answers whether there may be another.
-    fn step(&mut self) -> Result<bool, Broken> {
+    fn step(&mut self) -> Result<bool, Violation> {
         if self.is_over() {
             return Ok(false);
         }
@@ -140,7 +140,10 @@ impl Run {
             let host = reactor.net().index();
             let told = reactor.next().map_err(|error| stuck(&error));
             let Some((socket, event)) = told? else {
-                return Err(Broken::new(Rule::Progress, "the reactor has nothing left, and not everything was told"));
+                return Err(Violation::new(
+                    Rule::Progress,
+                    "the reactor has nothing left, and not everything was told",
+                ));
             };
             let todo = self.book.handle(host, socket, event)?;
             return self.obey(host as usize, todo).map(|()| self.spend());
@@ -162,7 +165,7 @@ impl Run {
                 return Ok(!self.is_over());
             }
         }
-        Err(Broken::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
+        Err(Violation::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
     }
 
     /// The time that has passed without anybody working, and what has happened: if neither changes,
@@ -180,7 +183,7 @@ impl Run {
 
     /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or
     /// time has passed.
-    fn let_time_pass(&mut self, quiet: u32) -> Result<bool, Broken> {
+    fn let_time_pass(&mut self, quiet: u32) -> Result<bool, Violation> {
         let network = &self.book.network;
         // Two turns of each take in what news there is.
         let next = if quiet < 2 * 2 { network.next_event() } else { network.next_happening() };
@@ -189,7 +192,7 @@ impl Run {
         let Some(due) = due else {
             return match self.is_over() {
                 true => Ok(false),
-                false => Err(Broken::new(Rule::Progress, format!("it stands still:\n{}", self.table()))),
+                false => Err(Violation::new(Rule::Progress, format!("it stands still:\n{}", self.table()))),
             };
         };
         network.advance(due.saturating_duration_since(network.now()));
@@ -197,9 +200,9 @@ impl Run {
     }
 
     /// Everybody who can go on is about to.
-    fn audit(&mut self) -> Result<(), Broken> {
+    fn audit(&mut self) -> Result<(), Violation> {
         for reactor in self.reactors.iter_mut().flatten() {
-            reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
+            reactor.audit().map_err(|wrong| Violation::new(Rule::Progress, wrong))?;
             let host = reactor.net().index();
             for waits in reactor.waiting() {
                 let overlooked = self.book.network.overlooked(host, &waits);
@@ -213,7 +216,7 @@ impl Run {
     }
 
     /// No limit of any socket has passed, whatever kept its reactor busy meanwhile.
-    fn audit_limits(&mut self) -> Result<(), Broken> {
+    fn audit_limits(&mut self) -> Result<(), Violation> {
         let Self { reactors, book, .. } = self;
         for place in 0..book.sides.len() {
             let side = &book.sides[place];
@@ -239,7 +242,7 @@ impl Run {
         self.reactors.iter().flatten().map(|reactor| reactor.sockets().to_string()).collect()
     }
 
-    fn obey(&mut self, host: usize, todo: Todo) -> Result<(), Broken> {
+    fn obey(&mut self, host: usize, todo: Todo) -> Result<(), Violation> {
         match todo {
             Todo::Nothing | Todo::Wish(_, Wish::Nothing) => Ok(()),
             Todo::Timer(id) => self.timer(host, id),
@@ -252,9 +255,9 @@ impl Run {
             }
             Todo::Wish(_, Wish::Wake) => {
                 let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
-                let remote = reactor.remote();
+                let remote = reactor.waker();
                 let woken = remote.wake().and_then(|()| remote.wake());
-                self.book.network.mark(Row::WakesMerged);
+                self.book.network.mark(Fault::WakesMerged);
                 must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
             }
             Todo::Wish(_, Wish::Meddle) => self.meddle(host),
@@ -263,11 +266,11 @@ impl Run {
     }
 
     /// Looks for sockets that are gone, and resumes or destroys those that live.
-    fn meddle(&mut self, host: usize) -> Result<(), Broken> {
+    fn meddle(&mut self, host: usize) -> Result<(), Violation> {
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let stale = self.book.gone.iter().filter(|(whose, _)| *whose as usize == host);
         for (_, id) in stale {
-            self.book.network.mark(Row::StaleId);
+            self.book.network.mark(Fault::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
         }
         if self.book.events.is_multiple_of(2) && !self.is_healed {
@@ -283,7 +286,7 @@ impl Run {
         let own = self.book.sides.iter_mut().filter(|side| side.host as usize == host);
         for side in own {
             let Some(mut socket) = reactor.socket(side.id) else {
-                return Err(Broken::new(Rule::Identity, format!("{} lives, and was not found", side.id)));
+                return Err(Violation::new(Rule::Identity, format!("{} lives, and was not found", side.id)));
             };
             if self.book.rng.chance(0.3) {
                 side.destroy(&mut socket);
@@ -299,9 +302,11 @@ impl Run {
         Ok(())
     }
 
-    fn timer(&mut self, host: usize, id: TimerId) -> Result<(), Broken> {
+    fn timer(&mut self, host: usize, id: TimerId) -> Result<(), Violation> {
         let place = self.tasks.iter().position(|task| task.host == host && task.id == id);
-        let Some(place) = place else { return Err(Broken::new(Rule::Identity, format!("{id} is no timer of ours"))) };
+        let Some(place) = place else {
+            return Err(Violation::new(Rule::Identity, format!("{id} is no timer of ours")));
+        };
         let task = self.tasks.swap_remove(place);
         let Clock { now, late, .. } = self.book.clock(host as u32);
         must(now >= task.due, Rule::Timers, || format!("{id} was {} ns early", task.due - now))?;
@@ -342,10 +347,10 @@ impl Run {
     }
 
     /// All end.
-    fn last_call(&mut self) -> Result<(), Broken> {
+    fn last_call(&mut self) -> Result<(), Violation> {
         self.book.weather("all are called to end");
         let waiting = self.book.network.waiting();
-        let may_wait = self.book.limits.iter().any(|(_, (_, excess))| *excess == Excess::Wait);
+        let may_wait = self.book.limits.iter().any(|(_, (_, excess))| *excess == OverflowPolicy::Wait);
         // A pool may have just begun another connection.
         let may_wait = may_wait || !self.book.lendings.is_empty();
         must(waiting == 0 || may_wait, Rule::Progress, || format!("{waiting} connections still wait to be accepted"))?;
@@ -423,7 +428,7 @@ impl Run {
                 // Who shared it may have closed it. Closed or stopped, as the number says.
                 let _ = match id.index() % 2 {
                     0 => reactor.close_listener(id),
-                    _ => reactor.stop_listener(id, Stop::default()),
+                    _ => reactor.stop_listener(id, StopOptions::default()),
                 };
             }
         }

@@ -9,15 +9,15 @@ use super::pattern::{self, Stream};
 use super::plan::Plan;
 use super::stop::Stopping;
 use crate::buffer::Buffer;
-use crate::check::{Broken, Life, Rule, must};
+use crate::check::{EventGrammar, Rule, Violation, must};
 use crate::error::Error;
 use crate::event::Event;
 use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
-use crate::options::{Close, Idle};
+use crate::options::{CloseMode, IdleDirection};
 use crate::sim::truth::Truth;
-use crate::sim::{Network, Places, Rng, Row};
-use crate::socket::{Queue, Socket};
+use crate::sim::{Fault, Network, Places, Rng};
+use crate::socket::{Backpressure, Socket};
 
 /// An edge that a fault has put off is no later than this.
 pub(super) const LATE_EDGE: u64 = 20_000_000;
@@ -33,12 +33,12 @@ pub(super) struct Side {
     /// What it writes; the other side's differs in the second half.
     pub(super) stream: Stream,
     pub(super) program: Program,
-    pub(super) life: Life,
+    pub(super) life: EventGrammar,
     /// Bytes told as data, and taken by `write`.
     pub(super) read: u64,
     pub(super) written: u64,
-    pub(super) has_ended: bool,
-    pub(super) is_destroyed: bool,
+    pub(super) end_called: bool,
+    pub(super) destroy_called: bool,
     pub(super) discards: bool,
     pub(super) is_paused: bool,
     /// When it last was, if it is not now.
@@ -119,11 +119,11 @@ impl Side {
             listener: socket.listener(),
             stream,
             program: Program::Random,
-            life: Life::of(socket),
+            life: EventGrammar::new(socket),
             read: 0,
             written: 0,
-            has_ended: false,
-            is_destroyed: false,
+            end_called: false,
+            destroy_called: false,
             discards: false,
             is_paused: socket.is_paused(),
             paused_until: 0,
@@ -149,18 +149,25 @@ impl Side {
     pub(super) fn is_fine(&self, socket: &Socket<'_>) -> bool {
         const ENOUGH_MS: u64 = 8_000;
         let long = socket.settings().is_some_and(|settings| {
-            let limits = [settings.linger_ms, settings.half_closed_ms, settings.write_ms, settings.ending_ms];
+            let limits = [settings.close_ms, settings.half_closed_ms, settings.write_ms, settings.ending_ms];
             limits.into_iter().flatten().all(|ms| ms > ENOUGH_MS) && self.deadline.is_none()
         });
-        long && self.stop.is_none() && socket.state() == State::Open && !self.is_destroyed && self.life.was_connected()
+        long && self.stop.is_none()
+            && socket.state() == State::Open
+            && !self.destroy_called
+            && self.life.was_connected()
     }
 
     /// From when a silence of this kind counts at the latest: a state that changes moves no byte.
-    pub(super) fn silent_at(&self, truth: &Truth, idle_of: Idle) -> u64 {
-        let moved_at = truth.broke_silence_at(idle_of).max(truth.took_in_silence_at(idle_of));
+    pub(super) fn silent_at(&self, truth: &Truth, idle_direction: IdleDirection) -> u64 {
+        let moved_at = truth.broke_silence_at(idle_direction).max(truth.took_in_silence_at(idle_direction));
         let counted_at = moved_at.max(self.connected_at).max(self.silent_from);
         // The peer's FIN may count as well, when it comes and when it is told.
-        if idle_of == Idle::Write { counted_at } else { counted_at.max(self.heard_at(truth)).max(self.end_at) }
+        if idle_direction == IdleDirection::Write {
+            counted_at
+        } else {
+            counted_at.max(self.heard_at(truth)).max(self.end_at)
+        }
     }
 
     /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it
@@ -191,12 +198,12 @@ impl Side {
     /// Takes note of what somebody else has done to the socket, and answers what it was.
     pub(super) fn observe(&mut self, socket: &Socket<'_>, now: u64) -> Vec<&'static str> {
         let mut seen = Vec::new();
-        if !self.has_ended && socket.has_ended() {
-            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+        if !self.end_called && socket.end_called() {
+            (self.end_called, self.ended_at, self.owes_drain) = (true, now, false);
             seen.push("is ended");
         }
-        if !self.is_destroyed && socket.is_destroyed() {
-            self.is_destroyed = true;
+        if !self.destroy_called && socket.destroy_called() {
+            self.destroy_called = true;
             seen.push("is destroyed");
         }
         if !self.discards && socket.is_discarding() {
@@ -216,27 +223,27 @@ impl Side {
     }
 
     pub(super) fn end(&mut self, socket: &mut Socket<'_>, now: u64) {
-        if !self.has_ended {
+        if !self.end_called {
             self.ended_at = now;
         }
         socket.end();
-        self.has_ended = socket.has_ended();
+        self.end_called = socket.end_called();
         self.owes_drain = false;
     }
 
     /// Without half-open connections a socket ends by itself as soon as the peer's end was handled.
     pub(super) fn ends_by_itself(&mut self, socket: &Socket<'_>, event: &Event<'_>, now: u64) {
-        if matches!(event, Event::End) && !socket.allows_half_open() && !self.has_ended {
-            (self.has_ended, self.ended_at, self.owes_drain) = (true, now, false);
+        if matches!(event, Event::End) && !socket.allows_half_open() && !self.end_called {
+            (self.end_called, self.ended_at, self.owes_drain) = (true, now, false);
         }
     }
 
     pub(super) fn destroy(&mut self, socket: &mut Socket<'_>) {
         socket.destroy();
-        self.is_destroyed = true;
+        self.destroy_called = true;
     }
 
-    fn write(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) -> Result<(), Broken> {
+    fn write(&mut self, socket: &mut Socket<'_>, dice: &mut Dice<'_>) -> Result<(), Violation> {
         let most = if dice.rng.chance(0.2) { dice.plan.largest_write } else { 40 };
         let count = dice.rng.below(most);
         let before = socket.queued_bytes();
@@ -253,18 +260,20 @@ impl Side {
         let refused = match answer {
             Ok(queue) => {
                 self.written += count;
-                self.owes_drain |= queue == Queue::Full && count > 0;
-                return must(!self.has_ended, Rule::Language, || "a write after end was taken".to_owned());
+                self.owes_drain |= queue == Backpressure::Full && count > 0;
+                return must(!self.end_called, Rule::Language, || "a write after end was taken".to_owned());
             }
             Err(refused) => refused,
         };
         must(socket.queued_bytes() == before, Rule::Bytes, || "a refused write has left something".to_owned())?;
         let (ended, gone) = (refused == Error::WriteAfterEnd, refused == Error::Gone);
         if ended {
-            dice.network.mark(Row::WriteAfterEnd);
+            dice.network.mark(Fault::WriteAfterEnd);
         }
-        must(ended == socket.has_ended(), Rule::Language, || format!("a write was refused: {refused}"))?;
-        must(!gone || self.is_destroyed || self.had_error, Rule::Language, || format!("a write was refused: {refused}"))
+        must(ended == socket.end_called(), Rule::Language, || format!("a write was refused: {refused}"))?;
+        must(!gone || self.destroy_called || self.had_error, Rule::Language, || {
+            format!("a write was refused: {refused}")
+        })
     }
 
     /// What the program does in one event.
@@ -273,29 +282,29 @@ impl Side {
         socket: &mut Socket<'_>,
         event: &Event<'_>,
         dice: &mut Dice<'_>,
-    ) -> Result<Wish, Broken> {
+    ) -> Result<Wish, Violation> {
         let is_end = matches!(event, Event::End);
         let temper = dice.plan.temper;
-        if is_end && !socket.allows_half_open() && !self.has_ended {
-            dice.network.mark(Row::HalfOpenNotAllowed);
+        if is_end && !socket.allows_half_open() && !self.end_called {
+            dice.network.mark(Fault::HalfOpenNotAllowed);
         }
         if dice.rng.chance(temper.write) {
             self.write(socket, dice)?;
         }
         if dice.rng.chance(if is_end { 0.8 } else { temper.end }) {
             if matches!(event, Event::Connection) {
-                dice.network.mark(Row::EndInConnection);
+                dice.network.mark(Fault::EndInConnection);
             }
             self.end(socket, dice.now);
         }
         if dice.rng.chance(temper.destroy) {
             if matches!(event, Event::Data(_)) {
-                dice.network.mark(Row::DestroyInData);
+                dice.network.mark(Fault::DestroyInData);
             }
             self.destroy(socket);
         }
         self.ends_by_itself(socket, event, dice.now);
-        if self.has_ended && !self.discards && dice.rng.chance(temper.linger) {
+        if self.end_called && !self.discards && dice.rng.chance(temper.linger) {
             self.discard(socket, dice.now);
         }
         self.tune(socket, matches!(event, Event::Timeout), dice);
@@ -317,30 +326,30 @@ impl Side {
             1..4 => {
                 let longest = 250 * dice.plan.longest_ms;
                 let (time, row) = match dice.rng.below(10) {
-                    0 => (Duration::MAX, Some(Row::EnormousTimeout)),
-                    1 | 2 => (Duration::from_millis(16_000 + dice.rng.below(20_000)), Some(Row::BeyondOneRotation)),
+                    0 => (Duration::MAX, Some(Fault::EnormousTimeout)),
+                    1 | 2 => (Duration::from_millis(16_000 + dice.rng.below(20_000)), Some(Fault::BeyondOneRotation)),
                     _ => (Duration::from_micros(dice.rng.below(longest)), None),
                 };
                 if let Some(row) = row {
                     dice.network.mark(row);
                 }
-                socket.set_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
+                socket.set_idle_timeout(Some(time).filter(|_| dice.rng.chance(0.9)));
                 (self.silent_from, self.told_silence) = (dice.now, None);
                 if is_timeout {
-                    dice.network.mark(Row::ChangedWhileFiring);
+                    dice.network.mark(Fault::ChangedWhileFiring);
                 }
             }
-            4 => socket.set_close(if dice.rng.chance(0.5) { Close::HandOff } else { Close::Confirmed }),
+            4 => socket.set_close_mode(if dice.rng.chance(0.5) { CloseMode::HandOff } else { CloseMode::Confirmed }),
             5 => socket.set_nodelay(dice.rng.chance(0.5)),
             6 => drop(socket.set_keep_alive(None)),
             7 => {
                 let limit = Some(dice.rng.below(dice.plan.longest_ms / 2)).filter(|_| dice.rng.chance(0.7));
                 socket.set_deadline(limit.map(Duration::from_millis));
-                if !self.is_destroyed && !self.had_error {
+                if !self.destroy_called && !self.had_error {
                     self.deadline = limit.map(|ms| dice.now + ms * 1_000_000);
                 }
             }
-            8 => self.owes_drain |= socket.ask_for_drain(),
+            8 => self.owes_drain |= socket.request_drain(),
             _ => {}
         }
     }

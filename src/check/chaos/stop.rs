@@ -5,7 +5,7 @@
 
 use super::limits::{self, Clock};
 use super::side::Side;
-use crate::check::{Broken, Rule, must};
+use crate::check::{Rule, Violation, must};
 use crate::lifecycle::State;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
@@ -30,9 +30,9 @@ impl Stopping {
 }
 
 /// Notes what the stop of its listener has done to a socket.
-pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Broken> {
+pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let Some(stop) = side.stop else { return Ok(()) };
-    if !side.has_ended && socket.has_ended() && truth.kernel.finished {
+    if !side.end_called && socket.end_called() && truth.kernel.finished {
         let (earliest, _) = stop.idle_from(side, truth);
         let due = stop.grace.map(|grace| earliest.saturating_add(grace));
         let at = truth.kernel.finished_at;
@@ -40,7 +40,7 @@ pub(super) fn note(side: &mut Side, socket: &Socket<'_>, truth: &Truth, clock: C
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
         must(in_time, Rule::Timers, || format!("a stop ends it at {at} ns, and its grace is over at {due:?}"))?;
         // Our FIN may have left later than our side has ended.
-        (side.has_ended, side.ended_at, side.owes_drain) = (true, at.saturating_sub(clock.retry), false);
+        (side.end_called, side.ended_at, side.owes_drain) = (true, at.saturating_sub(clock.retry), false);
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Cl
     if let Some(late) = over_for(stop.at, stop.limit) {
         return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
-    let may_end = socket.state() == State::Open && !side.has_ended && !socket.has_ended();
+    let may_end = socket.state() == State::Open && !side.end_called && !socket.end_called();
     let asks = socket.is_paused() || truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
     let idle = may_end && !asks && socket.queued_bytes() == 0;
     let late = over_for(stop.idle_from(side, truth).1, stop.grace.filter(|_| idle))?;

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::run::Run;
-use crate::check::{Broken, Rule};
-use crate::sim::Row;
+use crate::check::{Rule, Violation};
+use crate::sim::Fault;
 use crate::sim::lie::Lie;
 
 /// The rules that a lie breaks, seed by seed, with a fault that it needs.
-fn broken_by(lie: Option<Lie>, favoured: Option<Row>) -> impl Iterator<Item = Rule> {
+fn broken_by(lie: Option<Lie>, favoured: Option<Fault>) -> impl Iterator<Item = Rule> {
     let seeds = 0..if favoured.is_some() { 600 } else { 60 };
     seeds.filter_map(move |seed| {
         let mut run = Run::new(seed, favoured, false);
@@ -21,7 +21,7 @@ fn broken_by(lie: Option<Lie>, favoured: Option<Row>) -> impl Iterator<Item = Ru
         }));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(run)));
         // A debug build may be so surprised that it panics, which says as much.
-        if let Ok(Err(Broken { rule, .. })) = outcome { Some(rule) } else { None }
+        if let Ok(Err(Violation { rule, .. })) = outcome { Some(rule) } else { None }
     })
 }
 
@@ -43,7 +43,7 @@ fn each_lie_breaks_the_rule_that_it_is_against() {
         (Lie::WaitForNothing, Rule::NoSpin),
         (Lie::LateClock, Rule::Timers),
     ] {
-        let stalls = (lie == Lie::LateClock).then_some(Row::Stalled);
+        let stalls = (lie == Lie::LateClock).then_some(Fault::Stalled);
         assert!(broken_by(Some(lie), stalls).any(|broken| broken == rule), "{lie:?} never broke {rule:?}");
     }
 }

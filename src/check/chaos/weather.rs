@@ -6,7 +6,7 @@ use super::book::Door;
 use super::plan::Weather;
 use super::run::Run;
 use super::stop::Stopping;
-use crate::options::Stop;
+use crate::options::StopOptions;
 
 impl Run {
     pub(super) fn weather(&mut self, weather: Weather) {
@@ -42,7 +42,7 @@ impl Run {
         let mut doors = self.book.conversations.iter().filter_map(|conversation| conversation.listener.clone());
         let Some(Door { host, id, .. }) = doors.next() else { return };
         let Some(reactor) = &mut self.reactors[host] else { return };
-        if reactor.stop_listener(id, Stop::default().grace(grace).limit(limit)).is_err() {
+        if reactor.stop_listener(id, StopOptions::default().grace(grace).limit(limit)).is_err() {
             return; // It has stopped already.
         }
         let nanos = |time: Duration| time.as_nanos() as u64;

@@ -13,9 +13,9 @@ use std::time::Duration;
 pub use case::{Case, Cut, Place};
 pub(crate) use trial::said;
 
-use super::{Broken, Rule, Story, must};
+use super::{Rule, Transcript, Violation, must};
 use crate::event::{Ending, Event};
-use crate::options::{Connect, Listen};
+use crate::options::{ConnectOptions, ListenOptions};
 use crate::sim::Script;
 use crate::sim::script::count;
 use crate::socket::Socket;
@@ -46,8 +46,8 @@ impl<F: FnMut(&mut Socket<'_>, Event<'_>)> Protocol for F {
 /// Which side the handler plays; the script plays the other.
 #[derive(Debug, Clone)]
 enum Role {
-    Server(Box<Listen>),
-    Client(Box<Connect>),
+    Server(Box<ListenOptions>),
+    Client(Box<ConnectOptions>),
 }
 
 /// What the caller wants to hold of every case.
@@ -77,7 +77,7 @@ type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
 /// ```
 /// use finale::check::Endings;
 /// use finale::sim::Script;
-/// use finale::{Event, Listen, Socket};
+/// use finale::{Event, ListenOptions, Socket};
 ///
 /// // Echoes a line, badly: it takes the end for the close, and drops what it has not sent yet.
 /// let wrong = |socket: &mut Socket<'_>, event: Event<'_>| match event {
@@ -85,7 +85,7 @@ type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
 ///     Event::End | Event::Timeout => socket.destroy(),
 ///     _ => {}
 /// };
-/// let listen = Listen::default().idle_timeout(Some(std::time::Duration::from_secs(10)));
+/// let listen = ListenOptions::default().idle_timeout(std::time::Duration::from_secs(10));
 /// let polite = Script::new().send(b"hello\n").receive(6).finish().receive_end();
 /// let report = Endings::of_a_server(listen, polite).run(|| wrong);
 /// let (case, broken) = report.broken().expect("it is wrong");
@@ -135,8 +135,8 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Report {
     cases: u64,
-    broken: Option<(Case, Broken)>,
-    story: Story,
+    broken: Option<(Case, Violation)>,
+    story: Transcript,
 }
 
 impl Report {
@@ -148,13 +148,13 @@ impl Report {
 
     /// The first case that broke a rule, and the rule.
     #[must_use]
-    pub fn broken(&self) -> Option<(Case, &Broken)> {
+    pub fn broken(&self) -> Option<(Case, &Violation)> {
         self.broken.as_ref().map(|(case, broken)| (*case, broken))
     }
 
     /// What happened in the case that broke a rule, or in the one that was replayed.
     #[must_use]
-    pub const fn story(&self) -> &Story {
+    pub const fn transcript(&self) -> &Transcript {
         &self.story
     }
 }
@@ -176,13 +176,13 @@ impl fmt::Display for Report {
 impl Endings {
     /// The handler is a server with these options; the script connects to it.
     #[must_use]
-    pub fn of_a_server(listen: Listen, script: Script) -> Self {
+    pub fn of_a_server(listen: ListenOptions, script: Script) -> Self {
         Self::new(Role::Server(Box::new(listen)), script)
     }
 
     /// The handler is a client, connected with these options; the script accepts it.
     #[must_use]
-    pub fn of_a_client(connect: Connect, script: Script) -> Self {
+    pub fn of_a_client(connect: ConnectOptions, script: Script) -> Self {
         Self::new(Role::Client(Box::new(connect)), script)
     }
 
@@ -202,14 +202,14 @@ impl Endings {
     /// short reads and writes, small buffers, jitter. Nothing of that may change a story. Default
     /// 2.
     #[must_use]
-    pub const fn weathers(mut self, weathers: u32) -> Self {
+    pub const fn conditions(mut self, weathers: u32) -> Self {
         self.weathers = weathers as u64;
         self
     }
 
     /// How long, in simulated time, a connection may last. Default one hour: a peer that falls
-    /// silent must be noticed by then, for which an [idle timeout](Listen::idle_timeout) is needed;
-    /// one of some seconds, since the peer itself takes its time in many cases.
+    /// silent must be noticed by then, for which an [idle timeout](ListenOptions::idle_timeout) is
+    /// needed; one of some seconds, since the peer itself takes its time in many cases.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -243,7 +243,7 @@ impl Endings {
                 }
             }
         }
-        Report { cases: number, broken: None, story: Story::new() }
+        Report { cases: number, broken: None, story: Transcript::new() }
     }
 
     /// Runs the one case that has this [seed](Case::seed), and tells its story, whether a rule is
@@ -259,9 +259,11 @@ impl Endings {
     }
 
     /// The undisturbed conversation, which says how many bytes there are to cut at.
-    fn undisturbed<P: Protocol>(&self, make: &impl Fn() -> P) -> Result<Found, Broken> {
+    fn undisturbed<P: Protocol>(&self, make: &impl Fn() -> P) -> Result<Found, Violation> {
         let whole = self.trial(Case::UNDISTURBED, make, None)?;
-        let Some(ending) = &whole.ending else { return Err(Broken::new(Rule::Progress, "no connection came about")) };
+        let Some(ending) = &whole.ending else {
+            return Err(Violation::new(Rule::Progress, "no connection came about"));
+        };
         must(whole.undone.is_none(), Rule::Progress, || {
             let step = whole.undone.clone().unwrap_or_default();
             format!("the peer never got past \"{step}\", with {} received: \"{ending}\"", quote(&whole.received))
@@ -270,7 +272,7 @@ impl Endings {
         Ok(whole)
     }
 
-    fn judge<P: Protocol>(&self, case: Case, whole: &Found, make: &impl Fn() -> P) -> Result<(), Broken> {
+    fn judge<P: Protocol>(&self, case: Case, whole: &Found, make: &impl Fn() -> P) -> Result<(), Violation> {
         let found = self.trial(case, make, None)?;
         let said_all = case.cut == Cut::Fin && case.place == Place::Sent(whole.sent.len() as u64);
         if case.is_harmless() || said_all {
@@ -299,11 +301,11 @@ impl Endings {
         let Some(holds) = &self.holds else { return Ok(()) };
         let held = catch_unwind(AssertUnwindSafe(|| holds(&found)));
         held.unwrap_or_else(|panic| Err(format!("what must hold panicked: {}", said(&*panic))))
-            .map_err(|wrong| Broken::new(Rule::Own, wrong))
+            .map_err(|wrong| Violation::new(Rule::Own, wrong))
     }
 
-    fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Option<Broken>, make: &impl Fn() -> P) -> Report {
-        let mut story = Story::new();
+    fn report<P: Protocol>(&self, cases: u64, case: Case, broken: Option<Violation>, make: &impl Fn() -> P) -> Report {
+        let mut story = Transcript::new();
         // The same again, and this time it is told how.
         let _ = self.trial(case, make, Some(&mut story));
         Report { cases, broken: broken.map(|broken| (case, broken)), story }

@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{Case, Cut, Endings, Found, Place, Protocol, Role};
-use crate::check::{Broken, Column, Life, Rule, Story, must, note, stuck};
+use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, note, stuck};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
-use crate::options::{Connect, Listen};
+use crate::options::{ConnectOptions, ListenOptions};
 use crate::reactor::{Listener, Reactor};
 use crate::sim::{Faults, Host, Network, Play, Reach, Rng, Script};
 
@@ -40,7 +40,7 @@ struct Trial {
     /// The peer after it, and what it plays.
     second: Option<Play>,
     whole: Script,
-    lives: Vec<(SocketId, Life)>,
+    lives: Vec<(SocketId, EventGrammar)>,
     /// How the first socket ended, which the first peer talks to.
     ending: Option<Ending>,
     /// How the second peer's did.
@@ -50,7 +50,7 @@ struct Trial {
     patience: Duration,
     /// The handler's column.
     column: Column,
-    story: Option<Story>,
+    story: Option<Transcript>,
 }
 
 impl Endings {
@@ -59,23 +59,23 @@ impl Endings {
         &self,
         case: Case,
         make: &impl Fn() -> P,
-        story: Option<&mut Story>,
-    ) -> Result<Found, Broken> {
+        story: Option<&mut Transcript>,
+    ) -> Result<Found, Violation> {
         let mut trial = self.begin(case, story.is_some())?;
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut handler = make();
             trial.go(&mut handler)?;
             let found = trial.found(case);
-            handler.at_rest(&found).map_err(|wrong| Broken::new(Rule::Own, wrong))?;
+            handler.at_rest(&found).map_err(|wrong| Violation::new(Rule::Own, wrong))?;
             Ok(found)
         }));
         if let (Some(story), Some(told)) = (story, trial.whole_story()) {
             *story = told;
         }
-        run.unwrap_or_else(|panic| Err(Broken::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))
+        run.unwrap_or_else(|panic| Err(Violation::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))
     }
 
-    fn begin(&self, case: Case, is_told: bool) -> Result<Trial, Broken> {
+    fn begin(&self, case: Case, is_told: bool) -> Result<Trial, Violation> {
         let network = Network::new(case.seed());
         if case.weather > 0 {
             let mut rng = Rng::new(case.weather);
@@ -103,10 +103,10 @@ impl Endings {
             until: now,
             patience: self.patience.min(FOR_EVER),
             column: if is_server { Column::Server } else { Column::Client },
-            story: is_told.then(Story::new),
+            story: is_told.then(Transcript::new),
         };
         let began = trial.meet(&self.role, case, script);
-        began.map_err(|wrong| Broken::new(Rule::Progress, format!("it can't begin: {wrong}")))?;
+        began.map_err(|wrong| Violation::new(Rule::Progress, format!("it can't begin: {wrong}")))?;
         Ok(trial)
     }
 }
@@ -120,14 +120,16 @@ impl Trial {
         match role {
             Role::Server(options) => {
                 let listener = self.reactor.listen((HOME, PORT), (**options).clone())?;
-                let options = window.map_or(Connect::default(), |bytes| Connect::default().receive_buffer(bytes));
+                let options = window
+                    .map_or(ConnectOptions::default(), |bytes| ConnectOptions::default().receive_buffer_size(bytes));
                 self.play = Some(peer.play_with(listener.addr, &options, script)?);
                 self.listener = Some(listener);
             }
             Role::Client(options) => {
                 let at = SocketAddr::new(AWAY, PORT);
                 if case.place != Place::Connecting {
-                    let own = window.map_or(Listen::default(), |bytes| Listen::default().receive_buffer(bytes));
+                    let own = window
+                        .map_or(ListenOptions::default(), |bytes| ListenOptions::default().receive_buffer_size(bytes));
                     self.play = Some(peer.listen_with(at, &own)?.play(script));
                 } else if case.cut == Cut::Vanish {
                     self.network.set_reach(AWAY, Reach::BlackHole);
@@ -139,7 +141,7 @@ impl Trial {
     }
 
     /// Up to the end of everything.
-    fn go<P: Protocol>(&mut self, handler: &mut P) -> Result<(), Broken> {
+    fn go<P: Protocol>(&mut self, handler: &mut P) -> Result<(), Violation> {
         self.until = self.network.now() + self.patience;
         let most = EVENTS + EVENTS_PER_BYTE * self.whole.bytes();
         let mut events = 0;
@@ -179,18 +181,18 @@ impl Trial {
     }
 
     /// One event. Answers whether there may be another.
-    fn step<P: Protocol>(&mut self, handler: &mut P) -> Result<bool, Broken> {
+    fn step<P: Protocol>(&mut self, handler: &mut P) -> Result<bool, Violation> {
         let told = self.reactor.next_before(self.until);
         let told = told.map_err(|error| stuck(&error))?;
         let Some((mut socket, event)) = told else { return Ok(false) };
         let id = socket.id();
         if id != SocketId::NONE {
             let place = self.lives.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-                self.lives.push((id, Life::of(&socket)));
+                self.lives.push((id, EventGrammar::new(&socket)));
                 self.lives.len() - 1
             });
             let judged = self.lives[place].1.tell(&socket, &event);
-            judged.map_err(|wrong| Broken::new(Rule::Language, wrong))?;
+            judged.map_err(|wrong| Violation::new(Rule::Language, wrong))?;
         }
         let ending = if let Event::Close(ending) = event { Some(ending.clone()) } else { None };
         let at = self.network.elapsed();
@@ -203,7 +205,7 @@ impl Trial {
         if let Some(ending) = ending {
             self.closed(ending);
         }
-        self.reactor.audit().map_err(|wrong| Broken::new(Rule::Progress, wrong))?;
+        self.reactor.audit().map_err(|wrong| Violation::new(Rule::Progress, wrong))?;
         let overlooked = self.reactor.waiting().find_map(|waits| self.network.overlooked(0, &waits));
         must(overlooked.is_none(), Rule::Progress, || format!("it waits, and has {}", overlooked.unwrap_or_default()))?;
         Ok(true)
@@ -241,11 +243,11 @@ impl Trial {
     }
 
     /// Both columns, once.
-    fn whole_story(&mut self) -> Option<Story> {
+    fn whole_story(&mut self) -> Option<Transcript> {
         let mut story = self.story.take()?;
         let other = if self.column == Column::Server { Column::Client } else { Column::Server };
         for (play, who) in [(&self.play, ""), (&self.second, "second peer: ")] {
-            for (at, line) in play.iter().flat_map(Play::story) {
+            for (at, line) in play.iter().flat_map(Play::transcript) {
                 story.tell(at, other, format!("{who}{line}"));
             }
         }

@@ -38,7 +38,7 @@ fn a_server_with_a_full_queue_is_not_stale_and_the_probe_does_not_wait_for_it() 
     let (result, results) = channel();
     let addr = UnixAddr::path(&path);
     // On a thread, since a probe that waits would wait for ever.
-    std::thread::spawn(move || result.send(listen(&addr, &Listen::default().replace_stale(true)).map(drop)));
+    std::thread::spawn(move || result.send(listen(&addr, &ListenOptions::default().replace_stale(true)).map(drop)));
     let refused = results.recv_timeout(Duration::from_secs(10)).expect("the probe does not block");
     assert!(is(&refused.expect_err("it is in use"), Errno::ADDRINUSE));
     fs::remove_file(path).expect("it is not replaced");
@@ -48,10 +48,10 @@ fn a_server_with_a_full_queue_is_not_stale_and_the_probe_does_not_wait_for_it() 
 fn a_file_of_another_kind_of_socket_is_in_use_and_gives_an_error_of_its_own() {
     let path = file("datagram");
     let _datagram = std::os::unix::net::UnixDatagram::bind(&path).expect("a new file");
-    let refused = listen(&UnixAddr::path(&path), &Listen::default().replace_stale(true)).map(drop);
+    let refused = listen(&UnixAddr::path(&path), &ListenOptions::default().replace_stale(true)).map(drop);
     assert!(is(&refused.expect_err("it is in use"), Errno::ADDRINUSE));
     let failed = connect(&UnixAddr::path(&path), &SystemOptions::default()).expect_err("it is no stream socket");
-    assert!(crate::Failure::from_os(&failed).to_string().ends_with("not a stream socket"), "{failed}");
+    assert!(crate::ConnectionError::from_os(&failed).to_string().ends_with("not a stream socket"), "{failed}");
     fs::remove_file(path).expect("it is not replaced");
 }
 
@@ -64,7 +64,7 @@ fn a_name_that_can_not_be_has_a_system_error_of_its_own() {
         [(with_zero, Errno::INVAL), ("x".repeat(108).into(), Errno::NAMETOOLONG), ("".into(), Errno::NOENT)]
     {
         let addr = UnixAddr::path(path);
-        assert!(is(&listen(&addr, &Listen::default()).map(drop).expect_err("no name"), errno), "{addr}");
+        assert!(is(&listen(&addr, &ListenOptions::default()).map(drop).expect_err("no name"), errno), "{addr}");
         assert!(is(&connect(&addr, &SystemOptions::default()).expect_err("no name"), errno), "{addr}");
     }
     assert!(!cut.exists(), "the path is not cut at its zero byte");

@@ -3,11 +3,11 @@
 use std::io::{self, IoSlice};
 
 use super::{Outcome, Step, call};
-use crate::error::Failure;
-use crate::event::First;
+use crate::error::ConnectionError;
+use crate::event::FirstFin;
 use crate::lifecycle::{Input, State};
 use crate::net::{Net, Unread};
-use crate::options::{Close, Idle};
+use crate::options::{CloseMode, IdleDirection};
 use crate::table::entry::{Flags, NIL};
 use crate::table::queue::{PIECES, WriteQueue};
 
@@ -81,7 +81,7 @@ impl<N: Net> Step<'_, N> {
         match outcome {
             Outcome::Done(bytes) => {
                 self.entry.bytes_written += bytes as u64;
-                self.entry.moved(Idle::Write, self.settings);
+                self.entry.moved(IdleDirection::Write, self.settings);
                 self.check_drained();
                 // At once: the next answer finds the same buffer still in the processor's cache.
                 self.extras.release_if_empty(&mut self.entry.extra);
@@ -94,11 +94,11 @@ impl<N: Net> Step<'_, N> {
 
     /// Everything is with the kernel: our FIN, or close(2) in its place.
     pub(super) fn finish(&mut self) {
-        if self.entry.state == State::LastFlush && self.settings.close == Close::HandOff {
+        if self.entry.state == State::LastFlush && self.settings.close == CloseMode::HandOff {
             return self.leave_to_kernel();
         }
-        let mut first = self.entry.first;
-        if first == First::Nobody {
+        let mut first = self.entry.first_fin;
+        if first == FirstFin::Neither {
             first = match self.first_if_ours_leaves() {
                 Ok(first) => first,
                 Err(error) => return self.lose(&error),
@@ -106,7 +106,7 @@ impl<N: Net> Step<'_, N> {
         }
         match call(|| self.net.finish(self.slot)) {
             Outcome::Done(()) | Outcome::WouldBlock => {
-                self.entry.first = first;
+                self.entry.first_fin = first;
                 self.post(Input::FinSent);
                 self.linger();
                 if self.entry.state == State::Closing {
@@ -123,14 +123,14 @@ impl<N: Net> Step<'_, N> {
     }
 
     /// Whose FIN is first if ours leaves now. Unknown if unread bytes may precede the peer's.
-    fn first_if_ours_leaves(&mut self) -> io::Result<First> {
+    fn first_if_ours_leaves(&mut self) -> io::Result<FirstFin> {
         if self.entry.flags.has(Flags::READ_CLOSED) {
-            return Ok(First::Peer);
+            return Ok(FirstFin::Peer);
         }
         match call(|| self.net.peek(self.slot)) {
-            Outcome::Done(Unread::End) => Ok(First::Peer),
-            Outcome::Done(Unread::Nothing) | Outcome::WouldBlock => Ok(First::Us),
-            Outcome::Done(Unread::Bytes) | Outcome::Retry => Ok(First::Unknown),
+            Outcome::Done(Unread::End) => Ok(FirstFin::Peer),
+            Outcome::Done(Unread::Nothing) | Outcome::WouldBlock => Ok(FirstFin::Local),
+            Outcome::Done(Unread::Bytes) | Outcome::Retry => Ok(FirstFin::Unknown),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -138,7 +138,7 @@ impl<N: Net> Step<'_, N> {
     /// Both sides have finished: asks whether the peer's kernel has acknowledged that. Returns
     /// whether there was an answer.
     pub(super) fn confirm(&mut self) -> bool {
-        if self.settings.close == Close::HandOff {
+        if self.settings.close == CloseMode::HandOff {
             self.leave_to_kernel();
             return true;
         }
@@ -152,7 +152,7 @@ impl<N: Net> Step<'_, N> {
                 self.retry_later(Flags::HANGUP);
                 return false;
             }
-            Outcome::Failed(error) => self.fail(Failure::from_os(&error)),
+            Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
         }
         true
     }

@@ -3,9 +3,9 @@ use std::cell::RefCell;
 use rustix::io::Errno;
 
 use super::*;
-use crate::error::LookupCause;
+use crate::error::LookupErrorKind;
 use crate::event::Event;
-use crate::options::Listen;
+use crate::options::ListenOptions;
 use crate::sim::Network;
 
 #[test]
@@ -32,13 +32,21 @@ fn a_call_is_made_again_if_it_was_interrupted_and_its_error_says_what_becomes_of
 #[test]
 fn a_failure_is_a_reset_a_timer_that_ran_out_or_what_it_is_in_its_state() {
     for (state, otherwise) in [(State::Open, Input::Reset), (State::Connecting, Input::ConnectFailed)] {
-        assert_eq!(input_for(Cause::Reset, state), Input::Reset);
-        assert_eq!(input_for(Cause::TimedOut(Timer::Connect), state), Input::Expired);
-        for cause in [Cause::Refused, Cause::Unreachable, Cause::Aborted, Cause::System] {
+        assert_eq!(input_for(ConnectionErrorKind::Reset, state), Input::Reset);
+        assert_eq!(input_for(ConnectionErrorKind::TimedOut(TimeoutKind::Connect), state), Input::Expired);
+        for cause in [
+            ConnectionErrorKind::Refused,
+            ConnectionErrorKind::Unreachable,
+            ConnectionErrorKind::Aborted,
+            ConnectionErrorKind::System,
+        ] {
             assert_eq!(input_for(cause, state), otherwise, "{cause:?}");
         }
     }
-    assert_eq!(input_for(Cause::Lookup(LookupCause::NotFound), State::Resolving), Input::LookupFailed);
+    assert_eq!(
+        input_for(ConnectionErrorKind::Lookup(LookupErrorKind::NotFound), State::Resolving),
+        Input::LookupFailed
+    );
 }
 
 thread_local! {
@@ -68,7 +76,7 @@ fn each_transition_is_a_line_in_the_log_with_the_events_that_it_emits() {
     log::set_max_level(log::LevelFilter::Debug);
     let network = Network::new(1);
     let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
-    let listener = reactor.listen("10.0.0.1:80", Listen::default()).expect("the port is free");
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("the port is free");
     let peer = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("there is a route");
     let name = format!("socket 0.1 {}", peer.local_addr().expect("it is bound"));
     peer.finish();
@@ -82,8 +90,8 @@ fn each_transition_is_a_line_in_the_log_with_the_events_that_it_emits() {
     }
     let expected = [
         "Created -- Accepted -> Open [connection]",
-        "Open -- Fin -> Ended [end]",
-        "Ended -- EndCalled -> LastFlush []",
+        "Open -- Fin -> PeerFinished [end]",
+        "PeerFinished -- EndCalled -> LastFlush []",
         "LastFlush -- FinSent -> Closing []",
         "Closing -- Acknowledged -> Confirmed []",
         "Confirmed -- CloseDue -> Closed [close]",

@@ -15,7 +15,7 @@ fn whatever_is_called_in_whatever_order_leaves_nothing_behind() {
         network.set_faults(Faults::random(&mut rng));
         let mut hosts = [network.host(SERVER), network.host(CLIENT)];
         let mut peers = Vec::new();
-        hosts[0].listen(0, AT, &Listen::default().backlog(2)).expect("free");
+        hosts[0].listen(0, AT, &ListenOptions::default().backlog(2)).expect("free");
         for _ in 0..300 {
             let which = rng.below(2) as usize;
             call(&network, &mut hosts[which], &mut rng);
@@ -36,9 +36,9 @@ fn call(network: &Network, host: &mut Host, rng: &mut Rng) {
     let token = Token { index: slot, generation: 1 };
     let mut buffer = [0; 700];
     let options = match rng.below(3) {
-        0 => Connect::default().keep_alive(KeepAlive { idle: SECOND, interval: SECOND, count: 2 }),
-        1 => Connect::default().user_timeout(SECOND),
-        _ => Connect::default(),
+        0 => ConnectOptions::default().keep_alive(KeepAlive { idle: SECOND, interval: SECOND, count: 2 }),
+        1 => ConnectOptions::default().user_timeout(SECOND),
+        _ => ConnectOptions::default(),
     };
     let free = host.local_addr(slot).is_err();
     match rng.below(16) {

@@ -7,7 +7,7 @@ const COST: Duration = Duration::from_micros(30);
 
 #[test]
 fn each_call_that_a_real_net_makes_of_the_system_takes_its_time_and_no_other_does() {
-    let (network, mut host, _peer) = accepted(&Listen::default());
+    let (network, mut host, _peer) = accepted(&ListenOptions::default());
     network.set_call_cost(COST);
     let took = |call: &mut dyn FnMut(&mut Host), host: &mut Host| {
         let before = network.elapsed();
@@ -35,7 +35,7 @@ fn each_call_that_a_real_net_makes_of_the_system_takes_its_time_and_no_other_doe
 
 #[test]
 fn what_falls_into_a_call_has_happened_when_it_looks() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.send(b"late");
     assert_eq!(read(&mut host), Err(Errno::WOULDBLOCK));
     network.set_call_cost(2 * MS);
@@ -44,7 +44,7 @@ fn what_falls_into_a_call_has_happened_when_it_looks() {
 
 #[test]
 fn a_poll_that_costs_ends_its_wait_at_its_time_and_has_handed_everything_over() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.set_call_cost(COST);
     let until = host.now() + SECOND;
     let polled = host.poll(host.now(), Some(SECOND), &mut |_, _| panic!("nothing happens")).expect("it can wait");
@@ -60,7 +60,7 @@ fn a_poll_that_costs_ends_its_wait_at_its_time_and_has_handed_everything_over() 
 
 #[test]
 fn a_stall_lies_between_the_answer_and_the_next_step() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.set_faults(Faults { stall: 1.0, ..Faults::none() });
     let until = host.now() + SECOND;
     let polled = host.poll(host.now(), Some(SECOND), &mut |_, _| panic!("nothing happens")).expect("it can wait");
@@ -75,7 +75,7 @@ fn a_stall_lies_between_the_answer_and_the_next_step() {
 
 #[test]
 fn an_old_clock_says_when_the_wait_began() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.set_faults(Faults { old_clock: 1.0, ..Faults::none() });
     peer.send(b"x");
     let began = host.now();
@@ -87,7 +87,7 @@ fn an_old_clock_says_when_the_wait_began() {
 
 #[test]
 fn a_program_that_spins_is_found_although_its_polls_take_time() {
-    let (network, mut host, _peer) = accepted(&Listen::default());
+    let (network, mut host, _peer) = accepted(&ListenOptions::default());
     network.set_call_cost(COST);
     let spun = (0..200_000).find_map(|_| host.poll(host.now(), Some(Duration::ZERO), &mut |_, _| {}).err());
     assert_eq!(spun.map(|error| errno(&error)), Some(Errno::LOOP));

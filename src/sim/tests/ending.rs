@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn half_close_works_in_both_directions() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.send(b"request");
     peer.finish();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup"));
@@ -16,7 +16,7 @@ fn half_close_works_in_both_directions() {
     assert_eq!(peer.read(), b"answer");
     assert!(!peer.has_fin());
 
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     host.finish(0).expect("open");
     assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
     assert_eq!(edge(&mut host, SECOND), flags("out"));
@@ -37,7 +37,7 @@ fn half_close_works_in_both_directions() {
 
 #[test]
 fn the_hang_up_comes_before_the_acknowledgement_and_again_with_it() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.finish();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup"));
     host.finish(0).expect("open");
@@ -55,7 +55,7 @@ fn the_hang_up_comes_before_the_acknowledgement_and_again_with_it() {
 
 #[test]
 fn without_latency_the_acknowledgement_is_there_when_finish_returns() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.set_latency(Duration::ZERO);
     peer.finish();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup"));
@@ -67,7 +67,7 @@ fn without_latency_the_acknowledgement_is_there_when_finish_returns() {
 
 #[test]
 fn crossing_fins_end_cleanly_on_both_sides() {
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     host.finish(0).expect("open");
     peer.finish();
     assert_eq!(edge(&mut host, Duration::ZERO), flags("out"));
@@ -80,7 +80,7 @@ fn crossing_fins_end_cleanly_on_both_sides() {
 
 #[test]
 fn closing_with_unread_bytes_resets_and_loses_the_answer() {
-    let (network, mut host, peer) = accepted(&Listen::default().receive_buffer(100));
+    let (network, mut host, peer) = accepted(&ListenOptions::default().receive_buffer_size(100));
     peer.send(b"unread");
     assert_eq!(edge(&mut host, SECOND), flags("in out"));
     host.send(0, b"answer", false).expect("room");
@@ -95,7 +95,7 @@ fn closing_with_unread_bytes_resets_and_loses_the_answer() {
 
 #[test]
 fn a_closed_connection_is_delivered_by_the_kernel_alone() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     host.send(0, &[1; 200_000], false).expect("room");
     host.close(0);
     assert_eq!(network.descriptors(), 1);
@@ -112,7 +112,7 @@ fn a_closed_connection_is_delivered_by_the_kernel_alone() {
 
 #[test]
 fn bytes_for_a_closed_socket_are_answered_with_a_reset() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     host.close(0);
     network.advance(SECOND);
     assert!(peer.has_fin());
@@ -125,7 +125,7 @@ fn bytes_for_a_closed_socket_are_answered_with_a_reset() {
 
 #[test]
 fn an_orphan_is_forgotten_after_a_minute_and_a_later_fin_is_reset() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     host.close(0);
     network.advance(Duration::from_secs(70));
     assert_eq!(network.open_connections(), 1);
@@ -136,7 +136,7 @@ fn an_orphan_is_forgotten_after_a_minute_and_a_later_fin_is_reset() {
 
 #[test]
 fn a_reset_keeps_what_was_received_and_is_told_once() {
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     peer.send(b"abc");
     peer.reset();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
@@ -153,7 +153,7 @@ fn a_reset_keeps_what_was_received_and_is_told_once() {
 
 #[test]
 fn whoever_reads_the_error_first_holds_the_only_proof() {
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     peer.send(b"abc");
     peer.reset();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
@@ -165,7 +165,7 @@ fn whoever_reads_the_error_first_holds_the_only_proof() {
 
 #[test]
 fn an_overtaking_reset_destroys_what_is_in_flight() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.set_faults(Faults { reset_overtakes: 1.0, ..Faults::none() });
     peer.send(b"abc");
     peer.reset();
@@ -175,7 +175,7 @@ fn an_overtaking_reset_destroys_what_is_in_flight() {
 
 #[test]
 fn a_reset_behind_their_fin_is_hidden_from_readers() {
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     host.send(0, b"never read", false).expect("room");
     peer.send(b"answer");
     peer.finish();
@@ -189,7 +189,7 @@ fn a_reset_behind_their_fin_is_hidden_from_readers() {
 
 #[test]
 fn a_reset_instead_of_the_last_acknowledgement_is_an_error() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.finish();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup"));
     network.vanish(CLIENT);
@@ -203,7 +203,7 @@ fn a_reset_instead_of_the_last_acknowledgement_is_an_error() {
 
 #[test]
 fn the_first_write_into_a_closed_peer_succeeds() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.close();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup"));
     assert_eq!(host.send(0, b"one", false).expect("taken"), 3);
@@ -215,7 +215,7 @@ fn the_first_write_into_a_closed_peer_succeeds() {
 
 #[test]
 fn an_aborted_connection_says_so_here_and_resets_there() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     assert!(network.abort(AT, peer.local_addr().expect("open")));
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
     assert_eq!(read(&mut host), Err(Errno::CONNABORTED));
@@ -225,7 +225,7 @@ fn an_aborted_connection_says_so_here_and_resets_there() {
 
 #[test]
 fn an_icmp_error_on_a_living_connection_shows_in_the_error_and_in_no_flag() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     let client = peer.local_addr().expect("open");
     assert!(network.unreachable(AT, client));
     assert_eq!(edge(&mut host, SECOND), flags(""));
@@ -240,7 +240,7 @@ fn an_icmp_error_on_a_living_connection_shows_in_the_error_and_in_no_flag() {
 
 #[test]
 fn news_can_be_made_up() {
-    let (_network, mut host, _peer) = accepted(&Listen::default());
+    let (_network, mut host, _peer) = accepted(&ListenOptions::default());
     assert!(host.make_up(0, flags("err")));
     assert_eq!(edge(&mut host, SECOND), flags("err"));
     assert_eq!(edge(&mut host, SECOND), flags(""));

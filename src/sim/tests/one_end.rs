@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::sim::end::{End, Owner, Phase, Probing, Tuning, shrink};
-use crate::sim::row::{Row, Rows};
+use crate::sim::fault::{Fault, FaultCounts};
 
 const FAR: u64 = 1 << 40;
 
@@ -320,10 +320,10 @@ fn an_error_is_told_once_and_the_soft_one_behind_the_hard_one() {
 #[test]
 fn an_edge_is_counted_as_the_row_of_the_catalogue_that_it_is() {
     let rows = |words: &str, change: &dyn Fn(&mut End)| {
-        let (mut end, mut rows) = (open(90, 100), Rows::default());
+        let (mut end, mut rows) = (open(90, 100), FaultCounts::default());
         change(&mut end);
         end.mark_edge(&mut rows, flags(words));
-        Row::ALL.iter().filter(|row| rows.count(**row) > 0).copied().collect::<Vec<_>>()
+        Fault::ALL.iter().filter(|row| rows.count(**row) > 0).copied().collect::<Vec<_>>()
     };
     let fin = |end: &mut End| assert!(arrive(end, 0, 0, true));
     let data = |end: &mut End| assert!(arrive(end, 0, 5, false));
@@ -331,20 +331,20 @@ fn an_edge_is_counted_as_the_row_of_the_catalogue_that_it_is() {
     assert_eq!(rows("in out", &|_| ()), []);
     assert_eq!(rows("in out", &data), []);
     assert_eq!(rows("in rdhup out", &fin), []);
-    assert_eq!(rows("in rdhup out", &data_and_fin), [Row::DataWithFin]);
-    assert_eq!(rows("in rdhup", &fin), [Row::FinWhileBufferFull]);
+    assert_eq!(rows("in rdhup out", &data_and_fin), [Fault::DataWithFin]);
+    assert_eq!(rows("in rdhup", &fin), [Fault::FinWhileBufferFull]);
     let both = |end: &mut End| {
         (end.finished, end.next) = (true, 1);
         fin(end);
     };
     assert_eq!(rows("in rdhup", &both), [], "we have finished: nothing waits for room");
-    assert_eq!(rows("in out rdhup hup", &both), [Row::HangUpBeforeAck]);
+    assert_eq!(rows("in out rdhup hup", &both), [Fault::HangUpBeforeAck]);
     assert_eq!(rows("in out rdhup", &both), [], "no hang-up");
     let unsent = |end: &mut End| {
         write(end, 80);
         both(end);
     };
-    assert_eq!(rows("in out rdhup hup", &unsent), [Row::HangUpBeforeAck, Row::HangUpWithDataUnsent]);
+    assert_eq!(rows("in out rdhup hup", &unsent), [Fault::HangUpBeforeAck, Fault::HangUpWithDataUnsent]);
     let acked = |end: &mut End| {
         both(end);
         end.take_ack(1, FAR);
@@ -354,7 +354,7 @@ fn an_edge_is_counted_as_the_row_of_the_catalogue_that_it_is() {
         unsent(end);
         end.take_ack(80, FAR);
     };
-    assert_eq!(rows("in out rdhup hup", &fin_unacked), [Row::HangUpBeforeAck], "all data is there, the FIN is not");
+    assert_eq!(rows("in out rdhup hup", &fin_unacked), [Fault::HangUpBeforeAck], "all data is there, the FIN is not");
     let dead = |end: &mut End| {
         data(end);
         end.die(Errno::CONNRESET);
@@ -364,7 +364,7 @@ fn an_edge_is_counted_as_the_row_of_the_catalogue_that_it_is() {
         data(end);
         end.phase = Phase::Closed;
     };
-    assert_eq!(rows("in out rdhup hup", &closed), [Row::HangUpWithInputUnread]);
+    assert_eq!(rows("in out rdhup hup", &closed), [Fault::HangUpWithInputUnread]);
     assert_eq!(rows("in out", &closed), []);
 }
 

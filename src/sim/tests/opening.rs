@@ -6,7 +6,7 @@ use super::*;
 fn a_handshake_takes_a_round_trip_for_the_client_and_half_of_one_more_for_the_server() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(3, AT, &Listen::default()).expect("free");
+    host.listen(3, AT, &ListenOptions::default()).expect("free");
     host.connect(0, TOKEN, AT, &SystemOptions::default(), None).expect("a route");
     assert!(!host.connected(0).expect("under way"));
     assert_eq!(news(&mut host, MS), []);
@@ -74,7 +74,7 @@ fn an_icmp_error_that_nobody_reads_does_not_stop_the_handshake() {
 fn an_overflowing_backlog_delays_by_a_second_and_loses_nobody() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default().backlog(1)).expect("free");
+    host.listen(0, AT, &ListenOptions::default().backlog(1)).expect("free");
     let peers: Vec<PeerSocket> = (0..3).map(|_| network.peer(CLIENT).connect(AT).expect("a route")).collect();
     network.advance(500 * MS);
     let connected = |peers: &[PeerSocket]| peers.iter().filter(|peer| peer.is_connected()).count();
@@ -92,21 +92,21 @@ fn an_overflowing_backlog_delays_by_a_second_and_loses_nobody() {
 
 #[test]
 fn closing_a_listener_resets_those_who_wait_and_spares_the_accepted() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     let waiting = network.peer(CLIENT).connect(AT).expect("a route");
     network.advance(SECOND);
     host.unlisten(0);
     network.advance(SECOND);
     assert!(waiting.is_reset());
     assert!(peer.is_connected());
-    host.listen(0, AT, &Listen::default()).expect("the port is free again");
+    host.listen(0, AT, &ListenOptions::default()).expect("the port is free again");
 }
 
 #[test]
 fn a_client_dead_in_the_queue_is_accepted_and_then_fails() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default()).expect("free");
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
     let peer = network.peer(CLIENT).connect(AT).expect("a route");
     network.advance(SECOND);
     peer.reset();
@@ -119,14 +119,14 @@ fn a_client_dead_in_the_queue_is_accepted_and_then_fails() {
 fn an_address_is_taken_once_unless_both_want_to_share_it() {
     let network = Network::new(1);
     let (mut one, mut two) = (network.host(SERVER), network.host(SERVER));
-    one.listen(0, AT, &Listen::default()).expect("free");
-    assert_eq!(failed(two.listen(0, AT, &Listen::default().reuse_port(true))), Errno::ADDRINUSE);
+    one.listen(0, AT, &ListenOptions::default()).expect("free");
+    assert_eq!(failed(two.listen(0, AT, &ListenOptions::default().reuse_port(true))), Errno::ADDRINUSE);
     drop(one);
     let mut one = network.host(SERVER);
-    one.listen(0, AT, &Listen::default().reuse_port(true)).expect("free");
-    two.listen(0, AT, &Listen::default().reuse_port(true)).expect("shared");
+    one.listen(0, AT, &ListenOptions::default().reuse_port(true)).expect("free");
+    two.listen(0, AT, &ListenOptions::default().reuse_port(true)).expect("shared");
     let elsewhere = SocketAddr::new(CLIENT, 7000);
-    assert_eq!(failed(two.listen(1, elsewhere, &Listen::default())), Errno::ADDRNOTAVAIL);
+    assert_eq!(failed(two.listen(1, elsewhere, &ListenOptions::default())), Errno::ADDRNOTAVAIL);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_dead_port_that_is_given_out_as_its_own_connects_to_itself() {
     host.connect(0, TOKEN, addr, &SystemOptions::default(), None).expect("a port");
     assert_eq!(edge(&mut host, SECOND), flags("out"));
     assert_eq!(failed(host.connected(0)), Errno::CONNREFUSED);
-    assert!(network.take_story().iter().all(|line| !line.contains("RST")));
+    assert!(network.take_transcript().iter().all(|line| !line.contains("RST")));
     host.close(0);
     network.advance(200 * SECOND);
     assert_eq!((network.open_connections(), network.next_event()), (0, None));
@@ -165,7 +165,7 @@ fn names_are_looked_up_in_their_own_time() {
     let mut host = network.host(CLIENT);
     network.name("two.test", vec![SERVER, CLIENT]);
     network.name("empty.test", vec![]);
-    network.name_fails("later.test", LookupCause::TryAgain);
+    network.name_fails("later.test", LookupErrorKind::TryAgain);
     network.name_hangs("slow.test");
     for name in ["two.test", "empty.test", "later.test", "slow.test", "unknown.test", "10.0.0.1"] {
         host.lookup(TOKEN, name, 80);
@@ -178,7 +178,7 @@ fn names_are_looked_up_in_their_own_time() {
         answers.push(answer);
     }
     let both = vec![SocketAddr::new(SERVER, 80), SocketAddr::new(CLIENT, 80)];
-    let causes = [LookupCause::NoAddress, LookupCause::TryAgain, LookupCause::NotFound].map(Err);
+    let causes = [LookupErrorKind::NoAddress, LookupErrorKind::TryAgain, LookupErrorKind::NotFound].map(Err);
     assert_eq!(answers[0], Ok(both));
     assert_eq!(answers[1..4], causes);
     assert_eq!(answers[4], Ok(vec![SocketAddr::new(SERVER, 80)]));
@@ -189,7 +189,7 @@ fn names_are_looked_up_in_their_own_time() {
 fn a_full_machine_fails_calls_and_loses_nothing() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default()).expect("free");
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
     let _peer = network.peer(CLIENT).connect(AT).expect("a route");
     network.advance(SECOND);
     network.set_faults(Faults { accept_exhausted: 1.0, connect_exhausted: 1.0, ..Faults::none() });

@@ -149,7 +149,7 @@ impl Player<'_> {
 /// The script's story on one network.
 fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
     let any = "127.0.0.1:0".parse().expect("an address");
-    let addr = net.listen(0, any, &Listen::default()).expect("loopback has a free port");
+    let addr = net.listen(0, any, &ListenOptions::default()).expect("loopback has a free port");
     net.connect(0, TOKEN, addr, &SystemOptions::default(), None).expect("begun");
     let mut listening = false;
     while !listening {

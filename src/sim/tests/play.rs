@@ -9,7 +9,7 @@ fn played(script: Script) -> (Network, Host, Play) {
     let network = Network::new(1);
     network.set_buffers(2_000, 1_000);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default()).expect("the port is free");
+    host.listen(0, AT, &ListenOptions::default()).expect("the port is free");
     let play = network.peer(CLIENT).play(AT, script).expect("there is a route");
     assert_eq!(news(&mut host, SECOND), [(LISTENER, flags("in"))]);
     host.accept(0, 0).expect("one waits");

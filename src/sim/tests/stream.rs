@@ -25,7 +25,7 @@ fn transfer(network: &Network, bytes: &[u8], outage: Option<Duration>) -> Vec<u8
     let reader = Token { index: 1, generation: 1 };
     let mut host = network.host(SERVER);
     let mut buffer = [0; 3000];
-    host.listen(0, AT, &Listen::default()).expect("free");
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
     host.connect(0, TOKEN, AT, &SystemOptions::default(), None).expect("a route");
     let (mut rest, mut got) = (bytes, Vec::new());
     let (mut finished, mut ended, mut done) = (false, false, false);
@@ -96,7 +96,7 @@ fn the_same_seed_tells_the_same_story() {
         network.record();
         network.set_faults(Faults::random(&mut Rng::new(seed)).harmless());
         transfer(&network, &[7; 5000], Some(3 * MS));
-        network.take_story()
+        network.take_transcript()
     };
     for seed in 0..20 {
         assert_eq!(story(seed), story(seed), "seed {seed}");
@@ -105,7 +105,7 @@ fn the_same_seed_tells_the_same_story() {
     let network = Network::new(0);
     network.record();
     let _socket = network.peer(CLIENT).connect(AT).expect("a route");
-    assert_eq!(network.take_story(), ["0.000000 s  10.0.0.2:32768 > 10.0.0.1:7000  SYN"]);
+    assert_eq!(network.take_transcript(), ["0.000000 s  10.0.0.2:32768 > 10.0.0.1:7000  SYN"]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_closed_window_stops_the_writer_until_a_third_of_its_buffer_is_free() {
 
 #[test]
 fn a_short_write_owes_an_edge_and_a_small_one_does_not() {
-    let (_network, mut host, _peer) = accepted(&Listen::default().send_buffer(1000));
+    let (_network, mut host, _peer) = accepted(&ListenOptions::default().send_buffer_size(1000));
     assert_eq!(host.send(0, &[1; 10], false).expect("room"), 10);
     assert_eq!(edge(&mut host, SECOND), flags(""));
     assert_eq!(host.send(0, &[1; 2000], false).expect("room"), 1000);
@@ -146,7 +146,7 @@ fn a_short_write_owes_an_edge_and_a_small_one_does_not() {
 
 #[test]
 fn an_urgent_byte_splits_the_stream_without_an_edge() {
-    let (_network, mut host, peer) = accepted(&Listen::default());
+    let (_network, mut host, peer) = accepted(&ListenOptions::default());
     peer.send(b"abc");
     peer.send_urgent();
     peer.send(b"def");
@@ -158,15 +158,15 @@ fn an_urgent_byte_splits_the_stream_without_an_edge() {
 
 #[test]
 fn bytes_with_more_to_come_leave_with_the_fin_or_after_a_while() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.record();
     host.send(0, b"answer", true).expect("room");
     host.finish(0).expect("open");
     network.advance(MS);
-    assert_eq!(network.take_story().iter().filter(|line| line.contains("> 10.0.0.2")).count(), 1);
+    assert_eq!(network.take_transcript().iter().filter(|line| line.contains("> 10.0.0.2")).count(), 1);
     assert_eq!((peer.read(), peer.has_fin()), (b"answer".to_vec(), true));
 
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     host.send(0, b"forgotten", true).expect("room");
     network.advance(199 * MS);
     assert_eq!(peer.read(), b"");
@@ -177,7 +177,7 @@ fn bytes_with_more_to_come_leave_with_the_fin_or_after_a_while() {
 /// As Linux's tcp_sendmsg: what would be held back could never be followed by anything.
 #[test]
 fn bytes_with_more_to_come_leave_at_once_when_they_fill_the_buffer() {
-    let (network, mut host, peer) = accepted(&Listen::default().send_buffer(1000));
+    let (network, mut host, peer) = accepted(&ListenOptions::default().send_buffer_size(1000));
     assert_eq!(host.send(0, &[1; 1500], true).expect("room"), 1000);
     network.advance(2 * MS);
     assert_eq!(peer.read(), [1; 1000]);
@@ -185,7 +185,7 @@ fn bytes_with_more_to_come_leave_at_once_when_they_fill_the_buffer() {
 
 #[test]
 fn a_full_buffer_is_not_held_back_for_more() {
-    let (network, mut host, peer) = accepted(&Listen::default().send_buffer(1000));
+    let (network, mut host, peer) = accepted(&ListenOptions::default().send_buffer_size(1000));
     assert_eq!(host.send(0, &[1; 5000], true).expect("room"), 1000);
     network.advance(MS);
     assert_eq!(peer.read().len(), 1000);
@@ -193,7 +193,7 @@ fn a_full_buffer_is_not_held_back_for_more() {
 
 #[test]
 fn the_user_timeout_counts_unacknowledged_bytes_and_closed_windows_only() {
-    let options = Listen::default().user_timeout(3 * SECOND / 2);
+    let options = ListenOptions::default().user_timeout(3 * SECOND / 2);
     let (network, mut host, peer) = accepted(&options);
     network.vanish(CLIENT);
     assert_eq!(edge(&mut host, 60 * SECOND), flags(""), "nothing is in flight");
@@ -216,8 +216,8 @@ fn the_user_timeout_counts_unacknowledged_bytes_and_closed_windows_only() {
 fn idle_connections_cost_no_time() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default()).expect("free");
-    let options = Connect::default();
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
+    let options = ConnectOptions::default();
     let peers: Vec<PeerSocket> =
         (0..20_000).map(|_| network.peer(CLIENT).connect_with(AT, &options).expect("a port")).collect();
     for slot in 0..20_000 {

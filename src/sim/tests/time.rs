@@ -6,7 +6,7 @@ use super::*;
 fn a_wait_that_nothing_can_end_is_an_error() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
-    host.listen(0, AT, &Listen::default()).expect("free");
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
     let endless = |host: &mut Host| host.poll(host.now(), None, &mut |_, _| panic!("there is no news"));
     assert_eq!(endless(&mut host).expect_err("deadlock").kind(), io::ErrorKind::Deadlock);
     host.waker()();
@@ -23,7 +23,7 @@ fn a_wait_that_nothing_can_end_is_an_error() {
 
 #[test]
 fn a_wait_ends_exactly_at_its_time_and_looks_at_the_network_first() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     let begun = network.elapsed();
     assert_eq!(edge(&mut host, Duration::from_nanos(700_001)), flags(""));
     assert_eq!(network.elapsed() - begun, Duration::from_nanos(700_001));
@@ -33,7 +33,7 @@ fn a_wait_ends_exactly_at_its_time_and_looks_at_the_network_first() {
 
 #[test]
 fn no_host_sleeps_past_the_deadline_or_the_news_of_another() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     let mut other = network.host(CLIENT);
     assert_eq!(news(&mut other, SECOND), []);
     let begun = network.elapsed();
@@ -48,7 +48,7 @@ fn no_host_sleeps_past_the_deadline_or_the_news_of_another() {
 #[test]
 fn a_vanished_machine_is_found_by_keep_alive_only_when_nothing_is_in_flight() {
     let times = KeepAlive { idle: SECOND, interval: SECOND, count: 2 };
-    let (network, mut host, peer) = accepted(&Listen::default().keep_alive(times));
+    let (network, mut host, peer) = accepted(&ListenOptions::default().keep_alive(times));
     assert_eq!(edge(&mut host, 50 * SECOND), flags(""), "a living kernel answers, whatever its program does");
     let begun = network.elapsed();
     network.vanish(CLIENT);
@@ -58,7 +58,7 @@ fn a_vanished_machine_is_found_by_keep_alive_only_when_nothing_is_in_flight() {
     assert!((2 * SECOND..=3 * SECOND + 10 * MS).contains(&waited), "{waited:?}");
     drop(peer);
 
-    let (network, mut host, _peer) = accepted(&Listen::default().keep_alive(times));
+    let (network, mut host, _peer) = accepted(&ListenOptions::default().keep_alive(times));
     network.vanish(CLIENT);
     host.send(0, b"x", false).expect("room");
     assert_eq!(edge(&mut host, 60 * SECOND), flags(""));
@@ -68,7 +68,7 @@ fn a_vanished_machine_is_found_by_keep_alive_only_when_nothing_is_in_flight() {
 
 #[test]
 fn what_was_lost_is_repeated_after_the_network_heals() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     network.vanish(CLIENT);
     host.send(0, b"answer", false).expect("room");
     host.finish(0).expect("open");
@@ -81,7 +81,7 @@ fn what_was_lost_is_repeated_after_the_network_heals() {
 
 #[test]
 fn a_lost_last_acknowledgement_is_given_again_by_a_peer_that_is_gone() {
-    let (network, mut host, peer) = accepted(&Listen::default());
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
     peer.finish();
     network.advance(SECOND);
     host.finish(0).expect("open");
@@ -98,7 +98,7 @@ fn a_lost_last_acknowledgement_is_given_again_by_a_peer_that_is_gone() {
 
 #[test]
 fn a_restarted_peer_answers_the_next_bytes_with_a_reset() {
-    let (network, mut host, _peer) = accepted(&Listen::default());
+    let (network, mut host, _peer) = accepted(&ListenOptions::default());
     network.forget(CLIENT);
     assert_eq!(edge(&mut host, 60 * SECOND), flags(""));
     host.send(0, b"x", false).expect("room");

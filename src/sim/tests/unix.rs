@@ -9,7 +9,7 @@ fn a_script_connects_to_a_host_of_its_machine_without_a_way_that_takes_time() {
     let network = Network::new(1);
     let mut host = network.host(SERVER);
     let addr = UnixAddr::abstract_name("app");
-    host.listen_unix(0, &addr, &Listen::default()).expect("a new name");
+    host.listen_unix(0, &addr, &ListenOptions::default()).expect("a new name");
     let script = Script::new().send(b"hello").finish().receive_end().close();
     let play = network.peer(SERVER).play_unix(&addr, script).expect("somebody listens");
     assert_eq!(play.local_addr(), None);
@@ -32,13 +32,13 @@ fn a_full_queue_refuses_hosts_and_scripts_until_somebody_is_accepted() {
     let network = Network::new(1);
     let addr = UnixAddr::path("/run/app.sock");
     let peer = network.peer(SERVER);
-    let listener = peer.listen_unix(&addr, &Listen::default().backlog(1)).expect("a new name");
+    let listener = peer.listen_unix(&addr, &ListenOptions::default().backlog(1)).expect("a new name");
     assert_eq!(listener.addr(), None);
     let waiting: Vec<PeerSocket> = (0..2).map(|_| peer.connect_unix(&addr).expect("room")).collect();
     assert_eq!(peer.connect_unix(&addr).expect_err("full").kind(), io::ErrorKind::WouldBlock);
     let mut host = network.host(SERVER);
     assert_eq!(failed(host.connect_unix(0, TOKEN, &addr, &SystemOptions::default())), Errno::AGAIN);
-    assert_eq!(network.rows().count(crate::sim::Row::QueueOverflows), 2);
+    assert_eq!(network.fault_counts().count(crate::sim::Fault::QueueOverflows), 2);
     assert!(waiting.iter().all(|socket| socket.is_connected() && socket.local_addr().is_none()));
     listener.accept().expect("two wait");
     host.connect_unix(0, TOKEN, &addr, &SystemOptions::default()).expect("there is room");
@@ -52,9 +52,9 @@ fn names_use_up_no_ports() {
     let (mut host, peer) = (network.host(SERVER), network.peer(SERVER));
     for place in 0..3 {
         let addr = UnixAddr::abstract_name(format!("{place}"));
-        host.listen_unix(place, &addr, &Listen::default()).expect("a new name");
+        host.listen_unix(place, &addr, &ListenOptions::default()).expect("a new name");
         peer.connect_unix(&addr).expect("no port is needed");
     }
-    let tcp = host.listen(3, SocketAddr::new(SERVER, 0), &Listen::default()).expect("the only port is free");
+    let tcp = host.listen(3, SocketAddr::new(SERVER, 0), &ListenOptions::default()).expect("the only port is free");
     assert_eq!(tcp.port(), 5000);
 }

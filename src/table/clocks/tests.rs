@@ -5,11 +5,11 @@ use crate::table::extra::Flight;
 
 /// Settings without any time.
 fn timeless() -> Settings {
-    Settings { connect_ms: None, half_closed_ms: None, linger_ms: None, ending_ms: None, ..Settings::default() }
+    Settings { connect_ms: None, half_closed_ms: None, close_ms: None, ending_ms: None, ..Settings::default() }
 }
 
-fn idle(ms: u64, idle_of: Idle) -> Settings {
-    Settings { idle_ms: Some(ms), idle_of, ..timeless() }
+fn idle(ms: u64, idle_direction: IdleDirection) -> Settings {
+    Settings { idle_ms: Some(ms), idle_direction, ..timeless() }
 }
 
 fn half_closed(ms: u64) -> Settings {
@@ -17,7 +17,7 @@ fn half_closed(ms: u64) -> Settings {
 }
 
 fn linger(ms: u64) -> Settings {
-    Settings { linger_ms: Some(ms), ..timeless() }
+    Settings { close_ms: Some(ms), ..timeless() }
 }
 
 /// A table with one socket.
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// Bytes moved, and the socket was put aside at this tick.
-    fn moved(&mut self, direction: Idle, now: u64) {
+    fn moved(&mut self, direction: IdleDirection, now: u64) {
         let settings = self.table.settings_of(self.slot).clone();
         self.entry().moved(direction, &settings);
         self.file(now);
@@ -92,7 +92,7 @@ impl Scene {
     fn sent(&mut self, bytes: usize, now: u64) {
         let extra = self.entry().extra;
         self.table.extras.sent(extra, bytes);
-        self.moved(Idle::Write, now);
+        self.moved(IdleDirection::Write, now);
     }
 
     fn due(&self) -> Option<(u64, Due)> {
@@ -100,10 +100,10 @@ impl Scene {
     }
 }
 
-const HALF_CLOSED: Due = Due::Limit(Timer::HalfClosed);
-const LINGER: Due = Due::Limit(Timer::Linger);
-const WRITE: Due = Due::Limit(Timer::Write);
-const ENDING: Due = Due::Limit(Timer::Ending);
+const HALF_CLOSED: Due = Due::Limit(TimeoutKind::HalfClosed);
+const LINGER: Due = Due::Limit(TimeoutKind::Close);
+const WRITE: Due = Due::Limit(TimeoutKind::Write);
+const ENDING: Due = Due::Limit(TimeoutKind::Ending);
 
 const FINISHED: &[Input] = &[Input::EndCalled, Input::FinSent];
 const LINGERING: &[Input] = &[Input::EndCalled, Input::FinSent, Input::DiscardCalled];
@@ -112,12 +112,12 @@ const LINGERING: &[Input] = &[Input::EndCalled, Input::FinSent, Input::DiscardCa
 
 #[test]
 fn bytes_in_restart_the_idle_time_and_the_limit() {
-    let mut scene = Scene::accepted(idle(50, Idle::Both), &[]);
-    scene.moved(Idle::Read, 120);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[]);
+    scene.moved(IdleDirection::Read, 120);
     assert_eq!(scene.due(), Some((170, Due::Idle)));
     for path in [FINISHED, &[Input::ErrorSeen]] {
         let mut scene = Scene::accepted(half_closed(50), path);
-        scene.moved(Idle::Read, 120);
+        scene.moved(IdleDirection::Read, 120);
         assert_eq!(scene.due(), Some((170, HALF_CLOSED)), "{path:?}");
     }
 }
@@ -126,20 +126,20 @@ fn bytes_in_restart_the_idle_time_and_the_limit() {
 fn bytes_in_do_not_put_off_the_limit_while_our_side_flushes_or_lingers() {
     for path in [&[Input::EndCalled], LINGERING] {
         let mut scene = Scene::accepted(linger(50), path);
-        scene.moved(Idle::Read, 120);
+        scene.moved(IdleDirection::Read, 120);
         assert_eq!(scene.due(), Some((150, LINGER)), "{path:?}");
-        scene.moved(Idle::Write, 130);
+        scene.moved(IdleDirection::Write, 130);
         assert_eq!(scene.due(), Some((180, LINGER)), "{path:?}: bytes out do");
     }
-    let mut scene = Scene::accepted(idle(50, Idle::Both), &[Input::EndCalled]);
-    scene.moved(Idle::Read, 120);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[Input::EndCalled]);
+    scene.moved(IdleDirection::Read, 120);
     assert_eq!(scene.due(), Some((170, Due::Idle)), "the silence is broken");
 }
 
 #[test]
 fn bytes_out_restart_all_clocks() {
     for (settings, path, due) in [
-        (idle(50, Idle::Both), &[][..], Due::Idle),
+        (idle(50, IdleDirection::Both), &[][..], Due::Idle),
         (half_closed(50), &[Input::Fin], HALF_CLOSED),
         (linger(50), &[Input::Fin, Input::EndCalled], LINGER),
         (Settings { write_ms: Some(50), ..timeless() }, &[], WRITE),
@@ -186,7 +186,7 @@ fn the_limit_of_connecting_is_one_for_all_its_states() {
     for input in [Input::LookupStarted, Input::Resolved, Input::NextAddress] {
         scene.apply(input);
         scene.file_again();
-        assert_eq!(scene.due(), Some((150, Due::Limit(Timer::Connect))), "{input:?}");
+        assert_eq!(scene.due(), Some((150, Due::Limit(TimeoutKind::Connect))), "{input:?}");
     }
     scene.apply(Input::Established);
     scene.file(120);
@@ -200,7 +200,7 @@ fn the_write_timeout_counts_from_the_first_byte_that_waits() {
     scene.write(b"first", 120);
     scene.write(b"second", 140);
     assert_eq!(scene.due(), Some((170, WRITE)));
-    scene.moved(Idle::Read, 150);
+    scene.moved(IdleDirection::Read, 150);
     assert_eq!(scene.due(), Some((170, WRITE)), "what the peer sends does not help");
     scene.sent(11, 160);
     assert_eq!(scene.due(), None, "all is with the kernel");
@@ -221,9 +221,9 @@ fn a_write_starts_the_write_timeout_if_nothing_waits_whether_it_is_queued_or_at_
         }
         for now in [120, 140] {
             let host = crate::sim::Network::new(1).host([10, 0, 0, 1].into());
-            let context = crate::context::Context { table: &mut scene.table, net: &host };
+            let context = crate::socket::Context { table: &mut scene.table, net: &host };
             let written = crate::socket::Socket::new(context, scene.slot).write(b"x");
-            assert_eq!(written, Ok(crate::socket::Queue::Room));
+            assert_eq!(written, Ok(crate::socket::Backpressure::Room));
             scene.table.spill(scene.slot);
             scene.table.at_hand = NIL;
             scene.file(now);
@@ -234,18 +234,20 @@ fn a_write_starts_the_write_timeout_if_nothing_waits_whether_it_is_queued_or_at_
 
 #[test]
 fn the_idle_time_of_one_direction_is_put_off_by_bytes_of_that_direction_alone() {
-    for (idle_of, of_read, of_write) in [(Idle::Both, 120, 130), (Idle::Read, 120, 120), (Idle::Write, 0, 130)] {
-        let mut scene = Scene::accepted(idle(200, idle_of), &[]);
-        scene.moved(Idle::Read, 120);
-        assert_eq!(scene.due(), Some((of_read + 200, Due::Idle)), "{idle_of:?}");
-        scene.moved(Idle::Write, 130);
-        assert_eq!(scene.due(), Some((of_write + 200, Due::Idle)), "{idle_of:?}");
+    for (idle_direction, of_read, of_write) in
+        [(IdleDirection::Both, 120, 130), (IdleDirection::Read, 120, 120), (IdleDirection::Write, 0, 130)]
+    {
+        let mut scene = Scene::accepted(idle(200, idle_direction), &[]);
+        scene.moved(IdleDirection::Read, 120);
+        assert_eq!(scene.due(), Some((of_read + 200, Due::Idle)), "{idle_direction:?}");
+        scene.moved(IdleDirection::Write, 130);
+        assert_eq!(scene.due(), Some((of_write + 200, Due::Idle)), "{idle_direction:?}");
     }
 }
 
 #[test]
 fn a_silence_that_was_delivered_counts_no_more_until_bytes_move() {
-    let mut scene = Scene::accepted(idle(50, Idle::Both), &[]);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[]);
     scene.entry().stop_idle_clock();
     scene.file_again();
     assert_eq!((scene.due(), scene.table.wheel.is_empty()), (None, true));
@@ -253,15 +255,15 @@ fn a_silence_that_was_delivered_counts_no_more_until_bytes_move() {
     assert_eq!(scene.due(), None, "a new state moves no byte");
     scene.table.peer_took(scene.slot, 140);
     assert_eq!(scene.due(), None, "nor does the peer's kernel what it took for a silence to come");
-    scene.moved(Idle::Read, 150);
+    scene.moved(IdleDirection::Read, 150);
     assert_eq!(scene.due(), Some((200, Due::Idle)));
 }
 
 #[test]
 fn what_the_peer_takes_counts_as_if_it_were_written_then_unless_it_was_taken_at_once() {
     for (settings, path, due) in [
-        (idle(50, Idle::Both), &[][..], Due::Idle),
-        (idle(50, Idle::Write), &[], Due::Idle),
+        (idle(50, IdleDirection::Both), &[][..], Due::Idle),
+        (idle(50, IdleDirection::Write), &[], Due::Idle),
         (half_closed(50), &[Input::Fin], HALF_CLOSED),
         (linger(50), LINGERING, LINGER),
         (Settings { write_ms: Some(50), ..timeless() }, &[], WRITE),
@@ -277,7 +279,7 @@ fn what_the_peer_takes_counts_as_if_it_were_written_then_unless_it_was_taken_at_
             assert_eq!(scene.due(), Some((since + 50, due)), "taken at {at}");
         }
     }
-    let mut scene = Scene::accepted(idle(50, Idle::Read), &[]);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Read), &[]);
     scene.table.peer_took(scene.slot, 200);
     assert_eq!(scene.due(), Some((50, Due::Idle)), "the peer has sent nothing");
 }
@@ -286,18 +288,20 @@ fn what_the_peer_takes_counts_as_if_it_were_written_then_unless_it_was_taken_at_
 
 #[test]
 fn each_state_has_one_limit_or_none() {
-    let settings = Settings { connect_ms: Some(1), half_closed_ms: Some(2), linger_ms: Some(3), ..timeless() };
+    let settings = Settings { connect_ms: Some(1), half_closed_ms: Some(2), close_ms: Some(3), ..timeless() };
     for &state in State::ALL {
         for read_closed in [false, true] {
             let mut scene = Scene::created(settings.clone());
             scene.entry().state = state;
             scene.entry().flags.set(Flags::READ_CLOSED, read_closed);
             let limit = match (state, read_closed) {
-                (State::Created | State::Resolving | State::Connecting, _) => Some((1, Timer::Connect)),
-                (State::Open, true) | (State::Finished | State::Ended | State::Broken, _) => {
-                    Some((2, Timer::HalfClosed))
+                (State::Created | State::Resolving | State::Connecting, _) => Some((1, TimeoutKind::Connect)),
+                (State::Open, true) | (State::LocalFinished | State::PeerFinished | State::Broken, _) => {
+                    Some((2, TimeoutKind::HalfClosed))
                 }
-                (State::Flushing | State::LastFlush | State::Lingering | State::Closing, _) => Some((3, Timer::Linger)),
+                (State::Flushing | State::LastFlush | State::Lingering | State::Closing, _) => {
+                    Some((3, TimeoutKind::Close))
+                }
                 _ => None,
             };
             let entry = scene.entry();
@@ -323,7 +327,7 @@ fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_of
         assert_eq!(scene.due(), None, "no side has ended");
         begin(&mut scene);
         scene.file(120);
-        for (now, direction) in [(130, Idle::Read), (140, Idle::Write)] {
+        for (now, direction) in [(130, IdleDirection::Read), (140, IdleDirection::Write)] {
             scene.moved(direction, now);
             scene.table.peer_took(scene.slot, now + 100);
             assert_eq!(scene.due(), Some((620, ENDING)));
@@ -333,7 +337,7 @@ fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_of
     begins[0](&mut scene);
     scene.file(120);
     scene.entry().flags.set(Flags::READ_CLOSED, false);
-    scene.moved(Idle::Read, 130);
+    scene.moved(IdleDirection::Read, 130);
     assert_eq!(scene.due(), None, "the peer has not ended after all");
     let mut scene = Scene::accepted(settings, &[]);
     for (now, input) in [Input::EndCalled, Input::FinSent, Input::DiscardCalled, Input::Fin].into_iter().enumerate() {
@@ -365,9 +369,9 @@ fn the_grace_of_a_stop_counts_while_our_side_is_open_and_the_peer_waits_for_noth
         assert_eq!(scene.due(), counts.then_some((170, Due::Grace)), "{why}");
     }
     let mut scene = Scene::accepted(settings, &[]);
-    scene.moved(Idle::Read, 120);
+    scene.moved(IdleDirection::Read, 120);
     assert_eq!(scene.due(), None, "a question");
-    scene.moved(Idle::Write, 140);
+    scene.moved(IdleDirection::Write, 140);
     assert_eq!(scene.due(), Some((190, Due::Grace)), "and its answer");
 }
 
@@ -377,13 +381,13 @@ fn what_counts_from_the_next_look_at_the_clock_begins_with_it_and_only_once() {
     scene.extra().deadline = Some(Deadline::In(50));
     assert_eq!(scene.due(), None, "it does not count yet");
     scene.file(120);
-    assert_eq!(scene.due(), Some((170, Due::Limit(Timer::Deadline))));
+    assert_eq!(scene.due(), Some((170, Due::Limit(TimeoutKind::Deadline))));
     scene.table.retry_later(scene.slot, 20);
     scene.file(130);
     assert_eq!(scene.due(), Some((150, Due::Retry)));
     scene.table.retry(scene.slot);
-    scene.moved(Idle::Write, 140);
-    assert_eq!(scene.due(), Some((170, Due::Limit(Timer::Deadline))), "whatever moves");
+    scene.moved(IdleDirection::Write, 140);
+    assert_eq!(scene.due(), Some((170, Due::Limit(TimeoutKind::Deadline))), "whatever moves");
     scene.extra().deadline = None;
     scene.table.tidy(scene.slot);
     scene.file_again();
@@ -423,9 +427,11 @@ fn with_everything_due(bytes: &[u8]) -> Scene {
 fn without(scene: &mut Scene, due: Due) {
     let slot = scene.slot;
     match due {
-        Due::Limit(Timer::HalfClosed) => scene.table.change_settings(slot, |settings| settings.half_closed_ms = None),
-        Due::Limit(Timer::Write) => scene.extra().write_since = None,
-        Due::Limit(Timer::Ending) => scene.extra().ending_at = None,
+        Due::Limit(TimeoutKind::HalfClosed) => {
+            scene.table.change_settings(slot, |settings| settings.half_closed_ms = None)
+        }
+        Due::Limit(TimeoutKind::Write) => scene.extra().write_since = None,
+        Due::Limit(TimeoutKind::Ending) => scene.extra().ending_at = None,
         Due::Limit(_) => scene.extra().deadline = None,
         Due::Attempt => scene.extra().connecting = None,
         Due::Retry => scene.extra().retry_at = None,
@@ -436,7 +442,7 @@ fn without(scene: &mut Scene, due: Due) {
 
 #[test]
 fn of_the_deadlines_of_one_tick_those_that_end_the_socket_come_first_and_its_silence_last() {
-    let deadline = Due::Limit(Timer::Deadline);
+    let deadline = Due::Limit(TimeoutKind::Deadline);
     for (bytes, order) in [
         (&b"x"[..], [deadline, ENDING, HALF_CLOSED, WRITE, Due::Attempt, Due::Retry, Due::Idle]),
         (&[], [deadline, ENDING, HALF_CLOSED, Due::Attempt, Due::Retry, Due::Grace, Due::Idle]),
@@ -470,12 +476,12 @@ fn of_two_deadlines_the_nearer_one_counts() {
 #[test]
 fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
     let timers = [
-        (Timer::Connect, false, false, Flags::NONE),
-        (Timer::Deadline, false, false, Flags::NONE),
-        (Timer::Ending, false, false, Flags::NONE),
-        (Timer::HalfClosed, true, true, Flags::LIMIT),
-        (Timer::Linger, false, true, Flags::LIMIT),
-        (Timer::Write, false, true, Flags::WRITE),
+        (TimeoutKind::Connect, false, false, Flags::NONE),
+        (TimeoutKind::Deadline, false, false, Flags::NONE),
+        (TimeoutKind::Ending, false, false, Flags::NONE),
+        (TimeoutKind::HalfClosed, true, true, Flags::LIMIT),
+        (TimeoutKind::Close, false, true, Flags::LIMIT),
+        (TimeoutKind::Write, false, true, Flags::WRITE),
     ];
     let limits = timers.map(|(timer, reading, writing, clock)| (Due::Limit(timer), reading, writing, clock));
     let others = [
@@ -484,14 +490,17 @@ fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
         (Due::Grace, true, true, Flags::GRACE),
     ];
     for (due, reading, writing, clock) in limits.into_iter().chain(others) {
-        for settings in [Idle::Both, Idle::Read, Idle::Write].map(|idle_of| idle(1, idle_of)) {
+        for settings in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write]
+            .map(|idle_direction| idle(1, idle_direction))
+        {
             assert_eq!((due.is_for_reading(&settings), due.is_for_writing(&settings)), (reading, writing), "{due:?}");
             assert_eq!(due.clock(), clock, "{due:?}");
         }
     }
-    for (idle_of, reading, writing) in [(Idle::Both, true, true), (Idle::Read, true, false), (Idle::Write, false, true)]
+    for (idle_direction, reading, writing) in
+        [(IdleDirection::Both, true, true), (IdleDirection::Read, true, false), (IdleDirection::Write, false, true)]
     {
-        let settings = idle(1, idle_of);
+        let settings = idle(1, idle_direction);
         assert_eq!((Due::Idle.is_for_reading(&settings), Due::Idle.is_for_writing(&settings)), (reading, writing));
         assert_eq!(Due::Idle.clock(), Flags::IDLE);
     }
@@ -505,7 +514,7 @@ fn a_socket_without_a_deadline_costs_neither_a_look_at_the_clock_nor_a_timer_nor
     scene.entry().flags.set(Flags::CLOCKS, true);
     scene.file_again();
     assert!(!scene.entry().flags.has(Flags::CLOCKS) && scene.table.wheel.is_empty());
-    let mut scene = Scene::accepted(idle(50, Idle::Both), &[]);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[]);
     scene.restart(Flags::CLOCKS, 120);
     assert_eq!((scene.table.extras.len(), scene.table.wheel.len()), (0, 1), "the idle time is in the entry");
     scene.table.change_settings(scene.slot, |settings| settings.idle_ms = None);
@@ -526,9 +535,9 @@ fn a_socket_that_is_put_aside_has_its_nearest_deadline_filed_whatever_its_times_
     ];
     let time = |bits: u32, bit: u32| (bits >> bit & 1 == 1).then_some(60 - u64::from(bit));
     for bits in 0..1_u32 << 6 {
-        let [idle_ms, write_ms, half_closed_ms, linger_ms, ending_ms, grace_ms] =
+        let [idle_ms, write_ms, half_closed_ms, close_ms, ending_ms, grace_ms] =
             [0, 1, 2, 3, 4, 5].map(|bit| time(bits, bit));
-        let settings = Settings { idle_ms, write_ms, half_closed_ms, linger_ms, ending_ms, grace_ms, ..timeless() };
+        let settings = Settings { idle_ms, write_ms, half_closed_ms, close_ms, ending_ms, grace_ms, ..timeless() };
         for path in paths {
             for (read_closed, bytes) in [(false, &b""[..]), (true, b""), (false, b"x"), (true, b"x")] {
                 let mut scene = Scene::accepted(settings.clone(), &[]);
@@ -558,9 +567,9 @@ fn a_socket_that_is_put_aside_has_its_nearest_deadline_filed_whatever_its_times_
 
 #[test]
 fn the_wheel_gives_a_socket_out_at_its_deadline_and_not_before() {
-    let mut scene = Scene::accepted(idle(50, Idle::Both), &[]);
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[]);
     let mut budget = 100;
-    scene.moved(Idle::Read, 120);
+    scene.moved(IdleDirection::Read, 120);
     assert_eq!(scene.table.pop_due(169, &mut budget), None);
     assert_eq!(scene.table.pop_due(170, &mut budget), Some(scene.slot));
     assert!(scene.table.wheel.is_empty());

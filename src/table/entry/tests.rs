@@ -117,7 +117,7 @@ fn of_the_pending_events_only_a_ready_after_its_connect_outlives_a_destroy_and_c
 // --- what can be asked of an entry ---
 
 /// The living states in which the peer's FIN was not read.
-const READING: [State; 4] = [State::Open, State::Flushing, State::Finished, State::Lingering];
+const READING: [State; 4] = [State::Open, State::Flushing, State::LocalFinished, State::Lingering];
 
 #[test]
 fn there_is_input_while_their_fin_was_not_read_unless_the_caller_has_paused() {
@@ -133,8 +133,8 @@ fn an_end_is_due_once_by_the_callers_wish_or_where_no_half_may_stay_open() {
     let half_open = [true, false].into_iter();
     for (entry, half_open) in half_open.flat_map(|half| situations(&[Flags::END]).map(move |entry| (entry, half))) {
         let is_asked = entry.flags.has(Flags::END);
-        let is_due =
-            (entry.state == State::Open && is_asked) || (entry.state == State::Ended && (is_asked || !half_open));
+        let is_due = (entry.state == State::Open && is_asked)
+            || (entry.state == State::PeerFinished && (is_asked || !half_open));
         let settings = Settings { half_open, ..Settings::default() };
         assert_eq!(entry.has_end_due(&settings), is_due, "{entry:?}, half open: {half_open}");
         if is_due {
@@ -146,19 +146,21 @@ fn an_end_is_due_once_by_the_callers_wish_or_where_no_half_may_stay_open() {
 #[test]
 fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_connection() {
     let conditions = [Flags::READ_CLOSED, Flags::NOTICED, Flags::PAUSED];
-    let early_notice = [true, false].into_iter();
-    for (entry, early_notice) in early_notice.flat_map(|on| situations(&conditions).map(move |entry| (entry, on))) {
+    let notify_peer_ended = [true, false].into_iter();
+    for (entry, notify_peer_ended) in
+        notify_peer_ended.flat_map(|on| situations(&conditions).map(move |entry| (entry, on)))
+    {
         let has = |flag| entry.flags.has(flag);
         let is_new = has(Flags::READ_CLOSED) && !has(Flags::NOTICED);
-        let is_wanted = early_notice || (entry.state == State::Broken && has(Flags::PAUSED));
+        let is_wanted = notify_peer_ended || (entry.state == State::Broken && has(Flags::PAUSED));
         let is_due = is_new && is_wanted && (READING.contains(&entry.state) || entry.state == State::Broken);
-        let settings = Settings { early_notice, ..Settings::default() };
-        assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {early_notice}");
+        let settings = Settings { notify_peer_ended, ..Settings::default() };
+        assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {notify_peer_ended}");
         // With a call that is to be made again it is not known whether a broken one has unread
         // bytes.
         let extra = Extra { retry_at: Some(crate::table::extra::Deadline::In(20)), ..Extra::default() };
         let is_known = is_due && entry.state != State::Broken;
-        assert_eq!(entry.has_notice_due(&settings, Some(&extra)), is_known, "{entry:?}, wanted: {early_notice}");
+        assert_eq!(entry.has_notice_due(&settings, Some(&extra)), is_known, "{entry:?}, wanted: {notify_peer_ended}");
         if is_due {
             assert!(lifecycle::compact(entry.state, Input::PeerEnded).emits == bit(Emits::PeerEnded), "{entry:?}");
         }
@@ -168,18 +170,20 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
 #[test]
 fn an_error_is_looked_up_where_no_read_would_bring_it_and_where_a_notice_depends_on_it() {
     let conditions = [Flags::ERROR, Flags::HANGUP, Flags::READABLE, Flags::PAUSED];
-    let early_notice = [true, false].into_iter();
-    for (entry, early_notice) in early_notice.flat_map(|on| situations(&conditions).map(move |entry| (entry, on))) {
+    let notify_peer_ended = [true, false].into_iter();
+    for (entry, notify_peer_ended) in
+        notify_peer_ended.flat_map(|on| situations(&conditions).map(move |entry| (entry, on)))
+    {
         let has = |flag| entry.flags.has(flag);
         let is_due = if READING.contains(&entry.state) {
-            has(Flags::ERROR) && (has(Flags::PAUSED) || early_notice)
+            has(Flags::ERROR) && (has(Flags::PAUSED) || notify_peer_ended)
         } else if entry.state == State::Broken {
             has(Flags::HANGUP) && has(Flags::PAUSED)
         } else {
             has(Flags::ERROR) || has(Flags::HANGUP)
         };
-        let settings = Settings { early_notice, ..Settings::default() };
-        assert_eq!(entry.has_error_due(&settings), is_due, "{entry:?}, wanted: {early_notice}");
+        let settings = Settings { notify_peer_ended, ..Settings::default() };
+        assert_eq!(entry.has_error_due(&settings), is_due, "{entry:?}, wanted: {notify_peer_ended}");
     }
 }
 
@@ -241,9 +245,9 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
         ("an error behind a pause", State::Open, Flags::PAUSED | Flags::ERROR, Has::Nothing, Next::Now),
         ("our FIN may leave", State::Flushing, Flags::WRITABLE, Has::Nothing, Next::Later),
         ("our FIN waits for room", State::LastFlush, Flags::NONE, Has::Nothing, Next::Wait),
-        ("it lingers now", State::Finished, Flags::DISCARD, Has::Nothing, Next::Now),
+        ("it lingers now", State::LocalFinished, Flags::DISCARD, Has::Nothing, Next::Now),
         ("it lingers already", State::Lingering, Flags::DISCARD, Has::Nothing, Next::Wait),
-        ("our half may stay open", State::Ended, READY, Has::Nothing, Next::Wait),
+        ("our half may stay open", State::PeerFinished, READY, Has::Nothing, Next::Wait),
         ("it may be acknowledged", State::Closing, Flags::HANGUP, Has::Nothing, Next::Now),
         ("it is not acknowledged", State::Closing, READY, Has::Nothing, Next::Wait),
         ("nothing leaves any more", State::Broken, Flags::WRITABLE, Has::Bytes, Next::Wait),
@@ -262,8 +266,8 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
         assert_eq!(decided(&entry), with_event, "{why}, with an event: {entry:?}");
     }
     let closed = Settings { half_open: false, ..Settings::default() };
-    assert_eq!(entry(State::Ended, Flags::NONE).next(&closed, None), Next::Now, "our half ends with theirs");
-    let noticing = Settings { early_notice: true, ..Settings::default() };
+    assert_eq!(entry(State::PeerFinished, Flags::NONE).next(&closed, None), Next::Now, "our half ends with theirs");
+    let noticing = Settings { notify_peer_ended: true, ..Settings::default() };
     let paused = entry(State::Open, Flags::PAUSED | Flags::READ_CLOSED);
     assert_eq!((paused.next(&noticing, None), paused.next(&closed, None)), (Next::Now, Next::Wait));
     let failing = entry(State::Open, Flags::ERROR);
@@ -291,7 +295,7 @@ fn always(rule: impl Fn(&Entry, &Settings, Option<&Extra>, Next) -> bool) {
         Flags::REGISTERED,
         Flags::NOTICED,
     ];
-    let strict = Settings { half_open: false, early_notice: true, ..Settings::default() };
+    let strict = Settings { half_open: false, notify_peer_ended: true, ..Settings::default() };
     for settings in [Settings::default(), strict] {
         for has in [Has::Nothing, Has::Bytes, Has::Options, Has::Retry] {
             let extra = extra(has);
@@ -338,7 +342,7 @@ fn no_socket_waits_while_something_is_asked_of_it_or_can_move() {
             || entry.has_end_due(settings)
             || entry.has_notice_due(settings, extra)
             || entry.has_error_due(settings)
-            || (entry.state == State::Finished && entry.flags.has(Flags::DISCARD));
+            || (entry.state == State::LocalFinished && entry.flags.has(Flags::DISCARD));
         let writes = entry.flags.has(Flags::WRITABLE) && entry.owes_output(extra.is_some_and(Extra::has_bytes));
         let is_early = !entry.state.is_connected();
         next != Next::Wait || (!entry.flags.has(Flags::SOON) && (is_early || !(asked || writes || entry.has_input())))
@@ -419,6 +423,6 @@ fn a_reserved_slot_is_no_socket_and_a_new_socket_has_nothing_but_what_it_is_give
         assert!(entry.is_socket() && entry.state == State::Created && !entry.timer.is_filed());
         assert_eq!((entry.generation, entry.settings, entry.extra), (8, 3, NIL));
         assert_eq!(entry.flags, if paused { Flags::PAUSED } else { Flags::NONE });
-        assert_eq!((entry.first, entry.heard_last, entry.peer(&Slab::new())), (First::Nobody, false, None));
+        assert_eq!((entry.first_fin, entry.heard_last, entry.peer(&Slab::new())), (FirstFin::Neither, false, None));
     }
 }

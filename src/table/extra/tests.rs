@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Cause;
+use crate::error::ConnectionErrorKind;
 
 fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -32,7 +32,7 @@ fn an_extra_is_given_back_only_when_nothing_at_all_is_in_it() {
         &|extra| extra.deadline = Some(Deadline::In(0)),
         &|extra| extra.ending_at = Some(0),
         &|extra| extra.retry_at = Some(Deadline::At(0)),
-        &|extra| extra.failure = Some(Failure::of(Cause::Reset)),
+        &|extra| extra.failure = Some(ConnectionError::of(ConnectionErrorKind::Reset)),
         &|extra| extra.void_bytes = 1,
         &|extra| extra.connecting = Some(Box::new(connecting())),
         &|extra| extra.nodelay = Some(false),
@@ -69,8 +69,8 @@ fn an_established_connection_leaves_its_connecting_to_the_next_one_which_knows_n
     connecting.addrs.extend([addr(1), addr(3)]);
     (connecting.delivered, connecting.tried, connecting.attempt_due) = (2, 2, Some(7));
     connecting.in_flight.push(Flight { slot: 3, addr: 1 });
-    connecting.failed.push(Attempt { addr: addr(1), cause: Cause::Refused });
-    connecting.first_failure = Some(Failure::of(Cause::Refused));
+    connecting.failed.push(ConnectAttempt { addr: addr(1), kind: ConnectionErrorKind::Refused });
+    connecting.first_failure = Some(ConnectionError::of(ConnectionErrorKind::Refused));
     let place = std::ptr::from_ref(&*connecting);
     extras.get_or_make(&mut index).connecting = Some(connecting);
     extras.connected(index);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use finale::sim::Reach;
-use finale::{Close, KeepAlive};
+use finale::{CloseMode, KeepAlive};
 
 use super::op::{Act, At, Call, Dice, MapCall, Op, Setting, To, Weather, Who};
 
@@ -155,7 +155,7 @@ impl Call {
             14 => Self::Discard,
             15 => Self::Destroy,
             16 | 17 => Self::SetTimeout(dice.of(LIMITS)),
-            18 => Self::SetClose(dice.of(&[Close::HandOff, Close::Confirmed])),
+            18 => Self::SetClose(dice.of(&[CloseMode::HandOff, CloseMode::Confirmed])),
             19 => Self::SetNodelay(dice.chance(2)),
             20 => Self::SetKeepAlive(dice.chance(2).then(|| keep_alive(dice))),
             _ if may_nest => Self::Get(Who::draw(dice), Box::new(Self::draw(dice, false))),
@@ -237,7 +237,7 @@ fn setting(dice: &mut impl Dice) -> Setting {
         }
         8 => Setting::HighWater(dice.of(&[300, 1, 1_000, 10_000, 0, usize::MAX])),
         9 => Setting::WriteLimit(dice.of(&[200_000, 130_000, usize::MAX, 6_000, 0])),
-        10 | 11 => Setting::Close(Close::HandOff),
+        10 | 11 => Setting::Close(CloseMode::HandOff),
         12 | 13 => Setting::HalfOpen(false),
         14 => Setting::EarlyNotice(true),
         15 => Setting::Paused(true),

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
-use finale::check::Life;
+use finale::check::EventGrammar;
 use finale::lifecycle::State;
-use finale::{BadOption, Cause, Close, Ending, Error, Event, How, PeerEnd, Queue, Socket, SocketId, Timer};
+use finale::{
+    Backpressure, CloseMode, ConnectionErrorKind, Ending, EndingKind, Error, Event, InvalidOption, PeerEnd, Socket,
+    SocketId, TimeoutKind,
+};
 
 use super::Verdict;
 use super::op::{Call, Setting};
@@ -14,15 +17,15 @@ use super::op::{Call, Setting};
 pub(crate) struct Rules {
     high_water: usize,
     limit: usize,
-    close: Close,
+    close: CloseMode,
     half_open: bool,
-    early_notice: bool,
+    notify_peer_ended: bool,
     paused: bool,
     has_idle: bool,
     has_half_closed: bool,
     has_linger: bool,
     has_connect: bool,
-    bad: Option<BadOption>,
+    bad: Option<InvalidOption>,
 }
 
 impl Rules {
@@ -30,9 +33,9 @@ impl Rules {
         let mut rules = Self {
             high_water: 128 * 1024,
             limit: 16 * 1024 * 1024,
-            close: Close::Confirmed,
+            close: CloseMode::Confirmed,
             half_open: true,
-            early_notice: false,
+            notify_peer_ended: false,
             paused: false,
             has_idle: false,
             has_half_closed: true,
@@ -46,14 +49,14 @@ impl Rules {
         }
         rules.bad = system.into_iter().flatten().next();
         if rules.high_water == 0 || rules.high_water > rules.limit {
-            rules.bad = rules.bad.or(Some(BadOption::HighWaterMark));
+            rules.bad = rules.bad.or(Some(InvalidOption::HighWaterMark));
         }
         rules.has_connect |= !is_client;
         rules
     }
 
-    fn take(&mut self, setting: Setting, system: &mut [Option<BadOption>; 4]) {
-        let bad_buffer = |bytes: usize| (bytes == 0 || bytes > 1 << 30).then_some(BadOption::BufferSize);
+    fn take(&mut self, setting: Setting, system: &mut [Option<InvalidOption>; 4]) {
+        let bad_buffer = |bytes: usize| (bytes == 0 || bytes > 1 << 30).then_some(InvalidOption::BufferSize);
         match setting {
             // Times beyond what milliseconds can count are none.
             Setting::Idle(limit) => self.has_idle = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000),
@@ -68,12 +71,12 @@ impl Rules {
             Setting::WriteLimit(bytes) => self.limit = bytes,
             Setting::Close(close) => self.close = close,
             Setting::HalfOpen(on) => self.half_open = on,
-            Setting::EarlyNotice(on) => self.early_notice = on,
+            Setting::EarlyNotice(on) => self.notify_peer_ended = on,
             Setting::Paused(on) => self.paused = on,
             Setting::KeepAlive(times) => system[0] = bad_times(&times),
             Setting::UserTimeout(limit) => {
                 let in_range = limit.as_nanos() > 0 && limit.as_nanos().div_ceil(1_000_000) <= i32::MAX as u128;
-                system[1] = (!in_range).then_some(BadOption::UserTimeout);
+                system[1] = (!in_range).then_some(InvalidOption::UserTimeout);
             }
             Setting::SendBuffer(bytes) => system[2] = bad_buffer(bytes),
             Setting::ReceiveBuffer(bytes) => system[3] = bad_buffer(bytes),
@@ -86,15 +89,15 @@ impl Rules {
     }
 
     pub(crate) fn refusal(&self) -> Option<Error> {
-        self.bad.map(Error::BadOption)
+        self.bad.map(Error::InvalidOption)
     }
 }
 
-fn bad_times(times: &finale::KeepAlive) -> Option<BadOption> {
+fn bad_times(times: &finale::KeepAlive) -> Option<InvalidOption> {
     if times.idle.as_nanos() > 32_767_000_000_000 || times.interval.as_nanos() > 32_767_000_000_000 {
-        return Some(BadOption::KeepAliveTime);
+        return Some(InvalidOption::KeepAliveTime);
     }
-    (!(1..=127).contains(&times.count)).then_some(BadOption::KeepAliveCount)
+    (!(1..=127).contains(&times.count)).then_some(InvalidOption::KeepAliveCount)
 }
 
 /// The byte at one place of what one side sends.
@@ -109,7 +112,7 @@ pub(crate) fn bytes(from_client: bool, from: u64, count: usize) -> Vec<u8> {
 /// One socket, seen from outside.
 #[derive(Debug)]
 pub(crate) struct Known {
-    life: Life,
+    life: EventGrammar,
     rules: Rules,
     is_client: bool,
     /// Bytes that `write` took, and bytes that came as `data`.
@@ -129,7 +132,7 @@ impl Known {
         let is_client = socket.listener().is_none();
         check(socket.is_paused() == rules.paused, "the option says whether it begins paused")?;
         Ok(Self {
-            life: Life::of(socket),
+            life: EventGrammar::new(socket),
             rules,
             is_client,
             written: 0,
@@ -169,9 +172,9 @@ impl Known {
                 check(!self.ended, "no drain after end")
             }
             Event::Timeout => check(self.rules.has_idle, "no timeout without an idle time"),
-            Event::PeerEnded(PeerEnd::Fin) => check(self.rules.early_notice, "the early notice is opt-in"),
+            Event::PeerEnded(PeerEnd::Fin) => check(self.rules.notify_peer_ended, "the early notice is opt-in"),
             Event::PeerEnded(PeerEnd::Reset) => {
-                check(self.rules.early_notice || socket.is_paused(), "a reset comes unasked only during a pause")
+                check(self.rules.notify_peer_ended || socket.is_paused(), "a reset comes unasked only during a pause")
             }
             Event::End => {
                 // Without half-open our side ends by itself when the event was handled.
@@ -194,20 +197,22 @@ impl Known {
             (self.discards || ending.bytes_read == self.read, "what was read was told"),
             (ending.bytes_written == socket.bytes_written(), "the socket and its report agree"),
             (ending.peer == socket.peer_addr(), "the socket and its report agree on the peer"),
-            (self.destroyed == (ending.how == How::Destroyed), "destroyed means destroyed"),
-            ((ending.how == How::HandedOff) <= (self.rules.close == Close::HandOff), "handed off unasked"),
-            ((ending.how == How::Confirmed) <= (self.rules.close == Close::Confirmed), "confirmed unasked"),
-            (!ending.is_clean() || socket.has_ended(), "clean, and our side has not ended"),
+            (self.destroyed == (ending.kind == EndingKind::Destroyed), "destroyed means destroyed"),
+            ((ending.kind == EndingKind::HandedOff) <= (self.rules.close == CloseMode::HandOff), "handed off unasked"),
+            ((ending.kind == EndingKind::Confirmed) <= (self.rules.close == CloseMode::Confirmed), "confirmed unasked"),
+            (!ending.is_clean() || socket.end_called(), "clean, and our side has not ended"),
         ];
         if let Some((_, wrong)) = holds.iter().find(|(fits, _)| !fits) {
             return Err(format!("{wrong}: {ending:?}"));
         }
-        let How::Failed(failure) = &ending.how else { return Ok(()) };
-        match failure.cause {
-            Cause::TimedOut(Timer::Connect) => check(self.is_client, "a server connects to nobody"),
-            Cause::TimedOut(Timer::HalfClosed) => check(self.rules.has_half_closed, "a limit that is off"),
-            Cause::TimedOut(Timer::Linger) => {
-                let ends = socket.has_ended() && self.rules.has_linger;
+        let EndingKind::Failed(failure) = &ending.kind else { return Ok(()) };
+        match failure.kind {
+            ConnectionErrorKind::TimedOut(TimeoutKind::Connect) => check(self.is_client, "a server connects to nobody"),
+            ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed) => {
+                check(self.rules.has_half_closed, "a limit that is off")
+            }
+            ConnectionErrorKind::TimedOut(TimeoutKind::Close) => {
+                let ends = socket.end_called() && self.rules.has_linger;
                 check(ends, "a linger time that is off, or not begun")
             }
             _ => Ok(()),
@@ -251,14 +256,14 @@ impl Known {
                 String::new()
             }
             Call::SetTimeout(idle) => {
-                socket.set_timeout(*idle);
+                socket.set_idle_timeout(*idle);
                 if living {
                     self.rules.take(Setting::Idle(*idle), &mut [None; 4]);
                 }
                 String::new()
             }
             Call::SetClose(close) => {
-                socket.set_close(*close);
+                socket.set_close_mode(*close);
                 if living {
                     self.rules.close = *close;
                 }
@@ -270,7 +275,7 @@ impl Known {
             }
             Call::SetKeepAlive(times) => keep_alive(socket, *times, living)?,
         };
-        check(socket.is_destroyed() == self.destroyed, "destroyed by a call, and by nothing else")?;
+        check(socket.destroy_called() == self.destroyed, "destroyed by a call, and by nothing else")?;
         check(Look::at(socket).unmoved(&before), "a call moves nothing")?;
         Ok(answer)
     }
@@ -282,27 +287,27 @@ impl Known {
     }
 
     fn end(&mut self, socket: &mut Socket<'_>, living: bool) -> Result<String, String> {
-        let had_ended = socket.has_ended();
+        let had_ended = socket.end_called();
         socket.end();
-        check(socket.has_ended() == (had_ended || living), "end")?;
+        check(socket.end_called() == (had_ended || living), "end")?;
         self.ended |= living;
         Ok(String::new())
     }
 
     fn write(&mut self, socket: &mut Socket<'_>, count: usize, living: bool, owned: bool) -> Result<String, String> {
         let queued = socket.queued_bytes();
-        let expected = if socket.has_ended() {
+        let expected = if socket.end_called() {
             Err(Error::WriteAfterEnd)
         } else if !living {
             Err(Error::Gone)
         } else if socket.state() == State::Broken {
-            Ok(Queue::Room)
+            Ok(Backpressure::Room)
         } else if queued >= self.rules.limit && count > 0 {
             Err(Error::QueueFull { queued_bytes: queued, limit_bytes: self.rules.limit })
         } else if queued + count >= self.rules.high_water {
-            Ok(Queue::Full)
+            Ok(Backpressure::Full)
         } else {
-            Ok(Queue::Room)
+            Ok(Backpressure::Room)
         };
         let bytes = bytes(self.is_client, self.written, count);
         let answer = if owned { socket.write_owned(bytes) } else { socket.write(&bytes) };
@@ -314,14 +319,14 @@ impl Known {
         let waits = if socket.state() == State::Broken { 0 } else { queued + taken };
         check(socket.queued_bytes() == waits, "the queue has what was taken")?;
         self.written += taken as u64;
-        self.owes_drain |= answer == Ok(Queue::Full) && count > 0;
+        self.owes_drain |= answer == Ok(Backpressure::Full) && count > 0;
         Ok(format!("{answer:?}"))
     }
 }
 
 fn keep_alive(socket: &mut Socket<'_>, times: Option<finale::KeepAlive>, living: bool) -> Result<String, String> {
     let expected = match times.as_ref().and_then(bad_times) {
-        Some(bad) => Err(Error::BadOption(bad)),
+        Some(bad) => Err(Error::InvalidOption(bad)),
         None if !living => Err(Error::Gone),
         None => Ok(()),
     };
@@ -337,12 +342,12 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     socket.destroy();
     socket.pause();
     socket.discard();
-    socket.set_timeout(None);
-    socket.set_close(Close::HandOff);
+    socket.set_idle_timeout(None);
+    socket.set_close_mode(CloseMode::HandOff);
     socket.set_nodelay(true);
     check(socket.write(b"x") == Err(Error::Gone), "nobody writes")?;
     check(socket.set_keep_alive(None) == Err(Error::Gone), "nobody is kept alive")?;
-    check(socket.get(id).is_none() && !socket.has_ended() && !socket.is_paused(), "nobody is there")?;
+    check(socket.get(id).is_none() && !socket.end_called() && !socket.is_paused(), "nobody is there")?;
     check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "nobody has a peer")
 }
 
@@ -356,8 +361,8 @@ pub(crate) struct Look {
     bytes_written: u64,
     queued_bytes: usize,
     is_paused: bool,
-    has_ended: bool,
-    peer_has_ended: bool,
+    end_called: bool,
+    peer_ended: bool,
 }
 
 impl Look {
@@ -370,15 +375,15 @@ impl Look {
             bytes_written: socket.bytes_written(),
             queued_bytes: socket.queued_bytes(),
             is_paused: socket.is_paused(),
-            has_ended: socket.has_ended(),
-            peer_has_ended: socket.peer_has_ended(),
+            end_called: socket.end_called(),
+            peer_ended: socket.peer_ended(),
         }
     }
 
     /// Calls between two events do nothing on the wire, so none of this moves.
     fn unmoved(&self, before: &Self) -> bool {
         let key = |look: &Self| (look.id, look.state, look.peer, look.bytes_read, look.bytes_written);
-        key(self) == key(before) && self.peer_has_ended == before.peer_has_ended
+        key(self) == key(before) && self.peer_ended == before.peer_ended
     }
 }
 

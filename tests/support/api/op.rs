@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::{Close, Connect, KeepAlive, Listen};
+use finale::{CloseMode, ConnectOptions, KeepAlive, ListenOptions};
 
 /// Where a script's numbers come from.
 pub(crate) trait Dice {
@@ -46,7 +46,7 @@ pub(crate) enum Call {
     Discard,
     Destroy,
     SetTimeout(Option<Duration>),
-    SetClose(Close),
+    SetClose(CloseMode),
     SetNodelay(bool),
     SetKeepAlive(Option<KeepAlive>),
     /// Another socket from inside, and this asked of it.
@@ -190,7 +190,7 @@ pub(crate) enum Setting {
     ConnectTimeout(Option<Duration>),
     HighWater(usize),
     WriteLimit(usize),
-    Close(Close),
+    Close(CloseMode),
     HalfOpen(bool),
     EarlyNotice(bool),
     Paused(bool),
@@ -206,22 +206,22 @@ pub(crate) enum Setting {
 }
 
 impl Setting {
-    pub(crate) fn listen(self, options: Listen) -> Listen {
+    pub(crate) fn listen(self, options: ListenOptions) -> ListenOptions {
         match self {
             Self::Idle(limit) => options.idle_timeout(limit),
             Self::HalfClosed(limit) => options.half_closed_timeout(limit),
-            Self::Linger(limit) => options.linger(limit),
+            Self::Linger(limit) => options.close_timeout(limit),
             Self::HighWater(bytes) => options.high_water_mark(bytes),
             Self::WriteLimit(bytes) => options.write_limit(bytes),
-            Self::Close(close) => options.close(close),
+            Self::Close(close) => options.close_mode(close),
             Self::HalfOpen(on) => options.allow_half_open(on),
-            Self::EarlyNotice(on) => options.early_notice(on),
-            Self::Paused(on) => options.paused(on),
+            Self::EarlyNotice(on) => options.notify_peer_ended(on),
+            Self::Paused(on) => options.start_paused(on),
             Self::Nodelay(on) => options.nodelay(on),
             Self::KeepAlive(times) => options.keep_alive(times),
             Self::UserTimeout(limit) => options.user_timeout(limit),
-            Self::SendBuffer(bytes) => options.send_buffer(bytes),
-            Self::ReceiveBuffer(bytes) => options.receive_buffer(bytes),
+            Self::SendBuffer(bytes) => options.send_buffer_size(bytes),
+            Self::ReceiveBuffer(bytes) => options.receive_buffer_size(bytes),
             Self::Backlog(connections) => options.backlog(connections),
             Self::ReusePort(on) => options.reuse_port(on),
             Self::Ipv6Only(on) => options.ipv6_only(on),
@@ -229,23 +229,23 @@ impl Setting {
         }
     }
 
-    pub(crate) fn connect(self, options: Connect) -> Connect {
+    pub(crate) fn connect(self, options: ConnectOptions) -> ConnectOptions {
         match self {
             Self::Idle(limit) => options.idle_timeout(limit),
             Self::HalfClosed(limit) => options.half_closed_timeout(limit),
-            Self::Linger(limit) => options.linger(limit),
+            Self::Linger(limit) => options.close_timeout(limit),
             Self::ConnectTimeout(limit) => options.connect_timeout(limit),
             Self::HighWater(bytes) => options.high_water_mark(bytes),
             Self::WriteLimit(bytes) => options.write_limit(bytes),
-            Self::Close(close) => options.close(close),
+            Self::Close(close) => options.close_mode(close),
             Self::HalfOpen(on) => options.allow_half_open(on),
-            Self::EarlyNotice(on) => options.early_notice(on),
-            Self::Paused(on) => options.paused(on),
+            Self::EarlyNotice(on) => options.notify_peer_ended(on),
+            Self::Paused(on) => options.start_paused(on),
             Self::Nodelay(on) => options.nodelay(on),
             Self::KeepAlive(times) => options.keep_alive(times),
             Self::UserTimeout(limit) => options.user_timeout(limit),
-            Self::SendBuffer(bytes) => options.send_buffer(bytes),
-            Self::ReceiveBuffer(bytes) => options.receive_buffer(bytes),
+            Self::SendBuffer(bytes) => options.send_buffer_size(bytes),
+            Self::ReceiveBuffer(bytes) => options.receive_buffer_size(bytes),
             Self::LocalAddr(addr) => options.local_addr(addr.parse().expect("an address")),
             Self::Backlog(_) | Self::ReusePort(_) | Self::Ipv6Only(_) => options,
         }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use finale::lifecycle::State;
 use finale::sim::{Host, Network};
 use finale::{
-    Connect, Error, Event, Listen, ListenerId, Reactor, Remote, Socket, SocketId, SocketMap, Sockets, Target, TimerId,
+    ConnectOptions, Error, Event, ListenOptions, ListenerId, Reactor, Socket, SocketId, SocketMap, Sockets, Target,
+    TimerId, Waker,
 };
 
 use super::Verdict;
@@ -20,7 +21,7 @@ const DEADLOCK: i32 = 35;
 pub(crate) struct Program {
     pub(crate) reactor: Reactor<Host>,
     pub(crate) seen: Seen,
-    pub(crate) remotes: Vec<Remote>,
+    pub(crate) remotes: Vec<Waker>,
     map: SocketMap<u64>,
     /// What was put in last under each id, and not taken out.
     kept: BTreeMap<SocketId, u64>,
@@ -122,7 +123,7 @@ impl Program {
         let sockets: Vec<SocketId> = self.reactor.sockets().iter().map(|socket| socket.id).collect();
         let peer = |id| {
             let socket = self.reactor.socket(id)?;
-            let before = !socket.has_ended() && socket.state().is_connected() && socket.listener().is_some();
+            let before = !socket.end_called() && socket.state().is_connected() && socket.listener().is_some();
             socket.peer_addr().filter(|_| before)
         };
         sockets.into_iter().filter_map(peer).collect()
@@ -171,7 +172,7 @@ impl Program {
         check(!self.seen.woken, "a wake was lost")?;
         for socket in &self.reactor.sockets() {
             let half_open = self.seen.known.get(&socket.id).is_some_and(Known::may_be_half_open);
-            check(half_open || socket.state != State::Ended, "without half-open our side ends by itself")?;
+            check(half_open || socket.state != State::PeerFinished, "without half-open our side ends by itself")?;
         }
         let overdue = |(due, running): &(Instant, bool)| *running && *due + Duration::from_millis(1) <= now;
         check(!self.seen.timers.values().any(overdue), "a timer is overdue")
@@ -191,7 +192,7 @@ impl Program {
     pub(crate) fn listen(&mut self, network: &Network, addr: &str, settings: &[Setting]) -> Result<String, String> {
         let before = self.snapshot(network);
         let rules = Rules::of(settings, false);
-        let options = settings.iter().fold(Listen::default(), |options, setting| setting.listen(options));
+        let options = settings.iter().fold(ListenOptions::default(), |options, setting| setting.listen(options));
         match self.reactor.listen(addr, options) {
             Ok(listener) => {
                 check(rules.refusal().is_none(), "an option that can't be was taken")?;
@@ -203,7 +204,7 @@ impl Program {
             Err(error) => {
                 let good = addr.parse::<SocketAddr>().is_ok();
                 let expected = match (good, rules.refusal()) {
-                    (false, _) => matches!(error, Error::BadAddress(_)),
+                    (false, _) => matches!(error, Error::InvalidAddress(_)),
                     (true, Some(refusal)) => error == refusal,
                     (true, None) => matches!(error, Error::Listen { .. }),
                 };
@@ -235,7 +236,7 @@ impl Program {
     ) -> Result<String, String> {
         let before = self.snapshot(network);
         let rules = Rules::of(settings, true);
-        let options = settings.iter().fold(Connect::default(), |options, setting| setting.connect(options));
+        let options = settings.iter().fold(ConnectOptions::default(), |options, setting| setting.connect(options));
         let refusal = to.as_ref().err().cloned().or_else(|| rules.refusal());
         let begun = match to {
             Ok(target) => self.reactor.connect(target, options),
@@ -342,7 +343,7 @@ impl Seen {
                 check(std::mem::replace(&mut self.woken, false), "nobody has woken")?;
                 return stands_for_none(socket);
             }
-            Event::ListenerRests(id, _) => {
+            Event::AcceptFailed(id, _) => {
                 let open = self.listeners.iter().any(|listener| listener.id == *id && listener.is_open);
                 check(open, "a listener that is closed")?;
                 return stands_for_none(socket);

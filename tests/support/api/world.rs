@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, Peer, PeerListener, PeerSocket, Reach, Rng};
-use finale::{LookupCause, SocketId, Target, TimerId};
+use finale::{LookupErrorKind, SocketId, Target, TimerId};
 
 use super::Verdict;
 use super::judge::{bytes, check};
@@ -54,8 +54,8 @@ impl World {
         network.name("mixed", vec![IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), THERE, NOWHERE, THERE]);
         network.name("empty", Vec::new());
         network.name_hangs("hangs");
-        network.name_fails("fails", LookupCause::Failed);
-        network.name_fails("again", LookupCause::TryAgain);
+        network.name_fails("fails", LookupErrorKind::Failed);
+        network.name_fails("again", LookupErrorKind::TryAgain);
         let programs = OURS.map(|ip| Program::new(network.host(ip)));
         let listener = peer.listen(PEER).expect("the first to listen there");
         Self { network, programs, old: vec![], old_timers: vec![], peer, listener, actors: vec![], story: vec![] }
@@ -111,7 +111,7 @@ impl World {
             Op::CancelTimer { at, which, foreign } => return self.cancel_timer(*at, *which, *foreign),
             Op::Remote { at } => {
                 let program = &mut self.programs[*at];
-                let remote = program.remotes.first().cloned().unwrap_or_else(|| program.reactor.remote());
+                let remote = program.remotes.first().cloned().unwrap_or_else(|| program.reactor.waker());
                 program.remotes.push(remote);
                 String::new()
             }

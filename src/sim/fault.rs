@@ -11,22 +11,22 @@ macro_rules! rows {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[non_exhaustive]
-        pub enum Row { $(#[doc = concat!($id, ": ", $name, ".")] $variant),+ }
+        pub enum Fault { $(#[doc = concat!($id, ": ", $name, ".")] $variant),+ }
 
-        impl Row {
+        impl Fault {
             /// Every row, in the order of the catalogue.
-            pub const ALL: &'static [Row] = &[$(Row::$variant),+];
+            pub const ALL: &'static [Fault] = &[$(Fault::$variant),+];
 
             /// Its id in the catalogue.
             #[must_use]
             pub const fn id(self) -> &'static str {
-                match self { $(Row::$variant => $id),+ }
+                match self { $(Fault::$variant => $id),+ }
             }
 
             /// Its name, in small letters and hyphens.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                match self { $(Row::$variant => $name),+ }
+                match self { $(Fault::$variant => $name),+ }
             }
         }
     };
@@ -116,18 +116,18 @@ rows! {
 
 /// How often each row was played.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rows([u64; Row::ALL.len()]);
+pub struct FaultCounts([u64; Fault::ALL.len()]);
 
-impl Default for Rows {
+impl Default for FaultCounts {
     fn default() -> Self {
-        Self([0; Row::ALL.len()])
+        Self([0; Fault::ALL.len()])
     }
 }
 
-impl Rows {
+impl FaultCounts {
     /// How often this one was played.
     #[must_use]
-    pub const fn count(&self, row: Row) -> u64 {
+    pub const fn count(&self, row: Fault) -> u64 {
         self.0[row as usize]
     }
 
@@ -138,16 +138,16 @@ impl Rows {
         }
     }
 
-    pub(crate) const fn mark(&mut self, row: Row) {
+    pub(crate) const fn mark(&mut self, row: Fault) {
         self.0[row as usize] += 1;
     }
 }
 
-impl std::str::FromStr for Row {
+impl std::str::FromStr for Fault {
     type Err = ();
 
     /// By its id or its name.
     fn from_str(text: &str) -> Result<Self, ()> {
-        Row::ALL.iter().copied().find(|row| row.name() == text || row.id().eq_ignore_ascii_case(text)).ok_or(())
+        Fault::ALL.iter().copied().find(|row| row.name() == text || row.id().eq_ignore_ascii_case(text)).ok_or(())
     }
 }

@@ -6,11 +6,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Socket;
 use crate::error::Error;
 use crate::id::{SocketId, TimerId};
 use crate::net::Net;
-use crate::options::Connect;
-use crate::socket::Socket;
+use crate::options::ConnectOptions;
 use crate::table::Table;
 use crate::table::entry::Flags;
 use crate::table::extra::Deadline;
@@ -65,14 +65,14 @@ impl Context<'_> {
     ///
     /// # Errors
     /// As for `Reactor::connect`.
-    pub fn connect<T>(&mut self, target: T, options: Connect) -> Result<SocketId, Error>
+    pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
         let target = target.try_into()?;
         options.check()?;
-        let Connect { system, settings, local, attempt_delay_ms, total_ms } = options;
+        let ConnectOptions { system, settings, local, attempt_delay_ms, total_ms } = options;
         let table = &mut *self.table;
         let settings = table.settings.intern(settings);
         let slot = table.insert(settings);

@@ -3,7 +3,7 @@
 //! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree,
 //! or one is wrong.
 
-use crate::event::{Ending, Event, First, How, PeerEnd};
+use crate::event::{Ending, EndingKind, Event, FirstFin, PeerEnd};
 use crate::socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Stage {
 ///
 /// Give it every event of the socket, in order; it answers what is wrong with one.
 #[derive(Debug, Clone)]
-pub struct Life {
+pub struct EventGrammar {
     stage: Stage,
     is_client: bool,
     connected: bool,
@@ -34,10 +34,10 @@ pub struct Life {
     bytes: u64,
 }
 
-impl Life {
+impl EventGrammar {
     /// A socket that has told nothing yet.
     #[must_use]
-    pub fn of(socket: &Socket<'_>) -> Self {
+    pub fn new(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
         Self { stage: Stage::Before, is_client, connected: false, ended: false, noticed: None, bytes: 0 }
     }
@@ -89,11 +89,11 @@ impl Life {
                 // A reset may follow a FIN.
                 let first = self.noticed.is_none_or(|before| before == PeerEnd::Fin && *how == PeerEnd::Reset);
                 self.noticed = Some(*how);
-                check(flowing && first && socket.peer_has_ended(), Stage::Flow, "once, before end")
+                check(flowing && first && socket.peer_ended(), Stage::Flow, "once, before end")
             }
             Event::End => {
                 self.ended = true;
-                check(flowing && socket.peer_has_ended() && !socket.is_paused(), Stage::Ended, "end comes once")
+                check(flowing && socket.peer_ended() && !socket.is_paused(), Stage::Ended, "end comes once")
             }
             Event::Error(failure) => {
                 let lines = failure.to_string().lines().count();
@@ -103,8 +103,8 @@ impl Life {
             Event::Close(ending) => self.judge(ending),
             Event::Timer(_)
             | Event::Woken
-            | Event::ListenerRests(..)
-            | Event::Dropped(..)
+            | Event::AcceptFailed(..)
+            | Event::Overflow(..)
             | Event::ListenerClosed(_) => Err("not an event of a socket"),
         }
     }
@@ -117,8 +117,8 @@ impl Life {
             (ending.had_error() == (self.stage == Stage::Failed), "had_error means that an error was told"),
             (!ending.is_clean() || self.ended, "clean without the peer's end"),
             (!ending.is_clean() || ending.bytes_unsent == 0, "clean with bytes unsent"),
-            (!ending.is_clean() || ending.first != First::Nobody, "clean and nobody finished"),
-            (ending.is_acknowledged() == (ending.how == How::Confirmed), "acknowledged means confirmed"),
+            (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and nobody finished"),
+            (ending.is_acknowledged() == (ending.kind == EndingKind::Confirmed), "acknowledged means confirmed"),
             (ending.bytes_read >= self.bytes, "fewer bytes read than told"),
             (ending.to_string().lines().count() == 1, "the report is one line"),
         ];

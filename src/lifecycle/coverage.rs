@@ -4,15 +4,15 @@ use super::{Cell, Input, State, step};
 
 /// A count for each pair of state and input.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pairs([[u64; Input::ALL.len()]; State::ALL.len()]);
+pub struct Coverage([[u64; Input::ALL.len()]; State::ALL.len()]);
 
-impl Default for Pairs {
+impl Default for Coverage {
     fn default() -> Self {
         Self([[0; Input::ALL.len()]; State::ALL.len()])
     }
 }
 
-impl Pairs {
+impl Coverage {
     /// Counts one.
     pub const fn note(&mut self, state: State, input: Input) {
         self.0[state as usize][input as usize] += 1;

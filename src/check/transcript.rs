@@ -29,7 +29,7 @@ struct Line {
 
 /// A story in two columns. `Display` is the page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Story {
+pub struct Transcript {
     lines: Vec<Line>,
 }
 
@@ -39,7 +39,7 @@ const SHOWN: usize = 150;
 /// Characters of one column.
 const WIDTH: usize = 52;
 
-impl Story {
+impl Transcript {
     /// Nothing has happened.
     #[must_use]
     pub const fn new() -> Self {
@@ -63,7 +63,7 @@ impl Story {
     }
 }
 
-impl fmt::Display for Story {
+impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>14}  {:<WIDTH$} | server", "time", "client")?;
         writeln!(f, "{:>14}  {:-<WIDTH$}-+-{:-<WIDTH$}", "", "", "")?;
@@ -93,7 +93,7 @@ impl fmt::Display for Story {
 
 /// Tells an event and what the caller does with it, as far as the socket shows that.
 pub(crate) fn note<R>(
-    story: &mut Story,
+    story: &mut Transcript,
     at: Duration,
     column: Column,
     who: &str,
@@ -103,13 +103,13 @@ pub(crate) fn note<R>(
 ) -> R {
     story.tell(at, column, format!("{who}{}", words(&event)));
     let queued = socket.queued_bytes();
-    let before = (socket.has_ended(), socket.is_paused(), socket.is_destroyed());
+    let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
     let mut did = |text: String| story.tell(at, column, format!("{who}  {text}"));
     if socket.queued_bytes() > queued {
         did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
     }
-    let after = (socket.has_ended(), socket.is_paused(), socket.is_destroyed());
+    let after = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     for (was, is, text) in [
         (before.0, after.0, "ends"),
         (before.1, after.1, "pauses"),
@@ -140,9 +140,9 @@ pub(crate) fn words(event: &Event<'_>) -> String {
         Event::Close(ending) => format!("close: {ending}"),
         Event::Timer(id) => id.to_string(),
         Event::Woken => "woken".into(),
-        Event::ListenerRests(id, error) => format!("{id} rests: {error}"),
-        Event::Dropped(id, Some(peer)) => format!("{id} drops {peer}"),
-        Event::Dropped(id, None) => format!("{id} drops a client"),
+        Event::AcceptFailed(id, error) => format!("{id} rests: {error}"),
+        Event::Overflow(id, Some(peer)) => format!("{id} drops {peer}"),
+        Event::Overflow(id, None) => format!("{id} drops a client"),
         Event::ListenerClosed(id) => format!("{id} closed"),
     }
 }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_story_is_two_columns_with_times() {
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         story.tell(Duration::from_micros(2500), Column::Server, "connection");
         story.tell(Duration::ZERO, Column::Client, "connect");
         story.tell(Duration::from_millis(3), Column::Both, "the peer vanishes");
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_long_line_goes_on_below_without_a_time() {
-        let mut story = Story::new();
+        let mut story = Transcript::new();
         story.tell(Duration::ZERO, Column::Client, "word ".repeat(30));
         assert_eq!(story.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
         assert!(story.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn each_pair_is_counted_by_itself_and_counts_add_up() {
-    let (mut one, mut two) = (Pairs::default(), Pairs::default());
+    let (mut one, mut two) = (Coverage::default(), Coverage::default());
     for _ in 0..3 {
         one.note(State::Open, Input::Fin);
     }
@@ -26,7 +26,7 @@ fn the_pairs_of_the_table_are_its_transitions_and_its_refusals_but_not_what_cann
     let all = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
     let (go, rest): (Vec<_>, Vec<_>) = all.partition(|&(state, input)| matches!(step(state, input), Cell::Go(..)));
     let refused = rest.into_iter().filter(|&(state, input)| step(state, input) != Cell::Impossible);
-    assert!(Pairs::of_the_table(true).eq(go));
-    assert!(Pairs::of_the_table(false).eq(refused));
-    assert!(Pairs::of_the_table(false).any(|pair| pair == (State::Created, Input::EndCalled)), "a deferred one");
+    assert!(Coverage::of_the_table(true).eq(go));
+    assert!(Coverage::of_the_table(false).eq(refused));
+    assert!(Coverage::of_the_table(false).any(|pair| pair == (State::Created, Input::EndCalled)), "a deferred one");
 }

@@ -18,7 +18,7 @@ use crate::error::Error;
 /// use finale::{Event, Reactor};
 /// # fn main() -> Result<(), finale::Error> {
 /// let mut reactor = Reactor::new()?;
-/// let remote = reactor.remote();
+/// let remote = reactor.waker();
 /// let thread = std::thread::spawn(move || remote.wake());
 /// let (_, event) = reactor.next()?.expect("a handle lives");
 /// assert_eq!(event, Event::Woken);
@@ -26,7 +26,7 @@ use crate::error::Error;
 /// thread.join().unwrap()
 /// # }
 /// ```
-pub struct Remote {
+pub struct Waker {
     shared: Arc<Shared>,
 }
 
@@ -43,9 +43,9 @@ impl Shared {
         Arc::new(Self { woken, alive, handles: AtomicUsize::new(0), kick })
     }
 
-    pub(super) fn handle(self: &Arc<Self>) -> Remote {
+    pub(super) fn handle(self: &Arc<Self>) -> Waker {
         self.handles.fetch_add(1, Ordering::AcqRel);
-        Remote { shared: Arc::clone(self) }
+        Waker { shared: Arc::clone(self) }
     }
 
     /// Whether a wake is pending or may still come. A thread wakes, then drops its handle.
@@ -64,7 +64,7 @@ impl Shared {
     }
 }
 
-impl Remote {
+impl Waker {
     /// Has the reactor deliver [`Event::Woken`](crate::Event::Woken). Makes a system call only if
     /// no wake is pending.
     ///
@@ -86,13 +86,13 @@ impl Remote {
     }
 }
 
-impl Clone for Remote {
+impl Clone for Waker {
     fn clone(&self) -> Self {
         self.shared.handle()
     }
 }
 
-impl Drop for Remote {
+impl Drop for Waker {
     fn drop(&mut self) {
         // A reactor that waits checks again whether anything is left to wait for.
         if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.shared.alive.load(Ordering::Acquire) {
@@ -101,8 +101,8 @@ impl Drop for Remote {
     }
 }
 
-impl std::fmt::Debug for Remote {
+impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remote").field("alive", &self.shared.alive).finish_non_exhaustive()
+        f.debug_struct("Waker").field("alive", &self.shared.alive).finish_non_exhaustive()
     }
 }
