@@ -131,6 +131,8 @@
 //!   then. Setting the wall clock changes nothing.
 //! - That a FIN proves health: the kernel of a program that was killed with SIGKILL sends one too.
 
+// docs.rs shows which feature an item needs; that takes a nightly compiler.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // For our own enums every variant is written out, so that a new one is considered everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
