@@ -153,7 +153,8 @@ fn every_fault_that_the_simulated_network_counts_is_in_the_catalogue() {
 #[test]
 fn every_path_in_the_documentation_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in ["ARCHITECTURE.md", "README.md", "CHANGELOG.md", "docs/simulation.md"] {
+    for name in ["ARCHITECTURE.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/simulation.md"]
+    {
         let text = document(name);
         let quoted = text.split('`').skip(1).step_by(2);
         let is_path = |word: &&str| {
