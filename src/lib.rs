@@ -115,10 +115,12 @@
 //! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`ConnectionError`] and
 //!   their parts can also be deserialized. Names are those of the grammar above, and ids are
 //!   written as in the log.
-//! - `tracing`: each transition of a socket and each ending is an event of the `tracing` crate, at
-//!   debug level, with fields (`socket`, `peer`, `from`, `input`, `to`, `events`; `acknowledged`,
-//!   `bytes_written` ...). Without the feature, transitions are lines of `log`. With the feature
-//!   and without a subscriber they are lines of `log` too.
+//! - `tracing`: each transition of a socket and each ending is also an event of the `tracing` crate,
+//!   at debug level, with fields (`socket`, `peer`, `from`, `input`, `to`, `events`;
+//!   `acknowledged`, `bytes_written` ...). The lines of `log`, one for each transition, are the same
+//!   with and without the feature. A subscriber that also gets the lines of `log` (`tracing-log`)
+//!   gets each transition once, with fields. Only tracing's own feature `log-always` writes each
+//!   event to `log` a second time.
 //!
 //! # Not guaranteed
 //!
@@ -129,6 +131,8 @@
 //!   then. Setting the wall clock changes nothing.
 //! - That a FIN proves health: the kernel of a program that was killed with SIGKILL sends one too.
 
+// docs.rs shows which feature an item needs; that takes a nightly compiler.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // For our own enums every variant is written out, so that a new one is considered everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 

@@ -1,19 +1,19 @@
-//! What the optional features add: `serde`, what is told as data; `tracing`, steps and endings as events with fields. Without them
-//! there is nothing here to be run: `cargo test --features serde,tracing --test features`.
-
-#![cfg(any(feature = "serde", feature = "tracing"))]
+//! What the optional features add: `serde`, events as data; `tracing`, transitions and endings as
+//! events with fields. `tracing` changes no line of `log`: the module `lines` runs with and without.
+//!
+//! Run with: `cargo test --features serde,tracing --test features`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
 
 use finale::sim::{Host, Network};
 use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-/// A client says `ping` and ends, and its server ends, too; each event passes through `see`. Then a client whom nobody serves.
+/// A client sends `ping` and ends, and then its server ends. A second client is refused. Each event
+/// passes through `see`.
 fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
-    #[cfg(feature = "tracing")]
-    tracing::subscribe();
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
     let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     reactor.connect(listener.addr, ConnectOptions::default()).expect("begun");
@@ -116,24 +116,96 @@ mod serde {
     }
 }
 
-#[cfg(feature = "tracing")]
-mod tracing {
-    use std::cell::RefCell;
-    use std::io;
-    use std::sync::Once;
+/// Runs a test in a process of its own, since a logger and a subscriber are set for a whole process.
+/// Two facts also last for its life: that a subscriber was ever set, after which tracing passes no
+/// event to `log`; and that no subscriber wanted the first occurrence of an event.
+fn alone(name: &str, test: fn()) {
+    if std::env::var_os("FINALE_ALONE").is_some() {
+        return test();
+    }
+    let program = std::env::current_exe().expect("this program has a path");
+    let output =
+        Command::new(program).args(["--exact", name]).env("FINALE_ALONE", "1").output().expect("this program runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// The transitions of a conversation as lines of `log`, with and without the feature `tracing`.
+mod lines {
+    use std::sync::Mutex;
 
     use super::*;
 
-    thread_local! {
-        /// What was written by this test: each has a thread of its own.
-        static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// A logger that keeps what it gets.
+    struct Keep;
+
+    impl log::Log for Keep {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            LINES.lock().expect("no panic").push(format!("{} {}", record.target(), record.args()));
+        }
+
+        fn flush(&self) {}
     }
 
-    struct Lines;
+    pub(super) fn keep() {
+        log::set_logger(&Keep).expect("there is no other");
+        log::set_max_level(log::LevelFilter::Debug);
+    }
 
-    impl io::Write for Lines {
+    /// Of all sockets.
+    pub(super) const TRANSITIONS: usize = 18;
+
+    /// Of the client that is refused.
+    const REFUSED: [&str; 4] = [
+        "finale::report socket 1.2 10.0.0.1:81: Created -- Resolved -> Connecting [lookup]",
+        "finale::report socket 1.2 10.0.0.1:81: Connecting -- NextAddress -> Connecting []",
+        "finale::report socket 1.2 10.0.0.1:81: Connecting -- ConnectFailed -> NotConnected [error]",
+        "finale::report socket 1.2 10.0.0.1:81: NotConnected -- CloseDue -> Closed [close]",
+    ];
+
+    /// Each transition once, and nothing else.
+    #[track_caller]
+    pub(super) fn expect() {
+        let lines = LINES.lock().expect("no panic").clone();
+        assert_eq!(lines.len(), TRANSITIONS, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains(" -- ")), "{lines:#?}");
+        let refused: Vec<&String> = lines.iter().filter(|line| line.contains("socket 1.2 ")).collect();
+        assert_eq!(refused, REFUSED);
+    }
+
+    #[test]
+    fn a_program_with_a_logger_gets_one_line_per_transition_with_and_without_tracing() {
+        alone("lines::a_program_with_a_logger_gets_one_line_per_transition_with_and_without_tracing", || {
+            keep();
+            conversation(|_| {});
+            expect();
+        });
+    }
+}
+
+#[cfg(feature = "tracing")]
+mod tracing {
+    use std::io;
+    use std::sync::Mutex;
+
+    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    use super::*;
+
+    static EVENTS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+    struct Keep;
+
+    impl io::Write for Keep {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            LINES.with_borrow_mut(|lines| lines.write(bytes))
+            EVENTS.lock().expect("no panic").write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -141,40 +213,82 @@ mod tracing {
         }
     }
 
-    /// Before the first event of the process: tracing remembers for good that nobody wants an event
-    /// if its first occurrence, in another test, comes at the moment in which a subscriber is
-    /// added.
-    pub(super) fn subscribe() {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let subscriber = tracing_subscriber::fmt()
-                .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
-                .with_writer(|| Lines)
-                .with_ansi(false)
-                .without_time()
-                .finish();
-            ::tracing::subscriber::set_global_default(subscriber).expect("there is no other");
+    /// A subscriber that keeps what it gets, as one line of text per event.
+    fn subscriber(level: LevelFilter) -> impl ::tracing::Subscriber + Send + Sync {
+        tracing_subscriber::fmt().with_max_level(level).with_writer(|| Keep).with_ansi(false).without_time().finish()
+    }
+
+    fn events() -> String {
+        String::from_utf8(EVENTS.lock().expect("no panic").clone()).expect("text")
+    }
+
+    /// Each transition once, and each ending once.
+    #[track_caller]
+    fn expect_events() {
+        let text = events();
+        let count = |name: &str| text.lines().filter(|line| line.contains(name)).count();
+        assert_eq!(count(" finale::report: transition "), lines::TRANSITIONS, "{text}");
+        assert_eq!(count(" finale::report: close "), 3, "{text}");
+        assert_eq!(text.lines().count(), lines::TRANSITIONS + 3, "{text}");
+    }
+
+    #[test]
+    fn transitions_and_endings_are_events_with_fields() {
+        alone("tracing::transitions_and_endings_are_events_with_fields", || {
+            ::tracing::subscriber::set_global_default(subscriber(LevelFilter::DEBUG)).expect("there is no other");
+            conversation(|_| {});
+            expect_events();
+            let text = events();
+            let has = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+            assert!(
+                has(&[
+                    "transition",
+                    "socket=socket 0.1",
+                    "from=\"Connecting\"",
+                    "input=\"Established\"",
+                    "to=\"Open\"",
+                    "events=\"connect ready\""
+                ]),
+                "{text}"
+            );
+            assert!(has(&["transition", "peer=10.0.0.1:80"]), "{text}");
+            assert!(has(&["close", "acknowledged=true", "bytes_written=4", "ending=clean and acknowledged"]), "{text}");
+            assert!(has(&["close", "had_error=true", "ending=error: refused"]), "{text}");
         });
     }
 
     #[test]
-    fn steps_and_endings_are_events_with_fields() {
-        conversation(|_| {});
-        let text = String::from_utf8(LINES.take()).expect("text");
-        let has = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-        assert!(
-            has(&[
-                "transition",
-                "socket=socket 0.1",
-                "from=\"Connecting\"",
-                "input=\"Established\"",
-                "to=\"Open\"",
-                "events=\"connect ready\""
-            ]),
-            "{text}"
-        );
-        assert!(has(&["transition", "peer=10.0.0.1:80"]), "{text}");
-        assert!(has(&["close", "acknowledged=true", "bytes_written=4", "ending=clean and acknowledged"]), "{text}");
-        assert!(has(&["close", "had_error=true", "ending=error: refused"]), "{text}");
+    fn a_logger_and_a_subscriber_get_all_both() {
+        alone("tracing::a_logger_and_a_subscriber_get_all_both", || {
+            lines::keep();
+            ::tracing::subscriber::set_global_default(subscriber(LevelFilter::DEBUG)).expect("there is no other");
+            conversation(|_| {});
+            lines::expect();
+            expect_events();
+        });
+    }
+
+    #[test]
+    fn a_subscriber_of_higher_levels_takes_no_line_from_the_logger() {
+        alone("tracing::a_subscriber_of_higher_levels_takes_no_line_from_the_logger", || {
+            lines::keep();
+            ::tracing::subscriber::set_global_default(subscriber(LevelFilter::INFO)).expect("there is no other");
+            conversation(|_| {});
+            lines::expect();
+            assert_eq!(events(), "");
+        });
+    }
+
+    #[test]
+    fn a_subscriber_that_also_gets_the_lines_of_log_gets_each_transition_once() {
+        alone("tracing::a_subscriber_that_also_gets_the_lines_of_log_gets_each_transition_once", || {
+            // This also makes the subscriber's LogTracer the logger.
+            subscriber(LevelFilter::DEBUG).init();
+            log::debug!(target: "a_program", "passed on");
+            assert!(events().contains("passed on"));
+            EVENTS.lock().expect("no panic").clear();
+            conversation(|_| {});
+            expect_events();
+        });
     }
 }

@@ -18,9 +18,8 @@ mod sim;
 mod sockets;
 mod trouble;
 
-/// The lesson is an example of the library first; the command shares its file.
+/// An example of the library. `lesson.rs` is a link to its file, so that the package has a copy.
 #[allow(dead_code, missing_docs, unreachable_pub)]
-#[path = "../../examples/lesson.rs"]
 mod lesson;
 
 use std::io::{self, Write as _};

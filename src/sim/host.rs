@@ -233,7 +233,7 @@ impl Host {
         Some((world, id))
     }
 
-    /// getpeername(2) and SO_ERROR together: whether the phase is `phase`, or the pending error.
+    /// getpeername(2) and SO_ERROR together: whether the phase is the one `asked`, or the pending error.
     fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;

@@ -69,7 +69,6 @@ impl log::Log for Listening {
     fn flush(&self) {}
 }
 
-#[cfg(not(feature = "tracing"))]
 #[test]
 fn each_transition_is_a_line_in_the_log_with_the_events_that_it_emits() {
     log::set_logger(&Listening).expect("no other test sets one");
