@@ -1,11 +1,13 @@
 //! The commands: their arguments come from the folders below, and are run there.
 
-use clap::{ColorChoice, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory as _, Parser, Subcommand};
 
 use crate::bench::{self, BenchOptions};
+use crate::completions::{self, CompletionsOptions};
 use crate::connect::{self, ConnectOptions};
 use crate::errors::Error;
 use crate::lesson::{self, LessonOptions, PeerOptions};
+use crate::man::{self, ManOptions};
 use crate::output::reader_may_leave;
 use crate::serve::{self, ServeOptions};
 use crate::sim::{self, SimOptions};
@@ -35,6 +37,8 @@ enum Command {
     Bench(BenchOptions),
     Sim(SimOptions),
     States(StatesOptions),
+    Completions(CompletionsOptions),
+    Man(ManOptions),
     #[command(hide = true)]
     Peer(PeerOptions),
 }
@@ -57,7 +61,7 @@ impl Args {
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,
             Command::Sim(options) => options.quiet,
-            Command::States(_) | Command::Peer(_) => false,
+            Command::States(_) | Command::Completions(_) | Command::Man(_) | Command::Peer(_) => false,
         }
     }
 
@@ -70,6 +74,8 @@ impl Args {
             Command::Bench(options) => reader_may_leave(bench::run(options)),
             Command::Sim(options) => reader_may_leave(sim::run(options)),
             Command::States(options) => reader_may_leave(states::run(options)),
+            Command::Completions(options) => reader_may_leave(completions::run(options, &Self::command())),
+            Command::Man(options) => reader_may_leave(man::run(options, Self::command())),
             Command::Peer(options) => lesson::play_peer(options),
         }
     }
@@ -77,8 +83,6 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

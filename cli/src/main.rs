@@ -8,9 +8,11 @@
 
 mod bench;
 mod commands;
+mod completions;
 mod connect;
 mod errors;
 mod lesson;
+mod man;
 mod output;
 mod serve;
 mod signals;

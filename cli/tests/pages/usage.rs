@@ -3,7 +3,7 @@
 use crate::common::{command, finish, run};
 
 /// Every command that has a help text.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 12] = [
     &[],
     &["lesson"],
     &["lesson", "crash"],
@@ -14,11 +14,13 @@ const COMMANDS: [&[&str]; 10] = [
     &["bench"],
     &["sim"],
     &["states"],
+    &["completions"],
+    &["man"],
 ];
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 31] = [
+    let mistakes: [(&[&str], &str); 34] = [
         (&["dance"], "unrecognized subcommand 'dance'; see finale --help"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
@@ -56,6 +58,9 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["sim", "--seeds", "many"], "it is not a range of seeds; write FROM..TO"),
         (&["sim", "--fault", "gremlins"], "there is no such fault; `finale sim --fault list`"),
         (&["sim", "--replay", "1", "--seeds", "0..9"], "can't be used with '--seeds <FROM..TO>'"),
+        (&["completions", "tcsh"], "possible values: bash, elvish, fish, powershell, zsh"),
+        (&["man", "sing"], "'sing' is not a subcommand of finale; choose from lesson, serve, connect,"),
+        (&["man", "serve", "echo"], "'echo': finale serve has no subcommands; see finale man --help"),
     ];
     for (args, words) in mistakes {
         run(args).refused_with(2, words);
@@ -89,6 +94,45 @@ fn help_fits_the_terminal_and_describes_every_option() {
         let outcome = run(args);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
+}
+
+#[test]
+fn every_command_has_a_manual_page_with_its_name_and_options() {
+    for args in COMMANDS {
+        let page = run(&[&["man"], args].concat());
+        assert_eq!((page.code, page.stderr.as_str()), (Some(0), ""), "{args:?}");
+        let name = [&["finale"], args].concat().join("\\-");
+        assert!(page.stdout.contains(&format!(".SH NAME\n{name} \\- ")), "{args:?}: {}", page.stdout);
+        assert!(page.stdout.contains("\n.SH OPTIONS\n") && page.stdout.contains("\\-\\-color"), "{args:?}");
+    }
+    let page = run(&["man", "serve"]).stdout;
+    for words in [".TH finale-serve 1", "\\-\\-grace", "SIGHUP restarts the server"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn completions_name_the_commands_and_options_and_nothing_hidden() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let outcome = run(&["completions", shell]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{shell}");
+        for word in ["nodelay", "half-close", "in-flight"] {
+            assert!(outcome.stdout.contains(word), "{shell} does not complete {word}");
+        }
+        for word in ["leaves-unread", "parent"] {
+            assert!(!outcome.stdout.contains(word), "{shell} completes {word}");
+        }
+    }
+}
+
+#[test]
+fn bash_can_read_its_script_and_completes_a_subcommand() {
+    let script = run(&["completions", "bash"]).stdout;
+    let line = r#"eval "$1"; COMP_WORDS=(finale sta); COMP_CWORD=1; _finale finale sta finale; echo "${COMPREPLY[@]}""#;
+    let Ok(output) = std::process::Command::new("bash").args(["-c", line, "bash", &script]).output() else {
+        return; // There is no bash here.
+    };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "states\n", "{output:?}");
 }
 
 #[test]
