@@ -82,9 +82,9 @@ impl Environment<Os> for Terminal {
     }
 }
 
-/// Linux may extend a wait by 50 µs to merge wakeups, which is a good part of a latency on loopback.
-/// Child processes inherit this setting, and the measured server should run as it does elsewhere.
-/// So this is called after the server was started.
+/// Linux may extend a wait by 50 µs to merge wakeups, which is a good part of a latency on
+/// loopback. Child processes inherit this setting, and the measured server should run as it does
+/// elsewhere. So this is called after the server was started.
 pub(super) fn exact_timers() {
     #[cfg(target_os = "linux")]
     if let Err(errno) = rustix::thread::set_current_timer_slack(std::num::NonZero::new(1)) {

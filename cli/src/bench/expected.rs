@@ -33,8 +33,8 @@ pub(super) fn request_piece() -> Vec<u8> {
 pub(super) struct Expected {
     bytes: u64,
     prefix: &'static [u8],
-    /// What is repeated after the prefix. Longer than a piece by one line, so that a piece can begin
-    /// anywhere in the line. Empty if any content is right.
+    /// What is repeated after the prefix. Longer than a piece by one line, so that a piece can
+    /// begin anywhere in the line. Empty if any content is right.
     repeated: Vec<u8>,
 }
 

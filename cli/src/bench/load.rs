@@ -47,8 +47,8 @@ pub(super) struct Plan {
 pub(super) trait Environment<N: Net> {
     /// The clock of the net. The reactor is borrowed while an event is handled.
     fn now(&self) -> Instant;
-    /// Waits until this time at most, more exactly than the reactor does, if the reactor has nothing
-    /// to do.
+    /// Waits until this time at most, more exactly than the reactor does, if the reactor has
+    /// nothing to do.
     fn doze(&mut self, reactor: &mut Reactor<N>, until: Instant);
     /// Whether a signal has ended the run. Called whenever the reactor was woken.
     fn is_interrupted(&self) -> bool;
@@ -125,7 +125,8 @@ impl<'a> Load<'a> {
 
     fn new(plan: &'a Plan, begun: Instant) -> Result<Self, Error> {
         // Only the limit of the run counts, and a socket without limits reads no clock. Nagle's
-        // algorithm does not delay bytes that a FIN follows, so this saves an option per connection.
+        // algorithm does not delay bytes that a FIN follows, so this saves an option per
+        // connection.
         let options = Connect::default()
             .connect_timeout(None)
             .half_closed_timeout(None)

@@ -246,9 +246,9 @@ mod tests {
 
     #[test]
     fn times_have_three_digits_and_a_unit_that_fits() {
-        let told =
+        let times =
             [(7, "7 ns"), (1_234, "1.23 µs"), (999_400, "999 µs"), (999_600, "1.00 ms"), (45_670_000, "45.7 ms")];
-        for (nanos, text) in told.into_iter().chain([(999_600_000, "1.00 s"), (62_000_000_000, "62.0 s")]) {
+        for (nanos, text) in times.into_iter().chain([(999_600_000, "1.00 s"), (62_000_000_000, "62.0 s")]) {
             assert_eq!(time(Duration::from_nanos(nanos)), text);
         }
     }

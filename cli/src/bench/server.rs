@@ -31,7 +31,8 @@ impl Server {
             .args(["--listen", "127.0.0.1:0", "--grace", "0s", "--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // Ctrl-C must not reach the server: it serves until the connections in flight have closed.
+            // Ctrl-C must not reach the server: it serves until the connections in flight have
+            // closed.
             .process_group(0)
             .spawn()
             .map_err(failed)?;

@@ -18,9 +18,8 @@ use input::Input;
 
 /// A client that sends stdin, prints the answer, and reports how the connection ended
 ///
-/// Stdin goes to the socket, and the socket to stdout. The last line on stderr is how the connection
-/// ended. The exit code is 0 if the ending is clean,
-/// and 1 otherwise.
+/// Stdin goes to the socket, and the socket to stdout. The last line on stderr is how the
+/// connection ended. The exit code is 0 if the ending is clean, and 1 otherwise.
 ///
 /// Without --half-close, our side ends when the peer has finished, and the end of stdin ends
 /// nothing.

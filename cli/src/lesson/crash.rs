@@ -1,8 +1,9 @@
 //! `finale lesson crash`: what a program learns of a peer that ends, is killed, or freezes (the
 //! lesson's challenge 1).
 //!
-//! Invariant: the output is the same in every run. No step waits for a time: each waits for an event
-//! of the socket or for a line of the child, and the peer is killed or stopped when both have come.
+//! Invariant: the output is the same in every run. No step waits for a time: each waits for an
+//! event of the socket or for a line of the child, and the peer is killed or stopped when both have
+//! come.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! TCP_DEFER_ACCEPT: a listener that becomes ready only when a connection's first bytes have arrived.
+//! TCP_DEFER_ACCEPT: a listener that becomes ready only when a connection's first bytes have
+//! arrived.
 //!
 //! Neither the standard library nor socket2 nor rustix sets it in safe code. nix lets its users
 //! describe an option.

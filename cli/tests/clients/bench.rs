@@ -186,7 +186,7 @@ fn with_the_server_first_we_finish_only_when_it_has() {
         assert_eq!(client.read(&mut [0]).expect("the client finishes"), 0);
     });
     expect_well(&["--target", &addr.to_string(), "--first", "server", "--connections", "3"], 3, 64);
-    thread.join().expect("nobody finished before the server");
+    thread.join().expect("no client finished before the server");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn a_closed_stdout_ends_the_connection_with_a_message() {
 
 #[test]
 fn a_refused_connection_is_reported_in_one_line() {
-    // Bound and not listening: the port is ours, and nobody answers there.
+    // Bound and not listening: the port is ours, and connects are refused.
     let socket =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");

@@ -1,4 +1,5 @@
-//! Runs the binary for the tests. Nothing here sleeps; what could hang is cut off after [`PATIENCE`].
+//! Runs the binary for the tests. Nothing here sleeps; what could hang is cut off after
+//! [`PATIENCE`].
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -139,7 +140,7 @@ impl Server {
         kill_process(pid(child), signal).expect("it runs");
     }
 
-    /// Tries until nobody listens any more.
+    /// Tries until no process listens any more.
     #[track_caller]
     pub(crate) fn wait_until_closed(&self) {
         let begun = std::time::Instant::now();

@@ -8,7 +8,7 @@ use crate::common::{command, finish, run};
 fn the_lesson_prints_the_lessons_output_to_the_byte() {
     let outcome = run(&["lesson"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
-    let (_, rest) = outcome.stdout.split_once("connection: from 127.0.0.1:").expect("a connection is told");
+    let (_, rest) = outcome.stdout.split_once("connection: from 127.0.0.1:").expect("a connection is printed");
     let port = rest.lines().next().expect("the line has an end");
     assert!(port.parse::<u16>().is_ok_and(|port| port != 0), "{port}");
     assert_eq!(outcome.stdout, include_str!("../lesson.txt").replace("<port>", port));

@@ -115,11 +115,11 @@ impl Load {
 }
 
 fn ask(addr: SocketAddr) {
-    let mut stream = patient(TcpStream::connect(addr).expect("nobody is refused"));
-    stream.write_all(b"question").expect("nobody is reset");
-    stream.shutdown(Shutdown::Write).expect("nobody is reset");
+    let mut stream = patient(TcpStream::connect(addr).expect("no client is refused"));
+    stream.write_all(b"question").expect("no client is reset");
+    stream.shutdown(Shutdown::Write).expect("no client is reset");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("nobody is reset");
+    stream.read_to_end(&mut answer).expect("no client is reset");
     assert_eq!(answer, LINE, "the answer is whole");
 }
 
@@ -212,8 +212,9 @@ fn upgraded_to(script: &str, folder: &str, args: &[&str]) -> (Server, PathBuf) {
     (server, folder)
 }
 
-/// Writes a program in a process of its own. A child that another test starts at the same time would
-/// inherit our descriptor, and the program could not be run while it has it ("Text file busy").
+/// Writes a program in a process of its own. A child that another test starts at the same time
+/// would inherit our descriptor, and the program could not be run while it has it ("Text file
+/// busy").
 fn shell(line: &str, args: &[&str]) {
     let status = std::process::Command::new("sh").args(["-c", line, "sh"]).args(args).status().expect("a shell");
     assert!(status.success(), "{line}");
@@ -233,7 +234,7 @@ fn a_server_that_is_stopped_while_the_new_process_starts_stops_that_too() {
     assert!(server.child.wait().expect("it can be waited for").success());
     let mut rest = String::new();
     server.stderr.read_to_string(&mut rest).expect("it is text");
-    assert_eq!(rest, "", "nobody has their stderr any more");
+    assert_eq!(rest, "", "no process has this stderr any more");
     assert!(!notify.exists(), "nothing is left behind");
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }

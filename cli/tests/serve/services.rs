@@ -116,7 +116,8 @@ fn echo_returns_everything_in_order_and_ends_after_the_client() {
 fn echo_waits_for_a_client_that_writes_first_and_reads_later() {
     let server = Server::start(&["echo"]);
     let mut client = server.connect();
-    // Until our kernel takes no more: the server has stopped reading, since we don't take what it returns.
+    // Until our kernel takes no more: the server has stopped reading, since we don't take what it
+    // returns.
     client.set_nonblocking(true).expect("it can be set");
     let piece = noise(64 << 10);
     let mut sent = Vec::new();
@@ -292,6 +293,6 @@ fn an_address_that_is_not_ours_is_reported_in_one_line() {
     run(&["serve", "echo", "--listen", "127.0.0.1"]).refused_with(2, "no port");
     run(&["serve", "echo", "--listen", "127.0.0.1:99999"]).refused_with(2, "0 to 65535");
     run(&["serve", "echo", "--listen", "localhost:0"]).refused_with(2, "an IP address");
-    // TEST-NET-1, RFC 5737: nobody has it.
+    // TEST-NET-1 (RFC 5737): no host has this address.
     run(&["serve", "echo", "--listen", "192.0.2.1:0"]).refused_with(1, "can't listen on 192.0.2.1:0");
 }

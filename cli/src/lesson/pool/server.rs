@@ -1,7 +1,7 @@
 //! The server of the lesson: it answers lines in upper case, and breaks connections at random.
 //!
-//! Invariant: it reports what it does to a connection before it does it. It ends when it is stopped,
-//! or when the thread that could stop it is gone.
+//! Invariant: it reports what it does to a connection before it does it. It ends when it is
+//! stopped, or when the thread that could stop it is gone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
