@@ -35,9 +35,8 @@ pub(crate) fn run(options: &ManOptions, mut command: Command) -> Result<(), Erro
             })
         })?;
     }
-    let name = page.get_display_name().unwrap_or_else(|| page.get_name()).to_owned();
     let source = format!("finale {}", command.get_version().unwrap_or_default());
-    let page = Man::new(page.clone()).title(name).source(source);
+    let page = Man::new(page.clone()).source(source);
     let mut text = Vec::new();
     page.render(&mut text).map_err(|error| Error::io("make the manual page", error))?;
     output::print_bytes(&text)

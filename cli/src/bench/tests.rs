@@ -1,5 +1,4 @@
-//! The load on the simulated network: a server that stalls stalls for exactly as long as its script
-//! says.
+//! The load on the simulated network, where a stall takes exactly the time of the server's script.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -46,7 +45,7 @@ impl Environment<Host> for Simulated {
     fn show(&mut self, _finished: u64, _elapsed: Duration) {}
 }
 
-/// One at a time, 64 bytes each way, 5 seconds for each.
+/// One connection at a time, 64 bytes each way, a limit of 5 seconds.
 fn plan(schedule: Schedule) -> Plan {
     Plan {
         target: SocketAddr::new(THEM, 80),
@@ -69,16 +68,15 @@ fn open(rate: u32, connections: u64) -> Schedule {
     Schedule::new(NonZero::new(rate), connections, None)
 }
 
-/// Reads to the FIN, waits, answers rightly and finishes.
+/// Reads to the FIN, waits, answers correctly and finishes.
 fn after(wait: Duration) -> Script {
     Script::new().receive_end().wait(wait).send(crate::serve::LINE).finish()
 }
 
-/// Three ways of a packet there and back, and one more for the answer: what a connection takes that
-/// nobody stalls.
+/// The time of a connection without a stall.
 const QUICK: Duration = ms(4);
 
-/// A network whose server plays these scripts, one a connection.
+/// A network whose server follows these scripts, one per connection.
 fn run(plan: &Plan, scripts: impl IntoIterator<Item = Script>) -> Tally {
     let network = Network::new(1);
     let listener = network.peer(THEM).listen(plan.target).expect("the port is free");
@@ -109,7 +107,7 @@ fn recorded(tally: &Tally) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn with_a_rate_a_stall_counts_for_all_that_were_due_meanwhile() {
+fn with_a_rate_a_stall_counts_for_all_connections_that_were_due_meanwhile() {
     let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
     let tally = run(&plan(open(1000, 5)), scripts);
     // The n-th is due after n ms; each but the first waits for the one before, and takes 4 ms.
@@ -118,7 +116,7 @@ fn with_a_rate_a_stall_counts_for_all_that_were_due_meanwhile() {
 }
 
 #[test]
-fn without_a_rate_a_stall_counts_for_the_one_that_met_it() {
+fn without_a_rate_a_stall_counts_for_one_connection() {
     let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
     let tally = run(&plan(closed(5)), scripts);
     expect_latencies(&tally, &[ms(54), QUICK, QUICK, QUICK, QUICK]);
@@ -126,14 +124,14 @@ fn without_a_rate_a_stall_counts_for_the_one_that_met_it() {
 }
 
 #[test]
-fn with_places_free_each_begins_when_it_is_due() {
+fn below_the_limit_in_flight_each_connection_begins_when_it_is_due() {
     let tally = run(&Plan { in_flight: 100, ..plan(open(2000, 9)) }, [(); 9].map(|()| after(ms(0))));
     expect_latencies(&tally, &[QUICK; 9]);
     assert_eq!((tally.late, tally.took), (0, ms(4) + QUICK), "the last one was due after 4 ms");
 }
 
 #[test]
-fn places_are_filled_at_once_and_never_more_of_them_than_there_are() {
+fn the_limit_in_flight_is_reached_at_once_and_never_exceeded() {
     let tally = run(&Plan { in_flight: 40, ..plan(closed(100)) }, [(); 100].map(|()| after(ms(0))));
     assert_eq!((tally.finished, tally.took), (100, 3 * QUICK), "40, 40, and 20");
 }
@@ -160,13 +158,13 @@ fn a_request_larger_than_the_queue_is_sent_whole() {
     assert_eq!((tally.finished, tally.failed(), tally.bytes_sent), (2, 0, 2 * request_bytes));
 }
 
-/// What went wrong, by the names of the kinds.
+/// The failures, by the names of their kinds.
 fn kinds(tally: &Tally) -> Vec<(&'static str, u64)> {
     tally.failures().map(|(kind, count)| (kind.name(), count)).collect()
 }
 
 #[test]
-fn failures_are_told_apart() {
+fn failures_are_counted_by_kind() {
     let mut wrong = *crate::serve::LINE;
     wrong[63] ^= 1;
     let answers = |bytes: &[u8]| Script::new().receive_end().send(bytes).finish();
@@ -188,7 +186,7 @@ fn failures_are_told_apart() {
 }
 
 #[test]
-fn a_connection_has_its_time_and_not_more() {
+fn a_connection_fails_at_its_limit_and_not_before() {
     let scripts = [Script::new(), after(ms(4_900)), Script::new(), after(ms(0))];
     let tally = run(&Plan { in_flight: 4, ..plan(closed(4)) }, scripts);
     assert_eq!(kinds(&tally), [("timed-out", 2)]);
@@ -197,7 +195,7 @@ fn a_connection_has_its_time_and_not_more() {
 }
 
 #[test]
-fn who_begins_late_has_its_whole_time() {
+fn a_connection_that_begins_late_has_its_whole_time() {
     let plan = Plan { timeout: ms(60), ..plan(open(1000, 3)) };
     let tally = run(&plan, [after(ms(50)), after(ms(40)), Script::new()]);
     // Begun at 54 and 98 ms, though due at 1 and 2.
@@ -207,13 +205,13 @@ fn who_begins_late_has_its_whole_time() {
 }
 
 #[test]
-fn where_nobody_listens_all_are_refused() {
+fn where_no_server_listens_all_are_refused() {
     let tally = run_on(&plan(closed(50)), Network::new(1), false);
     assert_eq!((kinds(&tally), tally.finished, tally.successful()), (vec![("refused", 50)], 50, 0));
 }
 
 #[test]
-fn who_is_interrupted_keeps_what_was_measured() {
+fn an_interrupted_run_keeps_what_was_measured() {
     let network = Network::new(1);
     let plan = Plan { in_flight: 7, ..plan(closed(1000)) };
     let _listener = network.peer(THEM).listen(plan.target).expect("the port is free");

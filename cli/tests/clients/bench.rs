@@ -23,7 +23,7 @@ fn number(object: &Value, name: &str) -> f64 {
     object[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {object}"))
 }
 
-/// Well in every respect: nothing on stderr either.
+/// A run without failures, and with nothing on stderr.
 #[track_caller]
 fn expect_well(args: &[&str], connections: u64, answer_bytes: u64) -> Value {
     let (outcome, object) = json(args);
@@ -222,7 +222,7 @@ fn server_of(bench: &mut Child) -> i32 {
     while begun.elapsed() < PATIENCE {
         let children = std::fs::read_to_string(&path).expect("it runs");
         let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
-        // It serves when it has accepted somebody: more descriptors than it begins with.
+        // It serves when it has accepted a client, and so has more descriptors than at the start.
         let serves = |pid: &i32| std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| fds.count() > 20);
         if let Some(pid) = pid.filter(serves) {
             return pid;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Far beyond what a loaded machine needs.
+/// Much more than a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn command(args: &[&str]) -> Command {
@@ -20,7 +20,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
 }
 
-/// How a run came out.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
@@ -159,7 +159,7 @@ impl Server {
         (status.code(), stderr)
     }
 
-    /// Asks it to stop and expects that it had nothing to complain of.
+    /// Stops it, and expects that it printed nothing on stderr.
     #[track_caller]
     pub(crate) fn stop_quietly(self) {
         self.signal(Signal::TERM);
