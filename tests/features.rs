@@ -55,7 +55,7 @@ mod serde {
             json!("connection"),
             json!({ "data": b"ping" }),
             json!("end"),
-            json!({ "error": { "cause": "refused", "os": 111, "attempts": [{ "addr": "10.0.0.1:81", "cause": "refused" }] } }),
+            json!({ "error": { "kind": "refused", "os": 111, "attempts": [{ "addr": "10.0.0.1:81", "kind": "refused" }] } }),
         ] {
             assert!(told.contains(&value), "{value} is not among {told:#?}");
         }
@@ -83,18 +83,18 @@ mod serde {
             if let Event::Close(ending) = event
                 && matches!(
                     &ending.kind,
-                    EndingKind::Failed(ConnectionError { cause: ConnectionErrorKind::Refused, .. })
+                    EndingKind::Failed(ConnectionError { kind: ConnectionErrorKind::Refused, .. })
                 )
             {
                 written = serde_json::to_value(ending).ok();
             }
         });
         let failed =
-            json!({ "cause": "refused", "os": 111, "attempts": [{ "addr": "10.0.0.1:81", "cause": "refused" }] });
+            json!({ "kind": "refused", "os": 111, "attempts": [{ "addr": "10.0.0.1:81", "kind": "refused" }] });
         assert_eq!(
             written.expect("one was refused"),
             json!({
-                "how": { "failed": failed }, "first": "nobody", "peer": "10.0.0.1:81",
+                "kind": { "failed": failed }, "first_fin": "neither", "peer": "10.0.0.1:81",
                 "bytes_read": 0, "bytes_written": 0, "bytes_unsent": 0
             })
         );

@@ -1,75 +1,54 @@
-//! The `finale` command. This file reads the arguments and hands them on; each command has a file
-//! of its own.
+//! The `finale` command: reads the arguments, runs a command, and reports its error.
+//!
+//! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
+//! measures what `serve` serves), and what they share: `usage`, `signals`, `output`, `values`,
+//! `errors`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
-mod args;
 mod bench;
+mod commands;
+mod completions;
 mod connect;
-mod crash;
-mod defer_accept;
-mod handover;
-mod house;
-mod nodelay;
-mod peer;
-mod pool;
-mod serve;
-mod sim;
-mod sockets;
-mod trouble;
-
-/// An example of the library. `lesson.rs` is a link to its file, so that the package has a copy.
-#[allow(dead_code, missing_docs, unreachable_pub)]
+mod errors;
 mod lesson;
+mod man;
+mod output;
+mod serve;
+mod signals;
+mod sim;
+mod states;
+mod usage;
+mod values;
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use args::{Args, Command, Lesson};
-use trouble::Trouble;
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use commands::Args;
+use errors::Error;
 
 fn main() -> ExitCode {
-    let env = env_logger::Env::default().default_filter_or("warn");
-    env_logger::Builder::from_env(env).init();
-    let args = match <Args as clap::Parser>::try_parse() {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut command = Args::command().color(usage::color(&words));
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let args = match matches.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
-        Err(error) => return args::tell_usage(&error),
+        Err(error) => return usage::report(&error, &command, &words),
     };
-    match run(&args.command) {
+    args.color().write_global();
+    let env = env_logger::Env::default().default_filter_or(if args.quiet() { "error" } else { "warn" });
+    env_logger::Builder::from_env(env).init();
+    match args.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            trouble.tell();
-            if trouble.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        Err(Error::Reported) => ExitCode::FAILURE,
+        Err(error) if error.is_usage() => {
+            output::error(format_args!("{error}; see {}", usage::help_of(&command, &words)));
+            ExitCode::from(2)
         }
-    }
-}
-
-fn run(command: &Command) -> Result<(), Trouble> {
-    match command {
-        Command::Lesson { part: None } => {
-            reader_may_leave(lesson::lesson(&mut io::stdout().lock()).map_err(Trouble::from_lesson))
+        Err(error) => {
+            output::error(format_args!("{error}"));
+            ExitCode::FAILURE
         }
-        Command::Lesson { part: Some(Lesson::Crash) } => reader_may_leave(crash::run()),
-        Command::Lesson { part: Some(Lesson::Nodelay { rounds }) } => reader_may_leave(nodelay::run(*rounds)),
-        Command::Lesson { part: Some(Lesson::Pool { requests, seed }) } => {
-            reader_may_leave(pool::run(*requests, *seed))
-        }
-        Command::Serve(options) => serve::run(options),
-        Command::Bench(options) => reader_may_leave(bench::run(options)),
-        Command::Connect(options) => connect::run(options),
-        Command::States { format } => {
-            let text = finale::lifecycle::print((*format).into());
-            reader_may_leave(io::stdout().write_all(text.as_bytes()).map_err(Trouble::Stdout))
-        }
-        Command::Sim(options) => reader_may_leave(sim::run(options)),
-        Command::Peer { part, addr } => peer::run(*part, *addr),
-    }
-}
-
-/// `finale states | head` is no mistake: who has read enough leaves, and nothing is left to say.
-fn reader_may_leave(result: Result<(), Trouble>) -> Result<(), Trouble> {
-    match result {
-        Err(Trouble::Stdout(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
     }
 }

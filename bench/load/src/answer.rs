@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_line_is_the_one_that_finale_serve_repeats() {
-        let theirs = include_str!("../../../cli/src/house.rs");
+        let theirs = include_str!("../../../cli/src/serve/service.rs");
         let ours = format!("b\"{}\"", LINE.escape_ascii());
         assert!(theirs.contains(&ours), "{ours}");
     }

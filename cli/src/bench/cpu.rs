@@ -1,5 +1,4 @@
-//! Time on a core, as the kernel counts it for a process: of all its threads, those that have ended
-//! among them.
+//! CPU time of processes: of all their threads, including those that have ended.
 
 use std::io;
 use std::time::Duration;
@@ -7,11 +6,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::time::ClockId;
 
-/// No process has a larger number (`PID_MAX_LIMIT` of proc(5)); some of those would name another
-/// clock.
+/// No process has a larger number (`PID_MAX_LIMIT` in proc(5)). Some larger numbers would name
+/// another clock.
 const PID_MAX: u32 = 1 << 22;
 
-/// What a process has had so far.
+/// The CPU time of a process.
 pub(super) fn of(pid: u32) -> io::Result<Duration> {
     if pid > PID_MAX {
         return Err(Errno::ESRCH.into());
@@ -21,7 +20,7 @@ pub(super) fn of(pid: u32) -> io::Result<Duration> {
 
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn of_pid(pid: i32) -> io::Result<Duration> {
-    // It says EINVAL, where it means that there is none (clock_getcpuclockid(3)).
+    // EINVAL means that there is no such process (clock_getcpuclockid(3)).
     let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid)).map_err(|_why| Errno::ESRCH)?;
     Ok(clock.now().map_err(|_why| Errno::ESRCH)?.into())
 }
@@ -31,9 +30,9 @@ fn of_pid(_: i32) -> io::Result<Duration> {
     Err(Errno::ENOTSUP.into())
 }
 
-/// What our own process has had.
+/// The CPU time of this process.
 pub(super) fn ours() -> io::Result<Duration> {
-    // Of rustix this call would read the vDSO, which valgrind hides.
+    // The same call of rustix reads the vDSO, which valgrind hides.
     Ok(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(Duration::from)?)
 }
 
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_is_not_there_has_no_time_but_a_reason() {
+    fn a_process_that_does_not_exist_has_no_time_but_a_reason() {
         let why = of(u32::MAX).expect_err("no process has this number");
         assert!(why.to_string().contains("No such process"), "{why}");
         assert!(of(i32::MAX as u32).is_err() && of(PID_MAX).is_err());

@@ -1,13 +1,13 @@
-//! What is sent, and what has to come back. Pure.
+//! The request, and the answer that is expected. Pure.
 //!
-//! Invariant: a piece of an answer is compared where it lies, by its place in the answer; nothing
-//! is collected.
+//! Invariant: a piece of an answer is compared in place, by its offset in the answer. Nothing is
+//! collected.
 
-use crate::house::LINE;
+use crate::serve::LINE;
 
-/// What requests repeat: text for `upper`, without blanks that it would trim.
+/// What requests repeat: text for `upper`, without spaces, which it would trim.
 const REQUEST: &[u8; 64] = b"finale-bench/0123456789/abcdefghijklmnopqrstuvwxyz/ABCDEFGHIJKLM";
-/// 64 KiB: one write or one read at a time; a multiple of the line that is repeated.
+/// 64 KiB, for one write or one read. A multiple of the repeated line.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Where an answer comes from.
@@ -19,22 +19,22 @@ pub(super) enum Source {
     Echo,
     /// `serve upper`: a few words and the request in upper case.
     Upper,
-    /// Somebody else's: only the length is known.
+    /// Another server: only the length is known.
     Unknown,
 }
 
-/// The request, a piece of 64 KiB at the most; longer ones repeat it.
+/// A piece of a request. Longer requests repeat it.
 pub(super) fn request_piece() -> Vec<u8> {
     REQUEST.repeat(PIECE_BYTES / REQUEST.len())
 }
 
-/// The answer that is right.
+/// The expected answer.
 #[derive(Debug)]
 pub(super) struct Expected {
     bytes: u64,
     prefix: &'static [u8],
-    /// What is repeated behind the prefix, from any place in the line a whole piece long. Empty:
-    /// anything is right.
+    /// What is repeated after the prefix. Longer than a piece by one line, so that a piece can
+    /// begin anywhere in the line. Empty if any content is right.
     repeated: Vec<u8>,
 }
 
@@ -60,15 +60,15 @@ impl Expected {
         self.bytes
     }
 
-    /// Whether this is what stands at that place of the answer. What stands behind its end is wrong
-    /// by its length.
-    pub(super) fn has(&self, place: u64, piece: &[u8]) -> bool {
+    /// Whether the answer has this piece at this offset. Bytes after its end are detected by its
+    /// length.
+    pub(super) fn has(&self, offset: u64, piece: &[u8]) -> bool {
         if self.repeated.is_empty() {
             return true;
         }
-        let prefix = usize::try_from(place).ok().and_then(|place| self.prefix.get(place..)).unwrap_or_default();
+        let prefix = usize::try_from(offset).ok().and_then(|offset| self.prefix.get(offset..)).unwrap_or_default();
         let (head, rest) = piece.split_at(prefix.len().min(piece.len()));
-        let repeated_from = (place + head.len() as u64).saturating_sub(self.prefix.len() as u64);
+        let repeated_from = (offset + head.len() as u64).saturating_sub(self.prefix.len() as u64);
         let from = (repeated_from % REQUEST.len() as u64) as usize;
         let mut chunks = rest.chunks(PIECE_BYTES);
         prefix.starts_with(head) && chunks.all(|chunk| *chunk == self.repeated[from..from + chunk.len()])
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn of_somebody_elses_answer_only_the_length_is_known() {
+    fn of_the_answer_of_another_server_only_the_length_is_known() {
         let expected = Expected::new(Source::Unknown, 5);
         assert!(expected.has(0, b"hello") && expected.bytes() == 5);
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Measured;
 use super::load::Finisher;
+use super::measured::Measured;
 
-/// The names are promised: programs read them. What is not known is null.
+/// The names are stable: programs read them. An unknown value is null.
 #[derive(Serialize)]
-struct Object<'a> {
+pub(super) struct Object<'a> {
     target: String,
     server: Option<&'a str>,
     connections: u64,
@@ -39,7 +39,7 @@ struct Object<'a> {
     version: &'static str,
 }
 
-/// Microseconds; null if no connection went well.
+/// Microseconds. Null if no connection was successful.
 #[derive(Serialize)]
 struct Latency {
     p50: Option<f64>,
@@ -49,16 +49,16 @@ struct Latency {
     max: Option<f64>,
 }
 
-/// To a tenth of a microsecond: what lies below is noise.
+/// Rounded to a tenth of a microsecond. Smaller differences are noise.
 fn micros(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e7).round() / 10.0
 }
 
-pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Error> {
+pub(super) fn object<'a>(measured: &Measured<'a>) -> Object<'a> {
     let Measured { plan, tally, .. } = measured;
-    let at = |percentile| (tally.well() > 0).then(|| micros(tally.latency_at(percentile)));
+    let at = |percentile| (tally.successful() > 0).then(|| micros(tally.latency_at(percentile)));
     let cpu = |time: &Result<Duration, String>| time.as_ref().ok().map(|time| micros(*time));
-    let object = Object {
+    Object {
         target: plan.target.to_string(),
         server: measured.server,
         connections: tally.finished,
@@ -88,6 +88,5 @@ pub(super) fn object(measured: &Measured<'_>) -> Result<String, serde_json::Erro
         duration_ms: plan.duration.map(|time| time.as_millis() as u64),
         late: tally.late,
         version: env!("CARGO_PKG_VERSION"),
-    };
-    serde_json::to_string(&object).map(|text| text + "\n")
+    }
 }

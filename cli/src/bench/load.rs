@@ -1,9 +1,9 @@
-//! The load itself: opens connections, asks, reads to the end, and opens the next where a place
-//! comes free.
+//! The load itself: opens connections, sends requests, reads the answers to their end, and opens
+//! the next connection when one has closed.
 //!
-//! Invariant: no more connections are in flight than there are places, each has one place, and a
-//! place is free when its `close` was delivered. Generic over the net: the tests run it on the
-//! simulated one, where a stall takes exactly the time that the test sets.
+//! Invariant: at most `in_flight` connections are open, and one is open until its `close` is
+//! delivered. Generic over the net: the tests run it on the simulated one, where a stall takes
+//! exactly the time that the test sets.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,53 +15,53 @@ use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, S
 use super::expected::{Expected, request_piece};
 use super::schedule::Schedule;
 use super::tally::{Seen, Tally};
-use crate::trouble::Trouble;
+use crate::errors::Error;
 
-/// Whose FIN comes first.
+/// Which side sends its FIN first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Finisher {
-    /// Send, finish, read the answer to its end
+    /// We send, finish, and read the answer to its end
     Client,
-    /// Send, read the answer to its end, finish
+    /// We send, read the answer to its end, and finish
     Server,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) target: SocketAddr,
-    /// Used one after the other; without any the kernel chooses.
+    /// Source addresses, used in turn. Without any the kernel chooses.
     pub(super) sources: Vec<SocketAddr>,
     pub(super) schedule: Schedule,
-    /// After which no connection is begun any more.
+    /// After this time no connection is begun.
     pub(super) duration: Option<Duration>,
     pub(super) in_flight: usize,
     pub(super) request_bytes: u64,
     pub(super) expected: Expected,
     pub(super) first: Finisher,
-    /// What a connection may take, from its connect call on.
+    /// The limit for a connection, from its connect call.
     pub(super) timeout: Duration,
 }
 
-/// The world outside of the loop.
-pub(super) trait Outside<N: Net> {
-    /// The clock of the net; the reactor can't be asked while it lends an event.
+/// What surrounds the loop: clock, signals, progress bar.
+pub(super) trait Environment<N: Net> {
+    /// The clock of the net. The reactor is borrowed while an event is handled.
     fn now(&self) -> Instant;
-    /// Waits, not longer than until then, if the reactor has nothing to do and can wait only less
-    /// exactly by itself.
+    /// Waits until this time at most, more exactly than the reactor does, if the reactor has
+    /// nothing to do.
     fn doze(&mut self, reactor: &mut Reactor<N>, until: Instant);
-    /// Whether somebody wants the run to end. Asked whenever the reactor was woken.
+    /// Whether a signal has ended the run. Called whenever the reactor was woken.
     fn is_interrupted(&self) -> bool;
-    /// How often the progress is shown, if anybody looks.
-    fn glance(&self) -> Option<Duration>;
-    /// Shows it.
+    /// How often to show the progress, if at all.
+    fn progress_interval(&self) -> Option<Duration>;
+    /// Shows the progress.
     fn show(&mut self, finished: u64, elapsed: Duration);
 }
 
 /// A connection in flight. Times count from the beginning of the run.
 #[derive(Debug)]
 struct Flight {
-    /// Where its latency counts from.
+    /// Its latency counts from here.
     due: Duration,
     /// The connect call.
     began: Duration,
@@ -71,12 +71,11 @@ struct Flight {
     right_content: bool,
 }
 
-/// Connections begun without a look at the others: while places are free in plenty the living must
-/// be served, too.
+/// Connections that are begun in a row. After them the events of the others are handled.
 const BURST: usize = 16;
-/// Failures with nothing that went well, after which no more are begun: nobody is there.
+/// If this many fail and none is successful, no more are begun.
 const HOPELESS: u64 = 200;
-/// From here on a start counts as late.
+/// A start that is later than this counts as late.
 const LATE: Duration = Duration::from_millis(1);
 
 /// A run.
@@ -89,10 +88,10 @@ pub(super) struct Load<'a> {
     started: u64,
     begun: Instant,
     tally: Tally,
-    /// No connection is begun any more.
+    /// No more connections are begun.
     stopped: bool,
     end_timer: Option<TimerId>,
-    glance_timer: Option<TimerId>,
+    progress_timer: Option<TimerId>,
 }
 
 impl<'a> Load<'a> {
@@ -100,34 +99,34 @@ impl<'a> Load<'a> {
     pub(super) fn run<N: Net>(
         plan: &'a Plan,
         reactor: &mut Reactor<N>,
-        outside: &mut impl Outside<N>,
-    ) -> Result<Tally, Trouble> {
-        let mut load = Self::new(plan, outside.now())?;
-        load.set_timers(reactor, outside.glance());
+        environment: &mut impl Environment<N>,
+    ) -> Result<Tally, Error> {
+        let mut load = Self::new(plan, environment.now())?;
+        load.set_timers(reactor, environment.progress_interval());
         while !load.is_over() {
-            let told = match load.start_due(reactor, outside)? {
+            let next = match load.start_due(reactor, environment)? {
                 Some(until) => {
-                    outside.doze(reactor, until);
+                    environment.doze(reactor, until);
                     reactor.next_before(until)?
                 }
                 None => reactor.next()?,
             };
-            match told {
-                Some((_, Event::Timer(timer))) => load.timer(timer, reactor, outside),
-                Some((_, Event::Woken)) if outside.is_interrupted() => load.interrupt(reactor),
-                Some((mut socket, event)) => load.serve(&mut socket, event, &|| outside.now())?,
+            match next {
+                Some((_, Event::Timer(timer))) => load.timer(timer, reactor, environment),
+                Some((_, Event::Woken)) if environment.is_interrupted() => load.interrupt(reactor),
+                Some((mut socket, event)) => load.serve(&mut socket, event, &|| environment.now())?,
                 None => {}
             }
         }
-        load.tally.took = outside.now().saturating_duration_since(load.begun);
+        load.tally.took = environment.now().saturating_duration_since(load.begun);
         load.tally.never_begun = plan.schedule.total().map(|total| total - load.started);
         Ok(load.tally)
     }
 
-    fn new(plan: &'a Plan, begun: Instant) -> Result<Self, Trouble> {
-        // Only the run's own time limit counts, and a socket without any reads no clock. Nagle's
-        // algorithm holds nothing back that a FIN follows, so that an option for each connection is
-        // saved.
+    fn new(plan: &'a Plan, begun: Instant) -> Result<Self, Error> {
+        // Only the limit of the run counts, and a socket without limits reads no clock. Nagle's
+        // algorithm does not delay bytes that a FIN follows, so this saves an option per
+        // connection.
         let options = ConnectOptions::default()
             .connect_timeout(None)
             .half_closed_timeout(None)
@@ -144,15 +143,15 @@ impl<'a> Load<'a> {
             tally: Tally::new(plan.timeout)?,
             stopped: false,
             end_timer: None,
-            glance_timer: None,
+            progress_timer: None,
         })
     }
 
-    fn set_timers<N: Net>(&mut self, reactor: &mut Reactor<N>, glance: Option<Duration>) {
+    fn set_timers<N: Net>(&mut self, reactor: &mut Reactor<N>, interval: Option<Duration>) {
         if self.plan.schedule.total().is_none() {
             self.end_timer = self.plan.duration.map(|time| reactor.set_timer(time));
         }
-        self.glance_timer = glance.map(|time| reactor.set_timer(time));
+        self.progress_timer = interval.map(|time| reactor.set_timer(time));
         reactor.set_timer(self.plan.timeout);
     }
 
@@ -164,28 +163,28 @@ impl<'a> Load<'a> {
         !self.stopped && self.plan.schedule.has(self.started)
     }
 
-    /// Begins what is due and has a place. Answers when to come back for the next one, unless an
-    /// event must come first.
+    /// Begins the connections that are due, up to the limit. Returns when the next one is due, or
+    /// `None` if an event has to come first.
     fn start_due<N: Net>(
         &mut self,
         reactor: &mut Reactor<N>,
-        outside: &impl Outside<N>,
-    ) -> Result<Option<Instant>, Trouble> {
+        environment: &impl Environment<N>,
+    ) -> Result<Option<Instant>, Error> {
         for _ in 0..BURST {
             if self.in_flight == self.plan.in_flight || !self.may_start() {
                 return Ok(None);
             }
-            let now = outside.now().saturating_duration_since(self.begun);
+            let now = environment.now().saturating_duration_since(self.begun);
             let due = self.plan.schedule.due(self.started).unwrap_or(now);
             if due > now {
                 return Ok(self.begun.checked_add(due));
             }
             self.start(reactor, due, now)?;
         }
-        Ok(Some(self.begun)) // A time that has passed: what is ready is served, without waiting.
+        Ok(Some(self.begun)) // A time in the past: handles events that are ready, without waiting.
     }
 
-    fn start<N: Net>(&mut self, reactor: &mut Reactor<N>, due: Duration, now: Duration) -> Result<(), Trouble> {
+    fn start<N: Net>(&mut self, reactor: &mut Reactor<N>, due: Duration, now: Duration) -> Result<(), Error> {
         let mut options = self.options.clone();
         if !self.plan.sources.is_empty() {
             options = options.local_addr(self.plan.sources[self.started as usize % self.plan.sources.len()]);
@@ -200,13 +199,13 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>, now: &dyn Fn() -> Instant) -> Result<(), Trouble> {
+    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>, now: &dyn Fn() -> Instant) -> Result<(), Error> {
         let Some(flight) = self.flights.get_mut(socket.id()) else { return Ok(()) };
         match event {
-            Event::Ready | Event::Drain => ask(socket, flight, &self.piece, self.plan.first)?,
+            Event::Ready | Event::Drain => send_request(socket, flight, &self.piece, self.plan.first)?,
             Event::Data(bytes) => {
-                let place = socket.bytes_read() - bytes.len() as u64;
-                flight.right_content &= self.plan.expected.has(place, bytes);
+                let offset = socket.bytes_read() - bytes.len() as u64;
+                flight.right_content &= self.plan.expected.has(offset, bytes);
             }
             Event::End => {
                 flight.ended = Some(now().saturating_duration_since(self.begun));
@@ -226,7 +225,7 @@ impl<'a> Load<'a> {
                     self.tally.cut_off += 1;
                 } else {
                     self.tally.add(ending, seen);
-                    self.tally.hopeless = self.tally.well() == 0 && self.tally.failed() >= HOPELESS;
+                    self.tally.hopeless = self.tally.successful() == 0 && self.tally.failed() >= HOPELESS;
                     self.stopped |= self.tally.hopeless;
                 }
             }
@@ -235,20 +234,20 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn timer<N: Net>(&mut self, timer: TimerId, reactor: &mut Reactor<N>, outside: &mut impl Outside<N>) {
-        let elapsed = outside.now().saturating_duration_since(self.begun);
+    fn timer<N: Net>(&mut self, timer: TimerId, reactor: &mut Reactor<N>, environment: &mut impl Environment<N>) {
+        let elapsed = environment.now().saturating_duration_since(self.begun);
         if Some(timer) == self.end_timer {
             self.stopped = true;
-        } else if Some(timer) == self.glance_timer {
-            outside.show(self.tally.finished, elapsed);
-            self.glance_timer = outside.glance().map(|time| reactor.set_timer(time));
+        } else if Some(timer) == self.progress_timer {
+            environment.show(self.tally.finished, elapsed);
+            self.progress_timer = environment.progress_interval().map(|time| reactor.set_timer(time));
         } else {
             self.expire(reactor, elapsed);
         }
     }
 
-    /// Resets who has had its time, and comes back when the oldest of the others will have had it:
-    /// one look at all in the time that one connection has.
+    /// Resets connections at their limit, and sets a timer for the oldest of the others. So all are
+    /// examined once per timeout.
     fn expire<N: Net>(&mut self, reactor: &mut Reactor<N>, elapsed: Duration) {
         let timeout = self.plan.timeout;
         self.reset(reactor, |flight| flight.began + timeout <= elapsed);
@@ -256,7 +255,7 @@ impl<'a> Load<'a> {
         reactor.set_timer(waiting.min().map_or(timeout, |due| due - elapsed));
     }
 
-    /// Ends at once, with what was measured so far.
+    /// Ends the run at once. What was measured up to now counts.
     fn interrupt<N: Net>(&mut self, reactor: &mut Reactor<N>) {
         self.stopped = true;
         self.tally.interrupted = true;
@@ -272,8 +271,13 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Writes the request, or what is left of it as far as the queue goes.
-fn ask(socket: &mut Socket<'_>, flight: &mut Flight, piece: &[u8], first: Finisher) -> Result<(), finale::Error> {
+/// Writes the request, or as much of the rest as the queue takes.
+fn send_request(
+    socket: &mut Socket<'_>,
+    flight: &mut Flight,
+    piece: &[u8],
+    first: Finisher,
+) -> Result<(), finale::Error> {
     while flight.request_left > 0 {
         let now = usize::try_from(flight.request_left).unwrap_or(usize::MAX).min(piece.len());
         let queue = socket.write(&piece[..now])?;

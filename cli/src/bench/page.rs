@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use hdrhistogram::Histogram;
 
-use super::Measured;
 use super::load::Finisher;
+use super::measured::Measured;
 use super::tally::Tally;
+use crate::output::{BAD, HEADING, count, thousands};
 
 /// The whole page.
 pub(super) fn page(measured: &Measured<'_>) -> String {
@@ -16,17 +17,17 @@ pub(super) fn page(measured: &Measured<'_>) -> String {
     row(&mut page, "target", &target(measured));
     row(&mut page, "connection", &connection(measured));
     row(&mut page, "pace", &pace(measured));
-    page += &verdict(measured);
-    if measured.tally.well() > 0 {
+    page += &summary(measured);
+    if measured.tally.successful() > 0 {
         page += &latency(measured);
     }
     page.push('\n');
     let failures: Vec<_> =
-        measured.tally.failures().map(|(kind, count)| format!("{} {}", thousands(count), kind.name())).collect();
+        measured.tally.failures().map(|(kind, number)| format!("{} {}", thousands(number), kind.name())).collect();
     if !failures.is_empty() {
         row(&mut page, "failures", &failures.join(", "));
     }
-    if measured.tally.well() > 0 {
+    if measured.tally.successful() > 0 {
         row(&mut page, "endings", &endings(measured.tally));
     }
     let Tally { bytes_sent, bytes_received, .. } = measured.tally;
@@ -47,31 +48,31 @@ fn target(measured: &Measured<'_>) -> String {
 
 fn connection(measured: &Measured<'_>) -> String {
     let (asks, answers) = (bytes(measured.plan.request_bytes), bytes(measured.plan.expected.bytes()));
-    let looked_at = if measured.plan.expected.is_known() { "" } else { " (its length alone is looked at)" };
+    let checked = if measured.plan.expected.is_known() { "" } else { " (only its length is checked)" };
     match measured.plan.first {
-        Finisher::Client => format!("send {asks}, finish, read {answers} to the end{looked_at}, close"),
-        Finisher::Server => format!("send {asks}, read {answers} to the end{looked_at}, finish, close"),
+        Finisher::Client => format!("send {asks}, finish, read {answers} to the end{checked}, close"),
+        Finisher::Server => format!("send {asks}, read {answers} to the end{checked}, finish, close"),
     }
 }
 
 fn pace(measured: &Measured<'_>) -> String {
-    let places = thousands(measured.plan.in_flight as u64);
+    let in_flight = thousands(measured.plan.in_flight as u64);
     match measured.rate {
-        Some(rate) => format!("{} a second, up to {places} in flight", thousands(u64::from(rate))),
-        None => format!("{places} in flight, the next as soon as one has closed"),
+        Some(rate) => format!("{} per second, up to {in_flight} in flight", count(u64::from(rate), "connection")),
+        None => format!("{in_flight} in flight, the next as soon as one has closed"),
     }
 }
 
-/// What everybody looks at first.
-fn verdict(measured: &Measured<'_>) -> String {
+/// The lines that matter most.
+fn summary(measured: &Measured<'_>) -> String {
     let tally = measured.tally;
     let failed = match tally.failed() {
         0 => "none failed".to_owned(),
-        failed => format!("{} FAILED", thousands(failed)),
+        failed => format!("{BAD}{} FAILED{BAD:#}", thousands(failed)),
     };
     let mut text = format!(
-        "\n  {} connections a second\n  {} in {}, {failed}",
-        thousands(tally.per_second().round() as u64),
+        "\n  {HEADING}{} per second{HEADING:#}\n  {} in {}, {failed}",
+        count(tally.per_second().round() as u64, "connection"),
         thousands(tally.finished),
         time(tally.took),
     );
@@ -79,26 +80,25 @@ fn verdict(measured: &Measured<'_>) -> String {
         text += "; interrupted";
     }
     if tally.hopeless {
-        text += "; given up, since none went well";
+        text += "; given up, since none was successful";
     }
     if tally.cut_off > 0 {
         let _ = write!(text, " with {} in flight", thousands(tally.cut_off));
     }
     if let Some(reached) = rate_reached(measured) {
-        let _ = write!(text, "\n  rate not reached: {} a second were begun", thousands(reached));
+        let _ = write!(text, "\n  rate not reached: {} per second began", count(reached, "connection"));
     }
     if tally.late > 0 {
         let _ = write!(
             text,
-            "\n  {} began more than 1 ms late: no place or no core was free when they were due",
-            thousands(tally.late)
+            "\n  {} began more than 1 ms late: too many in flight, or no core was free",
+            count(tally.late, "connection")
         );
     }
     text + "\n"
 }
 
-/// The rate at which connections were begun, if that was less than asked for by more than a
-/// hundredth.
+/// The rate at which connections were begun, if it is more than 1 % below the requested one.
 fn rate_reached(measured: &Measured<'_>) -> Option<u64> {
     let (tally, rate) = (measured.tally, f64::from(measured.rate?));
     let begun = (tally.finished + tally.cut_off).checked_sub(1)? as f64;
@@ -112,7 +112,7 @@ fn latency(measured: &Measured<'_>) -> String {
     let from = if measured.rate.is_some() { "the intended start" } else { "the connect call" };
     let which = match measured.tally.failed() {
         0 => String::new(),
-        _ => format!(" of the {} that went well", thousands(measured.tally.well())),
+        _ => format!(" of the {} successful ones", thousands(measured.tally.successful())),
     };
     let mut text = format!("\n  latency{which}, from {from} to the end of the answer\n\n");
     let mut heads = String::new();
@@ -128,11 +128,11 @@ fn latency(measured: &Measured<'_>) -> String {
 /// Edges in each decade, finest first: steps that look even on a logarithmic scale and are easy to
 /// read.
 const STEPS: [&[u64]; 3] = [&[10, 15, 20, 30, 50, 70], &[10, 20, 50], &[10]];
-/// More rows than this don't show a shape but a list.
+/// More rows would be a list and not a shape.
 const ROWS: usize = 16;
 const BAR: usize = 36;
 
-/// One row of the histogram: from where, up to the next one's.
+/// One row of the histogram, from `from` up to the next row.
 struct Bucket {
     from: u64,
     count: u64,
@@ -144,8 +144,8 @@ fn buckets(latency: &Histogram<u64>, steps: &[u64]) -> Vec<Bucket> {
     let edges = decades.flat_map(|decade| steps.iter().map(move |step| step * decade / 10));
     let mut buckets: Vec<Bucket> = edges.map(|from| Bucket { from, count: 0 }).collect();
     for recorded in latency.iter_recorded() {
-        let place = buckets.partition_point(|bucket| bucket.from <= recorded.value_iterated_to());
-        buckets[place.saturating_sub(1)].count += recorded.count_since_last_iteration();
+        let slot = buckets.partition_point(|bucket| bucket.from <= recorded.value_iterated_to());
+        buckets[slot.saturating_sub(1)].count += recorded.count_since_last_iteration();
     }
     let first = buckets.partition_point(|bucket| bucket.from <= min).saturating_sub(1);
     let last = buckets.partition_point(|bucket| bucket.from <= max);
@@ -185,7 +185,7 @@ fn histogram(latency: &Histogram<u64>) -> String {
     text
 }
 
-/// Blocks in eighths; whatever is not nothing can be seen.
+/// Blocks in eighths. A count above 0 is always visible.
 fn bar(count: u64, most: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (count as f64 / most as f64 * (BAR * 8) as f64).round() as usize;
@@ -194,10 +194,10 @@ fn bar(count: u64, most: u64) -> String {
 }
 
 fn endings(tally: &Tally) -> String {
-    let all = |count: u64| if count == tally.well() { "all".to_owned() } else { thousands(count) };
-    let unseen = tally.well() - tally.we_first - tally.peer_first;
+    let all = |count: u64| if count == tally.successful() { "all".to_owned() } else { thousands(count) };
+    let unseen = tally.successful() - tally.we_first - tally.peer_first;
     let mut text = format!("{} acknowledged", all(tally.acknowledged));
-    for (count, who) in [(tally.we_first, "we"), (tally.peer_first, "the server"), (unseen, "nobody knows who")] {
+    for (count, who) in [(tally.we_first, "we"), (tally.peer_first, "the server"), (unseen, "an unknown side")] {
         if count > 0 {
             let _ = write!(text, "; {who} finished first in {}", all(count));
         }
@@ -207,7 +207,7 @@ fn endings(tally: &Tally) -> String {
 
 fn cpu(time: &Result<Duration, String>) -> String {
     match time {
-        Ok(time) => format!("{:.1} µs a connection", time.as_secs_f64() * 1e6),
+        Ok(time) => format!("{:.1} µs per connection", time.as_secs_f64() * 1e6),
         Err(why) => format!("unknown: {why}"),
     }
 }
@@ -240,36 +240,21 @@ fn bytes(count: u64) -> String {
     if count < 1024 { format!("{count} B") } else { ByteSize::b(count).to_string() }
 }
 
-/// Digits in groups of three.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn times_have_three_digits_and_a_unit_that_fits() {
-        let told =
+        let times =
             [(7, "7 ns"), (1_234, "1.23 µs"), (999_400, "999 µs"), (999_600, "1.00 ms"), (45_670_000, "45.7 ms")];
-        for (nanos, text) in told.into_iter().chain([(999_600_000, "1.00 s"), (62_000_000_000, "62.0 s")]) {
+        for (nanos, text) in times.into_iter().chain([(999_600_000, "1.00 s"), (62_000_000_000, "62.0 s")]) {
             assert_eq!(time(Duration::from_nanos(nanos)), text);
         }
     }
 
     #[test]
-    fn numbers_are_grouped_and_edges_round() {
-        let told = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
-        assert!({ told }.into_iter().all(|(number, text)| thousands(number) == text));
+    fn edges_are_round() {
         assert_eq!([500, 1_500, 20_000_000, 3_000_000_000].map(edge), ["500 ns", "1.5 µs", "20 ms", "3 s"]);
     }
 

@@ -1,8 +1,7 @@
-//! When connections are meant to begin. Pure: it knows no clock and no socket.
+//! When connections are due to begin. Pure: no clock, no socket.
 //!
-//! Invariant: an intended start depends on the rate and on the connection's number alone, never on
-//! how the others fared. That is what keeps a server that stalls from slowing down the clock it is
-//! measured with.
+//! Invariant: when a connection is due depends on the rate and on its number only, and not on other
+//! connections. So a server that stalls does not slow down the clock that measures it.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -11,15 +10,15 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schedule {
     rate: Option<NonZero<u32>>,
-    /// `None`: until somebody says stop.
+    /// `None`: until the run is stopped.
     total: Option<u64>,
 }
 
 const NANOS: u128 = 1_000_000_000;
 
 impl Schedule {
-    /// So many a second if there is a rate; otherwise whenever a place is free. With a rate a
-    /// duration is a number.
+    /// With a rate, this many per second, and a duration becomes a number of connections. Without
+    /// one, a connection begins when another one has closed.
     pub(super) fn new(rate: Option<NonZero<u32>>, connections: u64, duration: Option<Duration>) -> Self {
         let total = match (duration, rate) {
             (None, _) => Some(connections),
@@ -41,8 +40,8 @@ impl Schedule {
         self.total.is_none_or(|total| number < total)
     }
 
-    /// When this connection is due, after the beginning; `None`: as soon as there is a place for
-    /// it.
+    /// When this connection is due, counted from the beginning. `None`: as soon as another one has
+    /// closed.
     pub(super) fn due(&self, number: u64) -> Option<Duration> {
         let rate = self.rate?;
         let nanos = u128::from(number) * NANOS / u128::from(rate.get());
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_a_connection_is_due_when_there_is_a_place() {
+    fn without_a_rate_a_connection_is_due_when_another_has_closed() {
         let schedule = Schedule::new(None, 7, Some(Duration::from_secs(1)));
         assert!(schedule.has(u64::MAX) && schedule.due(5).is_none() && schedule.total().is_none());
         assert_eq!(Schedule::new(None, 7, None).total(), Some(7));

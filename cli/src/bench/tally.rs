@@ -1,11 +1,12 @@
-//! What became of the connections: counts, latencies, bytes.
+//! The results of the connections: counts, latencies, bytes.
 
 use std::time::Duration;
 
 use finale::{ConnectionErrorKind, Ending, EndingKind, FirstFin};
 use hdrhistogram::Histogram;
 
-use crate::trouble::Trouble;
+use crate::errors::Error;
+use crate::output::count;
 
 /// Why a connection counts as failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// As the page and the JSON object call it.
+    /// The name on the page and in the JSON object.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -69,10 +70,10 @@ impl Kind {
     }
 }
 
-/// What this side saw of one connection besides its ending.
+/// What is known of one connection, besides its ending.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// From where the latency counts to the end of the answer; `None` if that did not come.
+    /// Up to the end of the answer. `None` if that did not arrive.
     pub(super) latency: Option<Duration>,
     pub(super) right_content: bool,
     pub(super) expected_bytes: u64,
@@ -84,14 +85,14 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// The sums.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Connections that have come to an end of their own.
+    /// Connections that ended by themselves.
     pub(super) finished: u64,
     failures: [u64; Kind::ALL.len()],
-    /// The time that each has.
+    /// The limit of each connection.
     timeout: Duration,
-    /// So many failed that no more were begun.
+    /// Whether no more were begun since all have failed.
     pub(super) hopeless: bool,
-    /// Those of a given number that were not begun.
+    /// Connections of the given number that were not begun.
     pub(super) never_begun: Option<u64>,
     /// When the last was begun.
     pub(super) last_begun: Duration,
@@ -99,27 +100,27 @@ pub(super) struct Tally {
     pub(super) first_failure: Option<String>,
     /// A signal ended the run.
     pub(super) interrupted: bool,
-    /// In flight then.
+    /// Connections in flight at that time.
     pub(super) cut_off: u64,
-    /// Of those that went well, in nanoseconds.
+    /// Of successful connections, in nanoseconds.
     pub(super) latency: Histogram<u64>,
-    /// The longest of them: the histogram knows it to three digits only.
+    /// The longest of them. The histogram has it to three digits only.
     longest: Duration,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) acknowledged: u64,
     pub(super) we_first: u64,
     pub(super) peer_first: u64,
-    /// Begun more than a millisecond after they were due: no place was free, or we had no core.
+    /// Begun more than a millisecond after they were due.
     pub(super) late: u64,
     /// From the first start to the last close.
     pub(super) took: Duration,
 }
 
 impl Tally {
-    pub(super) fn new(timeout: Duration) -> Result<Self, Trouble> {
+    pub(super) fn new(timeout: Duration) -> Result<Self, Error> {
         let latency = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 3)
-            .map_err(|_why| Trouble::Scene("the histogram could not be made"))?;
+            .map_err(|_why| Error::Scene("can't create the histogram"))?;
         Ok(Self {
             finished: 0,
             failures: [0; Kind::ALL.len()],
@@ -142,13 +143,13 @@ impl Tally {
         })
     }
 
-    /// One connection more.
+    /// Adds one connection.
     pub(super) fn add(&mut self, ending: &Ending, seen: Seen) {
         self.finished += 1;
         self.bytes_sent += ending.bytes_written;
         self.bytes_received += ending.bytes_read;
         let failure = match &ending.kind {
-            // Only a connection that was not done in time is destroyed.
+            // Only a connection at its limit is destroyed.
             EndingKind::Destroyed => Some(Kind::TimedOut),
             EndingKind::Failed(failure) => Some(Kind::of(failure.kind)),
             _ if ending.bytes_read < seen.expected_bytes => Some(Kind::TooShort),
@@ -177,9 +178,15 @@ impl Tally {
         let (read, expected) = (ending.bytes_read, seen.expected_bytes);
         self.first_failure = Some(match (&ending.kind, kind) {
             (EndingKind::Failed(failure), _) => failure.to_string(),
-            (EndingKind::Destroyed, _) => format!("no end within {}", humantime::format_duration(self.timeout)),
-            (_, Kind::TooShort | Kind::TooLong) => format!("an answer of {read} bytes, where {expected} were expected"),
-            (_, Kind::WrongContent) => format!("an answer of {read} bytes with another content than expected"),
+            (EndingKind::Destroyed, _) => {
+                format!("no end of the answer within {}", humantime::format_duration(self.timeout))
+            }
+            (_, Kind::TooShort | Kind::TooLong) => {
+                format!("an answer of {}, where {expected} were expected", count(read, "byte"))
+            }
+            (_, Kind::WrongContent) => {
+                format!("an answer of {} with another content than expected", count(read, "byte"))
+            }
             _ => ending.to_string(),
         });
     }
@@ -188,21 +195,21 @@ impl Tally {
         self.failures.iter().sum()
     }
 
-    pub(super) fn well(&self) -> u64 {
+    pub(super) fn successful(&self) -> u64 {
         self.finished - self.failed()
     }
 
-    /// Those kinds that occurred.
+    /// The kinds that occurred.
     pub(super) fn failures(&self) -> impl Iterator<Item = (Kind, u64)> {
         Kind::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize])).filter(|(_, count)| *count > 0)
     }
 
-    /// Connections that went well, a second.
+    /// Successful connections per second.
     pub(super) fn per_second(&self) -> f64 {
-        if self.took.is_zero() { 0.0 } else { self.well() as f64 / self.took.as_secs_f64() }
+        if self.took.is_zero() { 0.0 } else { self.successful() as f64 / self.took.as_secs_f64() }
     }
 
-    /// A latency that this share of the connections did not exceed.
+    /// The latency at this percentile.
     pub(super) fn latency_at(&self, percentile: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_percentile(percentile)).min(self.longest)
     }

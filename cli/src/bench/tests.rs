@@ -1,5 +1,4 @@
-//! The load on the simulated network: a server that stalls stalls for exactly as long as its script
-//! says.
+//! The load on the simulated network, where a stall takes exactly the time of the server's script.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -8,9 +7,9 @@ use std::time::{Duration, Instant};
 use finale::Reactor;
 use finale::sim::{Host, Network, Script};
 
-use super::Measured;
 use super::expected::{Expected, Source};
-use super::load::{Finisher, Load, Outside, Plan};
+use super::load::{Environment, Finisher, Load, Plan};
+use super::measured::Measured;
 use super::page;
 use super::schedule::Schedule;
 use super::tally::Tally;
@@ -22,13 +21,13 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Nobody looks, and time is the network's.
+/// The clock of the network, and no progress bar.
 struct Simulated {
     network: Network,
     interrupted: bool,
 }
 
-impl Outside<Host> for Simulated {
+impl Environment<Host> for Simulated {
     fn now(&self) -> Instant {
         self.network.now()
     }
@@ -39,14 +38,14 @@ impl Outside<Host> for Simulated {
         self.interrupted
     }
 
-    fn glance(&self) -> Option<Duration> {
+    fn progress_interval(&self) -> Option<Duration> {
         None
     }
 
     fn show(&mut self, _finished: u64, _elapsed: Duration) {}
 }
 
-/// One at a time, 64 bytes each way, 5 seconds for each.
+/// One connection at a time, 64 bytes each way, a limit of 5 seconds.
 fn plan(schedule: Schedule) -> Plan {
     Plan {
         target: SocketAddr::new(THEM, 80),
@@ -69,16 +68,15 @@ fn open(rate: u32, connections: u64) -> Schedule {
     Schedule::new(NonZero::new(rate), connections, None)
 }
 
-/// Reads to the FIN, waits, answers rightly and finishes.
+/// Reads to the FIN, waits, answers correctly and finishes.
 fn after(wait: Duration) -> Script {
-    Script::new().receive_end().wait(wait).send(crate::house::LINE).finish()
+    Script::new().receive_end().wait(wait).send(crate::serve::LINE).finish()
 }
 
-/// Three ways of a packet there and back, and one more for the answer: what a connection takes that
-/// nobody stalls.
+/// The time of a connection without a stall.
 const QUICK: Duration = ms(4);
 
-/// A network whose server plays these scripts, one a connection.
+/// A network whose server follows these scripts, one per connection.
 fn run(plan: &Plan, scripts: impl IntoIterator<Item = Script>) -> Tally {
     let network = Network::new(1);
     let listener = network.peer(THEM).listen(plan.target).expect("the port is free");
@@ -109,7 +107,7 @@ fn recorded(tally: &Tally) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn with_a_rate_a_stall_counts_for_all_that_were_due_meanwhile() {
+fn with_a_rate_a_stall_counts_for_all_connections_that_were_due_meanwhile() {
     let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
     let tally = run(&plan(open(1000, 5)), scripts);
     // The n-th is due after n ms; each but the first waits for the one before, and takes 4 ms.
@@ -118,7 +116,7 @@ fn with_a_rate_a_stall_counts_for_all_that_were_due_meanwhile() {
 }
 
 #[test]
-fn without_a_rate_a_stall_counts_for_the_one_that_met_it() {
+fn without_a_rate_a_stall_counts_for_one_connection() {
     let scripts = [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after);
     let tally = run(&plan(closed(5)), scripts);
     expect_latencies(&tally, &[ms(54), QUICK, QUICK, QUICK, QUICK]);
@@ -126,14 +124,14 @@ fn without_a_rate_a_stall_counts_for_the_one_that_met_it() {
 }
 
 #[test]
-fn with_places_free_each_begins_when_it_is_due() {
+fn below_the_limit_in_flight_each_connection_begins_when_it_is_due() {
     let tally = run(&Plan { in_flight: 100, ..plan(open(2000, 9)) }, [(); 9].map(|()| after(ms(0))));
     expect_latencies(&tally, &[QUICK; 9]);
     assert_eq!((tally.late, tally.took), (0, ms(4) + QUICK), "the last one was due after 4 ms");
 }
 
 #[test]
-fn places_are_filled_at_once_and_never_more_of_them_than_there_are() {
+fn the_limit_in_flight_is_reached_at_once_and_never_exceeded() {
     let tally = run(&Plan { in_flight: 40, ..plan(closed(100)) }, [(); 100].map(|()| after(ms(0))));
     assert_eq!((tally.finished, tally.took), (100, 3 * QUICK), "40, 40, and 20");
 }
@@ -147,7 +145,7 @@ fn after_its_duration_none_is_begun_and_those_in_flight_are_finished() {
 
 #[test]
 fn the_server_may_finish_first() {
-    let server_first = Script::new().receive(64).send(crate::house::LINE).finish().receive_end();
+    let server_first = Script::new().receive(64).send(crate::serve::LINE).finish().receive_end();
     let tally = run(&Plan { first: Finisher::Server, ..plan(closed(3)) }, [(); 3].map(|()| server_first.clone()));
     expect_latencies(&tally, &[QUICK; 3]);
     assert_eq!((tally.finished, tally.failed(), tally.peer_first, tally.acknowledged), (3, 0, 3, 3));
@@ -160,20 +158,20 @@ fn a_request_larger_than_the_queue_is_sent_whole() {
     assert_eq!((tally.finished, tally.failed(), tally.bytes_sent), (2, 0, 2 * request_bytes));
 }
 
-/// What went wrong, by the names of the kinds.
+/// The failures, by the names of their kinds.
 fn kinds(tally: &Tally) -> Vec<(&'static str, u64)> {
     tally.failures().map(|(kind, count)| (kind.name(), count)).collect()
 }
 
 #[test]
-fn failures_are_told_apart() {
-    let mut wrong = *crate::house::LINE;
+fn failures_are_counted_by_kind() {
+    let mut wrong = *crate::serve::LINE;
     wrong[63] ^= 1;
     let answers = |bytes: &[u8]| Script::new().receive_end().send(bytes).finish();
     let scripts = [
         Script::new().receive_end().send(b"half").reset(),
         answers(b"short"),
-        answers(&[crate::house::LINE.as_slice(), b"!"].concat()),
+        answers(&[crate::serve::LINE.as_slice(), b"!"].concat()),
         answers(&wrong),
         after(ms(0)),
         Script::new(),
@@ -188,7 +186,7 @@ fn failures_are_told_apart() {
 }
 
 #[test]
-fn a_connection_has_its_time_and_not_more() {
+fn a_connection_fails_at_its_limit_and_not_before() {
     let scripts = [Script::new(), after(ms(4_900)), Script::new(), after(ms(0))];
     let tally = run(&Plan { in_flight: 4, ..plan(closed(4)) }, scripts);
     assert_eq!(kinds(&tally), [("timed-out", 2)]);
@@ -197,7 +195,7 @@ fn a_connection_has_its_time_and_not_more() {
 }
 
 #[test]
-fn who_begins_late_has_its_whole_time() {
+fn a_connection_that_begins_late_has_its_whole_time() {
     let plan = Plan { timeout: ms(60), ..plan(open(1000, 3)) };
     let tally = run(&plan, [after(ms(50)), after(ms(40)), Script::new()]);
     // Begun at 54 and 98 ms, though due at 1 and 2.
@@ -207,26 +205,31 @@ fn who_begins_late_has_its_whole_time() {
 }
 
 #[test]
-fn where_nobody_listens_all_are_refused() {
+fn where_no_server_listens_all_are_refused() {
     let tally = run_on(&plan(closed(50)), Network::new(1), false);
-    assert_eq!((kinds(&tally), tally.finished, tally.well()), (vec![("refused", 50)], 50, 0));
+    assert_eq!((kinds(&tally), tally.finished, tally.successful()), (vec![("refused", 50)], 50, 0));
 }
 
 #[test]
-fn who_is_interrupted_keeps_what_was_measured() {
+fn an_interrupted_run_keeps_what_was_measured() {
     let network = Network::new(1);
     let plan = Plan { in_flight: 7, ..plan(closed(1000)) };
     let _listener = network.peer(THEM).listen(plan.target).expect("the port is free");
     let tally = run_on(&plan, network, true);
     assert_eq!((tally.interrupted, tally.finished, tally.failed(), tally.cut_off), (true, 0, 0, 7));
-    let page = page::page(&measured(&plan, &tally, None));
+    let page = plain(&page::page(&measured(&plan, &tally, None)));
     assert!(page.contains(", none failed; interrupted with 7 in flight\n"), "{page}");
 }
 
 fn measured<'a>(plan: &'a Plan, tally: &'a Tally, rate: Option<u32>) -> Measured<'a> {
-    let unknown = Err("nobody said which process it is (--server-pid)".to_owned());
+    let unknown = Err("name its process with --server-pid".to_owned());
     let client_cpu = Ok(Duration::from_nanos(41_250));
     Measured { plan, rate, tally, server: None, server_cpu: unknown, client_cpu }
+}
+
+/// Without the styles.
+fn plain(page: &str) -> String {
+    anstream::adapter::strip_str(page).to_string()
 }
 
 #[test]
@@ -236,12 +239,12 @@ fn the_page_shows_where_the_latencies_lie() {
     let expected = "
   target      10.0.0.2:80
   connection  send 64 B, finish, read 64 B to the end, close
-  pace        1,000 a second, up to 1 in flight
+  pace        1,000 connections per second, up to 1 in flight
 
-  71 connections a second
+  71 connections per second
   5 in 70.0 ms, none failed
-  rate not reached: 61 a second were begun
-  4 began more than 1 ms late: no place or no core was free when they were due
+  rate not reached: 61 connections per second began
+  4 connections began more than 1 ms late: too many in flight, or no core was free
 
   latency, from the intended start to the end of the answer
 
@@ -252,20 +255,20 @@ fn the_page_shows_where_the_latencies_lie() {
 
   endings     all acknowledged; we finished first in all
   bytes       320 B sent, 320 B received
-  server CPU  unknown: nobody said which process it is (--server-pid)
-  client CPU  41.2 µs a connection
+  server CPU  unknown: name its process with --server-pid
+  client CPU  41.2 µs per connection
 ";
-    assert_eq!(page::page(&measured(&plan, &tally, Some(1000))), expected);
+    assert_eq!(plain(&page::page(&measured(&plan, &tally, Some(1000)))), expected);
 }
 
 #[test]
 fn the_page_of_a_run_that_failed_shows_what_failed_and_no_latencies() {
     let plan = plan(closed(1500));
     let tally = run_on(&plan, Network::new(1), false);
-    let page = page::page(&measured(&plan, &tally, None));
-    assert!(page.contains("\n  0 connections a second\n  200 in "), "{page}");
+    let page = plain(&page::page(&measured(&plan, &tally, None)));
+    assert!(page.contains("\n  0 connections per second\n  200 in "), "{page}");
     assert!(
-        page.contains(", 200 FAILED; given up, since none went well\n\n  failures    200 refused\n  bytes "),
+        page.contains(", 200 FAILED; given up, since none was successful\n\n  failures    200 refused\n  bytes "),
         "{page}"
     );
     assert_eq!(tally.never_begun, Some(1300));
@@ -277,7 +280,7 @@ fn the_rows_of_a_histogram_are_as_many_as_a_screen_shows_and_hold_everything() {
     let waits = [0, 1, 3, 10, 30, 100, 300, 1_000, 4_000].map(|wait| after(ms(wait)));
     let plan = Plan { in_flight: 9, ..plan(closed(9)) };
     let tally = run(&plan, waits);
-    let page = page::page(&measured(&plan, &tally, None));
+    let page = plain(&page::page(&measured(&plan, &tally, None)));
     let rows: Vec<&str> = page.lines().filter(|line| line.contains('│')).collect();
     let count = |row: &&str| -> u64 {
         let behind = row.split('│').nth(1).expect("a bar").trim_start_matches(|c: char| !c.is_ascii_digit());

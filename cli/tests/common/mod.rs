@@ -1,4 +1,5 @@
-//! Runs the binary for the tests. Nothing here sleeps; what could hang is cut off after [`PATIENCE`].
+//! Runs the binary for the tests. Nothing here sleeps; what could hang is cut off after
+//! [`PATIENCE`].
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Far beyond what a loaded machine needs.
+/// Much more than a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn command(args: &[&str]) -> Command {
@@ -19,7 +20,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
 }
 
-/// How a run came out.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
@@ -139,7 +140,7 @@ impl Server {
         kill_process(pid(child), signal).expect("it runs");
     }
 
-    /// Tries until nobody listens any more.
+    /// Tries until no process listens any more.
     #[track_caller]
     pub(crate) fn wait_until_closed(&self) {
         let begun = std::time::Instant::now();
@@ -158,7 +159,7 @@ impl Server {
         (status.code(), stderr)
     }
 
-    /// Asks it to stop and expects that it had nothing to complain of.
+    /// Stops it, and expects that it printed nothing on stderr.
     #[track_caller]
     pub(crate) fn stop_quietly(self) {
         self.signal(Signal::TERM);

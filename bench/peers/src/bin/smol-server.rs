@@ -16,7 +16,7 @@ use std::time::Duration;
 use finale_load::answer::{PIECE_BYTES, piece};
 use finale_peers::server::{Mode, announce, listen};
 use smol::io::AsyncWriteExt as _;
-use smol::{Async, LocalExecutor, TimeoutKind};
+use smol::{Async, LocalExecutor, Timer};
 
 /// Long enough that something may have been closed, short enough that nobody's connect gives up.
 const REST: Duration = Duration::from_millis(10);
@@ -45,7 +45,7 @@ async fn accept(executor: &LocalExecutor<'_>, listener: TcpListener, mode: Mode)
                 Mode::Echo => executor.spawn(echo(stream)).detach(),
             },
             // Out of descriptors, mostly.
-            Err(_) => drop(TimeoutKind::after(REST).await),
+            Err(_) => drop(Timer::after(REST).await),
         }
     }
 }

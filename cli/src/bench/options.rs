@@ -1,0 +1,199 @@
+//! The arguments of `finale bench`, and the plan that they make.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::expected::{Expected, Source};
+use super::load::{Finisher, Plan};
+use super::schedule::Schedule;
+use crate::errors::Error;
+use crate::serve::{Closing, REQUEST_LIMIT_BYTES, Service};
+use crate::values;
+
+/// Measure a server with half-closing connections: how many per second, latency, endings, CPU time
+///
+/// Each connection connects, sends the request, finishes, reads the answer to its end and closes.
+/// With --first server the server finishes before we do. Without --target, bench starts a server of
+/// its own (`finale serve`) on loopback, and stops it at the end. Our side always closes confirmed:
+/// of each successful connection it is known that every byte was received.
+///
+/// Without --rate the loop is closed: a connection begins as soon as another one has closed, and
+/// its latency counts from the connect call. Then a stall of the server also stalls the load, and
+/// the latencies look better than what users would see. With --rate the loop is open: the n-th
+/// connection is due n/R seconds after the beginning, whatever happened to earlier ones, and its
+/// latency counts from that time. If --in-flight connections are open it begins late, which its
+/// latency includes; none is left out (no coordinated omission).
+///
+/// These are failures: a reset, a refusal, an answer that is not complete within --timeout, an
+/// answer of the wrong length or content, and every other ending that is not clean. They are
+/// counted by kind and are not part of the latencies. Of a target's answer only the length is
+/// checked. If the first 200 connections fail, no more are begun.
+///
+/// The exit code is 1 if a connection failed, or if SIGINT or SIGTERM ended the run. After a signal
+/// the results up to then are printed.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = JSON_HELP)]
+pub(crate) struct BenchOptions {
+    /// The server to measure. On an IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64
+    /// in turn, so that connections in TIME_WAIT don't use up the ports
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["serve", "close", "shards"])]
+    pub(super) target: Option<String>,
+    /// The service of `finale serve` to start and measure
+    #[arg(long, value_enum, value_name = "SERVICE", default_value_t = Service::Answer)]
+    pub(super) serve: Service,
+    /// How the started server closes its connections
+    #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
+    pub(super) close: Closing,
+    /// The number of reactors of the started server, each with its own thread
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::number::<u16>(1..=256))]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) shards: u16,
+    /// How many connections to make
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100_000)]
+    #[arg(value_parser = values::number::<u64>(1..=u64::MAX), allow_hyphen_values = true)]
+    pub(super) connections: u64,
+    /// Begin connections for this time (10s, 1m) instead of a fixed number; those in flight then
+    /// may finish. With --rate all that are due in this time are begun, however long that takes
+    #[arg(short = 'z', long, value_name = "DUR", value_parser = values::time_limit)]
+    #[arg(allow_hyphen_values = true, conflicts_with = "connections")]
+    pub(super) duration: Option<Duration>,
+    /// How many connections to have open at once
+    #[arg(short = 'c', long, value_name = "N", default_value_t = 256)]
+    #[arg(value_parser = values::number::<u16>(1..=16_000), allow_hyphen_values = true)]
+    pub(super) in_flight: u16,
+    /// How much to send: 0, 64, 16KiB
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = values::size)]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) request: u64,
+    /// How much to expect, of a target or of `--serve answer` [default: 64]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, allow_hyphen_values = true)]
+    pub(super) answer: Option<u64>,
+    /// Which side finishes first
+    #[arg(long, value_enum, default_value_t = Finisher::Client)]
+    pub(super) first: Finisher,
+    /// Begin this many connections per second, evenly spread, whether or not others have finished
+    #[arg(short = 'R', long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
+    pub(super) rate: Option<u32>,
+    /// Reset a connection that takes longer than this, and count it as failed
+    #[arg(short = 't', long, value_name = "DUR", default_value = "10s", value_parser = values::time_limit)]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) timeout: Duration,
+    /// The process that serves the target on this machine, to measure its CPU time; several are
+    /// separated by commas
+    #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
+    #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
+    pub(super) server_pid: Vec<u32>,
+    /// Print one JSON object instead of the page
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Show no progress bar
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Short lines: clap wraps them without an indent.
+const JSON_HELP: &str = "\
+The JSON object of --json:
+  target         the address
+  server         how our own server was started, or null
+  connections    those that ended by themselves, failed or not
+  failed         how many of them failed
+  failures       failures by kind, without kinds of 0
+  first_failure  what the first one looked like, or null
+  never_begun    left out after 200 failures or a signal;
+                 null with --duration and no --rate
+  acknowledged   successful ones whose every byte the
+                 server's kernel has acknowledged
+  interrupted    whether a signal ended the run
+  cut_off        connections in flight at that time
+  seconds        from the first start to the last close
+  per_second     successful connections per second
+  latency_us     of successful ones: p50, p90, p99, p999 and
+                 max in microseconds, or null
+  late           begun more than 1 ms after they were due
+  bytes_sent, bytes_received
+  server_cpu_us_per_connection, client_cpu_us_per_connection
+                 CPU time of all threads in microseconds,
+                 or null if unknown
+  in_flight, request_bytes, answer_bytes, first, rate,
+  timeout_ms, duration_ms
+                 the options
+  version        of finale";
+
+/// The default of `--answer`.
+const ANSWER_BYTES: u64 = 64;
+
+impl BenchOptions {
+    /// The expected answer, if the arguments fit together.
+    pub(super) fn expected(&self) -> Result<Expected, Error> {
+        if self.target.is_some() {
+            return Ok(Expected::new(Source::Unknown, self.answer.unwrap_or(ANSWER_BYTES)));
+        }
+        let name = values::name(self.serve);
+        if self.answer.is_some() && self.serve != Service::Answer {
+            return Err(Error::usage(format!(
+                "--answer works with --target or --serve answer; the answer of --serve {name} follows from the request"
+            )));
+        }
+        if self.first == Finisher::Server && self.serve != Service::Answer {
+            return Err(Error::usage(format!(
+                "--first server works with --target or --serve answer; --serve {name} can't finish first"
+            )));
+        }
+        Ok(match self.serve {
+            Service::Answer => Expected::new(Source::Line, self.answer.unwrap_or(ANSWER_BYTES)),
+            Service::Echo => Expected::new(Source::Echo, self.request),
+            Service::Discard => Expected::new(Source::Line, 0),
+            Service::Upper if self.request > REQUEST_LIMIT_BYTES as u64 => {
+                return Err(Error::usage("--serve upper takes requests of up to 1MiB; lower --request"));
+            }
+            Service::Upper => Expected::new(Source::Upper, self.request),
+        })
+    }
+
+    /// The arguments of our own server, without its address.
+    pub(super) fn serve_arguments(&self) -> Vec<String> {
+        let mut arguments = vec![values::name(self.serve), "--close".to_owned(), values::name(self.close)];
+        if self.shards > 1 {
+            arguments.extend(["--shards".to_owned(), self.shards.to_string()]);
+        }
+        if self.serve == Service::Answer {
+            arguments.extend(["--bytes".to_owned(), self.answer.unwrap_or(ANSWER_BYTES).to_string()]);
+        }
+        if self.first == Finisher::Server {
+            arguments.extend(["--after".to_owned(), self.request.to_string()]);
+        }
+        arguments
+    }
+
+    /// Which connections to make, and when.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::new(self.rate.and_then(std::num::NonZero::new), self.connections, self.duration)
+    }
+
+    /// What to do, on this address.
+    pub(super) fn plan(&self, target: SocketAddr, expected: Expected) -> Plan {
+        Plan {
+            target,
+            sources: sources(target),
+            schedule: self.schedule(),
+            duration: self.duration,
+            in_flight: usize::from(self.in_flight),
+            request_bytes: self.request,
+            expected,
+            first: self.first,
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// On loopback 64 source addresses, each with its 28,000 ports. Otherwise the kernel chooses.
+fn sources(target: SocketAddr) -> Vec<SocketAddr> {
+    match target {
+        SocketAddr::V4(addr) if addr.ip().is_loopback() => {
+            (1..=64).map(|last| SocketAddr::from(([127, 0, 1, last], 0))).collect()
+        }
+        _ => Vec::new(),
+    }
+}

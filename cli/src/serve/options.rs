@@ -1,0 +1,125 @@
+//! The arguments of `finale serve`.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use finale::CloseMode;
+
+use crate::errors::Error;
+use crate::values;
+
+/// A server that reads to the client's FIN, answers and ends
+///
+/// The first line on stdout is `listening on IP:PORT`, or `listening on unix:PATH`.
+///
+/// SIGTERM or SIGINT stops the server: it accepts no more clients, lets live connections end
+/// within --grace, resets the rest and exits with 0. A second signal resets them at once.
+///
+/// SIGUSR1 prints metrics on stderr: connections, endings by kind, live sockets by state, bytes,
+/// and the delay of timers. With --json they are one JSON object on one line.
+///
+/// SIGHUP restarts the server without refusing a client. The program at the same path is started
+/// again, with the same arguments and the same listening sockets. When the new process serves, the
+/// old one stops as after SIGTERM. If the new process fails, the old one continues to serve.
+///
+/// A service manager can pass listening sockets (LISTEN_FDS, as systemd does). They replace
+/// --listen. READY=1 is sent to NOTIFY_SOCKET when the server serves.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeOptions {
+    /// What to do with a connection
+    #[arg(value_enum)]
+    pub(crate) service: Service,
+    /// The address to listen on: an IP address and a port (port 0 takes any free port), unix:PATH,
+    /// or unix:@NAME for an abstract name
+    #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
+    pub(crate) listen: String,
+    /// How much `answer` sends, up to 1TiB: 64, 16KiB, 1MiB
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = values::size)]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) bytes: u64,
+    /// Make `answer` finish first: it answers as soon as this many bytes have arrived (0: at
+    /// once), instead of at the client's FIN. A client that finishes before gets no answer
+    #[arg(long, value_name = "SIZE", value_parser = values::size, allow_hyphen_values = true)]
+    pub(crate) after: Option<u64>,
+    /// How to close a finished connection
+    #[arg(long, value_enum, default_value_t = Closing::Confirmed)]
+    pub(super) close: Closing,
+    /// Reset a connection on which no byte moves for this time: 250ms, 2s, 1m. It is a reset,
+    /// since a FIN would claim that the answer is complete [default: no limit]
+    #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
+    pub(super) idle_timeout: Option<Duration>,
+    /// Accept a connection only when its first bytes have arrived, or a little after this time,
+    /// rounded up to seconds (TCP_DEFER_ACCEPT). For clients that send first
+    #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
+    pub(super) defer_accept: Option<Duration>,
+    /// Share the port with other servers that also set this option (SO_REUSEPORT). The kernel
+    /// distributes the connections
+    #[arg(long)]
+    pub(super) reuse_port: bool,
+    /// The number of reactors. Each has its own thread, and all listen on one port (SO_REUSEPORT)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::number::<u16>(1..=256))]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) shards: u16,
+    /// How long live connections may continue after SIGTERM or SIGINT
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = values::duration)]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) grace: Duration,
+    /// Print metrics as JSON, one object on one line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print errors only on stderr: no warnings, no reports of a restart
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// End with this process, which has started the server
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) parent: Option<i32>,
+}
+
+/// What a server does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Read to the FIN, then send `Processed: ` and the trimmed text in upper case. Requests of
+    /// more than 1 MiB are reset
+    Upper,
+    /// Read to the FIN, then send --bytes bytes: one line of 64 bytes, repeated
+    Answer,
+    /// Send back what arrives, as fast as the client reads it
+    Echo,
+    /// Read, and send nothing
+    Discard,
+}
+
+/// How a server closes a finished connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Closing {
+    /// When the client's kernel has acknowledged the FIN, and so every byte
+    Confirmed,
+    /// At once. The kernel delivers the rest, and the result is unknown
+    HandOff,
+}
+
+impl From<Closing> for CloseMode {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Confirmed => Self::Confirmed,
+            Closing::HandOff => Self::HandOff,
+        }
+    }
+}
+
+impl ServeOptions {
+    /// Whether the options fit together.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.after.is_some() && self.service != Service::Answer {
+            let name = values::name(self.service);
+            return Err(Error::usage(format!("--after works with `serve answer`, not with `serve {name}`")));
+        }
+        if self.defer_accept.is_some() && self.after == Some(0) {
+            return Err(Error::usage(
+                "--defer-accept waits for the client's first bytes, and with --after 0 the client may wait for ours; \
+                 leave one of them out",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! A wrong command line, reported in one line: what is wrong, and which help describes it.
+
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ColorChoice, Command, ValueEnum as _};
+
+use crate::output;
+
+/// Prints help and version as clap formats them, and a mistake in one line.
+pub(crate) fn report(error: &clap::Error, command: &Command, args: &[String]) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // If this write fails, there is no place left to report it.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+    }
+    output::error(format_args!("{}; see {}", one_line(error), help_of(command, args)));
+    ExitCode::from(2)
+}
+
+/// clap's message on one line, with its hints and without its usage.
+fn one_line(error: &clap::Error) -> String {
+    let invalid = error.get(ContextKind::InvalidArg).map(names).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument => return format!("missing argument: {}", invalid.join(", ")),
+        ErrorKind::ArgumentConflict => {
+            let others = error.get(ContextKind::PriorArg).map(names).unwrap_or_default();
+            return format!("'{}' can't be used with '{}'", invalid.join(", "), others.join("', '"));
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    let join = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let mut line = join(what.trim_start_matches("error: ")).trim_end_matches(']').replace(" [", "; ");
+    // The hint to write `-- -5` helps only where a positional argument may begin with a hyphen.
+    let hints = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    for hint in hints.filter(|hint| !hint.starts_with("to pass")) {
+        line = format!("{line}; {}", join(hint));
+    }
+    line
+}
+
+/// The arguments that clap names.
+fn names(value: &ContextValue) -> Vec<&str> {
+    match value {
+        ContextValue::String(name) => vec![name],
+        ContextValue::Strings(names) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The command that prints the help of the subcommand that these arguments name.
+pub(crate) fn help_of(command: &Command, args: &[String]) -> String {
+    let (mut command, mut path) = (command, command.get_name().to_owned());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if let Some(subcommand) = command.find_subcommand(arg) {
+            (command, path) = (subcommand, format!("{path} {}", subcommand.get_name()));
+        } else if arg == "--color" {
+            args.next();
+        } else if !arg.starts_with('-') && arg != "help" {
+            break;
+        }
+    }
+    format!("{path} --help")
+}
+
+/// The value of `--color` before the arguments are parsed: clap's own pages follow it, too. A wrong
+/// value is reported by the parser.
+pub(crate) fn color(args: &[String]) -> ColorChoice {
+    let value = args.iter().enumerate().find_map(|(at, arg)| match arg.strip_prefix("--color")? {
+        "" => args.get(at + 1).map(String::as_str),
+        value => value.strip_prefix('='),
+    });
+    value.and_then(|value| ColorChoice::from_str(value, false).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_names_the_innermost_subcommand() {
+        let pool = Command::new("pool");
+        let command = Command::new("finale").subcommand(Command::new("lesson").subcommand(pool));
+        let help = |words: &str| help_of(&command, &words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(help("lesson pool --seed lesson"), "finale lesson pool --help");
+        assert_eq!(help("--color always lesson -x pol pool"), "finale lesson --help");
+        assert_eq!(help("sing lesson"), "finale --help");
+        assert_eq!(help("help lesson pol"), "finale lesson --help");
+    }
+
+    #[test]
+    fn the_colour_is_known_before_the_arguments_are_parsed() {
+        let color = |words: &str| color(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(color("serve --color never echo"), ColorChoice::Never);
+        assert_eq!(color("--color=always serve"), ColorChoice::Always);
+        assert_eq!(color("serve echo --color pink"), ColorChoice::Auto);
+    }
+}

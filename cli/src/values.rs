@@ -1,0 +1,102 @@
+//! The values of arguments: numbers, sizes, durations and names, as people write them.
+//!
+//! A message of a parser completes the sentence "invalid value '5x' for '--grace <DUR>': ...".
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// A year. A longer time is a slip of the unit.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// 1 TiB takes minutes even on loopback. More is a slip of the unit.
+const LARGEST_BYTES: u64 = 1 << 40;
+
+const WRITE_DURATION: &str = "write a number and a unit, as 250ms, 2s or 1m";
+const WRITE_SIZE: &str = "write a number of bytes, as 64, 16KiB, 1MiB or 1GiB";
+
+/// A parser of whole numbers in this range.
+pub(crate) fn number<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        // `parse` would take a sign.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && range.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match (*range.start(), *range.end()) {
+            (from, u64::MAX) => format!("write a whole number, {from} or more"),
+            (from, to) => format!("write a whole number from {from} to {to}"),
+        })
+    }
+}
+
+/// A duration, zero included.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time > LONGEST => Err(format!("it is longer than a year; {WRITE_DURATION}")),
+        Ok(time) => Ok(time),
+        Err(humantime::DurationError::UnknownUnit { unit, .. }) if unit.is_empty() => {
+            Err(format!("the unit is missing; {WRITE_DURATION}"))
+        }
+        Err(_) => Err(format!("it is not a duration; {WRITE_DURATION}")),
+    }
+}
+
+/// A duration that ends something, so zero is refused.
+pub(crate) fn time_limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than zero; leave the option out for its default".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A number of bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(size) if size.as_u64() > LARGEST_BYTES => Err(format!("it is more than 1 TiB; {WRITE_SIZE}")),
+        Ok(size) => Ok(size.as_u64()),
+        Err(_) => Err(format!("it is not a size; {WRITE_SIZE}")),
+    }
+}
+
+/// A value as it is written on the command line.
+pub(crate) fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let read = [("0", 0), ("64", 64), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30), ("2kB", 2000)];
+        for (text, bytes) in read {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["-5", "", "many", "1XiB", "5TiB", "99999999999999999999", "99999999999GiB"] {
+            assert!(size(text).is_err_and(|why| why.ends_with(WRITE_SIZE)), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, ms) in [("250ms", 250), ("2s", 2_000), ("1m", 60_000), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["-1s", "2", "", "soon", "366d", "99999999999999999999s"] {
+            assert!(duration(text).is_err_and(|why| why.ends_with(WRITE_DURATION)), "{text}");
+        }
+        assert!(time_limit("0s").is_err());
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused_with_the_range_in_words() {
+        assert_eq!(number::<u16>(1..=256)("256"), Ok(256));
+        for text in ["0", "257", "-1", "+1", "", "1.5", "99999999999999999999"] {
+            let refused = Err("write a whole number from 1 to 256".to_owned());
+            assert_eq!(number::<u16>(1..=256)(text), refused, "{text}");
+        }
+        assert_eq!(number::<u64>(1..=u64::MAX)("0"), Err("write a whole number, 1 or more".to_owned()));
+    }
+}

@@ -1,0 +1,207 @@
+//! `finale connect` against servers that end well, badly, or not at all.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::thread::{self, JoinHandle};
+
+use crate::common::{Outcome, command, finish, patient, reset, run, run_with};
+use serde_json::{Value, json};
+
+/// A server for one connection, on a free port.
+fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    let thread = thread::spawn(move || serve(patient(listener.accept().expect("somebody connects").0)));
+    (addr, thread)
+}
+
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the client ends without an error");
+    bytes
+}
+
+#[test]
+fn the_socket_goes_to_stdout_and_a_clean_ending_is_success() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"all there is").expect("the client reads");
+        stream.shutdown(std::net::Shutdown::Write).expect("still connected");
+        read_all(&mut stream)
+    });
+    let outcome = run(&["connect", &addr]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "all there is"));
+    let ending = "clean and acknowledged; the peer finished first, TIME_WAIT is the peer's; 12 bytes read, 0 written";
+    assert_eq!(outcome.stderr, format!("finale: {addr}: {ending}\n"));
+    assert_eq!(server.join().expect("the server ends"), b"");
+}
+
+#[test]
+fn half_close_ends_with_stdin_and_reads_the_answer() {
+    let (addr, server) = server(|mut stream| {
+        let request = read_all(&mut stream);
+        stream.write_all(b"answer").expect("the client still reads");
+        request
+    });
+    let outcome = run_with(&["connect", &addr, "--half-close"], b"question".to_vec());
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"));
+    assert!(outcome.last_line().contains("clean and acknowledged; we finished first"), "{outcome:?}");
+    assert_eq!(server.join().expect("the server ends"), b"question");
+}
+
+#[test]
+fn without_half_close_the_end_of_stdin_ends_nothing() {
+    let (addr, server) = server(|mut stream| {
+        let mut request = [0; 8];
+        stream.read_exact(&mut request).expect("the request comes");
+        // The first FIN must be ours: the ending says whose it was.
+        stream.shutdown(std::net::Shutdown::Write).expect("still connected");
+        (request, read_all(&mut stream))
+    });
+    let outcome = run_with(&["connect", &addr], b"question".to_vec());
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.last_line().contains("the peer finished first"), "{outcome:?}");
+    assert_eq!(server.join().expect("the server ends"), (*b"question", vec![]));
+}
+
+#[test]
+fn a_large_stdin_arrives_whole_at_a_server_that_answers_at_the_end() {
+    let length = 32 << 20;
+    let (addr, server) = server(|mut stream| read_all(&mut stream).len());
+    let outcome = run_with(&["connect", &addr, "--half-close"], vec![b'x'; length]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.last_line().ends_with(&format!("0 bytes read, {length} written")), "{outcome:?}");
+    assert_eq!(server.join().expect("the server ends"), length);
+}
+
+#[test]
+fn verbose_prints_the_events_in_their_order() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"hi").expect("the client reads");
+    });
+    let outcome = run(&["connect", "-v", &addr]);
+    let (last, events) = outcome.stderr.trim_end().rsplit_once('\n').map(|(a, b)| (b, a)).expect("several lines");
+    assert_eq!(events, "lookup: 127.0.0.1\nconnect\nready\ndata: 2 bytes\nend\nclose");
+    assert!(last.starts_with("finale: "), "{last}");
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_reset_is_a_failure() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"half of").expect("the client reads");
+        let mut one = [0];
+        stream.read_exact(&mut one).expect("the client has read it: it answers");
+        reset(stream);
+    });
+    let outcome = run_with(&["connect", &addr], b"!".to_vec());
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.last_line().contains("error: reset by the peer; nobody finished"), "{outcome:?}");
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_silent_server_is_reset_after_the_idle_time() {
+    for option in ["--idle-timeout", "--timeout", "-w"] {
+        let (addr, server) = server(|mut stream| stream.read_exact(&mut [0]).map_err(|error| error.kind()));
+        let outcome = run(&["connect", option, "50ms", &addr]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
+        assert!(outcome.stderr.contains("no byte moved"), "{outcome:?}");
+        assert!(outcome.last_line().contains("destroyed by us"), "{outcome:?}");
+        assert_eq!(server.join().expect("the server ends"), Err(std::io::ErrorKind::ConnectionReset));
+    }
+}
+
+#[test]
+fn a_closed_stdout_ends_the_connection_with_a_message() {
+    let (addr, server) = server(|mut stream| {
+        // Until the client resets.
+        while stream.write_all(&[b'x'; 64 << 10]).is_ok() {}
+    });
+    let mut child = command(&["connect", &addr]).stdout(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("finale: can't write to stdout: "), "{outcome:?}");
+    assert!(outcome.last_line().contains("destroyed by us"), "{outcome:?}");
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_refused_connection_is_reported_in_one_line() {
+    // Bound and not listening: the port is ours, and connects are refused.
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
+    let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("it is bound").to_string();
+    run(&["connect", &addr]).refused_with(1, "refused: nobody listens there");
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_reported_in_one_line() {
+    run(&["connect", "nosuchhost.invalid:1"]).refused_with(1, "nosuchhost.invalid:1: error: lookup failed");
+}
+
+#[test]
+fn a_wrong_address_is_reported_in_one_line() {
+    run(&["connect", "localhost"]).refused_with(2, "'localhost': not an address: it has no port");
+    run(&["connect", "::1"]).refused_with(2, "[::1]:PORT");
+    run(&["connect", "localhost:http"]).refused_with(2, "0 to 65535");
+    run(&["connect", "localhost:65536"]).refused_with(2, "0 to 65535");
+    run(&["connect", ":7000"]).refused_with(2, "no host");
+    run(&["connect", ""]).refused_with(2, "no port");
+}
+
+/// The ending as a program reads it.
+#[track_caller]
+fn ending(outcome: &Outcome) -> Value {
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    serde_json::from_str(&outcome.stderr).expect("it is JSON")
+}
+
+#[test]
+fn a_clean_ending_as_json_has_every_part_of_the_text() {
+    let (addr, server) = server(|mut stream| {
+        let request = read_all(&mut stream);
+        stream.write_all(b"answer").expect("the client still reads");
+        request
+    });
+    let outcome = run_with(&["connect", "-N", "--json", &addr], b"question".to_vec());
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"));
+    let expected = json!({
+        "target": addr, "clean": true, "acknowledged": true, "kind": "confirmed", "first_fin": "local", "time_wait": "local",
+        "peer": addr, "bytes_read": 6, "bytes_written": 8, "bytes_unsent": 0,
+    });
+    assert_eq!(ending(&outcome), expected);
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_failed_ending_as_json_names_the_cause() {
+    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr()).expect("a port is free");
+    let outcome = run(&["connect", "--json", &unused.to_string()]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
+    let ending = ending(&outcome);
+    assert_eq!((&ending["clean"], &ending["first_fin"]), (&json!(false), &json!("neither")), "{ending}");
+    assert_eq!(ending["kind"]["failed"]["kind"], "refused", "{ending}");
+    assert_eq!(ending["kind"]["failed"]["attempts"][0]["addr"], unused.to_string(), "{ending}");
+}
+
+#[test]
+fn quiet_prints_an_ending_only_if_it_is_not_clean() {
+    let (addr, clean) = server(drop);
+    let outcome = run(&["connect", "-q", &addr]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    clean.join().expect("the server ends");
+    let (addr, broken) = server(reset);
+    run(&["connect", "--quiet", &addr]).refused_with(1, "reset by the peer");
+    broken.join().expect("the server ends");
+}
+
+#[test]
+fn one_byte_is_one_byte() {
+    let (addr, server) = server(|mut stream| stream.write_all(b"!").expect("the client reads"));
+    let outcome = run(&["connect", "-v", &addr]);
+    assert!(outcome.stderr.contains("\ndata: 1 byte\n"), "{outcome:?}");
+    server.join().expect("the server ends");
+}

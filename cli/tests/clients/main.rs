@@ -1,0 +1,6 @@
+//! `finale connect` and `finale bench`.
+
+mod bench;
+#[path = "../common/mod.rs"]
+mod common;
+mod connect;

@@ -1,0 +1,10 @@
+//! Commands that only print: lessons, states, runs on the simulated network, manual pages, help, and
+//! mistakes in the arguments. Also the layers of the source.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod layers;
+mod lesson;
+mod sim;
+mod states;
+mod usage;

@@ -1,0 +1,148 @@
+//! Help, manual pages, completions, colours, and mistakes in the arguments.
+
+use crate::common::{command, finish, run};
+
+/// Every command that has a help text.
+const COMMANDS: [&[&str]; 12] = [
+    &[],
+    &["lesson"],
+    &["lesson", "crash"],
+    &["lesson", "pool"],
+    &["lesson", "nodelay"],
+    &["serve"],
+    &["connect"],
+    &["bench"],
+    &["sim"],
+    &["states"],
+    &["completions"],
+    &["man"],
+];
+
+#[test]
+fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
+    let mistakes: [(&[&str], &str); 34] = [
+        (&["dance"], "unrecognized subcommand 'dance'; see finale --help"),
+        (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
+        (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
+        (&["--color", "pink", "states"], "possible values: auto, always, never; see finale states --help"),
+        (&["lesson", "two"], "unrecognized subcommand 'two'; see finale lesson --help"),
+        (
+            &["lesson", "nodelay", "--rounds", "0"],
+            "write a whole number from 1 to 10000; see finale lesson nodelay --help",
+        ),
+        (&["lesson", "pool", "--seed", "-1"], "write a whole number, 0 or more; see finale lesson pool --help"),
+        (&["serve"], "missing argument: <SERVICE>; see finale serve --help"),
+        (&["serve", "shout"], "possible values: upper, answer, echo, discard; see finale serve --help"),
+        (&["serve", "answer", "--bytes", "-5"], "it is not a size; write a number of bytes, as 64, 16KiB"),
+        (&["serve", "answer", "--bytes", "lots"], "it is not a size; write a number of bytes, as 64, 16KiB"),
+        (&["serve", "answer", "--bytes", "99999999999999999999GiB"], "it is more than 1 TiB"),
+        (&["serve", "echo", "--grace", "-1s"], "it is not a duration; write a number and a unit, as 250ms, 2s"),
+        (&["serve", "echo", "--grace", "5"], "the unit is missing; write a number and a unit, as 250ms, 2s"),
+        (&["serve", "echo", "--idle-timeout", "0s"], "it must be longer than zero"),
+        (&["serve", "echo", "--idle-timeout", "99y"], "it is longer than a year"),
+        (&["serve", "echo", "--close", "abruptly"], "possible values: confirmed, hand-off"),
+        (&["serve", "echo", "--shards", "257"], "write a whole number from 1 to 256"),
+        (&["serve", "echo", "--lisen", "x"], "a similar argument exists: '--listen'"),
+        (&["serve", "answer", "--defer-accept", "0s"], "it must be longer than zero"),
+        (
+            &["serve", "echo", "--after", "5"],
+            "--after works with `serve answer`, not with `serve echo`; see finale serve",
+        ),
+        (&["connect"], "missing argument: <HOST:PORT>; see finale connect --help"),
+        (&["connect", "a:1", "-q", "--json"], "'--quiet' can't be used with '--json'; see finale connect"),
+        (&["connect", "a:1", "-w", "3"], "the unit is missing"),
+        (&["bench", "-n", "many"], "write a whole number, 1 or more; see finale bench --help"),
+        (&["bench", "-R", "0"], "write a whole number from 1 to 4294967295"),
+        (&["states", "--format", "png"], "possible values: text, mermaid, dot; see finale states --help"),
+        (&["sim", "--seeds", "5..2"], "the range is empty; write FROM..TO"),
+        (&["sim", "--seeds", "many"], "it is not a range of seeds; write FROM..TO"),
+        (&["sim", "--fault", "gremlins"], "there is no such fault; `finale sim --fault list`"),
+        (&["sim", "--replay", "1", "--seeds", "0..9"], "can't be used with '--seeds <FROM..TO>'"),
+        (&["completions", "tcsh"], "possible values: bash, elvish, fish, powershell, zsh"),
+        (&["man", "sing"], "'sing' is not a subcommand of finale; choose from lesson, serve, connect,"),
+        (&["man", "serve", "echo"], "'echo': finale serve has no subcommands; see finale man --help"),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
+fn a_command_without_its_subcommand_prints_the_help_on_stderr() {
+    let outcome = run(&[]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""));
+    assert!(outcome.stderr.contains("Usage: finale"), "{outcome:?}");
+}
+
+#[test]
+fn help_fits_the_terminal_and_describes_every_option() {
+    for args in COMMANDS {
+        for columns in [60, 80] {
+            let args = [args, &["--help"]].concat();
+            let child = command(&args).env("COLUMNS", columns.to_string()).spawn().expect("it starts");
+            let outcome = finish(child);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{args:?}");
+            let long = outcome.stdout.lines().find(|line| line.chars().count() > columns);
+            assert_eq!(long, None, "{args:?} at {columns} columns");
+            let lines: Vec<_> = outcome.stdout.lines().collect();
+            let options =
+                lines.windows(2).filter(|pair| pair[0].trim_start().starts_with('-') && !pair[0].contains(':'));
+            assert!(options.clone().count() > 0 && options.clone().all(|pair| !pair[1].is_empty()), "{args:?}");
+        }
+    }
+    for args in [&["--version"] as &[_], &["serve", "-h"]] {
+        let outcome = run(args);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page_with_its_name_and_options() {
+    for args in COMMANDS {
+        let page = run(&[&["man"], args].concat());
+        assert_eq!((page.code, page.stderr.as_str()), (Some(0), ""), "{args:?}");
+        let name = [&["finale"], args].concat().join("\\-");
+        assert!(page.stdout.contains(&format!(".SH NAME\n{name} \\- ")), "{args:?}: {}", page.stdout);
+        assert!(page.stdout.contains("\n.SH OPTIONS\n") && page.stdout.contains("\\-\\-color"), "{args:?}");
+    }
+    let page = run(&["man", "serve"]).stdout;
+    for words in [".TH finale-serve 1", "\\-\\-grace", "SIGHUP restarts the server"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn completions_name_the_commands_and_options_and_nothing_hidden() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let outcome = run(&["completions", shell]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{shell}");
+        for word in ["nodelay", "half-close", "in-flight"] {
+            assert!(outcome.stdout.contains(word), "{shell} does not complete {word}");
+        }
+        for word in ["leaves-unread", "parent"] {
+            assert!(!outcome.stdout.contains(word), "{shell} completes {word}");
+        }
+    }
+}
+
+#[test]
+fn bash_can_read_its_script_and_completes_a_subcommand() {
+    let script = run(&["completions", "bash"]).stdout;
+    let line = r#"eval "$1"; COMP_WORDS=(finale sta); COMP_CWORD=1; _finale finale sta finale; echo "${COMPREPLY[@]}""#;
+    let Ok(output) = std::process::Command::new("bash").args(["-c", line, "bash", &script]).output() else {
+        return; // There is no bash here.
+    };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "states\n", "{output:?}");
+}
+
+#[test]
+fn colours_are_printed_on_request_and_never_on_a_pipe_by_themselves() {
+    let refused = ["connect", "nowhere"];
+    for (color, has_colors) in [("auto", false), ("never", false), ("always", true)] {
+        for args in [&["--color", color, "states", "--help"] as &[_], &["serve", "--help", "--color", color]] {
+            assert_eq!(run(args).stdout.contains('\x1b'), has_colors, "{args:?}");
+        }
+        let outcome = run(&[&refused[..], &["--color", color]].concat());
+        assert_eq!((outcome.code, outcome.stderr.contains("\x1b[")), (Some(2), has_colors), "{outcome:?}");
+    }
+}
