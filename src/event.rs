@@ -106,6 +106,38 @@ impl Event<'_> {
     }
 }
 
+/// The event by its name in the grammar, with what it contains: the number of bytes instead of the
+/// bytes.
+///
+/// ```
+/// assert_eq!(finale::Event::Data(b"hello").to_string(), "data, 5 bytes");
+/// ```
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lookup(ip) => write!(f, "lookup {ip}"),
+            Self::Connect => f.write_str("connect"),
+            Self::Ready => f.write_str("ready"),
+            Self::Connection => f.write_str("connection"),
+            Self::Data([_]) => f.write_str("data, 1 byte"),
+            Self::Data(bytes) => write!(f, "data, {} bytes", bytes.len()),
+            Self::Drain => f.write_str("drain"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::PeerEnded(PeerEnd::Fin) => f.write_str("peer-ended"),
+            Self::PeerEnded(PeerEnd::Reset) => f.write_str("peer-ended by a reset"),
+            Self::End => f.write_str("end"),
+            Self::Error(error) => write!(f, "error: {error}"),
+            Self::Close(ending) => write!(f, "close: {ending}"),
+            Self::Timer(id) => write!(f, "{id} fired"),
+            Self::Woken => f.write_str("woken"),
+            Self::AcceptFailed(id, error) => write!(f, "{id} can't accept: {error}"),
+            Self::Overflow(id, Some(peer)) => write!(f, "{id} is full: {peer} refused"),
+            Self::Overflow(id, None) => write!(f, "{id} is full: a client refused"),
+            Self::ListenerClosed(id) => write!(f, "{id} closed"),
+        }
+    }
+}
+
 /// How the peer has ended ([`Event::PeerEnded`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]

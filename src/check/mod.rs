@@ -41,8 +41,8 @@ use crate::error::Error;
 
 pub use endings::{Case, Cut, Endings, Found, Place, Protocol, Report};
 pub use event_grammar::EventGrammar;
+pub(crate) use transcript::note;
 pub use transcript::{Column, Transcript};
-pub(crate) use transcript::{note, words};
 
 /// One of the ten rules, or of the two for protocol handlers, see [`Endings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::event::{Event, PeerEnd};
+use crate::event::Event;
 use crate::sim::script::count;
 use crate::socket::Socket;
 
@@ -101,7 +101,7 @@ pub(crate) fn note<R>(
     event: Event<'_>,
     handle: impl FnOnce(&mut Socket<'_>, Event<'_>) -> R,
 ) -> R {
-    story.tell(at, column, format!("{who}{}", words(&event)));
+    story.tell(at, column, format!("{who}{event}"));
     let queued = socket.queued_bytes();
     let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
@@ -121,30 +121,6 @@ pub(crate) fn note<R>(
         }
     }
     result
-}
-
-/// An event as the documentation writes it.
-pub(crate) fn words(event: &Event<'_>) -> String {
-    match event {
-        Event::Lookup(ip) => format!("lookup {ip}"),
-        Event::Connect => "connect".into(),
-        Event::Ready => "ready".into(),
-        Event::Connection => "connection".into(),
-        Event::Data(bytes) => format!("data, {}", count(bytes.len() as u64)),
-        Event::Drain => "drain".into(),
-        Event::Timeout => "timeout".into(),
-        Event::PeerEnded(PeerEnd::Fin) => "peer-ended".into(),
-        Event::PeerEnded(PeerEnd::Reset) => "peer-ended by a reset".into(),
-        Event::End => "end".into(),
-        Event::Error(failure) => format!("error: {failure}"),
-        Event::Close(ending) => format!("close: {ending}"),
-        Event::Timer(id) => id.to_string(),
-        Event::Woken => "woken".into(),
-        Event::AcceptFailed(id, error) => format!("{id} rests: {error}"),
-        Event::Overflow(id, Some(peer)) => format!("{id} drops {peer}"),
-        Event::Overflow(id, None) => format!("{id} drops a client"),
-        Event::ListenerClosed(id) => format!("{id} closed"),
-    }
 }
 
 /// The text in pieces of one column's width, broken between words where there are any.

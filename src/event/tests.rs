@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::error::ConnectionErrorKind;
+use crate::id::{ListenerId, TimerId};
 
 fn ending(how: EndingKind, first: FirstFin) -> Ending {
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
@@ -81,4 +82,34 @@ fn bytes_that_were_never_sent_are_told_only_if_there_are_any() {
     assert!(!ending.to_string().contains("never sent"), "{ending}");
     ending.bytes_unsent = 1;
     assert!(ending.to_string().ends_with(", 1 never sent"), "{ending}");
+}
+
+/// The kinds of events in `Display` are the words of the grammar.
+#[test]
+fn an_event_is_written_with_its_name_in_the_grammar() {
+    let addr = SocketAddr::from(([10, 0, 0, 1], 80));
+    let refused = ConnectionError::of(ConnectionErrorKind::Refused);
+    let ended = ending(EndingKind::Confirmed, FirstFin::Local);
+    for (event, expected) in [
+        (Event::Lookup(addr.ip()), "lookup 10.0.0.1"),
+        (Event::Connect, "connect"),
+        (Event::Ready, "ready"),
+        (Event::Connection, "connection"),
+        (Event::Data(b"x"), "data, 1 byte"),
+        (Event::Data(b"xy"), "data, 2 bytes"),
+        (Event::Drain, "drain"),
+        (Event::Timeout, "timeout"),
+        (Event::PeerEnded(PeerEnd::Fin), "peer-ended"),
+        (Event::PeerEnded(PeerEnd::Reset), "peer-ended by a reset"),
+        (Event::End, "end"),
+        (Event::Error(&refused), &format!("error: {refused}")),
+        (Event::Close(&ended), &format!("close: {ended}")),
+        (Event::Timer(TimerId::new(0, 3, 7)), "timer 3.7 fired"),
+        (Event::Woken, "woken"),
+        (Event::Overflow(ListenerId::new(0, 0, 1), Some(&addr)), "listener 0.1 is full: 10.0.0.1:80 refused"),
+        (Event::Overflow(ListenerId::new(0, 0, 1), None), "listener 0.1 is full: a client refused"),
+        (Event::ListenerClosed(ListenerId::new(0, 0, 1)), "listener 0.1 closed"),
+    ] {
+        assert_eq!(event.to_string(), expected);
+    }
 }

@@ -43,6 +43,13 @@ macro_rules! listed {
                 match self { $($name::$variant => [$($text,)? stringify!($variant)][0]),+ }
             }
         }
+
+        /// The name.
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.name())
+            }
+        }
     };
 }
 

@@ -12,7 +12,7 @@ use finale::{Ending, Event, Reactor, Socket};
 use serde::Serialize;
 
 use crate::errors::Error;
-use crate::output::{self, BAD, GOOD, count, say};
+use crate::output::{self, BAD, GOOD, say};
 use crate::values;
 use input::Input;
 
@@ -135,15 +135,9 @@ fn or_destroy(result: Result<(), Error>, socket: &mut Socket<'_>) {
 
 fn print_event(event: &Event<'_>) {
     match event {
-        Event::Lookup(ip) => say(format_args!("lookup: {ip}")),
-        Event::Connect => say(format_args!("connect")),
-        Event::Ready => say(format_args!("ready")),
-        Event::Data(bytes) => say(format_args!("data: {}", count(bytes.len() as u64, "byte"))),
-        Event::Drain => say(format_args!("drain")),
-        Event::Timeout => say(format_args!("timeout")),
-        Event::End => say(format_args!("end")),
-        Event::Error(failure) => say(format_args!("error: {failure}")),
+        // The ending follows as the last line.
         Event::Close(_) => say(format_args!("close")),
+        event if event.is_socket_event() => say(format_args!("{event}")),
         _ => {}
     }
 }

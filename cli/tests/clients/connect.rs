@@ -81,7 +81,7 @@ fn verbose_prints_the_events_in_their_order() {
     });
     let outcome = run(&["connect", "-v", &addr]);
     let (last, events) = outcome.stderr.trim_end().rsplit_once('\n').map(|(a, b)| (b, a)).expect("several lines");
-    assert_eq!(events, "lookup: 127.0.0.1\nconnect\nready\ndata: 2 bytes\nend\nclose");
+    assert_eq!(events, "lookup 127.0.0.1\nconnect\nready\ndata, 2 bytes\nend\nclose");
     assert!(last.starts_with("finale: "), "{last}");
     server.join().expect("the server ends");
 }
@@ -202,6 +202,6 @@ fn quiet_prints_an_ending_only_if_it_is_not_clean() {
 fn one_byte_is_one_byte() {
     let (addr, server) = server(|mut stream| stream.write_all(b"!").expect("the client reads"));
     let outcome = run(&["connect", "-v", &addr]);
-    assert!(outcome.stderr.contains("\ndata: 1 byte\n"), "{outcome:?}");
+    assert!(outcome.stderr.contains("\ndata, 1 byte\n"), "{outcome:?}");
     server.join().expect("the server ends");
 }

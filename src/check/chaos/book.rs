@@ -7,7 +7,7 @@ use super::plan::{Kind, Plan};
 use super::pools::Lending;
 use super::side::{Dice, Label, Program, Side, Wish};
 use super::stop::Stopping;
-use crate::check::{Column, Rule, Transcript, Violation, must, note, words};
+use crate::check::{Column, Rule, Transcript, Violation, must, note};
 use crate::error::{ConnectionErrorKind, TimeoutKind};
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
@@ -135,7 +135,7 @@ impl Book {
         }
         self.judge_listener(&event)?;
         if matches!(event, Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_)) {
-            let text = words(&event);
+            let text = event.to_string();
             self.weather(&text);
             return Ok(Todo::Nothing);
         }
@@ -145,10 +145,7 @@ impl Book {
         let slot = id.index();
         let place = self.sides.iter().position(|side| side.host == host && side.id == id);
         let Some(place) = place else {
-            return Err(Violation::new(
-                Rule::Identity,
-                format!("{id} tells {}, and is unknown or has told close", words(&event)),
-            ));
+            return Err(Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or has had close")));
         };
         let mut side = self.sides.swap_remove(place);
         let (truth, clock) = (self.truth(&side), self.clock(host));
@@ -202,7 +199,7 @@ impl Book {
             Program::Piped => return self.piped(side, socket, &event),
             Program::Pooled | Program::Lent => {
                 if side.program == Program::Pooled {
-                    self.note_line(side.label(), words(&event));
+                    self.note_line(side.label(), event.to_string());
                 }
                 if !self.pooled(side, socket, &event)? {
                     return Ok(Wish::Nothing);
@@ -210,7 +207,7 @@ impl Book {
             }
         }
         if self.is_called {
-            self.note_line(side.label(), words(&event));
+            self.note_line(side.label(), event.to_string());
             if matches!(event, Event::Connection) {
                 // It had to wait until others were called to end.
                 socket.resume();
@@ -318,7 +315,7 @@ impl Book {
     fn digest_event(&mut self, host: u32, id: SocketId, event: &Event<'_>) {
         let now = self.now();
         let mut fold = |byte: u64| self.digest = (self.digest ^ byte).wrapping_mul(0x0100_0000_01b3);
-        words(event).bytes().for_each(|byte| fold(u64::from(byte)));
+        event.to_string().bytes().for_each(|byte| fold(u64::from(byte)));
         [u64::from(host), u64::from(id.index()), u64::from(id.generation())].into_iter().for_each(&mut fold);
         fold(now);
     }
@@ -344,7 +341,7 @@ impl Book {
     }
 
     fn note_broken(&mut self, side: &Side, event: &Event<'_>) {
-        let text = format!("{} <-- here", words(event));
+        let text = format!("{event} <-- here");
         self.note_line(side.label(), text);
     }
 

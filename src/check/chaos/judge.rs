@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::limits::{self, Clock};
 use super::side::Side;
 use super::{ending, pattern, stop};
-use crate::check::{Rule, Violation, must, words};
+use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
 use crate::event::{Event, PeerEnd};
 use crate::lifecycle::State;
@@ -23,7 +23,7 @@ pub(super) fn judge(
 ) -> Result<(), Violation> {
     side.life.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))?;
     must(!side.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
-        format!("{} after destroy", words(event))
+        format!("{event} after destroy")
     })?;
     note_change(side, event, clock.now);
     stop::note(side, socket, truth, clock)?;
@@ -101,10 +101,10 @@ fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, 
         format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
     })?;
     let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
-    must(!drained, Rule::Progress, || format!("{}, and a drain is owed", words(event)))?;
+    must(!drained, Rule::Progress, || format!("{event}, and a drain is owed"))?;
     let is_due = over || matches!(event, Event::Timeout);
     let overdue = if is_due { None } else { limits::overdue(side, socket, truth, clock) };
-    must(overdue.is_none(), Rule::Timers, || format!("{}, and {}", words(event), overdue.unwrap_or_default()))
+    must(overdue.is_none(), Rule::Timers, || format!("{event}, and {}", overdue.unwrap_or_default()))
 }
 
 /// `end` is their FIN, behind their last byte.

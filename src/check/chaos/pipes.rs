@@ -9,7 +9,7 @@ use super::book::Book;
 use super::run::Run;
 use super::side::{Program, Side, Wish};
 use super::stop;
-use crate::check::{Rule, Violation, must, words};
+use crate::check::{Rule, Violation, must};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;
 use crate::lifecycle::State;
@@ -45,7 +45,7 @@ impl Book {
         socket: &mut Socket<'_>,
         event: &Event<'_>,
     ) -> Result<Wish, Violation> {
-        self.note_line(side.label(), words(event));
+        self.note_line(side.label(), event.to_string());
         let other = self.pipes.sink_of(side.id);
         let place = other.and_then(|id| self.sides.iter().position(|its| its.host == side.host && its.id == id));
         let mut before = None;
@@ -94,7 +94,7 @@ impl Book {
         self.observe(its, &other);
         let end_called = its.end_called && !had_ended;
         must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
-            format!("{}, and the pipe ends {}", words(event), before.id)
+            format!("{event}, and the pipe ends {}", before.id)
         })?;
         match event {
             Event::Data(_) if before.takes && !other.state().is_final() => {
