@@ -35,6 +35,10 @@ pub enum Event<'a> {
     Connection,
     /// Bytes of the peer, in order, in the reactor's receive buffer.
     Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_bytes"))] &'a [u8]),
+    /// The buffer of [`Socket::fill`](crate::Socket::fill) is full, or the peer has ended or the
+    /// connection has broken before: [`take_filled`](crate::Socket::take_filled) returns it. In the
+    /// grammar this is a `data`.
+    Filled,
     /// The write queue has gone down to the [low-water mark](crate::ListenOptions::low_water_mark)
     /// after it was [full](crate::Backpressure::Full), or after
     /// [`request_drain`](crate::Socket::request_drain). A paused socket with a full queue also gets
@@ -96,6 +100,7 @@ impl Event<'_> {
             | Self::Ready
             | Self::Connection
             | Self::Data(_)
+            | Self::Filled
             | Self::Drain
             | Self::Timeout
             | Self::PeerEnded(_)
@@ -121,6 +126,7 @@ impl fmt::Display for Event<'_> {
             Self::Connection => f.write_str("connection"),
             Self::Data([_]) => f.write_str("data, 1 byte"),
             Self::Data(bytes) => write!(f, "data, {} bytes", bytes.len()),
+            Self::Filled => f.write_str("data, in a buffer of the program"),
             Self::Drain => f.write_str("drain"),
             Self::Timeout => f.write_str("timeout"),
             Self::PeerEnded(PeerEnd::Fin) => f.write_str("peer-ended"),

@@ -159,6 +159,7 @@ impl Pipes {
             | Event::Connect
             | Event::Ready
             | Event::Connection
+            | Event::Filled
             | Event::Timeout
             | Event::PeerEnded(PeerEnd::Fin)
             | Event::Error(_)

@@ -18,7 +18,7 @@ use crate::lifecycle::State;
 use crate::options::{CloseMode, ConnectOptions, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
-use crate::table::extra::Deadline;
+use crate::table::extra::{Collect, Deadline};
 use crate::target::Target;
 
 /// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its
@@ -172,6 +172,64 @@ impl<'a> Socket<'a> {
     pub fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
         let buffer = buffer.into();
         self.queue(buffer.len(), |table, slot| table.push_given(slot, buffer))
+    }
+
+    /// Queues copies of several pieces as one: all of them, or none. A frame of header, value and
+    /// trailer is never cut by the [write limit](crate::ListenOptions::write_limit) in between.
+    ///
+    /// # Errors
+    /// As [`write`](Socket::write), for all pieces together.
+    pub fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {
+        let count = parts.iter().map(|part| part.len()).sum();
+        self.queue(count, |table, slot| parts.iter().fold(0, |_, part| table.push(slot, part)))
+    }
+
+    /// The same for owned or shared buffers, which are not copied (see
+    /// [`write_owned`](Socket::write_owned)).
+    ///
+    /// # Errors
+    /// As [`write`](Socket::write), for all pieces together.
+    pub fn write_owned_parts<const N: usize>(&mut self, parts: [Buffer; N]) -> Result<Backpressure, Error> {
+        let count = parts.iter().map(Buffer::len).sum();
+        self.queue(count, |table, slot| parts.into_iter().fold(0, |_, part| table.push_given(slot, part)))
+    }
+
+    /// Has the next bytes read into a buffer of the program's, without a copy: for a large body
+    /// whose length is known. `buffer` may contain its first bytes already. When it has `len` bytes
+    /// in all, or when the peer ends or the connection breaks before, [`Event::Filled`] is
+    /// delivered, and [`take_filled`](Socket::take_filled) returns it. Until then no `data` is
+    /// delivered. Bytes after the body follow as `data`.
+    ///
+    /// A second call before that replaces the buffer and drops what the first has read. If nothing
+    /// is missing, nothing is read, and no event follows. After [`discard`](Socket::discard) the
+    /// buffer is dropped.
+    ///
+    /// Memory: `len` bytes at once. Check the length that a peer has announced before.
+    ///
+    /// [`Event::Filled`]: crate::Event::Filled
+    pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
+        let filled = buffer.len();
+        if filled >= len || self.living().is_none() || self.is_discarding() {
+            return;
+        }
+        buffer.resize(len, 0);
+        self.context.table.extra_mut(self.slot).collect = Some(Box::new(Collect { buffer, filled, has_new: false }));
+        self.ask(Flags::COLLECT);
+    }
+
+    /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at
+    /// other times. If it is not taken, the next bytes are `data` again.
+    ///
+    /// [`Event::Filled`]: crate::Event::Filled
+    pub fn take_filled(&mut self) -> Option<Vec<u8>> {
+        self.entry()?;
+        let extra = self.context.table.entry(self.slot).extra;
+        if self.context.table.entry(self.slot).flags.has(Flags::COLLECT) {
+            return None;
+        }
+        let mut collect = self.context.table.extras.get_mut(extra)?.collect.take()?;
+        collect.buffer.truncate(collect.filled);
+        Some(collect.buffer)
     }
 
     /// The common part of all writes. `push` queues the bytes and returns how many wait then.

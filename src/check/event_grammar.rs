@@ -80,6 +80,7 @@ impl EventGrammar {
                 let counted = self.bytes <= socket.bytes_read() && !bytes.is_empty();
                 check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused")
             }
+            Event::Filled => check(flowing && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused"),
             Event::Drain => {
                 let low = socket.settings().map_or(0, |settings| settings.low_water_bytes);
                 check(connected && socket.queued_bytes() <= low, self.stage, "drain means down to the low-water mark")

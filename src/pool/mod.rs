@@ -431,6 +431,7 @@ impl Pool {
                     | Event::Connect
                     | Event::Ready
                     | Event::Connection
+                    | Event::Filled
                     | Event::Drain
                     | Event::Timeout
                     | Event::Close(_)

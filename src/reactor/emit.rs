@@ -26,6 +26,8 @@ pub(super) enum EmitKind {
     /// Of a socket. With `Data` the value is the number of bytes in the receive buffer, with
     /// `Lookup` the address's index.
     Of(Emits),
+    /// `Data` in a buffer of the caller's.
+    Filled,
     Timer,
     Woken,
     /// The value is the listener's index.
@@ -68,6 +70,7 @@ impl<N: Net> Reactor<N> {
                 self.failure = self.failure(slot);
                 Event::Error(&self.failure)
             }
+            EmitKind::Filled => Event::Filled,
             EmitKind::Timer => Event::Timer(self.fired),
             EmitKind::Woken => Event::Woken,
             EmitKind::AcceptFailed => Event::AcceptFailed(self.listeners.id(emit.value), self.accept_error),

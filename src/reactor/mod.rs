@@ -28,7 +28,7 @@ pub use listeners::Listener;
 pub use snapshot::{SocketInfo, Sockets};
 pub use waker::Waker;
 
-use crate::error::{ConnectionError, ConnectionErrorKind, Error, OsError};
+use crate::error::{ConnectionError, ConnectionErrorKind, Error, InvalidOption, OsError};
 use crate::event::{Ending, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
@@ -191,6 +191,21 @@ impl<N: Net> Reactor<N> {
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
         self.net.local_addr(self.table.find(id)?).ok()
+    }
+
+    /// Sets the size of the receive buffer, which all sockets share: at most this many bytes come
+    /// with one `data`. Default 64 KiB. A smaller one saves memory in a program with many reactors;
+    /// a larger one saves system calls where large bodies are read as `data`
+    /// ([`Socket::fill`] needs no buffer).
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for 0 and for more than 1 GiB.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes == 0 || bytes > 1 << 30 {
+            return Err(Error::InvalidOption(InvalidOption::BufferSize));
+        }
+        self.buffer = vec![0; bytes].into_boxed_slice();
+        Ok(())
     }
 
     /// How many sockets have not delivered `close` yet.

@@ -258,8 +258,13 @@ impl<'a, N: Net> Step<'a, N> {
             self.entry.flags.set(Flags::END, true);
             self.post(Input::EndCalled);
         }
-        if self.extra().is_some_and(Extra::has_options) {
-            self.set_options();
+        if let Some(extra) = self.extras.get_mut(self.entry.extra) {
+            if extra.has_options() {
+                self.set_options();
+            } else if extra.collect.is_some() && !self.entry.flags.has(Flags::COLLECT) {
+                // The caller has not taken it.
+                extra.collect = None;
+            }
         }
         if self.entry.has_error_due(self.settings) {
             self.check_error();
@@ -395,6 +400,9 @@ impl<'a, N: Net> Step<'a, N> {
 
     /// With nothing unread the error of a broken connection is next, pause or not.
     fn fail_if_all_is_read(&mut self) {
+        if self.has_collected() {
+            return self.entry.flags.set(Flags::READABLE | Flags::SOON, true);
+        }
         match call(|| self.net.peek(self.slot)) {
             Outcome::Done(Unread::Bytes) => {}
             Outcome::Retry => self.retry_later(Flags::HANGUP),
@@ -402,6 +410,12 @@ impl<'a, N: Net> Step<'a, N> {
                 self.fail_broken();
             }
         }
+    }
+
+    /// Whether bytes were read that the caller has not seen.
+    fn has_collected(&self) -> bool {
+        let collect = self.extra().and_then(|extra| extra.collect.as_ref());
+        self.entry.flags.has(Flags::COLLECT) && collect.is_some_and(|collect| collect.has_new)
     }
 
     /// Whether the queue has gone down to the low-water mark.
@@ -432,23 +446,83 @@ impl<'a, N: Net> Step<'a, N> {
     /// One read, and its event.
     #[inline(always)]
     fn read(&mut self) -> Option<Emit> {
+        if self.entry.flags.has(Flags::COLLECT) {
+            return self.collect();
+        }
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(Received { bytes: 0, .. }) => self.read_end(),
             Outcome::Done(received) => return self.received(received),
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
-            // Nothing there: if a flag said that the peer has ended, it had no reason.
-            Outcome::WouldBlock => {
-                let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
-                self.entry.flags.set(Flags::READABLE | gone, false);
-            }
+            Outcome::WouldBlock => self.nothing_there(),
             Outcome::Retry => self.retry_later(Flags::READABLE),
             Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
         }
         self.deliver()
     }
 
+    /// Nothing there: if a flag said that the peer has ended, it had no reason.
+    fn nothing_there(&mut self) {
+        let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
+        self.entry.flags.set(Flags::READABLE | gone, false);
+    }
+
+    /// One read into the caller's buffer, and its event when that is full or the stream is over.
+    #[inline(never)]
+    fn collect(&mut self) -> Option<Emit> {
+        let collect = self.extras.get_mut(self.entry.extra).and_then(|extra| extra.collect.as_deref_mut());
+        let Some(collect) = collect.filter(|_| !self.entry.flags.has(Flags::DISCARD)) else {
+            self.entry.flags.set(Flags::COLLECT, false);
+            return None;
+        };
+        let room = collect.buffer.len() - collect.filled;
+        match call(|| self.net.recv(self.slot, &mut collect.buffer[collect.filled..])) {
+            Outcome::Done(received @ Received { bytes: 1.., .. }) => {
+                collect.filled += received.bytes;
+                collect.has_new = true;
+                let is_full = received.bytes == room;
+                self.note_received(received, room);
+                return if is_full { self.filled() } else { None };
+            }
+            Outcome::Done(_) if collect.has_new => return self.filled(),
+            Outcome::Failed(error) if collect.has_new => {
+                self.lose(&error);
+                return self.filled();
+            }
+            Outcome::WouldBlock if collect.has_new && self.entry.state == State::Broken => return self.filled(),
+            Outcome::Done(_) => self.read_end(),
+            Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
+            Outcome::WouldBlock => self.nothing_there(),
+            Outcome::Retry => self.retry_later(Flags::READABLE),
+            Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
+        }
+        self.deliver()
+    }
+
+    /// The caller's buffer is full, or nothing more comes for it.
+    fn filled(&mut self) -> Option<Emit> {
+        self.entry.flags.set(Flags::COLLECT, false);
+        if self.entry.state.is_final() {
+            return self.deliver();
+        }
+        let emits = self.apply(Input::Data);
+        debug_assert_eq!(emits, 1 << Emits::Data as u16);
+        Some(Emit::new(EmitKind::Filled, 0))
+    }
+
     #[inline(always)]
-    fn received(&mut self, Received { bytes, drained }: Received) -> Option<Emit> {
+    fn received(&mut self, received: Received) -> Option<Emit> {
+        self.note_received(received, self.buffer.len());
+        if self.entry.flags.has(Flags::DISCARD) {
+            return None;
+        }
+        let emits = self.apply(Input::Data);
+        debug_assert_eq!(emits, 1 << Emits::Data as u16);
+        Some(Emit::new(EmitKind::Of(Emits::Data), received.bytes as u32))
+    }
+
+    /// Bytes were read into a buffer that had this much room.
+    #[inline(always)]
+    fn note_received(&mut self, Received { bytes, drained }: Received, room: usize) {
         self.entry.bytes_read += bytes as u64;
         self.entry.moved(IdleDirection::Read, self.settings);
         let flags = &mut self.entry.flags;
@@ -457,17 +531,11 @@ impl<'a, N: Net> Step<'a, N> {
         let more = !flags.has(Flags::REGISTERED) || flags.has(Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR);
         if drained && !more {
             flags.set(Flags::READABLE, false);
-        } else if bytes < self.buffer.len() {
+        } else if bytes < room {
             // One short call settles it: in this turn, so that an end is delivered with the data
             // that it came with. After a full buffer the others come first.
             flags.set(Flags::SOON, true);
         }
-        if flags.has(Flags::DISCARD) {
-            return None;
-        }
-        let emits = self.apply(Input::Data);
-        debug_assert_eq!(emits, 1 << Emits::Data as u16);
-        Some(Emit::new(EmitKind::Of(Emits::Data), bytes as u32))
     }
 
     /// A read has returned zero. It is the peer's FIN, unless an error was taken already.

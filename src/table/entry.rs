@@ -299,6 +299,8 @@ impl Flags {
     pub(crate) const NOTICED: Self = Self(1 << 16);
     /// The peer's address is IPv6.
     pub(crate) const IPV6: Self = Self(1 << 17);
+    /// What is read goes into a buffer of the caller's, which is in the extra.
+    pub(crate) const COLLECT: Self = Self(1 << 19);
 
     // --- sets ---
 
@@ -359,7 +361,7 @@ impl Flags {
     }
 }
 
-const _: () = assert!(Flags::GRACE.0 < 1 << PENDING, "conditions and pending events don't overlap");
+const _: () = assert!(Flags::COLLECT.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

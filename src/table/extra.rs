@@ -33,6 +33,19 @@ pub(crate) struct Extra {
     /// Options of the system's socket that the caller changed and that are not set yet.
     pub(crate) nodelay: Option<bool>,
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
+    /// Where the next bytes go, if the caller has given a buffer.
+    pub(crate) collect: Option<Box<Collect>>,
+}
+
+/// A buffer of the caller's, to be filled.
+#[derive(Debug)]
+pub(crate) struct Collect {
+    /// As long as it is to become.
+    pub(crate) buffer: Vec<u8>,
+    /// How many bytes of it are read.
+    pub(crate) filled: usize,
+    /// Some of them were read since the caller gave it.
+    pub(crate) has_new: bool,
 }
 
 /// When something is due.
@@ -131,6 +144,7 @@ impl Extra {
             && self.connecting.is_none()
             && self.nodelay.is_none()
             && self.keep_alive.is_none()
+            && self.collect.is_none()
     }
 }
 
@@ -157,6 +171,11 @@ impl Extras {
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&Extra> {
         self.extras.get(index as usize)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut Extra> {
+        self.extras.get_mut(index as usize)
     }
 
     /// The extra with this number; made, and the number set, if there is none.

@@ -148,6 +148,13 @@ impl Book {
             return Err(Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or has had close")));
         };
         let mut side = self.sides.swap_remove(place);
+        // The program takes the buffer at once: from here on it is data like any other.
+        let filled = socket.take_filled();
+        if matches!(event, Event::Filled) && filled.is_none() {
+            return Err(Violation::new(Rule::Bytes, "a buffer is filled, and is not there"));
+        }
+        let event = filled.as_deref().map_or(event, Event::Data);
+        side.fills &= filled.is_none();
         let (truth, clock) = (self.truth(&side), self.clock(host));
         side.places = side.places.or_else(|| self.network.places(host, slot));
         if side.program == Program::Piped {

@@ -51,7 +51,7 @@ pub(super) fn judge(
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
             // With nothing to be read an error waits for nobody. (What was read since may have been
             // the last.)
-            let waits = asked || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            let waits = asked || side.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
             must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
@@ -65,7 +65,7 @@ pub(super) fn judge(
             cause(side, socket, failure, truth, clock)?;
         }
         Event::Close(ending) => ending::judge(side, socket, ending, truth, clock)?,
-        Event::Lookup(_) | Event::Ready | Event::Connection => {}
+        Event::Lookup(_) | Event::Ready | Event::Connection | Event::Filled => {}
         Event::Timer(_) | Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_) => {}
     }
     if matches!(event, Event::Connect | Event::Connection) {

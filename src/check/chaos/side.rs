@@ -59,6 +59,8 @@ pub(super) struct Side {
     pub(super) told_silence: Option<ToldSilence>,
     /// When the queue last was empty before a write.
     pub(super) queued_from: u64,
+    /// It waits for bytes in a buffer of its own.
+    pub(super) fills: bool,
     /// When the program's own deadline is.
     pub(super) deadline: Option<u64>,
     /// When there was room in the full queue that it wants to get into.
@@ -138,6 +140,7 @@ impl Side {
             silent_from: now,
             told_silence: None,
             queued_from: now,
+            fills: false,
             deadline: None,
             room_at: None,
             stop: None,
@@ -308,6 +311,12 @@ impl Side {
             self.discard(socket, dice.now);
         }
         self.tune(socket, matches!(event, Event::Timeout), dice);
+        if matches!(event, Event::Data(_) | Event::Connection) && !self.discards && dice.rng.chance(0.1) {
+            let most = if dice.rng.chance(0.5) { 20 } else { 20_000 };
+            let length = 1 + dice.rng.below(most);
+            socket.fill(Vec::new(), length as usize);
+            self.fills |= !self.destroy_called;
+        }
         Ok(self.wish(socket, dice))
     }
 

@@ -1,0 +1,180 @@
+//! Large bodies: read into a buffer of the program's, and written in parts that stay together.
+
+use std::time::Duration;
+
+use finale::sim::{Network, Script};
+use finale::{
+    Backpressure, Buffer, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, PeerEnd, Reactor, Socket,
+    TimeoutKind,
+};
+
+/// What a server with this handler gets from a scripted client, as lines.
+fn serve(script: Script, options: ListenOptions, mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>)) -> Vec<String> {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", options).expect("a free port");
+    let _play = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("a way");
+    let mut lines = Vec::new();
+    while let Some((mut socket, event)) = reactor.next().expect("a net that can wait") {
+        let is_close = matches!(event, Event::Close(_));
+        handle(&mut socket, &event);
+        match event {
+            Event::Filled => {
+                let buffer = socket.take_filled().expect("it was filled");
+                assert_eq!(socket.take_filled(), None, "it is taken once");
+                lines.push(format!("filled {}", String::from_utf8_lossy(&buffer)));
+            }
+            Event::Data(bytes) => lines.push(format!("data {}", String::from_utf8_lossy(bytes))),
+            Event::Error(error) => lines.push(format!("error {}", error.kind)),
+            Event::End => lines.push("end".to_owned()),
+            Event::PeerEnded(how) => lines.push(format!("{how:?}")),
+            _ => {}
+        }
+        if is_close {
+            reactor.close_listener(listener.id).expect("it is open");
+        }
+    }
+    lines
+}
+
+/// Asks for a body of so many bytes when the first have come, which may be its beginning.
+fn body_after_head(len: usize) -> impl FnMut(&mut Socket<'_>, &Event<'_>) {
+    move |socket, event| match event {
+        Event::Data(bytes) if bytes.starts_with(b"head:") => socket.fill(bytes[5..].to_vec(), len),
+        Event::End => socket.end(),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_body_in_pieces_comes_as_one_with_what_the_program_had_of_it_and_what_follows_is_data() {
+    let script = Script::new()
+        .drip(b"head:ab", Duration::ZERO)
+        .wait(Duration::from_millis(5))
+        .drip(b"cdefgh", Duration::from_millis(1));
+    let lines = serve(script.send(b"next").finish(), ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines[1], "filled abcdef");
+    assert_eq!(lines[2..].iter().filter_map(|line| line.strip_prefix("data ")).collect::<String>(), "ghnext");
+    assert_eq!(lines.last().map(String::as_str), Some("end"));
+}
+
+#[test]
+fn a_peer_that_ends_or_resets_in_the_body_leaves_what_came_of_it_before_the_end_or_the_error() {
+    let head =
+        || Script::new().send(b"head:").wait(Duration::from_millis(5)).send(b"abc").wait(Duration::from_millis(5));
+    let lines = serve(head().finish().receive_end(), ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines, ["data head:", "filled abc", "end"]);
+    let lines = serve(head().reset(), ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines, ["data head:", "filled abc", "error reset by the peer"]);
+    let nothing = Script::new().send(b"head:").wait(Duration::from_millis(5));
+    let lines = serve(nothing.finish().receive_end(), ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines, ["data head:", "end"], "nothing came of it, so nothing is filled");
+}
+
+#[test]
+fn a_paused_socket_keeps_the_half_of_a_body_for_after_resume_and_says_that_the_peer_has_reset() {
+    let script =
+        Script::new().send(b"head:").wait(Duration::from_millis(5)).send(b"abc").wait(Duration::from_millis(5));
+    let mut body = body_after_head(6);
+    let mut timer = None;
+    let lines = serve(script.reset(), ListenOptions::default(), |socket, event| {
+        body(socket, event);
+        match event {
+            Event::Data(_) => timer = Some((socket.id(), socket.set_timer(Duration::from_millis(7)))),
+            Event::Timer(_) => {
+                let id = timer.expect("set before").0;
+                socket.get(id).expect("it lives").pause();
+            }
+            Event::PeerEnded(PeerEnd::Reset) => socket.resume(),
+            _ => {}
+        }
+    });
+    assert_eq!(lines, ["data head:", "Reset", "filled abc", "error reset by the peer"]);
+}
+
+#[test]
+fn nothing_is_read_ahead_of_a_body_that_is_there_already_and_none_is_asked_of_a_dead_or_discarding_socket() {
+    let script = Script::new().send(b"head:abcdef").wait(Duration::from_millis(5)).send(b"more").finish().receive_end();
+    let lines = serve(script, ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines, ["data head:abcdef", "data more", "end"]);
+    let script = Script::new().send(b"head:").wait(Duration::from_millis(5)).send(b"abc").finish().receive_end();
+    let mut body = body_after_head(6);
+    let lines = serve(script, ListenOptions::default(), |socket, event| {
+        body(socket, event);
+        if matches!(event, Event::Data(_)) {
+            socket.discard();
+        }
+    });
+    assert_eq!(lines, ["data head:", "end"]);
+}
+
+#[test]
+fn limits_rule_while_a_body_is_read() {
+    let drip = Script::new().send(b"head:").drip(&[b'x'; 400], Duration::from_millis(10));
+    let options = ListenOptions::default().deadline(Duration::from_millis(500));
+    let lines = serve(drip, options, body_after_head(1_000));
+    let expected = format!("error {}", ConnectionErrorKind::TimedOut(TimeoutKind::Deadline));
+    assert_eq!(lines, ["data head:x".to_owned(), expected], "the half of a body is dropped");
+}
+
+#[test]
+fn several_parts_are_written_all_or_none_also_around_a_value_of_the_limits_size() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let options = ListenOptions::default().high_water_mark(100).write_limit(1_000);
+    let listener = reactor.listen("10.0.0.1:80", options).expect("a free port");
+    let play =
+        network.peer([10, 0, 0, 2].into()).play(listener.addr, Script::new().receive_end().finish()).expect("a way");
+    let value = vec![b'v'; 1_000];
+    while let Some((mut socket, event)) = reactor.next().expect("a net that can wait") {
+        match event {
+            Event::Connection => {
+                assert_eq!(socket.write_parts(&[]), Ok(Backpressure::Room));
+                assert_eq!(socket.write_parts(&[b"<", &value, b">"]), Ok(Backpressure::Full));
+                assert_eq!(socket.queued_bytes(), 1_002);
+                let refused = socket.write_parts(&[b"<", b"x", b">"]);
+                assert_eq!(refused, Err(Error::QueueFull { queued_bytes: 1_002, limit_bytes: 1_000 }));
+                let refused = socket.write_owned_parts([Buffer::from(value.clone()), Buffer::from(value.clone())]);
+                assert!(matches!(refused, Err(Error::QueueFull { .. })) && socket.queued_bytes() == 1_002);
+            }
+            Event::Drain => {
+                let written =
+                    socket.write_owned_parts([Buffer::from("["), Buffer::from(vec![b'w'; 5_000]), Buffer::from("]")]);
+                assert_eq!(written, Ok(Backpressure::Full));
+                socket.end();
+                assert_eq!(socket.write_parts(&[b"late"]), Err(Error::WriteAfterEnd));
+            }
+            Event::Close(ending) => {
+                assert_eq!(ending.kind, EndingKind::Confirmed);
+                reactor.close_listener(listener.id).expect("it is open");
+            }
+            _ => {}
+        }
+    }
+    let expected = [b"<".as_slice(), &value, b">[", &[b'w'; 5_000], b"]"].concat();
+    assert_eq!(play.received(), expected);
+}
+
+#[test]
+fn the_receive_buffer_has_the_size_that_is_asked_for() {
+    for (bytes, longest) in [(1, 1), (10, 10), (1 << 20, 100)] {
+        let network = Network::new(1);
+        let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+        reactor.set_receive_buffer(bytes).expect("a size that exists");
+        let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+        let script = Script::new().send(&[b'x'; 100]).finish().receive_end();
+        let _play = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("a way");
+        let (mut read, mut most) = (0, 0);
+        while let Some((mut socket, event)) = reactor.next().expect("a net that can wait") {
+            match event {
+                Event::Data(bytes) => (read, most) = (read + bytes.len(), most.max(bytes.len())),
+                Event::End => socket.end(),
+                Event::Close(_) => reactor.close_listener(listener.id).expect("it is open"),
+                _ => {}
+            }
+        }
+        assert_eq!((read, most), (100, longest));
+    }
+    let mut reactor = Reactor::new().expect("a machine with epoll");
+    assert!(reactor.set_receive_buffer(0).is_err() && reactor.set_receive_buffer((1 << 30) + 1).is_err());
+}
