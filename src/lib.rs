@@ -108,10 +108,12 @@
 //!
 //! [`Reactor::with_net`] takes any [`net::Net`]. [`sim`] has a network in memory with a virtual
 //! clock, on which the same reactor and the same handlers run. [`check::Endings`] runs a handler
-//! there against every ending at every byte of a conversation. Start with that.
+//! there against every ending at every byte of a conversation. Start with that. Both are behind the
+//! feature `sim`, for `[dev-dependencies]`.
 //!
 //! # Optional features
 //!
+//! - `sim`: the modules [`sim`] and [`check`].
 //! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`ConnectionError`] and
 //!   their parts can also be deserialized. Names are those of the grammar above, and ids are
 //!   written as in the log.
@@ -133,13 +135,19 @@
 
 // docs.rs shows which feature an item needs; that takes a nightly compiler.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What only the judge of the simulated network calls is checked for use in builds that have it.
+#![cfg_attr(not(feature = "sim"), allow(dead_code, unreachable_pub, unused_imports))]
 // For our own enums every variant is written out, so that a new one is considered everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+#[cfg(any(feature = "sim", test))]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod check;
 pub mod lifecycle;
 mod metrics;
 pub mod net;
+#[cfg(any(feature = "sim", test))]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 
 mod buffer;
@@ -152,6 +160,7 @@ mod pipe;
 mod pool;
 mod reactor;
 mod report;
+mod rng;
 mod shard;
 mod socket;
 mod socket_map;

@@ -29,7 +29,7 @@ fn document(name: &str) -> String {
 
 /// The layers, from the bottom up. A module may use those of lower layers, and no other of its own.
 const LAYERS: &[&[&str]] = &[
-    &["id", "ticks", "unix_addr", "wheel", "lifecycle"],
+    &["id", "rng", "ticks", "unix_addr", "wheel", "lifecycle"],
     &["error"],
     &["event", "options", "target", "buffer"],
     &["report", "net", "metrics"],

@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
-use crate::sim::Rng;
+use crate::rng::Rng;
 
 /// A connection that was there for so long was no failure.
 const STEADY: Duration = Duration::from_secs(1);

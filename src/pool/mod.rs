@@ -63,7 +63,7 @@ use crate::target::Target;
 ///     }
 ///     while let Some((_ticket, grant)) = pool.next_reply() {
 ///         if let PoolReply::Leased(id) = grant
-///             && let Some(mut socket) = context.socket(id)
+///             && let Some(mut socket) = reactor.socket(id)
 ///         {
 ///             socket.write(b"ping")?;
 ///         }

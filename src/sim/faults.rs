@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::rng::Rng;
+use crate::rng::Rng;
 
 /// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per
 /// opportunity, 0.0 to 1.0; a `Duration` is the most that is added. They befall hosts; a scripted

@@ -81,7 +81,6 @@ pub(crate) mod lie;
 mod news;
 mod peer;
 mod play;
-mod rng;
 pub(crate) mod script;
 mod tcp;
 mod time;
@@ -100,12 +99,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+pub use crate::rng::Rng;
 pub use fault::{Fault, FaultCounts};
 pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};
 pub use play::Play;
-pub use rng::Rng;
 pub use script::Script;
 
 use crate::error::LookupErrorKind;

@@ -23,13 +23,13 @@ use super::end::{End, Owner};
 use super::fault::FaultCounts;
 use super::faults::Faults;
 use super::play::Playing;
-use super::rng::Rng;
 use super::time::nanos;
 use super::truth::Truth;
 use super::unix::UNIX;
 use crate::error::LookupErrorKind;
 use crate::lifecycle::Coverage;
 use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
+use crate::rng::Rng;
 
 /// A packet. What a router sees of it: where it comes from and goes to.
 pub(super) struct Packet {
