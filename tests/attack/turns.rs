@@ -11,8 +11,8 @@ use finale::{
 use rustix::io::Errno;
 
 use crate::faulty::faulty_on;
-use crate::support::ms;
-use crate::support::scene::{HERE, Scene};
+use support::ms;
+use support::scene::{HERE, Scene};
 
 /// What a handler takes.
 const HANDLER: Duration = ms(1);

@@ -8,9 +8,9 @@ use finale::sim::{Faults, PeerSocket};
 use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor};
 use rustix::io::Errno;
 
-use super::bent::{Bend, Bent, bent, bent_served};
-use super::support::scene::{HERE, Scene, THERE};
-use super::support::{PATIENCE, Transcript, dial, ms, reset};
+use support::bent::{Bend, Bent, bent, bent_served};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

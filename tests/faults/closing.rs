@@ -11,9 +11,9 @@ use finale::sim::Faults;
 use finale::{CloseMode, ConnectionErrorKind, EndingKind, FirstFin, ListenOptions, TimeoutKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{Scene, THERE};
-use crate::support::{PATIENCE, Transcript, Way, What, dial_narrow, held_back, ms, reset};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{Scene, THERE};
+use support::{PATIENCE, Transcript, Way, What, dial_narrow, held_back, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -8,10 +8,10 @@ use finale::sim::Reach;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, SocketId, TimeoutKind};
 use rustix::io::Errno;
 
-use super::bent::{bent, flags};
-use super::support::alone::{alone, alone_in_a_network, shell};
-use super::support::scene::{Scene, THERE};
-use super::support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
+use support::alone::{alone, alone_in_a_network, shell};
+use support::bent::{bent, flags};
+use support::scene::{Scene, THERE};
+use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
 
 const AT: SocketAddr = SocketAddr::new(THERE, 80);
 const SECOND: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use finale::sim::Network;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
 
-use super::bent::bent_served;
-use super::support::alone::{alone, alone_in_a_network, shell};
-use super::support::scene::{HERE, Scene, THERE};
-use super::support::{Transcript, What, descriptors, dial, ms};
+use support::alone::{alone, alone_in_a_network, shell};
+use support::bent::bent_served;
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 

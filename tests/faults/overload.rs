@@ -12,9 +12,9 @@ use finale::{
     SocketId, TimeoutKind,
 };
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Transcript, What, dial, ms, reset};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, What, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -10,9 +10,9 @@ use finale::net::Readiness;
 use finale::sim::{Faults, PeerSocket, Reach};
 use finale::{Backpressure, CloseMode, ConnectOptions, ConnectionErrorKind, Event, ListenOptions, SocketId};
 
-use crate::support::alone::{alone, shell};
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
+use support::alone::{alone, shell};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

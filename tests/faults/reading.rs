@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use finale::{ConnectionErrorKind, EndingKind, Event, ListenOptions, TimeoutKind};
 
-use super::bent::{bent_served, flags};
-use super::support::scene::{HERE, Scene};
-use super::support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
+use support::bent::{bent_served, flags};
+use support::scene::{HERE, Scene};
+use support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use finale::sim::Reach;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, KeepAlive, ListenOptions, TimeoutKind};
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{Scene, THERE};
-use crate::support::{Transcript, What, dial, dial_narrow, ms};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{Scene, THERE};
+use support::{Transcript, What, dial, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use finale::sim::{PeerListener, Reach};
 use finale::{ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, LookupErrorKind, TimeoutKind};
 
-use super::support::scene::{HERE, Scene, THERE};
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
+use support::scene::{HERE, Scene, THERE};
 
 fn dead(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use finale::{ConnectOptions, EndingKind, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
+use support::scene::Scene;
 
 /// N28: the server may see a connection that ends by a reset.
 #[test]

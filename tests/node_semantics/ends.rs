@@ -2,8 +2,8 @@
 
 use finale::{CloseMode, ConnectOptions, EndingKind, Error, Event, FirstFin, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, write};
+use support::scene::Scene;
 
 /// N25, N37: there is no such thing as a socket without a connection; a stale id finds nothing.
 #[test]

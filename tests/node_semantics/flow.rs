@@ -2,8 +2,8 @@
 
 use finale::{Backpressure, ConnectOptions, Error, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, ms, write};
+use support::scene::Scene;
 
 /// A served socket whose kernel takes a thousand bytes, and whose peer does not read.
 fn narrow(options: ListenOptions) -> (Scene, finale::sim::PeerSocket) {

@@ -2,8 +2,8 @@
 
 use finale::{ConnectOptions, ConnectionErrorKind, KeepAlive, ListenOptions, TimeoutKind};
 
-use super::support::scene::{Scene, THERE};
 use super::{Pair, SECOND, Who, idle, ms, write};
+use support::scene::{Scene, THERE};
 
 /// N50: never `end`; the address is there in the error and in the close.
 #[test]

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use finale::sim::Faults;
 use finale::{Error, ListenOptions, OverflowPolicy, StopOptions};
 
-use super::support::scene::{HERE, Scene};
 use super::{SECOND, ms};
+use support::scene::{HERE, Scene};
 
 /// N84: at once, without an event.
 #[test]
