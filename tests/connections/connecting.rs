@@ -239,25 +239,6 @@ fn destroying_works_in_each_step_of_connecting() {
     }
 }
 
-/// Promise: accepted, answered and ended before we looked is connect, ready, data, end in this order (CN08).
-#[test]
-fn a_server_that_was_faster_than_our_look_is_told_in_order() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut story = Transcript::new();
-    let client = connect(&mut story, &listener.local_addr().expect("bound").to_string());
-    assert!(matches!(story.next(client), What::Lookup(_)));
-    story.turn();
-    let (mut server, _) = listener.accept().expect("the kernel has shaken hands");
-    server.write_all(b"hello").expect("connected");
-    drop(server);
-    story.connected(client);
-    assert_eq!(story.data(client, 5), b"hello");
-    story.expect(client, What::End);
-    story.socket(client).end();
-    assert_eq!(story.close(client).first_fin, FirstFin::Peer);
-    story.rest();
-}
-
 /// Promise: IPv6 is no second class.
 #[test]
 fn ipv6_works_where_the_machine_has_it() {

@@ -153,23 +153,6 @@ fn data_and_reset_together_are_data_error_close() {
     story.rest();
 }
 
-/// Promise: the same when it was all over before the connection was accepted (AC04).
-#[test]
-fn a_connection_that_was_reset_before_it_was_accepted_is_told_with_its_address() {
-    let mut story = Transcript::new();
-    let addr = story.listen(ListenOptions::default());
-    let mut peer = dial(addr);
-    let peer_addr = peer.local_addr().expect("bound");
-    peer.write_all(b"abc").expect("room");
-    reset(peer);
-    let socket = story.connection();
-    assert_eq!(story.socket(socket).peer_addr(), Some(peer_addr));
-    assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
-    assert_eq!(story.close(socket).peer, Some(peer_addr));
-    story.rest();
-}
-
 /// Promise: a reset after their FIN is seen, without a write of ours.
 #[test]
 fn a_reset_after_their_fin_is_seen_without_a_write() {

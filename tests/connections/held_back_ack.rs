@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use finale::{ConnectionErrorKind, FirstFin, ListenOptions, TimeoutKind};
 use support::alone::{alone_in_a_network, shell};
-use support::{Transcript, Way, What, held_back, ms};
+use support::{Way, held_back, ms};
 
 /// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once (CL01).
 #[test]
@@ -22,17 +22,6 @@ fn close_waits_for_the_acknowledgement_and_comes_with_it() {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut peer, &mut bytes).expect("a clean end");
         assert_eq!(bytes, b"answer");
-        story.rest();
-    });
-}
-
-/// Promise: a FIN that is never acknowledged is no clean ending: the linger time ends it (CL04, CL14).
-#[test]
-fn a_fin_that_is_never_acknowledged_fails_at_the_linger_time() {
-    alone_in_a_network("held_back_ack::a_fin_that_is_never_acknowledged_fails_at_the_linger_time", || {
-        let (mut story, socket, _peer) = held_back(ListenOptions::default().close_timeout(ms(400)), Way::ToPeer);
-        assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
-        assert!(!story.close(socket).is_acknowledged());
         story.rest();
     });
 }
@@ -72,26 +61,5 @@ fn a_hand_off_close_does_not_wait_for_it() {
         assert!(ending.is_clean() && !ending.is_acknowledged());
         shell("nft delete table ip held");
         story.rest();
-    });
-}
-
-/// Promise: a connection refused by ICMP, for which epoll reports ERR alone, is told as what it is (CN03).
-#[test]
-fn a_handshake_that_a_filter_rejects_is_unreachable() {
-    alone_in_a_network("held_back_ack::a_handshake_that_a_filter_rejects_is_unreachable", || {
-        shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
-        for (icmp, cause) in
-            [("host-unreachable", ConnectionErrorKind::Unreachable), ("port-unreachable", ConnectionErrorKind::Refused)]
-        {
-            shell(&format!(
-                "nft flush chain ip held in && nft add rule ip held in tcp dport 9 reject with icmp {icmp}"
-            ));
-            let mut story = Transcript::new();
-            let client = story.reactor.connect("127.0.0.1:9", finale::ConnectOptions::default()).expect("an address");
-            assert!(matches!(story.next(client), What::Lookup(_)));
-            assert_eq!(story.error(client).kind, cause);
-            story.close(client);
-            story.rest();
-        }
     });
 }

@@ -30,23 +30,6 @@ fn n29_destroyed_in_connect_it_still_tells_ready() {
     assert_eq!(pair.of(Who::S), ["connection", "error reset by the peer", "close"]);
 }
 
-/// N30: no further data.
-#[test]
-fn n30_destroyed_in_data_it_tells_no_more_of_it() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    peer.send(&[b'x'; 200_000]);
-    scene.network.advance(ms(50));
-    let until = scene.network.now() + SECOND;
-    let mut told = Vec::new();
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
-        told.push(super::words(&event));
-        socket.destroy();
-    }
-    assert_eq!(told.len(), 2, "one piece, and the close");
-    scene.network.advance(ms(50));
-    assert!(peer.is_reset());
-}
-
 /// N31, N35: Node sends a FIN here, unless it is `resetAndDestroy()`.
 #[test]
 fn n31_destroyed_with_everything_read_it_resets_all_the_same() {

@@ -106,17 +106,6 @@ fn n66_after_pause_in_data_nothing_is_read() {
     scene.expect(&["data second"]);
 }
 
-/// N67: the end waits behind the bytes.
-#[test]
-fn n67_paused_with_a_fin_behind_bytes_both_wait_for_resume() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
-    peer.send(b"bytes");
-    peer.finish();
-    scene.expect(&[]);
-    scene.with(|socket| socket.resume());
-    scene.expect(&["data bytes", "end"]);
-}
-
 /// N68: Node tells it while paused. Here it is known, and told when reading goes on.
 #[test]
 fn n68_paused_with_a_fin_and_nothing_unread_the_end_waits_but_is_known() {

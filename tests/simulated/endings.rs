@@ -1,13 +1,9 @@
 //! Endings that plain loopback can't show, each provoked on the simulated network: lost acknowledgements, lost machines,
 //! resets between two looks, look-ups that hang.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use finale::sim::Reach;
-use finale::{
-    ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, KeepAlive, ListenOptions, LookupErrorKind, TimeoutKind,
-};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, KeepAlive, ListenOptions, TimeoutKind};
 use support::scene::{Scene, THERE};
 
 #[test]
@@ -24,19 +20,6 @@ fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {
 }
 
 #[test]
-fn a_close_that_is_never_acknowledged_fails_at_the_linger_time() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default().close_timeout(Duration::from_secs(3)));
-    peer.finish();
-    scene.expect(&["end"]);
-    scene.network.vanish(THERE);
-    scene.with(|socket| socket.end());
-    scene.expect(&[]);
-    scene.run(Duration::from_secs(3));
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
-    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Close));
-}
-
-#[test]
 fn a_handed_off_close_does_not_wait() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().close_mode(finale::CloseMode::HandOff));
     peer.finish();
@@ -45,25 +28,6 @@ fn a_handed_off_close_does_not_wait() {
     scene.with(|socket| socket.end());
     scene.expect(&["close"]);
     assert_eq!(scene.how(), &EndingKind::HandedOff);
-}
-
-#[test]
-fn a_reset_after_their_fin_is_seen_without_a_write() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    peer.send(b"all");
-    peer.finish();
-    scene.expect(&["data all", "end"]);
-    peer.reset();
-    scene.expect(&["error reset by the peer", "close"]);
-}
-
-#[test]
-fn a_reset_between_two_looks_lets_the_bytes_before_it_through() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    peer.send(b"last words");
-    peer.reset();
-    scene.expect(&["data last words", "error reset by the peer", "close"]);
-    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
 }
 
 #[test]
@@ -78,37 +42,6 @@ fn a_write_into_a_reset_tells_the_waiting_bytes_first_and_no_end() {
     });
     scene.expect(&["data last words", "error reset by the peer", "close"]);
     assert_eq!(scene.ending.expect("told").bytes_unsent, 8);
-}
-
-#[test]
-fn an_urgent_byte_does_not_stall_what_follows_it() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    scene.expect(&[]); // Registered by now.
-    peer.send(b"abc");
-    peer.send_urgent();
-    peer.send(b"def");
-    scene.run(Duration::from_secs(1));
-    assert_eq!(scene.story.concat().replace("data ", ""), "abcdef");
-}
-
-#[test]
-fn fins_that_cross_are_told_as_such() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    peer.finish();
-    scene.with(|socket| socket.end());
-    scene.expect(&["end", "close"]);
-    assert_eq!(scene.how(), &EndingKind::Confirmed);
-    assert_eq!(scene.ending.expect("told").first_fin, FirstFin::Both);
-}
-
-#[test]
-fn keep_alive_notices_a_machine_that_is_gone() {
-    let times = KeepAlive { idle: Duration::from_secs(5), interval: Duration::from_secs(1), count: 3 };
-    let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(times));
-    scene.network.vanish(THERE);
-    scene.run(Duration::from_secs(20));
-    assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
-    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
 #[test]
@@ -142,65 +75,6 @@ fn discarding_lingers_for_its_time_and_no_longer_though_the_peer_drips() {
 }
 
 #[test]
-fn several_addresses_are_tried_in_turn() {
-    let mut scene = Scene::new();
-    let dead: IpAddr = [10, 0, 0, 66].into();
-    scene.network.set_reach(dead, Reach::Unreachable);
-    scene.network.name("service", vec![dead, THERE, dead]);
-    let listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
-    scene.reactor.connect("service:80", ConnectOptions::default()).expect("a good target");
-    scene.expect(&["lookup 10.0.0.66", "lookup 10.0.0.2", "connect", "ready"]);
-    assert!(listener.accept().is_some());
-}
-
-#[test]
-fn when_all_addresses_fail_the_error_names_each_with_its_reason() {
-    let mut scene = Scene::new();
-    let dead: IpAddr = [10, 0, 0, 66].into();
-    scene.network.set_reach(dead, Reach::Unreachable);
-    scene.network.name("service", vec![dead, THERE]);
-    scene.reactor.connect("service:80", ConnectOptions::default()).expect("a good target");
-    scene.run(Duration::from_secs(1));
-    let error = scene.story.iter().find(|line| line.starts_with("error")).expect("an error");
-    assert!(error.contains("10.0.0.66:80: unreachable") && error.contains("10.0.0.2:80: refused"), "{error}");
-    assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable, "the first failure names the whole");
-}
-
-#[test]
-fn a_lookup_that_fails_is_an_error_without_a_lookup_event() {
-    let mut scene = Scene::new();
-    scene.network.name_fails("moment", LookupErrorKind::TryAgain);
-    for (name, cause) in [("nobody:80", LookupErrorKind::NotFound), ("moment:80", LookupErrorKind::TryAgain)] {
-        scene.reactor.connect(name, ConnectOptions::default()).expect("a good target");
-        scene.run(Duration::from_secs(60));
-        assert_eq!(std::mem::take(&mut scene.story), [&*format!("error lookup failed: {cause}"), "close"]);
-        assert_eq!(scene.cause(), ConnectionErrorKind::Lookup(cause));
-    }
-}
-
-#[test]
-fn a_lookup_that_hangs_ends_at_the_connect_timeout() {
-    let mut scene = Scene::new();
-    scene.network.name_hangs("silence");
-    let options = ConnectOptions::default().connect_timeout(Duration::from_secs(4));
-    scene.reactor.connect("silence:80", options).expect("a good target");
-    scene.run(Duration::from_millis(3_999));
-    assert!(scene.story.is_empty(), "never early");
-    scene.expect(&["error timed out: not connected in time", "close"]);
-}
-
-#[test]
-fn a_syn_that_vanishes_ends_at_the_connect_timeout_and_names_the_address() {
-    let mut scene = Scene::new();
-    scene.network.set_reach(THERE, Reach::BlackHole);
-    let options = ConnectOptions::default().connect_timeout(Duration::from_secs(4));
-    scene.reactor.connect((THERE, 80), options).expect("a good target");
-    scene.expect(&["lookup 10.0.0.2"]);
-    scene.run(Duration::from_secs(4));
-    assert_eq!(scene.story, ["error timed out: not connected in time [10.0.0.2:80]", "close"]);
-}
-
-#[test]
 fn a_flood_from_a_peer_that_takes_nothing_does_not_put_off_the_end() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().close_timeout(Duration::from_secs(3)));
     scene.with(|socket| {
@@ -224,21 +98,6 @@ fn a_socket_destroyed_as_its_lookup_fails_tells_close_alone() {
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);
     assert_eq!(scene.how(), &EndingKind::Destroyed);
-}
-
-#[test]
-fn a_silent_first_address_is_joined_by_the_second_after_a_quarter_of_a_second() {
-    let mut scene = Scene::new();
-    let silent: IpAddr = [10, 0, 0, 66].into();
-    scene.network.set_reach(silent, Reach::BlackHole);
-    scene.network.name("service", vec![silent, THERE]);
-    let _listener = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
-    let options = ConnectOptions::default().connect_timeout(Duration::from_secs(8));
-    scene.reactor.connect("service:80", options).expect("a good target");
-    scene.run(Duration::from_millis(250));
-    assert_eq!(scene.story, ["lookup 10.0.0.66", "lookup 10.0.0.2"], "a quarter of a second is the first one's alone");
-    scene.run(Duration::from_millis(10));
-    assert_eq!(scene.story[2..], ["connect", "ready"]);
 }
 
 #[test]
