@@ -11,6 +11,7 @@ use finale::{
     AddressError, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, FirstFin, InvalidOption, KeepAlive,
     ListenOptions, LookupErrorKind, Reactor, Socket, SocketId, Target,
 };
+use support::alone::alone_with_connections;
 use support::{PATIENCE, Transcript, What, dial, ms};
 
 /// A port on which nobody listens: it was free a moment ago.
@@ -347,17 +348,19 @@ fn closing_a_listener_leaves_its_sockets_alone() {
 /// Promise: one edge for many clients is enough (AC07).
 #[test]
 fn many_clients_behind_one_edge_are_all_accepted() {
-    let mut story = Transcript::new();
-    let addr = story.listen(ListenOptions::default());
-    let peers: Vec<_> = (0..100).map(|_| dial(addr)).collect();
-    let sockets: Vec<_> = (0..100).map(|_| story.connection()).collect();
-    drop(peers);
-    for socket in sockets {
-        story.expect(socket, What::End);
-        story.socket(socket).end();
-        story.close(socket);
-    }
-    story.rest();
+    alone_with_connections("connecting::many_clients_behind_one_edge_are_all_accepted", 100, 10, |count| {
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default());
+        let peers: Vec<_> = (0..count).map(|_| dial(addr)).collect();
+        let sockets: Vec<_> = (0..count).map(|_| story.connection()).collect();
+        drop(peers);
+        for socket in sockets {
+            story.expect(socket, What::End);
+            story.socket(socket).end();
+            story.close(socket);
+        }
+        story.rest();
+    });
 }
 
 // --- the loop ---

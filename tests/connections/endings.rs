@@ -8,6 +8,7 @@ use finale::{
     Backpressure, CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, FirstFin, ListenOptions,
     Reactor, TimeoutKind,
 };
+use support::alone::alone_with_connections;
 use support::{PATIENCE, Transcript, What, dial, dial_narrow, ms, pattern, reset};
 
 const MIB: usize = 1024 * 1024;
@@ -489,25 +490,27 @@ fn write_after_destroy_or_close_is_refused() {
 /// Promise: an id is never used again; a stale one finds nothing (AP03).
 #[test]
 fn a_stale_id_finds_nothing_though_its_place_is_used_again() {
-    let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
-    let addr = peer.peer_addr().expect("connected");
-    story.socket(socket).destroy();
-    story.close(socket);
-    assert!(story.reactor.socket(socket).is_some(), "its close is being handled");
-    let mut seen = vec![socket];
-    for _ in 0..100 {
-        let _peer = dial(addr);
-        let next = story.connection();
-        assert_eq!(next.index(), socket.index(), "the place is used again");
-        assert!(!seen.contains(&next), "the id is not");
-        seen.push(next);
-        assert!(story.reactor.socket(socket).is_none());
-        assert!(story.socket(next).get(socket).is_none());
-        story.socket(next).destroy();
-        story.close(next);
-    }
-    story.rest();
-    drop(peer);
+    alone_with_connections("endings::a_stale_id_finds_nothing_though_its_place_is_used_again", 100, 10, |count| {
+        let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
+        let addr = peer.peer_addr().expect("connected");
+        story.socket(socket).destroy();
+        story.close(socket);
+        assert!(story.reactor.socket(socket).is_some(), "its close is being handled");
+        let mut seen = vec![socket];
+        for _ in 0..count {
+            let _peer = dial(addr);
+            let next = story.connection();
+            assert_eq!(next.index(), socket.index(), "the place is used again");
+            assert!(!seen.contains(&next), "the id is not");
+            seen.push(next);
+            assert!(story.reactor.socket(socket).is_none());
+            assert!(story.socket(next).get(socket).is_none());
+            story.socket(next).destroy();
+            story.close(next);
+        }
+        story.rest();
+        drop(peer);
+    });
 }
 
 // --- the report ---

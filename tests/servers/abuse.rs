@@ -5,13 +5,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use finale::{ConnectOptions, Event, ListenOptions, Reactor};
-use support::alone::alone;
+use support::alone::{alone, alone_with_connections};
 use support::{PATIENCE, Transcript, What, cpu_time, descriptors, dial, ms, reset};
 
 /// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in flight.
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
-    alone("abuse::ten_thousand_connections_leave_nothing_behind", || {
+    alone_with_connections("abuse::ten_thousand_connections_leave_nothing_behind", 10_000, 300, |count| {
         let mut reactor = Reactor::new().expect("descriptors");
         let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
         let before = descriptors();
@@ -23,7 +23,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
             begun += 1;
         };
         (0..256).for_each(|_| begin(&mut reactor));
-        let mut more = 10_000 - 256;
+        let mut more = count - 256;
         while let Some((mut socket, event)) = reactor.next_before(Instant::now() + PATIENCE).expect("it goes on") {
             let is_client = socket.listener().is_none();
             match event {
@@ -42,7 +42,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
                         more -= 1;
                         begin(&mut reactor);
                     }
-                    if closed == 20_000 {
+                    if closed == 2 * count {
                         assert!(reactor.is_empty());
                         reactor.close_listener(listener.id).expect("open");
                     }
@@ -51,46 +51,48 @@ fn ten_thousand_connections_leave_nothing_behind() {
                 _ => {}
             }
         }
-        assert_eq!((closed, descriptors()), (20_000, before - 1), "only the listener's descriptor is gone");
+        assert_eq!((closed, descriptors()), (2 * count, before - 1), "only the listener's descriptor is gone");
     });
 }
 
 /// Promise: resets at any point end their own connection and nothing else (OV03).
 #[test]
 fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
-    let (mut story, good, mut client) = Transcript::pair(ListenOptions::default());
-    let addr = client.peer_addr().expect("connected");
-    let storm = std::thread::spawn(move || {
-        for round in 0..500 {
-            let mut peer = dial(addr);
-            if round % 2 == 0 {
-                peer.write_all(&[0xff; 100]).expect("connected");
+    alone_with_connections("abuse::a_storm_of_resets_leaves_a_good_client_undisturbed", 500, 50, |count| {
+        let (mut story, good, mut client) = Transcript::pair(ListenOptions::default());
+        let addr = client.peer_addr().expect("connected");
+        let storm = std::thread::spawn(move || {
+            for round in 0..count {
+                let mut peer = dial(addr);
+                if round % 2 == 0 {
+                    peer.write_all(&[0xff; 100]).expect("connected");
+                }
+                if round % 3 == 0 {
+                    peer.shutdown(Shutdown::Write).expect("connected");
+                }
+                reset(peer);
             }
-            if round % 3 == 0 {
-                peer.shutdown(Shutdown::Write).expect("connected");
+            client.write_all(b"still here?").expect("connected");
+            client
+        });
+        let mut closed = 0;
+        let mut heard = Vec::new();
+        story.until(|socket, event| {
+            match event {
+                Event::Data(bytes) if socket.id() == good => heard.extend_from_slice(bytes),
+                Event::Close(ending) => {
+                    assert!(!ending.is_clean(), "{ending}");
+                    closed += 1;
+                }
+                _ => {}
             }
-            reset(peer);
-        }
-        client.write_all(b"still here?").expect("connected");
-        client
+            heard == b"still here?" && closed == count
+        });
+        story.socket(good).destroy();
+        drop(storm.join().expect("no panic"));
+        story.close(good);
+        story.rest();
     });
-    let mut closed = 0;
-    let mut heard = Vec::new();
-    story.until(|socket, event| {
-        match event {
-            Event::Data(bytes) if socket.id() == good => heard.extend_from_slice(bytes),
-            Event::Close(ending) => {
-                assert!(!ending.is_clean(), "{ending}");
-                closed += 1;
-            }
-            _ => {}
-        }
-        heard == b"still here?" && closed == 500
-    });
-    story.socket(good).destroy();
-    drop(storm.join().expect("no panic"));
-    story.close(good);
-    story.rest();
 }
 
 /// Promise: out of descriptors a listener rests, is told so once, does not spin, and serves all when it is over (AC01, AC02).
@@ -179,30 +181,32 @@ fn lower_limit(descriptors: usize) {
 /// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01, OV02).
 #[test]
 fn peers_that_never_read_and_never_close_are_ended_by_timers() {
-    let mut story = Transcript::new();
-    let addr = story.listen(
-        ListenOptions::default().send_buffer_size(32 * 1024).close_timeout(ms(300)).half_closed_timeout(ms(300)),
-    );
-    let peers: Vec<TcpStream> = (0..50).map(|_| support::dial_narrow(addr)).collect();
-    let mut closed = 0;
-    let began = cpu_time();
-    story.until(|socket, event| {
-        match event {
-            Event::Connection => {
-                socket.write(&vec![0; 1 << 20]).expect("below the limit");
-                socket.end();
+    alone_with_connections("abuse::peers_that_never_read_and_never_close_are_ended_by_timers", 50, 10, |count| {
+        let mut story = Transcript::new();
+        let addr = story.listen(
+            ListenOptions::default().send_buffer_size(32 * 1024).close_timeout(ms(300)).half_closed_timeout(ms(300)),
+        );
+        let peers: Vec<TcpStream> = (0..count).map(|_| support::dial_narrow(addr)).collect();
+        let mut closed = 0;
+        let began = cpu_time();
+        story.until(|socket, event| {
+            match event {
+                Event::Connection => {
+                    socket.write(&vec![0; 1 << 20]).expect("below the limit");
+                    socket.end();
+                }
+                Event::Close(ending) => {
+                    assert!(ending.had_error() && ending.bytes_unsent > 0, "{ending}");
+                    closed += 1;
+                }
+                _ => {}
             }
-            Event::Close(ending) => {
-                assert!(ending.had_error() && ending.bytes_unsent > 0, "{ending}");
-                closed += 1;
-            }
-            _ => {}
-        }
-        closed == 50
+            closed == count
+        });
+        assert!(cpu_time() - began < Duration::from_secs(2), "waiting for them is asleep");
+        drop(peers);
+        story.rest();
     });
-    assert!(cpu_time() - began < Duration::from_secs(2), "waiting for them is asleep");
-    drop(peers);
-    story.rest();
 }
 
 /// Promise: garbage is data. No byte that a peer sends means anything to the reactor.
@@ -263,43 +267,45 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
 /// behind (OV03). The server echoes, with back-pressure, and now and then destroys in the middle.
 #[test]
 fn whatever_peers_do_every_socket_closes_once() {
-    let seed =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
-    println!("seed {seed}");
-    let mut story = Transcript::new();
-    let options = ListenOptions::default().notify_peer_ended(true).high_water_mark(20_000).close_timeout(ms(500));
-    let addr = story.listen(options.half_closed_timeout(ms(500)).receive_buffer_size(32 * 1024));
-    let peers = [1, 2].map(|thread| {
-        std::thread::spawn(move || {
-            for peer in 0..200 {
-                random_peer(addr, (seed ^ (thread << 40)).wrapping_add(peer * 0x9E37_79B9) | 1);
-            }
-        })
-    });
-    let (mut closed, mut events) = (0, 0);
-    story.until(|socket, event| {
-        events += 1;
-        match event {
-            Event::Data(bytes) => {
-                // It may have been reset meanwhile; that is told.
-                if socket.write(bytes) == Ok(finale::Backpressure::Full) {
-                    socket.pause();
+    alone_with_connections("abuse::whatever_peers_do_every_socket_closes_once", 400, 40, |count| {
+        let seed =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+        println!("seed {seed}");
+        let mut story = Transcript::new();
+        let options = ListenOptions::default().notify_peer_ended(true).high_water_mark(20_000).close_timeout(ms(500));
+        let addr = story.listen(options.half_closed_timeout(ms(500)).receive_buffer_size(32 * 1024));
+        let peers = [1, 2].map(|thread| {
+            std::thread::spawn(move || {
+                for peer in 0..count as u64 / 2 {
+                    random_peer(addr, (seed ^ (thread << 40)).wrapping_add(peer * 0x9E37_79B9) | 1);
                 }
-                if events % 97 == 0 {
-                    socket.destroy();
+            })
+        });
+        let (mut closed, mut events) = (0, 0);
+        story.until(|socket, event| {
+            events += 1;
+            match event {
+                Event::Data(bytes) => {
+                    // It may have been reset meanwhile; that is told.
+                    if socket.write(bytes) == Ok(finale::Backpressure::Full) {
+                        socket.pause();
+                    }
+                    if events % 97 == 0 {
+                        socket.destroy();
+                    }
                 }
+                Event::Drain => socket.resume(),
+                Event::End => socket.end(),
+                Event::PeerEnded(_) => assert!(socket.peer_ended()),
+                Event::Close(_) => closed += 1,
+                _ => {}
             }
-            Event::Drain => socket.resume(),
-            Event::End => socket.end(),
-            Event::PeerEnded(_) => assert!(socket.peer_ended()),
-            Event::Close(_) => closed += 1,
-            _ => {}
+            closed == count
+        });
+        for peer in peers {
+            peer.join().expect("no panic");
         }
-        closed == 400
+        assert_eq!(story.lives(), count);
+        story.rest();
     });
-    for peer in peers {
-        peer.join().expect("no panic");
-    }
-    assert_eq!(story.lives(), 400);
-    story.rest();
 }

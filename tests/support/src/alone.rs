@@ -4,6 +4,7 @@ use std::env;
 use std::process::{Command, Stdio};
 
 const INSIDE: &str = "FINALE_TEST_ALONE";
+const CONNECTIONS: &str = "FINALE_TEST_CONNECTIONS";
 
 /// Runs `body` in a process in which no other test runs: this test again, by its name. Where that is allowed it gets a
 /// network of its own too: thousands of connections in TIME_WAIT would fill the kernel's table for all other tests.
@@ -11,7 +12,21 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
     }
-    run(test, if is_possible("true") { in_a_network() } else { this_program() });
+    run(test, &mut if is_possible("true") { in_a_network() } else { this_program() });
+}
+
+/// Likewise, for a test that opens many connections. `body` gets how many it may open: `many` in a network of its own, and
+/// otherwise `few`, with a line that says so.
+pub fn alone_with_connections(test: &str, many: usize, few: usize, body: impl FnOnce(usize)) {
+    if is_inside(test) {
+        let count = env::var(CONNECTIONS).ok().and_then(|count| count.parse().ok());
+        return body(count.expect("set by the process that has started this one"));
+    }
+    if is_possible("true") {
+        return run(test, in_a_network().env(CONNECTIONS, many.to_string()));
+    }
+    println!("{test}: {few} connections instead of {many}, since a network of its own needs root, unshare and ip");
+    run(test, this_program().env(CONNECTIONS, few.to_string()));
 }
 
 /// Likewise, in a network (and a view of the file system) of its own in any case, in which packets can be dropped and
@@ -29,7 +44,7 @@ pub fn alone_in_a_network_with(command: &str, test: &str, body: impl FnOnce()) {
         println!("skipped: {test} needs root, unshare, ip and: {command}");
         return;
     }
-    run(test, in_a_network());
+    run(test, &mut in_a_network());
 }
 
 /// Likewise in a process of its own, begun by another program, as `env` with its arguments. Where there is none that does
@@ -47,7 +62,7 @@ pub fn alone_under(program: &[&str], test: &str, body: impl FnOnce()) {
     }
     let mut command = Command::new(program[0]);
     command.args(&program[1..]).arg(this_program().get_program());
-    run(test, command);
+    run(test, &mut command);
 }
 
 fn this_program() -> Command {
@@ -73,7 +88,7 @@ fn is_inside(test: &str) -> bool {
     env::var(INSIDE).is_ok_and(|inside| inside == test)
 }
 
-fn run(test: &str, mut command: Command) {
+fn run(test: &str, command: &mut Command) {
     let output = command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, test)
