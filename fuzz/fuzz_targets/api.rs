@@ -1,13 +1,10 @@
-//! Bytes as calls: the scripts of `tests/api.rs`, steered by coverage in place of chance.
+//! Bytes as calls: the scripts of `tests/api/arbitrary_calls.rs`, steered by coverage in place of chance.
 
 #![no_main]
 
-#[path = "../../tests/support/api/mod.rs"]
-mod api;
-
-use api::{Dice, Op, Script};
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
+use support::api::{Dice, Op, Script};
 
 /// Calls of one script at the most: the story of a longer one is told by two shorter ones.
 const CALLS: usize = 80;

@@ -9,8 +9,8 @@ use finale::{ConnectOptions, ConnectionErrorKind, Event, ListenOptions, Socket, 
 
 use crate::floods::{self, Strike};
 use crate::real_floods;
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Transcript, What, ms, work_for};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -13,8 +13,8 @@ use finale::{
 use rustix::io::Errno;
 
 use crate::faulty::faulty_served;
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Transcript, dial_narrow, ms};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What the kernels of both sides hold together: half of it each.

@@ -11,8 +11,8 @@ use finale::{
     Socket, StopOptions, TimeoutKind,
 };
 
-use crate::support::scene::{HERE, THERE};
-use crate::support::{Transcript, dial, ms, reset};
+use support::scene::{HERE, THERE};
+use support::{Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -9,8 +9,8 @@ use finale::{
     ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, Socket, StopOptions, TimeoutKind,
 };
 
-use crate::support::scene::{HERE, THERE};
-use crate::support::{Transcript, What, dial_narrow, ms, work_for};
+use support::scene::{HERE, THERE};
+use support::{Transcript, What, dial_narrow, ms, work_for};
 
 /// More than what the kernels of both sides hold, on the simulated network.
 const MUCH: usize = 10_000;

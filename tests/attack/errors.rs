@@ -10,8 +10,8 @@ use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions, Tim
 use rustix::io::Errno;
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
-use crate::support::scene::{Scene, THERE};
-use crate::support::{ms, pattern};
+use support::scene::{Scene, THERE};
+use support::{ms, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SHORTAGES: [Errno; 2] = [Errno::NOBUFS, Errno::NOMEM];

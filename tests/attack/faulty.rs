@@ -14,7 +14,7 @@ use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, ListenOptions, UnixAddr};
 use rustix::io::Errno;
 
-use crate::support::scene::{HERE, Scene};
+use support::scene::{HERE, Scene};
 
 /// More failures of one call than any test orders: the reactor repeats the call without a pause.
 const SPIN: usize = 100_000;

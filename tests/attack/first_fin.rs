@@ -13,8 +13,8 @@ use finale::{
 use rustix::io::Errno;
 
 use crate::faulty::faulty_served;
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Transcript, What, ms, work_for};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -289,7 +289,7 @@ fn our_real_fin_is_first_if_nothing_of_the_peers_has_come() {
 fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     let mut story = Transcript::new();
     let addr = story.listen(ListenOptions::default());
-    let mut peer = crate::support::dial(addr);
+    let mut peer = support::dial(addr);
     peer.write_all(b"request").expect("connected");
     story.until(|socket, event| {
         assert_eq!(*event, Event::Connection);

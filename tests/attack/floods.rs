@@ -10,8 +10,8 @@ use finale::{
 };
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on};
-use crate::support::ms;
-use crate::support::scene::{HERE, Scene, THERE};
+use support::ms;
+use support::scene::{HERE, Scene, THERE};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 

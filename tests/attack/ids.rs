@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use finale::{Error, Event, ListenOptions, Listener, Pipes, Reactor, SocketId, SocketMap, StopOptions, TimerId};
 
-use crate::support::{PATIENCE, Transcript, dial, ms};
+use support::{PATIENCE, Transcript, dial, ms};
 
 /// A reactor with one of each: a listener, a connection and a timer.
 struct Own {

@@ -2,9 +2,6 @@
 //! memory or can't be queried, a process that stands still, ids from elsewhere. Each is played on
 //! the simulated network where it can be, and on the real one where Linux lets a test do so.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bounds;
 mod clocks;
 mod dead_peers;

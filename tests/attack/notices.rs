@@ -9,8 +9,8 @@ use std::time::Duration;
 use finale::sim::Network;
 use finale::{Backpressure, ConnectionErrorKind, Event, ListenOptions, PeerEnd, Reactor, SocketId, TimeoutKind};
 
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Transcript, ms, reset};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on};
-use crate::support::alone::alone;
-use crate::support::scene::{Scene, THERE};
-use crate::support::{Transcript, What, dial, ms};
+use support::alone::alone;
+use support::scene::{Scene, THERE};
+use support::{Transcript, What, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SHORTAGES: [Errno; 3] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS];

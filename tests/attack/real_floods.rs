@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use finale::{ConnectionErrorKind, Event, IdleDirection, ListenOptions, Socket, SocketId, TimeoutKind};
 
-use crate::support::{Transcript, dial, ms, work_for};
+use support::{Transcript, dial, ms, work_for};
 
 pub(crate) const LIMIT: Duration = ms(500);
 /// What no kernel holds for a peer that reads nothing.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use finale::sim::{Network, PeerSocket};
 use finale::{Backpressure, EndingKind, Event, ListenOptions};
 
-use crate::support::scene::{HERE, Scene};
-use crate::support::{Transcript, What, dial_narrow, ms};
+use support::scene::{HERE, Scene};
+use support::{Transcript, What, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 

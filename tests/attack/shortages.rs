@@ -11,8 +11,8 @@ use finale::{
 };
 
 use crate::faulty::FaultyNet;
-use crate::support::ms;
-use crate::support::scene::HERE;
+use support::ms;
+use support::scene::HERE;
 
 const SEEDS: u64 = 150;
 /// So many events come before there is memory again and everything is ended.

@@ -12,8 +12,8 @@ use finale::sim::{Network, PeerSocket};
 use finale::{ConnectionErrorKind, Event, ListenOptions, SocketId, TimeoutKind, UnixAddr};
 
 use crate::faulty::{FaultyNet, faulty_on};
-use crate::support::scene::Scene;
-use crate::support::{PATIENCE, Transcript, ms};
+use support::scene::Scene;
+use support::{PATIENCE, Transcript, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(3);

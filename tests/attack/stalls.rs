@@ -8,8 +8,8 @@ use finale::sim::{Faults, Network, PeerSocket};
 use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, StopOptions};
 
 use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
-use crate::support::ms;
-use crate::support::scene::{HERE, Scene, THERE};
+use support::ms;
+use support::scene::{HERE, Scene, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);

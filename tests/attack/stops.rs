@@ -12,8 +12,8 @@ use finale::{
 use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
 use crate::real_floods::Writers;
-use crate::support::scene::{HERE, Scene};
-use crate::support::{Transcript, dial, ms};
+use support::scene::{HERE, Scene};
+use support::{Transcript, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 

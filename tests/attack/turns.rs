@@ -2,17 +2,18 @@
 //! waits with it.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
 use finale::{
-    ConnectionErrorKind, EndingKind, Event, ListenOptions, SocketId, StopOptions, TimeoutKind, TimerId, UnixAddr,
+    ConnectionErrorKind, EndingKind, Event, ListenOptions, Socket, SocketId, StopOptions, TimeoutKind, TimerId,
+    UnixAddr,
 };
 use rustix::io::Errno;
 
 use crate::faulty::faulty_on;
-use crate::support::ms;
-use crate::support::scene::{HERE, Scene};
+use support::ms;
+use support::scene::{HERE, Scene};
 
 /// What a handler takes.
 const HANDLER: Duration = ms(1);
@@ -28,18 +29,36 @@ fn crowd(scene: &mut Scene, count: usize, options: ListenOptions) -> Vec<PeerSoc
     peers
 }
 
-/// How late a timer is, with an `act` and a handler of a millisecond for each event.
+/// Runs for this long, or until `handle` returns something. A handler takes a millisecond. `handle`
+/// gets the time before that, the socket and the event.
+fn with_slow_handlers<T>(
+    scene: &mut Scene,
+    time: Duration,
+    mut handle: impl FnMut(Instant, &mut Socket<'_>, &Event<'_>) -> Option<T>,
+) -> Option<T> {
+    let end = scene.network.now() + time;
+    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+        let found = handle(scene.network.now(), &mut socket, &event);
+        if found.is_some() {
+            return found;
+        }
+        scene.network.spend(HANDLER);
+    }
+    None
+}
+
+/// How late a timer is, with an `act` and a slow handler for each event.
 fn lateness(scene: &mut Scene, due_in: Duration, mut act: impl FnMut()) -> Duration {
     let due = scene.network.now() + due_in;
     let timer = scene.reactor.set_timer(due_in);
-    while let Some((_, event)) = scene.reactor.next_before(due + ms(60_000)).expect("it goes on") {
-        if event == Event::Timer(timer) {
-            return scene.network.now() - due;
+    let late = with_slow_handlers(scene, due_in + ms(60_000), |now, _, event| {
+        if *event == Event::Timer(timer) {
+            return Some(now - due);
         }
         act();
-        scene.network.spend(HANDLER);
-    }
-    panic!("the timer never comes");
+        None
+    });
+    late.expect("the timer comes")
 }
 
 #[test]
@@ -103,17 +122,16 @@ fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_other
     let id = *scene.stories.keys().nth(900).expect("so many are there");
     peers.iter().for_each(|peer| peer.send(b"x"));
     scene.network.advance(ms(10));
-    let (mut set, mut late) = (None, None);
-    let end = scene.network.now() + ms(5000);
-    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+    let mut set = None;
+    let late = with_slow_handlers(&mut scene, ms(5000), |now, socket, event| {
         if set.is_none() && matches!(event, Event::Data(_)) {
             socket.get(id).expect("it lives").set_deadline(ms(100));
-            set = Some(scene.network.now());
+            set = Some(now);
         } else if socket.id() == id && matches!(event, Event::Error(_)) {
-            late = set.map(|set| scene.network.now() - set - ms(100));
+            return set.map(|set| now - set - ms(100));
         }
-        scene.network.spend(HANDLER);
-    }
+        None
+    });
     assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
 }
 
@@ -136,15 +154,10 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was
     peers.iter().for_each(|peer| peer.send(b"x"));
     scene.network.advance(ms(12));
     assert!(scene.network.now() < begun + LINGER);
-    let mut how = None;
-    while let Some((socket, event)) = scene.reactor.next_before(begun + 2 * LINGER).expect("it goes on") {
-        if let Event::Close(ending) = event
-            && socket.id() == id
-        {
-            how = Some(ending.kind.clone());
-        }
-        scene.network.spend(HANDLER);
-    }
+    let how = with_slow_handlers(&mut scene, LINGER, |_, socket, event| match event {
+        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
+        _ => None,
+    });
     assert_eq!(how, Some(EndingKind::Confirmed));
 }
 
@@ -204,13 +217,12 @@ fn a_limit_that_strikes_a_queued_socket_names_itself() {
     let ids: Vec<SocketId> = scene.stories.keys().copied().collect();
     peers.iter().for_each(|peer| peer.send(b"x"));
     let mut causes = Vec::new();
-    let end = scene.network.now() + ms(2000);
-    while let Some((_, event)) = scene.reactor.next_before(end).expect("it goes on") {
+    let _: Option<()> = with_slow_handlers(&mut scene, ms(2000), |_, _, event| {
         if let Event::Error(failure) = event {
             causes.push(failure.kind);
         }
-        scene.network.spend(HANDLER);
-    }
+        None
+    });
     assert_eq!(causes, vec![ConnectionErrorKind::TimedOut(TimeoutKind::Deadline); ids.len()]);
 }
 

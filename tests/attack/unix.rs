@@ -14,8 +14,8 @@ use finale::{
     TimeoutKind, UnixAddr,
 };
 
-use crate::support::scene::HERE;
-use crate::support::{PATIENCE, cpu_time, ms};
+use support::scene::HERE;
+use support::{PATIENCE, cpu_time, ms};
 
 fn new_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -8,9 +8,9 @@ use finale::sim::{Faults, PeerSocket};
 use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor};
 use rustix::io::Errno;
 
-use super::bent::{Bend, Bent, bent, bent_served};
-use super::support::scene::{HERE, Scene, THERE};
-use super::support::{PATIENCE, Transcript, dial, ms, reset};
+use support::bent::{Bend, Bent, bent, bent_served};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -113,18 +113,22 @@ fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     scene.rest();
 }
 
-/// AC04: the same on a real kernel.
+/// AC04: the same on a real kernel, also if bytes came before the reset.
 #[test]
 fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     let mut story = Transcript::new();
     let addr = story.listen(ListenOptions::default());
-    let dead = dial(addr);
-    let dead_addr = dead.local_addr().ok();
-    reset(dead);
-    let socket = story.connection();
-    assert_eq!(story.socket(socket).peer_addr(), dead_addr);
-    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
-    assert_eq!(story.close(socket).peer, dead_addr);
+    for bytes in [&b""[..], b"abc"] {
+        let mut dead = dial(addr);
+        let dead_addr = dead.local_addr().ok();
+        dead.write_all(bytes).expect("room");
+        reset(dead);
+        let socket = story.connection();
+        assert_eq!(story.socket(socket).peer_addr(), dead_addr);
+        assert_eq!(story.data(socket, bytes.len()), bytes);
+        assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
+        assert_eq!(story.close(socket).peer, dead_addr);
+    }
     let mut peer = dial(addr);
     let socket = story.connection();
     peer.write_all(b"hello").expect("connected");
@@ -242,6 +246,9 @@ fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
     scene.network.advance(ms(10));
     scene.reactor.close_listener(listener.id).expect("open");
     scene.network.advance(ms(10));
+    let late = scene.peer.connect(listener.addr).expect("begun");
+    scene.network.advance(ms(10));
+    assert!(late.is_reset(), "new clients are refused");
     assert_eq!(peers.iter().map(PeerSocket::is_reset).collect::<Vec<_>>(), [false, true, true, true]);
     peers[0].send(b"still here");
     scene.expect(&["data still here"]);

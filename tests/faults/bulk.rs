@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use finale::{Backpressure, Buffer, Error, Event, ListenOptions};
 
-use super::bent::bent_served;
-use super::support::scene::Scene;
-use super::support::{Transcript, alone::alone, pattern};
+use support::bent::bent_served;
+use support::scene::Scene;
+use support::{Transcript, alone::alone, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -140,7 +140,7 @@ fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
     let mut scene = Scene::new();
     let listener = scene
         .reactor
-        .listen((super::support::scene::HERE, 80), ListenOptions::default().send_buffer_size(5_000))
+        .listen((support::scene::HERE, 80), ListenOptions::default().send_buffer_size(5_000))
         .expect("free");
     let answer: Arc<[u8]> = pattern(300_000).into();
     let peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();

@@ -8,10 +8,10 @@ use finale::sim::Reach;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, SocketId, TimeoutKind};
 use rustix::io::Errno;
 
-use super::bent::{bent, flags};
-use super::support::alone::{alone, alone_in_a_network, shell};
-use super::support::scene::{Scene, THERE};
-use super::support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
+use support::alone::{alone, alone_in_a_network, shell};
+use support::bent::{bent, flags};
+use support::scene::{Scene, THERE};
+use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
 
 const AT: SocketAddr = SocketAddr::new(THERE, 80);
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ fn a_refusal_costs_one_descriptor_for_a_moment() {
     scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
     assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
     assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
+    assert_eq!(scene.ending.as_ref().and_then(|ending| ending.peer), Some(AT));
     scene.rest();
 }
 
@@ -395,19 +396,25 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     story.rest();
 }
 
-/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first.
+/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first. Bytes
+/// that came between the two are lost with the connection.
 #[test]
 fn a_reset_before_we_looked_is_a_failure_to_connect() {
-    let mut scene = Scene::new();
-    let listener = scene.peer.listen(AT).expect("free");
-    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
-    scene.run(Duration::ZERO);
-    scene.network.advance(ms(10));
-    listener.accept().expect("the kernels have shaken hands").reset();
-    scene.network.advance(ms(10));
-    scene.expect(&["lookup 10.0.0.2", "error reset by the peer [10.0.0.2:80]", "close"]);
-    assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
-    scene.rest();
+    for bytes in [&b""[..], b"lost"] {
+        let mut scene = Scene::new();
+        let listener = scene.peer.listen(AT).expect("free");
+        scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
+        scene.run(Duration::ZERO);
+        scene.network.advance(ms(10));
+        let accepted = listener.accept().expect("the kernels have shaken hands");
+        accepted.send(bytes);
+        accepted.reset();
+        scene.network.advance(ms(10));
+        scene.expect(&["lookup 10.0.0.2", "error reset by the peer [10.0.0.2:80]", "close"]);
+        assert_eq!(scene.cause(), ConnectionErrorKind::Reset);
+        listener.close();
+        scene.rest();
+    }
 }
 
 /// CN09: the same on a real kernel.

@@ -10,10 +10,10 @@ use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::bent::{bent_served, flags};
-use super::support::alone::alone;
-use super::support::scene::{HERE, Scene, THERE};
-use super::support::{Transcript, cpu_time, dial, ms};
+use support::alone::alone;
+use support::bent::{bent_served, flags};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, cpu_time, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -124,13 +124,13 @@ fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor(
         assert_eq!(story.data(first, 3), b"one");
         story.socket(second).destroy();
         let third_peer = dial(addr);
-        while !matches!(story.next(second), super::support::What::Close(_)) {}
+        while !matches!(story.next(second), support::What::Close(_)) {}
         let third = story.connection();
         story.turn();
         assert_eq!(story.socket(third).bytes_read(), 0);
         assert!(!story.socket(third).peer_ended());
         drop(third_peer);
-        story.expect(third, super::support::What::End);
+        story.expect(third, support::What::End);
         story.socket(third).end();
         assert!(story.close(third).is_acknowledged());
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use finale::sim::Network;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
 
-use super::bent::bent_served;
-use super::support::alone::{alone, alone_in_a_network, shell};
-use super::support::scene::{HERE, Scene, THERE};
-use super::support::{Transcript, What, descriptors, dial, ms};
+use support::alone::{alone_in_a_network, alone_with_connections, shell};
+use support::bent::bent_served;
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -132,36 +132,41 @@ fn ten_thousand_half_closed_connections_need_no_more_than_one_batch() {
 /// HC04: a thousand on real sockets, in both positions.
 #[test]
 fn a_thousand_real_half_closed_connections_leave_no_descriptor() {
-    alone("half_close::a_thousand_real_half_closed_connections_leave_no_descriptor", || {
-        let mut story = Transcript::new();
-        let addr = story.listen(ListenOptions::default().half_closed_timeout(ms(50)));
-        let before = descriptors();
-        for _ in 0..10 {
-            let peers: Vec<TcpStream> = (0..100).map(|_| dial(addr)).collect();
-            for peer in &peers[..50] {
-                peer.shutdown(Shutdown::Write).expect("connected");
-            }
-            let (mut closed, mut seen) = (0, 0);
-            story.until(|socket, event| {
-                match event {
-                    Event::Connection => {
-                        seen += 1;
-                        if seen > 50 {
-                            socket.end();
-                        }
-                    }
-                    Event::Close(ending) => {
-                        assert!(ending.had_error(), "{ending}");
-                        closed += 1;
-                    }
-                    _ => {}
+    alone_with_connections(
+        "half_close::a_thousand_real_half_closed_connections_leave_no_descriptor",
+        1_000,
+        100,
+        |count| {
+            let mut story = Transcript::new();
+            let addr = story.listen(ListenOptions::default().half_closed_timeout(ms(50)));
+            let before = descriptors();
+            for _ in 0..count / 100 {
+                let peers: Vec<TcpStream> = (0..100).map(|_| dial(addr)).collect();
+                for peer in &peers[..50] {
+                    peer.shutdown(Shutdown::Write).expect("connected");
                 }
-                closed == 100
-            });
-        }
-        assert_eq!(descriptors(), before);
-        story.rest();
-    });
+                let (mut closed, mut seen) = (0, 0);
+                story.until(|socket, event| {
+                    match event {
+                        Event::Connection => {
+                            seen += 1;
+                            if seen > 50 {
+                                socket.end();
+                            }
+                        }
+                        Event::Close(ending) => {
+                            assert!(ending.had_error(), "{ending}");
+                            closed += 1;
+                        }
+                        _ => {}
+                    }
+                    closed == 100
+                });
+            }
+            assert_eq!(descriptors(), before);
+            story.rest();
+        },
+    );
 }
 
 /// HC05: `end()` with a megabyte queued: the FIN comes behind the last byte.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use finale::sim::{Faults, Reach};
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, LookupErrorKind, SocketId, TimeoutKind};
 
-use super::support::alone::{alone_in_a_network, shell};
-use super::support::scene::{Scene, THERE};
-use super::support::{PATIENCE, Transcript, What, descriptors, ms};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{Scene, THERE};
+use support::{PATIENCE, Transcript, What, descriptors, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SILENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 66));

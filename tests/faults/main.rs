@@ -1,11 +1,7 @@
 //! The catalogue of faults (docs/faults.md), row by row: what goes wrong with connections, provoked on the simulated
 //! network where it can be played, and on the real one where Linux lets us. A test's doc comment begins with its row.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod accepting;
-mod bent;
 mod bulk;
 mod closing;
 mod connecting;

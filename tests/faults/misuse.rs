@@ -9,9 +9,9 @@ use finale::lifecycle::State;
 use finale::sim::Reach;
 use finale::{ConnectOptions, EndingKind, Error, Event, ListenOptions, Socket, SocketId};
 
-use crate::support::alone::alone;
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Transcript, descriptors, dial, ms};
+use support::alone::alone;
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 

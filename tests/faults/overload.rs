@@ -12,9 +12,9 @@ use finale::{
     SocketId, TimeoutKind,
 };
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{PATIENCE, Transcript, What, dial, ms, reset};
+use support::alone::{alone_in_a_network, alone_with_connections, shell};
+use support::scene::{HERE, Scene, THERE};
+use support::{PATIENCE, Transcript, What, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -64,31 +64,33 @@ fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
 /// OV01: the same on a real kernel, with fifty clients and a byte every tenth of the idle time.
 #[test]
 fn real_clients_that_drip_end_at_the_programs_own_limit() {
-    let mut story = Transcript::new();
-    let addr = story.listen(ListenOptions::default().idle_timeout(ms(2000)));
-    let mut peers: Vec<TcpStream> = (0..50).map(|_| dial(addr)).collect();
-    let mut limits = HashMap::new();
-    for _ in 0..50 {
-        let id = story.connection();
-        limits.insert(story.reactor.set_timer(ms(1000)), id);
-    }
-    let (mut over, mut destroyed) = (Vec::new(), 0);
-    let began = Instant::now();
-    while destroyed < 50 {
-        peers.iter_mut().for_each(|peer| drop(peer.write(b"x")));
-        story.run_for(ms(200), |_, event| match event {
-            Event::Timer(limit) => over.push(limits[limit]),
-            Event::Close(ending) => {
-                assert!(ending.kind == EndingKind::Destroyed && ending.bytes_read > 1, "{ending}");
-                destroyed += 1;
-            }
-            Event::Data(_) => {}
-            other => panic!("{other:?}"),
-        });
-        over.drain(..).for_each(|id| story.socket(id).destroy());
-        assert!(began.elapsed() < PATIENCE);
-    }
-    story.rest();
+    alone_with_connections("overload::real_clients_that_drip_end_at_the_programs_own_limit", 50, 10, |count| {
+        let mut story = Transcript::new();
+        let addr = story.listen(ListenOptions::default().idle_timeout(ms(2000)));
+        let mut peers: Vec<TcpStream> = (0..count).map(|_| dial(addr)).collect();
+        let mut limits = HashMap::new();
+        for _ in 0..count {
+            let id = story.connection();
+            limits.insert(story.reactor.set_timer(ms(1000)), id);
+        }
+        let (mut over, mut destroyed) = (Vec::new(), 0);
+        let began = Instant::now();
+        while destroyed < count {
+            peers.iter_mut().for_each(|peer| drop(peer.write(b"x")));
+            story.run_for(ms(200), |_, event| match event {
+                Event::Timer(limit) => over.push(limits[limit]),
+                Event::Close(ending) => {
+                    assert!(ending.kind == EndingKind::Destroyed && ending.bytes_read > 1, "{ending}");
+                    destroyed += 1;
+                }
+                Event::Data(_) => {}
+                other => panic!("{other:?}"),
+            });
+            over.drain(..).for_each(|id| story.socket(id).destroy());
+            assert!(began.elapsed() < PATIENCE);
+        }
+        story.rest();
+    });
 }
 
 /// OV02: two hundred peers ask for a large answer and read nothing of it. A program that stops at `Full` has a queue of the
@@ -298,31 +300,33 @@ fn a_flood_of_connects_does_not_starve_the_living() {
 /// OV07: the same on a real kernel with three hundred waiting.
 #[test]
 fn a_real_flood_of_connects_does_not_starve_the_living() {
-    let (mut story, good, mut peer) = Transcript::pair(ListenOptions::default());
-    story.turn();
-    let addr = peer.peer_addr().expect("connected");
-    let flood: Vec<_> = (0..300).map(|_| dial(addr)).collect();
-    peer.write_all(b"echo").expect("connected");
-    let mut before = 0;
-    story.until(|socket, event| match event {
-        Event::Connection => {
-            before += 1;
-            false
-        }
-        Event::Data(bytes) => {
-            assert_eq!(socket.id(), good);
-            socket.write(bytes).expect("open");
-            true
-        }
-        other => panic!("{other:?}"),
+    alone_with_connections("overload::a_real_flood_of_connects_does_not_starve_the_living", 300, 40, |count| {
+        let (mut story, good, mut peer) = Transcript::pair(ListenOptions::default());
+        story.turn();
+        let addr = peer.peer_addr().expect("connected");
+        let flood: Vec<_> = (0..count).map(|_| dial(addr)).collect();
+        peer.write_all(b"echo").expect("connected");
+        let mut before = 0;
+        story.until(|socket, event| match event {
+            Event::Connection => {
+                before += 1;
+                false
+            }
+            Event::Data(bytes) => {
+                assert_eq!(socket.id(), good);
+                socket.write(bytes).expect("open");
+                true
+            }
+            other => panic!("{other:?}"),
+        });
+        assert!(before <= 32, "{before} were accepted first");
+        flood.into_iter().for_each(reset);
+        reset(peer);
+        let mut closed = 0;
+        story.until(|_, event| {
+            closed += usize::from(matches!(event, Event::Close(_)));
+            closed == count + 1
+        });
+        story.rest();
     });
-    assert!(before <= 32, "{before} were accepted first");
-    flood.into_iter().for_each(reset);
-    reset(peer);
-    let mut closed = 0;
-    story.until(|_, event| {
-        closed += usize::from(matches!(event, Event::Close(_)));
-        closed == 301
-    });
-    story.rest();
 }

@@ -10,9 +10,9 @@ use finale::net::Readiness;
 use finale::sim::{Faults, PeerSocket, Reach};
 use finale::{Backpressure, CloseMode, ConnectOptions, ConnectionErrorKind, Event, ListenOptions, SocketId};
 
-use crate::support::alone::{alone, shell};
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
+use support::alone::{alone_with_connections, shell};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -344,35 +344,39 @@ fn all_ready_sockets_are_served_though_the_event_buffer_holds_one() {
 /// than one read takes.
 #[test]
 fn all_ready_sockets_are_served_though_one_call_does_not_bring_them() {
-    alone("readiness::all_ready_sockets_are_served_though_one_call_does_not_bring_them", || {
-        const SOCKETS: usize = 1100;
-        shell(&format!("prlimit --pid {} --nofile=4096:", std::process::id()));
-        let mut story = Transcript::new();
-        let addr = story.listen(ListenOptions::default().start_paused(true).receive_buffer_size(256 * 1024));
-        let mut peers: Vec<TcpStream> = Vec::new();
-        let mut ids = Vec::new();
-        for _ in 0..SOCKETS {
-            peers.push(dial(addr));
-            ids.push(story.connection());
-        }
-        ids.iter().for_each(|id| story.socket(*id).resume());
-        story.silence(ms(20));
-        let bytes = pattern(70_000);
-        peers.iter_mut().for_each(|peer| peer.write_all(&bytes).expect("room"));
-        let mut served: HashMap<SocketId, usize> = HashMap::new();
-        let (mut got, mut twice) = (0, 0);
-        story.until(|socket, event| {
-            let Event::Data(piece) = event else { panic!("{event:?}") };
-            got += piece.len();
-            let times = served.entry(socket.id()).or_default();
-            *times += 1;
-            twice += usize::from(*times == 2);
-            assert!(twice == 0 || served.len() == SOCKETS, "one was served twice before all were");
-            got == SOCKETS * bytes.len()
-        });
-        assert_eq!(served.len(), SOCKETS);
-        ids.iter().for_each(|id| story.socket(*id).destroy());
-        ids.iter().for_each(|id| assert!(matches!(story.next(*id), What::Close(_))));
-        story.rest();
-    });
+    alone_with_connections(
+        "readiness::all_ready_sockets_are_served_though_one_call_does_not_bring_them",
+        1_100,
+        100,
+        |count| {
+            shell(&format!("prlimit --pid {} --nofile=4096:", std::process::id()));
+            let mut story = Transcript::new();
+            let addr = story.listen(ListenOptions::default().start_paused(true).receive_buffer_size(256 * 1024));
+            let mut peers: Vec<TcpStream> = Vec::new();
+            let mut ids = Vec::new();
+            for _ in 0..count {
+                peers.push(dial(addr));
+                ids.push(story.connection());
+            }
+            ids.iter().for_each(|id| story.socket(*id).resume());
+            story.silence(ms(20));
+            let bytes = pattern(70_000);
+            peers.iter_mut().for_each(|peer| peer.write_all(&bytes).expect("room"));
+            let mut served: HashMap<SocketId, usize> = HashMap::new();
+            let (mut got, mut twice) = (0, 0);
+            story.until(|socket, event| {
+                let Event::Data(piece) = event else { panic!("{event:?}") };
+                got += piece.len();
+                let times = served.entry(socket.id()).or_default();
+                *times += 1;
+                twice += usize::from(*times == 2);
+                assert!(twice == 0 || served.len() == count, "one was served twice before all were");
+                got == count * bytes.len()
+            });
+            assert_eq!(served.len(), count);
+            ids.iter().for_each(|id| story.socket(*id).destroy());
+            ids.iter().for_each(|id| assert!(matches!(story.next(*id), What::Close(_))));
+            story.rest();
+        },
+    );
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use finale::{ConnectionErrorKind, EndingKind, Event, ListenOptions, TimeoutKind};
 
-use super::bent::{bent_served, flags};
-use super::support::scene::{HERE, Scene};
-use super::support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
+use support::alone::alone_with_connections;
+use support::bent::{bent_served, flags};
+use support::scene::{HERE, Scene};
+use support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -146,34 +147,36 @@ fn a_fast_sender_holds_nobody_up() {
 /// RD05: the same on real sockets: the lines and the timer come while the fast sender is at work.
 #[test]
 fn a_real_fast_sender_holds_nobody_up() {
-    let (mut story, fast, mut sender) = Transcript::pair(ListenOptions::default());
-    let addr = sender.peer_addr().expect("connected");
-    let mut others: Vec<_> = (0..100).map(|_| dial(addr)).collect();
-    for _ in 0..100 {
-        story.connection();
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let sending = std::thread::spawn(move || {
-        while !stopped.load(Ordering::Relaxed) {
-            sender.write_all(&[7; 256 * 1024]).expect("it is read");
+    alone_with_connections("reading::a_real_fast_sender_holds_nobody_up", 100, 10, |count| {
+        let (mut story, fast, mut sender) = Transcript::pair(ListenOptions::default());
+        let addr = sender.peer_addr().expect("connected");
+        let mut others: Vec<_> = (0..count).map(|_| dial(addr)).collect();
+        for _ in 0..count {
+            story.connection();
         }
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let sending = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                sender.write_all(&[7; 256 * 1024]).expect("it is read");
+            }
+        });
+        others.iter_mut().for_each(|other| other.write_all(b"line").expect("room"));
+        story.reactor.set_timer(ms(20));
+        let (mut lines, mut timer, began) = (0, false, Instant::now());
+        story.until(|socket, event| {
+            match event {
+                Event::Data(bytes) if socket.id() != fast => lines += bytes.len(),
+                Event::Timer(_) => timer = true,
+                _ => {}
+            }
+            assert!(began.elapsed() < PATIENCE / 2, "{lines} bytes of the others, timer: {timer}");
+            lines == 4 * count && timer
+        });
+        stop.store(true, Ordering::Relaxed);
+        story.until(|socket, event| socket.id() == fast && *event == Event::End);
+        sending.join().expect("no panic");
     });
-    others.iter_mut().for_each(|other| other.write_all(b"line").expect("room"));
-    story.reactor.set_timer(ms(20));
-    let (mut lines, mut timer, began) = (0, false, Instant::now());
-    story.until(|socket, event| {
-        match event {
-            Event::Data(bytes) if socket.id() != fast => lines += bytes.len(),
-            Event::Timer(_) => timer = true,
-            _ => {}
-        }
-        assert!(began.elapsed() < PATIENCE / 2, "{lines} bytes of the others, timer: {timer}");
-        lines == 400 && timer
-    });
-    stop.store(true, Ordering::Relaxed);
-    story.until(|socket, event| socket.id() == fast && *event == Event::End);
-    sending.join().expect("no panic");
 }
 
 /// RD06: paused with bytes and FIN waiting: neither is told before `resume`, and both after it.

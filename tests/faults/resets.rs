@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use finale::{ConnectionErrorKind, Event, FirstFin, ListenOptions};
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{HERE, Scene, THERE};
-use crate::support::{Transcript, What, ms, reset};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{HERE, Scene, THERE};
+use support::{Transcript, What, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

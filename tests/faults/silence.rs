@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use finale::sim::Reach;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, KeepAlive, ListenOptions, TimeoutKind};
 
-use crate::support::alone::{alone_in_a_network, shell};
-use crate::support::scene::{Scene, THERE};
-use crate::support::{Transcript, What, dial, dial_narrow, ms};
+use support::alone::{alone_in_a_network, shell};
+use support::scene::{Scene, THERE};
+use support::{Transcript, What, dial, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -195,7 +195,7 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
     let ending = story.close(socket);
     assert!(ending.bytes_unsent > 0 && !ending.is_acknowledged());
     story.rest();
-    let source = include_str!("../../src/options.rs");
+    let source = include_str!("../../src/options/setters.rs");
     assert!(source.contains("TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window"));
 }
 

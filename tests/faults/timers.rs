@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use finale::sim::{Faults, Host, Network, Rng};
 use finale::{Event, ListenOptions, Reactor, SocketId};
 
-use crate::support::alone::alone;
-use crate::support::scene::{HERE, Scene};
-use crate::support::{Transcript, What, cpu_time, ms};
+use support::alone::alone;
+use support::scene::{HERE, Scene};
+use support::{Transcript, What, cpu_time, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use finale::sim::{Host, Network};
 use finale::{ConnectOptions, Error, Event, ListenOptions, Reactor};
 
-use crate::support::scene::{HERE, Scene};
-use crate::support::{PATIENCE, ms};
+use support::scene::{HERE, Scene};
+use support::{PATIENCE, ms};
 
 /// A conversation on one machine, with a wake from the handler of event number `wake_at`. Answers the names of the events.
 fn conversation(wake_at: usize) -> Vec<&'static str> {

@@ -8,10 +8,10 @@ use finale::sim::{Faults, Network};
 use finale::{Backpressure, ConnectOptions, ConnectionErrorKind, Event, ListenOptions, Reactor};
 use rustix::io::Errno;
 
-use super::bent::{bent_served, flags};
-use super::support::alone::alone_under;
-use super::support::scene::{HERE, Scene};
-use super::support::{PATIENCE, Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
+use support::alone::alone_under;
+use support::bent::{bent_served, flags};
+use support::scene::{HERE, Scene};
+use support::{PATIENCE, Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 

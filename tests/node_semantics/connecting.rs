@@ -4,22 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use finale::sim::{PeerListener, Reach};
-use finale::{ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, LookupErrorKind, TimeoutKind};
+use finale::{ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, TimeoutKind};
 
-use super::support::scene::{HERE, Scene, THERE};
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
+use support::scene::{HERE, Scene, THERE};
 
 fn dead(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))
-}
-
-/// N9: with the address, in the error and in the report.
-#[test]
-fn n09_where_nobody_listens_lookup_error_and_close_are_told() {
-    let mut scene = Scene::new();
-    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
-    scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
-    assert_eq!(scene.ending.expect("told").peer, Some(AT));
 }
 
 /// N10: never as a return of the connect call.
@@ -55,30 +46,6 @@ fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
     scene.run(6 * SECOND);
     let error = "error timed out: not connected in time [10.0.0.2:80]";
     assert_eq!(scene.story, ["lookup 10.0.0.2", error, "close"]);
-}
-
-/// N13: no `lookup` without an address.
-#[test]
-fn n13_a_name_that_can_not_be_resolved_is_an_error_without_a_lookup() {
-    let mut scene = Scene::new();
-    scene.network.name_fails("later.example", LookupErrorKind::TryAgain);
-    for (name, cause) in [("nobody.example", LookupErrorKind::NotFound), ("later.example", LookupErrorKind::TryAgain)] {
-        scene.reactor.connect((name, 80), ConnectOptions::default()).expect("a good target");
-        scene.run(SECOND);
-        assert_eq!((scene.story.len(), scene.cause()), (2, ConnectionErrorKind::Lookup(cause)), "{:?}", scene.story);
-        scene.story.clear();
-    }
-}
-
-/// N14: the late answer finds nobody.
-#[test]
-fn n14_a_socket_destroyed_during_the_look_up_tells_close_and_nothing_else() {
-    let mut scene = Scene::new();
-    scene.network.name("host.example", vec![THERE]);
-    let id = scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
-    scene.run(Duration::ZERO);
-    scene.reactor.socket(id).expect("it lives").destroy();
-    scene.expect(&["close"]);
 }
 
 /// N15: text is a host and a port, or it is refused; port 0 is nobody's.
@@ -133,18 +100,6 @@ fn n18_every_distinct_address_is_told_once_before_connect() {
     scene.expect(&["lookup 10.0.0.2", "lookup fd00::9", "lookup 10.9.0.1", "connect", "ready"]);
 }
 
-/// N19: losers are no events.
-#[test]
-fn n19_when_the_first_address_refuses_the_second_is_tried_at_once() {
-    let mut scene = Scene::new();
-    scene.network.set_reach(dead(1), Reach::NoRoute);
-    scene.network.name("host.example", vec![dead(1), THERE]);
-    let _listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
-    scene.run(ms(100));
-    assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2", "connect", "ready"]);
-}
-
 /// A name whose first address takes `slow` for its handshake and whose second takes a millisecond: what is told until then.
 fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) {
     let mut scene = Scene::new();
@@ -156,21 +111,6 @@ fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) 
     scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
     scene.run(until);
     (scene, first, second)
-}
-
-/// N20: the next joins after 250 ms, and wins.
-#[test]
-fn n20_when_the_first_address_does_not_answer_the_second_joins_after_250_ms() {
-    let mut scene = Scene::new();
-    scene.network.set_reach(dead(1), Reach::BlackHole);
-    scene.network.name("host.example", vec![dead(1), THERE]);
-    let listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(("host.example", 80), ConnectOptions::default()).expect("a good target");
-    scene.run(ms(250));
-    assert_eq!(scene.story, ["lookup 10.9.0.1", "lookup 10.0.0.2"]);
-    scene.run(ms(10));
-    assert_eq!(scene.story[2..], ["connect", "ready"]);
-    assert!(listener.accept().is_some() && scene.network.descriptors() == 1, "the loser is dropped");
 }
 
 /// N21: it stays in the race, and may win it.
@@ -213,6 +153,7 @@ fn n23_when_all_addresses_fail_the_error_names_each_with_its_reason() {
     scene.run(SECOND);
     let error = scene.story.iter().find(|line| line.starts_with("error")).expect("it fails");
     assert!(error.contains("10.9.0.1:80: unreachable") && error.contains("10.0.0.2:80: refused"), "{error}");
+    assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable, "the first failure names the whole");
 }
 
 /// N24: bytes and FIN leave when the connection is there.
@@ -248,21 +189,4 @@ fn n27_bytes_written_before_a_refusal_are_reported_as_never_sent() {
     scene.run(SECOND);
     let ending = scene.ending.expect("told");
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (0, 5));
-}
-
-/// N57: what had come with it is lost with it, and the cause is not "refused".
-#[test]
-fn n57_a_reset_before_the_handshake_was_noticed_is_a_reset_and_no_refusal() {
-    let mut scene = Scene::new();
-    let listener = scene.peer.listen(AT).expect("a free port");
-    scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
-    scene.run(Duration::ZERO);
-    scene.network.advance(ms(10));
-    let accepted = listener.accept().expect("the handshake is done");
-    accepted.send(b"lost");
-    accepted.reset();
-    scene.network.advance(ms(10));
-    scene.run(SECOND);
-    assert_eq!(scene.cause(), ConnectionErrorKind::Reset, "{:?}", scene.story);
-    assert!(!scene.story.contains(&"connect".to_owned()));
 }

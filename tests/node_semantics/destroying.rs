@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use finale::{ConnectOptions, EndingKind, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{AT, Pair, SECOND, Who, idle, ms, write};
+use support::scene::Scene;
 
 /// N28: the server may see a connection that ends by a reset.
 #[test]
@@ -28,23 +28,6 @@ fn n29_destroyed_in_connect_it_still_tells_ready() {
     });
     assert_eq!(pair.of(Who::C), ["lookup 10.0.0.1", "connect", "ready", "close"]);
     assert_eq!(pair.of(Who::S), ["connection", "error reset by the peer", "close"]);
-}
-
-/// N30: no further data.
-#[test]
-fn n30_destroyed_in_data_it_tells_no_more_of_it() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    peer.send(&[b'x'; 200_000]);
-    scene.network.advance(ms(50));
-    let until = scene.network.now() + SECOND;
-    let mut told = Vec::new();
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
-        told.push(super::words(&event));
-        socket.destroy();
-    }
-    assert_eq!(told.len(), 2, "one piece, and the close");
-    scene.network.advance(ms(50));
-    assert!(peer.is_reset());
 }
 
 /// N31, N35: Node sends a FIN here, unless it is `resetAndDestroy()`.

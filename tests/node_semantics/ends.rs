@@ -1,9 +1,9 @@
 //! Ending: half-close, and writes around it.
 
-use finale::{CloseMode, ConnectOptions, EndingKind, Error, Event, FirstFin, ListenOptions};
+use finale::{CloseMode, ConnectOptions, EndingKind, Error, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, write};
+use support::scene::Scene;
 
 /// N25, N37: there is no such thing as a socket without a connection; a stale id finds nothing.
 #[test]
@@ -109,35 +109,6 @@ fn n43_when_both_end_at_once_both_get_data_end_and_close() {
     assert_eq!(pair.of(Who::C)[3..], ["data bye", "end", "close"]);
     assert_eq!(pair.of(Who::S)[1..], ["data bye", "end", "close"]);
     assert!(pair.endings.iter().all(|(_, ending)| ending.is_clean()));
-}
-
-/// N44: a second `end` changes nothing.
-#[test]
-fn n44_ending_twice_is_no_error() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    scene.with(|socket| socket.end());
-    scene.with(|socket| socket.end());
-    scene.run(SECOND);
-    scene.with(|socket| socket.end());
-    peer.finish();
-    scene.expect(&["end", "close"]);
-    assert_eq!(scene.ending.expect("told").first_fin, FirstFin::Local);
-}
-
-/// N45: the connection lives on.
-#[test]
-fn n45_a_write_after_end_is_a_value_and_the_connection_goes_on() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default());
-    scene.with(|socket| {
-        write(socket, b"before");
-        socket.end();
-        assert_eq!(socket.write(b"after"), Err(Error::WriteAfterEnd));
-        assert_eq!(socket.queued_bytes(), 6);
-    });
-    peer.send(b"go on");
-    peer.finish();
-    scene.expect(&["data go on", "end", "close"]);
-    assert_eq!(peer.read(), b"before");
 }
 
 /// N46: `close` stays the last event.

@@ -2,8 +2,8 @@
 
 use finale::{Backpressure, ConnectOptions, Error, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{Pair, SECOND, Who, idle, ms, write};
+use support::scene::Scene;
 
 /// A served socket whose kernel takes a thousand bytes, and whose peer does not read.
 fn narrow(options: ListenOptions) -> (Scene, finale::sim::PeerSocket) {
@@ -104,17 +104,6 @@ fn n66_after_pause_in_data_nothing_is_read() {
     assert_eq!(read, 5, "not even ahead");
     scene.with(|socket| socket.resume());
     scene.expect(&["data second"]);
-}
-
-/// N67: the end waits behind the bytes.
-#[test]
-fn n67_paused_with_a_fin_behind_bytes_both_wait_for_resume() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
-    peer.send(b"bytes");
-    peer.finish();
-    scene.expect(&[]);
-    scene.with(|socket| socket.resume());
-    scene.expect(&["data bytes", "end"]);
 }
 
 /// N68: Node tells it while paused. Here it is known, and told when reading goes on.

@@ -1,19 +1,11 @@
 //! The behaviours of Node's `net`, row by row (docs/node.md): what a finale socket does in the situation of each. A test's doc comment
 //! begins with its row. On the simulated network, where time and endings are exact.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-#[allow(dead_code, reason = "each program of tests uses its part")]
-#[path = "../faults/bent.rs"]
-mod bent;
-
 mod connecting;
 mod destroying;
 mod ends;
 mod flow;
 mod orders;
-mod page;
 mod resets;
 mod servers;
 mod states;

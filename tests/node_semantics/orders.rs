@@ -2,8 +2,8 @@
 
 use finale::{ConnectOptions, Event, ListenOptions};
 
-use super::support::scene::Scene;
 use super::{AT, Pair, SECOND, Who, idle, write};
+use support::scene::Scene;
 
 /// A question and its answer, the client ending first.
 fn conversation() -> Pair {

@@ -2,8 +2,8 @@
 
 use finale::{ConnectOptions, ConnectionErrorKind, KeepAlive, ListenOptions, TimeoutKind};
 
-use super::support::scene::{Scene, THERE};
 use super::{Pair, SECOND, Who, idle, ms, write};
+use support::scene::{Scene, THERE};
 
 /// N50: never `end`; the address is there in the error and in the close.
 #[test]
@@ -71,32 +71,6 @@ fn n55_a_reset_of_a_paused_socket_with_nothing_unread_is_told_at_once() {
     scene.run(ms(10));
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
-}
-
-/// N56: bytes first, once it reads again.
-#[test]
-fn n56_a_reset_of_a_paused_socket_waits_behind_the_bytes() {
-    let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
-    peer.send(b"unread");
-    scene.network.advance(ms(10));
-    peer.reset();
-    scene.expect(&["peerended(reset)"]);
-    scene.with(|socket| socket.resume());
-    scene.expect(&["data unread", "error reset by the peer", "close"]);
-}
-
-/// N58: with the address that accept gave.
-#[test]
-fn n58_a_reset_between_handshake_and_accept_is_connection_and_error() {
-    let mut scene = Scene::new();
-    let listener = scene.reactor.listen((super::HERE, 80), ListenOptions::default()).expect("a free port");
-    let peer = scene.peer.connect(listener.addr).expect("begun");
-    scene.network.advance(ms(10));
-    let addr = peer.local_addr();
-    peer.reset();
-    scene.network.advance(ms(10));
-    scene.expect(&["connection", "error reset by the peer", "close"]);
-    assert_eq!(scene.ending.expect("told").peer, addr);
 }
 
 /// N60: each of the three has its own ending.

@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use finale::sim::Faults;
-use finale::{Error, ListenOptions, OverflowPolicy, StopOptions};
+use finale::{Error, ListenOptions, StopOptions};
 
-use super::support::scene::{HERE, Scene};
-use super::{SECOND, ms};
+use super::ms;
+use support::scene::{HERE, Scene};
 
 /// N84: at once, without an event.
 #[test]
@@ -35,20 +34,6 @@ fn n86_listening_twice_makes_two_listeners() {
     let one = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let two = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
     assert_ne!(one.id, two.id);
-}
-
-/// N87: new clients are refused, live ones go on, and the count is a plain number.
-#[test]
-fn n87_closing_a_listener_leaves_its_sockets_alone() {
-    let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
-    let peer = scene.peer.connect(listener.addr).expect("begun");
-    scene.expect(&["connection"]);
-    scene.reactor.close_listener(listener.id).expect("open");
-    let late = scene.peer.connect(listener.addr).expect("begun");
-    peer.send(b"alive");
-    scene.expect(&["data alive"]);
-    assert!(late.is_reset() && scene.reactor.len() == 1);
 }
 
 /// N88: no event for it.
@@ -90,39 +75,6 @@ fn n90_clients_in_the_backlog_are_reset_by_closing_and_served_by_stopping() {
     }
 }
 
-/// N91: told once; nobody gets a clean end from a server that could not serve.
-#[test]
-fn n91_out_of_descriptors_is_told_once_and_waited_out() {
-    let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
-    scene.network.set_faults(Faults { accept_exhausted: 1.0, ..Faults::none() });
-    let peer = scene.peer.connect(listener.addr).expect("begun");
-    scene.run(5 * SECOND);
-    assert!(scene.story.len() == 1 && scene.story[0].starts_with("rests"), "{:?}", scene.story);
-    assert!(!peer.has_fin() && !peer.is_reset());
-    scene.network.set_faults(Faults::none());
-    scene.story.clear();
-    scene.expect(&["connection"]);
-}
-
-/// N92: they wait, or are reset; `Some(0)` is none at all.
-#[test]
-fn n92_a_limit_of_connections_makes_clients_wait_or_drops_them() {
-    for (excess, waits) in [(OverflowPolicy::Wait, true), (OverflowPolicy::Reset, false)] {
-        let mut scene = Scene::new();
-        let options = ListenOptions::default().max_connections(1).overflow_policy(excess);
-        let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
-        let first = scene.peer.connect(listener.addr).expect("begun");
-        scene.run(SECOND);
-        let second = scene.peer.connect(listener.addr).expect("begun");
-        scene.run(SECOND);
-        assert_eq!(second.is_reset(), !waits);
-        first.reset();
-        scene.run(SECOND);
-        assert_eq!(scene.reactor.len(), usize::from(waits));
-    }
-}
-
 /// N93: an explicit option; mapped addresses are told as what they are.
 #[test]
 fn n93_ipv6_only_leaves_the_ipv4_port_free() {
@@ -151,23 +103,4 @@ fn n94_two_listeners_share_a_port_only_if_both_say_so() {
     scene.reactor.listen((HERE, 80), shared()).expect("a free port");
     scene.reactor.listen((HERE, 80), shared()).expect("shared");
     assert!(scene.reactor.listen((HERE, 80), ListenOptions::default()).is_err());
-}
-
-/// N98: stop, let idle ones end, destroy the rest at the limit.
-#[test]
-fn n98_a_graceful_stop_ends_idle_connections_and_lets_busy_ones_finish() {
-    let mut scene = Scene::new();
-    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
-    let (idle, busy) =
-        (scene.peer.connect(listener.addr).expect("begun"), scene.peer.connect(listener.addr).expect("begun"));
-    scene.run(SECOND);
-    busy.send(b"a request");
-    scene.run(SECOND);
-    scene.reactor.stop_listener(listener.id, StopOptions::default().limit(20 * SECOND)).expect("open");
-    scene.run(5 * SECOND);
-    assert!(idle.has_fin() && !busy.has_fin());
-    scene.run(20 * SECOND);
-    scene.network.advance(ms(10));
-    assert!(busy.is_reset());
-    assert_eq!(scene.story.last().map(String::as_str), Some("listener closed"));
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use finale::{Event, KeepAlive, ListenOptions};
 
-use super::bent::bent;
-use super::support::scene::{HERE, Scene, THERE};
 use super::{SECOND, ms, write};
+use support::bent::bent;
+use support::scene::{HERE, Scene, THERE};
 
 fn idle_for(time: Duration) -> (Scene, finale::sim::PeerSocket) {
     let (mut scene, peer) = Scene::served(ListenOptions::default());

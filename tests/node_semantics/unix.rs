@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use finale::sim::Network;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, UnixAddr};
 
-use super::support::scene::HERE;
+use support::scene::HERE;
 
 fn path() -> PathBuf {
     std::env::temp_dir().join(format!("finale-node-{}", std::process::id()))

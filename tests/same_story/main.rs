@@ -5,9 +5,6 @@
 //!
 //! More of them: `FINALE_SEEDS=0..20000 cargo test --test same_story`.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod play;
 mod remote;
 mod script;

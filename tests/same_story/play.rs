@@ -11,7 +11,7 @@ use finale::{ConnectionError, Ending, EndingKind, Event, Reactor, Socket, Socket
 
 use crate::remote::{PATIENCE, Remote, Seen};
 use crate::script::{Opt, Role, Script, Step, connect_options, listen_options};
-use crate::support::pattern;
+use support::pattern;
 
 /// What was told so far and what can be seen now.
 #[derive(Clone, PartialEq, Eq, Debug)]

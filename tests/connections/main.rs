@@ -1,0 +1,12 @@
+//! One connection, from its address to its ending, on real sockets wherever Linux can show it.
+
+mod addresses;
+mod connecting;
+mod endings;
+mod held_back_ack;
+mod paused;
+mod racing;
+mod slow_readers;
+mod timers;
+mod unix;
+mod writing;

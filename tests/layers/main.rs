@@ -1,0 +1,5 @@
+//! What is built on the public API of the reactor: pipes, pools, shards and inboxes.
+
+mod pipe;
+mod pool;
+mod shards;

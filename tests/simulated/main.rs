@@ -1,0 +1,8 @@
+//! The shipped reactor on the simulated network, where a whole run needs neither a clock nor a
+//! real socket: random runs, endings that loopback can't show, and `finale::check::Endings`.
+
+mod endings;
+mod every_ending;
+mod filling;
+mod random_runs;
+mod total_deadline;
