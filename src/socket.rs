@@ -132,6 +132,14 @@ impl<'a> Socket<'a> {
         self.entry().and_then(|entry| self.context.table.settings.get(entry.settings).listener)
     }
 
+    /// Whether it was accepted although its listener had its maximum of connections
+    /// ([`OverflowPolicy::Admit`](crate::OverflowPolicy::Admit)): write a short answer, then `end`
+    /// and `discard`.
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::OVERFLOW))
+    }
+
     /// The state of the lifecycle. `end` and `destroy` change it in the next call of `next`.
     #[must_use]
     pub fn state(&self) -> State {

@@ -31,6 +31,10 @@ pub enum OverflowPolicy {
     /// load balancer can try another server at once, and a reset can't be taken for an empty
     /// answer.
     Reset,
+    /// Up to this many more are accepted, for a short answer such as "too many clients": their
+    /// [`Socket::is_overflow`](crate::Socket::is_overflow) is `true`, and the program ends them.
+    /// Further ones wait.
+    Admit(usize),
 }
 
 impl Default for ListenOptions {

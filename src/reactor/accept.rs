@@ -184,6 +184,7 @@ impl<N: Net> Reactor<N> {
         let entry = self.listeners.opened(listener);
         entry.skips = 0;
         let settings = entry.settings;
+        let overflow = if entry.is_over_max() { Flags::OVERFLOW } else { Flags::NONE };
         if entry.was_the_last() {
             self.close_stopped(listener);
         } else if entry.batch.accepted() && !entry.muted {
@@ -198,7 +199,7 @@ impl<N: Net> Reactor<N> {
         }
         // Its first bytes have often arrived: read before registering, which may never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON, true);
+        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON | overflow, true);
         self.begin_deadline(slot);
         self.emit(slot, Input::Accepted, Emits::Connection)
     }

@@ -115,8 +115,14 @@ impl Entry {
         }
     }
 
+    /// Whether its newest connection is one too many.
+    pub(super) fn is_over_max(&self) -> bool {
+        self.max.is_some_and(|max| self.live > max)
+    }
+
     fn is_full(&self) -> bool {
-        self.max.is_some_and(|max| self.live >= max)
+        let more = if let OverflowPolicy::Admit(more) = self.overflow_policy { more } else { 0 };
+        self.max.is_some_and(|max| self.live >= max.saturating_add(more))
     }
 
     /// A client was accepted. Whether it was the last that a stopped listener accepts.
@@ -133,7 +139,7 @@ impl Entry {
 
     /// Whether clients have to wait.
     pub(super) fn must_wait(&self) -> bool {
-        self.paused || (self.is_full() && self.overflow_policy == OverflowPolicy::Wait)
+        self.paused || (self.is_full() && self.overflow_policy != OverflowPolicy::Reset)
     }
 
     /// Whether it is stopped, may accept none, and no socket can make room: with a maximum of 0.

@@ -301,6 +301,8 @@ impl Flags {
     pub(crate) const IPV6: Self = Self(1 << 17);
     /// What is read goes into a buffer of the caller's, which is in the extra.
     pub(crate) const COLLECT: Self = Self(1 << 19);
+    /// It was accepted beyond its listener's maximum.
+    pub(crate) const OVERFLOW: Self = Self(1 << 20);
 
     // --- sets ---
 
@@ -361,7 +363,7 @@ impl Flags {
     }
 }
 
-const _: () = assert!(Flags::COLLECT.0 < 1 << PENDING, "conditions and pending events don't overlap");
+const _: () = assert!(Flags::OVERFLOW.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

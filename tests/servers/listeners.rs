@@ -65,6 +65,39 @@ fn with_a_limit_of_none_at_all_nobody_is_accepted() {
 }
 
 #[test]
+fn some_clients_beyond_the_limit_are_admitted_for_an_answer_and_the_rest_wait() {
+    let options = ListenOptions::default().max_connections(1).overflow_policy(OverflowPolicy::Admit(2));
+    let (mut scene, _listener, peers) = scene(options, 5);
+    let mut served = Vec::new();
+    let until = scene.network.now() + SECOND;
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it can wait") {
+        if event == Event::Connection {
+            served.push(socket.is_overflow());
+            if socket.is_overflow() {
+                socket.write(b"too many clients").expect("it lives");
+                socket.end();
+                socket.discard();
+            }
+        }
+    }
+    assert_eq!(served, [false, true, true], "two more than the limit, and the others wait");
+    for peer in &peers[1..3] {
+        assert_eq!((peer.read(), peer.has_fin()), (b"too many clients".to_vec(), true));
+        peer.finish();
+    }
+    assert_eq!((peers[0].read(), peers[3].read()), (Vec::new(), Vec::new()));
+    scene.network.advance(ms(10));
+    let until = scene.network.now() + SECOND;
+    let mut again = Vec::new();
+    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it can wait") {
+        if event == Event::Connection {
+            again.push(socket.is_overflow());
+        }
+    }
+    assert_eq!(again, [true, true], "their places are free again");
+}
+
+#[test]
 fn clients_beyond_the_limit_are_dropped_if_so_wished() {
     let options = ListenOptions::default().max_connections(1).overflow_policy(OverflowPolicy::Reset);
     let (mut scene, listener, mut peers) = scene(options, 3);

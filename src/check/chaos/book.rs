@@ -266,8 +266,16 @@ impl Book {
         }
         side.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
         self.sides.push(side);
-        let crowded = self.limits.iter().find(|(id, (most, _))| Some(*id) == listener && self.live_of(*id) > *most);
-        must(crowded.is_none(), Rule::Progress, || format!("{id} is one too many: {crowded:?}"))
+        let Some((listener, (most, policy))) = self.limits.iter().find(|(id, _)| Some(*id) == listener) else {
+            return must(!socket.is_overflow(), Rule::Language, || format!("{id} is beyond a limit that is none"));
+        };
+        let live = self.live_of(*listener);
+        let admitted = if let OverflowPolicy::Admit(more) = policy { *more } else { 0 };
+        must(live <= most + admitted, Rule::Progress, || {
+            format!("{id} is one too many: {live} of {most}, {policy:?}")
+        })?;
+        let is_over = live > *most;
+        must(socket.is_overflow() == is_over, Rule::Language, || format!("{id}: beyond the limit: {is_over}"))
     }
 
     /// Connections of a listener that have not told `close`.

@@ -117,9 +117,13 @@ pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> ListenOptions {
     let number = listen.settings.high_water_bytes;
     let Limits { low, idle_direction, write, deadline, ending } = Limits::of(number, plan);
     // Some may have one or two connections, and the next waits, or is dropped.
-    let listen = listen
-        .max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2))
-        .overflow_policy(if number.is_multiple_of(4) { OverflowPolicy::Reset } else { OverflowPolicy::Wait });
+    let listen = listen.max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2)).overflow_policy(
+        match number % 4 {
+            0 => OverflowPolicy::Reset,
+            2 => OverflowPolicy::Admit(number / 6 % 3),
+            _ => OverflowPolicy::Wait,
+        },
+    );
     listen
         .low_water_mark(low)
         .idle_direction(idle_direction)
