@@ -145,6 +145,8 @@
 pub mod check;
 pub mod lifecycle;
 mod metrics;
+// Hidden until it is stable: a later version may change it without notice.
+#[doc(hidden)]
 pub mod net;
 #[cfg(any(feature = "sim", test))]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]

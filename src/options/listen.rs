@@ -21,6 +21,7 @@ pub struct ListenOptions {
 /// What happens to a client that connects while the listener has its maximum of connections
 /// ([`ListenOptions::max_connections`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum OverflowPolicy {
     /// It waits in the backlog, connected from its point of view, and is accepted when another
     /// connection is closed. The default: it is served late instead of never, and costs neither a
