@@ -1,10 +1,13 @@
 //! The examples: what each does when it runs, and its protocol against every ending at every byte in
-//! the simulated network and with real clients.
+//! the simulated network and with real clients. Also the pages that show them.
 
 #[path = "../../examples/proxy/balance.rs"]
 mod balance;
 #[path = "../../examples/beside_tokio/bridge.rs"]
 mod bridge;
+#[path = "../../examples/explain/explain.rs"]
+#[allow(dead_code, reason = "the tests need a part of it")]
+mod explain;
 #[path = "../../examples/lines/server.rs"]
 mod lines;
 #[path = "../../examples/pool/client.rs"]
@@ -24,6 +27,7 @@ mod session;
 mod chat;
 mod clients;
 mod http;
+mod pages;
 mod program;
 mod programs;
 mod random_proxy;
