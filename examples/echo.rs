@@ -1,5 +1,5 @@
-//! An echo server with back-pressure: a client that does not read is not read either.
-//! Run it: `cargo run --release --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
+//! An echo server with back-pressure: a client that does not read is not read either. Run it:
+//! `cargo run --release --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
 
 use std::process::ExitCode;
 
@@ -23,12 +23,11 @@ fn run(addr: &str) -> Result<(), finale::Error> {
 
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
-            Event::Data(bytes) => {
-                let queue = socket.write(bytes)?;
-                if queue == Backpressure::Full {
-                    socket.pause(); // The peer must read before it may send more.
-                }
-            }
+            Event::Data(bytes) => match socket.write(bytes) {
+                Ok(Backpressure::Room) => {}
+                Ok(Backpressure::Full) => socket.pause(), // The peer must read before it may send more.
+                Err(_) => socket.destroy(),               // One client is lost, and not the loop.
+            },
             Event::Drain => socket.resume(),
             Event::End => socket.end(),
             Event::Close(ending) => println!("{}: {ending}", socket.id()),

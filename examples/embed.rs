@@ -1,7 +1,7 @@
-//! finale inside somebody else's loop: the loop waits on finale's descriptor beside its own, and
-//! never longer than finale says. Here the other loop is poll(2), and its own descriptor is
-//! standard input. Run it: `cargo run --release --example embed`, then connect with `nc`, or type
-//! lines to send to every client.
+//! finale inside another event loop: that loop waits on finale's descriptor and on its own, and
+//! never longer than until finale's next deadline. Here the other loop is poll(2), and its own
+//! descriptor is standard input. Run it: `cargo run --release --example embed`, then connect with
+//! `nc`, or type lines to send to every client.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -31,17 +31,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 _ => {}
             }
         }
-        // 2. Wait for finale and for what is ours, no longer than finale's next deadline.
+        // 2. Wait for finale and for our own input, until finale's next deadline at most.
         let wait = reactor.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.map(|wait| Timespec::try_from(wait + Duration::from_millis(1))).transpose()?;
         let stdin = std::io::stdin();
         let mut fds = [PollFd::new(&reactor, PollFlags::IN), PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
         poll(&mut fds, wait.as_ref())?;
-        // 3. What is ours.
+        // 3. Our own input.
         if !fds[1].revents().is_empty() {
             let bytes = stdin.lock().read(&mut line)?;
             if bytes == 0 {
-                return Ok(()); // Dropping the reactor resets whoever is still there.
+                return Ok(()); // Dropping the reactor resets the remaining clients.
             }
             for &client in &clients {
                 if let Some(mut socket) = reactor.socket(client)

@@ -1,8 +1,8 @@
-//! Three servers of one protocol, each against every ending at every byte: two are wrong, in ways
-//! that no ordinary test sees, and one is right. Run it: `cargo run --example endings`.
+//! Three servers of one protocol, each tested against every ending at every byte. Two are wrong, in
+//! ways that ordinary tests don't find, and one is right. Run it: `cargo run --example endings`.
 //!
-//! The protocol: a length byte and so many bytes of name; the answer is `hello NAME`. A FIN behind
-//! the request is fine.
+//! The protocol: a length byte and a name of that length; the answer is `hello NAME`. A FIN after
+//! the request is allowed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use finale::check::{Endings, Found, Protocol, Report};
 use finale::sim::Script;
 use finale::{Event, ListenOptions, Socket};
 
-/// Wrong: it believes that a request comes in one piece.
+/// Wrong: it assumes that a request arrives in one piece.
 fn one_piece(socket: &mut Socket<'_>, event: Event<'_>) {
     match event {
         Event::Data([length, name @ ..]) if name.len() >= usize::from(*length) => {
@@ -26,7 +26,7 @@ fn one_piece(socket: &mut Socket<'_>, event: Event<'_>) {
 #[derive(Default)]
 struct Greeter {
     request: Vec<u8>,
-    /// Wrong if set: a peer that has finished is taken for one that has gone.
+    /// Wrong if set: it treats a peer that has finished sending as one that has gone.
     end_is_close: bool,
     open: bool,
 }
@@ -59,7 +59,7 @@ impl Protocol for Greeter {
     }
 }
 
-/// The conversation as it should go, and what must hold however it is cut.
+/// The conversation that goes well, and what must hold wherever it is cut.
 fn endings() -> Endings {
     let polite = Script::new().send(b"\x06finale").receive(12).receive_end().finish();
     let listen = ListenOptions::default().idle_timeout(Duration::from_secs(5));

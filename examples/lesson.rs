@@ -109,7 +109,7 @@ fn half_close(out: &mut impl Write) -> Done {
     Ok(())
 }
 
-/// A silent peer is noticed by a timer; keep-alive is for machines that are gone.
+/// A timer detects a silent peer; keep-alive detects a machine that is lost.
 fn dead_connections(out: &mut impl Write) -> Done {
     writeln!(out, "\n=== Detecting Dead Connections ===\n")?;
     let mut reactor = Reactor::new()?;

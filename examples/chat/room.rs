@@ -1,19 +1,18 @@
-//! Everybody who is here, and what they say to each other.
+//! The people in the chat, and the lines that they send to each other.
 
 use std::time::Duration;
 
 use finale::{Event, ListenOptions, Socket, SocketId, SocketMap};
 
-/// A longer line is no line.
+/// A longer line is refused.
 const LINE_BYTES: usize = 1024;
 
-/// What the chat wants of its listener: who reads nothing has 64 KiB of the others' words waiting
-/// at the most.
+/// The options of the chat's listener: at most 64 KiB wait for a client that reads nothing.
 pub(crate) fn options() -> ListenOptions {
     ListenOptions::default().high_water_mark(32 * 1024).write_limit(64 * 1024).idle_timeout(Duration::from_secs(600))
 }
 
-/// Everybody who is here.
+/// The people in the chat.
 #[derive(Debug, Default)]
 pub(crate) struct Chat {
     pub(crate) people: SocketMap<Person>,
@@ -21,9 +20,9 @@ pub(crate) struct Chat {
 
 #[derive(Debug, Default)]
 pub(crate) struct Person {
-    /// The first line that it says.
+    /// The first line that it sends.
     name: Option<String>,
-    /// What has come of the next line.
+    /// The bytes of the next line so far.
     line: Vec<u8>,
 }
 
@@ -55,7 +54,7 @@ impl Chat {
             person.line.push(byte);
             if person.line.len() > LINE_BYTES {
                 tell(socket, "that is no line\n");
-                // What it still says nobody hears; our words reach it all the same.
+                // What it still sends is dropped. Our line reaches it.
                 self.leave(socket);
             }
             return;
@@ -90,7 +89,8 @@ impl Chat {
     }
 }
 
-/// Who has ended hears no more; who takes nothing is thrown out, and its `close` tells the others.
+/// Sends a line, unless our side has ended. A client that takes nothing is reset, and its `close`
+/// informs the others.
 fn tell(socket: &mut Socket<'_>, words: &str) {
     if !socket.end_called() && socket.write(words.as_bytes()).is_err() {
         socket.destroy();

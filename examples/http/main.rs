@@ -1,6 +1,6 @@
-//! An HTTP/1.1 server that survives every ending: requests in pieces and in rows, bodies that
-//! nobody wants, clients who finish early, clients who drip, a stop that lets everybody have their
-//! answer. Run it: `cargo run --release --example http -- 127.0.0.1:8080`, and then `curl
+//! An HTTP/1.1 server that survives every ending: requests in pieces and several at once, bodies
+//! that it does not read, clients that finish early or send byte by byte, and a graceful stop. Run
+//! it: `cargo run --release --example http -- 127.0.0.1:8080`, and then `curl
 //! http://127.0.0.1:8080/`.
 //!
 //! | request | answer |
@@ -45,8 +45,8 @@ fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken if signals.take().is_some() => {
-                // From now on each answer is its connection's last; who is idle ends after a
-                // moment.
+                // From now on each answer is the last of its connection. Idle connections end after
+                // the grace.
                 http.is_stopping = true;
                 if reactor.stop_listener(listener.id, StopOptions::default()).is_err() {
                     break;

@@ -1,22 +1,23 @@
-//! What a client asks for, taken out of its bytes piece by piece.
+//! The parser of requests.
 //!
-//! Invariant: nothing is taken before it is whole, so a request means the same however it was cut.
+//! Invariant: a part is taken only when it is complete, so a request means the same however it was
+//! cut into pieces.
 
 /// Longer heads are refused: a browser with many cookies sends some 8 KiB.
 const HEAD_BYTES: usize = 16 * 1024;
-/// What is read of a body that is wanted.
+/// The longest body that is read.
 pub(crate) const BODY_BYTES: u64 = 1024 * 1024;
 const HEADERS: usize = 64;
 
-/// The head of a request, as far as this server looks at it.
+/// The parts of a request's head that this server uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// The client would like another answer on this connection.
+    /// The client may send another request on this connection.
     pub(crate) keep_alive: bool,
     pub(crate) body: Body,
-    /// It waits to be told that its body is wanted.
+    /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
 }
 
@@ -24,18 +25,18 @@ pub(crate) struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
     Bytes(u64),
-    /// In chunks; so many bytes are left of the present one.
+    /// In chunks: the bytes left of the present one.
     Chunk(u64),
     /// In chunks, between two of them.
     NextChunk,
-    /// In chunks, and the last has come: trailers are left.
+    /// In chunks, after the last one: trailers are left.
     Trailers,
 }
 
-/// Why a request can't be answered as it was meant.
+/// Why a request can't be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bad {
-    /// It is no HTTP/1.
+    /// It is not HTTP/1.
     Syntax,
     /// Its head is too long.
     HeadTooLong,
@@ -44,7 +45,7 @@ pub(crate) enum Bad {
 }
 
 impl Head {
-    /// The next head in `input`, which it is taken out of; `None` if it is not whole yet.
+    /// Takes the next head from `input`; `None` if it is not complete yet.
     pub(crate) fn take(input: &mut Vec<u8>) -> Result<Option<Self>, Bad> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -71,7 +72,7 @@ impl Head {
             let is_it = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes());
             values(name).any(|value| value.split(|byte| *byte == b',').any(is_it))
         };
-        // A body of two lengths is how requests are smuggled (RFC 9112, section 6.3): it is none.
+        // Two lengths are an error: they are a way to smuggle requests (RFC 9112, section 6.3).
         let mut lengths = values("content-length");
         let length = match (lengths.next(), lengths.next()) {
             (None, _) => None,
@@ -83,7 +84,7 @@ impl Head {
         let mut codings = values("transfer-encoding");
         let body = match (codings.next(), codings.next(), length) {
             (None, _, length) => Body::Bytes(length.unwrap_or(0)),
-            // Nor may it have both, or an encoding that HTTP/1.0 does not know (section 6.1).
+            // Both headers are an error, and so is an encoding in HTTP/1.0 (section 6.1).
             (Some(_), _, Some(_)) => return Err(Bad::Syntax),
             (Some(_), _, None) if parsed.version != Some(1) => return Err(Bad::Syntax),
             (Some(coding), None, None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Body::NextChunk,
@@ -109,7 +110,7 @@ impl Body {
         matches!(self, Self::Bytes(0))
     }
 
-    /// Moves as much of the body as has come from `input` to `body`.
+    /// Moves the part of the body that has arrived from `input` to `body`.
     pub(crate) fn take(&mut self, input: &mut Vec<u8>, body: &mut Vec<u8>) -> Result<(), Bad> {
         loop {
             match self {

@@ -1,8 +1,8 @@
-//! The server's side of its connections.
+//! The handler of the HTTP server.
 //!
-//! Invariant: answers leave in the order of their requests, each whole or, if the connection is
-//! lost, not; after an answer that is the last, whatever still comes is read into the bin, so that
-//! our close does not reset the answer away.
+//! Invariant: answers leave complete and in the order of their requests, unless the connection is
+//! lost. After the last answer further input is read and dropped, so that our close does not reset
+//! the connection and destroy the answer.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::request::{BODY_BYTES, Bad, Body, Head};
 
 /// How long a connection may be silent, between requests or in the middle of one.
 const IDLE: Duration = Duration::from_secs(15);
-/// How long a request may take to come, from its first byte: dripping keeps nobody.
+/// How long a request may take from its first byte. It ends clients that send byte by byte.
 const REQUEST: Duration = Duration::from_secs(30);
-/// What `/` says.
+/// The answer to `/`.
 const LINE: &[u8] = b"finale: every ending, on purpose\n";
 /// A piece of `/bytes/N`.
 static PIECE: [u8; 32 * 1024] = [b'.'; 32 * 1024];
 
-/// What this server wants of its listener.
+/// The options of the server's listener.
 pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
     listen.idle_timeout(IDLE)
 }
@@ -34,26 +34,25 @@ pub(crate) struct Http {
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// What has come and is not understood yet.
+    /// Input that was not parsed yet.
     input: Vec<u8>,
-    /// A request whose body is under way, and its body so far.
+    /// A request whose body is incomplete, and its body so far.
     request: Option<(Head, Vec<u8>)>,
-    /// That request, or the head of one, has a time by which it has to be there.
+    /// A deadline is set for that request or for its head.
     has_deadline: bool,
     /// Bytes of `/bytes/N` that are still to be written.
     left: u64,
-    /// The client is behind with taking its answers: until it has caught up, nothing more is
-    /// answered, or read.
+    /// The client takes its answers too slowly. Until it has caught up, nothing more is answered or
+    /// read.
     is_full: bool,
     /// Whether the present answer is the last.
     is_last: bool,
-    /// The client has finished: no request will come beyond those that are here.
+    /// The client has finished: no further request will arrive.
     end_called: bool,
 }
 
 impl Http {
-    /// One event of a connection. What can't be written is lost with its connection, of which
-    /// `close` tells.
+    /// One event of a connection. If an answer can't be written, its connection is reset.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         let id = socket.id();
         match event {
@@ -75,13 +74,13 @@ impl Http {
         }
     }
 
-    /// Answers what can be answered.
+    /// Answers all complete requests.
     fn go_on(&mut self, socket: &mut Socket<'_>) {
         let is_stopping = self.is_stopping;
         let connection = self.connections.or_default(socket.id());
         while !socket.end_called() && !socket.destroy_called() {
             if connection.is_full {
-                // The next request waits, in the kernel and with the client.
+                // The next request waits in the kernel and at the client.
                 return socket.pause();
             }
             if connection.left > 0 {
@@ -109,10 +108,10 @@ impl Http {
     fn is_silent(&mut self, socket: &mut Socket<'_>) {
         let connection = self.connections.or_default(socket.id());
         if socket.end_called() || connection.is_full {
-            // It does not take its answer, or does not finish.
+            // The client does not take its answer, or does not finish.
             socket.destroy();
         } else if connection.is_between_requests() {
-            // A request that is on its way now gets no answer and no reset: it may be repeated.
+            // A request that is in flight gets no answer and no reset. The client can repeat it.
             socket.end();
         } else {
             connection.last_words(socket, "408 Request Timeout");
@@ -121,13 +120,13 @@ impl Http {
 }
 
 impl Connection {
-    /// The next request that is whole; what is in the way of it is an error.
+    /// The next complete request.
     fn next_request(&mut self) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
         if self.request.is_none() {
             self.request = Head::take(&mut self.input)?.map(|head| (head, Vec::new()));
         }
         let Some((head, body)) = &mut self.request else { return Ok(None) };
-        // Before it is read: who announces too much need not send it.
+        // Checked before the body is read: a client that announces too much need not send it.
         if matches!(head.body, Body::Bytes(left) | Body::Chunk(left) if left + body.len() as u64 > BODY_BYTES) {
             return Err(Refusal::BodyTooLong);
         }
@@ -145,8 +144,8 @@ impl Connection {
         self.input.is_empty() && self.request.is_none()
     }
 
-    /// A request that has begun has to be there in time. A client that waits for our word is told
-    /// once that its body is wanted.
+    /// Sets the deadline of a request that has begun. A client that waits for `100 Continue` gets
+    /// it once.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
         if !self.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
             socket.set_deadline(REQUEST);
@@ -178,7 +177,8 @@ impl Connection {
         }
     }
 
-    /// Every word to the client. One that can't be said must not be missing between two others.
+    /// Sends bytes to the client. If a piece can't be sent, the connection is reset, so that the
+    /// stream has no gap.
     fn say(&mut self, socket: &mut Socket<'_>, words: impl Into<Buffer>) {
         match socket.write_owned(words) {
             Ok(Backpressure::Room) => {}
@@ -226,9 +226,9 @@ impl Connection {
         );
     }
 
-    /// An answer before its request is there as a whole. The rest of it goes into the bin until the
-    /// client has finished, or our close would reset the connection and might take the answer with
-    /// it.
+    /// An answer before its request is complete. The rest of the request is dropped until the
+    /// client has finished. Otherwise our close would reset the connection and could destroy the
+    /// answer.
     fn last_words(&mut self, socket: &mut Socket<'_>, status: &str) {
         self.is_last = true;
         self.respond(socket, status, b"");
@@ -237,7 +237,7 @@ impl Connection {
     }
 }
 
-/// Why a request gets a refusal, and the connection its end.
+/// Why a request is refused, after which the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Bad(Bad),

@@ -1,7 +1,7 @@
-//! Who is joined with whom.
+//! Which client is joined with which backend.
 //!
-//! Invariant: a client is not read before it has a backend that is connected, so nothing of it is
-//! ever given to one that was not there.
+//! Invariant: a client is not read before it has a backend that is connected, so no byte of it is
+//! lost with a backend that is down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,30 +14,29 @@ use finale::{
 /// How long a client waits for a backend before it is reset.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Two who have nothing to say to each other may be silent for as long as they like; a machine that
-/// is gone is noticed all the same.
+/// A pair may be silent for any time. Keep-alive detects a machine that is lost.
 const ALIVE: KeepAlive = KeepAlive::after(Duration::from_secs(60));
 
-/// What the proxy wants of its listener: the port is shared with the next proxy, and a client waits
-/// for its backend unread.
+/// The options of the proxy's listener: the port is shared with the next proxy, and a client is not
+/// read until it has a backend.
 pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
     listen.reuse_port(true).start_paused(true).deadline(PATIENCE).keep_alive(ALIVE)
 }
 
-/// How the connections to a backend are kept: so many ready ahead.
+/// The pool of a backend: this many connections are kept ready.
 pub(crate) fn pool(ahead: usize) -> PoolOptions {
     PoolOptions::default().size(ahead).back_off(Duration::from_millis(50), Duration::from_secs(2))
 }
 
-/// The backends and those who use them.
+/// The backends and their clients.
 pub(crate) struct Balance {
     backends: Vec<Backend>,
-    /// Clients without a backend, in the order in which they came.
+    /// Clients without a backend, in the order of their arrival.
     waiting: VecDeque<SocketId>,
     /// The backend of each connection to one.
     whose: SocketMap<usize>,
     pipes: Pipes,
-    /// Where to look first, so that equals take turns.
+    /// The backend that is tried first, so that equal ones take turns.
     next: usize,
 }
 
@@ -58,12 +57,12 @@ impl Balance {
         Ok(Self { backends, waiting, whose, pipes, next: 0 })
     }
 
-    /// Opens the connections that lie ready before the first client comes.
+    /// Opens the connections that are kept ready, before the first client connects.
     pub(crate) fn open(&mut self, context: &mut Context<'_>) {
         self.backends.iter_mut().for_each(|backend| backend.pool.open(context));
     }
 
-    /// Opens nothing any more.
+    /// Opens no further connection.
     pub(crate) fn close(&mut self, context: &mut Context<'_>) {
         self.backends.iter_mut().for_each(|backend| backend.pool.close(context));
     }
@@ -79,7 +78,7 @@ impl Balance {
             let backend = &mut self.backends[place];
             let ticket = backend.pool.request(context);
             let Some((_, PoolReply::Leased(id))) = backend.pool.next_reply() else {
-                // It has just been lost; another backend may have one.
+                // The connection has just been lost. Another backend may have one.
                 backend.pool.cancel(ticket);
                 continue;
             };
@@ -95,8 +94,8 @@ impl Balance {
         }
     }
 
-    /// Of the backends with a connection ready, the one with the fewest clients: one that is down
-    /// has none.
+    /// Of the backends with a ready connection, the one with the fewest clients. A backend that is
+    /// down has no ready connection.
     fn choose(&mut self) -> Option<usize> {
         let count = self.backends.len();
         let places = (0..count).map(|step| (self.next + step) % count);
@@ -106,8 +105,7 @@ impl Balance {
         Some(chosen)
     }
 
-    /// One event. Answers a line for the log where a connection has ended in another way than in
-    /// good order.
+    /// Handles one event. Returns a line for the log if a connection did not end clean.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         let line = self.sees(socket, event);
         self.assign(&mut socket.context());

@@ -1,13 +1,14 @@
 //! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both
-//! directions; several backends, with connections ready ahead; one that is down is left out until
-//! it is back; a stop lets everybody finish. Run it: `cargo run --release --example proxy --
+//! directions. It keeps connections to several backends ready, skips a backend while it is down,
+//! and lets every client finish before it stops. Run it: `cargo run --release --example proxy --
 //! 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
 //!
-//! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: whoever
-//! waits in its queue is served before that is closed. Who comes in the very moment of the closing
-//! is reset by the kernel, unless `net.ipv4.tcp_migrate_req` is 1: then the new one gets it.
+//! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: clients
+//! that wait in its queue are served before the queue is closed. The kernel resets a client that
+//! connects at the moment of closing, unless `net.ipv4.tcp_migrate_req` is 1: then the new proxy
+//! gets it.
 //!
-//! Connections lie ready, so the backends must be such as let the client speak first.
+//! Connections are kept ready, so this works for protocols in which the client sends first.
 
 mod balance;
 
@@ -18,7 +19,7 @@ use finale::{Event, ListenOptions, Reactor, StopOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What the command line says.
+/// The arguments.
 struct Args {
     listen: String,
     backends: Vec<String>,
@@ -71,8 +72,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 let _ = reactor.stop_listener(listener.id, StopOptions::default().grace(None));
             }
             Event::ListenerClosed(_) => {
-                // The last client has gone; what it has said may still be on its way to its
-                // backend.
+                // The last client has closed. Its bytes may still be on their way to its backend.
                 is_stopped = true;
                 balance.close(&mut socket.context());
             }

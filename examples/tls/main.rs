@@ -1,9 +1,9 @@
-//! TLS 1.3 with rustls: a server that answers in upper case when the client has said that it is
-//! done, and that tells a request which is whole from one that was cut off. Run it: `cargo run
-//! --release --example tls -- 127.0.0.1:8443`.
+//! TLS 1.3 with rustls: a server that answers a complete request in upper case, and that
+//! distinguishes a complete request from one that was cut off. Run it: `cargo run --release
+//! --example tls -- 127.0.0.1:8443`.
 //!
-//! A FIN is no proof that everything has come: whoever is on the way can make one. TLS says it with
-//! close_notify; a FIN without is a truncation, and gets no answer.
+//! A FIN does not prove that everything has arrived: anyone on the path can forge one. TLS proves
+//! it with close_notify. A FIN without it is a truncation, and gets no answer.
 
 mod session;
 

@@ -1,7 +1,7 @@
 //! TLS over the events of a socket.
 //!
-//! Invariant: what rustls wants to send is written at once, and nothing is answered before the
-//! client's close_notify is here.
+//! Invariant: what rustls wants to send is written at once, and no answer is sent before the
+//! client's close_notify has arrived.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -11,16 +11,15 @@ use finale::{Event, ListenOptions, Socket, SocketMap};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-/// A longer request is cut off by us.
+/// A longer request is reset.
 const REQUEST_BYTES: usize = 1024 * 1024;
 
-/// What this server wants of its listener.
+/// The options of the server's listener.
 pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
-    let seconds = |seconds| Some(Duration::from_secs(seconds));
-    listen.idle_timeout(seconds(10)).deadline(seconds(60))
+    listen.idle_timeout(Duration::from_secs(10)).deadline(Duration::from_secs(60))
 }
 
-/// A key and a certificate for `localhost`, made up now.
+/// A new key and certificate for `localhost`.
 pub(crate) fn self_signed() -> Result<(Arc<ServerConfig>, CertificateDer<'static>), Box<dyn std::error::Error>> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let certificate = made.cert.der().clone();
@@ -32,14 +31,14 @@ pub(crate) fn self_signed() -> Result<(Arc<ServerConfig>, CertificateDer<'static
     Ok((Arc::new(config), certificate))
 }
 
-/// What has come of a request.
+/// Whether a request was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The client has said that it was all.
+    /// The client has sent close_notify.
     Whole,
-    /// The connection has ended before the client had said so.
+    /// The connection ended without close_notify.
     Truncated,
-    /// What came was no TLS, or was tampered with.
+    /// The bytes were not TLS, or were changed on the way.
     NoTls,
 }
 
@@ -60,7 +59,7 @@ impl Tls {
         Self { config, sessions: SocketMap::new() }
     }
 
-    /// One event. Answers the verdict with the last of each socket.
+    /// Handles one event. Returns the verdict with the last event of each socket.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> Option<Verdict> {
         let id = socket.id();
         match event {
@@ -76,8 +75,7 @@ impl Tls {
                     session.receive(socket, bytes);
                 }
             }
-            // A FIN before close_notify: perhaps an attacker's. No answer, and no end that would
-            // look like one.
+            // A FIN before close_notify, perhaps an attacker's: a reset instead of an answer.
             Event::End if !socket.end_called() => socket.destroy(),
             Event::Timeout => socket.destroy(),
             Event::Close(_) => return self.sessions.remove(id).map(|session| session.verdict),
@@ -90,13 +88,13 @@ impl Tls {
 impl Session {
     fn receive(&mut self, socket: &mut Socket<'_>, mut bytes: &[u8]) {
         while !bytes.is_empty() && !socket.end_called() {
-            // Reading from memory does not fail, except that rustls has enough for now; it takes
-            // more when that is processed.
+            // Reading from memory fails only when rustls has no room. It has room again when the
+            // packets are processed.
             let _ = self.tls.read_tls(&mut bytes);
             let is_whole = match self.tls.process_new_packets() {
                 Ok(state) => state.peer_has_closed(),
                 Err(_) => {
-                    // The alert that says why is on its way out.
+                    // rustls has an alert for the client, with the reason.
                     self.verdict = Verdict::NoTls;
                     self.flush(socket);
                     return end(socket);
@@ -118,18 +116,17 @@ impl Session {
     fn take_plaintext(&mut self) {
         match self.tls.reader().read_to_end(&mut self.request) {
             Ok(_) => {}
-            // All that is there was read.
+            // Everything that has arrived was read.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.verdict = Verdict::NoTls,
         }
     }
 
-    /// The client has finished its half, as TLS 1.3 has it (RFC 8446, section 6.1); ours is still
-    /// open.
+    /// The client has finished its direction (RFC 8446, section 6.1); ours is still open.
     fn answer(&mut self, socket: &mut Socket<'_>) {
         let answer = self.request.to_ascii_uppercase();
         for piece in answer.chunks(16 * 1024) {
-            // rustls keeps no more than its buffer of what was not sent yet.
+            // rustls buffers a limited number of bytes until they are sent.
             let _ = self.tls.writer().write_all(piece);
             self.flush(socket);
         }
@@ -137,7 +134,7 @@ impl Session {
         self.flush(socket);
     }
 
-    /// Hands everything that rustls has for the client to the socket.
+    /// Writes everything that rustls has for the client.
     fn flush(&mut self, socket: &mut Socket<'_>) {
         let mut out = Vec::new();
         while self.tls.wants_write() && self.tls.write_tls(&mut out).is_ok() {}
@@ -147,7 +144,7 @@ impl Session {
     }
 }
 
-/// Our last word is said; what still comes is of no interest.
+/// Ends our side. Further input is dropped.
 fn end(socket: &mut Socket<'_>) {
     socket.end();
     socket.discard();

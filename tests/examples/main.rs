@@ -1,9 +1,21 @@
-//! The protocols of the examples, against every ending at every byte in the simulated network, and with real clients.
+//! The examples: what each does when it runs, and its protocol against every ending at every byte in
+//! the simulated network and with real clients. Also the pages that show them.
 
 #[path = "../../examples/proxy/balance.rs"]
 mod balance;
+#[path = "../../examples/beside_tokio/bridge.rs"]
+mod bridge;
+#[path = "../../examples/explain/explain.rs"]
+#[allow(dead_code, reason = "the tests need a part of it")]
+mod explain;
+#[path = "../../examples/lines/server.rs"]
+mod lines;
+#[path = "../../examples/pool/client.rs"]
+mod pooled;
 #[path = "../../examples/http/request.rs"]
 mod request;
+#[path = "../../examples/request/client.rs"]
+mod retries;
 #[path = "../../examples/chat/room.rs"]
 mod room;
 #[path = "../../examples/http/server.rs"]
@@ -13,8 +25,12 @@ mod server;
 mod session;
 
 mod chat;
+mod clients;
 mod http;
+mod pages;
 mod program;
 mod programs;
 mod random_proxy;
+mod servers;
 mod tls;
+mod tokio_programs;

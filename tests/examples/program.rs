@@ -1,8 +1,9 @@
 //! A running example, and a real client if there is one.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 /// A running example; it ends with the test.
 pub(crate) struct Program {
@@ -11,12 +12,33 @@ pub(crate) struct Program {
     pub(crate) out: BufReader<ChildStdout>,
 }
 
+/// An example of this build.
+fn command(name: &str) -> Command {
+    let tests = std::env::current_exe().expect("a path");
+    Command::new(tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name))
+}
+
+/// Runs an example to its end.
+pub(crate) fn output(name: &str, args: &[&str], input: &str) -> Output {
+    let mut command = command(name);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+    // One that reads no input may have ended.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+/// What a successful run prints.
+pub(crate) fn printed(name: &str, args: &[&str], input: &str) -> String {
+    let output = output(name, args, input);
+    assert!(output.status.success(), "{name} {args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
 impl Program {
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
-        let tests = std::env::current_exe().expect("a path");
-        let path = tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name);
-        let spawned = Command::new(&path).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let spawned = command(name).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("a line");
@@ -27,6 +49,22 @@ impl Program {
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).expect("it listens");
+        // It ends a test that would hang, and measures nothing.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        stream
+    }
+
+    /// Sends a request, finishes, and reads the answer to its end.
+    pub(crate) fn exchange(&self, request: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = self.connect();
+        stream.write_all(request)?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map(|_| answer)
     }
 
     /// The next line that it says.

@@ -1,0 +1,98 @@
+//! The handler of the line server. It knows no reactor, so the tests run it on a simulated network.
+
+use std::time::Duration;
+
+use finale::{Backpressure, Event, ListenOptions, Socket, SocketMap};
+
+/// A longer line is refused.
+pub(crate) const LINE_BYTES: usize = 1024;
+/// A line must be complete this long after its first byte.
+const LINE_TIME: Duration = Duration::from_secs(10);
+
+/// Limits for clients that the server does not trust.
+pub(crate) fn options(options: ListenOptions) -> ListenOptions {
+    options
+        .max_connections(10_000)
+        .idle_timeout(Duration::from_secs(60))
+        .write_timeout(Duration::from_secs(30))
+        // Room for the answers to one read of 64 KiB, and no more.
+        .high_water_mark(64 * 1024)
+        .write_limit(256 * 1024)
+}
+
+/// The incomplete line of each client.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) partial: SocketMap<Vec<u8>>,
+}
+
+impl Lines {
+    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Data(bytes) => self.received(socket, bytes),
+            Event::Drain => {
+                // The client reads again, and so do we.
+                socket.resume();
+                if !self.partial.or_default(socket.id()).is_empty() {
+                    socket.set_deadline(LINE_TIME);
+                }
+            }
+            // An incomplete last line was cut off: it gets no answer.
+            Event::End => socket.end(),
+            // An idle client gets our FIN. What it sends from now on is dropped.
+            Event::Timeout => leave(socket),
+            Event::Close(_) => drop(self.partial.remove(socket.id())),
+            _ => {}
+        }
+    }
+
+    fn received(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
+        let partial = self.partial.or_default(socket.id());
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if partial.len() + part.len() > LINE_BYTES {
+                send(socket, b"line too long\n");
+                return leave(socket);
+            }
+            let begins = partial.is_empty();
+            partial.extend_from_slice(part);
+            if partial.ends_with(b"\n") {
+                socket.set_deadline(None);
+                if !send(socket, &partial.to_ascii_uppercase()) {
+                    return;
+                }
+                partial.clear();
+            } else if begins {
+                // Only the first byte sets the deadline: later ones don't put it off.
+                socket.set_deadline(LINE_TIME);
+            }
+        }
+        if socket.is_paused() {
+            // The rest of the line waits for us. The write timeout bounds the pause.
+            socket.set_deadline(None);
+        }
+    }
+}
+
+/// Sends an answer. Returns whether the connection can continue.
+fn send(socket: &mut Socket<'_>, answer: &[u8]) -> bool {
+    match socket.write(answer) {
+        Ok(Backpressure::Room) => true,
+        Ok(Backpressure::Full) => {
+            // The client sends and does not read. Until it reads, we read nothing either.
+            socket.pause();
+            true
+        }
+        Err(_) => {
+            // One client is lost, and not the loop.
+            socket.destroy();
+            false
+        }
+    }
+}
+
+/// Ends our side. What was written still leaves; what still comes is dropped.
+fn leave(socket: &mut Socket<'_>) {
+    socket.set_deadline(None);
+    socket.end();
+    socket.discard();
+}

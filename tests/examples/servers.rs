@@ -1,0 +1,115 @@
+//! The servers of the guides.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use finale::check::{Endings, Found, Protocol};
+use finale::sim::{Network, Script};
+use finale::{Event, ListenOptions, Reactor, Socket};
+
+use super::lines::{LINE_BYTES, Lines, options};
+use super::program::{Program, printed};
+
+impl Protocol for Lines {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        Self::handle(self, socket, event);
+    }
+
+    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+        if self.partial.is_empty() { Ok(()) } else { Err("a partial line is left".into()) }
+    }
+}
+
+#[test]
+fn the_line_server_survives_every_ending() {
+    let polite = Script::new().send(b"hello\nyou\n").receive(10).finish().receive_end();
+    let endings = Endings::of_a_server(options(ListenOptions::default()), polite).conditions(2).holds(|found| {
+        let complete = found.sent.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let expected = found.sent[..complete].to_ascii_uppercase();
+        if expected.starts_with(&found.received) { Ok(()) } else { Err("an incomplete line got an answer".into()) }
+    });
+    let report = endings.run(Lines::default);
+    assert!(report.broken().is_none(), "{report}");
+}
+
+/// Runs the line server with one client until its connection is closed. Returns what the client
+/// received, how the connection ended, and after what time.
+fn with_a_client(script: Script) -> (Vec<u8>, String, Duration) {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", options(ListenOptions::default())).expect("a free port");
+    let client = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("begun");
+    let mut lines = Lines::default();
+    while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+        assert!(socket.queued_bytes() <= 256 * 1024 + LINE_BYTES, "the queue is bounded");
+        lines.handle(&mut socket, event);
+        if let Event::Close(ending) = event {
+            return (client.received(), ending.to_string(), network.elapsed());
+        }
+    }
+    panic!("no close");
+}
+
+#[test]
+fn the_line_server_refuses_long_lines_and_slow_ones_and_bounds_its_queue() {
+    let long = Script::new().send(&[b'x'; 2 * LINE_BYTES]).receive_end().finish();
+    let (received, ending, _) = with_a_client(long);
+    assert_eq!(received, b"line too long\n");
+    assert!(ending.starts_with("clean"), "{ending}");
+
+    let (_, ending, time) = with_a_client(Script::new().drip(&[b'x'; 100], Duration::from_secs(1)));
+    assert!(ending.contains("deadline"), "{ending}");
+    assert!((10..=12).contains(&time.as_secs()), "{time:?}");
+
+    let flood = Script::new().stop_reading().flood(b"a line of some length\n", Duration::MAX);
+    let (_, ending, _) = with_a_client(flood);
+    assert!(ending.contains("took nothing"), "{ending}");
+}
+
+#[test]
+fn the_simulated_example_runs_on_a_virtual_clock() {
+    let text = printed("simulated", &[], "");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("after 7ms: clean and acknowledged"), "{text}");
+    assert!(lines[1].starts_with("after 10.003s: error: timed out: not done by its deadline"), "{text}");
+}
+
+#[test]
+fn the_server_of_the_readme_answers_and_refuses_what_is_too_long() {
+    let mut server = Program::start("upper", &["127.0.0.1:0"]);
+    assert_eq!(server.exchange(b"hello").expect("an answer"), b"HELLO");
+    assert!(server.line().contains("clean and acknowledged; the peer finished first"));
+    assert_eq!(server.exchange(&[b'x'; 65_536]).expect("an answer").len(), 65_536);
+    assert!(server.line().contains("clean and acknowledged"));
+    let mut stream = server.connect();
+    let refused = stream.write_all(&[b'x'; 1_000_000]).and_then(|()| stream.read_exact(&mut [0]));
+    assert!(refused.is_err(), "it is reset");
+    assert!(server.line().contains("destroyed by us"));
+    assert_eq!(server.exchange(b"still here").expect("an answer"), b"STILL HERE");
+}
+
+#[test]
+fn a_stop_lets_a_busy_client_have_its_answer_and_ends_an_idle_one() {
+    let mut server = Program::start("stop", &["127.0.0.1:0", "50"]);
+    assert_eq!(server.exchange(b"10\nten\n100\n").expect("answers"), b"4\nnot a number\n25\n");
+    assert!(server.line().contains("clean and acknowledged"));
+
+    let (mut idle, mut busy) = (server.connect(), server.connect());
+    idle.write_all(b"10\n").expect("open");
+    idle.read_exact(&mut [0; 2]).expect("an answer");
+    // The second line is unread when the server stops, and is answered too.
+    busy.write_all(b"1000000\n10\n").expect("open");
+    server.terminate();
+    assert_eq!(server.line(), "stopping\n");
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).expect("our end comes in order");
+    assert!(rest.is_empty());
+    drop(idle);
+    assert!(server.line().contains("clean"), "the idle one ended by the grace, which is 50 ms");
+    let mut answers = Vec::new();
+    busy.read_to_end(&mut answers).expect("answered, and ended by the grace");
+    assert_eq!(answers, b"78498\n4\n");
+    busy.shutdown(Shutdown::Write).expect("open");
+    assert!(server.child.wait().expect("it ends").success());
+}
