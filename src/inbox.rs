@@ -29,7 +29,6 @@ pub struct Sender<M> {
 
 /// Why a message was not taken; with the message.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SendError<M> {
     /// The reactor is behind: as many wait as may.
     Full(M),

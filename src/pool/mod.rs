@@ -138,7 +138,6 @@ pub struct Ticket(u64);
 
 /// What has become of a request for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum PoolReply {
     /// It has one, which is its own until it is [given back](Pool::give_back).
     Leased(SocketId),
