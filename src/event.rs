@@ -66,7 +66,7 @@ pub enum Event<'a> {
     /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket stands
     /// for none.
     Timer(TimerId),
-    /// A [`Remote`](crate::Waker) has woken the reactor. Several wakes between two of these events
+    /// A [`Waker`](crate::Waker) has woken the reactor. Several wakes between two of these events
     /// are merged into one. Its socket stands for none.
     Woken,
     /// A listener can't accept for now, for example without descriptors. It retries by itself.

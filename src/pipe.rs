@@ -66,7 +66,7 @@ pub struct Pipes {
 }
 
 /// A peer that reads nothing must not hold a socket whose other side is closed. The same time as
-/// the default of [`linger`](crate::ListenOptions::close_timeout), for the same reason.
+/// the default of [`close_timeout`](crate::ListenOptions::close_timeout), for the same reason.
 const DOOMED: Duration = Duration::from_secs(30);
 
 impl Pipes {

@@ -51,7 +51,7 @@ macro_rules! shared_setters {
             /// states `Lingering` and `Closing`. Default none: the meaning of a silence depends on
             /// the protocol. A peer that sends a byte now and then is never idle, see
             /// [`deadline`](Self::deadline), nor is one that still takes what our kernel holds for
-            /// it, see [`linger`](Self::close_timeout).
+            /// it, see [`close_timeout`](Self::close_timeout).
             #[must_use]
             pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
                 self.settings.idle_ms = limit.into().and_then(millis);

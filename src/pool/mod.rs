@@ -37,7 +37,7 @@ use crate::target::Target;
 /// | `data`, the answer is not whole | waits |
 /// | `data`, the answer is whole | [`give_back`](Pool::give_back) |
 /// | `end`, and the end of the answer is the end of the connection | `give_back`, which ends it |
-/// | `end` before that, `timeout`, an answer that can't be right | [`throw_out`](Pool::discard), and repeats the request or not |
+/// | `end` before that, `timeout`, an answer that can't be right | [`discard`](Pool::discard), and repeats the request or not |
 /// | `error` | waits for `close`, which is told as [`PoolEvent::Lost`] |
 ///
 /// ```
@@ -176,7 +176,7 @@ pub enum RetrySafety {
 }
 
 impl Pool {
-    /// A pool of connections to this address. It opens them at the first [`ask`](Pool::request) or
+    /// A pool of connections to this address. It opens them at the first [`request`](Pool::request) or
     /// [`open`](Pool::open).
     ///
     /// # Errors

@@ -187,6 +187,12 @@ impl<N: Net> Reactor<N> {
         Socket::new(self.context(), slot)
     }
 
+    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.net.now()
+    }
+
     /// The local address of a connection, `None` once it is closed. One getsockname(2).
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {

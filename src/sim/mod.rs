@@ -50,7 +50,7 @@
 //! row     the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
-//! # EndingKind it differs from Linux
+//! # How it differs from Linux
 //!
 //! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave
 //! out and have found.

@@ -22,7 +22,7 @@ fn command(name: &str) -> Command {
 pub(crate) fn output(name: &str, args: &[&str], input: &str) -> Output {
     let mut command = command(name);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));
     // One that reads no input may have ended.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     child.wait_with_output().expect("it ends")
@@ -38,7 +38,7 @@ pub(crate) fn printed(name: &str, args: &[&str], input: &str) -> String {
 impl Program {
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
         let spawned = command(name).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut child = spawned.unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("a line");
