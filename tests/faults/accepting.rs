@@ -252,6 +252,7 @@ fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
     assert_eq!(peers.iter().map(PeerSocket::is_reset).collect::<Vec<_>>(), [false, true, true, true]);
     peers[0].send(b"still here");
     scene.expect(&["data still here"]);
+    assert_eq!(scene.reactor.len(), 1, "the socket, and no listener");
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
     scene.rest();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use finale::{Error, ListenOptions, StopOptions};
 
-use super::ms;
+use super::{SECOND, ms};
 use support::scene::{HERE, Scene};
 
 /// N84: at once, without an event.
@@ -103,4 +103,23 @@ fn n94_two_listeners_share_a_port_only_if_both_say_so() {
     scene.reactor.listen((HERE, 80), shared()).expect("a free port");
     scene.reactor.listen((HERE, 80), shared()).expect("shared");
     assert!(scene.reactor.listen((HERE, 80), ListenOptions::default()).is_err());
+}
+
+/// N98: stop, let idle ones end, destroy the rest at the limit.
+#[test]
+fn n98_a_graceful_stop_ends_idle_connections_and_lets_busy_ones_finish() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let (idle, busy) =
+        (scene.peer.connect(listener.addr).expect("begun"), scene.peer.connect(listener.addr).expect("begun"));
+    scene.run(SECOND);
+    busy.send(b"a request");
+    scene.run(SECOND);
+    scene.reactor.stop_listener(listener.id, StopOptions::default().limit(20 * SECOND)).expect("open");
+    scene.run(5 * SECOND);
+    assert!(idle.has_fin() && !busy.has_fin());
+    scene.run(20 * SECOND);
+    scene.network.advance(ms(10));
+    assert!(busy.is_reset());
+    assert_eq!(scene.story.last().map(String::as_str), Some("listener closed"));
 }
