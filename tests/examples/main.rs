@@ -32,5 +32,6 @@ mod program;
 mod programs;
 mod random_proxy;
 mod servers;
+mod socks5;
 mod tls;
 mod tokio_programs;
