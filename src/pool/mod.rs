@@ -1,10 +1,10 @@
-//! Connections to one address, opened ahead, lent and taken back.
+//! Connections to one address, opened ahead, leased and given back.
 //!
-//! Invariant: a member is opening, ready, lent or leaving, and is counted as that once; only a
-//! ready one is lent, and one that has told anything while it was ready is not ready any more.
+//! Invariant: a member is opening, ready, leased or leaving, and is counted once. Only a ready
+//! member is leased, and a member that had an event while it was ready is no longer ready.
 //!
-//! Built on the public face: `handle` sees each event, and opens and ends sockets by the event's
-//! own [`Context`].
+//! Built on the public API: `handle` gets each event, and opens and ends sockets through the
+//! event's own [`Context`].
 
 mod back_off;
 mod options;
@@ -27,18 +27,19 @@ use crate::target::Target;
 
 /// Sockets of one reactor, connected ahead to one address.
 ///
-/// A program asks for a socket, is granted one, says what it has to say, and gives it back. Sockets
-/// that lie ready are watched: one whose peer ends, resets, or says something unasked is thrown out
-/// and replaced at once. When the server is down, the pool tries again less and less often. When a
-/// lent socket is lost, the pool says whether its request may be [repeated](RetrySafety).
+/// A program requests a socket, gets a lease, sends its request, reads the answer, and gives the
+/// socket back. The pool watches its ready sockets: if the peer of one ends, resets, or sends bytes
+/// without a request, the socket is discarded and replaced at once. While the server is down, the
+/// pool retries with a growing delay. When a leased socket is lost, the pool reports whether its
+/// request can be sent again ([`RetrySafety`]).
 ///
-/// | a lent socket tells ([`PoolEvent::Leased`]) | its borrower |
+/// | event of a leased socket ([`PoolEvent::Leased`]) | what the program does |
 /// |---|---|
-/// | `data`, the answer is not whole | waits |
-/// | `data`, the answer is whole | [`give_back`](Pool::give_back) |
+/// | `data`, the answer is incomplete | waits |
+/// | `data`, the answer is complete | [`give_back`](Pool::give_back) |
 /// | `end`, and the end of the answer is the end of the connection | `give_back`, which ends it |
-/// | `end` before that, `timeout`, an answer that can't be right | [`discard`](Pool::discard), and repeats the request or not |
-/// | `error` | waits for `close`, which is told as [`PoolEvent::Lost`] |
+/// | `end` before that, `timeout`, an answer that can't be right | [`discard`](Pool::discard), and perhaps a retry |
+/// | `error` | waits for `close`, which comes as [`PoolEvent::Lost`] |
 ///
 /// ```
 /// use finale::{ConnectOptions, Event, PoolReply, PoolEvent, ListenOptions, Pool, PoolOptions, Reactor};
@@ -82,8 +83,7 @@ pub struct Pool {
     connect: ConnectOptions,
     options: PoolOptions,
     members: SocketMap<Member>,
-    /// Those that are ready, the last used last: it is lent first, so that those that are not
-    /// needed grow old.
+    /// Ready sockets, the last used last. That one is leased first, so that surplus sockets expire.
     ready: Vec<SocketId>,
     waiting: VecDeque<Waiting>,
     grants: VecDeque<(Ticket, PoolReply)>,
@@ -103,21 +103,20 @@ enum Member {
     Opening,
     Ready(Age),
     Lent(Lease),
-    /// It is on its way out, and counts no more.
+    /// It is closing, and is not counted.
     Leaving,
 }
 
-/// Since when a ready socket is there, and unused. `None`: since the last look at the clock, which
-/// is to come.
+/// Since when a ready socket is established, and unused. `None`: since the next look at the clock.
 #[derive(Debug, Clone, Copy, Default)]
 struct Age {
     born: Option<Instant>,
     unused: Option<Instant>,
-    /// The server has said something on it.
+    /// The server has sent bytes on it.
     has_served: bool,
 }
 
-/// What a socket was when it was lent.
+/// The state of a socket when it was leased.
 #[derive(Debug, Clone, Copy)]
 struct Lease {
     age: Age,
@@ -132,52 +131,52 @@ struct Waiting {
     until: Option<Instant>,
 }
 
-/// Names one request for a socket.
+/// The id of one request for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// What has become of a request for a socket.
+/// The result of a request for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolReply {
-    /// It has one, which is its own until it is [given back](Pool::give_back).
+    /// The program has this socket until it [gives it back](Pool::give_back).
     Leased(SocketId),
-    /// It has waited for too long ([`PoolOptions::wait_limit`]).
+    /// The request has waited for longer than the [limit](PoolOptions::wait_limit).
     TimedOut,
-    /// Too many wait already ([`PoolOptions::max_waiting`]).
+    /// As many requests wait as [may](PoolOptions::max_waiting).
     QueueFull,
     /// The pool is closed.
     Closed,
 }
 
-/// Whose an event is.
+/// What an event is for the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolEvent {
-    /// Not the pool's: another socket, or none.
+    /// It belongs to another socket, or to none.
     Foreign,
-    /// The pool's own: there is nothing to be done.
+    /// It belongs to a socket of the pool that is not leased. Nothing has to be done.
     Internal,
-    /// A lent socket's: the event is for whoever has it.
+    /// It belongs to a leased socket: the program handles it.
     Leased,
-    /// A lent socket's last one. Whether its request may be repeated.
+    /// The `close` of a leased socket, and whether its request can be sent again.
     Lost(RetrySafety),
 }
 
-/// Whether a request whose socket was lost may be sent again.
+/// Whether a request whose socket was lost can be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetrySafety {
-    /// Not a byte of it has left this program: nobody can have seen it.
+    /// No byte of it has reached our kernel, so the server can't have seen it.
     Safe,
-    /// Bytes of it have left, and none of an answer has come. The peer may have acted on it, so it
-    /// may be repeated only if acting twice does no harm. (Whether its kernel has acknowledged them
-    /// can't be asked.)
+    /// Bytes of it have left, and no byte of an answer has arrived. The server may have processed
+    /// it, so it can be sent again only if processing it twice does no harm. (The kernel does not
+    /// report whether the bytes were acknowledged.)
     IfIdempotent,
-    /// A part of the answer has come.
+    /// A part of the answer has arrived.
     Unsafe,
 }
 
 impl Pool {
-    /// A pool of connections to this address. It opens them at the first [`request`](Pool::request) or
-    /// [`open`](Pool::open).
+    /// A pool of connections to this address. It opens them at the first [`request`](Pool::request)
+    /// or [`open`](Pool::open).
     ///
     /// # Errors
     /// [`Error::InvalidAddress`] and [`Error::InvalidOption`], as for
@@ -207,12 +206,12 @@ impl Pool {
         })
     }
 
-    /// Asks for a socket. The answer comes out of [`next_reply`](Pool::next_reply), at once if a
-    /// socket is ready, in the order in which they were asked for.
+    /// Requests a socket. [`next_reply`](Pool::next_reply) returns the result: at once if a socket
+    /// is ready, and in the order of the requests.
     pub fn request(&mut self, context: &mut Context<'_>) -> Ticket {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
-        self.stats.asked += 1;
+        self.stats.requested += 1;
         self.is_changed = true;
         if self.is_closed {
             self.refuse(ticket, PoolReply::Closed);
@@ -226,7 +225,7 @@ impl Pool {
         ticket
     }
 
-    /// Takes a request back that was not granted yet. Answers whether it waited.
+    /// Withdraws a request that still waits. Returns whether it did.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.ticket != ticket);
@@ -234,19 +233,19 @@ impl Pool {
         self.waiting.len() < before
     }
 
-    /// The next answer to a request.
+    /// The next result of a request.
     pub fn next_reply(&mut self) -> Option<(Ticket, PoolReply)> {
         self.grants.pop_front()
     }
 
-    /// What it has done, and what it has.
+    /// Counts of what it has done, and its present sockets.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         PoolStats { ready: self.ready.len(), waiting: self.waiting.len(), ..self.stats }
     }
 
-    /// Ends its sockets, those that are lent when they are given back. Whoever waits is refused.
-    /// Nothing is opened any more.
+    /// Ends its sockets; leased ones end when they are given back. Waiting requests are refused,
+    /// and no socket is opened any more.
     pub fn close(&mut self, context: &mut Context<'_>) {
         (self.is_closed, self.is_changed) = (true, true);
         while let Some(waiting) = self.waiting.pop_front() {
@@ -262,9 +261,9 @@ impl Pool {
 
     // --- what every call ends with ---
 
-    /// Opens what is missing, as all other calls with a context or a socket do: for a program that
-    /// wants connections ready before it asks for the first. When nothing has changed it costs
-    /// nothing.
+    /// Opens missing connections. All other calls with a context or a socket do that too, so this
+    /// is for a program that wants connections ready before its first request. It costs nothing if
+    /// nothing has changed.
     pub fn open(&mut self, context: &mut Context<'_>) {
         if !std::mem::take(&mut self.is_changed) {
             return;
@@ -279,7 +278,7 @@ impl Pool {
             self.members.insert(id, Member::Opening);
             self.back_off.tries();
             self.stats.opening += 1;
-            self.stats.begun += 1;
+            self.stats.started += 1;
         }
         if self.is_closed {
             self.give_up_opening(context);
@@ -288,12 +287,12 @@ impl Pool {
     }
 
     fn wants_another(&self, now: Instant) -> bool {
-        let there = self.stats.opening + self.ready.len() + self.stats.lent;
+        let there = self.stats.opening + self.ready.len() + self.stats.leased;
         let may = if self.back_off.is_on() { self.stats.opening == 0 && self.back_off.is_over(now) } else { true };
         !self.is_closed && there < self.options.size && may
     }
 
-    /// Ends what is too old, refuses who has waited for too long.
+    /// Ends sockets that are too old, and refuses requests that have waited for too long.
     fn expire(&mut self, context: &mut Context<'_>, now: Instant) {
         while let Some(waiting) = self.waiting.front()
             && waiting.until.is_some_and(|until| until <= now)
@@ -318,7 +317,7 @@ impl Pool {
         }
     }
 
-    /// A closed pool opens nothing to its end.
+    /// A closed pool completes no connection attempt.
     fn give_up_opening(&mut self, context: &mut Context<'_>) {
         let is_opening = |(id, member): (SocketId, &Member)| matches!(member, Member::Opening).then_some(id);
         let opening: Vec<SocketId> = self.members.iter().filter_map(is_opening).collect();
@@ -336,7 +335,7 @@ impl Pool {
             && let Some(id) = self.ready.pop()
         {
             let Some(mut socket) = context.socket(id) else { continue };
-            // Its end may be known already, and not told yet.
+            // Its end may be known already, and not delivered yet.
             if socket.state() != State::Open || socket.peer_ended() || socket.destroy_called() {
                 self.ready_was_lost(id);
                 leave(&mut socket);
@@ -349,14 +348,14 @@ impl Pool {
             let age = Age { born: age.born.or(Some(now)), ..age };
             let lease = Lease { age, read: socket.bytes_read(), written: socket.bytes_written() };
             self.members.insert(id, Member::Lent(lease));
-            self.stats.lent += 1;
+            self.stats.leased += 1;
             self.stats.granted += 1;
             let ticket = self.waiting.pop_front().map(|waiting| waiting.ticket);
             self.grants.extend(ticket.map(|ticket| (ticket, PoolReply::Leased(id))));
         }
     }
 
-    /// Has the reactor tell a timer when there is something to be done.
+    /// Sets a timer for the next time at which something has to be done.
     fn set_timer(&mut self, context: &mut Context<'_>, now: Instant) {
         let old = |id: &SocketId| {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
@@ -364,7 +363,7 @@ impl Pool {
             [due(age.born, self.options.max_age), due(age.unused, self.options.max_idle)].into_iter().flatten().min()
         };
         let waits = self.waiting.front().and_then(|waiting| waiting.until);
-        // Once its time has come, it is for a socket to be missed, not for the clock.
+        // Once its time has come, the next missing socket triggers the retry, not the clock.
         let retry = self.back_off.retry_at().filter(|at| *at > now && !self.is_closed && self.stats.opening == 0);
         let due = self.ready.iter().filter_map(old).chain(waits).chain(retry).min();
         if due == self.timer.map(|(_, at)| at) {
@@ -378,8 +377,7 @@ impl Pool {
 
     // --- events ---
 
-    /// Sees an event before the program does, and says whose it is. It has to see every event of
-    /// the reactor.
+    /// Handles an event, before the program does. Pass every event of the reactor.
     pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> PoolEvent {
         let handled = self.sees(socket, event);
         self.open(&mut socket.context());
@@ -420,8 +418,7 @@ impl Pool {
                         self.ready_was_lost(id);
                         leave(socket);
                     }
-                    // Nobody has asked: whatever it is, the next request would take it for its
-                    // answer.
+                    // Bytes without a request: the next request would take them for its answer.
                     Event::Data(_) => {
                         self.ready_was_lost(id);
                         socket.destroy();
@@ -454,11 +451,11 @@ impl Pool {
                 self.stats.failed += 1;
                 self.back_off.has_failed();
             }
-            // Destroyed by somebody else.
+            // The program has destroyed it.
             Member::Ready(_) => self.ready_was_lost(id),
             Member::Lent(lease) => {
-                self.stats.lent -= 1;
-                self.stats.lost_lent += 1;
+                self.stats.leased -= 1;
+                self.stats.lost_leased += 1;
                 self.lease_is_over(lease, ending.bytes_read, false);
                 return PoolEvent::Lost(lease.repeat(ending));
             }
@@ -467,7 +464,7 @@ impl Pool {
         PoolEvent::Internal
     }
 
-    /// A ready socket is of no use any more.
+    /// A ready socket can't be leased any more.
     fn ready_was_lost(&mut self, id: SocketId) {
         self.ready.retain(|ready| *ready != id);
         self.is_changed = true;
@@ -478,16 +475,15 @@ impl Pool {
         }
     }
 
-    /// Takes a lent socket back. One that can't serve the next request (it has ended or was
-    /// destroyed, or its peer has ended, or it is paused or discards, or bytes of the last request
-    /// still wait) is ended, and replaced. The borrower's deadline is taken away; a
-    /// `set_idle_timeout` of its own stays.
+    /// Gives a leased socket back. A socket that can't serve the next request (it has ended or was
+    /// destroyed, its peer has ended, it is paused or discards, or bytes of the last request still
+    /// wait) is ended and replaced. Its deadline is removed; its idle timeout stays.
     pub fn give_back(&mut self, socket: &mut Socket<'_>) {
         let id = socket.id();
         let Some(lease) = self.end_lease(id) else { return };
         let has_served = self.lease_is_over(lease, socket.bytes_read(), can_serve(socket));
         if can_serve(socket) && !self.is_closed {
-            // The request's, not the next one's.
+            // It belonged to the request.
             socket.set_deadline(None);
             self.members.insert(id, Member::Ready(Age { unused: None, has_served, ..lease.age }));
             self.ready.push(id);
@@ -497,7 +493,8 @@ impl Pool {
         self.open(&mut socket.context());
     }
 
-    /// What one lease says of the server. Answers whether it has ever served on this socket.
+    /// Notes whether the server has answered in this lease. Returns whether it ever has on this
+    /// socket.
     fn lease_is_over(&mut self, lease: Lease, bytes_read: u64, is_whole: bool) -> bool {
         if bytes_read > lease.read {
             self.back_off.has_served(lease.age.born);
@@ -509,17 +506,17 @@ impl Pool {
         lease.age.has_served
     }
 
-    /// A lent socket is lent no more; without a word more it is leaving.
+    /// Ends a lease. The socket is leaving unless the caller does something else with it.
     fn end_lease(&mut self, id: SocketId) -> Option<Lease> {
         let Some(Member::Lent(lease)) = self.members.get(id).copied() else { return None };
         self.members.insert(id, Member::Leaving);
-        self.stats.lent -= 1;
+        self.stats.leased -= 1;
         self.is_changed = true;
         Some(lease)
     }
 
-    /// Lets a lent socket go for good: it is its borrower's from now on, and the pool opens another
-    /// in its place. For those who need each connection once, and would have it ready.
+    /// Removes a leased socket from the pool, which opens another one. For programs that use each
+    /// connection once, such as a proxy, and want it ready.
     pub fn detach(&mut self, id: SocketId, context: &mut Context<'_>) {
         if self.end_lease(id).is_some() {
             self.members.remove(id);
@@ -527,8 +524,8 @@ impl Pool {
         self.open(context);
     }
 
-    /// Resets a lent socket whose request has failed in a way that the socket does not know of.
-    /// Another takes its place.
+    /// Resets a leased socket whose request has failed on a higher level, such as a wrong answer.
+    /// The pool opens another one.
     pub fn discard(&mut self, socket: &mut Socket<'_>) {
         let Some(lease) = self.end_lease(socket.id()) else { return };
         self.lease_is_over(lease, socket.bytes_read(), false);
@@ -537,14 +534,14 @@ impl Pool {
     }
 }
 
-/// Whether a socket is as good as new.
+/// Whether a socket can serve another request.
 fn can_serve(socket: &Socket<'_>) -> bool {
     let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
     let is_read = !socket.is_paused() && !socket.is_discarding();
     is_open && is_read && !socket.destroy_called() && socket.queued_bytes() == 0
 }
 
-/// In good order; whatever the peer still says, nobody has asked.
+/// Ends it in order. What the peer still sends is dropped.
 fn leave(socket: &mut Socket<'_>) {
     socket.resume();
     socket.discard();

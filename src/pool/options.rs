@@ -1,8 +1,8 @@
-//! What a pool can be told, and what it tells of itself.
+//! The options of a pool, and its counts.
 
 use std::time::Duration;
 
-/// How a [`Pool`](super::Pool) keeps its sockets.
+/// Options of a [`Pool`](super::Pool).
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     pub(super) size: usize,
@@ -29,58 +29,56 @@ impl Default for PoolOptions {
 }
 
 impl PoolOptions {
-    /// How many sockets it keeps connected, lent ones included; 0 is taken for 1. Default 4.
+    /// How many sockets it keeps connected, leased ones included. 0 means 1. Default 4.
     #[must_use]
     pub const fn size(mut self, sockets: usize) -> Self {
         self.size = if sockets == 0 { 1 } else { sockets };
         self
     }
 
-    /// How long a socket may lie unused before it is ended and replaced. Default 50 s: most servers
-    /// and balancers end a silent connection after a minute, and whoever ends it first is not
-    /// surprised by the other. `None`: for ever.
+    /// How long a socket may stay unused before it is ended and replaced. Default 50 s: most
+    /// servers and load balancers end an idle connection after a minute, and a request could meet
+    /// that end. `None`: without limit.
     #[must_use]
     pub fn max_idle(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.max_idle = limit.into();
         self
     }
 
-    /// How old a socket may become before it is ended and replaced, once it is not lent. Default 1
-    /// h: so that a name which has moved, or a backend that came later, is noticed at last. `None`:
-    /// as old as it likes.
+    /// The age at which a socket is ended and replaced, when it is not leased. Default 1 h, so that
+    /// a new address of the name, or a new backend, is used. `None`: without limit.
     #[must_use]
     pub fn max_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.max_age = limit.into();
         self
     }
 
-    /// How long a request may wait for a socket. Default 30 s; `None`: for ever.
+    /// How long a request may wait for a socket. Default 30 s. `None`: without limit.
     #[must_use]
     pub fn wait_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.wait_limit = limit.into();
         self
     }
 
-    /// How many may wait for a socket at once. Default 1024: more would wait longer than anybody's
-    /// patience.
+    /// How many requests may wait for a socket at a time. Default 1024.
     #[must_use]
     pub const fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = requests;
         self
     }
 
-    /// How long the pool waits after a connection could not be opened: first `first`, then twice as
-    /// long each time, and `most` at the most; from half of it to all of it, by chance, so that a
-    /// thousand clients don't come back at one moment. Meanwhile one socket at a time is tried.
-    /// Default 100 ms to 30 s.
+    /// The delay after a connection could not be opened: `first`, then twice as long each time, and
+    /// at most `most`. The actual delay is random between half of that and all of it, so that a
+    /// thousand clients don't retry at the same moment. During back-off the pool opens one socket
+    /// at a time. Default 100 ms to 30 s.
     #[must_use]
     pub const fn back_off(mut self, first: Duration, most: Duration) -> Self {
         self.back_off = (first, most);
         self
     }
 
-    /// What the chance of the back-off follows from, for runs that are to be repeated. Default:
-    /// another one for each pool.
+    /// The seed of the random delays, for runs that have to be repeatable. Default: a different one
+    /// for each pool.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -88,35 +86,34 @@ impl PoolOptions {
     }
 }
 
-/// What a pool has done, and what it has: [`Pool::stats`](super::Pool::stats). The first part only
-/// grows.
+/// Counts of a pool: [`Pool::stats`](super::Pool::stats). `opening`, `ready`, `leased` and
+/// `waiting` are a snapshot; the others only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Sockets that were asked for.
-    pub asked: u64,
-    /// How many of them were granted.
+    /// Requests for a socket.
+    pub requested: u64,
+    /// Requests that got one.
     pub granted: u64,
-    /// How many waited for too long, or were refused because too many waited.
+    /// Requests that waited for too long, or were refused because too many waited.
     pub refused: u64,
-    /// Connections that were begun.
-    pub begun: u64,
-    /// How many of them were never there.
+    /// Connections that were started.
+    pub started: u64,
+    /// Connections that were never established.
     pub failed: u64,
-    /// Unused sockets that were lost: the peer has ended, reset, or said something that nobody had
-    /// asked for.
+    /// Unused sockets that were lost: the peer has ended, reset, or sent bytes without a request.
     pub lost_unused: u64,
-    /// Lent sockets that were lost.
-    pub lost_lent: u64,
+    /// Leased sockets that were lost.
+    pub lost_leased: u64,
     /// Sockets that were ended because they were too old, or unused for too long.
     pub expired: u64,
-    /// Sockets on their way.
+    /// Sockets that are connecting.
     pub opening: usize,
     /// Sockets that are ready.
     pub ready: usize,
-    /// Sockets that are lent.
-    pub lent: usize,
+    /// Sockets that are leased.
+    pub leased: usize,
     /// Requests that wait.
     pub waiting: usize,
 }

@@ -108,7 +108,7 @@ fn sockets_are_connected_ahead_and_lent_in_the_order_of_asking() {
     scene.give_back(first);
     scene.run(ms(10));
     assert_eq!(scene.grants.last(), Some(&(tickets[2], PoolReply::Leased(first))));
-    assert_eq!((scene.stats().lent, scene.stats().begun, scene.stats().waiting), (2, 2, 0));
+    assert_eq!((scene.stats().leased, scene.stats().started, scene.stats().waiting), (2, 2, 0));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_ready_socket_that_ends_resets_or_speaks_unasked_is_replaced_at_once() {
         spoil(scene.accepted().remove(0));
         scene.run(ms(10));
         assert_eq!((scene.accepted().len(), scene.stats().ready), (1, 1), "a new one");
-        assert_eq!((scene.stats().lost_unused, scene.stats().begun, scene.stats().failed), (1, 2, 0));
+        assert_eq!((scene.stats().lost_unused, scene.stats().started, scene.stats().failed), (1, 2, 0));
         scene.lend();
     }
 }
@@ -156,7 +156,7 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     let Some((_, PoolReply::Leased(id))) = scene.grants.first().copied() else { panic!("a socket") };
     scene.give_back(id);
     scene.run(ms(20));
-    assert_eq!((scene.stats().ready, scene.stats().begun), (1, 2), "it is ended and replaced");
+    assert_eq!((scene.stats().ready, scene.stats().started), (1, 2), "it is ended and replaced");
 }
 
 /// Both end at one moment. When the first is told, the end of the second is known, and it must not be lent.
@@ -187,16 +187,16 @@ fn a_server_that_is_down_is_tried_less_and_less_often_and_by_one_at_a_time() {
     let mut scene = Scene::new(PoolOptions::default().size(4).back_off(ms(100), SECOND));
     scene.go_down();
     scene.run(ms(5));
-    assert_eq!((scene.stats().begun, scene.stats().failed), (4, 4), "the first four");
+    assert_eq!((scene.stats().started, scene.stats().failed), (4, 4), "the first four");
     scene.run(ms(400));
-    let early = scene.stats().begun;
+    let early = scene.stats().started;
     assert!((5..=8).contains(&early), "{early}");
     scene.run(60 * SECOND);
-    let late = scene.stats().begun - early;
+    let late = scene.stats().started - early;
     assert!((60..=121).contains(&late), "every half to one second: {late}");
-    let (polls, before) = (scene.network.calls(), scene.stats().begun);
+    let (polls, before) = (scene.network.calls(), scene.stats().started);
     scene.run(10 * SECOND);
-    let tries = scene.stats().begun - before;
+    let tries = scene.stats().started - before;
     assert!(scene.network.calls() - polls < 20 * tries, "it sleeps between the tries");
     scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
     scene.run(2 * SECOND);
@@ -212,9 +212,9 @@ fn two_pools_do_not_come_back_at_one_moment() {
         scene.go_down();
         let mut times = Vec::new();
         for _ in 0..5_000 {
-            let before = scene.stats().begun;
+            let before = scene.stats().started;
             scene.run(ms(1));
-            if scene.stats().begun > before {
+            if scene.stats().started > before {
                 times.push(scene.network.elapsed());
             }
         }
@@ -231,7 +231,7 @@ fn a_server_that_takes_connections_and_drops_them_is_down_as_well() {
         scene.run(ms(1));
         scene.accepted().into_iter().for_each(PeerSocket::reset);
     }
-    let begun = scene.stats().begun;
+    let begun = scene.stats().started;
     assert!((10..60).contains(&begun), "{begun} in ten seconds");
 }
 
@@ -262,7 +262,7 @@ fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
                 peer.reset();
             }
         }
-        let begun = scene.stats().begun;
+        let begun = scene.stats().started;
         assert!((8..60).contains(&begun), "{begun} in ten seconds");
     }
 }
@@ -295,7 +295,7 @@ fn a_server_that_answers_nothing_is_down_as_well() {
                 peer.finish();
             }
         }
-        let begun = scene.stats().begun;
+        let begun = scene.stats().started;
         assert!((8..60).contains(&begun), "{begun} in ten seconds");
     }
 }
@@ -344,7 +344,7 @@ fn a_back_off_for_ever_is_none_that_panics_or_none_at_all() {
         for _ in 0..50 {
             scene.run(ms(20));
         }
-        let begun = scene.stats().begun;
+        let begun = scene.stats().started;
         assert!(if first.is_zero() { begun > 10 } else { begun <= 3 }, "{first:?}: {begun}");
     }
 }
@@ -371,7 +371,7 @@ fn a_server_that_drops_sockets_that_were_unused_for_a_while_is_not_down() {
         scene.run(5 * SECOND);
         scene.accepted().into_iter().for_each(PeerSocket::close);
         scene.run(ms(10));
-        assert_eq!((scene.stats().ready, scene.stats().begun), (1, round + 1), "replaced at once");
+        assert_eq!((scene.stats().ready, scene.stats().started), (1, round + 1), "replaced at once");
     }
 }
 
@@ -400,7 +400,7 @@ fn sockets_that_are_too_old_or_unused_for_too_long_are_ended_and_replaced() {
         scene.run(5 * SECOND - ms(20));
         assert_eq!((scene.stats().expired, scene.stats().ready), (0, 1));
         scene.run(ms(100));
-        assert_eq!((scene.stats().expired, scene.stats().ready, scene.stats().begun), (1, 1, 2));
+        assert_eq!((scene.stats().expired, scene.stats().ready, scene.stats().started), (1, 1, 2));
         assert!(server[0].has_fin() && !server[0].is_reset(), "in good order");
         server.into_iter().for_each(PeerSocket::close);
         scene.run(ms(100));
@@ -418,7 +418,7 @@ fn a_socket_in_use_is_not_too_old_until_it_is_given_back() {
     assert_eq!(scene.stats().expired, 0);
     scene.give_back(id);
     scene.run(ms(10));
-    assert_eq!((scene.stats().expired, scene.stats().begun), (1, 2));
+    assert_eq!((scene.stats().expired, scene.stats().started), (1, 2));
 }
 
 #[test]
@@ -475,7 +475,7 @@ fn the_ending_says_whether_a_request_may_be_repeated() {
         scene.run(ms(10));
         server.remove(0).reset();
         scene.run(ms(10));
-        assert_eq!((scene.stats().lost_lent, scene.stats().ready), (1, 1), "and replaced");
+        assert_eq!((scene.stats().lost_leased, scene.stats().ready), (1, 1), "and replaced");
         scene.lost[..].to_vec()
     };
     assert_eq!(lose(b"", b""), [RetrySafety::Safe]);
@@ -492,7 +492,7 @@ fn a_lent_socket_that_is_thrown_out_is_replaced() {
     let mut socket = scene.reactor.socket(id).expect("it lives");
     scene.pool.discard(&mut socket);
     scene.run(ms(10));
-    assert!(server[0].is_reset() && scene.stats().ready == 1 && scene.stats().lost_lent == 0);
+    assert!(server[0].is_reset() && scene.stats().ready == 1 && scene.stats().lost_leased == 0);
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn a_lent_socket_that_is_given_away_is_the_borrowers_and_another_is_opened() {
     let id = scene.lend();
     scene.pool.detach(id, &mut scene.reactor.context());
     scene.run(ms(10));
-    assert_eq!((scene.stats().lent, scene.stats().ready, scene.stats().begun), (0, 1, 2));
+    assert_eq!((scene.stats().leased, scene.stats().ready, scene.stats().started), (0, 1, 2));
     server[0].send(b"for the borrower");
     let until = scene.network.now() + ms(10);
     let mut heard = 0;

@@ -82,9 +82,9 @@ impl Lending {
     /// may be.
     fn check(&mut self, now: u64, late: u64) -> Result<(), Violation> {
         let stats = self.pool.stats();
-        let there = stats.opening + stats.ready + stats.lent;
+        let there = stats.opening + stats.ready + stats.leased;
         must(there <= self.size, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
-        must(stats.lent == self.lent.len(), Rule::Identity, || format!("{} are lent: {stats:?}", self.lent.len()))?;
+        must(stats.leased == self.lent.len(), Rule::Identity, || format!("{} are lent: {stats:?}", self.lent.len()))?;
         must(stats.waiting == self.waiting.len(), Rule::Identity, || {
             format!("{} wait: {stats:?}", self.waiting.len())
         })?;
@@ -237,7 +237,7 @@ impl Run {
     fn adopt(&mut self, host: usize, place: usize) {
         let Self { reactors, book, .. } = self;
         let Some(reactor) = &mut reactors[host] else { return };
-        let begun = book.lendings[place].pool.stats().begun;
+        let begun = book.lendings[place].pool.stats().started;
         if std::mem::replace(&mut book.lendings[place].begun, begun) == begun {
             return;
         }

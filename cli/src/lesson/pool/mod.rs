@@ -238,14 +238,14 @@ impl Lesson {
 
     fn sums(&self) -> Result<(), Error> {
         let stats = self.pool.stats();
-        let replaced = stats.lost_unused + stats.lost_lent;
+        let replaced = stats.lost_unused + stats.lost_leased;
         let lost = self.total - self.answered;
         heading("The sums")?;
         output::print(&format!(
             "requests answered      {:>5} of {}\nrequests repeated      {:>5}\n\
              connections replaced   {replaced:>5}: {} unused, {} with a request\n\
              connects refused       {:>5}\nrequests lost          {lost:>5}\n",
-            self.answered, self.total, self.repeated, stats.lost_unused, stats.lost_lent, stats.failed
+            self.answered, self.total, self.repeated, stats.lost_unused, stats.lost_leased, stats.failed
         ))?;
         if lost > 0 { Err(Error::Scene("requests were lost")) } else { Ok(()) }
     }
