@@ -7,6 +7,8 @@
 //! server = connection flow* error? close
 //! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
 //! ```
+//!
+//! [`Event::Filled`] is a `data` whose bytes are in a buffer of the program.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

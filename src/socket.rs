@@ -205,24 +205,34 @@ impl<'a> Socket<'a> {
     /// Has the next bytes read into a buffer of the program's, without a copy: for a large body
     /// whose length is known. `buffer` may contain its first bytes already. When it has `len` bytes
     /// in all, or when the peer ends or the connection breaks before, [`Event::Filled`] is
-    /// delivered, and [`take_filled`](Socket::take_filled) returns it. Until then no `data` is
-    /// delivered. Bytes after the body follow as `data`.
+    /// delivered, and [`take_filled`](Socket::take_filled) returns it; not if it is empty. Until
+    /// then no `data` is delivered. Bytes after the body follow as `data`.
     ///
-    /// A second call before that replaces the buffer and drops what the first has read. If nothing
-    /// is missing, nothing is read, and no event follows. After [`discard`](Socket::discard) the
-    /// buffer is dropped.
+    /// A second call replaces the buffer and drops what the first has read: take a filled one
+    /// first. If nothing is missing, or nothing more can be read, the buffer is dropped, and no
+    /// event follows; so it is after [`discard`](Socket::discard), `destroy`, or a limit.
     ///
-    /// Memory: `len` bytes at once. Check the length that a peer has announced before.
+    /// `len` bytes are allocated and zeroed at once. Check the length that a peer has announced
+    /// before.
     ///
     /// [`Event::Filled`]: crate::Event::Filled
     pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
         let filled = buffer.len();
-        if filled >= len || self.living().is_none() || self.is_discarding() {
+        let state = self.state();
+        let is_readable = !state.is_connected() || state.can_read();
+        if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
             return;
         }
         buffer.resize(len, 0);
-        self.context.table.extra_mut(self.slot).collect = Some(Box::new(Collect { buffer, filled, has_new: false }));
-        self.ask(Flags::COLLECT);
+        self.context.table.extra_mut(self.slot).collect = Some(Box::new(Collect { buffer, filled }));
+        // What a broken connection had collected may have been its last unread bytes.
+        self.ask(if state == State::Broken { Flags::COLLECT | Flags::HANGUP } else { Flags::COLLECT });
+    }
+
+    /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::COLLECT))
     }
 
     /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at
@@ -329,6 +339,11 @@ impl<'a> Socket<'a> {
     /// timeout](crate::ListenOptions::close_timeout), counted from our FIN or from the last byte
     /// that it took, to finish.
     pub fn discard(&mut self) {
+        if let Some(entry) = self.living()
+            && entry.flags.replace(Flags::COLLECT, false)
+        {
+            self.context.table.extra_mut(self.slot).collect = None;
+        }
         self.resume();
         self.ask(Flags::DISCARD);
     }

@@ -34,7 +34,7 @@ pub enum OverflowPolicy {
     Reset,
     /// Up to this many more are accepted, for a short answer such as "too many clients": their
     /// [`Socket::is_overflow`](crate::Socket::is_overflow) is `true`, and the program ends them.
-    /// Further ones wait.
+    /// They don't count for the maximum. Further ones wait.
     Admit(usize),
 }
 

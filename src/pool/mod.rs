@@ -175,7 +175,8 @@ pub enum RetrySafety {
 }
 
 impl Pool {
-    /// A pool of connections to this address. It opens them at the first [`request`](Pool::request)
+    /// A pool of connections to this address. A deadline of `connect` ends only attempts to connect.
+    /// It opens them at the first [`request`](Pool::request)
     /// or [`open`](Pool::open).
     ///
     /// # Errors
@@ -406,6 +407,8 @@ impl Pool {
                 if *event == Event::Ready {
                     self.stats.opening -= 1;
                     self.back_off.has_connected();
+                    // Deadlines are for requests, and this one may stay unused for long.
+                    socket.set_deadline(None);
                     self.members.insert(id, Member::Ready(Age::default()));
                     self.ready.push(id);
                     self.is_changed = true;
@@ -419,7 +422,7 @@ impl Pool {
                         leave(socket);
                     }
                     // Bytes without a request: the next request would take them for its answer.
-                    Event::Data(_) => {
+                    Event::Data(_) | Event::Filled => {
                         self.ready_was_lost(id);
                         socket.destroy();
                     }
@@ -428,7 +431,6 @@ impl Pool {
                     | Event::Connect
                     | Event::Ready
                     | Event::Connection
-                    | Event::Filled
                     | Event::Drain
                     | Event::Timeout
                     | Event::Close(_)
@@ -537,7 +539,7 @@ impl Pool {
 /// Whether a socket can serve another request.
 fn can_serve(socket: &Socket<'_>) -> bool {
     let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
-    let is_read = !socket.is_paused() && !socket.is_discarding();
+    let is_read = !socket.is_paused() && !socket.is_discarding() && !socket.is_filling();
     is_open && is_read && !socket.destroy_called() && socket.queued_bytes() == 0
 }
 

@@ -181,10 +181,10 @@ impl<N: Net> Reactor<N> {
     }
 
     fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
-        let entry = self.listeners.opened(listener);
+        let (entry, is_overflow) = self.listeners.opened(listener);
         entry.skips = 0;
         let settings = entry.settings;
-        let overflow = if entry.is_over_max() { Flags::OVERFLOW } else { Flags::NONE };
+        let overflow = if is_overflow { Flags::OVERFLOW } else { Flags::NONE };
         if entry.was_the_last() {
             self.close_stopped(listener);
         } else if entry.batch.accepted() && !entry.muted {

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) skips: u32,
     /// Its sockets that have not delivered `close`.
     live: usize,
+    /// How many of them were accepted beyond the maximum, which they don't count for.
+    overflow: usize,
     max: Option<usize>,
     overflow_policy: OverflowPolicy,
     backlog: u32,
@@ -108,6 +110,7 @@ impl Entry {
             reported: false,
             skips: 0,
             live: 0,
+            overflow: 0,
             max: options.max_connections,
             overflow_policy: options.overflow_policy,
             backlog: options.backlog,
@@ -115,14 +118,14 @@ impl Entry {
         }
     }
 
-    /// Whether its newest connection is one too many.
-    pub(super) fn is_over_max(&self) -> bool {
-        self.max.is_some_and(|max| self.live > max)
+    /// Whether it has its maximum of connections.
+    fn is_at_max(&self) -> bool {
+        self.max.is_some_and(|max| self.live - self.overflow >= max)
     }
 
     fn is_full(&self) -> bool {
         let more = if let OverflowPolicy::Admit(more) = self.overflow_policy { more } else { 0 };
-        self.max.is_some_and(|max| self.live >= max.saturating_add(more))
+        self.is_at_max() && self.overflow >= more
     }
 
     /// A client was accepted. Whether it was the last that a stopped listener accepts.
@@ -261,18 +264,21 @@ impl Listeners {
 
     // --- counting ---
 
-    /// The listener has accepted a connection.
-    pub(super) fn opened(&mut self, listener: u32) -> &mut Entry {
+    /// The listener has accepted a connection. Returns whether it is beyond the maximum.
+    pub(super) fn opened(&mut self, listener: u32) -> (&mut Entry, bool) {
         let entry = &mut self.entries[listener as usize];
+        let is_overflow = entry.is_at_max();
         entry.live += 1;
-        entry
+        entry.overflow += usize::from(is_overflow);
+        (entry, is_overflow)
     }
 
     /// One of its sockets has delivered `close`.
     #[inline(always)]
-    pub(super) fn closed(&mut self, id: ListenerId) {
+    pub(super) fn closed(&mut self, id: ListenerId, was_overflow: bool) {
         let Some(entry) = self.find_mut(id) else { return };
         entry.live -= 1;
+        entry.overflow -= usize::from(was_overflow);
         if entry.phase == Phase::Closed {
             self.note_closed(id.index());
         } else if entry.muted {

@@ -259,11 +259,12 @@ impl<'a, N: Net> Step<'a, N> {
             self.post(Input::EndCalled);
         }
         if let Some(extra) = self.extras.get_mut(self.entry.extra) {
-            if extra.has_options() {
-                self.set_options();
-            } else if extra.collect.is_some() && !self.entry.flags.has(Flags::COLLECT) {
+            if !self.entry.flags.has(Flags::COLLECT) {
                 // The caller has not taken it.
                 extra.collect = None;
+            }
+            if extra.has_options() {
+                self.set_options();
             }
         }
         if self.entry.has_error_due(self.settings) {
@@ -415,7 +416,7 @@ impl<'a, N: Net> Step<'a, N> {
     /// Whether bytes were read that the caller has not seen.
     fn has_collected(&self) -> bool {
         let collect = self.extra().and_then(|extra| extra.collect.as_ref());
-        self.entry.flags.has(Flags::COLLECT) && collect.is_some_and(|collect| collect.has_new)
+        self.entry.flags.has(Flags::COLLECT) && collect.is_some_and(|collect| collect.filled > 0)
     }
 
     /// Whether the queue has gone down to the low-water mark.
@@ -474,21 +475,25 @@ impl<'a, N: Net> Step<'a, N> {
             self.entry.flags.set(Flags::COLLECT, false);
             return None;
         };
-        let room = collect.buffer.len() - collect.filled;
-        match call(|| self.net.recv(self.slot, &mut collect.buffer[collect.filled..])) {
+        // No more in one step than of others.
+        let rest = collect.buffer.len() - collect.filled;
+        let (from, room) = (collect.filled, rest.min(self.buffer.len()));
+        let has_bytes = collect.filled > 0;
+        match call(|| self.net.recv(self.slot, &mut collect.buffer[from..from + room])) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 collect.filled += received.bytes;
-                collect.has_new = true;
-                let is_full = received.bytes == room;
                 self.note_received(received, room);
-                return if is_full { self.filled() } else { None };
+                return if received.bytes == rest { self.filled() } else { None };
             }
-            Outcome::Done(_) if collect.has_new => return self.filled(),
-            Outcome::Failed(error) if collect.has_new => {
-                self.lose(&error);
+            Outcome::Done(_) if has_bytes => return self.filled(),
+            Outcome::WouldBlock if has_bytes && self.entry.state == State::Broken => return self.filled(),
+            Outcome::Failed(error) if has_bytes => {
+                // One that was broken keeps its first error.
+                if self.entry.state != State::Broken {
+                    self.lose(&error);
+                }
                 return self.filled();
             }
-            Outcome::WouldBlock if collect.has_new && self.entry.state == State::Broken => return self.filled(),
             Outcome::Done(_) => self.read_end(),
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
             Outcome::WouldBlock => self.nothing_there(),

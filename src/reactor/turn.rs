@@ -516,8 +516,9 @@ impl<N: Net> Reactor<N> {
 
     /// The socket has delivered `close`, and the caller has handled it.
     fn forget(&mut self, slot: u32) {
+        let was_overflow = self.table.entry(slot).flags.has(Flags::OVERFLOW);
         if let Some(listener) = self.table.remove(slot) {
-            self.listeners.closed(listener);
+            self.listeners.closed(listener, was_overflow);
         }
     }
 }

@@ -73,6 +73,8 @@ impl Context<'_> {
         let target = target.try_into()?;
         options.check()?;
         let ConnectOptions { system, settings, local, attempt_delay_ms, total_ms } = options;
+        // From the call, however long the handler still takes.
+        let now = total_ms.map_or(0, |_| self.table.epoch.tick_after(self.net.now()));
         let table = &mut *self.table;
         let settings = table.settings.intern(settings);
         let slot = table.insert(settings);
@@ -80,7 +82,7 @@ impl Context<'_> {
         let connecting = table.extras.connecting(target, system, local, attempt_delay_ms);
         let extra = table.extra_mut(slot);
         extra.connecting = Some(connecting);
-        extra.deadline = total_ms.map(Deadline::In);
+        extra.deadline = total_ms.map(|ms| Deadline::At(now.saturating_add(ms)));
         table.entry_mut(slot).flags.set(Flags::LIMIT, true);
         table.wake(slot);
         table.file_later(slot);

@@ -42,10 +42,8 @@ pub(crate) struct Extra {
 pub(crate) struct Collect {
     /// As long as it is to become.
     pub(crate) buffer: Vec<u8>,
-    /// How many bytes of it are read.
+    /// How many bytes of it are there.
     pub(crate) filled: usize,
-    /// Some of them were read since the caller gave it.
-    pub(crate) has_new: bool,
 }
 
 /// When something is due.

@@ -2,4 +2,5 @@
 
 mod pipe;
 mod pool;
+mod pool_unused;
 mod shards;

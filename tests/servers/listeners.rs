@@ -98,6 +98,30 @@ fn some_clients_beyond_the_limit_are_admitted_for_an_answer_and_the_rest_wait() 
 }
 
 #[test]
+fn an_admitted_client_that_lingers_takes_no_place_of_a_regular_one() {
+    let options = ListenOptions::default().max_connections(1).overflow_policy(OverflowPolicy::Admit(1));
+    let (mut scene, listener, mut peers) = scene(options, 2);
+    let mut served = Vec::new();
+    for round in 0..2 {
+        let until = scene.network.now() + ms(100);
+        while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it can wait") {
+            if event == Event::Connection {
+                served.push(socket.is_overflow());
+                if socket.is_overflow() {
+                    socket.end();
+                    socket.discard();
+                }
+            }
+        }
+        if round == 0 {
+            peers.remove(0).reset();
+            peers.push(client(&mut scene, listener));
+        }
+    }
+    assert_eq!(served, [false, true, false]);
+}
+
+#[test]
 fn clients_beyond_the_limit_are_dropped_if_so_wished() {
     let options = ListenOptions::default().max_connections(1).overflow_policy(OverflowPolicy::Reset);
     let (mut scene, listener, mut peers) = scene(options, 3);

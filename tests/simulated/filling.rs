@@ -178,3 +178,85 @@ fn the_receive_buffer_has_the_size_that_is_asked_for() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
     assert!(reactor.set_receive_buffer(0).is_err() && reactor.set_receive_buffer((1 << 30) + 1).is_err());
 }
+
+#[test]
+fn the_bytes_that_the_program_had_of_a_body_come_back_when_the_peer_ends_without_more() {
+    let script = Script::new().send(b"head:ab").wait(Duration::from_millis(5)).finish().receive_end();
+    let lines = serve(script, ListenOptions::default(), body_after_head(6));
+    assert_eq!(lines, ["data head:ab", "filled ab", "end"]);
+}
+
+#[test]
+fn nothing_is_held_for_a_body_of_which_nothing_can_come() {
+    let head = || Script::new().send(b"head:").wait(Duration::from_millis(5)).finish().receive_end();
+    serve(head(), ListenOptions::default(), |socket, event| {
+        if let Event::End = event {
+            socket.fill(Vec::new(), 1 << 40);
+            assert!(!socket.is_filling(), "the peer has ended");
+            socket.end();
+        }
+    });
+    serve(head(), ListenOptions::default(), |socket, event| match event {
+        Event::Data(_) => {
+            socket.fill(Vec::new(), 100);
+            assert!(socket.is_filling());
+            socket.discard();
+            assert!(!socket.is_filling());
+        }
+        Event::End => socket.end(),
+        _ => {}
+    });
+}
+
+#[test]
+fn a_dead_paused_socket_whose_half_body_is_given_up_fails_at_once() {
+    let head = Script::new().send(b"head:").wait(Duration::from_millis(5));
+    let script = head.send(b"abc").wait(Duration::from_millis(5)).reset();
+    let mut id = None;
+    let lines = serve(script, ListenOptions::default(), |socket, event| match event {
+        Event::Data(_) => {
+            id = Some(socket.id());
+            socket.fill(Vec::new(), 6);
+            socket.set_timer(Duration::from_millis(7));
+        }
+        Event::Timer(_) => socket.get(id.expect("set before")).expect("it lives").pause(),
+        Event::PeerEnded(PeerEnd::Reset) => socket.fill(Vec::new(), 9),
+        _ => {}
+    });
+    assert_eq!(lines, ["data head:", "Reset", "error reset by the peer"]);
+}
+
+/// On a real Unix socket: the send has failed, and the next read fails with another error.
+#[test]
+fn a_second_error_of_a_connection_that_fills_changes_neither_its_bytes_nor_its_first_error() {
+    use std::io::Write as _;
+    let path = std::env::temp_dir().join(format!("finale-filling-{}.sock", std::process::id()));
+    let mut reactor = Reactor::new().expect("a machine with epoll");
+    reactor.listen_unix(path.as_path(), ListenOptions::default().replace_stale(true)).expect("a free name");
+    let mut client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    let mut id = None;
+    while id.is_none() {
+        let (mut socket, event) = reactor.next().expect("it can wait").expect("a client comes");
+        if event == Event::Connection {
+            id = Some(socket.id());
+            socket.fill(Vec::new(), 100);
+            socket.write(b"hello").expect("it lives");
+        }
+    }
+    for _turn in 0..3 {
+        assert!(reactor.next_before(std::time::Instant::now()).expect("it can wait").is_none());
+    }
+    client.write_all(b"abc").expect("it is open");
+    drop(client); // With "hello" unread.
+    reactor.socket(id.expect("set above")).expect("it lives").write(b"more").expect("it lives");
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.starts_with("close")) {
+        let (mut socket, event) = reactor.next().expect("it can wait").expect("its close comes");
+        lines.push(event.to_string());
+        if event == Event::Filled {
+            assert_eq!(socket.take_filled().as_deref(), Some(b"abc".as_slice()));
+        }
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].starts_with("data") && lines[1].starts_with("error"), "{lines:?}");
+}

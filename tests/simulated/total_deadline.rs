@@ -152,3 +152,19 @@ fn a_resolver_that_blocks_holds_up_neither_destroy_nor_the_drop_of_the_reactor()
     drop(reactor); // With a lookup that has no answer.
     drop(answer);
 }
+
+#[test]
+fn the_total_deadline_counts_from_the_call_also_if_the_handler_goes_on_for_long() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(HERE.into()));
+    let _kept = network.peer(THERE.into()).listen("10.0.0.2:80".parse().expect("an address")).expect("a free port");
+    let before = network.now();
+    let options = ConnectOptions::default().total_deadline(Duration::from_millis(500));
+    reactor.connect("10.0.0.2:80", options).expect("good options");
+    network.advance(Duration::from_millis(300));
+    while let Some((_, event)) = reactor.next().expect("the network can wait") {
+        if let Event::Close(_) = event {
+            assert!((500..=502).contains(&(network.now() - before).as_millis()));
+        }
+    }
+}

@@ -147,6 +147,9 @@ impl Book {
             _ => false,
         };
         must(is_right, Rule::Identity, || format!("{} is lent: {is_lent}, and the pool says {handled:?}", side.id))?;
+        if matches!(event, Event::Ready) && !is_lent {
+            side.deadline = None; // The pool has removed it.
+        }
         self.observe(side, socket);
         if !is_lent {
             side.ends_by_itself(socket, event, self.now());
@@ -277,7 +280,11 @@ impl Run {
         };
         let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
         let is_new = !socket.is_paused() && !socket.is_discarding() && socket.queued_bytes() == 0;
-        must(is_open && is_new && !socket.destroy_called(), Rule::Language, || format!("{socket:?} is lent"))?;
+        // The program may have destroyed it in the event in which it was granted.
+        let is_ours = |side: &&Side| side.host as usize == host && side.id == id;
+        let was_destroyed = book.sides.iter().find(is_ours).is_some_and(|side| side.destroy_called);
+        let is_good = is_open && is_new && !socket.destroy_called();
+        must(is_good || was_destroyed, Rule::Language, || format!("{socket:?} is lent"))?;
         let (read, written) = (socket.bytes_read(), socket.bytes_written());
         let Some(side) = book.sides.iter_mut().find(|side| side.host as usize == host && side.id == id) else {
             return Err(Violation::new(Rule::Identity, format!("{id} is lent, and nobody has begun it")));

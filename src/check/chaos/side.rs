@@ -59,6 +59,8 @@ pub(super) struct Side {
     pub(super) told_silence: Option<ToldSilence>,
     /// When the queue last was empty before a write.
     pub(super) queued_from: u64,
+    /// It was accepted beyond its listener's maximum.
+    pub(super) is_overflow: bool,
     /// It waits for bytes in a buffer of its own.
     pub(super) fills: bool,
     /// When the program's own deadline is.
@@ -141,6 +143,7 @@ impl Side {
             told_silence: None,
             queued_from: now,
             fills: false,
+            is_overflow: socket.is_overflow(),
             deadline: None,
             room_at: None,
             stop: None,
