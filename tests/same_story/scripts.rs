@@ -346,7 +346,7 @@ fn large() -> Vec<Script> {
             "a large request into the bin",
             Serves,
             &[],
-            &[PeerReads, PeerSend(MIB), Settle, Write(9), End, Discard, PeerSend(MIB), PeerFinish, Settle],
+            &[PeerReads, PeerSend(MIB), Settle, Write(9), End, Discard, Settle, PeerSend(MIB), PeerFinish, Settle],
         ),
         script(
             "we dial and send much",
