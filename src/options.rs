@@ -178,6 +178,14 @@ impl Default for Settings {
     }
 }
 
+/// Whether a buffer can have this size: up to 1 GiB.
+pub(crate) const fn check_buffer(bytes: usize) -> Result<(), Error> {
+    match bytes == 0 || bytes > 1 << 30 {
+        true => Err(Error::InvalidOption(InvalidOption::BufferSize)),
+        false => Ok(()),
+    }
+}
+
 /// Whole milliseconds, rounded up so that no timer is early; `None` beyond 584 million years.
 pub(crate) fn millis(time: Duration) -> Option<u64> {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).ok()
@@ -194,9 +202,7 @@ impl SystemOptions {
             return Err(Error::InvalidOption(InvalidOption::UserTimeout));
         }
         for bytes in [self.send_buffer_bytes, self.receive_buffer_bytes].into_iter().flatten() {
-            if bytes == 0 || bytes > 1 << 30 {
-                return Err(Error::InvalidOption(InvalidOption::BufferSize));
-            }
+            check_buffer(bytes)?;
         }
         Ok(())
     }

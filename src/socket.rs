@@ -18,7 +18,7 @@ use crate::lifecycle::State;
 use crate::options::{CloseMode, ConnectOptions, KeepAlive, Settings, millis};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL};
-use crate::table::extra::{Collect, Deadline};
+use crate::table::extra::{Deadline, Fill};
 use crate::target::Target;
 
 /// One socket of a reactor, borrowed: from [`Reactor::next`](crate::Reactor::next) with each of its
@@ -224,15 +224,15 @@ impl<'a> Socket<'a> {
             return;
         }
         buffer.resize(len, 0);
-        self.context.table.extra_mut(self.slot).collect = Some(Box::new(Collect { buffer, filled }));
-        // What a broken connection had collected may have been its last unread bytes.
-        self.ask(if state == State::Broken { Flags::COLLECT | Flags::HANGUP } else { Flags::COLLECT });
+        self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled }));
+        // What a broken connection had filled may have been its last unread bytes.
+        self.ask(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
     }
 
     /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
     #[must_use]
     pub fn is_filling(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::COLLECT))
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::FILL))
     }
 
     /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at
@@ -242,12 +242,12 @@ impl<'a> Socket<'a> {
     pub fn take_filled(&mut self) -> Option<Vec<u8>> {
         self.entry()?;
         let extra = self.context.table.entry(self.slot).extra;
-        if self.context.table.entry(self.slot).flags.has(Flags::COLLECT) {
+        if self.context.table.entry(self.slot).flags.has(Flags::FILL) {
             return None;
         }
-        let mut collect = self.context.table.extras.get_mut(extra)?.collect.take()?;
-        collect.buffer.truncate(collect.filled);
-        Some(collect.buffer)
+        let mut fill = self.context.table.extras.get_mut(extra)?.fill.take()?;
+        fill.buffer.truncate(fill.filled);
+        Some(fill.buffer)
     }
 
     /// The common part of all writes. `push` queues the bytes and returns how many wait then.
@@ -340,9 +340,9 @@ impl<'a> Socket<'a> {
     /// that it took, to finish.
     pub fn discard(&mut self) {
         if let Some(entry) = self.living()
-            && entry.flags.replace(Flags::COLLECT, false)
+            && entry.flags.replace(Flags::FILL, false)
         {
-            self.context.table.extra_mut(self.slot).collect = None;
+            self.context.table.extra_mut(self.slot).fill = None;
         }
         self.resume();
         self.ask(Flags::DISCARD);

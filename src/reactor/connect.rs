@@ -228,12 +228,10 @@ impl<N: Net> Reactor<N> {
     /// The deadline of the options begins. One that counts already stays if it is the earlier.
     pub(super) fn begin_deadline(&mut self, slot: u32) {
         let Some(ms) = self.table.settings_of(slot).deadline_ms else { return };
-        let earlier = match self.table.extra_mut(slot).deadline {
-            Some(Deadline::At(at)) => at <= self.table.epoch.tick_after(self.net.now()).saturating_add(ms),
-            Some(Deadline::In(other)) => other <= ms,
-            None => false,
-        };
-        if !earlier {
+        // Only the total deadline can: one that the program sets removes that of the options.
+        let total = self.table.extra(slot).and_then(|extra| extra.deadline);
+        let is_earlier = |at: u64| at <= self.table.epoch.tick_after(self.net.now()).saturating_add(ms);
+        if !matches!(total, Some(Deadline::At(at)) if is_earlier(at)) {
             self.table.extra_mut(slot).deadline = Some(Deadline::In(ms));
         }
     }

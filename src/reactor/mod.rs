@@ -28,13 +28,14 @@ pub use listeners::Listener;
 pub use snapshot::{SocketInfo, Sockets};
 pub use waker::Waker;
 
-use crate::error::{ConnectionError, ConnectionErrorKind, Error, InvalidOption, OsError};
+use crate::error::{ConnectionError, ConnectionErrorKind, Error, OsError};
 use crate::event::{Ending, Event};
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::metrics::Counts;
 use crate::net::Net;
 use crate::net::os::Os;
+use crate::options::check_buffer;
 use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
@@ -207,9 +208,7 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Error::InvalidOption`] for 0 and for more than 1 GiB.
     pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<(), Error> {
-        if bytes == 0 || bytes > 1 << 30 {
-            return Err(Error::InvalidOption(InvalidOption::BufferSize));
-        }
+        check_buffer(bytes)?;
         self.buffer = vec![0; bytes].into_boxed_slice();
         Ok(())
     }

@@ -259,9 +259,9 @@ impl<'a, N: Net> Step<'a, N> {
             self.post(Input::EndCalled);
         }
         if let Some(extra) = self.extras.get_mut(self.entry.extra) {
-            if !self.entry.flags.has(Flags::COLLECT) {
+            if !self.entry.flags.has(Flags::FILL) {
                 // The caller has not taken it.
-                extra.collect = None;
+                extra.fill = None;
             }
             if extra.has_options() {
                 self.set_options();
@@ -401,7 +401,7 @@ impl<'a, N: Net> Step<'a, N> {
 
     /// With nothing unread the error of a broken connection is next, pause or not.
     fn fail_if_all_is_read(&mut self) {
-        if self.has_collected() {
+        if self.has_filled_part() {
             return self.entry.flags.set(Flags::READABLE | Flags::SOON, true);
         }
         match call(|| self.net.peek(self.slot)) {
@@ -414,9 +414,9 @@ impl<'a, N: Net> Step<'a, N> {
     }
 
     /// Whether bytes were read that the caller has not seen.
-    fn has_collected(&self) -> bool {
-        let collect = self.extra().and_then(|extra| extra.collect.as_ref());
-        self.entry.flags.has(Flags::COLLECT) && collect.is_some_and(|collect| collect.filled > 0)
+    fn has_filled_part(&self) -> bool {
+        let fill = self.extra().and_then(|extra| extra.fill.as_ref());
+        self.entry.flags.has(Flags::FILL) && fill.is_some_and(|fill| fill.filled > 0)
     }
 
     /// Whether the queue has gone down to the low-water mark.
@@ -447,82 +447,78 @@ impl<'a, N: Net> Step<'a, N> {
     /// One read, and its event.
     #[inline(always)]
     fn read(&mut self) -> Option<Emit> {
-        if self.entry.flags.has(Flags::COLLECT) {
-            return self.collect();
+        if self.entry.flags.has(Flags::FILL) {
+            return self.fill();
         }
         match call(|| self.net.recv(self.slot, self.buffer)) {
-            Outcome::Done(Received { bytes: 0, .. }) => self.read_end(),
-            Outcome::Done(received) => return self.received(received),
-            Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
-            Outcome::WouldBlock => self.nothing_there(),
-            Outcome::Retry => self.retry_later(Flags::READABLE),
-            Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
+            Outcome::Done(received @ Received { bytes: 1.., .. }) => {
+                self.note_received(received, self.buffer.len());
+                match self.entry.flags.has(Flags::DISCARD) {
+                    true => None,
+                    false => Some(self.data(EmitKind::Of(Emits::Data), received.bytes)),
+                }
+            }
+            outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
+                self.read_nothing(outcome)
+            }
         }
-        self.deliver()
-    }
-
-    /// Nothing there: if a flag said that the peer has ended, it had no reason.
-    fn nothing_there(&mut self) {
-        let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
-        self.entry.flags.set(Flags::READABLE | gone, false);
     }
 
     /// One read into the caller's buffer, and its event when that is full or the stream is over.
     #[inline(never)]
-    fn collect(&mut self) -> Option<Emit> {
-        let collect = self.extras.get_mut(self.entry.extra).and_then(|extra| extra.collect.as_deref_mut());
-        let Some(collect) = collect.filter(|_| !self.entry.flags.has(Flags::DISCARD)) else {
-            self.entry.flags.set(Flags::COLLECT, false);
-            return None;
-        };
+    fn fill(&mut self) -> Option<Emit> {
+        let fill = self.extras.get_mut(self.entry.extra).and_then(|extra| extra.fill.as_deref_mut())?;
         // No more in one step than of others.
-        let rest = collect.buffer.len() - collect.filled;
-        let (from, room) = (collect.filled, rest.min(self.buffer.len()));
-        let has_bytes = collect.filled > 0;
-        match call(|| self.net.recv(self.slot, &mut collect.buffer[from..from + room])) {
+        let rest = fill.buffer.len() - fill.filled;
+        let (from, room) = (fill.filled, rest.min(self.buffer.len()));
+        match call(|| self.net.recv(self.slot, &mut fill.buffer[from..from + room])) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
-                collect.filled += received.bytes;
+                fill.filled += received.bytes;
                 self.note_received(received, room);
-                return if received.bytes == rest { self.filled() } else { None };
+                return if received.bytes == rest { Some(self.filled()) } else { None };
             }
-            Outcome::Done(_) if has_bytes => return self.filled(),
-            Outcome::WouldBlock if has_bytes && self.entry.state == State::Broken => return self.filled(),
-            Outcome::Failed(error) if has_bytes => {
-                // One that was broken keeps its first error.
-                if self.entry.state != State::Broken {
-                    self.lose(&error);
-                }
-                return self.filled();
+            // The part that is there comes before the end or the error.
+            Outcome::Done(_) if from > 0 => {}
+            Outcome::WouldBlock if from > 0 && self.entry.state == State::Broken => {}
+            // One that was broken keeps its first error.
+            Outcome::Failed(_) if from > 0 && self.entry.state == State::Broken => {}
+            Outcome::Failed(error) if from > 0 => self.lose(&error),
+            outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
+                return self.read_nothing(outcome);
             }
+        }
+        Some(self.filled())
+    }
+
+    /// The caller's buffer is full, or nothing more comes for it.
+    fn filled(&mut self) -> Emit {
+        self.entry.flags.set(Flags::FILL, false);
+        self.data(EmitKind::Filled, 0)
+    }
+
+    /// Bytes for the caller.
+    #[inline(always)]
+    fn data(&mut self, kind: EmitKind, bytes: usize) -> Emit {
+        let emits = self.apply(Input::Data);
+        debug_assert_eq!(emits, 1 << Emits::Data as u16);
+        Emit::new(kind, bytes as u32)
+    }
+
+    /// A read has brought no bytes.
+    #[inline(always)]
+    fn read_nothing(&mut self, outcome: Outcome<Received>) -> Option<Emit> {
+        match outcome {
             Outcome::Done(_) => self.read_end(),
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
-            Outcome::WouldBlock => self.nothing_there(),
+            // If a flag said that the peer has ended, it had no reason.
+            Outcome::WouldBlock => {
+                let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
+                self.entry.flags.set(Flags::READABLE | gone, false);
+            }
             Outcome::Retry => self.retry_later(Flags::READABLE),
             Outcome::Failed(error) => self.fail(ConnectionError::from_os(&error)),
         }
         self.deliver()
-    }
-
-    /// The caller's buffer is full, or nothing more comes for it.
-    fn filled(&mut self) -> Option<Emit> {
-        self.entry.flags.set(Flags::COLLECT, false);
-        if self.entry.state.is_final() {
-            return self.deliver();
-        }
-        let emits = self.apply(Input::Data);
-        debug_assert_eq!(emits, 1 << Emits::Data as u16);
-        Some(Emit::new(EmitKind::Filled, 0))
-    }
-
-    #[inline(always)]
-    fn received(&mut self, received: Received) -> Option<Emit> {
-        self.note_received(received, self.buffer.len());
-        if self.entry.flags.has(Flags::DISCARD) {
-            return None;
-        }
-        let emits = self.apply(Input::Data);
-        debug_assert_eq!(emits, 1 << Emits::Data as u16);
-        Some(Emit::new(EmitKind::Of(Emits::Data), received.bytes as u32))
     }
 
     /// Bytes were read into a buffer that had this much room.

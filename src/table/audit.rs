@@ -49,6 +49,10 @@ impl Table {
         for &slot in &used {
             let queue = self.extra(slot).map_or(Ok(()), |extra| extra.queue.audit());
             queue.map_err(|rule| format!("socket {slot}: {rule}"))?;
+            let fills = self.entry(slot).flags.has(Flags::FILL);
+            if fills && self.extra(slot).is_none_or(|extra| extra.fill.is_none()) {
+                return Err(format!("socket {slot} fills a buffer that is not there"));
+            }
         }
         if self.at_hand == NIL && !self.extras.at_hand_bytes.is_empty() {
             return Err("bytes were written to a socket that is not at hand".to_owned());

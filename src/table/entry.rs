@@ -300,7 +300,7 @@ impl Flags {
     /// The peer's address is IPv6.
     pub(crate) const IPV6: Self = Self(1 << 17);
     /// What is read goes into a buffer of the caller's, which is in the extra.
-    pub(crate) const COLLECT: Self = Self(1 << 19);
+    pub(crate) const FILL: Self = Self(1 << 19);
     /// It was accepted beyond its listener's maximum.
     pub(crate) const OVERFLOW: Self = Self(1 << 20);
 

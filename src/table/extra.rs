@@ -34,12 +34,12 @@ pub(crate) struct Extra {
     pub(crate) nodelay: Option<bool>,
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
     /// Where the next bytes go, if the caller has given a buffer.
-    pub(crate) collect: Option<Box<Collect>>,
+    pub(crate) fill: Option<Box<Fill>>,
 }
 
 /// A buffer of the caller's, to be filled.
 #[derive(Debug)]
-pub(crate) struct Collect {
+pub(crate) struct Fill {
     /// As long as it is to become.
     pub(crate) buffer: Vec<u8>,
     /// How many bytes of it are there.
@@ -142,7 +142,7 @@ impl Extra {
             && self.connecting.is_none()
             && self.nodelay.is_none()
             && self.keep_alive.is_none()
-            && self.collect.is_none()
+            && self.fill.is_none()
     }
 }
 

@@ -142,7 +142,7 @@ impl Run {
             let Some((socket, event)) = told? else {
                 return Err(Violation::new(
                     Rule::Progress,
-                    "the reactor has nothing left, and not everything was told",
+                    "the reactor has nothing left, and some events were not delivered",
                 ));
             };
             let todo = self.book.handle(host, socket, event)?;
