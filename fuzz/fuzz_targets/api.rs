@@ -1,4 +1,4 @@
-//! Bytes as calls: the scripts of `tests/api/arbitrary_calls.rs`, steered by coverage in place of chance.
+//! Bytes as calls: the scripts of `tests/api/arbitrary_calls.rs`, guided by coverage instead of random.
 
 #![no_main]
 

@@ -64,34 +64,34 @@ impl ShardStopper {
 pub(crate) struct Faulty(Rc<RefCell<ShardStopper>>);
 
 impl Faulty {
-    fn stopper(&self) -> RefMut<'_, ShardStopper> {
+    fn orders(&self) -> RefMut<'_, ShardStopper> {
         self.0.borrow_mut()
     }
 
     /// The next call of this name fails.
     pub(crate) fn once(&self, call: &'static str, errno: Errno) {
-        self.stopper().once.push_back((call, errno));
+        self.orders().once.push_back((call, errno));
     }
 
     /// Every call of this name fails, until [`heal`](Self::heal).
     pub(crate) fn always(&self, call: &'static str, errno: Errno) {
-        self.stopper().lasting.insert(call, errno);
+        self.orders().lasting.insert(call, errno);
     }
 
     /// The next call of this name succeeds, and every other fails.
     pub(crate) fn always_after_one(&self, call: &'static str, errno: Errno) {
         self.always(call, errno);
-        self.stopper().spared = Some(call);
+        self.orders().spared = Some(call);
     }
 
     /// From now on each call that can lack memory does so with this probability.
     pub(crate) fn random(&self, rng: Rng, probability: f64) {
-        self.stopper().random = Some((rng, probability));
+        self.orders().random = Some((rng, probability));
     }
 
     /// No call fails any more.
     pub(crate) fn heal(&self) {
-        let mut orders = self.stopper();
+        let mut orders = self.orders();
         orders.once.clear();
         orders.lasting.clear();
         orders.random = None;
@@ -99,44 +99,44 @@ impl Faulty {
 
     /// How often this call has failed by order.
     pub(crate) fn failures(&self, call: &str) -> usize {
-        self.stopper().failures.get(call).copied().unwrap_or(0)
+        self.orders().failures.get(call).copied().unwrap_or(0)
     }
 
     /// The process stands still for this long after the next poll that waits.
     pub(crate) fn stall(&self, time: Duration) {
-        self.stopper().stall = Some(time);
+        self.orders().stall = Some(time);
     }
 
     /// From now on all peers send without pause, and each read takes this long.
     pub(crate) fn flood(&self, read_cost: Duration) {
-        let mut orders = self.stopper();
+        let mut orders = self.orders();
         (orders.flood, orders.read_cost) = (true, read_cost);
     }
 
     /// From now on each poll takes this long, and there is always more readiness than it has
     /// reported.
     pub(crate) fn never_report_all(&self, cost: Duration) {
-        self.stopper().endless = Some(cost);
+        self.orders().endless = Some(cost);
     }
 
     /// From now on each read of the flood is a short one, and the stream is not drained.
     pub(crate) fn read_short(&self) {
-        self.stopper().short = true;
+        self.orders().short = true;
     }
 
     /// The peer of the connection in this slot does not take part in the flood.
     pub(crate) fn keep_quiet(&self, slot: u32) {
-        self.stopper().quiet.insert(slot);
+        self.orders().quiet.insert(slot);
     }
 
     /// From now on the kernel does not report when a peer last took bytes.
     pub(crate) fn hide_acks(&self) {
-        self.stopper().hides_acks = true;
+        self.orders().hides_acks = true;
     }
 
     /// Carries out an order for this call.
     fn enter(&self, call: &'static str) -> io::Result<()> {
-        let mut orders = self.stopper();
+        let mut orders = self.orders();
         if orders.spared.take_if(|spared| *spared == call).is_some() {
             return Ok(());
         }
@@ -170,7 +170,7 @@ impl FaultyNet {
 
     /// Whether the peer of this connection sends without pause; if so, a read has taken its time.
     fn is_flooded(&self, slot: u32) -> bool {
-        let orders = self.faulty.stopper();
+        let orders = self.faulty.orders();
         let (cost, is_flooded) = (orders.read_cost, orders.flood && !orders.quiet.contains(&slot));
         drop(orders);
         self.network.advance(cost);
@@ -203,18 +203,18 @@ impl Net for FaultyNet {
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled> {
         let waits = timeout.is_none_or(|timeout| timeout > Duration::ZERO);
-        let unregistered = self.faulty.stopper().unregistered;
+        let unregistered = self.faulty.orders().unregistered;
         let mut polled = self.host.poll(now, timeout, &mut |token, readiness| {
             if unregistered != Some(token) {
                 ready(token, readiness);
             }
         })?;
-        let endless = self.faulty.stopper().endless;
+        let endless = self.faulty.orders().endless;
         if let Some(cost) = endless {
             self.network.advance(cost);
             polled.more = true;
         }
-        if waits && let Some(stall) = self.faulty.stopper().stall.take() {
+        if waits && let Some(stall) = self.faulty.orders().stall.take() {
             self.network.advance(stall);
         }
         Ok(polled)
@@ -270,13 +270,13 @@ impl Net for FaultyNet {
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let entered = self.faulty.enter("promote");
         self.host.promote(from, to, token)?;
-        self.faulty.stopper().unregistered = entered.is_err().then_some(token);
+        self.faulty.orders().unregistered = entered.is_err().then_some(token);
         entered
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.faulty.enter("register")?;
-        if self.faulty.stopper().unregistered.take_if(|other| *other == token).is_some() {
+        if self.faulty.orders().unregistered.take_if(|other| *other == token).is_some() {
             return self.host.promote(slot, slot, token);
         }
         self.host.register(slot, token)
@@ -285,7 +285,7 @@ impl Net for FaultyNet {
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         self.faulty.enter("recv")?;
         if self.is_flooded(slot) {
-            let short = usize::from(self.faulty.stopper().short);
+            let short = usize::from(self.faulty.orders().short);
             return Ok(Received { bytes: buffer.len() - short, drained: false });
         }
         self.host.recv(slot, buffer)
@@ -317,7 +317,7 @@ impl Net for FaultyNet {
     }
 
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        if self.faulty.stopper().hides_acks { None } else { self.host.time_since_acked(slot) }
+        if self.faulty.orders().hides_acks { None } else { self.host.time_since_acked(slot) }
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {

@@ -38,7 +38,7 @@ fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
     });
 }
 
-/// Promise: nor is one that the peer resets in place of the last acknowledgement (CL05).
+/// Promise: a close fails if the peer sends a reset instead of the last acknowledgement (CL05).
 #[test]
 fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
     alone_in_a_network("held_back_ack::a_reset_in_place_of_the_acknowledgement_is_no_clean_ending", || {
@@ -51,7 +51,7 @@ fn a_reset_in_place_of_the_acknowledgement_is_no_clean_ending() {
     });
 }
 
-/// Promise: hand-off asks nobody: it is told at once, and claims nothing.
+/// Promise: a hand-off waits for no acknowledgement: `close` is delivered at once, and claims none.
 #[test]
 fn a_hand_off_close_does_not_wait_for_it() {
     alone_in_a_network("held_back_ack::a_hand_off_close_does_not_wait_for_it", || {

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use finale::{ConnectionErrorKind, Event, ListenOptions, TimeoutKind};
+use finale::{ConnectionErrorKind, Event, ListenOptions, SocketId, TimeoutKind};
 use support::{PATIENCE, Transcript, What, ms, pattern, reset};
 
 fn paused() -> ListenOptions {
@@ -86,6 +86,17 @@ fn a_reset_before_the_first_look_is_told_while_paused() {
     story.rest();
 }
 
+/// Nothing is delivered while it is paused; after `resume` the bytes come, and then the reset.
+#[track_caller]
+fn resumes_to_the_bytes_and_the_reset(mut story: Transcript, socket: SocketId) {
+    story.silence(ms(50));
+    story.socket(socket).resume();
+    assert_eq!(story.data(socket, 3), b"abc");
+    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
+    story.close(socket);
+    story.rest();
+}
+
 /// Promise: a reset behind unread bytes is known at once; the bytes are not lost: they are told first, on resume.
 #[test]
 fn a_reset_behind_unread_bytes_waits_for_resume() {
@@ -95,12 +106,7 @@ fn a_reset_behind_unread_bytes_waits_for_resume() {
     reset(peer);
     story.expect(socket, What::PeerEnded);
     assert!(story.socket(socket).peer_ended());
-    story.silence(ms(50));
-    story.socket(socket).resume();
-    assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
-    story.close(socket);
-    story.rest();
+    resumes_to_the_bytes_and_the_reset(story, socket);
 }
 
 /// Promise: neither is a write that fails while paused allowed to lose them.
@@ -112,12 +118,7 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     reset(peer);
     story.socket(socket).write(b"into the void").expect("nobody knows yet");
     story.expect(socket, What::PeerEnded);
-    story.silence(ms(50));
-    story.socket(socket).resume();
-    assert_eq!(story.data(socket, 3), b"abc");
-    assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
-    story.close(socket);
-    story.rest();
+    resumes_to_the_bytes_and_the_reset(story, socket);
 }
 
 /// Promise: a paused socket whose peer is gone does not lie in CLOSE-WAIT for ever.

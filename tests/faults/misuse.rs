@@ -219,7 +219,7 @@ fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
         assert_eq!((peer.read(), peer.has_fin(), peer.is_reset()), (b"goodbye".to_vec(), true, false));
         assert_eq!(read, request);
         peer.finish();
-        let ending = drain(&mut scene).pop().expect("close was told");
+        let ending = drain(&mut scene).pop().expect("close was delivered");
         assert!(ending.is_acknowledged(), "{ending}");
     }
 }

@@ -286,7 +286,7 @@ fn whatever_peers_do_every_socket_closes_once() {
             events += 1;
             match event {
                 Event::Data(bytes) => {
-                    // It may have been reset meanwhile; that is told.
+                    // It may have been reset meanwhile, which the error reports.
                     if socket.write(bytes) == Ok(finale::Backpressure::Full) {
                         socket.pause();
                     }

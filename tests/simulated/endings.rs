@@ -55,7 +55,7 @@ fn a_half_closed_peer_that_stays_silent_does_not_stay_for_ever() {
     scene.run(Duration::from_secs(2));
     assert_eq!(scene.story, ["error timed out: half-closed and silent", "close"]);
     scene.network.advance(Duration::from_millis(10));
-    assert!(peer.is_reset(), "it is told that we have given up");
+    assert!(peer.is_reset(), "the peer gets a reset when we give up");
 }
 
 #[test]

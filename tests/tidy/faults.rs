@@ -63,7 +63,7 @@ fn every_fault_has_its_tests() {
     wrong.extend(expected.iter().filter(|id| !ids.contains(id)).map(|id| format!("{id} is missing")));
     wrong.extend(ids.iter().filter(|id| !expected.contains(id)).map(|id| format!("{id} is not in the catalogue")));
     if ids.len() != expected.len() {
-        wrong.push(format!("{} rows in place of {}", ids.len(), expected.len()));
+        wrong.push(format!("{} rows instead of {}", ids.len(), expected.len()));
     }
     assert!(wrong.is_empty(), "docs/faults.md:\n{}", wrong.join("\n"));
 }

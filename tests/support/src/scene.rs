@@ -128,7 +128,7 @@ impl<N: Net> Scene<N> {
     }
 
     pub fn how(&self) -> &EndingKind {
-        &self.ending.as_ref().expect("close was told").kind
+        &self.ending.as_ref().expect("close was delivered").kind
     }
 
     pub fn cause(&self) -> ConnectionErrorKind {

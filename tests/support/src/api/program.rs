@@ -43,7 +43,7 @@ pub(crate) struct Seen {
     woken: bool,
     /// A close that was just told as acknowledged: the peer, and how many bytes it must have.
     pub(crate) confirmed: Option<(SocketAddr, u64)>,
-    /// Its close was told, and the next event was not asked for.
+    /// Its close was delivered, and `next` was not called since.
     leaving: Option<SocketId>,
 }
 
