@@ -1,5 +1,6 @@
-//! A net with next to nothing in it, so that what is measured is the reactor alone: any number of connections wait to be
-//! accepted, all are silent but the last, and that one's next message comes with the poll behind the answer to the last.
+//! A net with next to nothing in it, so that what is measured is the reactor alone: any number of
+//! connections wait to be accepted, all are silent but the last, and that one's next message comes
+//! with the poll behind the answer to the last.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};

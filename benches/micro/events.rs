@@ -1,5 +1,6 @@
-//! A whole event, from the news of it to the answer, with any number of idle sockets beside it: the reactor that ships on
-//! the simulated network, where one busy pair of sockets talks; and on next to no network, which is the reactor alone.
+//! A whole event, from the news of it to the answer, with any number of idle sockets beside it: the
+//! reactor that ships on the simulated network, where one busy pair of sockets talks; and on next
+//! to no network, which is the reactor alone.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -23,7 +24,8 @@ const AT_ONCE: usize = 1000;
 enum IdleDirection {
     /// Nothing but news.
     Quiet,
-    /// Also an idle time of an hour: each has a timer in the wheel, which passes it once a rotation.
+    /// Also an idle time of an hour: each has a timer in the wheel, which passes it once a
+    /// rotation.
     WithDeadlines,
 }
 
@@ -68,9 +70,11 @@ impl Scene<Host> {
             scene = scene.with_idle(&network, addr, first, idle.min(first + AT_ONCE));
         }
         scene.connect_busy(addr);
-        // The handshakes' timers are entered until their time: that is over before anything is measured.
+        // The handshakes' timers are entered until their time: that is over before anything is
+        // measured.
         network.advance(Duration::from_secs(5));
-        // As on loopback, some 10 microseconds a message. In a time that stands still no timer would be looked at.
+        // As on loopback, some 10 microseconds a message. In a time that stands still no timer
+        // would be looked at.
         network.set_latency(Duration::from_micros(10));
         scene
     }
@@ -147,7 +151,8 @@ pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-/// Each number of idle sockets alone; then all of them in turn, a moment each, which is the fair way to compare them.
+/// Each number of idle sockets alone; then all of them in turn, a moment each, which is the fair
+/// way to compare them.
 fn beside_idle_ones<N: Net>(
     criterion: &mut Criterion<CpuTime>,
     net: &str,

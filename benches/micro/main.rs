@@ -1,11 +1,13 @@
-//! What the parts of the reactor cost, one operation at a time: `cargo bench`, see `benches/README.md`.
+//! What the parts of the reactor cost, one operation at a time: `cargo bench`, see
+//! `benches/README.md`.
 //!
-//! The pure modules are the crate's own business and have no public door. They are compiled a second time here, from the
-//! same files, under the same names; the reactor and the simulated network are measured through the public face.
+//! The pure modules are the crate's own business and have no public door. They are compiled a
+//! second time here, from the same files, under the same names; the reactor and the simulated
+//! network are measured through the public face.
 
-/// The library's folder, so that each file finds its own submodules where the library finds them. What is not measured is
-/// dead here, and what is public in a library is not in a program; cargo also sets `cfg(test)`, and so their tests are
-/// compiled, without anybody to run them.
+/// The library's folder, so that each file finds its own submodules where the library finds them.
+/// What is not measured is dead here, and what is public in a library is not in a program; cargo
+/// also sets `cfg(test)`, and so their tests are compiled, without anybody to run them.
 #[allow(unused, unreachable_pub, clippy::unwrap_used)]
 #[path = "../../src"]
 mod library {

@@ -1,11 +1,13 @@
-//! What the benchmarks share: how much of everything there is, and in which order it lies in memory.
+//! What the benchmarks share: how much of everything there is, and in which order it lies in
+//! memory.
 
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time that this thread had a core for. What others do on the machine still shows in the caches, and nowhere else.
+/// The time that this thread had a core for. What others do on the machine still shows in the
+/// caches, and nowhere else.
 pub(crate) struct CpuTime;
 
 pub(crate) fn cpu_time() -> Duration {
@@ -41,7 +43,8 @@ impl Measurement for CpuTime {
     }
 }
 
-/// Whether nothing is to be measured, only run once to see that it works: `cargo bench -- --test`, or a plain test run.
+/// Whether nothing is to be measured, only run once to see that it works: `cargo bench -- --test`,
+/// or a plain test run.
 pub(crate) fn is_trial() -> bool {
     let has = |flag: &str| std::env::args().any(|arg| arg == flag);
     has("--test") || !has("--bench")
@@ -55,11 +58,13 @@ pub(crate) fn million() -> usize {
 /// How a benchmark goes through a memory that no cache holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// A thousand places of the million, over and over: as with sockets that are being served, the caches hold them.
+    /// A thousand places of the million, over and over: as with sockets that are being served, the
+    /// caches hold them.
     Hot,
     /// All, one place after the other, so that the machine fetches the next ones ahead.
     Memory,
-    /// All, at random: each operation begins with at least one cache miss, and that is most of what is measured.
+    /// All, at random: each operation begins with at least one cache miss, and that is most of what
+    /// is measured.
     Random,
 }
 

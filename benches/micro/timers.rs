@@ -54,7 +54,8 @@ impl Spread {
         }
     }
 
-    /// The due tick of the timer that is the `nth` of so many, at present 0: never before the one before it.
+    /// The due tick of the timer that is the `nth` of so many, at present 0: never before the one
+    /// before it.
     fn due(self, nth: usize, count: usize) -> u64 {
         let share = |ticks: u64| ticks * nth as u64 / count as u64;
         match self {
@@ -71,7 +72,8 @@ struct Full {
     lines: Lines,
     /// The place of each timer and the tick it is due at, in the order of these ticks.
     filed: Vec<(u32, u64)>,
-    /// The same, in the order in which they are touched or scheduled anew: the first `busy` of them, over and over.
+    /// The same, in the order in which they are touched or scheduled anew: the first `busy` of
+    /// them, over and over.
     touched: Vec<(u32, u64)>,
     busy: usize,
     at: usize,
@@ -80,8 +82,9 @@ struct Full {
 }
 
 impl Full {
-    /// In memory order a timer lies beside those that are due about the same time, as with connections accepted in a
-    /// row. In random order each is alone, and they are gone through in an order that is neither of the two; hot, only the first of them are.
+    /// In memory order a timer lies beside those that are due about the same time, as with
+    /// connections accepted in a row. In random order each is alone, and they are gone through in
+    /// an order that is neither of the two; hot, only the first of them are.
     fn new(spread: Spread, order: Order) -> Self {
         let count = million();
         let places = order.places(count);
@@ -115,7 +118,8 @@ impl Full {
         timer
     }
 
-    /// Ticks on until a timer fires or `looks` nodes were looked at in vain, a turn's budget at a time.
+    /// Ticks on until a timer fires or `looks` nodes were looked at in vain, a turn's budget at a
+    /// time.
     #[inline]
     fn fire(&mut self, budget: &mut u32) -> Option<u32> {
         let fired = self.wheel.pop_due(&mut self.lines, self.now, budget);
@@ -182,8 +186,8 @@ fn cancel_and_schedule(group: &mut Group<'_>, name: &str, spread: Spread, order:
     });
 }
 
-/// A timer comes out of the wheel. Uniform: tick by tick, with the looks at timers of later rotations; far: the clock has
-/// jumped.
+/// A timer comes out of the wheel. Uniform: tick by tick, with the looks at timers of later
+/// rotations; far: the clock has jumped.
 fn fire(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     let mut full = None;
     group.bench_function(name, |bencher| {
@@ -215,7 +219,8 @@ fn fire(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     });
 }
 
-/// The slot of a timer comes up that is due in a later rotation: it is looked at and filed again, and none fires.
+/// The slot of a timer comes up that is due in a later rotation: it is looked at and filed again,
+/// and none fires.
 fn look(group: &mut Group<'_>, name: &str, order: Order) {
     let mut full = None;
     group.bench_function(name, |bencher| {

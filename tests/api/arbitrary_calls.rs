@@ -1,8 +1,9 @@
-//! Arbitrary calls on arbitrary sockets: every public method, in every state, on live sockets, stale ids and ids of other
-//! reactors, between whatever a scripted peer and the network do.
+//! Arbitrary calls on arbitrary sockets: every public method, in every state, on live sockets,
+//! stale ids and ids of other reactors, between whatever a scripted peer and the network do.
 //!
-//! The cases are the same in every run. `PROPTEST_CASES=100000` has more of them, `PROPTEST_RNG_SEED=N` others. What fails is
-//! shrunk and printed as calls, one a line; put there into a test of its own below.
+//! The cases are the same in every run. `PROPTEST_CASES=100000` has more of them,
+//! `PROPTEST_RNG_SEED=N` others. What fails is shrunk and printed as calls, one a line; put there
+//! into a test of its own below.
 
 use proptest::collection::vec;
 use proptest::option;

@@ -1,5 +1,6 @@
-//! What a handler can do with the whole reactor, from the one socket that it gets: connect, set and stop timers, read the
-//! clock, learn its own address. On the machine's network and on the simulated one.
+//! What a handler can do with the whole reactor, from the one socket that it gets: connect, set and
+//! stop timers, read the clock, learn its own address. On the machine's network and on the
+//! simulated one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use finale::net::Net;
 use finale::sim::Network;
 use finale::{ConnectOptions, Context, Event, ListenOptions, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId};
 
-/// A forwarder whose whole program is this handler: it gives the client's backend so long to answer.
+/// A forwarder whose whole program is this handler: it gives the client's backend so long to
+/// answer.
 struct Forwarder {
     front: SocketAddr,
     backend: SocketAddr,

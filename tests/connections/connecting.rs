@@ -67,7 +67,8 @@ fn an_unknown_name_is_told_as_an_event() {
     story.rest();
 }
 
-/// Promise: `lookup` is told for names and for literals; the addresses of a name are tried in turn (LK04).
+/// Promise: `lookup` is told for names and for literals; the addresses of a name are tried in turn
+/// (LK04).
 #[test]
 fn localhost_is_looked_up_and_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -203,7 +204,8 @@ fn writing_and_ending_wait_for_the_connection() {
     story.rest();
 }
 
-/// Promise: `destroy()` works in each step of connecting: one `close`, after `ready` if `connect` was told (CN11, LK03).
+/// Promise: `destroy()` works in each step of connecting: one `close`, after `ready` if `connect`
+/// was told (CN11, LK03).
 #[test]
 fn destroying_works_in_each_step_of_connecting() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -316,7 +318,8 @@ fn a_listener_can_be_opened_again_over_time_wait() {
     story.rest();
 }
 
-/// Promise: each socket knows its listener; closing one leaves its sockets and the other listener alone (AC09).
+/// Promise: each socket knows its listener; closing one leaves its sockets and the other listener
+/// alone (AC09).
 #[test]
 fn closing_a_listener_leaves_its_sockets_alone() {
     let mut story = Transcript::new();
@@ -365,7 +368,8 @@ fn many_clients_behind_one_edge_are_all_accepted() {
 
 // --- the loop ---
 
-/// Promise: `next` returns `None` at once when nothing is left, and goes on when something is added.
+/// Promise: `next` returns `None` at once when nothing is left, and goes on when something is
+/// added.
 #[test]
 fn an_empty_reactor_has_nothing_to_wait_for() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -401,7 +405,8 @@ fn a_wake_outlives_its_handle() {
     story.rest();
 }
 
-/// Promise: a million wakes are merged, and none is lost: after the last of them `woken` is told (TH01).
+/// Promise: a million wakes are merged, and none is lost: after the last of them `woken` is told
+/// (TH01).
 #[test]
 fn wakes_are_merged_and_never_lost() {
     let mut story = Transcript::new();
@@ -446,8 +451,8 @@ fn every_single_wake_arrives() {
     story.rest();
 }
 
-/// Promise: who wakes for ever keeps nobody from being served (TH02). Here the wake comes as fast as one can: it is there
-/// again before `woken` is handled.
+/// Promise: who wakes for ever keeps nobody from being served (TH02). Here the wake comes as fast
+/// as one can: it is there again before `woken` is handled.
 #[test]
 fn endless_wakes_starve_neither_sockets_nor_timers() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -478,7 +483,8 @@ fn endless_wakes_starve_neither_sockets_nor_timers() {
     story.rest();
 }
 
-/// Promise: a handle keeps `next` waiting; when the last is dropped elsewhere, `next` returns `None` (TH03).
+/// Promise: a handle keeps `next` waiting; when the last is dropped elsewhere, `next` returns
+/// `None` (TH03).
 #[test]
 fn the_last_handle_dropped_lets_the_loop_end() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -503,8 +509,8 @@ fn wait_outside(reactor: &mut Reactor) {
     poll(&mut fds, Some(&wait)).expect("poll works");
 }
 
-/// Promise: inside somebody else's loop the descriptor and `next_deadline` are enough, though only one event is taken each time
-/// and no new edge comes for what is left (RD04).
+/// Promise: inside somebody else's loop the descriptor and `next_deadline` are enough, though only
+/// one event is taken each time and no new edge comes for what is left (RD04).
 #[test]
 fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
     let mut reactor = Reactor::new().expect("a machine with epoll");

@@ -1,4 +1,5 @@
-//! How connections end, on real sockets: each test provokes the contrary of a promise (DESIGN section 1).
+//! How connections end, on real sockets: each test provokes the contrary of a promise (DESIGN
+//! section 1).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -169,7 +170,8 @@ fn a_reset_after_their_fin_is_seen_without_a_write() {
     story.rest();
 }
 
-/// Promise: FIN, then reset for input that the peer left unread: the bytes, `end`, then the reset (CL07).
+/// Promise: FIN, then reset for input that the peer left unread: the bytes, `end`, then the reset
+/// (CL07).
 #[test]
 fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
     for looked_between in [false, true] {
@@ -189,7 +191,8 @@ fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
     }
 }
 
-/// Promise: an idle connection's reset is told without any call of ours (RS01), whoever has finished before.
+/// Promise: an idle connection's reset is told without any call of ours (RS01), whoever has
+/// finished before.
 #[test]
 fn a_reset_is_told_in_every_state() {
     let (mut story, open, open_peer) = Transcript::pair(ListenOptions::default());
@@ -209,7 +212,8 @@ fn a_reset_is_told_in_every_state() {
 
 // --- half-close ---
 
-/// Promise: writing after `end` works; their FIN while our queue is full cuts nothing off, and does not spin (HC02, CL02).
+/// Promise: writing after `end` works; their FIN while our queue is full cuts nothing off, and does
+/// not spin (HC02, CL02).
 #[test]
 fn their_fin_while_our_queue_is_full_cuts_nothing_off() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -305,7 +309,8 @@ fn both_sides_may_end_at_once() {
     story.rest();
 }
 
-/// Promise: `allow_half_open(false)` ends our side by itself after `end`, an answer given in `end` included (HC07).
+/// Promise: `allow_half_open(false)` ends our side by itself after `end`, an answer given in `end`
+/// included (HC07).
 #[test]
 fn without_half_open_our_side_ends_by_itself_after_the_answer() {
     for answer in [0, 8, 4 * MIB] {
@@ -425,7 +430,8 @@ fn end_and_destroy_may_be_called_twice() {
     story.rest();
 }
 
-/// Promise: a reactor that is dropped resets whoever is still there, so that a cut stream can't pass for a whole one (AP05).
+/// Promise: a reactor that is dropped resets whoever is still there, so that a cut stream can't
+/// pass for a whole one (AP05).
 #[test]
 fn dropping_the_reactor_resets_every_peer() {
     let (mut story, _open, open_peer) = Transcript::pair(ListenOptions::default());

@@ -1,7 +1,8 @@
-//! The confirmed close, with the acknowledgement held back: in a network of its own, where nft drops packets.
+//! The confirmed close, with the acknowledgement held back: in a network of its own, where nft
+//! drops packets.
 //!
-//! On plain loopback the acknowledgement comes inside shutdown(2), and a reactor that takes EPOLLHUP for the proof passes
-//! every test there.
+//! On plain loopback the acknowledgement comes inside shutdown(2), and a reactor that takes
+//! EPOLLHUP for the proof passes every test there.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use finale::{ConnectionErrorKind, FirstFin, ListenOptions, TimeoutKind};
 use support::alone::{alone_in_a_network, shell};
 use support::{Way, held_back, ms};
 
-/// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once (CL01).
+/// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once
+/// (CL01).
 #[test]
 fn close_waits_for_the_acknowledgement_and_comes_with_it() {
     alone_in_a_network("held_back_ack::close_waits_for_the_acknowledgement_and_comes_with_it", || {

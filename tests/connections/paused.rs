@@ -1,4 +1,5 @@
-//! The peer's leaving is known without reading: FIN, reset and back-pressure on a socket that is paused.
+//! The peer's leaving is known without reading: FIN, reset and back-pressure on a socket that is
+//! paused.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,8 +12,8 @@ fn paused() -> ListenOptions {
     ListenOptions::default().start_paused(true)
 }
 
-/// Promise: a paused socket learns of their FIN at once, once, without reading; `data` and `end` come in order when it
-/// resumes (RD06, RY06).
+/// Promise: a paused socket learns of their FIN at once, once, without reading; `data` and `end`
+/// come in order when it resumes (RD06, RY06).
 #[test]
 fn their_fin_is_known_while_paused_and_told_in_order_after_resume() {
     let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(true));
@@ -97,7 +98,8 @@ fn resumes_to_the_bytes_and_the_reset(mut story: Transcript, socket: SocketId) {
     story.rest();
 }
 
-/// Promise: a reset behind unread bytes is known at once; the bytes are not lost: they are told first, on resume.
+/// Promise: a reset behind unread bytes is known at once; the bytes are not lost: they are told
+/// first, on resume.
 #[test]
 fn a_reset_behind_unread_bytes_waits_for_resume() {
     let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(true));
@@ -177,7 +179,8 @@ fn fill(peer: &mut TcpStream) -> usize {
     sent
 }
 
-/// Promise: `pause()` is back-pressure: nothing is read, so the peer can send no more than the kernels hold.
+/// Promise: `pause()` is back-pressure: nothing is read, so the peer can send no more than the
+/// kernels hold.
 #[test]
 fn nothing_is_read_while_paused() {
     let (mut story, socket, mut peer) = Transcript::pair(paused());
@@ -194,7 +197,8 @@ fn nothing_is_read_while_paused() {
     story.rest();
 }
 
-/// Promise: a pause takes hold with the very next event, in the middle of a stream, and no edge is lost by it.
+/// Promise: a pause takes hold with the very next event, in the middle of a stream, and no edge is
+/// lost by it.
 #[test]
 fn pausing_in_the_middle_of_a_stream_loses_nothing() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());

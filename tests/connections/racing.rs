@@ -1,4 +1,5 @@
-//! Several addresses of one host race each other, and whoever resolves names: on the simulated network, and on loopback.
+//! Several addresses of one host race each other, and whoever resolves names: on the simulated
+//! network, and on loopback.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +24,8 @@ fn at(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, 80)
 }
 
-/// A race over these addresses, each with the time of a packet from us to it; somebody listens at each.
+/// A race over these addresses, each with the time of a packet from us to it; somebody listens at
+/// each.
 fn race(ways: &[(IpAddr, Duration)], options: ConnectOptions) -> (Scene, Vec<PeerListener>) {
     let mut scene = Scene::new();
     scene.network.set_latency(Duration::ZERO);

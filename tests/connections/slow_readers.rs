@@ -1,5 +1,6 @@
-//! A peer that takes what our kernel holds for it, slowly, is not silent: no limit of silence strikes it, and its answer is whole. One
-//! that takes nothing is. On the simulated network; `src/net/sock_diag.rs` shows that the real kernel says what is needed for this.
+//! A peer that takes what our kernel holds for it, slowly, is not silent: no limit of silence
+//! strikes it, and its answer is whole. One that takes nothing is. On the simulated network;
+//! `src/net/sock_diag.rs` shows that the real kernel says what is needed for this.
 
 use std::time::Duration;
 
@@ -124,7 +125,8 @@ fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anythi
     }
 }
 
-/// The limit has run out, and the last byte was taken just before: from then on the peer has its time to finish.
+/// The limit has run out, and the last byte was taken just before: from then on the peer has its
+/// time to finish.
 #[test]
 fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
     let (mut scene, peer) = served(ListenOptions::default().close_timeout(limit(3)));

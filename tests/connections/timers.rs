@@ -40,7 +40,8 @@ impl Random {
 
 // --- idle ---
 
-/// Promise: a silence is told once, not before its time, and closes nothing; traffic begins a new one.
+/// Promise: a silence is told once, not before its time, and closes nothing; traffic begins a new
+/// one.
 #[test]
 fn a_silence_is_told_once() {
     let (mut story, socket, mut peer) = Transcript::pair(idle(ms(40)));
@@ -64,7 +65,8 @@ fn a_silence_is_told_once() {
     story.rest();
 }
 
-/// Promise: `set_idle_timeout` counts from the call, also after a slow handler (TM02), and can be switched off.
+/// Promise: `set_idle_timeout` counts from the call, also after a slow handler (TM02), and can be
+/// switched off.
 #[test]
 fn an_idle_time_counts_from_the_call_that_set_it() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -104,8 +106,8 @@ fn an_idle_time_is_never_early() {
     story.rest();
 }
 
-/// Promise: bytes that came by the deadline are looked at first: `data`, and no `timeout` (TM08, TM10); also when there are
-/// more than one turn reads.
+/// Promise: bytes that came by the deadline are looked at first: `data`, and no `timeout` (TM08,
+/// TM10); also when there are more than one turn reads.
 #[test]
 fn bytes_that_are_there_when_the_deadline_is_seen_win() {
     let (mut story, socket, mut peer) = Transcript::pair(idle(ms(20)).receive_buffer_size(1 << 20));
@@ -127,7 +129,8 @@ fn bytes_that_are_there_when_the_deadline_is_seen_win() {
     story.rest();
 }
 
-/// Promise: a destroyed socket tells nothing but `close`, though its own timer is due in the same turn (TM07).
+/// Promise: a destroyed socket tells nothing but `close`, though its own timer is due in the same
+/// turn (TM07).
 #[test]
 fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
     let (mut story, first, peer) = Transcript::pair(idle(ms(30)));
@@ -152,7 +155,8 @@ fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
     story.rest();
 }
 
-/// Promise: a queue that moves is traffic, though no byte comes in; one that stands is a silence (TM09).
+/// Promise: a queue that moves is traffic, though no byte comes in; one that stands is a silence
+/// (TM09).
 #[test]
 fn a_slow_download_is_not_idle_until_it_stands() {
     let mut story = Transcript::new();
@@ -200,7 +204,8 @@ fn a_socket_that_we_do_not_end_is_ended_by_its_timer() {
     story.rest();
 }
 
-/// Promise: half-closed for ever does not exist: the peer does not end. Its bytes start the time again.
+/// Promise: half-closed for ever does not exist: the peer does not end. Its bytes start the time
+/// again.
 #[test]
 fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(300)));
@@ -220,7 +225,8 @@ fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
 
 // --- linger ---
 
-/// Promise: after `end()` and `discard()` the peer has the linger time, all told; dripping does not put it off (OV02).
+/// Promise: after `end()` and `discard()` the peer has the linger time, all told; dripping does not
+/// put it off (OV02).
 #[test]
 fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_timeout(ms(150)));
@@ -248,7 +254,8 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     story.rest();
 }
 
-/// Promise: a peer that never reads can't hold our end back for ever, and the report counts what was never sent.
+/// Promise: a peer that never reads can't hold our end back for ever, and the report counts what
+/// was never sent.
 #[test]
 fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
     let mut story = Transcript::new();
@@ -366,7 +373,8 @@ fn a_free_timer_counts_from_the_call() {
     story.rest();
 }
 
-/// Promise: zero fires in the next turn, and a handler that sets zero again and again starves nobody (TM04).
+/// Promise: zero fires in the next turn, and a handler that sets zero again and again starves
+/// nobody (TM04).
 #[test]
 fn a_timer_of_zero_fires_at_once_and_starves_nobody() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -427,7 +435,8 @@ fn an_enormous_idle_time_never_fires() {
     story.rest();
 }
 
-/// Promise: a cancelled timer does not fire; a stale id cancels nothing, though its place is used again.
+/// Promise: a cancelled timer does not fire; a stale id cancels nothing, though its place is used
+/// again.
 #[test]
 fn a_stale_timer_id_cancels_nothing() {
     let mut story = Transcript::new();

@@ -1,5 +1,5 @@
-//! Unix domain sockets: the same life as over TCP, without addresses and without a reset. Each scene is played on a real kernel and in
-//! the simulated network, and must tell the same there.
+//! Unix domain sockets: the same life as over TCP, without addresses and without a reset. Each
+//! scene is played on a real kernel and in the simulated network, and must tell the same there.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -44,7 +44,8 @@ impl Drop for Folder {
     }
 }
 
-/// Both ends in one reactor: what each event does, and the story, `c` for the client's and `s` for the server's lines.
+/// Both ends in one reactor: what each event does, and the story, `c` for the client's and `s` for
+/// the server's lines.
 fn story<N: Net>(
     reactor: &mut Reactor<N>,
     listen: ListenOptions,

@@ -1,4 +1,5 @@
-//! Writing: short writes are the normal case, the queue tells when it is full and when it has drained.
+//! Writing: short writes are the normal case, the queue tells when it is full and when it has
+//! drained.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -136,8 +137,8 @@ fn an_echo_of_50_mib_keeps_its_queue_bounded() {
     assert_eq!(story.lives(), 1);
 }
 
-/// Promise: what waits for room gets it though the peer never stops sending, and though nobody has watched this socket
-/// yet: its input alone has kept it going since it was accepted (RD05, HC02).
+/// Promise: what waits for room gets it though the peer never stops sending, and though nobody has
+/// watched this socket yet: its input alone has kept it going since it was accepted (RD05, HC02).
 #[test]
 fn a_peer_that_never_stops_sending_gets_its_answer() {
     let (mut story, socket, peer) =

@@ -138,7 +138,8 @@ fn the_proxy_passes_back_pressure_through() {
     client.set_nonblocking(true).expect("set");
     let mut sent = 0;
     let mut stalled_since = None;
-    // Nobody reads: it must come to a stop, with a few buffers full and not with the whole stream in the proxy's memory.
+    // Nobody reads: it must come to a stop, with a few buffers full and not with the whole stream
+    // in the proxy's memory.
     while stalled_since.is_none_or(|since: std::time::Instant| since.elapsed() < Duration::from_millis(300)) {
         match (&client).write(&[1; 65_536]) {
             Ok(bytes) => (sent, stalled_since) = (sent + bytes, None),
@@ -253,8 +254,8 @@ fn listeners(addr: SocketAddr) -> usize {
     sockets.lines().filter(listens).count()
 }
 
-/// The port is shared, so the next proxy is there before the old one goes. In the moment in which that closes its queue nobody comes: the
-/// kernel would reset who is in it, see docs/proxy.md.
+/// The port is shared, so the next proxy is there before the old one goes. In the moment in which
+/// that closes its queue nobody comes: the kernel would reset who is in it, see docs/proxy.md.
 #[test]
 fn a_proxy_that_is_replaced_is_followed_by_the_next_and_lets_everybody_finish() {
     let addr = backend("only", port().0);

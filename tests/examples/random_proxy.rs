@@ -1,5 +1,6 @@
-//! The proxy of the examples in random runs: pools, pipes, clients and backends that do whatever they like, at any time, on a network
-//! with faults. What arrives is right, an end means that the stream is whole, and nothing is left behind.
+//! The proxy of the examples in random runs: pools, pipes, clients and backends that do whatever
+//! they like, at any time, on a network with faults. What arrives is right, an end means that the
+//! stream is whole, and nothing is left behind.
 //!
 //! More of them: `FINALE_SEEDS=0..20000 cargo test --test examples random_proxy::`.
 
@@ -16,7 +17,8 @@ const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const CLIENTS: usize = 12;
 const PORTS: [u16; 2] = [90, 91];
 
-/// The byte at this place of what a client, or the backend that has got it, says. The first one is the client's number.
+/// The byte at this place of what a client, or the backend that has got it, says. The first one is
+/// the client's number.
 fn byte(client: usize, by_backend: bool, place: usize) -> u8 {
     if place == 0 && !by_backend {
         return client as u8;
@@ -45,7 +47,8 @@ struct Conversation {
     said: [Stream; 2],
     /// Somebody has broken it, so it need not arrive.
     is_broken: bool,
-    /// The other machine was out of reach for a while: an end of it may have missed how it has ended.
+    /// The other machine was out of reach for a while: an end of it may have missed how it has
+    /// ended.
     was_unreachable: bool,
 }
 

@@ -18,7 +18,8 @@ fn exhausted() -> Faults {
     Faults { accept_exhausted: 1.0, ..Faults::none() }
 }
 
-/// A scene with a listener and so many clients of the peer, all of whom have come before the reactor looks.
+/// A scene with a listener and so many clients of the peer, all of whom have come before the
+/// reactor looks.
 fn waiting(clients: usize, options: ListenOptions) -> (Scene, Listener, Vec<PeerSocket>) {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
@@ -36,7 +37,8 @@ fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
     (scene, listener, peer, bend)
 }
 
-/// AC01: out of descriptors: one report in all, ten tries a second, and everybody is served afterwards.
+/// AC01: out of descriptors: one report in all, ten tries a second, and everybody is served
+/// afterwards.
 #[test]
 fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
     let (mut scene, listener, peers) = waiting(10, ListenOptions::default());
@@ -57,8 +59,8 @@ fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
     scene.rest();
 }
 
-/// AC02: no edge comes when a descriptor is freed elsewhere; our own try comes within a tenth of a second. One that we free
-/// ourselves is used at once.
+/// AC02: no edge comes when a descriptor is freed elsewhere; our own try comes within a tenth of a
+/// second. One that we free ourselves is used at once.
 #[test]
 fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
     let (mut scene, listener, _peers) = waiting(3, ListenOptions::default());
@@ -138,8 +140,8 @@ fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     story.rest();
 }
 
-/// AC05: errors that belong to one client are skipped; the next one is taken in the same turn. Who fails for ever does not
-/// keep the loop awake.
+/// AC05: errors that belong to one client are skipped; the next one is taken in the same turn. Who
+/// fails for ever does not keep the loop awake.
 #[test]
 fn a_client_that_fails_in_accept_is_skipped() {
     let (mut scene, listener, _peer, bend) = bent_waiting();
@@ -162,7 +164,8 @@ fn a_client_that_fails_in_accept_is_skipped() {
     scene.expect(&["connection"]);
 }
 
-/// AC06: a client that is gone before accept(2) can name it is skipped like the others: no rest, no report.
+/// AC06: a client that is gone before accept(2) can name it is skipped like the others: no rest, no
+/// report.
 #[test]
 fn a_client_without_an_address_is_skipped() {
     let (mut scene, _listener, _peer, bend) = bent_waiting();
@@ -176,7 +179,8 @@ fn a_client_without_an_address_is_skipped() {
     assert_eq!(bend.count("set_nodelay"), 1);
 }
 
-/// AC07: twenty clients behind one edge, with more than one turn accepts: the listener keeps its place in the queue.
+/// AC07: twenty clients behind one edge, with more than one turn accepts: the listener keeps its
+/// place in the queue.
 #[test]
 fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
     let (mut scene, _listener, _peers) = waiting(100, ListenOptions::default());
@@ -220,7 +224,8 @@ fn a_crowd_is_accepted_in_batches() {
     assert!(accepts <= 402 && polls <= 60, "{accepts} accepts, {polls} polls");
 }
 
-/// AC08: no room in epoll for one connection: it is read without, and registered after a pause; the others go on.
+/// AC08: no room in epoll for one connection: it is read without, and registered after a pause; the
+/// others go on.
 #[test]
 fn a_connection_that_can_not_be_watched_is_served_without() {
     let (mut scene, good, bend) = bent_served(ListenOptions::default());
@@ -258,7 +263,8 @@ fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
     scene.rest();
 }
 
-/// AC09: with two listeners on one port each has a queue of its own, and only that of the closed one is lost.
+/// AC09: with two listeners on one port each has a queue of its own, and only that of the closed
+/// one is lost.
 #[test]
 fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
     let mut story = Transcript::new();
@@ -272,7 +278,8 @@ fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
         peer.set_nonblocking(true).expect("a socket");
         matches!(peer.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
     };
-    // Another test's child that has not called exec(2) yet may have a copy of the listener, and hold the resets back.
+    // Another test's child that has not called exec(2) yet may have a copy of the listener, and
+    // hold the resets back.
     let (began, mut kept, mut unsure) = (Instant::now(), 0, peers.iter().collect::<Vec<_>>());
     while unsure.len() > kept {
         assert!(began.elapsed() < PATIENCE, "{kept} of 40 were accepted, and the others are not reset");

@@ -1,4 +1,5 @@
-//! Writing much, and from one copy: what leaves in which call, and that nobody keeps what was sent or can't be sent any more.
+//! Writing much, and from one copy: what leaves in which call, and that nobody keeps what was sent
+//! or can't be sent any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
     }
 }
 
-/// WR09: what is written in one event is one call and, if it fits, one segment, which our FIN rides on.
+/// WR09: what is written in one event is one call and, if it fits, one segment, which our FIN rides
+/// on.
 #[test]
 fn many_writes_and_an_end_are_one_call_and_one_segment() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -134,7 +136,8 @@ fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     }
 }
 
-/// Promise: a hundred clients get one answer from one copy of it, and whatever becomes of them, nobody keeps it.
+/// Promise: a hundred clients get one answer from one copy of it, and whatever becomes of them,
+/// nobody keeps it.
 #[test]
 fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
     let mut scene = Scene::new();
@@ -201,8 +204,8 @@ fn a_refused_buffer_is_dropped_and_changes_nothing() {
     scene.expect(&["close"]);
 }
 
-/// OV02: a gibibyte goes through one real socket, given away and copied by turns, and the process holds what the high-water
-/// mark allows and a little more; when it is over, the memory is back.
+/// OV02: a gibibyte goes through one real socket, given away and copied by turns, and the process
+/// holds what the high-water mark allows and a little more; when it is over, the memory is back.
 #[test]
 fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
     const GIBIBYTE: usize = 1 << 30;

@@ -17,7 +17,8 @@ use support::{PATIENCE, Transcript, Way, What, dial_narrow, held_back, ms, reset
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// CL02: both sides have finished and epoll says HUP, while our kernel still has megabytes for a peer that does not read.
+/// CL02: both sides have finished and epoll says HUP, while our kernel still has megabytes for a
+/// peer that does not read.
 #[test]
 fn a_hang_up_with_megabytes_unsent_is_no_close() {
     let options =
@@ -57,8 +58,8 @@ fn a_hang_up_with_bytes_unsent_is_no_close() {
     let ending = story.close(socket);
     assert!(!ending.is_acknowledged());
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (120 * 1024, 0));
-    // Not before it is there: another test that begins a process holds our socket open for a moment, and reading would let
-    // the rest through.
+    // Not before it is there: another test that begins a process holds our socket open for a
+    // moment, and reading would let the rest through.
     let mut news = [PollFd::new(&peer, PollFlags::empty())];
     let patience = Timespec::try_from(PATIENCE).expect("it fits");
     assert_eq!(poll(&mut news, Some(&patience)), Ok(1), "the reset comes");
@@ -69,7 +70,8 @@ fn a_hang_up_with_bytes_unsent_is_no_close() {
     story.rest();
 }
 
-/// CL03: we have finished, and the peer's answer and FIN come in one readiness, with a HUP: the answer is read first.
+/// CL03: we have finished, and the peer's answer and FIN come in one readiness, with a HUP: the
+/// answer is read first.
 #[test]
 fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -92,7 +94,8 @@ fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
     story.rest();
 }
 
-/// CL04: our kernel gives up on the acknowledgement of our FIN; its state closed alone proves nothing.
+/// CL04: our kernel gives up on the acknowledgement of our FIN; its state closed alone proves
+/// nothing.
 #[test]
 fn a_fin_that_the_kernel_gives_up_is_a_failure() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().user_timeout(SECOND));
@@ -116,7 +119,8 @@ fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
     assert!(!scene.ending.expect("told").is_acknowledged());
 }
 
-/// CL06: an answer given before the request was read survives, since nothing is closed over unread bytes.
+/// CL06: an answer given before the request was read survives, since nothing is closed over unread
+/// bytes.
 #[test]
 fn an_early_answer_reaches_a_peer_that_is_still_sending() {
     for close in [CloseMode::Confirmed, CloseMode::HandOff] {
@@ -144,8 +148,8 @@ fn an_early_answer_reaches_a_peer_that_is_still_sending() {
     }
 }
 
-/// CL07: a FIN, and behind it the reset for bytes that the peer left unread: readers see a clean end, and the error is asked
-/// for all the same.
+/// CL07: a FIN, and behind it the reset for bytes that the peer left unread: readers see a clean
+/// end, and the error is asked for all the same.
 #[test]
 fn a_fin_with_a_reset_behind_it_is_end_and_error() {
     for looked_between in [false, true] {
@@ -165,8 +169,8 @@ fn a_fin_with_a_reset_behind_it_is_end_and_error() {
     }
 }
 
-/// CL08: the peer's kernel has taken our bytes, and its program leaves without reading them: clean and acknowledged. TCP
-/// can't say more, and the documentation of `EndingKind::Confirmed` says so.
+/// CL08: the peer's kernel has taken our bytes, and its program leaves without reading them: clean
+/// and acknowledged. TCP can't say more, and the documentation of `EndingKind::Confirmed` says so.
 #[test]
 fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -194,8 +198,8 @@ fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
     assert!(source.contains("Whether the peer's *program* has read them is unknown to TCP"));
 }
 
-/// CL09: a child process that was started while the connection was open holds no copy of it: our close is the last one, and
-/// the FIN of a hand-off close leaves at once.
+/// CL09: a child process that was started while the connection was open holds no copy of it: our
+/// close is the last one, and the FIN of a hand-off close leaves at once.
 #[test]
 fn no_child_process_holds_a_connection_open() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_mode(CloseMode::HandOff));
@@ -211,7 +215,8 @@ fn no_child_process_holds_a_connection_open() {
     story.rest();
 }
 
-/// CL10: no close waits in the call, whatever the kernel still has to deliver: SO_LINGER is used with no time but zero.
+/// CL10: no close waits in the call, whatever the kernel still has to deliver: SO_LINGER is used
+/// with no time but zero.
 #[test]
 fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
     for close in [CloseMode::HandOff, CloseMode::Confirmed] {
@@ -247,8 +252,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// CL11: a hand-off close comes when both sides have finished, never before: no orphan waits for the peer's FIN, so it can't
-/// be forgotten and reset, however late that FIN is.
+/// CL11: a hand-off close comes when both sides have finished, never before: no orphan waits for
+/// the peer's FIN, so it can't be forgotten and reset, however late that FIN is.
 #[test]
 fn a_late_fin_finds_the_connection_of_a_hand_off_close_still_there() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().close_mode(CloseMode::HandOff));
@@ -278,8 +283,8 @@ fn a_late_fin_is_not_answered_with_a_reset() {
     });
 }
 
-/// CL12: `destroy()` discards what is on its way; the report says how much had never left, and claims nothing of the rest.
-/// Once both FINs are acknowledged there is nothing to discard.
+/// CL12: `destroy()` discards what is on its way; the report says how much had never left, and
+/// claims nothing of the rest. Once both FINs are acknowledged there is nothing to discard.
 #[test]
 fn destroy_discards_and_claims_nothing() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(100_000));
@@ -306,8 +311,8 @@ fn destroy_discards_and_claims_nothing() {
     assert!(!scene.network.take_transcript().iter().any(|line| line.contains("RST")) && !peer.is_reset());
 }
 
-/// CL13: the peer's reset is there before our shutdown(2), which fails with ENOTCONN: told as the reset that it is, once;
-/// also when the news of it is late and our call is what finds it.
+/// CL13: the peer's reset is there before our shutdown(2), which fails with ENOTCONN: told as the
+/// reset that it is, once; also when the news of it is late and our call is what finds it.
 #[test]
 fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     for late_edge in [0.0, 1.0] {

@@ -22,8 +22,8 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// A connection that the real kernel has begun and the reactor has not looked at: a timer that is due comes between the
-/// call and the next poll.
+/// A connection that the real kernel has begun and the reactor has not looked at: a timer that is
+/// due comes between the call and the next poll.
 fn begun_unseen(story: &mut Transcript, addr: SocketAddr) -> SocketId {
     story.reactor.set_timer(Duration::ZERO);
     work_for(ms(2)); // So that its tick has come.
@@ -123,7 +123,8 @@ fn a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
     });
 }
 
-/// CN03: the error flag alone, without writable, is reason enough to ask; each reason has its cause.
+/// CN03: the error flag alone, without writable, is reason enough to ask; each reason has its
+/// cause.
 #[test]
 fn an_error_flag_alone_is_an_answer_to_the_handshake() {
     let reasons = [
@@ -172,7 +173,8 @@ fn each_refusal_by_icmp_has_its_cause() {
     });
 }
 
-/// CN04: an error flag with nothing behind it, before the handshake and after, tells nothing and keeps nobody awake.
+/// CN04: an error flag with nothing behind it, before the handshake and after, tells nothing and
+/// keeps nobody awake.
 #[test]
 fn an_error_flag_without_an_error_changes_nothing() {
     let (mut scene, bend) = bent();
@@ -205,7 +207,8 @@ fn an_error_flag_without_an_error_changes_nothing() {
     scene.rest();
 }
 
-/// CN04: an ICMP error that did not come true before anybody looked: connected after all, though the flag stays.
+/// CN04: an ICMP error that did not come true before anybody looked: connected after all, though
+/// the flag stays.
 #[test]
 fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     let mut scene = Scene::new();
@@ -227,7 +230,8 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     scene.rest();
 }
 
-/// CN04: the same on a real kernel: the filter is gone before the SYN is repeated, and nobody has looked in between.
+/// CN04: the same on a real kernel: the filter is gone before the SYN is repeated, and nobody has
+/// looked in between.
 #[test]
 fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
     alone_in_a_network("connecting::a_rejection_that_was_overtaken_by_the_handshake_is_forgotten", || {
@@ -270,7 +274,8 @@ fn a_rejection_that_was_told_stays_true() {
     });
 }
 
-/// CN05: a connect that fails in the call is told by `next`, in the same story, whatever the number is.
+/// CN05: a connect that fails in the call is told by `next`, in the same story, whatever the number
+/// is.
 #[test]
 fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
     for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::NETUNREACH] {
@@ -396,8 +401,8 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     story.rest();
 }
 
-/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first. Bytes
-/// that came between the two are lost with the connection.
+/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first.
+/// Bytes that came between the two are lost with the connection.
 #[test]
 fn a_reset_before_we_looked_is_a_failure_to_connect() {
     for bytes in [&b""[..], b"lost"] {
@@ -430,8 +435,8 @@ fn a_real_reset_before_we_looked_is_a_failure_to_connect() {
     story.rest();
 }
 
-/// CN10: a program that never accepts: its kernel connects two and lets the third wait. Only timers end any of them, and
-/// nobody claims that a program has seen a byte.
+/// CN10: a program that never accepts: its kernel connects two and lets the third wait. Only timers
+/// end any of them, and nobody claims that a program has seen a byte.
 #[test]
 fn connections_that_nobody_accepts_are_ended_by_timers() {
     let mut scene = Scene::new();

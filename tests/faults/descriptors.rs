@@ -26,8 +26,8 @@ fn sockets() -> BTreeSet<i32> {
     list.filter(is_socket).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A copy of the one socket that `begin` leaves open: what a fork or a curious library would have. `None`, and said so,
-/// where the system does not let us.
+/// A copy of the one socket that `begin` leaves open: what a fork or a curious library would have.
+/// `None`, and said so, where the system does not let us.
 fn duplicate(begin: impl FnOnce()) -> Option<OwnedFd> {
     let before = sockets();
     begin();
@@ -62,7 +62,8 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
     scene.rest();
 }
 
-/// FD02: late news of a connection that is gone, when its place is used again: the new one is not even looked at.
+/// FD02: late news of a connection that is gone, when its place is used again: the new one is not
+/// even looked at.
 #[test]
 fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
     let (mut scene, _first, bend) = bent_served(ListenOptions::default());
@@ -109,8 +110,8 @@ fn stale_news_at_every_close_is_told_to_nobody() {
     scene.rest();
 }
 
-/// FD02: on a real kernel: two sockets are ready in one batch, the first one's handler ends the second, and the next client
-/// gets its number.
+/// FD02: on a real kernel: two sockets are ready in one batch, the first one's handler ends the
+/// second, and the next client gets its number.
 #[test]
 fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor() {
     let (mut story, first, mut first_peer) = Transcript::pair(ListenOptions::default());
@@ -182,7 +183,8 @@ fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
     });
 }
 
-/// FD04: a descriptor that somebody else has closed: this connection fails, is closed once, and no other suffers.
+/// FD04: a descriptor that somebody else has closed: this connection fails, is closed once, and no
+/// other suffers.
 #[test]
 fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
     for call in ["recv", "send", "finish", "register"] {

@@ -85,7 +85,8 @@ fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     assert_eq!((got, peer.has_fin(), scene.how()), (200_000, true, &EndingKind::Confirmed));
 }
 
-/// HC03: we finish first and ten megabytes follow: all is told, and is no silence; then `end`, then `close`.
+/// HC03: we finish first and ten megabytes follow: all is told, and is no silence; then `end`, then
+/// `close`.
 #[test]
 fn much_input_after_our_end_is_told_and_is_no_silence() {
     let options = ListenOptions::default().idle_timeout(2 * SECOND).half_closed_timeout(3 * SECOND);
@@ -191,8 +192,8 @@ fn our_fin_comes_behind_everything_queued() {
     scene.rest();
 }
 
-/// HC06: a shutdown for reading looks like the peer's FIN, with bytes still to come. We never do it: no line of the library
-/// asks for another direction than writing.
+/// HC06: a shutdown for reading looks like the peer's FIN, with bytes still to come. We never do
+/// it: no line of the library asks for another direction than writing.
 #[test]
 fn only_the_writing_side_is_ever_shut_down() {
     let os = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/net/os.rs")).expect("the real net");
@@ -210,8 +211,8 @@ fn only_the_writing_side_is_ever_shut_down() {
     story.rest();
 }
 
-/// HC07: half-open not allowed, and their FIN comes while our answer is queued: it is flushed, then our FIN. Allowed, our
-/// side stays open.
+/// HC07: half-open not allowed, and their FIN comes while our answer is queued: it is flushed, then
+/// our FIN. Allowed, our side stays open.
 #[test]
 fn half_open_has_an_effect_in_both_positions() {
     for allowed in [false, true] {
@@ -238,7 +239,8 @@ fn half_open_has_an_effect_in_both_positions() {
     }
 }
 
-/// HC08: FINs that cross, with a reactor on both sides: one `end` and one `close` each, clean, and both say so.
+/// HC08: FINs that cross, with a reactor on both sides: one `end` and one `close` each, clean, and
+/// both say so.
 #[test]
 fn crossing_fins_are_told_as_such_on_both_sides() {
     let network = Network::new(7);
@@ -268,7 +270,8 @@ fn crossing_fins_are_told_as_such_on_both_sides() {
     assert_eq!(network.descriptors(), 0);
 }
 
-/// HC08: on a real kernel: a filter holds both FINs back, so that each leaves before the other arrives.
+/// HC08: on a real kernel: a filter holds both FINs back, so that each leaves before the other
+/// arrives.
 #[test]
 fn real_crossing_fins_are_told_as_such_on_both_sides() {
     alone_in_a_network("half_close::real_crossing_fins_are_told_as_such_on_both_sides", || {
@@ -290,7 +293,8 @@ fn real_crossing_fins_are_told_as_such_on_both_sides() {
             assert!(ending.is_acknowledged(), "{ending}");
             ending.first_fin
         });
-        // Whether a side sees the crossing depends on what is repeated first; that the other was first is never true.
+        // Whether a side sees the crossing depends on what is repeated first; that the other was
+        // first is never true.
         assert!(firsts.iter().all(|first| matches!(first, FirstFin::Local | FirstFin::Both)), "{firsts:?}");
         story.rest();
     });

@@ -14,7 +14,8 @@ use support::{PATIENCE, Transcript, What, descriptors, ms};
 const SECOND: Duration = Duration::from_secs(1);
 const SILENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 66));
 
-/// From here on the system's resolver asks a name server that never answers, and knows these names without it.
+/// From here on the system's resolver asks a name server that never answers, and knows these names
+/// without it.
 fn silent_name_server(hosts: &str) {
     let folder = std::env::temp_dir().join(format!("finale-lookup-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a place for files");
@@ -55,7 +56,8 @@ fn begin(story: &mut Transcript, target: &str, limit: Duration) -> SocketId {
     story.reactor.connect(target, options).expect("a good target")
 }
 
-/// LK01: unknown, unknown for now, without an address: each is told by its name, and nothing was opened for it.
+/// LK01: unknown, unknown for now, without an address: each is told by its name, and nothing was
+/// opened for it.
 #[test]
 fn each_way_of_having_no_address_has_its_cause() {
     let mut scene = Scene::new();
@@ -109,7 +111,8 @@ fn a_hundred_hanging_lookups_hold_nobody_up() {
     assert_eq!(scene.network.descriptors(), 1);
 }
 
-/// LK02: on a real system: few threads, each look-up ended by its time, and a known name behind them gets its answer.
+/// LK02: on a real system: few threads, each look-up ended by its time, and a known name behind
+/// them gets its answer.
 #[test]
 fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
     alone_in_a_network("lookup::real_hanging_lookups_need_few_threads_and_end_with_their_time", || {
@@ -138,7 +141,8 @@ fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
     });
 }
 
-/// LK03: destroyed while it is looked up: `close` at once. The late answer finds nothing, though the place is used again.
+/// LK03: destroyed while it is looked up: `close` at once. The late answer finds nothing, though
+/// the place is used again.
 #[test]
 fn a_late_answer_finds_nobody() {
     let mut scene = Scene::new();
@@ -188,7 +192,8 @@ fn a_real_late_answer_finds_nobody() {
     });
 }
 
-/// LK04: the first address is silent or refuses, the second alive: each looked up once, one `connect`.
+/// LK04: the first address is silent or refuses, the second alive: each looked up once, one
+/// `connect`.
 #[test]
 fn the_second_address_is_reached_in_its_time() {
     for reach in [Reach::BlackHole, Reach::Unreachable, Reach::NoRoute, Reach::Open] {
@@ -213,7 +218,8 @@ fn the_second_address_is_reached_in_its_time() {
     }
 }
 
-/// LK04: on a real system: a name with two addresses, of which a filter makes the first silent, or nobody listens there.
+/// LK04: on a real system: a name with two addresses, of which a filter makes the first silent, or
+/// nobody listens there.
 #[test]
 fn the_second_real_address_is_reached_in_its_time() {
     alone_in_a_network("lookup::the_second_real_address_is_reached_in_its_time", || {
@@ -271,7 +277,8 @@ fn a_family_that_a_filter_drops_costs_a_quarter_of_a_second() {
     });
 }
 
-/// LK05: all addresses fail, each in its way: one error, which names them all, and nothing is left open.
+/// LK05: all addresses fail, each in its way: one error, which names them all, and nothing is left
+/// open.
 #[test]
 fn an_error_names_every_address_with_its_reason() {
     let mut scene = Scene::new();

@@ -1,5 +1,6 @@
-//! The catalogue of faults (docs/faults.md), row by row: what goes wrong with connections, provoked on the simulated
-//! network where it can be played, and on the real one where Linux lets us. A test's doc comment begins with its row.
+//! The catalogue of faults (docs/faults.md), row by row: what goes wrong with connections, provoked
+//! on the simulated network where it can be played, and on the real one where Linux lets us. A
+//! test's doc comment begins with its row.
 
 mod accepting;
 mod bulk;

@@ -33,8 +33,9 @@ fn refuses_to_write(socket: &mut Socket<'_>) {
     socket.end();
 }
 
-/// AP01: a write after `end()`, and a second `end()`, in every state from created to closing: the write is refused at once, and
-/// the connection goes on to its clean end with what was written before.
+/// AP01: a write after `end()`, and a second `end()`, in every state from created to closing: the
+/// write is refused at once, and the connection goes on to its clean end with what was written
+/// before.
 #[test]
 fn a_write_after_our_end_is_refused_in_every_state() {
     let mut scene = Scene::new();
@@ -94,8 +95,8 @@ fn a_write_after_our_end_is_refused_in_every_state() {
     assert!(states.contains(&State::Closing));
 }
 
-/// A scene in which a socket tells everything that it can before its end. Destroys it in the event with this name, and
-/// answers what was told from there on.
+/// A scene in which a socket tells everything that it can before its end. Destroys it in the event
+/// with this name, and answers what was told from there on.
 fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     let mut scene = Scene::new();
     let options = ListenOptions::default().high_water_mark(10).notify_peer_ended(true).idle_timeout(SECOND);
@@ -137,8 +138,8 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     told
 }
 
-/// AP02: `destroy()` in each event, with bytes and a FIN still queued behind it: the next event is `close`, and only the
-/// `ready` that belongs to a `connect` comes between.
+/// AP02: `destroy()` in each event, with bytes and a FIN still queued behind it: the next event is
+/// `close`, and only the `ready` that belongs to a `connect` comes between.
 #[test]
 fn destroy_in_any_event_is_followed_by_close_alone() {
     for name in ["connection", "drain", "timeout", "peerended", "data", "end"] {
@@ -172,7 +173,8 @@ fn destroy_in_error_and_close_changes_nothing() {
     assert_eq!(told, ["error", "close"]);
 }
 
-/// AP03: an id is kept while a thousand others come and go in its place: it finds nothing, and none of them is it.
+/// AP03: an id is kept while a thousand others come and go in its place: it finds nothing, and none
+/// of them is it.
 #[test]
 fn a_stale_id_never_finds_one_of_a_thousand_others() {
     let mut scene = Scene::new();
@@ -195,8 +197,8 @@ fn a_stale_id_never_finds_one_of_a_thousand_others() {
     }
 }
 
-/// AP04: `end()` in `connection`, before anything is read: the goodbye and the FIN arrive, and the request that was on its way
-/// does not make a reset of them.
+/// AP04: `end()` in `connection`, before anything is read: the goodbye and the FIN arrive, and the
+/// request that was on its way does not make a reset of them.
 #[test]
 fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
     for request in [10, 100_000] {
@@ -224,8 +226,8 @@ fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
     }
 }
 
-/// AP05: a reactor is dropped with sockets in every state, queues, timers, a handle and a listener: nothing stays open, and
-/// every peer that was connected sees a reset.
+/// AP05: a reactor is dropped with sockets in every state, queues, timers, a handle and a listener:
+/// nothing stays open, and every peer that was connected sees a reset.
 #[test]
 fn a_dropped_reactor_leaves_nothing_open() {
     let mut scene = Scene::new();

@@ -33,8 +33,9 @@ fn crowd(options: ListenOptions, peers: usize) -> (Scene, Listener, Vec<PeerSock
     (scene, listener, peers, ids)
 }
 
-/// OV01: a thousand clients that send a byte every ten seconds and never a whole request. They are never idle for fifteen
-/// seconds, but meet their deadline; and meanwhile each costs a place in the table and nothing that grows.
+/// OV01: a thousand clients that send a byte every ten seconds and never a whole request. They are
+/// never idle for fifteen seconds, but meet their deadline; and meanwhile each costs a place in the
+/// table and nothing that grows.
 #[test]
 fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
     let options = ListenOptions::default().idle_timeout(15 * SECOND).deadline(60 * SECOND);
@@ -93,8 +94,9 @@ fn real_clients_that_drip_end_at_the_programs_own_limit() {
     });
 }
 
-/// OV02: two hundred peers ask for a large answer and read nothing of it. A program that stops at `Full` has a queue of the
-/// high-water mark and one write at the most, for as long as it takes, and the idle time tells it.
+/// OV02: two hundred peers ask for a large answer and read nothing of it. A program that stops at
+/// `Full` has a queue of the high-water mark and one write at the most, for as long as it takes,
+/// and the idle time tells it.
 #[test]
 fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     const MARK: usize = 64 * 1024;
@@ -128,9 +130,9 @@ fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     assert!(peers.iter().all(PeerSocket::is_reset));
 }
 
-/// OV03: connections that come and end, are reset, or die before they are seen, two thousand at a time, thirty thousand in
-/// all (a million of them takes half a minute). Each tells one `connection` and one `close`, no id comes twice, and everything
-/// is back where it was.
+/// OV03: connections that come and end, are reset, or die before they are seen, two thousand at a
+/// time, thirty thousand in all (a million of them takes half a minute). Each tells one
+/// `connection` and one `close`, no id comes twice, and everything is back where it was.
 #[test]
 fn a_flood_leaves_nothing_behind() {
     let (mut scene, listener, _, _) = crowd(ListenOptions::default(), 0);
@@ -166,8 +168,8 @@ fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId
     }
 }
 
-/// OV04: nobody accepts while five clients come and the queue holds two: the others are late, and not lost, once somebody
-/// accepts again.
+/// OV04: nobody accepts while five clients come and the queue holds two: the others are late, and
+/// not lost, once somebody accepts again.
 #[test]
 fn clients_of_a_full_queue_are_late_and_not_lost() {
     let mut scene = Scene::new();
@@ -180,12 +182,13 @@ fn clients_of_a_full_queue_are_late_and_not_lost() {
     assert!(peers.iter().all(PeerSocket::is_connected));
 }
 
-/// OV04: the same on a real kernel; and the backlog in effect can be asked of `ss`: what was asked for, cut to the system's
-/// own limit.
+/// OV04: the same on a real kernel; and the backlog in effect can be asked of `ss`: what was asked
+/// for, cut to the system's own limit.
 #[test]
 fn real_clients_of_a_full_queue_are_late_and_not_lost() {
     alone_in_a_network("overload::real_clients_of_a_full_queue_are_late_and_not_lost", || {
-        // With cookies a client whose last handshake packet was dropped gets in no sooner than it writes.
+        // With cookies a client whose last handshake packet was dropped gets in no sooner than it
+        // writes.
         shell("sysctl -qw net.ipv4.tcp_syncookies=0");
         let mut story = Transcript::new();
         let addr = story.listen(ListenOptions::default().backlog(1));
@@ -222,7 +225,8 @@ fn backlog(addr: SocketAddr) -> u32 {
     line.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
 }
 
-/// OV05: no local port is left: an error of its own kind, not a refusal; and it works again when one is free.
+/// OV05: no local port is left: an error of its own kind, not a refusal; and it works again when
+/// one is free.
 #[test]
 fn a_connect_without_a_free_port_is_told_and_can_be_tried_again() {
     let mut scene = Scene::new();
@@ -267,8 +271,8 @@ fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
     });
 }
 
-/// OV07: two thousand clients wait to be accepted, and more come without end: whoever is served already is answered after
-/// one turn's share of them (sixteen).
+/// OV07: two thousand clients wait to be accepted, and more come without end: whoever is served
+/// already is answered after one turn's share of them (sixteen).
 #[test]
 fn a_flood_of_connects_does_not_starve_the_living() {
     let (mut scene, listener, peers, ids) = crowd(ListenOptions::default(), 100);

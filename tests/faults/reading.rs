@@ -57,7 +57,8 @@ fn real_bytes_and_fin_together_are_data_and_end() {
     story.rest();
 }
 
-/// RD02: three bytes and the FIN: the zero-length read follows in the same turn, for it is known to be there.
+/// RD02: three bytes and the FIN: the zero-length read follows in the same turn, for it is known to
+/// be there.
 #[test]
 fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -89,7 +90,8 @@ fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
     assert!(bend.take_log().len() <= 4, "asleep");
 }
 
-/// RD04: more than one read takes, and then silence: the rest comes in later turns, behind the others.
+/// RD04: more than one read takes, and then silence: the rest comes in later turns, behind the
+/// others.
 #[test]
 fn what_a_read_leaves_behind_comes_in_later_turns() {
     let mut scene = Scene::new();
@@ -106,8 +108,9 @@ fn what_a_read_leaves_behind_comes_in_later_turns() {
     assert_eq!((scene.story[1].as_str(), scene.network.elapsed()), ("data line", begun));
 }
 
-/// RD05: one peer sends without pause, a hundred others a line each. Nobody waits longer than a round, and timers are on
-/// time. Each event takes 20 microseconds of virtual time, so that time passes though there is always input.
+/// RD05: one peer sends without pause, a hundred others a line each. Nobody waits longer than a
+/// round, and timers are on time. Each event takes 20 microseconds of virtual time, so that time
+/// passes though there is always input.
 #[test]
 fn a_fast_sender_holds_nobody_up() {
     let mut scene = Scene::new();
@@ -227,7 +230,8 @@ fn nothing_is_read_into_an_empty_buffer() {
     assert!(bend.look().read_into.iter().all(|bytes| *bytes == QUANTUM));
 }
 
-/// RD08: behind the peer's FIN a socket is readable for ever: it is read no more, and the loop sleeps.
+/// RD08: behind the peer's FIN a socket is readable for ever: it is read no more, and the loop
+/// sleeps.
 #[test]
 fn the_end_is_read_once() {
     let options = ListenOptions::default().half_closed_timeout(None).ending_timeout(None);

@@ -33,7 +33,8 @@ fn fires(network: &Network, reactor: &mut Reactor<Host>) -> Instant {
     network.now()
 }
 
-/// TM01: ten thousand timers of 1 ms, set at random fractions of a millisecond: never early, and at most a tick late.
+/// TM01: ten thousand timers of 1 ms, set at random fractions of a millisecond: never early, and at
+/// most a tick late.
 #[test]
 fn a_timer_set_at_any_fraction_of_a_tick_is_never_early_and_at_most_a_tick_late() {
     let (network, mut reactor) = quiet();
@@ -48,7 +49,8 @@ fn a_timer_set_at_any_fraction_of_a_tick_is_never_early_and_at_most_a_tick_late(
     }
 }
 
-/// TM02: a handler that takes 50 ms arms a timer of 10 ms: it counts from the arming, not from the beginning of the turn.
+/// TM02: a handler that takes 50 ms arms a timer of 10 ms: it counts from the arming, not from the
+/// beginning of the turn.
 #[test]
 fn a_time_counts_from_its_arming_and_not_from_the_beginning_of_the_turn() {
     let (network, mut reactor) = quiet();
@@ -71,7 +73,8 @@ fn a_time_counts_from_its_arming_and_not_from_the_beginning_of_the_turn() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// TM03: a wait of less than a millisecond, at every fraction: rounded up, and over in a turn or two.
+/// TM03: a wait of less than a millisecond, at every fraction: rounded up, and over in a turn or
+/// two.
 #[test]
 fn a_wait_below_a_tick_takes_one_turn_or_two() {
     let (network, mut reactor) = quiet();
@@ -98,8 +101,8 @@ fn waits_below_a_tick_are_spent_asleep() {
     story.rest();
 }
 
-/// TM04: zero, a nanosecond, a tick, and a deadline that is over: told by the next turns, not by the call that arms, and not
-/// after a rotation.
+/// TM04: zero, a nanosecond, a tick, and a deadline that is over: told by the next turns, not by
+/// the call that arms, and not after a rotation.
 #[test]
 fn the_shortest_times_fire_in_the_next_turn() {
     for length in [Duration::ZERO, NS, MS] {
@@ -124,7 +127,8 @@ fn the_shortest_times_fire_in_the_next_turn() {
     }
 }
 
-/// TM05: enormous times never fire, neither do they hide a near one; a time of 2^31 ms fires after 2^31 ms, and so for 2^32.
+/// TM05: enormous times never fire, neither do they hide a near one; a time of 2^31 ms fires after
+/// 2^31 ms, and so for 2^32.
 #[test]
 fn enormous_times_fire_in_their_time_or_never() {
     let (network, mut reactor) = quiet();
@@ -157,8 +161,8 @@ fn enormous_times_fire_in_their_time_or_never() {
     scene.expect(&["end", "close"]);
 }
 
-/// TM06: one rotation of the wheel, a tick more, ten rotations, each alone and all together: told once, in the order of their
-/// deadlines, none a rotation early.
+/// TM06: one rotation of the wheel, a tick more, ten rotations, each alone and all together: told
+/// once, in the order of their deadlines, none a rotation early.
 #[test]
 fn deadlines_beyond_a_rotation_fire_once_in_their_time() {
     let lengths = [ROTATION_MS, ROTATION_MS + 1, 2 * ROTATION_MS, 10 * ROTATION_MS, 10 * ROTATION_MS + 1];
@@ -173,8 +177,9 @@ fn deadlines_beyond_a_rotation_fire_once_in_their_time() {
     assert!(reactor.next().expect("nothing fails").is_none());
 }
 
-/// TM06: the process stands still for ten rotations: every timer that fell due is told, once, and no later one with it. (In
-/// which order those of different rotations come then is not promised, see `src/wheel.rs`; within a rotation it is.)
+/// TM06: the process stands still for ten rotations: every timer that fell due is told, once, and
+/// no later one with it. (In which order those of different rotations come then is not promised,
+/// see `src/wheel.rs`; within a rotation it is.)
 #[test]
 fn after_a_standstill_of_ten_rotations_none_is_overlooked_and_none_early() {
     let (network, mut reactor) = quiet();
@@ -222,7 +227,8 @@ impl Act {
         }
     }
 
-    /// What is told after it, and how long after: the neighbour's own timeout is due in the same tick.
+    /// What is told after it, and how long after: the neighbour's own timeout is due in the same
+    /// tick.
     fn leads_to(self, is_neighbour: bool) -> Option<(&'static str, Duration)> {
         match self {
             Act::Nothing => is_neighbour.then_some(("timeout", Duration::ZERO)),
@@ -235,8 +241,8 @@ impl Act {
     }
 }
 
-/// TM07: in `timeout` the timers of the socket and of its neighbour in the same slot are set again, earlier, later, off, or
-/// the sockets destroyed; all pairs: nothing is lost, nothing told twice.
+/// TM07: in `timeout` the timers of the socket and of its neighbour in the same slot are set again,
+/// earlier, later, off, or the sockets destroyed; all pairs: nothing is lost, nothing told twice.
 #[test]
 fn timers_may_be_changed_in_the_timeout_of_a_neighbour() {
     for own in ACTS {
@@ -284,7 +290,8 @@ fn check_pair(acts: (Act, Act), told: &[(SocketId, &str, Instant)]) {
     }
 }
 
-/// TM08: bytes that come in the very millisecond of the idle deadline are looked at first: `data`, and no `timeout`.
+/// TM08: bytes that come in the very millisecond of the idle deadline are looked at first: `data`,
+/// and no `timeout`.
 #[test]
 fn bytes_in_the_millisecond_of_the_deadline_come_before_it() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -298,8 +305,9 @@ fn bytes_in_the_millisecond_of_the_deadline_come_before_it() {
     assert_eq!(scene.story, ["data just in time", "timeout"]);
 }
 
-/// TM09: 10 KiB a second of a download are activity, though no byte comes in; when the peer stops reading, one period of
-/// silence is told, once, and no earlier than a period after the last byte left.
+/// TM09: 10 KiB a second of a download are activity, though no byte comes in; when the peer stops
+/// reading, one period of silence is told, once, and no earlier than a period after the last byte
+/// left.
 #[test]
 fn a_slow_download_is_no_silence_until_it_stands() {
     let options = ListenOptions::default().send_buffer_size(8 * 1024).idle_timeout(SECOND);
@@ -332,8 +340,8 @@ fn a_slow_download_is_no_silence_until_it_stands() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// TM10: waits that are interrupted are no error, and the rest of the wait is computed anew: the timer comes in its time, and
-/// after a bounded number of calls.
+/// TM10: waits that are interrupted are no error, and the rest of the wait is computed anew: the
+/// timer comes in its time, and after a bounded number of calls.
 #[test]
 fn an_interrupted_wait_goes_on_to_its_end() {
     let (network, mut reactor) = quiet();
@@ -347,8 +355,8 @@ fn an_interrupted_wait_goes_on_to_its_end() {
     assert!(network.calls() < 100 * 200, "{} calls", network.calls());
 }
 
-/// TM10: the process stands still for ten seconds while peers write: who wrote is not told idle, who did not is; and a turn
-/// tells a bounded number of timers.
+/// TM10: the process stands still for ten seconds while peers write: who wrote is not told idle,
+/// who did not is; and a turn tells a bounded number of timers.
 #[test]
 fn after_a_standstill_input_comes_before_silences() {
     const SOCKETS: usize = 3000;
@@ -364,7 +372,8 @@ fn after_a_standstill_input_comes_before_silences() {
     let count = |line: &str| scene.story.iter().filter(|other| *other == line).count();
     assert_eq!((count("data x"), count("timeout")), (SOCKETS / 2, SOCKETS / 2), "each delivers one or the other");
     assert_eq!(scene.story.len(), SOCKETS);
-    // Another standstill, with everybody silent: a turn later somebody may have written, and is heard in between.
+    // Another standstill, with everybody silent: a turn later somebody may have written, and is
+    // heard in between.
     scene.story.clear();
     peers.iter().for_each(|peer| peer.send(b"y"));
     scene.run(SECOND);
@@ -384,8 +393,8 @@ fn after_a_standstill_input_comes_before_silences() {
     assert!(before <= 1024 + 1, "{before} timers before the input of the next turn");
 }
 
-/// TM10: our own process is stopped for longer than the idle time while its peer writes, and then goes on: no error, and
-/// `data` in place of `timeout`.
+/// TM10: our own process is stopped for longer than the idle time while its peer writes, and then
+/// goes on: no error, and `data` in place of `timeout`.
 #[test]
 fn a_stopped_process_goes_on_with_its_input() {
     alone("timers::a_stopped_process_goes_on_with_its_input", || {

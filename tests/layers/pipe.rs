@@ -1,4 +1,5 @@
-//! Pipes between two sockets of one reactor: half-closes, failures and back-pressure pass through. On the simulated network.
+//! Pipes between two sockets of one reactor: half-closes, failures and back-pressure pass through.
+//! On the simulated network.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -134,7 +135,8 @@ fn a_backend_that_refuses_is_a_reset_for_the_client() {
 #[test]
 fn what_came_before_a_reset_is_given_to_the_kernel_first() {
     let (mut proxy, client, backend) = Proxy::joined();
-    // More than the backend's window and the proxy's buffer take: some of it waits in the proxy's own queue.
+    // More than the backend's window and the proxy's buffer take: some of it waits in the proxy's
+    // own queue.
     client.send(&[b'x'; 300_000]);
     proxy.run(SECOND);
     client.reset();
@@ -284,7 +286,8 @@ fn under_faults_a_stream_either_arrives_whole_or_is_cut_by_a_reset() {
     }
 }
 
-/// As a server does that answers early and resets: what the client still says must not cost it the answer.
+/// As a server does that answers early and resets: what the client still says must not cost it the
+/// answer.
 #[test]
 fn what_came_before_a_reset_arrives_though_the_other_side_goes_on_sending() {
     for is_said_first in [false, true] {
@@ -349,7 +352,8 @@ fn a_sink_that_closes_early_takes_its_source_along() {
     assert_eq!(proxy.reactor.len(), 0);
 }
 
-/// Both directions are whole: that one side closes by itself, as it was asked to, must not cost the other what it is owed.
+/// Both directions are whole: that one side closes by itself, as it was asked to, must not cost the
+/// other what it is owed.
 #[test]
 fn without_half_open_what_was_ended_arrives_whole() {
     let one_sided = ListenOptions::default().allow_half_open(false);

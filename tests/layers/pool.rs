@@ -1,4 +1,5 @@
-//! A pool of connections, on the simulated network: whom it lends, what it throws out, how it bears a server that is down.
+//! A pool of connections, on the simulated network: whom it lends, what it throws out, how it bears
+//! a server that is down.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -149,7 +150,8 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     server[0].finish();
     let ticket = scene.ask();
     scene.network.advance(ms(5));
-    // The FIN is here, and the reactor has not looked: the socket is granted, ends, and the request may be repeated.
+    // The FIN is here, and the reactor has not looked: the socket is granted, ends, and the request
+    // may be repeated.
     scene.run(ms(20));
     let lent_and_lost = scene.grants.first().is_some_and(|(granted, _)| *granted == ticket);
     assert!(lent_and_lost && scene.told.first().is_some_and(|event| event == "End"));
@@ -159,7 +161,8 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     assert_eq!((scene.stats().ready, scene.stats().started), (1, 2), "it is ended and replaced");
 }
 
-/// Both end at one moment. When the first is told, the end of the second is known, and it must not be lent.
+/// Both end at one moment. When the first is told, the end of the second is known, and it must not
+/// be lent.
 #[test]
 fn a_ready_socket_whose_end_is_known_is_skipped_and_leaves_nothing() {
     let mut scene = Scene::new(PoolOptions::default().size(2));
@@ -267,7 +270,8 @@ fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
     }
 }
 
-/// It reads the request, and finishes without a word; whether its socket is given back or thrown out.
+/// It reads the request, and finishes without a word; whether its socket is given back or thrown
+/// out.
 #[test]
 fn a_server_that_answers_nothing_is_down_as_well() {
     for is_thrown_out in [false, true] {

@@ -1,4 +1,5 @@
-//! Several reactors on one port, and messages into a reactor: on threads, and on the simulated network.
+//! Several reactors on one port, and messages into a reactor: on threads, and on the simulated
+//! network.
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
@@ -198,7 +199,8 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "nobody will ever look");
 }
 
-/// A listener that the program has opened itself is stopped with the others, and who goes on asking can be told so.
+/// A listener that the program has opened itself is stopped with the others, and who goes on asking
+/// can be told so.
 #[test]
 fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it() {
     let network = Network::new(3);

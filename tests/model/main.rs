@@ -1,14 +1,17 @@
-//! Model checking: two lifecycles and a network between them, composed, and searched to the last state.
+//! Model checking: two lifecycles and a network between them, composed, and searched to the last
+//! state.
 //!
-//! The table in `src/lifecycle/mod.rs` is the model. What is written here is only which inputs can occur: two kernels with
-//! a handshake, data, FIN, RST and acknowledgements under way, two callers who may do anything at any time, timers, and
-//! kernels that give up. One piece of data is the whole window and one more fills the write queue, which is enough for
-//! every order of events and keeps the number of states finite.
+//! The table in `src/lifecycle/mod.rs` is the model. What is written here is only which inputs can
+//! occur: two kernels with a handshake, data, FIN, RST and acknowledgements under way, two callers
+//! who may do anything at any time, timers, and kernels that give up. One piece of data is the
+//! whole window and one more fills the write queue, which is enough for every order of events and
+//! keeps the number of states finite.
 //!
-//! Checked in every state: no input that can occur is called impossible; what each socket tells is a word of the language;
-//! a confirmed close means that both kernels have the other's FIN; `end` means that the peer finished; no descriptor
-//! outlives its socket; something can happen until both sides have told `close`. And, by walking backwards from there:
-//! from where a close can be reached, and with whose help.
+//! Checked in every state: no input that can occur is called impossible; what each socket tells is
+//! a word of the language; a confirmed close means that both kernels have the other's FIN; `end`
+//! means that the peer finished; no descriptor outlives its socket; something can happen until both
+//! sides have told `close`. And, by walking backwards from there: from where a close can be
+//! reached, and with whose help.
 
 mod moves;
 mod search;
@@ -42,8 +45,8 @@ fn every_promise_holds_in_every_state_that_two_sockets_can_reach_together() {
     );
 }
 
-/// What the search reaches of the table: every transition of a socket that begins, is connecting, or is established.
-/// None is left out, so there is no list of excuses.
+/// What the search reaches of the table: every transition of a socket that begins, is connecting,
+/// or is established. None is left out, so there is no list of excuses.
 #[test]
 fn every_transition_of_the_table_is_taken() {
     for &state in State::ALL {
@@ -69,8 +72,9 @@ fn from_every_state_both_sockets_can_come_to_their_close_without_any_timer() {
     assert_eq!(stuck.len(), 0, "{}", shown(&stuck));
 }
 
-/// Two callers who only ever end, and no kernel gives up: no timer is needed. Where one has given up without a word, the
-/// other side may have finished and wait for a FIN that will never be sent; only its own deadline ends that.
+/// Two callers who only ever end, and no kernel gives up: no timer is needed. Where one has given
+/// up without a word, the other side may have finished and wait for a FIN that will never be sent;
+/// only its own deadline ends that.
 #[test]
 fn orderly_callers_need_a_timer_only_when_a_kernel_has_given_up_without_a_word() {
     let stuck = found().stuck(ORDERLY, Composed::is_over);
@@ -89,7 +93,8 @@ fn orderly_callers_need_a_timer_only_when_a_kernel_has_given_up_without_a_word()
     assert_eq!(stuck.len(), 0, "{}", shown(&stuck));
 }
 
-/// The peer's program stands still, its kernel goes on acknowledging. Our caller is orderly: it ends, and does not destroy.
+/// The peer's program stands still, its kernel goes on acknowledging. Our caller is orderly: it
+/// ends, and does not destroy.
 #[test]
 fn with_a_peer_that_stands_still_only_the_deadlines_end_a_socket() {
     for me in [CLIENT, SERVER] {
@@ -127,7 +132,8 @@ fn without_a_network_every_socket_whose_caller_has_ended_or_that_has_lost_its_pe
     }
 }
 
-/// Both callers are silent for ever: a connection stays open only while neither side's FIN is on its way.
+/// Both callers are silent for ever: a connection stays open only while neither side's FIN is on
+/// its way.
 #[test]
 fn silent_callers_keep_only_a_connection_that_nobody_has_ended() {
     let stuck = found().stuck(both(Actor::Reactor) | both(Actor::Wire) | both(Actor::Timer), Composed::is_over);
@@ -142,7 +148,8 @@ fn silent_callers_keep_only_a_connection_that_nobody_has_ended() {
 
 // --- the search finds what is wrong ---
 
-/// The table with one cell changed, a client that hands off, a server that confirms, and what the search says of it.
+/// The table with one cell changed, a client that hands off, a server that confirms, and what the
+/// search says of it.
 fn sabotaged(state: State, input: Input, cell: Cell) -> String {
     let table = move |at: State, with: Input| if (at, with) == (state, input) { cell } else { step(at, with) };
     search(&table, &[[true, false]]).map(|_| "nothing".to_owned()).unwrap_or_else(|wrong| wrong)

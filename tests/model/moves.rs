@@ -1,7 +1,9 @@
-//! What can happen in a composed state: the callers, the reactors, the timers, the wires and the faults, one step each.
+//! What can happen in a composed state: the callers, the reactors, the timers, the wires and the
+//! faults, one step each.
 //!
-//! Invariant: a condition here speaks of kernels and callers ("bytes are there", "the caller has ended") and, where the
-//! reactor asks by state what it may ask, by the questions of [`State`]. Where a step leads is the table's word alone.
+//! Invariant: a condition here speaks of kernels and callers ("bytes are there", "the caller has
+//! ended") and, where the reactor asks by state what it may ask, by the questions of [`State`].
+//! Where a step leads is the table's word alone.
 
 use finale::lifecycle::{Cell, Emits, Input, State};
 
@@ -89,7 +91,8 @@ impl Moves<'_> {
         self.found.push(Move { actor, side, input: None, to });
     }
 
-    /// A step that gives an input to the table. `change` is what happens besides, before the state changes.
+    /// A step that gives an input to the table. `change` is what happens besides, before the state
+    /// changes.
     fn give(&mut self, actor: Actor, side: usize, input: Input, change: impl FnOnce(&mut Composed)) {
         let mut to = self.from;
         change(&mut to);
@@ -191,8 +194,8 @@ impl Moves<'_> {
 
     // --- an established connection ---
 
-    /// Bytes first; then the FIN, which hides an error after it; then the error. It may be seen before, by a flag or by a
-    /// failed write: then it is delivered when nothing is left to read.
+    /// Bytes first; then the FIN, which hides an error after it; then the error. It may be seen
+    /// before, by a flag or by a failed write: then it is delivered when nothing is left to read.
     fn read(&mut self, side: usize) {
         let it = self.from.sides[side];
         let is_broken = it.state == State::Broken;
@@ -312,7 +315,8 @@ impl Side {
             self.clear(SECOND);
         }
         if self.state != State::Open {
-            // That a silence is told once is remembered while both halves are open; elsewhere it may come again and again.
+            // That a silence is told once is remembered while both halves are open; elsewhere it
+            // may come again and again.
             self.clear(IDLE_TOLD);
         }
         if self.state.is_final() {

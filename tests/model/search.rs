@@ -8,7 +8,8 @@ use finale::lifecycle::{Input, State};
 use crate::moves::{Actor, Move, Moves, Table, Violation};
 use crate::world::Composed;
 
-/// A step into a state: the state that it comes from, the bit of who makes it, and the next step into the same state.
+/// A step into a state: the state that it comes from, the bit of who makes it, and the next step
+/// into the same state.
 pub(crate) struct Edge {
     from: u32,
     actor: u16,
@@ -38,7 +39,8 @@ struct Ways {
     before: Vec<Option<(u32, Step)>>,
 }
 
-/// A hash of one number, which is all that this search needs; the standard one takes a third of the whole time.
+/// A hash of one number, which is all that this search needs; the standard one takes a third of the
+/// whole time.
 #[derive(Default)]
 struct Mix(u64);
 
@@ -59,7 +61,8 @@ impl Hasher for Mix {
     }
 }
 
-/// Searches everything that can be reached with this table; or the shortest way to a promise that does not hold.
+/// Searches everything that can be reached with this table; or the shortest way to a promise that
+/// does not hold.
 pub(crate) fn search(table: &Table, hand_off: &[[bool; 2]]) -> Result<Found, String> {
     let mut found = Found { states: vec![], edges: vec![], last_into: vec![], depth: 0, taken: Default::default() };
     let mut ways = Ways::default();

@@ -1,7 +1,7 @@
 //! The composed state: two sockets, their kernels, and what is on the wire between them.
 //!
-//! Invariant: this is a model of the *network*, not of the lifecycle. A kernel here decides what can occur; what that does
-//! to a socket is never written here, the table is asked.
+//! Invariant: this is a model of the *network*, not of the lifecycle. A kernel here decides what
+//! can occur; what that does to a socket is never written here, the table is asked.
 
 use finale::lifecycle::State;
 
@@ -206,7 +206,8 @@ impl std::fmt::Debug for Composed {
 
 /// What the kernels do.
 impl Composed {
-    /// The next packet of this side's wire arrives at the other side's kernel. `false` if there is none.
+    /// The next packet of this side's wire arrives at the other side's kernel. `false` if there is
+    /// none.
     pub(crate) fn deliver(&mut self, from: usize) -> bool {
         let Some(packet) = self.wires[from].pop() else { return false };
         let (side, back) = (&mut self.sides[1 - from], &mut self.wires[1 - from]);
@@ -284,14 +285,16 @@ impl Composed {
 }
 
 impl Side {
-    /// The kernel gives the connection up, or is told to by RST; what has arrived can still be read.
+    /// The kernel gives the connection up, or is told to by RST; what has arrived can still be
+    /// read.
     pub(crate) fn die(&mut self) {
         self.kernel = Kernel::Dead;
         self.set(ERROR);
         self.clear(FIN_ACKED);
     }
 
-    /// The descriptor is closed and nothing is left to deliver. What was exchanged stays written down.
+    /// The descriptor is closed and nothing is left to deliver. What was exchanged stays written
+    /// down.
     pub(crate) fn forget(&mut self) {
         self.kernel = Kernel::Gone;
         self.clear(UNREAD | QUEUED | FIN_ACKED | ERROR | NOTICED | IDLE_TOLD);

@@ -100,7 +100,8 @@ fn n18_every_distinct_address_is_told_once_before_connect() {
     scene.expect(&["lookup 10.0.0.2", "lookup fd00::9", "lookup 10.9.0.1", "connect", "ready"]);
 }
 
-/// A name whose first address takes `slow` for its handshake and whose second takes a millisecond: what is told until then.
+/// A name whose first address takes `slow` for its handshake and whose second takes a millisecond:
+/// what is told until then.
 fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) {
     let mut scene = Scene::new();
     let far = dead(7);

@@ -1,5 +1,6 @@
-//! The behaviours of Node's `net`, row by row (docs/node.md): what a finale socket does in the situation of each. A test's doc comment
-//! begins with its row. On the simulated network, where time and endings are exact.
+//! The behaviours of Node's `net`, row by row (docs/node.md): what a finale socket does in the
+//! situation of each. A test's doc comment begins with its row. On the simulated network, where
+//! time and endings are exact.
 
 mod connecting;
 mod destroying;

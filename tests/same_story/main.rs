@@ -1,7 +1,7 @@
-//! The simulated network tells the same story as Linux: each script is played by a reactor and a scripted peer on the
-//! simulated network, and by the same reactor and a socket of the machine on loopback; what is told, the endings, and
-//! what the peer sees are compared each time when everything has settled. What is left out, and why, is in
-//! `docs/simulation.md`.
+//! The simulated network tells the same story as Linux: each script is played by a reactor and a
+//! scripted peer on the simulated network, and by the same reactor and a socket of the machine on
+//! loopback; what is told, the endings, and what the peer sees are compared each time when
+//! everything has settled. What is left out, and why, is in `docs/simulation.md`.
 //!
 //! More of them: `FINALE_SEEDS=0..20000 cargo test --test same_story`.
 
@@ -20,7 +20,8 @@ use play::{Settled, play};
 use remote::{LOOPBACK, RealPeer, SimulatedPeer};
 use script::{Script, random};
 
-/// Linux on a busy machine can be late with a packet, even on loopback; it does not tell a wrong story twice.
+/// Linux on a busy machine can be late with a packet, even on loopback; it does not tell a wrong
+/// story twice.
 const TRIES: usize = 5;
 
 /// Differences after which a test gives up: each takes all its tries.
@@ -39,7 +40,8 @@ fn on_linux(script: &Script, expected: &[Settled]) -> Vec<Settled> {
     play(Reactor::new().expect("a machine with epoll"), RealPeer::default(), script, Some(expected))
 }
 
-/// Plays a script on both networks. Answers the difference, if there is one that stays, and how often Linux was asked.
+/// Plays a script on both networks. Answers the difference, if there is one that stays, and how
+/// often Linux was asked.
 fn compare(script: &Script) -> (Option<String>, usize) {
     let expected = simulated(script);
     let mut tries = 0;

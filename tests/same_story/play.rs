@@ -1,4 +1,5 @@
-//! Plays a script on one network, and writes down what is told and what can be seen each time when it has settled.
+//! Plays a script on one network, and writes down what is told and what can be seen each time when
+//! it has settled.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -242,14 +243,16 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
                 }
                 _ => self.told.push(Told::Data { bytes: bytes.len(), sum: sum(0, bytes) }),
             },
-            // When a queue empties depends on the sizes of buffers, and what is told before and after it with it.
+            // When a queue empties depends on the sizes of buffers, and what is told before and
+            // after it with it.
             Event::Drain => self.drains += usize::from(!self.script.much),
             event => self.told.push(Told::Line(line(&event, self.script))),
         }
         true
     }
 
-    /// Everything that still comes when listeners and peer are gone: it must be nothing that was not seen.
+    /// Everything that still comes when listeners and peer are gone: it must be nothing that was
+    /// not seen.
     fn rest(mut self, story: &mut Vec<Settled>) {
         self.unlisten();
         if let Some(filler) = self.filler
@@ -313,7 +316,8 @@ fn failed(failure: &ConnectionError) -> String {
     format!("{:?} {:?} {causes:?}", failure.kind, failure.os)
 }
 
-/// The report without ports. How much a kernel had taken of what it could not deliver is the buffers' affair.
+/// The report without ports. How much a kernel had taken of what it could not deliver is the
+/// buffers' affair.
 fn ended(ending: &Ending, script: &Script) -> String {
     let how = match &ending.kind {
         EndingKind::Failed(failure) => failed(failure),

@@ -1,4 +1,5 @@
-//! The peer: one trait, a socket of the machine and a scripted peer of the simulated network behind it.
+//! The peer: one trait, a socket of the machine and a scripted peer of the simulated network behind
+//! it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -24,7 +25,8 @@ pub(crate) struct Seen {
     pub(crate) reset: bool,
 }
 
-/// The other side of the connection, without a reactor. Once it is closed or reset, the rest of the script passes it by.
+/// The other side of the connection, without a reactor. Once it is closed or reset, the rest of the
+/// script passes it by.
 pub(crate) trait Remote {
     fn now(&self) -> Instant;
     fn connect(&mut self, addr: SocketAddr, small: bool);

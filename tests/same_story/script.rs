@@ -35,7 +35,8 @@ pub(crate) enum Opt {
     ConnectWithin(u64),
 }
 
-/// One step of one side. What we do is done in the next [`Step::Settle`]; what the peer does, at once.
+/// One step of one side. What we do is done in the next [`Step::Settle`]; what the peer does, at
+/// once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Write(usize),
@@ -68,8 +69,8 @@ pub(crate) struct Script {
     pub(crate) role: Role,
     pub(crate) options: Vec<Opt>,
     pub(crate) steps: Vec<Step>,
-    /// More is under way than the buffers hold when somebody ends. Whether the other FIN was seen then, and whether the
-    /// queue had emptied, is the buffers' affair.
+    /// More is under way than the buffers hold when somebody ends. Whether the other FIN was seen
+    /// then, and whether the queue had emptied, is the buffers' affair.
     pub(crate) much: bool,
 }
 
@@ -111,9 +112,10 @@ pub(crate) fn connect_options(script: &Script) -> ConnectOptions {
     })
 }
 
-/// A script drawn from a seed, with a common ending: both sides end, if they still can. One in four moves so much that no
-/// buffer holds it: then both sides read from the beginning, and nobody cuts the stream off or asks for the early notice,
-/// because how far the bytes have come when the FIN does is the buffers' affair.
+/// A script drawn from a seed, with a common ending: both sides end, if they still can. One in four
+/// moves so much that no buffer holds it: then both sides read from the beginning, and nobody cuts
+/// the stream off or asks for the early notice, because how far the bytes have come when the FIN
+/// does is the buffers' affair.
 pub(crate) fn random(seed: u64) -> Script {
     let mut rng = Rng::new(seed);
     let large = rng.below(4) == 0;

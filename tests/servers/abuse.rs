@@ -1,4 +1,5 @@
-//! What peers and machines do to a server: it neither ends, spins nor leaks, and serves on when the trouble is over.
+//! What peers and machines do to a server: it neither ends, spins nor leaks, and serves on when the
+//! trouble is over.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,7 +9,8 @@ use finale::{ConnectOptions, Event, ListenOptions, Reactor};
 use support::alone::{alone, alone_with_connections};
 use support::{PATIENCE, Transcript, What, cpu_time, descriptors, dial, ms, reset};
 
-/// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in flight.
+/// Promise: nothing leaks. Both sides of 10,000 half-closing connections in one reactor, 256 in
+/// flight.
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     alone_with_connections("abuse::ten_thousand_connections_leave_nothing_behind", 10_000, 300, |count| {
@@ -95,7 +97,8 @@ fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
     });
 }
 
-/// Promise: out of descriptors a listener rests, is told so once, does not spin, and serves all when it is over (AC01, AC02).
+/// Promise: out of descriptors a listener rests, is told so once, does not spin, and serves all
+/// when it is over (AC01, AC02).
 #[test]
 fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
     alone("abuse::a_server_out_of_descriptors_rests_and_then_serves_everybody", || {
@@ -143,7 +146,8 @@ fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
     });
 }
 
-/// Promise: a connect without a descriptor is an error told by `next`, and the next one works (FD01).
+/// Promise: a connect without a descriptor is an error told by `next`, and the next one works
+/// (FD01).
 #[test]
 fn a_client_out_of_descriptors_is_told_and_can_try_again() {
     alone("abuse::a_client_out_of_descriptors_is_told_and_can_try_again", || {
@@ -178,7 +182,8 @@ fn lower_limit(descriptors: usize) {
     support::alone::shell(&format!("prlimit --pid {pid} --nofile={descriptors}:"));
 }
 
-/// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01, OV02).
+/// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01,
+/// OV02).
 #[test]
 fn peers_that_never_read_and_never_close_are_ended_by_timers() {
     alone_with_connections("abuse::peers_that_never_read_and_never_close_are_ended_by_timers", 50, 10, |count| {
@@ -263,8 +268,9 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
     }
 }
 
-/// Promise: whatever peers do, each socket tells its events in the order of the language, one `close` last, and none stays
-/// behind (OV03). The server echoes, with back-pressure, and now and then destroys in the middle.
+/// Promise: whatever peers do, each socket tells its events in the order of the language, one
+/// `close` last, and none stays behind (OV03). The server echoes, with back-pressure, and now and
+/// then destroys in the middle.
 #[test]
 fn whatever_peers_do_every_socket_closes_once() {
     alone_with_connections("abuse::whatever_peers_do_every_socket_closes_once", 400, 40, |count| {

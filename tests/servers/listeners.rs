@@ -1,5 +1,5 @@
-//! What a server needs around its connections: limits, pauses, stopping, and the deadlines of its clients. On the simulated
-//! network; what the kernel decides is at the end, on the real one.
+//! What a server needs around its connections: limits, pauses, stopping, and the deadlines of its
+//! clients. On the simulated network; what the kernel decides is at the end, on the real one.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,5 @@
-//! Endings that plain loopback can't show, each provoked on the simulated network: lost acknowledgements, lost machines,
-//! resets between two looks, look-ups that hang.
+//! Endings that plain loopback can't show, each provoked on the simulated network: lost
+//! acknowledgements, lost machines, resets between two looks, look-ups that hang.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Protocol handlers against every ending at every byte: what `finale::check::Endings` finds, and what it leaves in peace.
+//! Protocol handlers against every ending at every byte: what `finale::check::Endings` finds, and
+//! what it leaves in peace.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ fn hello() -> Script {
 fn an_echo_keeps_every_rule_at_every_ending() {
     let report = Endings::of_a_server(patient_listen(), hello()).conditions(5).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
-    // Whole and byte by byte, and six cuts behind 0 to 5 bytes either way, each calm and in five weathers.
+    // Whole and byte by byte, and six cuts behind 0 to 5 bytes either way, each calm and in five
+    // weathers.
     assert_eq!(report.cases(), (2 + 6 * (6 + 6)) * 6);
     assert!(report.transcript().is_empty());
 }
@@ -87,7 +89,8 @@ fn a_handler_that_takes_end_for_close_is_found() {
 
 #[test]
 fn a_handler_that_takes_an_early_end_for_close_is_found() {
-    // It ends first, so that the end usually comes when all is said: not if the peer finishes with its request.
+    // It ends first, so that the end usually comes when all is said: not if the peer finishes with
+    // its request.
     let hasty = |socket: &mut Socket<'_>, event: Event<'_>| match event {
         Event::Data(bytes) => {
             let _ = socket.write(bytes);

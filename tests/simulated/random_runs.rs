@@ -1,4 +1,5 @@
-//! The shipped reactor on the simulated network: the lesson's conversation, and random programs under random faults.
+//! The shipped reactor on the simulated network: the lesson's conversation, and random programs
+//! under random faults.
 //!
 //! `FINALE_SEEDS=0..100000` runs more seeds; `finale sim --replay SEED` tells one as a story.
 

@@ -1,4 +1,5 @@
-//! One deadline from the call of `connect` to the answer, whatever the connection is doing meanwhile.
+//! One deadline from the call of `connect` to the answer, whatever the connection is doing
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ fn is_deadline(how: &EndingKind) -> bool {
     matches!(how, EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::TimedOut(TimeoutKind::Deadline))
 }
 
-/// A lookup without an answer, a handshake without one, a server that keeps silent, one that sends without pause.
+/// A lookup without an answer, a handshake without one, a server that keeps silent, one that sends
+/// without pause.
 fn each_phase(mut check: impl FnMut(&Network, &str, &str)) {
     for phase in ["lookup", "handshake", "silence", "flood"] {
         let network = Network::new(1);

@@ -33,7 +33,8 @@ pub(crate) fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the document exists")
 }
 
-/// Whether there is a function of this name, marked as a test, in that file below tests/, or below src/ if it says so.
+/// Whether there is a function of this name, marked as a test, in that file below tests/, or below
+/// src/ if it says so.
 pub(crate) fn is_a_test(sources: &BTreeMap<String, String>, test: &str) -> bool {
     let Some((file, name)) = test.rsplit_once("::") else { return false };
     let path = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };

@@ -1,4 +1,5 @@
-//! The chart: one row for each server, a dot at the median ratio, a thick line over the quartiles, a thin one over all rounds.
+//! The chart: one row for each server, a dot at the median ratio, a thick line over the quartiles,
+//! a thin one over all rounds.
 
 use anyhow::{Result, anyhow};
 use plotters::backend::{DrawingBackend as _, SVGBackend};
@@ -94,14 +95,16 @@ fn lines(main: &Experiment) -> Vec<Line> {
     lines
 }
 
-/// From 0, so that lengths can be compared, to a little beyond the largest; but not so far that one server flattens all.
+/// From 0, so that lengths can be compared, to a little beyond the largest; but not so far that one
+/// server flattens all.
 struct Scale {
     end: f64,
     step: f64,
 }
 
 impl Scale {
-    /// Where the scale ends at the latest. What lies beyond is an arrow at its end, with the figure beside it.
+    /// Where the scale ends at the latest. What lies beyond is an arrow at its end, with the figure
+    /// beside it.
     const LIMIT: f64 = 2.25;
 
     fn of(lines: &[Line]) -> Self {
@@ -138,7 +141,8 @@ fn grid(pen: &mut Pen, scale: &Scale, height: i32) -> Result<()> {
     pen.words(key, (LEFT, bottom + 40), 12, HPos::Left, &QUIET, false)
 }
 
-/// A server that has failed has no ratio; that it is missing must not look as if it had not taken part.
+/// A server that has failed has no ratio; that it is missing must not look as if it had not taken
+/// part.
 fn absent(main: &Experiment) -> Option<String> {
     let failed = main.rows.iter().filter(|row| row.failure.is_some());
     let names: Vec<String> = failed.map(|row| plain(&row.name)).collect();
@@ -195,7 +199,8 @@ impl Pen<'_> {
     }
 }
 
-/// A style sheet that exchanges the colours on a dark page; and a title for who hears the page read aloud.
+/// A style sheet that exchanges the colours on a dark page; and a title for who hears the page read
+/// aloud.
 fn in_both_lights(svg: &str) -> String {
     let rule = |ink: &&Ink| {
         let (light, dark) = (ink.hex(), ink.dark);

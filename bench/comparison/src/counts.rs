@@ -1,6 +1,7 @@
 //! Counts that don't drift: what one more connection adds to system calls, instructions and memory.
 //!
-//! Each is the difference of a long run and a short one over the difference of their lengths, so that start-up cancels.
+//! Each is the difference of a long run and a short one over the difference of their lengths, so
+//! that start-up cancels.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +30,8 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Tries each on a program that does nothing: being there is not enough, since each needs some right, too.
+    /// Tries each on a program that does nothing: being there is not enough, since each needs some
+    /// right, too.
     pub(crate) fn tried() -> Self {
         let tries: [(&str, &[&str]); 3] = [
             (STRACE, &["-f", "-c", "-o", "/dev/null", "true"]),
@@ -114,8 +116,8 @@ fn count(bed: &Bed, contestant: &Contestant, tools: &Tools, lengths: Lengths, in
             Some(why) => why,
             None => match by(bed, &argv, lengths, into).with_context(|| format!("under {tool}")) {
                 Ok(()) => continue,
-                // A server that a tool can't run is not counted. One that does not start at all is a failure, and so is a
-                // connection that fails under the tool.
+                // A server that a tool can't run is not counted. One that does not start at all is
+                // a failure, and so is a connection that fails under the tool.
                 Err(error) => {
                     let why = error.downcast_ref::<NotUnderTool>().map(ToString::to_string).ok_or(error)?;
                     server(bed, &argv, &[])?.stop()?;

@@ -1,4 +1,5 @@
-//! The goals, each with what was measured for it. A goal that was not measured is neither met nor missed.
+//! The goals, each with what was measured for it. A goal that was not measured is neither met nor
+//! missed.
 
 use crate::plan::{self, Part};
 use crate::raw::{Counts, Experiment, Memory, Raw};
@@ -106,7 +107,8 @@ fn ratios(raw: &Raw) -> Vec<Goal> {
     ]
 }
 
-/// The one with the lowest median against the blocking loop, or against the first of them where that was not run.
+/// The one with the lowest median against the blocking loop, or against the first of them where
+/// that was not run.
 fn best_reactor(main: &Experiment) -> Option<&'static str> {
     let here: Vec<&'static str> =
         [LIBUV, TOKIO, USOCKETS].into_iter().filter(|name| main.row(name).is_some()).collect();
@@ -150,8 +152,9 @@ fn counts(raw: &Raw) -> Vec<Goal> {
     ]
 }
 
-/// By the names of `cargo bench`. Of uniform, far and crowded deadlines the slowest is judged, in each order: hot are the few
-/// that were just served, as in a reactor a touched socket was; in random order nearly all of it is cache misses.
+/// By the names of `cargo bench`. Of uniform, far and crowded deadlines the slowest is judged, in
+/// each order: hot are the few that were just served, as in a reactor a touched socket was; in
+/// random order nearly all of it is cache misses.
 fn timers(raw: &Raw) -> Vec<Goal> {
     let slowest = |call: &str, order: &str| {
         let fits = |name: &str| name.starts_with("timers") && name.contains(call) && name.ends_with(order);
@@ -171,7 +174,8 @@ fn timers(raw: &Raw) -> Vec<Goal> {
     calls.into_iter().flat_map(in_each_order).collect()
 }
 
-/// A whole event with a million idle sockets beside it to one with a thousand: of several such pairs the largest ratio.
+/// A whole event with a million idle sockets beside it to one with a thousand: of several such
+/// pairs the largest ratio.
 fn event_ratio(raw: &Raw) -> Option<f64> {
     let ratio = |(name, many): (&String, &f64)| {
         let group = name.strip_suffix("/1 M").filter(|group| group.contains("event"))?;

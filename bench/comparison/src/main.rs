@@ -1,4 +1,5 @@
-//! The comparison: measures finale beside its peers and writes bench/RESULTS.md and bench/results.svg.
+//! The comparison: measures finale beside its peers and writes bench/RESULTS.md and
+//! bench/results.svg.
 //!
 //! Started by `bench/compare`, which builds everything first.
 
@@ -35,13 +36,15 @@ use crate::roster::{Contestant, HAND_OFF, Tree};
 
 /// Measures finale beside its peers and writes bench/RESULTS.md and bench/results.svg.
 ///
-/// A whole run takes about a quarter of an hour on two otherwise idle cores. Its raw data is kept in target/compare/raw.json.
-/// A quick run, or one of a few rows, is a trial: it writes its page, chart and data to target/compare/trial/ and leaves
-/// the results alone. The exit code is 1 if any connection failed, any answer was wrong or any server died.
+/// A whole run takes about a quarter of an hour on two otherwise idle cores. Its raw data is kept
+/// in target/compare/raw.json. A quick run, or one of a few rows, is a trial: it writes its page,
+/// chart and data to target/compare/trial/ and leaves the results alone. The exit code is 1 if any
+/// connection failed, any answer was wrong or any server died.
 #[derive(Debug, Parser)]
 #[command(name = "bench/compare", disable_version_flag = true)]
 struct Args {
-    /// A trial of a minute or two: an eighth of the load, two rounds; ablation and micro only if --only names them
+    /// A trial of a minute or two: an eighth of the load, two rounds; ablation and micro only if
+    /// --only names them
     #[arg(long)]
     quick: bool,
     /// Only these rows; several with commas
@@ -50,13 +53,15 @@ struct Args {
     /// So many rounds in each experiment, in place of 5 to 15
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Measures nothing: makes page and chart from the data of the last whole run, or of the last trial with --quick
+    /// Measures nothing: makes page and chart from the data of the last whole run, or of the last
+    /// trial with --quick
     #[arg(long)]
     render: bool,
     /// Measures in this machine's own network even where each server could have one to itself
     #[arg(long)]
     one_network: bool,
-    /// Only says what has to be built for these rows, if the words are understood and the machine is fit
+    /// Only says what has to be built for these rows, if the words are understood and the machine
+    /// is fit
     #[arg(long, hide = true)]
     check: bool,
 }
@@ -78,7 +83,8 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    /// Some parts take longer than all the rest of a trial, or to be built for: there they have to be named.
+    /// Some parts take longer than all the rest of a trial, or to be built for: there they have to
+    /// be named.
     fn wants(&self, part: Part) -> bool {
         match self.only.as_slice() {
             [] => !self.quick || ![Part::Ablation, Part::Micro].contains(&part),
@@ -192,7 +198,8 @@ fn measure_all(args: &Args, tree: &Tree) -> Result<Raw> {
 fn bed(tree: &Tree, args: &Args) -> Result<Bed> {
     let status = fs::read_to_string("/proc/self/status").context("this is not Linux")?;
     let cores = parse::allowed_cores(&status);
-    // The first core of a machine serves most interrupts, so the server, whose time counts, is put on the second.
+    // The first core of a machine serves most interrupts, so the server, whose time counts, is put
+    // on the second.
     let [client_core, server_core, ..] = cores.as_slice() else {
         anyhow::bail!("two cores are needed, one for the server and one for the client")
     };

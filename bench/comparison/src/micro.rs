@@ -1,4 +1,5 @@
-//! The figures of `cargo bench`, run as a part of the comparison: what an earlier run has left is never read.
+//! The figures of `cargo bench`, run as a part of the comparison: what an earlier run has left is
+//! never read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,8 @@ use serde::Deserialize;
 
 use crate::measure::Bed;
 
-/// Runs `cargo bench` on the server's core and reads its medians, in nanoseconds by the benchmark's name.
+/// Runs `cargo bench` on the server's core and reads its medians, in nanoseconds by the benchmark's
+/// name.
 ///
 /// # Errors
 /// It can't be run, or it fails; what it says is in micro.log beside the raw data.
@@ -47,7 +49,8 @@ pub(crate) fn micro(bed: &Bed) -> Result<BTreeMap<String, f64>> {
     Ok(figures)
 }
 
-/// The part of criterion's file that is read. Times are in nanoseconds for what the benchmark calls one iteration.
+/// The part of criterion's file that is read. Times are in nanoseconds for what the benchmark calls
+/// one iteration.
 #[derive(Deserialize)]
 struct Estimates {
     median: Estimate,

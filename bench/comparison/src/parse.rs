@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Segments sent: OutSegs of the Tcp lines of /proc/net/snmp, which name their columns in one line and fill them in the next.
+/// Segments sent: OutSegs of the Tcp lines of /proc/net/snmp, which name their columns in one line
+/// and fill them in the next.
 pub(crate) fn segments_sent(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
     let (names, values) = (lines.next()?, lines.next()?);
@@ -33,7 +34,8 @@ pub(crate) fn allowed_cores(status: &str) -> Vec<u32> {
     list.split(',').filter_map(range).flatten().collect()
 }
 
-/// How often each system call was made: the table of `strace -c`. The column of errors is empty where there were none.
+/// How often each system call was made: the table of `strace -c`. The column of errors is empty
+/// where there were none.
 pub(crate) fn system_calls(table: &str) -> BTreeMap<String, u64> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split_whitespace().collect();
@@ -55,7 +57,8 @@ pub(crate) fn instructions(callgrind: &str) -> Option<u64> {
     of("totals:").or_else(|| of("summary:"))?.split_whitespace().next()?.parse().ok()
 }
 
-/// How long a load took by its own clock, from the first connect to the last end: `8000 connections in 0.281 s, 0 failed`.
+/// How long a load took by its own clock, from the first connect to the last end: `8000 connections
+/// in 0.281 s, 0 failed`.
 pub(crate) fn took_ns(summary: &str) -> Option<u64> {
     let (_, rest) = summary.trim().rsplit_once(" in ")?;
     let seconds: f64 = rest.split_once(" s, ")?.0.parse().ok()?;
@@ -70,7 +73,8 @@ pub(crate) fn release_profile(manifest: &str) -> Option<String> {
     (!settings.is_empty()).then(|| settings.join(", "))
 }
 
-/// The kernel's answers about the weaknesses of this processor, `name: answer` a line, in one line: those that it is not free of.
+/// The kernel's answers about the weaknesses of this processor, `name: answer` a line, in one line:
+/// those that it is not free of.
 pub(crate) fn mitigations(answers: &[(String, String)]) -> Option<String> {
     let affected: Vec<String> = answers
         .iter()

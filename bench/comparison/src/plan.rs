@@ -42,7 +42,8 @@ pub(crate) enum Part {
     Micro,
 }
 
-/// Idle connections held: with the load's own they stay below the usual 20,000 descriptors, on both sides.
+/// Idle connections held: with the load's own they stay below the usual 20,000 descriptors, on both
+/// sides.
 pub(crate) const IDLE: u64 = 19_000;
 
 /// One thing to measure in interleaved rounds.
@@ -187,7 +188,8 @@ impl Effort {
     }
 }
 
-/// The plan of a part, or why it can't be run here. Counts and memory are not measured in rounds and have none.
+/// The plan of a part, or why it can't be run here. Counts and memory are not measured in rounds
+/// and have none.
 pub(crate) fn plan(part: Part, tree: &Tree, all: &[Contestant], effort: Effort) -> Result<Option<Plan>, String> {
     let half = |rounds, title: &str, half: HalfClose| Ok(Some(half_closing(part, all, effort, rounds, title, half)));
     match part {
@@ -214,7 +216,8 @@ pub(crate) fn plan(part: Part, tree: &Tree, all: &[Contestant], effort: Effort) 
 }
 
 fn half_closing(part: Part, all: &[Contestant], effort: Effort, rounds: u32, title: &str, half: HalfClose) -> Plan {
-    // Fewer connections than are to be in flight would be another load than the one that the row is named for.
+    // Fewer connections than are to be in flight would be another load than the one that the row is
+    // named for.
     let load = HalfClose { connections: effort.less(half.connections).max(half.in_flight), ..half };
     let service = match half.server_first {
         true => Service::First { request: half.request, answer: half.answer },
@@ -308,8 +311,8 @@ fn shards(all: &[Contestant], effort: Effort) -> Plan {
 /// The name of the ablation's second experiment in the raw data.
 pub(crate) const ABLATION_ECHO: &str = "ablation-echo";
 
-/// The shipped finale and one build for each patch, under the main load, and again where connections stay open: some tricks
-/// act at the end of a connection, others at each read.
+/// The shipped finale and one build for each patch, under the main load, and again where
+/// connections stay open: some tricks act at the end of a connection, others at each read.
 pub(crate) fn ablation(shipped: &Contestant, without: &[Contestant], effort: Effort) -> [Plan; 2] {
     let all: Vec<Contestant> = std::iter::once(shipped).chain(without).cloned().collect();
     [

@@ -1,4 +1,5 @@
-//! Servers and loads as processes: each server pinned to its core, in a network of its own where that can be had.
+//! Servers and loads as processes: each server pinned to its core, in a network of its own where
+//! that can be had.
 //!
 //! Invariant: nothing started here outlives its owner; dropping a server ends it.
 
@@ -19,9 +20,11 @@ use crate::parse;
 
 /// A server has said its address within a fraction of this, even under valgrind.
 const START: Duration = Duration::from_secs(20);
-/// The longest load takes seconds; a client that waits for a lost connection must not hold up the run for ever.
+/// The longest load takes seconds; a client that waits for a lost connection must not hold up the
+/// run for ever.
 const LOAD: Duration = Duration::from_secs(90);
-/// Between two looks at something that no event tells of: the kernel's tables, another process's CPU time.
+/// Between two looks at something that no event tells of: the kernel's tables, another process's
+/// CPU time.
 const LOOK: Duration = Duration::from_millis(5);
 /// TIME_WAIT lasts a minute; twice that is a table that somebody else fills.
 const ROOM: Duration = Duration::from_secs(120);
@@ -44,7 +47,8 @@ impl Network {
         if tried.is_ok_and(|status| status.success()) { Self::Own } else { Self::Ours }
     }
 
-    /// The words that bring a command there, each ending in an exec, so that the process keeps its number.
+    /// The words that bring a command there, each ending in an exec, so that the process keeps its
+    /// number.
     fn prefix(self) -> Vec<String> {
         match self {
             Self::Own => words(&["unshare", "-n", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]),
@@ -87,7 +91,8 @@ fn pinned(core: Option<u32>) -> Vec<String> {
     prefix
 }
 
-/// Nothing can wake us for what is waited for here: the kernel's counters send no event, so they are looked at again.
+/// Nothing can wake us for what is waited for here: the kernel's counters send no event, so they
+/// are looked at again.
 pub(crate) fn look_again_later() {
     thread::park_timeout(LOOK);
 }
@@ -153,8 +158,9 @@ impl Server {
         cpu_ns(self.pid()).context("the server is gone")
     }
 
-    /// Waits until it does nothing more, so that what it does behind the load's back is counted too. One that is never
-    /// quite idle, as with a garbage collector, is given a tenth of a second.
+    /// Waits until it does nothing more, so that what it does behind the load's back is counted
+    /// too. One that is never quite idle, as with a garbage collector, is given a tenth of a
+    /// second.
     pub(crate) fn settle(&self) -> Result<()> {
         let mut last = self.cpu_ns()?;
         for _ in 0..20 {
@@ -190,8 +196,8 @@ impl Server {
         }
     }
 
-    /// Waits until this many more connections fit into TIME_WAIT: with the table full the kernel forgets connections
-    /// early, and a clean close looks like a reset.
+    /// Waits until this many more connections fit into TIME_WAIT: with the table full the kernel
+    /// forgets connections early, and a clean close looks like a reset.
     pub(crate) fn wait_for_room(&self, connections: u64) -> Result<()> {
         let limit: u64 = fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets")?.trim().parse()?;
         let from = Instant::now();
@@ -207,7 +213,8 @@ impl Server {
         }
     }
 
-    /// Asks it to end, and waits for that. A tool around the server passes no signal on, so the server itself is asked.
+    /// Asks it to end, and waits for that. A tool around the server passes no signal on, so the
+    /// server itself is asked.
     pub(crate) fn stop(mut self) -> Result<()> {
         signal(self.inner().unwrap_or(self.pid()), Signal::TERM);
         ensure!(self.child.wait_timeout(START)?.is_some(), "the server does not end on SIGTERM");
@@ -265,7 +272,8 @@ fn first_line(stdout: ChildStdout) -> Result<(String, BufReader<ChildStdout>)> {
     Ok((line, stdout))
 }
 
-/// What a load has said, and how long it took: by its own clock where it tells that, so that its start does not count.
+/// What a load has said, and how long it took: by its own clock where it tells that, so that its
+/// start does not count.
 pub(crate) struct Done {
     pub(crate) wall_ns: u64,
     pub(crate) stdout: String,

@@ -31,7 +31,8 @@ impl Spread {
     }
 }
 
-/// Between two figures the line that joins them is followed, so that the median of an even number is their middle.
+/// Between two figures the line that joins them is followed, so that the median of an even number
+/// is their middle.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);

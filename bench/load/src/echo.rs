@@ -1,5 +1,5 @@
-//! The load on connections that are kept open: each sends so many bytes and gets them back, round after round, and
-//! then finishes and expects the server's FIN.
+//! The load on connections that are kept open: each sends so many bytes and gets them back, round
+//! after round, and then finishes and expects the server's FIN.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::{Failures, Summary, connect, read_some, wrong};
 
-/// More in one round trip might not fit between two peers that both write first, so it would measure their buffers.
+/// More in one round trip might not fit between two peers that both write first, so it would
+/// measure their buffers.
 pub const LARGEST_BYTES: usize = 64 << 10;
 
 /// The load's size and shape.

@@ -1,5 +1,6 @@
-//! The load that half-closes: one connection is connect, send the request, finish, read the answer to its end, close.
-//! With the server finishing first it is connect, send the request, read the answer to its end, finish, close.
+//! The load that half-closes: one connection is connect, send the request, finish, read the answer
+//! to its end, close. With the server finishing first it is connect, send the request, read the
+//! answer to its end, finish, close.
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};

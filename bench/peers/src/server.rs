@@ -15,8 +15,8 @@ const BACKLOG: i32 = 4096;
 pub enum Mode {
     /// Reads to the client's FIN, answers, closes.
     Answer { answer: u64 },
-    /// Answers and finishes as soon as the request is there, reads to the client's FIN, closes. A client whose FIN comes
-    /// before its request is whole gets no answer.
+    /// Answers and finishes as soon as the request is there, reads to the client's FIN, closes. A
+    /// client whose FIN comes before its request is whole gets no answer.
     First { request: u64, answer: u64 },
     /// Sends back what comes, ends after the client's FIN.
     Echo,
@@ -46,7 +46,8 @@ impl Mode {
     }
 }
 
-/// A non-blocking listener on a free port. TCP_NODELAY is inherited by what it accepts, and costs no call there.
+/// A non-blocking listener on a free port. TCP_NODELAY is inherited by what it accepts, and costs
+/// no call there.
 ///
 /// # Errors
 /// When the system has no socket or no port to give.

@@ -1,5 +1,5 @@
-//! A net with a bend in it: the simulated host, except where a test has it answer as another system would. Also a record of
-//! what the reactor asks for.
+//! A net with a bend in it: the simulated host, except where a test has it answer as another system
+//! would. Also a record of what the reactor asks for.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

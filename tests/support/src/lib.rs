@@ -1,8 +1,8 @@
-//! The driver of the integration tests: a reactor whose every event is checked against the language of section 1 of the
-//! design, whatever the test itself looks at.
+//! The driver of the integration tests: a reactor whose every event is checked against the language
+//! of section 1 of the design, whatever the test itself looks at.
 //!
-//! Invariant: no wait without an end. A test that waits for an event which never comes fails after [`PATIENCE`], with the
-//! story so far and every live socket.
+//! Invariant: no wait without an end. A test that waits for an event which never comes fails after
+//! [`PATIENCE`], with the story so far and every live socket.
 
 #![allow(missing_docs, reason = "only the tests use it")]
 #![allow(clippy::new_without_default, reason = "only the tests use it")]
@@ -316,8 +316,8 @@ impl Transcript {
         assert!(self.waiting.is_empty(), "told: {:?}", self.waiting);
     }
 
-    /// Everything is over: nothing was told but what was asked for, every socket has told `close`, and without listeners
-    /// nothing is left to wait for.
+    /// Everything is over: nothing was told but what was asked for, every socket has told `close`,
+    /// and without listeners nothing is left to wait for.
     #[track_caller]
     pub fn rest(&mut self) {
         for listener in std::mem::take(&mut self.listeners) {
@@ -355,8 +355,8 @@ pub enum Way {
     FromPeer,
 }
 
-/// The peer has finished; then packets are dropped, and we answer and end. For a test in a network of its own;
-/// `nft delete table ip held` heals it.
+/// The peer has finished; then packets are dropped, and we answer and end. For a test in a network
+/// of its own; `nft delete table ip held` heals it.
 pub fn held_back(options: ListenOptions, way: Way) -> (Transcript, SocketId, TcpStream) {
     let (mut story, socket, peer) = Transcript::pair(options);
     peer.shutdown(Shutdown::Write).expect("connected");

@@ -1,5 +1,6 @@
-//! The driver of the directed tests on the simulated network: a reactor, a scripted peer on another machine, and the story
-//! so far in words, every event of it checked against the language of events.
+//! The driver of the directed tests on the simulated network: a reactor, a scripted peer on another
+//! machine, and the story so far in words, every event of it checked against the language of
+//! events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -49,7 +50,8 @@ impl<N: Net> Scene<N> {
         Self { network, reactor, peer, lives, story, stories, ending: None, socket: None }
     }
 
-    /// A connection of the peer to a listener here that is closed again, told as far as `connection`.
+    /// A connection of the peer to a listener here that is closed again, told as far as
+    /// `connection`.
     pub fn serve(&mut self, options: ListenOptions) -> PeerSocket {
         let listener = self.reactor.listen((HERE, 80), options).expect("a free port");
         let peer = self.peer.connect(listener.addr).expect("begun");

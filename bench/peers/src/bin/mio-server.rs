@@ -1,10 +1,10 @@
-//! The server on bare mio, as its community writes it: one loop, a slab of small structs, each socket registered once
-//! for both directions, read and written until it would block.
+//! The server on bare mio, as its community writes it: one loop, a slab of small structs, each
+//! socket registered once for both directions, read and written until it would block.
 //!
-//! Fair, because it does the least that mio asks for: one registration a connection and no deregistration before the
-//! close, options inherited from the listener, a first read right after the accept, one buffer for all, a short read
-//! taken for a drained socket unless the read side was seen closed, and no shutdown(2) where the close sends the FIN
-//! just as well.
+//! Fair, because it does the least that mio asks for: one registration a connection and no
+//! deregistration before the close, options inherited from the listener, a first read right after
+//! the accept, one buffer for all, a short read taken for a drained socket unless the read side was
+//! seen closed, and no shutdown(2) where the close sends the FIN just as well.
 //!
 //! `mio-server answer BYTES | first REQUEST ANSWER | echo`
 
@@ -19,7 +19,8 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
 const LISTENER: Token = Token(usize::MAX);
-/// A listener that could not accept (out of descriptors, mostly) is tried again so soon: no new edge would come for it.
+/// A listener that could not accept (out of descriptors, mostly) is tried again so soon: no new
+/// edge would come for it.
 const REST: Duration = Duration::from_millis(10);
 
 fn main() -> io::Result<()> {
@@ -89,7 +90,8 @@ impl Connection {
         Ok(read)
     }
 
-    /// The edges that came while nobody read are gone, so whatever they said must be found out by reading.
+    /// The edges that came while nobody read are gone, so whatever they said must be found out by
+    /// reading.
     fn read_again(&mut self) {
         (self.may_have_ended, self.drained) = (true, false);
     }

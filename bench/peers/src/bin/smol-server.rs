@@ -1,10 +1,12 @@
-//! The server as smol's users write it: `Async` around the standard library's sockets, one task a connection on a
-//! `LocalExecutor`, and `smol::block_on`, which drives timers and I/O on the same thread.
+//! The server as smol's users write it: `Async` around the standard library's sockets, one task a
+//! connection on a `LocalExecutor`, and `smol::block_on`, which drives timers and I/O on the same
+//! thread.
 //!
-//! Fair, because `Async` tries each operation before it waits for readiness (so a request that is there already is read
-//! at once), the options are inherited from the listener, tasks hold no buffer while they wait, and dropping the
-//! stream after the client's FIN sends ours, without a shutdown(2) before it. `Async::new` makes each accepted
-//! socket non-blocking itself; smol offers no accept that does it in the same call.
+//! Fair, because `Async` tries each operation before it waits for readiness (so a request that is
+//! there already is read at once), the options are inherited from the listener, tasks hold no
+//! buffer while they wait, and dropping the stream after the client's FIN sends ours, without a
+//! shutdown(2) before it. `Async::new` makes each accepted socket non-blocking itself; smol offers
+//! no accept that does it in the same call.
 //!
 //! `smol-server answer BYTES | first REQUEST ANSWER | echo`
 

@@ -1,9 +1,11 @@
-//! The server as tokio's users write it: one task a connection, on the current-thread runtime (the others here have one
-//! thread too), without timers or any other feature that a connection would pay for.
+//! The server as tokio's users write it: one task a connection, on the current-thread runtime (the
+//! others here have one thread too), without timers or any other feature that a connection would
+//! pay for.
 //!
-//! Fair, because it takes what makes tokio fast: fat LTO, options inherited from the listener, reads through `poll_read`
-//! (a short read clears the readiness, so that no read is made in vain), tasks that hold no buffer while they wait, and
-//! no shutdown(2) where dropping the stream sends the FIN just as well, that is, after the client's own FIN.
+//! Fair, because it takes what makes tokio fast: fat LTO, options inherited from the listener,
+//! reads through `poll_read` (a short read clears the readiness, so that no read is made in vain),
+//! tasks that hold no buffer while they wait, and no shutdown(2) where dropping the stream sends
+//! the FIN just as well, that is, after the client's own FIN.
 //!
 //! `tokio-server answer BYTES | first REQUEST ANSWER | echo`
 

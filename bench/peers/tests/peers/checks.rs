@@ -15,7 +15,8 @@ use crate::running::{Peer, Running, reset};
 
 /// Sizes around a line, a piece, and what the kernel takes at once.
 const SIZES: &[u64] = &[0, 1, 64, 65, 16 << 10, PIECE_BYTES as u64 + 1, 1 << 20];
-/// More than a kernel holds of one connection, so a server that has no back-pressure has to hold the rest itself.
+/// More than a kernel holds of one connection, so a server that has no back-pressure has to hold
+/// the rest itself.
 const MUCH_BYTES: usize = 128 << 20;
 /// What a server may need for itself on top of what it begins with.
 const ROOM_BYTES: u64 = 32 << 20;
@@ -103,7 +104,8 @@ fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// At every point that a client can see: connected, within its request, behind it, within the answer.
+/// At every point that a client can see: connected, within its request, behind it, within the
+/// answer.
 pub(crate) fn resets(peer: Peer) {
     let modes: [(&[&str], First); 2] =
         [(&["answer", "1048576"], First::Client), (&["first", "64", "1048576"], First::Server)];
@@ -145,7 +147,8 @@ pub(crate) fn long_answers_from_little_memory(peer: Peer) {
     assert!(grown < ROOM_BYTES, "it took {grown} bytes more for an answer of {MUCH_BYTES}");
 }
 
-/// The client writes until it is stuck (or, if the server takes everything, until all is written) before it reads.
+/// The client writes until it is stuck (or, if the server takes everything, until all is written)
+/// before it reads.
 pub(crate) fn back_pressure(peer: Peer) {
     let Some(server) = peer.start(&["echo"]) else { return };
     let before = server.most_memory_bytes();

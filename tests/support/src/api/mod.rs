@@ -1,8 +1,9 @@
-//! Arbitrary calls on arbitrary sockets, in every state, on the simulated network: what a property test and a fuzzer have in
-//! common.
+//! Arbitrary calls on arbitrary sockets, in every state, on the simulated network: what a property
+//! test and a fuzzer have in common.
 //!
-//! Invariant: every answer and every event is judged by what was seen from outside alone, with a small model of its own
-//! (`judge`), never by the reactor's table. A script is plain data; the same script gives the same story.
+//! Invariant: every answer and every event is judged by what was seen from outside alone, with a
+//! small model of its own (`judge`), never by the reactor's table. A script is plain data; the same
+//! script gives the same story.
 
 mod draw;
 mod judge;

@@ -1,4 +1,5 @@
-//! The calls that a script is made of, and how they are drawn: from a property test's numbers or from a fuzzer's bytes.
+//! The calls that a script is made of, and how they are drawn: from a property test's numbers or
+//! from a fuzzer's bytes.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use finale::{CloseMode, ConnectOptions, KeepAlive, ListenOptions};
 
 /// Where a script's numbers come from.
 pub trait Dice {
-    /// A number below `bound`, which is not 0. Zero is the plainest choice everywhere, so that shrinking tends to it.
+    /// A number below `bound`, which is not 0. Zero is the plainest choice everywhere, so that
+    /// shrinking tends to it.
     fn below(&mut self, bound: u32) -> u32;
 
     fn chance(&mut self, one_in: u32) -> bool {

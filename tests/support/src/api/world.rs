@@ -1,4 +1,5 @@
-//! The network with two programs of ours and one that is scripted, and how a script is played on it.
+//! The network with two programs of ours and one that is scripted, and how a script is played on
+//! it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -39,7 +40,8 @@ struct Actor {
     sent: u64,
     read: u64,
     finished: bool,
-    /// The reactor at the other end was dropped without having ended: no FIN may come, only a reset.
+    /// The reactor at the other end was dropped without having ended: no FIN may come, only a
+    /// reset.
     orphaned: bool,
 }
 
@@ -185,7 +187,8 @@ impl World {
         let long = self.network.now() + Duration::from_secs(3600);
         let timers = self.programs[at].seen.timers.values();
         if timers.filter(|timer| timer.1).all(|(due, _)| *due > long) {
-            // A peer that never reads is asked for ever whether it has room: without a timer the wait had no end.
+            // A peer that never reads is asked for ever whether it has room: without a timer the
+            // wait had no end.
             self.programs[at].set_timer(&self.network, Duration::from_secs(60))?;
         }
         let line = self.programs[at].pull(&self.network, None, None)?;
@@ -249,7 +252,8 @@ impl World {
                 if let Ok(Target::Addr(addr)) = self.target(&To::Ours(*to))
                     && let Ok(socket) = self.peer.connect(addr)
                 {
-                    // Loopback is every machine's own: there it may connect to itself, and would read its own bytes.
+                    // Loopback is every machine's own: there it may connect to itself, and would
+                    // read its own bytes.
                     if socket.local_addr() == Some(addr) {
                         socket.reset();
                         return Ok(());
@@ -342,8 +346,8 @@ impl World {
         for at in 0..2 {
             self.end_all(at, &[Call::Resume, Call::End])?;
         }
-        // Each program has its turn once a step, so that what is queued leaves in many small steps; few large ones are for
-        // the limits.
+        // Each program has its turn once a step, so that what is queued leaves in many small steps;
+        // few large ones are for the limits.
         for (step_ms, steps) in [(1, 8_000), (100, 60), (5_000, 60), (100_000, 60)] {
             let step = Duration::from_millis(step_ms);
             for _ in 0..steps {
