@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Protocol, Report};
+use finale::check::{Endings, Found, Program, Report};
 use finale::sim::Script;
 use finale::{Event, ListenOptions, Socket};
 
@@ -31,7 +31,7 @@ struct Greeter {
     open: bool,
 }
 
-impl Protocol for Greeter {
+impl Program for Greeter {
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match event {
             Event::Connection => self.open = true,

@@ -408,6 +408,15 @@ impl<'a> Socket<'a> {
         }
     }
 
+    /// Sets both marks of back-pressure, for a check that tries small ones.
+    #[cfg(feature = "sim")]
+    pub(crate) fn set_marks(&mut self, high: usize, low: usize) {
+        self.context.table.change_settings(self.slot, |settings| {
+            settings.high_water_bytes = settings.high_water_bytes.min(high);
+            settings.low_water_bytes = settings.low_water_bytes.min(low);
+        });
+    }
+
     /// Sets how this socket is closed
     /// ([`ListenOptions::close_mode`](crate::ListenOptions::close_mode)). A socket that waits for
     /// the acknowledgement is handed off in the next call of `next`.

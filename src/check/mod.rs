@@ -39,7 +39,7 @@ use std::fmt;
 
 use crate::error::Error;
 
-pub use endings::{Case, Cut, Endings, Found, Place, Protocol, Report};
+pub use endings::{Case, Cut, Endings, Found, Place, Program, Report};
 pub use event_grammar::EventGrammar;
 pub(crate) use transcript::note;
 pub use transcript::{Column, Transcript};

@@ -68,6 +68,7 @@ impl World {
             accepting: true,
             pending: 0,
             plays: VecDeque::new(),
+            each: None,
         };
         let id = self.listeners.insert(listener);
         self.listening.entry((machine, addr.port())).or_default().push(id);

@@ -60,7 +60,9 @@ impl World {
     pub(super) fn listener_edge(&mut self, id: Id) {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         let Owner::Host { host, slot } = listener.owner else {
-            if let Some(play) = listener.plays.pop_front()
+            let each = listener.each.clone();
+            let play = listener.plays.pop_front().or_else(|| each.map(|script| self.begin_play(script)));
+            if let Some(play) = play
                 && let Ok(end) = self.accept(id, Owner::Script)
             {
                 self.give_play(play, end);

@@ -148,6 +148,13 @@ impl PeerListener {
         drop(world);
         Play { world: Rc::clone(&self.world), index: play }
     }
+
+    /// Plays a script with each later connection for which there is no other.
+    pub fn play_each(&self, script: Script) {
+        if let Some(listener) = self.world.borrow_mut().listeners.get_mut(self.id) {
+            listener.each = Some(script);
+        }
+    }
 }
 
 /// A script that is being played.
@@ -231,7 +238,7 @@ impl Play {
 }
 
 impl World {
-    fn begin_play(&mut self, script: Script) -> u32 {
+    pub(super) fn begin_play(&mut self, script: Script) -> u32 {
         self.plays.push(Playing { steps: script.steps, ..Playing::default() });
         (self.plays.len() - 1) as u32
     }
@@ -352,6 +359,13 @@ impl World {
                     play.missed.get_or_insert(play.next);
                 }
             }
+            Step::Gather(bytes) => {
+                let end = self.ends.get(id).filter(|end| !end.peer_finished && !end.died);
+                if end.is_some_and(|end| ((play.received.len() + end.incoming.len()) as u64) < *bytes) {
+                    return false;
+                }
+                play.wanted = *bytes;
+            }
             Step::ReceiveEnd if !nothing_comes => return false,
             Step::ReceiveEnd if !play.seen_fin => drop(play.missed.get_or_insert(play.next)),
             Step::ReceiveEnd => {}
@@ -368,8 +382,8 @@ impl World {
         if let Step::Send(bytes) = &step {
             play.sent.extend_from_slice(bytes);
         }
-        if !matches!(step, Step::Wait(_) | Step::Receive(_) | Step::ReceiveEnd | Step::Drip { .. } | Step::Flood { .. })
-        {
+        let is_silent = matches!(step, Step::Wait(_) | Step::Receive(_) | Step::Gather(_) | Step::ReceiveEnd);
+        if !is_silent && !matches!(step, Step::Drip { .. } | Step::Flood { .. }) {
             play.log(now, step.to_string());
         }
         self.play_call(id, step);
@@ -446,7 +460,8 @@ impl World {
                     self.vanished.insert(machine);
                 }
             }
-            Step::Wait(_) | Step::Receive(_) | Step::ReceiveEnd | Step::StopReading | Step::ReadOn => {}
+            Step::Wait(_) | Step::Receive(_) | Step::Gather(_) | Step::ReceiveEnd => {}
+            Step::StopReading | Step::ReadOn => {}
             Step::Drip { .. } | Step::Flood { .. } | Step::Sip { .. } => {}
         }
     }

@@ -66,14 +66,25 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Send(Vec<u8>),
-    Drip { bytes: Arc<[u8]>, every: Duration },
-    Flood { bytes: Arc<[u8]>, time: Duration },
+    Drip {
+        bytes: Arc<[u8]>,
+        every: Duration,
+    },
+    Flood {
+        bytes: Arc<[u8]>,
+        time: Duration,
+    },
     Urgent,
     Wait(Duration),
     Receive(u64),
+    /// Waits until the connection has brought so many bytes in all, without reading them.
+    Gather(u64),
     ReceiveEnd,
     StopReading,
-    Sip { bytes: u64, every: Duration },
+    Sip {
+        bytes: u64,
+        every: Duration,
+    },
     ReadOn,
     Finish,
     Close,
@@ -95,7 +106,8 @@ impl Script {
             Step::Drip { bytes, .. } => bytes.len() as u64,
             Step::Flood { time, .. } => (nanos(*time) / PACE).min(MANY),
             Step::Receive(bytes) => *bytes,
-            Step::Urgent | Step::Wait(_) | Step::ReceiveEnd | Step::StopReading | Step::Sip { .. } => 0,
+            Step::Urgent | Step::Wait(_) | Step::Gather(_) | Step::ReceiveEnd | Step::StopReading => 0,
+            Step::Sip { .. } => 0,
             Step::ReadOn | Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
         };
         self.steps.iter().map(bytes).sum()
@@ -207,7 +219,8 @@ impl Step {
         match self {
             Self::Send(bytes) => Some(bytes),
             Self::Drip { bytes, .. } => Some(bytes),
-            Self::Flood { .. } | Self::Urgent | Self::Wait(_) | Self::Receive(_) | Self::ReceiveEnd => None,
+            Self::Flood { .. } | Self::Urgent | Self::Wait(_) | Self::Receive(_) | Self::Gather(_) => None,
+            Self::ReceiveEnd => None,
             Self::StopReading | Self::Sip { .. } | Self::ReadOn => None,
             Self::Finish | Self::Close | Self::Reset | Self::Vanish => None,
         }
@@ -238,6 +251,7 @@ impl std::fmt::Display for Step {
             Self::Urgent => f.write_str("send an urgent byte"),
             Self::Wait(time) => write!(f, "wait {time:?}"),
             Self::Receive(bytes) => write!(f, "receive {}", count(*bytes)),
+            Self::Gather(bytes) => write!(f, "leave {} unread", count(*bytes)),
             Self::ReceiveEnd => f.write_str("receive the end"),
             Self::StopReading => f.write_str("stop reading"),
             Self::Sip { bytes, every } => write!(f, "read {} each {every:?}", count(*bytes)),

@@ -137,6 +137,8 @@ pub(super) struct Listener {
     pub(super) pending: usize,
     /// Scripts that wait for a connection.
     pub(super) plays: VecDeque<u32>,
+    /// The script of a connection that finds none waiting.
+    pub(super) each: Option<super::Script>,
 }
 
 /// A program on a machine: a reactor's share of the network.

@@ -1,6 +1,6 @@
 //! The chat.
 
-use finale::check::{Endings, Found, Protocol};
+use finale::check::{Endings, Found, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, Reactor, Socket};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::room::{Chat, options};
 
-impl Protocol for Chat {
+impl Checked for Chat {
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         Self::handle(self, socket, event);
     }

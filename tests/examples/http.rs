@@ -4,14 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Protocol};
+use finale::check::{Endings, Found, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket};
 
 use super::program::{Program, client};
 use super::server::{self, Http};
 
-impl Protocol for Http {
+impl Checked for Http {
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         Self::handle(self, socket, event);
     }

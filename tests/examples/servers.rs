@@ -4,14 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Protocol};
+use finale::check::{Endings, Found, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket};
 
 use super::lines::{LINE_BYTES, Lines, options};
 use super::program::{Program, printed};
 
-impl Protocol for Lines {
+impl Checked for Lines {
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         Self::handle(self, socket, event);
     }

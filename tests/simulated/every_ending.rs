@@ -1,9 +1,9 @@
-//! Protocol handlers against every ending at every byte: what `finale::check::Endings` finds, and
+//! Program handlers against every ending at every byte: what `finale::check::Endings` finds, and
 //! what it leaves in peace.
 
 use std::time::Duration;
 
-use finale::check::{Cut, Endings, Found, Place, Protocol, Rule};
+use finale::check::{Cut, Endings, Found, Place, Program, Rule};
 use finale::sim::Script;
 use finale::{ConnectOptions, Event, ListenOptions, Socket};
 
@@ -53,7 +53,7 @@ fn a_client_is_run_against_every_ending_of_its_server() {
 
 /// What is found of this handler.
 #[track_caller]
-fn found<P: Protocol>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
+fn found<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
     let report = endings.run(&make);
     let (case, broken) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
     let again = endings.replay(case.seed(), &make);
@@ -104,7 +104,7 @@ fn a_handler_that_takes_an_early_end_for_close_is_found() {
     let ends_last = Script::new().send(b"hello").receive(5).receive_end().finish();
     let (rule, what) = found(&Endings::of_a_server(patient_listen(), ends_last), || hasty);
     assert_eq!(rule, Rule::SameAnswer);
-    assert!(what.starts_with("the peer finishes and reads on behind byte 5 of what it sends"), "{what}");
+    assert!(what.starts_with("the peer finishes and reads on after byte 5 of what it sends"), "{what}");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_handler_that_panics_is_found_with_its_words() {
 fn what_a_handler_forgets_is_found() {
     #[derive(Default)]
     struct Forgetful(u32);
-    impl Protocol for Forgetful {
+    impl Program for Forgetful {
         fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
             match event {
                 Event::Connection => self.0 += 1,
@@ -214,7 +214,7 @@ fn a_case_says_what_the_peer_really_wrote_and_saw() {
         let wrote = found.sent.len() as u64;
         match found.case.place {
             Place::Sent(byte) if wrote != byte => Err(format!("{wrote} bytes were written")),
-            Place::Sent(_) if found.case.weather == 0 && found.peer_got_end => {
+            Place::Sent(_) if found.case.conditions == 0 && found.peer_got_end => {
                 Err("a peer that resets sees no end".into())
             }
             _ => Ok(()),

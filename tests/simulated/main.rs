@@ -6,3 +6,4 @@ mod every_ending;
 mod filling;
 mod random_runs;
 mod total_deadline;
+mod whole_programs;

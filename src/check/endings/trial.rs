@@ -1,209 +1,324 @@
-//! One case, run: a reactor with the handler, a scripted peer, and the rules.
+//! One case, run: a reactor with the program, scripted peers, and the rules of every event.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::{Case, Cut, Endings, Found, Place, Protocol, Role};
+use super::{AWAY, Case, Cut, Endings, Found, HOME, Peer, Place, Program, Role, Side};
 use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, note, stuck};
-use crate::event::{Ending, Event};
+use crate::error::ConnectionErrorKind;
+use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::reactor::{Listener, Reactor};
+use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Play, Reach, Rng, Script};
+use crate::socket::Socket;
 
-const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-const PORT: u16 = 7;
-
-/// Another machine, for the peer that comes after the cut.
-const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
+/// The machine of the client that comes after the cut.
+const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 0));
 
 /// A hundred years: longer is for ever to a simulated network too.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// Longer than any packet is on its way, and some repetitions of a lost one.
-const ON_ITS_WAY: Duration = Duration::from_secs(20);
+/// Longer than any packet travels, and some repetitions of a lost one.
+const TRAVEL_AT_MOST: Duration = Duration::from_secs(20);
+/// How long a packet travels, if a conversation is not so long that each of its bytes has less.
+const TRAVEL: Duration = Duration::from_micros(10);
+/// How long the packets of a whole conversation travel, one byte each.
+const TRAVEL_IN_ALL: Duration = Duration::from_millis(1);
+/// A connection that the peer has reset ends within this time.
+const RESET: Duration = Duration::from_secs(60);
 
-/// Events of one case after which a handler and its peer talk for ever.
+/// Events of one case after which the program and its peers talk for ever.
 const EVENTS: u64 = 50_000;
-/// And so many more for each byte of the conversation: with one byte in the window each is an event
-/// or two.
+/// And for each byte of the conversation: with one byte in the window each is an event or two.
 const EVENTS_PER_BYTE: u64 = 20;
 
-struct Trial {
+/// A socket of the program.
+struct Life {
+    id: SocketId,
+    grammar: EventGrammar,
+    is_accepted: bool,
+    /// The machine of its peer, once it is known.
+    machine: Option<IpAddr>,
+}
+
+struct Trial<'a> {
+    endings: &'a Endings,
+    case: Case,
+    travel: Duration,
+    marks: Option<(usize, usize)>,
     network: Network,
     reactor: Reactor<Host>,
-    /// The handler's listener, if it is a server.
-    listener: Option<Listener>,
-    /// The peer that is cut; `None` if there is nobody to connect to.
-    play: Option<Play>,
-    /// The peer after it, and what it plays.
+    /// Of each peer, its first connection; `None` if it is refused.
+    plays: Vec<Option<Play>>,
     second: Option<Play>,
-    whole: Script,
-    lives: Vec<(SocketId, EventGrammar)>,
-    /// How the first socket ended, which the first peer talks to.
-    ending: Option<Ending>,
-    /// How the second peer's did.
+    lives: Vec<Life>,
+    events: u64,
+    /// How the socket of each peer ended, and of the second client.
+    endings_of: Vec<Option<Ending>>,
     second_ending: Option<Ending>,
-    /// By when the present connection must be over.
-    until: Instant,
-    patience: Duration,
-    /// The handler's column.
-    column: Column,
-    story: Option<Transcript>,
+    timed_out: bool,
+    transcript: Option<Transcript>,
+}
+
+impl Peer {
+    const fn machine(&self, number: usize) -> IpAddr {
+        match self.side {
+            Side::Client(_) => IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1 + number as u8)),
+            Side::Server(addr) => addr.ip(),
+        }
+    }
 }
 
 impl Endings {
-    /// Runs a case, and writes its story down if there is a place for it.
-    pub(super) fn trial<P: Protocol>(
+    /// Runs a case, and writes its transcript if there is a place for it.
+    pub(super) fn trial<P: Program>(
         &self,
         case: Case,
         make: &impl Fn() -> P,
-        story: Option<&mut Transcript>,
+        transcript: Option<&mut Transcript>,
     ) -> Result<Found, Violation> {
-        let mut trial = self.begin(case, story.is_some())?;
-        let run = catch_unwind(AssertUnwindSafe(|| {
-            let mut handler = make();
-            trial.go(&mut handler)?;
-            let found = trial.found(case);
-            handler.at_rest(&found).map_err(|wrong| Violation::new(Rule::Own, wrong))?;
-            Ok(found)
-        }));
-        if let (Some(story), Some(told)) = (story, trial.whole_story()) {
-            *story = told;
-        }
-        run.unwrap_or_else(|panic| Err(Violation::new(Rule::Own, format!("the handler panicked: {}", said(&*panic)))))
+        self.run_trial(Trial::new(self, case, transcript.is_some()), make, transcript)
     }
 
-    fn begin(&self, case: Case, is_told: bool) -> Result<Trial, Violation> {
-        let network = Network::new(case.seed());
-        if case.weather > 0 {
-            let mut rng = Rng::new(case.weather);
-            // With one byte in the window a whole second passes for a few dozen bytes, if each
-            // waits for its packet.
-            let mut faults = Faults::random(&mut rng).harmless();
-            let most = if case.needs_a_small_window() { Duration::ZERO } else { Duration::from_millis(5) };
-            faults.jitter = faults.jitter.min(most);
-            network.set_faults(faults);
-            network.set_buffers(1 + rng.below(500) as usize, 1 + rng.below(500) as usize);
+    /// The same without late packets and late readiness.
+    pub(super) fn trial_without_delays<P: Program>(
+        &self,
+        case: Case,
+        make: &impl Fn() -> P,
+    ) -> Result<Found, Violation> {
+        let trial = Trial::new(self, case, false);
+        let faults = Faults { jitter: Duration::ZERO, late_edge: 0.0, ..trial.network.faults() };
+        trial.network.set_faults(faults);
+        self.run_trial(trial, make, None)
+    }
+
+    fn run_trial<P: Program>(
+        &self,
+        mut trial: Trial<'_>,
+        make: &impl Fn() -> P,
+        transcript: Option<&mut Transcript>,
+    ) -> Result<Found, Violation> {
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let mut program = make();
+            trial.begin(&mut program)?;
+            trial.go(&mut program)?;
+            let found = trial.found();
+            program.at_rest(&found).map_err(|wrong| Violation::new(Rule::Own, wrong))?;
+            Ok(found)
+        }));
+        if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
+            *transcript = written;
         }
-        let script = case.script(&self.script);
-        let is_server = matches!(self.role, Role::Server(_));
-        let now = network.now();
-        let mut trial = Trial {
-            reactor: Reactor::with_net(network.host(HOME)),
-            network,
-            listener: None,
-            play: None,
-            second: None,
-            whole: self.script.clone(),
-            lives: Vec::new(),
-            ending: None,
-            second_ending: None,
-            until: now,
-            patience: self.patience.min(FOR_EVER),
-            column: if is_server { Column::Server } else { Column::Client },
-            story: is_told.then(Transcript::new),
-        };
-        let began = trial.meet(&self.role, case, script);
-        began.map_err(|wrong| Violation::new(Rule::Progress, format!("it can't begin: {wrong}")))?;
-        Ok(trial)
+        run.unwrap_or_else(|panic| Err(Violation::new(Rule::Own, format!("the program panicked: {}", said(&*panic)))))
+    }
+
+    /// The program's column.
+    fn column(&self) -> Column {
+        if self.first_client().is_some() { Column::Server } else { Column::Client }
     }
 }
 
-impl Trial {
-    /// Brings the handler's side and the peer together.
-    fn meet(&mut self, role: &Role, case: Case, script: Script) -> Result<(), Box<dyn std::error::Error>> {
-        let peer = self.network.peer(AWAY);
-        // One byte in the window: what the peer receives can be cut at each.
-        let window = case.needs_a_small_window().then_some(1);
-        match role {
-            Role::Server(options) => {
-                let listener = self.reactor.listen((HOME, PORT), (**options).clone())?;
-                let options = window
-                    .map_or(ConnectOptions::default(), |bytes| ConnectOptions::default().receive_buffer_size(bytes));
-                self.play = Some(peer.play_with(listener.addr, &options, script)?);
-                self.listener = Some(listener);
-            }
-            Role::Client(options) => {
-                let at = SocketAddr::new(AWAY, PORT);
-                if case.place != Place::Connecting {
-                    let own = window
-                        .map_or(ListenOptions::default(), |bytes| ListenOptions::default().receive_buffer_size(bytes));
-                    self.play = Some(peer.listen_with(at, &own)?.play(script));
-                } else if case.cut == Cut::Vanish {
-                    self.network.set_reach(AWAY, Reach::BlackHole);
-                }
-                self.reactor.connect(at, (**options).clone())?;
+impl<'a> Trial<'a> {
+    fn new(endings: &'a Endings, case: Case, is_recorded: bool) -> Self {
+        let network = Network::new(case.seed());
+        let bytes = endings.peers.iter().map(|peer| peer.script.bytes()).sum::<u64>();
+        let travel = TRAVEL.min(TRAVEL_IN_ALL / u32::try_from(bytes + 1).unwrap_or(u32::MAX));
+        network.set_latency(travel);
+        let small = usize::try_from(1 + bytes / 64).unwrap_or(usize::MAX);
+        let mut marks = None;
+        if case.is_tight() {
+            network.set_buffers(small, small + 7);
+            marks = Some((1, 0));
+        } else if case.conditions > 1 {
+            let mut rng = Rng::new(case.conditions);
+            let mut faults = Faults::random(&mut rng).harmless();
+            faults.jitter = faults.jitter.min(5 * travel);
+            network.set_faults(faults);
+            let mut buffer = || 4 * small + rng.below(bytes.clamp(16, 500)) as usize;
+            network.set_buffers(buffer(), buffer());
+            let high = 1 + rng.below(bytes.max(16)) as usize;
+            marks = Some((high, rng.below(high as u64) as usize));
+        }
+        if let Some(prepare) = &endings.prepare {
+            prepare(&network);
+        }
+        Self {
+            endings,
+            case,
+            travel,
+            marks: marks.filter(|_| !endings.keeps_marks),
+            reactor: Reactor::with_net(network.host(HOME)),
+            network,
+            plays: Vec::new(),
+            second: None,
+            lives: Vec::new(),
+            events: 0,
+            endings_of: vec![None; endings.peers.len()],
+            second_ending: None,
+            timed_out: false,
+            transcript: is_recorded.then(Transcript::new),
+        }
+    }
+
+    /// Brings the program and its peers together.
+    fn begin<P: Program>(&mut self, program: &mut P) -> Result<(), Violation> {
+        let begun = self.open(program);
+        begun.map_err(|wrong| Violation::new(Rule::Progress, format!("it can't begin: {wrong}")))
+    }
+
+    fn open<P: Program>(&mut self, program: &mut P) -> Result<(), Box<dyn std::error::Error>> {
+        let servers = self.endings.peers.iter().enumerate().filter(|(_, peer)| !peer.is_client());
+        let mut plays: Vec<Option<Play>> = self.endings.peers.iter().map(|_| None).collect();
+        for (number, peer) in servers {
+            plays[number] = self.open_server(number, peer)?;
+        }
+        match &self.endings.role {
+            Role::Server(options) => drop(self.reactor.listen(Endings::SERVER, (**options).clone())?),
+            Role::Client(options) => drop(self.reactor.connect(AWAY, (**options).clone())?),
+            Role::Program => {}
+        }
+        program.begin(&mut self.reactor)?;
+        for (number, peer) in self.endings.peers.iter().enumerate() {
+            if let Side::Client(addr) = peer.side {
+                let buffer = self.buffer(number);
+                let options = buffer
+                    .map_or_else(ConnectOptions::default, |bytes| ConnectOptions::default().receive_buffer_size(bytes));
+                let script = self.script(number);
+                plays[number] = Some(self.network.peer(peer.machine(number)).play_with(addr, &options, script)?);
             }
         }
+        self.plays = plays;
         Ok(())
     }
 
-    /// Up to the end of everything.
-    fn go<P: Protocol>(&mut self, handler: &mut P) -> Result<(), Violation> {
-        self.until = self.network.now() + self.patience;
-        let most = EVENTS + EVENTS_PER_BYTE * self.whole.bytes();
-        let mut events = 0;
-        while self.step(handler)? {
-            events += 1;
-            must(events < most, Rule::Progress, || {
-                format!("they talk for ever: {events} events in {:?}", self.network.elapsed())
+    fn open_server(&self, number: usize, peer: &Peer) -> std::io::Result<Option<Play>> {
+        let Side::Server(addr) = peer.side else { return Ok(None) };
+        let is_cut = number == usize::from(self.case.peer);
+        if is_cut && self.case.place == Place::Connecting {
+            if self.case.cut == Cut::Vanish {
+                self.network.set_reach(addr.ip(), Reach::BlackHole);
+            }
+            return Ok(None);
+        }
+        let options = self
+            .buffer(number)
+            .map_or_else(ListenOptions::default, |bytes| ListenOptions::default().receive_buffer_size(bytes));
+        let listener = self.network.peer(addr.ip()).listen_with(addr, &options)?;
+        let play = listener.play(self.script(number));
+        listener.play_each(peer.script.clone());
+        Ok(Some(play))
+    }
+
+    fn is_cut(&self, number: usize) -> bool {
+        number == usize::from(self.case.peer)
+    }
+
+    fn script(&self, number: usize) -> Script {
+        let whole = &self.endings.peers[number].script;
+        if self.is_cut(number) { self.case.script(whole, self.travel) } else { whole.clone() }
+    }
+
+    fn buffer(&self, number: usize) -> Option<usize> {
+        let bytes = self.endings.peers[number].script.bytes();
+        self.case.receive_buffer(1 + bytes as usize / 64).filter(|_| self.is_cut(number))
+    }
+
+    /// Up to the end of everything: the peers, a second client, and the stop.
+    fn go<P: Program>(&mut self, program: &mut P) -> Result<(), Violation> {
+        let clients = self.endings.peers.iter().filter(|peer| peer.is_client()).count();
+        self.run_until(program, |trial| clients > 0 && trial.clients_are_gone())?;
+        self.no_client_is_left()?;
+        if let Some(first) = self.endings.first_client().filter(|_| self.endings.has_second) {
+            program.forget();
+            self.repair();
+            let cut = &self.endings.peers[usize::from(self.case.peer)];
+            let peer = if cut.is_client() { cut } else { &self.endings.peers[first] };
+            if let Side::Client(addr) = peer.side {
+                self.second = self.network.peer(LATER).play(addr, peer.script.clone()).ok();
+                self.run_until(program, |trial| trial.second_ending.is_some() && trial.clients_are_gone())?;
+                self.no_client_is_left()?;
+            }
+        }
+        program.stop(&mut self.reactor);
+        for listener in self.reactor.listener_ids() {
+            // It is open: the list has only these.
+            let _ = self.reactor.close_listener(listener);
+        }
+        self.run_until(program, |trial| trial.reactor.is_empty())?;
+        self.nothing_is_left(|_| true)?;
+        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
+        // What still travels arrives at the peers, though the program is done.
+        self.network.advance(TRAVEL_AT_MOST);
+        Ok(())
+    }
+
+    /// The cut server works again.
+    fn repair(&self) {
+        self.network.set_faults(Faults::none());
+        let number = usize::from(self.case.peer);
+        let peer = &self.endings.peers[number];
+        if let Side::Server(addr) = peer.side {
+            self.network.heal(addr.ip());
+            self.network.set_reach(addr.ip(), Reach::Open);
+            if self.plays[number].is_none()
+                && let Ok(listener) = self.network.peer(addr.ip()).listen(addr)
+            {
+                listener.play_each(peer.script.clone());
+            }
+        }
+    }
+
+    /// All clients were accepted, and their connections are closed.
+    fn clients_are_gone(&self) -> bool {
+        let mut clients = self.endings.peers.iter().zip(&self.endings_of).filter(|(peer, _)| peer.is_client());
+        clients.all(|(_, ending)| ending.is_some()) && self.lives.iter().all(|life| !life.is_accepted)
+    }
+
+    fn no_client_is_left(&self) -> Result<(), Violation> {
+        let is_client = matches!(self.endings.role, Role::Client(_));
+        self.nothing_is_left(|life| life.is_accepted || is_client)
+    }
+
+    fn nothing_is_left(&self, concerns: impl Fn(&Life) -> bool) -> Result<(), Violation> {
+        must(!self.lives.iter().any(concerns), Rule::Progress, || {
+            let (table, patience) = (self.reactor.sockets(), self.endings.patience);
+            format!("a connection did not end within {patience:?} (a silent peer needs an idle timeout)\n{table}")
+        })
+    }
+
+    /// Runs until this holds, until nothing can happen, or for the patience.
+    fn run_until<P: Program>(&mut self, program: &mut P, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
+        let until = self.network.now() + self.endings.patience.min(FOR_EVER);
+        let bytes: u64 = self.endings.peers.iter().map(|peer| peer.script.bytes()).sum();
+        let most = EVENTS + EVENTS_PER_BYTE * bytes;
+        while !is_done(self) && self.step(program, until)? {
+            self.events += 1;
+            must(self.events < most, Rule::Progress, || {
+                format!("they talk for ever: {} events in {:?}", self.events, self.network.elapsed())
             })?;
         }
-        must(self.reactor.is_empty(), Rule::Progress, || {
-            let table = self.reactor.sockets();
-            format!(
-                "a connection did not end within {:?} (a silent peer needs an idle timeout)\n{table}",
-                self.patience
-            )
-        })?;
-        self.nobody_else_will_come();
-        must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
-        // What is still on its way is the peer's to see, though we are done.
-        self.network.advance(ON_ITS_WAY);
         Ok(())
     }
 
-    fn found(&self, case: Case) -> Found {
-        let play = self.play.as_ref();
-        Found {
-            case,
-            sent: play.map(Play::sent).unwrap_or_default(),
-            received: play.map(Play::received).unwrap_or_default(),
-            peer_got_end: play.is_some_and(Play::has_end),
-            peer_died: play.is_some_and(Play::is_reset),
-            second: self.second.as_ref().map(Play::received),
-            second_wrong: self.second_wrong(),
-            undone: play.and_then(Play::undone),
-            ending: self.ending.clone(),
-        }
-    }
-
-    /// One event. Answers whether there may be another.
-    fn step<P: Protocol>(&mut self, handler: &mut P) -> Result<bool, Violation> {
-        let told = self.reactor.next_before(self.until);
-        let told = told.map_err(|error| stuck(&error))?;
-        let Some((mut socket, event)) = told else { return Ok(false) };
-        let id = socket.id();
-        if id != SocketId::NONE {
-            let place = self.lives.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-                self.lives.push((id, EventGrammar::new(&socket)));
-                self.lives.len() - 1
-            });
-            let judged = self.lives[place].1.tell(&socket, &event);
-            judged.map_err(|wrong| Violation::new(Rule::Language, wrong))?;
-        }
-        let ending = if let Event::Close(ending) = event { Some(ending.clone()) } else { None };
+    /// One event. Returns whether there may be another.
+    fn step<P: Program>(&mut self, program: &mut P, until: Instant) -> Result<bool, Violation> {
+        let next = self.reactor.next_before(until).map_err(|error| stuck(&error))?;
+        let Some((mut socket, event)) = next else { return Ok(false) };
+        follow(&mut self.lives, self.marks, &mut socket, &event)?;
+        self.timed_out |= event == Event::Timeout;
+        let close = if let Event::Close(ending) = event { Some((socket.id(), ending.clone())) } else { None };
         let at = self.network.elapsed();
-        match &mut self.story {
-            Some(story) => note(story, at, self.column, "", &mut socket, event, |socket, event| {
-                handler.handle(socket, event);
-            }),
-            None => handler.handle(&mut socket, event),
+        match &mut self.transcript {
+            Some(transcript) => {
+                note(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
+                    program.handle(socket, event);
+                });
+            }
+            None => program.handle(&mut socket, event),
         }
-        if let Some(ending) = ending {
-            self.closed(ending);
+        if let Some((id, ending)) = close {
+            self.closed(id, ending)?;
         }
         self.reactor.audit().map_err(|wrong| Violation::new(Rule::Progress, wrong))?;
         let overlooked = self.reactor.waiting().find_map(|waits| self.network.overlooked(0, &waits));
@@ -211,49 +326,110 @@ impl Trial {
         Ok(true)
     }
 
-    /// The first peer's connection is over: a second peer comes, and after it nobody.
-    fn closed(&mut self, ending: Ending) {
-        if self.ending.is_some() {
+    fn closed(&mut self, id: SocketId, ending: Ending) -> Result<(), Violation> {
+        let Some(place) = self.lives.iter().position(|life| life.id == id) else { return Ok(()) };
+        let life = self.lives.swap_remove(place);
+        if let EndingKind::Failed(error) = &ending.kind {
+            self.timed_out |= matches!(error.kind, ConnectionErrorKind::TimedOut(_));
+        }
+        if life.machine == Some(LATER) {
             self.second_ending.get_or_insert(ending);
-            return self.nobody_else_will_come();
+            return Ok(());
         }
-        self.ending = Some(ending);
-        if let Some(listener) = self.listener {
-            self.network.set_faults(Faults::none());
-            self.until = self.network.now() + self.patience;
-            self.second = self.network.peer(LATER).play(listener.addr, self.whole.clone()).ok();
+        let mut peers = self.endings.peers.iter().enumerate();
+        let cut = usize::from(self.case.peer);
+        let number = match life.machine {
+            Some(machine) => peers.position(|(number, peer)| peer.machine(number) == machine),
+            // It never had a peer: the attempt failed.
+            None => Some(cut).filter(|_| self.case.place == Place::Connecting && !life.is_accepted),
+        };
+        let Some(number) = number else { return Ok(()) };
+        let is_first = self.endings_of[number].is_none();
+        self.endings_of[number].get_or_insert(ending);
+        if !is_first || number != cut || self.case.cut != Cut::Reset {
+            return Ok(());
+        }
+        let log = self.plays[number].as_ref().map(Play::transcript).unwrap_or_default();
+        let reset = log.iter().find(|(_, line)| line == "reset").map(|(at, _)| *at);
+        let late = reset.map(|at| self.network.elapsed().saturating_sub(at)).filter(|late| *late > RESET);
+        must(late.is_none(), Rule::Progress, || {
+            format!("the peer reset, and its connection was closed {:.1?} later", late.unwrap_or_default())
+        })
+    }
+
+    fn found(&self) -> Found {
+        let play = self.plays[usize::from(self.case.peer)].as_ref();
+        let received = |play: Option<&Play>| play.map(Play::received).unwrap_or_default();
+        Found {
+            case: self.case,
+            sent: play.map(Play::sent).unwrap_or_default(),
+            received: received(play),
+            peer_got_end: play.is_some_and(Play::has_end),
+            peer_died: play.is_some_and(Play::is_reset),
+            received_by: self.plays.iter().map(|play| received(play.as_ref())).collect(),
+            second: self.second.as_ref().map(Play::received),
+            second_wrong: self.second.as_ref().and_then(|play| wrong("a second peer", play, &self.second_ending)),
+            wrong: self.wrong(),
+            timed_out: self.timed_out,
+            ending: self.endings_of[usize::from(self.case.peer)].clone(),
         }
     }
 
-    /// What went wrong with the second peer, beside its bytes.
-    fn second_wrong(&self) -> Option<String> {
-        let play = self.second.as_ref()?;
-        if let Some(step) = play.undone() {
-            return Some(format!("a second peer never got past \"{step}\""));
-        }
-        let ending = self.second_ending.as_ref().filter(|ending| !ending.is_clean());
-        ending.map(|ending| format!("a second peer's connection did not end in good order: \"{ending}\""))
-    }
-
-    fn nobody_else_will_come(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            // It is open: only here it is closed.
-            let _ = self.reactor.close_listener(listener.id);
-        }
+    /// What went wrong with each peer.
+    fn wrong(&self) -> Vec<Option<String>> {
+        let pairs = self.plays.iter().zip(&self.endings_of);
+        pairs.map(|(play, ending)| play.as_ref().and_then(|play| wrong("the peer", play, ending))).collect()
     }
 
     /// Both columns, once.
-    fn whole_story(&mut self) -> Option<Transcript> {
-        let mut story = self.story.take()?;
-        let other = if self.column == Column::Server { Column::Client } else { Column::Server };
-        for (play, who) in [(&self.play, ""), (&self.second, "second peer: ")] {
+    fn whole_transcript(&mut self) -> Option<Transcript> {
+        let mut transcript = self.transcript.take()?;
+        let other = if self.endings.column() == Column::Server { Column::Client } else { Column::Server };
+        let several = self.plays.len() > 1;
+        let peers = self.plays.iter().enumerate();
+        let peers =
+            peers.map(|(number, play)| (play, if several { format!("peer {number}: ") } else { String::new() }));
+        for (play, who) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
             for (at, line) in play.iter().flat_map(Play::transcript) {
-                story.tell(at, other, format!("{who}{line}"));
+                transcript.tell(at, other, format!("{who}{line}"));
             }
         }
-        story.sort();
-        Some(story)
+        transcript.sort();
+        Some(transcript)
     }
+}
+
+/// Checks the event of a socket against the grammar; sets the marks of a new one.
+fn follow(
+    lives: &mut Vec<Life>,
+    marks: Option<(usize, usize)>,
+    socket: &mut Socket<'_>,
+    event: &Event<'_>,
+) -> Result<(), Violation> {
+    let id = socket.id();
+    if id == SocketId::NONE {
+        return Ok(());
+    }
+    let place = lives.iter().position(|life| life.id == id).unwrap_or_else(|| {
+        let is_accepted = socket.listener().is_some();
+        lives.push(Life { id, grammar: EventGrammar::new(socket), is_accepted, machine: None });
+        if let Some((high, low)) = marks {
+            socket.set_marks(high, low);
+        }
+        lives.len() - 1
+    });
+    let life = &mut lives[place];
+    life.machine = life.machine.or_else(|| socket.peer_addr().as_ref().map(SocketAddr::ip));
+    life.grammar.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
+}
+
+/// What went wrong with a peer that played its whole script.
+fn wrong(who: &str, play: &Play, ending: &Option<Ending>) -> Option<String> {
+    if let Some(step) = play.undone() {
+        return Some(format!("{who} never got past \"{step}\""));
+    }
+    let ending = ending.as_ref().filter(|ending| !ending.is_clean())?;
+    Some(format!("{who}'s connection did not end in good order: \"{ending}\""))
 }
 
 /// What a panic has said.

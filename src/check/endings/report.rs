@@ -1,0 +1,88 @@
+//! What came of one case, and of all.
+
+use std::fmt;
+
+use super::Case;
+use crate::check::{Transcript, Violation};
+use crate::event::Ending;
+
+/// What one case has come to, as the network knows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Found {
+    /// The case.
+    pub case: Case,
+    /// What the program of the peer that was cut wrote before the cut.
+    pub sent: Vec<u8>,
+    /// What it received.
+    pub received: Vec<u8>,
+    /// Whether it received our FIN after the last byte.
+    pub peer_got_end: bool,
+    /// Whether its connection died: our RST, or a timeout of its kernel.
+    pub peer_died: bool,
+    /// What each peer received, by its number.
+    pub received_by: Vec<Vec<u8>>,
+    /// What a second, undisturbed client received after this one; `None` if there was none.
+    pub second: Option<Vec<u8>>,
+    /// The report of the socket of the peer that was cut; `None` if there was none.
+    pub ending: Option<Ending>,
+    /// What went wrong with the second client, apart from its bytes.
+    pub(super) second_wrong: Option<String>,
+    /// What went wrong with each peer: a step that was not done, or a bad end.
+    pub(super) wrong: Vec<Option<String>>,
+    /// A limit of a socket ran out.
+    pub(super) timed_out: bool,
+}
+
+/// What came of all cases.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub(super) cases: u64,
+    pub(super) total: u64,
+    pub(super) violation: Option<(Case, Violation)>,
+    pub(super) transcript: Transcript,
+}
+
+impl Report {
+    /// How many cases were run.
+    #[must_use]
+    pub const fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// How many cases there are: more than were run if a rule was broken, or if
+    /// [`at_most`](super::Endings::at_most) left some out.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The first case that broke a rule, and the rule.
+    #[must_use]
+    pub fn broken(&self) -> Option<(Case, &Violation)> {
+        self.violation.as_ref().map(|(case, violation)| (*case, violation))
+    }
+
+    /// What happened in the case that broke a rule, or in the one that was replayed.
+    #[must_use]
+    pub const fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endings = if self.cases == 1 { "ending" } else { "endings" };
+        match &self.violation {
+            None if self.cases < self.total => {
+                write!(f, "{} of {} endings, evenly spread, and every rule was kept", self.cases, self.total)
+            }
+            None => write!(f, "{} {endings}, and every rule was kept", self.cases),
+            Some((case, violation)) => {
+                writeln!(f, "{case}: {violation}")?;
+                writeln!(f, "found after {} {endings}; again with seed {}\n", self.cases, case.seed())?;
+                write!(f, "{}", self.transcript)
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Whole programs against every ending: `finale::check::Endings` with reactors of their own,
+//! servers that remember, clients that overlap, back-pressure, and bounds.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use finale::check::{Case, Cut, Endings, Found, Place, Program, Rule};
+use finale::sim::{Host, Script};
+use finale::{
+    Backpressure, ConnectOptions, Error, Event, Inbox, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
+    Reactor, Sender, Socket, SocketMap, TimerId,
+};
+
+fn listen() -> ListenOptions {
+    ListenOptions::default().idle_timeout(Duration::from_secs(5))
+}
+
+fn hello() -> Script {
+    Script::new().send(b"hello").receive(5).finish().receive_end()
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// The rule that is broken, and the report's first line.
+#[track_caller]
+fn broken<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Case, Rule, String) {
+    let report = endings.run(&make);
+    let (case, violation) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
+    let again = endings.replay(case.seed(), &make);
+    assert_eq!(again.broken(), Some((case, violation)), "the seed finds it again");
+    (case, violation.rule, violation.what.clone())
+}
+
+#[track_caller]
+fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) -> u64 {
+    let report = endings.run(make);
+    assert!(report.broken().is_none(), "{report}");
+    report.cases()
+}
+
+/// Echoes each line twenty times, and waits for room in between.
+fn patient(resumes: bool) -> impl FnMut(&mut Socket<'_>, Event<'_>) {
+    let (mut input, mut is_full, mut ended) = (Vec::<u8>::new(), false, false);
+    move |socket, event| {
+        match event {
+            Event::Data(bytes) => input.extend_from_slice(bytes),
+            Event::Drain => is_full = false,
+            Event::End => ended = true,
+            Event::Timeout => return socket.destroy(),
+            Event::Close(_) => {
+                (input, is_full, ended) = Default::default();
+                return;
+            }
+            _ => return,
+        }
+        while !is_full && !socket.end_called() {
+            let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
+            let line: Vec<u8> = input.drain(..=end).collect();
+            match socket.write(&line.repeat(20)) {
+                Ok(Backpressure::Full) => is_full = true,
+                Ok(Backpressure::Room) => {}
+                Err(_) => return socket.destroy(),
+            }
+        }
+        if is_full {
+            socket.pause();
+        } else {
+            if resumes {
+                socket.resume();
+            }
+            if ended {
+                socket.end();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_pauses_at_full_and_never_resumes_is_found_with_the_default_marks() {
+    let polite = Script::new().send(b"one\ntwo\nthree\n").receive(20 * 14).finish().receive_end();
+    let endings = Endings::of_a_server(listen(), polite);
+    good(&endings, || patient(true));
+    let (case, rule, _) = broken(&endings, || patient(false));
+    assert_eq!((case.conditions, rule), (1, Rule::SameAnswer));
+}
+
+/// The loop of back-pressure that the pages recommend.
+fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data(bytes) => {
+            if let Ok(Backpressure::Full) = socket.write(bytes) {
+                socket.pause();
+            }
+        }
+        Event::Drain => socket.resume(),
+        Event::End => socket.end(),
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_recommended_loop_of_back_pressure_ends_soon_after_every_reset() {
+    let polite = Script::new().send(&[b'x'; 100]).receive(100).finish().receive_end();
+    good(&Endings::of_a_server(ListenOptions::default(), polite).cuts(&[Cut::Reset, Cut::Close]), || echo);
+}
+
+#[test]
+fn a_paused_server_that_does_not_care_for_a_reset_is_found() {
+    // It reads when its own timer fires, long after the reset.
+    let mut paused = None;
+    let sleepy = move |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Connection => {
+            socket.pause();
+            socket.set_timer(Duration::from_secs(200));
+            paused = Some(socket.id());
+        }
+        Event::Timer(_) => {
+            if let Some(mut socket) = paused.and_then(|id| socket.get(id)) {
+                socket.resume();
+            }
+        }
+        event => echo(socket, event),
+    };
+    let endings = Endings::of_a_server(ListenOptions::default(), hello()).cuts(&[Cut::Reset]);
+    let (case, rule, what) = broken(&endings, || sleepy);
+    assert_eq!((case.place, rule), (Place::Sent(1), Rule::Progress), "{what}");
+    assert!(what.starts_with("the peer reset, and its connection was closed 200.0s later"), "{what}");
+}
+
+#[test]
+fn a_server_that_remembers_is_accused_unless_it_forgets_or_nobody_else_comes() {
+    #[derive(Default)]
+    struct Counter {
+        count: u32,
+        can_forget: bool,
+    }
+    impl Program for Counter {
+        fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+            match event {
+                Event::Data(bytes) => {
+                    for _ in bytes.iter().filter(|byte| **byte == b'\n') {
+                        self.count += 1;
+                        let _ = socket.write(format!("{}\n", self.count).as_bytes());
+                    }
+                }
+                Event::End => socket.end(),
+                Event::Timeout => socket.destroy(),
+                _ => {}
+            }
+        }
+        fn forget(&mut self) {
+            if self.can_forget {
+                self.count = 0;
+            }
+        }
+    }
+    let next = || Script::new().send(b"next\n").receive(2).finish().receive_end();
+    let endings = || Endings::of_a_server(listen(), next());
+    let (_, rule, what) = broken(&endings(), Counter::default);
+    assert_eq!(rule, Rule::Isolation, "{what}");
+    good(&endings(), || Counter { can_forget: true, ..Counter::default() });
+    good(&endings().no_second_client(), Counter::default);
+    good(&endings().stateful(), Counter::default);
+}
+
+#[test]
+fn a_buffer_that_two_clients_share_is_found_when_they_overlap() {
+    let shared = || {
+        let mut line = Vec::new();
+        move |socket: &mut Socket<'_>, event: Event<'_>| match event {
+            Event::Data(bytes) => {
+                line.extend_from_slice(bytes);
+                if line.len() >= 5 {
+                    let _ = socket.write(&line);
+                    line.clear();
+                }
+            }
+            Event::End => socket.end(),
+            Event::Timeout => socket.destroy(),
+            // Alone it does no harm: what is left is forgotten.
+            Event::Close(_) => line.clear(),
+            _ => {}
+        }
+    };
+    good(&Endings::of_a_server(listen(), hello()), shared);
+    let other = Script::new().send(b"12345").receive(5).finish().receive_end();
+    let endings = Endings::of_a_server(listen(), hello()).client(Endings::SERVER, other);
+    let (_, rule, what) = broken(&endings, shared);
+    assert!(matches!(rule, Rule::Isolation | Rule::SameAnswer), "{what}");
+    good(&endings, || echo);
+}
+
+/// Takes a job from each line, has it done elsewhere, and answers when the inbox brings the result.
+#[derive(Default)]
+struct Worker {
+    inbox: Option<(Sender<(finale::SocketId, Vec<u8>)>, Inbox<(finale::SocketId, Vec<u8>)>)>,
+    /// Of each client: results that are on their way, and whether it has finished.
+    clients: SocketMap<(u32, bool)>,
+    forgets_the_end: bool,
+}
+
+impl Program for Worker {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        self.inbox = Some(reactor.inbox(10));
+        reactor.listen("10.0.0.1:80", listen()).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        let Some((sender, inbox)) = &mut self.inbox else { return };
+        match event {
+            Event::Connection => drop(self.clients.insert(socket.id(), (0, false))),
+            Event::Data(bytes) => {
+                let _ = sender.send((socket.id(), bytes.to_ascii_uppercase()));
+                self.clients.or_default(socket.id()).0 += 1;
+            }
+            Event::Woken => {
+                while let Some((id, result)) = inbox.take() {
+                    let Some(mut socket) = socket.get(id) else { continue };
+                    let _ = socket.write(&result);
+                    let (jobs, has_ended) = self.clients.or_default(id);
+                    *jobs -= 1;
+                    if *has_ended && *jobs == 0 {
+                        socket.end();
+                    }
+                }
+            }
+            Event::End => {
+                let (jobs, has_ended) = self.clients.or_default(socket.id());
+                *has_ended = true;
+                if *jobs == 0 || self.forgets_the_end {
+                    socket.end();
+                }
+            }
+            Event::Timeout => socket.destroy(),
+            Event::Close(_) => drop(self.clients.remove(socket.id())),
+            _ => {}
+        }
+    }
+
+    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+        if self.clients.is_empty() { Ok(()) } else { Err("a client is left".into()) }
+    }
+}
+
+#[test]
+fn a_program_with_an_inbox_is_run_against_every_ending() {
+    let endings = Endings::of_a_program().client(addr("10.0.0.1:80"), hello());
+    good(&endings, Worker::default);
+    // The end comes with the request, and the result after it.
+    let (_, rule, what) = broken(&endings, || Worker { forgets_the_end: true, ..Worker::default() });
+    assert_eq!(rule, Rule::SameAnswer, "{what}");
+}
+
+/// A proxy with a connection of its own for each client, and a timer of its own.
+#[derive(Default)]
+struct Proxy {
+    pipes: Pipes,
+    timers: Vec<(TimerId, finale::SocketId)>,
+    has_no_timer: bool,
+}
+
+impl Program for Proxy {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        reactor.listen("10.0.0.1:80", ListenOptions::default()).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Connection => match socket.connect("db.internal:7", ConnectOptions::default()) {
+                Ok(server) => {
+                    self.pipes.join(socket.id(), server);
+                    if !self.has_no_timer {
+                        self.timers.push((socket.set_timer(Duration::from_secs(30)), socket.id()));
+                    }
+                }
+                Err(_) => socket.destroy(),
+            },
+            Event::Timer(timer) => {
+                if let Some(place) = self.timers.iter().position(|(known, _)| *known == timer) {
+                    let (_, id) = self.timers.swap_remove(place);
+                    if let Some(mut client) = socket.get(id) {
+                        client.destroy();
+                    }
+                }
+            }
+            event => drop(self.pipes.handle(socket, &event)),
+        }
+    }
+}
+
+#[test]
+fn a_proxy_is_run_against_every_ending_of_its_client_and_of_its_server() {
+    let server = Script::new().receive(5).send(b"HELLO").receive_end().finish();
+    let endings = Endings::of_a_program()
+        .client(addr("10.0.0.1:80"), hello())
+        .server(addr("10.0.0.2:7"), server)
+        .network(|network| network.name("db.internal", vec![addr("10.0.0.2:7").ip()]));
+    let cases = good(&endings, Proxy::default);
+    assert_eq!(cases, (2 * (2 + 6 * (6 + 6)) + 2) * 3);
+    let (case, rule, what) = broken(&endings, || Proxy { has_no_timer: true, ..Proxy::default() });
+    assert_eq!((case.cut, rule), (Cut::Silence, Rule::Progress), "{what}");
+}
+
+/// Three requests over a pool of one connection, each again if its connection was lost.
+struct Requests {
+    pool: Pool,
+    results: usize,
+    retries: bool,
+}
+
+impl Requests {
+    fn new(retries: bool) -> Self {
+        let options = PoolOptions::default().size(1).wait_limit(Duration::from_secs(20));
+        let pool = Pool::new("10.0.0.2:7", ConnectOptions::default().connect_timeout(Duration::from_secs(2)), options);
+        Self { pool: pool.expect("an address"), results: 0, retries }
+    }
+
+    fn start(&mut self, context: &mut finale::Context<'_>) {
+        while let Some((_, reply)) = self.pool.next_reply() {
+            match reply {
+                PoolReply::Leased(id) => {
+                    let Some(mut socket) = context.socket(id) else { continue };
+                    let _ = socket.write(b"ask");
+                    socket.set_deadline(Duration::from_secs(3));
+                }
+                _ => self.done(context),
+            }
+        }
+    }
+
+    fn done(&mut self, context: &mut finale::Context<'_>) {
+        self.results += 1;
+        if self.results == 3 {
+            self.pool.close(context);
+        }
+    }
+}
+
+impl Program for Requests {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        for _ in 0..3 {
+            self.pool.request(&mut reactor.context());
+        }
+        self.start(&mut reactor.context());
+        Ok(())
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match self.pool.handle(socket, &event) {
+            PoolEvent::Leased => match event {
+                Event::Data(_) if socket.bytes_read() % 3 == 0 => {
+                    self.pool.give_back(socket);
+                    self.done(&mut socket.context());
+                }
+                // The request is lost with this connection, which is no longer the pool's.
+                Event::End => {
+                    self.pool.discard(socket);
+                    if self.retries {
+                        self.pool.request(&mut socket.context());
+                    }
+                }
+                _ => {}
+            },
+            PoolEvent::Lost(_) if self.retries => drop(self.pool.request(&mut socket.context())),
+            _ => {}
+        }
+        self.start(&mut socket.context());
+    }
+
+    fn stop(&mut self, reactor: &mut Reactor<Host>) {
+        self.pool.close(&mut reactor.context());
+    }
+
+    fn at_rest(&self, found: &Found) -> Result<(), String> {
+        let lost = self.results < 3 && found.case.cut != Cut::Vanish && found.case.place != Place::Connecting;
+        if lost { Err(format!("{} of 3 requests have a result", self.results)) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_pool_is_run_against_every_ending_of_its_server() {
+    let server = (0..3).fold(Script::new(), |script, _| script.receive(3).send(b"yes")).receive_end().finish();
+    let endings = Endings::of_a_program().server(addr("10.0.0.2:7"), server).patience(Duration::from_secs(120));
+    good(&endings, || Requests::new(true));
+    let (_, rule, what) = broken(&endings, || Requests::new(false));
+    assert_eq!((rule, what.ends_with("of 3 requests have a result")), (Rule::Own, true), "{what}");
+}
+
+#[test]
+fn an_answer_of_two_thousand_bytes_takes_seconds() {
+    let long = Script::new().send(b"get").receive(2000).finish().receive_end();
+    let answer = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(_) if socket.bytes_read() == 3 => drop(socket.write(&[b'x'; 2000])),
+        Event::Data(_) => {}
+        event => echo(socket, event),
+    };
+    let endings = || Endings::of_a_server(listen(), long.clone());
+    let begun = Instant::now();
+    assert_eq!(good(&endings(), || answer), (2 + 6 * (4 + 2001)) * 3);
+    // A guard against minutes, as it once was; seconds on a free machine.
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+
+    let some = endings().at_most(500).run(|| answer);
+    assert_eq!(some.to_string(), "500 of 36096 endings, evenly spread, and every rule was kept");
+    let none = endings().at_most_for(Duration::ZERO).run(|| answer);
+    assert_eq!((none.cases(), none.total()), (0, 36_096));
+}
+
+#[test]
+fn a_bound_on_cases_leaves_out_no_cut_and_no_conditions() {
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let cases = std::rc::Rc::clone(&seen);
+    let long = Script::new().send(&[b'x'; 500]).receive(500).finish().receive_end();
+    let endings = Endings::of_a_server(listen(), long).at_most(200).holds(move |found| {
+        cases.borrow_mut().push(found.case);
+        Ok(())
+    });
+    assert_eq!(good(&endings, || echo), 200);
+    for cut in Cut::ALL {
+        for conditions in 0..3 {
+            let bytes = seen.borrow().iter().filter(|case| case.cut == *cut && case.conditions == conditions).count();
+            assert!((8..=15).contains(&bytes), "{cut}, {conditions}: {bytes} cases");
+        }
+    }
+}
+
+#[test]
+fn a_short_deadline_is_no_reason_for_an_alarm() {
+    let strict = ListenOptions::default().deadline(Duration::from_millis(50)).idle_timeout(Duration::from_millis(20));
+    for bytes in [10, 400] {
+        let script = Script::new().send(&vec![b'x'; bytes]).receive(bytes as u64).finish().receive_end();
+        good(&Endings::of_a_server(strict.clone(), script).conditions(5), || echo);
+    }
+}
