@@ -399,7 +399,7 @@ fn an_answer_of_two_thousand_bytes_takes_seconds() {
     };
     let endings = || Endings::of_a_server(listen(), long.clone());
     let begun = Instant::now();
-    assert_eq!(good(&endings(), || answer), (2 + 6 * (4 + 2001)) * 3);
+    assert_eq!(good(&endings().conditions(0), || answer), 2 + 6 * (4 + 2001));
     // A guard against minutes, as it once was; seconds on a free machine.
     assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
 
@@ -430,8 +430,8 @@ fn a_bound_on_cases_leaves_out_no_cut_and_no_conditions() {
 #[test]
 fn a_short_deadline_is_no_reason_for_an_alarm() {
     let strict = ListenOptions::default().deadline(Duration::from_millis(50)).idle_timeout(Duration::from_millis(20));
-    for bytes in [10, 400] {
+    for bytes in [10, 200] {
         let script = Script::new().send(&vec![b'x'; bytes]).receive(bytes as u64).finish().receive_end();
-        good(&Endings::of_a_server(strict.clone(), script).conditions(5), || echo);
+        good(&Endings::of_a_server(strict.clone(), script).conditions(3), || echo);
     }
 }
