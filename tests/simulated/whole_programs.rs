@@ -193,10 +193,12 @@ fn a_buffer_that_two_clients_share_is_found_when_they_overlap() {
     good(&endings, || echo);
 }
 
+type Job = (finale::SocketId, Vec<u8>);
+
 /// Takes a job from each line, has it done elsewhere, and answers when the inbox brings the result.
 #[derive(Default)]
 struct Worker {
-    inbox: Option<(Sender<(finale::SocketId, Vec<u8>)>, Inbox<(finale::SocketId, Vec<u8>)>)>,
+    inbox: Option<(Sender<Job>, Inbox<Job>)>,
     /// Of each client: results that are on their way, and whether it has finished.
     clients: SocketMap<(u32, bool)>,
     forgets_the_end: bool,
@@ -351,7 +353,7 @@ impl Program for Requests {
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match self.pool.handle(socket, &event) {
             PoolEvent::Leased => match event {
-                Event::Data(_) if socket.bytes_read() % 3 == 0 => {
+                Event::Data(_) if socket.bytes_read().is_multiple_of(3) => {
                     self.pool.give_back(socket);
                     self.done(&mut socket.context());
                 }

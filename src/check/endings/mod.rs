@@ -59,6 +59,9 @@ impl Peer {
 /// What the caller wants to hold of every case.
 type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
 
+/// What the caller does to the network of every case.
+type Prepare = Box<dyn Fn(&Network)>;
+
 /// Runs a program against every ending at every byte of a conversation.
 ///
 /// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of
@@ -154,7 +157,7 @@ pub struct Endings {
     has_second: bool,
     is_stateful: bool,
     keeps_marks: bool,
-    prepare: Option<Box<dyn Fn(&Network)>>,
+    prepare: Option<Prepare>,
     holds: Option<Judge>,
 }
 
