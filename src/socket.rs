@@ -26,8 +26,8 @@ use crate::target::Target;
 /// [`get`](Socket::get).
 ///
 /// Everything that changes the connection (`write`, `end`, `destroy` ...) takes effect in the next
-/// call of `next`. Events that belong to no socket, such as a timer, come with a `Socket` that
-/// stands for none and behaves like one that is closed.
+/// call of `next`. Events that belong to no socket, such as a timer, have a placeholder as their
+/// `Socket`, which behaves like one that is closed.
 pub struct Socket<'a> {
     context: Context<'a>,
     slot: u32,
@@ -101,18 +101,18 @@ impl<'a> Socket<'a> {
     }
 
     /// Sets a timer, as [`Reactor::set_timer`](crate::Reactor::set_timer) does. It does not belong
-    /// to this socket: keep the [`SocketId`] with the [`TimerId`], and stop the timer when the
+    /// to this socket: store the [`SocketId`] with the [`TimerId`], and cancel the timer when the
     /// socket closes.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.context.set_timer(after)
     }
 
-    /// Stops a timer. Returns whether it was still running; if so its event will not come.
+    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.context.cancel_timer(id)
     }
 
-    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.context.now()
@@ -225,7 +225,7 @@ impl<'a> Socket<'a> {
         }
         buffer.resize(len, 0);
         self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled }));
-        // What a broken connection had filled may have been its last unread bytes.
+        // What a broken connection had read into the buffer may have been its last unread bytes.
         self.ask(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
     }
 
@@ -261,7 +261,7 @@ impl<'a> Socket<'a> {
             return Err(Error::Gone);
         }
         if entry.state == State::Broken {
-            // Nothing can leave any more. The error follows what can still be read.
+            // Nothing can be sent any more. The error follows what can still be read.
             self.context.table.extra_mut(self.slot).void_bytes += count as u64;
             return Ok(Backpressure::Room);
         }
@@ -306,7 +306,7 @@ impl<'a> Socket<'a> {
     /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     pub fn pause(&mut self) {
-        // A broken connection may have nothing unread now: then its error is due.
+        // A broken connection may have nothing unread now: then its error is delivered next.
         let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
         self.ask(Flags::PAUSED | look);
     }
@@ -471,7 +471,7 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::END))
     }
 
-    /// Its settings; `None` for the socket that stands for none.
+    /// Its settings; `None` for a placeholder.
     pub(crate) fn settings(&self) -> Option<&Settings> {
         self.entry().map(|entry| self.context.table.settings.get(entry.settings))
     }

@@ -11,7 +11,7 @@ use crate::table::Waits;
 use crate::table::entry::{Flags, Next};
 
 impl<N: Net> Reactor<N> {
-    /// The first broken rule, in words. The socket at hand is left out: it is in no list yet.
+    /// The first broken rule, in words. The socket at hand is left out: it was not put aside yet.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
         let mut slots: Vec<u32> = self.table.slots().flat_map(|slot| self.reserved_slots(slot)).collect();

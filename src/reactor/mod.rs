@@ -244,7 +244,7 @@ impl<N: Net> Reactor<N> {
         self.shared.handle()
     }
 
-    /// Files the deadlines of the sockets that were put into a list meanwhile. Their clocks restart
+    /// Files the deadlines of the sockets that were put aside meanwhile. Their clocks restart
     /// now.
     fn look_at_clock(&mut self) {
         if !self.table.unfiled.is_empty() {

@@ -1,4 +1,4 @@
-//! One end of a connection by itself: what it takes, what it shows, and what it remembers.
+//! One end of a connection by itself: what it accepts, what it reports, and what it remembers.
 
 use std::collections::VecDeque;
 use std::time::Duration;

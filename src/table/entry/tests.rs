@@ -114,9 +114,9 @@ fn of_the_pending_events_only_a_ready_after_its_connect_outlives_a_destroy_and_c
     }
 }
 
-// --- what can be asked of an entry ---
+// --- the questions about an entry ---
 
-/// The living states in which the peer's FIN was not read.
+/// The live states in which the peer's FIN was not read.
 const READING: [State; 4] = [State::Open, State::Flushing, State::LocalFinished, State::Lingering];
 
 #[test]
@@ -156,7 +156,7 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
         let is_due = is_new && is_wanted && (READING.contains(&entry.state) || entry.state == State::Broken);
         let settings = Settings { notify_peer_ended, ..Settings::default() };
         assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {notify_peer_ended}");
-        // With a call that is to be made again it is not known whether a broken one has unread
+        // While a call has to be repeated, it is unknown whether a broken connection has unread
         // bytes.
         let extra = Extra { retry_at: Some(crate::table::extra::Deadline::In(20)), ..Extra::default() };
         let is_known = is_due && entry.state != State::Broken;
@@ -197,7 +197,7 @@ fn bytes_leave_while_our_half_is_open_and_our_fin_leaves_without_any() {
 
 // --- what a socket needs next ---
 
-/// What an extra can have that counts here.
+/// What an extra can contain that matters here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Has {
     Nothing,
@@ -278,7 +278,7 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
     );
 }
 
-/// Checks a rule for all combinations of what the decision looks at.
+/// Checks a rule for all combinations of the decision's inputs.
 #[track_caller]
 fn always(rule: impl Fn(&Entry, &Settings, Option<&Extra>, Next) -> bool) {
     let conditions = [
