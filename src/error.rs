@@ -369,7 +369,7 @@ impl fmt::Display for LookupErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotFound => "no such name",
-            Self::TryAgain => "the resolver can't say just now",
+            Self::TryAgain => "the resolver has no result at the moment",
             Self::NoAddress => "the name has no address",
             Self::Failed => "the resolver failed",
         })

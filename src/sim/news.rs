@@ -21,7 +21,7 @@ const BATCH: usize = 1024;
 
 /// Entries of the agenda that one poll lets pass without readiness before it treats the wait as
 /// endless: years of window probes to a peer that never reads, in well under a second.
-const PATIENCE: usize = 1_000_000;
+const MAX_ENTRIES: usize = 1_000_000;
 
 /// Idle polls in a row that no program needs: it would continue for ever, and nothing here could
 /// end it.
@@ -120,7 +120,7 @@ impl World {
         let until = self.interrupt(until);
         self.spurious(host, batch);
         self.listener_levels(host);
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_ENTRIES {
             let more = self.collect(host, batch);
             let woken = self.program(host).woken.swap(false, atomic::Ordering::Relaxed);
             if woken {

@@ -349,7 +349,7 @@ impl World {
         }
     }
 
-    // --- the way of a packet
+    // --- the path of a packet
     // ------------------------------------------------------------------------------------
 
     /// Sends a packet. It arrives after everything that its sender has sent before.
