@@ -34,7 +34,7 @@ pub(crate) fn document(name: &str) -> String {
 }
 
 /// Whether there is a function of this name, marked as a test, in that file below tests/, or below
-/// src/ if it says so.
+/// src/ if `test` begins with that.
 pub(crate) fn is_a_test(sources: &BTreeMap<String, String>, test: &str) -> bool {
     let Some((file, name)) = test.rsplit_once("::") else { return false };
     let path = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };
