@@ -294,7 +294,7 @@ impl Listeners {
     pub(super) fn stop(&mut self, id: ListenerId, due: Option<u64>) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)?;
         entry.paused = false;
-        // Linux lets one client more wait than the backlog specifies.
+        // The wait queue on Linux has room for the backlog plus one.
         let waiting = entry.stop.map_or(entry.backlog.saturating_add(1), |stop| stop.waiting);
         entry.stop = Some(Stopping { waiting, due });
         self.due = self.due.into_iter().chain(due).min();

@@ -534,7 +534,7 @@ impl<'a, N: Net> Step<'a, N> {
         if drained && !more {
             flags.set(Flags::READABLE, false);
         } else if bytes < room {
-            // One more short read decides it, in this turn, so that an end is delivered with the
+            // Another short read decides it, in this turn, so that an end is delivered with the
             // data that it came with. After a full buffer the others come first.
             flags.set(Flags::SOON, true);
         }

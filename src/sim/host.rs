@@ -1,7 +1,6 @@
 //! A host: the trait [`Net`] for the simulated kernel. The faults of calls are drawn here.
 //!
-//! Invariant: before a call looks at anything, everything that is due has happened. This module
-//! knows no TCP.
+//! Invariant: everything that is due has happened before a call. This module knows no TCP.
 
 use std::cell::{RefCell, RefMut};
 use std::io::{self, IoSlice};
@@ -29,8 +28,7 @@ const LOOKUP: u64 = 1_000_000;
 /// A program on one machine of a [`Network`](super::Network): the net of one reactor.
 ///
 /// Several hosts may have the same address: then they are programs on one machine, and share its
-/// ports. Dropping a host closes everything that it has open, as the kernel does for a process that
-/// ends.
+/// ports. Dropping a host closes all that it has open, as the kernel does when a process ends.
 pub struct Host {
     world: Rc<RefCell<World>>,
     index: u32,
@@ -70,8 +68,7 @@ impl Host {
     }
 
     /// Injects readiness of the connection with this [`index`](crate::SocketId::index): the next
-    /// poll reports these flags. Returns whether the connection is registered; nothing is reported
-    /// otherwise.
+    /// poll reports these flags. Returns whether it is registered; otherwise nothing is reported.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
         let Some(id) = world.held(self.index, slot) else { return false };
@@ -206,8 +203,7 @@ impl Host {
             }
             false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
         };
-        // Repeating the call for a full queue is not a turn without work, although it changes
-        // nothing.
+        // Repeating the call for a full queue counts as a turn with work.
         world.program(self.index).idle_polls = 0;
         let id = world.answered(self.index, token.index, began)?;
         world.progress(self.index);
@@ -236,14 +232,12 @@ impl Host {
         Some((world, id))
     }
 
-    /// getpeername(2) and SO_ERROR together: whether the phase is the one `asked`, or the pending
-    /// error.
+    /// getpeername(2) and SO_ERROR: whether the phase is the one `asked`, or the pending error.
     fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
-            // A connection with itself: there is no listener, and the real net returns the same
-            // error.
+            // A connection with itself: there is no listener; the real net returns the same error.
             Phase::Open if asked == Phase::Open && end.local == end.remote => Err(Errno::CONNREFUSED),
             Phase::Open => Ok(asked == Phase::Open),
             Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.take_error() {
@@ -459,8 +453,7 @@ impl Net for Host {
         self.write_perhaps_less(&mut world, slot, id, bytes, more)
     }
 
-    /// Sends the pieces as one; a fault can cut it anywhere. Bytes beyond the send buffer are not
-    /// looked at.
+    /// Sends the pieces as one; a fault can cut it. Bytes beyond the buffer are not looked at.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
         let most = world.ends.get(id).map_or(0, |end| end.tuning.send_bytes).saturating_add(1);

@@ -125,7 +125,7 @@ impl World {
             return;
         };
         let Some(queue) = self.listeners.get_mut(listener) else { return };
-        // As Linux's sk_acceptq_is_full: one more than the backlog specifies.
+        // As Linux's sk_acceptq_is_full: the backlog plus one.
         if queue.queue.len() + queue.pending > queue.options.backlog as usize {
             self.rows.mark(Fault::QueueOverflows);
             return;

@@ -91,7 +91,7 @@ fn n65_two_writes_and_an_end_leave_in_one_segment() {
     assert_eq!(peer.read(), b"one, two");
 }
 
-/// N66: not one more read.
+/// N66: no further read.
 #[test]
 fn n66_after_pause_in_data_nothing_is_read() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());

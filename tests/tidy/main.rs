@@ -1,10 +1,11 @@
-//! Rules about the repository that a program can check: the source code, the documents, and the two
-//! catalogues that name a test for each row.
+//! Rules about the repository that a program can check: the source code, the documents, their
+//! words, and the two catalogues that name a test for each row.
 
 mod code;
 mod documents;
 mod faults;
 mod node;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;

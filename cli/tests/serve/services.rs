@@ -240,7 +240,7 @@ fn a_second_signal_resets_at_once() {
 
 #[test]
 fn after_this_many_bytes_answer_answers_and_finishes_first() {
-    let whole = "200000"; // More than may be queued at once, so that it goes on after a drain.
+    let whole = "200000"; // More than may be queued at once, so that the answer continues after a drain.
     for (after, request) in [("0", &b""[..]), ("5", b"hello"), ("5", b"hello and more")] {
         let server = Server::start(&["answer", "--bytes", whole, "--after", after]);
         let mut client = server.connect();
