@@ -65,7 +65,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Sets a flag, and makes a step of the socket due in the next call of `next`.
-    fn ask(&mut self, flag: Flags) {
+    fn request(&mut self, flag: Flags) {
         if self.living().is_some() {
             self.context.table.wake_with(self.slot, flag);
         }
@@ -226,7 +226,7 @@ impl<'a> Socket<'a> {
         buffer.resize(len, 0);
         self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled }));
         // What a broken connection had read into the buffer may have been its last unread bytes.
-        self.ask(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
+        self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
     }
 
     /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
@@ -285,7 +285,7 @@ impl<'a> Socket<'a> {
     /// FIN. Before the connection is established the call is deferred until it is. A second call
     /// changes nothing, and later writes are refused.
     pub fn end(&mut self) {
-        self.ask(Flags::END);
+        self.request(Flags::END);
     }
 
     /// Resets the connection (RST). Bytes that are queued or in flight are dropped, and the peer
@@ -293,7 +293,7 @@ impl<'a> Socket<'a> {
     /// next event is `close`, without an `error`. (Node's `destroy` sends a FIN.) A Unix domain
     /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
     pub fn destroy(&mut self) {
-        self.ask(Flags::DESTROY);
+        self.request(Flags::DESTROY);
     }
 
     /// Stops reading: no `data` and no `end` is delivered, and the closed window slows the peer
@@ -308,7 +308,7 @@ impl<'a> Socket<'a> {
     pub fn pause(&mut self) {
         // A broken connection may have nothing unread now: then its error is delivered next.
         let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
-        self.ask(Flags::PAUSED | look);
+        self.request(Flags::PAUSED | look);
     }
 
     /// Continues reading after [`pause`](Socket::pause).
@@ -345,7 +345,7 @@ impl<'a> Socket<'a> {
             self.context.table.extra_mut(self.slot).fill = None;
         }
         self.resume();
-        self.ask(Flags::DISCARD);
+        self.request(Flags::DISCARD);
     }
 
     /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
@@ -353,7 +353,7 @@ impl<'a> Socket<'a> {
     pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
-            self.ask(Flags::IDLE);
+            self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
     }
@@ -415,7 +415,7 @@ impl<'a> Socket<'a> {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
-                self.ask(Flags::HANGUP); // The wait may be over.
+                self.request(Flags::HANGUP); // The wait may be over.
             }
         }
     }

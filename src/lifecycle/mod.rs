@@ -251,7 +251,7 @@ impl State {
 }
 
 /// One state's part of the table.
-struct Fault {
+struct Row {
     state: State,
     rfc9293: &'static [&'static str],
     own: &'static [(Input, Cell)],
@@ -277,8 +277,8 @@ const LATE: &[(Input, Cell)] = &[
 ];
 
 #[rustfmt::skip]
-static ROWS: [Fault; State::ALL.len()] = [
-    Fault { state: State::Created, rfc9293: &["CLOSED"], own: &[
+static ROWS: [Row; State::ALL.len()] = [
+    Row { state: State::Created, rfc9293: &["CLOSED"], own: &[
         (Input::Accepted,       Go(State::Open,         &[Emits::Connection])),
         (Input::LookupStarted,  Go(State::Resolving,    &[])),
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
@@ -286,20 +286,20 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Fault { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
+    Row { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
         (Input::LookupFailed,   Go(State::NotConnected, &[Emits::Error])),
         (Input::Expired,        Go(State::TimedOut,     &[Emits::Error])),
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Fault { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
+    Row { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
         (Input::NextAddress,    Go(State::Connecting,   &[])),
         (Input::Established,    Go(State::Open,         &[Emits::Connect, Emits::Ready])),
         (Input::ConnectFailed,  Go(State::NotConnected, &[Emits::Error])),
         (Input::EndCalled, Deferred),
     ], common: ENDS },
-    Fault { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Row { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Open,         &[Emits::Data])),
         (Input::Drained,        Go(State::Open,         &[Emits::Drain])),
         (Input::Idle,           Go(State::Open,         &[Emits::Timeout])),
@@ -308,7 +308,7 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled,      Go(State::Flushing,     &[])),
     ], common: ENDS },
-    Fault { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Row { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Flushing,     &[Emits::Data])),
         (Input::Idle,           Go(State::Flushing,     &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Flushing,     &[Emits::PeerEnded])),
@@ -317,7 +317,7 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::FinSent,        Go(State::LocalFinished,     &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Fault { state: State::LocalFinished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+    Row { state: State::LocalFinished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::Data,           Go(State::LocalFinished,     &[Emits::Data])),
         (Input::Idle,           Go(State::LocalFinished,     &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::LocalFinished,     &[Emits::PeerEnded])),
@@ -326,43 +326,43 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::DiscardCalled,  Go(State::Lingering,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Fault { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+    Row { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::PeerEnded,      Go(State::Lingering,    &[Emits::PeerEnded])),
         (Input::Fin,            Go(State::Closing,      &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Fault { state: State::PeerFinished, rfc9293: &["CLOSE-WAIT"], own: &[
+    Row { state: State::PeerFinished, rfc9293: &["CLOSE-WAIT"], own: &[
         (Input::Drained,        Go(State::PeerFinished,        &[Emits::Drain])),
         (Input::Idle,           Go(State::PeerFinished,        &[Emits::Timeout])),
         (Input::EndCalled,      Go(State::LastFlush,    &[])),
         (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Fault { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
+    Row { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
         (Input::Idle,           Go(State::LastFlush,    &[Emits::Timeout])),
         (Input::FinSent,        Go(State::Closing,      &[])),
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Fault { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
+    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::Acknowledged,   Go(State::Confirmed,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Fault { state: State::Broken, rfc9293: &["CLOSED"], own: &[
+    Row { state: State::Broken, rfc9293: &["CLOSED"], own: &[
         (Input::Data,           Go(State::Broken,       &[Emits::Data])),
         (Input::Drained,        Go(State::Broken,       &[Emits::Drain])),
         (Input::Idle,           Go(State::Broken,       &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Broken,       &[Emits::PeerEnded])),
         (Input::EndCalled, Ignored),
     ], common: ENDS },
-    Fault { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
+    Row { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
 ];
 
 static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {

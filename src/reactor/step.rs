@@ -156,7 +156,7 @@ impl<'a, N: Net> Step<'a, N> {
             return self.abort_or_deliver();
         }
         self.entry.flags.set(Flags::SOON, false);
-        if self.entry.may_be_asked(self.entry.extra != NIL) {
+        if self.entry.may_have_request(self.entry.extra != NIL) {
             self.obey();
         }
         // Output first, so that an answer does not wait for more input.

@@ -260,7 +260,7 @@ impl World {
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
         let free = end.tuning.receive_bytes - end.incoming.len();
-        let left = end.told_window_end.saturating_sub(end.received) as usize;
+        let left = end.advertised_end.saturating_sub(end.received) as usize;
         let step = WINDOW_STEP_BYTES.min(end.tuning.receive_bytes.div_ceil(2));
         let worth_telling = free >= left + step.max(end.tuning.receive_bytes / 2) || (left == 0 && free >= step);
         if end.phase == Phase::Open && !end.peer_finished && worth_telling {

@@ -141,7 +141,7 @@ pub(super) struct End {
     /// Since when the first unread byte can be read.
     pub(super) unread_since: Option<u64>,
     /// The end of the window that was last sent to the peer.
-    pub(super) told_window_end: u64,
+    pub(super) advertised_end: u64,
     pub(super) peer_finished: bool,
     /// Whose FIN was first, and when the peer's came, or the error that killed the connection.
     pub(super) fin_order: FinOrder,
@@ -187,7 +187,7 @@ impl End {
             soft_error: None,
             died: false,
             error_flag_stuck: false,
-            told_window_end: tuning.receive_bytes as u64,
+            advertised_end: tuning.receive_bytes as u64,
             tuning,
             play: None,
             token: None,
@@ -260,7 +260,7 @@ impl End {
     /// The end of our window now.
     pub(super) fn own_window_end(&self) -> u64 {
         let free = self.tuning.receive_bytes.saturating_sub(self.incoming.len()) as u64;
-        (self.received + free).max(self.told_window_end)
+        (self.received + free).max(self.advertised_end)
     }
 
     /// What epoll would report (tcp_poll), as mio converts it. A query while there is no room makes

@@ -233,7 +233,7 @@ impl Host {
     }
 
     /// getpeername(2) and SO_ERROR: whether the phase is the one `asked`, or the pending error.
-    fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
+    fn phase_or_error(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
@@ -246,7 +246,7 @@ impl Host {
             },
         };
         if asked == Phase::Open {
-            world.mark_verdict(id, answer);
+            world.mark_result(id, answer);
         }
         Ok(world.answered(self.index, slot, answer)?)
     }
@@ -386,7 +386,7 @@ impl Net for Host {
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
-        self.verdict(self.on(slot)?, slot, Phase::Open)
+        self.phase_or_error(self.on(slot)?, slot, Phase::Open)
     }
 
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
@@ -485,7 +485,7 @@ impl Net for Host {
         if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
             return Ok(true);
         }
-        self.verdict(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
+        self.phase_or_error(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
@@ -501,7 +501,7 @@ impl Net for Host {
 
     fn close(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
-            world.letting_go(self.index, slot, id);
+            world.record_close(self.index, slot, id);
             let resets = world.resets;
             world.close(id);
             let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
@@ -515,7 +515,7 @@ impl Net for Host {
 
     fn reset(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
-            world.letting_go(self.index, slot, id);
+            world.record_close(self.index, slot, id);
             world.reset(id);
             world.truth(self.index, slot).closed = Some(Closed::WithReset);
         }

@@ -235,7 +235,7 @@ impl World {
             }
             let Some(source) = self.program(host).ready.pop_front() else { break };
             let id = if let Source::End(id) = source { Some(id) } else { None };
-            let Some((token, readiness)) = self.news_of(host, source) else { continue };
+            let Some((token, readiness)) = self.readiness_of(host, source) else { continue };
             if let Some(id) = id
                 && self.rng.chance(self.faults.split_edge)
             {
@@ -253,7 +253,7 @@ impl World {
 
     /// As with epoll, the flags are the present ones, not those at the time of the edge. Without a
     /// flag nothing is reported.
-    fn news_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
+    fn readiness_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
         let (token, readiness) = match source {
             Source::End(id) => {
                 let end = self.ends.get_mut(id)?;

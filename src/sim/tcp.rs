@@ -48,14 +48,14 @@ impl World {
                 self.on_syn_ack(id, from, window_end);
             }
             (What::Segment(segment), Some(id)) if self.ends.get(id).is_some() => self.on_segment(id, from, segment),
-            (What::SynAck { .. } | What::Segment(_), _) => self.answer_for_nobody(from, source, target),
+            (What::SynAck { .. } | What::Segment(_), _) => self.answer_unknown(from, source, target),
             (What::Reset | What::Unreachable(_), None) => {}
         }
     }
 
     /// RFC 9293 section 3.10.7.1: whatever arrives for a connection that does not exist is answered
     /// with an RST, except that TIME-WAIT acknowledges what is repeated.
-    fn answer_for_nobody(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
+    fn answer_unknown(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
         let now = self.now;
         let in_time_wait = self.ends.get(from).filter(|sender| sender.peer_time_wait > now);
         let what = match in_time_wait {
@@ -347,7 +347,7 @@ impl World {
         let Some(end) = self.ends.get_mut(id) else { return };
         segment.acked = end.received;
         segment.window_end = end.own_window_end();
-        end.told_window_end = segment.window_end;
+        end.advertised_end = segment.window_end;
         let what = What::Segment(segment);
         let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what };
         self.send_packet(packet);
@@ -364,7 +364,7 @@ impl World {
     }
 
     /// Counts the result of a handshake that a program queries.
-    pub(super) fn mark_verdict(&mut self, id: Id, answer: Result<bool, Errno>) {
+    pub(super) fn mark_result(&mut self, id: Id, answer: Result<bool, Errno>) {
         let Some(end) = self.ends.get(id) else { return };
         match answer {
             Ok(true) if end.peer_finished => self.rows.mark(Fault::EndedBeforeLooked),
@@ -465,7 +465,7 @@ impl World {
             self.retry(id);
         }
         if self.ends.get(id).and_then(|end| end.alive_at).is_some_and(|at| at <= now) {
-            self.ask_whether_alive(id);
+            self.probe_peer(id);
         }
         if self.ends.get(id).and_then(|end| end.forget_at).is_some_and(|at| at <= now) {
             self.remove(id);
@@ -516,7 +516,7 @@ impl World {
     }
 
     /// Linux's tcp_keepalive_timer.
-    fn ask_whether_alive(&mut self, id: Id) {
+    fn probe_peer(&mut self, id: Id) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
         let Some(times) = end.tuning.probing else { return end.alive_at = None };

@@ -200,7 +200,7 @@ impl World {
     }
 
     /// Records how a program closes a connection, before it does.
-    pub(super) fn letting_go(&mut self, host: u32, slot: u32, id: Id) {
+    pub(super) fn record_close(&mut self, host: u32, slot: u32, id: Id) {
         let (kernel, now) = (self.kernel(id), self.now);
         let truth = self.truth(host, slot);
         (truth.kernel, truth.closed_at) = (kernel, now);

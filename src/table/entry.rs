@@ -207,7 +207,7 @@ impl Entry {
         if !self.state.is_connected() {
             return self.next_connecting(extra);
         }
-        if self.may_be_asked(extra.is_some()) && self.is_asked(settings, extra) {
+        if self.may_have_request(extra.is_some()) && self.is_requested(settings, extra) {
             return Next::Now;
         }
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
@@ -216,12 +216,12 @@ impl Entry {
 
     /// Whether the caller may have requested something, or the system reported something.
     #[inline]
-    pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
-        self.flags.has(Flags::ASKED) || matches!(self.state, State::PeerFinished) || has_extra
+    pub(crate) const fn may_have_request(&self, has_extra: bool) -> bool {
+        self.flags.has(Flags::REQUESTED) || matches!(self.state, State::PeerFinished) || has_extra
     }
 
     /// Whether that is so, and the next step handles it.
-    fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+    fn is_requested(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         self.has_end_due(settings)
             || (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
             || self.has_notice_due(settings, extra)
@@ -310,7 +310,7 @@ impl Flags {
     /// What is pending: a bit for each of [`Emits`].
     pub(crate) const PENDING: Self = Self(!0 << PENDING);
     /// What a step handles besides readiness: without one of these nothing was requested.
-    const ASKED: Self =
+    const REQUESTED: Self =
         Self::END.and(Self::DISCARD).and(Self::FULL).and(Self::READ_CLOSED).and(Self::HANGUP).and(Self::ERROR);
 
     pub(crate) const fn and(self, other: Self) -> Self {

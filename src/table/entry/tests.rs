@@ -132,9 +132,9 @@ fn there_is_input_while_their_fin_was_not_read_unless_the_caller_has_paused() {
 fn an_end_is_due_once_by_the_callers_wish_or_where_no_half_may_stay_open() {
     let half_open = [true, false].into_iter();
     for (entry, half_open) in half_open.flat_map(|half| situations(&[Flags::END]).map(move |entry| (entry, half))) {
-        let is_asked = entry.flags.has(Flags::END);
-        let is_due = (entry.state == State::Open && is_asked)
-            || (entry.state == State::PeerFinished && (is_asked || !half_open));
+        let is_requested = entry.flags.has(Flags::END);
+        let is_due = (entry.state == State::Open && is_requested)
+            || (entry.state == State::PeerFinished && (is_requested || !half_open));
         let settings = Settings { half_open, ..Settings::default() };
         assert_eq!(entry.has_end_due(&settings), is_due, "{entry:?}, half open: {half_open}");
         if is_due {
@@ -374,8 +374,8 @@ fn a_socket_that_is_not_connected_waits_for_the_resolver_an_attempt_or_a_retry_a
         let flags = entry.flags;
         let has_attempt = flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
         let waits = entry.state == State::Resolving || (entry.state == State::Connecting && has_attempt);
-        let is_asked = flags.has(Flags::SOON | Flags::DESTROY) || flags.pending().is_some();
-        entry.state.is_connected() || entry.state.is_final() || (next == Next::Wait) == (waits && !is_asked)
+        let is_requested = flags.has(Flags::SOON | Flags::DESTROY) || flags.pending().is_some();
+        entry.state.is_connected() || entry.state.is_final() || (next == Next::Wait) == (waits && !is_requested)
     });
 }
 
