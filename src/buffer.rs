@@ -8,7 +8,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 /// What [`Socket::write_owned`](crate::Socket::write_owned) takes: a `Vec<u8>` or a `String` that
-/// is given away, bytes that live as long as the program, or a part of bytes that many share.
+/// the program gives away, static bytes, or a range of shared bytes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Buffer {
     /// this part is sent or dropped.
     ///
     /// # Panics
-    /// If the range begins behind its end or reaches beyond the bytes, like an index.
+    /// If the range begins after its end or exceeds the bytes, like an index.
     #[must_use]
     pub fn shared(all: &Arc<[u8]>, range: impl RangeBounds<usize>) -> Self {
         let from = match range.start_bound() {
@@ -51,7 +51,7 @@ impl Buffer {
         Self(Held::Shared { all: Arc::clone(all), from, to })
     }
 
-    /// How many bytes it is.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_ref().len()
@@ -63,14 +63,14 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// Gives room that no byte uses back to the allocator, which mostly does it in place.
+    /// Returns unused capacity to the allocator, which usually shrinks the allocation in place.
     pub(crate) fn shrink(&mut self) {
         if let Held::Vec(bytes) = &mut self.0 {
             bytes.shrink_to_fit();
         }
     }
 
-    /// The memory that it holds, or shares.
+    /// The memory that it owns or shares.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         match &self.0 {
@@ -92,7 +92,7 @@ impl AsRef<[u8]> for Buffer {
 }
 
 impl fmt::Debug for Buffer {
-    /// The kind and the length; the bytes may be many.
+    /// The kind and the length; the bytes may be many, and are omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0 {
             Held::Vec(_) => "owned",

@@ -1,8 +1,7 @@
-//! What is returned to a caller who asked for something that can't be had, and what a connection
-//! failed of.
+//! The error of a call that was refused, and the error of a connection that failed.
 //!
-//! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed
-//! by it), a [`ConnectionError`] is something that happened to a connection.
+//! There are two types, because the responsibility differs: a call returns an [`Error`], and has
+//! then changed nothing. A [`ConnectionError`] happens to a connection.
 
 use std::fmt;
 use std::io;
@@ -10,46 +9,47 @@ use std::net::SocketAddr;
 
 use crate::unix_addr::UnixAddr;
 
-/// The answer to a call that was refused. A refused call changes nothing.
+/// The error of a call that was refused. A refused call changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The id is stale: its socket has delivered `close`, or the socket is being destroyed.
     Gone,
-    /// Our side has ended: by `end()`, after the grace of a stop, or with the peer's end where no
-    /// half-open connections are allowed. Nothing can be written behind our FIN. The connection
-    /// lives on.
+    /// Our side has ended: by `end()`, after the grace of a stop, or with the peer's end if
+    /// half-open connections are not allowed. Nothing can be written after our FIN. The connection
+    /// continues.
     WriteAfterEnd,
     /// The write queue is at its limit; wait for `drain`.
     QueueFull {
         /// Bytes that wait in the queue.
         queued_bytes: usize,
-        /// The limit, from [`ListenOptions::write_limit`](crate::ListenOptions::write_limit) or its twin.
+        /// The limit: `write_limit` of [listeners](crate::ListenOptions::write_limit) or of
+        /// outgoing connections.
         limit_bytes: usize,
     },
-    /// The text is no address: what is wrong with it.
+    /// The text is not an address.
     InvalidAddress(AddressError),
-    /// The option's value is outside of what the system can do: which, and what it takes.
+    /// The system can't use the option's value.
     InvalidOption(InvalidOption),
     /// The listener could not be opened.
     Listen {
-        /// The address asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: OsError,
     },
     /// The listener could not be opened on a Unix domain socket.
     ListenUnix {
-        /// The address asked for.
+        /// The requested address.
         addr: UnixAddr,
-        /// What the system said.
+        /// The error of the system.
         source: OsError,
     },
     /// A call that the whole reactor depends on failed.
     System {
         /// The name of the call.
         call: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: OsError,
     },
     /// The reactor that this handle belonged to no longer exists.
@@ -79,7 +79,7 @@ pub enum AddressError {
     InvalidPath,
 }
 
-/// An option with a value that the system can't honour.
+/// An option whose value the system can't use, with the values that it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidOption {
@@ -157,7 +157,7 @@ impl fmt::Display for Error {
             Self::InvalidOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
-            // Only the simulated network returns it for a wait.
+            // Only the simulated network returns it when it waits.
             Self::System { call, source } if source.raw() == rustix::io::Errno::DEADLK.raw_os_error() => {
                 write!(
                     f,
@@ -215,15 +215,15 @@ impl fmt::Display for InvalidOption {
 
 impl std::error::Error for InvalidOption {}
 
-/// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of
-/// its [`Ending`](crate::Ending).
+/// Why a connection failed: the payload of [`Event::Error`](crate::Event::Error) and part of its
+/// [`Ending`](crate::Ending).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ConnectionError {
     /// The kind of failure.
     pub kind: ConnectionErrorKind,
-    /// What the system said, if it was the system that said it.
+    /// The system's error number, if the failure came from the system.
     pub os: Option<OsError>,
     /// Every address that was tried, with its reason, if the connection was never established.
     /// Empty otherwise.
@@ -248,13 +248,13 @@ pub enum ConnectionErrorKind {
     /// The peer's kernel sent RST (ECONNRESET), or ours answered a send with EPIPE after one: RFC
     /// 9293 section 3.10.7.
     Reset,
-    /// A timer ran out.
+    /// A timer expired.
     TimedOut(TimeoutKind),
-    /// Nobody listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
+    /// No socket listens at that address (ECONNREFUSED, of a Unix domain socket also ENOENT).
     Refused,
-    /// No way there: no route, no such interface or address family, or a router, host or filter
-    /// refused it (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...); for a Unix domain socket, the
-    /// permissions of its file.
+    /// The address can't be reached: there is no route, no such interface or address family, or a
+    /// router, host or filter refused it (EHOSTUNREACH, ENETUNREACH, EACCES, EINVAL ...). For a
+    /// Unix domain socket, the permissions of its file.
     Unreachable,
     /// The host name could not be resolved.
     Lookup(LookupErrorKind),
@@ -265,7 +265,7 @@ pub enum ConnectionErrorKind {
     OutOfResources,
     /// The system ended the connection from outside (ECONNABORTED), for example `ss -K`.
     Aborted,
-    /// Anything else that the system said; [`ConnectionError::os`] has it.
+    /// Any other error of the system; [`ConnectionError::os`] has it.
     System,
 }
 
@@ -276,7 +276,7 @@ pub enum ConnectionErrorKind {
 pub enum LookupErrorKind {
     /// There is no such name (EAI_NONAME).
     NotFound,
-    /// The resolver can't say just now (EAI_AGAIN).
+    /// The resolver has no result at the moment (EAI_AGAIN).
     TryAgain,
     /// The name exists and has no address (EAI_NODATA, or an empty answer).
     NoAddress,
@@ -291,15 +291,15 @@ pub enum LookupErrorKind {
 pub enum TimeoutKind {
     /// Ours: the connection was not established in time, all addresses included.
     Connect,
-    /// Ours: half-closed, and no byte moved for that long.
+    /// Ours: half-closed, and no byte has moved for the half-closed timeout.
     HalfClosed,
     /// Ours: we have ended, and the peer did not take our bytes, acknowledge our FIN or (after
     /// `discard`) end in time.
     Close,
-    /// Ours: bytes waited to be sent, and the peer's kernel made no room for any.
+    /// Ours: bytes waited to be sent, and the peer's kernel took none.
     Write,
     /// Ours: the time that [`ListenOptions::deadline`](crate::ListenOptions::deadline) or
-    /// [`Socket::set_deadline`](crate::Socket::set_deadline) has given is up.
+    /// [`Socket::set_deadline`](crate::Socket::set_deadline) allows has passed.
     Deadline,
     /// Ours: one side had ended, and the connection was not over within the
     /// [ending timeout](crate::ListenOptions::ending_timeout), whatever moved.
@@ -369,7 +369,7 @@ impl fmt::Display for LookupErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotFound => "no such name",
-            Self::TryAgain => "the resolver can't say just now",
+            Self::TryAgain => "the resolver has no result at the moment",
             Self::NoAddress => "the name has no address",
             Self::Failed => "the resolver failed",
         })

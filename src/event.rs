@@ -44,7 +44,8 @@ pub enum Event<'a> {
     /// The write queue has gone down to the [low-water mark](crate::ListenOptions::low_water_mark)
     /// after it was [full](crate::Backpressure::Full), or after
     /// [`request_drain`](crate::Socket::request_drain). A paused socket with a full queue also gets
-    /// it when the connection breaks: nothing waits any more. Not delivered after `end()`: a
+    /// it when the connection breaks, because nothing waits any more. Not delivered after `end()`:
+    /// a
     /// program that has paused until `drain` has to resume when it calls `end`.
     Drain,
     /// No byte has moved for the [idle time](crate::ListenOptions::idle_timeout). Nothing is
@@ -65,21 +66,21 @@ pub enum Event<'a> {
     Error(&'a ConnectionError),
     /// The last event of every socket, with the report of how it ended.
     Close(&'a Ending),
-    /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket stands
-    /// for none.
+    /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket is a
+    /// placeholder.
     Timer(TimerId),
     /// A [`Waker`](crate::Waker) has woken the reactor. Several wakes between two of these events
-    /// are merged into one. Its socket stands for none.
+    /// are merged into one. Its socket is a placeholder.
     Woken,
     /// A listener can't accept for now, for example without descriptors. It retries by itself.
-    /// Delivered once per error condition, not once per attempt. Its socket stands for none.
+    /// Delivered once per error condition, not once per attempt. Its socket is a placeholder.
     AcceptFailed(ListenerId, OsError),
     /// A client connected while the listener had its maximum of connections, and was reset
-    /// ([`OverflowPolicy::Reset`](crate::OverflowPolicy)): its address, if it has one. Its socket
-    /// stands for none.
+    /// ([`OverflowPolicy::Reset`](crate::OverflowPolicy)). The payload has its address, if it has
+    /// one. Its socket is a placeholder.
     Overflow(ListenerId, Option<&'a SocketAddr>),
     /// A listener that was [stopped](crate::Reactor::stop_listener) is closed, and the `close` of
-    /// its last socket was delivered. Its socket stands for none.
+    /// its last socket was delivered. Its socket is a placeholder.
     ListenerClosed(ListenerId),
 }
 

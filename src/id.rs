@@ -1,11 +1,11 @@
-//! The names of things: sockets, listeners and timers.
+//! Ids of sockets, listeners and timers.
 //!
-//! Invariant: an id names one thing. It is an index into a table, the generation that the thing has
-//! in it, and the number of the reactor, so that it finds nothing in another reactor of the
-//! process. Each reactor numbers what it makes: an id comes back after 2^32 others at the earliest,
-//! and then only in the very same slot.
+//! Invariant: an id names one thing. It consists of a slot in a table, the generation of that slot,
+//! and the number of the reactor, so that it finds nothing in another reactor of the process. Each
+//! reactor numbers its own ids. An id is repeated after 2^32 others at the earliest, and only in
+//! the same slot.
 //!
-//! Knows nothing of what it names.
+//! This module does not depend on what an id names.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ macro_rules! id {
         }
 
         impl $name {
-            /// The id of nothing. Generation 0 is never given out.
+            /// An id that names nothing. Generation 0 is never assigned.
             #[allow(dead_code, reason = "each kind of id has it")]
             pub(crate) const NONE: Self = Self::new(u32::MAX, u32::MAX, 0);
 
@@ -30,7 +30,7 @@ macro_rules! id {
                 Self { reactor, index, generation }
             }
 
-            /// The slot in its table. Slots are used again; the whole id is not.
+            /// The slot in its table. Slots are reused; the whole id is not.
             #[must_use]
             pub const fn index(self) -> u32 {
                 self.index
@@ -43,7 +43,7 @@ macro_rules! id {
             }
         }
 
-        /// In the words of its `Display`, so that it can be found in the log.
+        /// Serialized as its `Display`, so that it can be found in the log.
         #[cfg(feature = "serde")]
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -60,8 +60,8 @@ macro_rules! id {
 }
 
 id! {
-    /// Names one connection, from the call that asked for it (or its `connection` event) to its
-    /// `close`, and nothing else ever after. A stale id finds nothing.
+    /// Names one connection, from the call of `connect` (or its `connection` event) to its `close`.
+    /// It is never reused for another connection, and a stale id finds nothing.
     SocketId, "socket"
 }
 

@@ -1,7 +1,7 @@
 //! Messages into a reactor from other threads.
 //!
-//! Invariant: a message lies in the queue before the reactor is woken for it, so whoever empties
-//! the inbox at each `woken` misses none.
+//! Invariant: a message is in the queue before the reactor is woken for it, so a program that
+//! empties the inbox at each `woken` misses none.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::net::Net;
 use crate::reactor::{Reactor, Waker};
 
-/// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)):
-/// its owner takes what is there at [`Event::Woken`](crate::Event::Woken).
+/// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)).
+/// Its owner takes the messages at [`Event::Woken`](crate::Event::Woken).
 #[derive(Debug)]
 pub struct Inbox<M> {
     messages: Receiver<M>,
@@ -18,31 +18,30 @@ pub struct Inbox<M> {
 
 /// The sending end, for other threads.
 ///
-/// Wakes are merged: however many messages come between two turns, they cost the system call of
-/// one.
+/// Wakes are merged: any number of messages between two turns costs one system call.
 ///
-/// While one lives, [`Reactor::next`](crate::Reactor::next) waits.
+/// While a sender exists, [`Reactor::next`](crate::Reactor::next) waits.
 pub struct Sender<M> {
     messages: SyncSender<M>,
     remote: Waker,
 }
 
-/// Why a message was not taken; with the message.
+/// Why a message was not queued. Contains the message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<M> {
-    /// The reactor is behind: as many wait as may.
+    /// The queue is at its capacity: the reactor takes messages more slowly than they are sent.
     Full(M),
-    /// The inbox or its reactor is gone.
+    /// The inbox was dropped, or its reactor.
     Gone(M),
 }
 
 impl<N: Net> Reactor<N> {
-    /// A queue for messages from other threads, which holds so many at the most. The messages are
-    /// whatever the program wants done: an answer that was worked out elsewhere, a connection to be
-    /// closed, news to be told to every client.
+    /// Creates a queue for at most `capacity` messages from other threads. A message is whatever
+    /// the program needs: an answer that was computed elsewhere, the id of a connection to close,
+    /// or bytes for every client.
     ///
     /// # Panics
-    /// If `capacity` is 0: a queue without a place could only be waited for.
+    /// If `capacity` is 0.
     ///
     /// ```
     /// use finale::{Event, Reactor};
@@ -70,8 +69,8 @@ impl<N: Net> Reactor<N> {
 
 impl<M> Inbox<M> {
     /// The next message, if there is one. Take all of them at each
-    /// [`Event::Woken`](crate::Event::Woken): the next one comes only when something was sent
-    /// since.
+    /// [`Event::Woken`](crate::Event::Woken): the next one is delivered only after another message
+    /// was sent.
     pub fn take(&mut self) -> Option<M> {
         self.messages.try_recv().ok()
     }
@@ -81,7 +80,7 @@ impl<M> Sender<M> {
     /// Queues a message and wakes the reactor, without waiting.
     ///
     /// # Errors
-    /// [`SendError::Full`] and [`SendError::Gone`] give the message back.
+    /// [`SendError::Full`] and [`SendError::Gone`] return the message.
     pub fn send(&self, message: M) -> Result<(), SendError<M>> {
         if self.remote.is_gone() {
             return Err(SendError::Gone(message));
@@ -90,8 +89,8 @@ impl<M> Sender<M> {
             TrySendError::Full(message) => SendError::Full(message),
             TrySendError::Disconnected(message) => SendError::Gone(message),
         });
-        // A full queue, too: whoever empties it may have overlooked a wake. If the reactor has just
-        // gone, nobody takes it, as if it had gone a moment later.
+        // It also wakes for a full queue: the program may have overlooked a wake. If the reactor
+        // was dropped just now, the message is lost, as if that had happened a moment later.
         let _ = self.remote.wake();
         sent
     }

@@ -135,9 +135,9 @@
 
 // docs.rs shows which feature an item needs; that takes a nightly compiler.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// What only the judge of the simulated network calls is checked for use in builds that have it.
+// Code that only the simulated network calls is checked for use in builds that have it.
 #![cfg_attr(not(feature = "sim"), allow(dead_code, unreachable_pub, unused_imports))]
-// For our own enums every variant is written out, so that a new one is considered everywhere.
+// A match on one of our own enums lists every variant, so that a new one is considered everywhere.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 #[cfg(any(feature = "sim", test))]

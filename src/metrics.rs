@@ -1,6 +1,6 @@
 //! The metrics of a reactor.
 //!
-//! Invariant: events are counted where they occur, with one addition each. What is live is counted
+//! Invariant: events are counted where they occur, with one addition each. Live sockets are counted
 //! on request.
 
 use std::fmt;
@@ -9,7 +9,8 @@ use crate::error::{ConnectionErrorKind, LookupErrorKind, TimeoutKind};
 use crate::event::{Ending, EndingKind};
 use crate::lifecycle::State;
 
-/// The causes that are counted, in the order in which they are printed. All failed lookups are one.
+/// The causes that are counted, in the order in which they are printed. All failed lookups count as
+/// one cause.
 const CAUSES: [ConnectionErrorKind; 15] = [
     ConnectionErrorKind::Reset,
     ConnectionErrorKind::TimedOut(TimeoutKind::Connect),
@@ -49,7 +50,7 @@ const fn place(cause: ConnectionErrorKind) -> usize {
     }
 }
 
-/// The name of a cause. All failed lookups are one.
+/// The name of a cause. All failed lookups count as one cause.
 fn word(cause: ConnectionErrorKind) -> String {
     if matches!(cause, ConnectionErrorKind::Lookup(_)) { "lookup failed".to_owned() } else { cause.to_string() }
 }
@@ -196,7 +197,7 @@ impl Metrics {
         self.bytes_written += written;
     }
 
-    /// Sockets that have failed with this cause. All failed lookups are one.
+    /// Sockets that have failed with this cause. All failed lookups count as one cause.
     #[must_use]
     pub const fn failed_of(&self, cause: ConnectionErrorKind) -> u64 {
         self.failed[place(cause)]

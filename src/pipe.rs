@@ -142,8 +142,8 @@ impl Pipes {
                 sink.is_some() || self.doomed.get(id).is_some()
             }
             Event::Drain => self.drained(socket),
-            // Dead, with unread bytes: the sink has as long for them as for those of a closed
-            // connection. The deadline is not the sink's, which may be parted from it.
+            // It is dead, with unread bytes. The sink has the same time for them as for those of a
+            // closed connection. The deadline is not set on the sink, which may be unpiped from it.
             Event::PeerEnded(PeerEnd::Reset) => {
                 if self.sink_of(id).is_some() {
                     self.unread.insert(id, ());
@@ -208,10 +208,10 @@ impl Pipes {
             return;
         }
         if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
-            // A sink that has taken nothing since its source died has had its time.
+            // A sink that has taken nothing since its source died has used up its time.
             if is_unread { sink.destroy() } else { self.doom(&mut sink) }
         }
-        // A source of its own has nothing to wait for.
+        // Its own source has nothing left to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
             if source.state() == State::Broken {
                 source.discard();

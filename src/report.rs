@@ -1,7 +1,7 @@
 //! Logs the transitions of sockets at debug level, as lines of `log`. The feature `tracing` adds
 //! events with fields, and changes no line.
 //!
-//! Invariant: without a logger it costs a comparison.
+//! Invariant: without a logger a transition costs one comparison.
 
 use std::net::SocketAddr;
 
@@ -18,8 +18,8 @@ pub(crate) fn is_on() -> bool {
     is_on
 }
 
-/// Whether a subscriber wants transitions. Without one no event is made, since tracing's own feature
-/// `log` would turn it into a second line of `log`.
+/// Whether a subscriber wants transitions. Without one no event is created, since tracing's own
+/// feature `log` would turn it into a second line of `log`.
 #[cfg(feature = "tracing")]
 #[inline]
 fn is_subscribed() -> bool {
@@ -44,7 +44,7 @@ pub(crate) fn transition(id: SocketId, peer: Option<SocketAddr>, from: State, in
             "transition"
         );
         // A logger that passes its lines to tracing (`tracing_log::LogTracer`) would deliver the
-        // transition to the same subscriber again. In here it finds none.
+        // transition to the same subscriber again. In this scope it finds no subscriber.
         return tracing::dispatcher::with_default(&tracing::Dispatch::none(), line);
     }
     line();

@@ -1,7 +1,7 @@
-//! The dice: the only place of randomness in the crate.
+//! The random numbers: the only source of randomness in the crate.
 //!
-//! Invariant: the same seed gives the same numbers, on every machine and for ever. Knows nothing of
-//! what is drawn.
+//! Invariant: the same seed gives the same numbers, on every machine and in every version. The
+//! module does not depend on what the numbers are used for.
 
 /// A small seeded generator (SplitMix64): fast, and good enough for faults. Not for secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// A generator whose numbers follow from `seed` alone.
+    /// A generator whose numbers depend on `seed` alone.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { state: seed }
@@ -25,13 +25,13 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 if `bound` is 0. Even to within `bound / 2^64`.
+    /// A number below `bound`; 0 if `bound` is 0. Uniform to within `bound / 2^64`.
     pub const fn below(&mut self, bound: u64) -> u64 {
         // Multiplying and keeping the upper half needs no division and has no visible bias.
         ((self.next_u64() as u128 * bound as u128) >> 64) as u64
     }
 
-    /// `true` with this probability, from 0.0 (never, and nothing is drawn) to 1.0 (always).
+    /// `true` with this probability, from 0.0 (never, and no number is taken) to 1.0 (always).
     pub fn chance(&mut self, probability: f64) -> bool {
         const STEPS: f64 = (1_u64 << 53) as f64;
         probability > 0.0 && ((self.next_u64() >> 11) as f64) < probability * STEPS

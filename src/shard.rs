@@ -1,7 +1,7 @@
 //! One reactor on each core, all on one port.
 //!
-//! Invariant: the shards come and go together. One that ends, fails or panics has the others stop,
-//! and whoever waits for them learns of it.
+//! Invariant: the shards start and end together. If one ends, fails or panics, the others are
+//! stopped, and `join` returns the error or resumes the panic.
 
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -18,46 +18,46 @@ use crate::reactor::{Reactor, Waker};
 use crate::socket::Socket;
 use crate::target::Target;
 
-/// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls
-/// events out of it as out of a [`Reactor`]. When the shards are told to stop, every listener of
-/// its reactor is stopped, also those that the program has opened, and [`next`](Shard::next) ends
-/// when the last connection has.
+/// One of several reactors that share a port, each with a listener ([`Shards`]). Its program calls
+/// [`next`](Shard::next) as for a [`Reactor`]. When the shards are stopped, every listener of the
+/// reactor is stopped, including those that the program has opened, and `next` returns `None` after
+/// the last connection has ended.
 #[derive(Debug)]
 pub struct Shard<N: Net = Os> {
     index: usize,
     reactor: Reactor<N>,
-    told: Arc<Told>,
-    /// How many orders it has obeyed.
+    last_stop: Arc<Stop>,
+    /// The number of stops that it has applied.
     seen: usize,
 }
 
-/// What the shards were told last.
+/// The last stop that was requested.
 #[derive(Debug, Default)]
-struct Told {
-    /// How many orders there were.
+struct Stop {
+    /// How many stops were requested.
     count: AtomicUsize,
     stop: Mutex<StopOptions>,
 }
 
-/// Tells shards to stop, from any thread.
+/// Stops shards, from any thread.
 #[derive(Debug, Clone)]
 pub struct ShardStopper {
-    told: Arc<Told>,
+    last_stop: Arc<Stop>,
     remotes: Vec<Waker>,
 }
 
 impl ShardStopper {
-    /// Has every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call
-    /// replaces what the first has said.
+    /// Makes every shard [stop its listeners](Reactor::stop_listener). Does not wait; a second call
+    /// replaces the options of the first.
     ///
-    /// Idle clients are ended after the grace; one that goes on asking is not idle, and lives to
-    /// the limit unless the program ends it: at [`Event::Woken`], [`Shard::is_stopping`] says that
-    /// it is time to.
+    /// Idle clients are ended after the grace. A client that continues to send requests is not
+    /// idle, and stays until the limit unless the program ends it: at [`Event::Woken`], check
+    /// [`Shard::is_stopping`].
     pub fn stop(&self, stop: StopOptions) {
-        *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
-        self.told.count.fetch_add(1, Ordering::Release);
+        *self.last_stop.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        self.last_stop.count.fetch_add(1, Ordering::Release);
         for remote in &self.remotes {
-            // One that is gone has stopped.
+            // A shard without a reactor has stopped.
             let _ = remote.wake();
         }
     }
@@ -65,23 +65,23 @@ impl ShardStopper {
 
 /// The threads of several [`Shard`]s. Dropping it stops the shards and waits for them.
 ///
-/// Shards share nothing. What one of them has to tell another goes through
-/// [inboxes](Reactor::inbox); here each line that a client says is told to the clients of all
-/// shards, until somebody gives the order to stop (a thread that waits for signals, say, with a
-/// clone of [`stopper`](Shards::stopper), while the main one waits in [`join`](Shards::join)).
+/// Shards share no state. They send each other messages through [inboxes](Reactor::inbox). In this
+/// example each line of a client is sent to the clients of all shards, until the shards are
+/// stopped. A thread that waits for signals can do that with a clone of
+/// [`stopper`](Shards::stopper), while the main thread waits in [`join`](Shards::join).
 ///
 /// ```
 /// use finale::{Error, Event, Inbox, ListenOptions, Reactor, Sender, Shard, Shards, SocketMap, StopOptions};
 ///
-/// fn serve(mut shard: Shard, (mut told, all): (Inbox<Vec<u8>>, Vec<Sender<Vec<u8>>>)) -> Result<(), Error> {
+/// fn serve(mut shard: Shard, (mut inbox, all): (Inbox<Vec<u8>>, Vec<Sender<Vec<u8>>>)) -> Result<(), Error> {
 ///     let mut clients = SocketMap::new();
 ///     while let Some((mut socket, event)) = shard.next()? {
 ///         match event {
 ///             Event::Connection => drop(clients.insert(socket.id(), ())),
-///             // An inbox that is full belongs to a shard that is behind: this program lets such a line go.
+///             // The inbox of a slow shard can be full: this program drops the line then.
 ///             Event::Data(line) => all.iter().for_each(|shard| drop(shard.send(line.to_vec()))),
 ///             Event::Woken => {
-///                 while let Some(line) = told.take() {
+///                 while let Some(line) = inbox.take() {
 ///                     for (id, ()) in clients.iter() {
 ///                         socket.get(id).map(|mut client| client.write(&line));
 ///                     }
@@ -98,27 +98,27 @@ impl ShardStopper {
 /// # fn main() -> Result<(), Error> {
 /// let reactors = vec![Reactor::new()?, Reactor::new()?];
 /// let (all, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(1000)).unzip();
-/// let (shards, orders, addr) = Shard::open(reactors, "127.0.0.1:0", ListenOptions::default())?;
+/// let (shards, stopper, addr) = Shard::open(reactors, "127.0.0.1:0", ListenOptions::default())?;
 /// println!("two reactors on {addr}");
 /// let own = inboxes.into_iter().map(|inbox| (inbox, all.clone()));
-/// let shards = Shards::run(shards.into_iter().zip(own).collect(), orders, serve)?;
+/// let shards = Shards::run(shards.into_iter().zip(own).collect(), stopper, serve)?;
 /// shards.stopper().stop(StopOptions::default());
 /// shards.join()
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Shards {
-    orders: ShardStopper,
+    stopper: ShardStopper,
     threads: Vec<JoinHandle<Result<(), Error>>>,
 }
 
 impl Shards {
-    /// Opens `count` listeners on one address, each with a reactor on a thread of its own, and runs
-    /// `program` with each: the same program for all, which makes for itself whatever it needs. The
-    /// kernel spreads the connections over them (SO_REUSEPORT, socket(7)), by their addresses and
-    /// not by how busy a shard is. The threads are named `finale-shard-0` and so on.
+    /// Opens `count` listeners on one address, each with a reactor on its own thread, and runs
+    /// `program` with each. All shards run the same program, which creates its own data. The kernel
+    /// distributes the connections over them (SO_REUSEPORT, socket(7)), by their addresses and not
+    /// by the load of a shard. The threads are named `finale-shard-0` and so on.
     ///
-    /// All listeners are open when it returns; their address comes with it.
+    /// All listeners are open when it returns. The returned address is theirs.
     ///
     /// # Errors
     /// As for [`Reactor::new`] and [`Reactor::listen`]; [`Error::System`] if a thread can't be
@@ -133,25 +133,24 @@ impl Shards {
         F: Fn(Shard) -> Result<(), Error> + Send + Sync + 'static,
     {
         let reactors = (0..count).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
-        let (shards, orders, addr) = Shard::open(reactors, addr, options)?;
+        let (shards, stopper, addr) = Shard::open(reactors, addr, options)?;
         let shards = shards.into_iter().map(|shard| (shard, ())).collect();
-        Ok((Self::run(shards, orders, move |shard, ()| program(shard))?, addr))
+        Ok((Self::run(shards, stopper, move |shard, ()| program(shard))?, addr))
     }
 
-    /// Runs `program` with each of these shards and what it gets for its own, on a thread of its
-    /// own.
+    /// Runs `program` with each of these shards and its own value, each on its own thread.
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
-    pub fn run<T, F>(shards: Vec<(Shard, T)>, orders: ShardStopper, program: F) -> Result<Self, Error>
+    pub fn run<T, F>(shards: Vec<(Shard, T)>, stopper: ShardStopper, program: F) -> Result<Self, Error>
     where
         T: Send + 'static,
         F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
     {
-        let mut started = Self { orders, threads: Vec::new() };
+        let mut started = Self { stopper, threads: Vec::new() };
         let program = Arc::new(program);
         for (shard, own) in shards {
-            let (program, fall) = (Arc::clone(&program), Fall(started.orders.clone()));
+            let (program, fall) = (Arc::clone(&program), Fall(started.stopper.clone()));
             let named = thread::Builder::new().name(format!("finale-shard-{}", shard.index));
             let thread = named.spawn(move || {
                 let _fall = fall;
@@ -163,21 +162,20 @@ impl Shards {
         Ok(started)
     }
 
-    /// What stops them.
+    /// Stops these shards.
     #[must_use]
     pub const fn stopper(&self) -> &ShardStopper {
-        &self.orders
+        &self.stopper
     }
 
-    /// Waits until every shard's program has ended. When one ends, for whatever reason, the others
-    /// are stopped. So this is where a main thread waits; what else there is to wait for waits on
-    /// other threads.
+    /// Waits until every shard's program has ended. When one ends, for any reason, the others are
+    /// stopped. The main thread can wait here, and other threads for signals and the like.
     ///
     /// # Errors
     /// The first error of a program.
     ///
     /// # Panics
-    /// If a program has panicked, with its panic, once all have ended.
+    /// If a program has panicked: resumes its panic, after all have ended.
     pub fn join(mut self) -> Result<(), Error> {
         let (mut outcome, mut panic) = (Ok(()), None);
         for thread in self.threads.drain(..) {
@@ -198,28 +196,28 @@ impl Drop for Shards {
         if self.threads.is_empty() {
             return;
         }
-        self.orders.stop(StopOptions::default());
+        self.stopper.stop(StopOptions::default());
         for thread in self.threads.drain(..) {
-            // What it has failed of, `join` would have told.
+            // Only `join` returns the error of a program.
             let _ = thread.join();
         }
     }
 }
 
-/// Held by each thread: when its program ends, all do.
+/// Held by each thread: when its program ends, all shards are stopped.
 struct Fall(ShardStopper);
 
 impl Drop for Fall {
     fn drop(&mut self) {
-        if self.0.told.count.load(Ordering::Acquire) == 0 {
+        if self.0.last_stop.count.load(Ordering::Acquire) == 0 {
             self.0.stop(StopOptions::default());
         }
     }
 }
 
 impl<N: Net> Shard<N> {
-    /// Opens a listener for each of these reactors, all on one address, and no thread: for a
-    /// program that has threads of its own, and for the [simulated network](crate::sim), where each
+    /// Opens a listener for each of these reactors, all on one address, and starts no thread: for a
+    /// program that has its own threads, and for the [simulated network](crate::sim), where each
     /// reactor is a host of the same address.
     ///
     /// # Errors
@@ -248,24 +246,24 @@ impl<N: Net> Shard<N> {
         assert!(!reactors.is_empty(), "shards need a reactor");
         let mut listening = Vec::new();
         for mut reactor in reactors {
-            // Port 0 is chosen once.
+            // The first listener chooses the port if it is 0.
             addr = reactor.listen(addr, options.clone())?.addr;
             listening.push(reactor);
         }
-        let (shards, orders) = Self::group(listening);
-        Ok((shards, orders, addr))
+        let (shards, stopper) = Self::group(listening);
+        Ok((shards, stopper, addr))
     }
 
-    /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one
-    /// port need [`reuse_port`](ListenOptions::reuse_port) and one and the same number, not 0; a
-    /// Unix domain socket is one shard's, or its listener is cloned and taken over by each
+    /// Makes shards of reactors that listen already, on any addresses. TCP listeners on one port
+    /// need [`reuse_port`](ListenOptions::reuse_port) and the same port, not 0. A Unix domain
+    /// socket belongs to one shard, or its listener is cloned and each shard takes a clone over
     /// ([`Reactor::listen_on_unix`]).
     #[must_use]
     pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, ShardStopper) {
-        let told = Arc::new(Told::default());
+        let last_stop = Arc::new(Stop::default());
         let remotes = reactors.iter().map(Reactor::waker).collect();
-        let shard = |(index, reactor)| Self { index, reactor, told: Arc::clone(&told), seen: 0 };
-        (reactors.into_iter().enumerate().map(shard).collect(), ShardStopper { told, remotes })
+        let shard = |(index, reactor)| Self { index, reactor, last_stop: Arc::clone(&last_stop), seen: 0 };
+        (reactors.into_iter().enumerate().map(shard).collect(), ShardStopper { last_stop, remotes })
     }
 
     /// Its number, from 0.
@@ -274,13 +272,13 @@ impl<N: Net> Shard<N> {
         self.index
     }
 
-    /// The reactor, for everything else that one can do.
+    /// The reactor, for all its other methods.
     pub const fn reactor(&mut self) -> &mut Reactor<N> {
         &mut self.reactor
     }
 
-    /// As [`Reactor::next`], and `None` when the shards were told to stop and the last socket has
-    /// told `close`: also the last of those that the program has opened itself, so it should end
+    /// As [`Reactor::next`], and `None` when the shards were stopped and `close` of the last socket
+    /// was delivered. This includes sockets that the program has opened itself, so it should end
     /// them at [`Event::ListenerClosed`].
     ///
     /// # Errors
@@ -291,7 +289,7 @@ impl<N: Net> Shard<N> {
         if self.is_over() { Ok(None) } else { self.reactor.next() }
     }
 
-    /// As [`Reactor::next_before`], and `None` also when there is nothing more to come: see
+    /// As [`Reactor::next_before`], and `None` also when no further event is possible: see
     /// [`is_over`](Shard::is_over).
     ///
     /// # Errors
@@ -300,25 +298,25 @@ impl<N: Net> Shard<N> {
         if self.is_over() { Ok(None) } else { self.reactor.next_before(deadline) }
     }
 
-    /// Whether the shards were told to stop. An [`Event::Woken`] comes with the order.
+    /// Whether the shards were stopped. An [`Event::Woken`] is delivered with that.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.told.count.load(Ordering::Acquire) > 0
+        self.last_stop.count.load(Ordering::Acquire) > 0
     }
 
-    /// Obeys what it was told, and says whether it was told to stop and has.
+    /// Applies a stop, and returns whether the shards were stopped and this one has nothing left.
     pub fn is_over(&mut self) -> bool {
-        let count = self.told.count.load(Ordering::Acquire);
+        let count = self.last_stop.count.load(Ordering::Acquire);
         if count == 0 {
             return false;
         }
         let is_new = count > self.seen;
         self.seen = count;
         for listener in self.reactor.listener_ids() {
-            // Also one that the program has opened since.
+            // This includes a listener that the program has opened since.
             if is_new || !self.reactor.is_stopping(listener) {
-                let stop = *self.told.stop.lock().unwrap_or_else(PoisonError::into_inner);
-                // It is open, since it was just named.
+                let stop = *self.last_stop.stop.lock().unwrap_or_else(PoisonError::into_inner);
+                // It is open, since it was just listed.
                 let _ = self.reactor.stop_listener(listener, stop);
             }
         }

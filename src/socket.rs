@@ -26,8 +26,8 @@ use crate::target::Target;
 /// [`get`](Socket::get).
 ///
 /// Everything that changes the connection (`write`, `end`, `destroy` ...) takes effect in the next
-/// call of `next`. Events that belong to no socket, such as a timer, come with a `Socket` that
-/// stands for none and behaves like one that is closed.
+/// call of `next`. Events that belong to no socket, such as a timer, have a placeholder as their
+/// `Socket`, which behaves like one that is closed.
 pub struct Socket<'a> {
     context: Context<'a>,
     slot: u32,
@@ -65,7 +65,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Sets a flag, and makes a step of the socket due in the next call of `next`.
-    fn ask(&mut self, flag: Flags) {
+    fn request(&mut self, flag: Flags) {
         if self.living().is_some() {
             self.context.table.wake_with(self.slot, flag);
         }
@@ -101,18 +101,18 @@ impl<'a> Socket<'a> {
     }
 
     /// Sets a timer, as [`Reactor::set_timer`](crate::Reactor::set_timer) does. It does not belong
-    /// to this socket: keep the [`SocketId`] with the [`TimerId`], and stop the timer when the
+    /// to this socket: store the [`SocketId`] with the [`TimerId`], and cancel the timer when the
     /// socket closes.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.context.set_timer(after)
     }
 
-    /// Stops a timer. Returns whether it was still running; if so its event will not come.
+    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.context.cancel_timer(id)
     }
 
-    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.context.now()
@@ -225,8 +225,8 @@ impl<'a> Socket<'a> {
         }
         buffer.resize(len, 0);
         self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled }));
-        // What a broken connection had filled may have been its last unread bytes.
-        self.ask(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
+        // What a broken connection had read into the buffer may have been its last unread bytes.
+        self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
     }
 
     /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
@@ -261,7 +261,7 @@ impl<'a> Socket<'a> {
             return Err(Error::Gone);
         }
         if entry.state == State::Broken {
-            // Nothing can leave any more. The error follows what can still be read.
+            // Nothing can be sent any more. The error follows what can still be read.
             self.context.table.extra_mut(self.slot).void_bytes += count as u64;
             return Ok(Backpressure::Room);
         }
@@ -285,7 +285,7 @@ impl<'a> Socket<'a> {
     /// FIN. Before the connection is established the call is deferred until it is. A second call
     /// changes nothing, and later writes are refused.
     pub fn end(&mut self) {
-        self.ask(Flags::END);
+        self.request(Flags::END);
     }
 
     /// Resets the connection (RST). Bytes that are queued or in flight are dropped, and the peer
@@ -293,7 +293,7 @@ impl<'a> Socket<'a> {
     /// next event is `close`, without an `error`. (Node's `destroy` sends a FIN.) A Unix domain
     /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
     pub fn destroy(&mut self) {
-        self.ask(Flags::DESTROY);
+        self.request(Flags::DESTROY);
     }
 
     /// Stops reading: no `data` and no `end` is delivered, and the closed window slows the peer
@@ -306,9 +306,9 @@ impl<'a> Socket<'a> {
     /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     pub fn pause(&mut self) {
-        // A broken connection may have nothing unread now: then its error is due.
+        // A broken connection may have nothing unread now: then its error is delivered next.
         let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
-        self.ask(Flags::PAUSED | look);
+        self.request(Flags::PAUSED | look);
     }
 
     /// Continues reading after [`pause`](Socket::pause).
@@ -345,7 +345,7 @@ impl<'a> Socket<'a> {
             self.context.table.extra_mut(self.slot).fill = None;
         }
         self.resume();
-        self.ask(Flags::DISCARD);
+        self.request(Flags::DISCARD);
     }
 
     /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
@@ -353,7 +353,7 @@ impl<'a> Socket<'a> {
     pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
-            self.ask(Flags::IDLE);
+            self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
     }
@@ -424,7 +424,7 @@ impl<'a> Socket<'a> {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.close = close);
             if self.state() == State::Closing {
-                self.ask(Flags::HANGUP); // The wait may be over.
+                self.request(Flags::HANGUP); // The wait may be over.
             }
         }
     }
@@ -480,7 +480,7 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::END))
     }
 
-    /// Its settings; `None` for the socket that stands for none.
+    /// Its settings; `None` for a placeholder.
     pub(crate) fn settings(&self) -> Option<&Settings> {
         self.entry().map(|entry| self.context.table.settings.get(entry.settings))
     }

@@ -1,13 +1,13 @@
-//! The caller's own data, by socket.
+//! The caller's own data for each socket.
 
 use crate::id::SocketId;
 
 /// A side table: a value for each socket that has one, found by its id without hashing.
 ///
-/// Take the value out at `close`. A value that was forgotten is dropped when its place goes to
-/// another socket, so a forgetful program does not leak without bound; a stale id never finds
-/// another socket's value. Sockets of several reactors can share a map. Those of a reactor that is
-/// dropped deliver no `close`: take their values out as well.
+/// Remove the value at `close`. A value that was not removed is dropped when another socket gets
+/// its slot, so memory is bounded even then; a stale id never finds another socket's value. Sockets
+/// of several reactors can share a map. A reactor that is dropped delivers no `close`: remove the
+/// values of its sockets too.
 ///
 /// ```
 /// use finale::{Event, Reactor, SocketMap};
@@ -33,8 +33,8 @@ use crate::id::SocketId;
 pub struct SocketMap<T> {
     /// One for each reactor whose sockets have values: most maps have one.
     tables: Vec<Table<T>>,
-    /// The one value of an id that has no place: of no socket, or stale where a newer socket's
-    /// value lives.
+    /// The value of an id without a slot: a placeholder's id, or a stale one whose slot has a newer
+    /// socket's value. There is only one.
     homeless: Option<(SocketId, T)>,
 }
 
@@ -71,11 +71,11 @@ impl<T> SocketMap<T> {
         self.len() == 0
     }
 
-    /// Puts a value in and returns the one that this very socket had. A stale id never drives a
-    /// living socket's value out: of all ids without a place only the last one's value is kept, and
+    /// Inserts a value and returns the previous value of the same socket. A stale id never replaces
+    /// a live socket's value: among ids without a slot only the last one's value is kept, and it is
     /// not counted.
     pub fn insert(&mut self, id: SocketId, value: T) -> Option<T> {
-        // It may have been without a place until now.
+        // It may have had no slot until now.
         let homeless = self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value);
         if id == SocketId::NONE {
             self.homeless = Some((id, value));
@@ -110,7 +110,7 @@ impl<T> SocketMap<T> {
         }
     }
 
-    /// The socket's value, to be changed.
+    /// The socket's value, mutable.
     pub fn get_mut(&mut self, id: SocketId) -> Option<&mut T> {
         let table = self.tables.iter_mut().find(|table| table.reactor == id.reactor());
         match table.and_then(|table| table.places.get_mut(id.index() as usize)) {
@@ -119,7 +119,7 @@ impl<T> SocketMap<T> {
         }
     }
 
-    /// Takes the socket's value out.
+    /// Removes the socket's value and returns it.
     pub fn remove(&mut self, id: SocketId) -> Option<T> {
         if let Some(table) = self.tables.iter_mut().find(|table| table.reactor == id.reactor())
             && let Some(place) = table.places.get_mut(id.index() as usize)
@@ -131,7 +131,7 @@ impl<T> SocketMap<T> {
         self.homeless.take_if(|(other, _)| *other == id).map(|(_, value)| value)
     }
 
-    /// Every value that has a place, with its socket.
+    /// Every value that has a slot, with its socket.
     pub fn iter(&self) -> impl Iterator<Item = (SocketId, &T)> {
         self.tables.iter().flat_map(|table| {
             let places = table.places.iter().zip(0..);
@@ -144,8 +144,8 @@ impl<T> SocketMap<T> {
 }
 
 impl<T> Table<T> {
-    /// The table of this reactor. An empty one is used again, so that there are never more than
-    /// reactors had values at once.
+    /// The table of this reactor. An empty one is reused, so that there are never more tables than
+    /// reactors that had values at the same time.
     fn of(tables: &mut Vec<Self>, reactor: u32) -> &mut Self {
         let index = tables.iter().position(|table| table.reactor == reactor);
         let index = index.or_else(|| tables.iter().position(|table| table.len == 0)).unwrap_or(tables.len());
@@ -158,7 +158,7 @@ impl<T> Table<T> {
 }
 
 impl<T: Default> SocketMap<T> {
-    /// The socket's value; a default one is put in if it has none.
+    /// The socket's value; a default one is inserted if it has none.
     pub fn or_default(&mut self, id: SocketId) -> &mut T {
         if self.get(id).is_none() {
             self.insert(id, T::default());
@@ -171,7 +171,7 @@ impl<T: Default> SocketMap<T> {
 mod tests {
     use super::{SocketId, SocketMap};
 
-    /// An id of the one reactor that most of the tests need.
+    /// An id of the reactor that most of the tests use.
     const fn id(index: u32, generation: u32) -> SocketId {
         SocketId::new(1, index, generation)
     }

@@ -1,4 +1,4 @@
-//! Where to connect to, or to listen: an address, or a host name with a port.
+//! An address to connect to or to listen on, or a host name with a port.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -116,8 +116,8 @@ impl TryFrom<(&str, u16)> for Target {
     }
 }
 
-/// The number of a network interface. In safe code only getaddrinfo(3) has it on every system, as
-/// the scope of a link-local address; for that it sends no query.
+/// The number of a network interface. In safe code only getaddrinfo(3) provides it on every system,
+/// as the scope of a link-local address. It sends no query for that.
 fn index_of(interface: &str) -> Option<u32> {
     match (format!("fe80::%{interface}").as_str(), 0).to_socket_addrs().ok()?.next()? {
         SocketAddr::V6(addr) => Some(addr.scope_id()),

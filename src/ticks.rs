@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 pub(crate) struct Epoch(pub(crate) Instant);
 
 impl Epoch {
-    /// How long ago the reactor began.
+    /// The time since the reactor began.
     #[inline]
     pub(crate) fn elapsed(self, at: Instant) -> Duration {
         at.saturating_duration_since(self.0)
     }
 
-    /// The tick that has begun at this time: what is due now, is due by this tick.
+    /// The last tick that has begun at this time: what is due now is due at this tick or earlier.
     pub(crate) fn tick_before(self, at: Instant) -> u64 {
         ticks(self.elapsed(at))
     }
@@ -37,7 +37,8 @@ pub(crate) fn ticks(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis()))
 }
 
-/// Whole ticks, rounded up: in small numbers, since each message with an idle time needs it.
+/// Whole ticks, rounded up. Computed with small integers, since each message with an idle time
+/// needs it.
 #[inline]
 pub(crate) fn ticks_up(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)))

@@ -23,7 +23,7 @@ pub struct UnixAddr {
 }
 
 impl UnixAddr {
-    /// A file. To listen and to connect fail for an empty path, for one with a zero byte, and for
+    /// A file. Listening and connecting fail for an empty path, for one with a zero byte, and for
     /// one that is longer than the system allows (107 bytes on Linux).
     #[must_use]
     pub fn path(path: impl AsRef<Path>) -> Self {

@@ -1,6 +1,6 @@
-//! A net with next to nothing in it, so that what is measured is the reactor alone: any number of
-//! connections wait to be accepted, all are silent but the last, and that one's next message comes
-//! with the poll behind the answer to the last.
+//! A net that does almost nothing, so that only the reactor is measured: any number of connections
+//! wait to be accepted, all are silent except the last, and the next message on that one arrives
+//! with the poll after the answer to the previous message.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,12 +11,12 @@ use finale::{KeepAlive, ListenOptions};
 
 pub(crate) struct Bare {
     now: Instant,
-    /// How many wait to be accepted, and whether the listener was told.
+    /// How many wait to be accepted, and whether the listener was reported.
     waiting: usize,
-    /// The one that is not silent, once it is there, and what its news goes by.
+    /// The connection that is not silent, once it is accepted, and the token of its readiness.
     busy: Option<u32>,
     token: Option<Token>,
-    /// Its next message is on the way; it is there, and was not read.
+    /// Its next message is in flight; it has arrived, and was not read.
     coming: bool,
     unread: bool,
 }
@@ -31,7 +31,7 @@ impl Bare {
 /// How long a message is, in bytes.
 const MESSAGE: usize = 64;
 
-/// As on the simulated network: time goes on from message to message.
+/// As on the simulated network: time passes from message to message.
 const PACE: Duration = Duration::from_micros(10);
 
 fn nothing<T>() -> io::Result<T> {
@@ -106,7 +106,7 @@ impl Net for Bare {
         Box::new(|| {})
     }
 
-    // What a server that neither connects nor ends a connection asks of nobody.
+    // Calls that a server without outgoing connections and without endings never makes.
 
     fn set_accepting(&mut self, _listener: u32, _accepting: bool) -> io::Result<()> {
         nothing()

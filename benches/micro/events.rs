@@ -1,6 +1,6 @@
-//! A whole event, from the news of it to the answer, with any number of idle sockets beside it: the
-//! reactor that ships on the simulated network, where one busy pair of sockets talks; and on next
-//! to no network, which is the reactor alone.
+//! A whole event, from its readiness to the answer, while any number of idle sockets exist: the
+//! reactor that ships, on the simulated network, where one busy pair of sockets talks; and on
+//! almost no network, which measures the reactor alone.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::support::{CpuTime, cpu_time, is_trial};
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-/// Idle connections from one machine: it has about 28,000 ports, and a listen queue 4096 places.
+/// Idle connections from one machine: it has about 28,000 ports, and a listen queue 4096 slots.
 const FROM_ONE_MACHINE: usize = 25_000;
 const AT_ONCE: usize = 1000;
 
 /// What the idle sockets wait for.
 #[derive(Clone, Copy)]
 enum IdleDirection {
-    /// Nothing but news.
+    /// Only readiness.
     Quiet,
     /// Also an idle time of an hour: each has a timer in the wheel, which passes it once a
     /// rotation.
@@ -70,11 +70,11 @@ impl Scene<Host> {
             scene = scene.with_idle(&network, addr, first, idle.min(first + AT_ONCE));
         }
         scene.connect_busy(addr);
-        // The handshakes' timers are entered until their time: that is over before anything is
+        // The handshakes' timers stay entered until their time, which has passed before anything is
         // measured.
         network.advance(Duration::from_secs(5));
-        // As on loopback, some 10 microseconds a message. In a time that stands still no timer
-        // would be looked at.
+        // As on loopback, some 10 microseconds per message. If time stood still no timer would be
+        // examined.
         network.set_latency(Duration::from_micros(10));
         scene
     }
@@ -114,7 +114,7 @@ impl<N: Net> Scene<N> {
         self
     }
 
-    /// One message arrives and is answered, in so many writes of so many bytes.
+    /// One message arrives and is answered, in this many writes of this many bytes.
     #[inline]
     fn event(&mut self, writes: usize, bytes: usize) -> SocketId {
         let message = &[0; 1024][..bytes];
@@ -130,7 +130,7 @@ impl<N: Net> Scene<N> {
     }
 }
 
-/// So many events beside a thousand idle sockets, and nothing measured.
+/// This many events with a thousand idle sockets, and nothing measured.
 pub(crate) fn run(events: u64) {
     let mut scene = Scene::bare(1000, IdleDirection::WithDeadlines);
     for _ in 0..events {
@@ -177,7 +177,7 @@ fn beside_idle_ones<N: Net>(
     }
 }
 
-/// What an event costs beside each number of idle sockets, against the first of them.
+/// What an event costs with each number of idle sockets, compared with the first of them.
 fn compare<N: Net>(scenes: &mut [(&str, Scene<N>)], title: &str) {
     // Together two rotations of the timer wheel, so that each idle socket's timer comes up twice.
     const ROUNDS: usize = 200;

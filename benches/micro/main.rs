@@ -1,13 +1,13 @@
 //! What the parts of the reactor cost, one operation at a time: `cargo bench`, see
 //! `benches/README.md`.
 //!
-//! The pure modules are the crate's own business and have no public door. They are compiled a
-//! second time here, from the same files, under the same names; the reactor and the simulated
-//! network are measured through the public face.
+//! The pure modules are private to the crate. They are compiled a second time here, from the same
+//! files, under the same names; the reactor and the simulated network are measured through the
+//! public API.
 
 /// The library's folder, so that each file finds its own submodules where the library finds them.
 /// What is not measured is dead here, and what is public in a library is not in a program; cargo
-/// also sets `cfg(test)`, and so their tests are compiled, without anybody to run them.
+/// also sets `cfg(test)`, and so their tests are compiled, although they never run.
 #[allow(unused, unreachable_pub, clippy::unwrap_used)]
 #[path = "../../src"]
 mod library {
@@ -41,7 +41,7 @@ use std::time::Duration;
 use criterion::Criterion;
 
 fn main() {
-    // Nothing but events, so many: what `benches/micro/instructions` counts.
+    // Only this many events: what `benches/micro/instructions` counts.
     if let Some(events) = std::env::var("FINALE_EVENTS").ok().and_then(|events| events.parse().ok()) {
         return events::run(events);
     }

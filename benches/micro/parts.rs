@@ -58,7 +58,7 @@ fn full(count: usize) -> (Table, Vec<u32>) {
     (table, slots)
 }
 
-/// A connection comes and goes, in a table that holds others.
+/// A connection is inserted and removed, in a table that holds others.
 fn table(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("table");
     let (mut table, slots) = full(million());

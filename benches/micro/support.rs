@@ -1,13 +1,11 @@
-//! What the benchmarks share: how much of everything there is, and in which order it lies in
-//! memory.
+//! What the benchmarks share: the number of everything, and its order in memory.
 
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time that this thread had a core for. What others do on the machine still shows in the
-/// caches, and nowhere else.
+/// The CPU time of this thread. Other work on the machine affects only the caches.
 pub(crate) struct CpuTime;
 
 pub(crate) fn cpu_time() -> Duration {
@@ -55,16 +53,16 @@ pub(crate) fn million() -> usize {
     if is_trial() { 1000 } else { 1_000_000 }
 }
 
-/// How a benchmark goes through a memory that no cache holds.
+/// How a benchmark accesses a memory that no cache holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// A thousand places of the million, over and over: as with sockets that are being served, the
+    /// A thousand slots of the million, over and over: as with sockets that are being served, the
     /// caches hold them.
     Hot,
-    /// All, one place after the other, so that the machine fetches the next ones ahead.
+    /// All slots in order, so that the machine prefetches the next ones.
     Memory,
-    /// All, at random: each operation begins with at least one cache miss, and that is most of what
-    /// is measured.
+    /// All slots at random: each operation begins with at least one cache miss, which is most of
+    /// what is measured.
     Random,
 }
 

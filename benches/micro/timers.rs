@@ -8,7 +8,7 @@ use criterion::{BenchmarkGroup, Criterion};
 use crate::support::{CpuTime, Order, cpu_time, million};
 use crate::wheel::{Node, Nodes, SLOTS, Wheel};
 
-/// What a rotation of the wheel is, in ticks.
+/// A rotation of the wheel, in ticks.
 const ROTATION: u64 = SLOTS as u64;
 
 /// The budget of a turn, as the reactor's.
@@ -54,8 +54,8 @@ impl Spread {
         }
     }
 
-    /// The due tick of the timer that is the `nth` of so many, at present 0: never before the one
-    /// before it.
+    /// The due tick of the timer that is the `nth` of this many, if the present tick is 0: never
+    /// before that of the previous timer.
     fn due(self, nth: usize, count: usize) -> u64 {
         let share = |ticks: u64| ticks * nth as u64 / count as u64;
         match self {
@@ -70,9 +70,9 @@ impl Spread {
 struct Full {
     wheel: Wheel,
     lines: Lines,
-    /// The place of each timer and the tick it is due at, in the order of these ticks.
+    /// The slot of each timer and the tick it is due at, in the order of these ticks.
     filed: Vec<(u32, u64)>,
-    /// The same, in the order in which they are touched or scheduled anew: the first `busy` of
+    /// The same, in the order in which they are touched or scheduled again: the first `busy` of
     /// them, over and over.
     touched: Vec<(u32, u64)>,
     busy: usize,
@@ -82,9 +82,9 @@ struct Full {
 }
 
 impl Full {
-    /// In memory order a timer lies beside those that are due about the same time, as with
-    /// connections accepted in a row. In random order each is alone, and they are gone through in
-    /// an order that is neither of the two; hot, only the first of them are.
+    /// In memory order a timer is next to those that are due about the same time, as with
+    /// connections accepted in a row. In random order each is alone, and the access order is
+    /// neither of the two; hot, only the first of them are accessed.
     fn new(spread: Spread, order: Order) -> Self {
         let count = million();
         let places = order.places(count);
@@ -101,7 +101,7 @@ impl Full {
         full
     }
 
-    /// Files every timer, and goes back to the first tick.
+    /// Files every timer, and returns to the first tick.
     fn fill(&mut self) {
         (self.wheel, self.now, self.at) = (Wheel::new(0), 0, 0);
         self.lines.0.iter_mut().for_each(|line| line.node = Node::new());
@@ -118,7 +118,7 @@ impl Full {
         timer
     }
 
-    /// Ticks on until a timer fires or `looks` nodes were looked at in vain, a turn's budget at a
+    /// Advances until a timer fires or `looks` nodes were examined in vain, a turn's budget at a
     /// time.
     #[inline]
     fn fire(&mut self, budget: &mut u32) -> Option<u32> {
@@ -167,7 +167,7 @@ fn touch(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     });
 }
 
-/// A connection goes and another comes: the same place, half of the spread later.
+/// A connection is removed and another inserted: the same slot, half of the spread later.
 fn cancel_and_schedule(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     let mut full = None;
     group.bench_function(name, |bencher| {
@@ -186,8 +186,8 @@ fn cancel_and_schedule(group: &mut Group<'_>, name: &str, spread: Spread, order:
     });
 }
 
-/// A timer comes out of the wheel. Uniform: tick by tick, with the looks at timers of later
-/// rotations; far: the clock has jumped.
+/// A timer fires. Uniform: tick by tick, including the examined timers of later rotations; far: the
+/// clock has jumped.
 fn fire(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     let mut full = None;
     group.bench_function(name, |bencher| {
@@ -219,7 +219,7 @@ fn fire(group: &mut Group<'_>, name: &str, spread: Spread, order: Order) {
     });
 }
 
-/// The slot of a timer comes up that is due in a later rotation: it is looked at and filed again,
+/// The slot of a timer comes up that is due in a later rotation: it is examined and filed again,
 /// and none fires.
 fn look(group: &mut Group<'_>, name: &str, order: Order) {
     let mut full = None;
@@ -236,13 +236,13 @@ fn look(group: &mut Group<'_>, name: &str, order: Order) {
                 assert_eq!(full.fire(&mut budget), None, "none is due");
                 looks += u64::from(BUDGET - budget);
             }
-            // The last tick's looks may be more than were wanted.
+            // The last tick may examine more than was wanted.
             (cpu_time() - began).mul_f64(wanted as f64 / looks as f64)
         });
     });
 }
 
-/// When the next pass is owed.
+/// When the next pass is due.
 fn next_due(group: &mut Group<'_>, name: &str, spread: Spread) {
     let mut full = None;
     group.bench_function(name, |bencher| {

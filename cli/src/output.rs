@@ -1,6 +1,6 @@
 //! What the commands print: on stdout a result, on stderr errors and notices.
 //!
-//! Styles are written always; the streams remove them where `--color` or the terminal says so.
+//! Styles are always written; the streams remove them if `--color` or the terminal requires it.
 
 use std::fmt;
 use std::io::{self, Write as _};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// A year. A longer time is a slip of the unit.
+/// A year. A longer time is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// 1 TiB takes minutes even on loopback. More is a slip of the unit.
+/// 1 TiB takes minutes even on loopback. More is a mistake in the unit.
 const LARGEST_BYTES: u64 = 1 << 40;
 
 const WRITE_DURATION: &str = "write a number and a unit, as 250ms, 2s or 1m";
@@ -20,7 +20,7 @@ pub(crate) fn number<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
     move |text| {
-        // `parse` would take a sign.
+        // `parse` would accept a sign.
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| digits && range.contains(number));
         number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match (*range.start(), *range.end()) {

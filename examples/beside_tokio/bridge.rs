@@ -69,7 +69,7 @@ impl Client {
         Ok((Self { sender }, thread))
     }
 
-    /// For tests: the side of the tasks, with a reactor that nobody drives.
+    /// For tests: the side of the tasks, with a reactor that does not run.
     #[allow(dead_code, reason = "used by the tests")]
     pub(crate) const fn with(sender: Sender<Message>) -> Self {
         Self { sender }

@@ -44,7 +44,7 @@ fn of_a_server(options: ListenOptions, script: Script) -> Result<Ending, finale:
     ending(&mut reactor)
 }
 
-/// The ending of a client's only connection, to an address at which nobody listens.
+/// The ending of a client's only connection, to an address without a listener.
 fn of_a_client(reach: Option<Reach>, target: &str) -> Result<Ending, finale::Error> {
     let network = Network::new(1);
     network.name_fails("nowhere.example", finale::LookupErrorKind::NotFound);

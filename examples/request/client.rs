@@ -103,7 +103,7 @@ fn result<N: Net>(reactor: &mut Reactor<N>, id: SocketId) -> Result<(Vec<u8>, En
             Event::Data(bytes) if socket.id() == id => {
                 answer.extend_from_slice(bytes);
                 if answer.len() > 64 * 1024 {
-                    socket.destroy(); // No answer of this protocol is so long.
+                    socket.destroy(); // No answer of this protocol is longer.
                 }
             }
             Event::Close(ending) if socket.id() == id => return Ok((answer, ending.clone())),

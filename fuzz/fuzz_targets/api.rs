@@ -6,14 +6,14 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use support::api::{Dice, Op, Script};
 
-/// Calls of one script at the most: the story of a longer one is told by two shorter ones.
+/// At most this many calls per script: two shorter scripts replace a longer one.
 const CALLS: usize = 80;
 
 struct Bytes<'a>(Unstructured<'a>);
 
 impl Dice for Bytes<'_> {
     fn below(&mut self, bound: u32) -> u32 {
-        // Without bytes left it is 0, the plainest choice.
+        // Without bytes left it is 0, the simplest choice.
         self.0.int_in_range(0..=bound - 1).unwrap_or(0)
     }
 }
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let script = Script { seed, ops };
     let story = script.play();
-    // Now and then again: the same calls tell the same story.
+    // Some scripts are played again: the same calls must give the same transcript.
     if data.len() % 8 == 0 {
         assert_eq!(story, script.play());
     }

@@ -1,4 +1,4 @@
-//! Arbitrary text as a target: never a panic, and what is taken means what it says.
+//! Arbitrary text as a target: never a panic, and accepted text has the right meaning.
 
 #![no_main]
 

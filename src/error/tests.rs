@@ -6,7 +6,8 @@ use rustix::io::Errno;
 
 use super::*;
 
-/// One line each, none like another, and no full stop: the words are put into longer lines.
+/// Each error is one line without a full stop, since it is put into longer lines, and all lines
+/// differ.
 #[track_caller]
 fn check_lines<T: Display>(all: impl IntoIterator<Item = T>) {
     let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! How often each pair of state and input occurred: what a simulation has seen of the table.
+//! Coverage: how often each pair of state and input of the table occurred in a simulation.
 
 use super::{Cell, Input, State, step};
 
@@ -13,7 +13,7 @@ impl Default for Coverage {
 }
 
 impl Coverage {
-    /// Counts one.
+    /// Counts one occurrence.
     pub const fn note(&mut self, state: State, input: Input) {
         self.0[state as usize][input as usize] += 1;
     }
@@ -31,7 +31,7 @@ impl Coverage {
         self.0[state as usize][input as usize]
     }
 
-    /// All pairs that can happen: the transitions if `go`, else the refusals.
+    /// All pairs that can happen: the transitions if `go`, otherwise the refusals.
     pub fn of_the_table(go: bool) -> impl Iterator<Item = (State, Input)> {
         let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
         pairs.filter(move |&(state, input)| match step(state, input) {

@@ -1,15 +1,15 @@
 //! The lifecycle of a socket as one table: state × input → next state and events.
 //!
-//! Invariant: a socket's state changes by [`step`] and by nothing else. Every pair of state and
-//! input that can happen is in the table, as a transition or as a stated refusal. The diagrams in
-//! the documentation are printed from it.
+//! Invariant: only [`step`] changes a socket's state. Every pair of state and input that can happen
+//! is in the table, as a transition or as an explicit refusal. The diagrams in the documentation
+//! are printed from it.
 //!
-//! The reactor turns what it sees (a result of the system, a call of the user, a timer) into one
-//! [`Input`], looks the transition up, and emits its events in the order of [`Emits`]. States from
-//! [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, and
-//! `close` is due.
+//! The reactor turns what it observes (a result of the system, a call of the user, a timer) into
+//! one [`Input`], looks the transition up, and emits its events in the order of [`Emits`]. States
+//! from [`State::Confirmed`] on are *final*: the connection is over, its descriptor is closed, and
+//! `close` is pending.
 //!
-//! Knows no socket, no clock, no system call.
+//! This module knows no socket, no clock and no system call.
 
 mod coverage;
 mod print;
@@ -44,7 +44,6 @@ macro_rules! listed {
             }
         }
 
-        /// The name.
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.name())
@@ -54,14 +53,14 @@ macro_rules! listed {
 }
 
 listed! {
-    /// Where a socket is in its life.
+    /// The state of a socket.
     #[non_exhaustive]
     pub enum State {
         /// Nothing was done yet.
         Created,
         /// The host name is being looked up.
         Resolving,
-        /// A handshake is under way, or several in a race.
+        /// At least one handshake is in flight.
         Connecting,
         /// Both halves are open.
         Open,
@@ -69,15 +68,17 @@ listed! {
         Flushing,
         /// Our FIN is with the kernel; the peer still sends.
         LocalFinished,
-        /// The same, and the caller has discarded: what the peer still sends is read and dropped.
+        /// As `LocalFinished`, and the caller has called `discard`: what the peer still sends is
+        /// read and dropped.
         Lingering,
         /// The peer's FIN was read; we still send.
         PeerFinished,
         /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait.
         LastFlush,
-        /// Both FINs are out; the peer's kernel has not acknowledged ours yet.
+        /// Both FINs were sent; the peer's kernel has not acknowledged ours yet.
         Closing,
-        /// The system has reported an error: nothing can be sent; what arrived before may be read.
+        /// The system has reported an error: nothing can be sent; bytes that arrived before can be
+        /// read.
         Broken,
         /// Over: both FINs exchanged, ours acknowledged.
         Confirmed,
@@ -87,7 +88,7 @@ listed! {
         ResetByPeer,
         /// Over: the caller destroyed it.
         ResetByUs,
-        /// Over: a timer ran out.
+        /// Over: a timer expired.
         TimedOut,
         /// Over: it was never connected.
         NotConnected,
@@ -108,7 +109,7 @@ listed! {
         Resolved,
         /// The name has no address.
         LookupFailed,
-        /// One attempt has failed: others are under way or to be tried, or it was the last.
+        /// One attempt has failed: others are in flight or can be tried, or it was the last.
         NextAddress,
         /// The handshake is done.
         Established,
@@ -116,7 +117,7 @@ listed! {
         ConnectFailed,
         /// Bytes were read.
         Data,
-        /// The write queue emptied after having been full.
+        /// The write queue emptied after it had been full.
         Drained,
         /// No byte moved for the idle timeout.
         Idle,
@@ -128,17 +129,17 @@ listed! {
         ErrorSeen,
         /// The caller ended.
         EndCalled,
-        /// The caller has discarded what is still to be read.
+        /// The caller has called `discard`.
         DiscardCalled,
         /// The queue is empty and our FIN is with the kernel.
         FinSent,
-        /// Everything was left to the kernel by close(2).
+        /// close(2) was called, and the kernel delivers the rest.
         LeftToKernel,
         /// The peer's kernel has acknowledged our FIN.
         Acknowledged,
         /// The peer's RST, or an error of our own system that ends the connection.
         Reset,
-        /// The timer that limits this state ran out.
+        /// The timer that limits this state expired.
         Expired,
         /// The caller destroyed it.
         DestroyCalled,
@@ -156,12 +157,12 @@ listed! {
     }
 }
 
-/// What the table has for one pair.
+/// The table's entry for one pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cell {
     /// Go to this state and emit these events.
     Go(State, &'static [Emits]),
-    /// It can happen, and is taken up when the connection is established.
+    /// It can happen, and is applied when the connection is established.
     Deferred,
     /// It can happen, and changes nothing.
     Ignored,
@@ -175,7 +176,7 @@ pub const fn step(state: State, input: Input) -> Cell {
     TABLE[state as usize][input as usize]
 }
 
-/// A cell in four bytes, as the reactor uses it: a refusal stays in its state and emits nothing.
+/// A cell in four bytes, as the reactor uses it: a refusal keeps the state and emits nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Transition {
     pub(crate) to: State,
@@ -224,19 +225,19 @@ impl State {
         self as u8 >= State::Open as u8 && !self.is_final()
     }
 
-    /// Whether there may be more to read: the peer's FIN was not read.
+    /// Whether more can be read: the peer's FIN was not read.
     #[must_use]
     pub const fn can_read(self) -> bool {
         matches!(self, State::Open | State::Flushing | State::LocalFinished | State::Lingering | State::Broken)
     }
 
-    /// Whether bytes or our FIN may still leave.
+    /// Whether bytes or our FIN can still be sent.
     #[must_use]
     pub const fn can_send(self) -> bool {
         matches!(self, State::Open | State::PeerFinished) || self.is_flushing()
     }
 
-    /// Whether the caller has ended and our FIN has not left.
+    /// Whether the caller has ended and our FIN was not sent.
     #[must_use]
     pub const fn is_flushing(self) -> bool {
         matches!(self, State::Flushing | State::LastFlush)
@@ -250,15 +251,15 @@ impl State {
 }
 
 /// One state's part of the table.
-struct Fault {
+struct Row {
     state: State,
     rfc9293: &'static [&'static str],
     own: &'static [(Input, Cell)],
-    /// What the state has in common with others.
+    /// The cells that the state has in common with others.
     common: &'static [(Input, Cell)],
 }
 
-/// What ends a connection in whatever state it is.
+/// What ends a connection in any state.
 const ENDS: &[(Input, Cell)] = &[
     (Input::Reset, Go(State::ResetByPeer, &[Emits::Error])),
     (Input::Expired, Go(State::TimedOut, &[Emits::Error])),
@@ -267,7 +268,7 @@ const ENDS: &[(Input, Cell)] = &[
 
 const CLOSE: &[(Input, Cell)] = &[(Input::CloseDue, Go(State::Closed, &[Emits::Close]))];
 
-/// What can still come when a connection is over.
+/// What can still happen after a connection is over.
 #[rustfmt::skip]
 const LATE: &[(Input, Cell)] = &[
     (Input::Data, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored), (Input::PeerEnded, Ignored),
@@ -276,8 +277,8 @@ const LATE: &[(Input, Cell)] = &[
 ];
 
 #[rustfmt::skip]
-static ROWS: [Fault; State::ALL.len()] = [
-    Fault { state: State::Created, rfc9293: &["CLOSED"], own: &[
+static ROWS: [Row; State::ALL.len()] = [
+    Row { state: State::Created, rfc9293: &["CLOSED"], own: &[
         (Input::Accepted,       Go(State::Open,         &[Emits::Connection])),
         (Input::LookupStarted,  Go(State::Resolving,    &[])),
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
@@ -285,20 +286,20 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Fault { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
+    Row { state: State::Resolving, rfc9293: &["CLOSED"], own: &[
         (Input::Resolved,       Go(State::Connecting,   &[Emits::Lookup])),
         (Input::LookupFailed,   Go(State::NotConnected, &[Emits::Error])),
         (Input::Expired,        Go(State::TimedOut,     &[Emits::Error])),
         (Input::DestroyCalled,  Go(State::ResetByUs,    &[])),
         (Input::EndCalled, Deferred),
     ], common: &[] },
-    Fault { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
+    Row { state: State::Connecting, rfc9293: &["SYN-SENT", "SYN-RECEIVED"], own: &[
         (Input::NextAddress,    Go(State::Connecting,   &[])),
         (Input::Established,    Go(State::Open,         &[Emits::Connect, Emits::Ready])),
         (Input::ConnectFailed,  Go(State::NotConnected, &[Emits::Error])),
         (Input::EndCalled, Deferred),
     ], common: ENDS },
-    Fault { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Row { state: State::Open, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Open,         &[Emits::Data])),
         (Input::Drained,        Go(State::Open,         &[Emits::Drain])),
         (Input::Idle,           Go(State::Open,         &[Emits::Timeout])),
@@ -307,7 +308,7 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled,      Go(State::Flushing,     &[])),
     ], common: ENDS },
-    Fault { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
+    Row { state: State::Flushing, rfc9293: &["ESTABLISHED", "CLOSE-WAIT"], own: &[
         (Input::Data,           Go(State::Flushing,     &[Emits::Data])),
         (Input::Idle,           Go(State::Flushing,     &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Flushing,     &[Emits::PeerEnded])),
@@ -316,7 +317,7 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::FinSent,        Go(State::LocalFinished,     &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Fault { state: State::LocalFinished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+    Row { state: State::LocalFinished, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::Data,           Go(State::LocalFinished,     &[Emits::Data])),
         (Input::Idle,           Go(State::LocalFinished,     &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::LocalFinished,     &[Emits::PeerEnded])),
@@ -325,43 +326,43 @@ static ROWS: [Fault; State::ALL.len()] = [
         (Input::DiscardCalled,  Go(State::Lingering,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored),
     ], common: ENDS },
-    Fault { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
+    Row { state: State::Lingering, rfc9293: &["FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::PeerEnded,      Go(State::Lingering,    &[Emits::PeerEnded])),
         (Input::Fin,            Go(State::Closing,      &[Emits::End])),
         (Input::ErrorSeen,      Go(State::Broken,       &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Fault { state: State::PeerFinished, rfc9293: &["CLOSE-WAIT"], own: &[
+    Row { state: State::PeerFinished, rfc9293: &["CLOSE-WAIT"], own: &[
         (Input::Drained,        Go(State::PeerFinished,        &[Emits::Drain])),
         (Input::Idle,           Go(State::PeerFinished,        &[Emits::Timeout])),
         (Input::EndCalled,      Go(State::LastFlush,    &[])),
         (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Fault { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
+    Row { state: State::LastFlush, rfc9293: &["CLOSE-WAIT"], own: &[
         (Input::Idle,           Go(State::LastFlush,    &[Emits::Timeout])),
         (Input::FinSent,        Go(State::Closing,      &[])),
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Fault { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
+    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK"], own: &[
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::Acknowledged,   Go(State::Confirmed,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored), (Input::Idle, Ignored),
     ], common: ENDS },
-    Fault { state: State::Broken, rfc9293: &["CLOSED"], own: &[
+    Row { state: State::Broken, rfc9293: &["CLOSED"], own: &[
         (Input::Data,           Go(State::Broken,       &[Emits::Data])),
         (Input::Drained,        Go(State::Broken,       &[Emits::Drain])),
         (Input::Idle,           Go(State::Broken,       &[Emits::Timeout])),
         (Input::PeerEnded,      Go(State::Broken,       &[Emits::PeerEnded])),
         (Input::EndCalled, Ignored),
     ], common: ENDS },
-    Fault { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
-    Fault { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
+    Row { state: State::Confirmed, rfc9293: &["TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::HandedOff, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByPeer, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::ResetByUs, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::TimedOut, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
+    Row { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
 ];
 
 static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {
@@ -376,7 +377,7 @@ static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {
     table
 };
 
-/// At compile time: a pair that is written twice stops the build.
+/// Checked at compile time: a pair that is written twice stops the build.
 const fn fill(row: &mut [Cell; Input::ALL.len()], cells: &[(Input, Cell)]) {
     if let [(input, cell), rest @ ..] = cells {
         assert!(matches!(row[*input as usize], Impossible), "a pair is written twice");

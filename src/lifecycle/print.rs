@@ -1,4 +1,4 @@
-//! The lifecycle as text, printed from the table that runs.
+//! The lifecycle as text, printed from the table that the reactor uses.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{Cell, Emits, Input, State, step};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Format {
-    /// For reading in a terminal.
+    /// Text for a terminal.
     Text,
     /// A state diagram for Mermaid.
     Mermaid,
@@ -57,7 +57,7 @@ pub(crate) fn events(emits: &[Emits]) -> String {
     emits.iter().map(|emits| emits.name()).collect::<Vec<_>>().join(" ")
 }
 
-/// A text with the events after it, if there are any.
+/// A text followed by the events, if there are any.
 fn with_events(text: &str, separator: &str, emits: &[Emits]) -> String {
     if emits.is_empty() { text.trim_end().to_owned() } else { format!("{text}{separator}{}", events(emits)) }
 }
@@ -77,7 +77,7 @@ fn paragraph(state: State) -> String {
     out
 }
 
-/// All states, then all arrows, each as these functions print it.
+/// All states, then all arrows, each printed by these functions.
 fn diagram(node: impl Fn(&str, &str) -> String, arrow: impl Fn(&str, &str, &str) -> String, separator: &str) -> String {
     let nodes = State::ALL.iter().map(|state| node(state.name(), &state.rfc9293().join(", ")));
     let arrows = State::ALL.iter().flat_map(|&state| arrows(state).map(move |to| (state, to)));

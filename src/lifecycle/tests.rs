@@ -23,7 +23,7 @@ fn every_pair_is_a_transition_or_a_stated_refusal() {
     assert_eq!(counts, [79, 3, 93, 221], "a pair was added or removed: check it, then correct this line");
 }
 
-/// What must hold of any transition whatever.
+/// What must hold for every transition.
 fn check_transition(state: State, input: Input, next: State, emits: &[Emits]) {
     let pair = format!("{state:?} × {input:?}");
     assert_ne!(state, State::Closed, "{pair}: nothing leaves Closed");
@@ -60,9 +60,9 @@ fn the_compact_form_is_the_same_table_in_which_a_refusal_keeps_the_state_and_emi
     }
 }
 
-// --- what holds whatever the rows say in detail ---
+// --- what holds for every cell of the table ---
 
-/// The states that a socket can come to from this one, itself included.
+/// The states that a socket can reach from this one, itself included.
 fn reachable(from: State) -> Vec<State> {
     let (mut seen, mut queue) = (vec![from], VecDeque::from([from]));
     while let Some(state) = queue.pop_front() {
@@ -207,7 +207,7 @@ fn what_a_state_says_of_itself_is_what_the_table_lets_happen_to_it() {
 
 // --- the events ---
 
-/// The language of `event.rs`, as a recogniser: what was emitted so far decides what may come next.
+/// The language of `event.rs`, as a recogniser: the events so far decide which can follow.
 fn may_follow(seen: &BTreeSet<u8>, last: Option<Emits>, emits: Emits) -> bool {
     let has = |emits: Emits| seen.contains(&(emits as u8));
     if has(Emits::Close) || (last == Some(Emits::Error) && emits != Emits::Close) {
@@ -227,8 +227,8 @@ fn may_follow(seen: &BTreeSet<u8>, last: Option<Emits>, emits: Emits) -> bool {
     }
 }
 
-/// Walks every path of the table. It remembers only what the grammar can see: repeats of a loop add
-/// nothing.
+/// Follows every path of the table. It keeps only what the grammar distinguishes: repeating a loop
+/// adds nothing.
 #[test]
 fn every_path_emits_a_word_of_the_language_with_exactly_one_close() {
     let mut seen = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! The operating system as one trait: every call that the reactor makes, and nothing else.
 //!
-//! Invariant: the reactor decides, the net obeys. No method blocks except [`Net::poll`], and none
-//! retries. The net owns the descriptors; the reactor knows only slots of its tables.
+//! Invariant: the reactor decides, and the net executes. No method blocks except [`Net::poll`], and
+//! none retries. The net owns the descriptors; the reactor knows only slots of its tables.
 //!
 //! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
 
@@ -90,14 +90,14 @@ pub type LookupAnswer = Result<Vec<SocketAddr>, LookupErrorKind>;
 /// non-blocking: after `WouldBlock` an edge follows, if the connection is registered.
 ///
 /// Errors are the system's, as the call returned them; a connection's pending error is returned
-/// once. What a method adds to that is in its own description.
+/// once. Each method documents what it adds to that.
 pub trait Net {
     /// The monotonic clock.
     fn now(&self) -> Instant;
 
-    /// Waits for readiness for as long as `timeout` (`None`: without limit; zero: not at all), and
+    /// Waits for readiness for at most `timeout` (`None`: without limit; zero: not at all), and
     /// passes it to `ready`. `now` is the time, just read from the clock: the timeout counts from
-    /// then. Can return early. An error: it can't wait at all.
+    /// then. Can return early. An error means that the net can't wait at all.
     fn poll(
         &mut self,
         now: Instant,
@@ -105,7 +105,7 @@ pub trait Net {
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled>;
 
-    /// A function for other threads that ends the running `poll`, or else the next one.
+    /// Returns a function for other threads that ends the running `poll`, or else the next one.
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 
     /// Opens a listener and returns the address it is bound to.
@@ -137,7 +137,7 @@ pub trait Net {
         local: Option<SocketAddr>,
     ) -> io::Result<()>;
 
-    /// The same for a Unix domain socket. `WouldBlock`: the listener's queue is full. No edge
+    /// Connects `slot` to a Unix domain socket. `WouldBlock`: the listener's queue is full. No edge
     /// follows, since nothing has begun: the reactor tries again until the connect timeout. Where
     /// there are no such sockets, the error is EOPNOTSUPP.
     fn connect_unix(&mut self, _slot: u32, _token: Token, _addr: &UnixAddr, _: &SystemOptions) -> io::Result<()> {
@@ -148,10 +148,10 @@ pub trait Net {
     /// valid after an error.
     fn connected(&mut self, slot: u32) -> io::Result<bool>;
 
-    /// Several handshakes had the same token, and this one has won: moves the connection from slot
-    /// `from` to slot `to`, which is empty or the same. The next `poll` reports its present state,
-    /// since earlier readiness may have been another's. After an error the connection was moved all
-    /// the same, and is not registered.
+    /// Several handshakes had the same token, and this one was established first: moves the
+    /// connection from slot `from` to slot `to`, which is empty or the same. The next `poll`
+    /// reports its present state, since earlier readiness may belong to another handshake. Even
+    /// after an error the connection was moved, but is not registered.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()>;
 
     /// Registers a connection: from now on `poll` reports its readiness, the present state first.
@@ -166,11 +166,12 @@ pub trait Net {
     fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 
     /// Writes, perhaps less than all; an edge follows a short write, as it follows `WouldBlock`.
-    /// With `more` the last partial segment waits for what follows: the rest, and then
-    /// [`finish`](Net::finish) or [`close`](Net::close).
+    /// With `more` the kernel holds the last partial segment back until the rest of the bytes, or
+    /// [`finish`](Net::finish) or [`close`](Net::close), follows.
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize>;
 
-    /// The same for several pieces, none of them empty. The written bytes may end in any of them.
+    /// The same as [`send`](Net::send) for several pieces, none of them empty. The written bytes
+    /// may end in any of them.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize>;
 
     /// Sends our FIN after everything written. During a handshake it would end the attempt. After a
@@ -209,13 +210,13 @@ pub trait Net {
     /// Looks a host name up, off this thread. [`looked_up`](Net::looked_up) has the result.
     fn lookup(&mut self, token: Token, host: &str, port: u16);
 
-    /// The result of this lookup is no longer needed: if it has not begun, it need not.
+    /// The result of this lookup is no longer needed. A lookup that has not begun can be dropped.
     fn forget_lookup(&mut self, _token: Token) {}
 
     /// The next finished lookup. Its token may be stale.
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;
 
-    /// A socket in this state got this input: for a net that counts what it has caused.
+    /// A socket in this state got this input. A net can count them to know what it has caused.
     #[inline]
     fn stepped(&mut self, _state: State, _input: Input) {}
 }

@@ -28,11 +28,12 @@ use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
 
-/// More connections than `FEW` get room for `MANY`, 128 KiB. Untouched pages cost nothing.
+/// Beyond `FEW` connections, `poll` has room for `MANY` events, 128 KiB. Untouched pages cost
+/// nothing.
 const FEW: usize = 64;
 const MANY: usize = 32 * 1024;
 
-/// No other token: listeners have small numbers, connections a generation.
+/// No other token has this value: listeners have small numbers, connections a generation.
 const WAKER: mio::Token = mio::Token(u32::MAX as usize);
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -116,13 +117,13 @@ impl Os {
     ) -> io::Result<SocketAddr> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
-        // Accepted sockets inherit it, and with a time close(2) blocks.
+        // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
         socket.set_linger(None)?;
         tcp::prepare(&socket, Domain::IPV4, &options.system)?;
         self.add_tcp(listener, socket)
     }
 
-    /// The same for a Unix domain socket, without its file.
+    /// Takes over a listening Unix domain socket, without its file.
     pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: UnixListener) -> io::Result<()> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
@@ -172,7 +173,7 @@ impl Net for Os {
         let complete_until = now;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // Nothing was reported.
+            // The wait was interrupted, and nothing was reported.
             Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until, more: true }),
             Err(error) => return Err(error),
         }
@@ -239,7 +240,8 @@ impl Net for Os {
         #[cfg(not(target_os = "linux"))]
         let (stream, peer) = {
             if listening.watched {
-                // Registered again, it is reported again if another connection waits.
+                // mio reports it once more after it was registered again, if another connection
+                // waits.
                 let mut fd = SourceFd(&listening.socket.as_raw_fd());
                 self.poll.registry().reregister(&mut fd, listener_token(listener), Interest::READABLE)?;
             }
@@ -284,7 +286,7 @@ impl Net for Os {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         let stream = tcp::connect(addr, options, local)?;
-        // Before connect(2) epoll would report writable and hang-up at once.
+        // Before connect(2), epoll would report writable and hang-up at once.
         self.register_fd(&stream, token)?;
         self.put(slot, stream);
         Ok(())
@@ -303,7 +305,7 @@ impl Net for Os {
         let Some(peer) = peer(stream)? else { return Ok(false) };
         let is_unix = peer.address_family() == AddressFamily::UNIX;
         if !is_unix && stream.local_addr()?.as_socket() == SocketAddr::try_from(peer).ok() {
-            // A connection with itself: the port without a listener became our own local port.
+            // A connection with itself: a port without a listener became our own local port.
             return Err(Errno::CONNREFUSED.into());
         }
         Ok(true)
@@ -424,7 +426,7 @@ impl Net for Os {
     }
 }
 
-/// The address of the peer, or the pending error; neither before and after the connection.
+/// The address of the peer, or the pending error. There is neither before nor after the connection.
 #[inline]
 fn peer(stream: &Socket) -> rustix::io::Result<Option<SocketAddrAny>> {
     match getpeername(stream) {
@@ -434,9 +436,9 @@ fn peer(stream: &Socket) -> rustix::io::Result<Option<SocketAddrAny>> {
 }
 
 /// Registers a listener, level-triggered, which mio can't do: it is ready as long as a connection
-/// waits, so no accept(2) is needed to find out. One without a connection costs as much as several
-/// calls of epoll_wait(2), since the kernel allocates the new socket first. mio uses a token
-/// unchanged as epoll's data.
+/// waits, so no accept(2) is needed to find out. An accept(2) without a connection costs as much as
+/// several calls of epoll_wait(2), since the kernel allocates the new socket first. mio uses a
+/// token unchanged as epoll's data.
 #[cfg(target_os = "linux")]
 fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
     use rustix::event::epoll::{EventData, EventFlags, add};
@@ -450,8 +452,8 @@ fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
     poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), listener_token(listener), Interest::READABLE)
 }
 
-/// Never SIGPIPE, which a program in C may not ignore. On Apple's systems that is an option of each
-/// socket, which socket2 sets when it opens or accepts one.
+/// Prevents SIGPIPE, which a program in C may not ignore. On Apple's systems that is an option of
+/// each socket, which socket2 sets when it opens or accepts one.
 fn send_flags(more: bool) -> SendFlags {
     #[cfg(target_os = "linux")]
     let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
@@ -469,7 +471,8 @@ fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
     Ok(result.map_err(|errno| if is_reset(errno) { Errno::PIPE } else { errno })?)
 }
 
-/// Both directions: RDHUP is reported only with read interest. And urgent bytes, see `Os::split`.
+/// Read and write interest: RDHUP is reported only with read interest. Also urgent bytes, see
+/// `Os::split`.
 fn interest() -> Interest {
     let interest = Interest::READABLE | Interest::WRITABLE;
     #[cfg(target_os = "linux")]
@@ -498,5 +501,5 @@ fn unmapped(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Four bytes per connection, next to the table's 64.
+/// Each connection needs four bytes here, in addition to the table's 64.
 const _: () = assert!(size_of::<Option<Socket>>() == 4);

@@ -1,4 +1,5 @@
-//! Host names, looked up by the system's resolver or the program's own, off the loop's thread.
+//! Host names, looked up by the system's resolver or the program's own, on other threads than the
+//! loop's.
 //!
 //! Invariant: a lookup delays neither the loop nor the end of the program: threads are few, start
 //! with the first lookups, and are never joined. A lookup that is no longer needed leaves the
@@ -17,7 +18,7 @@ use mio::Waker;
 use super::{LookupAnswer, Token};
 use crate::error::LookupErrorKind;
 
-/// Lookups that run at once; further ones wait, each for at most its socket's connect timeout.
+/// Lookups that run at once; others wait, each for at most its socket's connect timeout.
 /// getaddrinfo(3) blocks for many seconds when a name server is silent, so one thread is too few.
 const THREADS: usize = 4;
 
@@ -32,7 +33,7 @@ struct Request {
 }
 
 struct Backpressure {
-    /// Requests without a thread. `None`: the reactor is gone.
+    /// Requests that no thread has taken yet. `None`: the reactor was dropped.
     requests: Mutex<Option<VecDeque<Request>>>,
     filled: Condvar,
 }
@@ -86,10 +87,10 @@ impl Resolver {
         self.queue.filled.notify_one();
     }
 
-    /// Removes a lookup that is no longer needed. One that has begun goes on.
+    /// Removes a lookup that is no longer needed. A lookup that has begun continues.
     pub(super) fn forget(&mut self, token: Token) {
         if let Some(requests) = self.queue.lock().as_mut() {
-            // Lookups that are given up together come in the order of their requests, or reversed.
+            // Lookups that are cancelled together are in the order of their requests, or reversed.
             let is_it = |request: &Request| request.token == token;
             let is_last = requests.back().is_some_and(is_it);
             let index = if is_last { Some(requests.len() - 1) } else { requests.iter().position(is_it) };
@@ -113,7 +114,7 @@ impl Resolver {
         let (queue, answer, waker) = (Arc::clone(&self.queue), self.answer.clone(), Arc::clone(&self.waker));
         let started = thread::Builder::new().name("finale-lookup".into()).spawn(move || {
             while let Some(request) = queue.take() {
-                // A resolver that panics has failed.
+                // A resolver that panics counts as failed.
                 let resolve = AssertUnwindSafe(|| (request.resolve)(&request.host, request.port));
                 let found = catch_unwind(resolve).unwrap_or(Err(LookupErrorKind::Failed));
                 if answer.send((request.token, found)).is_err() || waker.wake().is_err() {

@@ -1,7 +1,7 @@
 //! Queries a connection over netlink (sock_diag(7)): when did its peer last take bytes? No call on
 //! its descriptor gives that in safe code. A query runs only when a limit has expired.
 //!
-//! Invariant: a result is about the socket in question, or there is none; nothing waits for it.
+//! Invariant: a result is about the socket in question, or there is none. The query never blocks.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -37,8 +37,9 @@ pub(super) struct SockDiag {
 }
 
 impl SockDiag {
-    /// How long ago the peer's kernel took bytes of ours. `None` if the kernel gives no result: for
-    /// a socket of another network namespace, for a Unix domain socket, and in some sandboxes.
+    /// How long ago the peer's kernel last took bytes of ours. `None` if the kernel gives no
+    /// result: for a socket of another network namespace, for a Unix domain socket, and in some
+    /// sandboxes.
     pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
         if self.netlink.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -72,7 +73,8 @@ fn cookie(socket: &Socket) -> Option<[u8; 8]> {
 fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
     let (local, peer) = (socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?);
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with it.
+    // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with that
+    // device.
     let device = socket.device_index_v4().ok().flatten().map_or(0, NonZeroU32::get);
     let header = [BY_FAMILY, NLM_F_REQUEST].map(u16::to_ne_bytes).concat();
     let protocol = [u8::try_from(family.as_raw()).ok()?, IPPROTO_TCP, 1 << (INFO - 1), 0];
@@ -110,8 +112,9 @@ fn read(reply: &[u8], cookie: [u8; 8]) -> Option<Duration> {
     taken(attributes.get(4..)?)
 }
 
-/// From a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves nothing: a
-/// peer that takes nothing still acknowledges window probes, and sends bytes of its own. But
+/// Computed from a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves
+/// nothing: a peer that takes nothing still acknowledges window probes, and sends bytes of its own.
+/// But
 ///
 /// - what is retransmitted was not taken since it was sent, and the times between retransmissions
 ///   are known;

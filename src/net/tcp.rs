@@ -15,15 +15,15 @@ const PORTS: usize = 32;
 /// A socket whose handshake has begun.
 ///
 /// bind(2) with port 0 takes a port for all destinations, and takes milliseconds when few are left.
-/// The option against that, IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port is
-/// chosen here: SO_REUSEADDR allows one that other connections have, and connect(2) refuses it only
-/// if one of them has the same destination.
+/// The option that prevents this, IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port
+/// is chosen here: SO_REUSEADDR allows one that other connections have, and connect(2) refuses it
+/// only if one of them has the same destination.
 pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<SocketAddr>) -> io::Result<Socket> {
     let Some(local) = local else { return begin(addr, options, None) };
     let mut probes = Vec::new();
     while local.port() == 0 && probes.len() < PORTS {
         let Ok((probe, chosen)) = port(local) else { break };
-        // Kept, so that the next one has another port.
+        // Kept, so that the next probe gets another port.
         probes.push(probe);
         match begin(addr, options, Some(&chosen)) {
             Err(error) if is(&error, Errno::ADDRINUSE) || is(&error, Errno::ADDRNOTAVAIL) => {}

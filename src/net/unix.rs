@@ -57,16 +57,16 @@ pub(super) fn listen(addr: &UnixAddr, options: &ListenOptions) -> io::Result<(So
     Ok((socket, file))
 }
 
-/// A connected socket. The system connects it at once or not at all; EAGAIN (`WouldBlock`) means
-/// that the listener's queue is full.
+/// Returns a connected socket. The system connects it at once or not at all; EAGAIN (`WouldBlock`)
+/// means that the listener's queue is full.
 pub(super) fn connect(addr: &UnixAddr, options: &SystemOptions) -> io::Result<Socket> {
     let socket = tcp::open(Domain::UNIX, options)?;
     socket.connect(&addr.name()?)?;
     Ok(socket)
 }
 
-/// Removes a socket file without a listener; anything else is in use. The probe does not block:
-/// when the queue is full there is a listener, too.
+/// Removes a socket file without a listener; any other file is in use. The probe does not block: if
+/// the queue is full, there is a listener.
 fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> io::Result<()> {
     let Some(path) = addr.file() else { return Err(in_use) };
     if !fs::symlink_metadata(path)?.file_type().is_socket() {

@@ -6,7 +6,7 @@ const fn of_ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What both kinds of options answer; they share the rules.
+/// Compares the options of listeners and of outgoing connections, which share their rules.
 #[track_caller]
 fn expect(
     set: impl Fn(ListenOptions) -> ListenOptions,

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
 
-/// A connection that was there for so long was no failure.
+/// A connection that lasted this long counts as no failure.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Nobody waits longer.
+/// No wait is longer.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long to wait after a failure.
@@ -22,16 +22,17 @@ pub(super) struct BackOff {
     most: Duration,
     /// Failures in a row.
     failures: u32,
-    /// One was begun since the last of them.
+    /// An attempt was begun since the last of them.
     is_trying: bool,
-    /// One that is not counted yet, since the clock was not looked at.
+    /// A failure that is not counted yet, since the clock was not read.
     is_new: bool,
     retry_at: Option<Instant>,
     /// When the last failure was counted.
     failed_at: Option<Instant>,
-    /// Since when those were there that were lost before they had served anybody, not counted yet.
+    /// Connections that were lost before they served a request, and are not counted yet: the time
+    /// since when each was established.
     drops: Vec<Option<Instant>>,
-    /// How many were, one after the other, as soon as they were there.
+    /// How many connections in a row were lost as soon as they were established.
     dropped: usize,
     dice: Rng,
 }
@@ -61,23 +62,24 @@ impl BackOff {
         self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// When the next may be tried.
+    /// When the next attempt may be made.
     pub(super) const fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// One was lost before it had served anybody; since when it was there, if the clock was looked
-    /// at.
+    /// A connection was lost before it served a request. `born` is when it was established, if the
+    /// clock was read.
     pub(super) fn was_lost_unserved(&mut self, born: Option<Instant>) {
         self.drops.push(born);
     }
 
-    /// One is tried though it is on.
+    /// An attempt is made although the back-off is on.
     pub(super) const fn tries(&mut self) {
         self.is_trying = self.is_on();
     }
 
-    /// Several that were begun together, before it was on, fail together, and are one failure.
+    /// Several attempts that were begun together, before the back-off was on, fail together and
+    /// count as one failure.
     pub(super) const fn has_failed(&mut self) {
         if !self.is_on() || self.is_trying {
             self.failures = self.failures.saturating_add(1);
@@ -85,16 +87,16 @@ impl BackOff {
         }
     }
 
-    /// Connected; if connections are dropped as they come, that says little.
+    /// Connected; if connections are dropped at once, that proves little.
     pub(super) const fn has_connected(&mut self) {
         if self.dropped == 0 {
             self.has_worked();
         }
     }
 
-    /// The server has said something to whom one was lent. What was opened before the last failure
-    /// proves nothing: a server that is being replaced serves its old connections and refuses new
-    /// ones.
+    /// The server has sent something on a leased connection. A connection that was opened before
+    /// the last failure proves nothing: a server that is being replaced serves its old connections
+    /// and refuses new ones.
     pub(super) fn has_served(&mut self, born: Option<Instant>) {
         if !self.is_new && self.failed_at.is_none_or(|failed_at| born.is_none_or(|born| born >= failed_at)) {
             self.has_worked();
@@ -105,13 +107,15 @@ impl BackOff {
         (self.failures, self.is_new, self.retry_at, self.dropped) = (0, false, None, 0);
     }
 
-    /// A server that takes connections and drops them at once is down as well; so many are replaced
-    /// at once. One that drops a connection which was there for a while does what servers do.
+    /// A server that accepts connections and drops them at once counts as down, while a usual
+    /// number of them is replaced at once. A connection that is dropped after a while is nothing
+    /// unusual.
     fn count_drops(&mut self, now: Instant, usual: usize) {
         for born in self.drops.drain(..) {
             let lived = born.map_or(Duration::ZERO, |born| now - born);
             self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
-            // Those that were there together are one failure, as those that fail together.
+            // Connections that existed together count as one failure, like attempts that fail
+            // together.
             if self.dropped > usual && (self.failures == 0 || self.is_trying) {
                 self.failures = self.failures.saturating_add(1);
                 (self.is_new, self.is_trying) = (true, false);

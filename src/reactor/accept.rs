@@ -1,4 +1,4 @@
-//! Opening listeners, accepting, and backing off when the system has nothing left to accept with.
+//! Opening listeners, accepting, and backing off when the system lacks resources to accept.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,16 +18,17 @@ use crate::table::entry::Flags;
 use crate::target::Target;
 use crate::unix_addr::UnixAddr;
 
-/// How long a listener backs off when it can't accept, unless a descriptor of ours is freed before.
-/// A tenth of a second does not spin, and a client repeats its SYN only after a second.
+/// How long a listener backs off when it can't accept, unless one of our descriptors is freed
+/// before. A tenth of a second does not spin, and a client repeats its SYN only after a second.
 const BACK_OFF_TICKS: u64 = 100;
 
-/// Connections in a row that fail in accept(2): a module that refuses all must not keep us busy.
+/// Connections in a row that fail in accept(2): a security module that refuses all must not keep us
+/// busy.
 const SKIPS: u32 = 64;
 
-/// Errors of accept(2) that concern one connection only; the next may be fine. accept(2) passes
-/// pending network errors of the new socket on. macOS adds EINVAL, or an address of no family, for
-/// a client that has gone.
+/// Errors of accept(2) that concern only one connection; the next may succeed. accept(2) passes on
+/// pending network errors of the new socket. macOS adds EINVAL, or an address of no family, for a
+/// client that has disconnected.
 #[rustfmt::skip]
 const OF_ONE_CONNECTION: &[Errno] = &[
     Errno::INTR, Errno::INVAL, Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT,
@@ -108,7 +109,7 @@ impl<N: Net> Reactor<N> {
         Ok((id, opened))
     }
 
-    /// Closes a listener. Its sockets live on; the kernel resets connections that wait to be
+    /// Closes a listener. Its sockets continue; the kernel resets connections that wait to be
     /// accepted. [`stop_listener`](Reactor::stop_listener) accepts them first, and ends its
     /// sockets.
     ///
@@ -125,7 +126,8 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Accepts no connection until [`resume_accepting`](Reactor::resume_accepting): clients wait.
+    /// Accepts no connection until [`resume_accepting`](Reactor::resume_accepting). Clients wait in
+    /// the backlog.
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed, or stopped.
@@ -134,7 +136,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Accepts again.
+    /// Accepts again after [`pause_accepting`](Reactor::pause_accepting).
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed, or stopped.
@@ -197,14 +199,15 @@ impl<N: Net> Reactor<N> {
         if let Some(peer) = peer {
             self.table.set_peer(slot, peer);
         }
-        // Its first bytes have often arrived: read before registering, which may never be needed.
+        // Its first bytes have often arrived: they are read before it is registered, which may
+        // never be needed.
         let flags = &mut self.table.entry_mut(slot).flags;
         flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON | overflow, true);
         self.begin_deadline(slot);
         self.emit(slot, Input::Accepted, Emits::Connection)
     }
 
-    /// A client too many is reset.
+    /// Accounts for a client beyond the maximum, which is reset.
     fn drop_excess(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
         self.net.reset(self.table.vacant());
         self.turn.dropped();
@@ -230,7 +233,8 @@ impl<N: Net> Reactor<N> {
         Some(Emit::new(EmitKind::AcceptFailed, listener))
     }
 
-    /// No readiness from now on: clients that have to wait would end every poll at once.
+    /// Reports no readiness of this listener from now on: clients that have to wait would end every
+    /// poll at once.
     pub(super) fn mute(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
         if !std::mem::replace(&mut entry.muted, true)
@@ -240,7 +244,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The system reports the next client, and the last error is over. A stopped listener is done.
+    /// No client waits. The system reports the next one, and the last error is over. A stopped
+    /// listener is done.
     fn nobody_waits(&mut self, listener: u32) {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.was_vain();

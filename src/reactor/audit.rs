@@ -1,8 +1,8 @@
-//! Whether the reactor keeps its own rules: what a simulation checks after every event.
+//! Checks the reactor's invariants. A simulation runs them after every event.
 //!
-//! Invariant: looking changes nothing. The rule that matters most: a socket that needs a step is in
-//! a list, and any other waits for readiness that will come, or for a timer. What it needs is
-//! decided by the same function that put it aside.
+//! Invariant: the checks change nothing. The most important rule: a socket that needs a step is in
+//! a list, and any other waits for readiness that will be reported, or for a timer. The function
+//! that puts a socket into a list also decides what it needs.
 
 use super::Reactor;
 use crate::lifecycle::State;
@@ -11,7 +11,7 @@ use crate::table::Waits;
 use crate::table::entry::{Flags, Next};
 
 impl<N: Net> Reactor<N> {
-    /// The first rule that is broken, in words. The socket at hand, not put aside yet, is left out.
+    /// The first broken rule, in words. The socket at hand is left out: it was not put aside yet.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         self.table.audit()?;
         let mut slots: Vec<u32> = self.table.slots().flat_map(|slot| self.reserved_slots(slot)).collect();
@@ -73,7 +73,7 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// What is left when everything should be over; `None` if nothing is.
+    /// What is left when everything should be over; `None` if nothing is left.
     pub(crate) fn left_over(&mut self) -> Option<String> {
         let counts = [
             ("sockets", self.table.len()),

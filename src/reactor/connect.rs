@@ -22,14 +22,14 @@ use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
 
 impl Reactor {
-    /// Has host names looked up by `resolve` in place of the system's getaddrinfo(3): given a host
-    /// and a port it returns all addresses, the preferred first, or why there are none. It runs on
-    /// the threads that look-ups have, four at the most, so it may block; what waits for a thread
-    /// has its socket's connect timeout, and is dropped with the socket. One that panics has failed
-    /// ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
+    /// Resolves host names with `resolve` instead of the system's getaddrinfo(3). Given a host and
+    /// a port it returns all addresses, the preferred one first, or the reason why there are none.
+    /// It runs on at most four resolver threads, so it may block. A lookup that waits for a thread
+    /// has its socket's connect timeout, and is dropped with the socket. If `resolve` panics, the
+    /// lookup has failed ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
     ///
     /// A program that does not want threads looks names up itself, and connects to a list of
-    /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are given by
+    /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are defined by
     /// [`Network::name`](crate::sim::Network::name).
     ///
     /// ```
@@ -52,13 +52,13 @@ impl<N: Net> Reactor<N> {
     /// pair of address or name and port, a list of addresses; or to a [Unix domain
     /// socket](crate::UnixAddr), `"unix:/run/app.sock"`, which has no `lookup`. Several addresses
     /// race each other (RFC 8305, see [`ConnectOptions::attempt_delay`]): the first that is
-    /// connected is kept. Whatever goes wrong on the way is delivered as an event; a connection
-    /// that was reset before this side had seen it established counts as an attempt that failed,
-    /// and what it had brought is lost with it.
+    /// connected is kept. Later failures are delivered as events. A connection that was reset
+    /// before finale saw it established counts as a failed attempt, and bytes that it had received
+    /// are lost.
     ///
     /// # Errors
-    /// [`Error::InvalidAddress`] for text that is no address, [`Error::InvalidOption`] for bad
-    /// options.
+    /// [`Error::InvalidAddress`] for text that is not an address, [`Error::InvalidOption`] for
+    /// invalid options.
     pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,
@@ -94,7 +94,7 @@ impl<N: Net> Reactor<N> {
         self.resolved(slot);
     }
 
-    /// An answer of the resolver, perhaps for a socket that is gone.
+    /// A result of the resolver. Its socket may be closed already.
     pub(super) fn looked_up(&mut self, token: Token, answer: LookupAnswer) {
         let Some(slot) = self.table.find_here(token.index, token.generation) else { return };
         let entry = self.table.entry(slot);
@@ -135,8 +135,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The connect timeout has run out: no handshake begins any more, but a result that is known to
-    /// the system comes first.
+    /// The connect timeout has expired: no other handshake begins, but a result that the system
+    /// knows already comes first.
     pub(super) fn expire_connecting(&mut self, slot: u32, failure: ConnectionError) {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
@@ -148,7 +148,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Checks each attempt in flight, if there is readiness of any. Returns whether one has failed.
+    /// Checks each attempt in flight, if there is readiness. Returns whether one has failed.
     fn check_attempts(&mut self, slot: u32) -> bool {
         let entry = self.table.entry(slot);
         if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS)
@@ -162,7 +162,7 @@ impl<N: Net> Reactor<N> {
                     self.promote(slot, flight, failed);
                     return false;
                 }
-                // The flag had no reason, or its reason has passed: the handshake goes on.
+                // The readiness was spurious, or its reason has passed: the handshake continues.
                 Ok(false) => index += 1,
                 Err(error) => {
                     failed = true;
@@ -185,7 +185,7 @@ impl<N: Net> Reactor<N> {
         self.table.extra(slot)?.connecting.as_ref()?.in_flight.get(index).copied()
     }
 
-    /// The first handshake that is done is the connection's; the others are dropped without an
+    /// The first established handshake becomes the connection; the others are dropped without an
     /// event.
     fn promote(&mut self, slot: u32, winner: Flight, was_contested: bool) {
         let Some(connecting) = self.connecting(slot) else { return };
@@ -197,14 +197,14 @@ impl<N: Net> Reactor<N> {
             self.table.set_peer(slot, addr);
         }
         if was_contested {
-            // What was noted may have been readiness of another.
+            // The recorded readiness may belong to another attempt.
             self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
             let token = self.token(slot);
             let promoted = self.net.promote(winner.slot, slot, token);
             self.unreserve(slot, winner);
             match promoted {
                 Ok(()) => {}
-                // It is connected all the same, and is registered later, as an accepted one is.
+                // It is connected anyway, and is registered later, like an accepted one.
                 Err(error) if passes(&error) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
                     flags.set(Flags::READABLE, true);
@@ -225,10 +225,11 @@ impl<N: Net> Reactor<N> {
         self.begin_deadline(slot);
     }
 
-    /// The deadline of the options begins. One that counts already stays if it is the earlier.
+    /// Starts the deadline of the options. A deadline that runs already stays if it is earlier.
     pub(super) fn begin_deadline(&mut self, slot: u32) {
         let Some(ms) = self.table.settings_of(slot).deadline_ms else { return };
-        // Only the total deadline can: one that the program sets removes that of the options.
+        // Only the total deadline can run already: a deadline that the program sets removes that of
+        // the options.
         let total = self.table.extra(slot).and_then(|extra| extra.deadline);
         let is_earlier = |at: u64| at <= self.table.epoch.tick_after(self.net.now()).saturating_add(ms);
         if !matches!(total, Some(Deadline::At(at)) if is_earlier(at)) {
@@ -236,7 +237,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Begins handshakes until one more is in flight or no address is left.
+    /// Begins handshakes until another one is in flight or no address is left.
     fn attempt(&mut self, slot: u32) {
         while self.table.entry(slot).state == State::Connecting {
             let Some(connecting) = self.connecting(slot) else { return };
@@ -253,13 +254,13 @@ impl<N: Net> Reactor<N> {
                 Ok(()) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
                     if is_first {
-                        // Nothing is known of this one, whatever the last one has left.
+                        // Nothing is known of this attempt, whatever flags the last one has left.
                         flags.set(Flags::READINESS, false);
                     }
                     flags.set(Flags::REGISTERED, true);
                     return self.set_attempt_due(slot);
                 }
-                // The address is not to blame: it is tried again after a pause.
+                // The failure does not depend on the address: it is tried again after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
                     return self.attempt_again(slot, is_first, ConnectionErrorKind::from_os(&error));
@@ -275,14 +276,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// One handshake: in flight if it could be begun.
+    /// Begins one handshake, which is in flight unless this returns an error.
     fn begin_attempt(&mut self, slot: u32, flight: Flight) -> io::Result<()> {
         let token = self.token(slot);
         let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return Ok(()) };
         let addr = connecting.addrs.get(flight.addr).copied();
         match (&connecting.target, addr) {
             (Target::Unix(addr), _) => self.net.connect_unix(flight.slot, token, addr, &connecting.system),
-            // The kernel would ask for one of its own.
+            // The kernel would treat port 0 as a request for a free port.
             (_, Some(addr)) if addr.port() == 0 => Err(Errno::CONNREFUSED.into()),
             (_, Some(addr)) => self.net.connect(flight.slot, token, addr, &connecting.system, connecting.local),
             (_, None) => Err(Errno::ADDRNOTAVAIL.into()),
@@ -294,7 +295,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// The last address keeps its turn. The next one that fails frees a descriptor.
+    /// The last address is tried again. The next attempt that fails frees a descriptor.
     fn attempt_again(&mut self, slot: u32, is_first: bool, cause: ConnectionErrorKind) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.tried -= 1;
@@ -319,7 +320,7 @@ impl<N: Net> Reactor<N> {
         connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
     }
 
-    /// The last attempt has been alone for long enough.
+    /// The attempt delay has passed: the next address joins.
     pub(super) fn next_attempt(&mut self, slot: u32) {
         if let Some(connecting) = self.connecting(slot) {
             connecting.attempt_due = None;
@@ -332,7 +333,7 @@ impl<N: Net> Reactor<N> {
     fn drop_flight(&mut self, slot: u32, index: usize, failure: ConnectionError) {
         let Some(connecting) = self.connecting(slot) else { return };
         let flight = connecting.in_flight.remove(index);
-        // A Unix domain socket has one attempt, and no address that would say which.
+        // A Unix domain socket has one attempt, without an address to record.
         if let Some(&addr) = connecting.addrs.get(flight.addr) {
             connecting.failed.push(ConnectAttempt { addr, kind: failure.kind });
         }
@@ -363,8 +364,8 @@ impl<N: Net> Reactor<N> {
         self.end_race(slot);
     }
 
-    /// Drops every attempt in flight, by a reset: to its peer an orderly end would be a
-    /// conversation without a word.
+    /// Drops every attempt in flight with a reset: an orderly end would look to its peer like a
+    /// connection without data.
     fn end_race(&mut self, slot: u32) {
         while let Some(flight) = self.flight(slot, 0) {
             self.net.reset(flight.slot);
@@ -376,8 +377,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The socket was never connected. Its failure names every address that was tried, those in
-    /// flight included, and the one that could not be.
+    /// The socket was never connected. Its failure lists every address that was tried, including
+    /// those in flight and the one that could not be begun.
     fn fail_connecting(&mut self, slot: u32, mut failure: ConnectionError) {
         if let Some(connecting) = self.connecting(slot) {
             let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.kind));
@@ -397,21 +398,22 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Whether an attempt could not be begun for a reason that passes, or for lack of a descriptor in a
-/// race of several addresses. With one address the program has to know that: its own connections
-/// hold them all.
+/// Whether an attempt could not be begun for a temporary reason, or for lack of a descriptor while
+/// several addresses are tried. With one address the lack is reported to the program, because its
+/// own connections hold all descriptors.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
     passes(error) || (is_out_of_descriptors && is_race)
 }
 
-/// Whether the reason passes: no memory, an interruption, a full queue of a Unix listener.
+/// Whether the reason is temporary: no memory, an interruption, a full queue of a Unix listener.
 fn passes(error: &io::Error) -> bool {
     is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Every distinct address once, families alternating from the first answer's (RFC 8305 section 4):
-/// a dead family does not delay the other by all its addresses.
+/// Every distinct address once, alternating between the families, beginning with the family of the
+/// first address (RFC 8305 section 4): an unreachable family does not delay the other by all its
+/// addresses.
 fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut distinct: Vec<SocketAddr> = Vec::with_capacity(answer.len());
     for addr in answer {

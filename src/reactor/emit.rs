@@ -1,4 +1,4 @@
-//! How events are put together: from what a step emits, to what the caller gets.
+//! How events are built: from what a step emits to what the caller receives.
 
 use std::net::IpAddr;
 
@@ -13,8 +13,8 @@ use crate::socket::Socket;
 use crate::table::entry::Flags;
 use crate::table::extra::Extra;
 
-/// An event before it is put together: two small numbers, which pass through several hands in
-/// registers. Whose event it is stands in the table (`at_hand`), what else it says in the reactor.
+/// An event before it is built: two small numbers, which are passed on in registers. Its socket is
+/// in the table (`at_hand`), and its other data is in the reactor.
 #[derive(Clone, Copy)]
 pub(super) struct Emit {
     kind: EmitKind,
@@ -23,10 +23,10 @@ pub(super) struct Emit {
 
 #[derive(Clone, Copy)]
 pub(super) enum EmitKind {
-    /// Of a socket. With `Data` the value is the number of bytes in the receive buffer, with
-    /// `Lookup` the address's index.
+    /// An event of a socket. With `Data` the value is the number of bytes in the receive buffer,
+    /// with `Lookup` the index of the address.
     Of(Emits),
-    /// `Data` in a buffer of the caller's.
+    /// `Data` in a buffer of the caller.
     Filled,
     Timer,
     Woken,
@@ -92,10 +92,11 @@ impl<N: Net> Reactor<N> {
         failure.unwrap_or(ConnectionError::of(ConnectionErrorKind::System))
     }
 
-    /// The report for `close`. The state in which it ended says how.
+    /// Builds the report for `close`, from the state in which the socket ended.
     pub(super) fn report_ending(&mut self, slot: u32) {
         let (entry, _, extra) = self.table.parts(slot);
-        // One that failed, and was destroyed before that could be delivered, was destroyed.
+        // A socket that failed, and was destroyed before the failure could be delivered, counts as
+        // destroyed.
         let kind = if entry.state == State::Confirmed {
             EndingKind::Confirmed
         } else if entry.state == State::HandedOff {

@@ -1,7 +1,7 @@
-//! The listeners, and which of them is tried next: in turn, where a client waits or may wait.
+//! The listeners, and which of them accepts next: in turn, if a client waits or may wait.
 //!
 //! Invariant: a listener that may accept is watched, queued, or backing off. A muted one is not
-//! watched: it had to leave clients waiting, and is tried until none waits before it is watched
+//! watched: it had to leave clients waiting, and accepts until none waits before it is watched
 //! again.
 
 use std::collections::VecDeque;
@@ -13,13 +13,14 @@ use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
 use crate::options::{ListenOptions, OverflowPolicy};
 
-/// Connections accepted one at a time after a vain attempt: that adds a sixtieth of it to each.
+/// Connections accepted one at a time after a failed accept: this adds a sixtieth of that call to
+/// each.
 const SINGLES: u32 = 64;
 
 /// A listener: what [`Reactor::listen`](crate::Reactor::listen) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
-    /// Its name.
+    /// Its id.
     pub id: ListenerId,
     /// The address it is bound to, with the port that the kernel chose for port 0.
     pub addr: SocketAddr,
@@ -39,7 +40,7 @@ pub(super) struct Entry {
     pub(super) skips: u32,
     /// Its sockets that have not delivered `close`.
     live: usize,
-    /// How many of them were accepted beyond the maximum, which they don't count for.
+    /// How many of them were accepted beyond the maximum, which does not include them.
     overflow: usize,
     max: Option<usize>,
     overflow_policy: OverflowPolicy,
@@ -61,14 +62,14 @@ enum Phase {
 /// A stopped listener accepts only the clients that waited when it was stopped.
 #[derive(Clone, Copy)]
 pub(super) struct Stopping {
-    /// How many of them may be left: clients that keep coming must not keep it open.
+    /// How many of them may be left: clients that continue to connect must not keep it open.
     waiting: u32,
     /// The tick at which its sockets are destroyed.
     due: Option<u64>,
 }
 
-/// How many connections are accepted for one readiness. To find that none is left costs more than
-/// the poll that would report one, so it is one, and more where several waited.
+/// How many connections are accepted for one readiness. An accept(2) that finds none costs more
+/// than the poll that would report one, so the number is one, and more after several waited.
 pub(super) struct Batch {
     size: usize,
     left: usize,
@@ -77,7 +78,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// One was accepted. Whether it was the last of the batch.
+    /// A connection was accepted. Returns whether it was the last of the batch.
     pub(super) const fn accepted(&mut self) -> bool {
         self.left -= 1;
         if self.left > 0 {
@@ -92,7 +93,7 @@ impl Batch {
         true
     }
 
-    /// No client waited.
+    /// accept(2) found no client.
     pub(super) const fn was_vain(&mut self) {
         *self = Self { size: 1, left: 1, singles: SINGLES };
     }
@@ -128,14 +129,14 @@ impl Entry {
         self.is_at_max() && self.overflow >= more
     }
 
-    /// A client was accepted. Whether it was the last that a stopped listener accepts.
+    /// A client was accepted. Returns whether it was the last that a stopped listener accepts.
     pub(super) const fn was_the_last(&mut self) -> bool {
         let Some(stop) = &mut self.stop else { return false };
         stop.waiting = stop.waiting.saturating_sub(1);
         stop.waiting == 0
     }
 
-    /// Whether the next client is one too many, and is dropped.
+    /// Whether the next client is beyond the maximum, and is dropped.
     pub(super) fn drops(&self) -> bool {
         self.is_full() && self.overflow_policy == OverflowPolicy::Reset
     }
@@ -150,7 +151,7 @@ impl Entry {
         self.stop.is_some() && self.live == 0 && self.must_wait()
     }
 
-    /// When it has something to do.
+    /// The tick at which it needs attention.
     fn due(&self) -> Option<u64> {
         let wakes = if let Phase::BackingOff(until) = self.phase { Some(until) } else { None };
         [wakes, self.stop.and_then(|stop| stop.due)].into_iter().flatten().min()
@@ -160,9 +161,9 @@ impl Entry {
 pub(super) struct Listeners {
     pub(super) entries: Slab<Entry>,
     queue: VecDeque<u32>,
-    /// Stopped ones whose last socket is gone, to be delivered.
+    /// Stopped listeners whose last socket is closed; their event is pending.
     pub(super) done: VecDeque<u32>,
-    /// The earliest tick at which one has something to do; perhaps earlier than that.
+    /// The earliest tick at which a listener needs attention, or an earlier one.
     pub(super) due: Option<u64>,
     generation: u32,
     reactor: u32,
@@ -204,8 +205,8 @@ impl Listeners {
         }
     }
 
-    /// The next one to accept from: each in turn, one connection at a time. It stays in the queue
-    /// until it is [`served`](Self::served).
+    /// The next listener to accept from: each in turn, one connection at a time. It stays in the
+    /// queue until it is [`served`](Self::served).
     #[inline]
     pub(super) fn next_ready(&mut self) -> Option<u32> {
         if self.queue.len() > 1 {
@@ -214,14 +215,14 @@ impl Listeners {
         self.queue.back().copied()
     }
 
-    /// The listener that [`next_ready`](Self::next_ready) has named last leaves the queue.
+    /// The listener that [`next_ready`](Self::next_ready) returned last leaves the queue.
     pub(super) fn served(&mut self, listener: u32) {
         let last = self.queue.pop_back();
         debug_assert_eq!(last, Some(listener), "it was tried last");
         self.entries[listener as usize].phase = Phase::Idle;
     }
 
-    /// Clients need no longer wait. One that is not muted is reported by the system.
+    /// Clients need no longer wait. The system reports a listener that is not muted.
     pub(super) fn unblock(&mut self, listener: u32) {
         if self.entries.get(listener as usize).is_some_and(|entry| entry.muted && !entry.must_wait()) {
             self.ready(listener);
@@ -288,12 +289,12 @@ impl Listeners {
 
     // --- stopping ---
 
-    /// The listener is to stop: nothing keeps the clients that wait from being accepted. `due`
-    /// replaces that of an earlier call.
+    /// Stops the listener: clients that wait can be accepted in spite of a pause. `due` replaces
+    /// that of an earlier call.
     pub(super) fn stop(&mut self, id: ListenerId, due: Option<u64>) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)?;
         entry.paused = false;
-        // Linux lets one more wait than the backlog says.
+        // The wait queue on Linux has room for the backlog plus one.
         let waiting = entry.stop.map_or(entry.backlog.saturating_add(1), |stop| stop.waiting);
         entry.stop = Some(Stopping { waiting, due });
         self.due = self.due.into_iter().chain(due).min();
@@ -312,7 +313,7 @@ impl Listeners {
         self.note_closed(listener);
     }
 
-    /// The next whose time to stop is up.
+    /// The next listener whose stop limit has passed.
     pub(super) fn pop_overdue(&mut self, now: u64) -> Option<u32> {
         if self.due.is_none_or(|due| due > now) {
             return None;
@@ -327,7 +328,7 @@ impl Listeners {
         listener
     }
 
-    /// If its descriptor is closed and its last socket is gone, that has to be delivered.
+    /// Queues its event if its descriptor is closed and its last socket is closed.
     fn note_closed(&mut self, listener: u32) {
         let entry = &self.entries[listener as usize];
         if entry.live == 0 && entry.phase == Phase::Closed {
@@ -337,7 +338,7 @@ impl Listeners {
 
     // --- names ---
 
-    /// All that are open or stopping.
+    /// All listeners that are open or stopping.
     pub(super) fn ids(&self) -> impl Iterator<Item = ListenerId> + '_ {
         self.entries.iter().map(|(_, entry)| entry.id)
     }
@@ -346,7 +347,7 @@ impl Listeners {
         self.entries[listener as usize].id
     }
 
-    /// One that accepts: not closed, and not stopped.
+    /// A listener that accepts: neither closed nor stopped.
     pub(super) fn accepting_mut(&mut self, id: ListenerId) -> Option<&mut Entry> {
         self.find_mut(id).filter(|entry| entry.stop.is_none())
     }

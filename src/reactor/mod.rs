@@ -1,12 +1,12 @@
 //! The reactor: the only place where the table and the net meet.
 //!
-//! Invariant: the caller's code never runs inside. Everything that happens comes out of
-//! [`Reactor::next`], one event at a time, and between two calls the reactor is whole: a panic or a
+//! Invariant: the caller's code never runs inside the reactor. [`Reactor::next`] returns everything
+//! that happens, one event at a time, and between two calls the reactor is consistent: a panic or a
 //! `?` in the caller's code leaves nothing half done.
 //!
-//! `turn` has the phases, `step` what one established connection does when its turn comes,
-//! `connect` and `accept` how sockets begin, `listeners` which one is asked for a connection,
-//! `stop` how listeners end, `emit` how events are put together.
+//! `turn` has the phases, `step` the work of one established connection in a turn, `connect` and
+//! `accept` the beginning of sockets, `listeners` the choice of the listener that accepts next,
+//! `stop` the end of listeners, and `emit` the building of events.
 
 mod accept;
 mod audit;
@@ -45,24 +45,24 @@ use listeners::Listeners;
 use turn::Turn;
 use waker::Shared;
 
-/// One read at the most per socket and turn, and the receive buffer that all sockets share: large
-/// enough for bulk transfers, small enough for the second-level cache.
+/// The receive buffer that all sockets share; each socket reads at most once per turn. It is large
+/// enough for bulk transfers, and small enough for the second-level cache.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// An event loop for TCP connections.
 ///
-/// Pull events out of it with [`next`](Reactor::next); see the crate's page for the whole story.
-/// The type parameter is the operating system: leave it out for the real one, or hand a simulated
-/// network to [`with_net`](Reactor::with_net).
+/// Call [`next`](Reactor::next) for each event; the [crate's page](crate) explains them. The type
+/// parameter is the operating system: omit it for the real one, or pass a simulated network to
+/// [`with_net`](Reactor::with_net).
 ///
-/// Dropping it resets every connection that lives: a `?` that leaves the loop does that, too.
+/// Dropping it resets every live connection, also when a `?` leaves the loop.
 pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
     listeners: Listeners,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
-    /// What the last event says beyond its name: lent to the caller like the buffer.
+    /// Payloads of the last event, lent to the caller like the buffer.
     ending: Ending,
     failure: ConnectionError,
     dropped: Option<SocketAddr>,
@@ -71,7 +71,8 @@ pub struct Reactor<N: Net = Os> {
     closed_listener: ListenerId,
     counts: Counts,
     turn: Turn,
-    /// Why the system can't wait for events. (Kept here, so that an event passes in registers.)
+    /// Why the system can't wait for events. (Stored here, so that an event is passed in
+    /// registers.)
     cant_wait: Option<Error>,
 }
 
@@ -86,7 +87,7 @@ impl Reactor {
 }
 
 impl AsFd for Reactor {
-    /// The epoll instance, to be watched by somebody else's loop: when it is readable, or when
+    /// The epoll instance, for another event loop to watch: when it is readable, or when
     /// [`next_deadline`](Reactor::next_deadline) has come, call
     /// [`next_before`](Reactor::next_before).
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -116,21 +117,20 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The net itself.
+    /// The net of this reactor.
     pub const fn net(&self) -> &N {
         &self.net
     }
 
-    /// Waits for the next event and returns it with the socket that it happened to. `None` when
-    /// nothing is left that could ever produce one: no socket, no listener, no timer, no
-    /// [`Waker`].
+    /// Waits for the next event and returns it with its socket. Returns `None` when nothing is left
+    /// that could produce an event: no socket, no listener, no timer, no [`Waker`].
     ///
-    /// What the caller asked of its sockets since the last call is done first.
+    /// Calls on sockets since the last event take effect first.
     ///
     /// # Errors
-    /// [`Error::System`] if the system can't wait for events at all. A connection's errors are
-    /// events. On a simulated network EDEADLK means that nothing can ever happen any more though
-    /// sockets live: a real program would sleep for ever.
+    /// [`Error::System`] if the system can't wait for events at all. Errors of a connection are
+    /// events. On a simulated network, EDEADLK means that sockets are live but nothing can happen
+    /// any more: a real program would wait for ever.
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
@@ -140,11 +140,11 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Like [`next`](Reactor::next), but waits no longer than until `deadline`: `None` means that
-    /// nothing is left or that the time is up. The clock is the net's:
-    /// [`Network::now`](crate::sim::Network::now) on a simulated one. A deadline in
-    /// the past still does what can be done without waiting, one turn of it. While events come
-    /// without pause, each call returns one: a program with a time of its own looks at the clock.
+    /// Like [`next`](Reactor::next), but waits at most until `deadline`. `None` means that nothing
+    /// is left or that the deadline has passed. The clock is the net's:
+    /// [`Network::now`](crate::sim::Network::now) on a simulated one. With a deadline in the past,
+    /// it still does one turn of the work that needs no waiting. While events come without a pause,
+    /// each call returns one, so a program with its own deadline has to check the clock.
     ///
     /// # Errors
     /// As for `next`.
@@ -155,14 +155,15 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Why there was no event: the system can't wait, or there is none.
+    /// Why there was no event: an error if the system can't wait, otherwise `None`.
     #[cold]
     fn no_event(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
         self.cant_wait.take().map_or(Ok(None), Err)
     }
 
-    /// When [`next_before`](Reactor::next_before) must be called at the latest, readiness or not: a
-    /// time in the past if work is waiting, `None` if only readiness can bring an event.
+    /// When [`next_before`](Reactor::next_before) must be called at the latest, with or without
+    /// readiness: a time in the past if work is pending, `None` if only readiness can bring an
+    /// event.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
             return Some(self.table.epoch.0);
@@ -178,7 +179,7 @@ impl<N: Net> Reactor<N> {
         Some(self.handle(slot))
     }
 
-    /// Access to the reactor for code that also runs in handlers.
+    /// A [`Context`] of the reactor, for code that also runs in handlers.
     pub fn context(&mut self) -> Context<'_> {
         Context { table: &mut self.table, net: &self.net }
     }
@@ -188,21 +189,21 @@ impl<N: Net> Reactor<N> {
         Socket::new(self.context(), slot)
     }
 
-    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.net.now()
     }
 
-    /// The local address of a connection, `None` once it is closed. One getsockname(2).
+    /// The local address of a connection, `None` once it is closed. Costs one getsockname(2).
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
         self.net.local_addr(self.table.find(id)?).ok()
     }
 
-    /// Sets the size of the receive buffer, which all sockets share: at most this many bytes come
-    /// with one `data`. Default 64 KiB. A smaller one saves memory in a program with many reactors;
-    /// a larger one saves system calls where large bodies are read as `data`
+    /// Sets the size of the receive buffer, which all sockets share: at most this many bytes are
+    /// delivered with one `data`. Default 64 KiB. A smaller one saves memory in a program with many
+    /// reactors; a larger one saves system calls where large bodies are read as `data`
     /// ([`Socket::fill`] needs no buffer).
     ///
     /// # Errors
@@ -226,37 +227,39 @@ impl<N: Net> Reactor<N> {
         self.len() == 0
     }
 
-    /// Sets a timer of no socket: [`Event::Timer`] comes once, not before `after` has passed.
+    /// Sets a timer without a socket: [`Event::Timer`] is delivered once, not before `after` has
+    /// passed.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.context().set_timer(after)
     }
 
-    /// Stops a timer. Returns whether it was still running; if so its event will not come.
+    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.table.timers.cancel(id)
     }
 
-    /// A handle for other threads.
+    /// A handle that wakes this reactor from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
         self.shared.handle()
     }
 
-    /// Files the deadlines of the sockets that were put aside meanwhile, restarting clocks now.
+    /// Files the deadlines of the sockets that were put aside meanwhile. Their clocks restart
+    /// now.
     fn look_at_clock(&mut self) {
         if !self.table.unfiled.is_empty() {
             self.table.file_all(self.table.epoch.tick_after(self.net.now()));
         }
     }
 
-    /// The earliest tick at which something of ours is due.
+    /// The earliest tick at which a socket, timer or listener needs attention.
     fn next_due(&mut self) -> Option<u64> {
         earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.due)
     }
 }
 
 impl<N: Net> Drop for Reactor<N> {
-    /// Resets every live connection: the peers see an error, instead of an end that is none.
+    /// Resets every live connection: a FIN would look like an orderly end to the peers.
     fn drop(&mut self) {
         self.shared.bury();
         for slot in self.table.slots().collect::<Vec<_>>() {
@@ -272,7 +275,7 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
     }
 }
 
-/// The earlier of two times that need not be.
+/// The earlier of two optional times.
 #[inline]
 fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {

@@ -18,7 +18,7 @@ pub struct SocketInfo {
     pub id: SocketId,
     /// Its lifecycle state.
     pub state: State,
-    /// The other end, if known.
+    /// The peer's address, if known.
     pub peer: Option<SocketAddr>,
     /// Bytes that wait for our kernel.
     pub queued_bytes: usize,
@@ -95,7 +95,7 @@ impl<N: Net> Reactor<N> {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         let mut metrics = Metrics::of(&self.counts, self.table.begun, self.listeners.ids().count());
-        // One whose `close` was just delivered is counted already.
+        // A socket whose `close` was just delivered is counted already.
         for slot in self.table.slots().filter(|slot| self.table.entry(*slot).state != State::Closed) {
             let entry = self.table.entry(slot);
             let queued_bytes = self.table.queued_bytes(slot) as u64;

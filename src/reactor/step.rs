@@ -1,8 +1,8 @@
-//! One step of one socket: obey the caller, look into errors, write, read.
+//! One step of one socket: take effect of the caller's calls, check errors, write, read.
 //!
-//! Invariant: a step changes its entry and talks to the net. It touches no list, no wheel and no
-//! other socket, and returns at most one event. An error of the system is taken once and decides;
-//! bytes that arrived before it are delivered before it.
+//! Invariant: a step changes its entry and calls the net. It touches no list, no wheel and no other
+//! socket, and returns at most one event. An error of the system is taken once and is final; bytes
+//! that arrived before it are delivered before it.
 
 mod send;
 
@@ -23,23 +23,23 @@ use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::extra::{Extra, Extras};
 
-/// How long a call waits for which the system had no memory, or no room, in ticks.
+/// How long a call waits after the system had no memory or no room for it, in ticks.
 pub(super) const RETRY_TICKS: u64 = 20;
 
-/// The shape of every system call here.
+/// The result of any system call here.
 enum Outcome<T> {
     Done(T),
     WouldBlock,
-    /// The system has no memory for it now (ENOBUFS, ENOMEM), which says nothing of the connection.
+    /// The system has no memory for it now (ENOBUFS, ENOMEM); the connection itself has not failed.
     Retry,
     Failed(io::Error),
 }
 
-/// Makes a call, again if it was interrupted.
+/// Makes a call, and repeats it if it was interrupted.
 #[inline(always)]
 fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> Outcome<T> {
     loop {
-        // By kind: another net may have errors without a number.
+        // Compared by kind: another net may have errors without a number.
         return match call() {
             Ok(done) => Outcome::Done(done),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
@@ -55,14 +55,14 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC))
 }
 
-/// What a failure is to the lifecycle.
+/// The lifecycle's input for a failure.
 const fn input_for(cause: ConnectionErrorKind, state: State) -> Input {
     match (cause, state) {
         (ConnectionErrorKind::TimedOut(_), _) => Input::Expired,
         (ConnectionErrorKind::Lookup(_), _) => Input::LookupFailed,
         (ConnectionErrorKind::Reset, _) => Input::Reset,
         (_, State::Connecting) => Input::ConnectFailed,
-        // Of an established connection: before, only these can happen.
+        // The connection is established: only these can happen before.
         _ => Input::Reset,
     }
 }
@@ -125,7 +125,8 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_connected()
     }
 
-    /// Whether the socket needs a step in this turn, which may take `steps` more. If not: what.
+    /// Whether the socket needs a step in this turn, which may take `steps` more. If not, returns
+    /// what it waits for.
     #[inline(always)]
     pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
         match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
@@ -155,10 +156,10 @@ impl<'a, N: Net> Step<'a, N> {
             return self.abort_or_deliver();
         }
         self.entry.flags.set(Flags::SOON, false);
-        if self.entry.may_be_asked(self.entry.extra != NIL) {
+        if self.entry.may_have_request(self.entry.extra != NIL) {
             self.obey();
         }
-        // Output first, so that an answer does not wait behind more input.
+        // Output first, so that an answer does not wait for more input.
         self.flush();
         if self.entry.flags.has(Flags::PENDING) {
             // Its input belongs to this turn, as it would without the event.
@@ -168,7 +169,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.has_input() { self.read() } else { None }
     }
 
-    /// Obeys `destroy`, or delivers: for a socket in whatever state.
+    /// Applies `destroy`, or delivers pending events, in any state.
     #[inline(never)]
     pub(super) fn abort_or_deliver(&mut self) -> Option<Emit> {
         if self.entry.flags.has(Flags::DESTROY) { self.abort() } else { self.deliver() }
@@ -202,7 +203,7 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// One transition whose events wait until they can be delivered.
+    /// One transition whose events become pending.
     #[inline]
     pub(super) fn post(&mut self, input: Input) {
         let emits = self.apply(input);
@@ -220,7 +221,7 @@ impl<'a, N: Net> Step<'a, N> {
         Some(Emit::new(EmitKind::Of(emits), 0))
     }
 
-    /// One address after the other: the event stays pending until the last.
+    /// Delivers one address at a time: the event stays pending until the last.
     #[inline(never)]
     fn deliver_lookup(&mut self) -> Emit {
         let (index, count) = match self.extra_mut().connecting.as_mut() {
@@ -249,9 +250,9 @@ impl<'a, N: Net> Step<'a, N> {
         self.extras.at_hand_bytes.len() + self.extra().map_or(0, |extra| extra.queue.len())
     }
 
-    // --- what the caller asked for, and what the system reports ---
+    // --- the caller's calls, and what the system reports ---
 
-    /// Takes up what the caller asked for, and looks into what the system has reported.
+    /// Applies the caller's calls, and handles what the system has reported.
     #[inline(never)]
     fn obey(&mut self) {
         if self.entry.has_end_due(self.settings) {
@@ -260,7 +261,7 @@ impl<'a, N: Net> Step<'a, N> {
         }
         if let Some(extra) = self.extras.get_mut(self.entry.extra) {
             if !self.entry.flags.has(Flags::FILL) {
-                // The caller has not taken it.
+                // The caller has not taken the buffer.
                 extra.fill = None;
             }
             if extra.has_options() {
@@ -271,7 +272,7 @@ impl<'a, N: Net> Step<'a, N> {
             self.check_error();
         }
         self.linger();
-        // The low-water mark may have been raised over what waits.
+        // The low-water mark may have been raised above the queue's length.
         self.check_drained();
         if self.entry.has_notice_due(self.settings, self.extra()) {
             self.entry.flags.set(Flags::NOTICED, true);
@@ -279,15 +280,15 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// After our FIN the caller wants to see nothing more.
+    /// Our FIN was sent, and the caller has discarded what the peer still sends.
     fn linger(&mut self) {
         if self.entry.state == State::LocalFinished && self.entry.flags.has(Flags::DISCARD) {
             self.post(Input::DiscardCalled);
         }
     }
 
-    /// Sets what the caller has changed of the system's options. The values were checked before; a
-    /// connection that is dying may refuse them anyway, and will report its error itself.
+    /// Sets the system's options that the caller has changed. The values were checked before; a
+    /// failing connection may refuse them anyway, and will report its own error.
     #[inline(never)]
     fn set_options(&mut self) {
         let extra = self.extras.get_or_make(&mut self.entry.extra);
@@ -299,7 +300,7 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// Takes the system's error, if there is one: a flag is a reason to ask, never an answer.
+    /// Takes the system's error, if there is one. The flag alone is only a hint.
     #[inline(never)]
     pub(super) fn check_error(&mut self) {
         self.entry.flags.set(Flags::ERROR | Flags::HANGUP, false);
@@ -328,24 +329,24 @@ impl<'a, N: Net> Step<'a, N> {
         None
     }
 
-    /// The connection is over with an error, which will be delivered: with the one that it broke
-    /// with, if it was broken.
+    /// The connection is over with an error, which will be delivered: the first one, if it was
+    /// broken before.
     #[inline(never)]
     pub(super) fn fail(&mut self, failure: ConnectionError) {
-        // If the peer still lives it learns so at once; a close would look orderly.
+        // A live peer notices the failure at once; a close would look orderly.
         self.net.reset(self.slot);
         let cause = self.extra_mut().failure.get_or_insert(failure).kind;
         self.entry.flags.take_pending(Emits::Lookup);
         self.post(input_for(cause, self.entry.state));
     }
 
-    /// A broken connection is over, with what it broke with.
+    /// A broken connection is over, with the error that broke it.
     pub(super) fn fail_broken(&mut self) {
         self.fail(ConnectionError::of(ConnectionErrorKind::System));
     }
 
-    /// What the system has reported, and no step has taken up yet, came before a limit that strikes
-    /// now. Returns whether the connection is over by that.
+    /// Events that the system has reported, and that no step has handled yet, came before a limit
+    /// that expires now. Returns whether they ended the connection.
     pub(super) fn ends_by_itself(&mut self) -> bool {
         if self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
             self.check_error();
@@ -356,9 +357,9 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_final()
     }
 
-    /// A limit has expired. A connection that was dead already reports its own error. Where our FIN
-    /// is with the kernel, and the kernel does not report what the peer takes, it goes on alone: a
-    /// reset could destroy an answer to a slow reader.
+    /// A limit has expired. A connection that was dead already reports its own error. If our FIN is
+    /// with the kernel, and the kernel does not report what the peer takes, the kernel delivers the
+    /// rest alone: a reset could destroy an answer to a slow reader.
     pub(super) fn expire(&mut self, failure: ConnectionError) {
         if self.ends_by_itself() {
             return;
@@ -368,7 +369,7 @@ impl<'a, N: Net> Step<'a, N> {
             matches!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
         let may_wait = is_sent && is_silence && self.entry.bytes_written > 0;
         if may_wait && self.net.time_since_acked(self.slot).is_none() {
-            // Both sides have finished: that is all that a hand-off claims.
+            // Both sides have finished, and a hand-off claims no more than that.
             if self.entry.state == State::Closing {
                 return self.leave_to_kernel();
             }
@@ -377,8 +378,8 @@ impl<'a, N: Net> Step<'a, N> {
         self.fail(failure);
     }
 
-    /// The system has reported an error. What only a living connection needs is given up; what
-    /// arrived before can still be read, and the error follows it.
+    /// The system has reported an error. What only a live connection needs is dropped; bytes that
+    /// arrived before can still be read, and the error follows them.
     #[inline(never)]
     pub(super) fn lose(&mut self, error: &io::Error) {
         if !self.entry.state.can_read() {
@@ -393,13 +394,13 @@ impl<'a, N: Net> Step<'a, N> {
             true => self.drained(),
             false => self.entry.flags.set(Flags::FULL, false),
         }
-        // A pending notice will say how the peer has ended; a delivered one spoke of a FIN.
+        // A pending notice will report how the peer has ended; a delivered one reported a FIN.
         self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
         self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
         self.fail_if_all_is_read();
     }
 
-    /// With nothing unread the error of a broken connection is next, pause or not.
+    /// If nothing is unread, the error of a broken connection is delivered next, paused or not.
     fn fail_if_all_is_read(&mut self) {
         if self.has_filled_part() {
             return self.entry.flags.set(Flags::READABLE | Flags::SOON, true);
@@ -413,13 +414,13 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// Whether bytes were read that the caller has not seen.
+    /// Whether bytes in the caller's buffer were not delivered yet.
     fn has_filled_part(&self) -> bool {
         let fill = self.extra().and_then(|extra| extra.fill.as_ref());
         self.entry.flags.has(Flags::FILL) && fill.is_some_and(|fill| fill.filled > 0)
     }
 
-    /// Whether the queue has gone down to the low-water mark.
+    /// Whether the queue has drained to the low-water mark.
     #[inline]
     fn check_drained(&mut self) {
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
@@ -427,14 +428,14 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// There is room again for what the caller writes.
+    /// The write queue has room again.
     fn drained(&mut self) {
         if self.entry.flags.replace(Flags::FULL, false) {
             self.post(Input::Drained);
         }
     }
 
-    /// The system has no memory for a call now: it is made again after a pause.
+    /// The system has no memory for a call now: it is repeated after a pause.
     #[cold]
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
@@ -468,7 +469,7 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     fn fill(&mut self) -> Option<Emit> {
         let fill = self.extras.get_mut(self.entry.extra).and_then(|extra| extra.fill.as_deref_mut())?;
-        // No more in one step than of others.
+        // One step reads at most as much as a step without a buffer of the caller.
         let rest = fill.buffer.len() - fill.filled;
         let (from, room) = (fill.filled, rest.min(self.buffer.len()));
         match call(|| self.net.recv(self.slot, &mut fill.buffer[from..from + room])) {
@@ -477,10 +478,10 @@ impl<'a, N: Net> Step<'a, N> {
                 self.note_received(received, room);
                 return if received.bytes == rest { Some(self.filled()) } else { None };
             }
-            // The part that is there comes before the end or the error.
+            // The bytes in the buffer are delivered before the end or the error.
             Outcome::Done(_) if from > 0 => {}
             Outcome::WouldBlock if from > 0 && self.entry.state == State::Broken => {}
-            // One that was broken keeps its first error.
+            // A broken connection keeps its first error.
             Outcome::Failed(_) if from > 0 && self.entry.state == State::Broken => {}
             Outcome::Failed(error) if from > 0 => self.lose(&error),
             outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
@@ -490,13 +491,13 @@ impl<'a, N: Net> Step<'a, N> {
         Some(self.filled())
     }
 
-    /// The caller's buffer is full, or nothing more comes for it.
+    /// The caller's buffer is full, or the stream is over.
     fn filled(&mut self) -> Emit {
         self.entry.flags.set(Flags::FILL, false);
         self.data(EmitKind::Filled, 0)
     }
 
-    /// Bytes for the caller.
+    /// Delivers bytes to the caller.
     #[inline(always)]
     fn data(&mut self, kind: EmitKind, bytes: usize) -> Emit {
         let emits = self.apply(Input::Data);
@@ -510,7 +511,7 @@ impl<'a, N: Net> Step<'a, N> {
         match outcome {
             Outcome::Done(_) => self.read_end(),
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
-            // If a flag said that the peer has ended, it had no reason.
+            // If a flag reported that the peer has ended, it was spurious.
             Outcome::WouldBlock => {
                 let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
                 self.entry.flags.set(Flags::READABLE | gone, false);
@@ -533,8 +534,8 @@ impl<'a, N: Net> Step<'a, N> {
         if drained && !more {
             flags.set(Flags::READABLE, false);
         } else if bytes < room {
-            // One short call settles it: in this turn, so that an end is delivered with the data
-            // that it came with. After a full buffer the others come first.
+            // Another short read decides it, in this turn, so that an end is delivered with the
+            // data that it came with. After a full buffer the others come first.
             flags.set(Flags::SOON, true);
         }
     }
@@ -551,7 +552,7 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.flags.set(Flags::READ_CLOSED, true);
         self.post(Input::Fin);
         if self.entry.state == State::Closing {
-            // Their FIN came without acknowledging ours: the two crossed.
+            // The peer's FIN came without acknowledging ours: the two crossed.
             let is_known = self.confirm();
             if self.entry.state == State::Closing && self.entry.first_fin == FirstFin::Local && is_known {
                 self.entry.first_fin = FirstFin::Both;

@@ -32,7 +32,7 @@ impl<N: Net> Reactor<N> {
     /// let mut reactor = Reactor::new()?;
     /// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
     /// reactor.stop_listener(listener.id, StopOptions::default())?;
-    /// let (_, event) = reactor.next()?.expect("one event more");
+    /// let (_, event) = reactor.next()?.expect("the listener is closed");
     /// assert_eq!(event, Event::ListenerClosed(listener.id));
     /// assert!(reactor.next()?.is_none(), "nothing is left");
     /// # Ok::<(), finale::Error>(())
@@ -44,7 +44,7 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.table.epoch.tick_after(at));
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
-        // It applies to connections that are accepted later, too.
+        // It also applies to connections that are accepted later.
         let grace = stop.grace.and_then(millis);
         let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
@@ -75,13 +75,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Listeners that back off until now try again; at a stop's limit the rest is destroyed.
+    /// Listeners whose back-off ends now try again; at a stop's limit the remaining sockets are
+    /// destroyed.
     pub(super) fn listeners_due(&mut self, now: u64) {
         self.listeners.wake_due(now);
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_stopped(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
-                // One that is over already reports its own end.
+                // A socket that is over already reports its own end.
                 if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {

@@ -1,11 +1,12 @@
-//! One pass of the loop: poll, sockets, listeners, timers, closes; in this order, again and again.
-//! While connections come, sockets and listeners take turns before it goes on.
+//! One pass of the loop: poll, sockets, listeners, timers, closes, in this order. While connections
+//! arrive, sockets and listeners alternate before the pass continues.
 //!
 //! Sockets come before listeners, so that a client's `connect` is delivered before the server's
-//! `connection`; timers after sockets, so that bytes that came in the millisecond of a deadline
-//! count; closes last, and only those that fell due in an earlier turn, so that a poll lies
-//! between: the other side's `data` and `end` are delivered before our `close`. Where no socket is
-//! an outgoing one, no other side can be here, and a `close` waits for no poll.
+//! `connection`. Timers come after sockets, so that bytes that arrived in the millisecond of a
+//! deadline count. Closes come last, and only those that became due in an earlier turn, so that
+//! there is a poll in between: the other side's `data` and `end` are delivered before our `close`.
+//! If no socket is an outgoing one, the other side can't be in this reactor, and a `close` waits
+//! for no poll.
 
 use std::time::{Duration, Instant};
 
@@ -20,29 +21,29 @@ use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
 
 /// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits
-/// into a poll: without them an idle timer could fire although its data lies behind.
+/// into a poll: without them an idle timer could fire although its data has arrived.
 const MORE_POLLS: usize = 64;
 
 /// Steps of one socket in a turn: its data, its end, the answer to them.
 const STEPS_EACH: usize = 3;
 
-/// Steps of all sockets in one turn: so many for each that was ready when it began, as many for
+/// Steps of all sockets in one turn: `STEPS_EACH` for each that was ready when it began and for
 /// each that is accepted in it, and some for programs with few sockets.
 const fn steps(ready: usize) -> usize {
     STEPS_EACH * ready + 64
 }
 
-/// Steps between two looks at the clock, where a deadline is filed. It may be late by the handlers
-/// of twice as many, whatever waits to be served: it comes after a look, and the next turn takes as
-/// many before it looks.
+/// Steps between two looks at the clock while a deadline is filed. A deadline may be late by the
+/// handlers of twice as many steps, however many sockets wait: it can pass just after a look, and
+/// the next turn takes as many steps before it looks.
 const STEPS_PER_LOOK: usize = 16;
 
-/// Timers looked at in one turn, of sockets and free ones each: a million that are due together are
+/// Timers examined in one turn, of sockets and free ones each: a million that are due together are
 /// spread over a thousand turns, with the sockets served in between.
 const TIMERS_PER_TURN: u32 = 1024;
 
 /// Connections accepted from one poll to the next, over all listeners: enough to spread the cost of
-/// a poll, few enough that sockets that are served already don't wait.
+/// a poll, and few enough that sockets that are served already don't wait.
 pub(super) const ACCEPTS_PER_POLL: usize = 16;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +56,7 @@ enum Phase {
     Closes,
 }
 
-/// Where the present turn is, and what it may still do.
+/// The phase of the present turn, and what it may still do.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     phase: Phase,
@@ -69,14 +70,14 @@ pub(super) struct Turn {
     timers: u32,
     free_timers: u32,
     closes: usize,
-    /// There was a wake before this turn, not delivered yet. One that comes now is the next turn's.
+    /// There was a wake before this turn, not delivered yet. A later one belongs to the next turn.
     woken: bool,
     /// The tick up to which the readiness of this turn is complete.
     pub(super) now: u64,
 }
 
 impl Turn {
-    /// Takes the steps up to the next look at the clock.
+    /// Allows the steps up to the next look at the clock.
     fn take_steps(&mut self) {
         self.steps = self.left.min(STEPS_PER_LOOK);
         self.left -= self.steps;
@@ -94,14 +95,15 @@ impl Turn {
         self.accepts -= 1;
     }
 
-    /// Whether phases of the present turn are still to come.
+    /// Whether phases of the present turn remain.
     pub(super) const fn is_under_way(&self) -> bool {
         !matches!(self.phase, Phase::Poll)
     }
 }
 
 impl<N: Net> Reactor<N> {
-    /// Goes on with the socket at hand, with the turn, and with the next, up to the next event.
+    /// Continues with the socket at hand, with the turn, and with the next turn, up to the next
+    /// event.
     pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Emit> {
         let mut turns = 0;
         let mut next = self.at_hand();
@@ -118,7 +120,7 @@ impl<N: Net> Reactor<N> {
             let emit = match self.turn.phase {
                 Phase::Poll => {
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
-                        // The caller may not come back for long.
+                        // The caller may not call again for a long time.
                         self.look_at_clock();
                         return None;
                     }
@@ -143,7 +145,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The socket whose event the caller has handled, unless that was its last.
+    /// The socket whose event the caller has handled, unless that was its last event.
     #[inline]
     fn at_hand(&mut self) -> Option<u32> {
         let slot = self.table.at_hand;
@@ -158,14 +160,14 @@ impl<N: Net> Reactor<N> {
         Some(slot)
     }
 
-    /// The next socket to be served, while it is the sockets' turn.
+    /// The next socket to serve, in the sockets' phase.
     #[inline]
     fn next_ready(&mut self) -> Option<u32> {
         let is_their_turn = matches!(self.turn.phase, Phase::Sockets);
         if is_their_turn && (self.turn.steps > 0 || self.may_go_on()) { self.table.pop_ready() } else { None }
     }
 
-    /// The same as [`serve`](Self::serve), for what is rare.
+    /// The rare cases of [`serve`](Self::serve).
     #[inline(never)]
     fn serve_due(&mut self, slot: u32) -> Option<Emit> {
         self.serve(slot)
@@ -192,7 +194,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The step of a socket that is not connected yet, or no more.
+    /// The step of a socket that is not connected yet, or no longer.
     #[inline(never)]
     fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
         let entry = self.table.entry(slot);
@@ -207,20 +209,20 @@ impl<N: Net> Reactor<N> {
             self.give_up_connecting(slot);
         }
         self.table.entry_mut(slot).flags.set(Flags::SOON, false);
-        // What is left is the same for all: to obey `destroy`, and to deliver.
+        // The rest is the same in all states: apply `destroy`, and deliver.
         self.at(slot).abort_or_deliver()
     }
 
-    /// Puts a socket that needs no step now where it belongs: into a list, or it waits for
-    /// readiness and for its deadline. Returns whether it could be: one that can't be watched may
-    /// have an error to deliver.
+    /// Puts aside a socket that needs no step now: into a list, or it waits for readiness and for
+    /// its deadline. Returns whether that succeeded: a socket that can't be watched may have an
+    /// error to deliver.
     #[inline(always)]
     fn put_aside(&mut self, slot: u32, next: Next) -> bool {
         self.table.spill(slot);
         self.table.at_hand = NIL;
         if next == Next::Close {
-            // Its descriptor is closed: no timer outlives the connection, and a listener may be
-            // waiting for the descriptor.
+            // Its descriptor is closed: no timer outlives the connection, and a listener may wait
+            // for the descriptor.
             self.table.wheel.cancel(&mut self.table.entries, slot);
             self.listeners.retry();
         } else {
@@ -234,9 +236,9 @@ impl<N: Net> Reactor<N> {
         true
     }
 
-    /// Registers a connection that has to wait for readiness: many never have to. Room is reported
-    /// only for a registered one, and a socket that always has input would never come to rest.
-    /// Returns `false` if the system refuses for good.
+    /// Registers a connection that has to wait for readiness; many never have to. Room is reported
+    /// only for a registered socket, so one that always has input needs it too. Returns `false` if
+    /// the system refuses permanently.
     #[inline]
     fn watch(&mut self, slot: u32, next: Next) -> bool {
         let entry = self.table.entry(slot);
@@ -254,7 +256,7 @@ impl<N: Net> Reactor<N> {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
             Err(error) if is_transient(&error) => self.table.retry_later(slot, RETRY_TICKS),
             Err(error) => {
-                // Nobody can watch it: that says nothing of the peer.
+                // It can't be watched. That error does not come from the peer.
                 self.at(slot).lose(&error);
                 return false;
             }
@@ -262,7 +264,7 @@ impl<N: Net> Reactor<N> {
         true
     }
 
-    /// Whether no event can ever come any more.
+    /// Whether no further event is possible.
     fn nothing_is_left(&self) -> bool {
         self.table.len() == 0
             && self.listeners.entries.is_empty()
@@ -270,21 +272,21 @@ impl<N: Net> Reactor<N> {
             && !self.shared.may_wake()
     }
 
-    /// Whether a turn has something to do without any readiness.
+    /// Whether a turn has work that needs no readiness.
     pub(super) fn has_work(&self) -> bool {
         self.table.has_work() || self.listeners.has_work()
     }
 
-    /// Waits for readiness, notes it, and begins a turn.
+    /// Waits for readiness, records it, and begins a turn.
     #[inline(never)]
     fn poll(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let now = self.net.now();
         let since_epoch = self.table.epoch.elapsed(now);
         self.table.file_all(ticks_up(since_epoch));
         let mut timeout = self.timeout(now, since_epoch, until);
-        // Nothing is reported again before all that was ready at the first call. So when as many
-        // reports have come as there are sockets, that is known, whatever still waits; a poll may
-        // have one, or none after a signal.
+        // No token is reported twice before all that were ready at the first call were reported
+        // once. So after as many reports as there are sockets, every one of these is known, and
+        // later ones can wait. A poll may report only one, or none after a signal.
         let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved) + MORE_POLLS);
         loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
@@ -297,8 +299,8 @@ impl<N: Net> Reactor<N> {
             };
             let polled = self.net.poll(now, timeout, ready).map_err(|error| system("epoll_wait", &error))?;
             // Deadlines are compared with the time up to which the readiness is complete, and not
-            // with the present one: what arrives between the system's answer and a look at the
-            // clock has arrived in time.
+            // with the present time: what arrives between the system call's return and the look at
+            // the clock has arrived in time.
             if is_first || !polled.more {
                 let is_now = polled.complete_until == now;
                 self.turn.now =
@@ -327,13 +329,13 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// One round of the two phases that take turns while connections come.
+    /// One round of the two phases that alternate while connections arrive.
     const fn begin_round(&mut self) {
         self.turn.accepted = false;
         self.turn.phase = Phase::Sockets;
     }
 
-    /// How long poll may wait.
+    /// How long a poll may wait.
     fn timeout(&mut self, now: Instant, since_epoch: Duration, until: Option<Instant>) -> Option<Duration> {
         if self.has_work() {
             return Some(Duration::ZERO);
@@ -346,8 +348,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Whether the sockets may take more steps in this turn: no deadline has come, and some are
-    /// left.
+    /// Whether the sockets may take more steps in this turn: no deadline has passed, and some steps
+    /// are left.
     #[inline(never)]
     fn may_go_on(&mut self) -> bool {
         if self.turn.left == 0 {
@@ -357,7 +359,7 @@ impl<N: Net> Reactor<N> {
         !self.is_due()
     }
 
-    /// Looks at the clock, if a deadline is filed or to be filed. Returns whether one has come.
+    /// Looks at the clock, if a deadline is filed or has to be. Returns whether one has passed.
     fn is_due(&mut self) -> bool {
         if self.table.unfiled.is_empty() && self.next_due().is_none() {
             return false;
@@ -377,8 +379,8 @@ impl<N: Net> Reactor<N> {
                 return emit;
             }
         }
-        // Accepted sockets are served, and more are looked for, before there is a poll, unless a
-        // socket was put off to the next turn.
+        // Accepted sockets are served, and more are accepted, before the next poll, unless a socket
+        // was put off to the next turn.
         if self.turn.accepted && self.table.later.is_empty() {
             self.begin_round();
         } else {
@@ -401,7 +403,7 @@ impl<N: Net> Reactor<N> {
         }
         while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
             self.due(slot);
-            // Its event, at once if there is one; otherwise it goes where it belongs.
+            // Its event is delivered at once if there is one; otherwise the socket is put aside.
             let flags = self.table.entry(slot).flags;
             if (flags.has(Flags::PENDING) || !flags.has(Flags::QUEUED))
                 && let Some(emit) = self.serve_due(slot)
@@ -420,16 +422,16 @@ impl<N: Net> Reactor<N> {
         None
     }
 
-    /// A socket's filed time has come: perhaps only that.
+    /// A socket's filed time has passed; its true deadline may be later.
     fn due(&mut self, slot: u32) {
         let deadline = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now);
         let Some((due, what)) = deadline else { return self.table.refile(slot) };
         let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
-            return; // It is queued, and delivers nothing any more.
+            return; // It is queued, and delivers no event of a timer.
         }
-        // Bytes that wait unread have come in time: they are read first, in the socket's turn, and
-        // then it is filed again.
+        // Unread bytes have arrived in time: they are read first, in the socket's phase, and then
+        // it is filed again.
         let has_input = entry.has_input() && what.is_for_reading(settings);
         if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
             return;
@@ -456,9 +458,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// A silence has lasted for as long as it may, as far as can be seen from here. Whether the
-    /// peer has taken something meanwhile: our kernel, which may hold megabytes, reports when it
-    /// has passed some on; where it can't, it may have room for bytes that wait.
+    /// A limit of silence has passed, as far as finale can see. Returns whether the peer has taken
+    /// bytes meanwhile: our kernel may hold megabytes, and reports when the peer last took some; if
+    /// it can't, it may have room for bytes that wait.
     fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
@@ -469,7 +471,7 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            // Another may be due as well now.
+            // Another deadline may be due now.
             let has_taken = self.table.deadline(slot) != deadline;
             if has_taken {
                 self.table.refile(slot);
@@ -479,7 +481,7 @@ impl<N: Net> Reactor<N> {
         if self.table.queued_bytes(slot) == 0 {
             return false;
         }
-        // Room that was not there at the last write was made by the peer.
+        // If there was no room at the last write and there is now, the peer has taken bytes.
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
         self.at(slot).flush();
         let has_changed = before(self.table.entry(slot)) != (written, state);
@@ -489,7 +491,7 @@ impl<N: Net> Reactor<N> {
         has_changed
     }
 
-    /// A limit has run out. A connection that was dead already reports its own error.
+    /// A limit has expired. A connection that was dead already reports its own error.
     fn expired(&mut self, slot: u32, timer: TimeoutKind) {
         let failure = ConnectionError::of(ConnectionErrorKind::TimedOut(timer));
         match self.table.entry(slot).state.is_connected() {
@@ -504,7 +506,7 @@ impl<N: Net> Reactor<N> {
         {
             self.turn.closes -= 1;
             if self.turn.closes > 0 && self.turn.closes.is_multiple_of(STEPS_PER_LOOK) && self.is_due() {
-                // The others come in the next turn.
+                // The others are delivered in the next turn.
                 self.turn.closes = 0;
             }
             self.report_ending(slot);
@@ -523,7 +525,7 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Notes the readiness of one connection. A flag is a reason to ask, never an answer.
+/// Records the readiness of one connection. A flag is only a hint.
 #[inline]
 fn note(table: &mut Table, token: Token, readiness: Readiness) {
     let Some(slot) = table.find_here(token.index, token.generation) else { return };
@@ -535,7 +537,7 @@ fn note(table: &mut Table, token: Token, readiness: Readiness) {
         | when(readiness.error, Flags::ERROR);
     if readiness.read_closed {
         let entry = table.entry(slot);
-        // The limit of a half-closed socket begins to count, read or not.
+        // The limit of a half-closed socket starts, whether the FIN was read or not.
         let is_new = entry.state.is_connected() && !entry.flags.has(Flags::READ_CLOSED);
         flags = flags | Flags::READ_CLOSED | when(is_new, Flags::LIMIT);
     }

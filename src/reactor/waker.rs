@@ -7,11 +7,11 @@ use crate::error::Error;
 
 /// A handle on a reactor for other threads: cloneable and `Send`.
 ///
-/// A wake is never lost: however many come between two turns, [`Event::Woken`](crate::Event::Woken)
-/// is delivered once after the last of them. Send what is to be done through a channel of your own
-/// *before* you wake.
+/// A wake is never lost: after any number of wakes between two turns,
+/// [`Event::Woken`](crate::Event::Woken) is delivered once. Send the data that goes with it through
+/// a channel of your own *before* you wake.
 ///
-/// While a handle lives, [`Reactor::next`](crate::Reactor::next) waits even if nothing else is
+/// While a waker exists, [`Reactor::next`](crate::Reactor::next) waits even if nothing else is
 /// left.
 ///
 /// ```
@@ -20,9 +20,9 @@ use crate::error::Error;
 /// let mut reactor = Reactor::new()?;
 /// let remote = reactor.waker();
 /// let thread = std::thread::spawn(move || remote.wake());
-/// let (_, event) = reactor.next()?.expect("a handle lives");
+/// let (_, event) = reactor.next()?.expect("a waker exists");
 /// assert_eq!(event, Event::Woken);
-/// assert!(reactor.next()?.is_none(), "the thread has dropped the last handle");
+/// assert!(reactor.next()?.is_none(), "the thread has dropped the last waker");
 /// thread.join().unwrap()
 /// # }
 /// ```
@@ -48,7 +48,7 @@ impl Shared {
         Waker { shared: Arc::clone(self) }
     }
 
-    /// Whether a wake is pending or may still come. A thread wakes, then drops its handle.
+    /// Whether a wake is pending or may still follow. A thread wakes, then drops its handle.
     pub(super) fn may_wake(&self) -> bool {
         self.handles.load(Ordering::Acquire) > 0 || self.woken.load(Ordering::Acquire)
     }
@@ -65,7 +65,7 @@ impl Shared {
 }
 
 impl Waker {
-    /// Has the reactor deliver [`Event::Woken`](crate::Event::Woken). Makes a system call only if
+    /// Makes the reactor deliver [`Event::Woken`](crate::Event::Woken). Makes a system call only if
     /// no wake is pending.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Waker {
         Ok(())
     }
 
-    /// Whether the reactor is gone.
+    /// Whether the reactor was dropped.
     pub(crate) fn is_gone(&self) -> bool {
         !self.shared.alive.load(Ordering::Acquire)
     }
@@ -94,7 +94,7 @@ impl Clone for Waker {
 
 impl Drop for Waker {
     fn drop(&mut self) {
-        // A reactor that waits checks again whether anything is left to wait for.
+        // A waiting reactor checks again whether anything is left to wait for.
         if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.shared.alive.load(Ordering::Acquire) {
             (self.shared.kick)();
         }

@@ -1,7 +1,7 @@
-//! A table whose places are used again under a new generation.
+//! A table whose slots are reused under a new generation.
 //!
-//! Invariant: an [`Id`] finds the thing it was given for, or nothing. Knows nothing of what it
-//! holds.
+//! Invariant: an [`Id`] finds the thing that it was created for, or nothing. The table does not
+//! depend on what it contains.
 
 /// Names a thing in an [`Arena`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -1,6 +1,6 @@
 //! The kernel's calls on one end, by its id: what `host` and `peer` have in common.
 //!
-//! Invariant: a call answers as Linux's does in the same state, with the same errno. No fault is
+//! Invariant: a call returns what Linux returns in the same state, with the same errno. No fault is
 //! drawn here.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use crate::options::{ListenOptions, SystemOptions};
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
 const CORK: u64 = 200_000_000;
 
-/// A reader that frees this much, or half of its buffer, tells the sender (RFC 9293 section
+/// A reader that frees this much, or half of its buffer, sends a window update (RFC 9293 section
 /// 3.8.6.2.2, with the segment size of Ethernet).
 const WINDOW_STEP_BYTES: usize = 1460;
 
@@ -85,12 +85,13 @@ impl World {
         Err(Errno::ADDRINUSE)
     }
 
-    /// The ports to choose from. Those of Unix domain sockets are not ports, and never run out.
+    /// The ports to choose from. Those of Unix domain sockets are not ports, and are never
+    /// exhausted.
     fn ports_of(&self, ip: IpAddr) -> RangeInclusive<u16> {
         if ip == UNIX { 1..=u16::MAX } else { self.ports.clone() }
     }
 
-    /// Ports are given out in turn, so that one comes back as late as possible.
+    /// Ports are assigned in turn, so that one is reused as late as possible.
     fn turn_port(&mut self, machine: IpAddr, ip: IpAddr) -> u16 {
         let (first, last) = self.ports_of(ip).into_inner();
         let next = self.next_port.entry((machine, ip == UNIX)).or_insert(first);
@@ -99,7 +100,7 @@ impl World {
         port
     }
 
-    /// Who gets a SYN. Several on one port share it by chance, as with SO_REUSEPORT.
+    /// The listener that gets a SYN. Several on one port share it at random, as with SO_REUSEPORT.
     pub(super) fn listener_for(&mut self, machine: IpAddr, target: SocketAddr) -> Option<Id> {
         let ids = self.listening.get(&(machine, target.port()))?;
         let fits = |id: &&Id| {
@@ -226,7 +227,8 @@ impl World {
         if taken == 0 && !bytes.is_empty() {
             return Err(Errno::WOULDBLOCK);
         }
-        // Who finds the buffer full is not held back (tcp_sendmsg pushes before it waits for room).
+        // Bytes that fill the buffer are not held back (tcp_sendmsg pushes before it waits for
+        // room).
         end.corked = match more && taken == bytes.len() {
             true => end.corked.or(Some((end.written, now + CORK))),
             false => None,
@@ -259,7 +261,7 @@ impl World {
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
         let free = end.tuning.receive_bytes - end.incoming.len();
-        let left = end.told_window_end.saturating_sub(end.received) as usize;
+        let left = end.advertised_end.saturating_sub(end.received) as usize;
         let step = WINDOW_STEP_BYTES.min(end.tuning.receive_bytes.div_ceil(2));
         let worth_telling = free >= left + step.max(end.tuning.receive_bytes / 2) || (left == 0 && free >= step);
         if end.phase == Phase::Open && !end.peer_finished && worth_telling {
@@ -268,7 +270,7 @@ impl World {
         Ok(taken)
     }
 
-    /// Marks the place behind all that was sent as urgent.
+    /// Marks the position after all that was sent as urgent.
     pub(super) fn send_urgent(&mut self, id: Id) {
         let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::Open && !end.finished) else { return };
         let urgent = Some(end.written);
@@ -295,7 +297,7 @@ impl World {
         match end.phase {
             Phase::Closed => {
                 self.rows.mark(Fault::ShutdownFails);
-                // inet_shutdown wakes even so.
+                // inet_shutdown wakes in this case too.
                 self.edge(id);
                 return Err(Errno::NOTCONN);
             }
@@ -304,7 +306,7 @@ impl World {
                 return Ok(());
             }
             Phase::SynSent | Phase::SynReceived => {
-                // inet_shutdown disconnects here: the handshake is given up.
+                // inet_shutdown disconnects here: the handshake is aborted.
                 end.die(Errno::CONNRESET);
                 self.edge(id);
                 return Ok(());
@@ -346,12 +348,12 @@ impl World {
         self.settle(id);
     }
 
-    /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent when both FINs have
-    /// left already.
+    /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent if both FINs were
+    /// sent already.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
         if end.is_unix() && end.phase == Phase::Open && matches!(end.owner, Owner::Host { .. } | Owner::Script) {
-            // SO_LINGER means nothing to it: a close, and no more.
+            // SO_LINGER has no effect on it: it is only closed.
             return self.close(id);
         }
         let needed = match end.phase {
@@ -370,7 +372,8 @@ impl World {
 }
 
 impl End {
-    /// Which rows of the catalogue a read of so many bytes into so large a buffer is.
+    /// The faults of the catalogue that apply to a read of this many bytes into a buffer of this
+    /// size.
     fn mark_read(&self, rows: &mut FaultCounts, taken: usize, asked: usize) {
         if self.finished {
             rows.mark(Fault::InputAfterOurFin);
@@ -383,7 +386,7 @@ impl End {
         }
     }
 
-    /// What a read says when no bytes are left: `Ok` is the end of the stream.
+    /// The result of a read when no bytes are left: `Ok` is the end of the stream.
     fn at_end_of_bytes(&mut self) -> Call<()> {
         if self.peer_finished {
             return Ok(());

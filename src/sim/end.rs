@@ -2,10 +2,10 @@
 //!
 //! Invariant: `acked <= next <= written + FIN`, and `outgoing` holds the bytes from `acked` to
 //! `written`. Positions in a stream are counted from 0 and in `u64`, so that nothing wraps; the FIN
-//! counts as one byte behind the last.
+//! counts as one byte after the last.
 //!
-//! Knows no other end, no network and no clock: times are given, in nanoseconds since the network
-//! began.
+//! This module knows no other end, no network and no clock: times are arguments, in nanoseconds
+//! since the network began.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use super::time::nanos;
 use crate::net::{Readiness, Token};
 use crate::options::{KeepAlive, SystemOptions};
 
-/// Who holds the descriptor.
+/// What holds the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     Host {
@@ -29,16 +29,16 @@ pub(super) enum Owner {
     Queue(Id),
     /// A scripted peer.
     Script,
-    /// Nobody: closed, and the kernel delivers the rest alone.
+    /// Closed: no descriptor is left, and the kernel delivers the rest alone.
     Orphan,
 }
 
-/// RFC 9293 section 3.3.2, as far as the flags of an [`End`] don't tell the states apart.
+/// RFC 9293 section 3.3.2, as far as the flags of an [`End`] don't distinguish the states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     SynSent,
     SynReceived,
-    /// ESTABLISHED to LAST-ACK: `finished` and `peer_finished` say which.
+    /// ESTABLISHED to LAST-ACK: `finished` and `peer_finished` distinguish them.
     Open,
     /// CLOSED, or our side of TIME-WAIT.
     Closed,
@@ -51,7 +51,7 @@ pub(crate) enum FinOrder {
     Nobody,
     Us,
     Peer,
-    /// Theirs came without acknowledging ours.
+    /// The peer's FIN came without acknowledging ours.
     Crossed,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Probing {
 
 impl From<KeepAlive> for Probing {
     fn from(times: KeepAlive) -> Self {
-        // The kernel's unit is the second, and it refuses 0.
+        // The kernel's unit is the second, and it does not accept 0.
         let seconds = |time| nanos(time).div_ceil(1_000_000_000).max(1).saturating_mul(1_000_000_000);
         Self { idle: seconds(times.idle), interval: seconds(times.interval), count: times.count }
     }
@@ -96,17 +96,18 @@ pub(super) struct End {
     pub(super) machine: IpAddr,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
-    /// The other end, once the handshake has told who that is.
+    /// The other end, once the handshake has identified it.
     pub(super) peer: Option<Id>,
     pub(super) phase: Phase,
     pub(super) error: Option<Errno>,
-    /// What ICMP said of an established connection (Linux: sk_err_soft): raises no flag and fails
-    /// no call, but SO_ERROR shows it, and it is what the connection dies of if it times out.
+    /// An ICMP error of an established connection (Linux: sk_err_soft). It raises no flag and fails
+    /// no call, but SO_ERROR returns it, and it becomes the error of the connection if that times
+    /// out.
     pub(super) soft_error: Option<Errno>,
     /// It was reset or timed out: Closed, but not after both FINs.
     pub(super) died: bool,
-    /// An error that came in the handshake and did not end it leaves epoll's flag behind (checked
-    /// on Linux).
+    /// An error that came in the handshake and did not end it leaves epoll's flag set (checked on
+    /// Linux).
     pub(super) error_flag_stuck: bool,
     pub(super) tuning: Tuning,
 
@@ -114,52 +115,52 @@ pub(super) struct End {
     pub(super) play: Option<u32>,
     /// Set while registered.
     pub(super) token: Option<Token>,
-    /// The calls that have lacked memory when they were last made: one bit for each.
+    /// The calls that lacked memory when they were last made: one bit for each.
     pub(super) short: u8,
-    /// News of this end waits in its host's queue, or is on the way there.
+    /// Readiness of this end waits in its host's queue, or is on its way there.
     pub(super) queued: bool,
 
     pub(super) outgoing: VecDeque<u8>,
     pub(super) acked: u64,
     pub(super) next: u64,
     pub(super) written: u64,
-    /// How far the peer's window reaches.
+    /// The end of the peer's window.
     pub(super) window_end: u64,
-    /// Our FIN is queued behind `written`, and since when.
+    /// Our FIN is queued after `written`, and since when.
     pub(super) finished: bool,
     pub(super) finished_at: u64,
-    /// MSG_MORE: from this position on, bytes wait; until this time.
+    /// MSG_MORE: from this position on, bytes are held back, until this time.
     pub(super) corked: Option<(u64, u64)>,
-    /// Where an urgent byte of ours stands.
+    /// The position of our urgent byte.
     pub(super) urgent_out: Option<u64>,
-    /// An edge is owed when there is room (Linux: SOCK_NOSPACE).
+    /// An edge is pending until there is room (Linux: SOCK_NOSPACE).
     pub(super) wants_room: bool,
 
     pub(super) incoming: VecDeque<u8>,
     pub(super) received: u64,
     /// Since when the first unread byte can be read.
     pub(super) unread_since: Option<u64>,
-    /// The window end that the peer was told last.
-    pub(super) told_window_end: u64,
+    /// The end of the window that was last sent to the peer.
+    pub(super) advertised_end: u64,
     pub(super) peer_finished: bool,
-    /// Whose FIN was first, and when theirs came, or what killed it.
+    /// Whose FIN was first, and when the peer's came, or the error that killed the connection.
     pub(super) fin_order: FinOrder,
     pub(super) gone_at: u64,
-    /// When their FIN came.
+    /// When the peer's FIN came.
     pub(super) fin_at: u64,
-    /// Where a read stops, because an urgent byte stood there.
+    /// Where a read stops, because of an urgent byte.
     pub(super) urgent_in: Option<u64>,
 
     /// When the SYN, the oldest unacknowledged byte or a window probe is repeated.
     pub(super) retry_at: Option<u64>,
     /// Doubles the time to the next repetition.
     pub(super) backoff: u32,
-    /// Repetitions since the peer was last heard.
+    /// Repetitions since the peer last answered.
     pub(super) unanswered: u32,
     /// Since when nothing was acknowledged although something should be.
     pub(super) stalled_since: Option<u64>,
     pub(super) heard_at: u64,
-    /// When the peer has last taken bytes of ours.
+    /// When the peer last took bytes of ours.
     pub(super) taken_at: u64,
     pub(super) alive_at: Option<u64>,
     pub(super) probes: u32,
@@ -169,7 +170,7 @@ pub(super) struct End {
     pub(super) timer_at: Option<u64>,
     /// When the last packet we sent arrives: the next one does not overtake it.
     pub(super) last_arrival: u64,
-    /// Until then our peer's TIME-WAIT answers, though it is gone from the table.
+    /// Until then our peer's TIME-WAIT answers, although the peer is no longer in the table.
     pub(super) peer_time_wait: u64,
 }
 
@@ -186,7 +187,7 @@ impl End {
             soft_error: None,
             died: false,
             error_flag_stuck: false,
-            told_window_end: tuning.receive_bytes as u64,
+            advertised_end: tuning.receive_bytes as u64,
             tuning,
             play: None,
             token: None,
@@ -234,7 +235,7 @@ impl End {
         self.finished && self.acked == self.stream_end()
     }
 
-    /// Both FINs exchanged and ours acknowledged: RFC 9293 would say TIME-WAIT, or CLOSED after
+    /// Both FINs were exchanged and ours was acknowledged: TIME-WAIT in RFC 9293, or CLOSED after
     /// LAST-ACK.
     pub(super) fn is_done(&self) -> bool {
         self.peer_finished && self.is_fin_acked()
@@ -245,29 +246,29 @@ impl End {
         self.acked < self.stream_end()
     }
 
-    /// Linux calls a socket writable from a third of its buffer on (sk_stream_is_writeable).
+    /// On Linux a socket is writable from a third of its buffer on (sk_stream_is_writeable).
     pub(super) fn has_room(&self) -> bool {
         let free = self.tuning.send_bytes.saturating_sub(self.outgoing.len());
         free * 3 >= self.tuning.send_bytes
     }
 
-    /// Whether a write is none that fails.
+    /// Whether a write would succeed.
     pub(super) fn may_write(&self) -> bool {
         self.phase != Phase::Closed && !self.finished && self.error.is_none()
     }
 
-    /// How far our window reaches now.
+    /// The end of our window now.
     pub(super) fn own_window_end(&self) -> u64 {
         let free = self.tuning.receive_bytes.saturating_sub(self.incoming.len()) as u64;
-        (self.received + free).max(self.told_window_end)
+        (self.received + free).max(self.advertised_end)
     }
 
-    /// What epoll would say (tcp_poll), and mio would make of it. Asking while there is no room is
-    /// what makes the kernel owe an edge.
+    /// What epoll would report (tcp_poll), as mio converts it. A query while there is no room makes
+    /// an edge pending.
     pub(super) fn readiness(&mut self) -> Readiness {
         let error = self.error.is_some() || self.error_flag_stuck;
         if matches!(self.phase, Phase::SynSent | Phase::SynReceived) {
-            // mio calls ERR alone write-closed.
+            // mio reports ERR alone as write-closed.
             return Readiness { error, write_closed: error, ..Readiness::default() };
         }
         let closed = self.phase == Phase::Closed;
@@ -284,7 +285,7 @@ impl End {
         }
     }
 
-    /// Which rows of the catalogue an edge with these flags is.
+    /// The faults of the catalogue that an edge with these flags is.
     pub(super) fn mark_edge(&self, rows: &mut FaultCounts, readiness: Readiness) {
         let unread = !self.incoming.is_empty();
         if unread && self.peer_finished {
@@ -333,12 +334,13 @@ impl End {
         length
     }
 
-    /// What SO_ERROR says, once.
+    /// Takes what SO_ERROR returns.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
         self.error.take().or_else(|| self.soft_error.take())
     }
 
-    /// What the kernel keeps of a dead connection: the bytes that have already come, and the error.
+    /// What the kernel keeps of a dead connection: the bytes that have already arrived, and the
+    /// error.
     pub(super) fn die(&mut self, error: Errno) {
         self.phase = Phase::Closed;
         self.error = Some(error);
@@ -346,7 +348,7 @@ impl End {
         self.rest();
     }
 
-    /// Nothing is sent or timed any more.
+    /// Nothing is sent and no timer runs any more.
     pub(super) fn rest(&mut self) {
         self.outgoing = VecDeque::new();
         self.acked = self.stream_end();
@@ -366,14 +368,14 @@ impl End {
 
 /// What a segment brings.
 impl End {
-    /// Takes an acknowledgement. Returns whether an edge is due: there is room again, or our FIN
+    /// Handles an acknowledgement. Returns whether an edge is due: there is room again, or our FIN
     /// has arrived (Linux wakes at the step to FIN-WAIT-2 too).
     pub(super) fn take_ack(&mut self, acked: u64, window_end: u64) -> bool {
-        self.soft_error = None; // Something has worked.
+        self.soft_error = None; // The peer can be reached.
         let opened = window_end > self.window_end;
         self.window_end = self.window_end.max(window_end);
         if opened && self.next == self.acked {
-            // Window probes end here; what they waited for leaves now.
+            // Window probes end here; the bytes that waited for the window are sent now.
             self.start_afresh();
         }
         if acked <= self.acked {
@@ -398,12 +400,13 @@ impl End {
         self.retry_at = None;
     }
 
-    /// Takes bytes and FIN as far as they are the next ones and there is room. Returns whether
-    /// anything was new.
+    /// Takes bytes and FIN if they are the next ones and there is room. Returns whether anything
+    /// was new.
     pub(super) fn take_bytes(&mut self, position: u64, bytes: &[u8], fin: bool, urgent: Option<u64>) -> bool {
         let before = self.received;
         if position > before {
-            // A gap: one before it was lost. The acknowledgement says from where to repeat.
+            // A gap: an earlier segment was lost. The acknowledgement contains the position to
+            // repeat from.
             return false;
         }
         if let Some(mark) = urgent.filter(|mark| *mark >= before && !self.peer_finished) {
@@ -422,7 +425,7 @@ impl End {
     }
 }
 
-/// An idle connection keeps no buffer: a hundred thousand of them should cost little.
+/// An idle connection keeps no buffer, so that a hundred thousand of them cost little.
 pub(super) fn shrink(buffer: &mut VecDeque<u8>) {
     const KEPT_BYTES: usize = 256;
     if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {

@@ -1,8 +1,8 @@
-//! The rows of docs/faults.md that this network can play, and how often each was played.
+//! The faults of docs/faults.md that this network can play, and how often each was played.
 //!
-//! Invariant: a row is counted where its situation arises in the simulated kernel, whoever has
-//! caused it, and nowhere else: a count says what happened, not what was wished for. What only a
-//! program can do to itself (misuse, pausing) is counted by the program that does it, see `check`.
+//! Invariant: a fault is counted only where its situation arises in the simulated kernel, whatever
+//! has caused it: a count is about what happened, not about what was requested. What only a program
+//! can do to itself (misuse, pausing) is counted by the program that does it, see `check`.
 
 macro_rules! rows {
     ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
@@ -14,7 +14,7 @@ macro_rules! rows {
         pub enum Fault { $(#[doc = concat!($id, ": ", $name, ".")] $variant),+ }
 
         impl Fault {
-            /// Every row, in the order of the catalogue.
+            /// Every fault, in the order of the catalogue.
             pub const ALL: &'static [Fault] = &[$(Fault::$variant),+];
 
             /// Its id in the catalogue.
@@ -114,7 +114,7 @@ rows! {
     DroppedWithSockets = "AP05" "dropped-with-sockets",
 }
 
-/// How often each row was played.
+/// How often each fault was played.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
 

@@ -1,39 +1,39 @@
-//! What goes wrong on purpose, as plain values.
+//! Faults that are injected on purpose, as plain values.
 //!
-//! Invariant: everything here is allowed by the contract of [`Net`](crate::net::Net): a reactor
-//! that tells another story because of a fault, beyond the failure that the fault itself is, has a
-//! bug. Knows nothing of who draws when.
+//! Invariant: the contract of [`Net`](crate::net::Net) allows everything here. If a fault changes
+//! what a reactor delivers, beyond the failure that the fault itself is, the reactor has a bug.
+//! This module does not depend on the code that draws the faults.
 
 use std::time::Duration;
 
 use crate::rng::Rng;
 
 /// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per
-/// opportunity, 0.0 to 1.0; a `Duration` is the most that is added. They befall hosts; a scripted
-/// [`Peer`](super::Peer) only sees their effect on the network.
+/// opportunity, 0.0 to 1.0; a `Duration` is the maximum that is added. They apply to hosts; a
+/// scripted [`Peer`](super::Peer) only sees their effect on the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
-    /// Per poll: one random connection reports a random set of flags that nothing has caused; but
-    /// not that its peer has finished, which is a fact.
+    /// Per poll: one random connection reports a random set of flags that nothing has caused. It
+    /// never includes that its peer has finished, which is a fact.
     pub spurious: f64,
-    /// Per edge: it comes up to 20 ms late, and what happens meanwhile is merged into it.
+    /// Per edge: it is delivered up to 20 ms late, and what happens meanwhile is merged into it.
     pub late_edge: f64,
-    /// Per edge: its flags come in two pieces, one poll after the other.
+    /// Per edge: its flags are split over two polls.
     pub split_edge: f64,
-    /// Per poll: one piece of news is handed out, however many there are.
+    /// Per poll: it reports one token, however many are ready.
     pub small_batch: f64,
-    /// Per close: the next poll still brings all flags under the token that has just died.
+    /// Per close: the next poll still reports all flags under the token that was just closed.
     pub stale_news: f64,
-    /// Per poll that waits: it ends early and without news, as if by a signal.
+    /// Per poll that waits: it ends early and without readiness, as if by a signal.
     pub interrupted: f64,
     /// Per poll that waits: the clock is read before the wait, so that
     /// [`complete_until`](crate::net::Polled::complete_until) is as old as the wait was long, as it
     /// always is on a real net.
     pub old_clock: f64,
-    /// Per poll: the process stands still between the system's answer and its next step, for up to
-    /// 3 s, as under SIGSTOP or on a machine that has other things to do.
+    /// Per poll: the process is stopped between the return of the system call and its next step,
+    /// for up to 3 s, as under SIGSTOP or on a busy machine.
     pub stall: f64,
-    /// Per read: fewer bytes than there are. An edge follows, as if the rest had come a moment
+    /// Per read: fewer bytes than there are. An edge follows, as if the rest had arrived a moment
     /// later; a reader may take a short read for drained.
     pub short_read: f64,
     /// Per write: fewer bytes than there is room for, perhaps none. An edge follows.
@@ -52,17 +52,17 @@ pub struct Faults {
     pub connect_exhausted: f64,
     /// Per register: ENOSPC, epoll's limit of watches.
     pub register_exhausted: f64,
-    /// Per read, look ahead, write, end and query for the last acknowledgement: ENOBUFS or ENOMEM.
-    /// Never for the same call of a connection twice in a row.
+    /// Per read, peek, write, end and query for the last acknowledgement: ENOBUFS or ENOMEM. Never
+    /// for the same call of a connection twice in a row.
     pub no_memory: f64,
-    /// Per look-up: up to this much slower.
+    /// Per lookup: up to this much slower.
     pub lookup_delay: Duration,
-    /// Per look-up: it fails with `TryAgain`.
+    /// Per lookup: it fails with `TryAgain`.
     pub lookup_failure: f64,
 }
 
 impl Faults {
-    /// Nothing goes wrong. The default of a network.
+    /// No faults. The default of a network.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -88,9 +88,9 @@ impl Faults {
         }
     }
 
-    /// A whole set drawn at once. Each fault is off half of the time, so that many runs have few
-    /// faults, and some have many; one that is on strikes far more often than in life, and never
-    /// every time. Without a [`stall`](Self::stall): after one every limit is late.
+    /// A whole set, drawn at random. Each fault is off half of the time, so that many runs have few
+    /// faults, and some have many. One that is on occurs far more often than in reality, and never
+    /// every time. Without a [`stall`](Self::stall), because after one every limit is late.
     #[must_use]
     pub fn random(rng: &mut Rng) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Faults {
         }
     }
 
-    /// The faults that change the story itself, not only its interleaving.
+    /// The faults that change the events themselves, not only their interleaving.
     fn random_failures(rng: &mut Rng) -> Self {
         Self {
             jitter: delay(rng, Duration::from_millis(50)),
@@ -123,7 +123,7 @@ impl Faults {
         }
     }
 
-    /// The same without the faults that make a call or a look-up fail: every connection can end
+    /// The same without the faults that make a call or a lookup fail: every connection can end
     /// cleanly, and soon.
     #[must_use]
     pub const fn harmless(mut self) -> Self {

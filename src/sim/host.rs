@@ -1,6 +1,6 @@
-//! A host: the trait [`Net`] in front of the simulated kernel. The call faults are drawn here.
+//! A host: the trait [`Net`] for the simulated kernel. The faults of calls are drawn here.
 //!
-//! Invariant: before a call looks, everything that is due has happened. Knows no TCP.
+//! Invariant: everything that is due has happened before a call. This module knows no TCP.
 
 use std::cell::{RefCell, RefMut};
 use std::io::{self, IoSlice};
@@ -22,17 +22,17 @@ use crate::lifecycle::{Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
-/// How long an ordinary look-up takes, in nanoseconds.
+/// How long an ordinary lookup takes, in nanoseconds.
 const LOOKUP: u64 = 1_000_000;
 
-/// One program on one machine of a [`Network`](super::Network): what a reactor needs of the world.
+/// A program on one machine of a [`Network`](super::Network): the net of one reactor.
 ///
 /// Several hosts may have the same address: then they are programs on one machine, and share its
-/// ports. Dropping a host closes all it has open, as the kernel does for a process that ends.
+/// ports. Dropping a host closes all that it has open, as the kernel does when a process ends.
 pub struct Host {
     world: Rc<RefCell<World>>,
     index: u32,
-    /// Kept between polls for its memory only.
+    /// Kept between polls only to reuse its memory.
     batch: Vec<(Token, Readiness)>,
 }
 
@@ -49,14 +49,14 @@ impl Host {
         Self { world, index, batch: Vec::new() }
     }
 
-    /// How many calls of the trait this host has answered, except `now`, `waker` and `looked_up`. A
+    /// How many calls of the trait this host has made, except `now`, `waker` and `looked_up`. A
     /// real net makes two system calls in some of them.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world.borrow().programs[self.index as usize].calls
     }
 
-    /// The longest row of polls at one time that reported nothing. A program that spins has many.
+    /// The most polls in a row at one time that reported nothing. A program that spins has many.
     #[must_use]
     pub fn most_idle_polls(&self) -> u32 {
         self.world.borrow().programs[self.index as usize].most_idle_polls
@@ -67,9 +67,8 @@ impl Host {
         self.index
     }
 
-    /// Makes up readiness of the connection with this [`index`](crate::SocketId::index): the next
-    /// poll reports these flags. Returns whether the connection is registered; nothing is reported
-    /// otherwise.
+    /// Injects readiness of the connection with this [`index`](crate::SocketId::index): the next
+    /// poll reports these flags. Returns whether it is registered; otherwise nothing is reported.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
         let Some(id) = world.held(self.index, slot) else { return false };
@@ -83,7 +82,7 @@ impl Host {
         self.world.borrow().lies(lie)
     }
 
-    /// Begins a call: counts it, lets its time pass, and what is due happen.
+    /// Begins a call: counts it, lets its cost in time pass, and runs what is due.
     fn enter(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
         world.program(self.index).calls += 1;
@@ -109,7 +108,7 @@ impl Host {
         id.map(|id| (world, id)).ok_or(Errno::BADF)
     }
 
-    /// The same of a call that can lack memory. `call` is its number.
+    /// Begins a call that can lack memory. `call` is its number.
     fn on_with_memory(&self, slot: u32, call: u8) -> Result<(RefMut<'_, World>, Id), Errno> {
         let (mut world, id) = self.on(slot)?;
         let probability = world.faults.no_memory;
@@ -117,7 +116,7 @@ impl Host {
         let was_short = world.ends.get(id).is_some_and(|end| end.short & bit != 0);
         let is_short = world.rng.chance(probability) && !was_short;
         if is_short || was_short {
-            // Neither to find that out nor to make the call again is a turn for nothing.
+            // Neither the failure nor the repetition counts as a turn without work.
             world.program(self.index).idle_polls = 0;
             world.ends.get_mut(id).ok_or(Errno::BADF)?.short ^= bit;
         }
@@ -132,7 +131,7 @@ impl Host {
         place(&mut world.program(host).slots, slot, id);
     }
 
-    /// A read, and what the judge has to know of it.
+    /// Reads, and records what the judge needs to know of it.
     fn read(&self, world: &mut World, slot: u32, id: Id, buffer: &mut [u8]) -> io::Result<usize> {
         let answer = world.recv(id, buffer);
         let read = world.answered(self.index, slot, answer)?;
@@ -146,7 +145,7 @@ impl Host {
         Ok(read)
     }
 
-    /// A write, likewise.
+    /// Writes, and records the same.
     fn write(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
         let answer = world.send(id, bytes, more, false);
         let sent = world.answered(self.index, slot, answer)?;
@@ -161,7 +160,7 @@ impl Host {
         Ok(sent)
     }
 
-    /// A write, unless a fault makes it a shorter one.
+    /// Writes, perhaps fewer bytes because of a fault.
     fn write_perhaps_less(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
         #[cfg(test)]
         if world.lies(super::lie::Lie::ErrorFromNowhere) {
@@ -185,7 +184,7 @@ impl Host {
         self.write(world, slot, id, bytes, more)
     }
 
-    /// A connection of this program's, begun by `dial` unless a fault is against it.
+    /// A connection of this program, begun by `dial` unless a fault prevents it.
     fn dial(
         &self,
         slot: u32,
@@ -193,7 +192,7 @@ impl Host {
         dial: impl FnOnce(&mut World, IpAddr, Owner) -> Result<Id, Errno>,
     ) -> io::Result<()> {
         let mut world = self.enter();
-        // Several attempts of one socket lie in several places and are one truth.
+        // Several attempts of one socket have several slots and share one truth.
         world.begin_truth(self.index, token.index, Some(token));
         let exhausted = world.faults.connect_exhausted;
         let machine = world.program(self.index).machine;
@@ -204,7 +203,7 @@ impl Host {
             }
             false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
         };
-        // A full queue is asked again: that is no turn for nothing, though it changes nothing.
+        // Repeating the call for a full queue counts as a turn with work.
         world.program(self.index).idle_polls = 0;
         let id = world.answered(self.index, token.index, began)?;
         world.progress(self.index);
@@ -218,7 +217,7 @@ impl Host {
         Ok(())
     }
 
-    /// Takes the descriptor away from its place.
+    /// Removes the descriptor from its slot.
     fn take(&self, slot: u32) -> Option<(RefMut<'_, World>, Id)> {
         let (mut world, id) = self.on(slot).ok()?;
         world.program(self.index).slots[slot as usize] = None;
@@ -233,12 +232,12 @@ impl Host {
         Some((world, id))
     }
 
-    /// getpeername(2) and SO_ERROR together: whether the phase is the one `asked`, or the pending error.
-    fn verdict(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
+    /// getpeername(2) and SO_ERROR: whether the phase is the one `asked`, or the pending error.
+    fn phase_or_error(&self, on: (RefMut<'_, World>, Id), slot: u32, asked: Phase) -> io::Result<bool> {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
-            // A connection with itself: nobody listens, and the real net says so too.
+            // A connection with itself: there is no listener; the real net returns the same error.
             Phase::Open if asked == Phase::Open && end.local == end.remote => Err(Errno::CONNREFUSED),
             Phase::Open => Ok(asked == Phase::Open),
             Phase::SynSent | Phase::SynReceived | Phase::Closed => match end.take_error() {
@@ -247,7 +246,7 @@ impl Host {
             },
         };
         if asked == Phase::Open {
-            world.mark_verdict(id, answer);
+            world.mark_result(id, answer);
         }
         Ok(world.answered(self.index, slot, answer)?)
     }
@@ -302,7 +301,7 @@ impl Net for Host {
         let complete_until = if world.lies(super::lie::Lie::LateClock) { world.now } else { complete_until };
         let complete_until = Self::clock(&world, complete_until);
         drop(world);
-        // The world is free again: whoever gets the readiness may look at it.
+        // The world is no longer borrowed, so code that gets the readiness may use it.
         for (token, readiness) in batch.drain(..) {
             ready(token, readiness);
         }
@@ -387,7 +386,7 @@ impl Net for Host {
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
-        self.verdict(self.on(slot)?, slot, Phase::Open)
+        self.phase_or_error(self.on(slot)?, slot, Phase::Open)
     }
 
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
@@ -429,8 +428,7 @@ impl Net for Host {
         if there > 1 && world.rng.chance(faults.short_read) {
             let part = 1 + world.rng.below(there as u64 - 1) as usize;
             let read = self.read(&mut world, slot, id, &mut buffer[..part])?;
-            // A reader may take a short read for drained, so the rest comes with an edge of its
-            // own.
+            // A reader may take a short read for drained, so an edge of its own announces the rest.
             world.edge(id);
             return Ok(Received { bytes: read, drained: whole });
         }
@@ -455,8 +453,7 @@ impl Net for Host {
         self.write_perhaps_less(&mut world, slot, id, bytes, more)
     }
 
-    /// As one piece: what a fault leaves of it ends anywhere. What is beyond the send buffer is not
-    /// looked at.
+    /// Sends the pieces as one; a fault can cut it. Bytes beyond the buffer are not looked at.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
         let most = world.ends.get(id).map_or(0, |end| end.tuning.send_bytes).saturating_add(1);
@@ -488,14 +485,14 @@ impl Net for Host {
         if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
             return Ok(true);
         }
-        self.verdict(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
+        self.phase_or_error(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         match self.on(slot) {
             Ok((mut world, id)) => {
                 let error = world.ends.get_mut(id)?.take_error()?;
-                // A call that answers with an error, though it succeeds.
+                // This call returns an error although it succeeds.
                 world.answered(self.index, slot, Err::<(), _>(error)).err().map(io::Error::from)
             }
             Err(error) => Some(error.into()),
@@ -504,7 +501,7 @@ impl Net for Host {
 
     fn close(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
-            world.letting_go(self.index, slot, id);
+            world.record_close(self.index, slot, id);
             let resets = world.resets;
             world.close(id);
             let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
@@ -518,13 +515,13 @@ impl Net for Host {
 
     fn reset(&mut self, slot: u32) {
         if let Some((mut world, id)) = self.take(slot) {
-            world.letting_go(self.index, slot, id);
+            world.record_close(self.index, slot, id);
             world.reset(id);
             world.truth(self.index, slot).closed = Some(Closed::WithReset);
         }
     }
 
-    /// Nothing to do: Nagle's algorithm is not simulated.
+    /// Has no effect: Nagle's algorithm is not simulated.
     fn set_nodelay(&mut self, slot: u32, _on: bool) -> io::Result<()> {
         Ok(self.on(slot).map(drop)?)
     }

@@ -1,8 +1,8 @@
-//! A network that breaks its own contract, in one way: only to see that the judge of random runs
-//! notices.
+//! Sabotage: a network that breaks its own contract in one way, to check that the judge of random
+//! runs notices it.
 //!
-//! Invariant: a lie is told to the reactor, and the truth stays what it is. Not in any build but
-//! that of the tests.
+//! Invariant: the reactor gets false results, and the recorded truth stays correct. This is only in
+//! the build of the tests.
 
 use rustix::io::Errno;
 
@@ -11,21 +11,21 @@ use super::world::World;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Lie {
-    /// A byte that was read is another.
+    /// A byte that was read is changed.
     WrongByte,
-    /// A read with nothing there says that the peer has finished.
+    /// A read without bytes returns that the peer has finished.
     EndFromNowhere,
-    /// Our FIN is acknowledged as soon as anybody asks.
+    /// Our FIN counts as acknowledged at the first query.
     AcknowledgedTooSoon,
-    /// A write fails, and nothing was wrong.
+    /// A write fails without a reason.
     ErrorFromNowhere,
-    /// No connection tells any news.
+    /// No connection reports readiness.
     EdgeForgotten,
     /// What is closed is still open.
     DescriptorKept,
     /// The clock runs one per cent fast.
     FastClock,
-    /// A wait brings nothing, and at once.
+    /// A wait returns nothing, and at once.
     WaitForNothing,
     /// The clock is read after a stall, and not before it: readiness seems complete up to then.
     LateClock,
@@ -38,7 +38,7 @@ impl World {
 }
 
 impl Host {
-    /// What a read says, if that is a lie.
+    /// The result of a read, falsified if that is the sabotage.
     pub(super) fn lie_of_read(&self, answer: Result<usize, Errno>, buffer: &mut [u8]) -> Result<usize, Errno> {
         match answer {
             Ok(read) if read > 0 && self.lies(Lie::WrongByte) => {

@@ -1,12 +1,12 @@
-//! A TCP network in memory with a virtual clock: every ending, from one seed.
+//! A TCP network in memory with a virtual clock. Every run follows from one seed.
 //!
-//! Invariant: the same seed and the same calls give the same story, to the nanosecond. Nothing
-//! sleeps, no socket of the machine is opened, and the only look at the real clock is the base of
-//! the virtual one.
+//! Invariant: the same seed and the same calls give the same run, to the nanosecond. Nothing
+//! sleeps, no socket of the machine is opened, and the real clock is read only for the base of the
+//! virtual one.
 //!
-//! It does not know the reactor: a [`Host`] is one more [`Net`](crate::net::Net), and what runs on
-//! it is the code that ships. A [`Peer`] is the other side without any reactor: moved by hand, or
-//! by a [`Script`].
+//! It does not depend on the reactor: a [`Host`] is a [`Net`](crate::net::Net), and the code that
+//! runs on it is the code that ships. A [`Peer`] is the other side without a reactor: a test or a
+//! [`Script`] moves it.
 //!
 //! A server on this network, and a peer that sends half a request, waits, and resets:
 //!
@@ -19,7 +19,7 @@
 //! let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
 //! let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
 //! let rude = Script::new().send(b"GET /").wait(Duration::from_secs(5)).reset();
-//! network.peer([10, 0, 0, 2].into()).play(listener.addr, rude).expect("there is a way");
+//! network.peer([10, 0, 0, 2].into()).play(listener.addr, rude).expect("a route");
 //!
 //! let mut request = Vec::new();
 //! while let Some((_, event)) = reactor.next()? {
@@ -33,7 +33,7 @@
 //!     }
 //! }
 //! assert_eq!(request, b"GET /");
-//! assert_eq!(network.elapsed(), Duration::from_millis(5_003)); // Three packets' latency, and no time of ours.
+//! assert_eq!(network.elapsed(), Duration::from_millis(5_003)); // Three packets' latency, and no computing time.
 //! # Ok::<(), finale::Error>(())
 //! ```
 //!
@@ -52,23 +52,24 @@
 //!
 //! # How it differs from Linux
 //!
-//! Two tests compare it with the machine's own network; `docs/simulation.md` has what they leave
-//! out and have found.
+//! Two tests compare it with the machine's own network; `docs/simulation.md` lists what they omit
+//! and what they found.
 //!
 //! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers
-//!   and windows. (On Linux the edge at the step to FIN-WAIT-2 may come some 40 ms later for that.)
+//!   and windows. (On Linux the edge at the step to FIN-WAIT-2 may be some 40 ms later because of
+//!   that.)
 //! - Packets of one direction never overtake each other, and are lost only while an address is
 //!   [vanished](Network::vanish).
-//! - Buffers hold exactly what was asked for; Linux doubles the number, and grows buffers by
+//! - Buffers hold exactly the requested size; Linux doubles the number, and grows buffers by
 //!   itself.
-//! - A place in the listen queue is taken at the SYN, not at the end of the handshake.
-//! - TIME-WAIT holds no port. What it is for, answering a repeated FIN, is done.
-//! - MSG_MORE holds everything back that it was given, not only the last partial segment; unless
+//! - A SYN takes a slot in the listen queue, not the end of the handshake.
+//! - TIME-WAIT holds no port. It answers a repeated FIN, which is its purpose.
+//! - MSG_MORE holds back everything that it was given, not only the last partial segment, unless
 //!   the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
 //! - A local shutdown(2) for reading does not exist.
-//! - On loopback an acknowledgement takes the latency too. With
-//!   [`set_latency`](Network::set_latency) of zero it is there at the next call, as on Linux.
+//! - On loopback an acknowledgement takes the latency too. With a [latency](Network::set_latency)
+//!   of zero it has arrived at the next call, as on Linux.
 
 mod arena;
 mod calls;
@@ -113,17 +114,17 @@ use crate::table::Waits;
 use time::nanos;
 use world::{Name, World};
 
-/// What becomes of a connect to an address.
+/// What happens to a connection attempt to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Reach {
-    /// The SYN arrives; where nobody listens it is refused. The default, also for machines that do
+    /// The SYN arrives; without a listener it is refused. The default, also for machines that do
     /// not exist.
     #[default]
     Open,
-    /// The SYN is swallowed and repeated, until ETIMEDOUT after 127 s.
+    /// The SYN is dropped and repeated, until ETIMEDOUT after 127 s.
     BlackHole,
-    /// A router answers every SYN with ICMP: EHOSTUNREACH, while the handshake goes on underneath,
-    /// as on Linux.
+    /// A router answers every SYN with ICMP: EHOSTUNREACH, while the handshake continues
+    /// underneath, as on Linux.
     Unreachable,
     /// connect(2) itself fails with ENETUNREACH.
     NoRoute,
@@ -135,8 +136,8 @@ pub enum Reach {
 pub(crate) type Places = (SocketAddr, SocketAddr);
 
 /// The handle of a simulated network. Clones are the same network; it is dropped with its last
-/// handle, host and peer. Single-threaded: only a host's waker may go to another thread, and then
-/// the story is no longer the seed's alone.
+/// handle, host and peer. Single-threaded: only a host's waker may be used on another thread, and
+/// then the run no longer depends on the seed alone.
 #[derive(Clone)]
 pub struct Network {
     world: Rc<RefCell<World>>,
@@ -188,17 +189,18 @@ impl Network {
         Duration::from_nanos(self.world.borrow().now)
     }
 
-    /// Lets this much time pass, and all that falls into it happen, in order.
+    /// Lets this much time pass. Everything that is due in it happens, in order.
     pub fn advance(&self, time: Duration) {
         let mut world = self.world.borrow_mut();
         let until = world.now.saturating_add(nanos(time));
         world.advance(until);
     }
 
-    /// How long each call of a host takes for which a real net makes a system call: so much time
-    /// passes before the call looks. Default 0: time stands still while a program works, and a peer
-    /// that sends without a pause is read to the last byte before its next packet arrives. With a
-    /// cost of some microseconds a flood keeps a program busy, as on a real machine.
+    /// How long each call of a host takes for which a real net makes a system call: this much time
+    /// passes before the call looks at anything. Default 0: time stands still while a program
+    /// works, and a peer that sends without a pause is read to the last byte before its next packet
+    /// arrives. With a cost of some microseconds a flood keeps a program busy, as on a real
+    /// machine.
     pub fn set_call_cost(&self, time: Duration) {
         self.world.borrow_mut().call_cost = nanos(time);
     }
@@ -230,17 +232,17 @@ impl Network {
     }
 
     /// How much of the [elapsed](Self::elapsed) time programs have spent in calls and handlers, and
-    /// standing still. What is left is the time in which all of them waited.
+    /// stopped. In the rest of the time all of them waited.
     #[must_use]
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.world.borrow().busy)
     }
 
-    /// When the network will next do something by itself, at once if news waits for a host; `None`
-    /// if never. What it does may turn out to be nothing: a timer stays entered until its time,
-    /// even if no longer needed.
+    /// When the network will next do something by itself, at once if readiness waits for a host;
+    /// `None` if never. It may turn out to be nothing: a timer stays entered until its time, even
+    /// if it is no longer needed.
     ///
-    /// With several reactors: turn each with no wait until none has work, then `advance` to the
+    /// With several reactors: run each without waiting until none has work, then `advance` to the
     /// earliest of this and their deadlines.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
@@ -256,14 +258,15 @@ impl Network {
         self.next_happening()
     }
 
-    /// The same, but news that waits does not count: it may be for a reactor that has nothing left.
+    /// The same, but readiness that waits does not count: it may be for a reactor that has nothing
+    /// left.
     pub(crate) fn next_happening(&self) -> Option<Instant> {
         let world = self.world.borrow();
         world.next_at().map(|at| world.instant(at))
     }
 }
 
-/// The weather.
+/// The network conditions.
 impl Network {
     /// The time of a packet from one end to the other, for packets sent from now on, loopback
     /// included. Default 1 ms.
@@ -277,12 +280,12 @@ impl Network {
         self.world.borrow_mut().delays.insert(ip, nanos(one_way));
     }
 
-    /// The faults from now on. Default [`Faults::none`].
+    /// Sets the faults from now on. Default [`Faults::none`].
     pub fn set_faults(&self, faults: Faults) {
         self.world.borrow_mut().faults = faults;
     }
 
-    /// The faults in force.
+    /// The present faults.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.world.borrow().faults
@@ -295,35 +298,35 @@ impl Network {
         (world.send_bytes, world.receive_bytes) = (send_bytes, receive_bytes);
     }
 
-    /// The ports that the kernel chooses from. Default 32768 to 60999, Linux's. Not a port that
-    /// anybody on the machine listens on, nor one in use to the same address; none left is
-    /// EADDRNOTAVAIL.
+    /// The ports that the kernel chooses from. Default 32768 to 60999, as on Linux. It chooses no
+    /// port that a listener of the machine has, nor one in use to the same address; if none is left
+    /// the error is EADDRNOTAVAIL.
     pub fn set_ports(&self, ports: RangeInclusive<u16>) {
         self.world.borrow_mut().ports = ports;
     }
 
-    /// What becomes of connects to this address from now on. Established connections are not
-    /// touched.
+    /// What happens to connection attempts to this address from now on. Established connections are
+    /// not changed.
     pub fn set_reach(&self, ip: IpAddr, reach: Reach) {
         self.world.borrow_mut().reach.insert(ip, reach);
     }
 
-    /// Swallows every packet from and to this address, those in flight too: the machine is gone,
-    /// and nobody is told. With a loopback address: all loopback traffic by that address.
+    /// Drops every packet from and to this address, including those in flight: the machine is gone,
+    /// and no end is notified. With a loopback address: all loopback traffic by that address.
     pub fn vanish(&self, ip: IpAddr) {
         self.world.borrow_mut().vanished.insert(ip);
     }
 
-    /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer comes, not
-    /// at once.
+    /// Ends [`vanish`](Self::vanish). What was lost is repeated when its sender's timer expires,
+    /// not at once.
     pub fn heal(&self, ip: IpAddr) {
         self.world.borrow_mut().vanished.remove(&ip);
     }
 
-    /// A router says by ICMP that this established connection's peer can't be reached, as it was
-    /// for a moment: SO_ERROR of the end named by its addresses is EHOSTUNREACH until something is
-    /// acknowledged, without any flag, and the connection lives. Returns whether there was one.
-    /// Looks at every connection once.
+    /// A router reports by ICMP that this established connection's peer can't be reached, as if
+    /// that had been so for a moment: SO_ERROR of the end named by its addresses is EHOSTUNREACH
+    /// until something is acknowledged, without any flag, and the connection continues. Returns
+    /// whether there was one. Visits every connection once.
     pub fn unreachable(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut world = self.world.borrow_mut();
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase == end::Phase::Open;
@@ -335,7 +338,7 @@ impl Network {
     }
 
     /// The machine's scripted connections are forgotten without a packet, as by a power cut:
-    /// whatever comes for them is answered with RST. Looks at every connection once.
+    /// whatever arrives for them is answered with an RST. Visits every connection once.
     pub fn forget(&self, ip: IpAddr) {
         let mut world = self.world.borrow_mut();
         let is_forgotten = |end: &end::End| end.machine == ip && !matches!(end.owner, end::Owner::Host { .. });
@@ -346,7 +349,7 @@ impl Network {
     }
 
     /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there,
-    /// RST to the other end. Returns whether there was one. Looks at every connection once.
+    /// an RST to the other end. Returns whether there was one. Visits every connection once.
     pub fn abort(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut world = self.world.borrow_mut();
         let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
@@ -362,33 +365,33 @@ impl Network {
 
 /// The resolver.
 impl Network {
-    /// From now on this name has these addresses; with none it exists without one (`NoAddress`). A
-    /// name that nobody gave is `NotFound`. An IP address as a name is itself.
+    /// From now on this name has these addresses; without an address it exists without one
+    /// (`NoAddress`). A name that was not defined is `NotFound`. An IP address as a name is itself.
     pub fn name(&self, host: &str, ips: Vec<IpAddr>) {
         self.world.borrow_mut().names.insert(host.to_owned(), Name::Known(ips));
     }
 
-    /// From now on looking this name up fails.
+    /// From now on the lookup of this name fails.
     pub fn name_fails(&self, host: &str, cause: LookupErrorKind) {
         self.world.borrow_mut().names.insert(host.to_owned(), Name::Fails(cause));
     }
 
-    /// From now on looking this name up never ends.
+    /// From now on the lookup of this name never ends.
     pub fn name_hangs(&self, host: &str) {
         self.world.borrow_mut().names.insert(host.to_owned(), Name::Hangs);
     }
 }
 
-/// What a test may count on having come back to zero.
+/// What a test may expect to be zero in the end.
 impl Network {
-    /// Ends of connections that some kernel still knows: held by a host or peer, waiting to be
+    /// Ends of connections that a kernel still knows: held by a host or peer, waiting to be
     /// accepted, or closed and not yet delivered. An established connection has two.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.world.borrow().ends.len()
     }
 
-    /// Sockets and listeners that hosts hold open. Looks at every place once.
+    /// Sockets and listeners that hosts hold open. Visits every slot once.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let world = self.world.borrow();
@@ -396,21 +399,22 @@ impl Network {
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
     }
 
-    /// The most that one turn of a host has cost so far, the present one included, in nanoseconds:
-    /// of calls and handlers, its own and those of other hosts meanwhile, and of standing still.
+    /// The highest cost of one turn of a host so far, the present one included, in nanoseconds: the
+    /// time of its calls and handlers, those of other hosts meanwhile, and the time in which it was
+    /// stopped.
     pub(crate) fn longest_turn(&self, host: u32) -> u64 {
         let world = self.world.borrow();
         let program = &world.programs[host as usize];
         program.longest_turn.max(world.busy - program.turn_began)
     }
 
-    /// How many things have happened by themselves: packets, timers, late news.
+    /// How many things have happened by themselves: packets, timers, late readiness.
     #[must_use]
     pub(crate) fn happenings(&self) -> u64 {
         self.world.borrow().happenings
     }
 
-    /// What really happened to the socket in this place of a host, the last one if it is empty.
+    /// What really happened to the socket in this slot of a host, the last one if it is empty.
     pub(crate) fn truth(&self, host: u32, slot: u32) -> truth::Truth {
         let mut world = self.world.borrow_mut();
         let kernel = world.held(host, slot).map(|id| world.kernel(id));
@@ -419,38 +423,38 @@ impl Network {
         truth
     }
 
-    /// What names a host's connection in the network: the addresses of its end and of the other, or
-    /// what stands for them.
+    /// The addresses of a host's connection and of the other end, or those that a Unix domain
+    /// socket has instead.
     pub(crate) fn places(&self, host: u32, slot: u32) -> Option<Places> {
         let world = self.world.borrow();
         world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| (end.local, end.remote))
     }
 
-    /// What a socket that waits could have at once, though no news of it is under way: an edge was
-    /// lost, or forgotten.
+    /// What a waiting socket could have at once, although no readiness of it is on its way: an edge
+    /// was lost or forgotten.
     pub(crate) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
         self.world.borrow().overlooked(host, waits)
     }
 
-    /// Connections that wait to be accepted by a host.
+    /// Connections that wait for a host to accept them.
     pub(crate) fn waiting(&self) -> usize {
         let world = self.world.borrow();
         let listeners = world.listeners.iter().map(|(_, listener)| listener);
         listeners.filter(|one| matches!(one.owner, end::Owner::Host { .. })).map(|one| one.queue.len()).sum()
     }
 
-    /// From now on it lies, see [`lie`].
+    /// From now on it breaks its contract, see [`lie`].
     #[cfg(test)]
     pub(crate) fn lie(&self, lie: lie::Lie) {
         self.world.borrow_mut().lie = Some(lie);
     }
 
-    /// Somebody was told something: the last polls were not for nothing.
+    /// A program was notified: the last polls were not in vain.
     pub(crate) fn told(&self) {
         self.world.borrow_mut().programs.iter_mut().for_each(|program| program.idle_polls = 0);
     }
 
-    /// Notes that a situation of the catalogue was played by a program itself.
+    /// Counts a situation of the catalogue that a program played itself.
     pub(crate) fn mark(&self, row: Fault) {
         self.world.borrow_mut().rows.mark(row);
     }
@@ -461,26 +465,26 @@ impl Network {
         self.world.borrow().rows.clone()
     }
 
-    /// How often each pair of the lifecycle was asked, by all reactors on this network.
+    /// How often each pair of the lifecycle occurred, in all reactors on this network.
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         self.world.borrow().pairs.clone()
     }
 
-    /// Calls that all hosts have answered, see [`Host::calls`].
+    /// Calls that all hosts have made, see [`Host::calls`].
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world.borrow().programs.iter().map(|program| program.calls).sum()
     }
 
-    /// Begins to write down every packet, one line each, from the time it is sent. Costs memory
-    /// without bound.
+    /// Begins to record every packet, one line each, from the time it is sent. The memory for this
+    /// is unbounded.
     pub fn record(&self) {
         self.world.borrow_mut().story = Some(Vec::new());
     }
 
-    /// What was written down since [`record`](Self::record) or the last call; empty if nothing is
-    /// recorded. For people: the wording is not guaranteed.
+    /// What was recorded since [`record`](Self::record) or the last call; empty if nothing is
+    /// recorded. It is for people: the wording is not guaranteed.
     #[must_use]
     pub fn take_transcript(&self) -> Vec<String> {
         self.world.borrow_mut().story.as_mut().map(std::mem::take).unwrap_or_default()

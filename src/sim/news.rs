@@ -1,7 +1,7 @@
-//! What hosts are told: edges, wakes, the wait of `Net::poll`; and what faults make of them.
+//! Readiness for hosts: edges, wakes, the wait of `Net::poll`, and how faults change them.
 //!
-//! Invariant: an edge is told once, with the flags of the moment at which it is told, as epoll
-//! does.
+//! Invariant: an edge is reported once, with the flags of the moment at which it is reported, as
+//! epoll does.
 
 use std::io;
 use std::sync::atomic;
@@ -15,22 +15,22 @@ use super::time::FOR_EVER;
 use super::world::{Happening, Source, World};
 use crate::net::{Readiness, Token};
 
-/// Pieces of news handed out by one poll: as many as the real net's, so that the same batching is
-/// seen.
+/// The most readiness that one poll reports: as much as the real net's, so that the batching is the
+/// same.
 const BATCH: usize = 1024;
 
-/// Entries of the agenda that one poll lets pass without news before it calls that for ever: years
-/// of window probes to a peer that never reads, in well under a second.
-const PATIENCE: usize = 1_000_000;
+/// Entries of the agenda that one poll lets pass without readiness before it treats the wait as
+/// endless: years of window probes to a peer that never reads, in well under a second.
+const MAX_ENTRIES: usize = 1_000_000;
 
-/// Idle polls in a row that no program needs: it would go on for ever, and nothing here could end
-/// it.
+/// Idle polls in a row that no program needs: it would continue for ever, and nothing here could
+/// end it.
 const SPIN: u32 = 100_000;
 
 /// How late a late edge may be, in nanoseconds: long enough for anything to happen meanwhile.
 const LATE_EDGE: u64 = 20_000_000;
 
-/// How long a process stands still, in nanoseconds: longer than many limits.
+/// How long a process is stopped at most, in nanoseconds: longer than many limits.
 const LONGEST_STALL: u64 = 3_000_000_000;
 
 impl World {
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// A connection has come into this listener's queue.
+    /// A connection has entered this listener's queue.
     pub(super) fn listener_edge(&mut self, id: Id) {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         let Owner::Host { host, slot } = listener.owner else {
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// Listeners are level-triggered: as long as somebody waits, every poll tells.
+    /// Listeners are level-triggered: every poll reports them while a connection waits.
     fn listener_levels(&mut self, host: u32) {
         for index in 0..self.programs[host as usize].listeners.len() {
             let waits = |world: &Self, id: &Id| world.listeners.get(*id).is_some_and(|it| !it.queue.is_empty());
@@ -122,15 +122,15 @@ impl World {
         let until = self.interrupt(until);
         self.spurious(host, batch);
         self.listener_levels(host);
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_ENTRIES {
             let more = self.collect(host, batch);
             let woken = self.program(host).woken.swap(false, atomic::Ordering::Relaxed);
             if woken {
                 self.program(host).vain_polls = 0;
             }
             if batch.is_empty() && more {
-                // A split edge whose first piece was empty: nothing to tell, and yet no reason to
-                // wait.
+                // A split edge whose first piece was empty: there is nothing to report, and yet no
+                // reason to wait.
                 self.program(host).woken.fetch_or(woken, atomic::Ordering::Relaxed);
                 continue;
             }
@@ -139,8 +139,7 @@ impl World {
                 return self.count_idle(host, began, batch.is_empty() && !woken).map(|()| more);
             }
             if self.others_roused || self.pass_sleepers() {
-                // Another reactor has work now; as far as this one can see, a signal ended its
-                // wait.
+                // Another reactor has work now; from this one's view, a signal ended its wait.
                 self.set_sleep(host, until);
                 return Ok(false);
             }
@@ -154,7 +153,7 @@ impl World {
         Err(deadlock())
     }
 
-    /// Notes what the turn before has cost, if this poll begins another.
+    /// Records the cost of the previous turn, if this poll begins another.
     pub(super) fn begin_turn(&mut self, host: u32) {
         let busy = self.busy;
         let program = self.program(host);
@@ -164,14 +163,14 @@ impl World {
         }
     }
 
-    /// Up to when a poll's readiness is complete: now, or as of when it began if a fault has the
-    /// clock read then.
+    /// Up to when a poll's readiness is complete: now, or the time at which it began if a fault
+    /// reads the clock then.
     pub(super) fn complete_until(&mut self, began: u64) -> u64 {
         let is_old = self.now > began && self.rng.chance(self.faults.old_clock);
         if is_old { began } else { self.now }
     }
 
-    /// A fault: the process stands still.
+    /// A fault: the process is stopped.
     pub(super) fn stall(&mut self) {
         if self.rng.chance(self.faults.stall) {
             self.rows.mark(Fault::Stalled);
@@ -180,11 +179,11 @@ impl World {
         }
     }
 
-    /// Counts the polls that were for nothing, and those between which no call did anything, news
-    /// or not. Without end they are a program that spins: ELOOP ends it.
+    /// Counts the polls that reported nothing, and those between which no call did anything,
+    /// whether they reported something or not. A program that continues so spins: ELOOP ends it.
     fn count_idle(&mut self, host: u32, began: u64, idle: bool) -> io::Result<()> {
-        // What the polls themselves cost does not count: a program that spins gets older by it, and
-        // no further.
+        // The cost of the polls themselves does not count: the time that a program spends spinning
+        // is no progress.
         let waited = self.now - self.busy;
         let now = self.now;
         let program = self.program(host);
@@ -219,7 +218,7 @@ impl World {
         if let Some(token) = end.and_then(|end| end.token) {
             let in_handshake = end.is_some_and(|end| end.phase == Phase::SynSent);
             self.rows.mark(if in_handshake { Fault::SpuriousInHandshake } else { Fault::Spurious });
-            // That the peer has finished is a fact, and no flag says it without reason.
+            // That the peer has finished is a fact: the flag for it is never spurious.
             let read_closed = end.is_some_and(|end| end.peer_finished || end.phase == Phase::Closed);
             batch.push((token, subset(Readiness { read_closed, ..ALL_FLAGS }, flags)));
         }
@@ -230,8 +229,7 @@ impl World {
             true => 1,
             false => BATCH,
         };
-        // What a split edge leaves behind is for the next poll, so only what waits now is looked
-        // at.
+        // What a split edge leaves is for the next poll, so only what waits now is examined.
         for _ in 0..self.programs[host as usize].ready.len() {
             if batch.len() >= limit {
                 self.rows.mark(Fault::FewSlots);
@@ -239,7 +237,7 @@ impl World {
             }
             let Some(source) = self.program(host).ready.pop_front() else { break };
             let id = if let Source::End(id) = source { Some(id) } else { None };
-            let Some((token, readiness)) = self.news_of(host, source) else { continue };
+            let Some((token, readiness)) = self.readiness_of(host, source) else { continue };
             if let Some(id) = id
                 && self.rng.chance(self.faults.split_edge)
             {
@@ -255,9 +253,9 @@ impl World {
         !self.programs[host as usize].ready.is_empty()
     }
 
-    /// As epoll does, the flags are those of now, not those of when the edge came; no flag, no
-    /// news.
-    fn news_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
+    /// As with epoll, the flags are the present ones, not those at the time of the edge. Without a
+    /// flag nothing is reported.
+    fn readiness_of(&mut self, host: u32, source: Source) -> Option<(Token, Readiness)> {
         let (token, readiness) = match source {
             Source::End(id) => {
                 let end = self.ends.get_mut(id)?;
@@ -295,7 +293,7 @@ impl World {
         }
     }
 
-    /// Forgets the deadlines of other programs that have come; whether there were any.
+    /// Forgets the deadlines of other programs that have passed; returns whether there were any.
     fn pass_sleepers(&mut self) -> bool {
         let mut passed = false;
         while let Some((until, host)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
@@ -322,8 +320,8 @@ fn subset(flags: Readiness, chosen: u64) -> Readiness {
     }
 }
 
-/// Nothing is left that could end this poll: a real program would sleep for ever. EDEADLK, since
-/// the reactor keeps numbers.
+/// Nothing is left that could end this poll: a real program would sleep for ever. The error is
+/// EDEADLK, since the reactor stores error numbers.
 fn deadlock() -> io::Error {
     Errno::DEADLK.into()
 }

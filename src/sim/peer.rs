@@ -1,8 +1,7 @@
-//! A machine without a reactor, moved by a test line by line.
+//! A machine without a reactor, which a test moves line by line.
 //!
-//! Invariant: a peer does what its script says and nothing else; only its kernel acts alone (it
-//! acknowledges, repeats and answers probes), which is exactly a stopped program. No call fault
-//! befalls it.
+//! Invariant: a peer does only what its script says. Only its kernel acts alone (it acknowledges,
+//! repeats and answers probes), exactly as for a stopped program. Its calls have no faults.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,7 +17,7 @@ use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{ConnectOptions, ListenOptions};
 
-/// A machine whose program is a test script. Its calls take no time; what they cause takes the
+/// A machine whose program is a test script. Its calls take no time; their effects take the
 /// network's latency.
 #[derive(Clone)]
 pub struct Peer {
@@ -37,10 +36,10 @@ impl Peer {
         Self { world, machine }
     }
 
-    /// Begins to connect with default options. The handshake goes on while time passes.
+    /// Begins to connect with default options. The handshake continues while time passes.
     ///
     /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
+    /// The immediate error of connect(2): no route, no free port.
     pub fn connect(&self, addr: SocketAddr) -> io::Result<PeerSocket> {
         self.connect_with(addr, &ConnectOptions::default())
     }
@@ -48,7 +47,7 @@ impl Peer {
     /// Begins to connect. Only the options of the system's socket and the local address count.
     ///
     /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
+    /// The immediate error of connect(2): no route, no free port.
     pub fn connect_with(&self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<PeerSocket> {
         let mut world = self.world.borrow_mut();
         world.run_due();
@@ -59,7 +58,7 @@ impl Peer {
     /// Connects to a Unix domain socket of this machine, at once or not at all.
     ///
     /// # Errors
-    /// What connect(2) would say: nobody listens there (`NotFound` for a file, `ConnectionRefused`
+    /// The error of connect(2): there is no listener (`NotFound` for a file, `ConnectionRefused`
     /// for another name), or the queue is full (`WouldBlock`).
     pub fn connect_unix(&self, addr: &UnixAddr) -> io::Result<PeerSocket> {
         let mut world = self.world.borrow_mut();
@@ -82,7 +81,7 @@ impl Peer {
     /// Listens with default options. Port 0 takes a free one.
     ///
     /// # Errors
-    /// The address is in use, or no address of this machine.
+    /// The address is in use, or is not an address of this machine.
     pub fn listen(&self, addr: SocketAddr) -> io::Result<PeerListener> {
         self.listen_with(addr, &ListenOptions::default())
     }
@@ -90,7 +89,7 @@ impl Peer {
     /// Listens. Only the backlog and the options of the system's socket count.
     ///
     /// # Errors
-    /// The address is in use, or no address of this machine.
+    /// The address is in use, or is not an address of this machine.
     pub fn listen_with(&self, addr: SocketAddr, options: &ListenOptions) -> io::Result<PeerListener> {
         let mut world = self.world.borrow_mut();
         let id = world.listen(self.machine, Owner::Script, addr, options)?;
@@ -111,7 +110,7 @@ impl std::fmt::Debug for PeerListener {
 }
 
 impl PeerListener {
-    /// Where it listens; `None` once it is closed, and for a Unix domain socket.
+    /// The address that it listens on; `None` once it is closed, and for a Unix domain socket.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
         let world = self.world.borrow();
@@ -126,7 +125,7 @@ impl PeerListener {
         loop {
             match world.accept(self.id, Owner::Script) {
                 Ok(id) => return Some(PeerSocket { world: Rc::clone(&self.world), id }),
-                // One that was forgotten in the queue does not hide those behind it.
+                // A connection that was forgotten in the queue does not hide the ones after it.
                 Err(Errno::CONNABORTED) => {}
                 Err(_) => return None,
             }
@@ -141,9 +140,9 @@ impl PeerListener {
 
 /// A connection of a [`Peer`].
 ///
-/// Who does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer until it is
-/// full and the window closes. Dropping the value changes nothing: the program is stopped, and its
-/// kernel goes on.
+/// A test that does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer
+/// until it is full and the window closes. Dropping the value changes nothing: the program is
+/// stopped, and its kernel continues.
 pub struct PeerSocket {
     world: Rc<RefCell<World>>,
     pub(super) id: Id,
@@ -162,22 +161,22 @@ impl std::fmt::Debug for PeerSocket {
 }
 
 impl PeerSocket {
-    /// Writes all bytes, however small the send buffer: they leave when the handshake is done and
-    /// the window is open. On a connection that is reset, or after `finish`, nothing happens.
+    /// Writes all bytes, however small the send buffer: they are sent when the handshake is done
+    /// and the window is open. On a connection that is reset, or after `finish`, nothing happens.
     pub fn send(&self, bytes: &[u8]) {
-        // A script asks `is_reset` when it wants to know.
+        // A script can check `is_reset`.
         let _ = self.world.borrow_mut().send(self.id, bytes, false, true);
     }
 
-    /// Marks the place behind all that was sent as urgent (MSG_OOB): a read of the other end stops
-    /// there once, without a new edge. The urgent byte itself is not delivered, and the mark is not
-    /// repeated if it is lost.
+    /// Marks the position after all that was sent as urgent (MSG_OOB): a read of the other end
+    /// stops there once, without a new edge. The urgent byte itself is not delivered, and the mark
+    /// is not repeated if it is lost.
     pub fn send_urgent(&self) {
         self.world.borrow_mut().send_urgent(self.id);
     }
 
-    /// Sends FIN behind everything sent, as shutdown(2) for writing. Before the end of the
-    /// handshake it waits for that (where shutdown(2) would give the handshake up).
+    /// Sends a FIN after everything that was sent, as shutdown(2) for writing. Before the end of
+    /// the handshake it waits for that (where shutdown(2) would abort the handshake).
     pub fn finish(&self) {
         let _ = self.world.borrow_mut().finish(self.id);
     }
@@ -187,8 +186,8 @@ impl PeerSocket {
         self.world.borrow_mut().reset(self.id);
     }
 
-    /// close(2): FIN if everything that came was read, RST if not; before the end of the handshake
-    /// nothing but silence. A program that ends or is killed does the same.
+    /// close(2): sends a FIN if everything that arrived was read, an RST if not; before the end of
+    /// the handshake it sends nothing. A program that ends or is killed does the same.
     pub fn close(self) {
         self.world.borrow_mut().close(self.id);
     }
@@ -209,7 +208,7 @@ impl PeerSocket {
         bytes
     }
 
-    /// How many bytes lie unread in the receive buffer.
+    /// How many unread bytes are in the receive buffer.
     #[must_use]
     pub fn unread_bytes(&self) -> usize {
         self.look().ends.get(self.id).map_or(0, |end| end.incoming.len())
@@ -227,7 +226,8 @@ impl PeerSocket {
         self.look().ends.get(self.id).is_some_and(|end| end.peer_finished)
     }
 
-    /// Whether the connection died: reset, refused, or timed out. Asking takes nothing away.
+    /// Whether the connection died: reset, refused, or timed out. The query does not take the
+    /// error.
     #[must_use]
     pub fn is_reset(&self) -> bool {
         self.look().ends.get(self.id).is_some_and(|end| end.died)

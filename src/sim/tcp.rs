@@ -3,8 +3,8 @@
 //! Invariant: packets of one direction arrive in order or not at all, so a gap means loss, and
 //! repeating from the oldest unacknowledged byte is always right.
 //!
-//! Knows no congestion control, no Nagle, no delayed acknowledgement, no segment size: none of them
-//! changes what an application sees, only when.
+//! There is no congestion control, no Nagle, no delayed acknowledgement and no segment size: they
+//! change only when an application sees something, not what it sees.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,13 +21,13 @@ use super::world::{Happening, Packet, Segment, What, World};
 const SEGMENT_BYTES: u64 = 64 * 1024;
 /// The first SYN is repeated after 1 s (RFC 6298 section 2).
 const SYN_RETRY: u64 = 1_000_000_000;
-/// tcp_syn_retries: a connect gives up after 127 s.
+/// tcp_syn_retries: a connection attempt fails after 127 s.
 const SYN_RETRIES: u32 = 6;
 /// tcp_synack_retries.
 const SYN_ACK_RETRIES: u32 = 5;
 /// tcp_retries2: some 15 minutes.
 const RETRIES: u32 = 15;
-/// tcp_orphan_retries: a connection that nobody holds is not worth as much.
+/// tcp_orphan_retries: fewer for a connection without a descriptor.
 const ORPHAN_RETRIES: u32 = 8;
 /// Linux's TCP_RTO_MIN; the round trip is added.
 const RETRY_LEAST: u64 = 200_000_000;
@@ -48,14 +48,14 @@ impl World {
                 self.on_syn_ack(id, from, window_end);
             }
             (What::Segment(segment), Some(id)) if self.ends.get(id).is_some() => self.on_segment(id, from, segment),
-            (What::SynAck { .. } | What::Segment(_), _) => self.answer_for_nobody(from, source, target),
+            (What::SynAck { .. } | What::Segment(_), _) => self.answer_unknown(from, source, target),
             (What::Reset | What::Unreachable(_), None) => {}
         }
     }
 
-    /// RFC 9293 section 3.10.7.1: whatever comes for a connection that does not exist is answered
-    /// with RST; except that TIME-WAIT acknowledges what is repeated.
-    fn answer_for_nobody(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
+    /// RFC 9293 section 3.10.7.1: whatever arrives for a connection that does not exist is answered
+    /// with an RST, except that TIME-WAIT acknowledges what is repeated.
+    fn answer_unknown(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
         let now = self.now;
         let in_time_wait = self.ends.get(from).filter(|sender| sender.peer_time_wait > now);
         let what = match in_time_wait {
@@ -113,7 +113,8 @@ impl World {
                 // A repeated SYN: our answer was lost.
                 true => self.send_syn_ack(child),
                 // A new connection from an old one's port. RFC 9293 section 3.10.7.4: the old one
-                // is asked, knows nothing, and resets; the next SYN finds the place free.
+                // gets a challenge ACK, does not know the connection, and resets; the next SYN
+                // finds the port free.
                 false => self.on_reset(child),
             }
             return;
@@ -124,7 +125,7 @@ impl World {
             return;
         };
         let Some(queue) = self.listeners.get_mut(listener) else { return };
-        // As Linux's sk_acceptq_is_full: one more than the backlog says.
+        // As Linux's sk_acceptq_is_full: the backlog plus one.
         if queue.queue.len() + queue.pending > queue.options.backlog as usize {
             self.rows.mark(Fault::QueueOverflows);
             return;
@@ -158,8 +159,8 @@ impl World {
                 end.peer = Some(from);
                 end.window_end = window_end;
                 end.open(now);
-                // An ICMP error that did not come true; its flag stays (FAULTS: error flag without
-                // a verdict).
+                // An ICMP error that turned out to be wrong; its flag stays (FAULTS: error flag
+                // without a result).
                 end.error_flag_stuck = end.error.take().is_some();
                 self.send_ack(id);
                 self.edge(id);
@@ -171,8 +172,8 @@ impl World {
         self.arm(id);
     }
 
-    /// The third step of the handshake has come: the child waits to be accepted. `false` if nobody
-    /// listens any more.
+    /// The third step of the handshake: the child waits to be accepted. `false` if the listener was
+    /// closed.
     fn establish(&mut self, id: Id) -> bool {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return false };
@@ -237,7 +238,7 @@ impl World {
             end.note_their_fin(now);
         }
         if end.owner == Owner::Orphan && end.received - u64::from(end.peer_finished) > had_bytes {
-            // RFC 9293 section 3.10.7.4: nobody is left to read it.
+            // RFC 9293 section 3.10.7.4: no program is left to read it.
             self.rows.mark(Fault::WriteIntoClosed);
             self.send_reset(id);
             self.remove(id);
@@ -261,7 +262,8 @@ impl World {
         }
     }
 
-    /// Looks whether the connection is done, or only waits for their FIN with nobody to tell it to.
+    /// Checks whether the connection is done, or only waits for the peer's FIN without a
+    /// descriptor.
     pub(super) fn settle(&mut self, id: Id) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
@@ -282,7 +284,8 @@ impl World {
         self.arm(id);
     }
 
-    /// Sends what the window lets out, in at most so many segments. Returns whether anything left.
+    /// Sends what the window allows, in at most this many segments. Returns whether anything was
+    /// sent.
     pub(super) fn transmit(&mut self, id: Id, segments: usize) -> bool {
         let mut sent = false;
         for _ in 0..segments {
@@ -322,7 +325,7 @@ impl World {
         self.arm(id);
     }
 
-    /// Two round trips and Linux's least: never so early that a packet in time is sent twice.
+    /// Two round trips and Linux's minimum: never so early that a packet in time is sent twice.
     fn retry_first(&self) -> u64 {
         RETRY_LEAST + 4 * (self.latency + super::time::nanos(self.faults.jitter))
     }
@@ -339,12 +342,12 @@ impl World {
         self.send_segment(id, Segment { position, probe: true, ..Segment::default() });
     }
 
-    /// Sends a segment with our acknowledgement and window, as every segment carries them.
+    /// Sends a segment with our acknowledgement and window, which every segment contains.
     pub(super) fn send_segment(&mut self, id: Id, mut segment: Segment) {
         let Some(end) = self.ends.get_mut(id) else { return };
         segment.acked = end.received;
         segment.window_end = end.own_window_end();
-        end.told_window_end = segment.window_end;
+        end.advertised_end = segment.window_end;
         let what = What::Segment(segment);
         let packet = Packet { from: id, to: end.peer, source: end.local, target: end.remote, what };
         self.send_packet(packet);
@@ -360,8 +363,8 @@ impl World {
         self.send_packet(packet);
     }
 
-    /// What a program learns about its handshake when it asks.
-    pub(super) fn mark_verdict(&mut self, id: Id, answer: Result<bool, Errno>) {
+    /// Counts the result of a handshake that a program queries.
+    pub(super) fn mark_result(&mut self, id: Id, answer: Result<bool, Errno>) {
         let Some(end) = self.ends.get(id) else { return };
         match answer {
             Ok(true) if end.peer_finished => self.rows.mark(Fault::EndedBeforeLooked),
@@ -378,8 +381,8 @@ impl World {
             Phase::Closed => return,
             Phase::SynSent => Errno::CONNREFUSED,
             Phase::SynReceived => Errno::CONNRESET,
-            // CLOSE-WAIT: their FIN stands, so a reader sees a clean end and only a writer the
-            // reset.
+            // CLOSE-WAIT: the peer's FIN counts, so a reader sees a clean end and only a writer
+            // sees the reset.
             Phase::Open if end.peer_finished && !end.finished => Errno::PIPE,
             Phase::Open => Errno::CONNRESET,
         };
@@ -388,7 +391,7 @@ impl World {
 
     fn on_unreachable(&mut self, id: Id, errno: Errno) {
         let Some(end) = self.ends.get_mut(id).filter(|end| end.phase == Phase::SynSent) else { return };
-        // The attempt goes on (RFC 1122 section 4.2.3.9): the caller may decide otherwise.
+        // The attempt continues (RFC 1122 section 4.2.3.9): the caller may decide otherwise.
         end.error = Some(errno);
         self.rows.mark(Fault::IcmpRefusal);
         self.edge(id);
@@ -438,7 +441,7 @@ impl World {
     // --- timers
     // -------------------------------------------------------------------------------------------------
 
-    /// Enters the end's nearest deadline into the agenda, unless an earlier entry will look at it
+    /// Enters the end's nearest deadline into the agenda, unless an earlier entry will check it
     /// anyway.
     pub(super) fn arm(&mut self, id: Id) {
         let now = self.now;
@@ -462,7 +465,7 @@ impl World {
             self.retry(id);
         }
         if self.ends.get(id).and_then(|end| end.alive_at).is_some_and(|at| at <= now) {
-            self.ask_whether_alive(id);
+            self.probe_peer(id);
         }
         if self.ends.get(id).and_then(|end| end.forget_at).is_some_and(|at| at <= now) {
             self.remove(id);
@@ -513,12 +516,12 @@ impl World {
     }
 
     /// Linux's tcp_keepalive_timer.
-    fn ask_whether_alive(&mut self, id: Id) {
+    fn probe_peer(&mut self, id: Id) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
         let Some(times) = end.tuning.probing else { return end.alive_at = None };
         if end.is_pending() {
-            // While something is unacknowledged its own timer asks the question.
+            // While something is unacknowledged its own timer does the same.
             end.alive_at = Some(now + times.idle);
             return;
         }
@@ -554,7 +557,7 @@ impl End {
         self.alive_at = self.tuning.probing.map(|times| now.saturating_add(times.idle));
     }
 
-    /// Their FIN has come.
+    /// The peer's FIN has arrived.
     fn note_their_fin(&mut self, now: u64) {
         (self.gone_at, self.fin_at) = (now, now);
         self.fin_order = match self.fin_order {
@@ -564,12 +567,12 @@ impl End {
         };
     }
 
-    /// Whether this acknowledges something for the first time after it had to be repeated.
+    /// Whether this is the first acknowledgement after a repetition.
     fn unanswered_before(&self, acked: u64) -> bool {
         self.unanswered > 0 && acked > self.acked
     }
 
-    /// Which rows of the catalogue a reset in this state is.
+    /// The faults of the catalogue that a reset in this state is.
     fn mark_reset(&self, rows: &mut FaultCounts) {
         if self.phase != Phase::Open {
             return;
@@ -583,13 +586,13 @@ impl End {
         });
     }
 
-    /// When TCP_USER_TIMEOUT gives up what waits (RFC 5482), a closed window included.
+    /// When TCP_USER_TIMEOUT ends the connection (RFC 5482), a closed window included.
     fn user_deadline(&self) -> Option<u64> {
         Some(self.stalled_since?.saturating_add(self.tuning.user_timeout?))
     }
 }
 
-/// Linux's tcp_clamp_rto_to_user_timeout: a repetition does not oversleep the user's limit.
+/// Linux's tcp_clamp_rto_to_user_timeout: a repetition is not later than the user's limit.
 fn clamped(at: u64, end: &End) -> u64 {
     end.user_deadline().map_or(at, |deadline| at.min(deadline))
 }

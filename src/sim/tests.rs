@@ -1,4 +1,4 @@
-//! The network, asked directly through [`Net`], as a kernel is asked: no reactor between.
+//! The network, called directly through [`Net`], as a kernel is: without a reactor.
 
 mod chaos;
 mod cost;
@@ -45,14 +45,14 @@ fn accepted(options: &ListenOptions) -> (Network, Host, PeerSocket) {
     (network, host, peer)
 }
 
-/// What a wait brings.
+/// What a wait reports.
 fn news(host: &mut Host, wait: Duration) -> Vec<(Token, Readiness)> {
     let mut all = Vec::new();
     host.poll(host.now(), Some(wait), &mut |token, readiness| all.push((token, readiness))).expect("the net can wait");
     all
 }
 
-/// What a wait brings for the connection in slot 0; nothing is written as no flags.
+/// What a wait reports for the connection in slot 0; no readiness is written as no flags.
 #[track_caller]
 fn edge(host: &mut Host, wait: Duration) -> Readiness {
     match news(host, wait).as_slice() {

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-/// A later time than this is for ever: 500 years, so that sums of two times do not wrap.
+/// A time later than this counts as for ever: 500 years, so that sums of two times do not wrap.
 pub(super) const FOR_EVER: u64 = 500 * 365 * 86_400 * 1_000_000_000;
 
-/// Nanoseconds, cut at [`FOR_EVER`].
+/// Nanoseconds, limited to [`FOR_EVER`].
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(FOR_EVER).min(FOR_EVER)
 }

@@ -1,7 +1,7 @@
-//! What really happened to a socket of a host: what the network knows and no program could, for a
-//! judge.
+//! What really happened to a socket of a host: the network knows it and no program could. It is for
+//! a judge.
 //!
-//! Invariant: written by the network alone, from what it did and not from what it was asked for.
+//! Invariant: only the network writes it, from what it did and not from what was requested.
 
 use std::net::SocketAddr;
 
@@ -14,14 +14,14 @@ use crate::net::Token;
 use crate::options::IdleDirection;
 use crate::table::Waits;
 
-/// One socket's truth, from its first call to the next socket in its place.
+/// One socket's truth, from its first call to the next socket in its slot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Truth {
-    /// Whose truth it is, as far as it was ever named: several attempts of one socket share it.
+    /// The socket's token, as far as it was ever named: several attempts of one socket share it.
     token: Option<Token>,
-    /// What calls on it have failed with, `WouldBlock` aside.
+    /// The errors of calls on it, except `WouldBlock`.
     pub(crate) errors: Vec<Errno>,
-    /// When the last of them did, in nanoseconds.
+    /// When the last of them was returned, in nanoseconds.
     pub(crate) failed_at: u64,
     /// Bytes that the kernel has taken from the program, and given to it.
     pub(crate) sent: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Truth {
     pub(crate) moved_at: u64,
     /// The last of them were the peer's.
     pub(crate) heard_last: bool,
-    /// When the last of the first kind did, and of the second.
+    /// When the last of the first kind moved, and of the second.
     pub(crate) sent_at: u64,
     pub(crate) given_at: u64,
     /// What its kernel knew when the program closed it, or knows now.
@@ -50,18 +50,19 @@ pub(crate) struct Kernel {
     /// Our program has finished, and when.
     pub(crate) finished: bool,
     pub(crate) finished_at: u64,
-    /// Their FIN is here, and since when.
+    /// The peer's FIN has arrived, and since when.
     pub(crate) peer_finished: bool,
     pub(crate) fin_at: u64,
-    /// Bytes of theirs that the program has not read, and since when the first of them can be.
+    /// Bytes of the peer that the program has not read, and since when the first of them can be.
     pub(crate) unread: usize,
     pub(crate) unread_since: Option<u64>,
-    /// When the other kernel has last taken bytes of ours. When the connection is dead nobody can
-    /// ask any more, but may have asked before.
+    /// When the other kernel last took bytes of ours. After the connection is dead no program can
+    /// query that, but it may have done so before.
     pub(crate) taken_at: u64,
-    /// Its program can ask when.
+    /// Its program can query that time.
     pub(crate) can_ask: bool,
-    /// Whose FIN was first; and when theirs came, or what killed it, in nanoseconds.
+    /// Whose FIN was first; and when the peer's came, or what killed the connection, in
+    /// nanoseconds.
     pub(crate) fin_order: FinOrder,
     pub(crate) gone_at: u64,
     /// The other end's address.
@@ -70,23 +71,23 @@ pub(crate) struct Kernel {
     pub(crate) died: bool,
 }
 
-/// How a program lets go of a connection.
+/// How a program closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// close(2), and no RST left.
+    /// close(2), and no RST was sent.
     Quietly,
-    /// RST left, or would have if there had been anybody to send it to.
+    /// An RST was sent, or would have been if there had been a peer.
     WithReset,
 }
 
 impl Truth {
     /// Whether it is the truth of an outgoing connection of this generation: before its first call
-    /// it is that of the socket that had its place.
+    /// it is that of the socket that had its slot.
     pub(crate) fn is_of(&self, generation: u32) -> bool {
         self.token.is_some_and(|token| token.generation == generation)
     }
 
-    /// When the last bytes moved that break a silence of this kind.
+    /// When the last bytes moved that restart the idle time of this kind.
     pub(crate) fn broke_silence_at(&self, of: IdleDirection) -> u64 {
         match of {
             IdleDirection::Both => self.moved_at,
@@ -95,7 +96,7 @@ impl Truth {
         }
     }
 
-    /// How many bytes have moved that break a silence of this kind.
+    /// How many bytes have moved that restart the idle time of this kind.
     pub(crate) fn moved(&self, of: IdleDirection) -> u64 {
         match of {
             IdleDirection::Both => self.given + self.sent,
@@ -104,14 +105,14 @@ impl Truth {
         }
     }
 
-    /// When the other kernel has last taken bytes, if that breaks a silence of this kind.
+    /// When the other kernel last took bytes, if that restarts the idle time of this kind.
     pub(crate) fn took_in_silence_at(&self, of: IdleDirection) -> u64 {
         if of == IdleDirection::Read { 0 } else { self.kernel.taken_at }
     }
 }
 
 impl World {
-    /// What a socket that waits could have at once, though no news of it is under way.
+    /// What a waiting socket could have at once, although no readiness of it is on its way.
     pub(super) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
         let id = self.held(host, waits.slot)?;
         let end = self.ends.get(id)?;
@@ -146,7 +147,7 @@ impl World {
             fin_at: end.fin_at,
             unread: end.incoming.len(),
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
-            // Of a Unix domain socket nobody can ask when.
+            // For a Unix domain socket no program can query when.
             taken_at: if end.is_unix() { 0 } else { end.taken_at },
             can_ask: end.phase == Phase::Open && !end.is_unix(),
             fin_order: end.fin_order,
@@ -156,7 +157,8 @@ impl World {
         }
     }
 
-    /// The truth of one place, made if there is none. A handshake in a race has that of its socket.
+    /// The truth of one slot, created if there is none. A handshake in a race has that of its
+    /// socket.
     pub(super) fn truth(&mut self, host: u32, slot: u32) -> &mut Truth {
         let token = self.held(host, slot).and_then(|id| self.ends.get(id)).and_then(|end| end.token);
         let slot = token.map_or(slot, |token| token.index);
@@ -178,7 +180,7 @@ impl World {
         truth.closed = None;
     }
 
-    /// Notes what a call was answered with.
+    /// Records the result of a call.
     pub(super) fn answered<T>(&mut self, host: u32, slot: u32, answer: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(error) = answer
             && error != Errno::WOULDBLOCK
@@ -191,14 +193,14 @@ impl World {
         answer
     }
 
-    /// A call has moved something: the polls before it were not for nothing.
+    /// A call has moved something: the polls before it were not in vain.
     pub(super) fn progress(&mut self, host: u32) {
         let program = self.program(host);
         (program.idle_polls, program.vain_polls) = (0, 0);
     }
 
-    /// Notes how a program lets go of a connection, before it does.
-    pub(super) fn letting_go(&mut self, host: u32, slot: u32, id: Id) {
+    /// Records how a program closes a connection, before it does.
+    pub(super) fn record_close(&mut self, host: u32, slot: u32, id: Id) {
         let (kernel, now) = (self.kernel(id), self.now);
         let truth = self.truth(host, slot);
         (truth.kernel, truth.closed_at) = (kernel, now);

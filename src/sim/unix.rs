@@ -1,9 +1,9 @@
-//! Unix domain sockets in the simulated network: connections of one machine with itself, without a
-//! way that takes time.
+//! Unix domain sockets in the simulated network: connections of one machine with itself, without
+//! latency.
 //!
-//! Invariant: below their names they are connections over loopback, on an address that no program
-//! can have. What differs is what unix(7) does otherwise: names in place of ports, no reset, and a
-//! full queue that refuses instead of making wait.
+//! Invariant: apart from their names they are connections over loopback, on an address that no
+//! program can have. What differs is what unix(7) does differently: names instead of ports, no
+//! reset, and a full queue that refuses at once.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{ListenOptions, SystemOptions};
 
-/// On loopback, so that it is every machine's own.
+/// On loopback, so that every machine has its own.
 pub(super) const UNIX: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
 
 impl End {
@@ -63,7 +63,7 @@ impl World {
         Ok(id)
     }
 
-    /// Who listens under this name. One that is closed has taken its file along.
+    /// The listener with this name. A listener that is closed has removed its file.
     fn unix_listener(&mut self, machine: IpAddr, addr: &UnixAddr) -> Option<Id> {
         let listeners = &self.listeners;
         self.unix_names.retain(|(_, _, id)| listeners.get(*id).is_some());

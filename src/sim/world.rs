@@ -1,11 +1,11 @@
 //! The whole network as one value: the clock, the agenda of what will happen, the hosts, and the
-//! way of a packet.
+//! path of a packet.
 //!
 //! Invariant: time moves only here, from one entry of the agenda to the next, and never past one;
-//! what is due has happened before any call looks. An idle connection has no entry, so it costs
-//! nothing but memory.
+//! what is due has happened before any call looks at anything. An idle connection has no entry, so
+//! it costs nothing but memory.
 //!
-//! Knows no call of the trait `Net` (see `host`), and no rule of TCP (see `tcp`).
+//! This module knows no call of the trait `Net` (see `host`), and no rule of TCP (see `tcp`).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -31,7 +31,7 @@ use crate::lifecycle::Coverage;
 use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
 use crate::rng::Rng;
 
-/// A packet. What a router sees of it: where it comes from and goes to.
+/// A packet, as a router sees it: where it comes from and where it goes.
 pub(super) struct Packet {
     pub(super) from: Id,
     /// `None` for a SYN, whose receiver is found by its address.
@@ -63,7 +63,7 @@ pub(super) struct Segment {
     pub(super) acked: u64,
     pub(super) window_end: u64,
     pub(super) urgent: Option<u64>,
-    /// A probe: wants an acknowledgement although it carries nothing new.
+    /// A probe: requests an acknowledgement although it contains nothing new.
     pub(super) probe: bool,
 }
 
@@ -79,18 +79,18 @@ pub(super) enum Happening {
         token: Token,
         answer: LookupAnswer,
     },
-    /// A script goes on.
+    /// A script continues.
     Play(u32),
 }
 
-/// What a piece of news is about.
+/// What the readiness is about.
 pub(super) enum Source {
     End(Id),
     Listener(u32),
     /// The second half of a split edge.
     Rest(Id, Token, Readiness),
-    /// News of a connection that is closed. Not if its token is in use again, by another attempt to
-    /// connect: no kernel brings that, since closing takes a descriptor out of epoll.
+    /// Readiness of a connection that is closed. It is dropped if another attempt to connect uses
+    /// its token again: no kernel reports that, since closing removes a descriptor from epoll.
     Stale(Token, Readiness),
 }
 
@@ -129,11 +129,11 @@ pub(super) struct Listener {
     pub(super) addr: SocketAddr,
     pub(super) options: crate::options::ListenOptions,
     pub(super) queue: VecDeque<Id>,
-    /// News of it waits in its host's queue, or is on the way there.
+    /// Its readiness waits in its host's queue, or is on its way there.
     pub(super) queued: bool,
-    /// Its host wants to hear of it.
+    /// Its host wants it to be reported.
     pub(super) accepting: bool,
-    /// Handshakes under way; they hold a place in the queue already.
+    /// Handshakes in flight; each already takes a slot in the queue.
     pub(super) pending: usize,
     /// Scripts that wait for a connection.
     pub(super) plays: VecDeque<u32>,
@@ -141,7 +141,7 @@ pub(super) struct Listener {
     pub(super) each: Option<super::Script>,
 }
 
-/// A program on a machine: a reactor's share of the network.
+/// A program on a machine: a reactor's part of the network.
 pub(super) struct Program {
     pub(super) machine: IpAddr,
     pub(super) slots: Vec<Option<Id>>,
@@ -149,29 +149,27 @@ pub(super) struct Program {
     pub(super) ready: VecDeque<Source>,
     pub(super) woken: Arc<AtomicBool>,
     pub(super) answers: VecDeque<(Token, LookupAnswer)>,
-    /// Its host was dropped: nobody is left to be told.
+    /// Its host was dropped: nothing is reported to it any more.
     pub(super) is_gone: bool,
     pub(super) calls: u64,
-    /// Polls in a row, at one and the same time, that brought nothing and between which nothing was
-    /// done.
+    /// Polls in a row at the same time that reported nothing and between which nothing was done.
     pub(super) idle_polls: u32,
-    /// Polls in a row, at one and the same time, between which nothing was done, whatever they
-    /// brought.
+    /// Polls in a row at the same time between which nothing was done, whatever they reported.
     pub(super) vain_polls: u32,
     pub(super) idle_at: u64,
     pub(super) most_idle_polls: u32,
     /// What was [busy](World::busy) when its present turn began, and whether its last poll left
-    /// readiness behind: then the next one belongs to the same turn.
+    /// readiness unreported: then the next one belongs to the same turn.
     pub(super) turn_began: u64,
     pub(super) has_more: bool,
-    /// The most that one of its turns has cost, in nanoseconds.
+    /// The highest cost of one of its turns, in nanoseconds.
     pub(super) longest_turn: u64,
     pub(super) truths: Vec<Truth>,
     /// Until when it wants to sleep; others must not sleep past it.
     pub(super) sleeps_until: Option<u64>,
 }
 
-/// What the resolver says about a name.
+/// The result of a lookup of this name.
 pub(super) enum Name {
     Known(Vec<IpAddr>),
     Fails(LookupErrorKind),
@@ -199,7 +197,7 @@ pub(super) struct World {
     pub(super) next_port: BTreeMap<(IpAddr, bool), u16>,
     pub(super) ends: Arena<End>,
     pub(super) listeners: Arena<Listener>,
-    /// Names of Unix domain sockets, and who listens there.
+    /// Names of Unix domain sockets, and their listeners.
     pub(super) unix_names: Vec<(IpAddr, UnixAddr, Id)>,
     /// By machine, local and remote address: loopback addresses exist on every machine.
     pub(super) flows: BTreeMap<(IpAddr, SocketAddr, SocketAddr), Id>,
@@ -217,7 +215,7 @@ pub(super) struct World {
     pub(super) lie: Option<super::lie::Lie>,
     pub(super) happenings: u64,
     pub(super) sleepers: BTreeSet<(u64, u32)>,
-    /// The program that polls, and whether another has got news since.
+    /// The program that polls, and whether another has got readiness since.
     pub(super) polling: u32,
     pub(super) others_roused: bool,
     pub(super) story: Option<Vec<String>>,
@@ -291,12 +289,12 @@ impl World {
         &mut self.programs[host as usize]
     }
 
-    /// The connection that this host holds in this place.
+    /// The connection that this host holds in this slot.
     pub(super) fn held(&self, host: u32, slot: u32) -> Option<Id> {
         self.programs[host as usize].slots.get(slot as usize).copied().flatten()
     }
 
-    /// The listener, likewise.
+    /// The listener that this host holds in this slot.
     pub(super) fn held_listener(&self, host: u32, listener: u32) -> Option<Id> {
         self.programs[host as usize].listeners.get(listener as usize).copied().flatten()
     }
@@ -317,7 +315,7 @@ impl World {
         self.agenda.peek().map(|entry| entry.at)
     }
 
-    /// Lets everything happen that is due.
+    /// Runs everything that is due.
     pub(super) fn run_due(&mut self) {
         while self.agenda.peek().is_some_and(|entry| entry.at <= self.now) {
             let Some(entry) = self.agenda.pop() else { return };
@@ -345,7 +343,7 @@ impl World {
         self.now = self.now.max(until);
     }
 
-    /// A program does something for this long. What falls into it happens meanwhile.
+    /// A program works for this long. What is due meanwhile happens.
     pub(super) fn spend(&mut self, time: u64) {
         if time > 0 {
             self.busy = self.busy.saturating_add(time);
@@ -353,10 +351,10 @@ impl World {
         }
     }
 
-    // --- the way of a packet
+    // --- the path of a packet
     // ------------------------------------------------------------------------------------
 
-    /// Sends a packet. It arrives behind everything that its sender has sent before.
+    /// Sends a packet. It arrives after everything that its sender has sent before.
     pub(super) fn send_packet(&mut self, packet: Packet) {
         let overtakes = matches!(packet.what, What::Reset) && self.rng.chance(self.faults.reset_overtakes);
         let jitter = match nanos(self.faults.jitter) {
@@ -380,7 +378,7 @@ impl World {
     }
 
     fn arrive(&mut self, packet: Packet) {
-        // A machine that has vanished meanwhile takes what is in flight with it.
+        // A machine that has vanished meanwhile loses what is in flight to it.
         if !self.is_lost(&packet) {
             self.take(packet);
         }

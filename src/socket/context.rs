@@ -1,7 +1,7 @@
 //! What a handler can do besides changing its socket: connect, set timers, read the clock.
 //!
-//! Invariant: nothing here makes a system call, except that the real clock is one. A new connection
-//! begins in the next call of `next`.
+//! Invariant: nothing here makes a system call, except that reading the real clock is one. A new
+//! connection begins in the next call of `next`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use crate::table::entry::Flags;
 use crate::table::extra::Deadline;
 use crate::target::Target;
 
-/// What a handler may ask the net for: no more, so that the reactor's own calls stay direct.
+/// The methods of the net that a handler may use. There are no others, so that the reactor's own
+/// calls stay direct.
 pub(crate) trait Local {
     fn now(&self) -> Instant;
     fn local_addr(&self, slot: u32) -> Option<SocketAddr>;
@@ -32,9 +33,9 @@ impl<N: Net> Local for N {
     }
 }
 
-/// Access to a reactor without its type parameter, for code that runs in handlers and between two
-/// events alike, such as [`Pool`](crate::Pool): from [`Reactor::context`](crate::Reactor::context)
-/// or [`Socket::context`].
+/// Access to a reactor without its type parameter, for code that runs both in handlers and between
+/// two events, such as [`Pool`](crate::Pool): from [`Reactor::context`](crate::Reactor::context) or
+/// [`Socket::context`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,7 +74,7 @@ impl Context<'_> {
         let target = target.try_into()?;
         options.check()?;
         let ConnectOptions { system, settings, local, attempt_delay_ms, total_ms } = options;
-        // From the call, however long the handler still takes.
+        // The total deadline counts from this call, however long the handler continues.
         let now = total_ms.map_or(0, |_| self.table.epoch.tick_after(self.net.now()));
         let table = &mut *self.table;
         let settings = table.settings.intern(settings);
@@ -97,12 +98,12 @@ impl Context<'_> {
         self.table.timers.set(due, epoch.tick_before(now))
     }
 
-    /// Stops a timer. Returns whether it was still running; if so its event will not come.
+    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.table.timers.cancel(id)
     }
 
-    /// The time on the net's clock: on a [simulated network](crate::sim) the virtual one.
+    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.net.now()

@@ -1,6 +1,6 @@
-//! Whether the table keeps its own rules: what a simulation checks after every event.
+//! Checks the table's invariants. A simulation runs them after every event.
 //!
-//! Invariant: looking changes nothing.
+//! Invariant: the checks change nothing.
 
 use super::entry::{Flags, NIL};
 use super::{Extra, Table};
@@ -11,18 +11,18 @@ pub(crate) struct Waits {
     pub(crate) slot: u32,
     /// Bytes, an end, an error.
     pub(crate) input: bool,
-    /// Nothing but to learn that the connection is dead: the caller has paused it.
+    /// Only the failure of the connection: the caller has paused it.
     pub(crate) paused: bool,
     /// Room to write.
     pub(crate) room: bool,
-    /// What becomes of its handshake.
+    /// The result of its handshake.
     pub(crate) handshake: bool,
     /// The end of a connection that reads no more: the last acknowledgement, or an error.
     pub(crate) end: bool,
 }
 
 impl Table {
-    /// The first rule that is broken, in words.
+    /// The first broken rule, in words.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         let used: Vec<u32> = self.slots().collect();
         let of_used = |is: &dyn Fn(u32) -> bool| used.iter().filter(|slot| is(**slot)).count();

@@ -1,9 +1,9 @@
-//! Which deadlines a socket has, and from when they count.
+//! The deadlines of a socket, and the time from which each counts.
 //!
-//! Four clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present state,
-//! `WRITE` for the write timeout, `GRACE` for the grace of a stop. A clock is asked to restart by a
-//! flag, when something happens; the restart itself is here, with one look at the time, soon after
-//! the socket was put aside. Deadlines count from one moment and are put off by nothing.
+//! There are four clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present
+//! state, `WRITE` for the write timeout, `GRACE` for the grace of a stop. When something happens, a
+//! flag marks a clock to be restarted. The restart itself is here, with one look at the time, soon
+//! after the socket was put aside. Deadlines count from one moment, and nothing restarts them.
 //!
 //! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it
 //! is among those that are filed at the next look at the clock.
@@ -15,8 +15,9 @@ use crate::error::TimeoutKind;
 use crate::lifecycle::State;
 use crate::options::{IdleDirection, Settings};
 
-/// What the peer's kernel takes so soon after it was written counts as taken then. The real one
-/// says when to within two of its ticks of 10 ms at most; that restarts no silence.
+/// Bytes that the peer's kernel takes within this time after they were written count as taken at
+/// once. The real kernel reports the time to within two of its ticks of 10 ms at most. Such bytes
+/// restart no clock.
 pub(crate) const AT_ONCE_TICKS: u64 = 20;
 
 /// Where a deadline comes from.
@@ -35,7 +36,7 @@ pub(crate) enum Due {
 }
 
 impl Due {
-    /// The clock that it counts by, if it counts by one.
+    /// The clock that it counts by, if any.
     pub(crate) const fn clock(self) -> Flags {
         match self {
             Self::Limit(TimeoutKind::Write) => Flags::WRITE,
@@ -46,7 +47,7 @@ impl Due {
         }
     }
 
-    /// Whether bytes that wait unread could put it off.
+    /// Whether unread bytes could postpone it.
     pub(crate) const fn is_for_reading(self, settings: &Settings) -> bool {
         match self {
             Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed),
@@ -56,7 +57,7 @@ impl Due {
         }
     }
 
-    /// Whether bytes that the peer takes could put it off.
+    /// Whether bytes that the peer takes could postpone it.
     pub(crate) const fn is_for_writing(self, settings: &Settings) -> bool {
         match self {
             Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed | TimeoutKind::Close | TimeoutKind::Write),
@@ -91,26 +92,27 @@ impl Entry {
         ms.map(|ms| (ms, timer))
     }
 
-    /// The stop's grace, while it counts: our side has not ended, and the peer waits for nothing.
+    /// The stop's grace, while it applies: our side has not ended, and the peer waits for nothing.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        // A peer that has finished waits for the rest of its answer; a paused one for the program.
+        // A peer that has finished waits for the rest of its answer; a paused one waits for the
+        // program.
         let is_busy = self.heard_last || extra.is_some_and(Extra::has_bytes);
         let is_idle = self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::PAUSED);
         settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
     }
 
-    /// The write timeout, while it counts. After `end()` the close timeout rules.
+    /// The write timeout, while it applies. After `end()` the close timeout applies instead.
     fn write_limit(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
         let counts = || extra.is_some_and(Extra::has_bytes) && matches!(self.state, State::Open | State::PeerFinished);
         settings.write_ms.filter(|_| counts())
     }
 
-    /// Whether a silence may be delivered.
+    /// Whether a `timeout` event may be delivered.
     fn may_idle(&self) -> bool {
         self.state.is_connected() && !matches!(self.state, State::Closing | State::Lingering)
     }
 
-    /// Whether one side has ended: the ending timeout counts.
+    /// Whether one side has ended: the ending timeout applies.
     fn is_ending(&self) -> bool {
         self.state.is_connected() && (self.state != State::Open || self.flags.has(Flags::READ_CLOSED))
     }
@@ -125,7 +127,7 @@ impl Entry {
             && !self.flags.has(Flags::READ_CLOSED)
     }
 
-    /// Bytes moved in a direction: the clocks that this restarts.
+    /// Bytes moved in a direction: marks the clocks that they restart.
     #[inline]
     pub(crate) fn moved(&mut self, direction: IdleDirection, settings: &Settings) {
         let idle = settings.idle_direction == IdleDirection::Both || settings.idle_direction == direction;
@@ -134,7 +136,7 @@ impl Entry {
         if direction == IdleDirection::Write {
             self.flags.set(Flags::LIMIT | Flags::WRITE | Flags::GRACE, true);
         } else if !self.state.is_flushing() && self.state != State::Lingering {
-            // A peer that only sends does not put our end off.
+            // A peer that only sends does not postpone our end.
             self.flags.set(Flags::LIMIT | Flags::GRACE, true);
         }
     }
@@ -147,7 +149,7 @@ impl Table {
         self.deadline_with(slot, None)
     }
 
-    /// The same, with the clocks that have to restart counted from this tick.
+    /// The same, with the clocks that are marked counted from this tick.
     pub(crate) fn deadline_with(&self, slot: u32, now: Option<u64>) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
         if entry.state.is_final() {
@@ -174,7 +176,8 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
-        // At the same tick what ends the socket wins over an event about its silence.
+        // At the same tick a limit that ends the socket takes precedence over an event about its
+        // silence.
         [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
@@ -194,8 +197,8 @@ impl Table {
         }
     }
 
-    /// A look at the clock. A socket that has gone since leaves nothing to do, or its place to one
-    /// for which it is no harm.
+    /// Files all that is unfiled. A socket that was removed since then leaves nothing to do; if its
+    /// slot has another socket, filing that does no harm.
     pub(crate) fn file_all(&mut self, now: u64) {
         for index in 0..self.unfiled.len() {
             let slot = self.unfiled[index];
@@ -206,7 +209,7 @@ impl Table {
         self.unfiled.clear();
     }
 
-    /// Restarts the clocks that have to, counted from `now`, and files the nearest deadline.
+    /// Restarts the marked clocks from `now`, and files the nearest deadline.
     #[inline]
     pub(super) fn file(&mut self, slot: u32, now: u64) {
         let (entry, settings, extra) = self.parts(slot);
@@ -271,7 +274,8 @@ impl Table {
         }
     }
 
-    /// The peer's kernel has taken bytes from ours at this tick: as if they had been written then.
+    /// The peer's kernel has taken bytes from ours at this tick. They count as if they had been
+    /// written then.
     pub(crate) fn peer_took(&mut self, slot: u32, at: u64) {
         let later = |since: &mut u64| *since = if at > since.saturating_add(AT_ONCE_TICKS) { at } else { *since };
         let idle_direction = self.settings_of(slot).idle_direction;
@@ -287,19 +291,19 @@ impl Table {
         }
     }
 
-    /// The next socket whose filed time has come; its true deadline may be later.
+    /// The next socket whose filed time has passed; its true deadline may be later.
     pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<u32> {
         self.wheel.pop_due(&mut self.entries, now, budget)
     }
 }
 
 impl Extra {
-    /// Whether there is a time that counts from the next look at the clock.
+    /// Whether a time has to be counted from the next look at the clock.
     pub(super) fn has_relative(&self) -> bool {
         matches!(self.deadline, Some(Deadline::In(_))) || matches!(self.retry_at, Some(Deadline::In(_)))
     }
 
-    /// Counts from this tick what counts from the next look at the clock.
+    /// Counts such times from this tick.
     fn begin(&mut self, now: u64) {
         for deadline in [&mut self.deadline, &mut self.retry_at].into_iter().flatten() {
             if let Deadline::In(ms) = *deadline {

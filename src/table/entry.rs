@@ -13,21 +13,21 @@ use crate::wheel::Node;
 /// No slot, no extra, no settings.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// Everything that an idle connection costs in the table. What only some need is elsewhere: the
-/// write queue, clocks and whatever belongs to connecting in `extra`, options in `settings`.
+/// Everything that an idle connection costs in the table. What only some connections need is stored
+/// elsewhere: the write queue, clocks and the data of connecting in `extra`, options in `settings`.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) timer: Node,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
     pub(crate) generation: u32,
-    /// `NIL`: the slot is reserved for an attempt to connect, and is no socket.
+    /// `NIL`: the slot is reserved for an attempt to connect, and has no socket.
     pub(crate) settings: u32,
     pub(crate) extra: u32,
     /// An IPv4 address, or with `IPV6` an index into the table's list of IPv6 peers.
     pub(super) peer_ip: u32,
     pub(crate) flags: Flags,
-    /// 0: not known.
+    /// 0: unknown.
     pub(super) peer_port: u16,
     pub(crate) state: State,
     /// Whose FIN came first.
@@ -40,7 +40,7 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64, "one cache line");
 
-/// In `idle_since`: the clock stands still, because the present silence was delivered.
+/// In `idle_since`: the clock is stopped, because the present silence was delivered.
 const STOPPED: [u8; 5] = [u8::MAX; 5];
 
 /// What a socket needs next.
@@ -52,7 +52,7 @@ pub(crate) enum Next {
     Now,
     /// A step in the next turn: its quantum is used up.
     Later,
-    /// Nothing but its `close`.
+    /// Only its `close`.
     Close,
     /// Readiness, or its deadline.
     Wait,
@@ -90,7 +90,7 @@ impl Entry {
         self.settings != NIL
     }
 
-    /// The tick since which the idle time counts; `None` once that silence was delivered.
+    /// The tick since which the idle time counts; `None` after its `timeout` was delivered.
     #[inline]
     pub(super) fn idle_since(&self) -> Option<u64> {
         let [a, b, c, d, e] = self.idle_since;
@@ -103,12 +103,12 @@ impl Entry {
         self.idle_since = [a, b, c, d, e];
     }
 
-    /// The silence was delivered: the next one begins when bytes move.
+    /// `timeout` was delivered: the clock restarts when bytes move.
     pub(crate) const fn stop_idle_clock(&mut self) {
         self.idle_since = STOPPED;
     }
 
-    /// The other end, if it is known.
+    /// The peer's address, if it is known.
     pub(crate) fn peer(&self, ipv6_peers: &Slab<SocketAddrV6>) -> Option<SocketAddr> {
         if self.peer_port == 0 {
             return None;
@@ -128,7 +128,7 @@ impl Entry {
         debug_assert!(!is_impossible(), "{input:?} can't happen in {:?}", self.state);
         if step.to != self.state {
             self.state = step.to;
-            // The new state's limit counts from now; all states of connecting have one.
+            // The limit of the new state counts from now; all states of connecting share one limit.
             if step.to.is_connected() {
                 self.flags.set(Flags::LIMIT, true);
             }
@@ -136,7 +136,7 @@ impl Entry {
         step
     }
 
-    /// Whether the program can still change anything. A failed socket lives until its `error`.
+    /// Whether the program can still change anything. A failed socket stays live until its `error`.
     #[inline]
     pub(crate) const fn is_living(&self) -> bool {
         let is_over = self.state.is_final() && !self.flags.is_pending(Emits::Error);
@@ -149,17 +149,18 @@ impl Entry {
         self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::PAUSED)
     }
 
-    /// Whether the caller has ended, or its options did, and the lifecycle does not know yet.
+    /// Whether the caller or its options have ended our side, and the lifecycle has not applied
+    /// that yet.
     #[inline]
     pub(crate) const fn has_end_due(&self, settings: &Settings) -> bool {
         let ends = self.flags.has(Flags::END) || (matches!(self.state, State::PeerFinished) && !settings.half_open);
         ends && matches!(self.state, State::Open | State::PeerFinished)
     }
 
-    /// Whether it must be delivered that the peer has ended though the caller has not read so far:
-    /// it asked for that, or the connection is dead and the caller holds back what could be read.
-    /// If nothing can, the error is due instead; while a call is to be made again, that is not
-    /// known.
+    /// Whether `peer-ended` has to be delivered although the caller has not read so far: it
+    /// requested that, or the connection is dead and the caller holds back what could be read. If
+    /// nothing can be read, the error is delivered instead. While a call has to be repeated, that
+    /// is unknown.
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         let is_broken = self.state == State::Broken;
@@ -168,27 +169,27 @@ impl Entry {
         wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
 
-    /// Whether the system has to be asked for an error. While we read, the read itself finds it, in
-    /// its place among the bytes and the FIN.
+    /// Whether the system has to be queried for an error. While we read, the read itself finds it,
+    /// in the right order with the bytes and the FIN.
     #[inline]
     pub(crate) const fn has_error_due(&self, settings: &Settings) -> bool {
         if matches!(self.state, State::Broken) {
             self.flags.has(Flags::HANGUP) && self.flags.has(Flags::PAUSED)
         } else if self.state.can_read() {
-            // The early notice has to tell a reset from a FIN, too.
+            // The early notice also has to distinguish a reset from a FIN.
             self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.notify_peer_ended)
         } else {
             self.flags.has(Flags::ERROR.and(Flags::HANGUP))
         }
     }
 
-    /// Whether bytes or our FIN have to leave. `queued` is whether bytes wait.
+    /// Whether bytes or our FIN have to be sent. `queued` is whether bytes wait.
     #[inline]
     pub(crate) const fn owes_output(&self, queued: bool) -> bool {
         self.state.is_flushing() || (queued && self.state.can_send())
     }
 
-    /// What the socket needs next: the one place that decides it.
+    /// What the socket needs next. Only this function decides it.
     #[inline(always)]
     pub(crate) fn next(&self, settings: &Settings, extra: Option<&Extra>) -> Next {
         let (flags, is_final) = (self.flags, self.state.is_final());
@@ -206,21 +207,21 @@ impl Entry {
         if !self.state.is_connected() {
             return self.next_connecting(extra);
         }
-        if self.may_be_asked(extra.is_some()) && self.is_asked(settings, extra) {
+        if self.may_have_request(extra.is_some()) && self.is_requested(settings, extra) {
             return Next::Now;
         }
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
         if has_output || self.has_input() { Next::Later } else { Next::Wait }
     }
 
-    /// Whether the caller may have asked for something, or the system reported something.
+    /// Whether the caller may have requested something, or the system reported something.
     #[inline]
-    pub(crate) const fn may_be_asked(&self, has_extra: bool) -> bool {
-        self.flags.has(Flags::ASKED) || matches!(self.state, State::PeerFinished) || has_extra
+    pub(crate) const fn may_have_request(&self, has_extra: bool) -> bool {
+        self.flags.has(Flags::REQUESTED) || matches!(self.state, State::PeerFinished) || has_extra
     }
 
-    /// Whether it has, and the next step takes it up.
-    fn is_asked(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+    /// Whether that is so, and the next step handles it.
+    fn is_requested(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         self.has_end_due(settings)
             || (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
             || self.has_notice_due(settings, extra)
@@ -228,7 +229,7 @@ impl Entry {
             || extra.is_some_and(Extra::has_options)
     }
 
-    /// Without an attempt under way the next is due, unless it waits for a retry.
+    /// If no attempt is in flight the next one is due, unless it waits for a retry.
     fn next_connecting(&self, extra: Option<&Extra>) -> Next {
         let waits = self.flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
         if self.state == State::Resolving || (self.state == State::Connecting && waits) {
@@ -239,7 +240,7 @@ impl Entry {
     }
 }
 
-/// Four small sets in one word: what the system has reported, what the caller has asked for, which
+/// Four small sets in one word: what the system has reported, what the caller has requested, which
 /// clocks have to restart, and which events are pending; and a few facts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
@@ -252,9 +253,9 @@ impl Flags {
 
     // --- readiness ---
 
-    /// A read may succeed: remembered until the transport says that it is drained.
+    /// A read may succeed: kept until the transport reports that it is drained.
     pub(crate) const READABLE: Self = Self(1 << 0);
-    /// A write may succeed: remembered until `WouldBlock`.
+    /// A write may succeed: kept until `WouldBlock`.
     pub(crate) const WRITABLE: Self = Self(1 << 1);
     /// The peer's FIN or reset is known; the zero-length read is due.
     pub(crate) const READ_CLOSED: Self = Self(1 << 2);
@@ -265,17 +266,17 @@ impl Flags {
     /// What is known of a handshake before its result.
     pub(crate) const READINESS: Self = Self(0b1_1111);
 
-    // --- asked for by the caller ---
+    // --- requested by the caller ---
 
-    /// Not to read.
+    /// Don't read.
     pub(crate) const PAUSED: Self = Self(1 << 5);
-    /// Not to see what is read.
+    /// Drop what is read.
     pub(crate) const DISCARD: Self = Self(1 << 6);
-    /// Our FIN after the last byte.
+    /// Send our FIN after the last byte.
     pub(crate) const END: Self = Self(1 << 7);
-    /// A reset.
+    /// Send a reset.
     pub(crate) const DESTROY: Self = Self(1 << 8);
-    /// `drain` when the queue has gone down: `write` has returned full.
+    /// `write` has returned full: deliver `drain` when the queue has drained to the low-water mark.
     pub(crate) const FULL: Self = Self(1 << 9);
 
     // --- clocks to restart ---
@@ -293,13 +294,13 @@ impl Flags {
     pub(crate) const SOON: Self = Self(1 << 13);
     /// In a list.
     pub(crate) const QUEUED: Self = Self(1 << 14);
-    /// Its readiness comes out of poll. While connecting: an attempt is under way.
+    /// `poll` reports its readiness. While connecting: an attempt is in flight.
     pub(crate) const REGISTERED: Self = Self(1 << 15);
     /// `peer-ended` was delivered.
     pub(crate) const NOTICED: Self = Self(1 << 16);
     /// The peer's address is IPv6.
     pub(crate) const IPV6: Self = Self(1 << 17);
-    /// What is read goes into a buffer of the caller's, which is in the extra.
+    /// What is read goes into a buffer of the caller, which is in the extra.
     pub(crate) const FILL: Self = Self(1 << 19);
     /// It was accepted beyond its listener's maximum.
     pub(crate) const OVERFLOW: Self = Self(1 << 20);
@@ -308,8 +309,8 @@ impl Flags {
 
     /// What is pending: a bit for each of [`Emits`].
     pub(crate) const PENDING: Self = Self(!0 << PENDING);
-    /// What a step takes up besides readiness: without one of these nobody has asked for anything.
-    const ASKED: Self =
+    /// What a step handles besides readiness: without one of these nothing was requested.
+    const REQUESTED: Self =
         Self::END.and(Self::DISCARD).and(Self::FULL).and(Self::READ_CLOSED).and(Self::HANGUP).and(Self::ERROR);
 
     pub(crate) const fn and(self, other: Self) -> Self {

@@ -1,6 +1,6 @@
-//! What a connection needs only for a while: write queue, clocks, way to be connected, error.
+//! What a connection needs only for a while: write queue, clocks, attempts to connect, error.
 //!
-//! Invariant: a connection has an extra only while something is in it. Chunks are used again.
+//! Invariant: a connection has an extra only while something is in it. Chunks are reused.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -24,25 +24,25 @@ pub(crate) struct Extra {
     /// The ticks at which the socket ends, whatever moves: deadline, and ending timeout.
     pub(crate) deadline: Option<Deadline>,
     pub(super) ending_at: Option<u64>,
-    /// The tick at which a call is tried again for which the system had no memory, or no room.
+    /// The tick at which a call is repeated for which the system had no memory or no room.
     pub(crate) retry_at: Option<Deadline>,
     pub(crate) failure: Option<ConnectionError>,
     /// Bytes that waited when the connection broke, or were written since.
     pub(crate) void_bytes: u64,
     pub(crate) connecting: Option<Box<Connecting>>,
-    /// Options of the system's socket that the caller changed and that are not set yet.
+    /// Options of the system's socket that the caller has changed and that are not set yet.
     pub(crate) nodelay: Option<bool>,
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
     /// Where the next bytes go, if the caller has given a buffer.
     pub(crate) fill: Option<Box<Fill>>,
 }
 
-/// A buffer of the caller's, to be filled.
+/// A buffer of the caller that finale fills.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// As long as it is to become.
+    /// Allocated at its final length.
     pub(crate) buffer: Vec<u8>,
-    /// How many bytes of it are there.
+    /// How many of its bytes were read.
     pub(crate) filled: usize,
 }
 
@@ -66,26 +66,26 @@ pub(crate) struct Connecting {
     /// How many were delivered as `lookup`, and how many were tried.
     pub(crate) delivered: usize,
     pub(crate) tried: usize,
-    /// Handshakes under way, in the order in which they began.
+    /// Handshakes in flight, in the order in which they began.
     pub(crate) in_flight: Vec<Flight>,
     pub(crate) failed: Vec<ConnectAttempt>,
     /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until
     /// all others have failed.
     pub(crate) attempt_due: Option<u64>,
-    /// How long after the last one, in milliseconds.
+    /// The delay after the last one, in milliseconds.
     pub(crate) delay_ms: Option<u64>,
     /// Why the next address could not be tried yet, if there was a reason.
     pub(crate) held_up: Option<ConnectionErrorKind>,
-    /// The first failure; it names the whole if all fail.
+    /// The first failure, which becomes that of the socket if all fail.
     pub(crate) first_failure: Option<ConnectionError>,
 }
 
-/// A handshake under way.
+/// A handshake in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flight {
-    /// Where the net has it: in the socket's own slot, or in one that is reserved for it.
+    /// Its slot in the net: the socket's own, or one that is reserved for it.
     pub(crate) slot: u32,
-    /// To which of the addresses.
+    /// The index of its address.
     pub(crate) addr: usize,
 }
 
@@ -119,12 +119,12 @@ impl Extra {
         self.queue.len() as u64 + self.void_bytes
     }
 
-    /// A call is made again after a pause, which another such call does not prolong.
+    /// Schedules a call again after a pause. A pause that runs already is not prolonged.
     pub(crate) fn retry_in(&mut self, ticks: u64) {
         self.retry_at.get_or_insert(Deadline::In(ticks));
     }
 
-    /// Whether the caller has changed what only a step can set.
+    /// Whether the caller has changed an option that only a step can set.
     #[inline]
     pub(crate) const fn has_options(&self) -> bool {
         self.nodelay.is_some() || self.keep_alive.is_some()
@@ -146,23 +146,23 @@ impl Extra {
     }
 }
 
-/// A slot is used again as it lies: making one anew would write 200 bytes for every answer.
+/// A slot is reused without being cleared: a new extra would write 200 bytes for every answer.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     extras: Vec<Extra>,
     free: Vec<u32>,
     spares: Spares,
-    /// Of connections that were established: the next ones begin in them.
+    /// Left by connections that were established, and reused by the next ones.
     #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
     spare_connecting: Vec<Box<Connecting>>,
-    /// What was written to the socket at hand, if nothing waited before: most answers leave with
+    /// What was written to the socket at hand, if nothing waited before: most answers are sent by
     /// the next step, and need no queue.
     pub(crate) at_hand_bytes: Vec<u8>,
     /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
     pub(crate) ipv6_peers: Slab<SocketAddrV6>,
 }
 
-/// Kept for the next connections, 20 KiB: a program that opens some at a time makes none anew.
+/// Kept for the next connections, 20 KiB: a program that opens some at a time allocates none.
 const SPARE_CONNECTING: usize = 64;
 
 impl Extras {
@@ -176,7 +176,7 @@ impl Extras {
         self.extras.get_mut(index as usize)
     }
 
-    /// The extra with this number; made, and the number set, if there is none.
+    /// The extra with this number. If there is none it is created, and the number set.
     #[inline]
     pub(crate) fn get_or_make(&mut self, index: &mut u32) -> &mut Extra {
         if *index == NIL {
@@ -200,13 +200,13 @@ impl Extras {
 
     pub(crate) fn release_if_empty(&mut self, index: &mut u32) {
         if self.get(*index).is_some_and(Extra::is_empty) {
-            // As it lies: all that is not empty in it is a clock.
+            // Reused without being cleared: everything in it that is not empty is a clock.
             self.extras[*index as usize].write_since = None;
             self.free.push(std::mem::replace(index, NIL));
         }
     }
 
-    /// What an outgoing connection begins with.
+    /// The initial data of an outgoing connection.
     pub(crate) fn connecting(
         &mut self,
         target: Target,
@@ -218,7 +218,7 @@ impl Extras {
         let Some(mut spare) = self.spare_connecting.pop() else {
             return Box::new(begun);
         };
-        // The lists keep their room.
+        // The lists keep their capacity.
         let (mut addrs, mut failed) = (std::mem::take(&mut spare.addrs), std::mem::take(&mut spare.failed));
         let mut in_flight = std::mem::take(&mut spare.in_flight);
         addrs.clear();
@@ -258,7 +258,7 @@ impl Extras {
         self.at_hand_bytes.clear();
     }
 
-    /// Queues a buffer as it is. Returns how many bytes wait now.
+    /// Queues a buffer without copying it. Returns how many bytes wait now.
     pub(crate) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
         self.get_or_make(index);
         let queue = &mut self.extras[*index as usize].queue;
@@ -274,7 +274,7 @@ impl Extras {
         queue.len()
     }
 
-    /// Nothing can leave any more of what was written to the socket at hand, which this one is.
+    /// What was written to this socket, the one at hand, can't be sent any more.
     pub(crate) fn void(&mut self, index: u32) {
         if let Some(extra) = self.extras.get_mut(index as usize) {
             extra.void_bytes += (self.at_hand_bytes.len() + extra.queue.len()) as u64;

@@ -1,10 +1,10 @@
 //! The table of connections: 64-byte entries, lists of those with work, timers.
 //!
-//! Invariant: a socket is in at most one list (ready, later, closes), a slot that is no socket has
-//! no timer, no extra and no settings, and an id finds a socket only if its reactor and its
-//! generation are the socket's.
+//! Invariant: a socket is in at most one list (ready, later, closes). A slot without a socket has
+//! no timer, no extra and no settings. An id finds a socket only if its reactor and its generation
+//! match.
 //!
-//! Knows no system call and no clock: times are ticks.
+//! This module makes no system call and reads no clock: times are ticks.
 
 mod audit;
 mod clocks;
@@ -36,20 +36,20 @@ use timers::Timers;
 
 /// A table that has outgrown this many entries ...
 const FEW: usize = 64;
-/// ... has room for this many at once, 256 KiB: pages that nobody has touched cost nothing, while a
-/// table that doubles from little leaves every smaller one behind in the heap.
+/// ... has room for this many at once, 256 KiB: untouched pages cost nothing, while a table that
+/// doubles from a small size leaves every smaller one in the heap.
 const MANY: usize = 4096;
 
 /// Bytes written to the socket at hand that wait in one buffer for all sockets.
 const AT_HAND_BYTES: usize = 64 * 1024;
 
 pub(crate) struct Table {
-    /// Which reactor's table it is.
+    /// The number of its reactor.
     reactor: u32,
-    /// One generation for each socket that ever was.
+    /// Increases with each socket.
     generation: u32,
     pub(crate) entries: Slab<Entry>,
-    /// How many sockets no listener has accepted, now and so far.
+    /// How many sockets are outgoing, now and in total.
     pub(crate) outgoing: usize,
     pub(crate) begun: u64,
     /// Slots that are reserved for attempts to connect.
@@ -58,7 +58,7 @@ pub(crate) struct Table {
     pub(crate) ready: VecDeque<u32>,
     /// Sockets with input left after their quantum: work for the next turn, after the ready ones.
     pub(crate) later: VecDeque<u32>,
-    /// Sockets that have nothing left but their `close`.
+    /// Sockets that have only their `close` left.
     pub(crate) closes: VecDeque<u32>,
     /// Sockets put aside since the last look at the clock: their deadlines are filed at the next.
     pub(crate) unfiled: Vec<u32>,
@@ -136,13 +136,13 @@ impl Table {
         SocketId::new(self.reactor, slot, self.entry(slot).generation)
     }
 
-    /// The slot of a socket that lives, or has just delivered `close` and is not removed yet.
+    /// The slot of a socket that is live, or has just delivered `close` and is not removed yet.
     #[inline]
     pub(crate) fn find(&self, id: SocketId) -> Option<u32> {
         (id.reactor() == self.reactor).then(|| self.find_here(id.index(), id.generation())).flatten()
     }
 
-    /// The same for a token of the net's, which belongs to one reactor anyway.
+    /// The same for a token of the net, which belongs to one reactor anyway.
     #[inline]
     pub(crate) fn find_here(&self, slot: u32, generation: u32) -> Option<u32> {
         let entry = self.entries.get(slot as usize)?;
@@ -159,25 +159,26 @@ impl Table {
         u32::try_from(self.entries.vacant_key()).expect("fewer than 2^32 connections fit into a machine")
     }
 
-    /// Takes a slot that is no socket's, for an attempt of the net's.
+    /// Reserves a slot without a socket, for an attempt of the net.
     pub(crate) fn reserve(&mut self) -> u32 {
         self.reserved += 1;
         self.entries.insert(Entry::reserved()) as u32
     }
 
-    /// The net has nothing in that slot any more.
+    /// The net has released the slot.
     pub(crate) fn unreserve(&mut self, slot: u32) {
         let entry = self.entries.remove(slot as usize);
         debug_assert!(!entry.is_socket(), "a socket lives there");
         self.reserved -= 1;
     }
 
-    /// Makes a socket in state Created with a reference to `settings`, which the table takes over.
+    /// Creates a socket in state Created with a reference to `settings`, which the table takes
+    /// over.
     #[inline(always)]
     pub(crate) fn insert(&mut self, settings: u32) -> u32 {
         let Settings { paused, listener, .. } = *self.settings.get(settings);
         self.outgoing += usize::from(listener.is_none());
-        // 0 is the generation of no socket.
+        // Generation 0 belongs to no socket.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         if self.entries.len() == FEW {
             self.entries.reserve_exact(MANY - FEW);
@@ -217,14 +218,14 @@ impl Table {
         }
     }
 
-    /// Puts a socket that needs this into its list, unless it is in one.
+    /// Puts a socket that needs this into the matching list, unless it is in a list.
     #[inline(always)]
     pub(crate) fn put(&mut self, slot: u32, next: Next) {
         if next == Next::Wait || self.entry_mut(slot).flags.replace(Flags::QUEUED, true) {
             return;
         }
         match next {
-            // Its next event belongs directly after its last.
+            // Its next event follows its last one directly.
             Next::Deliver => self.ready.push_front(slot),
             Next::Now => self.ready.push_back(slot),
             Next::Later => self.later.push_back(slot),
@@ -238,7 +239,7 @@ impl Table {
         let slot = self.ready.pop_front()?;
         let flags = &mut self.entry_mut(slot).flags;
         flags.set(Flags::QUEUED, false);
-        // What was later is now.
+        // The later ones are ready now.
         flags.set(Flags::SOON, true);
         Some(slot)
     }
@@ -249,7 +250,7 @@ impl Table {
         Some(slot)
     }
 
-    /// Begins a turn: what was put off comes after what is ready.
+    /// Begins a turn: sockets that were put off come after those that are ready.
     pub(crate) fn begin_turn(&mut self) {
         if !self.later.is_empty() {
             self.ready.append(&mut self.later);
@@ -261,7 +262,7 @@ impl Table {
         !(self.ready.is_empty() && self.later.is_empty() && self.closes.is_empty())
     }
 
-    // --- parts of an entry that live elsewhere ---
+    // --- parts of an entry that are stored elsewhere ---
 
     #[inline]
     pub(crate) fn settings_of(&self, slot: u32) -> &Settings {
@@ -282,23 +283,23 @@ impl Table {
         self.extras.get(self.entry(slot).extra)
     }
 
-    /// The socket's extra, made if there is none.
+    /// The socket's extra, created if there is none.
     pub(crate) fn extra_mut(&mut self, slot: u32) -> &mut Extra {
         self.extras.get_or_make(&mut self.entries[slot as usize].extra)
     }
 
-    /// Gives the extra back if nothing is in it any more.
+    /// Releases the extra if it is empty.
     #[inline]
     pub(crate) fn tidy(&mut self, slot: u32) {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
     }
 
-    /// A call is made again after a pause.
+    /// Schedules a call again after a pause.
     pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
         self.extra_mut(slot).retry_in(ticks);
     }
 
-    /// The pause is over: a step is due at once.
+    /// The pause is over: a step is needed at once.
     pub(crate) fn retry(&mut self, slot: u32) {
         self.extra_mut(slot).retry_at = None;
         let entry = self.entry_mut(slot);
@@ -326,7 +327,7 @@ impl Table {
         self.extras.push(&mut self.entries[slot as usize].extra, bytes)
     }
 
-    /// Queues a buffer as it is. Returns how many bytes wait now.
+    /// Queues a buffer without copying it. Returns how many bytes wait now.
     pub(crate) fn push_given(&mut self, slot: u32, buffer: Buffer) -> usize {
         if buffer.len() < COPY_BELOW_BYTES {
             return self.push(slot, buffer.as_ref());
@@ -335,7 +336,8 @@ impl Table {
         self.extras.push_given(&mut self.entries[slot as usize].extra, buffer)
     }
 
-    /// Moves what was written to the socket at hand, if this is the one, into its queue.
+    /// Moves what was written to the socket at hand into its queue, if this socket is the one at
+    /// hand.
     #[inline]
     pub(crate) fn spill(&mut self, slot: u32) {
         if slot == self.at_hand && !self.extras.at_hand_bytes.is_empty() {

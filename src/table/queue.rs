@@ -1,27 +1,28 @@
-//! Bytes that wait for the kernel: copied ones in chunks of our own, given buffers as they came.
+//! Bytes that wait for the kernel: copied bytes in our own chunks, and given buffers without a
+//! copy.
 //!
 //! Invariant: no chunk is empty, and a chunk that was sent is released at once. A chunk that is
-//! neither the first nor the last has no unused room, so a queue holds what waits and at most one
-//! chunk more at either end.
+//! neither the first nor the last has no unused room. So a queue holds what waits and at most one
+//! extra chunk at either end.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use crate::buffer::Buffer;
 
-/// The size of a full chunk: one more piece of a vectored write costs the kernel nothing next to
-/// copying 16 KiB twice, and little is held for a few bytes.
+/// The size of a full chunk. Compared with copying 16 KiB twice, another piece of a vectored write
+/// costs the kernel nothing, and a few bytes hold little memory.
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Spare chunks kept for later, in all at most 1 MiB.
 const SPARES: usize = 64;
 
-/// A given buffer smaller than this is copied: that was measured to cost no more than one more
-/// piece in a vectored write, and freeing the buffer.
+/// A given buffer smaller than this is copied: by measurement that costs no more than another piece
+/// in a vectored write and freeing the buffer.
 pub(crate) const COPY_BELOW_BYTES: usize = 2 * 1024;
 
-/// Pieces in one vectored write. This many chunks are a turn's quantum, and the list takes 1 KiB of
-/// the stack; the kernel would take 1024 (UIO_MAXIOV).
+/// Pieces in one vectored write. This many chunks are a turn's quantum, and the list needs 1 KiB of
+/// the stack; the kernel would accept 1024 (UIO_MAXIOV).
 pub(crate) const PIECES: usize = 64;
 
 #[derive(Debug, Default)]
@@ -47,7 +48,7 @@ impl WriteQueue {
         self.bytes
     }
 
-    /// Everything that waits, if it is one piece.
+    /// All bytes that wait, if they are one piece.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
         if self.chunks.len() == 1 { self.chunks.front().map(|chunk| &chunk.bytes()[self.sent..]) } else { None }
@@ -85,7 +86,7 @@ impl WriteQueue {
         }
     }
 
-    /// Queues a buffer as it is, unless copying it is cheaper.
+    /// Queues a buffer without a copy, unless copying it is cheaper.
     pub(super) fn push_given(&mut self, mut buffer: Buffer, spares: &mut Spares) {
         if buffer.len() < COPY_BELOW_BYTES {
             return self.push(buffer.as_ref(), spares);
@@ -95,7 +96,7 @@ impl WriteQueue {
         if self.chunks.len() > 1
             && let Some(Chunk::Copied(last)) = self.chunks.back_mut()
         {
-            // Its room would stay unused until everything before it is sent.
+            // Its capacity would stay unused until everything before it is sent.
             last.shrink_to_fit();
         }
         self.chunks.push_back(Chunk::Given(buffer));
@@ -122,7 +123,7 @@ impl WriteQueue {
         std::mem::take(self).chunks.into_iter().for_each(|chunk| spares.put(chunk));
     }
 
-    /// The first rule of a queue that is broken, in words.
+    /// The first broken rule of a queue, in words.
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         let lengths = || self.chunks.iter().map(|chunk| chunk.bytes().len());
         if lengths().sum::<usize>() != self.sent + self.bytes {
@@ -137,7 +138,7 @@ impl WriteQueue {
     }
 }
 
-/// Makes room for more bytes: twice as much as there was, but no more than a chunk has.
+/// Makes room for more bytes: twice the previous capacity, but at most a full chunk.
 fn grow(chunk: &mut Vec<u8>, more: usize) {
     if chunk.capacity() - chunk.len() < more {
         let capacity = (2 * chunk.capacity()).max(chunk.len() + more).min(CHUNK_BYTES);
@@ -155,7 +156,7 @@ impl Chunk {
     }
 }
 
-/// Empty chunks for later, so that a busy reactor allocates nothing.
+/// Empty chunks for reuse, so that a busy reactor allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Spares(Vec<Vec<u8>>);
 

@@ -1,4 +1,5 @@
-//! Settings, shared: a thousand sockets with equal settings hold one copy, and an entry its number.
+//! Shared settings: a thousand sockets with equal settings share one copy, and an entry has its
+//! number.
 //!
 //! Invariant: equal settings have one number, which is valid until its last holder releases it.
 
@@ -25,7 +26,8 @@ impl SettingsPool {
 
     /// The number of these settings, held once more.
     pub(crate) fn intern(&mut self, settings: Settings) -> u32 {
-        // Mostly a connection has the settings of the last one: comparing is a fraction of hashing.
+        // A connection usually has the settings of the last one: comparing costs a fraction of
+        // hashing.
         if self.pool.get(self.latest as usize).is_none_or(|(latest, _)| *latest != settings) {
             self.latest = self.numbers.get(&settings).copied().unwrap_or_else(|| {
                 let number = self.pool.insert((settings.clone(), 0)) as u32;
@@ -42,7 +44,7 @@ impl SettingsPool {
         self.pool[number as usize].1 += 1;
     }
 
-    /// Returns their listener.
+    /// Releases the number once, and returns the listener of these settings.
     #[inline(always)]
     pub(crate) fn release(&mut self, number: u32) -> Option<ListenerId> {
         let (settings, holders) = &mut self.pool[number as usize];
@@ -55,7 +57,7 @@ impl SettingsPool {
         listener
     }
 
-    /// How many different settings are in use.
+    /// The number of different settings in use.
     pub(crate) fn len(&self) -> usize {
         self.pool.len()
     }

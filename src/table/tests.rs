@@ -14,7 +14,7 @@ fn created(table: &mut Table, count: usize) -> Vec<u32> {
     (0..count).map(insert).collect()
 }
 
-/// A table and a socket in it that was accepted.
+/// A table with a socket that was accepted.
 fn accepted(settings: Settings) -> (Table, u32) {
     let mut table = table(7);
     let number = table.settings.intern(settings);
@@ -243,7 +243,7 @@ fn at_hand() -> (Table, u32) {
     (table, slot)
 }
 
-/// What waits in the queue, if it is in one piece.
+/// What waits in the queue, if it is one piece.
 fn queued(table: &Table, slot: u32) -> &[u8] {
     table.extra(slot).and_then(|extra| extra.queue.single()).unwrap_or_default()
 }

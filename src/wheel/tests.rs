@@ -1,4 +1,4 @@
-//! The seventeen ways in which timer wheels are wrong, then arbitrary sequences against a map.
+//! The seventeen known mistakes of timer wheels, then arbitrary sequences compared with a map.
 
 use super::*;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ const ROTATION: u64 = SLOTS as u64;
 /// end of `u64`.
 const STARTS: [u64; 6] = [0, 1, ROTATION - 1, ROTATION, 1_234_567_890, u64::MAX - 9 * ROTATION];
 
-/// More looks than any pass needs here, so that a pass without end fails instead of hanging.
+/// More examined nodes than any pass needs here, so that an endless pass fails instead of hanging.
 const LOOKS_MOST: u32 = 100_000;
 
 impl Nodes for Vec<Node> {
@@ -23,7 +23,7 @@ fn setup(now: u64, count: u32) -> (Wheel, Vec<Node>) {
     (Wheel::new(now), (0..count).map(|_| Node::new()).collect())
 }
 
-/// All that one pass for tick `now` returns, in rising order, with the looks that it took.
+/// All that one pass for tick `now` returns, in rising order, with the number of examined nodes.
 #[track_caller]
 fn pass(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64) -> (Vec<u32>, u32) {
     let mut budget = LOOKS_MOST;
@@ -43,7 +43,7 @@ fn expect(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64, fired: &[u32]) {
     assert_eq!(pass(wheel, nodes, now).0, fired, "in the pass for tick {now}");
 }
 
-/// Files one node so many ticks ahead, from every start, and expects it at that tick and not
+/// Files one node this many ticks ahead, from every start, and expects it at that tick and not
 /// before.
 #[track_caller]
 fn check_ahead(ticks: u64) {
@@ -59,7 +59,7 @@ fn check_ahead(ticks: u64) {
     }
 }
 
-/// The lists, the bitmap, the marks and the length agree, and no node lies where it would be found
+/// The lists, the bitmap, the marks and the length agree, and no node is where it would be found
 /// too late.
 #[track_caller]
 fn check(wheel: &Wheel, nodes: &[Node]) {
@@ -144,7 +144,7 @@ fn a_deadline_many_rotations_ahead_is_looked_at_once_a_rotation() {
     assert_eq!(looks, 5);
 }
 
-/// The looks of a pass that returns nothing, without the check of the whole wheel.
+/// The examined nodes of a pass that returns nothing, without the check of the whole wheel.
 fn wheel_looks(wheel: &mut Wheel, nodes: &mut Vec<Node>, now: u64) -> u32 {
     let mut budget = LOOKS_MOST;
     assert_eq!(wheel.pop_due(nodes, now, &mut budget), None);
@@ -189,8 +189,8 @@ fn filing_again_in_the_handler_waits_for_the_next_pass() {
         wheel.file(&mut nodes, 0, now);
         wheel.file(&mut nodes, 1, now + 1);
         while let Some(index) = wheel.pop_due(&mut nodes, now, &mut budget) {
-            // Due already, due in a slot that the pass still covers, and due one rotation on in the
-            // slot under way.
+            // Due already, due in a slot that the pass still covers, and due a rotation later in
+            // the slot that is being expired.
             wheel.file(&mut nodes, index, [0, now - 1, now][fired % 3]);
             wheel.file(&mut nodes, 1, now + ROTATION);
             fired += 1;
@@ -273,7 +273,7 @@ fn moved_to_a_later_tick_it_fires_only_then() {
         let now = wheel.present;
         wheel.file(&mut nodes, 0, now + 30);
         wheel.file(&mut nodes, 0, now + later);
-        // One look at the old slot is owed, and no more than one.
+        // The old slot is examined exactly once more.
         assert_eq!((wheel.next_due(), nodes[0].due()), (Some(now + 30), Some(now + later)));
         assert_eq!(pass(&mut wheel, &mut nodes, now + 30), (vec![], 1));
         expect(&mut wheel, &mut nodes, now + later - 1, &[]);
@@ -375,8 +375,8 @@ fn a_clock_that_goes_back_during_a_pass_does_not_end_it_early() {
     for (index, due) in [(0, 10), (1, 10), (2, 11)] {
         wheel.file(&mut nodes, index, due);
     }
-    // The budget is used up before the pass for tick 10 has ended, so tick 11 is not begun and is
-    // not seen.
+    // The budget is used up before the pass for tick 10 has ended, so tick 11 is not begun, and not
+    // counted as seen.
     for now in [10, 11] {
         assert_eq!(wheel.pop_due(&mut nodes, now, &mut 0), None);
     }
@@ -420,8 +420,8 @@ proptest! {
             model.apply(step);
             model.check_next_due();
         }
-        // Whatever is left comes out at the end of time: the pass under way, one to the end, and
-        // one for its late ones.
+        // Everything left is returned at the last tick: the present pass, one up to the last tick,
+        // and one for its overdue nodes.
         for _ in 0..2 {
             model.pass(u64::MAX, LOOKS_MOST, &[]);
             check(&model.wheel, &model.nodes);
@@ -443,8 +443,8 @@ enum Act {
 #[derive(Debug, Clone)]
 enum Step {
     Act(Act),
-    /// Moves the clock by so many ticks, then pops with a budget; one act follows each node that
-    /// comes out.
+    /// Advances the clock by this many ticks, then pops with a budget; one act follows each node
+    /// that is returned.
     Pass(i64, u32, Vec<Act>),
 }
 
@@ -479,7 +479,7 @@ struct Model {
     clock: u64,
     fired: u32,
     in_pass: bool,
-    /// Filed while a pass was under way: these may wait for the next.
+    /// Filed during a pass: these may wait for the next.
     filed_in_pass: BTreeSet<u32>,
 }
 
@@ -520,8 +520,8 @@ impl Model {
         self.clock = self.clock.max(now);
         let mut acts = acts.iter();
         let quiet = acts.len() == 0 && self.filed_in_pass.is_empty();
-        // A node is looked at in its slot, and once more if that lies ahead or if the pass before
-        // was not finished.
+        // A node is examined in its slot, and again if that slot is ahead or if the pass before was
+        // not finished.
         let looks_most = 4 * (self.dues.len() + acts.len()) as u32;
         let budget_before = budget;
         loop {

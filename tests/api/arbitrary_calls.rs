@@ -1,9 +1,9 @@
 //! Arbitrary calls on arbitrary sockets: every public method, in every state, on live sockets,
-//! stale ids and ids of other reactors, between whatever a scripted peer and the network do.
+//! stale ids and ids of other reactors, while a scripted peer and the network act too.
 //!
-//! The cases are the same in every run. `PROPTEST_CASES=100000` has more of them,
-//! `PROPTEST_RNG_SEED=N` others. What fails is shrunk and printed as calls, one a line; put there
-//! into a test of its own below.
+//! The cases are the same in every run. `PROPTEST_CASES=100000` runs more of them,
+//! `PROPTEST_RNG_SEED=N` others. A failing case is shrunk and printed as calls, one per line; add
+//! it as a test below.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -15,10 +15,10 @@ use support::api::{Dice, Op, Script};
 /// Cases without PROPTEST_CASES: a few seconds.
 const CASES: u32 = 256;
 
-/// The seed without PROPTEST_RNG_SEED: a gate must not fail by chance.
+/// The seed without PROPTEST_RNG_SEED, so that a gate does not fail by chance.
 const SEED: u64 = 1;
 
-/// The numbers behind one call, used up one after the other.
+/// The numbers for one call, used one after the other.
 struct Numbers<'a>(std::slice::Iter<'a, u16>);
 
 impl Dice for Numbers<'_> {

@@ -1,9 +1,9 @@
 //! What the optional features add: `serde`, events as data; `tracing`, transitions and endings as
 //! events with fields. `tracing` changes no line of `log`: the module `lines` runs with and without.
 //!
-//! A logger and a subscriber are set for a whole process, so such a test has one of its own. Two facts
-//! also last for the life of a process: that a subscriber was ever set, after which tracing passes no
-//! event to `log`; and that no subscriber wanted the first occurrence of an event.
+//! A logger and a subscriber are set for a whole process, so such a test has its own process. Two
+//! facts also last as long as a process: that a subscriber was ever set, after which tracing passes
+//! no event to `log`; and that no subscriber wanted the first occurrence of an event.
 //!
 //! Run with: `cargo test --features serde,tracing --test api features::`.
 
@@ -128,7 +128,7 @@ mod lines {
 
     static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-    /// A logger that keeps what it gets.
+    /// A logger that records what it gets.
     struct Keep;
 
     impl log::Log for Keep {
@@ -148,10 +148,10 @@ mod lines {
         log::set_max_level(log::LevelFilter::Debug);
     }
 
-    /// Of all sockets.
+    /// For all sockets.
     pub(super) const TRANSITIONS: usize = 18;
 
-    /// Of the client that is refused.
+    /// For the client that is refused.
     const REFUSED: [&str; 4] = [
         "finale::report socket 1.2 10.0.0.1:81: Created -- Resolved -> Connecting [lookup]",
         "finale::report socket 1.2 10.0.0.1:81: Connecting -- NextAddress -> Connecting []",
@@ -159,7 +159,7 @@ mod lines {
         "finale::report socket 1.2 10.0.0.1:81: NotConnected -- CloseDue -> Closed [close]",
     ];
 
-    /// Each transition once, and nothing else.
+    /// Each transition occurs once, and nothing else.
     #[track_caller]
     pub(super) fn expect() {
         let lines = LINES.lock().expect("no panic").clone();
@@ -203,7 +203,7 @@ mod tracing {
         }
     }
 
-    /// A subscriber that keeps what it gets, as one line of text per event.
+    /// A subscriber that records what it gets, as one line of text per event.
     fn subscriber(level: LevelFilter) -> impl ::tracing::Subscriber + Send + Sync {
         tracing_subscriber::fmt().with_max_level(level).with_writer(|| Keep).with_ansi(false).without_time().finish()
     }
@@ -212,7 +212,7 @@ mod tracing {
         String::from_utf8(EVENTS.lock().expect("no panic").clone()).expect("text")
     }
 
-    /// Each transition once, and each ending once.
+    /// Each transition and each ending occurs once.
     #[track_caller]
     fn expect_events() {
         let text = events();

@@ -1,5 +1,5 @@
-//! What a handler can do with the whole reactor, from the one socket that it gets: connect, set and
-//! stop timers, read the clock, learn its own address. On the machine's network and on the
+//! What a handler can do with the whole reactor from the one socket that it gets: connect, set and
+//! cancel timers, read the clock, query its own address. On the machine's network and on the
 //! simulated one.
 
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use finale::net::Net;
 use finale::sim::Network;
 use finale::{ConnectOptions, Context, Event, ListenOptions, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId};
 
-/// A forwarder whose whole program is this handler: it gives the client's backend so long to
-/// answer.
+/// A forwarder whose whole program is this handler. It limits the time in which the client's
+/// backend has to answer.
 struct Forwarder {
     front: SocketAddr,
     backend: SocketAddr,
@@ -37,7 +37,7 @@ impl Forwarder {
             }
             Event::Timer(id) => {
                 self.fired.push(id);
-                // Its socket stands for none, and still gives access to the others.
+                // Its socket is a placeholder, and still gives access to the others.
                 assert_eq!((socket.peer_addr(), socket.local_addr()), (None, None));
                 for (client, (timer, backend)) in self.timers.iter() {
                     if *timer == id {
@@ -56,7 +56,7 @@ impl Forwarder {
     }
 }
 
-/// A client asks a backend that answers or keeps silent; everything lives in one reactor.
+/// A client sends a request to a backend that answers or stays silent; all are in one reactor.
 fn ask<N: Net>(mut reactor: Reactor<N>, ip: &str, answers: bool) -> (Vec<u8>, Forwarder) {
     let front = reactor.listen(format!("{ip}:0"), ListenOptions::default()).expect("a port");
     let back = reactor.listen(format!("{ip}:0"), ListenOptions::default()).expect("a port");

@@ -1,4 +1,4 @@
-//! The numbers that a reactor keeps of itself, against stories whose numbers are known.
+//! The metrics of a reactor, in runs whose numbers are known.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The absolute bound on an ending: it counts from the first FIN of either side, or from our
-//! `end()`, and nothing that moves puts it off.
+//! The ending timeout: it counts from the first FIN of either side, or from our `end()`, and bytes
+//! that move do not postpone it.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ fn with_buffers(send: usize, receive: usize, options: ListenOptions) -> (Scene, 
     (scene, peer)
 }
 
-/// When it was closed, from now on; `None` if it still lives after `limit`. `act` is done each
-/// `step`.
+/// How long after now it was closed; `None` if it is still live after `limit`. `act` runs before
+/// each `step`.
 fn closed_after(scene: &mut Scene, step: Duration, limit: Duration, act: impl Fn(&mut Scene)) -> Option<Duration> {
     let begun = scene.network.now();
     while scene.network.now() - begun < limit {
@@ -52,7 +52,7 @@ fn is_bounded(scene: &Scene, after: Option<Duration>, bound: Duration, step: Dur
 
 // --- with the default options ---
 
-/// A byte every four minutes: the half-closed limit of five minutes never strikes.
+/// A byte every four minutes: the half-closed timeout of five minutes never expires.
 #[test]
 fn a_peer_that_drips_after_our_end_is_bounded() {
     const STEP: Duration = Duration::from_secs(240);
@@ -65,7 +65,7 @@ fn a_peer_that_drips_after_our_end_is_bounded() {
     is_bounded(&scene, after, BOUND, STEP);
 }
 
-/// Ten bytes every 29 seconds: the close timeout of 30 seconds never strikes.
+/// Ten bytes every 29 seconds: the close timeout of 30 seconds never expires.
 #[test]
 fn a_peer_that_sips_after_both_ends_is_bounded() {
     const STEP: Duration = Duration::from_secs(29);
@@ -114,7 +114,7 @@ fn a_connection_that_neither_side_has_ended_is_not_bounded() {
     assert_eq!(after, None);
 }
 
-// --- with a bound of one's own ---
+// --- with a bound of the program ---
 
 #[test]
 fn without_a_bound_a_dripping_peer_is_never_closed() {

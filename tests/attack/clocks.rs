@@ -1,7 +1,7 @@
-//! What restarts which clock, on the simulated network. Bytes in restart the idle time and the
-//! limit of the state, but not the limit while we flush or linger. Bytes out, and bytes that the
-//! peer takes, restart both, and the write timeout. A new state restarts its limit and nothing
-//! else. The first queued byte starts the write timeout.
+//! What restarts which clock, on the simulated network. Bytes that arrive restart the idle time and
+//! the limit of the state, but not the limit while we flush or linger. Bytes that we send, and
+//! bytes that the peer takes, restart both, and the write timeout. A new state restarts only its
+//! own limit. The first queued byte starts the write timeout.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use support::scene::{HERE, Scene, THERE};
 use support::{PATIENCE, Transcript, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// What the kernels of both sides hold together: half of it each.
+/// What the kernels of both sides hold together, each half of it.
 const HELD: usize = 2000;
 
 fn seconds(seconds: u64) -> Option<Duration> {
@@ -36,7 +36,7 @@ fn when<N: Net>(scene: &mut Scene<N>, word: &str) -> Duration {
     panic!("no {word} within a minute: {:?}", scene.story);
 }
 
-/// A clock ran out when it should, within the milliseconds of a step and of the network.
+/// A clock expired on time, within the milliseconds of a step and of the network.
 #[track_caller]
 fn is_about(time: Duration, expected: Duration, what: &str) {
     assert!(time + ms(1) >= expected && time <= expected + ms(10), "{what}: after {time:?}, not {expected:?}");
@@ -344,8 +344,8 @@ fn bytes_that_wait_for_a_connection_do_not_start_the_write_timeout() {
     assert_eq!(listener.accept().expect("connected").read(), b"hello");
 }
 
-/// On the real network, to a peer that reads nothing: one message after the other, each after more
-/// than the limit, until the kernels of both sides take no more.
+/// On the real network, to a peer that reads nothing: one message after the other, with more than
+/// the limit between them, until the kernels of both sides take no more.
 #[test]
 fn a_real_message_that_waits_has_its_whole_write_timeout() {
     const LIMIT: Duration = ms(30);
@@ -370,11 +370,11 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
 }
 
 /// An idle time that only reading restarts is due at the same tick as the write timeout, which the
-/// peer has put off: it has taken bytes, and sent none.
+/// peer has postponed: it has taken bytes, and sent none.
 #[test]
 fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() {
     let network = Network::new(7);
-    // The kernel does not report room for what is taken here.
+    // The kernel does not report room for the bytes that the peer takes here.
     network.set_buffers(50_000, 1000);
     let host = network.host(HERE);
     let mut scene = Scene::on(network, host);
@@ -394,7 +394,7 @@ fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() 
     assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Write));
 }
 
-/// A flag said that the peer had ended, and the read that would have shown that it was wrong found
+/// A flag reported that the peer had ended. The read that would have shown that this was wrong had
 /// no memory at first.
 #[test]
 fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
@@ -410,8 +410,8 @@ fn the_ending_timeout_of_an_end_that_was_none_does_not_strike() {
     }
 }
 
-/// A program that has a loop of its own calls the reactor now and then, and may not ask when it is
-/// to come back.
+/// A program with a loop of its own calls the reactor now and then, and may never query when to
+/// call it again.
 #[test]
 fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     let mut scene = Scene::new();

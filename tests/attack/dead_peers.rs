@@ -1,5 +1,5 @@
 //! Peers that die while a program has paused reading for back-pressure: neither the documented loop
-//! (pause at `Full`, resume at `Drain`) nor a pipe holds anything of a dead connection.
+//! (pause at `Full`, resume at `Drain`) nor a pipe keeps anything of a dead connection.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -31,7 +31,7 @@ fn echo(socket: &mut Socket<'_>, event: &Event<'_>) {
     }
 }
 
-/// The same with a high-water mark of the program's own.
+/// The same with a high-water mark that the program sets.
 fn echo_with_a_mark_of_its_own(socket: &mut Socket<'_>, event: &Event<'_>) {
     match event {
         Event::Data(bytes) => {
@@ -46,13 +46,13 @@ fn echo_with_a_mark_of_its_own(socket: &mut Socket<'_>, event: &Event<'_>) {
     }
 }
 
-/// A peer that sends a lot, reads nothing, and is stalled when the second is over.
+/// A peer that sends a lot, reads nothing, and is stalled after a second.
 fn stalled() -> Script {
     Script::new().stop_reading().send(&vec![b'x'; 1_000_000]).wait(SECOND)
 }
 
-/// Serves peers that play this script. Returns when each `close` came, and how it ended. Gives up
-/// after a minute.
+/// Serves peers that play this script. Returns when each `close` was delivered, and how it ended.
+/// Fails after a minute.
 fn play(
     options: ListenOptions,
     peers: usize,
@@ -76,7 +76,7 @@ fn play(
     closes
 }
 
-/// All are over within a second after the death of their peers, for this reason.
+/// All are closed within a second after the death of their peers, for this reason.
 #[track_caller]
 fn are_over(closes: &[(Duration, Ending)], peers: usize, death: Duration, cause: ConnectionErrorKind) {
     assert_eq!(closes.len(), peers, "after a minute they are still held");
@@ -121,7 +121,7 @@ fn a_loop_with_a_mark_of_its_own_is_over_soon_after_a_reset() {
     );
 }
 
-/// A program that is killed: its kernel resets, since something was not read.
+/// A program that is killed: its kernel resets, since some bytes were unread.
 #[test]
 fn the_documented_loop_is_over_soon_after_a_close_over_unread_bytes() {
     are_over(&play(ListenOptions::default(), 1, stalled().close(), echo), 1, SECOND, ConnectionErrorKind::Reset);
@@ -131,11 +131,11 @@ fn the_documented_loop_is_over_soon_after_a_close_over_unread_bytes() {
 fn the_documented_loop_is_over_soon_after_the_kernel_gives_up_a_lost_machine() {
     let options = ListenOptions::default().user_timeout(5 * SECOND);
     let closes = play(options, 1, stalled().vanish(), echo);
-    // The window has been shut since the beginning, and then the probes are not answered.
+    // The window was closed from the beginning, and then the probes are not answered.
     are_over(&closes, 1, 6 * SECOND, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
-/// The bytes that arrived before the death are not lost, where nothing holds them back.
+/// The bytes that arrived before the death are not lost if the program does not hold them back.
 #[test]
 fn the_documented_loop_reads_what_arrived_before_the_reset() {
     let script = Script::new().stop_reading().send(&[b'x'; 150_000]).wait(SECOND).reset();
@@ -196,7 +196,7 @@ struct Proxy {
     network: Network,
     reactor: Reactor<Host>,
     pipes: Pipes,
-    /// When each side was over, and how.
+    /// When each side was closed, and how it ended.
     closes: Vec<(Duration, Ending)>,
     client: Option<PeerSocket>,
     backend: Option<PeerSocket>,
@@ -252,7 +252,7 @@ impl Proxy {
         self.run(40 * SECOND);
         assert_eq!(self.closes.len(), 2, "after forty seconds:\n{}", self.reactor.sockets());
         assert!(self.closes.iter().any(|(_, ending)| was_reset(ending)), "{:?}", self.closes);
-        // What is owed to the survivor has half a minute to leave.
+        // Bytes that wait for the survivor have half a minute to be sent.
         assert!(self.closes.iter().all(|(at, _)| *at < died + 32 * SECOND), "{:?}", self.closes);
         self.network.advance(SECOND);
         let survivor = self.client.or(self.backend).expect("one of them lives");
@@ -304,7 +304,7 @@ fn a_pipe_does_not_hold_a_pair_that_is_stalled_both_ways_when_one_dies() {
     }
 }
 
-/// Each side of a stalled pipe in turn is taken out after the death of its source, and lives on.
+/// Each side of a stalled pipe in turn is unpiped after the death of its source, and continues.
 #[test]
 fn a_sink_that_is_parted_from_a_dead_source_has_no_deadline() {
     for parts_the_sink in [true, false] {
@@ -329,7 +329,7 @@ fn a_sink_that_is_parted_from_a_dead_source_has_no_deadline() {
     }
 }
 
-/// Its stream is complete: the death of its source after that is no reason to cut it.
+/// Its stream is complete: the later death of its source is no reason to cut it.
 #[test]
 fn the_death_of_a_source_whose_end_was_passed_on_does_not_cut_what_its_sink_still_gets() {
     let [(listen, connect), _] = all_options();
@@ -399,7 +399,7 @@ fn real_clients_of_the_documented_loop_are_over_soon_after_their_resets() {
 fn a_real_pipe_does_not_hold_a_dead_client_of_an_echoing_backend() {
     let backend = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let backend_addr = backend.local_addr().expect("bound");
-    // It blocks in each write until the proxy reads, until its connection is over.
+    // It blocks in each write until the proxy reads, and until its connection is over.
     let echoing = std::thread::spawn(move || {
         let (stream, _) = backend.accept().expect("the proxy connects");
         let _ = std::io::copy(&mut &stream, &mut &stream);

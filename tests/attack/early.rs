@@ -1,5 +1,5 @@
 //! No limit is early, not by a nanosecond of the simulated clock and not by a microsecond of the
-//! real one, whatever its length and the moment at which it begins.
+//! real one, for any length and any moment at which it begins.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -139,7 +139,7 @@ fn neither_grace_nor_limit_of_a_stop_is_early_on_the_simulated_clock() {
     }
 }
 
-/// Lengths that are no whole milliseconds, and moments between the ticks: from a seed that is the
+/// Lengths that are not whole milliseconds, and moments between the ticks, from a seed that is the
 /// same in each run.
 fn lengths() -> impl Iterator<Item = Duration> {
     let mut rng = Rng::new(11);
@@ -149,7 +149,7 @@ fn lengths() -> impl Iterator<Item = Duration> {
     })
 }
 
-/// The connection fails of this timer, no sooner than `limit` after now.
+/// The connection fails because of this timer, not before `limit` has passed from now.
 #[track_caller]
 fn fails_in_time(story: &mut Transcript, socket: finale::SocketId, timer: TimeoutKind, limit: Duration) {
     let begun = Instant::now();

@@ -1,6 +1,6 @@
-//! A kernel that is short of memory for a moment (ENOBUFS, ENOMEM): the call is tried again after a
-//! pause, nothing is lost, and the limits go on counting. On a faulty net: a real kernel can't be
-//! made to fail.
+//! A kernel that lacks memory for a moment (ENOBUFS, ENOMEM): the call is repeated after a pause,
+//! nothing is lost, and the limits continue to count. On a faulty net, since a test can't make a
+//! real kernel fail.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const SHORTAGES: [Errno; 2] = [Errno::NOBUFS, Errno::NOMEM];
 /// How long a lasting shortage lasts.
 const WHILE: Duration = Duration::from_secs(3);
-/// Not more than one try in a millisecond.
+/// At most one try per millisecond.
 const TRIES: usize = 3001;
 
 /// Plays the scene with a shortage that fails one call, and with one that lasts for a while. `act`
@@ -82,7 +82,7 @@ fn a_send_of_several_pieces_without_memory_is_tried_again_and_loses_nothing() {
     });
 }
 
-/// The bytes have brought their edge, and no other comes.
+/// The edge for the bytes was reported already, and there is no other.
 #[test]
 fn a_read_without_memory_is_tried_again_and_loses_nothing() {
     let act = |_: &mut Scene<FaultyNet>, peer: &PeerSocket| peer.send(b"only once");
@@ -156,7 +156,7 @@ fn a_query_for_the_last_acknowledgement_without_memory_is_made_again() {
     });
 }
 
-/// Each failed read is followed by a pause of its own, and nothing reports room to write.
+/// Each failed read is followed by its own pause, and nothing reports room to write.
 #[test]
 fn reads_without_memory_do_not_put_off_a_write_that_is_tried_again() {
     let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
@@ -215,7 +215,7 @@ fn a_peek_without_memory_is_no_error_of_the_connection() {
     }
 }
 
-/// A dead connection that nobody reads has no readiness to come, and may have no limit.
+/// A dead connection that the program does not read gets no more readiness, and may have no limit.
 #[test]
 fn a_peek_without_memory_at_a_dead_and_paused_connection_is_made_again() {
     for errno in SHORTAGES {
@@ -332,7 +332,7 @@ fn a_socket_that_is_destroyed_between_two_tries_is_over_at_once() {
     }
 }
 
-/// To the limits a shortage that does not end is like a peer that takes nothing.
+/// For the limits, a shortage that does not end is like a peer that takes nothing.
 #[test]
 fn the_limits_go_on_counting_while_a_call_fails() {
     let writing = ListenOptions::default().write_timeout(5 * SECOND);
@@ -364,7 +364,7 @@ fn the_limits_go_on_counting_while_a_call_fails() {
 }
 
 /// After the peer's end there is nothing to read, so a write that fails ends the connection at
-/// once, and what waits in the queue is not tried again.
+/// once, and the queued bytes are not tried again.
 #[test]
 fn a_write_that_fails_after_the_peers_end_ends_it() {
     let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());

@@ -1,5 +1,5 @@
-//! A net with faults: the simulated host, except that a test can have a call fail, let the process
-//! stand still after a poll, let reads cost time, or let a peer send without pause.
+//! A net with faults: the simulated host, except that a test can make a call fail, stop the process
+//! after a poll, make reads cost time, or let a peer send without a pause.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,10 +16,10 @@ use rustix::io::Errno;
 
 use support::scene::{HERE, Scene};
 
-/// More failures of one call than any test orders: the reactor repeats the call without a pause.
+/// More failures of one call than any test requests: the reactor repeats the call without a pause.
 const SPIN: usize = 100_000;
 
-/// What the test has ordered, and what has happened so far.
+/// What the test has requested, and what has happened so far.
 #[derive(Default)]
 pub(crate) struct ShardStopper {
     /// Failures to come. Each is used once, by the next call of its name.
@@ -28,11 +28,12 @@ pub(crate) struct ShardStopper {
     lasting: HashMap<&'static str, Errno>,
     /// The next call of this name does not fail.
     spared: Option<&'static str>,
-    /// Calls of any name that fail with ENOBUFS or ENOMEM now and then: the dice, and how often.
+    /// Calls of any name that sometimes fail with ENOBUFS or ENOMEM: the random numbers, and how
+    /// often.
     random: Option<(Rng, f64)>,
-    /// How long the process stands still after the next poll that waits.
+    /// How long the process is stopped after the next poll that waits.
     stall: Option<Duration>,
-    /// The peers of all connections but the quiet ones send without pause: each read fills its
+    /// The peers of all connections except the quiet ones send without a pause: each read fills its
     /// buffer.
     flood: bool,
     /// A read of a flood is one byte less than the buffer has room for.
@@ -42,16 +43,16 @@ pub(crate) struct ShardStopper {
     read_cost: Duration,
     /// The kernel does not report when a peer last took bytes.
     hides_acks: bool,
-    /// Every poll takes this long and says that there is more.
+    /// Every poll takes this long and reports that there is more.
     endless: Option<Duration>,
     /// The connection of which no poll reports anything until it is registered.
     unregistered: Option<Token>,
-    /// How often each call has failed by order.
+    /// How often each call has failed on request.
     failures: HashMap<&'static str, usize>,
 }
 
 impl ShardStopper {
-    /// The error of a call that lacks memory by chance.
+    /// The error of a call that lacks memory at random.
     fn shortage(&mut self) -> Option<Errno> {
         let (rng, probability) = self.random.as_mut()?;
         let errno = if rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
@@ -97,17 +98,17 @@ impl Faulty {
         orders.random = None;
     }
 
-    /// How often this call has failed by order.
+    /// How often this call has failed on request.
     pub(crate) fn failures(&self, call: &str) -> usize {
         self.orders().failures.get(call).copied().unwrap_or(0)
     }
 
-    /// The process stands still for this long after the next poll that waits.
+    /// The process is stopped for this long after the next poll that waits.
     pub(crate) fn stall(&self, time: Duration) {
         self.orders().stall = Some(time);
     }
 
-    /// From now on all peers send without pause, and each read takes this long.
+    /// From now on all peers send without a pause, and each read takes this long.
     pub(crate) fn flood(&self, read_cost: Duration) {
         let mut orders = self.orders();
         (orders.flood, orders.read_cost) = (true, read_cost);
@@ -134,7 +135,7 @@ impl Faulty {
         self.orders().hides_acks = true;
     }
 
-    /// Carries out an order for this call.
+    /// Applies what was requested for this call.
     fn enter(&self, call: &'static str) -> io::Result<()> {
         let mut orders = self.orders();
         if orders.spared.take_if(|spared| *spared == call).is_some() {
@@ -163,12 +164,13 @@ impl FaultyNet {
         (Self { network: network.clone(), host, faulty: faulty.clone() }, faulty)
     }
 
-    /// Readiness without a reason, see [`Host::make_up`].
+    /// Spurious readiness, see [`Host::make_up`].
     pub(crate) fn make_up(&self, slot: u32, readiness: Readiness) {
         assert!(self.host.make_up(slot, readiness), "it is registered");
     }
 
-    /// Whether the peer of this connection sends without pause; if so, a read has taken its time.
+    /// Whether the peer of this connection sends without a pause; if so, the cost of a read has
+    /// passed.
     fn is_flooded(&self, slot: u32) -> bool {
         let orders = self.faulty.orders();
         let (cost, is_flooded) = (orders.read_cost, orders.flood && !orders.quiet.contains(&slot));
@@ -266,7 +268,7 @@ impl Net for FaultyNet {
         self.host.connected(slot)
     }
 
-    /// One that fails has moved the connection, which is not registered any more.
+    /// A call that fails has moved the connection, which is not registered any more.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let entered = self.faulty.enter("promote");
         self.host.promote(from, to, token)?;

@@ -1,5 +1,5 @@
-//! Whose FIN was first: `Ending` names us only if that is true, also when the peer finished while
-//! the handler worked; and the report of a failure does not deny a FIN that was sent.
+//! Whose FIN was first: `Ending` names us only if that is true, even if the peer finished while the
+//! handler worked. The report of a failure also includes a FIN that was sent.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -18,8 +18,8 @@ use support::{Transcript, What, ms, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A conversation on the simulated network. `work` is done in the handler of the first event of
-/// this name, with the peer's end; the peer's request comes a second after the connection.
+/// A conversation on the simulated network. `work` runs in the handler of the first event of this
+/// name, with the peer's end; the peer's request arrives a second after the connection.
 fn conversation(
     listen: ListenOptions,
     name: &str,
@@ -189,7 +189,7 @@ fn a_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     assert!(matches!(first, FirstFin::Local | FirstFin::Unknown), "{first:?}");
 }
 
-/// Likewise, but the peer's FIN waits after the unread bytes, and its machine vanishes before it
+/// The same, but the peer's FIN waits after the unread bytes, and its machine vanishes before it
 /// acknowledges ours.
 #[test]
 fn a_failure_after_both_fins_reports_a_fin() {
@@ -284,7 +284,7 @@ fn our_real_fin_is_first_if_nothing_of_the_peers_has_come() {
     story.rest();
 }
 
-/// We end over an unread request; the peer reads our end, and is silent.
+/// We end while a request is unread; the peer reads our end, and is silent.
 #[test]
 fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     let mut story = Transcript::new();
@@ -312,9 +312,9 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     story.rest();
 }
 
-// --- a FIN that does not leave ---
+// --- a FIN that can't be sent ---
 
-/// It could not leave before the peer's had come.
+/// It could not be sent before the peer's had arrived.
 #[test]
 fn a_fin_that_found_no_memory_until_the_peers_had_come_was_not_first() {
     let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());

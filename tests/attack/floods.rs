@@ -1,5 +1,5 @@
-//! Peers that send without pause, on the simulated network: one, six, and a thousand. A limit that
-//! their bytes do not restart ends the connection at its time.
+//! Peers that send without a pause, on the simulated network: one, six, and a thousand. A limit
+//! that their bytes do not restart ends the connection on time.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn narrow() -> (Scene<FaultyNet>, Faulty) {
     faulty_on(network)
 }
 
-/// From now on these peers send without pause.
+/// From now on these peers send without a pause.
 pub(crate) fn send_without_pause(faulty: &Faulty, peers: &[PeerSocket]) {
     faulty.flood(read_cost(peers.len()));
     // A first byte, which brings the edge.
@@ -79,8 +79,8 @@ pub(crate) fn send_without_pause(faulty: &Faulty, peers: &[PeerSocket]) {
 }
 
 /// Connections to a listener. The peers of the first few of them are quiet, all others send without
-/// pause as soon as the last is accepted. `begin` is done with each quiet connection, or with every
-/// connection if none is quiet. Runs until all of these are struck.
+/// a pause as soon as the last is accepted. `begin` runs for each quiet connection, or for every
+/// connection if none is quiet. Runs until the limits of all of these have expired.
 fn flood(
     peers: usize,
     quiet: usize,
@@ -123,7 +123,7 @@ fn check(peers: usize, expected: usize, strikes: &[(Duration, Strike)], strike: 
     }
 }
 
-/// Every connection of a flood is struck in time.
+/// The limit of every connection of a flood expires on time.
 #[track_caller]
 pub(crate) fn strikes_in_time(options: &ListenOptions, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
     for peers in [1, 6, 1000] {
@@ -132,7 +132,7 @@ pub(crate) fn strikes_in_time(options: &ListenOptions, begin: impl Fn(&mut Socke
     }
 }
 
-/// A quiet connection is struck in time, whatever the others of the flood do.
+/// The limit of a quiet connection expires on time, whatever the others of the flood do.
 #[track_caller]
 fn strikes_a_quiet_one_in_time(options: &ListenOptions, begin: impl Fn(&mut Socket<'_>), strike: Strike) {
     for peers in [2, 7, 1001] {
@@ -216,7 +216,7 @@ fn a_flood_does_not_put_off_the_half_closed_limit_of_a_quiet_neighbour() {
     strikes_a_quiet_one_in_time(&options, |socket| socket.end(), Strike::Failed(TimeoutKind::HalfClosed));
 }
 
-/// Also of a connection that began here.
+/// The same for an outgoing connection.
 #[test]
 fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
     for clients in [1, 6, 1000] {
@@ -266,7 +266,7 @@ fn a_flood_does_not_put_off_a_timer_of_no_socket() {
     }
 }
 
-/// With more readiness than a turn asks for, everything that was there when it began is known.
+/// With more readiness than one turn polls for, everything that was there when it began is known.
 #[test]
 fn readiness_that_never_ends_puts_off_no_limit() {
     let options = ListenOptions::default().deadline(LIMIT);
@@ -282,8 +282,9 @@ fn readiness_that_never_ends_puts_off_no_limit() {
     }
 }
 
-/// It comes at most directly after a look at the clock, and the next turn takes as many steps before
-/// it looks again: of many sockets, or of one whose short reads are repeated in the same turn.
+/// It is at most due directly after a look at the clock, and the next turn takes as many steps
+/// before it looks again: steps of many sockets, or of one whose short reads are repeated in the
+/// same turn.
 #[test]
 fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
     for (peers, is_short) in [(100, false), (100, true), (6, true), (1, true)] {
@@ -309,14 +310,14 @@ fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
             }
             latest = latest.max(scene.network.now() - due);
         }
-        // And a tick that a deadline is rounded up to.
+        // The last tick is the one that a deadline is rounded up to.
         assert!(latest <= COST * 33, "{latest:?} with {} peers", peers.len());
         assert!(latest >= COST * 15, "{latest:?} with {} peers", peers.len());
     }
 }
 
-/// A socket that a limit strikes while it is queued does not wait for its turn to deliver the error.
-/// Its deadline counts from a look at the clock, and is late by the steps up to two more.
+/// A socket whose limit expires while it is queued does not wait for its turn to deliver the error.
+/// Its deadline counts from a look at the clock, and is late by the steps up to two more looks.
 #[test]
 fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
     const COST: Duration = ms(1);
@@ -343,7 +344,7 @@ fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
     assert!(latest > Duration::ZERO && latest <= COST * 50, "{latest:?}");
 }
 
-/// What a turn has left to serve waits for a deadline that has come meanwhile.
+/// The rest of a turn waits for a deadline that has passed meanwhile.
 #[test]
 fn a_deadline_is_late_by_some_handlers_however_many_sockets_are_ready() {
     const HANDLER: Duration = Duration::from_millis(1);

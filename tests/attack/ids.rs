@@ -29,7 +29,7 @@ impl Own {
         &mut self.story.reactor
     }
 
-    /// Whether a client that comes now is accepted.
+    /// Whether a client that connects now is accepted.
     fn accepts(&mut self) -> bool {
         let _peer = dial(self.listener.addr);
         let mut accepted = false;
@@ -144,7 +144,7 @@ fn the_ids_of_a_reactor_that_is_gone_find_nothing_in_the_next() {
     assert_eq!(next.reactor().close_listener(listener.id), Err(Error::Gone));
 }
 
-/// Also on the simulated network, and between the two.
+/// The same on the simulated network, and between the two networks.
 #[test]
 fn an_id_of_a_simulated_reactor_finds_nothing_in_another() {
     let network = finale::sim::Network::new(1);

@@ -1,6 +1,6 @@
-//! Attacks on the core: peers that flood, die, drip or take nothing, a kernel that is short of
-//! memory or can't be queried, a process that stands still, ids from elsewhere. Each is played on
-//! the simulated network where it can be, and on the real one where Linux lets a test do so.
+//! Attacks on the core: peers that flood, die, send a few bytes at a time or take nothing, a kernel
+//! that lacks memory or can't be queried, a process that is stopped, ids of other reactors. Each is
+//! played on the simulated network if possible, and on the real one if Linux lets a test do so.
 
 mod bounds;
 mod clocks;

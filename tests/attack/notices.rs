@@ -1,6 +1,6 @@
-//! A dead connection with unread bytes that the program has paused for a reason of its own: the
-//! bytes stay readable, and `peer-ended` reports the reset even without `notify_peer_ended`. A FIN is
-//! reported only with it.
+//! A dead connection with unread bytes that the program has paused for its own reason: the bytes
+//! can still be read, and `peer-ended` reports the reset even without `notify_peer_ended`. A FIN is
+//! reported only with that option.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -57,7 +57,7 @@ fn a_reset_after_unread_bytes_is_delivered_though_our_queue_waits() {
     scene.rest();
 }
 
-/// Its queue was full too: a `drain` may come for that, and resumes nothing here.
+/// Its queue was full too: a `drain` may be delivered for that, and resumes nothing here.
 #[test]
 fn a_reset_after_unread_bytes_is_delivered_though_our_queue_was_full() {
     let network = Network::new(7);
@@ -77,7 +77,7 @@ fn a_reset_after_unread_bytes_is_delivered_though_our_queue_was_full() {
     scene.rest();
 }
 
-/// A write finds the reset, before any flag is seen.
+/// A write finds the reset before any flag is reported.
 #[test]
 fn a_write_into_a_reset_over_unread_bytes_is_delivered_likewise() {
     let (mut scene, peer) = Scene::served(paused());
@@ -111,7 +111,7 @@ fn a_lost_peer_of_a_paused_connection_is_reported_without_early_notice() {
     assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
-/// A program may read on as soon as it has the notice.
+/// A program may resume reading as soon as it has the notice.
 #[test]
 fn a_program_that_resumes_when_the_reset_is_delivered_is_done_at_once() {
     let network = Network::new(7);
@@ -221,7 +221,7 @@ fn next(story: &mut Transcript, id: SocketId) -> String {
     line
 }
 
-/// Nothing comes for this long.
+/// No event is delivered for this long.
 fn quiet(story: &mut Transcript, time: Duration) {
     story.run_for(time, |_, event| panic!("{event:?}"));
 }

@@ -89,7 +89,7 @@ fn an_attempt_that_fails_once_for_lack_of_a_descriptor_is_made_again() {
             addrs.swap(good, 2);
             scene.reactor.connect(addrs, fast()).expect("a list of addresses");
             if good > 0 {
-                // Those before it have begun.
+                // The attempts before it have begun.
                 scene.run(ms(20) * good as u32 - ms(5));
             }
             faulty.once("connect", errno);
@@ -99,7 +99,7 @@ fn an_attempt_that_fails_once_for_lack_of_a_descriptor_is_made_again() {
     }
 }
 
-/// The connect timeout holds, and the reactor does not spin meanwhile.
+/// The connect timeout applies, and the reactor does not spin meanwhile.
 #[test]
 fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
     let (mut scene, faulty, _listener) = race(2, fast().connect_timeout(5 * SECOND));
@@ -114,8 +114,8 @@ fn a_shortage_that_lasts_ends_at_the_connect_timeout() {
     scene.rest();
 }
 
-/// With a delay of zero the next attempt is always due: the lack of a descriptor is a pause all the
-/// same.
+/// With a delay of zero the next attempt is always due. The lack of a descriptor still leads to a
+/// pause.
 #[test]
 fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
     for first in [true, false] {
@@ -140,9 +140,9 @@ fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
     }
 }
 
-// --- what a race fails of ---
+// --- the failure of a race ---
 
-/// The connect timeout strikes, and each address has its own reason.
+/// The connect timeout expires, and each address has its own reason.
 #[test]
 fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
     let good = SocketAddr::new(THERE, 80);
@@ -168,7 +168,7 @@ fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
     }
 }
 
-/// An address that was tried in the end has only the reason that it failed with.
+/// An address that was tried later has only the reason of its failure.
 #[test]
 fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
@@ -189,7 +189,8 @@ fn a_shortage_that_has_passed_is_no_reason_of_a_failure() {
 
 // --- the winner of a race ---
 
-/// It is not registered then: what has come meanwhile is found, and what comes later reported.
+/// It is not registered at that moment: what has arrived meanwhile is found, and what arrives later
+/// is reported.
 #[test]
 fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
     for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::AGAIN] {
@@ -219,7 +220,7 @@ fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
     }
 }
 
-/// The same by the network's own faults.
+/// The same through the network's own faults.
 #[test]
 fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
     let mut scene = Scene::new();
@@ -234,7 +235,7 @@ fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
     assert_eq!(scene.story.last().map(String::as_str), Some("ready"), "{:?}", scene.story);
 }
 
-/// A listener whose backlog is full: handshakes with it are not answered.
+/// A listener with a full backlog: handshakes with it are not answered.
 fn silent() -> (TcpListener, TcpStream) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");

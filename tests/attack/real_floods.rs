@@ -1,4 +1,4 @@
-//! Peers that send without pause, on the real network: plain clients that only write.
+//! Peers that send without a pause, on the real network: plain clients that only write.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,10 +12,10 @@ use finale::{ConnectionErrorKind, Event, IdleDirection, ListenOptions, Socket, S
 use support::{Transcript, dial, ms, work_for};
 
 pub(crate) const LIMIT: Duration = ms(500);
-/// What no kernel holds for a peer that reads nothing.
+/// More than any kernel holds for a peer that reads nothing.
 const MUCH: usize = 12 << 20;
 
-/// Clients that write without pause, read nothing, and never end. They stop with the test.
+/// Clients that write without a pause, read nothing, and never end. They stop with the test.
 pub(crate) struct Writers(Arc<AtomicBool>);
 
 impl Writers {
@@ -43,8 +43,8 @@ pub(crate) fn wide() -> ListenOptions {
     ListenOptions::default().receive_buffer_size(1 << 20)
 }
 
-/// Every connection of a flood is struck at its limit. `work`: how long the handler works with what
-/// each read brings. `cause`: what it fails of; `None`: the silence is an event.
+/// The limit of every connection of a flood expires on time. `work`: how long the handler works
+/// after each read. `cause`: the kind of its failure; `None`: its silence is an event.
 #[track_caller]
 pub(crate) fn strikes_in_time(
     peers: usize,

@@ -12,7 +12,7 @@ use support::{Transcript, What, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A connection whose kernels hold 1000 bytes each, and with a high-water mark of as much.
+/// A connection whose kernels hold 1000 bytes each, with a high-water mark of the same size.
 fn narrow() -> (Scene, PeerSocket) {
     let network = Network::new(7);
     network.set_buffers(1000, 1000);

@@ -1,5 +1,5 @@
 //! Random programs on a net whose calls lack memory at random. No byte is lost or out of order, the
-//! bytes of an ending add up, and when there is memory again everything can end soon.
+//! bytes of an ending add up, and once there is memory again everything can end soon.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use support::ms;
 use support::scene::HERE;
 
 const SEEDS: u64 = 150;
-/// So many events come before there is memory again and everything is ended.
+/// After this many events there is memory again and everything is ended.
 const EVENTS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -24,7 +24,7 @@ fn bytes(from: u64, count: u64) -> Vec<u8> {
     (from..from + count).map(|at| (at % 251) as u8).collect()
 }
 
-/// Both sides of some connections, each a program that does anything at any event.
+/// Both sides of some connections, each a program that makes random calls at any event.
 struct Programs {
     rng: Rng,
     ids: Vec<SocketId>,
@@ -102,7 +102,7 @@ impl Programs {
         }
     }
 
-    /// A few calls, of the socket that has the event and of another.
+    /// A few calls on the socket that has the event and on another.
     fn meddle(&mut self, socket: &mut Socket<'_>) {
         for _ in 0..self.rng.below(4) {
             self.act(socket);
@@ -143,7 +143,7 @@ fn network(rng: &mut Rng) -> Network {
     network
 }
 
-/// Everything that lives is to end.
+/// Ends every live socket.
 fn end_all(reactor: &mut Reactor<FaultyNet>) {
     for id in reactor.sockets().iter().map(|socket| socket.id).collect::<Vec<_>>() {
         if let Some(mut socket) = reactor.socket(id)
@@ -201,7 +201,7 @@ fn run(seed: u64) {
     }
 }
 
-/// A seed whose run fails is in the output.
+/// The output contains the seed of a failing run.
 #[test]
 fn random_programs_lose_nothing_when_calls_lack_memory_at_random() {
     for seed in 0..SEEDS {

@@ -17,7 +17,7 @@ use support::{PATIENCE, Transcript, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(3);
-/// What the kernel holds, of which the peer's takes 1000 bytes at once.
+/// What our kernel holds, while the peer's takes 1000 bytes at once.
 const HELD: usize = 50_000;
 
 fn served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket) {
@@ -105,7 +105,7 @@ fn a_reader_that_stops_is_given_up_at_the_limit() {
             }
         });
         read_slowly(&mut scene, &peer, 10);
-        // The last progress was up to one limit ago, and the whole limit may follow once it is
+        // The last progress was up to one limit ago, and the whole limit may follow after that was
         // found.
         scene.run(2 * LIMIT + ms(50));
         assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(timer));
@@ -154,8 +154,8 @@ fn a_half_closed_connection_whose_limit_strikes_leaves_a_slow_reader_to_the_kern
 // --- on real Unix domain sockets ---
 
 const REAL_LIMIT: Duration = ms(200);
-/// What a read takes of it in each step of 20 ms. The kernel's edge comes when three quarters of
-/// its buffer are free.
+/// What a read takes of it in each step of 20 ms. The kernel's edge is reported when three quarters
+/// of its buffer are free.
 const SIP: usize = 16 * 1024;
 /// More than the kernel holds.
 const ANSWER: usize = 640 * 1024;
@@ -172,7 +172,7 @@ fn unix_served(options: ListenOptions) -> (Transcript, SocketId, UnixStream) {
     (story, socket, peer)
 }
 
-/// The peer reads a little each 20 ms, up to the end. How much it has read.
+/// The peer reads a little every 20 ms, up to the end. Returns how much it has read.
 #[track_caller]
 fn sip(story: &mut Transcript, peer: &mut UnixStream) -> usize {
     let (began, mut all, mut buffer) = (Instant::now(), 0, vec![0; SIP]);
@@ -222,7 +222,7 @@ fn a_slow_reader_of_a_unix_socket_gets_what_the_kernel_holds_after_the_close_tim
     assert_eq!(sip(&mut story, &mut peer), 100_000);
 }
 
-/// On a real Unix domain socket a peer that takes nothing is given up at the limit.
+/// On a real Unix domain socket a peer that takes nothing is reset at the limit.
 #[test]
 fn a_reader_of_a_unix_socket_that_stops_is_given_up_at_the_limit() {
     let (mut story, socket, _peer) = unix_served(ListenOptions::default().close_timeout(REAL_LIMIT));

@@ -1,6 +1,6 @@
-//! A process that stands still: between the return of a poll and the next reading of the clock, or
-//! in a handler. Bytes that arrived in time meanwhile count: no timeout is delivered and no limit
-//! ends the connection.
+//! A process that is stopped, between the return of a poll and the next reading of the clock or in
+//! a handler. Bytes that arrived in time meanwhile count: no timeout is delivered and no limit ends
+//! the connection.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use support::scene::{HERE, Scene, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(5);
-/// What a packet takes from one end to the other while the process stands still.
+/// What a packet takes from one end to the other while the process is stopped.
 const LATENCY: Duration = ms(100);
 
-/// Two tenths of a second before the limit the process is awake for the last time: what the peer
-/// does now arrives when the process stands still, a tenth of a second before the limit. Two
-/// seconds later it goes on.
+/// The process runs for the last time two tenths of a second before the limit. What the peer does
+/// now arrives while the process is stopped, a tenth of a second before the limit. Two seconds
+/// later it continues.
 fn stand_still(scene: &mut Scene<FaultyNet>, faulty: &Faulty, act: impl FnOnce()) {
     scene.run(LIMIT - 2 * LATENCY);
     assert!(scene.story.is_empty(), "{:?}", scene.story);
@@ -152,8 +152,8 @@ fn a_request_that_came_within_the_grace_of_a_stop_can_be_answered() {
     assert!(!peer.has_fin());
 }
 
-/// A handler that works beyond the deadlines of two hundred connections, whose bytes have come
-/// meanwhile, and a system that hands over one piece of readiness at a time.
+/// A handler that works beyond the deadlines of two hundred connections, whose bytes have arrived
+/// meanwhile, and a system that reports one token per poll.
 #[test]
 fn a_poll_that_does_not_hand_over_everything_makes_no_silence_of_the_rest() {
     let mut scene = Scene::new();

@@ -1,4 +1,4 @@
-//! A listener that stops: its grace and its limit hold whatever the program sets and whatever the
+//! A listener that stops: its grace and its limit apply whatever the program sets and whatever the
 //! peers send.
 
 use std::io::{ErrorKind, Read};
@@ -26,7 +26,7 @@ fn listening(options: ListenOptions) -> (Scene, Listener, PeerSocket) {
     (scene, listener, peer)
 }
 
-/// The peer sends a request and the program answers it; `act` is what the program does besides.
+/// The peer sends a request and the program answers it; `act` is what else the program does.
 fn exchange(scene: &mut Scene, peer: &PeerSocket, act: impl FnOnce(&mut Socket<'_>)) {
     peer.send(b"question");
     scene.run(ms(10));
@@ -37,8 +37,8 @@ fn exchange(scene: &mut Scene, peer: &PeerSocket, act: impl FnOnce(&mut Socket<'
     scene.run(ms(10));
 }
 
-/// When the peer has received our FIN, from now on; `None` if not within half a minute. `act` is
-/// done each time before `step` passes.
+/// How long after now the peer has received our FIN; `None` if not within half a minute. `act` runs
+/// before each `step`.
 fn fin_after(scene: &mut Scene, peer: &PeerSocket, step: Duration, act: impl Fn(&mut Socket<'_>)) -> Option<Duration> {
     let begun = scene.network.now();
     while scene.network.now() - begun < 30 * SECOND {
@@ -57,7 +57,7 @@ fn stop(scene: &mut Scene, listener: ListenerId, grace: Option<Duration>) {
     scene.reactor.stop_listener(listener, StopOptions::default().grace(grace).limit(60 * SECOND)).expect("open");
 }
 
-/// The connection is idle, and has its grace: no less and no more.
+/// The connection is idle, and is ended exactly after its grace.
 #[track_caller]
 fn ends_after_its_grace(fin_after: Option<Duration>, grace: Duration, what: &str) {
     let after = fin_after.unwrap_or_else(|| panic!("{what}: it goes on"));
@@ -175,8 +175,8 @@ fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
     }
 }
 
-/// One quiet connection among some whose peers send without pause: it ends after the grace, and the
-/// others at the limit.
+/// One quiet connection among some whose peers send without a pause: it ends after the grace, and
+/// the others at the limit.
 #[test]
 fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
     const GRACE: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! What waits in a turn for its place: neither a deadline nor what the system has already reported
-//! waits with it.
+//! What waits for its turn in the loop delays neither a deadline nor what the system has already
+//! reported.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use crate::faulty::faulty_on;
 use support::ms;
 use support::scene::{HERE, Scene};
 
-/// What a handler takes.
+/// How long a handler takes.
 const HANDLER: Duration = ms(1);
 /// The steps up to two looks at the clock, and those of connections that are accepted meanwhile.
 const LATE: Duration = ms(60);
 
-/// A listener, and so many connections to it.
+/// A listener, and this many connections to it.
 fn crowd(scene: &mut Scene, count: usize, options: ListenOptions) -> Vec<PeerSocket> {
     scene.network.set_latency(Duration::from_micros(10));
     let listener = scene.reactor.listen((HERE, 80), options.backlog(2000)).expect("a free port");
@@ -29,7 +29,7 @@ fn crowd(scene: &mut Scene, count: usize, options: ListenOptions) -> Vec<PeerSoc
     peers
 }
 
-/// Runs for this long, or until `handle` returns something. A handler takes a millisecond. `handle`
+/// Runs for this long, or until `handle` returns a value. A handler takes a millisecond. `handle`
 /// gets the time before that, the socket and the event.
 fn with_slow_handlers<T>(
     scene: &mut Scene,
@@ -135,7 +135,8 @@ fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_other
     assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
 }
 
-/// The last acknowledgement is there before the limit, and its socket waits behind a hundred others.
+/// The last acknowledgement has arrived before the limit, and its socket waits after a hundred
+/// others.
 #[test]
 fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was_queued() {
     const LINGER: Duration = ms(2000);
@@ -172,7 +173,7 @@ fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
     scene.reactor.stop_listener(listener.id, stop).expect("open");
     scene.run(ms(400));
     client.reset();
-    // A handler that takes long: the reset has come after a moment of it.
+    // A slow handler: the reset arrives shortly after it has begun.
     scene.network.advance(ms(150));
     scene.run(ms(100));
     let how = scene.ending.as_ref().map(|ending| &ending.kind);
@@ -226,7 +227,8 @@ fn a_limit_that_strikes_a_queued_socket_names_itself() {
     assert_eq!(causes, vec![ConnectionErrorKind::TimedOut(TimeoutKind::Deadline); ids.len()]);
 }
 
-/// A loop that watches the reactor's descriptor does not sleep over an event that its turn has left.
+/// A loop that watches the reactor's descriptor does not sleep while the last turn has left an
+/// event.
 #[test]
 fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
     let (mut scene, faulty) = faulty_on(Network::new(7));

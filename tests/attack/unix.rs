@@ -1,5 +1,5 @@
-//! A Unix domain socket whose backlog is full: connects wait for room, as over TCP. Each scene is
-//! played on a real kernel and on the simulated network.
+//! A Unix domain socket whose backlog is full: connection attempts wait for room, as over TCP. Each
+//! scene is played on a real kernel and on the simulated network.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -87,7 +87,7 @@ fn clients_of_a_full_backlog_are_connected_when_there_is_room() {
     waiting_clients_are_connected(&mut Reactor::with_net(Network::new(3).host(HERE)));
 }
 
-/// One place after the other: no room is left unused while a client waits.
+/// One slot after the other: none is left unused while a client waits.
 fn every_place_is_used<N: Net>(reactor: &mut Reactor<N>) {
     let (listener, _, mut record) = crowded(reactor, &ConnectOptions::default());
     for accepted in 1..=3 {
@@ -210,7 +210,7 @@ fn a_listener_over_the_file_of_a_living_server_with_a_full_backlog_fails_at_once
         let _ = result.send(listening);
     });
     let listening = wait.recv_timeout(ms(2000));
-    // Whatever waits for the living server goes on now.
+    // Everything that waits for the live server continues now.
     drop(living);
     thread.join().expect("no panic");
     let is_still_there = path.exists();

@@ -48,7 +48,7 @@ fn a_local_address_without_a_port_takes_no_port_from_other_destinations() {
     });
 }
 
-/// The last free port towards one destination is found, and then the error says what is missing.
+/// The last free port to a destination is found; after that the error names what is missing.
 #[test]
 fn all_ports_towards_one_destination_are_used_before_none_is_left() {
     const TEST: &str = "addresses::all_ports_towards_one_destination_are_used_before_none_is_left";
@@ -107,7 +107,7 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
             story.after_end_of(client);
             story.after_end_of(server);
         }
-        // A number is the kernel's to know.
+        // Only the kernel can know a number.
         let refused = story.reactor.listen("[fe80::f%99]:0", ListenOptions::default()).expect_err("no such interface");
         assert!(refused.to_string().ends_with("No such device (os error 19)"), "{refused}");
         let client = story.reactor.connect(format!("[fe80::f%99]:{port}"), ConnectOptions::default()).expect("begun");
@@ -142,7 +142,7 @@ fn a_listener_with_so_linger_does_not_block_the_loop() {
     }
     story.socket(socket).end();
     let began = Instant::now();
-    // When ours is empty, the kernel's is not.
+    // Our queue becomes empty before the kernel's.
     while story.reactor.socket(socket).is_some_and(|socket| socket.queued_bytes() > 0) {
         peer.read_exact(&mut [0; 4096]).expect("bytes");
         story.turn();

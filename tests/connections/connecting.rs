@@ -1,4 +1,4 @@
-//! How connections begin, or don't; listeners; wake-ups; life inside somebody else's loop.
+//! How connections begin, or fail to; listeners; wakes; a reactor inside another event loop.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ use finale::{
 use support::alone::alone_with_connections;
 use support::{PATIENCE, Transcript, What, dial, ms};
 
-/// A port on which nobody listens: it was free a moment ago.
+/// A port without a listener: it was free a moment ago.
 fn dead_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound")
@@ -55,7 +55,7 @@ fn nobody_listens() {
     story.rest();
 }
 
-/// Promise: a name without an address is `error` and `close`, told by an event (LK01).
+/// Promise: a name without an address is `error` and `close`, delivered as events (LK01).
 #[test]
 fn an_unknown_name_is_told_as_an_event() {
     let mut story = Transcript::new();
@@ -67,8 +67,8 @@ fn an_unknown_name_is_told_as_an_event() {
     story.rest();
 }
 
-/// Promise: `lookup` is told for names and for literals; the addresses of a name are tried in turn
-/// (LK04).
+/// Promise: `lookup` is delivered for names and for literals; the addresses of a name are tried in
+/// turn (LK04).
 #[test]
 fn localhost_is_looked_up_and_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -83,7 +83,7 @@ fn localhost_is_looked_up_and_reached() {
     story.rest();
 }
 
-/// Promise: port 0 names nobody; the kernel would make one up.
+/// Promise: port 0 is refused; the kernel would choose a port.
 #[test]
 fn port_0_is_refused() {
     let mut story = Transcript::new();
@@ -94,7 +94,7 @@ fn port_0_is_refused() {
     story.rest();
 }
 
-/// Promise: a local address that is taken, or not ours, has its own name in the report (OV05).
+/// Promise: a local address that is taken, or not ours, has its own kind in the report (OV05).
 #[test]
 fn a_local_address_that_can_not_be_had_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -110,7 +110,7 @@ fn a_local_address_that_can_not_be_had_is_named() {
     story.rest();
 }
 
-/// A local address that can be had is used.
+/// A free local address is used.
 #[test]
 fn a_local_address_is_used() {
     let mut story = Transcript::new();
@@ -127,7 +127,7 @@ fn a_local_address_is_used() {
     story.rest();
 }
 
-/// Promise: text that is no address is refused at once, and nothing is begun.
+/// Promise: text that is not an address is refused at once, and nothing is begun.
 #[test]
 fn bad_addresses_are_refused_by_the_call() {
     let mut story = Transcript::new();
@@ -151,7 +151,7 @@ fn bad_addresses_are_refused_by_the_call() {
     story.rest();
 }
 
-/// Promise: options that the system can't honour are refused at once.
+/// Promise: options that the system can't use are refused at once.
 #[test]
 fn bad_options_are_refused_by_the_call() {
     let mut story = Transcript::new();
@@ -178,9 +178,9 @@ fn bad_options_are_refused_by_the_call() {
     story.rest();
 }
 
-// --- calls before the connection is there ---
+// --- calls before the connection is established ---
 
-/// Promise: what is written before `connect` leaves after it, and `end()` follows it (CN11).
+/// Promise: what is written before `connect` is sent after it, and `end()` follows it (CN11).
 #[test]
 fn writing_and_ending_wait_for_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -205,7 +205,7 @@ fn writing_and_ending_wait_for_the_connection() {
 }
 
 /// Promise: `destroy()` works in each step of connecting: one `close`, after `ready` if `connect`
-/// was told (CN11, LK03).
+/// was delivered (CN11, LK03).
 #[test]
 fn destroying_works_in_each_step_of_connecting() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -242,7 +242,7 @@ fn destroying_works_in_each_step_of_connecting() {
     }
 }
 
-/// Promise: IPv6 is no second class.
+/// Promise: IPv6 works like IPv4.
 #[test]
 fn ipv6_works_where_the_machine_has_it() {
     let mut story = Transcript::new();
@@ -266,7 +266,7 @@ fn ipv6_works_where_the_machine_has_it() {
     story.rest();
 }
 
-/// Promise: an IPv4 client of an IPv6 listener is told as what it is.
+/// Promise: an IPv4 client of an IPv6 listener has its IPv4 address.
 #[test]
 fn a_listener_on_all_addresses_serves_both_families() {
     let mut story = Transcript::new();
@@ -285,7 +285,7 @@ fn a_listener_on_all_addresses_serves_both_families() {
 
 // --- listeners ---
 
-/// Promise: a port in use is an error that names it; the reactor goes on (OV06).
+/// Promise: a port in use is an error that names it; the reactor continues (OV06).
 #[test]
 fn a_port_in_use_is_refused_with_its_address() {
     let mut story = Transcript::new();
@@ -302,7 +302,8 @@ fn a_port_in_use_is_refused_with_its_address() {
     story.rest();
 }
 
-/// Promise: after our side ended first the port can be listened on again at once (TIME_WAIT, OV06).
+/// Promise: after our side ended first, the port can be listened on again at once (TIME_WAIT,
+/// OV06).
 #[test]
 fn a_listener_can_be_opened_again_over_time_wait() {
     let (mut story, server, peer) = Transcript::pair(ListenOptions::default());
@@ -318,8 +319,8 @@ fn a_listener_can_be_opened_again_over_time_wait() {
     story.rest();
 }
 
-/// Promise: each socket knows its listener; closing one leaves its sockets and the other listener
-/// alone (AC09).
+/// Promise: each socket knows its listener; closing a listener affects neither its sockets nor the
+/// other listener (AC09).
 #[test]
 fn closing_a_listener_leaves_its_sockets_alone() {
     let mut story = Transcript::new();
@@ -368,7 +369,7 @@ fn many_clients_behind_one_edge_are_all_accepted() {
 
 // --- the loop ---
 
-/// Promise: `next` returns `None` at once when nothing is left, and goes on when something is
+/// Promise: `next` returns `None` at once when nothing is left, and continues when something is
 /// added.
 #[test]
 fn an_empty_reactor_has_nothing_to_wait_for() {
@@ -380,7 +381,8 @@ fn an_empty_reactor_has_nothing_to_wait_for() {
     assert!(reactor.next().expect("never fails").is_none());
 }
 
-/// Promise: `next_before` waits until its time, and a time in the past still does what can be done.
+/// Promise: `next_before` waits until its time, and with a time in the past still does what can be
+/// done.
 #[test]
 fn next_before_waits_no_longer_than_told() {
     let mut story = Transcript::new();
@@ -393,7 +395,7 @@ fn next_before_waits_no_longer_than_told() {
     assert!(matches!(told, Some((_, Event::Connection))));
 }
 
-/// Promise: a wake is never lost, though the last handle is gone before anybody looks.
+/// Promise: a wake is never lost, even if the last waker is dropped before the reactor looks.
 #[test]
 fn a_wake_outlives_its_handle() {
     let mut story = Transcript::new();
@@ -405,8 +407,8 @@ fn a_wake_outlives_its_handle() {
     story.rest();
 }
 
-/// Promise: a million wakes are merged, and none is lost: after the last of them `woken` is told
-/// (TH01).
+/// Promise: a million wakes are merged, and none is lost: after the last of them `woken` is
+/// delivered (TH01).
 #[test]
 fn wakes_are_merged_and_never_lost() {
     let mut story = Transcript::new();
@@ -427,11 +429,11 @@ fn wakes_are_merged_and_never_lost() {
     }
     thread.join().expect("no panic");
     assert!(told <= 1_000_000);
-    // Perhaps one that came between our look and its wake.
+    // Perhaps a wake that arrived between our look and its end.
     while story.reactor.next().expect("never fails").is_some() {}
 }
 
-/// Promise: command and answer, back and forth, each wake waited for: a lost one would hang.
+/// Promise: commands and answers alternate, and each wake is waited for: a lost one would hang.
 #[test]
 fn every_single_wake_arrives() {
     let mut story = Transcript::new();
@@ -451,8 +453,8 @@ fn every_single_wake_arrives() {
     story.rest();
 }
 
-/// Promise: who wakes for ever keeps nobody from being served (TH02). Here the wake comes as fast
-/// as one can: it is there again before `woken` is handled.
+/// Promise: endless wakes keep no socket from being served (TH02). Here the next wake arrives
+/// before `woken` is handled.
 #[test]
 fn endless_wakes_starve_neither_sockets_nor_timers() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -483,8 +485,8 @@ fn endless_wakes_starve_neither_sockets_nor_timers() {
     story.rest();
 }
 
-/// Promise: a handle keeps `next` waiting; when the last is dropped elsewhere, `next` returns
-/// `None` (TH03).
+/// Promise: a waker keeps `next` waiting; when the last is dropped elsewhere, `next` returns `None`
+/// (TH03).
 #[test]
 fn the_last_handle_dropped_lets_the_loop_end() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -500,7 +502,7 @@ fn the_last_handle_dropped_lets_the_loop_end() {
     assert_eq!(orphan.wake(), Err(Error::ReactorGone));
 }
 
-/// Waits as somebody else's loop does: on the descriptor, and no longer than the next deadline.
+/// Waits as another event loop does: on the descriptor, and at most until the next deadline.
 fn wait_outside(reactor: &mut Reactor) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let wait = reactor.next_deadline().map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
@@ -509,8 +511,8 @@ fn wait_outside(reactor: &mut Reactor) {
     poll(&mut fds, Some(&wait)).expect("poll works");
 }
 
-/// Promise: inside somebody else's loop the descriptor and `next_deadline` are enough, though only
-/// one event is taken each time and no new edge comes for what is left (RD04).
+/// Promise: inside another event loop the descriptor and `next_deadline` are enough, even if only
+/// one event is taken each time and no new edge is reported for the rest (RD04).
 #[test]
 fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -543,7 +545,7 @@ fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
     assert!(waits < 100, "{waits} waits: it spins");
 }
 
-/// Promise: the descriptor wakes the other loop for a wake from another thread.
+/// Promise: the descriptor wakes the other event loop for a wake from another thread.
 #[test]
 fn the_descriptor_shows_a_wake() {
     let mut reactor = Reactor::new().expect("a machine with epoll");

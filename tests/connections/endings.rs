@@ -1,4 +1,4 @@
-//! How connections end, on real sockets: each test provokes the contrary of a promise (DESIGN
+//! How connections end, on real sockets: each test provokes the opposite of a promise (DESIGN
 //! section 1).
 
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ fn hand_off() -> ListenOptions {
     ListenOptions::default().close_mode(CloseMode::HandOff)
 }
 
-/// What a peer finds when it reads to the end.
+/// What a peer reads up to the end.
 fn read_all(mut peer: TcpStream) -> (Vec<u8>, Result<(), ErrorKind>) {
     let mut all = Vec::new();
     let ended = peer.read_to_end(&mut all);
@@ -27,7 +27,7 @@ fn read_all(mut peer: TcpStream) -> (Vec<u8>, Result<(), ErrorKind>) {
 
 // --- the answer is never destroyed by our own close ---
 
-/// A client that sends `megabytes` whatever comes, reads meanwhile, and says how both went.
+/// A client that sends `megabytes` in any case, reads meanwhile, and returns how both went.
 fn stubborn_client(addr: std::net::SocketAddr, megabytes: usize) -> (Vec<u8>, Result<(), ErrorKind>) {
     let peer = dial(addr);
     let mut sender = peer.try_clone().expect("a descriptor");
@@ -42,7 +42,7 @@ fn stubborn_client(addr: std::net::SocketAddr, megabytes: usize) -> (Vec<u8>, Re
     (answer, ended.and(sent))
 }
 
-/// Answers 2 MiB and ends before the request has come, in `connection` or at its first bytes.
+/// Answers 2 MiB and ends before the request has arrived, in `connection` or at its first bytes.
 fn early_answer(options: ListenOptions, at_once: bool, discard: bool) {
     let mut story = Transcript::new();
     let addr = story.listen(options);
@@ -78,21 +78,21 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     early_answer(ListenOptions::default(), true, false);
 }
 
-/// Promise: likewise with a lingering close.
+/// Promise: the same with a lingering close.
 #[test]
 fn an_early_answer_survives_discarding_the_request() {
     early_answer(ListenOptions::default(), false, true);
     early_answer(ListenOptions::default(), true, true);
 }
 
-/// Promise: likewise when the close is handed off.
+/// Promise: the same when the close is handed off.
 #[test]
 fn an_early_answer_survives_a_hand_off_close() {
     early_answer(hand_off(), false, false);
     early_answer(hand_off(), true, true);
 }
 
-/// Discarded bytes are counted and not told; `end` is told.
+/// Discarded bytes are counted and not delivered; `end` is delivered.
 #[test]
 fn discard_reads_into_the_bin() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -110,7 +110,8 @@ fn discard_reads_into_the_bin() {
 
 // --- a failed write loses nothing that can still be read ---
 
-/// Promise: the bytes that had arrived come before the error of a failed write (WR06, RS04).
+/// Promise: the bytes that had arrived are delivered before the error of a failed write (WR06,
+/// RS04).
 #[test]
 fn bytes_that_arrived_are_told_before_the_error_of_a_failed_write() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -125,7 +126,7 @@ fn bytes_that_arrived_are_told_before_the_error_of_a_failed_write() {
     story.rest();
 }
 
-/// The same for a socket that sleeps with a full queue when the bytes and the reset come.
+/// The same for a socket that waits with a full queue when the bytes and the reset arrive.
 #[test]
 fn bytes_that_arrived_are_told_before_the_error_of_a_write_that_waits() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -155,7 +156,7 @@ fn data_and_reset_together_are_data_error_close() {
     story.rest();
 }
 
-/// Promise: a reset after their FIN is seen, without a write of ours.
+/// Promise: a reset after the peer's FIN is noticed without a write of ours.
 #[test]
 fn a_reset_after_their_fin_is_seen_without_a_write() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -170,8 +171,8 @@ fn a_reset_after_their_fin_is_seen_without_a_write() {
     story.rest();
 }
 
-/// Promise: FIN, then reset for input that the peer left unread: the bytes, `end`, then the reset
-/// (CL07).
+/// Promise: a FIN, then a reset for input that the peer left unread: the bytes, `end`, then the
+/// reset (CL07).
 #[test]
 fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
     for looked_between in [false, true] {
@@ -191,8 +192,8 @@ fn their_fin_and_a_reset_for_unread_input_are_data_end_error_close() {
     }
 }
 
-/// Promise: an idle connection's reset is told without any call of ours (RS01), whoever has
-/// finished before.
+/// Promise: an idle connection's reset is delivered without any call of ours (RS01), whichever side
+/// has finished before.
 #[test]
 fn a_reset_is_told_in_every_state() {
     let (mut story, open, open_peer) = Transcript::pair(ListenOptions::default());
@@ -212,8 +213,8 @@ fn a_reset_is_told_in_every_state() {
 
 // --- half-close ---
 
-/// Promise: writing after `end` works; their FIN while our queue is full cuts nothing off, and does
-/// not spin (HC02, CL02).
+/// Promise: writing after `end` works; the peer's FIN while our queue is full cuts nothing off, and
+/// does not spin (HC02, CL02).
 #[test]
 fn their_fin_while_our_queue_is_full_cuts_nothing_off() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -255,7 +256,7 @@ fn end_with_8_mib_queued_sends_them_all_before_the_fin() {
     story.rest();
 }
 
-/// Promise: reading goes on after `end()`, for as much as the peer likes (HC03).
+/// Promise: reading continues after `end()`, for as much as the peer sends (HC03).
 #[test]
 fn after_our_end_everything_that_the_peer_sends_is_told() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -272,7 +273,7 @@ fn after_our_end_everything_that_the_peer_sends_is_told() {
     story.rest();
 }
 
-/// Promise: `close` comes with both FINs, and not with one.
+/// Promise: `close` is delivered after both FINs, and not after one.
 #[test]
 fn close_waits_for_both_fins() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -309,8 +310,8 @@ fn both_sides_may_end_at_once() {
     story.rest();
 }
 
-/// Promise: `allow_half_open(false)` ends our side by itself after `end`, an answer given in `end`
-/// included (HC07).
+/// Promise: `allow_half_open(false)` ends our side by itself after `end`, including an answer that
+/// is written in `end` (HC07).
 #[test]
 fn without_half_open_our_side_ends_by_itself_after_the_answer() {
     for answer in [0, 8, 4 * MIB] {
@@ -327,7 +328,7 @@ fn without_half_open_our_side_ends_by_itself_after_the_answer() {
     }
 }
 
-/// The same with an answer that was queued long before their FIN.
+/// The same with an answer that was queued long before the peer's FIN.
 #[test]
 fn without_half_open_a_queue_is_flushed_first() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().allow_half_open(false));
@@ -345,7 +346,7 @@ fn without_half_open_a_queue_is_flushed_first() {
 
 // --- hand-off ---
 
-/// Promise: a hand-off close delivers everything too, and claims nothing (DESIGN 1).
+/// Promise: a hand-off close also delivers everything, and claims nothing (DESIGN 1).
 #[test]
 fn a_hand_off_close_delivers_everything_and_claims_nothing() {
     let (mut story, socket, peer) = Transcript::pair(hand_off());
@@ -361,7 +362,7 @@ fn a_hand_off_close_delivers_everything_and_claims_nothing() {
     story.rest();
 }
 
-/// Promise: how a socket closes can be chosen while it lives.
+/// Promise: the close mode can be changed while the socket is live.
 #[test]
 fn a_socket_can_choose_the_hand_off_close_itself() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -430,8 +431,8 @@ fn end_and_destroy_may_be_called_twice() {
     story.rest();
 }
 
-/// Promise: a reactor that is dropped resets whoever is still there, so that a cut stream can't
-/// pass for a whole one (AP05).
+/// Promise: dropping a reactor resets its live connections, so that a cut stream does not look
+/// complete (AP05).
 #[test]
 fn dropping_the_reactor_resets_every_peer() {
     let (mut story, _open, open_peer) = Transcript::pair(ListenOptions::default());
@@ -455,7 +456,7 @@ fn dropping_the_reactor_resets_every_peer() {
 
 // --- misuse ---
 
-/// Promise: `write` after `end()` is an error value at once, and the connection lives on (AP01).
+/// Promise: `write` after `end()` returns an error at once, and the connection continues (AP01).
 #[test]
 fn write_after_end_is_refused_and_the_connection_lives_on() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -493,7 +494,7 @@ fn write_after_destroy_or_close_is_refused() {
     drop(peer);
 }
 
-/// Promise: an id is never used again; a stale one finds nothing (AP03).
+/// Promise: an id is never reused; a stale one finds nothing (AP03).
 #[test]
 fn a_stale_id_finds_nothing_though_its_place_is_used_again() {
     alone_with_connections("endings::a_stale_id_finds_nothing_though_its_place_is_used_again", 100, 10, |count| {
@@ -521,7 +522,8 @@ fn a_stale_id_finds_nothing_though_its_place_is_used_again() {
 
 // --- the report ---
 
-/// Promise: `close` says how it ended: who, bytes, address, TIME_WAIT; in one plain line.
+/// Promise: `close` reports how it ended: the first FIN, bytes, address, TIME_WAIT; in one plain
+/// line.
 #[test]
 fn the_report_says_how_it_ended() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -543,7 +545,7 @@ fn the_report_says_how_it_ended() {
     story.rest();
 }
 
-/// Promise: a timer that ends a connection is named, and the peer learns of it by a reset.
+/// Promise: a timer that ends a connection is named, and the peer is notified by a reset.
 #[test]
 fn the_report_names_the_timer() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(30)));

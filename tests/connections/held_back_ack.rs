@@ -1,7 +1,7 @@
-//! The confirmed close, with the acknowledgement held back: in a network of its own, where nft
-//! drops packets.
+//! The confirmed close while the acknowledgement is held back, in a network of the test's own,
+//! where nft drops packets.
 //!
-//! On plain loopback the acknowledgement comes inside shutdown(2), and a reactor that takes
+//! On plain loopback the acknowledgement arrives inside shutdown(2), and a reactor that takes
 //! EPOLLHUP for the proof passes every test there.
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use finale::{ConnectionErrorKind, FirstFin, ListenOptions, TimeoutKind};
 use support::alone::{alone_in_a_network, shell};
 use support::{Way, held_back, ms};
 
-/// Promise: close is confirmed: it waits for the acknowledgement, though epoll says HUP at once
-/// (CL01).
+/// Promise: close is confirmed: it waits for the acknowledgement, although epoll reports HUP at
+/// once (CL01).
 #[test]
 fn close_waits_for_the_acknowledgement_and_comes_with_it() {
     alone_in_a_network("held_back_ack::close_waits_for_the_acknowledgement_and_comes_with_it", || {
@@ -28,7 +28,8 @@ fn close_waits_for_the_acknowledgement_and_comes_with_it() {
     });
 }
 
-/// Promise: nor is one that the kernel has given up: state closed alone proves nothing (CL04).
+/// Promise: a close is not confirmed if the kernel has given the connection up: state closed alone
+/// proves nothing (CL04).
 #[test]
 fn a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel() {
     alone_in_a_network("held_back_ack::a_fin_that_the_kernel_gives_up_fails_as_timed_out_by_the_kernel", || {

@@ -1,4 +1,4 @@
-//! One connection, from its address to its ending, on real sockets wherever Linux can show it.
+//! One connection, from its address to its ending, on real sockets where Linux can show it.
 
 mod addresses;
 mod connecting;

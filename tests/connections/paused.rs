@@ -1,5 +1,4 @@
-//! The peer's leaving is known without reading: FIN, reset and back-pressure on a socket that is
-//! paused.
+//! FIN, reset and back-pressure on a paused socket: the peer's end is known without reading.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,8 +11,8 @@ fn paused() -> ListenOptions {
     ListenOptions::default().start_paused(true)
 }
 
-/// Promise: a paused socket learns of their FIN at once, once, without reading; `data` and `end`
-/// come in order when it resumes (RD06, RY06).
+/// Promise: a paused socket gets a notice of the peer's FIN at once, once, without reading; `data`
+/// and `end` are delivered in order when it resumes (RD06, RY06).
 #[test]
 fn their_fin_is_known_while_paused_and_told_in_order_after_resume() {
     let (mut story, socket, mut peer) = Transcript::pair(paused().notify_peer_ended(true));
@@ -50,7 +49,7 @@ fn without_early_notice_their_fin_is_known_and_not_told() {
     story.rest();
 }
 
-/// Promise: a socket that reads is told early too, before the bytes that are still unread.
+/// Promise: a socket that reads gets the notice early too, before the bytes that are still unread.
 #[test]
 fn the_early_notice_precedes_data_and_end() {
     let (mut story, socket, mut peer) =
@@ -66,7 +65,7 @@ fn the_early_notice_precedes_data_and_end() {
     story.rest();
 }
 
-/// Promise: a reset with nothing unread is told at once, paused or not.
+/// Promise: a reset with nothing unread is delivered at once, paused or not.
 #[test]
 fn a_reset_with_nothing_unread_is_told_while_paused() {
     let (mut story, socket, peer) = Transcript::pair(paused());
@@ -77,7 +76,7 @@ fn a_reset_with_nothing_unread_is_told_while_paused() {
     story.rest();
 }
 
-/// Promise: likewise when it came before the socket was ever looked at.
+/// Promise: the same if it arrived before the socket was ever examined.
 #[test]
 fn a_reset_before_the_first_look_is_told_while_paused() {
     let (mut story, socket, peer) = Transcript::pair(paused());
@@ -87,7 +86,8 @@ fn a_reset_before_the_first_look_is_told_while_paused() {
     story.rest();
 }
 
-/// Nothing is delivered while it is paused; after `resume` the bytes come, and then the reset.
+/// Nothing is delivered while it is paused; after `resume` the bytes are delivered, and then the
+/// reset.
 #[track_caller]
 fn resumes_to_the_bytes_and_the_reset(mut story: Transcript, socket: SocketId) {
     story.silence(ms(50));
@@ -98,7 +98,7 @@ fn resumes_to_the_bytes_and_the_reset(mut story: Transcript, socket: SocketId) {
     story.rest();
 }
 
-/// Promise: a reset behind unread bytes is known at once; the bytes are not lost: they are told
+/// Promise: a reset after unread bytes is known at once. The bytes are not lost: they are delivered
 /// first, on resume.
 #[test]
 fn a_reset_behind_unread_bytes_waits_for_resume() {
@@ -111,7 +111,7 @@ fn a_reset_behind_unread_bytes_waits_for_resume() {
     resumes_to_the_bytes_and_the_reset(story, socket);
 }
 
-/// Promise: neither is a write that fails while paused allowed to lose them.
+/// Promise: a write that fails while paused does not lose them either.
 #[test]
 fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     let (mut story, socket, mut peer) = Transcript::pair(paused());
@@ -123,7 +123,7 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     resumes_to_the_bytes_and_the_reset(story, socket);
 }
 
-/// Promise: a paused socket whose peer is gone does not lie in CLOSE-WAIT for ever.
+/// Promise: a paused socket whose peer has finished does not stay in CLOSE-WAIT for ever.
 #[test]
 fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
     let (mut story, socket, mut peer) = Transcript::pair(paused().half_closed_timeout(ms(60)));
@@ -138,7 +138,7 @@ fn a_paused_socket_whose_peer_is_gone_is_ended_by_its_timer() {
     story.rest();
 }
 
-/// Promise: only bytes put that time off, not calls of ours that move none.
+/// Promise: only bytes restart that time, not calls of ours that move none.
 #[test]
 fn calls_that_move_no_byte_do_not_put_the_end_off() {
     let (mut story, socket, peer) = Transcript::pair(paused().half_closed_timeout(ms(100)));
@@ -163,7 +163,7 @@ fn calls_that_move_no_byte_do_not_put_the_end_off() {
     story.rest();
 }
 
-/// Fills a peer's way to us until nothing more goes in; returns how much went in.
+/// Fills a peer's path to us until nothing more fits; returns how much was sent.
 fn fill(peer: &mut TcpStream) -> usize {
     let bytes = pattern(64 * 1024 * 1024);
     peer.set_nonblocking(true).expect("a socket");
@@ -197,8 +197,8 @@ fn nothing_is_read_while_paused() {
     story.rest();
 }
 
-/// Promise: a pause takes hold with the very next event, in the middle of a stream, and no edge is
-/// lost by it.
+/// Promise: a pause takes effect with the very next event, in the middle of a stream, and loses no
+/// edge.
 #[test]
 fn pausing_in_the_middle_of_a_stream_loses_nothing() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -226,7 +226,8 @@ fn pausing_in_the_middle_of_a_stream_loses_nothing() {
     story.rest();
 }
 
-/// Promise: `end()` works while paused, and `close` still waits for their `end` to be told.
+/// Promise: `end()` works while paused, and `close` still waits until the peer's `end` was
+/// delivered.
 #[test]
 fn a_paused_socket_can_end() {
     let (mut story, socket, mut peer) = Transcript::pair(paused());

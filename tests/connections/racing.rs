@@ -1,5 +1,5 @@
-//! Several addresses of one host race each other, and whoever resolves names: on the simulated
-//! network, and on loopback.
+//! Several addresses of one host race each other, with any resolver: on the simulated network, and
+//! on loopback.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +24,7 @@ fn at(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, 80)
 }
 
-/// A race over these addresses, each with the time of a packet from us to it; somebody listens at
-/// each.
+/// A race over these addresses, each with the time of a packet from us to it and with a listener.
 fn race(ways: &[(IpAddr, Duration)], options: ConnectOptions) -> (Scene, Vec<PeerListener>) {
     let mut scene = Scene::new();
     scene.network.set_latency(Duration::ZERO);
@@ -62,7 +61,7 @@ fn two_handshakes_that_are_done_at_one_moment_make_one_connection() {
 #[test]
 fn what_is_told_of_a_loser_is_not_taken_for_the_winners() {
     for (refused, there) in [(130, 5), (5, 130)] {
-        // Refused and connected at one and the same moment, in either order.
+        // Refused and connected at the same moment, in either order.
         let (refused, there) = ((FAR, ms(refused)), (THERE, ms(there)));
         let ways = if refused.1 > there.1 { [refused, there] } else { [there, refused] };
         let (mut scene, listeners) = race(&ways, ConnectOptions::default().notify_peer_ended(true));
@@ -129,7 +128,7 @@ fn an_attempt_that_fails_lets_the_next_begin_at_once_while_others_go_on() {
     let mut scene = Scene::new();
     scene.network.set_reach(FAR, Reach::BlackHole);
     let _listener = scene.peer.listen(at(THERE)).expect("a free port");
-    // The second is refused, the third is there.
+    // The second is refused, the third is reachable.
     scene.reactor.connect(vec![at(FAR), at(HERE), at(THERE)], ConnectOptions::default()).expect("a list of addresses");
     scene.run(ms(250));
     assert_eq!(scene.story.len(), 3, "the first is alone");

@@ -1,6 +1,7 @@
-//! A peer that takes what our kernel holds for it, slowly, is not silent: no limit of silence
-//! strikes it, and its answer is whole. One that takes nothing is. On the simulated network;
-//! `src/net/sock_diag.rs` shows that the real kernel says what is needed for this.
+//! A peer that slowly takes what our kernel holds for it is not silent: no limit of silence
+//! expires, and its answer is complete. A limit expires for a peer that takes nothing. On the
+//! simulated network; `src/net/sock_diag.rs` shows that the real kernel reports what is needed for
+//! this.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use finale::{ConnectionErrorKind, EndingKind, IdleDirection, ListenOptions, Time
 use support::scene::{HERE, Scene};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// What the kernel holds, of which the peer's takes 1000 bytes at once.
+/// What our kernel holds, while the peer's takes 1000 bytes at once.
 const ANSWER: usize = 50_000;
 
 fn limit(seconds: u64) -> Option<Duration> {
@@ -32,7 +33,7 @@ fn write(scene: &mut Scene, bytes: usize) {
     });
 }
 
-/// The peer reads what it has once a second, for so long.
+/// The peer reads what it has once per second, for this many seconds.
 fn read_slowly(scene: &mut Scene, peer: &PeerSocket, seconds: usize) -> usize {
     (0..seconds).map(|_| read_after(scene, peer, SECOND)).sum()
 }
@@ -63,7 +64,7 @@ fn a_reader_that_stops_is_given_up_one_linger_time_after_it_took_its_last_byte()
         socket.discard();
     });
     assert_eq!(read_slowly(&mut scene, &peer, 10), 10_000);
-    // The last reading made room, of which our kernel has heard 1 ms later.
+    // The last read made room, which our kernel learns 1 ms later.
     scene.run(Duration::from_millis(2990));
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(Duration::from_millis(20));
@@ -117,7 +118,7 @@ fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anythi
         write(&mut scene, ANSWER);
         assert_eq!(read_slowly(&mut scene, &peer, 40), 40_000);
         assert_eq!(scene.story.len(), timeouts, "{idle_direction:?}: {:?}", scene.story);
-        // It stops: the silence is told once, three seconds after the last byte.
+        // It stops: `timeout` is delivered once, three seconds after the last byte.
         scene.run(2 * SECOND);
         assert_eq!(scene.story.len(), timeouts, "{idle_direction:?}: {:?}", scene.story);
         scene.run(2 * SECOND);
@@ -125,7 +126,7 @@ fn a_slow_download_is_no_silence_except_to_who_asks_whether_the_peer_says_anythi
     }
 }
 
-/// The limit has run out, and the last byte was taken just before: from then on the peer has its
+/// The limit has expired, and the last byte was taken just before: from then on the peer has its
 /// time to finish.
 #[test]
 fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
@@ -145,7 +146,7 @@ fn the_linger_time_counts_from_the_last_byte_though_nothing_is_left_to_take() {
     assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
-/// A limit that was put off does not strike because another time is due at the same moment.
+/// A limit that was postponed does not expire because another time is due at the same moment.
 #[test]
 fn a_silence_of_the_peer_that_is_due_with_a_limit_is_told_and_ends_nothing() {
     for ms in 2_990..3_010 {

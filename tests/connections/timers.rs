@@ -1,4 +1,4 @@
-//! Timers on the real clock: never early, told once, and nothing is half-closed for ever.
+//! Timers on the real clock: never early, delivered once, and nothing is half-closed for ever.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ fn idle(limit: Duration) -> ListenOptions {
     ListenOptions::default().idle_timeout(limit)
 }
 
-/// The peer finds a reset, perhaps behind bytes.
+/// The peer finds a reset, perhaps after some bytes.
 fn finds_a_reset(mut peer: TcpStream) {
     let read = peer.read_to_end(&mut Vec::new());
     assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
@@ -40,8 +40,8 @@ impl Random {
 
 // --- idle ---
 
-/// Promise: a silence is told once, not before its time, and closes nothing; traffic begins a new
-/// one.
+/// Promise: `timeout` is delivered once, not early, and closes nothing; traffic starts the time
+/// again.
 #[test]
 fn a_silence_is_told_once() {
     let (mut story, socket, mut peer) = Transcript::pair(idle(ms(40)));
@@ -106,8 +106,8 @@ fn an_idle_time_is_never_early() {
     story.rest();
 }
 
-/// Promise: bytes that came by the deadline are looked at first: `data`, and no `timeout` (TM08,
-/// TM10); also when there are more than one turn reads.
+/// Promise: bytes that arrived by the deadline are read first: `data`, and no `timeout` (TM08,
+/// TM10); also if they are more than one turn reads.
 #[test]
 fn bytes_that_are_there_when_the_deadline_is_seen_win() {
     let (mut story, socket, mut peer) = Transcript::pair(idle(ms(20)).receive_buffer_size(1 << 20));
@@ -129,8 +129,8 @@ fn bytes_that_are_there_when_the_deadline_is_seen_win() {
     story.rest();
 }
 
-/// Promise: a destroyed socket tells nothing but `close`, though its own timer is due in the same
-/// turn (TM07).
+/// Promise: a destroyed socket delivers nothing but `close`, although its own timer is due in the
+/// same turn (TM07).
 #[test]
 fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
     let (mut story, first, peer) = Transcript::pair(idle(ms(30)));
@@ -155,12 +155,12 @@ fn a_socket_destroyed_in_its_neighbours_timeout_tells_only_close() {
     story.rest();
 }
 
-/// Promise: a queue that moves is traffic, though no byte comes in; one that stands is a silence
-/// (TM09).
+/// Promise: a queue that moves is traffic, although no byte arrives; one that does not move is a
+/// silence (TM09).
 #[test]
 fn a_slow_download_is_not_idle_until_it_stands() {
     let mut story = Transcript::new();
-    // Longer than a busy machine may hold this thread up.
+    // Longer than a busy machine may delay this thread.
     let addr = story.listen(idle(ms(2000)).send_buffer_size(16 * 1024));
     let mut peer = dial_narrow(addr);
     peer.set_nonblocking(true).expect("a socket");
@@ -189,7 +189,7 @@ fn a_slow_download_is_not_idle_until_it_stands() {
 
 // --- half-closed ---
 
-/// Promise: half-closed for ever does not exist: we don't end.
+/// Promise: no connection is half-closed for ever if we don't end.
 #[test]
 fn a_socket_that_we_do_not_end_is_ended_by_its_timer() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(60)));
@@ -204,8 +204,8 @@ fn a_socket_that_we_do_not_end_is_ended_by_its_timer() {
     story.rest();
 }
 
-/// Promise: half-closed for ever does not exist: the peer does not end. Its bytes start the time
-/// again.
+/// Promise: no connection is half-closed for ever if the peer does not end. Its bytes restart the
+/// time.
 #[test]
 fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(ms(300)));
@@ -223,10 +223,10 @@ fn a_socket_whose_peer_does_not_end_is_ended_by_its_timer() {
     story.rest();
 }
 
-// --- linger ---
+// --- the close timeout ---
 
-/// Promise: after `end()` and `discard()` the peer has the linger time, all told; dripping does not
-/// put it off (OV02).
+/// Promise: after `end()` and `discard()` the peer has the close timeout in total; sending a few
+/// bytes now and then does not postpone it (OV02).
 #[test]
 fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_timeout(ms(150)));
@@ -254,8 +254,8 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     story.rest();
 }
 
-/// Promise: a peer that never reads can't hold our end back for ever, and the report counts what
-/// was never sent.
+/// Promise: a peer that never reads can't postpone our end for ever, and the report counts what was
+/// never sent.
 #[test]
 fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
     let mut story = Transcript::new();
@@ -273,7 +273,7 @@ fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
     story.rest();
 }
 
-/// Promise: the linger time counts from `end()`, however long nothing has moved before.
+/// Promise: the close timeout counts from `end()`, however long nothing has moved before.
 #[test]
 fn the_linger_time_counts_from_our_end() {
     let mut story = Transcript::new();
@@ -335,12 +335,12 @@ fn a_handshake_without_an_answer_ends_by_its_timer() {
 
 // --- free-standing timers ---
 
-/// Promise: never early, told once each, in the order of their deadlines.
+/// Promise: never early, delivered once each, in the order of their deadlines.
 #[test]
 fn free_timers_fire_once_in_order_and_never_early() {
     let mut story = Transcript::new();
     let mut random = Random::new();
-    // Between which moments each is due: the call itself may be held up.
+    // The moments between which each is due: the call itself may be delayed.
     let mut due: HashMap<TimerId, (Instant, Instant)> = HashMap::new();
     for _ in 0..500 {
         let length = Duration::from_nanos(random.below(120_000_000));
@@ -373,8 +373,8 @@ fn a_free_timer_counts_from_the_call() {
     story.rest();
 }
 
-/// Promise: zero fires in the next turn, and a handler that sets zero again and again starves
-/// nobody (TM04).
+/// Promise: zero fires in the next turn, and a handler that sets zero again and again starves no
+/// socket (TM04).
 #[test]
 fn a_timer_of_zero_fires_at_once_and_starves_nobody() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -435,8 +435,8 @@ fn an_enormous_idle_time_never_fires() {
     story.rest();
 }
 
-/// Promise: a cancelled timer does not fire; a stale id cancels nothing, though its place is used
-/// again.
+/// Promise: a cancelled timer does not fire; a stale id cancels nothing, although its slot was
+/// reused.
 #[test]
 fn a_stale_timer_id_cancels_nothing() {
     let mut story = Transcript::new();
@@ -453,7 +453,7 @@ fn a_stale_timer_id_cancels_nothing() {
     story.rest();
 }
 
-/// Promise: a timer may cancel its neighbours of the same moment (TM07).
+/// Promise: a timer may cancel others that are due at the same moment (TM07).
 #[test]
 fn a_timer_may_cancel_those_that_are_due_with_it() {
     let mut story = Transcript::new();
@@ -466,7 +466,7 @@ fn a_timer_may_cancel_those_that_are_due_with_it() {
     story.rest();
 }
 
-/// Promise: a wait shorter than a millisecond is no spin (TM03).
+/// Promise: a wait shorter than a millisecond does not spin (TM03).
 #[test]
 fn waiting_for_a_timer_is_asleep() {
     let mut story = Transcript::new();

@@ -1,5 +1,5 @@
-//! Unix domain sockets: the same life as over TCP, without addresses and without a reset. Each
-//! scene is played on a real kernel and in the simulated network, and must tell the same there.
+//! Unix domain sockets: the same events as over TCP, without addresses and without a reset. Each
+//! scene is played on a real kernel and in the simulated network, with the same events.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, se
 use support::PATIENCE;
 use support::scene::HERE;
 
-/// A folder of the test's own, gone with it.
+/// A folder of the test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -44,8 +44,8 @@ impl Drop for Folder {
     }
 }
 
-/// Both ends in one reactor: what each event does, and the story, `c` for the client's and `s` for
-/// the server's lines.
+/// Both ends in one reactor: what each event does, and the transcript, `c` for the client's and `s`
+/// for the server's lines.
 fn story<N: Net>(
     reactor: &mut Reactor<N>,
     listen: ListenOptions,
@@ -81,7 +81,7 @@ fn words(event: &Event<'_>) -> String {
     }
 }
 
-/// The story on a real kernel, which must be that of the simulated network too.
+/// The transcript on a real kernel, which must be that of the simulated network too.
 #[track_caller]
 fn told(listen: &ListenOptions, act: impl Fn(&mut Socket<'_>, &Event<'_>, bool)) -> Vec<String> {
     let real = story(&mut Reactor::new().expect("a machine with epoll"), listen.clone(), &act);
@@ -162,7 +162,7 @@ fn a_close_with_something_unread_is_a_reset() {
     assert!(lines.contains(&"s error: reset by the peer".to_owned()), "{lines:?}");
 }
 
-/// In pieces that differ from network to network.
+/// In pieces that differ between the networks.
 #[test]
 fn megabytes_pass_both_ways_under_back_pressure() {
     const MUCH: usize = 3 << 20;
@@ -181,7 +181,7 @@ fn megabytes_pass_both_ways_under_back_pressure() {
     }
 }
 
-/// What becomes of a client, told by its cause.
+/// How a client fails, by its cause.
 fn cause_of(reactor: &mut Reactor<impl Net>, target: UnixAddr) -> ConnectionErrorKind {
     let id = reactor.connect(target, ConnectOptions::default()).expect("begun");
     loop {
@@ -348,7 +348,7 @@ fn from_two_processes(peer: &UnixStream) {
     assert!(other.expect("a machine with printf").success());
 }
 
-/// A byte out of band between the letters, which is no part of the stream.
+/// An urgent byte between the letters, which is not part of the stream.
 fn with_an_urgent_byte(peer: &UnixStream) {
     send(peer, b"abc", SendFlags::empty()).expect("connected");
     match send(peer, b"!", SendFlags::OOB) {
@@ -358,7 +358,7 @@ fn with_an_urgent_byte(peer: &UnixStream) {
     send(peer, b"defg", SendFlags::empty()).expect("connected");
 }
 
-/// The connection is at rest, and the peer sends everything while the loop does not run.
+/// Nothing moves on the connection, and the peer sends everything while the loop does not run.
 #[track_caller]
 fn check_arrival(mut reactor: Reactor, peer: &UnixStream, split: Split) {
     while reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it goes on").is_some() {}

@@ -1,4 +1,4 @@
-//! Writing: short writes are the normal case, the queue tells when it is full and when it has
+//! Writing: short writes are the normal case, and the queue reports when it is full and when it has
 //! drained.
 
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ fn a_large_answer_through_the_smallest_buffers_arrives_to_the_byte() {
     story.rest();
 }
 
-/// Promise: what is written in one handler leaves together, in order.
+/// Promise: what is written in one handler is sent together, in order.
 #[test]
 fn several_writes_and_an_end_in_one_handler_arrive_in_order() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -51,7 +51,7 @@ fn several_writes_and_an_end_in_one_handler_arrive_in_order() {
     story.rest();
 }
 
-/// Promise: `drain` comes once, when the queue is empty, and only after it was full.
+/// Promise: `drain` is delivered once, when the queue is empty, and only after it was full.
 #[test]
 fn drain_is_told_once_and_only_after_full() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().high_water_mark(1000));
@@ -96,7 +96,7 @@ fn a_write_at_the_limit_is_refused_and_changes_nothing() {
     story.rest();
 }
 
-/// Promise: with back-pressure the queue stays bounded, and 50 MiB come back to the byte (WR03).
+/// Promise: with back-pressure the queue stays bounded, and 50 MiB are returned to the byte (WR03).
 #[test]
 fn an_echo_of_50_mib_keeps_its_queue_bounded() {
     let (mut story, _, peer) = Transcript::pair(ListenOptions::default());
@@ -137,8 +137,9 @@ fn an_echo_of_50_mib_keeps_its_queue_bounded() {
     assert_eq!(story.lives(), 1);
 }
 
-/// Promise: what waits for room gets it though the peer never stops sending, and though nobody has
-/// watched this socket yet: its input alone has kept it going since it was accepted (RD05, HC02).
+/// Promise: queued bytes are sent when there is room although the peer never stops sending, and
+/// although the socket was never registered: since it was accepted its input alone has kept it in
+/// the ready list (RD05, HC02).
 #[test]
 fn a_peer_that_never_stops_sending_gets_its_answer() {
     let (mut story, socket, peer) =
@@ -163,7 +164,7 @@ fn a_peer_that_never_stops_sending_gets_its_answer() {
     });
     let began = Instant::now();
     story.until(|_, event| {
-        // Slower than the peer, so that more is always there.
+        // Slower than the peer, so that there is always more.
         work_for(ms(1));
         assert!(began.elapsed() < PATIENCE / 2, "the answer waits for the peer to stop");
         *event == Event::End
@@ -175,7 +176,8 @@ fn a_peer_that_never_stops_sending_gets_its_answer() {
     story.rest();
 }
 
-/// Promise: an urgent byte in the stream, which splits it without a new edge, stalls nobody (RD03).
+/// Promise: an urgent byte in the stream, which splits it without a new edge, stalls no reader
+/// (RD03).
 #[test]
 fn an_urgent_byte_does_not_hold_up_what_follows_it() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());

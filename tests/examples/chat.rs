@@ -25,7 +25,7 @@ fn somebody_who_comes_says_something_and_leaves_survives_every_ending() {
     assert!(report.broken().is_none(), "{report}");
 }
 
-/// Three people; `deaf` reads nothing.
+/// Three clients; `deaf` reads nothing.
 #[test]
 fn lines_are_told_to_all_others_and_who_reads_nothing_is_thrown_out() {
     let network = Network::new(4);

@@ -19,9 +19,8 @@ impl Checked for Http {
 
 const LINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\nfinale: every ending, on purpose\n";
 
-/// The answer to this, undisturbed, of a client that then finishes; and every ending of it, none of
-/// which may bring anything else than a part of that answer. A timeout, and a refusal of what was
-/// cut off, say so.
+/// The undisturbed answer to this for a client that then finishes; and every ending of it. Each may
+/// return only a part of that answer, or a timeout or a refusal of a request that was cut off.
 #[track_caller]
 fn every_ending(request: &str, answer: &str) {
     let (request, whole) = (request.as_bytes(), answer.as_bytes().to_vec());
@@ -70,8 +69,8 @@ fn an_answer_of_many_pieces_survives_every_ending() {
     every_ending("GET /bytes/70 HTTP/1.1\r\n\r\n", &answer);
 }
 
-/// A body that nobody wants is refused before it is there, and the refusal arrives though it goes
-/// on coming.
+/// A body that the server does not want is refused before it arrives, and the refusal arrives
+/// although the body continues.
 #[test]
 fn an_early_refusal_survives_every_ending_and_the_rest_of_the_body() {
     let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -112,8 +111,8 @@ fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
     assert_eq!(serve(b"GET / HTT"), "HTTP/1.1 408 Request Timeout");
 }
 
-/// The keep-alive race: a request that is on its way when the server ends an idle connection gets
-/// an end and no reset, so that the client knows that nobody has acted on it.
+/// The keep-alive race: a request that is in flight when the server ends an idle connection gets an
+/// end and no reset, so that the client knows that the server has not acted on it.
 #[test]
 fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
     let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
@@ -145,8 +144,8 @@ fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
     assert!(ending.expect("it is over").starts_with("clean and acknowledged"));
 }
 
-/// A client that asks and asks and takes nothing costs what a queue may hold and the answers to one
-/// read, and gets every answer when it reads.
+/// A client that sends request after request and reads nothing costs what a queue may hold and the
+/// answers to one read, and gets every answer when it reads.
 #[test]
 fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
     const REQUESTS: usize = 20_000;
@@ -170,7 +169,7 @@ fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
                 ending = Some(told.to_string());
             }
         }
-        // Not for the first second.
+        // It reads nothing in the first second.
         received += if round < 100 { 0 } else { client.read().len() };
         if ending.is_some() {
             break;
@@ -246,7 +245,8 @@ fn a_last_answer_that_fills_the_queue_is_followed_by_the_end_at_once() {
     }
 }
 
-/// Stopped in the middle of an answer: the client has it whole, and the program ends well.
+/// Stopped in the middle of an answer: the client gets all of it, and the program ends with
+/// success.
 #[test]
 fn a_stop_lets_everybody_have_their_answer() {
     let mut program = http();

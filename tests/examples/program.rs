@@ -23,7 +23,7 @@ pub(crate) fn output(name: &str, args: &[&str], input: &str) -> Output {
     let mut command = command(name);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));
-    // One that reads no input may have ended.
+    // A program that reads no input may have ended.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     child.wait_with_output().expect("it ends")
 }
@@ -53,7 +53,7 @@ impl Program {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).expect("it listens");
-        // It ends a test that would hang, and measures nothing.
+        // The limit ends a test that would hang, and measures nothing.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
         stream
     }
@@ -67,7 +67,7 @@ impl Program {
         stream.read_to_end(&mut answer).map(|_| answer)
     }
 
-    /// The next line that it says.
+    /// The next line that it prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).expect("a line");
@@ -82,7 +82,7 @@ impl Drop for Program {
     }
 }
 
-/// A client's output, unless it is not installed, which is said.
+/// A client's output. Prints a line if it is not installed.
 pub(crate) fn client(program: &str, args: &[&str]) -> Option<std::process::Output> {
     match Command::new(program).args(args).stdin(Stdio::null()).output() {
         Ok(output) => Some(output),

@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! The examples do what they claim.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -36,7 +36,7 @@ impl Example {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).expect("it listens");
-        // Not a test of speed: only so that a mistake of ours is no hang.
+        // Not a test of speed: a mistake of ours must not hang.
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
         stream
     }
@@ -95,7 +95,8 @@ fn proxied() -> (Example, TcpStream, TcpStream) {
     (proxy, client, back)
 }
 
-/// The same, when the two have begun to talk: a backend's connection that ends before is nobody's.
+/// The same after the two have begun to talk: a backend's connection that ends before belongs to no
+/// client.
 fn joined() -> (Example, TcpStream, TcpStream) {
     let (proxy, client, back) = proxied();
     (&client).write_all(b"!").expect("open");
@@ -138,8 +139,8 @@ fn the_proxy_passes_back_pressure_through() {
     client.set_nonblocking(true).expect("set");
     let mut sent = 0;
     let mut stalled_since = None;
-    // Nobody reads: it must come to a stop, with a few buffers full and not with the whole stream
-    // in the proxy's memory.
+    // The client reads nothing: the stream must stop, with a few buffers full and not with the
+    // whole stream in the proxy's memory.
     while stalled_since.is_none_or(|since: std::time::Instant| since.elapsed() < Duration::from_millis(300)) {
         match (&client).write(&[1; 65_536]) {
             Ok(bytes) => (sent, stalled_since) = (sent + bytes, None),
@@ -170,7 +171,7 @@ fn embed_serves_its_clients_and_its_own_descriptor_in_one_loop() {
     assert_eq!(client.read_exact(&mut bytes).expect_err("the reactor was dropped").kind(), ErrorKind::ConnectionReset);
 }
 
-/// Two servers are wrong, and it is said where; the third is right.
+/// Two servers are wrong, and the output names where; the third is right.
 #[test]
 fn endings_finds_what_is_wrong_with_two_servers_of_three() {
     let output = Command::new(program("endings")).output().expect("it runs");
@@ -191,7 +192,7 @@ fn backend(name: &'static str, socket: socket2::Socket) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                // One that lies ready and is never used ends with the proxy.
+                // A spare connection that is never used ends with the proxy.
                 let asked = std::io::read_to_string(&stream).unwrap_or_default();
                 if !asked.is_empty() {
                     let _ = (&stream).write_all(format!("{name}: {asked}").as_bytes());
@@ -202,7 +203,7 @@ fn backend(name: &'static str, socket: socket2::Socket) -> String {
     addr.to_string()
 }
 
-/// A port at which nobody listens, and which nobody else gets meanwhile.
+/// A port without a listener, which no other process gets meanwhile.
 fn port() -> (socket2::Socket, String) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
@@ -242,7 +243,7 @@ fn the_proxy_keeps_clients_waiting_for_a_backend_that_is_not_there_yet() {
     assert_eq!(client, "late: early");
 }
 
-/// How many listen on this port of ours.
+/// How many processes listen on this port.
 fn listeners(addr: SocketAddr) -> usize {
     let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
     let port = format!(":{:04X}", addr.port());
@@ -254,8 +255,9 @@ fn listeners(addr: SocketAddr) -> usize {
     sockets.lines().filter(listens).count()
 }
 
-/// The port is shared, so the next proxy is there before the old one goes. In the moment in which
-/// that closes its queue nobody comes: the kernel would reset who is in it, see docs/proxy.md.
+/// The port is shared, so the next proxy is ready before the old one ends. At the moment when that
+/// closes its queue no client connects: the kernel would reset the clients in it, see
+/// docs/proxy.md.
 #[test]
 fn a_proxy_that_is_replaced_is_followed_by_the_next_and_lets_everybody_finish() {
     let addr = backend("only", port().0);

@@ -1,8 +1,8 @@
-//! The proxy of the examples in random runs: pools, pipes, clients and backends that do whatever
-//! they like, at any time, on a network with faults. What arrives is right, an end means that the
-//! stream is whole, and nothing is left behind.
+//! The proxy of the examples in random runs: pools, pipes, and clients and backends that do
+//! anything at any time, on a network with faults. What arrives is right, an end means that the
+//! stream is complete, and nothing is left over.
 //!
-//! More of them: `FINALE_SEEDS=0..20000 cargo test --test examples random_proxy::`.
+//! More seeds: `FINALE_SEEDS=0..20000 cargo test --test examples random_proxy::`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,8 +17,8 @@ const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const CLIENTS: usize = 12;
 const PORTS: [u16; 2] = [90, 91];
 
-/// The byte at this place of what a client, or the backend that has got it, says. The first one is
-/// the client's number.
+/// The byte at this position of what a client sends, or its backend. The first one is the client's
+/// number.
 fn byte(client: usize, by_backend: bool, place: usize) -> u8 {
     if place == 0 && !by_backend {
         return client as u8;
@@ -26,12 +26,12 @@ fn byte(client: usize, by_backend: bool, place: usize) -> u8 {
     (place * 31 + place / 251 + client * 7 + usize::from(by_backend)) as u8
 }
 
-/// One direction of a conversation, by who speaks.
+/// One direction of a conversation, by its sender.
 #[derive(Default)]
 struct Stream {
     sent: usize,
     received: usize,
-    /// The speaker has finished.
+    /// The sender has finished.
     finished: bool,
 }
 
@@ -43,9 +43,9 @@ struct End {
 struct Conversation {
     client: End,
     backend: Option<End>,
-    /// What the client says, and what the backend says.
+    /// What the client has sent, and what the backend has sent.
     said: [Stream; 2],
-    /// Somebody has broken it, so it need not arrive.
+    /// One side has broken it, so the bytes need not arrive.
     is_broken: bool,
     /// The other machine was out of reach for a while: an end of it may have missed how it has
     /// ended.
@@ -60,7 +60,7 @@ struct World {
     balance: Balance,
     proxy: Listener,
     backends: [Option<PeerListener>; 2],
-    /// Backends' ends that have not heard yet who their client is.
+    /// Ends of backends that don't know yet which client they have.
     unknown: Vec<PeerSocket>,
     conversations: Vec<Conversation>,
     dice: Rng,
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    /// Whoever does something does one thing.
+    /// One random action.
     fn act(&mut self) {
         match self.dice.below(20) {
             0..5 if self.conversations.len() < CLIENTS => self.come(),
@@ -147,7 +147,7 @@ impl World {
         });
     }
 
-    /// A backend goes or comes, or the other machine is out of reach for a while.
+    /// A backend stops or starts, or the other machine is out of reach for a while.
     fn storm(&mut self) {
         let place = self.dice.below(2) as usize;
         match self.dice.below(4) {
@@ -189,7 +189,7 @@ impl World {
                 socket.finish();
                 said.finished = true;
             }
-            // Rarely, and nobody after it.
+            // Rarely, and nothing after it.
             5 if self.dice.chance(0.3) => {
                 conversation.is_broken = true;
                 if let Some(socket) = end.socket.take() {
@@ -197,7 +197,7 @@ impl World {
                 }
             }
             6 if self.dice.chance(0.3) => {
-                // With bytes unread, or bytes that come yet, it is a reset.
+                // With unread bytes, or bytes that arrive later, it is a reset.
                 conversation.is_broken = true;
                 said.finished = true;
                 if let Some(socket) = end.socket.take() {
@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    /// An end reads what it has, and it is what the other has said.
+    /// An end reads what it has, which must be what the other has sent.
     fn read(&mut self, client: usize, by_backend: bool) {
         let seed = self.seed;
         let conversation = &mut self.conversations[client];
@@ -228,7 +228,7 @@ impl World {
         }
     }
 
-    /// The backends take who has come, and learn who it is.
+    /// The backends accept new connections, and learn which client each belongs to.
     fn accept(&mut self) {
         for listener in self.backends.iter().flatten() {
             self.unknown.extend(std::iter::from_fn(|| listener.accept()));
@@ -236,7 +236,8 @@ impl World {
         for socket in std::mem::take(&mut self.unknown) {
             let bytes = if socket.unread_bytes() > 0 { socket.read() } else { Vec::new() };
             let Some(&client) = bytes.first() else {
-                // An end before the first word is no conversation: a pool's that has not been used.
+                // A connection that ends before its first bytes is no conversation: it is an unused
+                // one of a pool.
                 if socket.has_fin() || socket.is_reset() {
                     socket.close();
                 } else {
@@ -257,7 +258,7 @@ impl World {
         }
     }
 
-    /// Everything heals, everybody finishes and reads to the end.
+    /// Everything heals, all sides finish and read to the end.
     fn end(&mut self) {
         self.network.heal(THERE);
         self.network.set_faults(Faults::none());
@@ -311,7 +312,7 @@ impl World {
 }
 
 impl Conversation {
-    /// Both ends have heard an end of whatever kind, or are gone.
+    /// Both ends have seen an end of any kind, or are closed.
     fn is_over(&self) -> bool {
         let heard = |end: &End| {
             end.socket
@@ -322,7 +323,7 @@ impl Conversation {
     }
 }
 
-/// Seeds that every run of the tests tries.
+/// Seeds of every test run.
 fn seeds() -> std::ops::Range<u64> {
     let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..450".into());
     let (from, to) = range.split_once("..").expect("FINALE_SEEDS is FROM..TO");
@@ -365,7 +366,7 @@ fn whatever_clients_and_backends_do_the_proxy_carries_it_through() {
     if std::env::var_os("FINALE_SEEDS").is_some() {
         return;
     }
-    // Enough has happened for this to mean something.
+    // Enough has happened for this to be meaningful.
     assert!(events > 10_000, "{events}");
     assert!(kinds.len() == 4 && kinds.values().all(|count| *count >= 10), "{kinds:?}");
 }

@@ -1,4 +1,4 @@
-//! TLS: a request that is whole is told from one that was cut off, wherever it was cut.
+//! TLS: a complete request is distinguished from one that was cut off, wherever it was cut.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,11 +24,11 @@ enum Cut {
     Tampered,
 }
 
-/// What has come of one session.
+/// The result of one session.
 #[derive(Debug)]
 struct Outcome {
     verdict: Verdict,
-    /// The client's view: what it could read, and whether the server had said that this was all.
+    /// The client's view: what it could read, and whether the server had sent that this was all.
     answer: Vec<u8>,
     answer_is_whole: bool,
     /// Bytes that the client had for the server.
@@ -46,14 +46,14 @@ impl Ends {
         Self { server, client: Arc::new(client_config(certificate)) }
     }
 
-    /// The client says `hello` and that it is done, and is cut behind so many of its bytes.
+    /// The client sends `hello` and its end, and is cut after this many of its bytes.
     fn session(&self, cut: Option<(usize, Cut)>) -> Outcome {
         let network = Network::new(1);
         let mut reactor = Reactor::with_net(network.host(HERE));
         let listener = reactor.listen((HERE, 443), session::options(ListenOptions::default())).expect("a free port");
         let mut tls = Tls::new(Arc::clone(&self.server));
         let mut talker = Talker::new(&self.client, network.peer(THERE).connect(listener.addr).expect("begun"), cut);
-        // Accepted: a connection that nobody has seen has no verdict.
+        // Accepted: a connection that was not accepted has no result.
         network.advance(Duration::from_millis(5));
         for _ in 0..20_000 {
             talker.speak();
@@ -90,7 +90,7 @@ impl Talker {
         Self { tls, peer, cut, has_spoken: false, sent: 0, answer, answer_is_whole: false }
     }
 
-    /// Sends what there is to send, as far as the cut.
+    /// Sends what there is to send, up to the cut.
     fn speak(&mut self) {
         if !self.tls.is_handshaking() && !std::mem::replace(&mut self.has_spoken, true) {
             self.tls.writer().write_all(b"hello").expect("room");
@@ -105,7 +105,7 @@ impl Talker {
         match (place, self.cut) {
             (Some(place), Some((_, Cut::Tampered))) => out[place] ^= 0x40,
             (Some(place), _) => out.truncate(place),
-            // Behind the cut nothing is said.
+            // Nothing is sent after the cut.
             (None, Some((at, Cut::Fin | Cut::Reset))) if self.sent > at => return,
             (None, _) => {}
         }

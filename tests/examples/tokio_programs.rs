@@ -1,4 +1,4 @@
-//! The examples beside and inside a tokio runtime.
+//! The examples next to and inside a tokio runtime.
 
 use std::time::Duration;
 

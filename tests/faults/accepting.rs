@@ -18,7 +18,7 @@ fn exhausted() -> Faults {
     Faults { accept_exhausted: 1.0, ..Faults::none() }
 }
 
-/// A scene with a listener and so many clients of the peer, all of whom have come before the
+/// A scene with a listener and this many clients of the peer, which have all connected before the
 /// reactor looks.
 fn waiting(clients: usize, options: ListenOptions) -> (Scene, Listener, Vec<PeerSocket>) {
     let mut scene = Scene::new();
@@ -37,7 +37,7 @@ fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
     (scene, listener, peer, bend)
 }
 
-/// AC01: out of descriptors: one report in all, ten tries a second, and everybody is served
+/// AC01: out of descriptors: one report in total, ten tries per second, and every client is served
 /// afterwards.
 #[test]
 fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
@@ -59,8 +59,8 @@ fn a_listener_that_can_not_accept_reports_once_and_tries_ten_times_a_second() {
     scene.rest();
 }
 
-/// AC02: no edge comes when a descriptor is freed elsewhere; our own try comes within a tenth of a
-/// second. One that we free ourselves is used at once.
+/// AC02: no edge is reported when a descriptor is freed elsewhere; our own try follows within a
+/// tenth of a second. A descriptor that we free ourselves is used at once.
 #[test]
 fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
     let (mut scene, listener, _peers) = waiting(3, ListenOptions::default());
@@ -82,7 +82,7 @@ fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
     assert_eq!(scene.story, ["connection", "close"]);
 }
 
-/// AC03: out of files, of buffers or of memory: as out of descriptors, and the listener lives.
+/// AC03: out of files, of buffers or of memory: as out of descriptors, and the listener continues.
 #[test]
 fn every_shortage_of_the_system_is_a_rest() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
@@ -97,7 +97,8 @@ fn every_shortage_of_the_system_is_a_rest() {
     }
 }
 
-/// AC04: a client that reset before it was accepted: told with its address; the next one is served.
+/// AC04: a client that reset before it was accepted: delivered with its address; the next one is
+/// served.
 #[test]
 fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     let (mut scene, listener, mut peers) = waiting(1, ListenOptions::default());
@@ -140,8 +141,8 @@ fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     story.rest();
 }
 
-/// AC05: errors that belong to one client are skipped; the next one is taken in the same turn. Who
-/// fails for ever does not keep the loop awake.
+/// AC05: errors that concern one client are skipped; the next one is accepted in the same turn.
+/// Endless failures do not keep the loop busy.
 #[test]
 fn a_client_that_fails_in_accept_is_skipped() {
     let (mut scene, listener, _peer, bend) = bent_waiting();
@@ -164,23 +165,24 @@ fn a_client_that_fails_in_accept_is_skipped() {
     scene.expect(&["connection"]);
 }
 
-/// AC06: a client that is gone before accept(2) can name it is skipped like the others: no rest, no
-/// report.
+/// AC06: a client that has disconnected before accept(2) can name it is skipped like the others: no
+/// back-off, no report.
 #[test]
 fn a_client_without_an_address_is_skipped() {
     let (mut scene, _listener, _peer, bend) = bent_waiting();
     bend.once("accept", Errno::INVAL);
     scene.run(Duration::ZERO);
     assert_eq!(scene.story, ["connection"]);
-    // An option that a dying connection refuses is no end of it: that comes as what it is.
+    // An option that a dying connection refuses does not end it: the connection reports its own
+    // end.
     bend.once("set_nodelay", Errno::INVAL);
     scene.with(|socket| socket.set_nodelay(false));
     scene.expect(&["connection"]);
     assert_eq!(bend.count("set_nodelay"), 1);
 }
 
-/// AC07: twenty clients behind one edge, with more than one turn accepts: the listener keeps its
-/// place in the queue.
+/// AC07: twenty clients for one edge, with more than one turn accepts: the listener keeps its
+/// position in the queue.
 #[test]
 fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
     let (mut scene, _listener, _peers) = waiting(100, ListenOptions::default());
@@ -195,7 +197,7 @@ fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
     assert_eq!((scene.story, scene.network.elapsed()), (vec!["connection".to_owned(); 100], begun));
 }
 
-/// Whoever comes alone costs one accept: to ask whether another waits costs more than to be told.
+/// A single client costs one accept: another accept(2) costs more than another report.
 #[test]
 fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
     let (mut scene, bend) = bent();
@@ -211,7 +213,7 @@ fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
     assert!(vain <= 4, "{vain} accepts found nobody");
 }
 
-/// A crowd costs neither an accept that finds nobody nor a poll for each.
+/// A crowd costs neither an accept(2) without a client nor a poll for each.
 #[test]
 fn a_crowd_is_accepted_in_batches() {
     let (mut scene, bend) = bent();
@@ -225,7 +227,7 @@ fn a_crowd_is_accepted_in_batches() {
 }
 
 /// AC08: no room in epoll for one connection: it is read without, and registered after a pause; the
-/// others go on.
+/// others continue.
 #[test]
 fn a_connection_that_can_not_be_watched_is_served_without() {
     let (mut scene, good, bend) = bent_served(ListenOptions::default());
@@ -242,7 +244,7 @@ fn a_connection_that_can_not_be_watched_is_served_without() {
     scene.rest();
 }
 
-/// AC09: closing a listener resets who waits in its queue, and nobody else.
+/// AC09: closing a listener resets only the clients that wait in its queue.
 #[test]
 fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
     let (mut scene, listener, mut peers) = waiting(1, ListenOptions::default());
@@ -263,8 +265,8 @@ fn closing_a_listener_resets_its_queue_and_spares_the_accepted() {
     scene.rest();
 }
 
-/// AC09: with two listeners on one port each has a queue of its own, and only that of the closed
-/// one is lost.
+/// AC09: with two listeners on one port each has its own queue, and only that of the closed one is
+/// lost.
 #[test]
 fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
     let mut story = Transcript::new();
@@ -273,7 +275,7 @@ fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
     let second = story.reactor.listen(first.addr, shared).expect("shared");
     let peers: Vec<TcpStream> = (0..40).map(|_| dial(first.addr)).collect();
     story.reactor.close_listener(first.id).expect("open");
-    // A short look at each peer: reset, which is told once, or nothing yet.
+    // A short look at each peer: a reset, which is reported once, or nothing yet.
     let is_reset = |peer: &TcpStream| {
         peer.set_nonblocking(true).expect("a socket");
         matches!(peer.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
@@ -299,7 +301,8 @@ fn with_two_listeners_on_one_port_the_queue_of_one_is_lost_with_it() {
     story.rest();
 }
 
-/// AC10: a connection that the kernel holds back is told late, and its silence counts from then.
+/// AC10: a connection that the kernel holds back is delivered late, and its silence counts from
+/// then.
 #[test]
 fn a_connection_that_comes_late_has_its_whole_idle_time() {
     let mut scene = Scene::new();
@@ -320,7 +323,7 @@ fn a_connection_that_comes_late_has_its_whole_idle_time() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// AC09: whoever drops the reactor leaves nobody waiting either.
+/// AC09: dropping the reactor also leaves no client waiting.
 #[test]
 fn a_dropped_reactor_resets_its_queue() {
     let mut reactor = Reactor::new().expect("a machine with epoll");

@@ -1,5 +1,5 @@
-//! Writing much, and from one copy: what leaves in which call, and that nobody keeps what was sent
-//! or can't be sent any more.
+//! Writing much, and from one copy: what is sent in which call, and that no memory is held for what
+//! was sent or can't be sent any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +53,8 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
     }
 }
 
-/// WR09: what is written in one event is one call and, if it fits, one segment, which our FIN rides
-/// on.
+/// WR09: what is written in one event is one call and, if it fits, one segment, which includes our
+/// FIN.
 #[test]
 fn many_writes_and_an_end_are_one_call_and_one_segment() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -76,7 +76,8 @@ fn many_writes_and_an_end_are_one_call_and_one_segment() {
     scene.rest();
 }
 
-/// WR09: a head, a body and a tail leave in one call; only what our FIN follows may be held back.
+/// WR09: a head, a body and a tail are sent in one call; only what our FIN follows may be held
+/// back.
 #[test]
 fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1 << 20));
@@ -109,7 +110,7 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
     scene.rest();
 }
 
-/// Promise: one turn sends a mebibyte of one socket and no more, in however many pieces it waits.
+/// Promise: one turn sends at most a mebibyte of one socket, in any number of pieces.
 #[test]
 fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     for piece in [2_048, 30_000, 3 << 20] {
@@ -136,8 +137,8 @@ fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     }
 }
 
-/// Promise: a hundred clients get one answer from one copy of it, and whatever becomes of them,
-/// nobody keeps it.
+/// Promise: a hundred clients get one answer from one copy of it, and however they end, the copy is
+/// released.
 #[test]
 fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
     let mut scene = Scene::new();
@@ -204,8 +205,8 @@ fn a_refused_buffer_is_dropped_and_changes_nothing() {
     scene.expect(&["close"]);
 }
 
-/// OV02: a gibibyte goes through one real socket, given away and copied by turns, and the process
-/// holds what the high-water mark allows and a little more; when it is over, the memory is back.
+/// OV02: a gibibyte passes through one real socket, given away and copied by turns, and the process
+/// holds what the high-water mark allows and a little more; at the end the memory is released.
 #[test]
 fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
     const GIBIBYTE: usize = 1 << 30;
@@ -249,7 +250,7 @@ fn a_gibibyte_through_one_socket_holds_the_high_water_mark_and_no_more() {
     });
 }
 
-/// What the kernel says of our memory.
+/// What the kernel reports about our memory.
 fn resident_kib(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find(|line| line.starts_with(name)).expect("it is there");

@@ -17,7 +17,7 @@ use support::{PATIENCE, Transcript, Way, What, dial_narrow, held_back, ms, reset
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// CL02: both sides have finished and epoll says HUP, while our kernel still has megabytes for a
+/// CL02: both sides have finished and epoll reports HUP, while our kernel still has megabytes for a
 /// peer that does not read.
 #[test]
 fn a_hang_up_with_megabytes_unsent_is_no_close() {
@@ -58,7 +58,7 @@ fn a_hang_up_with_bytes_unsent_is_no_close() {
     let ending = story.close(socket);
     assert!(!ending.is_acknowledged());
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (120 * 1024, 0));
-    // Not before it is there: another test that begins a process holds our socket open for a
+    // Not before it has arrived: another test that starts a process holds our socket open for a
     // moment, and reading would let the rest through.
     let mut news = [PollFd::new(&peer, PollFlags::empty())];
     let patience = Timespec::try_from(PATIENCE).expect("it fits");
@@ -79,7 +79,7 @@ fn an_answer_with_the_fin_behind_it_is_told_before_the_close() {
     scene.expect(&[]);
     peer.send(b"answer");
     peer.finish();
-    scene.network.advance(SECOND); // Both have arrived before anybody looks.
+    scene.network.advance(SECOND); // Both have arrived before the reactor looks.
     scene.expect(&["data answer", "end", "close"]);
     assert_eq!(scene.how(), &EndingKind::Confirmed);
 
@@ -106,7 +106,7 @@ fn a_fin_that_the_kernel_gives_up_is_a_failure() {
     assert!(!scene.ending.expect("told").is_acknowledged());
 }
 
-/// CL05: a reset in place of the last acknowledgement.
+/// CL05: a reset instead of the last acknowledgement.
 #[test]
 fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -119,8 +119,8 @@ fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
     assert!(!scene.ending.expect("told").is_acknowledged());
 }
 
-/// CL06: an answer given before the request was read survives, since nothing is closed over unread
-/// bytes.
+/// CL06: an answer that was sent before the request was read survives, since nothing is closed
+/// while bytes are unread.
 #[test]
 fn an_early_answer_reaches_a_peer_that_is_still_sending() {
     for close in [CloseMode::Confirmed, CloseMode::HandOff] {
@@ -136,7 +136,7 @@ fn an_early_answer_reaches_a_peer_that_is_still_sending() {
                 }
             });
             scene.run(SECOND);
-            peer.send(&[b'q'; 100_000]); // Still at it, though our FIN has come.
+            peer.send(&[b'q'; 100_000]); // It continues although our FIN has arrived.
             scene.run(SECOND);
             assert_eq!((peer.read().len(), peer.has_fin(), peer.is_reset()), (100_000, true, false));
             peer.finish();
@@ -148,8 +148,8 @@ fn an_early_answer_reaches_a_peer_that_is_still_sending() {
     }
 }
 
-/// CL07: a FIN, and behind it the reset for bytes that the peer left unread: readers see a clean
-/// end, and the error is asked for all the same.
+/// CL07: a FIN, followed by the reset for bytes that the peer left unread: readers see a clean end,
+/// and finale still queries the error.
 #[test]
 fn a_fin_with_a_reset_behind_it_is_end_and_error() {
     for looked_between in [false, true] {
@@ -169,8 +169,9 @@ fn a_fin_with_a_reset_behind_it_is_end_and_error() {
     }
 }
 
-/// CL08: the peer's kernel has taken our bytes, and its program leaves without reading them: clean
-/// and acknowledged. TCP can't say more, and the documentation of `EndingKind::Confirmed` says so.
+/// CL08: the peer's kernel has taken our bytes, and its program ends without reading them: clean
+/// and acknowledged. TCP can't report more, and the documentation of `EndingKind::Confirmed` says
+/// so.
 #[test]
 fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -199,7 +200,7 @@ fn bytes_that_were_acknowledged_and_never_read_are_a_clean_ending() {
 }
 
 /// CL09: a child process that was started while the connection was open holds no copy of it: our
-/// close is the last one, and the FIN of a hand-off close leaves at once.
+/// close is the last one, and the FIN of a hand-off close is sent at once.
 #[test]
 fn no_child_process_holds_a_connection_open() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_mode(CloseMode::HandOff));
@@ -215,8 +216,8 @@ fn no_child_process_holds_a_connection_open() {
     story.rest();
 }
 
-/// CL10: no close waits in the call, whatever the kernel still has to deliver: SO_LINGER is used
-/// with no time but zero.
+/// CL10: no close blocks in the call, whatever the kernel still has to deliver: SO_LINGER is used
+/// only with a time of zero.
 #[test]
 fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
     for close in [CloseMode::HandOff, CloseMode::Confirmed] {
@@ -252,8 +253,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// CL11: a hand-off close comes when both sides have finished, never before: no orphan waits for
-/// the peer's FIN, so it can't be forgotten and reset, however late that FIN is.
+/// CL11: a hand-off close is delivered when both sides have finished, never before: no orphan waits
+/// for the peer's FIN, so it can't be forgotten and reset, however late that FIN is.
 #[test]
 fn a_late_fin_finds_the_connection_of_a_hand_off_close_still_there() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().close_mode(CloseMode::HandOff));
@@ -283,8 +284,8 @@ fn a_late_fin_is_not_answered_with_a_reset() {
     });
 }
 
-/// CL12: `destroy()` discards what is on its way; the report says how much had never left, and
-/// claims nothing of the rest. Once both FINs are acknowledged there is nothing to discard.
+/// CL12: `destroy()` discards what is in flight; the report contains how much was never sent, and
+/// claims nothing about the rest. Once both FINs are acknowledged there is nothing to discard.
 #[test]
 fn destroy_discards_and_claims_nothing() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(100_000));
@@ -311,8 +312,8 @@ fn destroy_discards_and_claims_nothing() {
     assert!(!scene.network.take_transcript().iter().any(|line| line.contains("RST")) && !peer.is_reset());
 }
 
-/// CL13: the peer's reset is there before our shutdown(2), which fails with ENOTCONN: told as the
-/// reset that it is, once; also when the news of it is late and our call is what finds it.
+/// CL13: the peer's reset has arrived before our shutdown(2), which fails with ENOTCONN: delivered
+/// as the reset that it is, once; also when its readiness is late and our call is what finds it.
 #[test]
 fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     for late_edge in [0.0, 1.0] {
@@ -341,7 +342,7 @@ fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     }
 }
 
-/// CL14: after `end()` the linger time rules, and a longer idle time does not put it off.
+/// CL14: after `end()` the close timeout applies, and a longer idle time does not postpone it.
 #[test]
 fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
     let options = || ListenOptions::default().idle_timeout(120 * SECOND);

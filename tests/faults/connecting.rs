@@ -22,8 +22,8 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// A connection that the real kernel has begun and the reactor has not looked at: a timer that is
-/// due comes between the call and the next poll.
+/// A connection that the real kernel has begun and the reactor has not examined: a timer is due
+/// between the call and the next poll.
 fn begun_unseen(story: &mut Transcript, addr: SocketAddr) -> SocketId {
     story.reactor.set_timer(Duration::ZERO);
     work_for(ms(2)); // So that its tick has come.
@@ -37,7 +37,7 @@ fn begun_unseen(story: &mut Transcript, addr: SocketAddr) -> SocketId {
     client
 }
 
-/// A rule in a new chain for packets that come in.
+/// A rule in a new chain for packets that arrive.
 fn filter(rule: &str) {
     shell("nft add table ip held && nft 'add chain ip held in { type filter hook input priority 0; }'");
     shell(&format!("nft add rule ip held in {rule}"));
@@ -123,7 +123,7 @@ fn a_dropped_syn_ends_at_the_timer_and_is_not_repeated_afterwards() {
     });
 }
 
-/// CN03: the error flag alone, without writable, is reason enough to ask; each reason has its
+/// CN03: the error flag alone, without writable, is reason enough for a query; each reason has its
 /// cause.
 #[test]
 fn an_error_flag_alone_is_an_answer_to_the_handshake() {
@@ -173,8 +173,8 @@ fn each_refusal_by_icmp_has_its_cause() {
     });
 }
 
-/// CN04: an error flag with nothing behind it, before the handshake and after, tells nothing and
-/// keeps nobody awake.
+/// CN04: an error flag without an error, before the handshake and after, delivers nothing and does
+/// not keep the loop busy.
 #[test]
 fn an_error_flag_without_an_error_changes_nothing() {
     let (mut scene, bend) = bent();
@@ -207,8 +207,8 @@ fn an_error_flag_without_an_error_changes_nothing() {
     scene.rest();
 }
 
-/// CN04: an ICMP error that did not come true before anybody looked: connected after all, though
-/// the flag stays.
+/// CN04: an ICMP error that was no longer true when the reactor looked: the connection is
+/// established, although the flag stays.
 #[test]
 fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     let mut scene = Scene::new();
@@ -217,7 +217,7 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     scene.network.set_reach(THERE, Reach::Open);
-    scene.network.advance(2 * SECOND); // The second SYN gets through; nobody has looked meanwhile.
+    scene.network.advance(2 * SECOND); // The second SYN gets through; the reactor has not looked meanwhile.
     scene.expect(&["lookup 10.0.0.2", "connect", "ready"]);
     let server = listener.accept().expect("connected");
     let calls = scene.network.calls();
@@ -230,8 +230,8 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     scene.rest();
 }
 
-/// CN04: the same on a real kernel: the filter is gone before the SYN is repeated, and nobody has
-/// looked in between.
+/// CN04: the same on a real kernel: the filter is removed before the SYN is repeated, and the
+/// reactor has not looked in between.
 #[test]
 fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
     alone_in_a_network("connecting::a_rejection_that_was_overtaken_by_the_handshake_is_forgotten", || {
@@ -255,7 +255,7 @@ fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
     });
 }
 
-/// CN04: once it is told as failed it is closed for good: the SYN is not repeated behind our back.
+/// CN04: once its failure is delivered it is closed: the kernel does not repeat the SYN.
 #[test]
 fn a_rejection_that_was_told_stays_true() {
     alone_in_a_network("connecting::a_rejection_that_was_told_stays_true", || {
@@ -274,8 +274,8 @@ fn a_rejection_that_was_told_stays_true() {
     });
 }
 
-/// CN05: a connect that fails in the call is told by `next`, in the same story, whatever the number
-/// is.
+/// CN05: a connect that fails in the call is delivered by `next`, with the same events for each
+/// error number.
 #[test]
 fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
     for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::NETUNREACH] {
@@ -291,7 +291,7 @@ fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
     }
 }
 
-/// CN05: routes that say no, and none at all.
+/// CN05: routes that prohibit it, and no route at all.
 #[test]
 fn routes_that_say_no_are_told_as_events() {
     alone_in_a_network("connecting::routes_that_say_no_are_told_as_events", || {
@@ -314,7 +314,7 @@ fn routes_that_say_no_are_told_as_events() {
     });
 }
 
-/// CN06: writable in the middle of the handshake is no connection.
+/// CN06: writable in the middle of the handshake does not mean connected.
 #[test]
 fn writable_is_not_connected() {
     let (mut scene, bend) = bent();
@@ -337,7 +337,7 @@ fn writable_is_not_connected() {
     scene.rest();
 }
 
-/// CN07: the kernel chose the dead port itself as our own.
+/// CN07: the kernel chose the port without a listener as our own local port.
 #[test]
 fn a_connection_with_itself_is_refused() {
     let mut scene = Scene::new();
@@ -401,8 +401,8 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     story.rest();
 }
 
-/// CN09: handshake and reset in one readiness: a failure to connect, and never `connect` first.
-/// Bytes that came between the two are lost with the connection.
+/// CN09: handshake and reset in one readiness: a failure to connect, without a `connect` before it.
+/// Bytes that arrived between the two are lost with the connection.
 #[test]
 fn a_reset_before_we_looked_is_a_failure_to_connect() {
     for bytes in [&b""[..], b"lost"] {
@@ -436,7 +436,7 @@ fn a_real_reset_before_we_looked_is_a_failure_to_connect() {
 }
 
 /// CN10: a program that never accepts: its kernel connects two and lets the third wait. Only timers
-/// end any of them, and nobody claims that a program has seen a byte.
+/// end any of them, and no report claims that a program has read a byte.
 #[test]
 fn connections_that_nobody_accepts_are_ended_by_timers() {
     let mut scene = Scene::new();
@@ -482,7 +482,7 @@ fn a_connection_that_nobody_accepts_is_ended_by_its_timer() {
     story.rest();
 }
 
-/// CN11: `end()` and `destroy()` at every half millisecond of look-up and handshake.
+/// CN11: `end()` and `destroy()` at every half millisecond of lookup and handshake.
 #[test]
 fn ending_and_destroying_work_at_every_moment_of_the_way() {
     for half_ms in 0..10 {

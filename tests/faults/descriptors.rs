@@ -26,8 +26,8 @@ fn sockets() -> BTreeSet<i32> {
     list.filter(is_socket).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A copy of the one socket that `begin` leaves open: what a fork or a curious library would have.
-/// `None`, and said so, where the system does not let us.
+/// A copy of the one socket that `begin` leaves open, as a fork or another library would have.
+/// `None`, with a printed line, if the system does not allow it.
 fn duplicate(begin: impl FnOnce()) -> Option<OwnedFd> {
     let before = sockets();
     begin();
@@ -43,7 +43,7 @@ fn duplicate(begin: impl FnOnce()) -> Option<OwnedFd> {
     }
 }
 
-/// FD01: out of descriptors for a connect: told by `next`, and the next one works.
+/// FD01: out of descriptors for a connect: delivered by `next`, and the next one works.
 #[test]
 fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
     let mut scene = Scene::new();
@@ -62,8 +62,8 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
     scene.rest();
 }
 
-/// FD02: late news of a connection that is gone, when its place is used again: the new one is not
-/// even looked at.
+/// FD02: late readiness of a closed connection whose slot was reused: the new connection is not
+/// even examined.
 #[test]
 fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
     let (mut scene, _first, bend) = bent_served(ListenOptions::default());
@@ -85,7 +85,7 @@ fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
     scene.rest();
 }
 
-/// FD02: likewise when the stale news comes by itself, at every close.
+/// FD02: the same if stale readiness is reported at every close.
 #[test]
 fn stale_news_at_every_close_is_told_to_nobody() {
     let mut scene = Scene::new();
@@ -98,7 +98,7 @@ fn stale_news_at_every_close_is_told_to_nobody() {
         scene.expect(&["data x"]);
         assert_eq!(scene.socket.expect("told").index(), 0, "round {round}");
         scene.with(|socket| socket.destroy());
-        // The next one is there when the stale news comes.
+        // The next one exists when the stale readiness is reported.
         let next = scene.peer.connect(listener.addr).expect("begun");
         scene.expect(&["close", "connection"]);
         scene.expect(&[]);
@@ -140,7 +140,8 @@ fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor(
     story.rest();
 }
 
-/// FD03: news of a closed descriptor, again and again: nobody is told, and each costs one poll.
+/// FD03: readiness of a closed descriptor, again and again: no event is delivered, and each costs
+/// one poll.
 #[test]
 fn news_after_the_close_is_ignored() {
     let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
@@ -157,7 +158,8 @@ fn news_after_the_close_is_ignored() {
     assert!(log.len() <= 400 && log.iter().all(|call| *call == "poll"), "{} calls", log.len());
 }
 
-/// FD03: somebody holds a copy of the descriptor, so that epoll still watches what we have closed.
+/// FD03: another process holds a copy of the descriptor, so that epoll still watches what we have
+/// closed.
 #[test]
 fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
     alone("descriptors::news_of_a_descriptor_that_somebody_copied_is_ignored", || {
@@ -183,8 +185,8 @@ fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
     });
 }
 
-/// FD04: a descriptor that somebody else has closed: this connection fails, is closed once, and no
-/// other suffers.
+/// FD04: a descriptor that other code has closed: this connection fails, is closed once, and no
+/// other is affected.
 #[test]
 fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
     for call in ["recv", "send", "finish", "register"] {

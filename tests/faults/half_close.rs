@@ -61,7 +61,7 @@ fn a_real_answer_after_their_fin_arrives_before_ours() {
     story.rest();
 }
 
-/// HC02: their FIN while our queue is full: we wait for room asleep, and then write.
+/// HC02: the peer's FIN while our queue is full: we sleep until there is room, and then write.
 #[test]
 fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1000).close_timeout(None));
@@ -71,7 +71,7 @@ fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     bend.take_log();
     scene.run(60 * SECOND);
     let log = bend.take_log();
-    // The timer of the half-closed socket is looked at a few times on its way through the wheel.
+    // The timer of the half-closed socket is examined a few times on its way through the wheel.
     assert!(log.len() <= 10 && log.iter().all(|call| *call == "poll") && scene.story.is_empty(), "asleep: {log:?}");
     let mut got = 0;
     for _ in 0..1000 {
@@ -85,8 +85,8 @@ fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
     assert_eq!((got, peer.has_fin(), scene.how()), (200_000, true, &EndingKind::Confirmed));
 }
 
-/// HC03: we finish first and ten megabytes follow: all is told, and is no silence; then `end`, then
-/// `close`.
+/// HC03: we finish first and ten megabytes follow: all are delivered, without a `timeout`; then
+/// `end`, then `close`.
 #[test]
 fn much_input_after_our_end_is_told_and_is_no_silence() {
     let options = ListenOptions::default().idle_timeout(2 * SECOND).half_closed_timeout(3 * SECOND);
@@ -170,7 +170,7 @@ fn a_thousand_real_half_closed_connections_leave_no_descriptor() {
     );
 }
 
-/// HC05: `end()` with a megabyte queued: the FIN comes behind the last byte.
+/// HC05: `end()` with a megabyte queued: the FIN follows the last byte.
 #[test]
 fn our_fin_comes_behind_everything_queued() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(10_000));
@@ -193,13 +193,13 @@ fn our_fin_comes_behind_everything_queued() {
 }
 
 /// HC06: a shutdown for reading looks like the peer's FIN, with bytes still to come. We never do
-/// it: no line of the library asks for another direction than writing.
+/// it: no line of the library shuts down another direction than writing.
 #[test]
 fn only_the_writing_side_is_ever_shut_down() {
     let os = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/net/os.rs")).expect("the real net");
     let asked: Vec<&str> = os.split("Shutdown::").skip(1).collect();
     assert!(!asked.is_empty() && asked.iter().all(|rest| rest.starts_with("Write")), "{}", asked.len());
-    // And after it the peer's bytes are read as before.
+    // After it the peer's bytes are read as before.
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
     story.socket(socket).end();
     story.turn();
@@ -211,8 +211,8 @@ fn only_the_writing_side_is_ever_shut_down() {
     story.rest();
 }
 
-/// HC07: half-open not allowed, and their FIN comes while our answer is queued: it is flushed, then
-/// our FIN. Allowed, our side stays open.
+/// HC07: half-open not allowed, and the peer's FIN arrives while our answer is queued: it is
+/// flushed, then our FIN. Allowed, our side stays open.
 #[test]
 fn half_open_has_an_effect_in_both_positions() {
     for allowed in [false, true] {
@@ -240,7 +240,7 @@ fn half_open_has_an_effect_in_both_positions() {
 }
 
 /// HC08: FINs that cross, with a reactor on both sides: one `end` and one `close` each, clean, and
-/// both say so.
+/// both reports contain the crossing.
 #[test]
 fn crossing_fins_are_told_as_such_on_both_sides() {
     let network = Network::new(7);
@@ -270,7 +270,7 @@ fn crossing_fins_are_told_as_such_on_both_sides() {
     assert_eq!(network.descriptors(), 0);
 }
 
-/// HC08: on a real kernel: a filter holds both FINs back, so that each leaves before the other
+/// HC08: on a real kernel: a filter holds both FINs back, so that each is sent before the other
 /// arrives.
 #[test]
 fn real_crossing_fins_are_told_as_such_on_both_sides() {
@@ -293,7 +293,7 @@ fn real_crossing_fins_are_told_as_such_on_both_sides() {
             assert!(ending.is_acknowledged(), "{ending}");
             ending.first_fin
         });
-        // Whether a side sees the crossing depends on what is repeated first; that the other was
+        // Whether a side sees the crossing depends on what is repeated first; that the peer was
         // first is never true.
         assert!(firsts.iter().all(|first| matches!(first, FirstFin::Local | FirstFin::Both)), "{firsts:?}");
         story.rest();

@@ -14,8 +14,8 @@ use support::{PATIENCE, Transcript, What, descriptors, ms};
 const SECOND: Duration = Duration::from_secs(1);
 const SILENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 66));
 
-/// From here on the system's resolver asks a name server that never answers, and knows these names
-/// without it.
+/// From here on the system's resolver queries a name server that never answers, and knows these
+/// names without it.
 fn silent_name_server(hosts: &str) {
     let folder = std::env::temp_dir().join(format!("finale-lookup-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a place for files");
@@ -41,7 +41,7 @@ fn a_query_is_out() -> bool {
     sockets.lines().any(|line| line.split_whitespace().nth(2) == Some("3500007F:0035"))
 }
 
-/// Waits for what a thread does by itself.
+/// Waits for an action of a thread.
 #[track_caller]
 fn wait_until(holds: impl Fn() -> bool) {
     let began = Instant::now();
@@ -56,8 +56,8 @@ fn begin(story: &mut Transcript, target: &str, limit: Duration) -> SocketId {
     story.reactor.connect(target, options).expect("a good target")
 }
 
-/// LK01: unknown, unknown for now, without an address: each is told by its name, and nothing was
-/// opened for it.
+/// LK01: unknown, temporarily unknown, without an address: each is delivered with its name, and no
+/// descriptor was opened for it.
 #[test]
 fn each_way_of_having_no_address_has_its_cause() {
     let mut scene = Scene::new();
@@ -78,7 +78,7 @@ fn each_way_of_having_no_address_has_its_cause() {
     }
 }
 
-/// LK01: a name server that can't be reached, on a real system: unknown for now.
+/// LK01: a name server that can't be reached, on a real system: temporarily unknown.
 #[test]
 fn a_name_server_out_of_reach_is_told_as_such() {
     alone_in_a_network("lookup::a_name_server_out_of_reach_is_told_as_such", || {
@@ -91,7 +91,7 @@ fn a_name_server_out_of_reach_is_told_as_such() {
     });
 }
 
-/// LK02: look-ups that hang hold nobody up, and each ends with its connect time.
+/// LK02: lookups that hang delay nothing else, and each ends with its connect timeout.
 #[test]
 fn a_hundred_hanging_lookups_hold_nobody_up() {
     let mut scene = Scene::new();
@@ -111,8 +111,8 @@ fn a_hundred_hanging_lookups_hold_nobody_up() {
     assert_eq!(scene.network.descriptors(), 1);
 }
 
-/// LK02: on a real system: few threads, each look-up ended by its time, and a known name behind
-/// them gets its answer.
+/// LK02: on a real system: few threads, each lookup ended by its timeout, and a known name after
+/// them gets its result.
 #[test]
 fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
     alone_in_a_network("lookup::real_hanging_lookups_need_few_threads_and_end_with_their_time", || {
@@ -125,7 +125,7 @@ fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
         let known = begin(&mut story, &format!("localhost:{}", addr.port()), 2 * PATIENCE);
         story.turn();
         let other = story.reactor.connect(addr, ConnectOptions::default()).expect("an address");
-        story.connected(other); // The loop goes on.
+        story.connected(other); // The loop continues.
         for client in hanging {
             assert_eq!(story.error(client).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
             assert!(began.elapsed() >= ms(300), "after {:?}", began.elapsed());
@@ -141,8 +141,8 @@ fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
     });
 }
 
-/// LK03: destroyed while it is looked up: `close` at once. The late answer finds nothing, though
-/// the place is used again.
+/// LK03: destroyed while its name is looked up: `close` at once. The late result finds nothing,
+/// although the slot was reused.
 #[test]
 fn a_late_answer_finds_nobody() {
     let mut scene = Scene::new();
@@ -155,7 +155,7 @@ fn a_late_answer_finds_nobody() {
     let begun = scene.network.elapsed();
     scene.reactor.socket(first).expect("it lives").destroy();
     scene.run(Duration::ZERO);
-    scene.run(Duration::ZERO); // A `close` is told in the turn after.
+    scene.run(Duration::ZERO); // A `close` is delivered in the turn after.
     assert_eq!((std::mem::take(&mut scene.story), scene.network.elapsed()), (vec!["close".to_owned()], begun));
     assert_eq!(scene.how(), &EndingKind::Destroyed);
     let second = scene.reactor.connect("silence:80", ConnectOptions::default()).expect("a good target");
@@ -167,7 +167,7 @@ fn a_late_answer_finds_nobody() {
     scene.rest();
 }
 
-/// LK03: the same with a real look-up that ends late.
+/// LK03: the same with a real lookup that ends late.
 #[test]
 fn a_real_late_answer_finds_nobody() {
     alone_in_a_network("lookup::a_real_late_answer_finds_nobody", || {
@@ -185,14 +185,14 @@ fn a_real_late_answer_finds_nobody() {
         let second = second.expect("an address");
         assert_eq!(second.index(), first.index());
         story.connected(second);
-        story.silence(ms(1500)); // The answer has come.
+        story.silence(ms(1500)); // The result has arrived.
         story.socket(second).destroy();
         story.close(second);
         story.rest();
     });
 }
 
-/// LK04: the first address is silent or refuses, the second alive: each looked up once, one
+/// LK04: the first address is silent or refuses, the second works: each looked up once, one
 /// `connect`.
 #[test]
 fn the_second_address_is_reached_in_its_time() {
@@ -218,8 +218,8 @@ fn the_second_address_is_reached_in_its_time() {
     }
 }
 
-/// LK04: on a real system: a name with two addresses, of which a filter makes the first silent, or
-/// nobody listens there.
+/// LK04: on a real system: a name with two addresses, where a filter makes the first silent, or the
+/// first has no listener.
 #[test]
 fn the_second_real_address_is_reached_in_its_time() {
     alone_in_a_network("lookup::the_second_real_address_is_reached_in_its_time", || {
@@ -277,8 +277,8 @@ fn a_family_that_a_filter_drops_costs_a_quarter_of_a_second() {
     });
 }
 
-/// LK05: all addresses fail, each in its way: one error, which names them all, and nothing is left
-/// open.
+/// LK05: all addresses fail, each in its way: one error, which names them all, and no descriptor is
+/// left open.
 #[test]
 fn an_error_names_every_address_with_its_reason() {
     let mut scene = Scene::new();
@@ -337,7 +337,7 @@ fn a_real_error_names_every_address_with_its_reason() {
     });
 }
 
-/// LK06: a reactor that is dropped while a look-up hangs.
+/// LK06: a reactor that is dropped while a lookup hangs.
 #[test]
 fn a_reactor_can_be_dropped_while_a_lookup_hangs() {
     let mut scene = Scene::new();
@@ -357,7 +357,7 @@ fn neither_a_reactor_nor_a_process_waits_for_a_hanging_lookup() {
         let mut story = Transcript::new();
         begin(&mut story, "silence.example:80", PATIENCE);
         story.turn();
-        // A thread that has not taken the lookup up would end at once.
+        // A thread that has not begun a lookup would end at once.
         wait_until(a_query_is_out);
         assert_eq!(threads_of_the_resolver(), 1);
         let began = Instant::now();

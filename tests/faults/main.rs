@@ -1,5 +1,5 @@
 //! The catalogue of faults (docs/faults.md), row by row: what goes wrong with connections, provoked
-//! on the simulated network where it can be played, and on the real one where Linux lets us. A
+//! on the simulated network where it can be played, and on the real one where Linux allows it. A
 //! test's doc comment begins with its row.
 
 mod accepting;

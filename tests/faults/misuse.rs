@@ -15,7 +15,7 @@ use support::{PATIENCE, Transcript, descriptors, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs for a second; answers the endings that were told.
+/// Runs for a second; returns the endings that were delivered.
 fn drain(scene: &mut Scene) -> Vec<finale::Ending> {
     let until = scene.network.now() + SECOND;
     let mut endings = Vec::new();
@@ -34,7 +34,7 @@ fn refuses_to_write(socket: &mut Socket<'_>) {
 }
 
 /// AP01: a write after `end()`, and a second `end()`, in every state from created to closing: the
-/// write is refused at once, and the connection goes on to its clean end with what was written
+/// write is refused at once, and the connection continues to its clean end with what was written
 /// before.
 #[test]
 fn a_write_after_our_end_is_refused_in_every_state() {
@@ -62,7 +62,7 @@ fn a_write_after_our_end_is_refused_in_every_state() {
     assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready", "end", "close"]);
     assert!([State::Resolving, State::Connecting, State::LocalFinished].iter().all(|state| states.contains(state)));
 
-    // The peer's FIN first, and our queue full: the states that are left.
+    // The peer's FIN first, and our queue full: the remaining states.
     let (mut scene, peer) = Scene::served(ListenOptions::default().close_timeout(None));
     scene.with(|socket| {
         socket.write(&vec![1; 1 << 20]).expect("below the limit");
@@ -95,15 +95,15 @@ fn a_write_after_our_end_is_refused_in_every_state() {
     assert!(states.contains(&State::Closing));
 }
 
-/// A scene in which a socket tells everything that it can before its end. Destroys it in the event
-/// with this name, and answers what was told from there on.
+/// A scene in which a socket delivers every possible event before its end. Destroys it in the event
+/// with this name, and returns the events from there on.
 fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     let mut scene = Scene::new();
     let options = ListenOptions::default().high_water_mark(10).notify_peer_ended(true).idle_timeout(SECOND);
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let far = scene.peer.listen(SocketAddr::new(THERE, 80)).expect("a free port");
     let peer = if is_client {
-        // With two addresses a second `lookup` is owed when the first is told.
+        // With two addresses a second `lookup` is pending when the first is delivered.
         scene.network.name("service", vec![THERE, HERE]);
         scene.reactor.connect("service:80", ConnectOptions::default()).expect("a good target");
         None
@@ -120,7 +120,8 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
         if event == Event::Timeout
             && let Some(peer) = &peer
         {
-            // All there before the next event, and more than one of them tells.
+            // Everything has arrived before the next event, and more than one of them delivers
+            // events.
             peer.send(&[2; 100_000]);
             peer.finish();
             scene.network.advance(ms(10));
@@ -138,8 +139,8 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     told
 }
 
-/// AP02: `destroy()` in each event, with bytes and a FIN still queued behind it: the next event is
-/// `close`, and only the `ready` that belongs to a `connect` comes between.
+/// AP02: `destroy()` in each event, with bytes and a FIN still queued after it: the next event is
+/// `close`, and only the `ready` that belongs to a `connect` is delivered between.
 #[test]
 fn destroy_in_any_event_is_followed_by_close_alone() {
     for name in ["connection", "drain", "timeout", "peerended", "data", "end"] {
@@ -173,8 +174,8 @@ fn destroy_in_error_and_close_changes_nothing() {
     assert_eq!(told, ["error", "close"]);
 }
 
-/// AP03: an id is kept while a thousand others come and go in its place: it finds nothing, and none
-/// of them is it.
+/// AP03: an id is kept while a thousand others use its slot in turn: it finds nothing, and none of
+/// them equals it.
 #[test]
 fn a_stale_id_never_finds_one_of_a_thousand_others() {
     let mut scene = Scene::new();
@@ -197,8 +198,8 @@ fn a_stale_id_never_finds_one_of_a_thousand_others() {
     }
 }
 
-/// AP04: `end()` in `connection`, before anything is read: the goodbye and the FIN arrive, and the
-/// request that was on its way does not make a reset of them.
+/// AP04: `end()` in `connection`, before anything is read: the last bytes and the FIN arrive, and
+/// the request that was in flight does not turn them into a reset.
 #[test]
 fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
     for request in [10, 100_000] {
@@ -226,7 +227,7 @@ fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
     }
 }
 
-/// AP05: a reactor is dropped with sockets in every state, queues, timers, a handle and a listener:
+/// AP05: a reactor is dropped with sockets in every state, queues, timers, a waker and a listener:
 /// nothing stays open, and every peer that was connected sees a reset.
 #[test]
 fn a_dropped_reactor_leaves_nothing_open() {

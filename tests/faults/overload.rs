@@ -18,7 +18,8 @@ use support::{PATIENCE, Transcript, What, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A listener here with these options, and so many connections to it, told as far as `connection`.
+/// A listener here with these options, and this many connections to it, delivered up to
+/// `connection`.
 fn crowd(options: ListenOptions, peers: usize) -> (Scene, Listener, Vec<PeerSocket>, Vec<SocketId>) {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
@@ -34,7 +35,7 @@ fn crowd(options: ListenOptions, peers: usize) -> (Scene, Listener, Vec<PeerSock
 }
 
 /// OV01: a thousand clients that send a byte every ten seconds and never a whole request. They are
-/// never idle for fifteen seconds, but meet their deadline; and meanwhile each costs a place in the
+/// never idle for fifteen seconds, but reach their deadline; meanwhile each costs a slot in the
 /// table and nothing that grows.
 #[test]
 fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
@@ -94,9 +95,9 @@ fn real_clients_that_drip_end_at_the_programs_own_limit() {
     });
 }
 
-/// OV02: two hundred peers ask for a large answer and read nothing of it. A program that stops at
-/// `Full` has a queue of the high-water mark and one write at the most, for as long as it takes,
-/// and the idle time tells it.
+/// OV02: two hundred peers request a large answer and read nothing of it. A program that stops at
+/// `Full` has a queue of at most the high-water mark and one write, for any time, and `timeout` is
+/// delivered after the idle time.
 #[test]
 fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     const MARK: usize = 64 * 1024;
@@ -130,9 +131,9 @@ fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     assert!(peers.iter().all(PeerSocket::is_reset));
 }
 
-/// OV03: connections that come and end, are reset, or die before they are seen, two thousand at a
-/// time, thirty thousand in all (a million of them takes half a minute). Each tells one
-/// `connection` and one `close`, no id comes twice, and everything is back where it was.
+/// OV03: connections that open and end, are reset, or die before they are seen, two thousand at a
+/// time, thirty thousand in total (a million of them takes half a minute). Each delivers one
+/// `connection` and one `close`, no id occurs twice, and everything is as it was at the start.
 #[test]
 fn a_flood_leaves_nothing_behind() {
     let (mut scene, listener, _, _) = crowd(ListenOptions::default(), 0);
@@ -168,26 +169,26 @@ fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId
     }
 }
 
-/// OV04: nobody accepts while five clients come and the queue holds two: the others are late, and
-/// not lost, once somebody accepts again.
+/// OV04: the program does not accept while five clients connect and the queue holds two: the others
+/// are late, and not lost, once it accepts again.
 #[test]
 fn clients_of_a_full_queue_are_late_and_not_lost() {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(1)).expect("a free port");
     let peers: Vec<_> = (0..5).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
-    scene.network.advance(5 * SECOND); // Stands still.
+    scene.network.advance(5 * SECOND); // The process is stopped.
     assert_eq!(peers.iter().filter(|peer| peer.is_connected()).count(), 2);
     scene.run(20 * SECOND); // A SYN is repeated after 1, 3, 7, 15 seconds.
     assert_eq!(scene.story, ["connection"; 5]);
     assert!(peers.iter().all(PeerSocket::is_connected));
 }
 
-/// OV04: the same on a real kernel; and the backlog in effect can be asked of `ss`: what was asked
-/// for, cut to the system's own limit.
+/// OV04: the same on a real kernel; and `ss` reports the backlog in effect: the requested one,
+/// limited by the system's own.
 #[test]
 fn real_clients_of_a_full_queue_are_late_and_not_lost() {
     alone_in_a_network("overload::real_clients_of_a_full_queue_are_late_and_not_lost", || {
-        // With cookies a client whose last handshake packet was dropped gets in no sooner than it
+        // With cookies a client whose last handshake packet was dropped is accepted only when it
         // writes.
         shell("sysctl -qw net.ipv4.tcp_syncookies=0");
         let mut story = Transcript::new();
@@ -271,8 +272,8 @@ fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
     });
 }
 
-/// OV07: two thousand clients wait to be accepted, and more come without end: whoever is served
-/// already is answered after one turn's share of them (sixteen).
+/// OV07: two thousand clients wait to be accepted, and more connect all the time: a client that is
+/// served already is answered after one turn's share of them (sixteen).
 #[test]
 fn a_flood_of_connects_does_not_starve_the_living() {
     let (mut scene, listener, peers, ids) = crowd(ListenOptions::default(), 100);

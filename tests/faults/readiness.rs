@@ -22,8 +22,8 @@ fn subset(bits: u32) -> Readiness {
     Readiness { readable: bit(0), writable: bit(1), read_closed: bit(2), write_closed: bit(3), error: bit(4) }
 }
 
-/// A socket in this state, registered, and its peer: the peer's window is closed while we flush,
-/// and its machine is away while our FIN waits to be acknowledged.
+/// A registered socket in this state, and its peer: the peer's window is closed while we flush, and
+/// its machine is vanished while our FIN waits to be acknowledged.
 fn scene_in(state: State) -> (Scene, PeerSocket) {
     let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(None).close_timeout(None));
     if matches!(state, State::PeerFinished | State::LastFlush | State::Closing) {
@@ -47,7 +47,7 @@ fn scene_in(state: State) -> (Scene, PeerSocket) {
     (scene, peer)
 }
 
-/// Hands these flags, made up, to the scene's socket.
+/// Injects these flags for the scene's socket.
 fn make_up(scene: &Scene, flags: Readiness) {
     let slot = scene.socket.expect("told").index();
     assert!(scene.reactor.net().make_up(slot, flags), "it is registered");
@@ -56,8 +56,8 @@ fn make_up(scene: &Scene, flags: Readiness) {
 const STATES: [State; 6] =
     [State::Open, State::Flushing, State::LocalFinished, State::PeerFinished, State::LastFlush, State::Closing];
 
-/// RY01: every subset of the flags in every connected state, without a reason: nothing is told, and
-/// nothing is lost of what comes then.
+/// RY01: every subset of the flags in every connected state, without a reason: nothing is
+/// delivered, and nothing is lost of what arrives then.
 #[test]
 fn flags_without_a_reason_tell_nothing_in_any_state() {
     for state in STATES {
@@ -87,8 +87,8 @@ fn flags_without_a_reason_tell_nothing_in_any_state() {
     }
 }
 
-/// RY01: every subset of the flags together with the truth behind it, bytes with a FIN or a reset:
-/// `data`, then `end` or `error`, then `close`.
+/// RY01: every subset of the flags together with a real cause, bytes with a FIN or a reset: `data`,
+/// then `end` or `error`, then `close`.
 #[test]
 fn flags_with_a_reason_are_told_in_order_whichever_they_are() {
     for state in [State::Open, State::Flushing, State::LocalFinished] {
@@ -100,14 +100,14 @@ fn flags_with_a_reason_are_told_in_order_whichever_they_are() {
                 if resets {
                     peer.reset();
                 }
-                scene.network.advance(SECOND); // All is there, and its own edge with it.
+                scene.network.advance(SECOND); // All has arrived, with its own edge.
                 make_up(&scene, subset(bits));
                 let told: &[&str] = match (resets, state) {
-                    // Our write meets the reset first, and behind an error a zero-length read means
+                    // Our write meets the reset first, and after an error a zero-length read means
                     // nothing.
                     (true, State::Flushing) => &["data x", "error reset by the peer", "close"],
                     (true, State::Open) => &["data x", "end", "error reset by the peer", "close"],
-                    // Both FINs were exchanged and acknowledged: a reset behind them finds nobody.
+                    // Both FINs were exchanged and acknowledged: a reset after them has no effect.
                     (_, State::LocalFinished) => &["data x", "end", "close"],
                     (_, _) => &["data x", "end"],
                 };
@@ -117,8 +117,8 @@ fn flags_with_a_reason_are_told_in_order_whichever_they_are() {
     }
 }
 
-/// RY01: every subset of the flags while a handshake is under way: nothing is told, and the
-/// handshake goes on.
+/// RY01: every subset of the flags while a handshake is in flight: nothing is delivered, and the
+/// handshake continues.
 #[test]
 fn flags_without_a_reason_decide_no_handshake() {
     for bits in 0..32 {
@@ -155,8 +155,8 @@ fn all_flags_at_once_are_told_in_order() {
     story.rest();
 }
 
-/// RY02: readable and writable without a reason: nothing is told, the idle time is not touched, and
-/// after one look in each direction it is asleep again.
+/// RY02: readable and writable without a reason: nothing is delivered, the idle time is not
+/// restarted, and after one look in each direction it is asleep again.
 #[test]
 fn spurious_readiness_touches_no_idle_time_and_costs_one_call() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
@@ -165,14 +165,14 @@ fn spurious_readiness_touches_no_idle_time_and_costs_one_call() {
     make_up(&scene, Readiness { readable: true, writable: true, ..Readiness::default() });
     scene.run(ms(900));
     assert!(scene.story.is_empty());
-    // One poll that brings it, one read that finds nothing, one poll that waits.
+    // One poll that reports it, one read that finds nothing, one poll that waits.
     assert_eq!(scene.network.calls() - calls, 3);
     scene.run(ms(200));
     assert_eq!(scene.story, ["timeout"], "ten seconds after the connection, whatever was made up since");
 }
 
 /// RY02: the same on a real kernel: an urgent byte alone makes a socket readable, and there is
-/// nothing to be read.
+/// nothing to read.
 #[test]
 fn a_real_readiness_without_bytes_touches_no_idle_time() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
@@ -192,7 +192,7 @@ fn a_real_readiness_without_bytes_touches_no_idle_time() {
     story.rest();
 }
 
-/// RY03: two arrivals behind one edge are both read; and every arrival repeats that there is room,
+/// RY03: two arrivals for one edge are both read; and every arrival repeats that there is room,
 /// which is no `drain`.
 #[test]
 fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
@@ -224,8 +224,8 @@ fn merged_edges_lose_nothing_and_repeated_ones_are_no_drain() {
     story.rest();
 }
 
-/// RY04: HUP and ERR come whether asked for or not. On a paused socket with bytes unread they are
-/// remembered, and cost no turn after turn; told when it resumes, once.
+/// RY04: HUP and ERR are reported whether requested or not. On a paused socket with unread bytes
+/// they are remembered, and don't cost a turn each time; delivered when it resumes, once.
 #[test]
 fn a_hang_up_on_a_paused_socket_does_not_spin() {
     let options = ListenOptions::default().start_paused(true).half_closed_timeout(None).ending_timeout(None);
@@ -258,8 +258,8 @@ fn a_hang_up_on_a_paused_socket_does_not_spin() {
     story.rest();
 }
 
-/// RY05: the peer's FIN is known though we wait only to write and don't read; and flags that come
-/// in pieces, or a wake without the flag, hide no `end`.
+/// RY05: the peer's FIN is known although we wait only to write and don't read; and flags that are
+/// reported separately, or a wake without the flag, hide no `end`.
 #[test]
 fn a_fin_is_known_while_we_only_write() {
     for split_edge in [0.0, 1.0] {
@@ -298,8 +298,8 @@ fn a_fin_is_known_while_we_only_write() {
     story.rest();
 }
 
-/// RY06: what came while we were paused needs no new edge: bytes, a FIN and a reset are told when
-/// we resume.
+/// RY06: what arrived while we were paused needs no new edge: bytes, a FIN and a reset are
+/// delivered when we resume.
 #[test]
 fn what_came_during_a_pause_needs_no_new_edge() {
     for resets in [false, true] {
@@ -319,7 +319,7 @@ fn what_came_during_a_pause_needs_no_new_edge() {
 }
 
 /// RY07: an event buffer of one, and many ready sockets. 1,000 with a piece each are all served;
-/// 60, which is as many as such a buffer brings in one turn, are each served once before any is
+/// 60, which is as many as such a buffer reports in one turn, are each served once before any is
 /// served twice.
 #[test]
 fn all_ready_sockets_are_served_though_the_event_buffer_holds_one() {
@@ -347,7 +347,7 @@ fn all_ready_sockets_are_served_though_the_event_buffer_holds_one() {
     }
 }
 
-/// RY07: the same with more ready sockets than one call of epoll_wait(2) brings (1,024): 1,100 of
+/// RY07: the same with more ready sockets than one call of epoll_wait(2) reports (1,024): 1,100 of
 /// them, each with more bytes than one read takes.
 #[test]
 fn all_ready_sockets_are_served_though_one_call_does_not_bring_them() {

@@ -15,7 +15,7 @@ use support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What one read takes at the most.
+/// What one read takes at most.
 const QUANTUM: usize = 64 * 1024;
 
 /// RD01: bytes and FIN in one readiness, around the size of a read: every byte, then `end`.
@@ -39,7 +39,7 @@ fn bytes_and_fin_together_are_data_and_end() {
     }
 }
 
-/// RD01 and RD02: the same on a real kernel, where no edge comes for what a read leaves behind.
+/// RD01 and RD02: the same on a real kernel, where no edge is reported for what a read leaves.
 #[test]
 fn real_bytes_and_fin_together_are_data_and_end() {
     let mut story = Transcript::new();
@@ -57,8 +57,8 @@ fn real_bytes_and_fin_together_are_data_and_end() {
     story.rest();
 }
 
-/// RD02: three bytes and the FIN: the zero-length read follows in the same turn, for it is known to
-/// be there.
+/// RD02: three bytes and the FIN: the zero-length read follows in the same turn, because it is
+/// known to be due.
 #[test]
 fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -74,7 +74,7 @@ fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
     assert_eq!((bend.count("recv"), scene.network.elapsed()), (2, begun));
 }
 
-/// RD03: what stands behind an urgent byte arrives without another packet, and without a spin.
+/// RD03: what follows an urgent byte arrives without another packet, and without a spin.
 #[test]
 fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -90,7 +90,7 @@ fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
     assert!(bend.take_log().len() <= 4, "asleep");
 }
 
-/// RD04: more than one read takes, and then silence: the rest comes in later turns, behind the
+/// RD04: more than one read takes, and then silence: the rest is read in later turns, after the
 /// others.
 #[test]
 fn what_a_read_leaves_behind_comes_in_later_turns() {
@@ -108,9 +108,9 @@ fn what_a_read_leaves_behind_comes_in_later_turns() {
     assert_eq!((scene.story[1].as_str(), scene.network.elapsed()), ("data line", begun));
 }
 
-/// RD05: one peer sends without pause, a hundred others a line each. Nobody waits longer than a
-/// round, and timers are on time. Each event takes 20 microseconds of virtual time, so that time
-/// passes though there is always input.
+/// RD05: one peer sends without a pause, a hundred others a line each. No socket waits longer than
+/// a round, and timers are on time. Each event takes 20 microseconds of virtual time, so that time
+/// passes although there is always input.
 #[test]
 fn a_fast_sender_holds_nobody_up() {
     let mut scene = Scene::new();
@@ -147,7 +147,8 @@ fn a_fast_sender_holds_nobody_up() {
     assert!(id == timer && (ms(0)..ms(3)).contains(&(at - due)), "{:?} late", at - due);
 }
 
-/// RD05: the same on real sockets: the lines and the timer come while the fast sender is at work.
+/// RD05: the same on real sockets: the lines and the timer are delivered while the fast sender is
+/// at work.
 #[test]
 fn a_real_fast_sender_holds_nobody_up() {
     alone_with_connections("reading::a_real_fast_sender_holds_nobody_up", 100, 10, |count| {
@@ -182,7 +183,8 @@ fn a_real_fast_sender_holds_nobody_up() {
     });
 }
 
-/// RD06: paused with bytes and FIN waiting: neither is told before `resume`, and both after it.
+/// RD06: paused with bytes and FIN waiting: neither is delivered before `resume`, and both after
+/// it.
 #[test]
 fn a_paused_socket_keeps_data_and_end_until_it_resumes() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -198,7 +200,7 @@ fn a_paused_socket_keeps_data_and_end_until_it_resumes() {
     scene.rest();
 }
 
-/// RD06: nor does it stay for ever: its timers run.
+/// RD06: it does not stay for ever: its timers run.
 #[test]
 fn a_paused_socket_is_ended_by_its_timers() {
     let options = ListenOptions::default().half_closed_timeout(9 * SECOND).idle_timeout(4 * SECOND);
@@ -214,7 +216,7 @@ fn a_paused_socket_is_ended_by_its_timers() {
     scene.rest();
 }
 
-/// RD07: nothing is ever read into an empty buffer, whose zero would look like the end.
+/// RD07: nothing is ever read into an empty buffer, where zero would look like the end.
 #[test]
 fn nothing_is_read_into_an_empty_buffer() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -230,7 +232,7 @@ fn nothing_is_read_into_an_empty_buffer() {
     assert!(bend.look().read_into.iter().all(|bytes| *bytes == QUANTUM));
 }
 
-/// RD08: behind the peer's FIN a socket is readable for ever: it is read no more, and the loop
+/// RD08: after the peer's FIN a socket is readable for ever: it is read no more, and the loop
 /// sleeps.
 #[test]
 fn the_end_is_read_once() {
@@ -249,7 +251,7 @@ fn the_end_is_read_once() {
     assert!(bend.take_log().len() <= 2 && scene.story.is_empty(), "asleep");
 }
 
-/// RD08: on a real kernel, where epoll would say so with every look.
+/// RD08: on a real kernel, where epoll would report it with every poll.
 #[test]
 fn a_half_closed_socket_sleeps() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());

@@ -14,7 +14,7 @@ use support::{Transcript, What, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// RS01: an idle connection is reset: told without any call of ours.
+/// RS01: an idle connection is reset: delivered without any call of ours.
 #[test]
 fn a_reset_of_an_idle_connection_is_told_by_itself() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -24,8 +24,8 @@ fn a_reset_of_an_idle_connection_is_told_by_itself() {
     assert_eq!(scene.ending.as_ref().expect("told").first_fin, FirstFin::Neither);
 }
 
-/// RS04: whichever call meets the reset first, and whichever of ECONNRESET and EPIPE it gets for
-/// it: one error, of one kind.
+/// RS04: whichever call meets the reset first, and whether it gets ECONNRESET or EPIPE for it: one
+/// error, of one kind.
 #[test]
 fn a_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     let told = ["error reset by the peer", "close"];
@@ -71,8 +71,8 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     story.rest();
 }
 
-/// RS05: a process that dies is told as what its kernel sends for it: FIN if everything was read,
-/// RST if not. (A FIN is no proof of health: the crate's page says so.)
+/// RS05: a process that dies is reported as its kernel's packet: FIN if everything was read, RST if
+/// not. (A FIN is no proof of health: the crate's page says so.)
 #[test]
 fn a_crash_is_told_as_it_is_on_the_wire() {
     for unread in [false, true] {
@@ -115,8 +115,8 @@ fn a_killed_process_is_told_as_it_is_on_the_wire() {
     }
 }
 
-/// RS06: the peer was restarted and remembers nothing; its RST was lost too. Nothing is told but
-/// silences, until our next bytes are answered with a reset.
+/// RS06: the peer was restarted and remembers nothing; its RST was lost too. Only `timeout` is
+/// delivered, until our next bytes are answered with a reset.
 #[test]
 fn a_peer_that_was_restarted_is_noticed_at_the_next_write() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
@@ -146,7 +146,7 @@ fn a_peer_whose_reset_was_lost_is_noticed_at_the_next_write() {
     });
 }
 
-/// RS07: a router complains about a living connection: SO_ERROR says so, no flag comes, and it is
+/// RS07: a router complains about a live connection: SO_ERROR reports it, without a flag, and it is
 /// no ending.
 #[test]
 fn a_network_error_on_a_living_connection_is_no_ending() {
@@ -167,8 +167,7 @@ fn a_network_error_on_a_living_connection_is_no_ending() {
     assert!(scene.ending.expect("told").is_acknowledged());
 }
 
-/// RS07: likewise once the peer has finished, when an error flag would be looked into without a
-/// read.
+/// RS07: the same once the peer has finished, when an error flag would be checked without a read.
 #[test]
 fn a_network_error_on_a_half_closed_connection_is_no_ending() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -207,7 +206,7 @@ fn a_rejected_packet_of_a_living_connection_is_no_ending() {
     });
 }
 
-/// RS08: somebody with the power to do so ends the connection from outside.
+/// RS08: an administrator ends the connection from outside.
 #[test]
 fn a_connection_that_is_killed_from_outside_is_aborted() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -219,7 +218,7 @@ fn a_connection_that_is_killed_from_outside_is_aborted() {
     assert!(peer.is_reset());
 }
 
-/// RS08: the same with `ss -K`, where there is one.
+/// RS08: the same with `ss -K`, if it is available.
 #[test]
 fn a_connection_that_ss_kills_is_aborted() {
     alone_in_a_network("resets::a_connection_that_ss_kills_is_aborted", || {
@@ -239,8 +238,8 @@ fn a_connection_that_ss_kills_is_aborted() {
     });
 }
 
-/// RS09: the peer gives an idle connection up in the very moment in which we use it again. The
-/// report says that nothing was read since and nothing acknowledged: enough to decide whether the
+/// RS09: the peer gives an idle connection up at the very moment at which we use it again. The
+/// report shows that nothing was read since and nothing acknowledged: enough to decide whether the
 /// request may be repeated.
 #[test]
 fn a_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowledged() {
@@ -276,7 +275,7 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
         if resets {
             reset(peer);
         } else {
-            // Not before the FIN is there: another test that begins a process holds the peer's
+            // Not before the FIN has arrived: another test that starts a process holds the peer's
             // socket open for a moment.
             story.socket(socket).pause();
             drop(peer);

@@ -70,7 +70,7 @@ fn a_stopped_process_is_found_by_the_idle_time_and_not_by_keep_alive() {
     story.rest();
 }
 
-/// SI02: a peer that was frozen after its FIN confirms our close all the same: its kernel does.
+/// SI02: a peer that was frozen after its FIN still confirms our close: its kernel does.
 #[test]
 fn a_frozen_peer_confirms_our_close() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -93,8 +93,8 @@ fn a_frozen_peer_confirms_our_close() {
     story.rest();
 }
 
-/// SI03: a machine that is gone, with nothing in flight, and no keep-alive: the idle time is all
-/// that there is.
+/// SI03: a machine that is gone, with nothing in flight, and no keep-alive: only the idle time
+/// detects it.
 #[test]
 fn a_machine_that_is_gone_is_a_silence_without_keep_alive() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default().idle_timeout(10 * SECOND));
@@ -103,8 +103,8 @@ fn a_machine_that_is_gone_is_a_silence_without_keep_alive() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// SI03: with packets dropped both ways: keep-alive finds it within its times, and where it is off
-/// the idle time does.
+/// SI03: with packets dropped both ways: keep-alive detects it within its times, and without it the
+/// idle time does.
 #[test]
 fn a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time() {
     alone_in_a_network("silence::a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time", || {
@@ -136,7 +136,7 @@ fn cut_more(port: u16) {
 }
 
 /// SI04: a machine that is gone, with bytes in flight: TCP_USER_TIMEOUT ends it; keep-alive, which
-/// does not run while something is unacknowledged, says nothing for much longer than its times.
+/// does not run while something is unacknowledged, takes much longer than its times.
 #[test]
 fn a_machine_that_is_gone_with_bytes_in_flight_is_found_by_the_user_timeout() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default().user_timeout(ms(1500)));
@@ -178,8 +178,8 @@ fn a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout() {
     });
 }
 
-/// SI05: a living peer that does not read is taken for dead by TCP_USER_TIMEOUT, though its kernel
-/// answers every probe: the option's documentation says so, and the report has bytes that could
+/// SI05: TCP_USER_TIMEOUT takes a live peer that does not read for dead, although its kernel
+/// answers every probe: the option's documentation says so, and the report counts bytes that could
 /// never be sent.
 #[test]
 fn the_user_timeout_ends_a_peer_that_is_only_slow() {
@@ -204,8 +204,8 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
     assert!(source.contains("TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window"));
 }
 
-/// SI06: the path heals before the idle time is over: no silence is told, nothing is lost, and what
-/// the peer's kernel repeats is one sign of life: the next silence counts from there.
+/// SI06: the path heals before the idle time is over: no `timeout` is delivered, nothing is lost,
+/// and what the peer's kernel repeats is one sign of life: the next silence counts from there.
 #[test]
 fn a_path_that_heals_in_time_leaves_no_trace() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().idle_timeout(8 * SECOND));
@@ -221,7 +221,7 @@ fn a_path_that_heals_in_time_leaves_no_trace() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// SI06: the same with packets dropped for the better part of the idle time.
+/// SI06: the same with packets dropped for most of the idle time.
 #[test]
 fn a_dropped_path_that_heals_in_time_leaves_no_trace() {
     alone_in_a_network("silence::a_dropped_path_that_heals_in_time_leaves_no_trace", || {
@@ -243,8 +243,8 @@ fn a_dropped_path_that_heals_in_time_leaves_no_trace() {
     });
 }
 
-/// SI07: a neighbour that does not answer is unreachable for who connects; whoever is connected
-/// learns nothing of a link that is down, but from timers.
+/// SI07: a neighbour that does not answer is unreachable for new connections; an established
+/// connection learns only from timers that a link is down.
 #[test]
 fn a_lost_neighbour_fails_a_connect_and_silences_a_connection() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().idle_timeout(2 * SECOND));
@@ -262,7 +262,7 @@ fn a_lost_neighbour_fails_a_connect_and_silences_a_connection() {
     assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable);
 }
 
-/// SI07: the same with a cable at whose other end nobody answers, and with loopback taken down.
+/// SI07: the same with a link whose other end does not answer, and with loopback taken down.
 #[test]
 fn a_lost_link_fails_a_connect_and_silences_a_connection() {
     alone_in_a_network("silence::a_lost_link_fails_a_connect_and_silences_a_connection", || {
@@ -287,8 +287,8 @@ fn a_lost_link_fails_a_connect_and_silences_a_connection() {
     });
 }
 
-/// SI08: TCP_USER_TIMEOUT is no idle time: with nothing in flight it never ends anything, whatever
-/// became of the peer.
+/// SI08: TCP_USER_TIMEOUT is no idle time: with nothing in flight it never ends a connection,
+/// whatever happened to the peer.
 #[test]
 fn the_user_timeout_is_no_idle_time() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default().user_timeout(SECOND));

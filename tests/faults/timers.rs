@@ -25,7 +25,7 @@ fn quiet() -> (Network, Reactor<Host>) {
     (network, reactor)
 }
 
-/// When the next event, which must be a timer, is told.
+/// When the next event, which must be a timer, is delivered.
 #[track_caller]
 fn fires(network: &Network, reactor: &mut Reactor<Host>) -> Instant {
     let told = reactor.next().expect("a timer is running");
@@ -49,7 +49,7 @@ fn a_timer_set_at_any_fraction_of_a_tick_is_never_early_and_at_most_a_tick_late(
     }
 }
 
-/// TM02: a handler that takes 50 ms arms a timer of 10 ms: it counts from the arming, not from the
+/// TM02: a handler that takes 50 ms sets a timer of 10 ms: it counts from the call, not from the
 /// beginning of the turn.
 #[test]
 fn a_time_counts_from_its_arming_and_not_from_the_beginning_of_the_turn() {
@@ -87,7 +87,7 @@ fn a_wait_below_a_tick_takes_one_turn_or_two() {
     }
 }
 
-/// TM03: the same asleep on the real clock, 500 times.
+/// TM03: the same on the real clock, asleep, 500 times.
 #[test]
 fn waits_below_a_tick_are_spent_asleep() {
     let mut story = Transcript::new();
@@ -101,8 +101,8 @@ fn waits_below_a_tick_are_spent_asleep() {
     story.rest();
 }
 
-/// TM04: zero, a nanosecond, a tick, and a deadline that is over: told by the next turns, not by
-/// the call that arms, and not after a rotation.
+/// TM04: zero, a nanosecond, a tick, and a deadline that has passed: delivered by the next turns,
+/// not by the call that sets it, and not after a rotation.
 #[test]
 fn the_shortest_times_fire_in_the_next_turn() {
     for length in [Duration::ZERO, NS, MS] {
@@ -115,7 +115,7 @@ fn the_shortest_times_fire_in_the_next_turn() {
             assert!((set + length..=set + length + MS).contains(&fired));
         }
         reactor.set_timer(length);
-        network.advance(100 * MS); // Over for long when it is looked at.
+        network.advance(100 * MS); // It expired long before it is examined.
         let late = network.now();
         assert_eq!(fires(&network, &mut reactor), late);
     }
@@ -127,8 +127,8 @@ fn the_shortest_times_fire_in_the_next_turn() {
     }
 }
 
-/// TM05: enormous times never fire, neither do they hide a near one; a time of 2^31 ms fires after
-/// 2^31 ms, and so for 2^32.
+/// TM05: enormous times never fire and do not hide a near one; a time of 2^31 ms fires after 2^31
+/// ms, and the same for 2^32.
 #[test]
 fn enormous_times_fire_in_their_time_or_never() {
     let (network, mut reactor) = quiet();
@@ -161,8 +161,8 @@ fn enormous_times_fire_in_their_time_or_never() {
     scene.expect(&["end", "close"]);
 }
 
-/// TM06: one rotation of the wheel, a tick more, ten rotations, each alone and all together: told
-/// once, in the order of their deadlines, none a rotation early.
+/// TM06: one rotation of the wheel, a tick more, ten rotations, each alone and all together:
+/// delivered once, in the order of their deadlines, none a rotation early.
 #[test]
 fn deadlines_beyond_a_rotation_fire_once_in_their_time() {
     let lengths = [ROTATION_MS, ROTATION_MS + 1, 2 * ROTATION_MS, 10 * ROTATION_MS, 10 * ROTATION_MS + 1];
@@ -177,9 +177,9 @@ fn deadlines_beyond_a_rotation_fire_once_in_their_time() {
     assert!(reactor.next().expect("nothing fails").is_none());
 }
 
-/// TM06: the process stands still for ten rotations: every timer that fell due is told, once, and
-/// no later one with it. (In which order those of different rotations come then is not promised,
-/// see `src/wheel.rs`; within a rotation it is.)
+/// TM06: the process is stopped for ten rotations: every timer that became due is delivered, once,
+/// and no later one with it. (The order of timers of different rotations is not promised then, see
+/// `src/wheel.rs`; within a rotation it is.)
 #[test]
 fn after_a_standstill_of_ten_rotations_none_is_overlooked_and_none_early() {
     let (network, mut reactor) = quiet();
@@ -227,8 +227,8 @@ impl Act {
         }
     }
 
-    /// What is told after it, and how long after: the neighbour's own timeout is due in the same
-    /// tick.
+    /// What is delivered after it, and how long after: the neighbour's own timeout is due in the
+    /// same tick.
     fn leads_to(self, is_neighbour: bool) -> Option<(&'static str, Duration)> {
         match self {
             Act::Nothing => is_neighbour.then_some(("timeout", Duration::ZERO)),
@@ -242,7 +242,7 @@ impl Act {
 }
 
 /// TM07: in `timeout` the timers of the socket and of its neighbour in the same slot are set again,
-/// earlier, later, off, or the sockets destroyed; all pairs: nothing is lost, nothing told twice.
+/// earlier, later, off, or the sockets destroyed; all pairs: nothing is lost or delivered twice.
 #[test]
 fn timers_may_be_changed_in_the_timeout_of_a_neighbour() {
     for own in ACTS {
@@ -290,24 +290,24 @@ fn check_pair(acts: (Act, Act), told: &[(SocketId, &str, Instant)]) {
     }
 }
 
-/// TM08: bytes that come in the very millisecond of the idle deadline are looked at first: `data`,
-/// and no `timeout`.
+/// TM08: bytes that arrive in the very millisecond of the idle deadline are read first: `data`, and
+/// no `timeout`.
 #[test]
 fn bytes_in_the_millisecond_of_the_deadline_come_before_it() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.with(|socket| socket.set_idle_timeout(100 * MS));
     scene.run(98 * MS);
     peer.send(b"just in time");
-    scene.network.advance(50 * MS); // Both are there when we look.
+    scene.network.advance(50 * MS); // Both are due when we look.
     scene.run(50 * MS);
     assert_eq!(scene.story, ["data just in time"]);
     scene.run(60 * MS);
     assert_eq!(scene.story, ["data just in time", "timeout"]);
 }
 
-/// TM09: 10 KiB a second of a download are activity, though no byte comes in; when the peer stops
-/// reading, one period of silence is told, once, and no earlier than a period after the last byte
-/// left.
+/// TM09: 10 KiB per second of a download are activity, although no byte arrives; when the peer
+/// stops reading, one `timeout` is delivered, once, and not before a period after the last byte was
+/// sent.
 #[test]
 fn a_slow_download_is_no_silence_until_it_stands() {
     let options = ListenOptions::default().send_buffer_size(8 * 1024).idle_timeout(SECOND);
@@ -323,7 +323,7 @@ fn a_slow_download_is_no_silence_until_it_stands() {
         assert!(!peer.read().is_empty());
     }
     assert!(scene.story.is_empty(), "{:?}", scene.story);
-    // And no more from here on.
+    // It reads nothing from here on.
     let (mut queued_bytes, mut moved) = (0, scene.network.now());
     while scene.story.is_empty() {
         scene.run(MS);
@@ -340,8 +340,8 @@ fn a_slow_download_is_no_silence_until_it_stands() {
     assert_eq!(scene.story, ["timeout"]);
 }
 
-/// TM10: waits that are interrupted are no error, and the rest of the wait is computed anew: the
-/// timer comes in its time, and after a bounded number of calls.
+/// TM10: waits that are interrupted are no error, and the rest of the wait is computed again: the
+/// timer is on time, and after a bounded number of calls.
 #[test]
 fn an_interrupted_wait_goes_on_to_its_end() {
     let (network, mut reactor) = quiet();
@@ -355,8 +355,8 @@ fn an_interrupted_wait_goes_on_to_its_end() {
     assert!(network.calls() < 100 * 200, "{} calls", network.calls());
 }
 
-/// TM10: the process stands still for ten seconds while peers write: who wrote is not told idle,
-/// who did not is; and a turn tells a bounded number of timers.
+/// TM10: the process is stopped for ten seconds while peers write: a socket with input gets no
+/// `timeout`, one without does; and a turn delivers a bounded number of timers.
 #[test]
 fn after_a_standstill_input_comes_before_silences() {
     const SOCKETS: usize = 3000;
@@ -372,8 +372,8 @@ fn after_a_standstill_input_comes_before_silences() {
     let count = |line: &str| scene.story.iter().filter(|other| *other == line).count();
     assert_eq!((count("data x"), count("timeout")), (SOCKETS / 2, SOCKETS / 2), "each delivers one or the other");
     assert_eq!(scene.story.len(), SOCKETS);
-    // Another standstill, with everybody silent: a turn later somebody may have written, and is
-    // heard in between.
+    // The process is stopped again, with all peers silent: a peer may write before the next turn,
+    // and is read in between.
     scene.story.clear();
     peers.iter().for_each(|peer| peer.send(b"y"));
     scene.run(SECOND);
@@ -394,7 +394,7 @@ fn after_a_standstill_input_comes_before_silences() {
 }
 
 /// TM10: our own process is stopped for longer than the idle time while its peer writes, and then
-/// goes on: no error, and `data` in place of `timeout`.
+/// continues: no error, and `data` instead of `timeout`.
 #[test]
 fn a_stopped_process_goes_on_with_its_input() {
     alone("timers::a_stopped_process_goes_on_with_its_input", || {

@@ -10,7 +10,7 @@ use finale::{ConnectOptions, Error, Event, ListenOptions, Reactor};
 use support::scene::{HERE, Scene};
 use support::{PATIENCE, ms};
 
-/// A conversation on one machine, with a wake from the handler of event number `wake_at`. Answers
+/// A conversation on one machine, with a wake from the handler of event number `wake_at`. Returns
 /// the names of the events.
 fn conversation(wake_at: usize) -> Vec<&'static str> {
     let network = Network::new(7);
@@ -48,7 +48,7 @@ fn conversation(wake_at: usize) -> Vec<&'static str> {
     told
 }
 
-/// TH01: a wake at every step of a turn, in each phase: `woken` is told once, no later than with
+/// TH01: a wake at every step of a turn, in each phase: `woken` is delivered once, at the latest in
 /// the turn after it, and changes nothing else.
 #[test]
 fn a_wake_at_any_step_of_a_turn_is_told_once() {
@@ -69,8 +69,8 @@ fn idle() -> (Network, Reactor<Host>) {
     (network, reactor)
 }
 
-/// TH02: a thousand wakes between two turns are one event; and wakes without end keep neither a
-/// socket nor a timer waiting.
+/// TH02: a thousand wakes between two turns are one event; and endless wakes keep neither a socket
+/// nor a timer waiting.
 #[test]
 fn wakes_are_merged_and_starve_nobody() {
     let (network, mut reactor) = idle();
@@ -101,7 +101,7 @@ fn wakes_are_merged_and_starve_nobody() {
 }
 
 /// TH02: a thousand commands from another thread, a wake for each: every command is carried out,
-/// whatever wakes are merged.
+/// whichever wakes are merged.
 #[test]
 fn every_command_is_carried_out_whatever_wakes_are_merged() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -122,8 +122,8 @@ fn every_command_is_carried_out_whatever_wakes_are_merged() {
     assert!(done.iter().copied().eq(0..1000), "{} were carried out", done.len());
 }
 
-/// TH03: the last handle dropped lets `next` return `None`; a command to a reactor that is gone is
-/// an error value; either may go first.
+/// TH03: dropping the last waker lets `next` return `None`; a command to a reactor that is gone is
+/// an error value; either may be dropped first.
 #[test]
 fn a_handle_and_its_reactor_may_go_in_any_order() {
     let (network, mut reactor) = idle();
@@ -142,8 +142,8 @@ fn a_handle_and_its_reactor_may_go_in_any_order() {
     assert_eq!(orphan.clone().wake(), Err(Error::ReactorGone));
 }
 
-/// TH03: the reactor goes while another thread holds a handle and sleeps: its next wake is an error
-/// value.
+/// TH03: the reactor is dropped while another thread holds a waker and sleeps: its next wake is an
+/// error value.
 #[test]
 fn a_thread_that_wakes_a_reactor_that_is_gone_is_told() {
     let reactor = Reactor::new().expect("a machine with epoll");

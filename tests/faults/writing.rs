@@ -41,8 +41,8 @@ fn short_writes_of_any_length_arrive_to_the_byte() {
     }
 }
 
-/// WR02: no room, and then room: writing goes on by itself; `drain` comes once, when the kernel has
-/// everything.
+/// WR02: no room, and then room: writing continues by itself; `drain` is delivered once, when the
+/// kernel has everything.
 #[test]
 fn drain_comes_once_when_everything_is_with_the_kernel() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().send_buffer_size(1000));
@@ -82,9 +82,9 @@ fn a_real_drain_comes_once_when_everything_is_with_the_kernel() {
     story.rest();
 }
 
-/// Two ends of one reactor that echo so many bytes to each other with back-pressure, for a mark far
-/// below the buffers. `next` hands over the next event. Returns how many there were, and how many
-/// bytes were told.
+/// Two ends of one reactor that echo this many bytes to each other with back-pressure, with a mark
+/// far below the buffers. `next` passes on the next event. Returns how many events there were, and
+/// how many bytes were delivered.
 fn echo(round: usize, mut next: impl FnMut(&mut dyn FnMut(&mut finale::Socket<'_>, Event<'_>))) -> (u32, u64) {
     let (mut events, mut closed, mut bytes) = (0, 0, 0);
     while closed < 2 {
@@ -96,7 +96,7 @@ fn echo(round: usize, mut next: impl FnMut(&mut dyn FnMut(&mut finale::Socket<'_
                     bytes += more.len() as u64;
                     if socket.bytes_read() > 200_000 {
                         socket.end();
-                        socket.resume(); // No drain comes after our end.
+                        socket.resume(); // No drain follows our end.
                     } else if socket.write(more) == Ok(Backpressure::Full) {
                         socket.pause();
                     }
@@ -112,8 +112,8 @@ fn echo(round: usize, mut next: impl FnMut(&mut dyn FnMut(&mut finale::Socket<'_
     (events, bytes)
 }
 
-/// WR03: room is told only when a third of the buffer is free: nobody polls for it meanwhile, and
-/// two echoing ends with marks far below that do not lock each other up.
+/// WR03: room is reported only when a third of the buffer is free: nothing polls for it meanwhile,
+/// and two echoing ends with marks far below that do not lock each other up.
 #[test]
 fn two_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
     let network = Network::new(7);
@@ -175,7 +175,7 @@ fn an_idle_socket_sleeps() {
     story.rest();
 }
 
-/// WR05: the first write into a peer that has closed is taken, and answered with a reset: written,
+/// WR05: the first write to a peer that has closed is taken, and answered with a reset: written,
 /// and not acknowledged.
 #[test]
 fn the_first_write_into_a_closed_peer_counts_as_written_and_not_as_acknowledged() {
@@ -204,8 +204,8 @@ fn the_first_real_write_into_a_closed_peer_counts_as_written_and_not_as_acknowle
     story.rest();
 }
 
-/// WR07: no write of ours raises SIGPIPE. The signal is blocked here, so that one that is raised
-/// stays to be seen, though Rust programs ignore it; a plain write(2) shows that it would be.
+/// WR07: no write of ours raises SIGPIPE. The signal is blocked here, so that a raised one stays
+/// pending, although Rust programs ignore it; a plain write(2) shows that it would be raised.
 #[test]
 fn a_write_into_a_reset_raises_no_signal() {
     alone_under(&["env", "--block-signal=PIPE"], "writing::a_write_into_a_reset_raises_no_signal", || {
@@ -233,8 +233,8 @@ fn a_write_into_a_reset_raises_no_signal() {
     });
 }
 
-/// WR08: EPIPE is a reset that a send has met, told once and not retried. The net gives it also
-/// where macOS has EPROTOTYPE.
+/// WR08: EPIPE is a reset that a send has met, delivered once and not retried. The net also returns
+/// it where macOS has EPROTOTYPE.
 #[test]
 fn a_send_that_races_with_a_reset_is_not_tried_again() {
     for again in [false, true] {
@@ -250,8 +250,8 @@ fn a_send_that_races_with_a_reset_is_not_tried_again() {
     }
 }
 
-/// WR09: what is written without an end leaves at once; more is promised only in the step in which
-/// the FIN follows.
+/// WR09: what is written without an end is sent at once; more is announced only in the step in
+/// which the FIN follows.
 #[test]
 fn only_what_the_fin_follows_is_held_back() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default());
@@ -271,8 +271,8 @@ fn only_what_the_fin_follows_is_held_back() {
     assert!(log[send..].iter().take_while(|call| **call != "poll").any(|call| *call == "finish"), "{log:?}");
 }
 
-/// WR09: on a real kernel, which holds such a tail back for 200 ms: the fastest of twenty lone
-/// writes is not among those.
+/// WR09: on a real kernel, which holds such a tail back for 200 ms: the fastest of twenty single
+/// writes is not held back.
 #[test]
 fn a_lone_write_leaves_at_once() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());

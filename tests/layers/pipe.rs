@@ -10,7 +10,7 @@ use support::scene::{HERE, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A proxy: clients come to port 80 of ours, and are joined with a backend at port 90 of theirs.
+/// A proxy: clients connect to port 80 of ours, and are joined with a backend at port 90 of theirs.
 struct Proxy {
     network: Network,
     peer: Peer,
@@ -73,7 +73,7 @@ impl Proxy {
         }
     }
 
-    /// What a peer gets of what waits for it, reading once a second.
+    /// What a peer gets of what waits for it, reading once per second.
     fn read_all(&mut self, peer: &PeerSocket, seconds: usize) -> usize {
         let read_one = |_| {
             let bytes = peer.read().len();
@@ -159,7 +159,7 @@ fn a_peer_that_reads_nothing_does_not_hold_a_socket_whose_other_side_is_gone() {
     client.send(&[b'x'; 300_000]);
     proxy.run(SECOND);
     client.reset();
-    // The client's side is dead, with bytes unread: they have half a minute to be taken.
+    // The client's side is dead, with unread bytes: the backend has half a minute to take them.
     proxy.run(20 * SECOND);
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (2, false), "it may still read");
     proxy.run(15 * SECOND);
@@ -254,7 +254,7 @@ fn one_way_carries_its_end_and_leaves_the_other_direction_to_the_program() {
     assert!(backend.has_fin());
 }
 
-/// Whatever the network does, a stream that ends is whole.
+/// Under all network conditions, a stream that ends is complete.
 #[test]
 fn under_faults_a_stream_either_arrives_whole_or_is_cut_by_a_reset() {
     let faults =
@@ -286,8 +286,7 @@ fn under_faults_a_stream_either_arrives_whole_or_is_cut_by_a_reset() {
     }
 }
 
-/// As a server does that answers early and resets: what the client still says must not cost it the
-/// answer.
+/// A server that answers early and resets: what the client still sends must not cost it the answer.
 #[test]
 fn what_came_before_a_reset_arrives_though_the_other_side_goes_on_sending() {
     for is_said_first in [false, true] {
@@ -352,8 +351,8 @@ fn a_sink_that_closes_early_takes_its_source_along() {
     assert_eq!(proxy.reactor.len(), 0);
 }
 
-/// Both directions are whole: that one side closes by itself, as it was asked to, must not cost the
-/// other what it is owed.
+/// Both directions are complete: that one side closes by itself, as requested, must not cost the
+/// other what waits for it.
 #[test]
 fn without_half_open_what_was_ended_arrives_whole() {
     let one_sided = ListenOptions::default().allow_half_open(false);

@@ -1,5 +1,5 @@
-//! A pool of connections, on the simulated network: whom it lends, what it throws out, how it bears
-//! a server that is down.
+//! A pool of connections, on the simulated network: what it leases, what it discards, and how it
+//! handles a server that is down.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A pool, the server it connects to, and what its program was told.
+/// A pool, the server that it connects to, and what its program received.
 struct Scene {
     network: Network,
     peer: Peer,
@@ -27,7 +27,7 @@ struct Scene {
     reactor: Reactor<Host>,
     pool: Pool,
     grants: Vec<(Ticket, PoolReply)>,
-    /// What lent sockets have told, in words.
+    /// The events of leased sockets, in words.
     told: Vec<String>,
     lost: Vec<RetrySafety>,
 }
@@ -56,12 +56,12 @@ impl Scene {
         }
     }
 
-    /// Nobody listens any more.
+    /// The listener closes.
     fn go_down(&mut self) {
         self.listener.take().expect("it listened").close();
     }
 
-    /// The server's ends of the connections that have come, in their order.
+    /// The server's ends of the connections that were accepted, in their order.
     fn accepted(&self) -> Vec<PeerSocket> {
         let listener = self.listener.as_ref().expect("it listens");
         std::iter::from_fn(|| listener.accept()).collect()
@@ -71,7 +71,7 @@ impl Scene {
         self.pool.request(&mut self.reactor.context())
     }
 
-    /// A socket that is there to be lent.
+    /// A socket that is ready to be leased.
     #[track_caller]
     fn lend(&mut self) -> SocketId {
         let ticket = self.ask();
@@ -150,8 +150,8 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     server[0].finish();
     let ticket = scene.ask();
     scene.network.advance(ms(5));
-    // The FIN is here, and the reactor has not looked: the socket is granted, ends, and the request
-    // may be repeated.
+    // The FIN has arrived, and the reactor has not looked: the socket is granted, ends, and the
+    // request may be repeated.
     scene.run(ms(20));
     let lent_and_lost = scene.grants.first().is_some_and(|(granted, _)| *granted == ticket);
     assert!(lent_and_lost && scene.told.first().is_some_and(|event| event == "End"));
@@ -161,8 +161,8 @@ fn an_end_that_is_known_and_not_told_yet_is_nobodys_socket() {
     assert_eq!((scene.stats().ready, scene.stats().started), (1, 2), "it is ended and replaced");
 }
 
-/// Both end at one moment. When the first is told, the end of the second is known, and it must not
-/// be lent.
+/// Both end at one moment. When the first end is delivered, the end of the second is known, and it
+/// must not be leased.
 #[test]
 fn a_ready_socket_whose_end_is_known_is_skipped_and_leaves_nothing() {
     let mut scene = Scene::new(PoolOptions::default().size(2));
@@ -238,7 +238,7 @@ fn a_server_that_takes_connections_and_drops_them_is_down_as_well() {
     assert!((10..60).contains(&begun), "{begun} in ten seconds");
 }
 
-/// The same when each is lent as soon as it is there: to be lent proves nothing.
+/// The same when each is leased as soon as it is ready: being leased proves nothing.
 #[test]
 fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
     for is_read in [false, true] {
@@ -270,8 +270,8 @@ fn a_server_that_drops_connections_in_use_without_a_word_is_down_as_well() {
     }
 }
 
-/// It reads the request, and finishes without a word; whether its socket is given back or thrown
-/// out.
+/// It reads the request, and finishes without an answer; whether its socket is given back or
+/// discarded.
 #[test]
 fn a_server_that_answers_nothing_is_down_as_well() {
     for is_thrown_out in [false, true] {
@@ -317,7 +317,7 @@ fn connections_that_are_dropped_together_are_one_failure() {
     assert!(!scene.accepted().is_empty(), "it was tried again after the first back-off");
 }
 
-/// A server that is being replaced: it serves those whom it has, and refuses new ones.
+/// A server that is being replaced: it serves the connections that it has, and refuses new ones.
 #[test]
 fn answers_on_an_old_connection_say_nothing_about_new_ones() {
     let mut scene = Scene::new(PoolOptions::default().size(2).back_off(ms(500), 10 * SECOND));
@@ -465,7 +465,7 @@ fn the_ending_says_whether_a_request_may_be_repeated() {
         let mut scene = Scene::new(PoolOptions::default().size(1));
         scene.run(ms(10));
         let mut server = scene.accepted();
-        // Another request before, which counts for nothing.
+        // Another request before it, which must not count.
         let id = scene.lend();
         scene.write(id, b"before");
         scene.run(ms(10));

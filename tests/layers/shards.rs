@@ -18,7 +18,7 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// Sends back what comes, and ends when the client does.
+/// Sends back what arrives, and ends when the client does.
 fn echo(socket: &mut Socket<'_>, event: &Event<'_>) {
     match event {
         Event::Data(bytes) => drop(socket.write(bytes)),
@@ -167,7 +167,7 @@ fn the_same_program_runs_on_the_simulated_network() {
     assert!(shards.iter_mut().all(Shard::is_over));
 }
 
-/// An order and a listener that is opened meanwhile may cross.
+/// A stop and a listener that is opened meanwhile may cross.
 #[test]
 fn a_listener_that_is_opened_after_the_order_is_stopped_as_well() {
     let network = Network::new(3);
@@ -199,8 +199,8 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "nobody will ever look");
 }
 
-/// A listener that the program has opened itself is stopped with the others, and who goes on asking
-/// can be told so.
+/// A listener that the program has opened itself is stopped with the others, and the program can
+/// end a client that continues to send requests.
 #[test]
 fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it() {
     let network = Network::new(3);

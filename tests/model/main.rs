@@ -1,17 +1,17 @@
 //! Model checking: two lifecycles and a network between them, composed, and searched to the last
 //! state.
 //!
-//! The table in `src/lifecycle/mod.rs` is the model. What is written here is only which inputs can
-//! occur: two kernels with a handshake, data, FIN, RST and acknowledgements under way, two callers
-//! who may do anything at any time, timers, and kernels that give up. One piece of data is the
-//! whole window and one more fills the write queue, which is enough for every order of events and
+//! The table in `src/lifecycle/mod.rs` is the model. Only the inputs that can occur are written
+//! here: two kernels with a handshake, data, FIN, RST and acknowledgements in flight, two callers
+//! that may do anything at any time, timers, and kernels that give up. One piece of data is the
+//! whole window and another fills the write queue, which is enough for every order of events and
 //! keeps the number of states finite.
 //!
-//! Checked in every state: no input that can occur is called impossible; what each socket tells is
-//! a word of the language; a confirmed close means that both kernels have the other's FIN; `end`
-//! means that the peer finished; no descriptor outlives its socket; something can happen until both
-//! sides have told `close`. And, by walking backwards from there: from where a close can be
-//! reached, and with whose help.
+//! Checked in every state: no input that can occur is impossible in the table; the events of each
+//! socket are a word of the language; a confirmed close means that both kernels have the other's
+//! FIN; `end` means that the peer finished; no descriptor outlives its socket; something can happen
+//! until both sides have delivered `close`. And, by a search backwards from there: the states from
+//! which a close can be reached, and by whose actions.
 
 mod moves;
 mod search;
@@ -45,8 +45,8 @@ fn every_promise_holds_in_every_state_that_two_sockets_can_reach_together() {
     );
 }
 
-/// What the search reaches of the table: every transition of a socket that begins, is connecting,
-/// or is established. None is left out, so there is no list of excuses.
+/// The part of the table that the search reaches: every transition of a socket that begins, is
+/// connecting, or is established. None is left out, so there is no list of exceptions.
 #[test]
 fn every_transition_of_the_table_is_taken() {
     for &state in State::ALL {
@@ -61,7 +61,7 @@ fn every_transition_of_the_table_is_taken() {
 
 const ORDERLY: u16 = both(Actor::Reactor) | both(Actor::Caller) | both(Actor::Wire);
 
-/// The first few of them, for a test that fails.
+/// The first few of them, for a failure message.
 fn shown(stuck: &[Composed]) -> String {
     stuck.iter().take(5).map(|state| format!("\n    {state:?}")).collect()
 }
@@ -72,9 +72,9 @@ fn from_every_state_both_sockets_can_come_to_their_close_without_any_timer() {
     assert_eq!(stuck.len(), 0, "{}", shown(&stuck));
 }
 
-/// Two callers who only ever end, and no kernel gives up: no timer is needed. Where one has given
-/// up without a word, the other side may have finished and wait for a FIN that will never be sent;
-/// only its own deadline ends that.
+/// Two callers that only end, and kernels that do not give up: no timer is needed. If one has given
+/// up silently, the other side may have finished and wait for a FIN that will never be sent; only
+/// its own deadline ends that.
 #[test]
 fn orderly_callers_need_a_timer_only_when_a_kernel_has_given_up_without_a_word() {
     let stuck = found().stuck(ORDERLY, Composed::is_over);
@@ -93,7 +93,7 @@ fn orderly_callers_need_a_timer_only_when_a_kernel_has_given_up_without_a_word()
     assert_eq!(stuck.len(), 0, "{}", shown(&stuck));
 }
 
-/// The peer's program stands still, its kernel goes on acknowledging. Our caller is orderly: it
+/// The peer's program is stopped, its kernel continues to acknowledge. Our caller is orderly: it
 /// ends, and does not destroy.
 #[test]
 fn with_a_peer_that_stands_still_only_the_deadlines_end_a_socket() {
@@ -107,7 +107,7 @@ fn with_a_peer_that_stands_still_only_the_deadlines_end_a_socket() {
         for &state in State::ALL.iter().filter(|state| in_state(**state) > 0) {
             println!("    {:6} in {}", in_state(state), state.name());
         }
-        // The half-closed deadline is for these, and the linger time for what can't even finish.
+        // The half-closed timeout is for these, and the close timeout for what can't even finish.
         assert!(in_state(State::LocalFinished) > 0 && in_state(State::Flushing) > 0);
         // Both have finished: the peer's kernel alone can end it, and does.
         assert_eq!(in_state(State::Closing), 0);
@@ -116,7 +116,7 @@ fn with_a_peer_that_stands_still_only_the_deadlines_end_a_socket() {
     }
 }
 
-/// No packet arrives any more and no caller does anything: the deadlines alone.
+/// No packet arrives any more and no caller does anything: only the deadlines are left.
 #[test]
 fn without_a_network_every_socket_whose_caller_has_ended_or_that_has_lost_its_peer_still_comes_to_its_close() {
     for me in [CLIENT, SERVER] {
@@ -132,8 +132,8 @@ fn without_a_network_every_socket_whose_caller_has_ended_or_that_has_lost_its_pe
     }
 }
 
-/// Both callers are silent for ever: a connection stays open only while neither side's FIN is on
-/// its way.
+/// Both callers are silent for ever: a connection stays open only while neither side's FIN is in
+/// flight.
 #[test]
 fn silent_callers_keep_only_a_connection_that_nobody_has_ended() {
     let stuck = found().stuck(both(Actor::Reactor) | both(Actor::Wire) | both(Actor::Timer), Composed::is_over);
@@ -146,10 +146,10 @@ fn silent_callers_keep_only_a_connection_that_nobody_has_ended() {
     }
 }
 
-// --- the search finds what is wrong ---
+// --- the search detects mistakes ---
 
 /// The table with one cell changed, a client that hands off, a server that confirms, and what the
-/// search says of it.
+/// search reports about it.
 fn sabotaged(state: State, input: Input, cell: Cell) -> String {
     let table = move |at: State, with: Input| if (at, with) == (state, input) { cell } else { step(at, with) };
     search(&table, &[[true, false]]).map(|_| "nothing".to_owned()).unwrap_or_else(|wrong| wrong)

@@ -1,27 +1,27 @@
 //! What can happen in a composed state: the callers, the reactors, the timers, the wires and the
 //! faults, one step each.
 //!
-//! Invariant: a condition here speaks of kernels and callers ("bytes are there", "the caller has
-//! ended") and, where the reactor asks by state what it may ask, by the questions of [`State`].
-//! Where a step leads is the table's word alone.
+//! Invariant: a condition here is about kernels and callers ("bytes are unread", "the caller has
+//! ended") and, where the reactor decides by state, uses the methods of [`State`]. Only the table
+//! decides where a step leads.
 
 use finale::lifecycle::{Cell, Emits, Input, State};
 
 use crate::world::*;
 
-/// Who makes a step. The two sides' steps of one kind follow each other.
+/// The actor of a step. The two sides' steps of one kind follow each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Actor {
-    /// The program runs: what its reactor does when it looks.
+    /// The program runs: what its reactor does then.
     Reactor = 0,
     /// The caller writes or ends.
     Caller = 2,
     /// The caller destroys, or a listener is closed.
     Destroyer = 4,
-    /// A timer of finale's.
+    /// A timer of finale.
     Timer = 6,
-    /// A packet of this side's arrives.
+    /// A packet of this side arrives.
     Wire = 8,
     /// The kernel gives up by itself: retransmissions, keep-alive, a lost route.
     Fault = 10,
@@ -37,7 +37,7 @@ pub(crate) const fn both(actor: Actor) -> u16 {
     bit(actor, 0) | bit(actor, 1)
 }
 
-/// A step: who, which side, what, and where it leads.
+/// A step: its actor, its side, its input, and the state that it leads to.
 pub(crate) struct Move {
     pub(crate) actor: Actor,
     pub(crate) side: usize,
@@ -48,7 +48,7 @@ pub(crate) struct Move {
 
 pub(crate) type Table = dyn Fn(State, Input) -> Cell;
 
-/// A promise that does not hold.
+/// A promise that is broken.
 #[derive(Debug)]
 pub(crate) struct Violation(pub(crate) String);
 
@@ -91,7 +91,7 @@ impl Moves<'_> {
         self.found.push(Move { actor, side, input: None, to });
     }
 
-    /// A step that gives an input to the table. `change` is what happens besides, before the state
+    /// A step that gives an input to the table. `change` is what else happens, before the state
     /// changes.
     fn give(&mut self, actor: Actor, side: usize, input: Input, change: impl FnOnce(&mut Composed)) {
         let mut to = self.from;
@@ -171,7 +171,7 @@ impl Moves<'_> {
             }
             Kernel::Open => self.give(Actor::Reactor, CLIENT, Input::Established, |_| {}),
             Kernel::Dead => self.give(Actor::Reactor, CLIENT, Input::NextAddress, |to| to.reset(CLIENT)),
-            // No address is left; which of these it is the first failure says.
+            // No address is left; the first failure determines which of these inputs it is.
             Kernel::Gone => {
                 self.give(Actor::Reactor, CLIENT, Input::ConnectFailed, |_| {});
                 self.give(Actor::Reactor, CLIENT, Input::Reset, |_| {});
@@ -194,7 +194,7 @@ impl Moves<'_> {
 
     // --- an established connection ---
 
-    /// Bytes first; then the FIN, which hides an error after it; then the error. It may be seen
+    /// Bytes first; then the FIN, which hides an error after it; then the error. It may be noticed
     /// before, by a flag or by a failed write: then it is delivered when nothing is left to read.
     fn read(&mut self, side: usize) {
         let it = self.from.sides[side];
@@ -259,7 +259,7 @@ impl Moves<'_> {
         if it.state != State::Closing && !it.has(IDLE_TOLD) {
             self.give(Actor::Timer, side, Input::Idle, |to| to.sides[side].set(IDLE_TOLD));
         }
-        // An open connection has no limit while both sides may go on.
+        // An open connection has no limit while both sides may continue.
         if it.state != State::Open || gone {
             self.give(Actor::Timer, side, Input::Expired, |to| to.reset(side));
         }
@@ -289,7 +289,7 @@ impl Moves<'_> {
     }
 }
 
-/// What must hold when a socket comes to its end, and when it tells the peer's.
+/// What must hold when a socket ends, and when it delivers the peer's end.
 fn dishonest(to: &Composed, side: usize, input: Input) -> Option<&'static str> {
     let (it, peer) = (&to.sides[side], &to.sides[1 - side]);
     if it.state == State::Confirmed && !(it.has(FIN_IN) && peer.has(FIN_IN)) {
@@ -309,14 +309,14 @@ fn dishonest(to: &Composed, side: usize, input: Input) -> Option<&'static str> {
 }
 
 impl Side {
-    /// Fewer states to tell apart.
+    /// Fewer states to distinguish.
     fn forget_what_no_longer_matters(&mut self) {
         if self.state.is_connected() {
             self.clear(SECOND);
         }
         if self.state != State::Open {
-            // That a silence is told once is remembered while both halves are open; elsewhere it
-            // may come again and again.
+            // That `timeout` is delivered once is remembered while both halves are open; elsewhere
+            // it may be repeated.
             self.clear(IDLE_TOLD);
         }
         if self.state.is_final() {
@@ -324,7 +324,7 @@ impl Side {
         }
     }
 
-    /// The grammar of events, as a judge of its own.
+    /// The grammar of events, as an independent judge.
     fn emit(&mut self, side: usize, emits: Emits) -> Result<(), String> {
         let (stage, client) = (self.stage, side == CLIENT);
         let next = match (emits, stage) {

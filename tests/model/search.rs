@@ -1,4 +1,4 @@
-//! The search: every state once, breadth first, with the way that led there.
+//! The search: every state once, breadth first, with the path that led to it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,8 +8,8 @@ use finale::lifecycle::{Input, State};
 use crate::moves::{Actor, Move, Moves, Table, Violation};
 use crate::world::Composed;
 
-/// A step into a state: the state that it comes from, the bit of who makes it, and the next step
-/// into the same state.
+/// A step into a state: the state that it starts from, the bit of its actor, and the next step into
+/// the same state.
 pub(crate) struct Edge {
     from: u32,
     actor: u16,
@@ -19,7 +19,7 @@ pub(crate) struct Edge {
 /// No edge.
 const NONE: u32 = u32::MAX;
 
-/// Who, which side, and the input.
+/// The actor, the side, and the input.
 type Step = (Actor, usize, Option<Input>);
 
 /// Everything that was found.
@@ -32,7 +32,7 @@ pub(crate) struct Found {
     pub(crate) taken: [[bool; Input::ALL.len()]; State::ALL.len()],
 }
 
-/// What the search knows of the way: for each state its predecessor and the step.
+/// The path so far: for each state its predecessor and the step.
 #[derive(Default)]
 struct Ways {
     numbers: HashMap<u128, u32, BuildHasherDefault<Mix>>,
@@ -61,8 +61,8 @@ impl Hasher for Mix {
     }
 }
 
-/// Searches everything that can be reached with this table; or the shortest way to a promise that
-/// does not hold.
+/// Searches everything that can be reached with this table. Fails with the shortest path to a
+/// broken promise.
 pub(crate) fn search(table: &Table, hand_off: &[[bool; 2]]) -> Result<Found, String> {
     let mut found = Found { states: vec![], edges: vec![], last_into: vec![], depth: 0, taken: Default::default() };
     let mut ways = Ways::default();
@@ -115,7 +115,7 @@ impl Found {
         number
     }
 
-    /// How the state was reached, one step a line.
+    /// How the state was reached, one step per line.
     fn way(&self, ways: &Ways, mut number: u32) -> String {
         let mut lines = Vec::new();
         loop {

@@ -1,31 +1,31 @@
 //! The composed state: two sockets, their kernels, and what is on the wire between them.
 //!
 //! Invariant: this is a model of the *network*, not of the lifecycle. A kernel here decides what
-//! can occur; what that does to a socket is never written here, the table is asked.
+//! can occur; the effect on a socket is never written here, but taken from the table.
 
 use finale::lifecycle::State;
 
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
 
-/// Where a side's kernel is with the connection.
+/// The state of the connection in a side's kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kernel {
-    /// Nothing was asked of it.
+    /// No call was made.
     Idle,
     SynSent,
     SynReceived,
-    /// ESTABLISHED to LAST-ACK and TIME-WAIT: the flags say which.
+    /// ESTABLISHED to LAST-ACK and TIME-WAIT: the flags distinguish them.
     Open,
     /// Reset or given up, with the descriptor still open.
     Dead,
     /// The descriptor is closed; the kernel delivers the rest alone.
     Orphan,
-    /// It knows nothing of the connection, and answers what comes with RST.
+    /// It does not know the connection, and answers everything with an RST.
     Gone,
 }
 
-/// What one socket has told so far, as the grammar of events sees it.
+/// The events of one socket so far, as far as the grammar distinguishes them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
     Before,
@@ -66,7 +66,7 @@ impl Wire {
         self.packets().any(|other| other == packet)
     }
 
-    /// A second RST changes nothing for whoever gets it.
+    /// A second RST has no effect.
     pub(crate) fn push(&mut self, packet: Packet) {
         if packet == Packet::Rst && self.has(Packet::Rst) {
             return;
@@ -85,11 +85,11 @@ impl Wire {
 
 /// Bytes wait in our kernel to be read. One piece of data is the whole window.
 pub(crate) const UNREAD: u16 = 1 << 0;
-/// Bytes wait in the write queue, and `write` has said that it is full.
+/// Bytes wait in the write queue, and `write` has returned that it is full.
 pub(crate) const QUEUED: u16 = 1 << 1;
 /// The peer's FIN has arrived at our kernel.
 pub(crate) const FIN_IN: u16 = 1 << 2;
-/// Our FIN has left the program.
+/// The program has sent our FIN.
 pub(crate) const FIN_SENT: u16 = 1 << 3;
 /// The peer's kernel has acknowledged our FIN.
 pub(crate) const FIN_ACKED: u16 = 1 << 4;
@@ -97,9 +97,9 @@ pub(crate) const FIN_ACKED: u16 = 1 << 4;
 pub(crate) const ERROR: u16 = 1 << 5;
 /// The caller has ended.
 pub(crate) const END: u16 = 1 << 6;
-/// `peer-ended` was told.
+/// `peer-ended` was delivered.
 pub(crate) const NOTICED: u16 = 1 << 7;
-/// `timeout` was told of the present silence.
+/// `timeout` was delivered for the present silence.
 pub(crate) const IDLE_TOLD: u16 = 1 << 8;
 /// The side closes by hand-off.
 pub(crate) const HAND_OFF: u16 = 1 << 9;
@@ -151,7 +151,7 @@ impl Side {
         self.has(FIN_IN) && self.has(FIN_ACKED)
     }
 
-    /// Nothing more can be told: `close` was, or there never was anything to accept.
+    /// Nothing more can be delivered: `close` was, or there was never anything to accept.
     pub(crate) fn is_over(&self) -> bool {
         self.state == State::Closed || (self.is_unborn() && matches!(self.kernel, Kernel::Idle | Kernel::Gone))
     }
@@ -172,11 +172,11 @@ impl std::fmt::Debug for Side {
     }
 }
 
-/// Everything that the search tells apart.
+/// Everything that the search distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Composed {
     pub(crate) sides: [Side; 2],
-    /// What each side has sent and the other's kernel has not got.
+    /// What each side has sent and the other's kernel has not received.
     pub(crate) wires: [Wire; 2],
 }
 
@@ -244,21 +244,21 @@ impl Composed {
         true
     }
 
-    /// The SYN finds nobody who listens.
+    /// The SYN finds no listener.
     pub(crate) fn refuse(&mut self) -> bool {
         let refused = self.wires[CLIENT].pop() == Some(Packet::Syn);
         self.wires[SERVER].push(Packet::Rst);
         refused
     }
 
-    /// Whether a piece of data may leave: a kernel that still takes any has room for one.
+    /// Whether a piece of data may be sent: a kernel that still takes any has room for one.
     pub(crate) fn has_window(&self, side: usize) -> bool {
         let peer = &self.sides[1 - side];
         let is_full = peer.kernel == Kernel::Open && peer.has(UNREAD);
         !is_full && !self.wires[side].has(Packet::Data)
     }
 
-    /// Closing with a linger time of zero: RST, unless both FINs have left already.
+    /// Closing with a linger time of zero: an RST, unless both FINs were sent already.
     pub(crate) fn reset(&mut self, side: usize) {
         let it = &mut self.sides[side];
         let both = it.has(FIN_SENT) && it.has(FIN_IN);
@@ -269,7 +269,7 @@ impl Composed {
         }
     }
 
-    /// close(2) with everything read: FIN, if it has not left.
+    /// close(2) with everything read: a FIN, if it was not sent.
     pub(crate) fn close(&mut self, side: usize) {
         let it = &mut self.sides[side];
         if it.kernel != Kernel::Open {
@@ -285,16 +285,15 @@ impl Composed {
 }
 
 impl Side {
-    /// The kernel gives the connection up, or is told to by RST; what has arrived can still be
-    /// read.
+    /// The kernel gives the connection up, or receives an RST; what has arrived can still be read.
     pub(crate) fn die(&mut self) {
         self.kernel = Kernel::Dead;
         self.set(ERROR);
         self.clear(FIN_ACKED);
     }
 
-    /// The descriptor is closed and nothing is left to deliver. What was exchanged stays written
-    /// down.
+    /// The descriptor is closed and nothing is left to deliver. What was exchanged is still
+    /// recorded.
     pub(crate) fn forget(&mut self) {
         self.kernel = Kernel::Gone;
         self.clear(UNREAD | QUEUED | FIN_ACKED | ERROR | NOTICED | IDLE_TOLD);

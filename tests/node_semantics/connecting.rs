@@ -13,7 +13,7 @@ fn dead(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 9, 0, last))
 }
 
-/// N10: never as a return of the connect call.
+/// N10: never as a return value of the connect call.
 #[test]
 fn n10_a_network_without_a_way_is_told_as_an_event_with_its_errno() {
     let mut scene = Scene::new();
@@ -36,7 +36,8 @@ fn n11_a_syn_that_is_never_answered_fails_when_the_kernel_gives_up() {
     assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
 }
 
-/// N12: the connect timer ends it; the idle time does not run before there is a connection.
+/// N12: the connect timeout ends it; the idle time does not run before the connection is
+/// established.
 #[test]
 fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
     let mut scene = Scene::new();
@@ -48,7 +49,7 @@ fn n12_the_connect_timer_ends_the_socket_and_no_timeout_is_told() {
     assert_eq!(scene.story, ["lookup 10.0.0.2", error, "close"]);
 }
 
-/// N15: text is a host and a port, or it is refused; port 0 is nobody's.
+/// N15: text is a host and a port, or it is refused; port 0 is refused.
 #[test]
 fn n15_a_bad_port_is_refused_and_port_0_is_an_error_of_the_socket() {
     let mut scene = Scene::new();
@@ -75,7 +76,7 @@ fn n16_one_id_has_one_life() {
     assert_eq!(scene.story.iter().filter(|line| *line == "close").count(), 2);
 }
 
-/// N17: it is used; one that is taken is an event, too.
+/// N17: it is used; an address that is taken is an event, too.
 #[test]
 fn n17_a_local_address_is_used_and_a_taken_one_is_an_error() {
     let mut scene = Scene::new();
@@ -100,8 +101,8 @@ fn n18_every_distinct_address_is_told_once_before_connect() {
     scene.expect(&["lookup 10.0.0.2", "lookup fd00::9", "lookup 10.9.0.1", "connect", "ready"]);
 }
 
-/// A name whose first address takes `slow` for its handshake and whose second takes a millisecond:
-/// what is told until then.
+/// A name whose first address takes `slow` for its handshake and whose second takes a millisecond.
+/// Returns the events up to then.
 fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) {
     let mut scene = Scene::new();
     let far = dead(7);
@@ -114,7 +115,7 @@ fn race(slow: Duration, until: Duration) -> (Scene, PeerListener, PeerListener) 
     (scene, first, second)
 }
 
-/// N21: it stays in the race, and may win it.
+/// N21: it stays in the race, and may still be established first.
 #[test]
 fn n21_the_slow_attempt_goes_on_and_is_kept_if_it_is_the_first_to_be_there() {
     let (mut scene, first, second) = race(ms(260), ms(600));
@@ -157,7 +158,7 @@ fn n23_when_all_addresses_fail_the_error_names_each_with_its_reason() {
     assert_eq!(scene.cause(), ConnectionErrorKind::Unreachable, "the first failure names the whole");
 }
 
-/// N24: bytes and FIN leave when the connection is there.
+/// N24: bytes and FIN are sent when the connection is established.
 #[test]
 fn n24_end_before_the_connection_is_up_sends_what_was_written_and_a_fin() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
@@ -167,7 +168,7 @@ fn n24_end_before_the_connection_is_up_sends_what_was_written_and_a_fin() {
     assert_eq!(pair.of(Who::S), ["connection", "data early", "end"]);
 }
 
-/// N26: the queue shows them at once; written is what the kernel took; `drain` after `ready`.
+/// N26: the queue contains them at once; written is what the kernel took; `drain` after `ready`.
 #[test]
 fn n26_bytes_written_before_connect_are_queued_and_counted_as_that() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default().high_water_mark(5));

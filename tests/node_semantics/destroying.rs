@@ -1,4 +1,4 @@
-//! Destroying: a reset, and nothing more is told.
+//! Destroying: a reset, and nothing more is delivered.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn n31_destroyed_with_everything_read_it_resets_all_the_same() {
     assert_eq!(scene.ending.expect("told").kind, EndingKind::Destroyed);
 }
 
-/// N32: dropped, and counted as never sent; the peer can't take the cut stream for a whole one.
+/// N32: dropped, and counted as never sent; the peer can't take the cut stream for a complete one.
 #[test]
 fn n32_destroyed_with_bytes_queued_it_reports_them_as_never_sent() {
     for ended in [false, true] {
@@ -87,7 +87,7 @@ fn n36_destroyed_while_connecting_it_does_not_wait_for_the_connection() {
     scene.expect(&["lookup 10.0.0.2", "close"]);
 }
 
-/// N96: whatever the order of the calls.
+/// N96: for any order of the calls.
 #[test]
 fn n96_after_close_nothing_comes() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
@@ -99,7 +99,7 @@ fn n96_after_close_nothing_comes() {
     assert_eq!(pair.lines, ["C close"]);
 }
 
-/// N95: by id, from wherever the program has it; a remote wakes the loop for that.
+/// N95: by id, from anywhere in the program; a waker wakes the loop for that.
 #[test]
 fn n95_a_socket_is_aborted_by_its_id_from_a_woken_loop() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());

@@ -5,7 +5,7 @@ use finale::{CloseMode, ConnectOptions, EndingKind, Error, Event, ListenOptions}
 use super::{Pair, SECOND, Who, idle, write};
 use support::scene::Scene;
 
-/// N25, N37: there is no such thing as a socket without a connection; a stale id finds nothing.
+/// N25, N37: there is no socket without a connection; a stale id finds nothing.
 #[test]
 fn n25_a_socket_that_is_gone_takes_nothing() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -15,7 +15,7 @@ fn n25_a_socket_that_is_gone_takes_nothing() {
     assert!(scene.reactor.socket(id).is_none());
 }
 
-/// N34: `end()` and a hand-off close: flush, FIN, and nobody waits for the acknowledgement.
+/// N34: `end()` and a hand-off close: flush, FIN, and no wait for the acknowledgement.
 #[test]
 fn n34_destroy_soon_is_end_with_a_hand_off() {
     let mut pair = Pair::new(ListenOptions::default().close_mode(CloseMode::HandOff), ConnectOptions::default());
@@ -63,7 +63,7 @@ fn n39_without_half_open_pending_writes_are_flushed_before_our_fin() {
     assert_eq!(pair.ending(Who::S).kind, EndingKind::Confirmed);
 }
 
-/// N40: the same chance as in Node; later it is a value, not a dead connection.
+/// N40: the same chance as in Node; later it is an error value, and the connection continues.
 #[test]
 fn n40_without_half_open_a_write_in_the_end_event_is_delivered() {
     let mut pair = Pair::new(ListenOptions::default().allow_half_open(false), ConnectOptions::default());
@@ -76,7 +76,7 @@ fn n40_without_half_open_a_write_in_the_end_event_is_delivered() {
     assert_eq!(pair.of(Who::C)[3..], ["data last words", "end", "close"]);
 }
 
-/// N41: it shows among the sockets, and the half-closed time ends it.
+/// N41: it is listed among the sockets, and the half-closed timeout ends it.
 #[test]
 fn n41_a_half_closed_socket_that_nobody_ends_is_seen_and_ended_by_its_time() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(10 * SECOND));
@@ -87,7 +87,7 @@ fn n41_a_half_closed_socket_that_nobody_ends_is_seen_and_ended_by_its_time() {
     assert_eq!(scene.story, ["error timed out: half-closed and silent", "close"]);
 }
 
-/// N42: data comes unless it was paused, so `end` comes always.
+/// N42: data is delivered unless it was paused, so `end` is always delivered.
 #[test]
 fn n42_a_fin_is_told_though_nobody_asked_for_data() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -126,7 +126,7 @@ fn n46_a_write_after_destroy_or_in_close_is_a_value() {
     assert_eq!((pair.of(Who::C).last(), pair.of(Who::S).last()), (Some(&"close"), Some(&"close")));
 }
 
-/// N47: nothing is queued, and no drain is owed.
+/// N47: nothing is queued, and no drain is pending.
 #[test]
 fn n47_an_empty_write_is_accepted_and_does_nothing() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default());
@@ -137,7 +137,7 @@ fn n47_an_empty_write_is_accepted_and_does_nothing() {
     scene.expect(&[]);
 }
 
-/// N48: there is no `finish`; a confirmed close says more than the kernel's having taken the bytes.
+/// N48: there is no `finish`; a confirmed close proves more than that the kernel took the bytes.
 #[test]
 fn n48_a_clean_close_waits_for_the_peers_acknowledgement() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -152,7 +152,7 @@ fn n48_a_clean_close_waits_for_the_peers_acknowledgement() {
     assert!(scene.ending.expect("told").had_error());
 }
 
-/// N49: our own close can't destroy the answer: reading goes on until their FIN.
+/// N49: our own close can't destroy the answer: reading continues until the peer's FIN.
 #[test]
 fn n49_after_end_reading_goes_on_so_that_the_answer_is_safe() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());

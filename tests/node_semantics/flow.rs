@@ -57,7 +57,8 @@ fn n63_writing_on_after_full_meets_a_hard_limit() {
     drop(peer);
 }
 
-/// N64: taken by the kernel and never sent are two counts, and both are in the report.
+/// N64: bytes that the kernel took and bytes that were never sent are two counts, and both are in
+/// the report.
 #[test]
 fn n64_bytes_written_are_those_that_the_kernel_took() {
     let (mut scene, peer) = narrow(ListenOptions::default());
@@ -90,7 +91,7 @@ fn n65_two_writes_and_an_end_leave_in_one_segment() {
     assert_eq!(peer.read(), b"one, two");
 }
 
-/// N66: not one read more.
+/// N66: no further read.
 #[test]
 fn n66_after_pause_in_data_nothing_is_read() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -106,7 +107,7 @@ fn n66_after_pause_in_data_nothing_is_read() {
     scene.expect(&["data second"]);
 }
 
-/// N68: Node tells it while paused. Here it is known, and told when reading goes on.
+/// N68: Node delivers it while paused. Here it is known, and delivered when reading continues.
 #[test]
 fn n68_paused_with_a_fin_and_nothing_unread_the_end_waits_but_is_known() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));

@@ -1,6 +1,6 @@
-//! The behaviours of Node's `net`, row by row (docs/node.md): what a finale socket does in the
-//! situation of each. A test's doc comment begins with its row. On the simulated network, where
-//! time and endings are exact.
+//! The behaviours of Node's `net`, row by row (docs/node.md): what a finale socket does in each
+//! situation. A test's doc comment begins with its row. On the simulated network, where time and
+//! endings are exact.
 
 mod connecting;
 mod destroying;
@@ -28,7 +28,7 @@ const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A client C and a server S in one reactor, and what they tell: `C` and `S` in front of each line.
+/// A client C and a server S in one reactor, and their events: `C` or `S` in front of each line.
 struct Pair {
     network: Network,
     reactor: Reactor<Host>,
@@ -38,7 +38,7 @@ struct Pair {
     endings: Vec<(char, Ending)>,
 }
 
-/// Which of the two a line is of.
+/// The side that a line belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Who {
     C,
@@ -54,7 +54,7 @@ impl Pair {
         Self { network, reactor, client, server: None, lines: Vec::new(), endings: Vec::new() }
     }
 
-    /// Runs for so long, and has `act` handle every event.
+    /// Runs for this long. `act` handles every event.
     fn run(&mut self, time: Duration, mut act: impl FnMut(Who, &mut Socket<'_>, &Event<'_>)) -> &mut Self {
         let until = self.network.now() + time;
         while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") {
@@ -91,7 +91,7 @@ impl Pair {
     }
 }
 
-/// Nothing is done in any event.
+/// Does nothing in any event.
 fn idle(_: Who, _: &mut Socket<'_>, _: &Event<'_>) {}
 
 fn words(event: &Event<'_>) -> String {

@@ -5,7 +5,7 @@ use finale::{ConnectOptions, Event, ListenOptions};
 use super::{AT, Pair, SECOND, Who, idle, write};
 use support::scene::Scene;
 
-/// A question and its answer, the client ending first.
+/// A request and its answer, the client ending first.
 fn conversation() -> Pair {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
     pair.run(SECOND, |who, socket, event| match (who, event) {
@@ -28,13 +28,13 @@ fn n01_a_client_that_ends_first_tells_its_life_in_this_order() {
     assert_eq!(conversation().of(Who::C), ["lookup 10.0.0.1", "connect", "ready", "data answer", "end", "close"]);
 }
 
-/// N2: an accepted socket is born with `connection`.
+/// N2: the first event of an accepted socket is `connection`.
 #[test]
 fn n02_the_server_of_that_connection_tells_no_lookup_connect_or_ready() {
     assert_eq!(conversation().of(Who::S), ["connection", "data question", "end", "close"]);
 }
 
-/// N3: a drain that is owed for bytes written before comes behind both.
+/// N3: a drain that is pending for bytes written before comes after both.
 #[test]
 fn n03_ready_follows_connect_directly_and_drain_comes_after() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default().high_water_mark(4));
@@ -52,7 +52,7 @@ fn n04_data_and_fin_that_arrive_together_are_told_one_after_the_other() {
     scene.expect(&["data all there is", "end"]);
 }
 
-/// N5: between them the other socket's events may come.
+/// N5: between them events of the other socket may be delivered.
 #[test]
 fn n05_end_and_close_are_two_steps() {
     let (listen, connect) =
@@ -68,7 +68,7 @@ fn n05_end_and_close_are_two_steps() {
     assert!(at("C end") < at("S close"), "the other's end comes between: {:?}", pair.lines);
 }
 
-/// N6: no event of this socket lies between.
+/// N6: no event of this socket is between them.
 #[test]
 fn n06_close_is_the_very_next_event_after_error() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -94,7 +94,7 @@ fn n07_close_always_carries_a_whole_report() {
     assert!(!destroyed.had_error() && destroyed.peer.is_none(), "{destroyed}");
 }
 
-/// N8: an event is a value; nobody has to listen.
+/// N8: an event is a value; no listener is needed.
 #[test]
 fn n08_an_error_that_nobody_looks_at_ends_nothing() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());

@@ -1,11 +1,11 @@
-//! The peer's reset, and its vanishing.
+//! The peer's reset, and a peer that vanishes.
 
 use finale::{ConnectOptions, ConnectionErrorKind, KeepAlive, ListenOptions, TimeoutKind};
 
 use super::{Pair, SECOND, Who, idle, ms, write};
 use support::scene::{Scene, THERE};
 
-/// N50: never `end`; the address is there in the error and in the close.
+/// N50: never `end`; the address is in the error and in the close.
 #[test]
 fn n50_a_reset_of_an_idle_socket_is_error_and_close_and_no_end() {
     let mut pair = Pair::new(ListenOptions::default(), ConnectOptions::default());
@@ -31,7 +31,7 @@ fn n51_data_with_a_reset_behind_it_is_data_and_then_an_error() {
     scene.expect(&["data cut o", "error reset by the peer", "close"]);
 }
 
-/// N52: the bytes that never left are counted.
+/// N52: the bytes that were never sent are counted.
 #[test]
 fn n52_a_reset_during_a_large_write_reports_what_was_never_sent() {
     let mut scene = Scene::new();
@@ -44,7 +44,7 @@ fn n52_a_reset_during_a_large_write_reports_what_was_never_sent() {
     assert!(scene.ending.expect("told").bytes_unsent > 40_000);
 }
 
-/// N53: we had ended and waited for their answer.
+/// N53: we had ended and waited for the peer's answer.
 #[test]
 fn n53_a_reset_after_our_end_is_an_error() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
@@ -64,7 +64,7 @@ fn n54_a_reset_after_their_fin_is_told_without_a_write() {
     scene.expect(&["error reset by the peer", "close"]);
 }
 
-/// N55: nothing lies before it.
+/// N55: nothing precedes it.
 #[test]
 fn n55_a_reset_of_a_paused_socket_with_nothing_unread_is_told_at_once() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));

@@ -16,7 +16,7 @@ fn n84_listen_returns_the_bound_address() {
     scene.expect(&[]);
 }
 
-/// N85: an answer to the call.
+/// N85: the call returns an error.
 #[test]
 fn n85_a_port_in_use_and_an_address_of_others_are_refused_by_listen() {
     let mut scene = Scene::new();
@@ -75,7 +75,7 @@ fn n90_clients_in_the_backlog_are_reset_by_closing_and_served_by_stopping() {
     }
 }
 
-/// N93: an explicit option; mapped addresses are told as what they are.
+/// N93: an explicit option; mapped addresses are delivered as IPv4 addresses.
 #[test]
 fn n93_ipv6_only_leaves_the_ipv4_port_free() {
     let any: IpAddr = "::".parse().expect("an address");
@@ -95,7 +95,7 @@ fn n93_ipv6_only_leaves_the_ipv4_port_free() {
     assert!(peer.is_some_and(|peer| peer.is_ipv4()), "{peer:?}");
 }
 
-/// N94: several reactors share a port, if all say so.
+/// N94: several reactors share a port, if all request it.
 #[test]
 fn n94_two_listeners_share_a_port_only_if_both_say_so() {
     let mut scene = Scene::new();

@@ -1,4 +1,4 @@
-//! What a socket is asked for.
+//! What a socket can report.
 
 use finale::lifecycle::State;
 use finale::{ConnectOptions, Event, ListenOptions};

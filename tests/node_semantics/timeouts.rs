@@ -25,7 +25,7 @@ fn n70_a_timeout_is_an_event_and_the_connection_lives_on() {
     scene.expect(&["data still here"]);
 }
 
-/// N71: the next byte arms it again.
+/// N71: the next byte restarts it.
 #[test]
 fn n71_a_timeout_is_told_once_per_silence() {
     let (mut scene, peer) = idle_for(5 * SECOND);
@@ -36,7 +36,8 @@ fn n71_a_timeout_is_told_once_per_silence() {
     assert_eq!(scene.story, ["timeout", "data x", "timeout"]);
 }
 
-/// N72: bytes received and bytes that the kernel took; a write that only queues is nobody's sign of life.
+/// N72: bytes received and bytes that the kernel took; a write that is only queued is no sign of
+/// life of the peer.
 #[test]
 fn n72_bytes_that_move_arm_it_anew_and_queued_ones_do_not() {
     let mut scene = Scene::new();
@@ -95,7 +96,7 @@ fn n75_a_write_that_is_stuck_counts_from_the_last_byte_that_was_taken() {
     assert_eq!(scene.story, ["timeout"], "not doubled");
 }
 
-/// N76: a paused socket moves no byte, whoever sends.
+/// N76: a paused socket moves no byte, even if the peer sends.
 #[test]
 fn n76_the_idle_time_goes_on_while_paused() {
     let (mut scene, peer) = idle_for(5 * SECOND);
@@ -141,7 +142,7 @@ fn n78_a_timer_is_never_early_and_late_by_a_tick_or_two() {
     }
 }
 
-/// N79: set on the listener, inherited, no call for each connection.
+/// N79: set on the listener, inherited, no call per connection.
 #[test]
 fn n79_nagle_is_off_by_inheritance() {
     let (mut scene, bend) = bent();
@@ -153,7 +154,8 @@ fn n79_nagle_is_off_by_inheritance() {
     assert_eq!(bend.count("set_nodelay"), 1);
 }
 
-/// N80: idle, interval and count are settings; below a second is rounded up, and nothing is refused in silence.
+/// N80: idle, interval and count are settings; below a second is rounded up, and nothing is refused
+/// silently.
 #[test]
 fn n80_keep_alive_below_a_second_is_a_second_and_not_two_hours() {
     let times = KeepAlive { idle: ms(10), interval: ms(10), count: 2 };

@@ -11,7 +11,7 @@ fn path() -> PathBuf {
     std::env::temp_dir().join(format!("finale-node-{}", std::process::id()))
 }
 
-/// N99: the same life without `lookup`; no addresses; the file goes with the listener.
+/// N99: the same events without `lookup`; no addresses; the file is removed with the listener.
 #[test]
 fn n99_a_unix_socket_lives_without_lookup_and_address() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
@@ -33,7 +33,7 @@ fn n99_a_unix_socket_lives_without_lookup_and_address() {
     assert!(!path().exists());
 }
 
-/// N100: the kinds of TCP; a stale file is removed only when asked.
+/// N100: the kinds of TCP; a stale file is removed only on request.
 #[test]
 fn n100_a_missing_path_is_refused_and_any_existing_file_is_in_use() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));

@@ -1,9 +1,9 @@
-//! The simulated network tells the same story as Linux: each script is played by a reactor and a
-//! scripted peer on the simulated network, and by the same reactor and a socket of the machine on
-//! loopback; what is told, the endings, and what the peer sees are compared each time when
-//! everything has settled. What is left out, and why, is in `docs/simulation.md`.
+//! The simulated network gives the same events as Linux. Each script is played twice: by a reactor
+//! and a scripted peer on the simulated network, and by the same reactor and a socket of the
+//! machine on loopback. The events, the endings, and what the peer sees are compared each time when
+//! everything has settled. `docs/simulation.md` lists what is left out, and why.
 //!
-//! More of them: `FINALE_SEEDS=0..20000 cargo test --test same_story`.
+//! More seeds: `FINALE_SEEDS=0..20000 cargo test --test same_story`.
 
 mod play;
 mod remote;
@@ -20,14 +20,14 @@ use play::{Settled, play};
 use remote::{LOOPBACK, RealPeer, SimulatedPeer};
 use script::{Script, random};
 
-/// Linux on a busy machine can be late with a packet, even on loopback; it does not tell a wrong
-/// story twice.
+/// Linux on a busy machine can be late with a packet, even on loopback; it does not differ twice in
+/// the same way.
 const TRIES: usize = 5;
 
 /// Differences after which a test gives up: each takes all its tries.
 const SHOWN: usize = 5;
 
-/// Random scripts when nobody asks for others.
+/// The random scripts of a run without FINALE_SEEDS.
 const SEEDS: Range<u64> = 0..400;
 
 fn simulated(script: &Script) -> Vec<Settled> {
@@ -40,8 +40,8 @@ fn on_linux(script: &Script, expected: &[Settled]) -> Vec<Settled> {
     play(Reactor::new().expect("a machine with epoll"), RealPeer::default(), script, Some(expected))
 }
 
-/// Plays a script on both networks. Answers the difference, if there is one that stays, and how
-/// often Linux was asked.
+/// Plays a script on both networks. Returns the difference, if there is one that stays, and how
+/// often the script was played on Linux.
 fn compare(script: &Script) -> (Option<String>, usize) {
     let expected = simulated(script);
     let mut tries = 0;
@@ -57,7 +57,7 @@ fn compare(script: &Script) -> (Option<String>, usize) {
     }
 }
 
-/// The two stories, from where they part.
+/// The two transcripts, from where they differ.
 fn columns(script: &Script, linux: &[Settled], simulated: &[Settled]) -> String {
     let mut text = format!("{}: {:?} {:?}\n", script.name, script.role, script.options);
     let nothing = Settled { after: String::new(), told: vec![], state: String::new(), peer: Default::default() };

@@ -1,5 +1,5 @@
-//! Plays a script on one network, and writes down what is told and what can be seen each time when
-//! it has settled.
+//! Plays a script on one network, and records the events and what can be seen each time when it has
+//! settled.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::remote::{PATIENCE, Remote, Seen};
 use crate::script::{Opt, Role, Script, Step, connect_options, listen_options};
 use support::pattern;
 
-/// What was told so far and what can be seen now.
+/// The events so far and what can be seen now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Settled {
     /// The step before which everything settled.
@@ -24,7 +24,7 @@ pub(crate) struct Settled {
     pub(crate) peer: Seen,
 }
 
-/// What one event has told. Pieces of data with nothing between them are one.
+/// One event. Consecutive pieces of data are one.
 enum Told {
     Data { bytes: usize, sum: u64 },
     Line(String),
@@ -48,7 +48,8 @@ pub(crate) struct Play<'a, N: Net, R: Remote> {
     filler: Option<SocketId>,
 }
 
-/// The story of a script. `expected` is another network's: then each wait is for that to come true.
+/// The transcript of a script. `expected` is another network's: then each wait is for that to come
+/// true.
 pub(crate) fn play<N: Net, R: Remote>(
     reactor: Reactor<N>,
     remote: R,
@@ -108,7 +109,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
         self.socket = Some(self.reactor.connect(addr, connect_options(script)).expect("options as they should be"));
     }
 
-    /// A listener with a queue for one, which is taken.
+    /// A listener with a queue for one connection, which is taken.
     fn fill(&mut self) -> SocketAddr {
         let addr = self.remote.listen(0);
         let filler = self.reactor.connect(addr, finale::ConnectOptions::default()).expect("an address");
@@ -174,7 +175,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
         match expected {
             None => self.settle_by_itself(wait),
             Some(expected) => {
-                // What was asked for is done in any case, seen or not.
+                // The calls are made in any case, seen or not.
                 self.round(Duration::ZERO);
                 let began = Instant::now();
                 while !self.is_like(expected) && began.elapsed() < PATIENCE + wait {
@@ -196,7 +197,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
         }
     }
 
-    /// First what is there already, then a wait. Answers whether anything moved.
+    /// First what is there already, then a wait. Returns whether anything moved.
     fn round(&mut self, wait: Duration) -> bool {
         let moved = |play: &mut Self| {
             let socket = play.socket.and_then(|id| play.reactor.socket(id));
@@ -211,13 +212,14 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
             self.seen.bytes += bytes.len();
             self.seen_sum = sum(self.seen_sum, &bytes);
             let (fin, reset) = self.remote.fin_and_reset();
-            // Whether a FIN came before the reset can't be told when a write has taken the error.
+            // Whether a FIN arrived before the reset can't be determined when a write has taken the
+            // error.
             (self.seen.fin, self.seen.reset) = (fin && !reset, reset);
         }
         moved(self) != before
     }
 
-    /// Takes in one event; `false` if none came in time.
+    /// Handles one event; `false` if there was none in time.
     fn next(&mut self, until: Instant) -> bool {
         let answer = self.script.answer_at_end();
         let Some((mut socket, event)) = self.reactor.next_before(until).expect("a net that works") else {
@@ -243,16 +245,16 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
                 }
                 _ => self.told.push(Told::Data { bytes: bytes.len(), sum: sum(0, bytes) }),
             },
-            // When a queue empties depends on the sizes of buffers, and what is told before and
-            // after it with it.
+            // When a queue empties depends on the sizes of buffers, and with it the order of this
+            // event and the others.
             Event::Drain => self.drains += usize::from(!self.script.much),
             event => self.told.push(Told::Line(line(&event, self.script))),
         }
         true
     }
 
-    /// Everything that still comes when listeners and peer are gone: it must be nothing that was
-    /// not seen.
+    /// Everything that is still delivered when listeners and peer are gone: it must be nothing that
+    /// was not seen.
     fn rest(mut self, story: &mut Vec<Settled>) {
         self.unlisten();
         if let Some(filler) = self.filler
@@ -316,8 +318,8 @@ fn failed(failure: &ConnectionError) -> String {
     format!("{:?} {:?} {causes:?}", failure.kind, failure.os)
 }
 
-/// The report without ports. How much a kernel had taken of what it could not deliver is the
-/// buffers' affair.
+/// The report without ports. How much a kernel had taken of what it could not deliver depends on
+/// the buffers.
 fn ended(ending: &Ending, script: &Script) -> String {
     let how = match &ending.kind {
         EndingKind::Failed(failure) => failed(failure),

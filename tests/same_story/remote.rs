@@ -1,5 +1,5 @@
-//! The peer: one trait, a socket of the machine and a scripted peer of the simulated network behind
-//! it.
+//! The peer: one trait for a socket of the machine and for a scripted peer of the simulated
+//! network.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -26,12 +26,12 @@ pub(crate) struct Seen {
 }
 
 /// The other side of the connection, without a reactor. Once it is closed or reset, the rest of the
-/// script passes it by.
+/// script has no effect on it.
 pub(crate) trait Remote {
     fn now(&self) -> Instant;
     fn connect(&mut self, addr: SocketAddr, small: bool);
     fn listen(&mut self, backlog: u32) -> SocketAddr;
-    /// An address where nobody listens, now or later.
+    /// An address without a listener, now or later.
     fn nobody(&mut self) -> SocketAddr;
     fn accept(&mut self);
     fn unlisten(&mut self);
@@ -39,7 +39,7 @@ pub(crate) trait Remote {
     fn finish(&mut self);
     fn close(&mut self);
     fn reset(&mut self);
-    /// Sends what waits to be sent, and reads what has come, if it reads.
+    /// Sends what waits to be sent, and reads what has arrived, if it reads.
     fn go_on(&mut self, reads: bool) -> Vec<u8>;
     /// Our end of the stream, or our reset, as far as reading has shown them to the peer.
     fn fin_and_reset(&self) -> (bool, bool);
@@ -50,12 +50,12 @@ pub(crate) trait Remote {
 #[derive(Default)]
 pub(crate) struct RealPeer {
     listener: Option<Socket>,
-    /// Bound, and not listening: its port is refused, and nobody else's.
+    /// Bound, and not listening: its port is refused, and no other process has it.
     nobody: Option<Socket>,
     socket: Option<Socket>,
     unsent: VecDeque<u8>,
     finished: bool,
-    /// Our FIN waits behind what is unsent.
+    /// Our FIN follows the unsent bytes.
     finishes: bool,
     /// A write has taken the connection's error; reading finds only zero then.
     broken: bool,
@@ -83,7 +83,7 @@ impl RealPeer {
             }
         }
         if std::mem::take(&mut self.finishes) {
-            // Refused on a connection that was reset, which reading tells too.
+            // Refused on a connection that was reset, which reading reports too.
             let _ = socket.shutdown(Shutdown::Write);
         }
     }
@@ -167,7 +167,7 @@ impl Remote for RealPeer {
             match socket.read(&mut buffer) {
                 Ok(0) => {
                     self.fin = true;
-                    // A reset behind the FIN shows only to who asks for it.
+                    // Only a query shows a reset after the FIN.
                     self.reset |= self.broken || !matches!(socket.take_error(), Ok(None));
                     return all;
                 }

@@ -1,18 +1,18 @@
-//! What a story is made of: who connects, with which options, and what the two sides do.
+//! The parts of a script: which side connects, with which options, and what the two sides do.
 
 use std::time::Duration;
 
 use finale::sim::Rng;
 use finale::{CloseMode, ConnectOptions, ListenOptions};
 
-/// Who opens the connection.
+/// The side that opens the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     /// The peer connects to our listener.
     Serves,
     /// We connect to the peer's listener.
     Dials,
-    /// We connect to a port where nobody listens.
+    /// We connect to a port without a listener.
     DialsNobody,
     /// We connect to a listener whose queue is full with another connection.
     DialsFull,
@@ -26,7 +26,7 @@ pub(crate) enum Opt {
     EarlyNotice,
     Paused,
     SmallBuffers,
-    /// The handler of `end` writes so many bytes and ends.
+    /// The handler of `end` writes this many bytes and ends.
     AnswerAtEnd(usize),
     /// Times in milliseconds.
     Idle(u64),
@@ -35,12 +35,11 @@ pub(crate) enum Opt {
     ConnectWithin(u64),
 }
 
-/// One step of one side. What we do is done in the next [`Step::Settle`]; what the peer does, at
-/// once.
+/// One step of one side. Our calls take effect in the next [`Step::Settle`]; the peer's at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Write(usize),
-    /// Likewise, without a copy.
+    /// The same without a copy.
     Give(usize),
     End,
     Destroy,
@@ -52,14 +51,14 @@ pub(crate) enum Step {
     PeerFinish,
     PeerClose,
     PeerReset,
-    /// From now on the peer reads all that comes; it does not before.
+    /// From now on the peer reads all that arrives; it does not before.
     PeerReads,
     /// The peer takes a connection out of its listener's queue.
     PeerAccepts,
     PeerUnlistens,
     /// Until nothing happens any more.
     Settle,
-    /// So many milliseconds.
+    /// This many milliseconds.
     Wait(u64),
 }
 
@@ -69,8 +68,8 @@ pub(crate) struct Script {
     pub(crate) role: Role,
     pub(crate) options: Vec<Opt>,
     pub(crate) steps: Vec<Step>,
-    /// More is under way than the buffers hold when somebody ends. Whether the other FIN was seen
-    /// then, and whether the queue had emptied, is the buffers' affair.
+    /// More is in flight than the buffers hold when a side ends. Whether the other FIN was seen
+    /// then, and whether the queue had emptied, depends on the buffers.
     pub(crate) much: bool,
 }
 
@@ -113,9 +112,9 @@ pub(crate) fn connect_options(script: &Script) -> ConnectOptions {
 }
 
 /// A script drawn from a seed, with a common ending: both sides end, if they still can. One in four
-/// moves so much that no buffer holds it: then both sides read from the beginning, and nobody cuts
-/// the stream off or asks for the early notice, because how far the bytes have come when the FIN
-/// does is the buffers' affair.
+/// moves so much that no buffer holds it: then both sides read from the beginning, and no side cuts
+/// the stream off or requests the early notice, because how far the bytes have arrived at the time
+/// of the FIN depends on the buffers.
 pub(crate) fn random(seed: u64) -> Script {
     let mut rng = Rng::new(seed);
     let large = rng.below(4) == 0;

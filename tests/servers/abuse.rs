@@ -1,5 +1,5 @@
-//! What peers and machines do to a server: it neither ends, spins nor leaks, and serves on when the
-//! trouble is over.
+//! What peers and machines do to a server: it neither ends, spins nor leaks, and continues to serve
+//! when the fault is over.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
         let before = descriptors();
         let (mut begun, mut closed) = (0, 0);
         let mut begin = |reactor: &mut Reactor| {
-            // Source addresses rotate, so that TIME_WAIT can't exhaust the ports.
+            // Source addresses alternate, so that TIME_WAIT can't use up the ports.
             let source = SocketAddr::from(([127, 0, 1, (begun % 64) as u8 + 1], 0));
             reactor.connect(listener.addr, ConnectOptions::default().local_addr(source)).expect("an address");
             begun += 1;
@@ -97,15 +97,15 @@ fn a_storm_of_resets_leaves_a_good_client_undisturbed() {
     });
 }
 
-/// Promise: out of descriptors a listener rests, is told so once, does not spin, and serves all
-/// when it is over (AC01, AC02).
+/// Promise: out of descriptors a listener backs off, delivers one event for that, does not spin,
+/// and serves all when it is over (AC01, AC02).
 #[test]
 fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
     alone("abuse::a_server_out_of_descriptors_rests_and_then_serves_everybody", || {
         let mut story = Transcript::new();
         let addr = story.listen(ListenOptions::default());
         let clients: Vec<TcpStream> = (0..20).map(|_| dial(addr)).collect();
-        // Every descriptor but five is taken by something else.
+        // All but five descriptors are used by something else.
         let limit = descriptors() + 64;
         lower_limit(limit);
         let mut hoard = Vec::new();
@@ -126,7 +126,7 @@ fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
         });
         assert_eq!((accepted.len(), rests), (5, 1));
         let elapsed = began.0.elapsed();
-        drop(hoard); // Asking for the processor's time takes a descriptor.
+        drop(hoard); // Reading the CPU time needs a descriptor.
         let used = cpu_time() - began.1;
         assert!(used < elapsed / 4, "{used:?} of processor time while resting");
 
@@ -146,7 +146,7 @@ fn a_server_out_of_descriptors_rests_and_then_serves_everybody() {
     });
 }
 
-/// Promise: a connect without a descriptor is an error told by `next`, and the next one works
+/// Promise: a connect without a descriptor is an error that `next` delivers, and the next one works
 /// (FD01).
 #[test]
 fn a_client_out_of_descriptors_is_told_and_can_try_again() {
@@ -182,8 +182,8 @@ fn lower_limit(descriptors: usize) {
     support::alone::shell(&format!("prlimit --pid {pid} --nofile={descriptors}:"));
 }
 
-/// Promise: peers that neither read nor close cost their queue and a time, not the loop (OV01,
-/// OV02).
+/// Promise: peers that neither read nor close cost their queue for a limited time, and do not block
+/// the loop (OV01, OV02).
 #[test]
 fn peers_that_never_read_and_never_close_are_ended_by_timers() {
     alone_with_connections("abuse::peers_that_never_read_and_never_close_are_ended_by_timers", 50, 10, |count| {
@@ -214,7 +214,7 @@ fn peers_that_never_read_and_never_close_are_ended_by_timers() {
     });
 }
 
-/// Promise: garbage is data. No byte that a peer sends means anything to the reactor.
+/// Promise: garbage is data. No byte that a peer sends has a meaning for the reactor.
 #[test]
 fn garbage_is_told_as_data_to_the_byte() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
@@ -233,7 +233,7 @@ fn garbage_is_told_as_data_to_the_byte() {
     story.rest();
 }
 
-/// A peer that does a few random things and leaves in a random way.
+/// A peer that does a few random things and ends in a random way.
 fn random_peer(addr: SocketAddr, mut random: u64) {
     // xorshift64
     let mut below = |limit: u64| {
@@ -247,7 +247,7 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
     let mut bytes = vec![0; 100_000];
     for _ in 0..below(6) {
         let length = below(100_000) as usize;
-        // Whatever the answer is: refused, short, broken.
+        // Any result is right: refused, short, broken.
         let _ = match below(5) {
             0 => socket2::SockRef::from(&peer).send_out_of_band(b"!"),
             1 => peer.shutdown(Shutdown::Write).map(|()| 0),
@@ -260,7 +260,7 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
         0 => reset(peer),
         1 => drop(peer),
         _ => {
-            // In order: says that it is done, and takes what still comes.
+            // An orderly end: it finishes, and reads what still arrives.
             peer.set_nonblocking(false).expect("a socket");
             let _ = peer.shutdown(Shutdown::Write);
             let _ = peer.read_to_end(&mut bytes);
@@ -268,9 +268,9 @@ fn random_peer(addr: SocketAddr, mut random: u64) {
     }
 }
 
-/// Promise: whatever peers do, each socket tells its events in the order of the language, one
-/// `close` last, and none stays behind (OV03). The server echoes, with back-pressure, and now and
-/// then destroys in the middle.
+/// Promise: whatever peers do, each socket delivers its events in the order of the grammar, one
+/// `close` last, and none is left over (OV03). The server echoes, with back-pressure, and sometimes
+/// destroys in the middle.
 #[test]
 fn whatever_peers_do_every_socket_closes_once() {
     alone_with_connections("abuse::whatever_peers_do_every_socket_closes_once", 400, 40, |count| {

@@ -1,5 +1,6 @@
 //! What a server needs around its connections: limits, pauses, stopping, and the deadlines of its
-//! clients. On the simulated network; what the kernel decides is at the end, on the real one.
+//! clients. On the simulated network; the kernel's decisions are tested at the end, on the real
+//! one.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -18,7 +19,7 @@ const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A scene with a listener, and so many clients who have come one after the other.
+/// A scene with a listener, and this many clients, which have connected one after the other.
 fn scene(options: ListenOptions, clients: usize) -> (Scene, Listener, Vec<PeerSocket>) {
     let mut scene = Scene::new();
     scene.network.set_buffers(64 * 1024, 64 * 1024);
@@ -197,7 +198,7 @@ fn a_stopped_listener_closes_though_clients_go_on_coming() {
     {
         let (mut scene, listener, mut peers) = scene(options.backlog(4), 2);
         scene.reactor.stop_listener(listener.id, StopOptions::default().grace(None).limit(None)).expect("open");
-        // Whenever one is accepted another has come.
+        // Whenever one is accepted another has connected.
         let (mut served, mut is_closed) = (0, false);
         while let Some((mut socket, event)) = scene.reactor.next().expect("it goes on") {
             if matches!(event, Event::Connection | Event::Overflow(..)) {

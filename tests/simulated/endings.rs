@@ -1,5 +1,5 @@
 //! Endings that plain loopback can't show, each provoked on the simulated network: lost
-//! acknowledgements, lost machines, resets between two looks, look-ups that hang.
+//! acknowledgements, lost machines, resets between two looks, lookups that hang.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use support::scene::{Scene, THERE};
 fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.answer_into_the_void(&peer);
-    scene.expect(&[]); // Both directions are shut down, and epoll says so; nothing is acknowledged.
+    scene.expect(&[]); // Both directions are shut down, and epoll reports it; nothing is acknowledged.
     scene.network.heal(THERE);
     scene.run(Duration::from_secs(5));
     assert_eq!(scene.story, ["close"]);
@@ -35,7 +35,7 @@ fn a_write_into_a_reset_tells_the_waiting_bytes_first_and_no_end() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     peer.send(b"last words");
     peer.reset();
-    // Arrived, and not looked at: our write takes the error.
+    // It has arrived, and the reactor has not looked: our write takes the error.
     scene.network.advance(Duration::from_millis(100));
     scene.with(|socket| {
         socket.write(b"too late").expect("not known yet");
@@ -47,9 +47,9 @@ fn a_write_into_a_reset_tells_the_waiting_bytes_first_and_no_end() {
 #[test]
 fn a_half_closed_peer_that_stays_silent_does_not_stay_for_ever() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(Duration::from_secs(9)));
-    scene.with(|socket| socket.end()); // They never end.
+    scene.with(|socket| socket.end()); // The peer never ends.
     scene.run(Duration::from_secs(5));
-    peer.send(b"x"); // A byte starts the time again.
+    peer.send(b"x"); // A byte restarts the time.
     scene.run(Duration::from_secs(8));
     assert_eq!(std::mem::take(&mut scene.story), ["data x"]);
     scene.run(Duration::from_secs(2));
@@ -93,8 +93,8 @@ fn a_flood_from_a_peer_that_takes_nothing_does_not_put_off_the_end() {
 fn a_socket_destroyed_as_its_lookup_fails_tells_close_alone() {
     let mut scene = Scene::new();
     let id = scene.reactor.connect("nobody:80", ConnectOptions::default()).expect("a good target");
-    scene.run(Duration::ZERO); // Handed to the resolver.
-    scene.network.advance(Duration::from_secs(60)); // The answer waits.
+    scene.run(Duration::ZERO); // The resolver has the request.
+    scene.network.advance(Duration::from_secs(60)); // The result waits.
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);
     assert_eq!(scene.how(), &EndingKind::Destroyed);
@@ -110,7 +110,7 @@ fn a_reset_behind_a_pause_is_told_as_what_it_is_when_the_limit_comes() {
         scene.run(Duration::from_millis(500));
         let id = scene.socket.expect("told");
         if let Some(mut socket) = scene.reactor.socket(id) {
-            let _ = socket.write(b"ping"); // Neither does writing put the limit off.
+            let _ = socket.write(b"ping"); // Writing does not postpone the limit either.
         }
     }
     scene.run(Duration::from_secs(2));

@@ -1,5 +1,5 @@
 //! Program handlers against every ending at every byte: what `finale::check::Endings` finds, and
-//! what it leaves in peace.
+//! what it does not report.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn patient_listen() -> ListenOptions {
     ListenOptions::default().idle_timeout(Duration::from_secs(5))
 }
 
-/// Everything back, until the peer ends.
+/// Echoes everything, until the peer ends.
 fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
     match event {
         Event::Data(bytes) => drop(socket.write(bytes)),
@@ -51,7 +51,7 @@ fn a_client_is_run_against_every_ending_of_its_server() {
     assert!(report.broken().is_none(), "{report}");
 }
 
-/// What is found of this handler.
+/// What is found for this handler.
 #[track_caller]
 fn found<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
     let report = endings.run(&make);
@@ -89,8 +89,8 @@ fn a_handler_that_takes_end_for_close_is_found() {
 
 #[test]
 fn a_handler_that_takes_an_early_end_for_close_is_found() {
-    // It ends first, so that the end usually comes when all is said: not if the peer finishes with
-    // its request.
+    // It ends first, so that the end usually arrives when all is sent: not if the peer finishes
+    // with its request.
     let hasty = |socket: &mut Socket<'_>, event: Event<'_>| match event {
         Event::Data(bytes) => {
             let _ = socket.write(bytes);
@@ -221,7 +221,7 @@ fn a_case_says_what_the_peer_really_wrote_and_saw() {
         }
     });
     assert_eq!(endings.run(|| echo).broken(), None);
-    // Its last word is a reset, which is still on its way when our side is done.
+    // The last thing that it sends is a reset, which is still in flight when our side is done.
     let rude = |socket: &mut Socket<'_>, event: Event<'_>| match event {
         Event::Data(_) if socket.bytes_read() < 5 => socket.destroy(),
         event => echo(socket, event),

@@ -1,4 +1,4 @@
-//! Large bodies: read into a buffer of the program's, and written in parts that stay together.
+//! Large bodies: read into a buffer of the program, and written in parts that stay together.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn serve(script: Script, options: ListenOptions, mut handle: impl FnMut(&mut Soc
     lines
 }
 
-/// Asks for a body of so many bytes when the first have come, which may be its beginning.
+/// Requests a body of this many bytes when the first have arrived, which may be its beginning.
 fn body_after_head(len: usize) -> impl FnMut(&mut Socket<'_>, &Event<'_>) {
     move |socket, event| match event {
         Event::Data(bytes) if bytes.starts_with(b"head:") => socket.fill(bytes[5..].to_vec(), len),

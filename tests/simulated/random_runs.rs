@@ -1,7 +1,8 @@
 //! The shipped reactor on the simulated network: the lesson's conversation, and random programs
 //! under random faults.
 //!
-//! `FINALE_SEEDS=0..100000` runs more seeds; `finale sim --replay SEED` tells one as a story.
+//! `FINALE_SEEDS=0..100000` runs more seeds; `finale sim --replay SEED` prints the transcript of
+//! one.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -77,14 +78,14 @@ fn the_lessons_conversation_has_the_same_story_on_the_simulated_network() -> Res
     Ok(())
 }
 
-/// Seeds that every run of the tests tries.
+/// Seeds of every test run.
 fn seeds() -> std::ops::Range<u64> {
     let range = std::env::var("FINALE_SEEDS").unwrap_or_else(|_| "0..2000".into());
     let (from, to) = range.split_once("..").expect("FINALE_SEEDS is FROM..TO");
     from.parse().expect("a number")..to.parse().expect("a number")
 }
 
-/// Runs one seed; a broken rule fails the test with the story.
+/// Runs one seed; a broken rule fails the test with the transcript.
 fn run(seed: u64, favoured: Option<Fault>) -> chaos::Outcome {
     let outcome = chaos::run(seed, favoured);
     if let Some(broken) = &outcome.broken {

@@ -36,8 +36,8 @@ fn is_deadline(how: &EndingKind) -> bool {
     matches!(how, EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::TimedOut(TimeoutKind::Deadline))
 }
 
-/// A lookup without an answer, a handshake without one, a server that keeps silent, one that sends
-/// without pause.
+/// A lookup without an answer, a handshake without one, a server that stays silent, one that sends
+/// without a pause.
 fn each_phase(mut check: impl FnMut(&Network, &str, &str)) {
     for phase in ["lookup", "handshake", "silence", "flood"] {
         let network = Network::new(1);

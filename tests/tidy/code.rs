@@ -88,7 +88,7 @@ fn no_test_sleeps_and_nothing_is_left_undone() {
 
 #[test]
 fn one_word_stands_for_one_thing() {
-    // Left: what must not be written in the library's documentation; the words are in ARCHITECTURE.md.
+    // The words to use are in ARCHITECTURE.md; these must not be in the library's documentation.
     let banned = ["event loop iteration", "watermark", "half-open socket", "fd leak", "callback is"];
     for (path, text) in sources(&["src"]) {
         for line in text.lines().filter(|line| line.trim_start().starts_with("//")) {

@@ -68,7 +68,8 @@ fn every_fault_has_its_tests() {
     assert!(wrong.is_empty(), "docs/faults.md:\n{}", wrong.join("\n"));
 }
 
-/// The tests that a cell names: `file::test` between backticks. Anything else between backticks is a word.
+/// The tests that a cell names: `file::test` between backticks. Anything else between backticks is
+/// a word.
 fn tests_in(cell: &str) -> Vec<&str> {
     let is_prose = cell.starts_with('–');
     cell.split('`').skip(1).step_by(2).filter(|word| !is_prose && word.contains("::")).collect()

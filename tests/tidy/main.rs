@@ -1,10 +1,11 @@
-//! Rules about the repository that a program can check: the source code, the documents, and the two
-//! catalogues that name a test for each row.
+//! Rules about the repository that a program can check: the source code, the documents, their
+//! words, and the two catalogues that name a test for each row.
 
 mod code;
 mod documents;
 mod faults;
 mod node;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +35,7 @@ pub(crate) fn document(name: &str) -> String {
 }
 
 /// Whether there is a function of this name, marked as a test, in that file below tests/, or below
-/// src/ if it says so.
+/// src/ if `test` begins with that.
 pub(crate) fn is_a_test(sources: &BTreeMap<String, String>, test: &str) -> bool {
     let Some((file, name)) = test.rsplit_once("::") else { return false };
     let path = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };

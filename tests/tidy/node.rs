@@ -6,7 +6,7 @@ use crate::{is_a_test, sources};
 
 const PAGE: &str = include_str!("../../docs/node.md");
 
-/// Of each row of the page's last table: its status, and what stands behind it.
+/// Of each row of the page's last table: its status, and the text after it.
 fn rows() -> BTreeMap<u32, (&'static str, &'static str)> {
     let table = PAGE.split("## Row by row").nth(1).expect("the page has that part");
     let row = |line: &'static str| {

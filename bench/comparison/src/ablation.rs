@@ -42,7 +42,7 @@ fn title(path: &Path) -> Result<String> {
     title_of(&fs::read_to_string(path)?).with_context(|| format!("{} has no title above its diff", path.display()))
 }
 
-/// What stands before the diff, in one line.
+/// The text before the diff, in one line.
 fn title_of(patch: &str) -> Option<String> {
     let above = patch.lines().take_while(|line| !line.starts_with("diff ") && !line.starts_with("--- "));
     let words: Vec<&str> = above.flat_map(str::split_whitespace).collect();

@@ -103,8 +103,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// Where the scale ends at the latest. What lies beyond is an arrow at its end, with the figure
-    /// beside it.
+    /// The maximum of the scale. A larger value is an arrow at its end, with the figure next to it.
     const LIMIT: f64 = 2.25;
 
     fn of(lines: &[Line]) -> Self {
@@ -141,8 +140,7 @@ fn grid(pen: &mut Pen, scale: &Scale, height: i32) -> Result<()> {
     pen.words(key, (LEFT, bottom + 40), 12, HPos::Left, &QUIET, false)
 }
 
-/// A server that has failed has no ratio; that it is missing must not look as if it had not taken
-/// part.
+/// A server that has failed has no ratio; it must not look as if it had not taken part.
 fn absent(main: &Experiment) -> Option<String> {
     let failed = main.rows.iter().filter(|row| row.failure.is_some());
     let names: Vec<String> = failed.map(|row| plain(&row.name)).collect();
@@ -199,8 +197,7 @@ impl Pen<'_> {
     }
 }
 
-/// A style sheet that exchanges the colours on a dark page; and a title for who hears the page read
-/// aloud.
+/// A style sheet that exchanges the colours on a dark page, and a title for screen readers.
 fn in_both_lights(svg: &str) -> String {
     let rule = |ink: &&Ink| {
         let (light, dark) = (ink.hex(), ink.dark);

@@ -1,4 +1,4 @@
-//! Counts that don't drift: what one more connection adds to system calls, instructions and memory.
+//! Counts that don't drift: what another connection adds to system calls, instructions and memory.
 //!
 //! Each is the difference of a long run and a short one over the difference of their lengths, so
 //! that start-up cancels.
@@ -30,8 +30,7 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Tries each on a program that does nothing: being there is not enough, since each needs some
-    /// right, too.
+    /// Tries each on a program that does nothing: an installed tool can still lack a permission.
     pub(crate) fn tried() -> Self {
         let tries: [(&str, &[&str]); 3] = [
             (STRACE, &["-f", "-c", "-o", "/dev/null", "true"]),
@@ -47,7 +46,7 @@ impl Tools {
         self.missing.iter().map(|(tool, why)| format!("counts by {tool}: {why}")).collect()
     }
 
-    /// Why a tool counts nothing of this server.
+    /// Why a tool counts nothing for this server.
     fn uncounted(&self, tool: &str, contestant: &Contestant) -> Option<String> {
         let of_its_own = || contestant.instructions_uncounted().filter(|_| tool == VALGRIND).map(str::to_owned);
         self.missing.get(tool).cloned().or_else(of_its_own)
@@ -166,7 +165,7 @@ fn by_valgrind(bed: &Bed, argv: &[String], lengths: Lengths, into: &mut Counts) 
     Ok(())
 }
 
-/// What each of the connections adds that the long run has more than the short one.
+/// What each additional connection of the long run adds.
 fn each_more(short: u64, long: u64, connections: u64) -> f64 {
     (long.cast_signed() - short.cast_signed()) as f64 / connections as f64
 }
@@ -182,9 +181,9 @@ fn server(bed: &Bed, argv: &[String], tool: &[String]) -> Result<Server> {
     Server::start(&Start { argv, tool, core: Some(bed.server_core), network: bed.network, log: &bed.log })
 }
 
-/// What a tool writes about a server that has served so many connections.
+/// What a tool writes about a server that has served this many connections.
 fn under(bed: &Bed, argv: &[String], tool: &[String], file: &Path, connections: u64) -> Result<String> {
-    // What an earlier server has left must not be taken for this one's.
+    // A file that an earlier server has left must not be taken for this one's.
     if file.exists() {
         fs::remove_file(file)?;
     }
@@ -222,7 +221,7 @@ fn resident(bed: &Bed, contestant: &Contestant, into: &mut Memory) -> Result<()>
     let argv = contestant.argv(Service::Answer { bytes: MAIN.answer }).context("it has no answer service")?;
     let mut server = server(bed, &argv, &[])?;
     server.wait_for_room(IDLE)?;
-    // One load before, so that buffers which are made once are there in both figures.
+    // One load before, so that both figures include buffers that are created once.
     let load = Load::HalfClose(HalfClose { connections: 1000, ..MAIN });
     process::load(&load.argv(&bed.tree, &server.addr, server.pid()), Some(bed.client_core), server.network())?;
     server.settle()?;

@@ -124,7 +124,7 @@ fn counts(raw: &Raw) -> Vec<Goal> {
     let main = raw.experiment(Part::Main.id());
     let segments = |name| main?.row(name)?.segments().map(|spread| spread.median);
     let idle = raw.memory.iter().find(|memory| memory.name == HAND_OFF && memory.failure.is_none());
-    // Now and then a segment more: an acknowledgement that did not find anything to ride on.
+    // Sometimes there is another segment: an acknowledgement without data to go with.
     let eight = Limit::AtMost(8.05);
     let round = |mut goal: Goal| {
         goal.goal = "8 (up to 8.05)".into();
@@ -153,8 +153,8 @@ fn counts(raw: &Raw) -> Vec<Goal> {
 }
 
 /// By the names of `cargo bench`. Of uniform, far and crowded deadlines the slowest is judged, in
-/// each order: hot are the few that were just served, as in a reactor a touched socket was; in
-/// random order nearly all of it is cache misses.
+/// each order: hot timers are the few that were just served, as a touched socket is in a reactor;
+/// in random order nearly all of the time is cache misses.
 fn timers(raw: &Raw) -> Vec<Goal> {
     let slowest = |call: &str, order: &str| {
         let fits = |name: &str| name.starts_with("timers") && name.contains(call) && name.ends_with(order);
@@ -162,7 +162,7 @@ fn timers(raw: &Raw) -> Vec<Goal> {
     };
     let calls = [("touch", "touch", 2.0), ("cancel + schedule", "schedule and cancel", 20.0), ("/fire", "fire", 30.0)];
     let in_each_order = |(call, words, limit): (&str, &str, f64)| {
-        // What fires was not just served.
+        // A timer that fires was not just served.
         let hot = (call != "/fire").then_some("hot");
         let orders = hot.into_iter().chain(["in memory order", "in random order"]);
         let of = |order| {
@@ -174,8 +174,8 @@ fn timers(raw: &Raw) -> Vec<Goal> {
     calls.into_iter().flat_map(in_each_order).collect()
 }
 
-/// A whole event with a million idle sockets beside it to one with a thousand: of several such
-/// pairs the largest ratio.
+/// A whole event with a million idle sockets, compared with one with a thousand: the largest ratio
+/// of several such pairs.
 fn event_ratio(raw: &Raw) -> Option<f64> {
     let ratio = |(name, many): (&String, &f64)| {
         let group = name.strip_suffix("/1 M").filter(|group| group.contains("event"))?;

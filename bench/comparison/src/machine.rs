@@ -56,7 +56,7 @@ pub(crate) fn load_average() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// What the kernel says of each known weakness of processors.
+/// The kernel's report on each known weakness of processors.
 fn weaknesses() -> Vec<(String, String)> {
     let files = fs::read_dir("/sys/devices/system/cpu/vulnerabilities").into_iter().flatten().flatten();
     let answer = |file: fs::DirEntry| {
@@ -68,7 +68,7 @@ fn weaknesses() -> Vec<(String, String)> {
     answers
 }
 
-/// As they are where the servers run: a fresh network has its own.
+/// As they are where the servers run: a new network has its own.
 fn settings(bed: &Bed) -> Option<String> {
     let names = ["ipv4/tcp_max_tw_buckets", "ipv4/tcp_tw_reuse", "ipv4/ip_local_port_range", "core/somaxconn"];
     let told = names.iter().filter_map(|name| {

@@ -1,5 +1,4 @@
-//! The comparison: measures finale beside its peers and writes bench/RESULTS.md and
-//! bench/results.svg.
+//! The comparison: measures finale and its peers and writes bench/RESULTS.md and bench/results.svg.
 //!
 //! Started by `bench/compare`, which builds everything first.
 
@@ -34,7 +33,7 @@ use crate::process::Network;
 use crate::raw::Raw;
 use crate::roster::{Contestant, HAND_OFF, Tree};
 
-/// Measures finale beside its peers and writes bench/RESULTS.md and bench/results.svg.
+/// Measures finale and its peers and writes bench/RESULTS.md and bench/results.svg.
 ///
 /// A whole run takes about a quarter of an hour on two otherwise idle cores. Its raw data is kept
 /// in target/compare/raw.json. A quick run, or one of a few rows, is a trial: it writes its page,
@@ -50,7 +49,7 @@ struct Args {
     /// Only these rows; several with commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<Part>,
-    /// So many rounds in each experiment, in place of 5 to 15
+    /// This many rounds in each experiment, instead of 5 to 15
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Measures nothing: makes page and chart from the data of the last whole run, or of the last
@@ -60,8 +59,8 @@ struct Args {
     /// Measures in this machine's own network even where each server could have one to itself
     #[arg(long)]
     one_network: bool,
-    /// Only says what has to be built for these rows, if the words are understood and the machine
-    /// is fit
+    /// Only prints what has to be built for these rows, if the arguments are valid and the machine
+    /// is suitable
     #[arg(long, hide = true)]
     check: bool,
 }
@@ -83,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    /// Some parts take longer than all the rest of a trial, or to be built for: there they have to
+    /// Some parts take longer than all the rest of a trial, or longer to build: there they have to
     /// be named.
     fn wants(&self, part: Part) -> bool {
         match self.only.as_slice() {
@@ -102,7 +101,7 @@ impl Args {
     }
 }
 
-/// Whether the run is fit to be published.
+/// Whether the run can be published.
 fn is_whole(args: &Args) -> bool {
     !args.quick && args.only.is_empty() && args.rounds.is_none()
 }
@@ -128,10 +127,10 @@ fn run(args: &Args) -> Result<Vec<String>> {
     Ok(raw.failures())
 }
 
-/// Page and chart: where everybody reads them, or beside the data if it was a trial.
+/// Writes page and chart: to the published place, or next to the data if it was a trial.
 fn write(tree: &Tree, raw: &Raw, scratch: &Path) -> Result<()> {
     let folder = if raw.whole { tree.root.join("bench") } else { scratch.to_owned() };
-    // They speak of a whole run.
+    // They are about a whole run.
     let notes = if raw.whole {
         fs::read_to_string(tree.root.join("bench/NOTES.md")).unwrap_or_default()
     } else {

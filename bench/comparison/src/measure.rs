@@ -1,7 +1,7 @@
 //! Interleaved rounds: A B C, then B C A, and so on, a fresh server for each load.
 //!
-//! Fresh, so that no round inherits memory or TIME_WAIT from another; the first load on it is the
-//! warm-up and not counted.
+//! Each server is fresh, so that no round inherits memory or TIME_WAIT from another; the first load
+//! on it is the warm-up and not counted.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -57,8 +57,8 @@ pub(crate) fn run(bed: &Bed, plan: &Plan) -> Experiment {
     Experiment { id: plan.id.into(), title: plan.title.clone(), load: plan.load.words(), unit: plan.load.unit(), rows }
 }
 
-/// The order of a round, from its number: another one each time, so that nobody always follows the
-/// same neighbour.
+/// The order of a round, from its number: a different one each time, so that no server always
+/// follows the same one.
 fn shuffled(count: usize, round: u64) -> Vec<usize> {
     // SplitMix64: good enough to shuffle a dozen.
     let mut state = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -98,7 +98,7 @@ fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
     settle(&servers)?;
     let cpu = cpu_ns(&servers)?.checked_sub(cpu).context("a thread of the server has ended with its CPU time")?;
     let (cpu, segments) = (cpu, first.segments_sent()? - segments);
-    // A wrapper that runs its server as a child would be measured in its place, and would look
+    // A wrapper that runs its server as a child would be measured instead of it, and would look
     // wonderful.
     ensure!(cpu > 0, "the load has cost the server no time: is the process that was started not the server itself?");
     let bench = matches!(plan.load, Load::Bench(_)).then(|| seen(&done.stdout)).transpose()?;
@@ -114,8 +114,8 @@ fn sample(bed: &Bed, plan: &Plan, entry: &Entry, round: u32) -> Result<Sample> {
     Ok(Sample { round, units, cpu_ns: cpu, wall_ns: done.wall_ns, segments, bench })
 }
 
-/// Where loads run, one for each core that is listed: on the client's core, or one beside each
-/// server.
+/// Where loads run, one for each core that is listed: on the client's core, or one on each server's
+/// core.
 fn load_cores(bed: &Bed, plan: &Plan, entry: &Entry) -> Vec<u32> {
     match plan.loads {
         Loads::OnTheirOwnCore => vec![bed.client_core],
@@ -124,7 +124,7 @@ fn load_cores(bed: &Bed, plan: &Plan, entry: &Entry) -> Vec<u32> {
     }
 }
 
-/// The same load on several cores at once: what the last has said, and how long the slowest took.
+/// The same load on several cores at once: the output of the last, and the time of the slowest.
 fn at_once(cores: &[u32], load: impl Fn(Option<u32>) -> Result<process::Done> + Sync) -> Result<process::Done> {
     std::thread::scope(|scope| {
         let loads: Vec<_> = cores

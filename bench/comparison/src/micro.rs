@@ -15,7 +15,7 @@ use crate::measure::Bed;
 /// name.
 ///
 /// # Errors
-/// It can't be run, or it fails; what it says is in micro.log beside the raw data.
+/// It can't be run, or it fails; its output is in micro.log next to the raw data.
 pub(crate) fn micro(bed: &Bed) -> Result<BTreeMap<String, f64>> {
     let home = bed.tree.scratch().join("criterion");
     if home.exists() {
@@ -68,7 +68,7 @@ fn medians(criterion: &Path) -> BTreeMap<String, f64> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
             let estimates = entry.path().join("estimates.json");
-            // Beside `new` there are `base` and others, which are older.
+            // Next to `new` there are `base` and others, which are older.
             if entry.file_name() == "new" && estimates.exists() {
                 let name = folder.strip_prefix(criterion).unwrap_or(&folder).to_string_lossy().into_owned();
                 let text = fs::read_to_string(estimates).unwrap_or_default();

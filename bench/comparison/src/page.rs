@@ -1,4 +1,4 @@
-//! The page: bench/RESULTS.md, made from the raw data and nothing else. Losses stand where wins would.
+//! The page: bench/RESULTS.md, made from the raw data only. Losses are in the same places as wins.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ const LOADS: &[(Part, &str)] = &[
     (Part::InFlight4096, "4,096 in flight"),
 ];
 
-/// The whole page. `notes` is what a person has to say, as it is.
+/// The whole page. `notes` is text by a person, unchanged.
 pub(crate) fn page(raw: &Raw, notes: &str) -> String {
     let sections = [
         head(raw),
@@ -206,7 +206,7 @@ fn counts(raw: &Raw) -> String {
             calls.join(", "),
         ]
     };
-    // From the fewest calls up; who was not counted comes last.
+    // From the fewest calls up; servers that were not counted are last.
     counted.sort_by(|a, b| fewest(a).total_cmp(&fewest(b)));
     let rows: Vec<Vec<String>> = counted.iter().map(row).collect();
     if rows.is_empty() {
@@ -453,7 +453,7 @@ fn method(raw: &Raw) -> String {
         .fold(include_str!("method.md").to_owned(), |text, (mark, number)| text.replace(mark, &thousands(*number)))
 }
 
-/// As people write it: 12,000.
+/// With separators: 12,000.
 fn thousands(number: u64) -> String {
     if number < 1000 { number.to_string() } else { format!("{},{:03}", thousands(number / 1000), number % 1000) }
 }

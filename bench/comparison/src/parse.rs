@@ -73,8 +73,8 @@ pub(crate) fn release_profile(manifest: &str) -> Option<String> {
     (!settings.is_empty()).then(|| settings.join(", "))
 }
 
-/// The kernel's answers about the weaknesses of this processor, `name: answer` a line, in one line:
-/// those that it is not free of.
+/// The kernel's reports on the weaknesses of this processor, `name: report` per line, in one line:
+/// those that affect it.
 pub(crate) fn mitigations(answers: &[(String, String)]) -> Option<String> {
     let affected: Vec<String> = answers
         .iter()

@@ -8,7 +8,7 @@ use crate::roster::{self, Contestant, Service, Tree};
 /// What `--only` chooses from, in the order of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// 64 B each way, 256 in flight: what the goals speak of
+    /// 64 B each way, 256 in flight: the load of the goals
     Main,
     /// The answer is 16 KiB
     Answer16k,
@@ -32,7 +32,7 @@ pub(crate) enum Part {
     Echo,
     /// 1 GiB through one connection
     Bulk,
-    /// The main load with 19,000 idle connections beside it
+    /// The main load while 19,000 idle connections are open
     Idle,
     /// Two processes on one port, one on each core
     Shards,
@@ -66,7 +66,7 @@ pub(crate) enum Loads {
     BesideEachServer,
 }
 
-/// One row: a server, and what is beside it.
+/// One row: a server, and the idle connections on it.
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) argv: Vec<String>,
@@ -141,7 +141,7 @@ impl Load {
         }
     }
 
-    /// For people.
+    /// In words, for the page.
     pub(crate) fn words(self) -> String {
         match self {
             Self::HalfClose(half) => half.words(),
@@ -288,7 +288,7 @@ fn idle(all: &[Contestant], effort: Effort) -> Plan {
     plan
 }
 
-/// The name of a server's row with idle connections beside it.
+/// The name of a server's row with idle connections.
 pub(crate) fn with_idle(name: &str) -> String {
     format!("{name}+idle")
 }

@@ -1,5 +1,5 @@
-//! Servers and loads as processes: each server pinned to its core, in a network of its own where
-//! that can be had.
+//! Servers and loads as processes: each server pinned to its core, in its own network where that is
+//! possible.
 //!
 //! Invariant: nothing started here outlives its owner; dropping a server ends it.
 
@@ -18,15 +18,15 @@ use wait_timeout::ChildExt as _;
 
 use crate::parse;
 
-/// A server has said its address within a fraction of this, even under valgrind.
+/// A server has printed its address within a fraction of this, even under valgrind.
 const START: Duration = Duration::from_secs(20);
-/// The longest load takes seconds; a client that waits for a lost connection must not hold up the
-/// run for ever.
+/// The longest load takes seconds; a client that waits for a lost connection must not block the run
+/// for ever.
 const LOAD: Duration = Duration::from_secs(90);
-/// Between two looks at something that no event tells of: the kernel's tables, another process's
-/// CPU time.
+/// The time between two looks at something that has no events: the kernel's tables, another
+/// process's CPU time.
 const LOOK: Duration = Duration::from_millis(5);
-/// TIME_WAIT lasts a minute; twice that is a table that somebody else fills.
+/// TIME_WAIT lasts a minute; after twice that another program fills the table.
 const ROOM: Duration = Duration::from_secs(120);
 
 /// Where a server runs.
@@ -57,7 +57,7 @@ impl Network {
         }
     }
 
-    /// Where a client of a server goes that was started here.
+    /// Where a client of a server runs that was started here.
     const fn beside(self, server: u32) -> Self {
         match self {
             Self::Own => Self::Of(server),
@@ -92,7 +92,7 @@ fn pinned(core: Option<u32>) -> Vec<String> {
 }
 
 /// Nothing can wake us for what is waited for here: the kernel's counters send no event, so they
-/// are looked at again.
+/// are read again.
 pub(crate) fn look_again_later() {
     thread::park_timeout(LOOK);
 }
@@ -100,7 +100,7 @@ pub(crate) fn look_again_later() {
 /// A server that listens.
 pub(crate) struct Server {
     child: Child,
-    /// Kept open: a server that says more must not find its pipe broken.
+    /// Kept open: a server that prints more must not find its pipe broken.
     _stdout: BufReader<ChildStdout>,
     pub(crate) addr: String,
     network: Network,
@@ -113,7 +113,7 @@ pub(crate) struct Start<'a> {
     pub(crate) tool: &'a [String],
     pub(crate) core: Option<u32>,
     pub(crate) network: Network,
-    /// What it says to stderr is kept here.
+    /// What it prints on stderr is kept here.
     pub(crate) log: &'a PathBuf,
 }
 
@@ -144,7 +144,7 @@ impl Server {
         }
     }
 
-    /// The network for its clients, and for a second server beside it.
+    /// The network for its clients, and for a second server.
     pub(crate) const fn network(&self) -> Network {
         self.network
     }
@@ -158,9 +158,8 @@ impl Server {
         cpu_ns(self.pid()).context("the server is gone")
     }
 
-    /// Waits until it does nothing more, so that what it does behind the load's back is counted
-    /// too. One that is never quite idle, as with a garbage collector, is given a tenth of a
-    /// second.
+    /// Waits until it does nothing more, so that work after the end of the load is counted too. A
+    /// server that is never quite idle, as with a garbage collector, gets a tenth of a second.
     pub(crate) fn settle(&self) -> Result<()> {
         let mut last = self.cpu_ns()?;
         for _ in 0..20 {
@@ -204,7 +203,7 @@ impl Server {
         loop {
             let sockstat = fs::read_to_string(format!("/proc/{}/net/sockstat", self.pid()))?;
             let waiting = parse::time_wait(&sockstat).context("no tw in sockstat")?;
-            // A load that never fits is let go when the table is as good as empty.
+            // A load that never fits is started when the table is almost empty.
             if waiting + connections < limit || waiting < limit / 100 {
                 return Ok(());
             }
@@ -213,8 +212,8 @@ impl Server {
         }
     }
 
-    /// Asks it to end, and waits for that. A tool around the server passes no signal on, so the
-    /// server itself is asked.
+    /// Signals it to end, and waits for that. A tool around the server passes no signal on, so the
+    /// server itself gets it.
     pub(crate) fn stop(mut self) -> Result<()> {
         signal(self.inner().unwrap_or(self.pid()), Signal::TERM);
         ensure!(self.child.wait_timeout(START)?.is_some(), "the server does not end on SIGTERM");
@@ -230,7 +229,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A tool that is killed leaves its child behind.
+        // A tool that is killed does not end its child.
         if let Some(inner) = self.inner() {
             signal(inner, Signal::KILL);
         }
@@ -246,25 +245,25 @@ fn cpu_ns(pid: u32) -> nix::Result<u64> {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-        // An error says that it is gone already.
+        // An error means that it has ended already.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Ends a process that may have ended: an error says just that.
+/// Ends a process that may have ended: an error means just that.
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Reads the first line on a thread, so that a server that never says anything can be given up.
+/// Reads the first line on a thread, so that the wait for a silent server can end.
 fn first_line(stdout: ChildStdout) -> Result<(String, BufReader<ChildStdout>)> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         let read = stdout.read_line(&mut line);
-        // Nobody listens any more if it came too late.
+        // The receiver is gone if the line came too late.
         let _ = sender.send(read.map(|_| (line, stdout)));
     });
     let (line, stdout) = receiver.recv_timeout(START).context("it says nothing")??;
@@ -272,7 +271,7 @@ fn first_line(stdout: ChildStdout) -> Result<(String, BufReader<ChildStdout>)> {
     Ok((line, stdout))
 }
 
-/// What a load has said, and how long it took: by its own clock where it tells that, so that its
+/// The output of a load, and how long it took: by its own clock if it prints that, so that its
 /// start does not count.
 pub(crate) struct Done {
     pub(crate) wall_ns: u64,
@@ -282,7 +281,7 @@ pub(crate) struct Done {
 /// Runs a load to its end.
 ///
 /// # Errors
-/// It did not end, or it has seen a failure, in its own words.
+/// It did not end, or it reported a failure.
 pub(crate) fn load(argv: &[String], core: Option<u32>, network: Network) -> Result<Done> {
     let argv = [network.prefix(), pinned(core), argv.to_vec()].concat();
     let from = Instant::now();
@@ -296,7 +295,7 @@ pub(crate) fn load(argv: &[String], core: Option<u32>, network: Network) -> Resu
         bail!("the load did not end within {} s", LOAD.as_secs());
     };
     let wall_ns = from.elapsed().as_nanos() as u64;
-    // A page or a JSON object: it fits into the pipe, so nobody had to read it before the end.
+    // A page or a JSON object: it fits into the pipe, so it need not be read before the end.
     let (mut stdout, mut stderr) = (String::new(), String::new());
     child.stdout.take().context("piped")?.read_to_string(&mut stdout)?;
     child.stderr.take().context("piped")?.read_to_string(&mut stderr)?;

@@ -155,7 +155,7 @@ impl Memory {
 }
 
 impl Experiment {
-    /// A row that has something to say: a failed one has not.
+    /// A row with a result: a failed one has none.
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name && row.failure.is_none() && !row.samples.is_empty())
     }
@@ -187,7 +187,7 @@ impl Row {
         self.spread(|sample| sample.cpu_ns_per_unit() / 1000.0)
     }
 
-    /// Units a second, as the client saw them come through.
+    /// Units per second, as the client saw them.
     pub(crate) fn per_second(&self) -> Option<Spread> {
         self.spread(|sample| sample.units as f64 * 1e9 / sample.wall_ns as f64)
     }

@@ -1,4 +1,4 @@
-//! Who is measured, under which name, and how each is asked for a service.
+//! The servers that are measured, their names, and how each is started for a service.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ impl Tree {
         self.root.join("bench/target/peers").join(name)
     }
 
-    /// Raw data, trial pages, what servers say to stderr.
+    /// Raw data, trial pages, the stderr of servers.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.root.join("target/compare")
     }
@@ -32,14 +32,14 @@ impl Tree {
     }
 }
 
-/// What a server is asked for.
+/// The service that a server provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     /// Reads to the client's FIN, answers, ends.
     Answer { bytes: u64 },
-    /// Answers as soon as the request is there, and finishes first.
+    /// Answers as soon as the request has arrived, and finishes first.
     First { request: u64, answer: u64 },
-    /// Sends back what comes.
+    /// Sends back what arrives.
     Echo,
 }
 
@@ -67,7 +67,7 @@ pub(crate) const HAND_OFF: &str = "finale-hand-off";
 pub(crate) const CONFIRMED: &str = "finale-confirmed";
 pub(crate) const DEFERRED: &str = "finale-deferred";
 
-/// finale itself: the name, the page's name, and what `finale serve` is told.
+/// finale itself: the name, the page's name, and the arguments of `finale serve`.
 const FINALES: &[(&str, &str, &[&str])] = &[
     (HAND_OFF, "**finale**, hand-off", &["--close", "hand-off"]),
     (CONFIRMED, "**finale**, confirmed close", &["--close", "confirmed"]),
@@ -83,7 +83,7 @@ const UNCOUNTED: &[(&str, &str)] =
 pub(crate) struct Contestant {
     pub(crate) name: String,
     program: PathBuf,
-    /// For finale only: how it closes, and what else it is told.
+    /// For finale only: how it closes, and its other arguments.
     finale: Option<Vec<String>>,
 }
 
@@ -128,7 +128,7 @@ fn finale_options(name: &str) -> Option<&'static [&'static str]> {
     FINALES.iter().find(|(finale, ..)| *finale == name).map(|(.., options)| *options)
 }
 
-/// What a command says of itself: nothing, if there is no such command.
+/// The help of a command: nothing, if there is no such command.
 fn help(finale: &Path, command: &str) -> String {
     let output = Command::new(finale).args([command, "--help"]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
@@ -149,7 +149,7 @@ pub(crate) fn finale_has_bench(tree: &Tree) -> bool {
 }
 
 impl Contestant {
-    /// Another build of finale, told the same as the shipped one with a hand-off close.
+    /// Another build of finale, with the same arguments as the shipped one with a hand-off close.
     pub(crate) fn ablated(name: String, program: PathBuf) -> Self {
         let options = finale_options(HAND_OFF).unwrap_or_default();
         Self { name, program, finale: Some(options.iter().map(|option| (*option).to_owned()).collect()) }

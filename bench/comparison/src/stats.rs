@@ -1,4 +1,4 @@
-//! What a handful of rounds says: the middle, and how far the rounds lay apart.
+//! What a handful of rounds shows: the middle, and how far apart the rounds were.
 
 /// The spread of one figure over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,7 +12,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of no rounds there is none; nor of a figure that is no number.
+    /// Without rounds there is none, nor for a figure that is not a number.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.into_iter().collect();
         if sorted.is_empty() || sorted.iter().any(|figure| !figure.is_finite()) {
@@ -31,8 +31,7 @@ impl Spread {
     }
 }
 
-/// Between two figures the line that joins them is followed, so that the median of an even number
-/// is their middle.
+/// Between two figures it interpolates, so that the median of an even number is their middle.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);

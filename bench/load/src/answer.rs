@@ -2,11 +2,11 @@
 
 /// What `finale serve answer` repeats.
 pub const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
-/// How much at most goes into one write, or comes out of one read: 64 KiB stay in a core's own
-/// cache, and are enough to make a call's price small beside its bytes.
+/// The most that goes into one write, or comes out of one read: 64 KiB stay in a core's own cache,
+/// and are enough to make the price of a call small compared with its bytes.
 pub const PIECE_BYTES: usize = 64 << 10;
 
-/// One line longer than a piece, so that a whole piece can be had from the middle of a line on.
+/// One line longer than a piece, so that a whole piece can start in the middle of a line.
 static LINES: [u8; PIECE_BYTES + LINE.len()] = lines();
 
 const fn lines() -> [u8; PIECE_BYTES + LINE.len()] {

@@ -1,4 +1,4 @@
-//! The load on connections that are kept open: each sends so many bytes and gets them back, round
+//! The load on connections that are kept open: each sends this many bytes and gets them back, round
 //! after round, and then finishes and expects the server's FIN.
 
 use std::io::{self, Read as _, Write as _};
@@ -20,7 +20,7 @@ pub struct Echo {
     pub connections: u64,
     /// How many round trips each of them makes.
     pub rounds: u64,
-    /// How many bytes go there and back, up to [`LARGEST_BYTES`].
+    /// How many bytes are sent each way, up to [`LARGEST_BYTES`].
     pub bytes: usize,
 }
 
@@ -52,7 +52,7 @@ impl Echo {
     }
 }
 
-/// No two connections or rounds send the same, so that an answer that went astray is noticed.
+/// No two connections or rounds send the same, so that an answer to another one is noticed.
 fn fill(message: &mut [u8], number: u64, round: u64) {
     let stamp = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(round).to_le_bytes();
     for chunk in message.chunks_mut(stamp.len()) {

@@ -1,6 +1,6 @@
-//! The load that half-closes: one connection is connect, send the request, finish, read the answer
-//! to its end, close. With the server finishing first it is connect, send the request, read the
-//! answer to its end, finish, close.
+//! The load that half-closes. For each connection it connects, sends the request, finishes, reads
+//! the answer to its end, and closes. If the server finishes first, it connects, sends the request,
+//! reads the answer to its end, finishes, and closes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
@@ -10,12 +10,12 @@ use std::time::Instant;
 use super::{Failures, Summary, connect, read_answer};
 use crate::answer::PIECE_BYTES;
 
-/// Who finishes first.
+/// The side that finishes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
-    /// The client, behind its request.
+    /// The client, after its request.
     Client,
-    /// The server, behind its answer.
+    /// The server, after its answer.
     Server,
 }
 
@@ -24,15 +24,15 @@ pub enum First {
 pub struct HalfClose {
     /// The server's address.
     pub addr: SocketAddr,
-    /// How many connections there are in all.
+    /// How many connections there are in total.
     pub connections: u64,
     /// How many are open at a time.
     pub in_flight: usize,
     /// How many bytes the client sends.
     pub request: usize,
-    /// How many bytes must come back.
+    /// How many bytes must be returned.
     pub answer: u64,
-    /// Who finishes first.
+    /// The side that finishes first.
     pub first: First,
 }
 

@@ -1,4 +1,4 @@
-//! The load that does nothing: connections that are held, in silence, until somebody has looked at the server.
+//! The idle load: connections that stay open and silent until the server was examined.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
@@ -37,12 +37,13 @@ impl Idle {
         self.open.is_empty()
     }
 
-    /// Leaves with a FIN on each.
+    /// Ends each with a FIN.
     #[must_use]
     pub fn leave(mut self) -> Summary {
         let done = format!("{} connections held", self.open.len());
         for (number, stream) in self.open {
-            // A connection that the server has reset meanwhile can't be shut down, and so is found out here.
+            // A connection that the server has reset meanwhile can't be shut down, and is noticed
+            // here.
             self.failures.sift(number, stream.shutdown(Shutdown::Write));
         }
         Summary::of(done, self.began, self.failures)

@@ -19,19 +19,19 @@ use socket2::{Domain, Socket, Type};
 
 use crate::answer::piece;
 
-/// Source addresses rotate, so that TIME_WAIT can't exhaust the ports.
+/// Source addresses alternate, so that TIME_WAIT can't use up the ports.
 const SOURCES: u64 = 64;
-/// A server that says nothing for so long has failed: without a limit the load would hang in its place.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A server that is silent for this long has failed: without a limit the load would hang.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// What came of a load. Its `Display` is the line to print.
+/// The result of a load. Its `Display` is the line to print.
 #[derive(Debug)]
 pub struct Summary {
     /// What was counted, in words.
     pub done: String,
     /// How long it took from the first connect to the last end.
     pub took: Duration,
-    /// Connections that did not go as they must.
+    /// Connections that failed.
     pub failed: u64,
     /// What was wrong with the first of them.
     pub why: Option<String>,
@@ -60,7 +60,7 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// Counts what failed, and keeps the first reason: the rest mostly repeat it.
+/// Counts what failed, and keeps the first reason: the others usually repeat it.
 #[derive(Debug, Default)]
 struct Failures {
     count: u64,
@@ -78,20 +78,21 @@ impl Failures {
     }
 }
 
-/// A connection from the source address that is this number's turn.
+/// A connection from the source address for this number.
 fn connect(addr: SocketAddr, number: u64) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     let source = Ipv4Addr::new(127, 0, 1, (number % SOURCES) as u8 + 1);
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     socket.set_tcp_nodelay(true)?;
-    // Without a time limit yet: with one, an interrupted connect would have to be waited for in another way.
+    // It has no time limit yet: with one, an interrupted connect would have to be waited for in
+    // another way.
     socket.connect(&addr.into())?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    socket.set_write_timeout(Some(LIMIT))?;
     Ok(socket.into())
 }
 
-/// Reads to the server's FIN: neither more nor less may come than the answer, and no other byte.
+/// Reads to the server's FIN: exactly the bytes of the answer must arrive.
 fn read_answer(stream: &TcpStream, answer: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut received = 0;
     loop {
@@ -112,7 +113,7 @@ fn read_answer(stream: &TcpStream, answer: u64, buffer: &mut [u8]) -> io::Result
     Ok(())
 }
 
-/// A call with a time limit is not taken up again by the kernel itself when something interrupts it.
+/// The kernel does not restart a call with a time limit after an interruption.
 fn read_some(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(buffer) {

@@ -1,8 +1,9 @@
 //! The clients for measuring. Each prints one line that ends in `N failed`, and exits with 1 if any did.
 //!
-//! `load half-close ADDR CONNECTIONS IN_FLIGHT REQUEST ANSWER [client|server]`: who finishes first is named last
+//! `load half-close ADDR CONNECTIONS IN_FLIGHT REQUEST ANSWER [client|server]`: the last is the
+//! side that finishes first
 //! `load echo ADDR CONNECTIONS ROUNDS BYTES`
-//! `load idle ADDR COUNT`: prints `holding COUNT`, and leaves when its stdin ends
+//! `load idle ADDR COUNT`: prints `holding COUNT`, and ends when its stdin ends
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The load notices every way in which a server can be wrong, and holds what it is told to hold.
+//! The load notices every way in which a server can be wrong, and holds the requested connections.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -22,7 +22,7 @@ fn server(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     addr
 }
 
-/// Reads to the client's FIN, then says this.
+/// Reads to the client's FIN, then sends this.
 fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
     let answer = answer.into();
     server(move |mut stream| {

@@ -7,7 +7,7 @@ use std::process::exit;
 use finale_load::raise_descriptor_limit;
 use socket2::{Domain, Socket, Type};
 
-/// As many as may wait to be accepted; the kernel cuts it down to its own limit.
+/// How many connections may wait to be accepted; the kernel reduces it to its own limit.
 const BACKLOG: i32 = 4096;
 
 /// What a server does with a connection.
@@ -15,10 +15,10 @@ const BACKLOG: i32 = 4096;
 pub enum Mode {
     /// Reads to the client's FIN, answers, closes.
     Answer { answer: u64 },
-    /// Answers and finishes as soon as the request is there, reads to the client's FIN, closes. A
-    /// client whose FIN comes before its request is whole gets no answer.
+    /// Answers and finishes as soon as the request has arrived, reads to the client's FIN, closes.
+    /// A client whose FIN arrives before its complete request gets no answer.
     First { request: u64, answer: u64 },
-    /// Sends back what comes, ends after the client's FIN.
+    /// Sends back what arrives, ends after the client's FIN.
     Echo,
 }
 
@@ -62,10 +62,10 @@ pub fn listen() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The line that whoever started the server waits for.
+/// Prints the line that the parent process waits for.
 ///
 /// # Errors
-/// When nobody can read it.
+/// When stdout is closed.
 pub fn announce(listener: &TcpListener) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {}", listener.local_addr()?)?;

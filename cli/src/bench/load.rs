@@ -26,7 +26,7 @@ pub(crate) enum Finisher {
     Server,
 }
 
-/// What to do.
+/// The load to produce.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) target: SocketAddr,

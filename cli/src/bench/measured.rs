@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::load::Plan;
 use super::tally::Tally;
 
-/// What was done, and what it has cost.
+/// The load, and what it has cost.
 pub(super) struct Measured<'a> {
     pub(super) plan: &'a Plan,
     pub(super) rate: Option<u32>,

@@ -1,4 +1,4 @@
-//! The arguments of `finale bench`, and the plan that they make.
+//! The arguments of `finale bench`, and the plan that they define.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -172,7 +172,7 @@ impl BenchOptions {
         Schedule::new(self.rate.and_then(std::num::NonZero::new), self.connections, self.duration)
     }
 
-    /// What to do, on this address.
+    /// The load for this address.
     pub(super) fn plan(&self, target: SocketAddr, expected: Expected) -> Plan {
         Plan {
             target,

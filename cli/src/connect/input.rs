@@ -1,4 +1,4 @@
-//! Stdin, on its way to the socket.
+//! Stdin, passed on to the socket.
 
 use std::io::{self, Read as _};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};

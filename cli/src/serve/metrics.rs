@@ -10,7 +10,7 @@ use crate::signals::SignalCount;
 /// Requests that one shard can have queued. Further ones are dropped.
 pub(super) const REQUESTS: usize = 16;
 
-/// The way to the metrics of all shards.
+/// Requests the metrics of all shards.
 pub(super) struct MetricsRequests {
     signals: SignalCount,
     shards: Vec<Sender<mpsc::Sender<Metrics>>>,

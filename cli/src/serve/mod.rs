@@ -100,7 +100,7 @@ fn ends_with(parent: Option<i32>) -> Result<bool, Error> {
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
 }
 
-/// The way to the end of the server.
+/// What is needed to stop the server.
 struct Stopping {
     orders: ShardStopper,
     signals: SignalCount,

@@ -9,7 +9,7 @@ use crate::common::{Outcome, PATIENCE, Server, command, finish, patient, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A run whose result is read as a program would.
+/// A run whose result is read as a program would read it.
 #[track_caller]
 fn json(args: &[&str]) -> (Outcome, Value) {
     let outcome = run(&[&["bench", "--json"], args].concat());
@@ -198,7 +198,7 @@ fn a_rate_is_kept_and_a_duration_is_a_number_of_connections() {
     assert!(outcome.code == Some(0) && number(&object, "seconds") >= 0.1, "{outcome:?}");
 }
 
-/// Waits until a process has ended, reaped or not: the process that reaps it may be any.
+/// Waits until a process has ended, reaped or not: any process may reap it.
 #[track_caller]
 fn wait_until_gone(pid: i32) {
     let runs = || {

@@ -49,7 +49,7 @@ pub(crate) fn run_with(args: &[&str], stdin: Vec<u8>) -> Outcome {
     let mut child = command(args).stdin(Stdio::piped()).spawn().expect("it starts");
     let mut input = child.stdin.take().expect("stdin is a pipe");
     thread::spawn(move || {
-        // The program may leave before it has read everything.
+        // The program may end before it has read everything.
         let _ = input.write_all(&stdin);
     });
     finish(child)
@@ -176,7 +176,7 @@ impl Drop for Server {
     }
 }
 
-/// A stream that gives up instead of hanging.
+/// A stream whose calls fail after [`PATIENCE`] instead of hanging.
 pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
     stream.set_write_timeout(Some(PATIENCE)).expect("the time is not zero");

@@ -48,7 +48,7 @@ fn a_reader_that_leaves_early_is_not_an_error() {
     }
 }
 
-/// Whatever the server chooses: each request is answered once, and the sums agree with the lines.
+/// For all choices of the server: each request is answered once, and the sums agree with the lines.
 #[test]
 fn the_pool_loses_no_request_though_its_server_breaks_connections_and_is_restarted() {
     for seed in ["1", "2", "3"] {

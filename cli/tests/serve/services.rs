@@ -32,7 +32,7 @@ fn expect_reset(mut client: TcpStream) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// A pattern that has no period, so that lost or swapped pieces show.
+/// A pattern without a period, so that lost or swapped pieces are detected.
 fn noise(length: usize) -> Vec<u8> {
     (0..length as u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
@@ -62,7 +62,7 @@ fn upper_takes_a_request_of_a_mebibyte_and_resets_a_longer_one() {
     assert_eq!(ask(&server, &whole).len(), "Processed: ".len() + whole.len());
 
     let mut client = server.connect();
-    // The reset may come while we still write.
+    // The reset may arrive while we still write.
     let written = client.write_all(&whole).and_then(|()| client.write_all(b"y"));
     match written {
         Ok(()) => expect_reset(client),
@@ -87,7 +87,7 @@ fn answer_sends_64_bytes_by_default_and_none_on_request() {
 
 #[test]
 fn a_large_answer_arrives_to_the_byte() {
-    // Many times what the queue and both kernels hold, and no multiple of a line.
+    // Many times what the queue and both kernels hold, and not a multiple of a line.
     let bytes = (48 << 20) + 7;
     let server = Server::start(&["answer", "--bytes", &bytes.to_string()]);
     let answer = ask(&server, &noise(100_000));
@@ -240,7 +240,7 @@ fn a_second_signal_resets_at_once() {
 
 #[test]
 fn after_this_many_bytes_answer_answers_and_finishes_first() {
-    let whole = "200000"; // More than may be queued at once, so that it goes on after a drain.
+    let whole = "200000"; // More than may be queued at once, so that the answer continues after a drain.
     for (after, request) in [("0", &b""[..]), ("5", b"hello"), ("5", b"hello and more")] {
         let server = Server::start(&["answer", "--bytes", whole, "--after", after]);
         let mut client = server.connect();
@@ -264,7 +264,7 @@ fn a_request_that_is_cut_short_gets_no_answer() {
     run(&never).refused_with(2, "--defer-accept waits for the client's first bytes");
 }
 
-/// The silent client came first. Accepted, it would hold the server for the grace time.
+/// The silent client came first. If it were accepted, it would hold the server for the grace time.
 #[test]
 fn with_defer_accept_a_client_that_has_sent_nothing_is_no_connection_yet() {
     let server = Server::start(&["answer", "--defer-accept", "30s", "--grace", "1h"]);

@@ -7,8 +7,8 @@ use socket2::{Domain, Type};
 
 use super::*;
 
-/// The client's and the server's end of a connection, if this machine has the address; the listener
-/// is bound to the device.
+/// The client's and the server's end of a connection, if this machine has the address. With a
+/// device, the listener is bound to it.
 fn pair(addr: SocketAddr, device: Option<&str>) -> Option<(TcpStream, Socket)> {
     let listener = Socket::new(Domain::for_address(addr), Type::STREAM, None).ok()?;
     listener.bind_device(device.map(str::as_bytes)).ok()?;
@@ -23,7 +23,7 @@ fn loopback() -> (TcpStream, Socket) {
     pair((Ipv4Addr::LOCALHOST, 0).into(), None).expect("every machine has loopback")
 }
 
-/// Whether this kernel gives results at all. Says so if not.
+/// Whether this kernel gives results at all. Prints a line if not.
 fn is_available() -> bool {
     let available = SockDiag::default().time_since_acked(&loopback().1).is_some();
     if !available {
@@ -89,7 +89,8 @@ fn a_reply_that_is_not_about_the_socket_is_no_result() {
     assert_eq!(taken(&[0; 100]), None, "an old kernel's shorter tcp_info");
 }
 
-/// The process inherits a connection, and its namespace has a connection with the same addresses.
+/// The process inherits a connection, and its namespace has another connection with the same
+/// addresses.
 #[test]
 fn a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exist_in_ours() {
     const TEST: &str = "a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exist_in_ours";

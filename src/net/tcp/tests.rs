@@ -38,7 +38,7 @@ fn ports_that_were_tried_are_not_tried_again() {
 fn a_local_port_that_was_given_is_the_one_that_is_used() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = listener.local_addr().expect("bound");
-    // The kernel may give a port that was just found free to a listener of another test.
+    // The kernel may assign a port that was just free to a listener of another test.
     let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let (socket, free) = (0..100)
         .map(|_| port(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port"))

@@ -5,7 +5,7 @@ use socket2::Type;
 
 use super::*;
 
-/// A listener of this test's own that accepts nobody, and as many clients as its queue takes.
+/// A listener of this test that accepts no connection, and as many clients as its queue takes.
 fn full(path: &Path) -> (Socket, Vec<Socket>) {
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
     listener.bind(&UnixAddr::path(path).name().expect("short")).expect("a new file");
@@ -37,7 +37,7 @@ fn a_server_with_a_full_queue_is_not_stale_and_the_probe_does_not_wait_for_it() 
     let (_listener, _clients) = full(&path);
     let (result, results) = channel();
     let addr = UnixAddr::path(&path);
-    // On a thread, since a probe that waits would wait for ever.
+    // On a thread, since a blocking probe would never return.
     std::thread::spawn(move || result.send(listen(&addr, &ListenOptions::default().replace_stale(true)).map(drop)));
     let refused = results.recv_timeout(Duration::from_secs(10)).expect("the probe does not block");
     assert!(is(&refused.expect_err("it is in use"), Errno::ADDRINUSE));

@@ -11,10 +11,10 @@ use crate::options::{CloseMode, IdleDirection};
 use crate::table::entry::{Flags, NIL};
 use crate::table::queue::{PIECES, WriteQueue};
 
-/// The most bytes that one socket sends in one step: a fast peer does not keep the loop to itself.
+/// The most bytes that one socket sends in one step, so that a fast peer does not block the loop.
 const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
 
-/// Sends what waits in several pieces, with one call. `last`: our FIN follows the last byte.
+/// Sends several queued pieces with one call. `last`: our FIN follows the last byte.
 #[inline(never)]
 fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
     let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -27,7 +27,7 @@ fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize
 }
 
 impl<N: Net> Step<'_, N> {
-    /// Sends what waits, and our FIN after it if the caller has ended.
+    /// Sends queued bytes, and our FIN after them if the caller has ended.
     #[inline(always)]
     pub(in crate::reactor) fn flush(&mut self) {
         if !self.entry.flags.has(Flags::WRITABLE) || !self.entry.state.can_send() {
@@ -37,7 +37,7 @@ impl<N: Net> Step<'_, N> {
         if !self.extras.at_hand_bytes.is_empty() {
             let outcome = call(|| self.net.send(self.slot, &self.extras.at_hand_bytes, last));
             if let Outcome::Done(bytes) = outcome {
-                // A rest waits for room, in a queue of its own.
+                // The rest waits for room, in a queue of its own.
                 self.extras.spill(&mut self.entry.extra, bytes);
             }
             self.sent(outcome);
@@ -75,7 +75,7 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// The system's answer to a send.
+    /// Handles the result of a send.
     #[inline(always)]
     fn sent(&mut self, outcome: Outcome<usize>) {
         match outcome {
@@ -83,7 +83,8 @@ impl<N: Net> Step<'_, N> {
                 self.entry.bytes_written += bytes as u64;
                 self.entry.moved(IdleDirection::Write, self.settings);
                 self.check_drained();
-                // At once: the next answer finds the same buffer still in the processor's cache.
+                // Released at once: the next answer finds the same buffer still in the processor's
+                // cache.
                 self.extras.release_if_empty(&mut self.entry.extra);
             }
             Outcome::WouldBlock => self.entry.flags.set(Flags::WRITABLE, false),
@@ -92,7 +93,7 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Everything is with the kernel: our FIN, or close(2) in its place.
+    /// The kernel has every byte: sends our FIN, or calls close(2) instead.
     pub(super) fn finish(&mut self) {
         if self.entry.state == State::LastFlush && self.settings.close == CloseMode::HandOff {
             return self.leave_to_kernel();
@@ -115,14 +116,15 @@ impl<N: Net> Step<'_, N> {
             }
             Outcome::Retry => self.retry_later(Flags::WRITABLE),
             Outcome::Failed(error) => {
-                // ENOTCONN says only that it is over; the error that ended it may not be taken yet.
+                // ENOTCONN means only that the connection is over; the error that ended it may
+                // still be pending.
                 let error = self.net.take_error(self.slot).unwrap_or(error);
                 self.lose(&error);
             }
         }
     }
 
-    /// Whose FIN is first if ours leaves now. Unknown if unread bytes may precede the peer's.
+    /// Whose FIN is first if ours is sent now. Unknown if unread bytes may precede the peer's.
     fn first_if_ours_leaves(&mut self) -> io::Result<FirstFin> {
         if self.entry.flags.has(Flags::READ_CLOSED) {
             return Ok(FirstFin::Peer);
@@ -135,8 +137,8 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Both sides have finished: asks whether the peer's kernel has acknowledged that. Returns
-    /// whether there was an answer.
+    /// Both sides have finished: queries whether the peer's kernel has acknowledged that. Returns
+    /// whether there was a result.
     pub(super) fn confirm(&mut self) -> bool {
         if self.settings.close == CloseMode::HandOff {
             self.leave_to_kernel();

@@ -50,11 +50,11 @@ fn a_failure_is_a_reset_a_timer_that_ran_out_or_what_it_is_in_its_state() {
 }
 
 thread_local! {
-    /// The lines of this thread's log, if it is kept.
+    /// The log lines of this thread, if it records them.
     static LOG: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the log of the threads that want it.
+/// A logger that records the lines of the threads that want them.
 struct Listening;
 
 impl log::Log for Listening {

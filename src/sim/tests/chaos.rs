@@ -1,5 +1,4 @@
-//! Everything at once: random calls in random order, under all faults. Nothing may panic, and
-//! nothing may stay.
+//! Random calls in random order, under all faults. Nothing may panic, and nothing may stay open.
 
 use super::*;
 
@@ -30,7 +29,7 @@ fn whatever_is_called_in_whatever_order_leaves_nothing_behind() {
     }
 }
 
-/// One call; the answers are not looked at, for any may be right.
+/// Makes one call; the results are not checked, for any may be right.
 fn call(network: &Network, host: &mut Host, rng: &mut Rng) {
     let slot = rng.below(SLOTS) as u32;
     let token = Token { index: slot, generation: 1 };

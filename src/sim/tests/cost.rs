@@ -1,4 +1,4 @@
-//! Calls and handlers that take time, and a process that stands still.
+//! Calls and handlers that take time, and a process that is stopped.
 
 use super::*;
 use crate::reactor::Reactor;

@@ -1,4 +1,4 @@
-//! FIN, RST, close: who learns what, and how often.
+//! FIN, RST, close: which end notices what, and how often.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn half_close_works_in_both_directions() {
     assert!(!host.acknowledged(0).expect("alive"));
     peer.finish();
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup"));
-    // Both FINs were exchanged, and the answer is still there to be read.
+    // Both FINs were exchanged, and the answer can still be read.
     assert!(host.acknowledged(0).expect("clean"));
     assert_eq!(read(&mut host), Ok(b"late".to_vec()));
     assert_eq!(read(&mut host), Ok(vec![]));
@@ -86,7 +86,7 @@ fn closing_with_unread_bytes_resets_and_loses_the_answer() {
     host.send(0, b"answer", false).expect("room");
     host.close(0);
     network.advance(MS);
-    // What lay in its buffer before the RST came survives.
+    // What was in its buffer before the RST arrived survives.
     assert!(peer.is_reset());
     assert_eq!(peer.read(), b"answer");
     peer.reset();
@@ -146,7 +146,7 @@ fn a_reset_keeps_what_was_received_and_is_told_once() {
     assert!(host.take_error(0).is_none());
     assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
     assert_eq!(failed(host.finish(0)), Errno::NOTCONN);
-    // A shutdown(2) that fails wakes all the same (checked on Linux 6.18); then there is silence.
+    // A shutdown(2) that fails also wakes (checked on Linux 6.18); nothing follows.
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup"));
     assert_eq!(edge(&mut host, SECOND), flags(""));
 }

@@ -1,4 +1,4 @@
-//! One end of a connection by itself: what it takes, what it shows, and what it remembers.
+//! One end of a connection by itself: what it accepts, what it reports, and what it remembers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -90,7 +90,7 @@ fn a_window_that_was_told_is_not_taken_back() {
     assert_eq!(end.own_window_end(), 100, "what came fills what was told");
     take_in(&mut end, 10);
     assert_eq!(end.own_window_end(), 110);
-    end.told_window_end = 500;
+    end.advertised_end = 500;
     assert_eq!(end.own_window_end(), 500, "the buffer was larger when it was told");
 }
 

@@ -1,6 +1,6 @@
-//! The simulated network against the real one, call by call: random scripts on a connection, given
-//! to Linux on loopback and to this network, and every answer and every piece of news compared.
-//! What is left out, and why, is in `docs/simulation.md`.
+//! The simulated network against the real one, call by call: random scripts on a connection run on
+//! Linux's loopback and on this network, and every result and all readiness are compared.
+//! `docs/simulation.md` lists what is left out, and why.
 //!
 //! More scripts: `FINALE_SEEDS=0..20000 cargo test sim::tests::parity`.
 
@@ -28,10 +28,10 @@ enum Call {
 
 const CALLS: usize = 14;
 
-/// Scripts when nobody asks for others: a second's work.
+/// The scripts that run by default: a second's work.
 const SEEDS: Range<u64> = 0..300;
 
-/// Linux on a busy machine can be late with a packet, even on loopback; it is not wrong twice in
+/// Linux on a busy machine can be late with a packet, even on loopback; it does not differ twice in
 /// the same way.
 const TRIES: usize = 5;
 
@@ -61,8 +61,8 @@ fn answer<T: std::fmt::Debug>(result: io::Result<T>) -> String {
     result.map_or_else(|error| format!("error {:?}", error.raw_os_error()), |value| format!("{value:?}"))
 }
 
-/// What a program knows of one connection from its news: an edge that says it again is no news.
-/// Linux tells such edges more often (at an acknowledgement, at a window update).
+/// What a program knows of one connection from its readiness: an edge that repeats it is not new.
+/// Linux reports such edges more often (at an acknowledgement, at a window update).
 #[derive(Clone, Copy, Default)]
 struct Known {
     readable: bool,
@@ -77,7 +77,7 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    /// Everything new about both connections, until no edge comes for a millisecond.
+    /// Everything new about both connections, until there is no edge for a millisecond.
     fn poll(&mut self) -> String {
         let before = self.known;
         loop {
@@ -111,7 +111,7 @@ impl Player<'_> {
         told
     }
 
-    /// A short read means drained: whatever comes later needs an edge of its own.
+    /// A short read means drained: whatever arrives later needs an edge of its own.
     fn recv(&mut self, side: u32, bytes: usize) -> String {
         let mut buffer = [0; 100];
         let result = self.net.recv(side, &mut buffer[..bytes]);
@@ -146,7 +146,7 @@ impl Player<'_> {
     }
 }
 
-/// The script's story on one network.
+/// The transcript of the script on one network.
 fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
     let any = "127.0.0.1:0".parse().expect("an address");
     let addr = net.listen(0, any, &ListenOptions::default()).expect("loopback has a free port");
@@ -181,7 +181,7 @@ fn simulated(calls: &[Call]) -> Vec<String> {
     play(&mut network.host(IpAddr::V4(Ipv4Addr::LOCALHOST)), calls)
 }
 
-/// The two stories side by side, what differs marked.
+/// Both transcripts next to each other, with differences marked.
 fn columns(linux: &[String], simulated: &[String]) -> String {
     let line = |(linux, simulated): (&String, &String)| {
         let mark = if linux == simulated { ' ' } else { '!' };

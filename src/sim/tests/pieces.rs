@@ -1,4 +1,4 @@
-//! The parts that know nothing of the network: the dice and the arena.
+//! The parts that don't depend on the network: the random numbers and the arena.
 
 use crate::sim::Rng;
 use crate::sim::arena::Arena;
@@ -36,7 +36,7 @@ fn a_chance_comes_true_as_often_as_its_probability_says() {
     let before = rng.clone();
     assert!(!rng.chance(0.0) && !rng.chance(-1.0));
     assert_eq!(rng, before, "for never nothing is drawn");
-    // The border itself: a draw that equals the probability is not below it.
+    // The limit itself: a draw that equals the probability is not below it.
     let draw = (before.clone().next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
     assert!(!rng.chance(draw));
     assert!(before.clone().chance(draw + f64::EPSILON));

@@ -1,4 +1,4 @@
-//! Scripted peers that flood, drip and sip.
+//! Scripted peers that flood, and that send or take a few bytes at a time.
 
 use super::*;
 use crate::net::Unread;
@@ -17,7 +17,7 @@ fn played(script: Script) -> (Network, Host, Play) {
     (network, host, play)
 }
 
-/// Reads all that is there, and how many bytes that is.
+/// Reads all that has arrived.
 fn drain(host: &mut Host) -> Vec<u8> {
     std::iter::from_fn(|| read(host).ok().filter(|bytes| !bytes.is_empty())).flatten().collect()
 }

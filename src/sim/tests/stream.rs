@@ -12,7 +12,7 @@ fn bytes_arrive_exactly_and_in_order_whatever_goes_wrong() {
         network.set_buffers(send, receive);
         network.set_faults(Faults::random(&mut rng).harmless());
         let sent: Vec<u8> = (0..rng.below(20_000)).map(|_| rng.next_u64() as u8).collect();
-        // Sometimes the network is away for a while, in the middle.
+        // In some runs the network is down for a while, in the middle.
         let outage = rng.chance(0.3).then(|| Duration::from_micros(rng.below(20_000)));
         let got = transfer(&network, &sent, outage);
         assert!(got == sent, "seed {seed}: {} bytes were sent, {} came, or others", sent.len(), got.len());
@@ -60,7 +60,7 @@ fn transfer(network: &Network, bytes: &[u8], outage: Option<Duration>) -> Vec<u8
     got
 }
 
-/// Writes until the buffer is full; a short write is taken for full, as on Linux.
+/// Writes until the buffer is full; a short write counts as full, as on Linux.
 fn write_all<'a>(host: &mut Host, bytes: &'a [u8]) -> &'a [u8] {
     match bytes.is_empty() {
         true => bytes,
@@ -74,8 +74,8 @@ fn write_all<'a>(host: &mut Host, bytes: &'a [u8]) -> &'a [u8] {
     }
 }
 
-/// Reads until a short read, which is taken for drained unless the end was seen, as on Linux.
-/// Returns whether it was.
+/// Reads until a short read, which counts as drained unless the end was seen, as on Linux. Returns
+/// whether it was.
 fn read_all(host: &mut Host, buffer: &mut [u8], got: &mut Vec<u8>) -> bool {
     loop {
         match host.recv(1, buffer) {
@@ -174,7 +174,7 @@ fn bytes_with_more_to_come_leave_with_the_fin_or_after_a_while() {
     assert_eq!(peer.read(), b"forgotten");
 }
 
-/// As Linux's tcp_sendmsg: what would be held back could never be followed by anything.
+/// As Linux's tcp_sendmsg: nothing could follow what would be held back.
 #[test]
 fn bytes_with_more_to_come_leave_at_once_when_they_fill_the_buffer() {
     let (network, mut host, peer) = accepted(&ListenOptions::default().send_buffer_size(1000));

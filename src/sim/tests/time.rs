@@ -1,4 +1,4 @@
-//! The clock, timers, and a network that is away.
+//! The clock, timers, and a network that is down.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn a_wait_that_nothing_can_end_is_an_error() {
     host.waker()();
     assert!(!endless(&mut host).expect("woken").more);
     assert_eq!(endless(&mut host).expect_err("the wake is used up").kind(), io::ErrorKind::Deadlock);
-    // Probes of a closed window go on for ever, and are no reason to wait.
+    // Probes of a closed window never end, and are no reason to wait.
     let peer = network.peer(CLIENT).connect(AT).expect("a route");
     network.set_buffers(10, 10);
     assert_eq!(news(&mut host, SECOND), [(LISTENER, flags("in"))]);

@@ -1,4 +1,4 @@
-//! Each rule is broken once on purpose: an audit that finds nothing must be able to find it.
+//! Each rule is broken once on purpose, to prove that the audit detects it.
 
 use super::*;
 use crate::lifecycle::Input;
@@ -6,7 +6,7 @@ use crate::options::Settings;
 use crate::table::Next;
 use crate::table::extra::Deadline;
 
-/// Three sockets with a bit of everything: two of them queued, one with a timer, one with an extra
+/// Three sockets in different situations: two of them queued, one with a timer, one with an extra
 /// and an IPv6 peer. A fourth slot is reserved.
 fn table() -> (Table, [u32; 4]) {
     let mut table = crate::table::tests::table(1);
@@ -26,7 +26,7 @@ fn table() -> (Table, [u32; 4]) {
     (table, [slots[0], slots[1], slots[2], reserved])
 }
 
-/// The complaint about a table that was broken like this.
+/// What the audit reports for a table that was broken like this.
 #[track_caller]
 fn complaint(break_it: impl FnOnce(&mut Table, [u32; 4])) -> String {
     let (mut table, slots) = table();

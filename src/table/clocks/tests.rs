@@ -37,7 +37,7 @@ impl Scene {
         Self { table, slot }
     }
 
-    /// Accepted at tick 0, taken on this path, and filed at tick 100.
+    /// Accepted at tick 0, moved to a state on this path, and filed at tick 100.
     fn accepted(settings: Settings, path: &[Input]) -> Self {
         let mut scene = Self::created(settings);
         scene.entry().apply(Input::Accepted);
@@ -63,7 +63,7 @@ impl Scene {
         self.table.file(self.slot, now);
     }
 
-    /// Files a socket for which nothing has happened: the time doesn't matter.
+    /// Files a socket to which nothing has happened: the time doesn't matter.
     #[track_caller]
     fn file_again(&mut self) {
         self.table.file(self.slot, u64::MAX / 2);
@@ -396,7 +396,7 @@ fn what_counts_from_the_next_look_at_the_clock_begins_with_it_and_only_once() {
 
 // --- which deadline is the nearest ---
 
-/// All that can be due, at tick 200.
+/// Every kind of deadline is due, at tick 200.
 fn with_everything_due(bytes: &[u8]) -> Scene {
     let every = Some(100);
     let settings = Settings {
@@ -423,7 +423,7 @@ fn with_everything_due(bytes: &[u8]) -> Scene {
     scene
 }
 
-/// Takes this reason away.
+/// Removes this reason.
 fn without(scene: &mut Scene, due: Due) {
     let slot = scene.slot;
     match due {

@@ -114,9 +114,9 @@ fn of_the_pending_events_only_a_ready_after_its_connect_outlives_a_destroy_and_c
     }
 }
 
-// --- what can be asked of an entry ---
+// --- the questions about an entry ---
 
-/// The living states in which the peer's FIN was not read.
+/// The live states in which the peer's FIN was not read.
 const READING: [State; 4] = [State::Open, State::Flushing, State::LocalFinished, State::Lingering];
 
 #[test]
@@ -132,9 +132,9 @@ fn there_is_input_while_their_fin_was_not_read_unless_the_caller_has_paused() {
 fn an_end_is_due_once_by_the_callers_wish_or_where_no_half_may_stay_open() {
     let half_open = [true, false].into_iter();
     for (entry, half_open) in half_open.flat_map(|half| situations(&[Flags::END]).map(move |entry| (entry, half))) {
-        let is_asked = entry.flags.has(Flags::END);
-        let is_due = (entry.state == State::Open && is_asked)
-            || (entry.state == State::PeerFinished && (is_asked || !half_open));
+        let is_requested = entry.flags.has(Flags::END);
+        let is_due = (entry.state == State::Open && is_requested)
+            || (entry.state == State::PeerFinished && (is_requested || !half_open));
         let settings = Settings { half_open, ..Settings::default() };
         assert_eq!(entry.has_end_due(&settings), is_due, "{entry:?}, half open: {half_open}");
         if is_due {
@@ -156,7 +156,7 @@ fn a_notice_is_due_once_where_it_is_wanted_or_where_a_pause_holds_back_a_broken_
         let is_due = is_new && is_wanted && (READING.contains(&entry.state) || entry.state == State::Broken);
         let settings = Settings { notify_peer_ended, ..Settings::default() };
         assert_eq!(entry.has_notice_due(&settings, None), is_due, "{entry:?}, wanted: {notify_peer_ended}");
-        // With a call that is to be made again it is not known whether a broken one has unread
+        // While a call has to be repeated, it is unknown whether a broken connection has unread
         // bytes.
         let extra = Extra { retry_at: Some(crate::table::extra::Deadline::In(20)), ..Extra::default() };
         let is_known = is_due && entry.state != State::Broken;
@@ -197,7 +197,7 @@ fn bytes_leave_while_our_half_is_open_and_our_fin_leaves_without_any() {
 
 // --- what a socket needs next ---
 
-/// What an extra can have that counts here.
+/// What an extra can contain that matters here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Has {
     Nothing,
@@ -278,7 +278,7 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
     );
 }
 
-/// Checks a rule for all combinations of what the decision looks at.
+/// Checks a rule for all combinations of the decision's inputs.
 #[track_caller]
 fn always(rule: impl Fn(&Entry, &Settings, Option<&Extra>, Next) -> bool) {
     let conditions = [
@@ -374,8 +374,8 @@ fn a_socket_that_is_not_connected_waits_for_the_resolver_an_attempt_or_a_retry_a
         let flags = entry.flags;
         let has_attempt = flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
         let waits = entry.state == State::Resolving || (entry.state == State::Connecting && has_attempt);
-        let is_asked = flags.has(Flags::SOON | Flags::DESTROY) || flags.pending().is_some();
-        entry.state.is_connected() || entry.state.is_final() || (next == Next::Wait) == (waits && !is_asked)
+        let is_requested = flags.has(Flags::SOON | Flags::DESTROY) || flags.pending().is_some();
+        entry.state.is_connected() || entry.state.is_final() || (next == Next::Wait) == (waits && !is_requested)
     });
 }
 

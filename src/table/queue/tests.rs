@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A queue, the spares it lives from, and what it should give out.
+/// A queue, its spares, and the bytes that it should return.
 #[derive(Default)]
 struct Scene {
     queue: WriteQueue,
@@ -15,7 +15,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// So many bytes, none of which can be taken for its neighbour.
+    /// This many bytes, each different from the next.
     fn bytes(&mut self, count: usize) -> Vec<u8> {
         let bytes: Vec<u8> = (0..count).map(|at| self.next.wrapping_add((at % 251) as u8)).collect();
         self.next = self.next.wrapping_add(101);
@@ -38,7 +38,7 @@ impl Scene {
         self.queue.sent(count, &mut self.spares);
     }
 
-    /// The lengths of the pieces that wait, after a look at every byte of them.
+    /// The lengths of the pieces that wait. Every byte of them is checked.
     #[track_caller]
     fn pieces(&self, limit_bytes: usize) -> Vec<usize> {
         let mut slices = [IoSlice::new(&[]); PIECES];
@@ -64,8 +64,8 @@ impl Scene {
         assert!(self.spares.0.iter().all(|spare| (1..=CHUNK_BYTES).contains(&spare.capacity())));
     }
 
-    /// What may be held beyond what waits: the sent part of the first chunk, its room, and the
-    /// room of the last.
+    /// What may be held beyond the bytes that wait: the sent part of the first chunk, its unused
+    /// capacity, and that of the last.
     fn slack(&self) -> usize {
         self.queue.sent + 2 * CHUNK_BYTES
     }
@@ -90,7 +90,7 @@ impl WriteQueue {
 enum Op {
     Copy(usize),
     Give(usize),
-    /// Of 1000 parts of what waits.
+    /// In thousandths of what waits.
     Sent(usize),
     Gather(usize),
 }

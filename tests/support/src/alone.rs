@@ -1,5 +1,5 @@
-//! Tests that need a process of their own: they count its descriptors, lower its limits, or change
-//! its network.
+//! Tests that need their own process: they count its descriptors, lower its limits, or change its
+//! network.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 const INSIDE: &str = "FINALE_TEST_ALONE";
 const CONNECTIONS: &str = "FINALE_TEST_CONNECTIONS";
 
-/// Runs `body` in a process in which no other test runs: this test again, by its name. Where that
-/// is allowed it gets a network of its own too: thousands of connections in TIME_WAIT would fill
-/// the kernel's table for all other tests.
+/// Runs `body` in a process in which no other test runs: this test again, by its name. If that is
+/// allowed it also gets its own network: thousands of connections in TIME_WAIT would fill the
+/// kernel's table for all other tests.
 pub fn alone(test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
@@ -17,8 +17,8 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     run(test, &mut if is_possible("true") { in_a_network() } else { this_program() });
 }
 
-/// Likewise, for a test that opens many connections. `body` gets how many it may open: `many` in a
-/// network of its own, and otherwise `few`, with a line that says so.
+/// As [`alone`], for a test that opens many connections. `body` gets how many it may open: `many`
+/// in its own network, and otherwise `few`, with a printed line.
 pub fn alone_with_connections(test: &str, many: usize, few: usize, body: impl FnOnce(usize)) {
     if is_inside(test) {
         let count = env::var(CONNECTIONS).ok().and_then(|count| count.parse().ok());
@@ -31,13 +31,13 @@ pub fn alone_with_connections(test: &str, many: usize, few: usize, body: impl Fn
     run(test, this_program().env(CONNECTIONS, few.to_string()));
 }
 
-/// Likewise, in a network (and a view of the file system) of its own in any case, in which packets
-/// can be dropped and files mounted over. Where that is not allowed, says so and passes.
+/// As [`alone`], and always in its own network (and view of the file system), in which packets can
+/// be dropped and files mounted over. If that is not allowed, prints a line and passes.
 pub fn alone_in_a_network(test: &str, body: impl FnOnce()) {
     alone_in_a_network_with("nft add table ip probe", test, body);
 }
 
-/// Likewise, in a network in which this command succeeds.
+/// As [`alone_in_a_network`], in a network in which this command succeeds.
 pub fn alone_in_a_network_with(command: &str, test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
@@ -49,8 +49,8 @@ pub fn alone_in_a_network_with(command: &str, test: &str, body: impl FnOnce()) {
     run(test, &mut in_a_network());
 }
 
-/// Likewise in a process of its own, begun by another program, as `env` with its arguments. Where
-/// there is none that does it, says so and passes.
+/// As [`alone`], in a process that is started by another program, as `env` with its arguments. If
+/// there is no such program, prints a line and passes.
 pub fn alone_under(program: &[&str], test: &str, body: impl FnOnce()) {
     if is_inside(test) {
         return body();
@@ -78,7 +78,7 @@ fn in_a_network() -> Command {
     command
 }
 
-/// Whether this can be done in a network of its own.
+/// Whether this works in a network of its own.
 fn is_possible(line: &str) -> bool {
     let probe = format!("ip link set lo up && {line}");
     let mut command = Command::new("unshare");
@@ -94,7 +94,7 @@ fn run(test: &str, command: &mut Command) {
     let output = command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, test)
-        // A name server that is silent, where a test has one, is soon given up.
+        // If a test has a silent name server, its lookups end soon.
         .env("RES_OPTIONS", "timeout:1 attempts:1")
         .output()
         .expect("a program that runs once runs twice");

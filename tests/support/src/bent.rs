@@ -1,5 +1,5 @@
-//! A net with a bend in it: the simulated host, except where a test has it answer as another system
-//! would. Also a record of what the reactor asks for.
+//! A faulty net: the simulated host, except where a test makes it return what another system would.
+//! It also records what the reactor calls.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,20 +16,20 @@ use rustix::io::Errno;
 
 use crate::scene::{HERE, Scene};
 
-/// What the test has ordered, and what it may look at.
+/// What the test has requested, and what it may examine.
 #[derive(Default)]
 pub struct ShardStopper {
-    /// The next call of this name answers so; each order counts once, in their order.
+    /// The next call of this name returns this; each entry is used once, in order.
     once: VecDeque<(&'static str, Errno)>,
-    /// Every call of this name answers so.
+    /// Every call of this name returns this.
     always: Option<(&'static str, Errno)>,
-    /// Handed out by the next poll, beside its own news.
+    /// Reported by the next poll, with its own readiness.
     news: Vec<(Token, Readiness)>,
-    /// A send takes so many bytes and no more.
+    /// A send takes at most this many bytes.
     pub bite: Option<usize>,
     /// The names of all calls.
     pub log: Vec<&'static str>,
-    /// Every send that took something: how many bytes, and whether more was promised.
+    /// Every send that took something: how many bytes, and whether more was announced.
     pub sent: Vec<(usize, bool)>,
     /// Every vectored send: how many pieces it had.
     pub pieces: Vec<usize>,
@@ -56,7 +56,7 @@ impl Bend {
         self.look().always = order;
     }
 
-    /// The next poll brings these flags for the connection that was registered last but `back`.
+    /// The next poll reports these flags for the connection that was registered last but `back`.
     pub fn news(&self, back: usize, readiness: Readiness) {
         let mut orders = self.look();
         let token = orders.tokens[orders.tokens.len() - 1 - back];
@@ -68,12 +68,12 @@ impl Bend {
         self.look().log.iter().filter(|name| **name == call).count()
     }
 
-    /// Every call since the last time, with its name.
+    /// Every call since the last `take_log`, by its name.
     pub fn take_log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.look().log)
     }
 
-    /// Notes the call, and carries out an order for it.
+    /// Records the call, and applies what was requested for it.
     fn enter(&self, call: &'static str) -> io::Result<()> {
         let mut orders = self.look();
         orders.log.push(call);
@@ -93,7 +93,7 @@ pub struct Bent {
     bend: Bend,
 }
 
-/// A scene on a bent net.
+/// A scene on a faulty net.
 pub fn bent() -> (Scene<Bent>, Bend) {
     let (network, bend) = (Network::new(7), Bend::default());
     let host = network.host(HERE);

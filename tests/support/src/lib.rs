@@ -1,8 +1,8 @@
-//! The driver of the integration tests: a reactor whose every event is checked against the language
-//! of section 1 of the design, whatever the test itself looks at.
+//! The driver of the integration tests: a reactor whose every event is checked against the grammar
+//! of section 1 of the design, whatever the test itself checks.
 //!
-//! Invariant: no wait without an end. A test that waits for an event which never comes fails after
-//! [`PATIENCE`], with the story so far and every live socket.
+//! Invariant: every wait ends. A test that waits for an event which is never delivered fails after
+//! [`PATIENCE`], with the transcript so far and every live socket.
 
 #![allow(missing_docs, reason = "only the tests use it")]
 #![allow(clippy::new_without_default, reason = "only the tests use it")]
@@ -23,7 +23,7 @@ use finale::{ConnectionError, Ending, Event, ListenOptions, ListenerId, OsError,
 /// Longer than anything in a test may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An event that outlives the call that told it.
+/// An event that outlives the call that returned it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum What {
     Lookup(IpAddr),
@@ -95,12 +95,12 @@ impl std::fmt::Debug for What {
     }
 }
 
-/// A reactor and what it has told.
+/// A reactor and its events.
 pub struct Transcript {
     pub reactor: Reactor,
     listeners: Vec<ListenerId>,
     lives: HashMap<SocketId, EventGrammar>,
-    /// Told, but not yet asked for by the test.
+    /// Delivered, but not taken by the test yet.
     waiting: VecDeque<(SocketId, What)>,
     lines: VecDeque<String>,
 }
@@ -135,9 +135,9 @@ impl Transcript {
         self.reactor.socket(id).expect("the socket lives")
     }
 
-    // --- what is told ---
+    // --- what is delivered ---
 
-    /// One event, checked and given to `handle`; `false` if none came in time.
+    /// One event, checked and passed to `handle`; `false` if there was none in time.
     fn step(&mut self, deadline: Instant, handle: &mut dyn FnMut(&mut Socket<'_>, &Event<'_>)) -> bool {
         let told = self.reactor.next_before(deadline).expect("nothing that a peer does ends the reactor");
         let Some((mut socket, event)) = told else { return false };
@@ -159,7 +159,7 @@ impl Transcript {
         true
     }
 
-    /// Hands every event to `handle` until it answers `true`.
+    /// Passes every event to `handle` until it returns `true`.
     #[track_caller]
     pub fn until(&mut self, mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>) -> bool) {
         assert!(self.waiting.is_empty(), "already told: {:?}", self.waiting);
@@ -172,13 +172,13 @@ impl Transcript {
         }
     }
 
-    /// Runs for a while, or until nothing is left, and hands every event to `handle`.
+    /// Runs for a while, or until nothing is left, and passes every event to `handle`.
     pub fn run_for(&mut self, time: Duration, mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>)) {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && self.step(deadline, &mut handle) {}
     }
 
-    /// Takes in one event; `false` if none came in time.
+    /// Handles one event; `false` if there was none in time.
     fn listen_to(&mut self, deadline: Instant) -> bool {
         let mut told = None;
         let came = self.step(deadline, &mut |socket, event| told = Some((socket.id(), What::of(event))));
@@ -186,7 +186,7 @@ impl Transcript {
         came
     }
 
-    /// Does everything that can be done without waiting; what is told meanwhile is kept for later.
+    /// Does everything that can be done without waiting; events are kept for later.
     pub fn turn(&mut self) {
         loop {
             while self.listen_to(Instant::now()) {}
@@ -196,7 +196,7 @@ impl Transcript {
         }
     }
 
-    /// The next event that fits, of those told and not yet asked for.
+    /// The next event that matches, of those delivered and not yet taken.
     #[track_caller]
     fn find(&mut self, what_for: &str, fits: impl Fn(&SocketId, &What) -> bool) -> (SocketId, What) {
         let deadline = Instant::now() + PATIENCE;
@@ -224,7 +224,7 @@ impl Transcript {
         self.find("an event of the socket", |socket, what| *socket == id && what.is_socket_event()).1
     }
 
-    /// The next event of no socket.
+    /// The next event without a socket.
     #[track_caller]
     pub fn next_of_none(&mut self) -> What {
         self.find("an event of no socket", |_, what| !what.is_socket_event()).1
@@ -242,7 +242,7 @@ impl Transcript {
         self.find("connection", |_, what| *what == What::Connection).0
     }
 
-    /// `connect` and `ready`, after the look-ups.
+    /// `connect` and `ready`, after the lookups.
     #[track_caller]
     pub fn connected(&mut self, id: SocketId) {
         loop {
@@ -254,7 +254,7 @@ impl Transcript {
         }
     }
 
-    /// So many bytes, and nothing in between.
+    /// This many bytes, and nothing in between.
     #[track_caller]
     pub fn data(&mut self, id: SocketId, bytes: usize) -> Vec<u8> {
         let mut all = Vec::with_capacity(bytes);
@@ -268,7 +268,7 @@ impl Transcript {
         all
     }
 
-    /// Whatever data still comes, up to `end`.
+    /// All data up to `end`.
     #[track_caller]
     pub fn until_end(&mut self, id: SocketId) -> Vec<u8> {
         let mut all = Vec::new();
@@ -282,7 +282,7 @@ impl Transcript {
         }
     }
 
-    /// Whatever still comes up to `close`, which must be there.
+    /// All events up to `close`, which must be delivered.
     #[track_caller]
     pub fn after_end_of(&mut self, id: SocketId) -> Ending {
         loop {
@@ -308,7 +308,7 @@ impl Transcript {
         }
     }
 
-    /// Nothing more is told for this long, beyond what was asked for.
+    /// No other event is delivered for this long.
     #[track_caller]
     pub fn silence(&mut self, time: Duration) {
         self.turn();
@@ -316,8 +316,8 @@ impl Transcript {
         assert!(self.waiting.is_empty(), "told: {:?}", self.waiting);
     }
 
-    /// Everything is over: nothing was told but what was asked for, every socket has told `close`,
-    /// and without listeners nothing is left to wait for.
+    /// Everything is over: no other event was delivered, every socket has delivered `close`, and
+    /// without listeners nothing is left to wait for.
     #[track_caller]
     pub fn rest(&mut self) {
         for listener in std::mem::take(&mut self.listeners) {
@@ -333,7 +333,7 @@ impl Transcript {
         }
     }
 
-    /// How many sockets have told something.
+    /// How many sockets have had an event.
     pub fn lives(&self) -> usize {
         self.lives.len()
     }
@@ -341,22 +341,22 @@ impl Transcript {
 
 // --- peers ---
 
-/// A peer: a blocking socket that does not wait for ever.
+/// A peer: a blocking socket whose calls time out.
 pub fn dial(addr: SocketAddr) -> TcpStream {
     let peer = TcpStream::connect(addr).expect("the listener's queue has room");
     patient(&peer);
     peer
 }
 
-/// Which packets are dropped.
+/// The direction in which packets are dropped.
 #[derive(Clone, Copy)]
 pub enum Way {
     ToPeer,
     FromPeer,
 }
 
-/// The peer has finished; then packets are dropped, and we answer and end. For a test in a network
-/// of its own; `nft delete table ip held` heals it.
+/// The peer has finished; then packets are dropped, and we answer and end. For a test in its own
+/// network; `nft delete table ip held` heals it.
 pub fn held_back(options: ListenOptions, way: Way) -> (Transcript, SocketId, TcpStream) {
     let (mut story, socket, peer) = Transcript::pair(options);
     peer.shutdown(Shutdown::Write).expect("connected");
@@ -373,7 +373,7 @@ pub fn held_back(options: ListenOptions, way: Way) -> (Transcript, SocketId, Tcp
     (story, socket, peer)
 }
 
-/// A peer with a receive buffer so small that we can't get rid of much.
+/// A peer with a receive buffer so small that we can't send much.
 pub fn dial_narrow(addr: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None);
     let socket = socket.expect("a descriptor");
@@ -389,12 +389,12 @@ fn patient(peer: &TcpStream) {
     peer.set_write_timeout(Some(PATIENCE)).expect("not zero");
 }
 
-/// Ends the peer's connection by RST.
+/// Ends the peer's connection with an RST.
 pub fn reset(peer: TcpStream) {
     socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("a socket");
 }
 
-/// Bytes whose order can be told: no two places near each other look alike.
+/// Bytes whose order can be checked: positions near each other differ.
 pub fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at ^ (at >> 8).wrapping_mul(7) ^ (at >> 16).wrapping_mul(13)) as u8).collect()
 }

@@ -1,6 +1,5 @@
 //! The driver of the directed tests on the simulated network: a reactor, a scripted peer on another
-//! machine, and the story so far in words, every event of it checked against the language of
-//! events.
+//! machine, and the transcript so far. Every event is checked against the grammar.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,14 +13,14 @@ use finale::{ConnectionErrorKind, Ending, EndingKind, Event, ListenOptions, Reac
 pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
-/// A reactor, a scripted peer on another machine, and the story so far in words.
+/// A reactor, a scripted peer on another machine, and the transcript so far in words.
 pub struct Scene<N: Net = Host> {
     pub network: Network,
     pub reactor: Reactor<N>,
     pub peer: Peer,
     lives: HashMap<SocketId, EventGrammar>,
     pub story: Vec<String>,
-    /// The same by socket, and never taken away.
+    /// The same by socket, and never cleared.
     pub stories: BTreeMap<SocketId, Vec<String>>,
     pub ending: Option<Ending>,
     pub socket: Option<SocketId>,
@@ -34,7 +33,7 @@ impl Scene {
         Self::on(network, host)
     }
 
-    /// A listener here and a connection of the peer to it, told as far as `connection`.
+    /// A listener here and a connection of the peer to it, delivered up to `connection`.
     pub fn served(options: ListenOptions) -> (Self, PeerSocket) {
         let mut scene = Self::new();
         let peer = scene.serve(options);
@@ -43,14 +42,14 @@ impl Scene {
 }
 
 impl<N: Net> Scene<N> {
-    /// A scene on a net of the test's own, which is part of this network.
+    /// A scene on a net of the test, which is part of this network.
     pub fn on(network: Network, net: N) -> Self {
         let (reactor, peer) = (Reactor::with_net(net), network.peer(THERE));
         let (lives, story, stories) = (HashMap::new(), Vec::new(), BTreeMap::new());
         Self { network, reactor, peer, lives, story, stories, ending: None, socket: None }
     }
 
-    /// A connection of the peer to a listener here that is closed again, told as far as
+    /// A connection of the peer to a listener here that is closed again, delivered up to
     /// `connection`.
     pub fn serve(&mut self, options: ListenOptions) -> PeerSocket {
         let listener = self.reactor.listen((HERE, 80), options).expect("a free port");
@@ -60,7 +59,7 @@ impl<N: Net> Scene<N> {
         peer
     }
 
-    /// Likewise one more, told as far as `connection`; nothing has waited for it yet.
+    /// Another connection, delivered up to `connection`; nothing has waited for it yet.
     pub fn serve_another(&mut self) -> PeerSocket {
         let listener = self.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peer = self.peer.connect(listener.addr).expect("begun");
@@ -77,7 +76,7 @@ impl<N: Net> Scene<N> {
         peer
     }
 
-    /// Runs for so long, and writes down what is told.
+    /// Runs for this long, and records the events.
     pub fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
@@ -138,7 +137,7 @@ impl<N: Net> Scene<N> {
         failure.kind
     }
 
-    /// Everything is over: nothing more is told, and nothing is left open, filed or queued.
+    /// Everything is over: no event is left, and nothing is open, filed or queued.
     #[track_caller]
     pub fn rest(&mut self) {
         self.expect(&[]);

@@ -1,7 +1,7 @@
 //! The server on bare mio, as its community writes it: one loop, a slab of small structs, each
 //! socket registered once for both directions, read and written until it would block.
 //!
-//! Fair, because it does the least that mio asks for: one registration a connection and no
+//! Fair, because it does the least that mio requires: one registration per connection and no
 //! deregistration before the close, options inherited from the listener, a first read right after
 //! the accept, one buffer for all, a short read taken for a drained socket unless the read side was
 //! seen closed, and no shutdown(2) where the close sends the FIN just as well.
@@ -19,8 +19,8 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
 const LISTENER: Token = Token(usize::MAX);
-/// A listener that could not accept (out of descriptors, mostly) is tried again so soon: no new
-/// edge would come for it.
+/// A listener that could not accept (usually out of descriptors) is tried again after this time: no
+/// new edge would be reported for it.
 const REST: Duration = Duration::from_millis(10);
 
 fn main() -> io::Result<()> {
@@ -54,20 +54,21 @@ fn main() -> io::Result<()> {
 enum Phase {
     Reading,
     Answering,
-    /// We have finished; their FIN is still to come.
+    /// We have finished; the client's FIN has not arrived.
     Leaving,
 }
 
 struct Connection {
     stream: TcpStream,
     phase: Phase,
-    /// Their FIN may be among what can be read, so a short read does not mean that all was read.
+    /// The client's FIN may be among what can be read, so a short read does not mean that all was
+    /// read.
     may_have_ended: bool,
     /// All was read, until the next edge.
     drained: bool,
     /// Bytes of the request while reading, of the answer while answering.
     count: u64,
-    /// `echo`: what the client has not taken. Absent on nearly all, so it lies elsewhere.
+    /// `echo`: what the client has not taken. Absent on nearly all, so it is stored separately.
     rest: Option<Box<Rest>>,
 }
 
@@ -90,8 +91,7 @@ impl Connection {
         Ok(read)
     }
 
-    /// The edges that came while nobody read are gone, so whatever they said must be found out by
-    /// reading.
+    /// The edges during a pause of reading are gone, so a read must find what they reported.
     fn read_again(&mut self) {
         (self.may_have_ended, self.drained) = (true, false);
     }
@@ -104,7 +104,7 @@ struct Server {
 }
 
 impl Server {
-    /// Takes all that wait; an error is what stopped it from doing so.
+    /// Accepts all that wait; returns the error that stopped it, if any.
     fn accept(&mut self, listener: &TcpListener, registry: &Registry) -> io::Result<()> {
         loop {
             let mut stream = match listener.accept() {

@@ -1,9 +1,9 @@
-//! The server as smol's users write it: `Async` around the standard library's sockets, one task a
+//! The server as smol's users write it: `Async` around the standard library's sockets, one task per
 //! connection on a `LocalExecutor`, and `smol::block_on`, which drives timers and I/O on the same
 //! thread.
 //!
-//! Fair, because `Async` tries each operation before it waits for readiness (so a request that is
-//! there already is read at once), the options are inherited from the listener, tasks hold no
+//! Fair, because `Async` tries each operation before it waits for readiness (so a request that has
+//! arrived already is read at once), the options are inherited from the listener, tasks hold no
 //! buffer while they wait, and dropping the stream after the client's FIN sends ours, without a
 //! shutdown(2) before it. `Async::new` makes each accepted socket non-blocking itself; smol offers
 //! no accept that does it in the same call.
@@ -20,11 +20,12 @@ use finale_peers::server::{Mode, announce, listen};
 use smol::io::AsyncWriteExt as _;
 use smol::{Async, LocalExecutor, Timer};
 
-/// Long enough that something may have been closed, short enough that nobody's connect gives up.
+/// Long enough that something may have been closed, short enough that no client's connect times
+/// out.
 const REST: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// What one read takes; nobody holds it over a wait.
+    /// What one read takes; no task holds it while it waits.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
 }
 
@@ -46,7 +47,7 @@ async fn accept(executor: &LocalExecutor<'_>, listener: TcpListener, mode: Mode)
                 Mode::First { request, answer } => executor.spawn(finish_first(stream, request, answer)).detach(),
                 Mode::Echo => executor.spawn(echo(stream)).detach(),
             },
-            // Out of descriptors, mostly.
+            // Usually out of descriptors.
             Err(_) => drop(Timer::after(REST).await),
         }
     }
@@ -82,7 +83,7 @@ async fn echo(mut stream: Async<TcpStream>) -> io::Result<()> {
     }
 }
 
-/// Reads once and sends it back; how much was read, and what of it could not be sent.
+/// Reads once and sends it back. Returns how much was read, and what of it could not be sent.
 fn exchange(mut stream: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
     BUFFER.with_borrow_mut(|buffer| {
         let read = stream.read(buffer)?;
@@ -90,7 +91,7 @@ fn exchange(mut stream: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
             return Ok((0, Vec::new()));
         }
         let sent = match stream.write(&buffer[..read]) {
-            // It must not seem that the read would block: its bytes are gone from the kernel.
+            // It must not look as if the read would block: its bytes are no longer in the kernel.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             sent => sent?,
         };
@@ -106,7 +107,7 @@ async fn send(stream: &Async<TcpStream>, answer: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads into a buffer that all tasks share; how much it was.
+/// Reads into a buffer that all tasks share. Returns how much was read.
 async fn skip(stream: &Async<TcpStream>) -> io::Result<usize> {
     stream.read_with(|mut stream| BUFFER.with_borrow_mut(|buffer| stream.read(buffer))).await
 }

@@ -1,6 +1,6 @@
-//! The server as tokio's users write it: one task a connection, on the current-thread runtime (the
-//! others here have one thread too), without timers or any other feature that a connection would
-//! pay for.
+//! The server as tokio's users write it: one task per connection, on the current-thread runtime
+//! (the others here have one thread too), without timers or any other feature that a connection
+//! would pay for.
 //!
 //! Fair, because it takes what makes tokio fast: fat LTO, options inherited from the listener,
 //! reads through `poll_read` (a short read clears the readiness, so that no read is made in vain),
@@ -21,11 +21,12 @@ use finale_peers::server::{Mode, announce, listen};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Long enough that something may have been closed, short enough that nobody's connect gives up.
+/// Long enough that something may have been closed, short enough that no client's connect times
+/// out.
 const REST: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// For bytes that nobody looks at.
+    /// For bytes that are ignored.
     static BIN: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
 }
 
@@ -46,7 +47,7 @@ async fn accept(listener: std::net::TcpListener, mode: Mode) -> io::Result<()> {
                 Mode::First { request, answer } => tokio::spawn(finish_first(stream, request, answer)),
                 Mode::Echo => tokio::spawn(echo(stream)),
             }),
-            // Out of descriptors, mostly; mini-redis backs off as well.
+            // Usually out of descriptors; mini-redis backs off as well.
             Err(_) => tokio::time::sleep(REST).await,
         }
     }
@@ -89,7 +90,7 @@ async fn send(stream: &mut TcpStream, answer: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads into a buffer that all tasks share; how much it was.
+/// Reads into a buffer that all tasks share. Returns how much was read.
 async fn skip(stream: &mut TcpStream) -> io::Result<usize> {
     poll_fn(|context| {
         BIN.with_borrow_mut(|bin| {

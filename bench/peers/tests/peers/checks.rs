@@ -1,4 +1,4 @@
-//! What is asked of every server. Each check starts it for itself, and passes if it was not built.
+//! What every server must do. Each check starts the server, and passes if it was not built.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -18,7 +18,7 @@ const SIZES: &[u64] = &[0, 1, 64, 65, 16 << 10, PIECE_BYTES as u64 + 1, 1 << 20]
 /// More than a kernel holds of one connection, so a server that has no back-pressure has to hold
 /// the rest itself.
 const MUCH_BYTES: usize = 128 << 20;
-/// What a server may need for itself on top of what it begins with.
+/// What a server may need in addition to its memory at the start.
 const ROOM_BYTES: u64 = 32 << 20;
 
 fn load(server: &Running, first: First, request: usize, answer: u64) -> HalfClose {
@@ -70,7 +70,7 @@ pub(crate) fn two_hundred_at_once(peer: Peer) {
     all_well(&Echo { addr: server.addr, connections: 200, rounds: 5, bytes: 1000 }.run());
 }
 
-/// The second half comes after others were served, if the server can serve two at a time.
+/// The second half arrives after others were served, if the server can serve two at a time.
 pub(crate) fn half_a_request(peer: Peer) {
     let Some(server) = peer.start(&["answer", "64"]) else { return };
     let mut slow = server.connect();
@@ -104,7 +104,7 @@ fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// At every point that a client can see: connected, within its request, behind it, within the
+/// At every point that a client can see: connected, within its request, after it, within the
 /// answer.
 pub(crate) fn resets(peer: Peer) {
     let modes: [(&[&str], First); 2] =
@@ -175,7 +175,7 @@ fn write_until_stuck(mut stream: &TcpStream, bytes: &[u8]) -> usize {
         match stream.write(&bytes[written..]) {
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            // A call with a time limit is not taken up again by the kernel itself.
+            // The kernel does not restart a call with a time limit.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }

@@ -90,7 +90,8 @@ peers! {
     go: None, one_at_a_time: false;
 }
 
-/// Written past the test runner's own capture, since whoever reads a green result has to know what it is about.
+/// Printed past the test runner's own capture, so that a green result shows which servers it
+/// covers.
 #[test]
 fn what_is_not_built_is_named() {
     for peer in PEERS.iter().filter(|peer| peer.path().is_none()) {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::SockRef;
 
-/// Far more than anything here takes; without it a server that says nothing would stop the test for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far more than anything here takes; without it a silent server would stop the test for ever.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One of the servers that are compared.
 #[derive(Clone, Copy)]
@@ -52,8 +52,8 @@ impl Running {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).expect("connected");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(LIMIT)).expect("set");
+        stream.set_write_timeout(Some(LIMIT)).expect("set");
         stream
     }
 
@@ -64,7 +64,7 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Signals it to end, and waits until it has.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("signalled");
         self.child.wait().expect("it ended")
@@ -79,7 +79,7 @@ impl Drop for Running {
     }
 }
 
-/// Closes with a reset in place of a FIN.
+/// Closes with a reset instead of a FIN.
 pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("set");
     drop(stream);

@@ -28,7 +28,7 @@ const LIMITS: &[Option<Duration>] = &[
 ];
 const SIZES: &[usize] = &[10, 0, 1, 300, 5_000, 20_000, 70_000];
 
-/// Addresses to listen at: good, taken, of another machine, of no machine.
+/// Addresses to listen at: free, taken, of another machine, of no machine.
 const HERE: &[&str] = &[
     "10.0.0.1:80",
     "10.0.0.1:0",
@@ -77,7 +77,7 @@ impl Op {
         }
     }
 
-    /// How a script may begin: a listener, and connections both ways.
+    /// The possible beginnings of a script: a listener, and connections both ways.
     pub fn opening(dice: &mut impl Dice) -> Vec<Self> {
         let meet = || Self::Converse { rounds: 2, answer: None };
         vec![
@@ -125,7 +125,7 @@ fn answer(dice: &mut impl Dice) -> Option<Call> {
     }
 }
 
-/// Mostly of ids that may be stale: what is kept for a living socket must not suffer from them.
+/// Usually with ids that may be stale: values of a live socket must not be affected by them.
 fn map_call(dice: &mut impl Dice) -> (Who, MapCall) {
     let who = if dice.chance(4) { Who::draw(dice) } else { Who::Any(dice.below(12) as usize) };
     (who, dice.of(&[MapCall::Insert, MapCall::Insert, MapCall::OrDefault, MapCall::Remove]))

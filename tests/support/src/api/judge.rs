@@ -12,7 +12,7 @@ use finale::{
 use super::Verdict;
 use super::op::{Call, Setting};
 
-/// The options that a socket lives by, as far as they show.
+/// The options of a socket, as far as they can be observed.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     high_water: usize,
@@ -58,7 +58,7 @@ impl Rules {
     fn take(&mut self, setting: Setting, system: &mut [Option<InvalidOption>; 4]) {
         let bad_buffer = |bytes: usize| (bytes == 0 || bytes > 1 << 30).then_some(InvalidOption::BufferSize);
         match setting {
-            // Times beyond what milliseconds can count are none.
+            // Times that milliseconds can't represent count as none.
             Setting::Idle(limit) => self.has_idle = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000),
             Setting::HalfClosed(limit) => {
                 self.has_half_closed = limit.is_some_and(|limit| limit.as_secs() < u64::MAX / 1000);
@@ -100,7 +100,7 @@ fn bad_times(times: &finale::KeepAlive) -> Option<InvalidOption> {
     (!(1..=127).contains(&times.count)).then_some(InvalidOption::KeepAliveCount)
 }
 
-/// The byte at one place of what one side sends.
+/// The byte at one position of what one side sends.
 fn byte(from_client: bool, at: u64) -> u8 {
     (at.wrapping_mul(31) ^ (at >> 8)) as u8 ^ u8::from(from_client)
 }
@@ -115,7 +115,7 @@ pub(crate) struct Known {
     life: EventGrammar,
     rules: Rules,
     is_client: bool,
-    /// Bytes that `write` took, and bytes that came as `data`.
+    /// Bytes that `write` took, and bytes that were delivered as `data`.
     pub(crate) written: u64,
     read: u64,
     discards: bool,
@@ -151,7 +151,7 @@ impl Known {
         self.rules.half_open
     }
 
-    /// An event of this socket has come.
+    /// Checks an event of this socket.
     pub(crate) fn told(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Verdict {
         self.life.tell(socket, event)?;
         let owed_ready = std::mem::replace(&mut self.owes_ready, matches!(event, Event::Connect));
@@ -177,7 +177,7 @@ impl Known {
                 check(self.rules.notify_peer_ended || socket.is_paused(), "a reset comes unasked only during a pause")
             }
             Event::End => {
-                // Without half-open our side ends by itself when the event was handled.
+                // Without half-open our side ends by itself after the event was handled.
                 self.owes_drain &= self.rules.half_open;
                 Ok(())
             }
@@ -219,7 +219,7 @@ impl Known {
         }
     }
 
-    /// Asks something of the socket, and checks the answer and that nothing else has changed.
+    /// Makes a call on the socket, and checks the result and that nothing else has changed.
     pub(crate) fn ask(&mut self, socket: &mut Socket<'_>, call: &Call) -> Result<String, String> {
         let living = self.is_living(socket);
         let before = Look::at(socket);
@@ -280,7 +280,8 @@ impl Known {
         Ok(answer)
     }
 
-    /// Whether anything can still be asked: a failure that was not told yet is the caller's future.
+    /// Whether calls can still have an effect. A failure that was not delivered yet is in the
+    /// caller's future.
     fn is_living(&self, socket: &Socket<'_>) -> bool {
         let failing = [State::ResetByPeer, State::TimedOut, State::NotConnected].contains(&socket.state());
         !self.destroyed && if failing { !self.failed } else { !socket.state().is_final() }
@@ -315,7 +316,7 @@ impl Known {
             return Err(format!("write answered {answer:?} in place of {expected:?}"));
         }
         let taken = if answer.is_ok() { count } else { 0 };
-        // Nothing leaves a broken connection: what is written to it is counted as unsent.
+        // Nothing is sent on a broken connection: what is written to it counts as unsent.
         let waits = if socket.state() == State::Broken { 0 } else { queued + taken };
         check(socket.queued_bytes() == waits, "the queue has what was taken")?;
         self.written += taken as u64;
@@ -335,7 +336,7 @@ fn keep_alive(socket: &mut Socket<'_>, times: Option<finale::KeepAlive>, living:
     Ok(format!("{answer:?}"))
 }
 
-/// The view of no socket: everything is refused or nothing.
+/// The view of a placeholder: every call is refused or has no effect.
 pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     let id = socket.id();
     socket.end();
@@ -351,7 +352,7 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "nobody has a peer")
 }
 
-/// What a socket says of itself.
+/// What a socket reports about itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     id: SocketId,
@@ -380,7 +381,7 @@ impl Look {
         }
     }
 
-    /// Calls between two events do nothing on the wire, so none of this moves.
+    /// Calls between two events send nothing, so none of this moves.
     fn unmoved(&self, before: &Self) -> bool {
         let key = |look: &Self| (look.id, look.state, look.peer, look.bytes_read, look.bytes_written);
         key(self) == key(before) && self.peer_ended == before.peer_ended

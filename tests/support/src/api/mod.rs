@@ -1,9 +1,9 @@
 //! Arbitrary calls on arbitrary sockets, in every state, on the simulated network: what a property
 //! test and a fuzzer have in common.
 //!
-//! Invariant: every answer and every event is judged by what was seen from outside alone, with a
-//! small model of its own (`judge`), never by the reactor's table. A script is plain data; the same
-//! script gives the same story.
+//! Invariant: every result and every event is judged by what was seen from outside alone, with a
+//! small independent model (`judge`), never by the reactor's table. A script is plain data; the
+//! same script gives the same transcript.
 
 mod draw;
 mod judge;
@@ -16,7 +16,7 @@ pub use op::{Dice, Op};
 /// Nothing, or what is wrong.
 type Verdict = Result<(), String>;
 
-/// A seed for the network, and what is done.
+/// A seed for the network, and the calls.
 #[derive(Clone)]
 pub struct Script {
     pub seed: u64,
@@ -24,10 +24,10 @@ pub struct Script {
 }
 
 impl Script {
-    /// Plays the script to its end and answers with the story.
+    /// Plays the script to its end and returns the transcript.
     ///
     /// # Panics
-    /// At the first broken rule, with the story so far.
+    /// At the first broken rule, with the transcript so far.
     #[track_caller]
     pub fn play(&self) -> Vec<String> {
         let mut world = world::World::new(self.seed);
@@ -38,7 +38,7 @@ impl Script {
     }
 }
 
-/// One call a line, as it can be written into a test.
+/// One call per line, as it can be written into a test.
 impl std::fmt::Debug for Script {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "seed {} and these calls:", self.seed)?;

@@ -1,13 +1,13 @@
-//! The calls that a script is made of, and how they are drawn: from a property test's numbers or
-//! from a fuzzer's bytes.
+//! The calls of a script, and how they are drawn: from a property test's numbers or from a fuzzer's
+//! bytes.
 
 use std::time::Duration;
 
 use finale::{CloseMode, ConnectOptions, KeepAlive, ListenOptions};
 
-/// Where a script's numbers come from.
+/// The source of a script's numbers.
 pub trait Dice {
-    /// A number below `bound`, which is not 0. Zero is the plainest choice everywhere, so that
+    /// A number below `bound`, which is not 0. Zero is the simplest choice everywhere, so that
     /// shrinking tends to it.
     fn below(&mut self, bound: u32) -> u32;
 
@@ -23,23 +23,23 @@ pub trait Dice {
 /// Which of the two programs.
 pub type At = usize;
 
-/// Which socket: of all that are known, counted from the latest.
+/// A socket: one of all that are known, counted from the latest.
 #[derive(Debug, Clone, Copy)]
 pub enum Who {
-    /// One that has not told `close`.
+    /// One that has not delivered `close`.
     Live(usize),
-    /// One that may have.
+    /// One that may have delivered `close`.
     Any(usize),
     /// One of the other reactor, or of one that was dropped.
     Foreign(usize),
 }
 
-/// What is asked of a socket.
+/// A call on a socket.
 #[derive(Debug, Clone)]
 pub enum Call {
     Look,
     Write(usize),
-    /// Likewise, of bytes that are given away.
+    /// The same with bytes that are given away.
     WriteOwned(usize),
     End,
     WriteAndEnd(usize),
@@ -51,11 +51,11 @@ pub enum Call {
     SetClose(CloseMode),
     SetNodelay(bool),
     SetKeepAlive(Option<KeepAlive>),
-    /// Another socket from inside, and this asked of it.
+    /// Gets another socket through this one, and makes this call on it.
     Get(Who, Box<Call>),
 }
 
-/// What is asked of the caller's side table.
+/// A call on the caller's side table.
 #[derive(Debug, Clone, Copy)]
 pub enum MapCall {
     Insert,
@@ -76,7 +76,7 @@ pub enum Act {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// Takes up to so many events until the time is up; each is answered while it is held.
+    /// Handles up to this many events until the time is up; each is answered while it is borrowed.
     Run {
         at: At,
         time: Duration,
@@ -92,7 +92,7 @@ pub enum Op {
     RunInThePast {
         at: At,
     },
-    /// `next`, which may find that nothing will ever happen.
+    /// `next`, which may find that nothing can ever happen.
     Next {
         at: At,
     },
@@ -143,7 +143,7 @@ pub enum Op {
         at: At,
         which: usize,
     },
-    /// The reactor is dropped, and another takes its place.
+    /// Drops the reactor, and replaces it by another.
     Restart {
         at: At,
     },
@@ -158,12 +158,12 @@ pub enum Op {
     Weather(Weather),
 }
 
-/// Where a connection goes.
+/// The target of a connection.
 #[derive(Debug, Clone)]
 pub enum To {
     /// The peer's listener.
     Peer,
-    /// A listener of a program of ours.
+    /// A listener of our programs.
     Ours(usize),
     Text(String),
     Pair(&'static str, u16),

@@ -23,14 +23,14 @@ pub(crate) struct Program {
     pub(crate) seen: Seen,
     pub(crate) remotes: Vec<Waker>,
     map: SocketMap<u64>,
-    /// What was put in last under each id, and not taken out.
+    /// The last value that was inserted under each id, and not removed.
     kept: BTreeMap<SocketId, u64>,
-    /// Those of them that nobody has driven out.
+    /// Those of them that were not replaced.
     placed: BTreeSet<SocketId>,
     puts: u64,
 }
 
-/// What a program remembers of what it was told and has asked for.
+/// What a program remembers of events and calls.
 #[derive(Default)]
 pub(crate) struct Seen {
     known: BTreeMap<SocketId, Known>,
@@ -39,9 +39,9 @@ pub(crate) struct Seen {
     pub(crate) listeners: Vec<Listening>,
     /// When each timer is due, and whether it still runs.
     pub(crate) timers: BTreeMap<TimerId, (Instant, bool)>,
-    /// A wake must still be told.
+    /// A wake is still pending.
     woken: bool,
-    /// A close that was just told as acknowledged: the peer, and how many bytes it must have.
+    /// A close that was just delivered as acknowledged: the peer, and how many bytes it must have.
     pub(crate) confirmed: Option<(SocketAddr, u64)>,
     /// Its close was delivered, and `next` was not called since.
     leaving: Option<SocketId>,
@@ -54,7 +54,7 @@ pub(crate) struct Listening {
     pub(crate) is_open: bool,
 }
 
-/// What can be seen of a reactor without asking for events.
+/// What can be observed of a reactor without taking events.
 #[derive(PartialEq)]
 pub(crate) struct Snapshot {
     sockets: Sockets,
@@ -160,7 +160,7 @@ impl Program {
         }
     }
 
-    /// Nothing more is told for now.
+    /// No event is pending now.
     fn silence(&mut self, network: &Network, until: Option<Instant>) -> Verdict {
         let now = network.now();
         let early = until.is_none_or(|until| now < until);
@@ -283,14 +283,14 @@ impl Program {
     pub(crate) fn map(&mut self, id: SocketId, call: MapCall) -> Verdict {
         self.puts += 1;
         let held = self.kept.get(&id).copied();
-        // Whether it has a place is known from the last time that it was put in.
+        // Whether it has a slot is known from the last time that it was inserted.
         let newer = |other: &SocketId| other.index() == id.index() && *other > id && self.placed.contains(other);
         let has_newer = self.kept.keys().any(newer);
         let found = self.map.get(id).copied();
         check(found.is_none() || found == held, "another's value")?;
         check(found == held || !self.placed.contains(&id), "a value that has its place was driven out")?;
         if matches!(call, MapCall::Remove) || (matches!(call, MapCall::OrDefault) && found.is_some()) {
-            // It stays where it is, or goes.
+            // It stays where it is, or is removed.
         } else if has_newer {
             self.placed.remove(&id);
         } else {
@@ -329,7 +329,7 @@ impl Seen {
         self.known.get(&id).is_some_and(|known| !known.closed) || self.leaving == Some(id)
     }
 
-    /// An event, judged.
+    /// Checks an event.
     fn told(&mut self, socket: &mut Socket<'_>, event: &Event<'_>, now: Instant) -> Verdict {
         let id = socket.id();
         match event {
@@ -370,7 +370,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Asks something of a socket, or of another through it.
+    /// Makes a call on a socket, or on another through it.
     fn ask(&mut self, socket: &mut Socket<'_>, call: &Call, other: Option<SocketId>) -> Result<String, String> {
         if let (Call::Get(_, inner), Some(other)) = (call, other) {
             let there = self.is_there(other);

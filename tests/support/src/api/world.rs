@@ -1,5 +1,4 @@
-//! The network with two programs of ours and one that is scripted, and how a script is played on
-//! it.
+//! The network with two of our programs and a scripted one, and how a script is played on it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,7 +17,7 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 66));
 const OURS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2))];
 const PEER: SocketAddr = SocketAddr::new(THERE, 9000);
 
-/// Events of one program after which a run has no end.
+/// Events of one program after which a run counts as endless.
 const EVENTS: usize = 3_000;
 
 pub(crate) struct World {
@@ -40,7 +39,7 @@ struct Actor {
     sent: u64,
     read: u64,
     finished: bool,
-    /// The reactor at the other end was dropped without having ended: no FIN may come, only a
+    /// The reactor at the other end was dropped without having ended: no FIN may arrive, only a
     /// reset.
     orphaned: bool,
 }
@@ -140,7 +139,7 @@ impl World {
         self.programs[at].find(who, &self.foreign(at))
     }
 
-    /// The socket that an answer is about, if about another.
+    /// The socket that a result is about, if it is another one.
     fn other(&self, at: At, call: Option<&Call>) -> Option<SocketId> {
         match call {
             Some(Call::Get(who, _)) => self.find(at, *who),
@@ -163,7 +162,7 @@ impl World {
         Ok(())
     }
 
-    /// A confirmed close is honest: the peer's kernel has every byte, and our FIN.
+    /// A confirmed close is correct: the peer's kernel has every byte, and our FIN.
     fn check_confirmed(&mut self, at: At) -> Verdict {
         let Some((peer, written)) = self.programs[at].seen.confirmed.take() else { return Ok(()) };
         let is_it = |actor: &&Actor| actor.is_client && actor.socket.local_addr() == Some(peer);
@@ -187,8 +186,8 @@ impl World {
         let long = self.network.now() + Duration::from_secs(3600);
         let timers = self.programs[at].seen.timers.values();
         if timers.filter(|timer| timer.1).all(|(due, _)| *due > long) {
-            // A peer that never reads is asked for ever whether it has room: without a timer the
-            // wait had no end.
+            // A peer that never reads gets window probes for ever: without a timer the wait would
+            // not end.
             self.programs[at].set_timer(&self.network, Duration::from_secs(60))?;
         }
         let line = self.programs[at].pull(&self.network, None, None)?;
@@ -252,7 +251,7 @@ impl World {
                 if let Ok(Target::Addr(addr)) = self.target(&To::Ours(*to))
                     && let Ok(socket) = self.peer.connect(addr)
                 {
-                    // Loopback is every machine's own: there it may connect to itself, and would
+                    // Every machine has its own loopback: there it may connect to itself, and would
                     // read its own bytes.
                     if socket.local_addr() == Some(addr) {
                         socket.reset();
@@ -334,7 +333,7 @@ impl World {
 
     // --- the end ---
 
-    /// The faults stop, everybody ends: everything comes to its close, and nothing is left.
+    /// The faults stop, all sides end: every socket is closed, and nothing is left.
     fn finish(&mut self) -> Verdict {
         self.network.set_latency(Duration::from_millis(1));
         self.network.set_faults(Faults::none());
@@ -346,7 +345,7 @@ impl World {
         for at in 0..2 {
             self.end_all(at, &[Call::Resume, Call::End])?;
         }
-        // Each program has its turn once a step, so that what is queued leaves in many small steps;
+        // Each program runs once per step, so that what is queued is sent in many small steps; a
         // few large ones are for the limits.
         for (step_ms, steps) in [(1, 8_000), (100, 60), (5_000, 60), (100_000, 60)] {
             let step = Duration::from_millis(step_ms);
@@ -357,14 +356,14 @@ impl World {
                 for at in 0..2 {
                     self.run(at, step, EVENTS, Some(&Call::WriteAndEnd(1)))?;
                 }
-                // Without anything left a program does not wait.
+                // If nothing is left a program does not wait.
                 self.network.advance(step);
                 self.turn_away();
             }
         }
         for at in 0..2 {
             let sockets = self.programs[at].reactor.sockets();
-            // What waits without any limit, for an answer that never comes.
+            // A socket that waits without any limit, for an answer that never arrives.
             let stuck = sockets.iter().find(|socket| socket.timer_ms.is_some_and(|ms| ms < 1 << 40));
             check(stuck.is_none(), &format!("no end in sight:\n{sockets}"))?;
             self.end_all(at, &[Call::Destroy])?;
@@ -377,7 +376,7 @@ impl World {
         check(self.network.open_connections() == 0, "a connection is left")
     }
 
-    /// Whoever came late to the peer finds nobody.
+    /// Rejects connections that reach the peer late.
     fn turn_away(&mut self) {
         while let Some(late) = self.listener.accept() {
             late.close();
@@ -429,7 +428,7 @@ impl Actor {
     }
 }
 
-/// From anywhere: a listener at no address in particular is reached at its machine's.
+/// An unspecified address of a listener is reached at its machine's.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() { SocketAddr::new(OURS[0], addr.port()) } else { addr }
 }
