@@ -42,7 +42,7 @@ fn uses(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_clock_is_read_for_the_reactor_in_one_file() {
+fn the_clock_is_read_in_one_file() {
     for (path, text) in sources(&["src"]) {
         assert!(!text.contains("SystemTime"), "{path} looks at the wall clock");
         // The second one bounds how long a test runs, and prints its progress.
