@@ -179,7 +179,7 @@ fn endings_finds_what_is_wrong_with_two_servers_of_three() {
     let parts: Vec<&str> = text.split("=== ").skip(1).collect();
     assert_eq!(parts.len(), 3, "{text}");
     assert!(parts[0].contains("the peer sends and receives byte by byte: rule \"same answer\""), "{text}");
-    assert!(parts[1].contains("the peer finishes and reads on behind byte 7"), "{text}");
+    assert!(parts[1].contains("the peer finishes and reads on after byte 7"), "{text}");
     assert!(parts[1].contains("| server") && parts[1].contains("destroys"), "the story is told: {text}");
     assert!(parts[2].contains("endings, and every rule was kept"), "{text}");
 }
