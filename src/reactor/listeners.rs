@@ -68,8 +68,9 @@ pub(super) struct Stopping {
     due: Option<u64>,
 }
 
-/// How many connections are accepted for one readiness. An accept(2) that finds none costs more
-/// than the poll that would report one, so the number is one, and more after several waited.
+/// The number of connections to accept per readiness event. An accept(2) without a connection costs
+/// more than a poll that would report it, so the number is one, and grows after several connections
+/// have waited.
 pub(super) struct Batch {
     size: usize,
     left: usize,

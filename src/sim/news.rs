@@ -60,8 +60,10 @@ impl World {
     pub(super) fn listener_edge(&mut self, id: Id) {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         let Owner::Host { host, slot } = listener.owner else {
-            let each = listener.each.clone();
-            let play = listener.plays.pop_front().or_else(|| each.map(|script| self.begin_play(script)));
+            let play = match listener.plays.pop_front() {
+                Some(play) => Some(play),
+                None => listener.each.clone().map(|script| self.begin_play(script)),
+            };
             if let Some(play) = play
                 && let Ok(end) = self.accept(id, Owner::Script)
             {

@@ -63,6 +63,8 @@ pub(super) struct Playing {
     seen_reset: bool,
     /// Closed or reset by itself.
     left: bool,
+    /// When it reset by itself.
+    reset_at: Option<u64>,
     log: Vec<(u64, String)>,
     /// How many reads the last line of the log stands for, and how many bytes.
     reads: (u32, usize),
@@ -229,6 +231,11 @@ impl Play {
         self.look(|play| play.seen_reset)
     }
 
+    /// When its script reset the connection, since the network began.
+    pub(crate) fn reset_at(&self) -> Option<Duration> {
+        self.look(|play| play.reset_at.map(Duration::from_nanos))
+    }
+
     /// What happened here, with the time since the network began. For people: the wording is not
     /// guaranteed.
     #[must_use]
@@ -374,7 +381,8 @@ impl World {
                 play.reading = Reading::Sips { bytes: *bytes, every: nanos(*every), again: now };
             }
             Step::ReadOn => play.reading = Reading::All,
-            Step::Close | Step::Reset => play.left = true,
+            Step::Close => play.left = true,
+            Step::Reset => (play.left, play.reset_at) = (true, play.reset_at.or(Some(now))),
             Step::Send(_) | Step::Urgent | Step::Finish | Step::Vanish => {}
         }
         let play = &mut self.plays[index as usize];
@@ -382,8 +390,7 @@ impl World {
         if let Step::Send(bytes) = &step {
             play.sent.extend_from_slice(bytes);
         }
-        let is_silent = matches!(step, Step::Wait(_) | Step::Receive(_) | Step::Gather(_) | Step::ReceiveEnd);
-        if !is_silent && !matches!(step, Step::Drip { .. } | Step::Flood { .. }) {
+        if !step.takes_time() {
             play.log(now, step.to_string());
         }
         self.play_call(id, step);

@@ -226,6 +226,16 @@ impl Step {
         }
     }
 
+    /// Whether it waits for something: it has no line of its own in a transcript.
+    pub(crate) const fn takes_time(&self) -> bool {
+        match self {
+            Self::Wait(_) | Self::Receive(_) | Self::Gather(_) | Self::ReceiveEnd => true,
+            Self::Drip { .. } | Self::Flood { .. } => true,
+            Self::Send(_) | Self::Urgent | Self::StopReading | Self::Sip { .. } | Self::ReadOn => false,
+            Self::Finish | Self::Close | Self::Reset | Self::Vanish => false,
+        }
+    }
+
     /// The same with these bytes to write.
     pub(crate) fn with(&self, bytes: &[u8]) -> Self {
         if let Self::Drip { every, .. } = self {

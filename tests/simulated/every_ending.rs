@@ -1,15 +1,12 @@
-//! Program handlers against every ending at every byte: what `finale::check::Endings` finds, and
+//! Protocol handlers against every ending at every byte: what `finale::check::Endings` finds, and
 //! what it does not report.
 
 use std::time::Duration;
 
+use super::handlers::{broken, hello, one_buffer, patient_listen};
 use finale::check::{Cut, Endings, Found, Place, Program, Rule};
 use finale::sim::Script;
 use finale::{ConnectOptions, Event, ListenOptions, Socket};
-
-fn patient_listen() -> ListenOptions {
-    ListenOptions::default().idle_timeout(Duration::from_secs(5))
-}
 
 /// Echoes everything, until the peer ends.
 fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
@@ -21,16 +18,12 @@ fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
     }
 }
 
-fn hello() -> Script {
-    Script::new().send(b"hello").receive(5).finish().receive_end()
-}
-
 #[test]
 fn an_echo_keeps_every_rule_at_every_ending() {
     let report = Endings::of_a_server(patient_listen(), hello()).conditions(5).run(|| echo);
     assert!(report.broken().is_none(), "{report}");
-    // Whole and byte by byte, and six cuts behind 0 to 5 bytes either way, each calm and in five
-    // weathers.
+    // Whole and byte by byte, and six cuts after 0 to 5 bytes either way, each without and under
+    // five network conditions.
     assert_eq!(report.cases(), (2 + 6 * (6 + 6)) * 6);
     assert!(report.transcript().is_empty());
 }
@@ -54,12 +47,8 @@ fn a_client_is_run_against_every_ending_of_its_server() {
 /// What is found for this handler.
 #[track_caller]
 fn found<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Rule, String) {
-    let report = endings.run(&make);
-    let (case, broken) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
-    let again = endings.replay(case.seed(), &make);
-    assert_eq!(again.broken(), Some((case, broken)), "the seed finds it again");
-    assert_eq!(again.transcript(), report.transcript(), "and tells the same story");
-    (broken.rule, format!("{case}: {}", broken.what))
+    let (case, rule, what) = broken(endings, make);
+    (rule, format!("{case}: {what}"))
 }
 
 #[test]
@@ -109,20 +98,7 @@ fn a_handler_that_takes_an_early_end_for_close_is_found() {
 
 #[test]
 fn what_is_left_of_one_connection_for_the_next_is_found() {
-    let mut line = Vec::new();
-    let shared = move |socket: &mut Socket<'_>, event: Event<'_>| match event {
-        Event::Data(bytes) => {
-            line.extend_from_slice(bytes);
-            if line.len() >= 5 {
-                let _ = socket.write(&line);
-                line.clear();
-            }
-        }
-        Event::End => socket.end(),
-        Event::Timeout => socket.destroy(),
-        _ => {}
-    };
-    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || shared.clone());
+    let (rule, what) = found(&Endings::of_a_server(patient_listen(), hello()), || one_buffer(false));
     assert_eq!(rule, Rule::Isolation);
     assert!(what.contains("a second peer received"), "{what}");
 }

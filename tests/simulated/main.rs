@@ -4,6 +4,7 @@
 mod endings;
 mod every_ending;
 mod filling;
+mod handlers;
 mod random_runs;
 mod total_deadline;
 mod whole_programs;

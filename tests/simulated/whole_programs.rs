@@ -4,33 +4,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::check::{Case, Cut, Endings, Found, Place, Program, Rule};
+use super::handlers::{broken, hello, one_buffer, patient_listen};
+use finale::check::{Cut, Endings, Found, Place, Program, Rule};
 use finale::sim::{Host, Script};
 use finale::{
     Backpressure, ConnectOptions, Error, Event, Inbox, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
     Reactor, Sender, Socket, SocketMap, TimerId,
 };
 
-fn listen() -> ListenOptions {
-    ListenOptions::default().idle_timeout(Duration::from_secs(5))
-}
-
-fn hello() -> Script {
-    Script::new().send(b"hello").receive(5).finish().receive_end()
-}
-
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
-}
-
-/// The rule that is broken, and the report's first line.
-#[track_caller]
-fn broken<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Case, Rule, String) {
-    let report = endings.run(&make);
-    let (case, violation) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
-    let again = endings.replay(case.seed(), &make);
-    assert_eq!(again.broken(), Some((case, violation)), "the seed finds it again");
-    (case, violation.rule, violation.what.clone())
 }
 
 #[track_caller]
@@ -80,7 +63,7 @@ fn patient(resumes: bool) -> impl FnMut(&mut Socket<'_>, Event<'_>) {
 #[test]
 fn a_server_that_pauses_at_full_and_never_resumes_is_found_with_the_default_marks() {
     let polite = Script::new().send(b"one\ntwo\nthree\n").receive(20 * 14).finish().receive_end();
-    let endings = Endings::of_a_server(listen(), polite);
+    let endings = Endings::of_a_server(patient_listen(), polite);
     good(&endings, || patient(true));
     let (case, rule, _) = broken(&endings, || patient(false));
     assert_eq!((case.conditions, rule), (1, Rule::SameAnswer));
@@ -158,7 +141,7 @@ fn a_server_that_remembers_is_accused_unless_it_forgets_or_nobody_else_comes() {
         }
     }
     let next = || Script::new().send(b"next\n").receive(2).finish().receive_end();
-    let endings = || Endings::of_a_server(listen(), next());
+    let endings = || Endings::of_a_server(patient_listen(), next());
     let (_, rule, what) = broken(&endings(), Counter::default);
     assert_eq!(rule, Rule::Isolation, "{what}");
     good(&endings(), || Counter { can_forget: true, ..Counter::default() });
@@ -168,26 +151,11 @@ fn a_server_that_remembers_is_accused_unless_it_forgets_or_nobody_else_comes() {
 
 #[test]
 fn a_buffer_that_two_clients_share_is_found_when_they_overlap() {
-    let shared = || {
-        let mut line = Vec::new();
-        move |socket: &mut Socket<'_>, event: Event<'_>| match event {
-            Event::Data(bytes) => {
-                line.extend_from_slice(bytes);
-                if line.len() >= 5 {
-                    let _ = socket.write(&line);
-                    line.clear();
-                }
-            }
-            Event::End => socket.end(),
-            Event::Timeout => socket.destroy(),
-            // Alone it does no harm: what is left is forgotten.
-            Event::Close(_) => line.clear(),
-            _ => {}
-        }
-    };
-    good(&Endings::of_a_server(listen(), hello()), shared);
+    // Alone it does no harm: what is left is cleared.
+    let shared = || one_buffer(true);
+    good(&Endings::of_a_server(patient_listen(), hello()), shared);
     let other = Script::new().send(b"12345").receive(5).finish().receive_end();
-    let endings = Endings::of_a_server(listen(), hello()).client(Endings::SERVER, other);
+    let endings = Endings::of_a_server(patient_listen(), hello()).client(Endings::SERVER, other);
     let (_, rule, what) = broken(&endings, shared);
     assert!(matches!(rule, Rule::Isolation | Rule::SameAnswer), "{what}");
     good(&endings, || echo);
@@ -207,7 +175,7 @@ struct Worker {
 impl Program for Worker {
     fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
         self.inbox = Some(reactor.inbox(10));
-        reactor.listen("10.0.0.1:80", listen()).map(drop)
+        reactor.listen("10.0.0.1:80", patient_listen()).map(drop)
     }
 
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
@@ -399,7 +367,7 @@ fn an_answer_of_two_thousand_bytes_takes_seconds() {
         Event::Data(_) => {}
         event => echo(socket, event),
     };
-    let endings = || Endings::of_a_server(listen(), long.clone());
+    let endings = || Endings::of_a_server(patient_listen(), long.clone());
     let begun = Instant::now();
     assert_eq!(good(&endings().conditions(0), || answer), 2 + 6 * (4 + 2001));
     // A guard against minutes, as it once was; seconds on a free machine.
@@ -416,7 +384,7 @@ fn a_bound_on_cases_leaves_out_no_cut_and_no_conditions() {
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let cases = std::rc::Rc::clone(&seen);
     let long = Script::new().send(&[b'x'; 500]).receive(500).finish().receive_end();
-    let endings = Endings::of_a_server(listen(), long).at_most(200).holds(move |found| {
+    let endings = Endings::of_a_server(patient_listen(), long).at_most(200).holds(move |found| {
         cases.borrow_mut().push(found.case);
         Ok(())
     });

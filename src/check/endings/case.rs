@@ -215,11 +215,16 @@ impl Case {
                 Step::Receive(bytes) => Step::Receive(received + bytes - byte),
                 Step::ReceiveEnd => Step::ReceiveEnd,
                 Step::StopReading | Step::Sip { .. } | Step::ReadOn => continue,
-                Step::Send(_) | Step::Drip { .. } | Step::Flood { .. } | Step::Urgent | Step::Wait(_) => {
-                    cut.steps.push(step.clone());
-                    continue;
-                }
-                Step::Gather(_) | Step::Finish | Step::Close | Step::Reset | Step::Vanish => {
+                Step::Send(_)
+                | Step::Drip { .. }
+                | Step::Flood { .. }
+                | Step::Urgent
+                | Step::Wait(_)
+                | Step::Gather(_)
+                | Step::Finish
+                | Step::Close
+                | Step::Reset
+                | Step::Vanish => {
                     cut.steps.push(step.clone());
                     continue;
                 }
@@ -330,7 +335,10 @@ mod tests {
         );
         assert_eq!(
             cut(Place::Received(5), Cut::Silence),
-            "stop reading, send 3 bytes, leave 2 bytes unread, send 2 bytes, leave 5 bytes unread, read on, stop reading"
+            concat!(
+                "stop reading, send 3 bytes, leave 2 bytes unread, send 2 bytes, ",
+                "leave 5 bytes unread, read on, stop reading"
+            )
         );
         let deaf = case(Place::Sent(4), Cut::Reset, 1).script(&whole, DELAY).to_string();
         assert_eq!(deaf, "stop reading, send 3 bytes, send 1 byte, wait 1ms, reset");

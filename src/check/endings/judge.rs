@@ -101,16 +101,12 @@ impl Endings {
             })?;
         }
         must(found.second_wrong.is_none(), Rule::Isolation, || found.second_wrong.clone().unwrap_or_default())?;
-        let first = if self.peers[cut].is_client() { cut } else { self.first_client().unwrap_or(cut) };
-        let second = found.second.as_ref().filter(|second| **second != whole.received_by[first]);
-        must(self.is_stateful || second.is_none(), Rule::Isolation, || {
-            let received = second.map_or_else(String::new, |received| quote(received));
-            format!("a second peer received {received}, and the first undisturbed {}", quote(&whole.received_by[first]))
+        let (Some(second), Some(first)) = (&found.second, self.client_to_repeat(found.case)) else { return Ok(()) };
+        let undisturbed = &whole.received_by[first];
+        must(self.is_stateful || second == undisturbed, Rule::Isolation, || {
+            let (received, undisturbed) = (quote(second), quote(undisturbed));
+            format!("a second peer received {received}, and the first undisturbed {undisturbed}")
         })
-    }
-
-    pub(super) fn first_client(&self) -> Option<usize> {
-        self.peers.iter().position(super::Peer::is_client)
     }
 }
 

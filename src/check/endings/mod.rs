@@ -364,6 +364,18 @@ impl Endings {
         Report { cases: done, total, violation: None, transcript: Transcript::new() }
     }
 
+    /// The client whose script the second client plays: the one that was cut, or, where a server
+    /// was, the first.
+    fn client_to_repeat(&self, case: Case) -> Option<usize> {
+        let cut = usize::from(case.peer);
+        if self.peers[cut].is_client() { Some(cut) } else { self.peers.iter().position(Peer::is_client) }
+    }
+
+    /// The bytes of all conversations.
+    fn bytes(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.script.bytes()).sum()
+    }
+
     /// All cases of all peers, without conditions.
     fn cases(&self, wholes: &[Found]) -> Vec<Case> {
         let cases = self.peers.iter().zip(wholes).enumerate().flat_map(|(number, (peer, whole))| {

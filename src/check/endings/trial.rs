@@ -115,14 +115,14 @@ impl Endings {
 
     /// The program's column.
     fn column(&self) -> Column {
-        if self.first_client().is_some() { Column::Server } else { Column::Client }
+        if self.peers.iter().any(Peer::is_client) { Column::Server } else { Column::Client }
     }
 }
 
 impl<'a> Trial<'a> {
     fn new(endings: &'a Endings, case: Case, is_recorded: bool) -> Self {
         let network = Network::new(case.seed());
-        let bytes = endings.peers.iter().map(|peer| peer.script.bytes()).sum::<u64>();
+        let bytes = endings.bytes();
         let travel = TRAVEL.min(TRAVEL_IN_ALL / u32::try_from(bytes + 1).unwrap_or(u32::MAX));
         network.set_latency(travel);
         let small = usize::try_from(1 + bytes / 64).unwrap_or(usize::MAX);
@@ -181,9 +181,10 @@ impl<'a> Trial<'a> {
         program.begin(&mut self.reactor)?;
         for (number, peer) in self.endings.peers.iter().enumerate() {
             if let Side::Client(addr) = peer.side {
-                let buffer = self.buffer(number);
-                let options = buffer
-                    .map_or_else(ConnectOptions::default, |bytes| ConnectOptions::default().receive_buffer_size(bytes));
+                let mut options = ConnectOptions::default();
+                if let Some(bytes) = self.receive_buffer(number) {
+                    options = options.receive_buffer_size(bytes);
+                }
                 let script = self.script(number);
                 plays[number] = Some(self.network.peer(peer.machine(number)).play_with(addr, &options, script)?);
             }
@@ -194,16 +195,16 @@ impl<'a> Trial<'a> {
 
     fn open_server(&self, number: usize, peer: &Peer) -> std::io::Result<Option<Play>> {
         let Side::Server(addr) = peer.side else { return Ok(None) };
-        let is_cut = number == usize::from(self.case.peer);
-        if is_cut && self.case.place == Place::Connecting {
+        if self.is_cut(number) && self.case.place == Place::Connecting {
             if self.case.cut == Cut::Vanish {
                 self.network.set_reach(addr.ip(), Reach::BlackHole);
             }
             return Ok(None);
         }
-        let options = self
-            .buffer(number)
-            .map_or_else(ListenOptions::default, |bytes| ListenOptions::default().receive_buffer_size(bytes));
+        let mut options = ListenOptions::default();
+        if let Some(bytes) = self.receive_buffer(number) {
+            options = options.receive_buffer_size(bytes);
+        }
         let listener = self.network.peer(addr.ip()).listen_with(addr, &options)?;
         let play = listener.play(self.script(number));
         listener.play_each(peer.script.clone());
@@ -219,26 +220,22 @@ impl<'a> Trial<'a> {
         if self.is_cut(number) { self.case.script(whole, self.travel) } else { whole.clone() }
     }
 
-    fn buffer(&self, number: usize) -> Option<usize> {
+    fn receive_buffer(&self, number: usize) -> Option<usize> {
         let bytes = self.endings.peers[number].script.bytes();
         self.case.receive_buffer(1 + bytes as usize / 64).filter(|_| self.is_cut(number))
     }
 
     /// Up to the end of everything: the peers, a second client, and the stop.
     fn go<P: Program>(&mut self, program: &mut P) -> Result<(), Violation> {
-        let clients = self.endings.peers.iter().filter(|peer| peer.is_client()).count();
-        self.run_until(program, |trial| clients > 0 && trial.clients_are_gone())?;
+        let client = self.endings.client_to_repeat(self.case).map(|client| &self.endings.peers[client]);
+        self.run_until(program, |trial| client.is_some() && trial.clients_are_gone())?;
         self.no_client_is_left()?;
-        if let Some(first) = self.endings.first_client().filter(|_| self.endings.has_second) {
+        if let Some(Peer { side: Side::Client(addr), script }) = client.filter(|_| self.endings.has_second) {
             program.forget();
             self.repair();
-            let cut = &self.endings.peers[usize::from(self.case.peer)];
-            let peer = if cut.is_client() { cut } else { &self.endings.peers[first] };
-            if let Side::Client(addr) = peer.side {
-                self.second = self.network.peer(LATER).play(addr, peer.script.clone()).ok();
-                self.run_until(program, |trial| trial.second_ending.is_some() && trial.clients_are_gone())?;
-                self.no_client_is_left()?;
-            }
+            self.second = self.network.peer(LATER).play(*addr, script.clone()).ok();
+            self.run_until(program, |trial| trial.second_ending.is_some() && trial.clients_are_gone())?;
+            self.no_client_is_left()?;
         }
         program.stop(&mut self.reactor);
         for listener in self.reactor.listener_ids() {
@@ -290,8 +287,7 @@ impl<'a> Trial<'a> {
     /// Runs until this holds, until nothing can happen, or for the patience.
     fn run_until<P: Program>(&mut self, program: &mut P, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
         let until = self.network.now() + self.endings.patience.min(FOR_EVER);
-        let bytes: u64 = self.endings.peers.iter().map(|peer| peer.script.bytes()).sum();
-        let most = EVENTS + EVENTS_PER_BYTE * bytes;
+        let most = EVENTS + EVENTS_PER_BYTE * self.endings.bytes();
         while !is_done(self) && self.step(program, until)? {
             self.events += 1;
             must(self.events < most, Rule::Progress, || {
@@ -349,8 +345,7 @@ impl<'a> Trial<'a> {
         if !is_first || number != cut || self.case.cut != Cut::Reset {
             return Ok(());
         }
-        let log = self.plays[number].as_ref().map(Play::transcript).unwrap_or_default();
-        let reset = log.iter().find(|(_, line)| line == "reset").map(|(at, _)| *at);
+        let reset = self.plays[number].as_ref().and_then(Play::reset_at);
         let late = reset.map(|at| self.network.elapsed().saturating_sub(at)).filter(|late| *late > RESET);
         must(late.is_none(), Rule::Progress, || {
             format!("the peer reset, and its connection was closed {:.1?} later", late.unwrap_or_default())
