@@ -108,7 +108,7 @@ mod serde {
     fn metrics_are_data_with_the_failures_by_their_words() {
         let metrics = serde_json::to_value(conversation(|_| {}).metrics()).expect("data");
         assert_eq!(metrics["confirmed"], 2);
-        assert_eq!(metrics["failed"], json!({ "refused: nobody listens there": 1 }));
+        assert_eq!(metrics["failed"], json!({ "refused: nothing listens there": 1 }));
         assert_eq!(metrics["live"], json!({}));
     }
 

@@ -50,7 +50,7 @@ fn a_refusal_costs_one_descriptor_for_a_moment() {
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     assert_eq!(scene.network.descriptors(), 1);
-    scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
+    scene.expect(&["lookup 10.0.0.2", "error refused: nothing listens there [10.0.0.2:80]", "close"]);
     assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
     assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
     assert_eq!(scene.ending.as_ref().and_then(|ending| ending.peer), Some(AT));
@@ -344,7 +344,7 @@ fn a_connection_with_itself_is_refused() {
     scene.network.set_ports(5000..=5000);
     let own: IpAddr = [127, 0, 0, 1].into();
     scene.reactor.connect((own, 5000), ConnectOptions::default()).expect("a good target");
-    scene.expect(&["lookup 127.0.0.1", "error refused: nobody listens there [127.0.0.1:5000]", "close"]);
+    scene.expect(&["lookup 127.0.0.1", "error refused: nothing listens there [127.0.0.1:5000]", "close"]);
     scene.network.advance(200 * SECOND);
     assert_eq!(scene.network.open_connections(), 0);
     scene.rest();

@@ -134,7 +134,7 @@ fn a_refused_connection_is_reported_in_one_line() {
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
     let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("it is bound").to_string();
-    run(&["connect", &addr]).refused_with(1, "refused: nobody listens there");
+    run(&["connect", &addr]).refused_with(1, "refused: nothing listens there");
 }
 
 #[test]
