@@ -152,7 +152,7 @@ fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() 
             assert_eq!((failure.kind, failure.os), (cause, Some(os(errno))), "{errno:?}");
         }
     }
-    assert_eq!(ConnectionErrorKind::from_os(&io(Errno::IO)), ConnectionErrorKind::System, "whatever nobody thought of");
+    assert_eq!(ConnectionErrorKind::from_os(&io(Errno::IO)), ConnectionErrorKind::System, "any other error");
     let numberless = ConnectionError::from_os(&io::Error::other("no number"));
     assert_eq!((numberless.kind, numberless.os), (ConnectionErrorKind::System, None));
 }

@@ -23,7 +23,7 @@ fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
     reactor.connect(listener.addr, ConnectOptions::default()).expect("begun");
     reactor.connect((HERE, 81), ConnectOptions::default()).expect("begun");
     let mut closes = 0;
-    while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
         see(&event);
         match event {
             Event::Ready => {

@@ -143,7 +143,7 @@ fn an_error_flag_alone_is_an_answer_to_the_handshake() {
         scene.run(ms(1));
         assert_eq!(scene.story.pop().as_deref(), Some("close"));
         assert_eq!(scene.story.len(), 1, "{:?}", scene.story);
-        assert!(scene.network.elapsed() - begun <= ms(1), "nobody waits for writable");
+        assert!(scene.network.elapsed() - begun <= ms(1), "nothing waits for writable");
         assert_eq!(scene.cause(), cause);
         scene.story.clear();
         scene.rest();
@@ -222,7 +222,7 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     let server = listener.accept().expect("connected");
     let calls = scene.network.calls();
     scene.run(3600 * SECOND);
-    assert!(scene.network.calls() - calls <= 4, "the flag that stays keeps nobody awake");
+    assert!(scene.network.calls() - calls <= 4, "the flag that stays does not keep the loop busy");
     server.send(b"alive");
     scene.expect(&["data alive"]);
     scene.with(|socket| socket.destroy());
@@ -244,7 +244,7 @@ fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
         story.connected(client);
         let before = cpu_time();
         story.silence(ms(300));
-        assert!(cpu_time() - before < ms(100), "the flag that stays keeps nobody awake");
+        assert!(cpu_time() - before < ms(100), "the flag that stays does not keep the loop busy");
         server.write_all(b"alive").expect("connected");
         assert_eq!(story.data(client, 5), b"alive");
         drop(server);
@@ -459,7 +459,7 @@ fn connections_that_nobody_accepts_are_ended_by_timers() {
     for id in &sockets[..2] {
         assert_eq!(scene.stories[id][3..], ["error timed out: half-closed and silent", "close"]);
     }
-    let ending = scene.ending.take().expect("told");
+    let ending = scene.ending.take().expect("delivered");
     assert!(!ending.is_acknowledged() && ending.bytes_written == 17, "{ending}");
     scene.story.clear();
     scene.rest();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let addr = listener.local_addr().expect("it is bound").to_string();
-    let thread = thread::spawn(move || serve(patient(listener.accept().expect("somebody connects").0)));
+    let thread = thread::spawn(move || serve(patient(listener.accept().expect("a peer connects").0)));
     (addr, thread)
 }
 
