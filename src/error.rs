@@ -151,7 +151,7 @@ impl fmt::Display for Error {
             Self::Gone => f.write_str("the socket is gone: it was destroyed or has delivered close"),
             Self::WriteAfterEnd => f.write_str("write after end: our FIN ends the stream"),
             Self::QueueFull { queued_bytes, limit_bytes } => {
-                write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; go on after drain")
+                write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; continue after drain")
             }
             Self::InvalidAddress(bad) => write!(f, "not an address: {bad}"),
             Self::InvalidOption(bad) => write!(f, "an option's value can't be set: {bad}"),
@@ -354,7 +354,7 @@ impl fmt::Display for ConnectionErrorKind {
         match self {
             Self::Reset => f.write_str("reset by the peer"),
             Self::TimedOut(timer) => write!(f, "timed out: {timer}"),
-            Self::Refused => f.write_str("refused: nobody listens there"),
+            Self::Refused => f.write_str("refused: nothing listens there"),
             Self::Unreachable => f.write_str("unreachable"),
             Self::Lookup(cause) => write!(f, "lookup failed: {cause}"),
             Self::NoLocalAddress => f.write_str("no local address or port is free"),

@@ -280,7 +280,7 @@ impl fmt::Display for Ending {
             FirstFin::Local => "; we finished first",
             FirstFin::Peer => "; the peer finished first",
             FirstFin::Both => "; both finished at once",
-            FirstFin::Unknown => "; both finished, who first was not seen",
+            FirstFin::Unknown => "; both finished, in an unknown order",
         })?;
         f.write_str(match self.time_wait() {
             FirstFin::Neither => "",

@@ -120,8 +120,8 @@ impl<M> fmt::Debug for SendError<M> {
 impl<M> fmt::Display for SendError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full(_) => "the inbox is full: its reactor is behind",
-            Self::Gone(_) => "the inbox is gone: nobody takes messages there any more",
+            Self::Full(_) => "the inbox is full: its reactor is too slow",
+            Self::Gone(_) => "the inbox is gone: no reactor takes its messages any more",
         })
     }
 }

@@ -15,7 +15,7 @@ fuzz_target!(|text: &str| {
         (_, Ok(expected)) => panic!("{text:?} is {expected}, and was taken for {target:?}"),
         (Ok(Target::Name { host, port }), Err(_)) => {
             assert!(!host.is_empty() && text.starts_with(&**host), "{text:?} was taken for {target:?}");
-            let (_, written) = text.rsplit_once(':').expect("a port stands behind a colon");
+            let (_, written) = text.rsplit_once(':').expect("a port follows a colon");
             assert_eq!(written.parse(), Ok(*port));
         }
         (Ok(Target::Addr(addr)), Err(_)) => {

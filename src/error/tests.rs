@@ -152,7 +152,7 @@ fn each_error_of_a_socket_call_is_of_the_kind_that_the_documentation_promises() 
             assert_eq!((failure.kind, failure.os), (cause, Some(os(errno))), "{errno:?}");
         }
     }
-    assert_eq!(ConnectionErrorKind::from_os(&io(Errno::IO)), ConnectionErrorKind::System, "whatever nobody thought of");
+    assert_eq!(ConnectionErrorKind::from_os(&io(Errno::IO)), ConnectionErrorKind::System, "any other error");
     let numberless = ConnectionError::from_os(&io::Error::other("no number"));
     assert_eq!((numberless.kind, numberless.os), (ConnectionErrorKind::System, None));
 }
@@ -178,14 +178,14 @@ fn a_failure_tells_its_cause_the_systems_words_where_they_add_something_and_ever
     failure.attempts = vec![attempt(1, ConnectionErrorKind::Refused)];
     assert_eq!(
         failure.to_string(),
-        "refused: nobody listens there [10.0.0.1:1]",
+        "refused: nothing listens there [10.0.0.1:1]",
         "one address: its cause is the cause"
     );
     failure.attempts.push(attempt(2, ConnectionErrorKind::Aborted));
     failure.attempts.push(attempt(3, ConnectionErrorKind::Unreachable));
     assert_eq!(
         failure.to_string(),
-        "refused: nobody listens there [10.0.0.1:1: refused: nobody listens there; \
+        "refused: nothing listens there [10.0.0.1:1: refused: nothing listens there; \
          10.0.0.1:2: aborted by the system; 10.0.0.1:3: unreachable]"
     );
 }

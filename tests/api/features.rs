@@ -23,7 +23,7 @@ fn conversation(mut see: impl FnMut(&Event<'_>)) -> Reactor<Host> {
     reactor.connect(listener.addr, ConnectOptions::default()).expect("begun");
     reactor.connect((HERE, 81), ConnectOptions::default()).expect("begun");
     let mut closes = 0;
-    while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
         see(&event);
         match event {
             Event::Ready => {
@@ -108,7 +108,7 @@ mod serde {
     fn metrics_are_data_with_the_failures_by_their_words() {
         let metrics = serde_json::to_value(conversation(|_| {}).metrics()).expect("data");
         assert_eq!(metrics["confirmed"], 2);
-        assert_eq!(metrics["failed"], json!({ "refused: nobody listens there": 1 }));
+        assert_eq!(metrics["failed"], json!({ "refused: nothing listens there": 1 }));
         assert_eq!(metrics["live"], json!({}));
     }
 

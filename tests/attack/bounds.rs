@@ -248,7 +248,7 @@ fn the_bound_is_not_early_on_the_simulated_clock() {
         let _peer = network.peer(THERE).connect(listener.addr).expect("begun");
         let mut begun = None;
         loop {
-            let (mut socket, event) = reactor.next().expect("it goes on").expect("something happens");
+            let (mut socket, event) = reactor.next().expect("it continues").expect("something happens");
             match event {
                 Event::Connection => {
                     network.advance(Duration::from_nanos(rng.below(2_000_000)));

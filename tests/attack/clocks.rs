@@ -357,7 +357,7 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
         story.silence(LIMIT * 3 / 2);
         story.socket(socket).write(&[b'x'; 1000]).expect("open");
         let queued = Instant::now();
-        let event = story.reactor.next_before(queued).expect("it goes on").map(|(_, event)| format!("{event:?}"));
+        let event = story.reactor.next_before(queued).expect("it continues").map(|(_, event)| format!("{event:?}"));
         assert_eq!(event, None, "message {sent} has waited for {:?}", queued.elapsed());
         if story.socket(socket).queued_bytes() > 0 {
             assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Write));
@@ -383,7 +383,7 @@ fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() 
     let peer = scene.serve(options);
     peer.send(b"question");
     let until = scene.network.now() + Duration::from_secs(1);
-    let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("a question");
+    let (mut socket, event) = scene.reactor.next_before(until).expect("it continues").expect("a question");
     assert_eq!(event, Event::Data(b"question"));
     socket.write(&[b'x'; 100_000]).expect("below the limit");
     let written = scene.network.elapsed();
@@ -419,9 +419,9 @@ fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     let id = scene.socket.expect("accepted");
     scene.reactor.socket(id).expect("it lives").set_deadline(seconds(1));
     let now = scene.network.now();
-    assert!(scene.reactor.next_before(now).expect("it goes on").is_none(), "one turn, for nothing");
+    assert!(scene.reactor.next_before(now).expect("it continues").is_none(), "one turn, for nothing");
     scene.network.advance(Duration::from_secs(10));
     let now = scene.network.now();
-    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("it is long over");
+    let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("it is long over");
     assert!(matches!(event, Event::Error(_)), "{event:?}");
 }

@@ -66,7 +66,7 @@ fn play(
     let _plays: Vec<_> = (0..peers).map(|_| peer.play(listener.addr, script.clone()).expect("begun")).collect();
     let (mut closes, until) = (Vec::new(), network.now() + 60 * SECOND);
     while closes.len() < peers
-        && let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on")
+        && let Some((mut socket, event)) = reactor.next_before(until).expect("it continues")
     {
         match event {
             Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
@@ -152,7 +152,7 @@ fn a_client_with_the_documented_loop_is_over_soon_after_a_reset() {
     let _play = listener.play(stalled().reset());
     reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
     let (mut closes, until) = (Vec::new(), network.now() + 60 * SECOND);
-    while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
         match event {
             Event::Close(ending) => closes.push((network.elapsed(), ending.clone())),
             event => echo(&mut socket, &event),
@@ -170,7 +170,7 @@ fn a_stop_is_over_soon_after_the_reset_of_its_last_peer_and_reports_the_reset() 
         let _play = network.peer(THERE).play(listener.addr, stalled().reset()).expect("begun");
         let timer = reactor.set_timer(stops_at);
         let mut closes = Vec::new();
-        while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next().expect("it continues") {
             match event {
                 Event::Timer(id) => {
                     assert_eq!(id, timer);
@@ -215,7 +215,7 @@ impl Proxy {
         let client = peer.connect(listener.addr).expect("begun");
         let mut pipes = Pipes::new();
         let until = network.now() + SECOND;
-        while let Some((socket, event)) = reactor.next_before(until).expect("it goes on") {
+        while let Some((socket, event)) = reactor.next_before(until).expect("it continues") {
             if event == Event::Connection {
                 let one = socket.id();
                 let other = reactor.connect(BACKEND, connect.clone()).expect("an address");
@@ -229,7 +229,7 @@ impl Proxy {
 
     fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
-        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             self.pipes.handle(&mut socket, &event);
             if let Event::Close(ending) = event {
                 self.closes.push((self.network.elapsed(), ending.clone()));

@@ -29,7 +29,7 @@ fn struck_after(
     let listener = reactor.listen((HERE, 80), options).expect("a free port");
     let _peer = network.peer(THERE).connect(listener.addr).expect("begun");
     let mut begun = None;
-    while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
         match event {
             Event::Connection => {
                 network.advance(Duration::from_nanos(rng.below(2_000_000)));
@@ -98,7 +98,7 @@ fn no_connect_timeout_is_early_on_the_simulated_clock() {
         let limit = Duration::from_nanos(1 + rng.below(4_000_000));
         let begun = network.now();
         reactor.connect((THERE, 80), ConnectOptions::default().connect_timeout(limit)).expect("an address");
-        while let Some((_, event)) = reactor.next().expect("it goes on") {
+        while let Some((_, event)) = reactor.next().expect("it continues") {
             if let Event::Error(failure) = event {
                 assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
                 assert!(network.now() - begun >= limit, "{:?} early", limit - (network.now() - begun));
@@ -116,7 +116,7 @@ fn neither_grace_nor_limit_of_a_stop_is_early_on_the_simulated_clock() {
         let mut reactor = Reactor::with_net(network.host(HERE));
         let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
         let peer = network.peer(THERE).connect(listener.addr).expect("begun");
-        reactor.next().expect("it goes on");
+        reactor.next().expect("it continues");
         network.advance(Duration::from_nanos(rng.below(2_000_000)));
         let (grace, limit) = (Duration::from_nanos(rng.below(4_000_000)), Duration::from_nanos(rng.below(8_000_000)));
         let begun = network.now();
@@ -124,7 +124,7 @@ fn neither_grace_nor_limit_of_a_stop_is_early_on_the_simulated_clock() {
         reactor.stop_listener(listener.id, stop).expect("open");
         loop {
             let step = network.now() + Duration::from_micros(10);
-            let closed = match reactor.next_before(step).expect("it goes on") {
+            let closed = match reactor.next_before(step).expect("it continues") {
                 Some((_, Event::Close(ending))) => Some(ending.clone()),
                 _ => None,
             };

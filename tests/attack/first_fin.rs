@@ -33,7 +33,7 @@ fn conversation(
     let (mut work, mut is_asked) = (Some(work), false);
     loop {
         let until = network.now() + SECOND;
-        let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") else {
+        let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") else {
             if std::mem::replace(&mut is_asked, true) {
                 after(&peer);
             } else {
@@ -116,12 +116,12 @@ fn a_fin_of_a_server_that_came_while_its_client_worked_was_first() {
     let listener = network.peer(THERE).listen((THERE, 80).into()).expect("a free port");
     let id = reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
     let mut servers = Vec::new();
-    while let Some((_, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
+    while let Some((_, event)) = reactor.next_before(network.now() + SECOND).expect("it continues") {
         assert!(!matches!(event, Event::Error(_)));
     }
     let server = listener.accept().expect("connected");
     server.send(b"a banner");
-    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it continues") {
         match event {
             Event::Data(_) if servers.is_empty() => {
                 server.finish();

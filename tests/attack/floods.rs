@@ -94,7 +94,7 @@ fn flood(
     let (mut record, mut accepted) = (Record::default(), 0);
     let until = scene.network.now() + 4 * LIMIT;
     while record.strikes.len() < expected && scene.network.now() < until {
-        let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") else { break };
+        let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") else { break };
         let now = scene.network.now();
         if event == Event::Connection {
             if accepted < expected {
@@ -230,7 +230,7 @@ fn a_flood_of_a_server_does_not_put_off_the_end_of_its_clients() {
         let mut record = Record::default();
         let until = scene.network.now() + 4 * LIMIT;
         while record.strikes.len() < clients && scene.network.now() < until {
-            let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") else { break };
+            let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") else { break };
             if event == Event::Ready {
                 write(&mut socket, 100);
                 socket.end();
@@ -255,7 +255,7 @@ fn a_flood_does_not_put_off_a_timer_of_no_socket() {
         let set = scene.network.now();
         let timer = scene.reactor.set_timer(LIMIT);
         loop {
-            let event = scene.reactor.next_before(set + 2 * LIMIT).expect("it goes on");
+            let event = scene.reactor.next_before(set + 2 * LIMIT).expect("it continues");
             let after = scene.network.now() - set;
             assert!(after < LIMIT * 3 / 2, "with {} peers", peers.len());
             if event.is_some_and(|(_, event)| event == Event::Timer(timer)) {
@@ -303,7 +303,7 @@ fn a_flood_delays_a_timer_by_some_thirty_reads_however_many_peers_send() {
             let due = scene.network.now() + ms(200) + ms(7) * number / 10;
             let timer = scene.reactor.set_timer(due - scene.network.now());
             loop {
-                let event = scene.reactor.next_before(due + LIMIT).expect("it goes on");
+                let event = scene.reactor.next_before(due + LIMIT).expect("it continues");
                 if event.expect("a peer sends").1 == Event::Timer(timer) {
                     break;
                 }
@@ -329,7 +329,7 @@ fn the_error_of_a_socket_that_is_queued_is_delivered_when_its_limit_strikes() {
     faulty.flood(COST);
     let (mut due, mut latest) = (HashMap::new(), Duration::ZERO);
     let end = scene.network.now() + ms(5000);
-    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it continues") {
         match event {
             Event::Data(_) if !due.contains_key(&socket.id()) => {
                 let limit = ms(500) + ms(10) * due.len() as u32;
@@ -358,7 +358,7 @@ fn a_deadline_is_late_by_some_handlers_however_many_sockets_are_ready() {
     let due = scene.network.now() + 50 * HANDLER;
     let timer = scene.reactor.set_timer(50 * HANDLER);
     let mut served = 0;
-    while let Some((_, event)) = scene.reactor.next_before(due + 2 * LIMIT).expect("it goes on") {
+    while let Some((_, event)) = scene.reactor.next_before(due + 2 * LIMIT).expect("it continues") {
         if event == Event::Timer(timer) {
             break;
         }

@@ -119,7 +119,7 @@ fn a_listener_of_another_reactor_is_not_stopped() {
     assert_eq!(here.reactor().stop_listener(there.listener.id, stop), Err(Error::Gone));
     assert!(here.accepts());
     let own = here.socket;
-    assert!(here.reactor().socket(own).is_some(), "its connections go on");
+    assert!(here.reactor().socket(own).is_some(), "its connections continue");
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_write_into_a_reset_over_unread_bytes_is_delivered_likewise() {
     peer.reset();
     scene.network.advance(ms(5));
     scene.with(|socket| {
-        socket.write(b"into the void").expect("nobody knows yet");
+        socket.write(b"into the void").expect("the reset is not known yet");
         socket.end();
     });
     scene.expect(&["peerended(reset)"]);
@@ -122,7 +122,7 @@ fn a_program_that_resumes_when_the_reset_is_delivered_is_done_at_once() {
     network.advance(SECOND);
     let mut peer = Some(peer);
     let mut lines = Vec::new();
-    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it continues") {
         match event {
             Event::Connection => peer.take().expect("one").reset(),
             Event::PeerEnded(PeerEnd::Reset) => socket.resume(),

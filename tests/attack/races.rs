@@ -126,7 +126,7 @@ fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
             // The first attempt begins when both addresses were delivered.
             let until = scene.network.now() + SECOND;
             for _ in 0..2 {
-                let lookup = scene.reactor.next_before(until).expect("it goes on").map(|(_, event)| event);
+                let lookup = scene.reactor.next_before(until).expect("it continues").map(|(_, event)| event);
                 assert!(matches!(lookup, Some(Event::Lookup(_))), "{lookup:?}");
             }
             faulty.always_after_one("connect", Errno::MFILE);

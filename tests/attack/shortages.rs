@@ -175,7 +175,7 @@ fn run(seed: u64) {
             clients = clients.saturating_sub(1);
         }
         let until = network.now() + ms(programs.rng.below(500));
-        if let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        if let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             if event.is_socket_event() {
                 programs.check(&socket, &event);
                 programs.meddle(&mut socket);
@@ -192,7 +192,7 @@ fn run(seed: u64) {
     let healed = network.now();
     while !reactor.is_empty() {
         end_all(&mut reactor);
-        if let Some((socket, event)) = reactor.next_before(network.now() + ms(500)).expect("it goes on")
+        if let Some((socket, event)) = reactor.next_before(network.now() + ms(500)).expect("it continues")
             && event.is_socket_event()
         {
             programs.check(&socket, &event);

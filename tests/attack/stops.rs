@@ -60,7 +60,7 @@ fn stop(scene: &mut Scene, listener: ListenerId, grace: Option<Duration>) {
 /// The connection is idle, and is ended exactly after its grace.
 #[track_caller]
 fn ends_after_its_grace(fin_after: Option<Duration>, grace: Duration, what: &str) {
-    let after = fin_after.unwrap_or_else(|| panic!("{what}: it goes on"));
+    let after = fin_after.unwrap_or_else(|| panic!("{what}: it continues"));
     assert!(after + ms(30) >= grace && after <= grace + ms(50), "{what}: it ended after {after:?}");
 }
 
@@ -187,7 +187,7 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
         let flood: Vec<_> = (0..flooding).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
         let (mut connections, mut stopped, mut fin) = (0, None, None);
         let closed = loop {
-            let (socket, event) = scene.reactor.next().expect("it goes on").expect("somebody sends");
+            let (socket, event) = scene.reactor.next().expect("it continues").expect("a peer sends");
             match event {
                 Event::Connection => {
                     connections += 1;

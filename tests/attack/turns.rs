@@ -37,7 +37,7 @@ fn with_slow_handlers<T>(
     mut handle: impl FnMut(Instant, &mut Socket<'_>, &Event<'_>) -> Option<T>,
 ) -> Option<T> {
     let end = scene.network.now() + time;
-    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(end).expect("it continues") {
         let found = handle(scene.network.now(), &mut socket, &event);
         if found.is_some() {
             return found;
@@ -98,7 +98,7 @@ fn a_thousand_closes_at_once_put_no_timer_off() {
     let (mut timer, mut closes): (Option<(TimerId, _)>, usize) = (None, 0);
     let end = scene.network.now() + ms(60_000);
     let mut late = None;
-    while let Some((_, event)) = scene.reactor.next_before(end).expect("it goes on") {
+    while let Some((_, event)) = scene.reactor.next_before(end).expect("it continues") {
         if let (Event::Timer(fired), Some((set, due))) = (event, timer)
             && fired == set
         {
@@ -119,7 +119,7 @@ fn a_thousand_closes_at_once_put_no_timer_off() {
 fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_others() {
     let mut scene = Scene::new();
     let peers = crowd(&mut scene, 1000, ListenOptions::default());
-    let id = *scene.stories.keys().nth(900).expect("so many are there");
+    let id = *scene.stories.keys().nth(900).expect("there are a thousand");
     peers.iter().for_each(|peer| peer.send(b"x"));
     scene.network.advance(ms(10));
     let mut set = None;
@@ -190,7 +190,7 @@ fn a_broken_connection_that_is_paused_with_its_last_bytes_reports_its_error_at_o
     scene.expect(&["peerended(reset)"]);
     scene.with(|socket| socket.resume());
     let (begun, mut error) = (scene.network.now(), None);
-    while let Some((mut socket, event)) = scene.reactor.next_before(begun + ms(3_600_000)).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(begun + ms(3_600_000)).expect("it continues") {
         match event {
             Event::Data(_) => socket.pause(),
             Event::Error(failure) => error = Some((failure.kind, scene.network.now() - begun)),
@@ -239,9 +239,9 @@ fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
     scene.network.advance(ms(10));
     remote.wake().expect("it lives");
     let now = scene.network.now();
-    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the listener can't accept");
+    let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("the listener can't accept");
     assert!(matches!(event, Event::AcceptFailed(..)), "{event:?}");
     assert!(scene.reactor.next_deadline().is_some_and(|due| due <= now), "the wake is not delivered yet");
-    let (_, event) = scene.reactor.next_before(now).expect("it goes on").expect("the wake");
+    let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("the wake");
     assert_eq!(event, Event::Woken);
 }

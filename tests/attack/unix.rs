@@ -37,7 +37,7 @@ impl Record {
     fn run<N: Net>(&mut self, reactor: &mut Reactor<N>, time: Duration, done: impl Fn(&Self) -> bool) {
         let until = reactor.net().now() + time;
         while !done(self)
-            && let Some((socket, event)) = reactor.next_before(until).expect("it goes on")
+            && let Some((socket, event)) = reactor.next_before(until).expect("it continues")
         {
             match event {
                 Event::Ready => self.ready.push(socket.id()),
@@ -145,7 +145,7 @@ fn waiting_clients_can_be_destroyed<N: Net>(reactor: &mut Reactor<N>) {
     record.run(reactor, PATIENCE, |record| record.closes.len() == 5);
     assert!(record.closes.iter().all(|(_, how)| *how == EndingKind::Destroyed), "{record:?}");
     reactor.close_listener(listener).expect("open");
-    assert!(reactor.next().expect("it goes on").is_none() && reactor.next_deadline().is_none(), "nothing is left");
+    assert!(reactor.next().expect("it continues").is_none() && reactor.next_deadline().is_none(), "nothing is left");
 }
 
 #[test]

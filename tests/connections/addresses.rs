@@ -22,7 +22,7 @@ fn connect_from(ip: IpAddr, destinations: &[TcpListener], times: usize) -> (usiz
     }
     let (mut connected, mut failed, mut failure) = (0, 0, None);
     while connected + failed < times * destinations.len() {
-        match reactor.next_before(Instant::now() + PATIENCE).expect("it goes on").expect("each has its result").1 {
+        match reactor.next_before(Instant::now() + PATIENCE).expect("it continues").expect("each has its result").1 {
             Event::Ready => connected += 1,
             Event::Error(error) => (failed, failure) = (failed + 1, Some(error.kind)),
             _ => {}

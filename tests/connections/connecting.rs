@@ -30,7 +30,7 @@ fn client_pair() -> (Transcript, SocketId, std::net::TcpStream) {
     let mut story = Transcript::new();
     let client = connect(&mut story, &listener.local_addr().expect("bound").to_string());
     story.connected(client);
-    let (server, _) = listener.accept().expect("somebody connected");
+    let (server, _) = listener.accept().expect("a peer connected");
     server.set_read_timeout(Some(PATIENCE)).expect("not zero");
     (story, client, server)
 }
@@ -193,7 +193,7 @@ fn writing_and_ending_wait_for_the_connection() {
     assert_eq!(story.socket(client).write(b"late"), Err(Error::WriteAfterEnd));
     story.connected(client);
     story.turn();
-    let (mut server, _) = listener.accept().expect("somebody connected");
+    let (mut server, _) = listener.accept().expect("a peer connected");
     let mut got = Vec::new();
     server.read_to_end(&mut got).expect("clean");
     assert_eq!(got, b"early bird");
@@ -332,7 +332,7 @@ fn closing_a_listener_leaves_its_sockets_alone() {
     let queued = dial(first.addr);
     story.reactor.close_listener(first.id).expect("open");
     assert_eq!(story.reactor.close_listener(first.id), Err(Error::Gone));
-    assert!(std::net::TcpStream::connect(first.addr).is_err(), "nobody listens any more");
+    assert!(std::net::TcpStream::connect(first.addr).is_err(), "nothing listens any more");
     let other_peer = dial(second.addr);
     let other = story.connection();
     assert_eq!(story.socket(other).listener(), Some(second.id));
@@ -527,7 +527,7 @@ fn the_descriptor_and_the_deadline_are_enough_for_another_loop() {
     while told.len() < 4 {
         wait_outside(&mut reactor);
         waits += 1;
-        assert!(began.elapsed() < PATIENCE / 2, "it was not told when to come back: {bytes} bytes, {told:?}");
+        assert!(began.elapsed() < PATIENCE / 2, "it got no deadline: {bytes} bytes, {told:?}");
         match reactor.next_before(Instant::now()).expect("never fails") {
             Some((_, Event::Data(more))) => bytes += more.len(),
             Some((mut socket, event)) => {

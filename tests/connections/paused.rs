@@ -118,7 +118,7 @@ fn a_write_that_fails_while_paused_keeps_the_unread_bytes() {
     story.turn();
     peer.write_all(b"abc").expect("room");
     reset(peer);
-    story.socket(socket).write(b"into the void").expect("nobody knows yet");
+    story.socket(socket).write(b"into the void").expect("the reset is not known yet");
     story.expect(socket, What::PeerEnded);
     resumes_to_the_bytes_and_the_reset(story, socket);
 }

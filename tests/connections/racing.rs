@@ -160,7 +160,7 @@ fn the_delay_can_be_chosen() {
 #[test]
 fn a_list_without_an_address_is_a_host_without_one() {
     let mut scene = Scene::new();
-    scene.reactor.connect(Vec::new(), ConnectOptions::default()).expect("told later");
+    scene.reactor.connect(Vec::new(), ConnectOptions::default()).expect("delivered later");
     scene.expect(&["error lookup failed: the name has no address", "close"]);
     assert_eq!(Target::from(vec![at(HERE), at(THERE)]).to_string(), "10.0.0.1:80,10.0.0.2:80");
     scene.rest();

@@ -117,7 +117,7 @@ fn bytes_that_are_there_when_the_deadline_is_seen_win() {
         peer.write_all(&vec![1; bytes]).expect("connected");
         let mut got = 0;
         while got < bytes {
-            let What::Data(more) = story.next(socket) else { panic!("told idle with bytes waiting") };
+            let What::Data(more) = story.next(socket) else { panic!("timeout is delivered while bytes wait") };
             got += more.len();
             work_for(ms(25));
         }

@@ -59,7 +59,7 @@ fn story<N: Net>(
     let mut live = 1;
     while live > 0 {
         let until = reactor.net().now() + PATIENCE;
-        let (mut socket, event) = reactor.next_before(until).expect("it goes on").expect("something happens");
+        let (mut socket, event) = reactor.next_before(until).expect("it continues").expect("something happens");
         let is_client = socket.id() == client;
         live += usize::from(matches!(event, Event::Connection));
         live -= usize::from(matches!(event, Event::Close(_)));
@@ -68,7 +68,7 @@ fn story<N: Net>(
         act(&mut socket, &event, is_client);
     }
     reactor.close_listener(listener).expect("open");
-    assert!(reactor.next().expect("it goes on").is_none(), "nothing is left");
+    assert!(reactor.next().expect("it continues").is_none(), "nothing is left");
     lines
 }
 
@@ -185,7 +185,7 @@ fn megabytes_pass_both_ways_under_back_pressure() {
 fn cause_of(reactor: &mut Reactor<impl Net>, target: UnixAddr) -> ConnectionErrorKind {
     let id = reactor.connect(target, ConnectOptions::default()).expect("begun");
     loop {
-        let (socket, event) = reactor.next().expect("it goes on").expect("it ends");
+        let (socket, event) = reactor.next().expect("it continues").expect("it ends");
         if let (true, Event::Close(ending)) = (socket.id() == id, event) {
             let EndingKind::Failed(failure) = &ending.kind else { panic!("{ending}") };
             return failure.kind;
@@ -202,7 +202,7 @@ fn a_name_at_which_nobody_listens_refuses() {
     assert_eq!(
         cause_of(&mut real, UnixAddr::path(folder.file())),
         ConnectionErrorKind::Refused,
-        "nobody listens there any more"
+        "nothing listens there any more"
     );
     let mut simulated = Reactor::with_net(Network::new(1).host(HERE));
     assert_eq!(cause_of(&mut simulated, UnixAddr::path("/nothing")), ConnectionErrorKind::Refused);
@@ -223,9 +223,9 @@ fn the_file_goes_with_the_listener_and_a_stale_one_only_when_asked() {
     let refused = reactor.listen_unix(addr(), ListenOptions::default()).expect_err("the file is there");
     assert!(matches!(refused, Error::ListenUnix { .. }), "{refused}");
     assert!(refused.to_string().contains("Address already in use"), "{refused}");
-    reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true)).expect("nobody listens there");
+    reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true)).expect("nothing listens there");
     let refused = reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true));
-    assert!(refused.is_err(), "somebody listens there: we do");
+    assert!(refused.is_err(), "we listen there");
     drop(reactor);
     assert!(!folder.file().exists(), "it goes with the reactor, too");
 }
@@ -241,7 +241,7 @@ fn a_file_that_is_no_socket_or_another_servers_is_never_removed() {
     std::fs::remove_file(folder.file()).expect("it is there");
 
     let listener = reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
-    std::fs::remove_file(folder.file()).expect("somebody has removed it");
+    std::fs::remove_file(folder.file()).expect("another process has removed it");
     let _other = UnixListener::bind(folder.file()).expect("and taken its place");
     reactor.close_listener(listener).expect("open");
     assert!(folder.file().exists(), "the other's");
@@ -256,7 +256,7 @@ fn an_abstract_name_is_no_file_and_free_again_at_once() {
             reactor.listen_unix(UnixAddr::abstract_name(&name), ListenOptions::default()).expect("a free name");
         let id = reactor.connect(format!("unix:@{name}"), ConnectOptions::default()).expect("an address");
         loop {
-            let (socket, event) = reactor.next().expect("it goes on").expect("it connects");
+            let (socket, event) = reactor.next().expect("it continues").expect("it connects");
             if (socket.id(), event) == (id, Event::Ready) {
                 break;
             }
@@ -292,7 +292,7 @@ fn a_blocking_client_of_another_process_is_served() {
     client.shutdown(std::net::Shutdown::Write).expect("connected");
     let mut server: Option<SocketId> = None;
     loop {
-        let (mut socket, event) = reactor.next().expect("it goes on").expect("it is served");
+        let (mut socket, event) = reactor.next().expect("it continues").expect("it is served");
         match event {
             Event::Connection => server = Some(socket.id()),
             Event::End => {
@@ -318,7 +318,7 @@ fn a_client_too_many_is_dropped_without_an_address() {
     let listener = reactor.listen_unix(UnixAddr::path("/name"), options).expect("a new name");
     reactor.connect(UnixAddr::path("/name"), ConnectOptions::default()).expect("begun");
     loop {
-        let (_, event) = reactor.next().expect("it goes on").expect("it is dropped");
+        let (_, event) = reactor.next().expect("it continues").expect("it is dropped");
         if let Event::Overflow(whose, addr) = event {
             assert_eq!((whose, addr), (listener, None));
             break;
@@ -361,12 +361,12 @@ fn with_an_urgent_byte(peer: &UnixStream) {
 /// Nothing moves on the connection, and the peer sends everything while the loop does not run.
 #[track_caller]
 fn check_arrival(mut reactor: Reactor, peer: &UnixStream, split: Split) {
-    while reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it goes on").is_some() {}
+    while reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it continues").is_some() {}
     for round in 1..=3 {
         split(peer);
         let mut letters = Vec::new();
         while letters.len() < 7 {
-            let next = reactor.next_before(Instant::now() + PATIENCE / 4).expect("it goes on");
+            let next = reactor.next_before(Instant::now() + PATIENCE / 4).expect("it continues");
             match next.map(|(_, event)| event) {
                 Some(Event::Data(bytes)) => letters.extend_from_slice(bytes),
                 other => panic!("round {round}: {other:?} after {:?}", String::from_utf8_lossy(&letters)),
@@ -396,7 +396,7 @@ fn a_client_reads_everything_of_a_server_whose_messages_split_the_stream() {
         let listener = UnixListener::bind(folder.file()).expect("a new file");
         let mut reactor = Reactor::new().expect("a machine with epoll");
         reactor.connect(UnixAddr::path(folder.file()), ConnectOptions::default()).expect("an address");
-        while !matches!(reactor.next().expect("it goes on"), Some((_, Event::Ready))) {}
+        while !matches!(reactor.next().expect("it continues"), Some((_, Event::Ready))) {}
         let (peer, _) = listener.accept().expect("connected");
         check_arrival(reactor, &peer, split);
     }

@@ -36,7 +36,7 @@ fn lines_are_told_to_all_others_and_who_reads_nothing_is_thrown_out() {
     let mut chat = Chat::default();
     let mut run = |time: u64| {
         let until = network.now() + Duration::from_millis(time);
-        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             chat.handle(&mut socket, event);
         }
     };

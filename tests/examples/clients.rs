@@ -71,7 +71,7 @@ fn pooled(network: &Network, lines: &[&str]) -> Vec<Result<String, &'static str>
         client.request(&mut reactor.context(), (*line).to_owned());
     }
     while client.results.len() < lines.len()
-        && let Some((mut socket, event)) = reactor.next().expect("it goes on")
+        && let Some((mut socket, event)) = reactor.next().expect("it continues")
     {
         client.handle(&mut socket, &event);
     }

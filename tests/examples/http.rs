@@ -122,7 +122,7 @@ fn a_request_that_crosses_our_end_gets_no_answer_and_no_reset() {
     let (mut http, mut end_called, mut ending) = (Http::default(), false, None);
     let mut run = |time: Duration| {
         let until = network.now() + time;
-        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             http.handle(&mut socket, event);
             end_called |= socket.end_called();
             if let Event::Close(told) = event {
@@ -162,7 +162,7 @@ fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
     let mut received = 0;
     for round in 0.. {
         let until = network.now() + Duration::from_millis(10);
-        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             http.handle(&mut socket, event);
             most = most.max(socket.queued_bytes());
             if let Event::Close(told) = event {

@@ -180,7 +180,7 @@ fn endings_finds_what_is_wrong_with_two_servers_of_three() {
     assert_eq!(parts.len(), 3, "{text}");
     assert!(parts[0].contains("the peer sends and receives byte by byte: rule \"same answer\""), "{text}");
     assert!(parts[1].contains("the peer finishes and reads on after byte 7"), "{text}");
-    assert!(parts[1].contains("| server") && parts[1].contains("destroys"), "the story is told: {text}");
+    assert!(parts[1].contains("| server") && parts[1].contains("destroys"), "the transcript is printed: {text}");
     assert!(parts[2].contains("endings, and every rule was kept"), "{text}");
 }
 
@@ -274,7 +274,7 @@ fn a_proxy_that_is_replaced_is_followed_by_the_next_and_lets_everybody_finish() 
     for number in 0..50 {
         assert_eq!(ask(&new, &number.to_string()), format!("only: {number}"));
     }
-    assert!(old.child.try_wait().expect("ours").is_none(), "it has somebody still");
+    assert!(old.child.try_wait().expect("ours").is_none(), "it still has a client");
     slow.shutdown(Shutdown::Write).expect("open");
     assert_eq!(read_to_end(&slow), b"only: slow");
     assert!(old.child.wait().expect("it ends").success());

@@ -109,7 +109,7 @@ impl World {
     fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         loop {
-            let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
+            let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") else { return };
             self.events += 1;
             assert!(socket.queued_bytes() <= 200_000, "seed {}: {} bytes wait", self.seed, socket.queued_bytes());
             if !matches!(event, Event::AcceptFailed(..)) {
@@ -223,7 +223,7 @@ impl World {
         said.received += bytes.len();
         assert!(said.received <= said.sent, "seed {seed}: more than was said");
         if has_fin && !socket.is_reset() {
-            assert!(said.finished, "seed {seed}: an end that nobody has said, to {client}, by_backend {by_backend}");
+            assert!(said.finished, "seed {seed}: an end that was not sent, to {client}, by_backend {by_backend}");
             assert_eq!(said.received, said.sent, "seed {seed}: a cut stream looks whole, to {client}");
         }
     }
@@ -290,7 +290,7 @@ impl World {
             let is_whole = asked.sent == asked.received && answered.sent == answered.received;
             assert!(
                 conversation.is_over() || conversation.was_unreachable,
-                "seed {seed}: client {client} goes on for ever"
+                "seed {seed}: client {client} continues for ever"
             );
             assert!(
                 is_whole || conversation.is_broken || self.is_stormy,

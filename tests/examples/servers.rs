@@ -41,7 +41,7 @@ fn with_a_client(script: Script) -> (Vec<u8>, String, Duration) {
     let listener = reactor.listen("10.0.0.1:80", options(ListenOptions::default())).expect("a free port");
     let client = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("begun");
     let mut lines = Lines::default();
-    while let Some((mut socket, event)) = reactor.next().expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
         assert!(socket.queued_bytes() <= 256 * 1024 + LINE_BYTES, "the queue is bounded");
         lines.handle(&mut socket, event);
         if let Event::Close(ending) = event {

@@ -58,7 +58,7 @@ impl Ends {
         for _ in 0..20_000 {
             talker.speak();
             let until = network.now() + Duration::from_millis(5);
-            while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+            while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
                 let verdict = tls.handle(&mut socket, &event);
                 if let (Event::Close(_), Some(verdict)) = (event, verdict) {
                     return talker.outcome(verdict);
@@ -153,7 +153,7 @@ fn client_config(certificate: CertificateDer<'static>) -> ClientConfig {
 fn a_client_that_says_that_it_is_done_still_gets_its_answer() {
     let outcome = Ends::new().session(None);
     assert_eq!((outcome.verdict, outcome.answer.as_slice()), (Verdict::Whole, b"HELLO".as_slice()));
-    assert!(outcome.answer_is_whole, "and our close_notify behind it");
+    assert!(outcome.answer_is_whole, "and our close_notify after it");
 }
 
 #[test]

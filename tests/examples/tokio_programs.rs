@@ -93,7 +93,7 @@ fn a_reactor_inside_a_runtime_serves_many_clients_at_once_and_leaves_time_for_ta
         socket.end();
     }
     let mut closed = 0;
-    while let Some((_, event)) = reactor.next().expect("it goes on") {
+    while let Some((_, event)) = reactor.next().expect("it continues") {
         match event {
             Event::Data(bytes) => assert_eq!(bytes, b"HELLO\n"),
             Event::Close(ending) => {

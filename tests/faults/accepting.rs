@@ -74,7 +74,7 @@ fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
     let _late = scene.peer.connect(listener.addr).expect("begun");
     scene.network.set_faults(exhausted());
     scene.run(ms(50));
-    assert!(scene.story.pop().is_some_and(|line| line.starts_with("rests")), "a new trouble is told anew");
+    assert!(scene.story.pop().is_some_and(|line| line.starts_with("rests")), "a new error is delivered again");
     scene.network.set_faults(Faults::none());
     scene.with(|socket| socket.destroy());
     scene.run(Duration::ZERO);
@@ -92,8 +92,8 @@ fn every_shortage_of_the_system_is_a_rest() {
         scene.run(ms(99));
         assert_eq!(scene.story.len(), 1, "{errno}: {:?}", scene.story);
         scene.run(ms(102));
-        assert_eq!(scene.story[1..], ["connection"], "{errno}: the second try is not told");
-        assert_eq!(bend.count("accept"), 4, "two that fail, one client, and nobody else");
+        assert_eq!(scene.story[1..], ["connection"], "{errno}: the second try is not delivered");
+        assert_eq!(bend.count("accept"), 4, "two that fail, one client, and no other");
     }
 }
 
@@ -106,7 +106,7 @@ fn a_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
     peers.remove(0).reset();
     scene.network.advance(ms(10));
     scene.expect(&["connection", "error reset by the peer", "close"]);
-    assert_eq!(scene.ending.take().expect("told").peer, addr);
+    assert_eq!(scene.ending.take().expect("delivered").peer, addr);
     let next = scene.peer.connect(listener.addr).expect("begun");
     next.send(b"hello");
     scene.expect(&["connection", "data hello"]);
@@ -157,7 +157,7 @@ fn a_client_that_fails_in_accept_is_skipped() {
     let _late = scene.peer.connect(listener.addr).expect("begun");
     bend.take_log();
     scene.run(10 * SECOND);
-    assert_eq!(scene.story.len(), 1, "told once: {:?}", scene.story);
+    assert_eq!(scene.story.len(), 1, "delivered once: {:?}", scene.story);
     assert!(bend.count("accept") <= 65 * 101, "{} in 10 s", bend.count("accept"));
     assert!(bend.count("poll") <= 1000, "{} in 10 s", bend.count("poll"));
     bend.always(None);
@@ -210,7 +210,7 @@ fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
         scene.expect(&["error reset by the peer", "close"]);
     }
     let vain = bend.count("accept") - 200;
-    assert!(vain <= 4, "{vain} accepts found nobody");
+    assert!(vain <= 4, "{vain} accepts found no client");
 }
 
 /// A crowd costs neither an accept(2) without a client nor a poll for each.
@@ -314,7 +314,7 @@ fn a_connection_that_comes_late_has_its_whole_idle_time() {
     scene.network.advance(ms(10));
     scene.network.heal(THERE);
     scene.run(ms(900));
-    assert!(scene.story.is_empty(), "the client is connected, and nobody here has seen it");
+    assert!(scene.story.is_empty(), "the client is connected, and the reactor has not seen it");
     scene.run(ms(200));
     assert_eq!(std::mem::take(&mut scene.story), ["connection"]);
     scene.run(ms(1800));

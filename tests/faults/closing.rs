@@ -34,7 +34,7 @@ fn a_hang_up_with_megabytes_unsent_is_no_close() {
     scene.with(|socket| assert_eq!((socket.queued_bytes(), socket.bytes_written()), (0, 3 << 20)));
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
-    let ending = scene.ending.as_ref().expect("told");
+    let ending = scene.ending.as_ref().expect("delivered");
     assert!(!ending.is_acknowledged());
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (3 << 20, 0));
     scene.network.advance(SECOND);
@@ -103,7 +103,7 @@ fn a_fin_that_the_kernel_gives_up_is_a_failure() {
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
     assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
-    assert!(!scene.ending.expect("told").is_acknowledged());
+    assert!(!scene.ending.expect("delivered").is_acknowledged());
 }
 
 /// CL05: a reset instead of the last acknowledgement.
@@ -116,7 +116,7 @@ fn a_reset_in_place_of_the_last_acknowledgement_is_an_error() {
     scene.network.heal(THERE);
     scene.run(5 * SECOND);
     assert_eq!(scene.story, ["error reset by the peer", "close"]);
-    assert!(!scene.ending.expect("told").is_acknowledged());
+    assert!(!scene.ending.expect("delivered").is_acknowledged());
 }
 
 /// CL06: an answer that was sent before the request was read survives, since nothing is closed
@@ -141,7 +141,7 @@ fn an_early_answer_reaches_a_peer_that_is_still_sending() {
             assert_eq!((peer.read().len(), peer.has_fin(), peer.is_reset()), (100_000, true, false));
             peer.finish();
             scene.run(SECOND);
-            let ending = scene.ending.as_ref().expect("told");
+            let ending = scene.ending.as_ref().expect("delivered");
             assert!(ending.is_clean() && ending.bytes_read == 200_000, "{ending}");
             assert!(!peer.is_reset());
         }
@@ -165,7 +165,7 @@ fn a_fin_with_a_reset_behind_it_is_end_and_error() {
         scene.network.advance(SECOND);
         let rest = ["data bye", "end", "error reset by the peer", "close"];
         scene.expect(if looked_between { &rest[2..] } else { &rest });
-        assert!(!scene.ending.expect("told").is_acknowledged());
+        assert!(!scene.ending.expect("delivered").is_acknowledged());
     }
 }
 
@@ -293,7 +293,7 @@ fn destroy_discards_and_claims_nothing() {
     scene.expect(&[]);
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
-    let ending = scene.ending.as_ref().expect("told");
+    let ending = scene.ending.as_ref().expect("delivered");
     assert_eq!((&ending.kind, ending.is_acknowledged()), (&EndingKind::Destroyed, false));
     assert!(ending.bytes_written >= 100_000 && ending.bytes_unsent > 0);
     assert_eq!(ending.bytes_written + ending.bytes_unsent, 1 << 20);
@@ -306,7 +306,7 @@ fn destroy_discards_and_claims_nothing() {
     scene.with(|socket| socket.end());
     scene.network.record();
     scene.expect(&["close"]);
-    let id = scene.socket.expect("told");
+    let id = scene.socket.expect("delivered");
     scene.reactor.socket(id).into_iter().for_each(|mut socket| socket.destroy());
     scene.network.advance(SECOND);
     assert!(!scene.network.take_transcript().iter().any(|line| line.contains("RST")) && !peer.is_reset());
@@ -334,7 +334,7 @@ fn a_shutdown_that_fails_is_told_as_the_reset_that_it_is() {
     for write in [&b""[..], b"last words"] {
         let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
         reset(peer);
-        story.socket(socket).write(write).expect("nobody knows yet");
+        story.socket(socket).write(write).expect("the reset is not known yet");
         story.socket(socket).end();
         assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         assert!(story.close(socket).had_error());

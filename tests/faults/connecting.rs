@@ -50,7 +50,7 @@ fn a_refusal_costs_one_descriptor_for_a_moment() {
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     assert_eq!(scene.network.descriptors(), 1);
-    scene.expect(&["lookup 10.0.0.2", "error refused: nobody listens there [10.0.0.2:80]", "close"]);
+    scene.expect(&["lookup 10.0.0.2", "error refused: nothing listens there [10.0.0.2:80]", "close"]);
     assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
     assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
     assert_eq!(scene.ending.as_ref().and_then(|ending| ending.peer), Some(AT));
@@ -143,7 +143,7 @@ fn an_error_flag_alone_is_an_answer_to_the_handshake() {
         scene.run(ms(1));
         assert_eq!(scene.story.pop().as_deref(), Some("close"));
         assert_eq!(scene.story.len(), 1, "{:?}", scene.story);
-        assert!(scene.network.elapsed() - begun <= ms(1), "nobody waits for writable");
+        assert!(scene.network.elapsed() - begun <= ms(1), "nothing waits for writable");
         assert_eq!(scene.cause(), cause);
         scene.story.clear();
         scene.rest();
@@ -222,7 +222,7 @@ fn an_error_that_was_overtaken_by_the_handshake_is_forgotten() {
     let server = listener.accept().expect("connected");
     let calls = scene.network.calls();
     scene.run(3600 * SECOND);
-    assert!(scene.network.calls() - calls <= 4, "the flag that stays keeps nobody awake");
+    assert!(scene.network.calls() - calls <= 4, "the flag that stays does not keep the loop busy");
     server.send(b"alive");
     scene.expect(&["data alive"]);
     scene.with(|socket| socket.destroy());
@@ -244,7 +244,7 @@ fn a_rejection_that_was_overtaken_by_the_handshake_is_forgotten() {
         story.connected(client);
         let before = cpu_time();
         story.silence(ms(300));
-        assert!(cpu_time() - before < ms(100), "the flag that stays keeps nobody awake");
+        assert!(cpu_time() - before < ms(100), "the flag that stays does not keep the loop busy");
         server.write_all(b"alive").expect("connected");
         assert_eq!(story.data(client, 5), b"alive");
         drop(server);
@@ -344,7 +344,7 @@ fn a_connection_with_itself_is_refused() {
     scene.network.set_ports(5000..=5000);
     let own: IpAddr = [127, 0, 0, 1].into();
     scene.reactor.connect((own, 5000), ConnectOptions::default()).expect("a good target");
-    scene.expect(&["lookup 127.0.0.1", "error refused: nobody listens there [127.0.0.1:5000]", "close"]);
+    scene.expect(&["lookup 127.0.0.1", "error refused: nothing listens there [127.0.0.1:5000]", "close"]);
     scene.network.advance(200 * SECOND);
     assert_eq!(scene.network.open_connections(), 0);
     scene.rest();
@@ -459,7 +459,7 @@ fn connections_that_nobody_accepts_are_ended_by_timers() {
     for id in &sockets[..2] {
         assert_eq!(scene.stories[id][3..], ["error timed out: half-closed and silent", "close"]);
     }
-    let ending = scene.ending.take().expect("told");
+    let ending = scene.ending.take().expect("delivered");
     assert!(!ending.is_acknowledged() && ending.bytes_written == 17, "{ending}");
     scene.story.clear();
     scene.rest();

@@ -49,7 +49,7 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
     let mut scene = Scene::new();
     let _listener = scene.peer.listen((THERE, 80).into()).expect("free");
     scene.network.set_faults(Faults { connect_exhausted: 1.0, ..Faults::none() });
-    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("told later");
+    scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("delivered later");
     scene.run(SECOND);
     assert_eq!((scene.story[0].as_str(), scene.story[2].as_str()), ("lookup 10.0.0.2", "close"));
     assert_eq!(scene.cause(), ConnectionErrorKind::OutOfResources);
@@ -96,7 +96,7 @@ fn stale_news_at_every_close_is_told_to_nobody() {
         scene.expect(&["connection"]);
         peer.send(b"x");
         scene.expect(&["data x"]);
-        assert_eq!(scene.socket.expect("told").index(), 0, "round {round}");
+        assert_eq!(scene.socket.expect("delivered").index(), 0, "round {round}");
         scene.with(|socket| socket.destroy());
         // The next one exists when the stale readiness is reported.
         let next = scene.peer.connect(listener.addr).expect("begun");

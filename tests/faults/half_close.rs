@@ -99,8 +99,8 @@ fn much_input_after_our_end_is_told_and_is_no_silence() {
     peer.finish();
     scene.run(SECOND);
     assert_eq!(scene.story.split_off(scene.story.len() - 2), ["end", "close"]);
-    assert!(scene.story.iter().all(|line| line.starts_with("data ")), "a silence was told");
-    let ending = scene.ending.take().expect("told");
+    assert!(scene.story.iter().all(|line| line.starts_with("data ")), "a timeout was delivered");
+    let ending = scene.ending.take().expect("delivered");
     assert!(ending.is_acknowledged() && ending.bytes_read == 10_000_000, "{ending}");
     scene.story.clear();
     scene.rest();
@@ -188,7 +188,7 @@ fn our_fin_comes_behind_everything_queued() {
     assert!(got == 1 << 20 && peer.has_fin());
     peer.close();
     scene.expect(&["end", "close"]);
-    assert_eq!(scene.ending.take().expect("told").bytes_unsent, 0);
+    assert_eq!(scene.ending.take().expect("delivered").bytes_unsent, 0);
     scene.rest();
 }
 

@@ -179,7 +179,7 @@ fn a_real_late_answer_finds_nobody() {
         let began = Instant::now();
         story.socket(first).destroy();
         assert_eq!(story.close(first).kind, EndingKind::Destroyed);
-        assert!(began.elapsed() < ms(800), "the look-up takes a second");
+        assert!(began.elapsed() < ms(800), "the lookup takes a second");
         story.turn();
         let second = story.reactor.connect(listener.local_addr().expect("bound"), ConnectOptions::default());
         let second = second.expect("an address");

@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn drain(scene: &mut Scene) -> Vec<finale::Ending> {
     let until = scene.network.now() + SECOND;
     let mut endings = Vec::new();
-    while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((_, event)) = scene.reactor.next_before(until).expect("it continues") {
         endings.extend(if let Event::Close(ending) = event { Some(ending.clone()) } else { None });
     }
     endings
@@ -112,7 +112,7 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
     };
     let (mut told, mut destroyed) = (Vec::new(), false);
     let until = scene.network.now() + 10 * SECOND;
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         let what = format!("{event:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase();
         if event == Event::Connection {
             drop(socket.write(&[1; 100]));
@@ -135,7 +135,7 @@ fn destroyed_in(name: &str, is_client: bool) -> Vec<String> {
         }
     }
     far.close();
-    assert!(destroyed, "{name} was never told");
+    assert!(destroyed, "{name} was never delivered");
     told
 }
 
@@ -159,7 +159,7 @@ fn destroy_in_error_and_close_changes_nothing() {
     peer.reset();
     let until = scene.network.now() + SECOND;
     let mut told = Vec::new();
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         socket.destroy();
         socket.end();
         told.push(match event {
@@ -186,7 +186,7 @@ fn a_stale_id_never_finds_one_of_a_thousand_others() {
         let _peer = scene.peer.connect(listener.addr).expect("begun");
         scene.run(ms(10));
         assert_eq!(std::mem::take(&mut scene.story), ["connection"]);
-        let id = scene.socket.expect("told");
+        let id = scene.socket.expect("delivered");
         let old = *first.get_or_insert(id);
         assert_eq!(id.index(), old.index(), "the place is used again");
         assert!(seen.insert(id), "the id is not");
@@ -209,7 +209,7 @@ fn a_goodbye_at_once_is_not_destroyed_by_a_request_in_flight() {
         peer.send(&vec![b'q'; request]);
         let until = scene.network.now() + SECOND;
         let mut read = 0;
-        while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
             match event {
                 Event::Connection => {
                     socket.write(b"goodbye").expect("open");
@@ -236,7 +236,7 @@ fn a_dropped_reactor_leaves_nothing_open() {
     let peers: Vec<_> = (0..5).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     let mut ids = Vec::new();
     let until = scene.network.now() + SECOND;
-    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         assert_eq!(event, Event::Connection);
         ids.push(socket.id());
     }

@@ -26,7 +26,7 @@ fn crowd(options: ListenOptions, peers: usize) -> (Scene, Listener, Vec<PeerSock
     let peers: Vec<_> = (0..peers).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     let mut ids = Vec::new();
     let until = scene.network.now() + SECOND;
-    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         assert_eq!(event, Event::Connection);
         ids.push(socket.id());
     }
@@ -47,7 +47,7 @@ fn clients_that_drip_are_never_idle_and_end_at_their_deadline() {
     for _ in 0..7 {
         peers.iter().for_each(|peer| peer.send(b"x"));
         let until = scene.network.now() + 10 * SECOND;
-        while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        while let Some((_, event)) = scene.reactor.next_before(until).expect("it continues") {
             match event {
                 Event::Data(piece) => bytes += piece.len(),
                 Event::Error(failure) => assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Deadline)),
@@ -110,7 +110,7 @@ fn peers_that_never_read_cost_the_high_water_mark_and_no_more() {
     }
     let (mut drains, mut closed) = (0, 0);
     let until = scene.network.now() + 1000 * SECOND;
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         match event {
             Event::Drain => {
                 drains += 1;
@@ -158,7 +158,7 @@ fn a_flood_leaves_nothing_behind() {
 }
 
 fn flood(reactor: &mut Reactor<Host>, until: Instant, ids: &mut HashSet<SocketId>, closes: &mut usize) {
-    while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
         match event {
             Event::Connection => assert!(ids.insert(socket.id()), "an id comes twice"),
             Event::End => socket.end(),
@@ -258,7 +258,7 @@ fn a_real_connect_without_a_free_port_is_told_and_can_be_tried_again() {
         let clients: Vec<_> =
             (0..4).map(|_| story.reactor.connect(addr, ConnectOptions::default()).expect("an address")).collect();
         clients.iter().for_each(|id| story.connected(*id));
-        let fifth = story.reactor.connect(addr, ConnectOptions::default()).expect("told later");
+        let fifth = story.reactor.connect(addr, ConnectOptions::default()).expect("delivered later");
         assert!(matches!(story.next(fifth), What::Lookup(_)));
         assert_eq!(story.error(fifth).kind, ConnectionErrorKind::NoLocalAddress);
         story.close(fifth);
@@ -286,7 +286,8 @@ fn a_flood_of_connects_does_not_starve_the_living() {
         let (mut before, mut echoed) = (0, false);
         while !echoed {
             let until = scene.network.now() + SECOND;
-            let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("the echo is owed");
+            let (mut socket, event) =
+                scene.reactor.next_before(until).expect("it continues").expect("the echo is pending");
             match event {
                 Event::Connection => before += 1,
                 Event::Data(bytes) => {

@@ -49,7 +49,7 @@ fn scene_in(state: State) -> (Scene, PeerSocket) {
 
 /// Injects these flags for the scene's socket.
 fn make_up(scene: &Scene, flags: Readiness) {
-    let slot = scene.socket.expect("told").index();
+    let slot = scene.socket.expect("delivered").index();
     assert!(scene.reactor.net().make_up(slot, flags), "it is registered");
 }
 
@@ -183,7 +183,7 @@ fn a_real_readiness_without_bytes_touches_no_idle_time() {
     socket2::SockRef::from(&peer).send_out_of_band(b"!").expect("connected");
     story.expect(socket, What::Timeout);
     let silent = began.elapsed();
-    assert!((ms(1000)..ms(1600)).contains(&silent), "told after {silent:?}: not the silence that it was");
+    assert!((ms(1000)..ms(1600)).contains(&silent), "delivered after {silent:?}: not the silence that it was");
     let cpu = cpu_time();
     story.silence(ms(200));
     assert!(cpu_time() - cpu < ms(50), "it spins");
@@ -336,7 +336,7 @@ fn all_ready_sockets_are_served_though_the_event_buffer_holds_one() {
         let mut served: HashMap<SocketId, usize> = HashMap::new();
         let until = scene.network.now() + SECOND;
         let mut got = 0;
-        while let Some((socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        while let Some((socket, event)) = scene.reactor.next_before(until).expect("it continues") {
             let Event::Data(piece) = event else { panic!("{event:?}") };
             got += piece.len();
             *served.entry(socket.id()).or_default() += 1;

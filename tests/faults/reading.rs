@@ -67,7 +67,7 @@ fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
     scene.network.advance(ms(10));
     let begun = scene.network.elapsed();
     let mut told = Vec::new();
-    while let Some((_, event)) = scene.reactor.next_before(scene.network.now()).expect("it goes on") {
+    while let Some((_, event)) = scene.reactor.next_before(scene.network.now()).expect("it continues") {
         told.push(format!("{event:?}"));
     }
     assert_eq!((told.len(), told[1].as_str()), (2, "End"), "{told:?}");
@@ -119,7 +119,7 @@ fn a_fast_sender_holds_nobody_up() {
     let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
     let fast = scene.peer.connect(listener.addr).expect("begun");
     scene.expect(&["connection"]);
-    let fast_id = scene.socket.expect("told");
+    let fast_id = scene.socket.expect("delivered");
     let others: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
     let timer = scene.reactor.set_timer(ms(50));
@@ -130,7 +130,7 @@ fn a_fast_sender_holds_nobody_up() {
     let (mut lines, mut reads, mut fired) = (0, 0, None);
     while fired.is_none() || lines < 100 {
         let now = scene.network.now();
-        let (socket, event) = scene.reactor.next_before(now).expect("it goes on").expect("there is always input");
+        let (socket, event) = scene.reactor.next_before(now).expect("it continues").expect("there is always input");
         match event {
             Event::Data(_) if socket.id() == fast_id => {
                 fast.send(&vec![0; 8 * QUANTUM]);

@@ -21,7 +21,7 @@ fn a_reset_of_an_idle_connection_is_told_by_itself() {
     scene.run(60 * SECOND);
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
-    assert_eq!(scene.ending.as_ref().expect("told").first_fin, FirstFin::Neither);
+    assert_eq!(scene.ending.as_ref().expect("delivered").first_fin, FirstFin::Neither);
 }
 
 /// RS04: whichever call meets the reset first, and whether it gets ECONNRESET or EPIPE for it: one
@@ -53,7 +53,7 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     let (mut story, socket, peer) = Transcript::pair(ListenOptions::default());
     story.turn();
     reset(peer);
-    story.socket(socket).write(b"ECONNRESET").expect("nobody knows yet");
+    story.socket(socket).write(b"ECONNRESET").expect("the reset is not known yet");
     let open = story.error(socket);
     story.close(socket);
     story.rest();
@@ -63,7 +63,7 @@ fn a_real_reset_that_a_write_meets_first_is_one_error_of_one_kind() {
     story.expect(socket, What::End);
     story.turn();
     reset(peer);
-    story.socket(socket).write(b"EPIPE").expect("nobody knows yet");
+    story.socket(socket).write(b"EPIPE").expect("the reset is not known yet");
     let ended = story.error(socket);
     story.close(socket);
     assert_eq!((open.kind, ended.kind), (ConnectionErrorKind::Reset, ConnectionErrorKind::Reset));
@@ -126,7 +126,7 @@ fn a_peer_that_was_restarted_is_noticed_at_the_next_write() {
     assert_eq!(std::mem::take(&mut scene.story), ["timeout"]);
     scene.with(|socket| drop(socket.write(b"are you there?")));
     scene.expect(&["error reset by the peer", "close"]);
-    assert!(!scene.ending.expect("told").is_acknowledged());
+    assert!(!scene.ending.expect("delivered").is_acknowledged());
 }
 
 /// RS06: the same with the RST dropped on its way.
@@ -164,7 +164,7 @@ fn a_network_error_on_a_living_connection_is_no_ending() {
     peer.send(b"so am I");
     peer.finish();
     scene.expect(&["data so am I", "end", "close"]);
-    assert!(scene.ending.expect("told").is_acknowledged());
+    assert!(scene.ending.expect("delivered").is_acknowledged());
 }
 
 /// RS07: the same once the peer has finished, when an error flag would be checked without a read.
@@ -181,7 +181,7 @@ fn a_network_error_on_a_half_closed_connection_is_no_ending() {
     scene.with(|socket| socket.end());
     scene.expect(&["close"]);
     assert_eq!(peer.read(), b"answer");
-    assert!(scene.ending.expect("told").is_acknowledged());
+    assert!(scene.ending.expect("delivered").is_acknowledged());
 }
 
 /// RS07: the same with packets rejected; once the path is back, what was written arrives.
@@ -258,7 +258,7 @@ fn a_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowledged(
         } else {
             &["end", "error reset by the peer", "close"]
         });
-        let ending = scene.ending.expect("told");
+        let ending = scene.ending.expect("delivered");
         assert!(!ending.is_acknowledged());
         assert_eq!((ending.bytes_read, ending.bytes_written + ending.bytes_unsent), (3, 5));
     }
@@ -284,7 +284,7 @@ fn a_real_request_that_crosses_the_peers_close_was_neither_answered_nor_acknowle
             }
             story.socket(socket).resume();
         }
-        story.socket(socket).write(b"again").expect("nobody knows yet");
+        story.socket(socket).write(b"again").expect("the reset is not known yet");
         let mut told = Vec::new();
         story.until(|_, event| {
             told.push(match event {

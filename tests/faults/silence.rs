@@ -145,7 +145,7 @@ fn a_machine_that_is_gone_with_bytes_in_flight_is_found_by_the_user_timeout() {
     scene.run(ms(1499));
     assert!(scene.story.is_empty(), "not early: {:?}", scene.story);
     scene.expect(&["error timed out: the peer's kernel no longer answers", "close"]);
-    assert!(!scene.ending.expect("told").is_acknowledged());
+    assert!(!scene.ending.expect("delivered").is_acknowledged());
 
     let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(probes(2)));
     scene.network.vanish(THERE);
@@ -187,7 +187,7 @@ fn the_user_timeout_ends_a_peer_that_is_only_slow() {
     scene.with(|socket| drop(socket.write(&vec![1; 1 << 20])));
     scene.run(3 * SECOND);
     assert_eq!(scene.story, ["error timed out: the peer's kernel no longer answers", "close"]);
-    let ending = scene.ending.as_ref().expect("told");
+    let ending = scene.ending.as_ref().expect("delivered");
     assert!(ending.bytes_unsent > 0 && !ending.is_acknowledged());
     assert!(peer.unread_bytes() > 0);
 

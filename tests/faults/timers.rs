@@ -254,7 +254,7 @@ fn timers_may_be_changed_in_the_timeout_of_a_neighbour() {
             let mut told: Vec<(SocketId, &str, Instant)> = Vec::new();
             let until = scene.network.now() + 60 * SECOND;
             let mut sockets = Vec::new();
-            while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+            while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
                 let (id, now) = (socket.id(), scene.network.now());
                 match event {
                     Event::Connection => sockets.push(id),
@@ -286,7 +286,7 @@ fn check_pair(acts: (Act, Act), told: &[(SocketId, &str, Instant)]) {
         if let (Some((_, at)), Some((_, after))) = (got, expected) {
             assert!((after..=after + MS).contains(&at), "{acts:?}: after {at:?}, not {after:?}");
         }
-        assert!(of_it.len() <= 1, "{acts:?}: told twice: {told:?}");
+        assert!(of_it.len() <= 1, "{acts:?}: delivered twice: {told:?}");
     }
 }
 
@@ -335,7 +335,7 @@ fn a_slow_download_is_no_silence_until_it_stands() {
         });
     }
     let silent = scene.network.now() - moved;
-    assert!((SECOND - MS..=SECOND + 2 * MS).contains(&silent), "told after {silent:?}");
+    assert!((SECOND - MS..=SECOND + 2 * MS).contains(&silent), "delivered after {silent:?}");
     scene.run(60 * SECOND);
     assert_eq!(scene.story, ["timeout"]);
 }

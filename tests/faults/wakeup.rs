@@ -21,7 +21,7 @@ fn conversation(wake_at: usize) -> Vec<&'static str> {
     let remote = reactor.waker();
     let mut told = Vec::new();
     let until = network.now() + Duration::from_secs(60);
-    while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
         told.push(match event {
             Event::Woken => "woken",
             Event::Timer(_) => "timer",
@@ -77,7 +77,7 @@ fn wakes_are_merged_and_starve_nobody() {
     let remote = reactor.waker();
     (0..1000).for_each(|_| remote.wake().expect("the reactor lives"));
     assert!(matches!(reactor.next(), Ok(Some((_, Event::Woken)))));
-    assert!(reactor.next_before(network.now() + ms(1000)).expect("it goes on").is_none(), "told once");
+    assert!(reactor.next_before(network.now() + ms(1000)).expect("it continues").is_none(), "delivered once");
 
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     let remote = scene.reactor.waker();
@@ -87,7 +87,7 @@ fn wakes_are_merged_and_starve_nobody() {
     scene.network.advance(ms(10));
     let (mut woken, mut data, mut timer) = (0, false, false);
     while !(data && timer) {
-        match scene.reactor.next().expect("it goes on").expect("there is work").1 {
+        match scene.reactor.next().expect("it continues").expect("there is work").1 {
             Event::Woken => {
                 woken += 1;
                 remote.wake().expect("the reactor lives");
@@ -129,11 +129,11 @@ fn a_handle_and_its_reactor_may_go_in_any_order() {
     let (network, mut reactor) = idle();
     let (remote, second) = (reactor.waker(), reactor.waker());
     drop(remote);
-    assert!(reactor.next_before(network.now() + ms(10)).expect("it goes on").is_none());
+    assert!(reactor.next_before(network.now() + ms(10)).expect("it continues").is_none());
     assert_eq!(second.wake(), Ok(()));
     assert!(matches!(reactor.next(), Ok(Some((_, Event::Woken)))));
     drop(second);
-    assert!(reactor.next().expect("it goes on").is_none(), "nothing is left");
+    assert!(reactor.next().expect("it continues").is_none(), "nothing is left");
 
     let (_network, reactor) = idle();
     let orphan = reactor.waker();

@@ -35,7 +35,7 @@ fn short_writes_of_any_length_arrive_to_the_byte() {
         assert_eq!(bend.look().sent.iter().map(|(bytes, _)| bytes).sum::<usize>(), 10_000);
         peer.close();
         scene.expect(&["end", "close"]);
-        let ending = scene.ending.take().expect("told");
+        let ending = scene.ending.take().expect("delivered");
         assert_eq!((ending.bytes_written, ending.bytes_unsent), (10_000, 0));
         scene.rest();
     }
@@ -123,7 +123,7 @@ fn two_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
     reactor.connect(listener.addr, ConnectOptions::default().high_water_mark(10)).expect("a good target");
     let (events, bytes) = echo(3500, |handle| {
         let until = network.now() + 60 * SECOND;
-        let (mut socket, event) = reactor.next_before(until).expect("it goes on").expect("it is locked up");
+        let (mut socket, event) = reactor.next_before(until).expect("it continues").expect("it is locked up");
         handle(&mut socket, event);
     });
     assert!(bytes > 200_000);
@@ -184,7 +184,7 @@ fn the_first_write_into_a_closed_peer_counts_as_written_and_not_as_acknowledged(
     scene.expect(&["end"]);
     scene.with(|socket| drop(socket.write(b"one")));
     scene.expect(&["error reset by the peer", "close"]);
-    let ending = scene.ending.take().expect("told");
+    let ending = scene.ending.take().expect("delivered");
     assert!(ending.had_error() && !ending.is_acknowledged(), "{ending}");
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (3, 0));
     scene.rest();
@@ -219,7 +219,7 @@ fn a_write_into_a_reset_raises_no_signal() {
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
         reset(peer);
-        story.socket(socket).write(b"into the void").expect("nobody knows yet");
+        story.socket(socket).write(b"into the void").expect("the reset is not known yet");
         assert_eq!(story.error(socket).kind, ConnectionErrorKind::Reset);
         story.close(socket);
         assert!(!is_raised(), "our write has raised it");

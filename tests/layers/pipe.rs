@@ -56,7 +56,7 @@ impl Proxy {
 
     fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
-        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             let is_ours = self.pipes.handle(&mut socket, &event);
             let sink = self.pipes.sink_of(socket.id()).and_then(|sink| socket.get(sink));
             self.most_queued = self.most_queued.max(sink.map_or(0, |sink| sink.queued_bytes()));
@@ -231,7 +231,7 @@ fn one_way_carries_its_end_and_leaves_the_other_direction_to_the_program() {
     let (mut pipes, mut back) = (Pipes::new(), Vec::new());
     let mut run = || {
         let until = network.now() + SECOND;
-        while let Some((mut socket, event)) = reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             if pipes.handle(&mut socket, &event) {
                 continue;
             }
@@ -347,7 +347,7 @@ fn a_sink_that_closes_early_takes_its_source_along() {
     assert!(client.has_fin(), "as it was asked for");
     assert!(!backend.is_reset(), "it may have to read what was said to it");
     proxy.run(40 * SECOND);
-    assert!(backend.is_reset(), "but nobody takes the rest");
+    assert!(backend.is_reset(), "but the rest is not taken");
     assert_eq!(proxy.reactor.len(), 0);
 }
 

@@ -47,7 +47,7 @@ impl Scene {
         loop {
             self.pool.open(&mut self.reactor.context());
             self.grants.extend(std::iter::from_fn(|| self.pool.next_reply()));
-            let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") else { return };
+            let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") else { return };
             match self.pool.handle(&mut socket, &event) {
                 PoolEvent::Leased => self.told.push(format!("{event:?}")),
                 PoolEvent::Lost(repeat) => self.lost.push(repeat),
@@ -172,7 +172,7 @@ fn a_ready_socket_whose_end_is_known_is_skipped_and_leaves_nothing() {
     let until = scene.network.now() + ms(50);
     let mut ended = 0;
     while ended == 0 {
-        let (mut socket, event) = scene.reactor.next_before(until).expect("it goes on").expect("an end");
+        let (mut socket, event) = scene.reactor.next_before(until).expect("it continues").expect("an end");
         ended += u32::from(event == Event::End);
         assert_eq!(scene.pool.handle(&mut socket, &event), PoolEvent::Internal);
     }
@@ -511,7 +511,7 @@ fn a_lent_socket_that_is_given_away_is_the_borrowers_and_another_is_opened() {
     server[0].send(b"for the borrower");
     let until = scene.network.now() + ms(10);
     let mut heard = 0;
-    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         assert_eq!(scene.pool.handle(&mut socket, &event), PoolEvent::Foreign, "{event:?}");
         heard += 1;
     }
@@ -566,7 +566,8 @@ fn events_of_others_are_not_the_pools() {
     scene.run(ms(10));
     let other = scene.reactor.connect(SERVER, ConnectOptions::default()).expect("begun");
     let timer = scene.reactor.set_timer(ms(1));
-    while let Some((mut socket, event)) = scene.reactor.next_before(scene.network.now() + ms(5)).expect("it goes on") {
+    while let Some((mut socket, event)) = scene.reactor.next_before(scene.network.now() + ms(5)).expect("it continues")
+    {
         let handled = scene.pool.handle(&mut socket, &event);
         let others = socket.id() == other || event == Event::Timer(timer);
         assert_eq!(handled == PoolEvent::Foreign, others, "{event:?}");

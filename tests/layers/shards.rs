@@ -72,7 +72,7 @@ fn all_shards_serve_one_port_and_end_together_when_told() {
     let mut names = threads.lock().expect("whole").clone();
     names.sort();
     assert_eq!(names, ["finale-shard-0", "finale-shard-1"].map(|name| Some(name.to_owned())));
-    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(addr).is_err(), "nothing listens any more");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn dropping_the_shards_stops_them_and_waits() {
     let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), serve).expect("two reactors");
     assert_eq!(ask(addr), b"hello");
     drop(shards);
-    assert!(TcpStream::connect(addr).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(addr).is_err(), "nothing listens any more");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_same_program_runs_on_the_simulated_network() {
         let until = network.now() + time;
         while network.now() < until {
             for shard in shards.iter_mut() {
-                while let Some((mut socket, event)) = shard.next_before(network.now()).expect("it goes on") {
+                while let Some((mut socket, event)) = shard.next_before(network.now()).expect("it continues") {
                     echo(&mut socket, &event);
                     if matches!(event, Event::Close(_)) {
                         closes[shard.index()].set(closes[shard.index()].get() + 1);
@@ -176,9 +176,9 @@ fn a_listener_that_is_opened_after_the_order_is_stopped_as_well() {
     let mut shard = shards.remove(0);
     orders.stop(StopOptions::default());
     let until = network.now() + Duration::from_secs(60);
-    assert!(shard.next_before(until).expect("it goes on").is_some(), "the order");
+    assert!(shard.next_before(until).expect("it continues").is_some(), "the order");
     shard.reactor().listen((HERE, 81), ListenOptions::default()).expect("a free port");
-    while shard.next_before(until).expect("it goes on").is_some() {}
+    while shard.next_before(until).expect("it continues").is_some() {}
     assert!(shard.is_over());
 }
 
@@ -188,7 +188,7 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     let (sender, mut inbox) = reactor.inbox(2);
     assert_eq!((sender.send("one"), sender.send("two")), (Ok(()), Ok(())));
     assert_eq!(sender.send("three"), Err(SendError::Full("three")));
-    let (_, event) = reactor.next().expect("it goes on").expect("a wake");
+    let (_, event) = reactor.next().expect("it continues").expect("a wake");
     assert_eq!(event, Event::Woken);
     assert_eq!((inbox.take(), inbox.take(), inbox.take()), (Some("one"), Some("two"), None));
     sender.send("four").expect("room");
@@ -196,7 +196,7 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     assert_eq!(sender.send("five"), Err(SendError::Gone("five")));
     let (sender, _inbox) = reactor.inbox(2);
     drop(reactor);
-    assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "nobody will ever look");
+    assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "the inbox is gone");
 }
 
 /// A listener that the program has opened itself is stopped with the others, and the program can
@@ -213,7 +213,7 @@ fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it
     let run = |shard: &mut Shard<Host>| {
         let until = network.now() + Duration::from_millis(100);
         let mut has_heard = false;
-        while let Some((mut socket, event)) = shard.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = shard.next_before(until).expect("it continues") {
             echo(&mut socket, &event);
             has_heard |= event == Event::Woken;
         }
@@ -228,7 +228,7 @@ fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it
             run(&mut shard);
             late.is_reset()
         }),
-        "nobody listens"
+        "nothing listens"
     );
     client.finish();
     run(&mut shard);
@@ -256,7 +256,7 @@ fn a_thousand_messages_from_each_of_four_threads_come_in_their_order_with_fewer_
         .collect();
     drop(sender);
     let (mut next, mut wakes) = ([0; 4], 0);
-    while let Some((_, event)) = reactor.next().expect("it goes on") {
+    while let Some((_, event)) = reactor.next().expect("it continues") {
         assert_eq!(event, Event::Woken);
         wakes += 1;
         while let Some((whose, number)) = inbox.take() {
@@ -275,12 +275,12 @@ fn a_message_wakes_a_reactor_that_waits_for_ever() {
     let (sender, mut inbox) = reactor.inbox(1);
     let (ready, is_ready) = channel();
     let thread = thread::spawn(move || {
-        is_ready.recv().expect("told");
+        is_ready.recv().expect("delivered");
         sender.send(7).expect("room");
     });
     ready.send(()).expect("it waits");
-    let (_, event) = reactor.next().expect("it goes on").expect("a wake");
+    let (_, event) = reactor.next().expect("it continues").expect("a wake");
     assert_eq!((event, inbox.take()), (Event::Woken, Some(7)));
-    assert!(reactor.next().expect("it goes on").is_none(), "nobody can send any more");
+    assert!(reactor.next().expect("it continues").is_none(), "no sender is left");
     thread.join().expect("no panic");
 }

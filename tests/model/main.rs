@@ -128,7 +128,7 @@ fn without_a_network_every_socket_whose_caller_has_ended_or_that_has_lost_its_pe
             // A connection in the listener's queue, or on its way there, is no socket yet.
             assert!(is_idle || (me == SERVER && it.is_unborn()), "{state:?}");
         }
-        assert!(!stuck.is_empty(), "an open connection has no limit while nobody has ended");
+        assert!(!stuck.is_empty(), "an open connection has no limit while no side has ended");
     }
 }
 

@@ -189,6 +189,6 @@ fn n27_bytes_written_before_a_refusal_are_reported_as_never_sent() {
     let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     write(&mut scene.reactor.socket(id).expect("it lives"), b"12345");
     scene.run(SECOND);
-    let ending = scene.ending.expect("told");
+    let ending = scene.ending.expect("delivered");
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (0, 5));
 }

@@ -14,7 +14,7 @@ fn n28_destroyed_before_the_connection_is_up_it_tells_close_alone() {
     let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);
-    assert!(!scene.ending.expect("told").had_error());
+    assert!(!scene.ending.expect("delivered").had_error());
 }
 
 /// N29: the two are one pair.
@@ -40,7 +40,7 @@ fn n31_destroyed_with_everything_read_it_resets_all_the_same() {
     scene.run(SECOND);
     scene.network.advance(ms(10));
     assert!(peer.is_reset() && !peer.has_fin());
-    assert_eq!(scene.ending.expect("told").kind, EndingKind::Destroyed);
+    assert_eq!(scene.ending.expect("delivered").kind, EndingKind::Destroyed);
 }
 
 /// N32: dropped, and counted as never sent; the peer can't take the cut stream for a complete one.
@@ -59,7 +59,7 @@ fn n32_destroyed_with_bytes_queued_it_reports_them_as_never_sent() {
         scene.run(ms(100));
         scene.with(|socket| socket.destroy());
         scene.run(SECOND);
-        let ending = scene.ending.take().expect("told");
+        let ending = scene.ending.take().expect("delivered");
         assert_eq!(ending.bytes_written + ending.bytes_unsent, 50_000);
         assert!(ending.bytes_unsent > 40_000 && !ending.had_error(), "{ending}");
         scene.network.advance(ms(10));
@@ -105,7 +105,7 @@ fn n95_a_socket_is_aborted_by_its_id_from_a_woken_loop() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     let id = scene.socket.expect("accepted");
     scene.reactor.waker().wake().expect("it lives");
-    let (_, event) = scene.reactor.next().expect("it goes on").expect("a wake");
+    let (_, event) = scene.reactor.next().expect("it continues").expect("a wake");
     assert_eq!(event, Event::Woken);
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.expect(&["close"]);

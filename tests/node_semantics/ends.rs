@@ -145,11 +145,11 @@ fn n48_a_clean_close_waits_for_the_peers_acknowledgement() {
     scene.run(20 * SECOND);
     assert!(
         scene.story.is_empty(),
-        "the kernel has taken it all, and nobody claims that it arrived: {:?}",
+        "the kernel has taken it all, and no report claims that it arrived: {:?}",
         scene.story
     );
     scene.run(20 * SECOND);
-    assert!(scene.ending.expect("told").had_error());
+    assert!(scene.ending.expect("delivered").had_error());
 }
 
 /// N49: our own close can't destroy the answer: reading continues until the peer's FIN.

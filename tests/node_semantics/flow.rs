@@ -70,7 +70,7 @@ fn n64_bytes_written_are_those_that_the_kernel_took() {
     assert!((1000..5000).contains(&written) && read == 5, "{written} written, {read} read");
     scene.with(|socket| socket.destroy());
     scene.run(SECOND);
-    let ending = scene.ending.expect("told");
+    let ending = scene.ending.expect("delivered");
     assert_eq!((ending.bytes_read, ending.bytes_written, ending.bytes_unsent), (5, written, 5000 - written));
 }
 
@@ -143,5 +143,5 @@ fn n81_when_nothing_is_left_next_says_so() {
     pair.run(ms(1), idle);
     let ids: Vec<_> = pair.lines.iter().filter(|line| line.ends_with("close")).collect();
     assert_eq!(ids.len(), 2);
-    assert!(pair.reactor.next_before(pair.network.now()).expect("it goes on").is_none());
+    assert!(pair.reactor.next_before(pair.network.now()).expect("it continues").is_none());
 }

@@ -57,7 +57,7 @@ impl Pair {
     /// Runs for this long. `act` handles every event.
     fn run(&mut self, time: Duration, mut act: impl FnMut(Who, &mut Socket<'_>, &Event<'_>)) -> &mut Self {
         let until = self.network.now() + time;
-        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it goes on") {
+        while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             let who = if socket.id() == self.client { Who::C } else { Who::S };
             if let Event::Connection = event {
                 self.server = Some(socket.id());

@@ -83,14 +83,14 @@ fn n07_close_always_carries_a_whole_report() {
     let mut scene = Scene::new();
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(SECOND);
-    let refused = scene.ending.take().expect("told");
+    let refused = scene.ending.take().expect("delivered");
     assert!(refused.had_error() && refused.peer == Some(AT), "{refused}");
     let pair = conversation();
     assert!(!pair.ending(Who::C).had_error() && pair.ending(Who::C).is_clean());
     let id = scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.reactor.socket(id).expect("it lives").destroy();
     scene.run(SECOND);
-    let destroyed = scene.ending.take().expect("told");
+    let destroyed = scene.ending.take().expect("delivered");
     assert!(!destroyed.had_error() && destroyed.peer.is_none(), "{destroyed}");
 }
 
@@ -102,5 +102,5 @@ fn n08_an_error_that_nobody_looks_at_ends_nothing() {
     pair.client().destroy();
     pair.run(SECOND, idle);
     assert_eq!(pair.of(Who::S), ["connection", "error reset by the peer", "close"]);
-    assert!(pair.reactor.next_before(pair.network.now()).is_ok(), "the reactor goes on");
+    assert!(pair.reactor.next_before(pair.network.now()).is_ok(), "the reactor continues");
 }

@@ -41,7 +41,7 @@ fn n52_a_reset_during_a_large_write_reports_what_was_never_sent() {
     scene.run(ms(100));
     peer.reset();
     scene.expect(&["error reset by the peer", "close"]);
-    assert!(scene.ending.expect("told").bytes_unsent > 40_000);
+    assert!(scene.ending.expect("delivered").bytes_unsent > 40_000);
 }
 
 /// N53: we had ended and waited for the peer's answer.
@@ -79,7 +79,7 @@ fn n60_a_cable_that_is_cut_shows_by_keep_alive_user_timeout_or_an_idle_time() {
     let (mut scene, _peer) = Scene::served(ListenOptions::default());
     scene.network.vanish(THERE);
     scene.run(24 * 3600 * SECOND);
-    assert!(scene.story.is_empty(), "without any of them nothing is ever told");
+    assert!(scene.story.is_empty(), "without any of them nothing is ever delivered");
 
     let (mut scene, _peer) = Scene::served(ListenOptions::default().keep_alive(KeepAlive::after(5 * SECOND)));
     scene.network.vanish(THERE);

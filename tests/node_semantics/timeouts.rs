@@ -126,7 +126,7 @@ fn n78_a_timer_is_never_early_and_late_by_a_tick_or_two() {
         scene.network.advance(ms(7));
         let mut from = Duration::ZERO;
         let until = scene.network.now() + SECOND;
-        while let Some((_, event)) = scene.reactor.next_before(until).expect("it goes on") {
+        while let Some((_, event)) = scene.reactor.next_before(until).expect("it continues") {
             match event {
                 Event::Data(_) => from = scene.network.elapsed(),
                 Event::Timeout => {

@@ -19,7 +19,7 @@ fn n99_a_unix_socket_lives_without_lookup_and_address() {
     let client = reactor.connect(UnixAddr::path(path()), ConnectOptions::default()).expect("a good target");
     let mut lines = Vec::new();
     while lines.last().map(String::as_str) != Some("close") {
-        let (mut socket, event) = reactor.next().expect("it goes on").expect("it lives");
+        let (mut socket, event) = reactor.next().expect("it continues").expect("it lives");
         assert_eq!(socket.peer_addr(), None);
         if matches!(event, Event::End) || (socket.id() == client && matches!(event, Event::Ready)) {
             socket.end();
@@ -39,7 +39,7 @@ fn n100_a_missing_path_is_refused_and_any_existing_file_is_in_use() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
     reactor.connect(UnixAddr::path("/missing"), ConnectOptions::default()).expect("a good target");
     let mut how = None;
-    while let Some((_, event)) = reactor.next().expect("it goes on") {
+    while let Some((_, event)) = reactor.next().expect("it continues") {
         if let Event::Close(ending) = event {
             how = Some(ending.kind.clone());
         }

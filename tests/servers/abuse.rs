@@ -26,7 +26,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
         };
         (0..256).for_each(|_| begin(&mut reactor));
         let mut more = count - 256;
-        while let Some((mut socket, event)) = reactor.next_before(Instant::now() + PATIENCE).expect("it goes on") {
+        while let Some((mut socket, event)) = reactor.next_before(Instant::now() + PATIENCE).expect("it continues") {
             let is_client = socket.listener().is_none();
             match event {
                 Event::Ready => {
@@ -158,7 +158,7 @@ fn a_client_out_of_descriptors_is_told_and_can_try_again() {
         while let Ok(file) = std::fs::File::open("/dev/null") {
             hoard.push(file);
         }
-        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("told later");
+        let client = story.reactor.connect(addr, ConnectOptions::default()).expect("delivered later");
         assert!(matches!(story.next(client), What::Lookup(_)));
         assert_eq!(story.error(client).kind, finale::ConnectionErrorKind::OutOfResources);
         story.close(client);

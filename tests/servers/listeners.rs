@@ -200,7 +200,7 @@ fn a_stopped_listener_closes_though_clients_go_on_coming() {
         scene.reactor.stop_listener(listener.id, StopOptions::default().grace(None).limit(None)).expect("open");
         // Whenever one is accepted another has connected.
         let (mut served, mut is_closed) = (0, false);
-        while let Some((mut socket, event)) = scene.reactor.next().expect("it goes on") {
+        while let Some((mut socket, event)) = scene.reactor.next().expect("it continues") {
             if matches!(event, Event::Connection | Event::Overflow(..)) {
                 served += 1;
                 assert!(served < 100, "it serves one after the other");
@@ -248,7 +248,7 @@ fn an_idle_connection_ends_after_the_grace_and_a_request_just_sent_is_answered()
         socket.write(b"answer").expect("open for writing");
     });
     scene.run(ms(400));
-    assert!(!peers[1].has_fin(), "and after the answer it has the grace anew");
+    assert!(!peers[1].has_fin(), "and after the answer it has the grace again");
     scene.run(ms(200));
     assert!(peers[1].has_fin(), "then it is idle");
     scene.story.clear();
@@ -346,7 +346,7 @@ fn a_client_that_never_stops_sending_meets_its_deadline() {
         scene.run(ms(10));
     }
     assert_eq!(scene.story[scene.story.len() - 2..], ["error timed out: not done by its deadline", "close"]);
-    assert!(scene.ending.expect("told").bytes_read > 2_000_000);
+    assert!(scene.ending.expect("delivered").bytes_read > 2_000_000);
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn a_full_queue_drains_at_its_low_water_mark() {
     let mut queued = usize::MAX;
     while scene.story.is_empty() {
         scene.with(|socket| queued = socket.queued_bytes());
-        assert!(queued > 1 << 20, "it is told late");
+        assert!(queued > 1 << 20, "it is delivered late");
         assert!(!peers[0].read().is_empty(), "it takes a little");
         scene.run(SECOND);
     }
@@ -502,7 +502,7 @@ fn a_real_listener_stops_without_a_reset_for_who_waits() {
         client.read_to_end(&mut answer).expect("no reset");
         assert_eq!(answer, b"answer");
     }
-    TcpStream::connect(listener.addr).expect_err("nobody listens any more");
+    TcpStream::connect(listener.addr).expect_err("nothing listens any more");
 }
 
 #[test]

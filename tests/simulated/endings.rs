@@ -16,7 +16,7 @@ fn a_confirmed_close_waits_for_the_peers_kernel_to_acknowledge() {
     assert_eq!(scene.story, ["close"]);
     assert_eq!(scene.how(), &EndingKind::Confirmed);
     assert_eq!(peer.read(), b"answer");
-    assert_eq!(scene.ending.expect("told").first_fin, FirstFin::Peer);
+    assert_eq!(scene.ending.expect("delivered").first_fin, FirstFin::Peer);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_write_into_a_reset_tells_the_waiting_bytes_first_and_no_end() {
         socket.write(b"too late").expect("not known yet");
     });
     scene.expect(&["data last words", "error reset by the peer", "close"]);
-    assert_eq!(scene.ending.expect("told").bytes_unsent, 8);
+    assert_eq!(scene.ending.expect("delivered").bytes_unsent, 8);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_reset_behind_a_pause_is_told_as_what_it_is_when_the_limit_comes() {
     peer.reset();
     for _ in 0..10 {
         scene.run(Duration::from_millis(500));
-        let id = scene.socket.expect("told");
+        let id = scene.socket.expect("delivered");
         if let Some(mut socket) = scene.reactor.socket(id) {
             let _ = socket.write(b"ping"); // Writing does not postpone the limit either.
         }

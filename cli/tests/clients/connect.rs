@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let addr = listener.local_addr().expect("it is bound").to_string();
-    let thread = thread::spawn(move || serve(patient(listener.accept().expect("somebody connects").0)));
+    let thread = thread::spawn(move || serve(patient(listener.accept().expect("a peer connects").0)));
     (addr, thread)
 }
 
@@ -134,7 +134,7 @@ fn a_refused_connection_is_reported_in_one_line() {
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
     let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket()).expect("it is bound").to_string();
-    run(&["connect", &addr]).refused_with(1, "refused: nobody listens there");
+    run(&["connect", &addr]).refused_with(1, "refused: nothing listens there");
 }
 
 #[test]

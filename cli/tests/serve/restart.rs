@@ -191,7 +191,7 @@ fn a_connection_from_before_the_restart_ends_with_the_old_process() {
     ask(server.addr);
     server.restart();
     ask(server.addr);
-    assert!(server.child.try_wait().expect("it is ours").is_none(), "it still has somebody");
+    assert!(server.child.try_wait().expect("it is ours").is_none(), "it still has a client");
     old.shutdown(Shutdown::Write).expect("connected");
     let mut answer = Vec::new();
     old.read_to_end(&mut answer).expect("no reset");
@@ -235,7 +235,7 @@ fn a_server_that_is_stopped_while_the_new_process_starts_stops_that_too() {
     let mut rest = String::new();
     server.stderr.read_to_string(&mut rest).expect("it is text");
     assert_eq!(rest, "", "no process has this stderr any more");
-    assert!(!notify.exists(), "nothing is left behind");
+    assert!(!notify.exists(), "nothing is left over");
     std::fs::remove_dir_all(&folder).expect("it is ours");
 }
 

@@ -231,7 +231,7 @@ fn an_icmp_error_on_a_living_connection_shows_in_the_error_and_in_no_flag() {
     assert_eq!(edge(&mut host, SECOND), flags(""));
     assert_eq!(host.send(0, b"x", false).expect("it lives"), 1);
     assert_eq!(host.take_error(0).as_ref().map(errno), Some(Errno::HOSTUNREACH));
-    assert!(host.take_error(0).is_none(), "told once");
+    assert!(host.take_error(0).is_none(), "delivered once");
     assert!(network.unreachable(AT, client));
     network.advance(SECOND);
     assert!(host.take_error(0).is_none(), "the acknowledgement has cleared it");
@@ -245,5 +245,5 @@ fn news_can_be_made_up() {
     assert_eq!(edge(&mut host, SECOND), flags("err"));
     assert_eq!(edge(&mut host, SECOND), flags(""));
     host.close(0);
-    assert!(!host.make_up(0, flags("err")), "there is nobody to tell");
+    assert!(!host.make_up(0, flags("err")), "there is no connection to report");
 }

@@ -61,7 +61,7 @@ fn a_fin_counts_as_one_byte_behind_the_last() {
     assert_eq!((end.stream_end(), end.is_pending()), (10, true));
     end.finished = true;
     assert_eq!((end.stream_end(), end.is_pending()), (11, true));
-    assert!(!end.take_ack(10, FAR), "the bytes alone are no news: nobody waits for room");
+    assert!(!end.take_ack(10, FAR), "the bytes alone are no edge: no write waits for room");
     assert!(end.is_pending() && !end.is_fin_acked());
     assert!(end.take_ack(11, FAR), "the FIN has arrived");
     assert!(!end.is_pending() && end.is_fin_acked() && !end.is_done(), "they have not finished");
@@ -87,18 +87,18 @@ fn a_window_that_was_told_is_not_taken_back() {
     let mut end = open(1, 100);
     assert_eq!(end.own_window_end(), 100);
     arrive(&mut end, 0, 30, false);
-    assert_eq!(end.own_window_end(), 100, "what came fills what was told");
+    assert_eq!(end.own_window_end(), 100, "what arrived fills what was advertised");
     take_in(&mut end, 10);
     assert_eq!(end.own_window_end(), 110);
     end.advertised_end = 500;
-    assert_eq!(end.own_window_end(), 500, "the buffer was larger when it was told");
+    assert_eq!(end.own_window_end(), 500, "the buffer was larger when it was advertised");
 }
 
 #[test]
 fn an_acknowledgement_frees_bytes_once_and_owes_an_edge_only_to_those_who_wait() {
     let mut end = open(90, 1);
     write(&mut end, 90);
-    assert!(!end.take_ack(80, FAR), "there is room, and nobody has asked for it");
+    assert!(!end.take_ack(80, FAR), "there is room, and no write waits for it");
     assert_eq!((end.outgoing.len(), end.acked, end.next), (10, 80, 90));
     assert!(!end.take_ack(80, FAR) && !end.take_ack(5, FAR), "old news");
     assert_eq!(end.outgoing.len(), 10);
@@ -171,7 +171,7 @@ fn bytes_are_taken_in_order_once_and_as_far_as_there_is_room() {
     assert!(!arrive(&mut end, 0, 4, false) && !arrive(&mut end, 1, 3, false), "repeated, in whole or in part");
     assert!(arrive(&mut end, 2, 7, false), "partly new");
     assert!(arrive(&mut end, 7, 20, true), "partly room");
-    assert_eq!((end.received, end.peer_finished), (10, false), "a FIN behind what did not fit has not come");
+    assert_eq!((end.received, end.peer_finished), (10, false), "a FIN after what did not fit has not arrived");
     assert!(!arrive(&mut end, 10, 20, true), "no room");
     assert_eq!(take_in(&mut end, 100), count(0, 10));
     assert!(arrive(&mut end, 8, 15, true));
@@ -227,7 +227,7 @@ fn an_urgent_mark_is_news_even_without_a_byte_unless_it_is_old() {
     assert!(!end.take_bytes(10, &[], false, None));
     let mut ended = open(1, 100);
     arrive(&mut ended, 0, 0, true);
-    assert!(!ended.take_bytes(1, &[], false, Some(1)) && ended.urgent_in.is_none(), "nothing stands behind a FIN");
+    assert!(!ended.take_bytes(1, &[], false, Some(1)) && ended.urgent_in.is_none(), "nothing follows a FIN");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn nobody_listening_is_a_refusal_told_once() {
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
     assert_eq!(network.elapsed(), 2 * MS);
     assert_eq!(failed(host.connected(0)), Errno::CONNREFUSED);
-    assert!(!host.connected(0).expect("told already"));
+    assert!(!host.connected(0).expect("delivered already"));
     host.close(0);
     assert_eq!((network.open_connections(), network.descriptors()), (0, 0));
 }

@@ -81,7 +81,7 @@ fn a_flood_that_is_reset_or_has_lost_its_window_is_over_in_its_time_and_goes_on_
     assert!(play.is_over() && play.is_reset());
     let (network, _host, play) = played(Script::new().flood(b"x", SECOND).reset());
     network.advance(2 * SECOND);
-    assert!(play.is_over(), "nobody has read, and its time is up all the same");
+    assert!(play.is_over(), "no bytes were read, and its time is still up");
     assert_eq!(network.open_connections(), 1);
 }
 

@@ -18,7 +18,7 @@ fn a_wait_that_nothing_can_end_is_an_error() {
     assert_eq!(news(&mut host, SECOND), [(LISTENER, flags("in"))]);
     host.accept(0, 0).expect("one");
     peer.send(&[1; 100_000]);
-    assert_eq!(endless(&mut host).expect_err("nobody reads").kind(), io::ErrorKind::Deadlock);
+    assert_eq!(endless(&mut host).expect_err("the peer does not read").kind(), io::ErrorKind::Deadlock);
 }
 
 #[test]

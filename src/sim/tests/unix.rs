@@ -11,7 +11,7 @@ fn a_script_connects_to_a_host_of_its_machine_without_a_way_that_takes_time() {
     let addr = UnixAddr::abstract_name("app");
     host.listen_unix(0, &addr, &ListenOptions::default()).expect("a new name");
     let script = Script::new().send(b"hello").finish().receive_end().close();
-    let play = network.peer(SERVER).play_unix(&addr, script).expect("somebody listens");
+    let play = network.peer(SERVER).play_unix(&addr, script).expect("a peer listens");
     assert_eq!(play.local_addr(), None);
     assert_eq!(news(&mut host, Duration::ZERO), [(LISTENER, flags("in"))]);
     assert_eq!(host.accept(0, 0).expect("one waits"), None, "it has no address");

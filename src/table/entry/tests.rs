@@ -68,7 +68,7 @@ fn several_conditions_are_set_and_cleared_together_and_others_stay() {
     let mut flags = Flags::READABLE | Flags::ERROR;
     flags.set(Flags::ERROR | Flags::PAUSED, true);
     assert!(flags.has(Flags::READABLE) && flags.has(Flags::ERROR) && flags.has(Flags::PAUSED));
-    assert_eq!(flags | Flags::ERROR, flags, "a condition that holds goes on to hold");
+    assert_eq!(flags | Flags::ERROR, flags, "a condition that holds still holds");
     flags.set(Flags::READABLE | Flags::ERROR, false);
     assert_eq!(flags, Flags::PAUSED);
     assert!(flags.has(Flags::PAUSED | Flags::ERROR), "any of them");
@@ -242,7 +242,7 @@ fn what_comes_next_is_an_event_a_step_in_this_turn_or_in_the_next_the_close_or_a
         ("there is no room", State::Open, Flags::NONE, Has::Bytes, Next::Wait),
         ("the caller has ended", State::Open, Flags::END, Has::Nothing, Next::Now),
         ("an option was changed", State::Open, Flags::NONE, Has::Options, Next::Now),
-        ("an error behind a pause", State::Open, Flags::PAUSED | Flags::ERROR, Has::Nothing, Next::Now),
+        ("an error during a pause", State::Open, Flags::PAUSED | Flags::ERROR, Has::Nothing, Next::Now),
         ("our FIN may leave", State::Flushing, Flags::WRITABLE, Has::Nothing, Next::Later),
         ("our FIN waits for room", State::LastFlush, Flags::NONE, Has::Nothing, Next::Wait),
         ("it lingers now", State::LocalFinished, Flags::DISCARD, Has::Nothing, Next::Now),

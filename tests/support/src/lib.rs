@@ -162,7 +162,7 @@ impl Transcript {
     /// Passes every event to `handle` until it returns `true`.
     #[track_caller]
     pub fn until(&mut self, mut handle: impl FnMut(&mut Socket<'_>, &Event<'_>) -> bool) {
-        assert!(self.waiting.is_empty(), "already told: {:?}", self.waiting);
+        assert!(self.waiting.is_empty(), "already delivered: {:?}", self.waiting);
         let mut done = false;
         while !done {
             let deadline = Instant::now() + PATIENCE;
@@ -313,7 +313,7 @@ impl Transcript {
     pub fn silence(&mut self, time: Duration) {
         self.turn();
         self.listen_to(Instant::now() + time);
-        assert!(self.waiting.is_empty(), "told: {:?}", self.waiting);
+        assert!(self.waiting.is_empty(), "delivered: {:?}", self.waiting);
     }
 
     /// Everything is over: no other event was delivered, every socket has delivered `close`, and
@@ -326,10 +326,10 @@ impl Transcript {
         let began = Instant::now();
         while self.listen_to(began + PATIENCE) {}
         assert!(began.elapsed() < PATIENCE, "something still lives:\n{}", self.reactor.sockets());
-        assert!(self.waiting.is_empty(), "told and not expected: {:?}", self.waiting);
+        assert!(self.waiting.is_empty(), "delivered and not expected: {:?}", self.waiting);
         assert!(self.reactor.is_empty(), "{}", self.reactor.sockets());
         for (socket, life) in &self.lives {
-            assert!(life.is_over(), "{socket} has not told close");
+            assert!(life.is_over(), "{socket} has not delivered close");
         }
     }
 

@@ -79,7 +79,7 @@ impl<N: Net> Scene<N> {
     /// Runs for this long, and records the events.
     pub fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
-        while let Some((socket, event)) = self.reactor.next_before(until).expect("a network that goes on") {
+        while let Some((socket, event)) = self.reactor.next_before(until).expect("the network continues") {
             if event.is_socket_event() {
                 let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
                 life.tell(&socket, &event).expect("the language of events");
@@ -113,7 +113,7 @@ impl<N: Net> Scene<N> {
     }
 
     pub fn with(&mut self, act: impl FnOnce(&mut finale::Socket<'_>)) {
-        let id = self.socket.expect("a socket has told something");
+        let id = self.socket.expect("a socket had an event");
         act(&mut self.reactor.socket(id).expect("it lives"));
     }
 

@@ -188,7 +188,7 @@ pub(crate) fn ends_when_told(peer: Peer) {
     all_well(&load(&server, First::Client, 64, 64).run());
     let addr: SocketAddr = server.addr;
     server.terminate();
-    let refused = TcpStream::connect(addr).expect_err("nobody listens");
+    let refused = TcpStream::connect(addr).expect_err("nothing listens");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 

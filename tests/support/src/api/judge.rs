@@ -165,10 +165,10 @@ impl Known {
                 let same = *data == bytes(!self.is_client, self.read, data.len());
                 check(same, "the bytes are not what the peer sent")?;
                 self.read += data.len() as u64;
-                check(socket.bytes_read() == self.read, "bytes_read counts what was told")
+                check(socket.bytes_read() == self.read, "bytes_read counts what was delivered")
             }
             Event::Drain => {
-                check(std::mem::take(&mut self.owes_drain), "a drain that nobody is owed")?;
+                check(std::mem::take(&mut self.owes_drain), "a drain that was not pending")?;
                 check(!self.ended, "no drain after end")
             }
             Event::Timeout => check(self.rules.has_idle, "no timeout without an idle time"),
@@ -194,7 +194,7 @@ impl Known {
         self.closed = true;
         let holds = [
             (ending.bytes_written + ending.bytes_unsent == self.written, "what was written was sent or not"),
-            (self.discards || ending.bytes_read == self.read, "what was read was told"),
+            (self.discards || ending.bytes_read == self.read, "what was read was delivered"),
             (ending.bytes_written == socket.bytes_written(), "the socket and its report agree"),
             (ending.peer == socket.peer_addr(), "the socket and its report agree on the peer"),
             (self.destroyed == (ending.kind == EndingKind::Destroyed), "destroyed means destroyed"),
@@ -207,7 +207,7 @@ impl Known {
         }
         let EndingKind::Failed(failure) = &ending.kind else { return Ok(()) };
         match failure.kind {
-            ConnectionErrorKind::TimedOut(TimeoutKind::Connect) => check(self.is_client, "a server connects to nobody"),
+            ConnectionErrorKind::TimedOut(TimeoutKind::Connect) => check(self.is_client, "a server never connects"),
             ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed) => {
                 check(self.rules.has_half_closed, "a limit that is off")
             }
@@ -346,10 +346,10 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     socket.set_idle_timeout(None);
     socket.set_close_mode(CloseMode::HandOff);
     socket.set_nodelay(true);
-    check(socket.write(b"x") == Err(Error::Gone), "nobody writes")?;
-    check(socket.set_keep_alive(None) == Err(Error::Gone), "nobody is kept alive")?;
-    check(socket.get(id).is_none() && !socket.end_called() && !socket.is_paused(), "nobody is there")?;
-    check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "nobody has a peer")
+    check(socket.write(b"x") == Err(Error::Gone), "a placeholder refuses a write")?;
+    check(socket.set_keep_alive(None) == Err(Error::Gone), "a placeholder has no keep-alive")?;
+    check(socket.get(id).is_none() && !socket.end_called() && !socket.is_paused(), "a placeholder has no socket")?;
+    check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "a placeholder has no peer")
 }
 
 /// What a socket reports about itself.

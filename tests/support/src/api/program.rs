@@ -103,7 +103,7 @@ impl Program {
     /// What must hold between any two calls.
     pub(crate) fn check(&mut self) -> Verdict {
         let live = self.seen.live().len();
-        check(self.reactor.len() == live, "len counts those that have not told close")?;
+        check(self.reactor.len() == live, "len counts those that have not delivered close")?;
         check(self.reactor.is_empty() == (live == 0), "empty means none")?;
         let sockets = self.reactor.sockets();
         check(sockets.len() == live + usize::from(self.seen.leaving.is_some()), "sockets lists them all")?;
@@ -334,13 +334,13 @@ impl Seen {
         let id = socket.id();
         match event {
             Event::Timer(timer) => {
-                let (due, running) = self.timers.get_mut(timer).ok_or("a timer that nobody has set")?;
+                let (due, running) = self.timers.get_mut(timer).ok_or("a timer that was not set")?;
                 check(std::mem::replace(running, false), "a timer fired twice, or was cancelled")?;
                 check(now >= *due, "a timer was early")?;
                 return stands_for_none(socket);
             }
             Event::Woken => {
-                check(std::mem::replace(&mut self.woken, false), "nobody has woken")?;
+                check(std::mem::replace(&mut self.woken, false), "no waker was used")?;
                 return stands_for_none(socket);
             }
             Event::AcceptFailed(id, _) => {
@@ -350,7 +350,7 @@ impl Seen {
             }
             Event::Connection => {
                 let listener = self.listeners.iter().find(|listener| Some(listener.id) == socket.listener());
-                let listener = listener.ok_or("a listener that nobody has opened")?;
+                let listener = listener.ok_or("a listener that was not opened")?;
                 check(listener.is_open, "a listener that is closed accepts")?;
                 let new = Known::new(socket, listener.rules.clone())?;
                 check(self.known.insert(id, new).is_none(), "an id names a second socket")?;
@@ -358,7 +358,7 @@ impl Seen {
             }
             _ => {}
         }
-        let it = self.known.get_mut(&id).ok_or("an event of a socket that nobody knows")?;
+        let it = self.known.get_mut(&id).ok_or("an event of an unknown socket")?;
         it.told(socket, event)?;
         if it.closed {
             self.leaving = Some(id);

@@ -419,7 +419,7 @@ impl World {
 impl Actor {
     /// Reads, and compares with what the other side writes.
     fn take(&mut self) -> Verdict {
-        check(!self.orphaned || !self.socket.has_fin(), "a reactor that was dropped told an orderly end")?;
+        check(!self.orphaned || !self.socket.has_fin(), "a reactor that was dropped sent an orderly end")?;
         let read = self.socket.read();
         let wrong = "what the peer reads is not what was written";
         check(read == bytes(!self.is_client, self.read, read.len()), wrong)?;
