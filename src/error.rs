@@ -4,11 +4,12 @@
 //! Two types, because the blame differs: an [`Error`] is the answer to a call (nothing was changed
 //! by it), a [`ConnectionError`] is something that happened to a connection.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::unix_addr::UnixAddr;
+use crate::target::Target;
 
 /// The answer to a call that was refused. A refused call changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +34,8 @@ pub enum Error {
     InvalidOption(InvalidOption),
     /// The listener could not be opened.
     Listen {
-        /// The address asked for.
-        addr: SocketAddr,
-        /// What the system said.
-        source: OsError,
-    },
-    /// The listener could not be opened on a Unix domain socket.
-    ListenUnix {
-        /// The address asked for.
-        addr: UnixAddr,
+        /// The address of the call.
+        addr: Target,
         /// What the system said.
         source: OsError,
     },
@@ -70,8 +64,8 @@ pub enum AddressError {
     NotIpv6,
     /// The interface of an IPv6 address does not exist here, as in `[fe80::1%eth9]:80`.
     NoInterface,
-    /// A listener needs an IP address, not a name.
-    NotAnIp,
+    /// A listener needs one address, not a host name or a list.
+    NotAnAddress,
     /// The name of a Unix domain socket is empty, as after `unix:`.
     NoPath,
     /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on
@@ -145,6 +139,13 @@ impl fmt::Debug for OsError {
 
 impl std::error::Error for OsError {}
 
+/// For conversions that can't fail.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,7 +157,6 @@ impl fmt::Display for Error {
             Self::InvalidAddress(bad) => write!(f, "not an address: {bad}"),
             Self::InvalidOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
-            Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             // Only the simulated network returns it for a wait.
             Self::System { call, source } if source.raw() == rustix::io::Errno::DEADLK.raw_os_error() => {
                 write!(
@@ -173,7 +173,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::ListenUnix { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
             Self::InvalidAddress(bad) => Some(bad),
             Self::InvalidOption(bad) => Some(bad),
             Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
@@ -193,7 +193,9 @@ impl fmt::Display for AddressError {
             Self::InvalidPath => {
                 "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte"
             }
-            Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
+            Self::NotAnAddress => {
+                "a listener needs one address, as 127.0.0.1:7000, [::1]:7000 or unix:/run/app.sock, and no host name"
+            }
         })
     }
 }

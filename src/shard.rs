@@ -3,7 +3,6 @@
 //! Invariant: the shards come and go together. One that ends, fails or panics has the others stop,
 //! and whoever waits for them learns of it.
 
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,7 @@ use crate::net::os::Os;
 use crate::options::{ListenOptions, StopOptions};
 use crate::reactor::{Reactor, Waker};
 use crate::socket::Socket;
-use crate::target::Target;
+use crate::target::{BoundAddr, Target};
 
 /// One of several reactors that share a port, each with a listener ([`Shards`]). Its program pulls
 /// events out of it as out of a [`Reactor`]. When the shards are told to stop, every listener of
@@ -126,7 +125,7 @@ impl Shards {
     ///
     /// # Panics
     /// If `count` is 0.
-    pub fn start<T, F>(count: usize, addr: T, options: ListenOptions, program: F) -> Result<(Self, SocketAddr), Error>
+    pub fn start<T, F>(count: usize, addr: T, options: ListenOptions, program: F) -> Result<(Self, BoundAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -223,7 +222,8 @@ impl<N: Net> Shard<N> {
     /// reactor is a host of the same address.
     ///
     /// # Errors
-    /// As for [`Reactor::listen`].
+    /// As for [`Reactor::listen`]. Of several reactors only the first can open a Unix domain socket:
+    /// see [`group`](Self::group).
     ///
     /// # Panics
     /// If there is no reactor.
@@ -231,35 +231,36 @@ impl<N: Net> Shard<N> {
         reactors: Vec<Reactor<N>>,
         addr: T,
         options: ListenOptions,
-    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error>
+    ) -> Result<(Vec<Self>, ShardStopper, BoundAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let addr = addr.try_into()?.addr()?;
-        Self::open_at(reactors, addr, &options.reuse_port(true))
+        Self::open_at(reactors, addr.try_into()?, &options.reuse_port(true))
     }
 
     fn open_at(
         reactors: Vec<Reactor<N>>,
-        mut addr: SocketAddr,
+        mut addr: Target,
         options: &ListenOptions,
-    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error> {
-        assert!(!reactors.is_empty(), "shards need a reactor");
+    ) -> Result<(Vec<Self>, ShardStopper, BoundAddr), Error> {
+        let mut bound = None;
         let mut listening = Vec::new();
         for mut reactor in reactors {
+            let listener = reactor.listen(addr.clone(), options.clone())?;
             // Port 0 is chosen once.
-            addr = reactor.listen(addr, options.clone())?.addr;
+            addr = listener.addr.ip().map_or(addr, Target::Addr);
+            bound = Some(listener.addr);
             listening.push(reactor);
         }
         let (shards, orders) = Self::group(listening);
-        Ok((shards, orders, addr))
+        Ok((shards, orders, bound.expect("shards need a reactor")))
     }
 
     /// Makes shards of reactors that listen already, on whatever they like: TCP listeners on one
     /// port need [`reuse_port`](ListenOptions::reuse_port) and one and the same number, not 0; a
     /// Unix domain socket is one shard's, or its listener is cloned and taken over by each
-    /// ([`Reactor::listen_on_unix`]).
+    /// ([`Reactor::adopt`]).
     #[must_use]
     pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, ShardStopper) {
         let told = Arc::new(Told::default());

@@ -5,24 +5,25 @@
 //! again.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use slab::Slab;
 
 use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
 use crate::options::{ListenOptions, OverflowPolicy};
+use crate::target::BoundAddr;
 
 /// Connections accepted one at a time after a vain attempt: that adds a sixtieth of it to each.
 const SINGLES: u32 = 64;
 
-/// A listener: what [`Reactor::listen`](crate::Reactor::listen) returns.
+/// A listener: what [`Reactor::listen`](crate::Reactor::listen) and
+/// [`Reactor::adopt`](crate::Reactor::adopt) return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// Its name.
     pub id: ListenerId,
     /// The address it is bound to, with the port that the kernel chose for port 0.
-    pub addr: SocketAddr,
+    pub addr: BoundAddr,
 }
 
 pub(super) struct Entry {

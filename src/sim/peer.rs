@@ -17,6 +17,7 @@ use super::unix::UNIX;
 use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{ConnectOptions, ListenOptions};
+use crate::target::BoundAddr;
 
 /// A machine whose program is a test script. Its calls take no time; what they cause takes the
 /// network's latency.
@@ -41,7 +42,7 @@ impl Peer {
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn connect(&self, addr: SocketAddr) -> io::Result<PeerSocket> {
+    pub fn connect(&self, addr: impl Into<BoundAddr>) -> io::Result<PeerSocket> {
         self.connect_with(addr, &ConnectOptions::default())
     }
 
@@ -49,7 +50,8 @@ impl Peer {
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn connect_with(&self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<PeerSocket> {
+    pub fn connect_with(&self, addr: impl Into<BoundAddr>, options: &ConnectOptions) -> io::Result<PeerSocket> {
+        let addr = addr.into().ip().ok_or(Errno::AFNOSUPPORT)?;
         let mut world = self.world.borrow_mut();
         world.run_due();
         let id = world.dial(self.machine, Owner::Script, addr, options.local, &options.system)?;
