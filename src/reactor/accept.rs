@@ -46,22 +46,26 @@ impl<N: Net> Reactor<N> {
     /// [`Error::InvalidAddress`], also for a host name; [`Error::InvalidOption`]; or
     /// [`Error::Listen`], mostly EADDRINUSE. A file that a dead server has left is in use, too,
     /// unless [`replace_stale`](ListenOptions::replace_stale) is on.
+    #[doc(alias = "createServer")]
+    #[doc(alias = "bind")]
+    #[doc(alias = "uv_listen")]
     pub fn listen<T>(&mut self, addr: T, options: ListenOptions) -> Result<Listener, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let addr = addr.try_into()?;
-        self.add_listener(options, |net, slot, options| {
-            let opened = match &addr {
-                Target::Unix(addr) => net.listen_unix(slot, addr, options).map(|()| BoundAddr::Unix),
-                ip @ (Target::Addr(_) | Target::Addrs(_) | Target::Name { .. }) => {
-                    let addr = ip.addr().ok_or(Error::InvalidAddress(AddressError::NotAnAddress))?;
-                    net.listen(slot, addr, options).map(BoundAddr::Ip)
-                }
-            };
-            opened.map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
-        })
+        let refused = |addr, error| Error::Listen { addr, source: OsError::from(&error) };
+        match addr.try_into()? {
+            Target::Addr(addr) => self.add_listener(options, |net, slot, options| {
+                let bound = net.listen(slot, addr, options).map_err(|error| refused(addr.into(), error))?;
+                Ok(BoundAddr::Ip(bound))
+            }),
+            Target::Unix(addr) => self.add_listener(options, |net, slot, options| {
+                net.listen_unix(slot, &addr, options).map_err(|error| refused(Target::Unix(addr), error))?;
+                Ok(BoundAddr::Unix)
+            }),
+            Target::Addrs(_) | Target::Name { .. } => Err(Error::InvalidAddress(AddressError::NotAnAddress)),
+        }
     }
 
     fn add_listener(
@@ -83,6 +87,7 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Error::Gone`] if it is closed already.
+    #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
         self.listeners.find(id).ok_or(Error::Gone)?;
         if self.listeners.is_open(id.index()) {
@@ -251,6 +256,10 @@ impl Reactor {
     /// # Errors
     /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
     /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL).
+    #[doc(alias = "from_std")]
+    #[doc(alias = "uv_tcp_open")]
+    #[doc(alias = "listen_fd")]
+    #[doc(alias = "socket activation")]
     pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
         let listener = listener.into();
         self.add_listener(options, |net, slot, options| {
