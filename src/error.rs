@@ -12,6 +12,17 @@ use std::net::SocketAddr;
 use crate::target::Target;
 
 /// The answer to a call that was refused. A refused call changes nothing.
+///
+/// ```
+/// use finale::{Error, ListenOptions, Reactor};
+/// let mut reactor = Reactor::new()?;
+/// let first = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// match reactor.listen(first.addr, ListenOptions::default()) {
+///     Err(Error::Listen { addr, source }) => println!("{addr} is not free: {source}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -51,6 +62,12 @@ pub enum Error {
 }
 
 /// What is wrong with an address.
+///
+/// ```
+/// use finale::{AddressError, Error, Target};
+/// assert_eq!(Target::try_from("localhost"), Err(Error::InvalidAddress(AddressError::NoPort)));
+/// assert_eq!(Target::try_from("localhost:http"), Err(Error::InvalidAddress(AddressError::InvalidPort)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -74,6 +91,14 @@ pub enum AddressError {
 }
 
 /// An option with a value that the system can't honour.
+///
+/// ```
+/// use finale::{Error, InvalidOption, ListenOptions, Reactor};
+/// let options = ListenOptions::default().send_buffer_size(0);
+/// let refused = Reactor::new()?.listen("127.0.0.1:0", options);
+/// assert_eq!(refused, Err(Error::InvalidOption(InvalidOption::BufferSize)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidOption {
@@ -92,6 +117,14 @@ pub enum InvalidOption {
 }
 
 /// An error number of the operating system, comparable and small.
+///
+/// ```
+/// use finale::OsError;
+/// use std::io;
+/// let error = OsError::from(&io::Error::from_raw_os_error(32));
+/// assert_eq!(error.raw(), 32);
+/// assert_eq!(io::Error::from(error).kind(), io::ErrorKind::BrokenPipe);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OsError(i32);
@@ -219,6 +252,17 @@ impl std::error::Error for InvalidOption {}
 
 /// What a connection failed of: the payload of [`Event::Error`](crate::Event::Error) and part of
 /// its [`Ending`](crate::Ending).
+///
+/// ```
+/// use finale::{ConnectionError, ConnectionErrorKind, Event};
+/// fn may_try_again(event: Event) -> bool {
+///     let Event::Error(ConnectionError { kind, attempts, .. }) = event else { return false };
+///     for attempt in attempts {
+///         eprintln!("{}: {}", attempt.addr, attempt.kind);
+///     }
+///     matches!(kind, ConnectionErrorKind::Refused | ConnectionErrorKind::TimedOut(_))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -233,6 +277,13 @@ pub struct ConnectionError {
 }
 
 /// One address that was tried, and why it failed.
+///
+/// ```
+/// use finale::{ConnectAttempt, ConnectionErrorKind};
+/// fn refused(attempts: &[ConnectAttempt]) -> usize {
+///     attempts.iter().filter(|attempt| attempt.kind == ConnectionErrorKind::Refused).count()
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnectAttempt {
@@ -243,6 +294,13 @@ pub struct ConnectAttempt {
 }
 
 /// The kinds of failure.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, TimeoutKind};
+/// assert_eq!(ConnectionErrorKind::Reset.to_string(), "reset by the peer");
+/// let timed_out = ConnectionErrorKind::TimedOut(TimeoutKind::Connect);
+/// assert_eq!(timed_out.to_string(), "timed out: not connected in time");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -272,6 +330,13 @@ pub enum ConnectionErrorKind {
 }
 
 /// Why a name has no address.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, LookupErrorKind};
+/// fn is_temporary(kind: ConnectionErrorKind) -> bool {
+///     kind == ConnectionErrorKind::Lookup(LookupErrorKind::TryAgain)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -287,6 +352,13 @@ pub enum LookupErrorKind {
 }
 
 /// The timers that can end a connection.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, TimeoutKind};
+/// fn is_slow_reader(kind: ConnectionErrorKind) -> bool {
+///     matches!(kind, ConnectionErrorKind::TimedOut(TimeoutKind::Write | TimeoutKind::Close))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]

@@ -21,6 +21,22 @@ use crate::target::{BoundAddr, Target};
 /// events out of it as out of a [`Reactor`]. When the shards are told to stop, every listener of
 /// its reactor is stopped, also those that the program has opened, and [`next`](Shard::next) ends
 /// when the last connection has.
+///
+/// ```
+/// use finale::{Error, Event, Shard};
+/// fn serve(mut shard: Shard) -> Result<(), Error> {
+///     while let Some((mut socket, event)) = shard.next()? {
+///         match event {
+///             Event::Data(bytes) => {
+///             socket.write(bytes)?;
+///         }
+///             Event::End => socket.end(),
+///             _ => {}
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Shard<N: Net = Os> {
     index: usize,
@@ -39,6 +55,19 @@ struct Told {
 }
 
 /// Tells shards to stop, from any thread.
+///
+/// ```
+/// use finale::{ListenOptions, Shards, StopOptions};
+/// let serve = |mut shard: finale::Shard| {
+///     while shard.next()?.is_some() {}
+///     Ok(())
+/// };
+/// let (shards, _addr) = Shards::start(2, "127.0.0.1:0", ListenOptions::default(), serve)?;
+/// let stopper = shards.stopper().clone();
+/// std::thread::spawn(move || stopper.stop(StopOptions::default()));
+/// shards.join()?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ShardStopper {
     told: Arc<Told>,

@@ -18,6 +18,15 @@ const SINGLES: u32 = 64;
 
 /// A listener: what [`Reactor::listen`](crate::Reactor::listen) and
 /// [`Reactor::adopt`](crate::Reactor::adopt) return.
+///
+/// ```
+/// use finale::{ListenOptions, Reactor};
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// println!("{} on {}", listener.id, listener.addr);
+/// reactor.close_listener(listener.id)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// Its name.
