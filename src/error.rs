@@ -3,13 +3,25 @@
 //! There are two types, because the responsibility differs: a call returns an [`Error`], and has
 //! then changed nothing. A [`ConnectionError`] happens to a connection.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::unix_addr::UnixAddr;
+use crate::target::Target;
 
 /// The error of a call that was refused. A refused call changes nothing.
+///
+/// ```
+/// use finale::{Error, ListenOptions, Reactor};
+/// let mut reactor = Reactor::new()?;
+/// let first = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// match reactor.listen(first.addr, ListenOptions::default()) {
+///     Err(Error::Listen { addr, source }) => println!("{addr} is not free: {source}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,14 +46,7 @@ pub enum Error {
     /// The listener could not be opened.
     Listen {
         /// The requested address.
-        addr: SocketAddr,
-        /// The error of the system.
-        source: OsError,
-    },
-    /// The listener could not be opened on a Unix domain socket.
-    ListenUnix {
-        /// The requested address.
-        addr: UnixAddr,
+        addr: Target,
         /// The error of the system.
         source: OsError,
     },
@@ -57,6 +62,12 @@ pub enum Error {
 }
 
 /// What is wrong with an address.
+///
+/// ```
+/// use finale::{AddressError, Error, Target};
+/// assert_eq!(Target::try_from("localhost"), Err(Error::InvalidAddress(AddressError::NoPort)));
+/// assert_eq!(Target::try_from("localhost:http"), Err(Error::InvalidAddress(AddressError::InvalidPort)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressError {
@@ -70,8 +81,8 @@ pub enum AddressError {
     NotIpv6,
     /// The interface of an IPv6 address does not exist here, as in `[fe80::1%eth9]:80`.
     NoInterface,
-    /// A listener needs an IP address, not a name.
-    NotAnIp,
+    /// A listener needs one address, not a host name or a list.
+    NotAnAddress,
     /// The name of a Unix domain socket is empty, as after `unix:`.
     NoPath,
     /// The path or name of a Unix domain socket is longer than the system allows (107 bytes on
@@ -80,6 +91,14 @@ pub enum AddressError {
 }
 
 /// An option whose value the system can't use, with the values that it can.
+///
+/// ```
+/// use finale::{Error, InvalidOption, ListenOptions, Reactor};
+/// let options = ListenOptions::default().send_buffer_size(0);
+/// let refused = Reactor::new()?.listen("127.0.0.1:0", options);
+/// assert_eq!(refused, Err(Error::InvalidOption(InvalidOption::BufferSize)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidOption {
@@ -98,6 +117,14 @@ pub enum InvalidOption {
 }
 
 /// An error number of the operating system, comparable and small.
+///
+/// ```
+/// use finale::OsError;
+/// use std::io;
+/// let error = OsError::from(&io::Error::from_raw_os_error(32));
+/// assert_eq!(error.raw(), 32);
+/// assert_eq!(io::Error::from(error).kind(), io::ErrorKind::BrokenPipe);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OsError(i32);
@@ -145,6 +172,13 @@ impl fmt::Debug for OsError {
 
 impl std::error::Error for OsError {}
 
+/// For conversions that can't fail.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,7 +190,6 @@ impl fmt::Display for Error {
             Self::InvalidAddress(bad) => write!(f, "not an address: {bad}"),
             Self::InvalidOption(bad) => write!(f, "an option's value can't be set: {bad}"),
             Self::Listen { addr, source } => write!(f, "can't listen on {addr}: {source}"),
-            Self::ListenUnix { addr, source } => write!(f, "can't listen on {addr}: {source}"),
             // Only the simulated network returns it when it waits.
             Self::System { call, source } if source.raw() == rustix::io::Errno::DEADLK.raw_os_error() => {
                 write!(
@@ -173,7 +206,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::ListenUnix { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
             Self::InvalidAddress(bad) => Some(bad),
             Self::InvalidOption(bad) => Some(bad),
             Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
@@ -193,7 +226,9 @@ impl fmt::Display for AddressError {
             Self::InvalidPath => {
                 "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte"
             }
-            Self::NotAnIp => "a listener needs an IP address and a port, as 127.0.0.1:7000 or [::1]:7000",
+            Self::NotAnAddress => {
+                "a listener needs one address, as 127.0.0.1:7000, [::1]:7000 or unix:/run/app.sock, and no host name"
+            }
         })
     }
 }
@@ -217,6 +252,17 @@ impl std::error::Error for InvalidOption {}
 
 /// Why a connection failed: the payload of [`Event::Error`](crate::Event::Error) and part of its
 /// [`Ending`](crate::Ending).
+///
+/// ```
+/// use finale::{ConnectionError, ConnectionErrorKind, Event};
+/// fn may_try_again(event: Event) -> bool {
+///     let Event::Error(ConnectionError { kind, attempts, .. }) = event else { return false };
+///     for attempt in attempts {
+///         eprintln!("{}: {}", attempt.addr, attempt.kind);
+///     }
+///     matches!(kind, ConnectionErrorKind::Refused | ConnectionErrorKind::TimedOut(_))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -231,6 +277,13 @@ pub struct ConnectionError {
 }
 
 /// One address that was tried, and why it failed.
+///
+/// ```
+/// use finale::{ConnectAttempt, ConnectionErrorKind};
+/// fn refused(attempts: &[ConnectAttempt]) -> usize {
+///     attempts.iter().filter(|attempt| attempt.kind == ConnectionErrorKind::Refused).count()
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnectAttempt {
@@ -241,6 +294,13 @@ pub struct ConnectAttempt {
 }
 
 /// The kinds of failure.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, TimeoutKind};
+/// assert_eq!(ConnectionErrorKind::Reset.to_string(), "reset by the peer");
+/// let timed_out = ConnectionErrorKind::TimedOut(TimeoutKind::Connect);
+/// assert_eq!(timed_out.to_string(), "timed out: not connected in time");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -270,6 +330,13 @@ pub enum ConnectionErrorKind {
 }
 
 /// Why a name has no address.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, LookupErrorKind};
+/// fn is_temporary(kind: ConnectionErrorKind) -> bool {
+///     kind == ConnectionErrorKind::Lookup(LookupErrorKind::TryAgain)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -285,6 +352,13 @@ pub enum LookupErrorKind {
 }
 
 /// The timers that can end a connection.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, TimeoutKind};
+/// fn is_slow_reader(kind: ConnectionErrorKind) -> bool {
+///     matches!(kind, ConnectionErrorKind::TimedOut(TimeoutKind::Write | TimeoutKind::Close))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]

@@ -21,6 +21,21 @@ use crate::id::{ListenerId, TimerId};
 /// Bytes, [`Ending`] and [`ConnectionError`] are borrowed from the reactor until the next call of
 /// `next`: an event is a few words, and copying one copies no bytes. Clone the [`Ending`] or the
 /// [`ConnectionError`] to keep it.
+///
+/// ```
+/// use finale::{Error, Event, Socket};
+/// fn echo(socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), Error> {
+///     match event {
+///         Event::Data(bytes) => {
+///             socket.write(bytes)?;
+///         }
+///         Event::End => socket.end(),
+///         Event::Close(ending) => println!("{ending}"),
+///         _ => {}
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -31,11 +46,15 @@ pub enum Event<'a> {
     /// The handshake is done. `Ready` is this socket's next event.
     Connect,
     /// The socket is ready to use. Bytes that were written before leave after this event.
+    #[doc(alias = "uv_connect_cb")]
     Ready,
     /// A listener accepted this connection; [`Socket::listener`](crate::Socket::listener) returns
     /// which one.
+    #[doc(alias = "uv_connection_cb")]
+    #[doc(alias = "accept")]
     Connection,
     /// Bytes of the peer, in order, in the reactor's receive buffer.
+    #[doc(alias = "uv_read_cb")]
     Data(#[cfg_attr(feature = "serde", serde(serialize_with = "as_bytes"))] &'a [u8]),
     /// The buffer of [`Socket::fill`](crate::Socket::fill) is full, or the peer has ended or the
     /// connection has broken before: [`take_filled`](crate::Socket::take_filled) returns it. In the
@@ -61,16 +80,19 @@ pub enum Event<'a> {
     /// are delivered, and then the error. Delivered at most once per [`PeerEnd`].
     PeerEnded(PeerEnd),
     /// The peer's FIN, after its last byte. Writing still works (half-close).
+    #[doc(alias = "UV_EOF")]
     End,
     /// The connection has failed. `Close` is this socket's next event.
     Error(&'a ConnectionError),
     /// The last event of every socket, with the report of how it ended.
+    #[doc(alias = "uv_close_cb")]
     Close(&'a Ending),
     /// A timer of [`Reactor::set_timer`](crate::Reactor::set_timer) has expired. Its socket is a
     /// placeholder.
     Timer(TimerId),
     /// A [`Waker`](crate::Waker) has woken the reactor. Several wakes between two of these events
     /// are merged into one. Its socket is a placeholder.
+    #[doc(alias = "uv_async_cb")]
     Woken,
     /// A listener can't accept for now, for example without descriptors. It retries by itself.
     /// Delivered once per error condition, not once per attempt. Its socket is a placeholder.
@@ -148,6 +170,17 @@ impl fmt::Display for Event<'_> {
 }
 
 /// How the peer has ended ([`Event::PeerEnded`]).
+///
+/// ```
+/// use finale::{Event, PeerEnd, Socket};
+/// fn on_event(socket: &mut Socket<'_>, event: Event<'_>) {
+///     match event {
+///         Event::PeerEnded(PeerEnd::Fin) => println!("it sends nothing more, and may still read"),
+///         Event::PeerEnded(PeerEnd::Reset) => socket.resume(), // Read what is left.
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PeerEnd {
@@ -159,6 +192,17 @@ pub enum PeerEnd {
 }
 
 /// The report in [`Event::Close`].
+///
+/// ```
+/// use finale::Ending;
+/// fn log(ending: &Ending) {
+///     if ending.is_acknowledged() {
+///         println!("the peer's kernel has all {} bytes", ending.bytes_written);
+///     } else {
+///         println!("{ending}");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -178,6 +222,18 @@ pub struct Ending {
 }
 
 /// The ways to end.
+///
+/// ```
+/// use finale::{Ending, EndingKind};
+/// fn exit_code(ending: &Ending) -> u8 {
+///     match &ending.kind {
+///         EndingKind::Confirmed => 0,
+///         EndingKind::HandedOff => 1,
+///         EndingKind::Failed(error) if error.os.is_some() => 2,
+///         _ => 3,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -197,6 +253,13 @@ pub enum EndingKind {
 }
 
 /// Whose FIN was first. TIME_WAIT is kept by the side that finished first (RFC 9293 section 3.6).
+///
+/// ```
+/// use finale::{Ending, FirstFin};
+/// fn client_closes_first(ending: &Ending) -> bool {
+///     matches!(ending.first_fin, FirstFin::Peer | FirstFin::Both)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -276,7 +339,7 @@ impl fmt::Display for Ending {
             EndingKind::Failed(failure) => write!(f, "error: {failure}")?,
         }
         f.write_str(match self.first_fin {
-            FirstFin::Neither => "; nobody finished",
+            FirstFin::Neither => "; neither side finished",
             FirstFin::Local => "; we finished first",
             FirstFin::Peer => "; the peer finished first",
             FirstFin::Both => "; both finished at once",

@@ -62,16 +62,42 @@ macro_rules! id {
 id! {
     /// Names one connection, from the call of `connect` (or its `connection` event) to its `close`.
     /// It is never reused for another connection, and a stale id finds nothing.
+    ///
+    /// ```
+    /// use finale::{ConnectOptions, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.connect("127.0.0.1:7000", ConnectOptions::default())?;
+    /// assert!(reactor.socket(id).is_some_and(|socket| socket.id() == id));
+    /// # Ok::<(), finale::Error>(())
+    /// ```
     SocketId, "socket"
 }
 
 id! {
     /// Names one listener.
+    ///
+    /// ```
+    /// use finale::{ListenOptions, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.listen("127.0.0.1:0", ListenOptions::default())?.id;
+    /// reactor.pause_accepting(id)?;
+    /// reactor.close_listener(id)?;
+    /// # Ok::<(), finale::Error>(())
+    /// ```
     ListenerId, "listener"
 }
 
 id! {
     /// Names one free-standing timer.
+    ///
+    /// ```
+    /// use finale::{Event, Reactor};
+    /// use std::time::Duration;
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.set_timer(Duration::from_millis(1));
+    /// assert!(matches!(reactor.next()?, Some((_, Event::Timer(fired))) if fired == id));
+    /// # Ok::<(), finale::Error>(())
+    /// ```
     TimerId, "timer"
 }
 

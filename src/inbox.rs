@@ -11,6 +11,17 @@ use crate::reactor::{Reactor, Waker};
 
 /// The receiving end of a bounded queue into a reactor ([`Reactor::inbox`](crate::Reactor::inbox)).
 /// Its owner takes the messages at [`Event::Woken`](crate::Event::Woken).
+///
+/// ```
+/// use finale::{Event, Inbox};
+/// fn on_event(event: Event<'_>, inbox: &mut Inbox<String>) {
+///     if event == Event::Woken {
+///         while let Some(message) = inbox.take() {
+///             println!("{message}");
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Inbox<M> {
     messages: Receiver<M>,
@@ -21,12 +32,34 @@ pub struct Inbox<M> {
 /// Wakes are merged: any number of messages between two turns costs one system call.
 ///
 /// While a sender exists, [`Reactor::next`](crate::Reactor::next) waits.
+///
+/// ```
+/// use finale::{Reactor, SendError};
+/// let reactor = Reactor::new()?;
+/// let (sender, _inbox) = reactor.inbox(1);
+/// assert_eq!(sender.send("first"), Ok(()));
+/// assert_eq!(sender.send("second"), Err(SendError::Full("second")));
+/// # Ok::<(), finale::Error>(())
+/// ```
+#[doc(alias = "mpsc")]
+#[doc(alias = "channel")]
 pub struct Sender<M> {
     messages: SyncSender<M>,
     remote: Waker,
 }
 
 /// Why a message was not queued. Contains the message.
+///
+/// ```
+/// use finale::{SendError, Sender};
+/// fn send(sender: &Sender<String>, message: String) {
+///     match sender.send(message) {
+///         Ok(()) => {}
+///         Err(SendError::Full(message)) => println!("try again later: {message}"),
+///         Err(SendError::Gone(_)) => println!("the reactor reads no more messages"),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<M> {
     /// The queue is at its capacity: the reactor takes messages more slowly than they are sent.

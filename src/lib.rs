@@ -158,6 +158,7 @@ mod event;
 mod id;
 mod inbox;
 mod options;
+mod parse;
 mod pipe;
 mod pool;
 mod reactor;
@@ -188,7 +189,7 @@ pub use reactor::{Listener, Reactor, SocketInfo, Sockets, Waker};
 pub use shard::{Shard, ShardStopper, Shards};
 pub use socket::{Backpressure, Context, Socket};
 pub use socket_map::SocketMap;
-pub use target::Target;
+pub use target::{BoundAddr, Target};
 pub use unix_addr::UnixAddr;
 
 /// The programs in the README compile.

@@ -101,6 +101,15 @@ impl Counts {
 
 /// Metrics of a reactor: [`Reactor::metrics`](crate::Reactor::metrics). Counts start with the
 /// reactor and only grow. What is live is a snapshot.
+///
+/// ```
+/// use finale::Reactor;
+/// let reactor = Reactor::new()?;
+/// let metrics = reactor.metrics();
+/// assert_eq!((metrics.accepted, metrics.live(), metrics.failed()), (0, 0, 0));
+/// println!("{metrics}");
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

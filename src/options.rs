@@ -19,6 +19,11 @@ pub use listen::{ListenOptions, OverflowPolicy};
 pub use stop::StopOptions;
 
 /// How a connection is closed when both sides have finished.
+///
+/// ```
+/// use finale::{CloseMode, ListenOptions};
+/// let options = ListenOptions::default().close_mode(CloseMode::HandOff);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CloseMode {
     /// `close` is delivered when the peer's kernel has acknowledged our FIN, and with it every
@@ -34,6 +39,13 @@ pub enum CloseMode {
 
 /// Which bytes restart the idle time of [`ListenOptions::idle_timeout`] and
 /// [`Socket::set_idle_timeout`](crate::Socket::set_idle_timeout).
+///
+/// ```
+/// use finale::{IdleDirection, ListenOptions};
+/// use std::time::Duration;
+/// let minute = Duration::from_secs(60);
+/// let options = ListenOptions::default().idle_timeout(minute).idle_direction(IdleDirection::Read);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum IdleDirection {
     /// Bytes of either direction. The default.
@@ -48,6 +60,15 @@ pub enum IdleDirection {
 
 /// TCP keep-alive: our kernel probes the *kernel* of a silent peer. It detects a lost machine, but
 /// not a frozen program. Times are rounded up to whole seconds, the kernel's unit (tcp(7)).
+///
+/// ```
+/// use finale::{KeepAlive, ListenOptions};
+/// use std::time::Duration;
+/// let times = KeepAlive { count: 3, ..KeepAlive::after(Duration::from_secs(60)) };
+/// let options = ListenOptions::default().keep_alive(times);
+/// ```
+#[doc(alias = "SO_KEEPALIVE")]
+#[doc(alias = "TCP_KEEPIDLE")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeepAlive {
     /// Silence before the first probe.

@@ -53,6 +53,8 @@ use crate::socket_map::SocketMap;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "copy_bidirectional")]
+#[doc(alias = "pipeline")]
 #[derive(Debug, Default)]
 pub struct Pipes {
     /// Where the bytes of a socket go.

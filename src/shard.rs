@@ -3,7 +3,6 @@
 //! Invariant: the shards start and end together. If one ends, fails or panics, the others are
 //! stopped, and `join` returns the error or resumes the panic.
 
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +15,28 @@ use crate::net::os::Os;
 use crate::options::{ListenOptions, StopOptions};
 use crate::reactor::{Reactor, Waker};
 use crate::socket::Socket;
-use crate::target::Target;
+use crate::target::{BoundAddr, Target};
 
 /// One of several reactors that share a port, each with a listener ([`Shards`]). Its program calls
 /// [`next`](Shard::next) as for a [`Reactor`]. When the shards are stopped, every listener of the
 /// reactor is stopped, including those that the program has opened, and `next` returns `None` after
 /// the last connection has ended.
+///
+/// ```
+/// use finale::{Error, Event, Shard};
+/// fn serve(mut shard: Shard) -> Result<(), Error> {
+///     while let Some((mut socket, event)) = shard.next()? {
+///         match event {
+///             Event::Data(bytes) => {
+///             socket.write(bytes)?;
+///         }
+///             Event::End => socket.end(),
+///             _ => {}
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Shard<N: Net = Os> {
     index: usize,
@@ -40,6 +55,19 @@ struct Stop {
 }
 
 /// Stops shards, from any thread.
+///
+/// ```
+/// use finale::{ListenOptions, Shards, StopOptions};
+/// let serve = |mut shard: finale::Shard| {
+///     while shard.next()?.is_some() {}
+///     Ok(())
+/// };
+/// let (shards, _addr) = Shards::start(2, "127.0.0.1:0", ListenOptions::default(), serve)?;
+/// let stopper = shards.stopper().clone();
+/// std::thread::spawn(move || stopper.stop(StopOptions::default()));
+/// shards.join()?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ShardStopper {
     last_stop: Arc<Stop>,
@@ -126,7 +154,7 @@ impl Shards {
     ///
     /// # Panics
     /// If `count` is 0.
-    pub fn start<T, F>(count: usize, addr: T, options: ListenOptions, program: F) -> Result<(Self, SocketAddr), Error>
+    pub fn start<T, F>(count: usize, addr: T, options: ListenOptions, program: F) -> Result<(Self, BoundAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
@@ -221,7 +249,8 @@ impl<N: Net> Shard<N> {
     /// reactor is a host of the same address.
     ///
     /// # Errors
-    /// As for [`Reactor::listen`].
+    /// As for [`Reactor::listen`]. Of several reactors only the first can open a Unix domain socket:
+    /// see [`group`](Self::group).
     ///
     /// # Panics
     /// If there is no reactor.
@@ -229,35 +258,36 @@ impl<N: Net> Shard<N> {
         reactors: Vec<Reactor<N>>,
         addr: T,
         options: ListenOptions,
-    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error>
+    ) -> Result<(Vec<Self>, ShardStopper, BoundAddr), Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let addr = addr.try_into()?.addr()?;
-        Self::open_at(reactors, addr, &options.reuse_port(true))
+        Self::open_at(reactors, addr.try_into()?, &options.reuse_port(true))
     }
 
     fn open_at(
         reactors: Vec<Reactor<N>>,
-        mut addr: SocketAddr,
+        mut addr: Target,
         options: &ListenOptions,
-    ) -> Result<(Vec<Self>, ShardStopper, SocketAddr), Error> {
-        assert!(!reactors.is_empty(), "shards need a reactor");
+    ) -> Result<(Vec<Self>, ShardStopper, BoundAddr), Error> {
+        let mut bound = None;
         let mut listening = Vec::new();
         for mut reactor in reactors {
+            let listener = reactor.listen(addr.clone(), options.clone())?;
             // The first listener chooses the port if it is 0.
-            addr = reactor.listen(addr, options.clone())?.addr;
+            addr = listener.addr.ip().map_or(addr, Target::Addr);
+            bound = Some(listener.addr);
             listening.push(reactor);
         }
         let (shards, stopper) = Self::group(listening);
-        Ok((shards, stopper, addr))
+        Ok((shards, stopper, bound.expect("shards need a reactor")))
     }
 
     /// Makes shards of reactors that listen already, on any addresses. TCP listeners on one port
     /// need [`reuse_port`](ListenOptions::reuse_port) and the same port, not 0. A Unix domain
     /// socket belongs to one shard, or its listener is cloned and each shard takes a clone over
-    /// ([`Reactor::listen_on_unix`]).
+    /// ([`Reactor::adopt`]).
     #[must_use]
     pub fn group(reactors: Vec<Reactor<N>>) -> (Vec<Self>, ShardStopper) {
         let last_stop = Arc::new(Stop::default());

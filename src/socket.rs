@@ -28,6 +28,18 @@ use crate::target::Target;
 /// Everything that changes the connection (`write`, `end`, `destroy` ...) takes effect in the next
 /// call of `next`. Events that belong to no socket, such as a timer, have a placeholder as their
 /// `Socket`, which behaves like one that is closed.
+///
+/// ```
+/// use finale::{Error, Socket};
+/// fn answer(socket: &mut Socket<'_>) -> Result<(), Error> {
+///     socket.write(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+///     socket.end(); // The answer and the FIN leave in one segment.
+///     Ok(())
+/// }
+/// ```
+#[doc(alias = "TcpStream")]
+#[doc(alias = "net.Socket")]
+#[doc(alias = "uv_tcp_t")]
 pub struct Socket<'a> {
     context: Context<'a>,
     slot: u32,
@@ -40,6 +52,17 @@ impl std::fmt::Debug for Socket<'_> {
 }
 
 /// The state of the write queue after a `write`.
+///
+/// ```
+/// use finale::{Backpressure, Error, Socket};
+/// fn copy(from: &mut Socket<'_>, bytes: &[u8]) -> Result<(), Error> {
+///     if from.write(bytes)? == Backpressure::Full {
+///         from.pause(); // Until `Event::Drain`.
+///     }
+///     Ok(())
+/// }
+/// ```
+#[doc(alias = "writableNeedDrain")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backpressure {
     /// Below the high-water mark.
@@ -120,6 +143,8 @@ impl<'a> Socket<'a> {
 
     /// Our own address of the connection, with one call of getsockname(2). `None` before the
     /// connection is established and once it is closed, and for Unix domain sockets.
+    #[doc(alias = "localAddress")]
+    #[doc(alias = "getsockname")]
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let is_connected = self.entry().is_some_and(|entry| entry.state.is_connected());
@@ -148,6 +173,8 @@ impl<'a> Socket<'a> {
 
     /// The peer's address, from `connection` or the first connection attempt up to and in `close`.
     /// A Unix domain socket has none.
+    #[doc(alias = "remoteAddress")]
+    #[doc(alias = "getpeername")]
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.entry().and_then(|_| self.context.table.peer(self.slot))
@@ -166,6 +193,8 @@ impl<'a> Socket<'a> {
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
     /// `destroy`, `error` or `close`, and [`Error::QueueFull`] at the write limit. Nothing is
     /// queued then, and the connection continues.
+    #[doc(alias = "uv_write")]
+    #[doc(alias = "send")]
     pub fn write(&mut self, bytes: &[u8]) -> Result<Backpressure, Error> {
         self.queue(bytes.len(), |table, slot| table.push(slot, bytes))
     }
@@ -187,6 +216,8 @@ impl<'a> Socket<'a> {
     ///
     /// # Errors
     /// As [`write`](Socket::write), for all pieces together.
+    #[doc(alias = "writev")]
+    #[doc(alias = "cork")]
     pub fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {
         let count = parts.iter().map(|part| part.len()).sum();
         self.queue(count, |table, slot| parts.iter().fold(0, |_, part| table.push(slot, part)))
@@ -216,6 +247,7 @@ impl<'a> Socket<'a> {
     /// before.
     ///
     /// [`Event::Filled`]: crate::Event::Filled
+    #[doc(alias = "read_exact")]
     pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
         let filled = buffer.len();
         let state = self.state();
@@ -284,6 +316,8 @@ impl<'a> Socket<'a> {
     /// Finishes our side: our FIN follows the last queued byte. Reading continues until the peer's
     /// FIN. Before the connection is established the call is deferred until it is. A second call
     /// changes nothing, and later writes are refused.
+    #[doc(alias = "shutdown")]
+    #[doc(alias = "uv_shutdown")]
     pub fn end(&mut self) {
         self.request(Flags::END);
     }
@@ -292,6 +326,9 @@ impl<'a> Socket<'a> {
     /// gets an error, so that it can't take a truncated stream for a complete one. The socket's
     /// next event is `close`, without an `error`. (Node's `destroy` sends a FIN.) A Unix domain
     /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
+    #[doc(alias = "abort")]
+    #[doc(alias = "resetAndDestroy")]
+    #[doc(alias = "uv_tcp_close_reset")]
     pub fn destroy(&mut self) {
         self.request(Flags::DESTROY);
     }
@@ -305,6 +342,7 @@ impl<'a> Socket<'a> {
     /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
     /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
+    #[doc(alias = "uv_read_stop")]
     pub fn pause(&mut self) {
         // A broken connection may have nothing unread now: then its error is delivered next.
         let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
@@ -312,6 +350,7 @@ impl<'a> Socket<'a> {
     }
 
     /// Continues reading after [`pause`](Socket::pause).
+    #[doc(alias = "uv_read_start")]
     pub fn resume(&mut self) {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::PAUSED, false)
@@ -350,6 +389,7 @@ impl<'a> Socket<'a> {
 
     /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
     /// call of `next`. `None` switches it off. It changes no other limit.
+    #[doc(alias = "setTimeout")]
     pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
@@ -392,6 +432,7 @@ impl<'a> Socket<'a> {
 
     /// Sets [`allow_half_open`](crate::ListenOptions::allow_half_open) for this socket. With
     /// `false` after the peer's `end`, our side ends in the next call of `next`.
+    #[doc(alias = "allowHalfOpen")]
     pub fn set_allow_half_open(&mut self, allow: bool) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.half_open = allow);
@@ -431,6 +472,9 @@ impl<'a> Socket<'a> {
 
     /// Sets TCP_NODELAY with one system call. In the options of the listener it costs nothing per
     /// connection.
+    #[doc(alias = "setNoDelay")]
+    #[doc(alias = "uv_tcp_nodelay")]
+    #[doc(alias = "TCP_NODELAY")]
     pub fn set_nodelay(&mut self, on: bool) {
         if self.living().is_some() {
             self.context.table.extra_mut(self.slot).nodelay = Some(on);
@@ -444,6 +488,9 @@ impl<'a> Socket<'a> {
     /// # Errors
     /// [`Error::InvalidOption`] for values that the kernel does not accept, [`Error::Gone`] after
     /// `destroy`, `error` or `close`.
+    #[doc(alias = "setKeepAlive")]
+    #[doc(alias = "uv_tcp_keepalive")]
+    #[doc(alias = "SO_KEEPALIVE")]
     pub fn set_keep_alive(&mut self, times: impl Into<Option<KeepAlive>>) -> Result<(), Error> {
         let times = times.into();
         times.as_ref().map_or(Ok(()), KeepAlive::check)?;
@@ -469,6 +516,8 @@ impl<'a> Socket<'a> {
 
     /// Bytes that the program has written and our kernel has not accepted yet. 0 when the
     /// connection has broken.
+    #[doc(alias = "writableLength")]
+    #[doc(alias = "bufferSize")]
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.entry().map_or(0, |_| self.context.table.queued_bytes(self.slot))

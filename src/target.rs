@@ -1,12 +1,11 @@
 //! An address to connect to or to listen on, or a host name with a port.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use rustix::io::Errno;
 
-use crate::error::{AddressError, Error};
 use crate::unix_addr::UnixAddr;
 
 /// An address or a host name, with a port. Made from text (`"example.org:80"`, `"127.0.0.1:80"`,
@@ -44,11 +43,11 @@ pub enum Target {
 }
 
 impl Target {
-    /// The address, if it needs no resolver.
-    pub(crate) fn addr(&self) -> Result<SocketAddr, Error> {
+    /// The IP address, if it is just one.
+    pub(crate) const fn addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Addr(addr) => Ok(*addr),
-            Self::Addrs(_) | Self::Name { .. } | Self::Unix(_) => Err(Error::InvalidAddress(AddressError::NotAnIp)),
+            Self::Addr(addr) => Some(*addr),
+            Self::Addrs(_) | Self::Name { .. } | Self::Unix(_) => None,
         }
     }
 }
@@ -71,110 +70,9 @@ impl From<&[SocketAddr]> for Target {
     }
 }
 
-/// Fails for a path or name that no socket can have.
-impl TryFrom<UnixAddr> for Target {
-    type Error = Error;
-
-    fn try_from(addr: UnixAddr) -> Result<Self, Error> {
-        match addr.name() {
-            Ok(_) => Ok(Self::Unix(addr)),
-            Err(Errno::NOENT) => Err(Error::InvalidAddress(AddressError::NoPath)),
-            Err(_) => Err(Error::InvalidAddress(AddressError::InvalidPath)),
-        }
-    }
-}
-
 impl From<(IpAddr, u16)> for Target {
     fn from((ip, port): (IpAddr, u16)) -> Self {
         Self::Addr(SocketAddr::new(ip, port))
-    }
-}
-
-/// The text is a host name or an IP address.
-impl TryFrom<(&str, u16)> for Target {
-    type Error = Error;
-
-    fn try_from((host, port): (&str, u16)) -> Result<Self, Error> {
-        let bad = |bad| Err(Error::InvalidAddress(bad));
-        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let text = in_brackets.unwrap_or(host);
-        if let Ok(addr) = format!("[{text}]:{port}").parse() {
-            return Ok(Self::Addr(addr));
-        }
-        match text.split_once('%').map(|(ip, interface)| (ip.parse::<Ipv6Addr>(), interface)) {
-            Some((Ok(ip), interface)) => match index_of(interface) {
-                Some(index) => Ok(SocketAddr::from(SocketAddrV6::new(ip, port, 0, index)).into()),
-                None => bad(AddressError::NoInterface),
-            },
-            _ if in_brackets.is_some() => bad(AddressError::NotIpv6),
-            _ if host.is_empty() => bad(AddressError::NoHost),
-            _ => Ok(host.parse().map_or_else(
-                |_name| Self::Name { host: host.into(), port },
-                |ip| Self::Addr(SocketAddr::new(ip, port)),
-            )),
-        }
-    }
-}
-
-/// The number of a network interface. In safe code only getaddrinfo(3) provides it on every system,
-/// as the scope of a link-local address. It sends no query for that.
-fn index_of(interface: &str) -> Option<u32> {
-    match (format!("fe80::%{interface}").as_str(), 0).to_socket_addrs().ok()?.next()? {
-        SocketAddr::V6(addr) => Some(addr.scope_id()),
-        SocketAddr::V4(_) => None,
-    }
-}
-
-impl TryFrom<&str> for Target {
-    type Error = Error;
-
-    fn try_from(text: &str) -> Result<Self, Error> {
-        if let Ok(addr) = text.parse() {
-            return Ok(Self::Addr(addr));
-        }
-        let bad = |bad| Err(Error::InvalidAddress(bad));
-        if let Some(rest) = text.strip_prefix("unix:") {
-            return UnixAddr::from_text(rest).try_into();
-        }
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return bad(AddressError::NoPort);
-        };
-        // An IPv6 address without brackets: the text after its last colon may be a part of it.
-        if host.contains(':') && !host.starts_with('[') {
-            return bad(AddressError::NoPort);
-        }
-        if port.is_empty() || port.ends_with(']') {
-            return bad(AddressError::NoPort);
-        }
-        // Only digits: a number in Rust may have a sign.
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        match port.parse::<u16>() {
-            Ok(port) if digits => (host, port).try_into(),
-            _ => bad(AddressError::InvalidPort),
-        }
-    }
-}
-
-impl TryFrom<String> for Target {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.as_str().try_into()
-    }
-}
-
-impl TryFrom<&String> for Target {
-    type Error = Error;
-
-    fn try_from(text: &String) -> Result<Self, Error> {
-        text.as_str().try_into()
-    }
-}
-
-/// For conversions that can't fail.
-impl From<Infallible> for Error {
-    fn from(never: Infallible) -> Self {
-        match never {}
     }
 }
 
@@ -192,5 +90,73 @@ impl fmt::Display for Target {
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The address that a [`Listener`](crate::Listener) is bound to. It can be printed, compared with a
+/// [`SocketAddr`], and passed to [`Reactor::connect`](crate::Reactor::connect) and to
+/// [`TcpStream::connect`](std::net::TcpStream::connect).
+///
+/// ```
+/// use finale::{ListenOptions, Reactor};
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// let port = listener.addr.port().expect("it has an IP address");
+/// assert_eq!(listener.addr.to_string(), format!("127.0.0.1:{port}"));
+/// # Ok::<(), finale::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BoundAddr {
+    /// An IP address, with the port that the kernel chose for port 0.
+    Ip(SocketAddr),
+    /// A Unix domain socket. Its path or name is not repeated here.
+    Unix,
+}
+
+impl BoundAddr {
+    /// The IP address with its port; `None` for a Unix domain socket.
+    #[must_use]
+    pub const fn ip(self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(addr) => Some(addr),
+            Self::Unix => None,
+        }
+    }
+
+    /// The port; `None` for a Unix domain socket.
+    #[must_use]
+    pub const fn port(self) -> Option<u16> {
+        match self {
+            Self::Ip(addr) => Some(addr.port()),
+            Self::Unix => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for BoundAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Ip(addr)
+    }
+}
+
+impl PartialEq<SocketAddr> for BoundAddr {
+    fn eq(&self, other: &SocketAddr) -> bool {
+        self.ip() == Some(*other)
+    }
+}
+
+/// Fails for a Unix domain socket.
+impl ToSocketAddrs for BoundAddr {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        self.ip().ok_or(Errno::AFNOSUPPORT)?.to_socket_addrs()
+    }
+}
+
+impl fmt::Display for BoundAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Unix => f.write_str("a Unix domain socket"),
+        }
+    }
+}

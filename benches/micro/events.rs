@@ -2,13 +2,13 @@
 //! reactor that ships, on the simulated network, where one busy pair of sockets talks; and on
 //! almost no network, which measures the reactor alone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use criterion::Criterion;
 use finale::net::Net;
 use finale::sim::{Host, Network};
-use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
+use finale::{BoundAddr, ConnectOptions, Event, ListenOptions, Reactor, SocketId};
 
 use crate::bare::Bare;
 use crate::support::{CpuTime, cpu_time, is_trial};
@@ -80,7 +80,7 @@ impl Scene<Host> {
     }
 
     /// Peers that connect, and then are silent for ever.
-    fn with_idle(self, network: &Network, addr: SocketAddr, first: usize, end: usize) -> Self {
+    fn with_idle(self, network: &Network, addr: BoundAddr, first: usize, end: usize) -> Self {
         let machine = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + (first / FROM_ONE_MACHINE) as u32);
         let peer = network.peer(machine.into());
         for _ in first..end {
@@ -90,7 +90,7 @@ impl Scene<Host> {
     }
 
     /// A client of the same reactor, so that each message is an event on either side.
-    fn connect_busy(&mut self, addr: SocketAddr) {
+    fn connect_busy(&mut self, addr: BoundAddr) {
         let client = self.reactor.connect(addr, ConnectOptions::default()).expect("a good address");
         let (mut ready, mut accepted) = (false, false);
         while !(ready && accepted) {

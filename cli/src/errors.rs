@@ -98,7 +98,9 @@ impl fmt::Display for Error {
                  lower --in-flight, or raise the limit with ulimit -Hn"
             ),
             Self::Broken { seed, broken } => write!(f, "seed {seed} broke {broken}"),
-            Self::Listen { source: source @ finale::Error::ListenUnix { addr, .. }, .. } => {
+            Self::Listen {
+                source: source @ finale::Error::Listen { addr: finale::Target::Unix(addr), .. }, ..
+            } => {
                 let is_socket = |meta: Metadata| meta.file_type().is_socket();
                 let exists = addr.file().and_then(|path| std::fs::metadata(path).ok()).is_some_and(is_socket);
                 let hint = if exists { "; if no server uses that file any more, remove it" } else { "" };

@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
         }
         (Ok(Target::Unix(_)), Err(_)) => assert!(text.starts_with("unix:"), "{text:?} was taken for {target:?}"),
         (Ok(other), Err(_)) => panic!("{text:?} was taken for {other:?}"),
-        (Err(Error::InvalidAddress(AddressError::NotAnIp)), Err(_)) => panic!("{text:?} is no listener's"),
+        (Err(Error::InvalidAddress(AddressError::NotAnAddress)), Err(_)) => panic!("{text:?} is no listener's"),
         (Err(Error::InvalidAddress(_)), Err(_)) => {}
         (Err(error), Err(_)) => panic!("{text:?}: {error:?}"),
     }

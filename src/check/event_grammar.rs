@@ -118,7 +118,7 @@ impl EventGrammar {
             (ending.had_error() == (self.stage == Stage::Failed), "had_error means that an error was told"),
             (!ending.is_clean() || self.ended, "clean without the peer's end"),
             (!ending.is_clean() || ending.bytes_unsent == 0, "clean with bytes unsent"),
-            (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and nobody finished"),
+            (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and neither side finished"),
             (ending.is_acknowledged() == (ending.kind == EndingKind::Confirmed), "acknowledged means confirmed"),
             (ending.bytes_read >= self.bytes, "fewer bytes read than told"),
             (ending.to_string().lines().count() == 1, "the report is one line"),

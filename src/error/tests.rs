@@ -33,7 +33,7 @@ const ADDRESSES: [AddressError; 8] = [
     AddressError::InvalidPath,
     AddressError::NotIpv6,
     AddressError::NoInterface,
-    AddressError::NotAnIp,
+    AddressError::NotAnAddress,
 ];
 const OPTIONS: [InvalidOption; 6] = [
     InvalidOption::KeepAliveTime,
@@ -60,7 +60,7 @@ fn every_refusal_and_every_cause_has_a_line_of_its_own() {
     check_lines(OPTIONS);
     check_lines(TIMERS);
     check_lines(LOOKUPS);
-    let addr = "127.0.0.1:7".parse().expect("an address");
+    let addr = Target::try_from("127.0.0.1:7").expect("an address");
     let plain = [
         Error::Gone,
         Error::WriteAfterEnd,
@@ -88,7 +88,7 @@ fn every_refusal_and_every_cause_has_a_line_of_its_own() {
 fn a_refusal_names_the_numbers_and_the_reason_behind_it() {
     let full = Error::QueueFull { queued_bytes: 1234, limit_bytes: 999 }.to_string();
     assert!(full.contains("1234") && full.contains("999"), "{full}");
-    let addr = "[::1]:80".parse().expect("an address");
+    let addr = Target::try_from("[::1]:80").expect("an address");
     let taken = Error::Listen { addr, source: os(Errno::ADDRINUSE) };
     assert!(taken.to_string().contains("[::1]:80"), "{taken}");
     let failed = Error::System { call: "accept4", source: os(Errno::MFILE) };

@@ -3,6 +3,13 @@
 use super::{Cell, Input, State, step};
 
 /// A count for each pair of state and input.
+///
+/// ```
+/// use finale::lifecycle::{Coverage, Input, State};
+/// let mut seen = Coverage::default();
+/// seen.note(State::ALL[0], Input::ALL[0]);
+/// assert_eq!(seen.count(State::ALL[0], Input::ALL[0]), 1);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Coverage([[u64; Input::ALL.len()]; State::ALL.len()]);
 

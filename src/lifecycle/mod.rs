@@ -158,6 +158,12 @@ listed! {
 }
 
 /// The table's entry for one pair.
+///
+/// ```
+/// use finale::lifecycle::{Cell, Input, State, step};
+/// let transitions = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| step(state, input)));
+/// assert!(transitions.filter(|cell| matches!(cell, Cell::Go(..))).count() > 50);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cell {
     /// Go to this state and emit these events.

@@ -5,6 +5,11 @@ use std::fmt::Write as _;
 use super::{Cell, Emits, Input, State, step};
 
 /// The forms in which the lifecycle can be printed.
+///
+/// ```
+/// use finale::lifecycle::{Format, print};
+/// assert!(print(Format::Mermaid).contains("stateDiagram"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Format {

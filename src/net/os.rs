@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,12 +17,13 @@ use rustix::net::sockopt::socket_error;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, getpeername, recv, send, sendmsg,
 };
-use socket2::{Domain, Socket};
+use socket2::{Domain, Socket, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
 use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
+use crate::target::BoundAddr;
 
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
@@ -108,31 +108,29 @@ impl Os {
         self.streams.get_mut(slot as usize).and_then(Option::take)
     }
 
-    /// Takes over a listening socket.
-    pub(crate) fn listen_on(
-        &mut self,
-        listener: u32,
-        socket: TcpListener,
-        options: &ListenOptions,
-    ) -> io::Result<SocketAddr> {
-        let socket = Socket::from(socket);
+    /// Takes over a listening socket. The file of a Unix domain socket is not removed with it.
+    pub(crate) fn adopt(&mut self, listener: u32, fd: OwnedFd, options: &ListenOptions) -> io::Result<BoundAddr> {
+        let socket = Socket::from(fd);
+        let addr = socket.local_addr()?;
+        if socket.r#type()? != Type::STREAM {
+            return Err(Errno::PROTOTYPE.into());
+        }
+        // macOS does not know the option.
+        #[cfg(not(target_vendor = "apple"))]
+        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+            return Err(Errno::INVAL.into());
+        }
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
         socket.set_linger(None)?;
-        tcp::prepare(&socket, Domain::IPV4, &options.system)?;
-        self.add_tcp(listener, socket)
-    }
-
-    /// Takes over a listening Unix domain socket, without its file.
-    pub(crate) fn listen_on_unix(&mut self, listener: u32, socket: UnixListener) -> io::Result<()> {
-        let socket = Socket::from(socket);
-        socket.set_nonblocking(true)?;
-        self.add(listener, Listening { socket, is_unix: true, watched: true, _file: None })
-    }
-
-    fn add_tcp(&mut self, listener: u32, socket: Socket) -> io::Result<SocketAddr> {
-        let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
-        self.add(listener, Listening { socket, is_unix: false, watched: true, _file: None })?;
+        let is_unix = addr.is_unix();
+        let bound = match addr.as_socket() {
+            Some(addr) => BoundAddr::Ip(addr),
+            None if is_unix => BoundAddr::Unix,
+            None => return Err(Errno::AFNOSUPPORT.into()),
+        };
+        tcp::prepare(&socket, if is_unix { Domain::UNIX } else { Domain::IPV4 }, &options.system)?;
+        self.add(listener, Listening { socket, is_unix, watched: true, _file: None })?;
         Ok(bound)
     }
 
@@ -220,7 +218,9 @@ impl Net for Os {
         }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-        self.add_tcp(listener, socket)
+        let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
+        self.add(listener, Listening { socket, is_unix: false, watched: true, _file: None })?;
+        Ok(bound)
     }
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {

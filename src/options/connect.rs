@@ -7,6 +7,17 @@ use super::{CloseMode, IdleDirection, KeepAlive, Settings, SystemOptions, millis
 use crate::error::Error;
 
 /// Options of an outgoing connection.
+///
+/// ```
+/// use finale::{ConnectOptions, Reactor};
+/// use std::time::Duration;
+/// let mut reactor = Reactor::new()?;
+/// let options = ConnectOptions::default()
+///     .connect_timeout(Duration::from_secs(5))
+///     .deadline(Duration::from_secs(60));
+/// let socket = reactor.connect("127.0.0.1:7000", options)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     pub(crate) system: SystemOptions,
@@ -47,6 +58,7 @@ impl ConnectOptions {
     /// joins the race (RFC 8305, "Happy Eyeballs"). The first connection that is established is
     /// kept, and the others are dropped. When an attempt fails, the next begins at once. Default
     /// 250 ms; with `None` the next begins only when all before it have failed.
+    #[doc(alias = "autoSelectFamilyAttemptTimeout")]
     #[must_use]
     pub fn attempt_delay(mut self, delay: impl Into<Option<Duration>>) -> Self {
         self.attempt_delay_ms = delay.into().and_then(millis);

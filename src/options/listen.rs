@@ -6,6 +6,18 @@ use super::{CloseMode, IdleDirection, KeepAlive, Settings, SystemOptions, millis
 use crate::error::Error;
 
 /// Options of a listener and of the sockets that it accepts.
+///
+/// ```
+/// use finale::{ListenOptions, Reactor};
+/// use std::time::Duration;
+/// let mut reactor = Reactor::new()?;
+/// let options = ListenOptions::default()
+///     .idle_timeout(Duration::from_secs(60))
+///     .write_timeout(Duration::from_secs(30))
+///     .max_connections(10_000);
+/// reactor.listen("127.0.0.1:0", options)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
     pub(crate) system: SystemOptions,
@@ -20,6 +32,11 @@ pub struct ListenOptions {
 
 /// What happens to a client that connects while the listener has its maximum of connections
 /// ([`ListenOptions::max_connections`]).
+///
+/// ```
+/// use finale::{ListenOptions, OverflowPolicy};
+/// let options = ListenOptions::default().max_connections(1000).overflow_policy(OverflowPolicy::Admit(20));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
@@ -66,6 +83,8 @@ impl ListenOptions {
 
     /// SO_REUSEPORT: several reactors share the port, and the kernel distributes the connections.
     /// Default off.
+    #[doc(alias = "SO_REUSEPORT")]
+    #[doc(alias = "UV_TCP_REUSEPORT")]
     #[must_use]
     pub const fn reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
@@ -74,6 +93,8 @@ impl ListenOptions {
 
     /// On an IPv6 address: IPv6 only, so that the IPv4 port stays free. Default off: `[::]` serves
     /// both.
+    #[doc(alias = "IPV6_V6ONLY")]
+    #[doc(alias = "UV_TCP_IPV6ONLY")]
     #[must_use]
     pub const fn ipv6_only(mut self, on: bool) -> Self {
         self.ipv6_only = on;
@@ -82,6 +103,7 @@ impl ListenOptions {
 
     /// How many of its connections may exist at a time; each counts until its `close` is delivered.
     /// Default `None`: limited only by descriptors. `Some(0)` accepts no connection.
+    #[doc(alias = "maxConnections")]
     #[must_use]
     pub fn max_connections(mut self, limit: impl Into<Option<usize>>) -> Self {
         self.max_connections = limit.into();

@@ -7,6 +7,8 @@ macro_rules! shared_setters {
     ($options:ident) => {
         impl $options {
             /// TCP_NODELAY: small segments are sent at once, without Nagle's algorithm. Default on.
+            #[doc(alias = "noDelay")]
+            #[doc(alias = "TCP_NODELAY")]
             #[must_use]
             pub const fn nodelay(mut self, on: bool) -> Self {
                 self.system.nodelay = on;
@@ -131,6 +133,7 @@ macro_rules! shared_setters {
 
             /// Queued bytes at which `write` returns
             /// [`Backpressure::Full`](crate::Backpressure::Full). Default 128 KiB.
+            #[doc(alias = "writableHighWaterMark")]
             #[must_use]
             pub const fn high_water_mark(mut self, bytes: usize) -> Self {
                 self.settings.high_water_bytes = bytes;
@@ -156,6 +159,8 @@ macro_rules! shared_setters {
 
             /// How the connection is closed when both sides have finished. Default
             /// [`CloseMode::Confirmed`].
+            #[doc(alias = "linger")]
+            #[doc(alias = "SO_LINGER")]
             #[must_use]
             pub const fn close_mode(mut self, mode: CloseMode) -> Self {
                 self.settings.close = mode;
@@ -164,6 +169,7 @@ macro_rules! shared_setters {
 
             /// With `false` our side ends by itself after the `end` event was handled, as by
             /// default in Node. Default `true`: half-close.
+            #[doc(alias = "allowHalfOpen")]
             #[must_use]
             pub const fn allow_half_open(mut self, allow: bool) -> Self {
                 self.settings.half_open = allow;
@@ -179,6 +185,7 @@ macro_rules! shared_setters {
             }
 
             /// Whether the socket starts paused: nothing is read until `resume`. Default off.
+            #[doc(alias = "pauseOnConnect")]
             #[must_use]
             pub const fn start_paused(mut self, on: bool) -> Self {
                 self.settings.paused = on;

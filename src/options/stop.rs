@@ -4,6 +4,16 @@ use std::time::Duration;
 
 /// How a listener stops ([`Reactor::stop_listener`](crate::Reactor::stop_listener)): the limits of
 /// the connections that it has accepted.
+///
+/// ```
+/// use finale::{ListenOptions, Reactor, StopOptions};
+/// use std::time::Duration;
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// let stop = StopOptions::default().grace(Duration::from_secs(5)).limit(Duration::from_secs(20));
+/// reactor.stop_listener(listener.id, stop)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOptions {
     pub(crate) grace: Option<Duration>,

@@ -132,6 +132,18 @@ struct Waiting {
 }
 
 /// The id of one request for a socket.
+///
+/// ```
+/// use finale::{Context, Pool, PoolReply};
+/// fn request(pool: &mut Pool, context: &mut Context<'_>) {
+///     let ticket = pool.request(context);
+///     while let Some((answered, reply)) = pool.next_reply() {
+///         if answered == ticket && let PoolReply::Leased(socket) = reply {
+///             println!("{socket} is ours");
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
@@ -149,6 +161,17 @@ pub enum PoolReply {
 }
 
 /// What an event is for the program.
+///
+/// ```
+/// use finale::{Event, Pool, PoolEvent, Socket};
+/// fn on_event(pool: &mut Pool, socket: &mut Socket<'_>, event: Event<'_>) {
+///     match pool.handle(socket, &event) {
+///         PoolEvent::Leased => println!("a part of an answer, or its end"),
+///         PoolEvent::Lost(safety) => println!("the request is lost: {safety:?}"),
+///         PoolEvent::Internal | PoolEvent::Foreign => {}
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolEvent {
     /// It belongs to another socket, or to none.
@@ -162,6 +185,17 @@ pub enum PoolEvent {
 }
 
 /// Whether a request whose socket was lost can be sent again.
+///
+/// ```
+/// use finale::RetrySafety;
+/// fn may_repeat(safety: RetrySafety, method: &str) -> bool {
+///     match safety {
+///         RetrySafety::Safe => true,
+///         RetrySafety::IfIdempotent => method == "GET",
+///         RetrySafety::Unsafe => false,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetrySafety {
     /// No byte of it has reached our kernel, so the server can't have seen it.

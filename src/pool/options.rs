@@ -3,6 +3,14 @@
 use std::time::Duration;
 
 /// Options of a [`Pool`](super::Pool).
+///
+/// ```
+/// use finale::{ConnectOptions, Pool, PoolOptions};
+/// use std::time::Duration;
+/// let options = PoolOptions::default().size(8).wait_limit(Duration::from_secs(5));
+/// let pool = Pool::new("127.0.0.1:7000", ConnectOptions::default(), options)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     pub(super) size: usize,
@@ -88,6 +96,14 @@ impl PoolOptions {
 
 /// Counts of a pool: [`Pool::stats`](super::Pool::stats). `opening`, `ready`, `leased` and
 /// `waiting` are a snapshot; the others only grow.
+///
+/// ```
+/// use finale::{ConnectOptions, Pool, PoolOptions};
+/// let pool = Pool::new("127.0.0.1:7000", ConnectOptions::default(), PoolOptions::default())?;
+/// let stats = pool.stats();
+/// assert_eq!((stats.requested, stats.granted, stats.failed), (0, 0, 0));
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -1,22 +1,21 @@
 //! Opening listeners, accepting, and backing off when the system lacks resources to accept.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
 use super::emit::{Emit, EmitKind};
 use super::listeners::{Entry, Listener};
 use super::{Reactor, system};
-use crate::error::{Error, OsError};
+use crate::error::{AddressError, Error, OsError};
 use crate::id::ListenerId;
 use crate::lifecycle::{Emits, Input};
 use crate::net::Net;
 use crate::options::{ListenOptions, Settings};
 use crate::table::entry::Flags;
-use crate::target::Target;
-use crate::unix_addr::UnixAddr;
+use crate::target::{BoundAddr, Target};
 
 /// How long a listener backs off when it can't accept, unless one of our descriptors is freed
 /// before. A tenth of a second does not spin, and a client repeats its SYN only after a second.
@@ -35,78 +34,52 @@ const OF_ONE_CONNECTION: &[Errno] = &[
     Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::NETUNREACH,
 ];
 
-impl Reactor {
-    /// Takes over a listener that was opened elsewhere: inherited from a parent process (socket
-    /// activation), or opened with an option that finale does not know. It becomes non-blocking,
-    /// for all processes that share it. The system's options that are on in `options` are set;
-    /// those that must be set before it listens are not: the backlog, `reuse_port`, `ipv6_only`.
-    /// After an error it is closed.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`], or [`Error::System`].
-    pub fn listen_on(&mut self, listener: TcpListener, options: ListenOptions) -> Result<Listener, Error> {
-        let (id, addr) = self.add_listener(options, |net, slot, options| {
-            net.listen_on(slot, listener, options).map_err(|error| system("listen", &error))
-        })?;
-        Ok(Listener { id, addr })
-    }
-
-    /// The same for a Unix domain socket. Its file is not removed with it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`], or [`Error::System`].
-    pub fn listen_on_unix(&mut self, listener: UnixListener, options: ListenOptions) -> Result<ListenerId, Error> {
-        let (id, ()) = self.add_listener(options, |net, slot, _| {
-            net.listen_on_unix(slot, listener).map_err(|error| system("listen", &error))
-        })?;
-        Ok(id)
-    }
-}
-
 impl<N: Net> Reactor<N> {
-    /// Opens a listener on an IP address; port 0 lets the kernel choose a port.
+    /// Opens a listener on an IP address, where port 0 lets the kernel choose a port, or on a Unix
+    /// domain socket: `"127.0.0.1:7000"`, `"unix:/run/app.sock"`, a [`SocketAddr`], a
+    /// [`UnixAddr`](crate::UnixAddr), a [`Target`].
+    ///
+    /// The file of a Unix domain socket is removed with the listener. Its connections have the same
+    /// events as others and no addresses; the options of TCP don't apply. There is no reset: to a
+    /// peer `destroy()` is an end, unless bytes of the peer were left unread.
     ///
     /// # Errors
-    /// [`Error::InvalidAddress`], [`Error::InvalidOption`], or [`Error::Listen`], mostly EADDRINUSE.
+    /// [`Error::InvalidAddress`], also for a host name; [`Error::InvalidOption`]; or
+    /// [`Error::Listen`], mostly EADDRINUSE. A file that a dead server has left is in use, too,
+    /// unless [`replace_stale`](ListenOptions::replace_stale) is on.
+    #[doc(alias = "createServer")]
+    #[doc(alias = "bind")]
+    #[doc(alias = "uv_listen")]
     pub fn listen<T>(&mut self, addr: T, options: ListenOptions) -> Result<Listener, Error>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let addr = addr.try_into()?.addr()?;
-        let (id, addr) = self.add_listener(options, |net, slot, options| {
-            net.listen(slot, addr, options).map_err(|error| Error::Listen { addr, source: OsError::from(&error) })
-        })?;
-        Ok(Listener { id, addr })
+        let refused = |addr, error| Error::Listen { addr, source: OsError::from(&error) };
+        match addr.try_into()? {
+            Target::Addr(addr) => self.add_listener(options, |net, slot, options| {
+                let bound = net.listen(slot, addr, options).map_err(|error| refused(addr.into(), error))?;
+                Ok(BoundAddr::Ip(bound))
+            }),
+            Target::Unix(addr) => self.add_listener(options, |net, slot, options| {
+                net.listen_unix(slot, &addr, options).map_err(|error| refused(Target::Unix(addr), error))?;
+                Ok(BoundAddr::Unix)
+            }),
+            Target::Addrs(_) | Target::Name { .. } => Err(Error::InvalidAddress(AddressError::NotAnAddress)),
+        }
     }
 
-    /// Opens a listener on a Unix domain socket, whose file is removed with it. Its connections
-    /// have the same events as others and no addresses; the options of TCP don't apply. There is no
-    /// reset: to a peer `destroy()` is an end, unless bytes of the peer were left unread.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`], or [`Error::ListenUnix`]: mostly that the address is in use, even if
-    /// only a dead server's file is left, unless [`replace_stale`](ListenOptions::replace_stale) is on.
-    pub fn listen_unix(&mut self, addr: impl Into<UnixAddr>, options: ListenOptions) -> Result<ListenerId, Error> {
-        let addr = addr.into();
-        let (id, ()) = self.add_listener(options, |net, slot, options| {
-            let opened = net.listen_unix(slot, &addr, options);
-            opened.map_err(|error| Error::ListenUnix { addr: addr.clone(), source: OsError::from(&error) })
-        })?;
-        Ok(id)
-    }
-
-    fn add_listener<T>(
+    fn add_listener(
         &mut self,
         options: ListenOptions,
-        open: impl FnOnce(&mut N, u32, &ListenOptions) -> Result<T, Error>,
-    ) -> Result<(ListenerId, T), Error> {
+        open: impl FnOnce(&mut N, u32, &ListenOptions) -> Result<BoundAddr, Error>,
+    ) -> Result<Listener, Error> {
         options.check()?;
         let id = self.listeners.new_id();
-        let opened = open(&mut self.net, id.index(), &options)?;
+        let addr = open(&mut self.net, id.index(), &options)?;
         let settings = self.table.settings.intern(Settings { listener: Some(id), ..options.settings.clone() });
         self.listeners.entries.insert(Entry::new(id, settings, &options));
-        Ok((id, opened))
+        Ok(Listener { id, addr })
     }
 
     /// Closes a listener. Its sockets continue; the kernel resets connections that wait to be
@@ -115,6 +88,7 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Error::Gone`] if it is closed already.
+    #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
         self.listeners.find(id).ok_or(Error::Gone)?;
         if self.listeners.is_open(id.index()) {
@@ -261,5 +235,40 @@ impl<N: Net> Reactor<N> {
         }
         entry.muted = false;
         self.listeners.served(listener);
+    }
+}
+
+impl Reactor {
+    /// Takes over a listening socket that was opened elsewhere: a
+    /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
+    /// or a descriptor that was inherited from a parent process (socket activation). So it can have
+    /// options that finale does not know.
+    ///
+    /// It becomes non-blocking, for all processes that share it. The system's options that are on
+    /// in `options` are set. Those that must be set before it listens are not: the backlog,
+    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
+    /// error the descriptor is closed.
+    ///
+    /// ```
+    /// use finale::{ListenOptions, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let opened = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// let listener = reactor.adopt(opened, ListenOptions::default())?;
+    /// println!("listening on {}", listener.addr);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
+    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL).
+    #[doc(alias = "from_std")]
+    #[doc(alias = "uv_tcp_open")]
+    #[doc(alias = "listen_fd")]
+    #[doc(alias = "socket activation")]
+    pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
+        let listener = listener.into();
+        self.add_listener(options, |net, slot, options| {
+            net.adopt(slot, listener, options).map_err(|error| system("listen", &error))
+        })
     }
 }

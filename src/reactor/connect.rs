@@ -42,6 +42,9 @@ impl Reactor {
     /// });
     /// # Ok::<(), finale::Error>(())
     /// ```
+    #[doc(alias = "getaddrinfo")]
+    #[doc(alias = "dns.lookup")]
+    #[doc(alias = "uv_getaddrinfo")]
     pub fn set_resolver(&mut self, resolve: impl Fn(&str, u16) -> LookupAnswer + Send + Sync + 'static) {
         self.net.set_resolver(Arc::new(resolve));
     }
@@ -59,6 +62,9 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Error::InvalidAddress`] for text that is not an address, [`Error::InvalidOption`] for
     /// invalid options.
+    #[doc(alias = "createConnection")]
+    #[doc(alias = "uv_tcp_connect")]
+    #[doc(alias = "happy eyeballs")]
     pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
     where
         T: TryInto<Target>,

@@ -5,25 +5,35 @@
 //! again.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use slab::Slab;
 
 use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
 use crate::options::{ListenOptions, OverflowPolicy};
+use crate::target::BoundAddr;
 
 /// Connections accepted one at a time after a failed accept: this adds a sixtieth of that call to
 /// each.
 const SINGLES: u32 = 64;
 
-/// A listener: what [`Reactor::listen`](crate::Reactor::listen) returns.
+/// A listener: what [`Reactor::listen`](crate::Reactor::listen) and
+/// [`Reactor::adopt`](crate::Reactor::adopt) return.
+///
+/// ```
+/// use finale::{ListenOptions, Reactor};
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// println!("{} on {}", listener.id, listener.addr);
+/// reactor.close_listener(listener.id)?;
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// Its id.
     pub id: ListenerId,
     /// The address it is bound to, with the port that the kernel chose for port 0.
-    pub addr: SocketAddr,
+    pub addr: BoundAddr,
 }
 
 pub(super) struct Entry {

@@ -56,6 +56,28 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// [`with_net`](Reactor::with_net).
 ///
 /// Dropping it resets every live connection, also when a `?` leaves the loop.
+///
+/// ```
+/// use finale::{Event, ListenOptions, Reactor};
+/// # fn main() -> Result<(), finale::Error> {
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+/// # reactor.close_listener(listener.id)?;
+/// while let Some((mut socket, event)) = reactor.next()? {
+///     match event {
+///         Event::Data(bytes) => {
+///             socket.write(bytes)?;
+///         }
+///         Event::End => socket.end(),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "event loop")]
+#[doc(alias = "uv_loop_t")]
+#[doc(alias = "Runtime")]
 pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
@@ -90,6 +112,7 @@ impl AsFd for Reactor {
     /// The epoll instance, for another event loop to watch: when it is readable, or when
     /// [`next_deadline`](Reactor::next_deadline) has come, call
     /// [`next_before`](Reactor::next_before).
+    #[doc(alias = "uv_backend_fd")]
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
     }
@@ -131,6 +154,9 @@ impl<N: Net> Reactor<N> {
     /// [`Error::System`] if the system can't wait for events at all. Errors of a connection are
     /// events. On a simulated network, EDEADLK means that sockets are live but nothing can happen
     /// any more: a real program would wait for ever.
+    #[doc(alias = "poll")]
+    #[doc(alias = "uv_run")]
+    #[doc(alias = "epoll_wait")]
     #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     #[inline(always)]
     pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
@@ -164,6 +190,7 @@ impl<N: Net> Reactor<N> {
     /// When [`next_before`](Reactor::next_before) must be called at the latest, with or without
     /// readiness: a time in the past if work is pending, `None` if only readiness can bring an
     /// event.
+    #[doc(alias = "uv_backend_timeout")]
     pub fn next_deadline(&mut self) -> Option<Instant> {
         if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
             return Some(self.table.epoch.0);
@@ -190,6 +217,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
+    #[doc(alias = "uv_now")]
     #[must_use]
     pub fn now(&self) -> Instant {
         self.net.now()
@@ -229,11 +257,16 @@ impl<N: Net> Reactor<N> {
 
     /// Sets a timer without a socket: [`Event::Timer`] is delivered once, not before `after` has
     /// passed.
+    #[doc(alias = "sleep")]
+    #[doc(alias = "setTimeout")]
+    #[doc(alias = "uv_timer_start")]
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         self.context().set_timer(after)
     }
 
     /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
+    #[doc(alias = "clearTimeout")]
+    #[doc(alias = "uv_timer_stop")]
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
         self.table.timers.cancel(id)
     }

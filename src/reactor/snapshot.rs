@@ -11,6 +11,13 @@ use crate::metrics::Metrics;
 use crate::net::Net;
 
 /// One socket at one moment.
+///
+/// ```
+/// use finale::{Reactor, SocketInfo};
+/// fn slowest(reactor: &Reactor) -> Option<SocketInfo> {
+///     reactor.sockets().iter().max_by_key(|socket| socket.queued_bytes).cloned()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketInfo {
@@ -33,6 +40,15 @@ pub struct SocketInfo {
 }
 
 /// Every socket of a reactor at one moment. `Display` is a table like netstat's.
+///
+/// ```
+/// use finale::Reactor;
+/// let reactor = Reactor::new()?;
+/// let sockets = reactor.sockets();
+/// assert!(sockets.is_empty());
+/// print!("{sockets}");
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sockets(Vec<SocketInfo>);
 

@@ -40,6 +40,7 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Error::Gone`] if the listener is closed.
+    #[doc(alias = "graceful shutdown")]
     pub fn stop_listener(&mut self, id: ListenerId, stop: StopOptions) -> Result<(), Error> {
         let now = self.net.now();
         let due = stop.limit.and_then(|limit| now.checked_add(limit)).map(|at| self.table.epoch.tick_after(at));

@@ -26,6 +26,8 @@ use crate::error::Error;
 /// thread.join().unwrap()
 /// # }
 /// ```
+#[doc(alias = "uv_async_t")]
+#[doc(alias = "Notify")]
 pub struct Waker {
     shared: Arc<Shared>,
 }
@@ -70,6 +72,7 @@ impl Waker {
     ///
     /// # Errors
     /// [`Error::ReactorGone`].
+    #[doc(alias = "uv_async_send")]
     pub fn wake(&self) -> Result<(), Error> {
         if !self.shared.alive.load(Ordering::Acquire) {
             return Err(Error::ReactorGone);

@@ -115,6 +115,12 @@ rows! {
 }
 
 /// How often each fault was played.
+///
+/// ```
+/// use finale::sim::{Fault, Network};
+/// let network = Network::new(1);
+/// assert_eq!(network.fault_counts().count(Fault::Refused), 0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
 

@@ -11,6 +11,12 @@ use crate::rng::Rng;
 /// The seeded faults of a [`Network`](super::Network). A field of type `f64` is a probability per
 /// opportunity, 0.0 to 1.0; a `Duration` is the maximum that is added. They apply to hosts; a
 /// scripted [`Peer`](super::Peer) only sees their effect on the network.
+///
+/// ```
+/// use finale::sim::{Faults, Network};
+/// let network = Network::new(1);
+/// network.set_faults(Faults { late_edge: 0.1, interrupted: 0.1, ..network.faults() });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
     /// Per poll: one random connection reports a random set of flags that nothing has caused. It

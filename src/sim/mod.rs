@@ -115,6 +115,12 @@ use time::nanos;
 use world::{Name, World};
 
 /// What happens to a connection attempt to an address.
+///
+/// ```
+/// use finale::sim::{Network, Reach};
+/// let network = Network::new(1);
+/// network.set_reach([10, 0, 0, 9].into(), Reach::BlackHole);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Reach {
     /// The SYN arrives; without a listener it is refused. The default, also for machines that do
@@ -138,6 +144,17 @@ pub(crate) type Places = (SocketAddr, SocketAddr);
 /// The handle of a simulated network. Clones are the same network; it is dropped with its last
 /// handle, host and peer. Single-threaded: only a host's waker may be used on another thread, and
 /// then the run no longer depends on the seed alone.
+///
+/// ```
+/// use finale::{ListenOptions, Reactor, sim::Network};
+/// let network = Network::new(1);
+/// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
+/// let client = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("there is a route");
+/// let (socket, event) = reactor.next()?.expect("a client comes");
+/// println!("{event} from {:?}", socket.peer_addr());
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Network {
     world: Rc<RefCell<World>>,

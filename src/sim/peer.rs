@@ -16,9 +16,22 @@ use super::unix::UNIX;
 use super::world::World;
 use crate::net::UnixAddr;
 use crate::options::{ConnectOptions, ListenOptions};
+use crate::target::BoundAddr;
 
 /// A machine whose program is a test script. Its calls take no time; their effects take the
 /// network's latency.
+///
+/// ```
+/// use finale::{Event, ListenOptions, Reactor, sim::Network};
+/// let network = Network::new(1);
+/// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
+/// let client = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("there is a route");
+/// client.send(b"hello");
+/// assert!(matches!(reactor.next()?, Some((_, Event::Connection))));
+/// assert!(matches!(reactor.next()?, Some((_, Event::Data(b"hello")))));
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Peer {
     pub(super) world: Rc<RefCell<World>>,
@@ -40,7 +53,7 @@ impl Peer {
     ///
     /// # Errors
     /// The immediate error of connect(2): no route, no free port.
-    pub fn connect(&self, addr: SocketAddr) -> io::Result<PeerSocket> {
+    pub fn connect(&self, addr: impl Into<BoundAddr>) -> io::Result<PeerSocket> {
         self.connect_with(addr, &ConnectOptions::default())
     }
 
@@ -48,7 +61,8 @@ impl Peer {
     ///
     /// # Errors
     /// The immediate error of connect(2): no route, no free port.
-    pub fn connect_with(&self, addr: SocketAddr, options: &ConnectOptions) -> io::Result<PeerSocket> {
+    pub fn connect_with(&self, addr: impl Into<BoundAddr>, options: &ConnectOptions) -> io::Result<PeerSocket> {
+        let addr = addr.into().ip().ok_or(Errno::AFNOSUPPORT)?;
         let mut world = self.world.borrow_mut();
         world.run_due();
         let id = world.dial(self.machine, Owner::Script, addr, options.local, &options.system)?;
@@ -98,6 +112,14 @@ impl Peer {
 }
 
 /// A listening socket of a [`Peer`]. Dropping it changes nothing; [`close`](Self::close) closes it.
+///
+/// ```
+/// use finale::sim::Network;
+/// let peer = Network::new(1).peer([10, 0, 0, 2].into());
+/// let listener = peer.listen("10.0.0.2:0".parse().unwrap()).expect("a free port");
+/// assert!(listener.addr().is_some_and(|addr| addr.port() != 0));
+/// assert!(listener.accept().is_none());
+/// ```
 pub struct PeerListener {
     pub(super) world: Rc<RefCell<World>>,
     pub(super) id: Id,
@@ -143,6 +165,18 @@ impl PeerListener {
 /// A test that does not [`read`](Self::read) is a slow reader: bytes stay in the receive buffer
 /// until it is full and the window closes. Dropping the value changes nothing: the program is
 /// stopped, and its kernel continues.
+///
+/// ```
+/// use finale::sim::Network;
+/// use std::time::Duration;
+/// let network = Network::new(1);
+/// let (one, other) = (network.peer([10, 0, 0, 1].into()), network.peer([10, 0, 0, 2].into()));
+/// let listener = one.listen("10.0.0.1:80".parse().unwrap()).expect("a free port");
+/// let client = other.connect(listener.addr().expect("open")).expect("there is a route");
+/// client.send(b"hello");
+/// network.advance(Duration::from_secs(1));
+/// assert_eq!(listener.accept().expect("it has connected").read(), b"hello");
+/// ```
 pub struct PeerSocket {
     world: Rc<RefCell<World>>,
     pub(super) id: Id,

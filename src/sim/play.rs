@@ -20,6 +20,7 @@ use super::unix::UNIX;
 use super::world::{Happening, World};
 use crate::net::UnixAddr;
 use crate::options::ConnectOptions;
+use crate::target::BoundAddr;
 
 /// How much of what comes a play reads.
 #[derive(Clone, Copy, Default)]
@@ -103,7 +104,7 @@ impl Peer {
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn play(&self, addr: SocketAddr, script: Script) -> io::Result<Play> {
+    pub fn play(&self, addr: impl Into<BoundAddr>, script: Script) -> io::Result<Play> {
         self.play_with(addr, &ConnectOptions::default(), script)
     }
 
@@ -112,7 +113,7 @@ impl Peer {
     ///
     /// # Errors
     /// What connect(2) would say at once: no route, no free port.
-    pub fn play_with(&self, addr: SocketAddr, options: &ConnectOptions, script: Script) -> io::Result<Play> {
+    pub fn play_with(&self, addr: impl Into<BoundAddr>, options: &ConnectOptions, script: Script) -> io::Result<Play> {
         Ok(self.begin(&self.connect_with(addr, options)?, script))
     }
 

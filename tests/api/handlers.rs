@@ -2,18 +2,19 @@
 //! cancel timers, read the clock, query its own address. On the machine's network and on the
 //! simulated one.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::net::Net;
 use finale::sim::Network;
-use finale::{ConnectOptions, Context, Event, ListenOptions, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId};
+use finale::{
+    BoundAddr, ConnectOptions, Context, Event, ListenOptions, Pipes, Reactor, Socket, SocketId, SocketMap, TimerId,
+};
 
 /// A forwarder whose whole program is this handler. It limits the time in which the client's
 /// backend has to answer.
 struct Forwarder {
-    front: SocketAddr,
-    backend: SocketAddr,
+    front: BoundAddr,
+    backend: BoundAddr,
     pipes: Pipes,
     timers: SocketMap<(TimerId, SocketId)>,
     fired: Vec<TimerId>,
@@ -26,7 +27,7 @@ impl Forwarder {
             return;
         }
         match event {
-            Event::Connection if socket.local_addr() == Some(self.front) => {
+            Event::Connection if socket.local_addr() == self.front.ip() => {
                 let before = socket.now();
                 let backend = socket.connect(self.backend, ConnectOptions::default()).expect("good options");
                 assert!(socket.get(backend).is_some_and(|backend| backend.local_addr().is_none()), "not connected yet");
@@ -78,7 +79,7 @@ fn ask<N: Net>(mut reactor: Reactor<N>, ip: &str, answers: bool) -> (Vec<u8>, Fo
                 socket.end();
             }
             Event::Data(b"ping") if socket.listener() == Some(back.id) => {
-                assert_eq!(socket.local_addr(), Some(back.addr));
+                assert_eq!(socket.local_addr(), back.addr.ip());
                 if answers {
                     socket.write(b"pong").expect("it lives");
                 }

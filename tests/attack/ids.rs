@@ -83,7 +83,7 @@ fn a_socket_of_another_reactor_has_no_value_in_a_map() {
 #[test]
 fn a_socket_of_another_reactor_is_in_no_pipe() {
     let (mut here, there) = two();
-    let addr: SocketAddr = here.listener.addr;
+    let addr = here.listener.addr;
     let _peer = dial(addr);
     let second = here.story.connection();
     let mut pipes = Pipes::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const MUCH: usize = 12 << 20;
 pub(crate) struct Writers(Arc<AtomicBool>);
 
 impl Writers {
-    pub(crate) fn new(addr: SocketAddr, count: usize) -> Self {
+    pub(crate) fn new(addr: impl ToSocketAddrs + Copy, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         for _ in 0..count {
             let (mut client, stop) = (dial(addr), Arc::clone(&stop));

@@ -164,7 +164,7 @@ fn unix_served(options: ListenOptions) -> (Transcript, SocketId, UnixStream) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("finale-slow-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let mut story = Transcript::new();
-    let listener = story.reactor.listen_unix(UnixAddr::abstract_name(&name), options).expect("a new name");
+    let listener = story.reactor.listen(UnixAddr::abstract_name(&name), options).expect("a new name").id;
     let peer = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).expect("short")).expect("it listens");
     peer.set_nonblocking(true).expect("a socket");
     let socket = story.connection();

@@ -1,7 +1,7 @@
 //! What waits for its turn in the loop delays neither a deadline nor what the system has already
 //! reported.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
@@ -67,7 +67,7 @@ fn a_peer_that_drips_a_byte_for_each_handler_puts_no_timer_off() {
         let mut scene = Scene::new();
         let peers = crowd(&mut scene, others, ListenOptions::default());
         // It has not waited for readiness, and is not registered.
-        let addr = (HERE, 80).into();
+        let addr = SocketAddr::new(HERE, 80);
         let drip = scene.peer.connect(addr).expect("begun");
         drip.send(b"xxxxxxxx");
         peers.iter().for_each(|peer| peer.send(b"x"));
@@ -80,7 +80,7 @@ fn a_peer_that_drips_a_byte_for_each_handler_puts_no_timer_off() {
 fn a_client_of_a_unix_socket_that_drips_puts_no_timer_off() {
     let mut scene = Scene::new();
     let addr = UnixAddr::path("/run/app.sock");
-    scene.reactor.listen_unix(addr.clone(), ListenOptions::default()).expect("free");
+    scene.reactor.listen(addr.clone(), ListenOptions::default()).expect("free");
     let local = scene.network.peer(HERE);
     let peers: Vec<_> = (0..101).map(|_| local.connect_unix(&addr).expect("room")).collect();
     scene.run(ms(100));
@@ -143,7 +143,7 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was
     let mut scene = Scene::new();
     let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
     let far = IpAddr::from([10, 0, 0, 3]);
-    let client = scene.network.peer(far).connect((HERE, 80).into()).expect("begun");
+    let client = scene.network.peer(far).connect(SocketAddr::new(HERE, 80)).expect("begun");
     scene.run(ms(100));
     let id = scene.socket.expect("accepted");
     client.finish();

@@ -54,7 +54,7 @@ impl Record {
 /// A listener that does not accept, and five clients: its queue has room for two.
 fn crowded<N: Net>(reactor: &mut Reactor<N>, options: &ConnectOptions) -> (ListenerId, Vec<SocketId>, Record) {
     let addr = UnixAddr::abstract_name(new_name());
-    let listener = reactor.listen_unix(addr.clone(), ListenOptions::default().backlog(1)).expect("a new name");
+    let listener = reactor.listen(addr.clone(), ListenOptions::default().backlog(1)).expect("a new name").id;
     reactor.pause_accepting(listener).expect("open");
     let connect = |_| reactor.connect(addr.clone(), options.clone()).expect("begun");
     let clients: Vec<_> = (0..5).map(connect).collect();
@@ -206,7 +206,7 @@ fn a_listener_over_the_file_of_a_living_server_with_a_full_backlog_fails_at_once
     let (result, wait) = channel();
     let addr = UnixAddr::path(&path);
     let thread = std::thread::spawn(move || {
-        let listening = real().listen_unix(addr, ListenOptions::default().replace_stale(true));
+        let listening = real().listen(addr, ListenOptions::default().replace_stale(true));
         let _ = result.send(listening);
     });
     let listening = wait.recv_timeout(ms(2000));
@@ -216,6 +216,6 @@ fn a_listener_over_the_file_of_a_living_server_with_a_full_backlog_fails_at_once
     let is_still_there = path.exists();
     let _ = std::fs::remove_file(&path);
     let refused = listening.expect("it does not wait").expect_err("the address is in use");
-    assert!(matches!(refused, Error::ListenUnix { .. }), "{refused}");
+    assert!(matches!(refused, Error::Listen { .. }), "{refused}");
     assert!(is_still_there, "the file is the other's");
 }

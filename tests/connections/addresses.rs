@@ -2,11 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use finale::{
-    AddressError, CloseMode, ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, Reactor, Target,
+    AddressError, BoundAddr, CloseMode, ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, OsError,
+    Reactor, Target,
 };
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
 use support::alone::{alone_in_a_network_with, alone_under, shell};
 use support::{PATIENCE, Transcript, What, dial_narrow, ms};
 
@@ -89,7 +93,7 @@ fn a_link_local_address_is_reached_by_the_name_and_the_number_of_its_interface()
         let mut story = Transcript::new();
         let listener =
             story.reactor.listen("[fe80::f%va]:0", ListenOptions::default()).expect("an address of this machine");
-        let SocketAddr::V6(addr) = listener.addr else { panic!("{}", listener.addr) };
+        let Some(SocketAddr::V6(addr)) = listener.addr.ip() else { panic!("{}", listener.addr) };
         let (port, number) = (addr.port(), addr.scope_id());
         let targets = [
             Target::try_from(format!("[fe80::f%va]:{port}")),
@@ -129,7 +133,7 @@ fn a_listener_with_so_linger_does_not_block_the_loop() {
     socket2::SockRef::from(&listener).set_linger(Some(PATIENCE)).expect("open");
     let mut story = Transcript::new();
     let options = ListenOptions::default().close_mode(CloseMode::HandOff);
-    let listener = story.reactor.listen_on(listener, options).expect("open");
+    let listener = story.reactor.adopt(listener, options).expect("open");
     let mut peer = dial_narrow(listener.addr);
     let socket = story.connection();
     peer.write_all(b"question").expect("connected");
@@ -151,4 +155,28 @@ fn a_listener_with_so_linger_does_not_block_the_loop() {
     assert!(began.elapsed() < PATIENCE / 2, "close(2) took {:?}", began.elapsed());
     story.reactor.close_listener(listener.id).expect("open");
     story.silence(ms(1));
+}
+
+#[test]
+fn a_descriptor_is_adopted_by_the_kind_of_its_socket_and_only_if_it_listens() {
+    let socket = |domain, kind| Socket::new(domain, kind, None).expect("a descriptor");
+    let mut story = Transcript::new();
+    let mut adopt = |fd: OwnedFd| story.reactor.adopt(fd, ListenOptions::default()).map(|listener| listener.addr);
+
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = tcp.local_addr().expect("bound");
+    assert_eq!(adopt(tcp.into()), Ok(BoundAddr::Ip(addr)));
+
+    let name = SockAddr::unix(format!("\0finale-adopted-{}", std::process::id())).expect("short");
+    let unix = socket(Domain::UNIX, Type::STREAM);
+    unix.bind(&name).expect("a free name");
+    unix.listen(1).expect("bound");
+    assert_eq!(adopt(unix.into()), Ok(BoundAddr::Unix));
+
+    let why = |errno: Errno| Err(Error::System { call: "listen", source: OsError::from_raw(errno.raw_os_error()) });
+    assert_eq!(adopt(socket(Domain::IPV4, Type::STREAM).into()), why(Errno::INVAL), "it does not listen");
+    assert_eq!(adopt(socket(Domain::IPV4, Type::DGRAM).into()), why(Errno::PROTOTYPE));
+    assert_eq!(adopt(socket(Domain::UNIX, Type::SEQPACKET).into()), why(Errno::PROTOTYPE));
+    let file = std::fs::File::open("/dev/null").expect("it is there");
+    assert_eq!(adopt(file.into()), why(Errno::NOTSOCK));
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use finale::net::Net;
 use finale::sim::Network;
 use finale::{
-    CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, OverflowPolicy, Reactor,
-    Socket, SocketId, Target, UnixAddr,
+    AddressError, CloseMode, ConnectOptions, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions,
+    OverflowPolicy, Reactor, Socket, SocketId, Target, UnixAddr,
 };
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
@@ -53,7 +53,7 @@ fn story<N: Net>(
 ) -> Vec<String> {
     let folder = Folder::new();
     let addr = UnixAddr::path(folder.file());
-    let listener = reactor.listen_unix(addr.clone(), listen).expect("a new name");
+    let listener = reactor.listen(addr.clone(), listen).expect("a new name").id;
     let client = reactor.connect(addr, ConnectOptions::default()).expect("begun");
     let mut lines = Vec::new();
     let mut live = 1;
@@ -143,7 +143,7 @@ fn what_is_destroyed_looks_like_an_end_to_its_peer() {
         (Event::End, false) => socket.end(),
         _ => {}
     });
-    let destroyed = "c close: destroyed by us; nobody finished; 11 bytes read, 0 written".to_owned();
+    let destroyed = "c close: destroyed by us; neither side finished; 11 bytes read, 0 written".to_owned();
     assert!(lines.contains(&destroyed) && lines.contains(&"s end".to_owned()), "{lines:?}");
 }
 
@@ -214,17 +214,17 @@ fn the_file_goes_with_the_listener_and_a_stale_one_only_when_asked() {
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
     let addr = || UnixAddr::path(folder.file());
-    let listener = reactor.listen_unix(addr(), ListenOptions::default()).expect("a new file");
+    let listener = reactor.listen(addr(), ListenOptions::default()).expect("a new file").id;
     assert!(folder.file().exists());
     reactor.close_listener(listener).expect("open");
     assert!(!folder.file().exists(), "it has gone with its listener");
 
     drop(UnixListener::bind(folder.file()).expect("a new file"));
-    let refused = reactor.listen_unix(addr(), ListenOptions::default()).expect_err("the file is there");
-    assert!(matches!(refused, Error::ListenUnix { .. }), "{refused}");
+    let refused = reactor.listen(addr(), ListenOptions::default()).expect_err("the file is there");
+    assert!(matches!(refused, Error::Listen { .. }), "{refused}");
     assert!(refused.to_string().contains("Address already in use"), "{refused}");
-    reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true)).expect("nothing listens there");
-    let refused = reactor.listen_unix(addr(), ListenOptions::default().replace_stale(true));
+    reactor.listen(addr(), ListenOptions::default().replace_stale(true)).expect("nothing listens there");
+    let refused = reactor.listen(addr(), ListenOptions::default().replace_stale(true));
     assert!(refused.is_err(), "we listen there");
     drop(reactor);
     assert!(!folder.file().exists(), "it goes with the reactor, too");
@@ -235,12 +235,12 @@ fn a_file_that_is_no_socket_or_another_servers_is_never_removed() {
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
     std::fs::write(folder.file(), b"precious").expect("a new file");
-    let refused = reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default().replace_stale(true));
+    let refused = reactor.listen(UnixAddr::path(folder.file()), ListenOptions::default().replace_stale(true));
     assert!(refused.is_err(), "no socket");
     assert_eq!(std::fs::read(folder.file()).expect("it is there"), b"precious");
     std::fs::remove_file(folder.file()).expect("it is there");
 
-    let listener = reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
+    let listener = reactor.listen(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file").id;
     std::fs::remove_file(folder.file()).expect("another process has removed it");
     let _other = UnixListener::bind(folder.file()).expect("and taken its place");
     reactor.close_listener(listener).expect("open");
@@ -253,7 +253,7 @@ fn an_abstract_name_is_no_file_and_free_again_at_once() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
     for _ in 0..2 {
         let listener =
-            reactor.listen_unix(UnixAddr::abstract_name(&name), ListenOptions::default()).expect("a free name");
+            reactor.listen(UnixAddr::abstract_name(&name), ListenOptions::default()).expect("a free name").id;
         let id = reactor.connect(format!("unix:@{name}"), ConnectOptions::default()).expect("an address");
         loop {
             let (socket, event) = reactor.next().expect("it continues").expect("it connects");
@@ -276,9 +276,11 @@ fn addresses_are_read_as_people_write_them() {
         assert!(unix(text).is_err(), "{text}");
     }
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let long = reactor.listen_unix(UnixAddr::path("/tmp/".to_owned() + &"x".repeat(200)), ListenOptions::default());
-    assert!(long.expect_err("it is too long").to_string().contains("File name too long"));
-    assert!(reactor.listen("unix:/tmp/x", ListenOptions::default()).is_err(), "that one has a call of its own");
+    let long = UnixAddr::path("/tmp/".to_owned() + &"x".repeat(200));
+    let refused = reactor.listen(long.clone(), ListenOptions::default()).expect_err("it is too long");
+    assert_eq!(refused, Error::InvalidAddress(AddressError::InvalidPath));
+    let refused = reactor.listen(Target::Unix(long), ListenOptions::default()).expect_err("it is too long");
+    assert!(refused.to_string().contains("File name too long"), "{refused}");
 }
 
 #[test]
@@ -286,7 +288,7 @@ fn a_blocking_client_of_another_process_is_served() {
     use std::io::{Read as _, Write as _};
     let folder = Folder::new();
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    reactor.listen_unix(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
+    reactor.listen(UnixAddr::path(folder.file()), ListenOptions::default()).expect("a new file");
     let mut client = UnixStream::connect(folder.file()).expect("it listens");
     client.write_all(b"question").expect("connected");
     client.shutdown(std::net::Shutdown::Write).expect("connected");
@@ -315,7 +317,7 @@ fn a_blocking_client_of_another_process_is_served() {
 fn a_client_too_many_is_dropped_without_an_address() {
     let mut reactor = Reactor::with_net(Network::new(1).host(HERE));
     let options = ListenOptions::default().max_connections(0).overflow_policy(OverflowPolicy::Reset);
-    let listener = reactor.listen_unix(UnixAddr::path("/name"), options).expect("a new name");
+    let listener = reactor.listen(UnixAddr::path("/name"), options).expect("a new name").id;
     reactor.connect(UnixAddr::path("/name"), ConnectOptions::default()).expect("begun");
     loop {
         let (_, event) = reactor.next().expect("it continues").expect("it is dropped");
@@ -383,7 +385,7 @@ fn a_server_reads_everything_of_a_client_whose_messages_split_the_stream() {
         let listener = UnixListener::bind(folder.file()).expect("a new file");
         socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
         let mut reactor = Reactor::new().expect("a machine with epoll");
-        reactor.listen_on_unix(listener, ListenOptions::default()).expect("it listens");
+        reactor.adopt(listener, ListenOptions::default()).expect("it listens");
         let peer = UnixStream::connect(folder.file()).expect("it listens");
         check_arrival(reactor, &peer, split);
     }

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use finale::sim::{Host, Network};
-use finale::{Error, Event, ListenOptions, Reactor, SendError, Shard, Shards, Socket, StopOptions};
+use finale::{BoundAddr, Error, Event, ListenOptions, Reactor, SendError, Shard, Shards, Socket, StopOptions};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -34,7 +34,7 @@ fn serve(mut shard: Shard) -> Result<(), Error> {
     Ok(())
 }
 
-fn ask(addr: SocketAddr) -> Vec<u8> {
+fn ask(addr: BoundAddr) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
     stream.write_all(b"hello").expect("open");

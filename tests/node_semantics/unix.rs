@@ -15,7 +15,7 @@ fn path() -> PathBuf {
 #[test]
 fn n99_a_unix_socket_lives_without_lookup_and_address() {
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    let listener = reactor.listen_unix(path(), ListenOptions::default()).expect("a new file");
+    let listener = reactor.listen(UnixAddr::path(path()), ListenOptions::default()).expect("a new file").id;
     let client = reactor.connect(UnixAddr::path(path()), ConnectOptions::default()).expect("a good target");
     let mut lines = Vec::new();
     while lines.last().map(String::as_str) != Some("close") {
@@ -46,6 +46,6 @@ fn n100_a_missing_path_is_refused_and_any_existing_file_is_in_use() {
     }
     let Some(EndingKind::Failed(failure)) = how else { panic!("{how:?}") };
     assert_eq!(failure.kind, ConnectionErrorKind::Refused);
-    reactor.listen_unix(UnixAddr::path("/taken"), ListenOptions::default()).expect("a new name");
-    assert!(reactor.listen_unix(UnixAddr::path("/taken"), ListenOptions::default()).is_err());
+    reactor.listen(UnixAddr::path("/taken"), ListenOptions::default()).expect("a new name");
+    assert!(reactor.listen(UnixAddr::path("/taken"), ListenOptions::default()).is_err());
 }

@@ -100,7 +100,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
             Role::Serves => {
                 let listener = self.reactor.listen(any, listen_options(script)).expect("loopback has a free port");
                 self.listener = Some(listener.id);
-                return self.remote.connect(listener.addr, script.has(Opt::SmallBuffers));
+                return self.remote.connect(listener.addr.ip().expect("an IP address"), script.has(Opt::SmallBuffers));
             }
             Role::Dials => self.remote.listen(16),
             Role::DialsFull => self.fill(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use finale::sim::{Network, Script};
 use finale::{
     Backpressure, Buffer, ConnectionErrorKind, EndingKind, Error, Event, ListenOptions, PeerEnd, Reactor, Socket,
-    TimeoutKind,
+    TimeoutKind, UnixAddr,
 };
 
 /// What a server with this handler gets from a scripted client, as lines.
@@ -232,7 +232,7 @@ fn a_second_error_of_a_connection_that_fills_changes_neither_its_bytes_nor_its_f
     use std::io::Write as _;
     let path = std::env::temp_dir().join(format!("finale-filling-{}.sock", std::process::id()));
     let mut reactor = Reactor::new().expect("a machine with epoll");
-    reactor.listen_unix(path.as_path(), ListenOptions::default().replace_stale(true)).expect("a free name");
+    reactor.listen(UnixAddr::path(&path), ListenOptions::default().replace_stale(true)).expect("a free name");
     let mut client = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
     let mut id = None;
     while id.is_none() {

@@ -5,8 +5,9 @@ use crate::{document, sources};
 /// The layers, from the bottom up. A module may use those of lower layers, and no other of its own.
 const LAYERS: &[&[&str]] = &[
     &["id", "rng", "ticks", "unix_addr", "wheel", "lifecycle"],
+    &["target"],
     &["error"],
-    &["event", "options", "target", "buffer"],
+    &["event", "options", "parse", "buffer"],
     &["report", "net", "metrics"],
     &["table"],
     &["socket", "socket_map", "sim"],

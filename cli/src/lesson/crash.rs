@@ -6,13 +6,12 @@
 //! come.
 
 use std::io::{self, BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use finale::{Event, KeepAlive, ListenOptions, Reactor, Socket, Waker};
+use finale::{BoundAddr, Event, KeepAlive, ListenOptions, Reactor, Socket, Waker};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::page::{heading, learned, line, paragraph};
@@ -188,7 +187,7 @@ enum Report {
 }
 
 impl Peer {
-    fn start(part: Part, addr: SocketAddr, remote: Waker) -> Result<Self, Error> {
+    fn start(part: Part, addr: BoundAddr, remote: Waker) -> Result<Self, Error> {
         let spawned = std::env::current_exe().and_then(|program| {
             Command::new(program)
                 .arg("peer")

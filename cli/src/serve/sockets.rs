@@ -5,12 +5,11 @@
 //! it once it has taken over, and the old process no longer does.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use finale::{ListenOptions, OsError, Reactor, Target, UnixAddr};
+use finale::{BoundAddr, ListenOptions, OsError, Reactor, Target, UnixAddr};
 use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -32,14 +31,9 @@ pub(super) struct Inheritance {
     pub(super) file: Option<PathBuf>,
 }
 
-enum Listening {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 /// The listening sockets.
 pub(super) struct Sockets {
-    sockets: Vec<Listening>,
+    sockets: Vec<Socket>,
     /// The file that we have to remove.
     file: Option<PathBuf>,
     /// The same, once we serve: until then it belongs to the process that has started us.
@@ -55,35 +49,22 @@ impl Sockets {
             return Self::inherit(&mut passed);
         }
         let error = |source| Error::Listen { addr: options.listen.clone(), source };
-        match Target::try_from(options.listen.as_str()).map_err(error)? {
-            Target::Unix(addr) => {
-                let refused = |why: &io::Error| {
-                    error(finale::Error::ListenUnix { addr: addr.clone(), source: OsError::from(why) })
-                };
-                let socket = open_unix(&addr).map_err(|why| refused(&why))?;
-                let file = addr.file().map(Into::into);
-                Ok(Self { sockets: vec![Listening::Unix(socket)], file, inherited_file: None, inherited: false })
-            }
-            Target::Addr(addr) => {
-                let refused = |why: &io::Error| error(finale::Error::Listen { addr, source: OsError::from(why) });
-                let mut sockets = vec![open_tcp(addr, options).map_err(|why| refused(&why))?];
-                // All shards share the port that was chosen for port 0.
-                let addr = sockets[0].local_addr().map_err(|why| refused(&why))?;
-                for _ in 1..options.shards {
-                    sockets.push(open_tcp(addr, options).map_err(|why| refused(&why))?);
-                }
-                let sockets = sockets.into_iter().map(Listening::Tcp).collect();
-                Ok(Self { sockets, file: None, inherited_file: None, inherited: false })
-            }
-            _ => Err(error(finale::Error::InvalidAddress(finale::AddressError::NotAnIp))),
-        }
+        let target = Target::try_from(options.listen.as_str()).map_err(error)?;
+        let file = if let Target::Unix(addr) = &target { addr.file().map(Into::into) } else { None };
+        let opened = match &target {
+            Target::Unix(addr) => open_unix(addr).map(|socket| vec![socket]),
+            Target::Addr(addr) => open_shards(*addr, options),
+            _ => return Err(error(finale::Error::InvalidAddress(finale::AddressError::NotAnAddress))),
+        };
+        let refused = |why| error(finale::Error::Listen { addr: target, source: OsError::from(&why) });
+        Ok(Self { sockets: opened.map_err(refused)?, file, inherited_file: None, inherited: false })
     }
 
     fn inherit(passed: &mut ListenFd) -> Result<Self, Error> {
         let mut sockets = Vec::new();
         for slot in 0..passed.len() {
             let socket = match passed.take_tcp_listener(slot) {
-                Ok(socket) => socket.map(Listening::Tcp),
+                Ok(socket) => socket.map(Socket::from),
                 Err(_) => passed
                     .take_unix_listener(slot)
                     .map_err(|_why| {
@@ -92,7 +73,7 @@ impl Sockets {
                             slot + 3
                         ))
                     })?
-                    .map(Listening::Unix),
+                    .map(Socket::from),
             };
             sockets.extend(socket);
         }
@@ -130,10 +111,7 @@ impl Sockets {
 
     /// Copies of all of them, for another process.
     pub(super) fn inheritance(&self) -> io::Result<Inheritance> {
-        let copy = |socket: &Listening| match socket {
-            Listening::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
-            Listening::Unix(socket) => socket.try_clone().map(OwnedFd::from),
-        };
+        let copy = |socket: &Socket| socket.try_clone().map(OwnedFd::from);
         let sockets = self.sockets.iter().map(copy).collect::<io::Result<_>>()?;
         Ok(Inheritance { sockets, file: self.file.clone() })
     }
@@ -163,29 +141,32 @@ impl Drop for Sockets {
     }
 }
 
-fn listen_on(socket: &Listening, reactor: &mut Reactor, options: &ListenOptions) -> Result<String, Error> {
+fn listen_on(socket: &Socket, reactor: &mut Reactor, options: &ListenOptions) -> Result<String, Error> {
     let copied = |error| Error::io("copy a descriptor", error);
-    Ok(match socket {
-        Listening::Tcp(socket) => {
-            reactor.listen_on(socket.try_clone().map_err(copied)?, options.clone())?.addr.to_string()
-        }
-        Listening::Unix(socket) => {
-            let name = name_of(&socket.local_addr().map_err(copied)?);
-            reactor.listen_on_unix(socket.try_clone().map_err(copied)?, options.clone())?;
-            name.map_or_else(|| "unix:(no name)".to_owned(), |name| name.to_string())
-        }
+    let name = name_of(&socket.local_addr().map_err(copied)?);
+    let listener = reactor.adopt(socket.try_clone().map_err(copied)?, options.clone())?;
+    Ok(match (listener.addr, name) {
+        (BoundAddr::Unix, Some(name)) => name.to_string(),
+        (BoundAddr::Unix, None) => "unix:(no name)".to_owned(),
+        (addr, _) => addr.to_string(),
     })
 }
 
-fn name_of(addr: &std::os::unix::net::SocketAddr) -> Option<UnixAddr> {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(addr) {
-        return Some(UnixAddr::abstract_name(name));
-    }
-    addr.as_pathname().map(UnixAddr::path)
+fn name_of(addr: &SockAddr) -> Option<UnixAddr> {
+    addr.as_abstract_namespace().map(UnixAddr::abstract_name).or_else(|| addr.as_pathname().map(UnixAddr::path))
 }
 
-fn open_tcp(addr: SocketAddr, options: &ServeOptions) -> io::Result<TcpListener> {
+/// One socket for each shard. All share the port that was chosen for port 0.
+fn open_shards(addr: SocketAddr, options: &ServeOptions) -> io::Result<Vec<Socket>> {
+    let mut sockets = vec![open_tcp(addr, options)?];
+    let addr = sockets[0].local_addr()?.as_socket().unwrap_or(addr);
+    for _ in 1..options.shards {
+        sockets.push(open_tcp(addr, options)?);
+    }
+    Ok(sockets)
+}
+
+fn open_tcp(addr: SocketAddr, options: &ServeOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port || options.shards > 1)?;
@@ -194,10 +175,10 @@ fn open_tcp(addr: SocketAddr, options: &ServeOptions) -> io::Result<TcpListener>
     }
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
-fn open_unix(addr: &UnixAddr) -> io::Result<UnixListener> {
+fn open_unix(addr: &UnixAddr) -> io::Result<Socket> {
     let name = match addr.file() {
         Some(path) => SockAddr::unix(path),
         None => SockAddr::unix(addr.to_string().replacen("unix:@", "\0", 1)),
@@ -205,5 +186,5 @@ fn open_unix(addr: &UnixAddr) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&name?)?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

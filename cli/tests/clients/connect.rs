@@ -96,7 +96,7 @@ fn a_reset_is_a_failure() {
     });
     let outcome = run_with(&["connect", &addr], b"!".to_vec());
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.last_line().contains("error: reset by the peer; nobody finished"), "{outcome:?}");
+    assert!(outcome.last_line().contains("error: reset by the peer; neither side finished"), "{outcome:?}");
     server.join().expect("the server ends");
 }
 

@@ -292,7 +292,7 @@ fn a_port_in_use_is_reported_in_one_line() {
 fn an_address_that_is_not_ours_is_reported_in_one_line() {
     run(&["serve", "echo", "--listen", "127.0.0.1"]).refused_with(2, "no port");
     run(&["serve", "echo", "--listen", "127.0.0.1:99999"]).refused_with(2, "0 to 65535");
-    run(&["serve", "echo", "--listen", "localhost:0"]).refused_with(2, "an IP address");
+    run(&["serve", "echo", "--listen", "localhost:0"]).refused_with(2, "one address");
     // TEST-NET-1 (RFC 5737): no host has this address.
     run(&["serve", "echo", "--listen", "192.0.2.1:0"]).refused_with(1, "can't listen on 192.0.2.1:0");
 }

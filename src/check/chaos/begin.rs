@@ -142,7 +142,7 @@ impl Run {
         let script = self.playable(way, script);
         let play = match target {
             Target::Unix(addr) => peer.play_unix(addr, script).ok(),
-            other => other.addr().ok().and_then(|addr| peer.play(addr, script).ok()),
+            other => other.addr().and_then(|addr| peer.play(addr, script).ok()),
         };
         let acted = play.map(|play| Acted { play, is_client: true });
         self.book.conversations[number].plays.extend(acted);
@@ -163,13 +163,13 @@ impl Run {
         let reactor = self.reactors[0].as_mut()?;
         let (id, target): (_, Target) = match way {
             Way::Unix { is_file } => {
-                let addr = places::unix(number, is_file);
-                (reactor.listen_unix(addr.clone(), options).ok()?, Target::Unix(addr))
+                let target = Target::Unix(places::unix(number, is_file));
+                (reactor.listen(target.clone(), options).ok()?.id, target)
             }
             way => {
                 let ip = if let Way::Loopback { is_ipv6 } = way { places::loopback(is_ipv6) } else { home };
                 let listener = reactor.listen((ip, 0), options).ok()?;
-                (listener.id, listener.addr.into())
+                (listener.id, listener.addr.try_into().ok()?)
             }
         };
         self.book.limits.extend(limit.map(|limit| (id, limit)));
@@ -256,7 +256,7 @@ impl Run {
                 ips.extend(alive.then_some(self.book.plan.machines.home));
                 network.name(&name, ips);
                 self.book.plan.ways[number] = Way::Network;
-                if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr().ok()) {
+                if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr()) {
                     network.mark(Fault::FirstAddressDead);
                     self.connect(number, Target::Name { host: name.into(), port: addr.port() });
                 } else {

@@ -13,12 +13,14 @@ pub mod bent;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use alone::shell;
 use finale::check::EventGrammar;
-use finale::{ConnectionError, Ending, Event, ListenOptions, ListenerId, OsError, Reactor, Socket, SocketId, TimerId};
+use finale::{
+    BoundAddr, ConnectionError, Ending, Event, ListenOptions, ListenerId, OsError, Reactor, Socket, SocketId, TimerId,
+};
 
 /// Longer than anything in a test may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,7 +130,7 @@ impl Transcript {
     pub fn listen(&mut self, options: ListenOptions) -> SocketAddr {
         let listener = self.reactor.listen("127.0.0.1:0", options).expect("loopback has a free port");
         self.listeners.push(listener.id);
-        listener.addr
+        listener.addr.ip().expect("an IP address")
     }
 
     pub fn socket(&mut self, id: SocketId) -> Socket<'_> {
@@ -342,7 +344,7 @@ impl Transcript {
 // --- peers ---
 
 /// A peer: a blocking socket whose calls time out.
-pub fn dial(addr: SocketAddr) -> TcpStream {
+pub fn dial(addr: impl ToSocketAddrs) -> TcpStream {
     let peer = TcpStream::connect(addr).expect("the listener's queue has room");
     patient(&peer);
     peer
@@ -374,7 +376,8 @@ pub fn held_back(options: ListenOptions, way: Way) -> (Transcript, SocketId, Tcp
 }
 
 /// A peer with a receive buffer so small that we can't send much.
-pub fn dial_narrow(addr: SocketAddr) -> TcpStream {
+pub fn dial_narrow(addr: impl Into<BoundAddr>) -> TcpStream {
+    let addr = addr.into().ip().expect("an IP address");
     let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None);
     let socket = socket.expect("a descriptor");
     socket.set_recv_buffer_size(4096).expect("the kernel rounds it up");

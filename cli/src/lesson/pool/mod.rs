@@ -7,12 +7,11 @@
 mod server;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use finale::{
-    ConnectOptions, Context, Event, Inbox, Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, Reactor, RetrySafety,
-    SocketMap, Ticket,
+    BoundAddr, ConnectOptions, Context, Event, Inbox, Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, Reactor,
+    RetrySafety, SocketMap, Ticket,
 };
 use server::{DOWN, Report, Server};
 
@@ -70,7 +69,7 @@ pub(super) fn run(options: &PoolLessonOptions) -> Result<(), Error> {
     ])
 }
 
-fn introduce(addr: SocketAddr, requests: u32, seed: u64) -> Result<(), Error> {
+fn introduce(addr: BoundAddr, requests: u32, seed: u64) -> Result<(), Error> {
     paragraph(&format!(
         "A client keeps {SIZE} connections to a server ready and sends {} over them, one every {} ms. The server at \
          {addr} breaks connections on purpose. With each request it chooses at random (seed {seed}): it answers, it \
@@ -112,7 +111,7 @@ struct Lesson {
 }
 
 impl Lesson {
-    fn new(addr: SocketAddr, total: u32, seed: u64) -> Result<Self, Error> {
+    fn new(addr: BoundAddr, total: u32, seed: u64) -> Result<Self, Error> {
         let options = PoolOptions::default().size(SIZE).back_off(BACK_OFF[0], BACK_OFF[1]);
         Ok(Self {
             pool: Pool::new(addr, ConnectOptions::default(), options.seed(seed))?,

@@ -4,12 +4,11 @@
 //! stopped, or when the thread that could stop it is gone.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use finale::sim::Rng;
-use finale::{Event, ListenOptions, Reactor, Sender, Socket, SocketId, SocketMap, TimerId};
+use finale::{BoundAddr, Event, ListenOptions, Reactor, Sender, Socket, SocketId, SocketMap, TimerId};
 
 use crate::errors::Error;
 
@@ -21,7 +20,7 @@ pub(super) const DOWN: Duration = Duration::from_millis(250);
 
 /// The server on its thread.
 pub(super) struct Server {
-    pub(super) addr: SocketAddr,
+    pub(super) addr: BoundAddr,
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -166,7 +165,7 @@ impl State {
         self.again = Some(reactor.set_timer(DOWN));
     }
 
-    fn come_back(&mut self, reactor: &mut Reactor, addr: SocketAddr) {
+    fn come_back(&mut self, reactor: &mut Reactor, addr: BoundAddr) {
         // It restarts once.
         (self.again, self.restart_after) = (None, u32::MAX);
         match reactor.listen(addr, ListenOptions::default()) {

@@ -196,9 +196,10 @@ impl Program {
         match self.reactor.listen(addr, options) {
             Ok(listener) => {
                 check(rules.refusal().is_none(), "an option that can't be was taken")?;
-                check(listener.addr.port() != 0, "the port is chosen")?;
+                let bound = listener.addr.ip().expect("the network has IP addresses only");
+                check(bound.port() != 0, "the port is chosen")?;
                 check(self.seen.listeners.iter().all(|other| other.id != listener.id), "a listener's id came twice")?;
-                self.seen.listeners.push(Listening { id: listener.id, rules, addr: listener.addr, is_open: true });
+                self.seen.listeners.push(Listening { id: listener.id, rules, addr: bound, is_open: true });
                 Ok(format!("{} at {}", listener.id, listener.addr))
             }
             Err(error) => {

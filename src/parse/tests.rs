@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 
 fn name(host: &str, port: u16) -> Target {
@@ -110,8 +112,8 @@ fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
 #[test]
 fn only_an_address_needs_no_resolver() {
     let addr = SocketAddr::from(([127, 0, 0, 1], 9));
-    assert_eq!(Target::from(addr).addr(), Ok(addr));
-    assert_eq!(name("localhost", 9).addr(), Err(Error::InvalidAddress(AddressError::NotAnIp)));
+    assert_eq!(Target::from(addr).addr(), Some(addr));
+    assert_eq!(name("localhost", 9).addr(), None);
 }
 
 #[test]
@@ -126,4 +128,25 @@ fn an_address_without_brackets_and_a_port_with_a_sign_are_no_targets() {
     for (text, why) in bad {
         assert_eq!(Target::try_from(text), Err(Error::InvalidAddress(why)), "{text:?}");
     }
+}
+
+#[test]
+fn a_bound_ip_address_passes_through() {
+    let addr = SocketAddr::from(([127, 0, 0, 1], 7000));
+    let bound = BoundAddr::from(addr);
+    assert_eq!((bound.ip(), bound.port()), (Some(addr), Some(7000)));
+    assert!(bound == addr);
+    assert_eq!(bound.to_string(), "127.0.0.1:7000");
+    assert_eq!(Target::try_from(bound), Ok(Target::Addr(addr)));
+    assert_eq!(bound.to_socket_addrs().expect("an address").collect::<Vec<_>>(), [addr]);
+}
+
+#[test]
+fn a_bound_unix_domain_socket_has_no_address() {
+    let bound = BoundAddr::Unix;
+    assert_eq!((bound.ip(), bound.port()), (None, None));
+    assert!(bound != SocketAddr::from(([127, 0, 0, 1], 7000)));
+    assert_eq!(bound.to_string(), "a Unix domain socket");
+    assert_eq!(Target::try_from(bound), Err(Error::InvalidAddress(AddressError::NoPath)));
+    assert!(bound.to_socket_addrs().is_err());
 }
