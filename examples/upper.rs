@@ -5,7 +5,14 @@ use std::time::Duration;
 
 use finale::{Event, ListenOptions, Reactor, SocketMap};
 
-fn main() -> Result<(), finale::Error> {
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("upper: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), finale::Error> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
     let options = ListenOptions::default()
         .max_connections(10_000) // Further clients wait in the backlog.

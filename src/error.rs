@@ -218,7 +218,7 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
-            Self::InvalidPort => "its port is not a number from 0 to 65535",
+            Self::InvalidPort => "its port is not a number from 0 to 65535; write HOST:PORT, or unix:/run/app.sock",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
             Self::NotIpv6 => "only an IPv6 address can be in brackets, as [::1]:80",
             Self::NoInterface => "there is no interface with the name or number after %",
@@ -227,7 +227,7 @@ impl fmt::Display for AddressError {
                 "its path is too long for a Unix domain socket (107 bytes on Linux), or has a zero byte"
             }
             Self::NotAnAddress => {
-                "a listener needs one address, as 127.0.0.1:7000, [::1]:7000 or unix:/run/app.sock, and no host name"
+                "a listener needs one address, as 127.0.0.1:7000, [::1]:7000 or unix:/run/app.sock, and no host name or list"
             }
         })
     }
@@ -243,7 +243,7 @@ impl fmt::Display for InvalidOption {
             Self::UserTimeout => "TCP_USER_TIMEOUT goes from 1 ms to 24 days",
             Self::BufferSize => "a buffer has from 1 byte to 1 GiB",
             Self::HighWaterMark => "the high-water mark is at least 1 byte and at most the write limit",
-            Self::LowWaterMark => "the low-water mark is below the high-water mark",
+            Self::LowWaterMark => "the low-water mark must be below the high-water mark",
         })
     }
 }

@@ -1,5 +1,4 @@
 //! The address of a Unix domain socket: a path, or on Linux an abstract name.
-//!
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,8 +17,12 @@ use socket2::SockAddr;
 /// assert_eq!(UnixAddr::abstract_name("app").to_string(), "unix:@app");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UnixAddr {
-    path: PathBuf,
+pub struct UnixAddr(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Kind {
+    File(PathBuf),
+    Abstract(Vec<u8>),
 }
 
 impl UnixAddr {
@@ -27,16 +30,14 @@ impl UnixAddr {
     /// one that is longer than the system allows (107 bytes on Linux).
     #[must_use]
     pub fn path(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned() }
+        Self(Kind::File(path.as_ref().to_owned()))
     }
 
     /// A name without a file, of up to 107 bytes. It is free again when its last socket is closed.
     /// Linux only: elsewhere the system refuses it.
     #[must_use]
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(name.as_ref());
-        Self { path: OsStr::from_bytes(&bytes).into() }
+        Self(Kind::Abstract(name.as_ref().to_owned()))
     }
 
     /// From the text after `unix:`.
@@ -44,21 +45,28 @@ impl UnixAddr {
         text.strip_prefix('@').map_or_else(|| Self::path(text), Self::abstract_name)
     }
 
-    /// The address for a system call. For an empty path the kernel would choose a name; socket2
-    /// cuts a path at a zero byte, and has no error number for one that is too long.
+    /// The address for a system call. For an empty name the kernel would choose one; socket2 cuts a
+    /// path at a zero byte, and has no error number for one that is too long.
     pub(crate) fn name(&self) -> Result<SockAddr, Errno> {
-        match self.path.as_os_str().as_bytes() {
-            [] | [0] => Err(Errno::NOENT),
-            path if self.file().is_some() && path.contains(&0) => Err(Errno::INVAL),
-            _ => SockAddr::unix(&self.path).map_err(|_too_long| Errno::NAMETOOLONG),
+        let name = match &self.0 {
+            Kind::File(path) if path.as_os_str().as_bytes().contains(&0) => return Err(Errno::INVAL),
+            Kind::File(path) => path.as_os_str().as_bytes().to_owned(),
+            Kind::Abstract(name) if name.is_empty() => return Err(Errno::NOENT),
+            Kind::Abstract(name) => [b"\0", &**name].concat(),
+        };
+        if name.is_empty() {
+            return Err(Errno::NOENT);
         }
+        SockAddr::unix(OsStr::from_bytes(&name)).map_err(|_too_long| Errno::NAMETOOLONG)
     }
 
     /// The path of the file, unless it is an abstract name.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
-        let is_abstract = self.path.as_os_str().as_bytes().first() == Some(&0);
-        (!is_abstract).then_some(&*self.path)
+        match &self.0 {
+            Kind::File(path) => Some(path),
+            Kind::Abstract(_) => None,
+        }
     }
 }
 
@@ -70,15 +78,19 @@ impl From<&Path> for UnixAddr {
 
 impl From<PathBuf> for UnixAddr {
     fn from(path: PathBuf) -> Self {
-        Self { path }
+        Self(Kind::File(path))
     }
 }
 
+/// As the text of a [`Target`](crate::Target): `unix:./@name` for a file that begins with `@`.
 impl fmt::Display for UnixAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.file() {
-            Some(path) => write!(f, "unix:{}", path.display()),
-            None => write!(f, "unix:@{}", String::from_utf8_lossy(&self.path.as_os_str().as_bytes()[1..])),
+        match &self.0 {
+            Kind::File(path) if path.as_os_str().as_bytes().starts_with(b"@") => {
+                write!(f, "unix:./{}", path.display())
+            }
+            Kind::File(path) => write!(f, "unix:{}", path.display()),
+            Kind::Abstract(name) => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
         }
     }
 }

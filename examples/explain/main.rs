@@ -14,7 +14,14 @@ const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 const SECOND: Duration = Duration::from_secs(1);
 
-fn main() -> Result<(), finale::Error> {
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("explain: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), finale::Error> {
     let polite = || Script::new().finish().receive_end();
     for ending in [
         of_a_server(ListenOptions::default(), polite())?,

@@ -10,7 +10,14 @@ use std::time::Duration;
 
 use finale::{KeepAlive, ListenOptions, Reactor};
 
-fn main() -> Result<(), finale::Error> {
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("socks5: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), finale::Error> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1080".into());
     let options = ListenOptions::default()
         .max_connections(1_000)

@@ -127,15 +127,18 @@ impl Os {
         if !rustix::net::sockopt::socket_acceptconn(&socket)? {
             return Err(Errno::INVAL.into());
         }
-        socket.set_nonblocking(true)?;
-        // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
-        socket.set_linger(None)?;
         let is_unix = addr.is_unix();
         let bound = match addr.as_socket() {
             Some(addr) => BoundAddr::Ip(addr),
             None if is_unix => BoundAddr::Unix,
             None => return Err(Errno::AFNOSUPPORT.into()),
         };
+        // Only now: other processes may share it.
+        socket.set_nonblocking(true)?;
+        // An inherited descriptor has lost it.
+        socket.set_cloexec(true)?;
+        // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
+        socket.set_linger(None)?;
         tcp::prepare(&socket, if is_unix { Domain::UNIX } else { Domain::IPV4 }, &options.system)?;
         self.add(listener, Listening { socket, is_unix, watched: true, _file: None })?;
         Ok(bound)

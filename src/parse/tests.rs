@@ -95,9 +95,12 @@ fn only_an_ipv6_address_can_be_in_brackets() {
 #[test]
 fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
     let long = "x".repeat(108);
-    for (path, why) in
-        [("", AddressError::NoPath), (&long, AddressError::InvalidPath), ("/tmp/a\0b", AddressError::InvalidPath)]
-    {
+    for (path, why) in [
+        ("", AddressError::NoPath),
+        (&long, AddressError::InvalidPath),
+        ("/tmp/a\0b", AddressError::InvalidPath),
+        ("\0a", AddressError::InvalidPath),
+    ] {
         let refused = [Target::try_from(format!("unix:{path}")), Target::try_from(UnixAddr::path(path))];
         assert_eq!(refused, [(); 2].map(|()| Err(Error::InvalidAddress(why))), "{path:?}");
     }
@@ -107,6 +110,14 @@ fn a_name_that_no_unix_domain_socket_can_have_is_refused_at_once() {
     for good in [longest, zero] {
         assert_eq!(Target::try_from(good.clone()), Ok(Target::Unix(good)));
     }
+}
+
+#[test]
+fn a_unix_domain_address_is_printed_as_the_text_that_names_it() {
+    for addr in [UnixAddr::path("/a"), UnixAddr::path("a"), UnixAddr::path("./@a"), UnixAddr::abstract_name("a")] {
+        assert_eq!(Target::try_from(addr.to_string()), Ok(Target::Unix(addr)));
+    }
+    assert_eq!(UnixAddr::path("@a").to_string(), "unix:./@a", "a file, and not an abstract name");
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Reactor {
     /// or a descriptor that was inherited from a parent process (socket activation). So it can have
     /// options that finale does not know.
     ///
-    /// It becomes non-blocking, for all processes that share it. The system's options that are on
+    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
     /// in `options` are set. Those that must be set before it listens are not: the backlog,
     /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
     /// error the descriptor is closed.
@@ -268,7 +268,7 @@ impl Reactor {
     pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
         let listener = listener.into();
         self.add_listener(options, |net, slot, options| {
-            net.adopt(slot, listener, options).map_err(|error| system("listen", &error))
+            net.adopt(slot, listener, options).map_err(|error| system("adopting a listening stream socket", &error))
         })
     }
 }

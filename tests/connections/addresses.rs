@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Instant;
 
 use finale::{
@@ -173,10 +173,33 @@ fn a_descriptor_is_adopted_by_the_kind_of_its_socket_and_only_if_it_listens() {
     unix.listen(1).expect("bound");
     assert_eq!(adopt(unix.into()), Ok(BoundAddr::Unix));
 
-    let why = |errno: Errno| Err(Error::System { call: "listen", source: OsError::from_raw(errno.raw_os_error()) });
+    let why = |errno: Errno| {
+        Err(Error::System {
+            call: "adopting a listening stream socket",
+            source: OsError::from_raw(errno.raw_os_error()),
+        })
+    };
     assert_eq!(adopt(socket(Domain::IPV4, Type::STREAM).into()), why(Errno::INVAL), "it does not listen");
     assert_eq!(adopt(socket(Domain::IPV4, Type::DGRAM).into()), why(Errno::PROTOTYPE));
     assert_eq!(adopt(socket(Domain::UNIX, Type::SEQPACKET).into()), why(Errno::PROTOTYPE));
     let file = std::fs::File::open("/dev/null").expect("it is there");
     assert_eq!(adopt(file.into()), why(Errno::NOTSOCK));
+}
+
+#[test]
+fn an_adopted_descriptor_becomes_close_on_exec_and_a_refused_one_is_not_changed() {
+    let mut story = Transcript::new();
+    let listening = OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let number = listening.as_raw_fd();
+    rustix::io::fcntl_setfd(&listening, rustix::io::FdFlags::empty()).expect("open");
+    story.reactor.adopt(listening, ListenOptions::default()).expect("it listens");
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).expect("open");
+    let bits = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+    let bits = u32::from_str_radix(bits.trim(), 8).expect("octal");
+    assert_eq!(bits & 0o2_000_000, 0o2_000_000, "O_CLOEXEC: {info}");
+
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+    let copy = other.try_clone().expect("a descriptor");
+    story.reactor.adopt(other, ListenOptions::default()).expect_err("it does not listen");
+    assert!(!copy.nonblocking().expect("open"), "other processes may use it");
 }
