@@ -78,7 +78,7 @@ impl Host {
     }
 
     #[cfg(test)]
-    pub(super) fn lies(&self, lie: super::lie::Lie) -> bool {
+    pub(super) fn lies(&self, lie: super::sabotage::Lie) -> bool {
         self.world.borrow().lies(lie)
     }
 
@@ -95,7 +95,7 @@ impl Host {
     /// A time of the world on this host's clock.
     fn clock(world: &World, at: u64) -> Instant {
         #[cfg(test)]
-        if world.lies(super::lie::Lie::FastClock) {
+        if world.lies(super::sabotage::Lie::FastClock) {
             return world.instant(at + at / 100);
         }
         world.instant(at)
@@ -163,7 +163,7 @@ impl Host {
     /// Writes, perhaps fewer bytes because of a fault.
     fn write_perhaps_less(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
         #[cfg(test)]
-        if world.lies(super::lie::Lie::ErrorFromNowhere) {
+        if world.lies(super::sabotage::Lie::ErrorFromNowhere) {
             return Err(Errno::CONNRESET.into());
         }
         let faults = world.faults;
@@ -290,7 +290,7 @@ impl Net for Host {
         let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
         let until = timeout.map(|timeout| now.saturating_add(nanos(timeout)));
         #[cfg(test)]
-        let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
+        let until = if self.lies(super::sabotage::Lie::WaitForNothing) { Some(0) } else { until };
         self.world.borrow_mut().begin_turn(self.index);
         let mut world = self.enter();
         let began = world.now;
@@ -298,7 +298,7 @@ impl Net for Host {
         let complete_until = world.complete_until(began);
         world.stall();
         #[cfg(test)]
-        let complete_until = if world.lies(super::lie::Lie::LateClock) { world.now } else { complete_until };
+        let complete_until = if world.lies(super::sabotage::Lie::LateClock) { world.now } else { complete_until };
         let complete_until = Self::clock(&world, complete_until);
         drop(world);
         // The world is no longer borrowed, so code that gets the readiness may use it.
@@ -482,7 +482,7 @@ impl Net for Host {
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
         #[cfg(test)]
-        if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
+        if self.lies(super::sabotage::Lie::AcknowledgedTooSoon) {
             return Ok(true);
         }
         self.phase_or_error(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
@@ -507,7 +507,7 @@ impl Net for Host {
             let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
             world.truth(self.index, slot).closed = Some(closed);
             #[cfg(test)]
-            if world.lies(super::lie::Lie::DescriptorKept) {
+            if world.lies(super::sabotage::Lie::DescriptorKept) {
                 world.program(self.index).listeners.push(Some(id));
             }
         }

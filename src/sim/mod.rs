@@ -47,7 +47,7 @@
 //! script  what a peer does alone       end     one end of a connection: its state and buffers
 //! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
-//! row     the faults' names, counted   unix    Unix domain sockets
+//! fault   the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
 //! # How it differs from Linux
@@ -77,11 +77,11 @@ pub(crate) mod end;
 mod fault;
 mod faults;
 mod host;
-#[cfg(test)]
-pub(crate) mod lie;
 mod news;
 mod peer;
 mod play;
+#[cfg(test)]
+pub(crate) mod sabotage;
 pub(crate) mod script;
 mod tcp;
 mod time;
@@ -462,7 +462,7 @@ impl Network {
 
     /// From now on it breaks its contract, see [`lie`].
     #[cfg(test)]
-    pub(crate) fn lie(&self, lie: lie::Lie) {
+    pub(crate) fn lie(&self, lie: sabotage::Lie) {
         self.world.borrow_mut().lie = Some(lie);
     }
 

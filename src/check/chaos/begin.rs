@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::book::{Acted, Door};
 use super::draw;
-use super::places::{self, PORT, Way};
 use super::plan::{Kind, Nowhere, Plan};
 use super::run::{Run, What};
-use super::side::Side;
+use super::run_state::{Acted, Door};
+use super::socket_model::Side;
+use super::topology::{self, PORT, Way};
 use crate::error::LookupErrorKind;
 use crate::options::ListenOptions;
 use crate::reactor::Reactor;
@@ -101,11 +101,11 @@ impl Run {
                 Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
             }
             Way::Loopback { is_ipv6 } => {
-                let addr = SocketAddr::new(places::loopback(is_ipv6), port);
+                let addr = SocketAddr::new(topology::loopback(is_ipv6), port);
                 Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
             }
             Way::Unix { is_file } => {
-                let addr = places::unix(number, is_file);
+                let addr = topology::unix(number, is_file);
                 Some((peer.listen_unix(&addr, &backlog).ok()?, Target::Unix(addr)))
             }
         }
@@ -163,11 +163,11 @@ impl Run {
         let reactor = self.reactors[0].as_mut()?;
         let (id, target): (_, Target) = match way {
             Way::Unix { is_file } => {
-                let target = Target::Unix(places::unix(number, is_file));
+                let target = Target::Unix(topology::unix(number, is_file));
                 (reactor.listen(target.clone(), options).ok()?.id, target)
             }
             way => {
-                let ip = if let Way::Loopback { is_ipv6 } = way { places::loopback(is_ipv6) } else { home };
+                let ip = if let Way::Loopback { is_ipv6 } = way { topology::loopback(is_ipv6) } else { home };
                 let listener = reactor.listen((ip, 0), options).ok()?;
                 (listener.id, listener.addr.try_into().ok()?)
             }
@@ -264,7 +264,7 @@ impl Run {
                     to_name(self, &name);
                 }
             }
-            Nowhere::NoFile { is_file } => self.connect(number, Target::Unix(places::unix(99, is_file))),
+            Nowhere::NoFile { is_file } => self.connect(number, Target::Unix(topology::unix(99, is_file))),
             Nowhere::DeadPort | Nowhere::BlackHole | Nowhere::Unreachable | Nowhere::NoRoute | Nowhere::Prohibited => {
                 self.connect(number, SocketAddr::new(dead[0], PORT))
             }

@@ -7,7 +7,7 @@
 
 use rustix::io::Errno;
 
-use super::side::{LATE_EDGE, Side};
+use super::socket_model::{LATE_EDGE, Side};
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::error::TimeoutKind;

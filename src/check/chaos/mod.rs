@@ -11,25 +11,25 @@
 //! rules.
 
 mod begin;
-mod book;
+mod close;
+mod disturbances;
 mod draw;
-mod ending;
-mod finish;
-mod judge;
+mod final_checks;
 mod limits;
 mod pattern;
 mod pipes;
-mod places;
 mod plan;
 mod pools;
 mod proxy;
 mod races;
+mod rules;
 mod run;
-mod side;
+mod run_state;
+mod socket_model;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod weather;
+mod topology;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use super::book::Book;
 use super::run::Run;
-use super::side::{Program, Side, Wish};
+use super::run_state::Book;
+use super::socket_model::{Program, Side, Wish};
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::event::{Ending, Event};

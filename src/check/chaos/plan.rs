@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::draw::{self, mostly};
 use super::pattern;
-use super::places::{Machines, Way};
 use super::races::Race;
+use super::topology::{Machines, Way};
 use crate::pool::PoolOptions;
 use crate::sim::{Fault, Faults, Rng, Script};
 

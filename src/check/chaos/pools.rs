@@ -4,9 +4,9 @@
 //! Invariant: a side is its pool's until it is lent, and again when it was given back; what a pool
 //! does to its sockets, the judge learns by looking at them.
 
-use super::book::Book;
 use super::run::Run;
-use super::side::{Program, Side};
+use super::run_state::Book;
+use super::socket_model::{Program, Side};
 use crate::check::{Rule, Violation, must};
 use crate::event::{Ending, Event};
 use crate::id::SocketId;

@@ -1,12 +1,12 @@
 //! How proxies and pools of ours begin, and how they connect to the servers behind them.
 
-use super::book::{Acted, Door};
 use super::draw;
-use super::places::Way;
 use super::plan::{Borrowers, Kind, PoolPlan, Proxy};
 use super::pools::Lending;
 use super::run::{Run, What};
-use super::side::{Program, Side};
+use super::run_state::{Acted, Door};
+use super::socket_model::{Program, Side};
+use super::topology::Way;
 use crate::check::{Rule, Violation};
 use crate::id::SocketId;
 use crate::pool::Pool;

@@ -6,11 +6,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::book::Acted;
 use super::draw::mostly;
-use super::places::{Machines, PORT, Way};
 use super::plan::Kind;
 use super::run::Run;
+use super::run_state::Acted;
+use super::topology::{Machines, PORT, Way};
 use crate::sim::{Reach, Rng, Script};
 use crate::target::Target;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::book::{Book, Conversation, Door, Todo};
 use super::limits::{self, Clock};
 use super::pipes;
 use super::plan::{Kind, Plan, Weather};
-use super::side::{Program, Wish};
+use super::run_state::{Book, Conversation, Door, Todo};
+use super::socket_model::{Program, Wish};
 use super::stop;
 use crate::check::{Rule, Transcript, Violation, must, stuck};
 use crate::id::{ListenerId, SocketId, TimerId};

@@ -4,7 +4,7 @@
 //! reset at the limit, and nothing else.
 
 use super::limits::{self, Clock};
-use super::side::Side;
+use super::socket_model::Side;
 use crate::check::{Rule, Violation, must};
 use crate::lifecycle::State;
 use crate::sim::truth::Truth;

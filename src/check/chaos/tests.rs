@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::run::Run;
 use crate::check::{Rule, Violation};
 use crate::sim::Fault;
-use crate::sim::lie::Lie;
+use crate::sim::sabotage::Lie;
 
 /// The rules that a lie breaks, seed by seed, with a fault that it needs.
 fn broken_by(lie: Option<Lie>, favoured: Option<Fault>) -> impl Iterator<Item = Rule> {

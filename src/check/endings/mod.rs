@@ -4,9 +4,9 @@
 //! seed give the same run.
 
 mod case;
-mod judge;
 mod program;
 mod report;
+mod rules;
 mod trial;
 
 use std::fmt;

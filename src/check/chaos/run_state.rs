@@ -1,11 +1,11 @@
 //! What is known of a run beside its reactors: who talks to whom, what was told, what is still
 //! owed.
 
-use super::judge::judge;
 use super::limits::Clock;
 use super::plan::{Kind, Plan};
 use super::pools::Lending;
-use super::side::{Dice, Label, Program, Side, Wish};
+use super::rules::judge;
+use super::socket_model::{Dice, Label, Program, Side, Wish};
 use super::stop::Stopping;
 use crate::check::{Column, Rule, Transcript, Violation, must, note};
 use crate::error::{ConnectionErrorKind, TimeoutKind};

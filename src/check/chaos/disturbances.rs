@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::book::Door;
 use super::plan::Weather;
 use super::run::Run;
+use super::run_state::Door;
 use super::stop::Stopping;
 use crate::options::StopOptions;
 

@@ -1,8 +1,8 @@
 //! What a close claims, against the truth.
 
-use super::judge::passes;
 use super::limits::{self, Clock};
-use super::side::Side;
+use super::rules::passes;
+use super::socket_model::Side;
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionErrorKind, TimeoutKind};

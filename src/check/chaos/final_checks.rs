@@ -1,9 +1,9 @@
 //! What must hold when everything is over, and when a reactor is dropped in the middle.
 
-use super::book::{Acted, Written};
 use super::pattern;
 use super::plan::{Kind, Weather};
 use super::run::Run;
+use super::run_state::{Acted, Written};
 use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionErrorKind, TimeoutKind};
 use crate::event::{Ending, EndingKind};

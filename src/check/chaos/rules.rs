@@ -4,8 +4,8 @@
 use rustix::io::Errno;
 
 use super::limits::{self, Clock};
-use super::side::Side;
-use super::{ending, pattern, stop};
+use super::socket_model::Side;
+use super::{close, pattern, stop};
 use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
 use crate::event::{Event, PeerEnd};
@@ -64,7 +64,7 @@ pub(super) fn judge(
             side.had_error = true;
             cause(side, socket, failure, truth, clock)?;
         }
-        Event::Close(ending) => ending::judge(side, socket, ending, truth, clock)?,
+        Event::Close(ending) => close::judge(side, socket, ending, truth, clock)?,
         Event::Lookup(_) | Event::Ready | Event::Connection | Event::Filled => {}
         Event::Timer(_) | Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_) => {}
     }
