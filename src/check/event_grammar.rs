@@ -49,7 +49,7 @@ impl EventGrammar {
 
     /// Whether `close` was told.
     #[must_use]
-    pub const fn is_over(&self) -> bool {
+    pub const fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Closed)
     }
 
@@ -57,15 +57,15 @@ impl EventGrammar {
     ///
     /// # Errors
     /// What is wrong with it, in one line.
-    pub fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
+    pub fn check(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
         let before = self.stage;
-        let next = self.follow(socket, event);
+        let next = self.next_stage(socket, event);
         next.map(|stage| self.stage = stage).map_err(|wrong| {
             format!("{}: {event:?} after {before:?}: {wrong}", socket.id()).chars().take(600).collect()
         })
     }
 
-    fn follow(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
+    fn next_stage(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
         let flowing = self.stage == Stage::Flow;
         let connected = flowing || self.stage == Stage::Ended;
         let check = |holds: bool, stage, wrong| if holds { Ok(stage) } else { Err(wrong) };
@@ -101,7 +101,7 @@ impl EventGrammar {
                 let open = connected || (self.stage == Stage::Before && self.is_client);
                 check(open && lines == 1, Stage::Failed, "at most one error, in one line")
             }
-            Event::Close(ending) => self.judge(ending),
+            Event::Close(ending) => self.check_close(ending),
             Event::Timer(_)
             | Event::Woken
             | Event::AcceptFailed(..)
@@ -111,7 +111,7 @@ impl EventGrammar {
     }
 
     /// The report agrees with what was told.
-    fn judge(&self, ending: &Ending) -> Result<Stage, &'static str> {
+    fn check_close(&self, ending: &Ending) -> Result<Stage, &'static str> {
         let holds = [
             (self.stage != Stage::Closed, "close comes once"),
             (self.stage != Stage::Connect, "ready follows connect"),

@@ -41,7 +41,7 @@ use crate::error::Error;
 
 pub use endings::{Case, Cut, Endings, Found, Place, Program, Report};
 pub use event_grammar::EventGrammar;
-pub(crate) use transcript::note;
+pub(crate) use transcript::record;
 pub use transcript::{Column, Transcript};
 
 /// One of the ten rules, or of the two for protocol handlers, see [`Endings`].

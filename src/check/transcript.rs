@@ -47,7 +47,7 @@ impl Transcript {
     }
 
     /// Adds a line, `at` this time since the network began.
-    pub fn tell(&mut self, at: Duration, column: Column, text: impl Into<String>) {
+    pub fn add(&mut self, at: Duration, column: Column, text: impl Into<String>) {
         self.lines.push(Line { at, column, text: text.into() });
     }
 
@@ -92,8 +92,8 @@ impl fmt::Display for Transcript {
 }
 
 /// Tells an event and what the caller does with it, as far as the socket shows that.
-pub(crate) fn note<R>(
-    story: &mut Transcript,
+pub(crate) fn record<R>(
+    transcript: &mut Transcript,
     at: Duration,
     column: Column,
     who: &str,
@@ -101,11 +101,11 @@ pub(crate) fn note<R>(
     event: Event<'_>,
     handle: impl FnOnce(&mut Socket<'_>, Event<'_>) -> R,
 ) -> R {
-    story.tell(at, column, format!("{who}{event}"));
+    transcript.add(at, column, format!("{who}{event}"));
     let queued = socket.queued_bytes();
     let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
-    let mut did = |text: String| story.tell(at, column, format!("{who}  {text}"));
+    let mut did = |text: String| transcript.add(at, column, format!("{who}  {text}"));
     if socket.queued_bytes() > queued {
         did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
     }
@@ -147,12 +147,12 @@ mod tests {
 
     #[test]
     fn a_story_is_two_columns_with_times() {
-        let mut story = Transcript::new();
-        story.tell(Duration::from_micros(2500), Column::Server, "connection");
-        story.tell(Duration::ZERO, Column::Client, "connect");
-        story.tell(Duration::from_millis(3), Column::Both, "the peer vanishes");
-        story.sort();
-        let page = story.to_string();
+        let mut transcript = Transcript::new();
+        transcript.add(Duration::from_micros(2500), Column::Server, "connection");
+        transcript.add(Duration::ZERO, Column::Client, "connect");
+        transcript.add(Duration::from_millis(3), Column::Both, "the peer vanishes");
+        transcript.sort();
+        let page = transcript.to_string();
         let lines: Vec<&str> = page.lines().skip(2).collect();
         assert!(lines[0].trim_start().starts_with("0.000 ms  connect ") && lines[0].ends_with('|'), "{page}");
         assert!(lines[1].contains("2.500 ms") && lines[1].ends_with("| connection"), "{page}");
@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn a_long_line_goes_on_below_without_a_time() {
-        let mut story = Transcript::new();
-        story.tell(Duration::ZERO, Column::Client, "word ".repeat(30));
-        assert_eq!(story.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
-        assert!(story.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));
+        let mut transcript = Transcript::new();
+        transcript.add(Duration::ZERO, Column::Client, "word ".repeat(30));
+        assert_eq!(transcript.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
+        assert!(transcript.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));
     }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Places;
+use super::Endpoints;
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::fault::Fault;
@@ -43,7 +43,7 @@ pub(super) struct Playing {
     /// The next step.
     next: usize,
     end: Option<Id>,
-    places: Option<Places>,
+    endpoints: Option<Endpoints>,
     /// It is entered to be played on at this very time.
     queued: bool,
     /// The earliest time at which it is entered to be played on.
@@ -192,13 +192,13 @@ impl Play {
     }
 
     /// What names the play's connection in the network, if it has or had one.
-    pub(crate) fn places(&self) -> Option<Places> {
-        self.look(|play| play.places)
+    pub(crate) fn endpoints(&self) -> Option<Endpoints> {
+        self.look(|play| play.endpoints)
     }
 
     /// Whether it is connected by a Unix domain socket.
     pub(crate) fn is_unix(&self) -> bool {
-        self.places().is_some_and(|(local, _)| local.ip() == UNIX)
+        self.endpoints().is_some_and(|(local, _)| local.ip() == UNIX)
     }
 
     /// Whether every step was done.
@@ -256,7 +256,7 @@ impl World {
         self.plays[play as usize].end = Some(id);
         if let Some(end) = self.ends.get_mut(id) {
             end.play = Some(play);
-            self.plays[play as usize].places = Some((end.local, end.remote));
+            self.plays[play as usize].endpoints = Some((end.local, end.remote));
         }
         self.rouse_play(play);
     }

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::world::World;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lie {
+pub(crate) enum Sabotage {
     /// A byte that was read is changed.
     WrongByte,
     /// A read without bytes returns that the peer has finished.
@@ -32,20 +32,20 @@ pub(crate) enum Lie {
 }
 
 impl World {
-    pub(super) fn lies(&self, lie: Lie) -> bool {
-        self.lie == Some(lie)
+    pub(super) fn is_sabotaged(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
     }
 }
 
 impl Host {
     /// The result of a read, falsified if that is the sabotage.
-    pub(super) fn lie_of_read(&self, answer: Result<usize, Errno>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    pub(super) fn sabotage_read(&self, answer: Result<usize, Errno>, buffer: &mut [u8]) -> Result<usize, Errno> {
         match answer {
-            Ok(read) if read > 0 && self.lies(Lie::WrongByte) => {
+            Ok(read) if read > 0 && self.is_sabotaged(Sabotage::WrongByte) => {
                 buffer[0] ^= 1;
                 Ok(read)
             }
-            Err(Errno::WOULDBLOCK) if self.lies(Lie::EndFromNowhere) => Ok(0),
+            Err(Errno::WOULDBLOCK) if self.is_sabotaged(Sabotage::EndFromNowhere) => Ok(0),
             answer => answer,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::limits::{self, Clock};
 use super::rules::passes;
-use super::socket_model::Side;
+use super::socket_model::SocketModel;
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionErrorKind, TimeoutKind};
@@ -12,8 +12,8 @@ use crate::sim::end::FinOrder;
 use crate::sim::truth::{Closed, Truth};
 use crate::socket::Socket;
 
-pub(super) fn judge(
-    side: &Side,
+pub(super) fn check(
+    model: &SocketModel,
     socket: &Socket<'_>,
     ending: &Ending,
     truth: &Truth,
@@ -22,31 +22,31 @@ pub(super) fn judge(
     let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
     must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
     // What was read into a buffer that a limit or `destroy` has caught half full is dropped.
-    must(side.discards || side.fills || side.read == truth.given, Rule::Bytes, || {
-        format!("\"{ending}\", of which {} bytes were told", side.read)
+    must(model.discards || model.fills || model.read == truth.given, Rule::Bytes, || {
+        format!("\"{ending}\", of which {} bytes were told", model.read)
     })?;
-    must(ending.had_error() == side.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
+    must(ending.had_error() == model.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
     let sum = ending.bytes_written + ending.bytes_unsent;
-    must(sum == side.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", side.written))?;
-    if side.life.was_connected() {
+    must(sum == model.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", model.written))?;
+    if model.grammar.was_connected() {
         must(ending.peer == truth.kernel.remote, Rule::Identity, || {
             format!("its peer is {:?}, and in truth {:?}", ending.peer, truth.kernel.remote)
         })?;
-        first(ending, truth, clock)?;
-        way(side, ending, socket, truth, clock)?;
+        check_first_fin(ending, truth, clock)?;
+        check_close_call(model, ending, socket, truth, clock)?;
     }
     match ending.kind {
         EndingKind::Destroyed => {
-            let is_wanted = side.destroy_called || stop::destroys(side, socket, truth, clock);
+            let is_wanted = model.destroy_called || stop::destroys(model, socket, truth, clock);
             must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
         }
         EndingKind::Failed(_) => Ok(()),
-        EndingKind::Confirmed | EndingKind::HandedOff => good_order(side, ending, truth),
+        EndingKind::Confirmed | EndingKind::HandedOff => check_clean(model, ending, truth),
     }
 }
 
 /// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
-fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+fn check_first_fin(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let order = truth.kernel.fin_order;
     // Who is first is looked at right before our FIN leaves: theirs may come between the two calls.
     let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
@@ -64,7 +64,13 @@ fn first(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> 
 
 /// A connection in good order is closed quietly, as its settings say; every other is reset, so that
 /// no cut stream looks whole.
-fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+fn check_close_call(
+    model: &SocketModel,
+    ending: &Ending,
+    socket: &Socket<'_>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
         must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
@@ -78,7 +84,7 @@ fn way(side: &Side, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: 
     must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close has reset it"))?;
     let asked = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
     let handed = ending.kind == EndingKind::HandedOff;
-    if handed && !asked && is_nobodys_to_say(side, socket, truth, clock) {
+    if handed && !asked && is_left_to_kernel(model, socket, truth, clock) {
         return Ok(());
     }
     must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
@@ -99,22 +105,23 @@ fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
 
 /// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and
 /// whose kernel does not say: then the kernel goes on alone.
-fn is_nobodys_to_say(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+fn is_left_to_kernel(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
     // It was closed when the limit struck, and `close` is delivered a turn later.
     let then = Clock { now: truth.closed_at, ..clock };
-    let has_struck = |settings: &Settings| limits::struck(side, settings, truth, TimeoutKind::Close, then).is_ok();
-    cant_ask && truth.sent > 0 && socket.settings().is_some_and(has_struck)
+    let may_have_expired =
+        |settings: &Settings| limits::check_expired(model, settings, truth, TimeoutKind::Close, then).is_ok();
+    cant_ask && truth.sent > 0 && socket.settings().is_some_and(may_have_expired)
 }
 
 /// Both have finished, and everything that was written is where the ending says.
-fn good_order(side: &Side, ending: &Ending, truth: &Truth) -> Result<(), Violation> {
+fn check_clean(model: &SocketModel, ending: &Ending, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
-    let whole = side.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
-    must(whole && ending.bytes_written == side.written, Rule::HonestClose, || {
-        format!("\"{ending}\" of {} written; {kernel:?}", side.written)
+    let whole = model.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
+    must(whole && ending.bytes_written == model.written, Rule::HonestClose, || {
+        format!("\"{ending}\" of {} written; {kernel:?}", model.written)
     })?;
-    let errors = &truth.errors[side.attempt_errors.min(truth.errors.len())..];
+    let errors = &truth.errors[model.attempt_errors.min(truth.errors.len())..];
     let passed = errors.iter().all(|error| passes(*error));
     must(passed, Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
     let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;

@@ -7,7 +7,7 @@
 
 use rustix::io::Errno;
 
-use super::socket_model::{LATE_EDGE, Side};
+use super::socket_model::{LATE_EDGE, SocketModel};
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::error::TimeoutKind;
@@ -28,7 +28,7 @@ const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
 
 /// A silence that was told.
 #[derive(Clone, Copy)]
-pub(super) struct ToldSilence {
+pub(super) struct ReportedIdle {
     at: u64,
     /// What had moved then.
     moved: u64,
@@ -99,28 +99,28 @@ impl Due {
 }
 
 /// A limit that ends a socket, if it is set: from when it counts.
-fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: TimeoutKind, clock: Clock) -> Option<Due> {
+fn limit(model: &SocketModel, settings: &Settings, truth: &Truth, timer: TimeoutKind, clock: Clock) -> Option<Due> {
     let taken_at = truth.kernel.taken_at;
     // What the peer takes of what our kernel holds is no silence.
     let taken = clock.seen(truth);
     let (ms, earliest, latest) = match timer {
-        TimeoutKind::Connect => (settings.connect_ms?, side.born_at, side.born_at),
+        TimeoutKind::Connect => (settings.connect_ms?, model.created_at, model.created_at),
         TimeoutKind::HalfClosed => {
-            let latest = truth.moved_at.max(taken_at).max(side.changed_or_heard_at(truth));
+            let latest = truth.moved_at.max(taken_at).max(model.state_known_at(truth));
             (settings.half_closed_ms?, truth.moved_at.max(taken), latest)
         }
         // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
         TimeoutKind::Close => {
-            let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
-            (settings.close_ms?, side.ended_at.max(taken), latest)
+            let latest = truth.sent_at.max(taken_at).max(model.state_known_at(truth));
+            (settings.close_ms?, model.ended_at.max(taken), latest)
         }
         TimeoutKind::Write => {
-            let since = truth.sent_at.max(side.queued_from);
-            (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
+            let since = truth.sent_at.max(model.queued_from);
+            (settings.write_ms?, since.max(taken), since.max(taken_at).max(model.connected_at))
         }
-        TimeoutKind::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
+        TimeoutKind::Deadline => return model.deadline.map(|due| Due { earliest: due, latest: due }),
         TimeoutKind::Ending => {
-            let (earliest, latest) = ending_from(side, truth)?;
+            let (earliest, latest) = ending_from(model, truth)?;
             (settings.ending_ms?, earliest, latest)
         }
         TimeoutKind::Kernel => return None,
@@ -130,19 +130,19 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: TimeoutKind, cl
 
 /// From when an ending counts, at the earliest and at the latest: from the first FIN of either
 /// side, or from what killed it.
-fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
+fn ending_from(model: &SocketModel, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
-    let ours = side.end_called.then_some(side.ended_at);
-    let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
-    let earliest = ours.into_iter().chain(theirs).min()?;
+    let ours = model.end_called.then_some(model.ended_at);
+    let peer_stream = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
+    let earliest = ours.into_iter().chain(peer_stream).min()?;
     // While it reads it may not have heard of what comes behind the bytes.
     let heard = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
-    let latest = ours.into_iter().chain(theirs.map(heard)).min()?;
-    Some((earliest.max(side.born_at), latest.max(side.connected_at)))
+    let latest = ours.into_iter().chain(peer_stream.map(heard)).min()?;
+    Some((earliest.max(model.created_at), latest.max(model.connected_at)))
 }
 
 /// The limit that rules a socket in its present state.
-fn ruling(socket: &Socket<'_>) -> Option<TimeoutKind> {
+fn limit_of_state(socket: &Socket<'_>) -> Option<TimeoutKind> {
     match socket.state() {
         State::Created | State::Resolving | State::Connecting => Some(TimeoutKind::Connect),
         State::Open if !socket.peer_ended() => None,
@@ -159,26 +159,26 @@ fn ruling(socket: &Socket<'_>) -> Option<TimeoutKind> {
 }
 
 /// A limit that should have struck by now, and has not, whatever the socket has told meanwhile.
-pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
-    if side.destroy_called || side.had_error {
+pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
+    if model.destroy_called || model.had_error {
         return None;
     }
     let settings = socket.settings()?;
     let state = socket.state();
-    let waits = state.can_send() && !side.end_called && socket.queued_bytes() > 0;
+    let waits = state.can_send() && !model.end_called && socket.queued_bytes() > 0;
     let deadline = Some(TimeoutKind::Deadline).filter(|_| !state.is_final());
     let ending = Some(TimeoutKind::Ending).filter(|_| state.is_connected());
-    let limits = [deadline, ending, ruling(socket), Some(TimeoutKind::Write).filter(|_| waits)];
+    let limits = [deadline, ending, limit_of_state(socket), Some(TimeoutKind::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
-        if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
+        if let Some(late) = limit(model, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
         }
     }
-    if let Some(overdue) = stop::overdue(side, socket, truth, clock) {
+    if let Some(overdue) = stop::overdue(model, socket, truth, clock) {
         return Some(overdue);
     }
     let may_idle = state.is_connected() && !matches!(state, State::Closing | State::Lingering);
-    let due = idle(side, settings, truth, clock).filter(|_| may_idle && !is_told(side, settings, truth));
+    let due = idle(model, settings, truth, clock).filter(|_| may_idle && !was_reported(model, settings, truth));
     let late = due.and_then(|due| clock.over_for(due.latest))?;
     Some(format!("its idle timeout was due {late} ns ago"))
 }
@@ -197,14 +197,14 @@ const fn name(timer: TimeoutKind) -> &'static str {
 
 /// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that
 /// they would have put off if the read had not lacked memory.
-pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
-    let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
-    let waits = !side.end_called && side.written > truth.sent;
+    let may_have = |timer| limit(model, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
+    let waits = !model.end_called && model.written > truth.sent;
     may_have(TimeoutKind::Deadline)
         || may_have(TimeoutKind::Ending)
         || (waits && may_have(TimeoutKind::Write))
-        || (side.end_called && may_have(TimeoutKind::Close))
+        || (model.end_called && may_have(TimeoutKind::Close))
         || (lacks_memory(truth) && may_have(TimeoutKind::HalfClosed))
 }
 
@@ -214,22 +214,22 @@ fn lacks_memory(truth: &Truth) -> bool {
 }
 
 /// Whether a limit may have ended the socket when it was closed.
-pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+pub(super) fn may_have_failed(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let then = Clock { now: truth.closed_at, ..clock };
-    let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
+    let may_have = |timer| limit(model, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
     [TimeoutKind::Deadline, TimeoutKind::Ending, TimeoutKind::HalfClosed, TimeoutKind::Close, TimeoutKind::Write]
         .into_iter()
         .any(may_have)
 }
 
 /// The idle time of a socket, if it is set.
-fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
+fn idle(model: &SocketModel, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
     let (idle_ms, idle_direction) = (settings.idle_ms?, settings.idle_direction);
     let seen_at = if idle_direction == IdleDirection::Read { 0 } else { clock.seen(truth) };
-    let earliest = truth.broke_silence_at(idle_direction).max(seen_at).max(side.silent_from);
-    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_direction));
-    if side.discards && truth.kernel.died {
+    let earliest = truth.broke_silence_at(idle_direction).max(seen_at).max(model.idle_from);
+    let mut due = Due::after(idle_ms, earliest, model.idle_since(truth, idle_direction));
+    if model.discards && truth.kernel.died {
         // No timeout is delivered while it lingers; once it is broken one may be.
         due.latest = due.latest.max(truth.failed_at);
     }
@@ -237,55 +237,55 @@ fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option
 }
 
 /// Whether the present silence was told: no byte that breaks it has moved since.
-fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
-    side.told_silence.is_some_and(|told| told.moved == truth.moved(settings.idle_direction))
+fn was_reported(model: &SocketModel, settings: &Settings, truth: &Truth) -> bool {
+    model.reported_idle.is_some_and(|reported| reported.moved == truth.moved(settings.idle_direction))
 }
 
 /// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
-pub(super) fn silence(
-    side: &mut Side,
+pub(super) fn check_idle_timeout(
+    model: &mut SocketModel,
     settings: Option<&Settings>,
     truth: &Truth,
     clock: Clock,
 ) -> Result<(), Violation> {
-    let due = settings.and_then(|settings| Some((idle(side, settings, truth, clock)?, settings)));
+    let due = settings.and_then(|settings| Some((idle(model, settings, truth, clock)?, settings)));
     let Some((due, settings)) = due else {
         return Err(Violation::new(Rule::Timers, "a timeout, and no idle time is set"));
     };
     // The peer's FIN is no byte; but it may break its silence.
-    let finished = side.told_silence.is_some_and(|told| side.end_at >= told.at);
-    let again = is_told(side, settings, truth) && !finished;
+    let finished = model.reported_idle.is_some_and(|reported| model.end_at >= reported.at);
+    let again = was_reported(model, settings, truth) && !finished;
     must(!again, Rule::Timers, || "a timeout, and this silence was told".to_owned())?;
     due.check("a timeout", clock)?;
     if settings.idle_direction != IdleDirection::Write {
-        came_in_time(side, truth, &due, "a timeout", clock)?;
+        came_in_time(model, truth, &due, "a timeout", clock)?;
     }
-    side.silent_from = clock.now;
-    side.told_silence = Some(ToldSilence { at: clock.now, moved: truth.moved(settings.idle_direction) });
+    model.idle_from = clock.now;
+    model.reported_idle = Some(ReportedIdle { at: clock.now, moved: truth.moved(settings.idle_direction) });
     Ok(())
 }
 
 /// A limit has ended the socket.
-pub(super) fn struck(
-    side: &Side,
+pub(super) fn check_expired(
+    model: &SocketModel,
     settings: &Settings,
     truth: &Truth,
     timer: TimeoutKind,
     clock: Clock,
 ) -> Result<(), Violation> {
     let what = format!("the {}", name(timer));
-    let Some(due) = limit(side, settings, truth, timer, clock) else {
+    let Some(due) = limit(model, settings, truth, timer, clock) else {
         return Err(Violation::new(Rule::Timers, format!("{what} has struck, and is not set")));
     };
     due.check(&what, clock)?;
     if timer == TimeoutKind::Connect {
-        let room_for = clock.now - side.room_at.unwrap_or(clock.now);
+        let room_for = clock.now - model.room_at.unwrap_or(clock.now);
         // While the process stands still nobody asks.
         return must(room_for < ROOM + clock.cost, Rule::Progress, || {
             format!("{what}, and there was room for {room_for} ns")
         });
     }
-    if timer == TimeoutKind::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+    if timer == TimeoutKind::HalfClosed { came_in_time(model, truth, &due, &what, clock) } else { Ok(()) }
 }
 
 /// Until when a connection is not watched that epoll had no room for: nothing tells what comes.
@@ -295,13 +295,13 @@ pub(super) fn unwatched_until(truth: &Truth) -> u64 {
 }
 
 /// Bytes that are here before the time is up are read before it strikes.
-fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
+fn came_in_time(model: &SocketModel, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
     // Limits go on while a read that lacked memory waits.
     if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
         return Ok(());
     }
-    let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
-    let told_at = unread_since.max(side.paused_until).max(unwatched_until(truth)) + clock.edge;
+    let Some(unread_since) = truth.kernel.unread_since.filter(|_| !model.is_paused) else { return Ok(()) };
+    let told_at = unread_since.max(model.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {
         format!("{what}, and bytes had come {} ns before its time", due.earliest - told_at)
     })

@@ -43,11 +43,11 @@ use crate::sim::{Fault, FaultCounts};
 #[non_exhaustive]
 pub struct Outcome {
     /// The rule that was broken, if one was.
-    pub broken: Option<Violation>,
+    pub violation: Option<Violation>,
     /// How often each fault of the catalogue was played.
-    pub rows: FaultCounts,
+    pub faults: FaultCounts,
     /// How often each pair of the lifecycle was asked.
-    pub pairs: Coverage,
+    pub coverage: Coverage,
     /// Events told.
     pub events: u64,
     /// Sockets that have told `close`.
@@ -58,18 +58,18 @@ pub struct Outcome {
 
 /// One run. With a fault to favour, it strikes as often as can be arranged.
 #[must_use]
-pub fn run(seed: u64, favoured: Option<Fault>) -> Outcome {
-    attempt(seed, favoured, false).0
+pub fn run(seed: u64, preferred: Option<Fault>) -> Outcome {
+    attempt(seed, preferred, false).0
 }
 
 /// The same run, with its story.
 #[must_use]
-pub fn tell(seed: u64, favoured: Option<Fault>) -> (Outcome, Transcript) {
-    attempt(seed, favoured, true)
+pub fn run_with_transcript(seed: u64, preferred: Option<Fault>) -> (Outcome, Transcript) {
+    attempt(seed, preferred, true)
 }
 
-fn attempt(seed: u64, favoured: Option<Fault>, is_told: bool) -> (Outcome, Transcript) {
-    let mut run = run::Run::new(seed, favoured, is_told);
+fn attempt(seed: u64, preferred: Option<Fault>, is_recorded: bool) -> (Outcome, Transcript) {
+    let mut run = run::Run::new(seed, preferred, is_recorded);
     let result = catch_unwind(AssertUnwindSafe(|| {
         run.begin_all();
         run.go()
@@ -77,20 +77,20 @@ fn attempt(seed: u64, favoured: Option<Fault>, is_told: bool) -> (Outcome, Trans
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
         Err(Violation::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
     };
-    let broken = result.unwrap_or_else(panicked).err();
-    let story = run.book.whole_story();
-    let book = &run.book;
+    let violation = result.unwrap_or_else(panicked).err();
+    let transcript = run.state.whole_transcript();
+    let state = &run.state;
     let outcome = Outcome {
-        broken,
-        rows: book.network.fault_counts(),
-        pairs: book.network.coverage(),
-        events: book.events,
-        sockets: book.sockets,
-        digest: book.digest,
+        violation,
+        faults: state.network.fault_counts(),
+        coverage: state.network.coverage(),
+        events: state.events,
+        sockets: state.sockets,
+        digest: state.digest,
     };
-    if outcome.broken.is_some() {
+    if outcome.violation.is_some() {
         // A reactor that broke a rule may break more of them when it is dropped.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(run)));
     }
-    (outcome, story)
+    (outcome, transcript)
 }

@@ -31,7 +31,7 @@ pub(super) fn bytes(stream: Stream, at: u64, count: u64) -> Vec<u8> {
 
 /// The place of the first byte that is not the stream's.
 pub(super) fn mismatch(stream: Stream, at: u64, mut bytes: &[u8]) -> Option<u64> {
-    let (mut from, mut place) = (start(stream, at), at);
+    let (mut from, mut offset) = (start(stream, at), at);
     while !bytes.is_empty() {
         let piece = (PERIOD - from).min(bytes.len());
         if bytes[..piece] != BYTES[from..from + piece] {
@@ -39,9 +39,9 @@ pub(super) fn mismatch(stream: Stream, at: u64, mut bytes: &[u8]) -> Option<u64>
                 .iter()
                 .zip(&BYTES[from..])
                 .position(|(got, want)| got != want)
-                .map(|n| place + n as u64);
+                .map(|n| offset + n as u64);
         }
-        (bytes, place, from) = (&bytes[piece..], place + piece as u64, 0);
+        (bytes, offset, from) = (&bytes[piece..], offset + piece as u64, 0);
     }
     None
 }
@@ -56,8 +56,8 @@ mod tests {
         let all = bytes(stream, 0, 200_000);
         assert_eq!(mismatch(stream, 0, &all), None);
         assert_eq!(bytes(stream, 65_000, 2_000), all[65_000..67_000]);
-        assert!(mismatch(stream, 1, &all).is_some_and(|place| place < 20));
-        assert!(mismatch((1, false), 0, &all).is_some_and(|place| place < 20));
+        assert!(mismatch(stream, 1, &all).is_some_and(|offset| offset < 20));
+        assert!(mismatch((1, false), 0, &all).is_some_and(|offset| offset < 20));
         let mut broken = all;
         broken[123_456] ^= 1;
         assert_eq!(mismatch(stream, 0, &broken), Some(123_456));

@@ -4,7 +4,7 @@
 use rustix::io::Errno;
 
 use super::limits::{self, Clock};
-use super::socket_model::Side;
+use super::socket_model::SocketModel;
 use super::{close, pattern, stop};
 use crate::check::{Rule, Violation, must};
 use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
@@ -14,133 +14,139 @@ use crate::sim::truth::Truth;
 use crate::socket::Socket;
 
 /// Looks at an event before the program sees it.
-pub(super) fn judge(
-    side: &mut Side,
+pub(super) fn check_event(
+    model: &mut SocketModel,
     socket: &Socket<'_>,
     event: &Event<'_>,
     truth: &Truth,
     clock: Clock,
 ) -> Result<(), Violation> {
-    side.life.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))?;
-    must(!side.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
+    model.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))?;
+    must(!model.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
         format!("{event} after destroy")
     })?;
-    note_change(side, event, clock.now);
-    stop::note(side, socket, truth, clock)?;
-    standing(side, socket, event, truth, clock)?;
+    note_change(model, event, clock.now);
+    stop::note(model, socket, truth, clock)?;
+    check_state(model, socket, event, truth, clock)?;
     match event {
-        Event::Connect => side.attempt_errors = truth.errors.len(),
+        Event::Connect => model.attempt_errors = truth.errors.len(),
         Event::Data(bytes) => {
-            must(!side.discards, Rule::Language, || "data after discard".to_owned())?;
-            let wrong = pattern::mismatch(side.theirs(), side.read, bytes);
+            must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
+            let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
             must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
-            side.read += bytes.len() as u64;
+            model.read += bytes.len() as u64;
         }
         Event::Drain => {
-            let owed = std::mem::take(&mut side.owes_drain);
-            must(owed, Rule::Language, || "a drain that nobody is owed".to_owned())?;
+            let was_pending = std::mem::take(&mut model.drain_pending);
+            must(was_pending, Rule::Language, || "a drain that nobody is owed".to_owned())?;
         }
-        Event::Timeout => limits::silence(side, socket.settings(), truth, clock)?,
+        Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let asked = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
             // It may have been resumed since, by a drain that was pending, too.
-            let was_paused = socket.is_paused() || side.paused_until >= truth.failed_at;
+            let was_paused = socket.is_paused() || model.paused_until >= truth.failed_at;
             let unasked = *how == PeerEnd::Reset && was_paused;
             must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
             // With nothing to be read an error waits for nobody. (What was read since may have been
             // the last.)
-            let waits = asked || side.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            let waits = asked || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
             must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
         }
         Event::End => {
-            side.had_end = true;
-            their_end(side, truth)?;
+            model.had_end = true;
+            check_end(model, truth)?;
         }
         Event::Error(failure) => {
-            side.had_error = true;
-            cause(side, socket, failure, truth, clock)?;
+            model.had_error = true;
+            check_error(model, socket, failure, truth, clock)?;
         }
-        Event::Close(ending) => close::judge(side, socket, ending, truth, clock)?,
+        Event::Close(ending) => close::check(model, socket, ending, truth, clock)?,
         Event::Lookup(_) | Event::Ready | Event::Connection | Event::Filled => {}
         Event::Timer(_) | Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_) => {}
     }
     if matches!(event, Event::Connect | Event::Connection) {
         let limit_ms = socket.settings().and_then(|settings| settings.deadline_ms);
         let own = limit_ms.map(|ms| clock.now + ms * 1_000_000);
-        side.deadline = side.deadline.into_iter().chain(own).min();
+        model.deadline = model.deadline.into_iter().chain(own).min();
     }
     Ok(())
 }
 
 /// Notes when the state of the socket changed, as far as an event tells.
-fn note_change(side: &mut Side, event: &Event<'_>, now: u64) {
+fn note_change(model: &mut SocketModel, event: &Event<'_>, now: u64) {
     if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
-        side.changed_at = now;
+        model.changed_at = now;
     }
     if matches!(event, Event::Connect | Event::Connection) {
-        side.connected_at = now;
+        model.connected_at = now;
     }
     if matches!(event, Event::End) {
-        side.end_at = now;
+        model.end_at = now;
     }
 }
 
 /// What holds of a socket at every event.
-fn standing(side: &Side, socket: &Socket<'_>, event: &Event<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+fn check_state(
+    model: &SocketModel,
+    socket: &Socket<'_>,
+    event: &Event<'_>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
     let dead = socket.state() == State::Broken || socket.state().is_final();
     let over = matches!(event, Event::Error(_) | Event::Close(_));
     let sent_fin = matches!(socket.state(), State::LocalFinished | State::Closing);
     must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
-    let unasked = truth.kernel.finished && !side.end_called && !over;
+    let unasked = truth.kernel.finished && !model.end_called && !over;
     must(!unasked, Rule::HonestClose, || "our FIN was sent, and nobody has ended".to_owned())?;
-    must(over || socket.is_paused() == side.is_paused, Rule::Isolation, || {
-        format!("paused: {}, and the program has set {}", socket.is_paused(), side.is_paused)
+    must(over || socket.is_paused() == model.is_paused, Rule::Isolation, || {
+        format!("paused: {}, and the program has set {}", socket.is_paused(), model.is_paused)
     })?;
-    let drained = side.owes_drain && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
+    let drained = model.drain_pending && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
     must(!drained, Rule::Progress, || format!("{event}, and a drain is owed"))?;
     let is_due = over || matches!(event, Event::Timeout);
-    let overdue = if is_due { None } else { limits::overdue(side, socket, truth, clock) };
+    let overdue = if is_due { None } else { limits::overdue(model, socket, truth, clock) };
     must(overdue.is_none(), Rule::Timers, || format!("{event}, and {}", overdue.unwrap_or_default()))
 }
 
 /// `end` is their FIN, behind their last byte.
-fn their_end(side: &Side, truth: &Truth) -> Result<(), Violation> {
+fn check_end(model: &SocketModel, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
     must(kernel.peer_finished, Rule::HonestClose, || "an end, and the peer has not finished".to_owned())?;
     must(kernel.unread == 0, Rule::HonestClose, || format!("an end before {} bytes of theirs", kernel.unread))?;
-    must(side.discards || side.read == truth.given, Rule::Bytes, || {
-        format!("{} bytes were told, and {} taken from the kernel", side.read, truth.given)
+    must(model.discards || model.read == truth.given, Rule::Bytes, || {
+        format!("{} bytes were told, and {} taken from the kernel", model.read, truth.given)
     })
 }
 
 /// Whether an error of the system was told, and bytes that had come before it were not.
-fn has_lost(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+fn has_lost(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     // What came with a reset before we had seen the handshake is lost with it (CN09), and that is
     // said.
-    let connected = side.life.was_connected();
-    let was_paused = side.is_paused || side.paused_until >= truth.closed_at;
+    let connected = model.grammar.was_connected();
+    let was_paused = model.is_paused || model.paused_until >= truth.closed_at;
     // Some limits wait for no bytes.
-    let had_time = !limits::has_struck(side, socket, truth, clock) && !stop::has_struck(side, clock);
+    let had_time = !limits::may_have_expired(model, socket, truth, clock) && !stop::may_have_expired(model, clock);
     // A living peer may have sent more after the last read.
     let came_before =
         truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
-    truth.kernel.unread > 0 && connected && !was_paused && !side.discards && had_time && came_before
+    truth.kernel.unread > 0 && connected && !was_paused && !model.discards && had_time && came_before
 }
 
 /// Every error has one cause, and the failure names it.
-fn cause(
-    side: &Side,
+fn check_error(
+    model: &SocketModel,
     socket: &Socket<'_>,
     failure: &ConnectionError,
     truth: &Truth,
     clock: Clock,
 ) -> Result<(), Violation> {
     if let Some(os) = failure.os {
-        must(!has_lost(side, socket, truth, clock), Rule::Bytes, || {
+        must(!has_lost(model, socket, truth, clock), Rule::Bytes, || {
             format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
         })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
@@ -157,7 +163,7 @@ fn cause(
     match failure.kind {
         ConnectionErrorKind::Lookup(_) => Ok(()),
         ConnectionErrorKind::TimedOut(timer) if timer != TimeoutKind::Kernel => {
-            limits::struck(side, settings, truth, timer, clock)
+            limits::check_expired(model, settings, truth, timer, clock)
         }
         ConnectionErrorKind::TimedOut(_)
         | ConnectionErrorKind::Reset

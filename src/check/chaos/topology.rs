@@ -12,11 +12,11 @@ pub(super) const PORT: u16 = 7000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machines {
     /// Servers of ours.
-    pub(super) home: IpAddr,
+    pub(super) servers: IpAddr,
     /// Clients of ours, if they have a reactor of their own. It may be the same machine.
-    pub(super) abroad: IpAddr,
+    pub(super) clients: IpAddr,
     /// Scripted peers.
-    pub(super) away: IpAddr,
+    pub(super) peers: IpAddr,
     /// Addresses that lead nowhere; the second may be of the other family.
     pub(super) dead: [IpAddr; 2],
 }
@@ -24,22 +24,22 @@ pub(super) struct Machines {
 impl Machines {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let is_ipv6 = rng.chance(0.3);
-        let home = machine(is_ipv6, 1);
+        let servers = machine(is_ipv6, 1);
         Self {
-            home,
-            abroad: if rng.chance(0.3) { home } else { machine(is_ipv6, 2) },
-            away: machine(is_ipv6, 9),
+            servers,
+            clients: if rng.chance(0.3) { servers } else { machine(is_ipv6, 2) },
+            peers: machine(is_ipv6, 9),
             dead: [machine(is_ipv6, 0x901), machine(is_ipv6 != rng.chance(0.3), 0x902)],
         }
     }
 
     /// An address of nobody's, with a number of its own.
-    pub(super) fn nobody(&self, number: u16) -> IpAddr {
-        machine(self.away.is_ipv6() != number.is_multiple_of(4), number)
+    pub(super) fn unused(&self, number: u16) -> IpAddr {
+        machine(self.peers.is_ipv6() != number.is_multiple_of(4), number)
     }
 
     pub(super) const fn of_host(&self, host: usize) -> IpAddr {
-        if host == 0 { self.home } else { self.abroad }
+        if host == 0 { self.servers } else { self.clients }
     }
 }
 
@@ -52,7 +52,7 @@ fn machine(is_ipv6: bool, number: u16) -> IpAddr {
 
 /// How the sides of a conversation reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Transport {
     /// From one machine to another, or by the machine's own address.
     Network,
     /// On one machine, by its loopback address.
@@ -61,7 +61,7 @@ pub(super) enum Way {
     Unix { is_file: bool },
 }
 
-impl Way {
+impl Transport {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         match rng.below(10) {
             0..6 => Self::Network,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{AWAY, Case, Cut, Endings, Found, HOME, Peer, Place, Program, Role, Side};
-use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, note, stuck};
+use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, record, stuck};
 use crate::error::ConnectionErrorKind;
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
@@ -307,7 +307,7 @@ impl<'a> Trial<'a> {
         let at = self.network.elapsed();
         match &mut self.transcript {
             Some(transcript) => {
-                note(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
+                record(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
                     program.handle(socket, event);
                 });
             }
@@ -386,7 +386,7 @@ impl<'a> Trial<'a> {
             peers.map(|(number, play)| (play, if several { format!("peer {number}: ") } else { String::new() }));
         for (play, who) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
             for (at, line) in play.iter().flat_map(Play::transcript) {
-                transcript.tell(at, other, format!("{who}{line}"));
+                transcript.add(at, other, format!("{who}{line}"));
             }
         }
         transcript.sort();
@@ -415,7 +415,7 @@ fn follow(
     });
     let life = &mut lives[place];
     life.machine = life.machine.or_else(|| socket.peer_addr().as_ref().map(SocketAddr::ip));
-    life.grammar.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
+    life.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
 }
 
 /// What went wrong with a peer that played its whole script.
