@@ -1,4 +1,4 @@
-//! How a run begins: reactors and conversations.
+//! Opens the reactors, and begins each conversation.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,7 +54,7 @@ impl Run {
                 };
                 if let Target::Unix(addr) = &target {
                     let peer = self.state.network.peer(self.peers_machine(transport, self.clients_host()));
-                    // One more than the backlog says: the queue is full.
+                    // The backlog plus one: the queue is full.
                     for _ in 0..2 {
                         let _ = peer.connect_unix(addr);
                     }
@@ -71,7 +71,7 @@ impl Run {
         }
     }
 
-    /// The machine of a conversation's scripted peer, whose other side is in this reactor.
+    /// The machine of a conversation's scripted peer. `host` is the reactor of the other end.
     fn peers_machine(&self, transport: Transport, host: usize) -> IpAddr {
         let machines = &self.state.plan.machines;
         match transport {
@@ -80,7 +80,8 @@ impl Run {
         }
     }
 
-    /// A script on its conversation's way: a peer on a machine of ours does not take that with it.
+    /// The script as the transport allows it: a peer on one of finale's machines can't vanish,
+    /// since the machine would vanish with it.
     pub(super) fn playable(&self, transport: Transport, script: &Script) -> Script {
         let mut script = script.clone();
         if transport != Transport::Network {
@@ -93,7 +94,7 @@ impl Run {
         usize::from(self.state.plan.two_reactors)
     }
 
-    /// A server that is none of ours.
+    /// A scripted server.
     pub(super) fn peer_listens(
         &self,
         number: usize,
@@ -120,8 +121,8 @@ impl Run {
         }
     }
 
-    /// There is room again in the queue of a server that had none: those before our client are
-    /// gone.
+    /// Accepts and closes the clients that fill the queue of a scripted server, so that there is
+    /// room.
     pub(super) fn make_room(&mut self, number: usize) {
         let script = match &self.state.plan.conversations[number] {
             Kind::FullQueue { script, .. } => self.playable(self.state.plan.transports[number], script),
@@ -136,15 +137,15 @@ impl Run {
         }
         let play = listener.play(script);
         conversation.scripted_peers.push(ScriptedPeer { play, is_client: false });
-        // A SYN is sent again when its timer comes, and may be lost; nothing comes between a Unix
-        // client and its server.
+        // A SYN is repeated by a timer and can be lost. A connect to a Unix domain socket has no
+        // such delay.
         let is_unix = matches!(self.state.plan.transports[number], Transport::Unix { .. });
         let room_at = is_unix.then(|| self.state.now());
         self.state.models.iter_mut().filter(|model| model.stream.0 == number).for_each(|model| model.room_at = room_at);
-        self.state.note_both("there is room in a full queue");
+        self.state.note_both("a full queue has room again");
     }
 
-    /// A client that is none of ours.
+    /// A scripted client.
     pub(super) fn peer_connects(&mut self, number: usize, target: &Target, script: &Script) {
         let transport = self.state.plan.transports[number];
         let peer = self.state.network.peer(self.peers_machine(transport, 0));
@@ -157,7 +158,7 @@ impl Run {
         self.state.conversations[number].scripted_peers.extend(scripted);
     }
 
-    /// A server of ours, with what clients need to know.
+    /// A server on finale. Returns the address for its clients.
     fn listen(&mut self, number: usize) -> Option<Target> {
         let options = draw::listen(&mut self.state.rng, &self.state.plan);
         let opened = self.open_listener(number, self.state.plan.transports[number], options)?;
@@ -165,7 +166,7 @@ impl Run {
         Some(opened.target)
     }
 
-    /// A listener may be refused a descriptor, as anything may.
+    /// `None` if a fault refuses the listener.
     pub(super) fn open_listener(
         &mut self,
         number: usize,
@@ -191,7 +192,8 @@ impl Run {
         Some(OpenListener { host: 0, id, target })
     }
 
-    /// A listener of its own, or the one before it as well: several clients in one queue.
+    /// Its own listener, or that of the conversation before it, so that several clients share a
+    /// queue.
     fn listen_or_share(&mut self, number: usize) -> Option<Target> {
         let transports = &self.state.plan.transports;
         let before = number.checked_sub(1).filter(|before| transports[*before] == transports[number]);
@@ -203,7 +205,7 @@ impl Run {
         before.map(|opened| opened.target)
     }
 
-    /// A client of ours.
+    /// A client on finale.
     pub(super) fn connect(&mut self, number: usize, target: impl Into<Target>) {
         let mut options = draw::connect(&mut self.state.rng, &self.state.plan);
         if let Some(race) = &self.state.plan.races[number] {

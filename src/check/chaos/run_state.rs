@@ -1,5 +1,5 @@
-//! What is known of a run beside its reactors: who talks to whom, what was told, what is still
-//! owed.
+//! The state of a run apart from its reactors: the conversations, the expected state of each
+//! socket, and what was reported.
 
 use super::limits::Clock;
 use super::plan::{Kind, Plan};
@@ -18,65 +18,64 @@ use crate::sim::{Endpoints, Fault, Network, PeerListener, Play, Rng};
 use crate::socket::Socket;
 use crate::target::Target;
 
-/// A listener of ours.
+/// A listener on finale.
 #[derive(Clone)]
 pub(super) struct OpenListener {
-    /// Whose reactor has it.
+    /// The number of its reactor.
     pub(super) host: usize,
     pub(super) id: ListenerId,
     pub(super) target: Target,
 }
 
-/// A scripted peer.
 pub(super) struct ScriptedPeer {
     pub(super) play: Play,
     pub(super) is_client: bool,
 }
 
-/// What was written to somebody, on a connection that has told `close`.
+/// What a socket that delivered `close` wrote.
 pub(super) struct Written {
     endpoints: Endpoints,
     pub(super) bytes: u64,
     pub(super) how: EndingKind,
 }
 
-/// A conversation: sides are numbered client 0, server 1.
+/// A conversation. Its ends have numbers: 0 is the client, 1 the server.
 #[derive(Default)]
 pub(super) struct Conversation {
     pub(super) listener: Option<OpenListener>,
-    /// Of the server of ours behind a proxy.
+    /// The listener of the server that a proxy connects to, if that server runs on finale.
     pub(super) backend: Option<OpenListener>,
-    /// Where a proxy connects to.
+    /// The address that a proxy or a pool connects to.
     pub(super) backend_target: Option<Target>,
     pub(super) scripted_peers: Vec<ScriptedPeer>,
-    /// Kept, so that what waits there is not forgotten.
+    /// Kept open: dropping it would forget the connections in its queue.
     pub(super) peer: Option<PeerListener>,
     pub(super) race_listeners: Vec<PeerListener>,
     pub(super) endings: [Option<Ending>; 2],
-    /// Both sides were called to end, with nothing against it.
+    /// `end` was called at both ends, and no limit or fault can break the connection.
     pub(super) must_end_cleanly: bool,
-    /// A proxy of it may cut what is said on the one side, and the other side sees an end in good
-    /// order.
+    /// One end may see a clean end of a stream that was cut: a proxy hides the cut, or the
+    /// transport does.
     pub(super) may_cut: bool,
-    /// A reactor was dropped in the middle of it.
+    /// One of its reactors was dropped.
     pub(super) is_dropped: bool,
 }
 
 pub(super) struct RunState {
     pub(super) rng: Rng,
-    /// All were called to end: from now on no program does anything.
+    /// `end` was called on all sockets: from now on the random programs do nothing.
     pub(super) end_requested: bool,
     pub(super) plan: Plan,
     pub(super) network: Network,
     pub(super) conversations: Vec<Conversation>,
-    /// Listeners that may have so many connections at the most, and what becomes of the next.
+    /// Listeners with a maximum of connections, and what they do with a further one.
     pub(super) limits: Vec<(ListenerId, (usize, OverflowPolicy))>,
-    /// Listeners that stop.
+    /// Listeners that were stopped.
     pub(super) stops: Vec<(ListenerId, StopTimes)>,
     pub(super) models: Vec<SocketModel>,
     pub(super) pipes: Pipes,
     pub(super) pool_models: Vec<PoolModel>,
-    /// Sockets that have told `close`, by reactor; and what they have written.
+    /// Ids of sockets that delivered `close`, with the number of the reactor.
     pub(super) closed_ids: Vec<(u32, SocketId)>,
     pub(super) written: Vec<Written>,
     pub(super) events: u64,
@@ -85,7 +84,7 @@ pub(super) struct RunState {
     pub(super) transcript: Option<Transcript>,
 }
 
-/// What an event asks of the run.
+/// What the run does after an event.
 pub(super) enum FollowUp {
     Nothing,
     Command(SocketId, Command),
@@ -93,7 +92,7 @@ pub(super) enum FollowUp {
 }
 
 impl Written {
-    /// Whether the connection was this one, seen from the other side.
+    /// Whether this was the connection, seen from the other end.
     pub(super) fn was_to(&self, (their, our): Endpoints) -> bool {
         self.endpoints == (our, their)
     }
@@ -104,12 +103,12 @@ impl RunState {
         self.network.elapsed().as_nanos() as u64
     }
 
-    /// The time as the rules for a reactor look at it.
+    /// The time and the tolerances for a reactor.
     pub(super) fn clock(&self, host: u32) -> Clock {
         Clock::of(&self.network, host, &self.plan.faults)
     }
 
-    /// What really happened to a side's socket.
+    /// What happened to a socket, as the network knows it.
     pub(super) fn truth(&self, model: &SocketModel) -> Truth {
         let truth = self.network.truth(model.host, model.id.index());
         let is_its_own = model.listener.is_some() || truth.is_of(model.id.generation());
@@ -123,7 +122,7 @@ impl RunState {
         }
     }
 
-    /// One event of one reactor.
+    /// Checks one event of one reactor, and acts on it.
     pub(super) fn handle(
         &mut self,
         host: u32,
@@ -150,13 +149,13 @@ impl RunState {
         let slot = id.index();
         let index = self.models.iter().position(|model| model.host == host && model.id == id);
         let Some(index) = index else {
-            return Err(Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or has had close")));
+            return Err(Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or closed")));
         };
         let mut model = self.models.swap_remove(index);
-        // The program takes the buffer at once: from here on it is data like any other.
+        // The program takes the buffer at once. From here on it is data like any other.
         let filled = socket.take_filled();
         if matches!(event, Event::Filled) && filled.is_none() {
-            return Err(Violation::new(Rule::Bytes, "a buffer is filled, and is not there"));
+            return Err(Violation::new(Rule::Bytes, "`filled` without a buffer"));
         }
         let event = filled.as_deref().map_or(event, Event::Data);
         model.fills &= filled.is_none();
@@ -189,20 +188,20 @@ impl RunState {
         Ok(FollowUp::Command(id, command?))
     }
 
-    /// What a listener reports of its sockets.
+    /// Checks what a listener reports.
     fn check_listener(&self, event: &Event<'_>) -> Result<(), Violation> {
         if let Event::Overflow(listener, _) = *event {
             let full = self.limits.contains(&(listener, (self.live_of(listener), OverflowPolicy::Reset)));
-            must(full, Rule::Progress, || format!("{listener} has dropped a client, and was not full"))?;
+            must(full, Rule::Progress, || format!("{listener} reset a client, and was not full"))?;
         }
         if let Event::ListenerClosed(listener) = *event {
             let live = self.live_of(listener);
-            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets live"))?;
+            must(live == 0, Rule::Progress, || format!("{listener} is closed, and {live} of its sockets are not"))?;
         }
         Ok(())
     }
 
-    /// The program's part, told if the run is told.
+    /// The program's reaction to an event, recorded if the run has a transcript.
     fn act(
         &mut self,
         model: &mut SocketModel,
@@ -210,7 +209,7 @@ impl RunState {
         event: Event<'_>,
     ) -> Result<Command, Violation> {
         let at = self.network.elapsed();
-        let (column, who) = self.column(model.label());
+        let (column, prefix) = self.column(model.label());
         match model.driver {
             Driver::Random => {}
             Driver::Piped => return self.piped(model, socket, &event),
@@ -226,7 +225,7 @@ impl RunState {
         if self.end_requested {
             self.note_line(model.label(), event.to_string());
             if matches!(event, Event::Connection) {
-                // It had to wait until others were called to end.
+                // It was accepted after `end` was called on the others.
                 socket.resume();
                 model.update_paused(socket, self.now());
                 model.end(socket, self.now());
@@ -236,7 +235,7 @@ impl RunState {
         let now = self.now();
         let mut context = ActContext { rng: &mut self.rng, network: &self.network, plan: &self.plan, now };
         let command = match &mut self.transcript {
-            Some(transcript) => record(transcript, at, column, &who, socket, event, |socket, event| {
+            Some(transcript) => record(transcript, at, column, &prefix, socket, event, |socket, event| {
                 model.act(socket, &event, &mut context)
             }),
             None => model.act(socket, &event, &mut context),
@@ -249,7 +248,7 @@ impl RunState {
 
     fn accepted(&mut self, host: u32, socket: &Socket<'_>) -> Result<(), Violation> {
         let listener = socket.listener();
-        // Several may share a listener: a script is known by its place.
+        // Several conversations may share a listener: the endpoints say which script this is.
         let endpoints = self.network.endpoints(host, socket.id().index());
         let is_its_own = |scripted: &ScriptedPeer| {
             scripted.is_client && scripted.play.endpoints() == endpoints.map(|(us, them)| (them, us))
@@ -266,11 +265,11 @@ impl RunState {
             is_here(&conversation.backend) || (is_here(&conversation.listener) && known(conversation))
         });
         let Some(number) = found else {
-            return Err(Violation::new(Rule::Identity, "a connection of no listener of ours"));
+            return Err(Violation::new(Rule::Identity, "a connection without a listener"));
         };
         let id = socket.id();
-        must(endpoints.is_some(), Rule::Identity, || format!("{id} is a connection that nobody has"))?;
-        must(!self.closed_ids.contains(&(host, id)), Rule::Identity, || format!("{id} names a second socket"))?;
+        must(endpoints.is_some(), Rule::Identity, || format!("{id} is a connection that the network does not have"))?;
+        must(!self.closed_ids.contains(&(host, id)), Rule::Identity, || format!("{id} is the id of a second socket"))?;
         let mut model = SocketModel::new(host, (number, false), socket, self.now());
         let is_proxy = matches!(self.plan.conversations[number], Kind::Proxy(_));
         if is_proxy && !is_here(&self.conversations[number].backend) {
@@ -280,16 +279,16 @@ impl RunState {
         model.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
         self.models.push(model);
         let Some((listener, (most, policy))) = self.limits.iter().find(|(id, _)| Some(*id) == listener) else {
-            return must(!socket.is_overflow(), Rule::Language, || format!("{id} is beyond a limit that is none"));
+            return must(!socket.is_overflow(), Rule::Language, || format!("{id} exceeds the limit of a listener without one"));
         };
         let over = self.models.iter().filter(|model| model.listener == Some(*listener) && model.is_overflow).count();
         let regular = self.live_of(*listener) - over;
         let admitted = if let OverflowPolicy::Admit(more) = policy { *more } else { 0 };
         let holds = regular <= *most && over <= admitted && (!socket.is_overflow() || regular == *most);
-        must(holds, Rule::Progress, || format!("{id} is one too many: {regular} of {most} and {over}, {policy:?}"))
+        must(holds, Rule::Progress, || format!("{id} exceeds the limit: {regular} of {most} and {over}, {policy:?}"))
     }
 
-    /// Connections of a listener that have not told `close`.
+    /// Connections of a listener that have not delivered `close`.
     fn live_of(&self, listener: ListenerId) -> usize {
         self.models.iter().filter(|model| model.listener == Some(listener)).count()
     }
@@ -337,7 +336,7 @@ impl RunState {
         }
     }
 
-    /// Folds an event into the number that stands for the whole story (FNV-1a).
+    /// Adds an event to the digest (FNV-1a).
     fn digest_event(&mut self, host: u32, id: SocketId, event: &Event<'_>) {
         let now = self.now();
         let mut fold = |byte: u64| self.digest = (self.digest ^ byte).wrapping_mul(0x0100_0000_01b3);
@@ -346,7 +345,8 @@ impl RunState {
         fold(now);
     }
 
-    /// Where a side's lines stand, and its conversation's number if there are several.
+    /// The column of a socket's lines, and their prefix: the number of the conversation if there
+    /// are several, and the driver.
     fn column(&self, Label { stream, driver }: Label) -> (Column, String) {
         let several = self.conversations.len() > 1;
         let number = if several { format!("#{} ", stream.0 + 1) } else { String::new() };
@@ -354,15 +354,15 @@ impl RunState {
             Driver::Random => "",
             Driver::Piped => "proxy: ",
             Driver::Pooled => "pool: ",
-            Driver::Leased => "lent: ",
+            Driver::Leased => "leased: ",
         };
         (if stream.1 { Column::Client } else { Column::Server }, number + driver_name)
     }
 
     pub(super) fn note_line(&mut self, label: Label, text: String) {
-        let (at, (column, who)) = (self.network.elapsed(), self.column(label));
+        let (at, (column, prefix)) = (self.network.elapsed(), self.column(label));
         if let Some(transcript) = &mut self.transcript {
-            transcript.add(at, column, format!("{who}{text}"));
+            transcript.add(at, column, format!("{prefix}{text}"));
         }
     }
 
@@ -371,15 +371,15 @@ impl RunState {
         self.note_line(model.label(), text);
     }
 
-    /// The story with the peers' part in it, once.
+    /// The transcript, with the lines of the scripted peers. Leaves none.
     pub(super) fn whole_transcript(&mut self) -> Transcript {
         let Some(mut transcript) = self.transcript.take() else { return Transcript::new() };
         for number in 0..self.conversations.len() {
             let conversation = &self.conversations[number];
             for ScriptedPeer { play, is_client } in &conversation.scripted_peers {
-                let (column, who) = self.column(Label { stream: (number, *is_client), driver: Driver::Random });
+                let (column, prefix) = self.column(Label { stream: (number, *is_client), driver: Driver::Random });
                 for (at, line) in play.transcript() {
-                    transcript.add(at, column, format!("{who}{line}"));
+                    transcript.add(at, column, format!("{prefix}{line}"));
                 }
             }
         }
