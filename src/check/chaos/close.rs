@@ -1,7 +1,7 @@
-//! What a close claims, against the truth.
+//! Whether the report of a close agrees with the network.
 
 use super::limits::{self, Clock};
-use super::rules::passes;
+use super::rules::is_shortage;
 use super::socket_model::SocketModel;
 use super::stop;
 use crate::check::{Rule, Violation, must};
@@ -20,17 +20,21 @@ pub(super) fn check(
     clock: Clock,
 ) -> Result<(), Violation> {
     let numbers = (ending.bytes_read, ending.bytes_written) == (truth.given, truth.sent);
-    must(numbers, Rule::Bytes, || format!("\"{ending}\", and in truth {} read, {} written", truth.given, truth.sent))?;
-    // What was read into a buffer that a limit or `destroy` has caught half full is dropped.
-    must(model.discards || model.fills || model.read == truth.given, Rule::Bytes, || {
-        format!("\"{ending}\", of which {} bytes were told", model.read)
+    must(numbers, Rule::Bytes, || {
+        format!("\"{ending}\", and the network has {} read, {} written", truth.given, truth.sent)
     })?;
-    must(ending.had_error() == model.had_error, Rule::Language, || format!("\"{ending}\" with another error told"))?;
+    // A partly filled buffer is dropped if a limit or `destroy` ends the socket.
+    must(model.discards || model.fills || model.read == truth.given, Rule::Bytes, || {
+        format!("\"{ending}\", of which {} bytes were delivered", model.read)
+    })?;
+    must(ending.had_error() == model.had_error, Rule::Language, || {
+        format!("\"{ending}\", and an error was delivered: {}", model.had_error)
+    })?;
     let sum = ending.bytes_written + ending.bytes_unsent;
-    must(sum == model.written, Rule::Bytes, || format!("\"{ending}\", of {} that were written", model.written))?;
+    must(sum == model.written, Rule::Bytes, || format!("\"{ending}\", of {} bytes written", model.written))?;
     if model.grammar.was_connected() {
         must(ending.peer == truth.kernel.remote, Rule::Identity, || {
-            format!("its peer is {:?}, and in truth {:?}", ending.peer, truth.kernel.remote)
+            format!("its peer is {:?}, and in the network {:?}", ending.peer, truth.kernel.remote)
         })?;
         check_first_fin(ending, truth, clock)?;
         check_close_call(model, ending, socket, truth, clock)?;
@@ -38,32 +42,34 @@ pub(super) fn check(
     match ending.kind {
         EndingKind::Destroyed => {
             let is_wanted = model.destroy_called || stop::destroys(model, socket, truth, clock);
-            must(is_wanted, Rule::Cause, || "destroyed, and nobody has".to_owned())
+            must(is_wanted, Rule::Cause, || "destroyed without a call of destroy".to_owned())
         }
         EndingKind::Failed(_) => Ok(()),
         EndingKind::Confirmed | EndingKind::HandedOff => check_clean(model, ending, truth),
     }
 }
 
-/// Whose FIN was first: a side may not have seen it, and then must not claim the other's was.
+/// Whose FIN was first. A socket that did not see the order must not claim that the other FIN was
+/// first.
 fn check_first_fin(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
     let order = truth.kernel.fin_order;
-    // Who is first is looked at right before our FIN leaves: theirs may come between the two calls.
+    // The reactor queries this right before our FIN leaves: the peer's may come between the two
+    // calls.
     let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
     let holds = match ending.first_fin {
         FirstFin::Neither => !ending.is_clean(),
         FirstFin::Local => truth.kernel.finished && (order != FinOrder::Peer || came_between),
-        // Destroyed or failed, its own FIN may never have left.
+        // Our FIN may have been queued and never sent.
         FirstFin::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
-        // It may have come before ours left, and been told late.
+        // The peer's FIN may have come before ours left, and have been reported late.
         FirstFin::Both => matches!(order, FinOrder::Crossed | FinOrder::Peer),
         FirstFin::Unknown => true,
     };
-    must(holds, Rule::HonestClose, || format!("\"{ending}\", and in truth the order was {order:?}"))
+    must(holds, Rule::HonestClose, || format!("\"{ending}\", and in the network the order was {order:?}"))
 }
 
-/// A connection in good order is closed quietly, as its settings say; every other is reset, so that
-/// no cut stream looks whole.
+/// A clean connection is closed without an RST, in the mode that its settings say. Every other
+/// connection is reset, so that a cut stream does not look complete.
 fn check_close_call(
     model: &SocketModel,
     ending: &Ending,
@@ -74,47 +80,47 @@ fn check_close_call(
     let reset = truth.closed == Some(Closed::WithReset);
     if !ending.is_clean() {
         must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
-            format!("\"{ending}\", and a reset may have destroyed what the peer was taking")
+            format!("\"{ending}\", and a reset may have destroyed bytes that the peer was reading")
         })?;
-        // A stream that has ended in order can't look cut: the kernel may be left alone with it,
-        // where nobody knows what the peer has taken.
+        // A stream whose FIN was sent can't look cut: the kernel may finish it alone if it can't
+        // say what the peer has acknowledged.
         let quietly = reset || truth.kernel.died || truth.kernel.finished;
         return must(quietly, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
     }
-    must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close has reset it"))?;
+    must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close sent an RST"))?;
     let asked = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
     let handed = ending.kind == EndingKind::HandedOff;
     if handed && !asked && is_left_to_kernel(model, socket, truth, clock) {
         return Ok(());
     }
-    must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was asked for: {asked}"))
+    must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was set: {asked}"))
 }
 
-/// Whether a silence has ended a stream that was whole, and nobody knows what of it the peer has
-/// taken: then the kernel is left alone with it.
+/// Whether a limit ended a complete stream, and the kernel could not say what the peer has
+/// acknowledged: then the kernel finishes alone.
 fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
     let is_silence =
         |cause| matches!(cause, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
     let was_silent = matches!(&ending.kind, EndingKind::Failed(failure) if is_silence(failure.kind));
     let kernel = truth.kernel;
-    // Acknowledged between the question and the reset, which sends nothing then.
+    // Acknowledged between the query and the reset, which then sends nothing.
     let is_over = kernel.fin_acked && kernel.remote.is_some();
-    // With bytes unread close(2) is a reset.
+    // With unread bytes close(2) sends an RST.
     was_silent && !is_over && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
 }
 
-/// Whether the close limit has run out of a socket whose bytes the peer may still be taking, and
-/// whose kernel does not say: then the kernel goes on alone.
+/// Whether the close timeout expired, the peer may still be reading, and the kernel can't be
+/// queried: then the kernel finishes alone.
 fn is_left_to_kernel(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
-    // It was closed when the limit struck, and `close` is delivered a turn later.
+    // The descriptor was closed when the limit expired, and `close` is delivered a turn later.
     let then = Clock { now: truth.closed_at, ..clock };
     let may_have_expired =
         |settings: &Settings| limits::check_expired(model, settings, truth, TimeoutKind::Close, then).is_ok();
     cant_ask && truth.sent > 0 && socket.settings().is_some_and(may_have_expired)
 }
 
-/// Both have finished, and everything that was written is where the ending says.
+/// Both have finished, and every byte that was written is where the ending says.
 fn check_clean(model: &SocketModel, ending: &Ending, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
     let whole = model.had_end && kernel.peer_finished && kernel.unread == 0 && ending.bytes_unsent == 0;
@@ -122,8 +128,8 @@ fn check_clean(model: &SocketModel, ending: &Ending, truth: &Truth) -> Result<()
         format!("\"{ending}\" of {} written; {kernel:?}", model.written)
     })?;
     let errors = &truth.errors[model.attempt_errors.min(truth.errors.len())..];
-    let passed = errors.iter().all(|error| passes(*error));
-    must(passed, Rule::Cause, || format!("\"{ending}\" in spite of {errors:?}"))?;
+    let passed = errors.iter().all(|error| is_shortage(*error));
+    must(passed, Rule::Cause, || format!("\"{ending}\" after {errors:?}"))?;
     let acked = kernel.fin_acked && kernel.acked == ending.bytes_written;
     must(ending.kind == EndingKind::HandedOff || acked, Rule::HonestClose, || format!("\"{ending}\"; {kernel:?}"))
 }

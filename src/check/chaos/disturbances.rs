@@ -1,4 +1,4 @@
-//! What happens to everybody at some time, whatever their programs do.
+//! Changes of the network and of the listeners at a drawn time, whatever the programs do.
 
 use std::time::Duration;
 
@@ -30,25 +30,25 @@ impl Run {
             }
             Disturbance::Abort => {
                 self.abort_one();
-                "a connection is ended from outside"
+                "a connection is aborted from outside"
             }
         };
         self.state.note_both(text);
     }
 
-    /// The first listener of ours stops, and with it its sockets.
+    /// The first listener stops, and with it its sockets.
     fn stop_one(&mut self, grace: Option<Duration>, limit: Option<Duration>) {
         let at = self.state.now();
         let mut listeners = self.state.conversations.iter().filter_map(|conversation| conversation.listener.clone());
         let Some(OpenListener { host, id, .. }) = listeners.next() else { return };
         let Some(reactor) = &mut self.reactors[host] else { return };
         if reactor.stop_listener(id, StopOptions::default().grace(grace).limit(limit)).is_err() {
-            return; // It has stopped already.
+            return; // It is stopped already.
         }
         let nanos = |time: Duration| time.as_nanos() as u64;
         let stop = StopTimes { at, grace: grace.map(nanos), limit: limit.map(nanos) };
         self.state.stops.push((id, stop));
-        // A proxy's socket may be ended by it, though its source is not.
+        // It may end a proxy's socket whose source has not ended.
         self.state.conversations.iter_mut().for_each(|conversation| conversation.may_cut = true);
         for model in self.state.models.iter_mut().filter(|model| model.listener == Some(id)) {
             model.stop = Some(stop);

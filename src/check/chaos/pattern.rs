@@ -1,5 +1,5 @@
-//! The bytes of a conversation: known to both sides by their place, so that none can be lost,
-//! doubled or invented unseen.
+//! The bytes of a stream. Each is known from its offset, so that a lost, doubled or invented byte
+//! is found.
 
 use std::sync::LazyLock;
 
@@ -11,14 +11,14 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..PERIOD).map(|_| rng.next_u64() as u8).collect()
 });
 
-/// Which stream: the conversation, and whether it is the client's.
+/// A stream: the conversation, and whether the client writes it.
 pub(super) type Stream = (usize, bool);
 
 fn start(stream: Stream, at: u64) -> usize {
     ((at + 9_973 * (2 * stream.0 as u64 + u64::from(stream.1))) % PERIOD as u64) as usize
 }
 
-/// So many bytes of a stream from a place on.
+/// This many bytes of a stream from an offset.
 pub(super) fn bytes(stream: Stream, at: u64, count: u64) -> Vec<u8> {
     let (mut from, mut bytes) = (start(stream, at), Vec::with_capacity(count as usize));
     while (bytes.len() as u64) < count {
@@ -29,7 +29,7 @@ pub(super) fn bytes(stream: Stream, at: u64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// The place of the first byte that is not the stream's.
+/// The offset of the first byte that is not the stream's.
 pub(super) fn mismatch(stream: Stream, at: u64, mut bytes: &[u8]) -> Option<u64> {
     let (mut from, mut offset) = (start(stream, at), at);
     while !bytes.is_empty() {

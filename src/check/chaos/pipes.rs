@@ -1,7 +1,7 @@
-//! The program of a proxy's sockets: what a pipe does, and whether it keeps its promises.
+//! Drives and checks the sockets of a proxy.
 //!
-//! Invariant: the proxy does nothing to its sockets that [`Pipes`](crate::Pipes) does not do, but
-//! to destroy one that was silent for too long.
+//! Invariant: the proxy does nothing to its sockets except what [`Pipes`](crate::Pipes) does, and
+//! destroys some that are idle.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use crate::id::SocketId;
 use crate::lifecycle::State;
 use crate::socket::Socket;
 
-/// What is owed to a socket whose other side is gone must have left by then, in nanoseconds.
+/// The queue of a socket whose source is closed must be sent within this time, in nanoseconds.
 const FLUSH_LIMIT: u64 = 30_000_000_000;
 
-/// The other side of a pipe, before it was shown an event.
+/// The sink of a pipe, before the pipe handles an event of its source.
 struct SinkBefore {
     id: SocketId,
     state: State,
     end_called: bool,
     queued: usize,
-    /// It takes what is written to it.
+    /// Whether a write to it is queued.
     accepts_writes: bool,
 }
 
 impl SinkBefore {
     fn of(other: &Socket<'_>, had_error: bool) -> Self {
         let state = other.state();
-        // To its program a socket lives until it is told otherwise.
+        // Until its error is delivered, a broken socket takes writes.
         let accepts_writes = !other.destroy_called() && !other.end_called() && !had_error;
         Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), accepts_writes }
     }
@@ -57,7 +57,9 @@ impl RunState {
             seen?;
         }
         let is_passed_on = self.pipes.handle(socket, event);
-        must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || "data, and no pipe took it".to_owned())?;
+        must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || {
+            "data, and no pipe took them".to_owned()
+        })?;
         self.observe(model, socket);
         model.note_automatic_end(socket, event, self.now());
         if let (Some(mut sink), Some(before)) = (before.as_ref().and_then(|_| self.models.pop()), before) {
@@ -74,7 +76,7 @@ impl RunState {
         Ok(Command::Nothing)
     }
 
-    /// What the pipe has done to the other side: passed on what came, and nothing else.
+    /// Checks what the pipe has done to the sink: passed on what came, and nothing else.
     fn check_sink(
         &mut self,
         model: &SocketModel,
@@ -94,31 +96,33 @@ impl RunState {
         self.observe(sink, &other);
         let end_called = sink.end_called && !had_ended;
         must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
-            format!("{event}, and the pipe ends {}", before.id)
+            format!("{event}, and the pipe has ended {}", before.id)
         })?;
         match event {
             Event::Data(_) if before.accepts_writes && !other.state().is_final() => {
                 let queued = other.queued_bytes();
                 let count = other.bytes_written() + queued as u64;
-                // A broken socket's queue is void; how much it was its ending says.
+                // The queue of a broken socket is freed. Its ending says how much that was.
                 let is_all = count == sink.written || (other.state() == State::Broken && count < sink.written);
                 must(is_all && sink.written == model.read, Rule::Bytes, || {
                     format!("{count} bytes were passed on, of {} that were read", model.read)
                 })?;
                 let high_water = other.settings().map_or(0, |settings| settings.high_water_bytes);
                 must(queued < high_water || model.is_paused, Rule::Progress, || {
-                    format!("{queued} bytes wait behind a high-water mark of {high_water}, and it reads on")
+                    format!(
+                        "{queued} bytes wait, above a high-water mark of {high_water}, and the source is not paused"
+                    )
                 })
             }
             Event::Data(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
-                format!("{} takes nothing any more, and what came for it is lost", before.id)
+                format!("{} takes no bytes any more, and the data are lost", before.id)
             }),
             Event::Drain => must(!sink.is_paused || sink.destroy_called || sink.had_error, Rule::Progress, || {
-                format!("there is room, and {} is still held back", before.id)
+                format!("there is room, and {} is still paused", before.id)
             }),
             Event::End => {
                 must(!before.accepts_writes || sink.end_called || sink.destroy_called, Rule::Progress, || {
-                    format!("the end was not carried to {}", before.id)
+                    format!("the end was not passed on to {}", before.id)
                 })
             }
             Event::Close(ending) => self.check_sink_after_close(sink, ending, before, &other),
@@ -126,7 +130,7 @@ impl RunState {
         }
     }
 
-    /// One side is over: who is left with nobody goes as soon as what it is owed has left.
+    /// The source is closed: the sink ends as soon as its queue is sent.
     fn check_sink_after_close(
         &self,
         sink: &mut SocketModel,
@@ -140,24 +144,26 @@ impl RunState {
             return Ok(());
         }
         if ending.is_clean() && before.end_called {
-            return must(sink.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
+            return must(sink.discards, Rule::Progress, || format!("{} lost its source, and still reads", before.id));
         }
         if state == State::Broken {
-            // Its own error is due, as soon as what it has brought is read.
+            // Its own error is due as soon as its unread bytes are read.
             return must(sink.discards && !sink.is_paused, Rule::Progress, || {
-                format!("{} is left, and dead, and not read", before.id)
+                format!("{} lost its source and is broken, and is not read", before.id)
             });
         }
         let has_pending = other.queued_bytes() > 0 || before.end_called;
-        must(has_pending, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
-        must(!sink.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
+        must(has_pending, Rule::Progress, || {
+            format!("{} lost its source and has an empty queue, and is not closed", before.id)
+        })?;
+        must(!sink.is_paused, Rule::Progress, || format!("{} lost its source, and is still paused", before.id))?;
         if state.is_connected() {
             sink.deadline = Some(self.now() + FLUSH_LIMIT);
         }
         Ok(())
     }
 
-    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener
+    /// Notes what happened to a proxy's socket between two events: nothing, unless its listener
     /// stops.
     pub(super) fn check_between_events(
         &mut self,
@@ -165,14 +171,14 @@ impl RunState {
         socket: &Socket<'_>,
     ) -> Result<(), Violation> {
         let had_ended = model.end_called;
-        // The end of a stop counts from its FIN.
+        // The ending timeout of a stop counts from the FIN.
         stop::note(model, socket, &self.truth(model), self.clock(model.host))?;
         self.observe(model, socket);
         let well = !model.end_called || had_ended || model.stop.is_some();
-        must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
+        must(well, Rule::HonestClose, || format!("{socket:?} was ended without a call of end"))
     }
 
-    /// Notes what was done to a socket by somebody else than its side.
+    /// Notes what the run did not do to a socket itself.
     pub(super) fn observe(&mut self, model: &mut SocketModel, socket: &Socket<'_>) {
         for what in model.observe(socket, self.now()) {
             self.note_line(model.label(), format!("  {what}"));
@@ -181,8 +187,8 @@ impl RunState {
 }
 
 impl Run {
-    /// Nothing was done to a proxy's sockets between two events, and none waits for room where
-    /// there is room.
+    /// Nothing was done to a proxy's sockets between two events, and none is paused while its sink
+    /// has room.
     pub(super) fn audit_pipes(&mut self) -> Result<(), Violation> {
         for index in 0..self.state.models.len() {
             let model = &self.state.models[index];
@@ -213,10 +219,10 @@ fn check_piped(state: &mut RunState, index: usize, socket: &Socket<'_>) -> Resul
     seen
 }
 
-/// A pipe whose ends say nothing more is over soon: what a silence means is the proxy's to say.
+/// From now on a pipe without traffic ends soon: its `timeout` destroys it.
 pub(super) fn end_when_idle(model: &mut SocketModel, socket: &mut Socket<'_>, now: u64) {
     if model.stop.is_some() {
-        // Its silences are told no more.
+        // A stopping listener delivers no `timeout`.
         return model.destroy(socket);
     }
     socket.set_idle_timeout(Duration::from_secs(1));

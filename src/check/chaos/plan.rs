@@ -1,4 +1,4 @@
-//! What a run is: drawn from its seed before it begins.
+//! What a run does: drawn from its seed before it begins.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use crate::pool::PoolOptions;
 use crate::sim::{Fault, Faults, Rng, Script};
 
 pub(super) struct Plan {
-    /// The client's reactor is another one, perhaps on a machine of its own.
+    /// The clients have their own reactor, perhaps on their own machine.
     pub(super) two_reactors: bool,
     pub(super) machines: Machines,
-    /// The way of each conversation.
+    /// Of each conversation.
     pub(super) transports: Vec<Transport>,
-    /// Where a client has several addresses.
+    /// Of each conversation whose client has several addresses.
     pub(super) races: Vec<Option<Race>>,
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
-    /// What each call and each handler takes.
+    /// The virtual time that each call and each handler takes.
     pub(super) costs: Costs,
     pub(super) probabilities: Probabilities,
-    /// No limit is longer, in ms.
+    /// No limit is longer, in milliseconds.
     pub(super) longest_ms: u64,
-    /// Some peers send without a pause for this long, while nothing else stops them.
+    /// Some peers send without a pause for this long, unless something else stops them.
     pub(super) flood: Option<Duration>,
-    /// No single write of a program is larger.
+    /// No single write of a program is larger, in bytes.
     pub(super) largest_write: u64,
     pub(super) conversations: Vec<Kind>,
     pub(super) disturbances: Vec<(Duration, Disturbance)>,
-    /// When everything heals.
+    /// When all faults stop.
     pub(super) heal_after: Duration,
-    /// One reactor is dropped after so many events.
+    /// A reactor is dropped after this many events.
     pub(super) drop_after: Option<u64>,
-    /// So few ports that they run out.
+    /// There are only two local ports.
     pub(super) few_ports: bool,
 }
 
-/// What a program's work takes of virtual time; nothing in half of the runs.
+/// The virtual time that a program takes; none in half of the runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Costs {
     pub(super) call: Duration,
@@ -51,77 +51,76 @@ impl Costs {
         if rng.chance(0.5) {
             return Self::default();
         }
-        // A system call takes microseconds; on a machine that has other things to do, a thousand
-        // times as long.
+        // A system call takes microseconds, and a thousand times as long on a busy machine.
         let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
         let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
         Self { call, handler }
     }
 }
 
-/// How often a program does what, in each event of a socket.
+/// How probable each action of a program is, in each event of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probabilities {
     pub(super) write: f64,
     pub(super) end: f64,
     pub(super) destroy: f64,
     pub(super) pause: f64,
-    /// To close lingeringly, once it has ended.
+    /// To discard, after `end`.
     pub(super) discard: f64,
 }
 
 impl Probabilities {
     const USUAL: Self = Self { write: 0.5, end: 0.12, destroy: 0.02, pause: 0.1, discard: 0.0 };
 
-    /// A peer that floods brings a thousand events, and the socket is to live through many of them.
+    /// A flood brings a thousand events, and the socket should survive many of them.
     fn during_flood(rng: &mut Rng) -> Self {
         let write = [0.3, 0.05, 0.005][rng.below(3) as usize];
         Self { write, end: 0.05, destroy: 0.001, pause: 0.01, discard: 0.1 }
     }
 }
 
-/// Who talks to whom.
+/// The two ends of a conversation.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// Two sockets of ours.
+    /// A client and a server on finale.
     Both,
-    /// A script, and a server of ours.
+    /// A scripted client and a server on finale.
     PeerClient(Script),
-    /// A client of ours, and a script that accepts it; `None` never accepts.
+    /// A client on finale and a script that accepts it; `None` never accepts.
     PeerServer(Option<Script>),
-    /// A client of ours, and a script that it can't reach before there is room in the queue of its
-    /// Unix domain socket.
+    /// A client on finale and a scripted server whose Unix domain socket has a full queue. `None`
+    /// never has room.
     FullQueue { script: Script, room_after: Option<Duration> },
-    /// A proxy of ours.
+    /// A proxy on finale.
     Proxy(Proxy),
-    /// A pool of ours, programs that borrow from it, and a server.
+    /// A pool on finale, programs that use it, and a server.
     Pool(PoolUsers),
-    /// A client of ours, and nobody.
+    /// A client on finale and a target that does not answer, or rarely.
     BadTarget(BadTarget),
 }
 
-/// Who is before a proxy and behind it: a script, or a program of ours.
+/// The client and the server of a proxy: scripts, or programs on finale.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
     pub(super) client: Option<Script>,
     pub(super) server: Option<Script>,
-    /// The way to the server.
+    /// To the server.
     pub(super) transport: Transport,
-    /// Its connections to the server are a pool's.
+    /// Its connections to the server come from a pool.
     pub(super) pool: Option<PoolPlan>,
 }
 
-/// Programs that borrow the sockets of a pool.
+/// Programs that request the sockets of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct PoolUsers {
     pub(super) pool: PoolPlan,
-    /// When they ask.
+    /// When they request one.
     pub(super) request_times: Vec<Duration>,
-    /// What the server does with each of its connections; empty for a server of ours.
+    /// A script for each connection of the server; empty for a server on finale.
     pub(super) servers: Vec<Script>,
 }
 
-/// What a pool is.
+/// The size and the limits of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct PoolPlan {
     pub(super) size: usize,
@@ -147,7 +146,7 @@ impl PoolPlan {
     }
 }
 
-/// Where a connection can lead that leads nowhere, or nearly.
+/// A target that is unreachable, or that has unreachable addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadTarget {
     DeadPort,
@@ -159,11 +158,11 @@ pub(super) enum BadTarget {
     FailingName,
     HangingName,
     EmptyName,
-    /// A Unix domain socket that is not there.
+    /// A Unix domain socket that does not exist.
     NoFile {
         is_file: bool,
     },
-    /// Several dead addresses, and perhaps a living one behind them.
+    /// Several unreachable addresses, and perhaps a reachable one after them.
     Name {
         dead: u8,
         alive: bool,
@@ -188,17 +187,17 @@ impl BadTarget {
     ];
 }
 
-/// What happens to everybody at some time.
+/// What happens at a drawn time, whatever the programs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disturbance {
-    /// The peers' machine is not reachable, and is again.
+    /// The peers' machine becomes unreachable.
     Vanish,
     Return,
-    /// The peers' machine has forgotten its connections.
+    /// The peers' machine loses its connections, as after a restart.
     Forget,
-    /// Somebody ends a connection of ours from outside.
+    /// A connection is aborted from outside, as by `ss --kill`.
     Abort,
-    /// A listener of ours stops.
+    /// A listener on finale stops.
     Stop {
         grace: Option<Duration>,
         limit: Option<Duration>,
@@ -207,7 +206,7 @@ pub(super) enum Disturbance {
 
 impl Plan {
     pub(super) fn draw(rng: &mut Rng, preferred: Option<Fault>) -> Self {
-        // Most runs are small: it is the number of different runs that finds bugs.
+        // Most runs are small: the number of different runs finds bugs.
         let large = rng.chance(0.05);
         let buffer = if rng.chance(0.3) { 1 } else { 1_000 };
         let largest_write = if large { 100 * buffer + 100 } else { 300 };
@@ -247,7 +246,7 @@ impl Plan {
         }
         plan.draw_disturbances(rng);
         plan.draw_stop(rng);
-        // With dice of their own: other runs stay as they are.
+        // From a second generator: the draws of the first stay as they are.
         let mut race_rng = Rng::new(rng.clone().next_u64());
         let conversations = plan.conversations.iter().zip(&plan.transports);
         plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
@@ -259,7 +258,7 @@ impl Plan {
         plan
     }
 
-    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the
+    /// Loopback and Unix domain sockets connect one machine with itself; two machines need the
     /// network.
     fn draw_transports(&mut self, rng: &mut Rng) {
         let apart = self.two_reactors && self.machines.servers != self.machines.clients;
@@ -274,14 +273,14 @@ impl Plan {
         }
     }
 
-    /// Some peers send without a pause, against programs whose calls take time: so there is always
-    /// more to be read, and the clock goes on. Limits are shorter than the flood, that they may
-    /// strike while it lasts.
+    /// Some peers send without a pause to programs whose calls take time, so that there is always
+    /// more to read and the clock advances. Limits are shorter than the flood, so that they expire
+    /// during it.
     fn draw_flood(&mut self, rng: &mut Rng) {
         let call = 50_000 + mostly(rng, 100_000, 1_000_000);
         let handler = mostly(rng, 500_000, 4_000_000);
         self.costs = Costs { call: Duration::from_nanos(call), handler: Duration::from_nanos(handler) };
-        // Not many more events than this.
+        // About as many events as this.
         const EVENTS: u64 = 1_000;
         let flood = Duration::from_nanos(EVENTS * (3 * call + handler)).min(Duration::from_secs(4));
         self.flood = Some(flood);
@@ -295,7 +294,7 @@ impl Plan {
         }
         let largest_write = self.largest_write;
         for number in 0..self.conversations.len() {
-            // The first, and each after it as often as not.
+            // The first conversation, and half of the others.
             if number == 0 || rng.chance(0.5) {
                 let by_client = rng.chance(0.6);
                 let script = draw::flood(rng, (number, by_client), largest_write, flood);
@@ -308,7 +307,7 @@ impl Plan {
     fn draw_disturbances(&mut self, rng: &mut Rng) {
         let within = self.heal_after.as_millis() as u64;
         let at = |rng: &mut Rng| {
-            // Early more often than late: that is when most happens.
+            // More often early than late: most happens early.
             let most = if rng.chance(0.7) { within.min(50) } else { within };
             Duration::from_micros(rng.below(1000 * most + 1))
         };
@@ -336,9 +335,9 @@ impl Plan {
         }
     }
 
-    /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the
-    /// caller looks for it.
-    #[allow(clippy::wildcard_enum_match_arm, reason = "most faults strike by themselves")]
+    /// Arranges for one fault to occur. Many occur without a change of the plan, and the caller
+    /// tries several seeds.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "most faults need no change of the plan")]
     fn prefer(&mut self, fault: Fault, rng: &mut Rng) {
         let only = |kind| vec![kind];
         match fault {

@@ -1,5 +1,4 @@
-//! The rules, where the network knows what a program can't: each event of a socket against the
-//! truth.
+//! Checks each event of a socket against what the network knows of it.
 
 use rustix::io::Errno;
 
@@ -13,7 +12,7 @@ use crate::lifecycle::State;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
 
-/// Looks at an event before the program sees it.
+/// Checks an event before the program handles it.
 pub(super) fn check_event(
     model: &mut SocketModel,
     socket: &Socket<'_>,
@@ -25,7 +24,7 @@ pub(super) fn check_event(
     must(!model.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
         format!("{event} after destroy")
     })?;
-    note_change(model, event, clock.now);
+    note_times(model, event, clock.now);
     stop::note(model, socket, truth, clock)?;
     check_state(model, socket, event, truth, clock)?;
     match event {
@@ -38,23 +37,23 @@ pub(super) fn check_event(
         }
         Event::Drain => {
             let was_pending = std::mem::take(&mut model.drain_pending);
-            must(was_pending, Rule::Language, || "a drain that nobody is owed".to_owned())?;
+            must(was_pending, Rule::Language, || "drain, and none was pending".to_owned())?;
         }
         Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let asked = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
-            // It may have been resumed since, by a drain that was pending, too.
+            // A pending drain may have resumed it since.
             let was_paused = socket.is_paused() || model.paused_until >= truth.failed_at;
             let unasked = *how == PeerEnd::Reset && was_paused;
-            must(asked || unasked, Rule::Language, || "peer-ended, and nobody has asked for it".to_owned())?;
+            must(asked || unasked, Rule::Language, || "peer-ended, and it is switched off".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
-            must(knows, Rule::HonestClose, || "a reset, and the connection lives".to_owned())?;
-            // With nothing to be read an error waits for nobody. (What was read since may have been
-            // the last.)
+            must(knows, Rule::HonestClose, || "peer-ended with a reset, and the connection is alive".to_owned())?;
+            // Without unread bytes an error is delivered at once. (The last bytes may have been
+            // read since.)
             let waits = asked || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
-            must(waits, Rule::Progress, || "peer-ended, and its error is due: nothing is unread".to_owned())?;
+            must(waits, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
-            must(gone, Rule::HonestClose, || "peer-ended, and the peer has not".to_owned())?;
+            must(gone, Rule::HonestClose, || "peer-ended, and the peer has not finished".to_owned())?;
         }
         Event::End => {
             model.had_end = true;
@@ -76,8 +75,8 @@ pub(super) fn check_event(
     Ok(())
 }
 
-/// Notes when the state of the socket changed, as far as an event tells.
-fn note_change(model: &mut SocketModel, event: &Event<'_>, now: u64) {
+/// Notes the times of the changes of state that an event shows.
+fn note_times(model: &mut SocketModel, event: &Event<'_>, now: u64) {
     if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
         model.changed_at = now;
     }
@@ -89,7 +88,7 @@ fn note_change(model: &mut SocketModel, event: &Event<'_>, now: u64) {
     }
 }
 
-/// What holds of a socket at every event.
+/// What holds at every event.
 fn check_state(
     model: &SocketModel,
     socket: &Socket<'_>,
@@ -100,38 +99,40 @@ fn check_state(
     let dead = socket.state() == State::Broken || socket.state().is_final();
     let over = matches!(event, Event::Error(_) | Event::Close(_));
     let sent_fin = matches!(socket.state(), State::LocalFinished | State::Closing);
-    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || "our FIN counts as sent, and was not".to_owned())?;
+    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || {
+        "the state says that our FIN was sent, and it was not".to_owned()
+    })?;
     let unasked = truth.kernel.finished && !model.end_called && !over;
-    must(!unasked, Rule::HonestClose, || "our FIN was sent, and nobody has ended".to_owned())?;
+    must(!unasked, Rule::HonestClose, || "our FIN was sent without a call of end".to_owned())?;
     must(over || socket.is_paused() == model.is_paused, Rule::Isolation, || {
         format!("paused: {}, and the program has set {}", socket.is_paused(), model.is_paused)
     })?;
     let drained = model.drain_pending && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
-    must(!drained, Rule::Progress, || format!("{event}, and a drain is owed"))?;
+    must(!drained, Rule::Progress, || format!("{event}, and a drain is pending"))?;
     let is_due = over || matches!(event, Event::Timeout);
     let overdue = if is_due { None } else { limits::overdue(model, socket, truth, clock) };
     must(overdue.is_none(), Rule::Timers, || format!("{event}, and {}", overdue.unwrap_or_default()))
 }
 
-/// `end` is their FIN, behind their last byte.
+/// `end` is the peer's FIN, after its last byte.
 fn check_end(model: &SocketModel, truth: &Truth) -> Result<(), Violation> {
     let kernel = truth.kernel;
-    must(kernel.peer_finished, Rule::HonestClose, || "an end, and the peer has not finished".to_owned())?;
-    must(kernel.unread == 0, Rule::HonestClose, || format!("an end before {} bytes of theirs", kernel.unread))?;
+    must(kernel.peer_finished, Rule::HonestClose, || "end, and the peer has not finished".to_owned())?;
+    must(kernel.unread == 0, Rule::HonestClose, || format!("end, and {} bytes are unread", kernel.unread))?;
     must(model.discards || model.read == truth.given, Rule::Bytes, || {
-        format!("{} bytes were told, and {} taken from the kernel", model.read, truth.given)
+        format!("{} bytes were delivered, and {} read from the kernel", model.read, truth.given)
     })
 }
 
-/// Whether an error of the system was told, and bytes that had come before it were not.
+/// Whether an error of the system was delivered, and earlier bytes were not.
 fn has_lost(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
-    // What came with a reset before we had seen the handshake is lost with it (CN09), and that is
-    // said.
+    // Bytes that came with a reset before the handshake was seen are lost with it (CN09). That is
+    // documented.
     let connected = model.grammar.was_connected();
     let was_paused = model.is_paused || model.paused_until >= truth.closed_at;
-    // Some limits wait for no bytes.
+    // Some limits don't wait for bytes.
     let had_time = !limits::may_have_expired(model, socket, truth, clock) && !stop::may_have_expired(model, clock);
-    // A living peer may have sent more after the last read.
+    // If the connection is alive, the peer may have sent more since the last read.
     let came_before =
         truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
     truth.kernel.unread > 0 && connected && !was_paused && !model.discards && had_time && came_before
@@ -151,14 +152,14 @@ fn check_error(
         })?;
         let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
         let Some(errno) = known else {
-            return Err(Violation::new(Rule::Cause, format!("\"{failure}\": the system has said {:?}", truth.errors)));
+            return Err(Violation::new(Rule::Cause, format!("\"{failure}\": the system returned {:?}", truth.errors)));
         };
-        must(!passes(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which passes"))?;
+        must(!is_shortage(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which ends no connection"))?;
         let meant = meaning(*errno);
         return must(failure.kind == meant, Rule::Cause, || format!("\"{failure}\" for {errno:?}, which is {meant:?}"));
     }
     let Some(settings) = socket.settings() else {
-        return Err(Violation::new(Rule::Cause, "an error of no socket"));
+        return Err(Violation::new(Rule::Cause, "an error without a socket"));
     };
     match failure.kind {
         ConnectionErrorKind::Lookup(_) => Ok(()),
@@ -173,18 +174,17 @@ fn check_error(
         | ConnectionErrorKind::OutOfResources
         | ConnectionErrorKind::Aborted
         | ConnectionErrorKind::System => {
-            Err(Violation::new(Rule::Cause, format!("\"{failure}\", and the system has said nothing")))
+            Err(Violation::new(Rule::Cause, format!("\"{failure}\", and the system returned no error")))
         }
     }
 }
 
-/// Whether an error only means that there is no memory or no room now: it says nothing of a
-/// connection, and ends none.
-pub(super) const fn passes(errno: Errno) -> bool {
+/// Whether an error only means that memory or space is short now, and ends no connection.
+pub(super) const fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM)
 }
 
-/// What an error of the system means, as a second opinion.
+/// The meaning of an error of the system, independent of the library's own table.
 fn meaning(errno: Errno) -> ConnectionErrorKind {
     match errno {
         Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => ConnectionErrorKind::Reset,

@@ -279,7 +279,9 @@ impl RunState {
         model.stop = self.stops.iter().find(|(id, _)| Some(*id) == listener).map(|(_, stop)| *stop);
         self.models.push(model);
         let Some((listener, (most, policy))) = self.limits.iter().find(|(id, _)| Some(*id) == listener) else {
-            return must(!socket.is_overflow(), Rule::Language, || format!("{id} exceeds the limit of a listener without one"));
+            return must(!socket.is_overflow(), Rule::Language, || {
+                format!("{id} exceeds the limit of a listener without one")
+            });
         };
         let over = self.models.iter().filter(|model| model.listener == Some(*listener) && model.is_overflow).count();
         let regular = self.live_of(*listener) - over;

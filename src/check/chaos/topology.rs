@@ -1,23 +1,23 @@
-//! Where conversations take place: machines, and the way from one side to the other.
+//! The machines of a run, and the transports between the ends of its conversations.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::net::UnixAddr;
 use crate::sim::Rng;
 
-/// Where the scripted servers listen; a conversation adds its number.
+/// The port of scripted servers; the number of the conversation is added.
 pub(super) const PORT: u16 = 7000;
 
-/// The machines of a run, all of one family.
+/// The machines of a run, all of one address family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machines {
-    /// Servers of ours.
+    /// Servers on finale.
     pub(super) servers: IpAddr,
-    /// Clients of ours, if they have a reactor of their own. It may be the same machine.
+    /// Clients on finale, if they have their own reactor. It may be the same machine.
     pub(super) clients: IpAddr,
     /// Scripted peers.
     pub(super) peers: IpAddr,
-    /// Addresses that lead nowhere; the second may be of the other family.
+    /// Unreachable addresses. The second may be of the other family.
     pub(super) dead: [IpAddr; 2],
 }
 
@@ -33,7 +33,7 @@ impl Machines {
         }
     }
 
-    /// An address of nobody's, with a number of its own.
+    /// An address that no machine has, with its own number.
     pub(super) fn unused(&self, number: u16) -> IpAddr {
         machine(self.peers.is_ipv6() != number.is_multiple_of(4), number)
     }
@@ -50,10 +50,10 @@ fn machine(is_ipv6: bool, number: u16) -> IpAddr {
     }
 }
 
-/// How the sides of a conversation reach each other.
+/// How the ends of a conversation reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// From one machine to another, or by the machine's own address.
+    /// Between two machines, or by the machine's own address.
     Network,
     /// On one machine, by its loopback address.
     Loopback { is_ipv6: bool },
