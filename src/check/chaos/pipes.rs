@@ -172,7 +172,7 @@ impl RunState {
     ) -> Result<(), Violation> {
         let had_ended = model.end_called;
         // The ending timeout of a stop counts from the FIN.
-        stop::note(model, socket, &self.truth(model), self.clock(model.host))?;
+        stop::update(model, socket, &self.truth(model), self.clock(model.host))?;
         self.observe(model, socket);
         let well = !model.end_called || had_ended || model.stop.is_some();
         must(well, Rule::HonestClose, || format!("{socket:?} was ended without a call of end"))

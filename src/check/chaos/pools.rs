@@ -1,8 +1,7 @@
-//! Pools of random runs, and those who borrow from them: sides that are lent for a while, and
-//! proxies that take a connection for good.
+//! The pools of random runs: programs that lease a socket for a while, and proxies that detach one.
 //!
-//! Invariant: a side is its pool's until it is lent, and again when it was given back; what a pool
-//! does to its sockets, the judge learns by looking at them.
+//! Invariant: a socket belongs to its pool unless it is leased. What a pool does to its own sockets
+//! is noted from their state.
 
 use super::run::Run;
 use super::run_state::RunState;
@@ -16,7 +15,7 @@ use crate::reactor::Reactor;
 use crate::sim::Host;
 use crate::socket::Socket;
 
-/// A pool of ours.
+/// A pool and its expected state.
 pub(super) struct PoolModel {
     pub(super) host: usize,
     pub(super) number: usize,
@@ -27,13 +26,13 @@ pub(super) struct PoolModel {
     pub(super) max_waiting: usize,
     waiting: Vec<PendingRequest>,
     leased: Vec<Lease>,
-    /// Sockets that it has started, as far as they are known as sides.
+    /// Connections that it has started and that have a model.
     started: u64,
-    /// Since when somebody waits, and nothing is there or being opened.
+    /// Since when a request waits while no socket is ready or being opened.
     starved_since: Option<u64>,
 }
 
-/// Longer than any back-off of a pool here.
+/// Longer than any back-off of these pools, in nanoseconds.
 const MAX_STARVATION: u64 = 3_000_000_000;
 
 /// A request for a socket.
@@ -45,14 +44,14 @@ struct PendingRequest {
     front: Option<SocketId>,
 }
 
-/// What a socket was when it was lent.
+/// The counts of a socket when it was leased.
 struct Lease {
     id: SocketId,
     read: u64,
     written: u64,
 }
 
-/// What a borrower does with its socket.
+/// How a program gives up a leased socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Release {
     GiveBack,
@@ -78,34 +77,34 @@ impl PoolModel {
         self.waiting.push(PendingRequest { ticket, at: now, queue_was_full, front });
     }
 
-    /// Nobody waits for what is there, nobody waits for too long, and there are no more than there
-    /// may be.
+    /// No request waits while a socket is ready, none waits longer than the limit, and there are at
+    /// most `size` sockets.
     fn check(&mut self, now: u64, late: u64) -> Result<(), Violation> {
         let stats = self.pool.stats();
         let there = stats.opening + stats.ready + stats.leased;
         must(there <= self.size, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
         must(stats.leased == self.leased.len(), Rule::Identity, || {
-            format!("{} are lent: {stats:?}", self.leased.len())
+            format!("{} are leased: {stats:?}", self.leased.len())
         })?;
         must(stats.waiting == self.waiting.len(), Rule::Identity, || {
             format!("{} wait: {stats:?}", self.waiting.len())
         })?;
         let idle = stats.ready > 0 && stats.waiting > 0;
-        must(!idle, Rule::Progress, || format!("somebody waits for a socket of a pool that has one: {stats:?}"))?;
+        must(!idle, Rule::Progress, || format!("a request waits, and a socket is ready: {stats:?}"))?;
         let is_starved = stats.waiting > 0 && there < self.size && stats.opening == 0;
         let since = *self.starved_since.get_or_insert(now);
         self.starved_since = self.starved_since.filter(|_| is_starved);
         must(!is_starved || now <= since + MAX_STARVATION + late, Rule::Progress, || {
-            format!("somebody waits for a socket, and none was opened for {} ns: {stats:?}", now - since)
+            format!("a request waits, and no socket was opened for {} ns: {stats:?}", now - since)
         })?;
         let overdue = |request: &PendingRequest| self.wait_limit.is_some_and(|limit| now > request.at + limit + late);
-        must(!self.waiting.iter().any(overdue), Rule::Timers, || "a pool lets somebody wait for too long".to_owned())
+        must(!self.waiting.iter().any(overdue), Rule::Timers, || "a request waits longer than the limit".to_owned())
     }
 
-    /// A lent socket is over: whether its request may be sent again.
-    fn check_lost(&mut self, id: SocketId, ending: &Ending, repeat: RetrySafety) -> Result<(), Violation> {
+    /// A leased socket has closed: checks whether the pool allows to send its request again.
+    fn check_lost(&mut self, id: SocketId, ending: &Ending, safety: RetrySafety) -> Result<(), Violation> {
         let Some(index) = self.leased.iter().position(|lease| lease.id == id) else {
-            return Err(Violation::new(Rule::Identity, format!("{id} is lost, and was not lent")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is lost, and was not leased")));
         };
         let lease = self.leased.swap_remove(index);
         let expected = match (ending.bytes_read > lease.read, ending.bytes_written > lease.written) {
@@ -113,19 +112,19 @@ impl PoolModel {
             (false, true) => RetrySafety::IfIdempotent,
             (false, false) => RetrySafety::Safe,
         };
-        must(repeat == expected, Rule::HonestClose, || format!("{repeat:?} for a socket that was lost as: {ending}"))
+        must(safety == expected, Rule::HonestClose, || format!("{safety:?} for a socket that was lost as: {ending}"))
     }
 }
 
 impl RunState {
-    /// Whether an event without a socket is one of a pool's.
+    /// Whether an event without a socket belongs to a pool.
     pub(super) fn is_pools(&mut self, host: u32, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
         let own = self.pool_models.iter_mut().filter(|pool_model| pool_model.host == host as usize);
         own.into_iter().any(|pool_model| pool_model.pool.handle(socket, event) == PoolEvent::Internal)
     }
 
-    /// Shows an event of a pool's socket to the pool. Answers whether it is for whoever has
-    /// borrowed it.
+    /// Passes an event of a pool's socket to the pool. Returns whether the event is for the program
+    /// that leased the socket.
     pub(super) fn pooled(
         &mut self,
         model: &mut SocketModel,
@@ -140,15 +139,17 @@ impl RunState {
         let is_right = match (handled, is_leased) {
             (PoolEvent::Internal, false) => true,
             (PoolEvent::Leased, true) => !matches!(event, Event::Close(_)),
-            (PoolEvent::Lost(repeat), true) => {
+            (PoolEvent::Lost(safety), true) => {
                 if let Event::Close(ending) = event {
-                    pool_model.check_lost(model.id, ending, repeat)?;
+                    pool_model.check_lost(model.id, ending, safety)?;
                 }
                 matches!(event, Event::Close(_))
             }
             _ => false,
         };
-        must(is_right, Rule::Identity, || format!("{} is lent: {is_leased}, and the pool says {handled:?}", model.id))?;
+        must(is_right, Rule::Identity, || {
+            format!("{} is leased: {is_leased}, and the pool returned {handled:?}", model.id)
+        })?;
         if matches!(event, Event::Ready) && !is_leased {
             model.deadline = None; // The pool has removed it.
         }
@@ -159,7 +160,7 @@ impl RunState {
         Ok(is_leased)
     }
 
-    /// A borrower has had an event: perhaps that is all it wanted.
+    /// After an event the program may give up its leased socket.
     pub(super) fn perhaps_return(&mut self, model: &mut SocketModel, socket: &mut Socket<'_>) {
         let what = match self.rng.below(30) {
             0..6 => Release::GiveBack,
@@ -180,12 +181,12 @@ impl RunState {
             Release::Discard => {
                 pool_model.pool.discard(socket);
                 model.driver = Driver::Pooled;
-                "  is thrown out"
+                "  is discarded"
             }
             Release::Detach => {
                 pool_model.pool.detach(model.id, &mut socket.context());
                 model.driver = Driver::Random;
-                "  is given away"
+                "  is detached"
             }
         };
         self.note_line(model.label(), text.to_owned());
@@ -194,8 +195,7 @@ impl RunState {
 }
 
 impl SocketModel {
-    /// Its pool takes it back, and the borrower's deadline with it, unless it is of no use any
-    /// more.
+    /// Gives the socket back. That removes its deadline, unless the pool discards it.
     fn give_back(&mut self, pool: &mut Pool, socket: &mut Socket<'_>) {
         pool.give_back(socket);
         self.driver = Driver::Pooled;
@@ -204,7 +204,8 @@ impl SocketModel {
 }
 
 impl Run {
-    /// Between two events: notes what the pools of a reactor have started, ended and granted.
+    /// Between two events: notes the sockets that a pool has started and ended, and checks its
+    /// replies.
     pub(super) fn update_pools(&mut self, host: usize) -> Result<(), Violation> {
         for index in 0..self.state.pool_models.len() {
             if self.state.pool_models[index].host != host {
@@ -212,12 +213,12 @@ impl Run {
             }
             let Some(reactor) = &mut self.reactors[host] else { continue };
             self.state.pool_models[index].pool.open(&mut reactor.context());
-            self.adopt(host, index);
+            self.add_models(host, index);
             self.observe_pooled(host);
-            while let Some((ticket, grant)) = self.state.pool_models[index].pool.next_reply() {
-                self.check_reply(host, index, ticket, grant)?;
-                // One that was given away, or back, is replaced at once.
-                self.adopt(host, index);
+            while let Some((ticket, reply)) = self.state.pool_models[index].pool.next_reply() {
+                self.check_reply(host, index, ticket, reply)?;
+                // A socket that was detached or given back is replaced at once.
+                self.add_models(host, index);
             }
             let clock = self.state.clock(host as u32);
             self.state.pool_models[index].check(clock.now, clock.late)?;
@@ -225,7 +226,7 @@ impl Run {
         Ok(())
     }
 
-    /// Notes what pools have done to their own sockets.
+    /// Notes what pools did to their own sockets.
     fn observe_pooled(&mut self, host: usize) {
         let Self { reactors, state, .. } = self;
         let Some(reactor) = &mut reactors[host] else { return };
@@ -240,8 +241,8 @@ impl Run {
         }
     }
 
-    /// The sockets that a pool has started are sides from now on.
-    fn adopt(&mut self, host: usize, index: usize) {
+    /// Adds models for the sockets that a pool has started.
+    fn add_models(&mut self, host: usize, index: usize) {
         let Self { reactors, state, .. } = self;
         let Some(reactor) = &mut reactors[host] else { return };
         let started = state.pool_models[index].pool.stats().started;
@@ -260,40 +261,40 @@ impl Run {
         }
     }
 
-    fn check_reply(&mut self, host: usize, index: usize, ticket: Ticket, grant: PoolReply) -> Result<(), Violation> {
+    fn check_reply(&mut self, host: usize, index: usize, ticket: Ticket, reply: PoolReply) -> Result<(), Violation> {
         let now = self.state.now();
         let Self { reactors, state, .. } = self;
         let pool_model = &mut state.pool_models[index];
         let Some(request) = pool_model.waiting.iter().position(|request| request.ticket == ticket) else {
-            return Err(Violation::new(Rule::Identity, format!("{ticket:?} is answered, and does not wait")));
+            return Err(Violation::new(Rule::Identity, format!("a reply for {ticket:?}, which does not wait")));
         };
         let request = pool_model.waiting.remove(request);
-        let is_due = match grant {
+        let is_due = match reply {
             PoolReply::Leased(_) => true,
             PoolReply::TimedOut => pool_model.wait_limit.is_some_and(|limit| now >= request.at + limit),
             PoolReply::QueueFull => request.queue_was_full,
             PoolReply::Closed => state.end_requested,
         };
-        must(is_due, Rule::Timers, || format!("{grant:?} for who has request at {} ns", request.at))?;
-        let (Some(reactor), PoolReply::Leased(id)) = (&mut reactors[host], grant) else {
+        must(is_due, Rule::Timers, || format!("{reply:?} for a request at {} ns", request.at))?;
+        let (Some(reactor), PoolReply::Leased(id)) = (&mut reactors[host], reply) else {
             self.refuse(host, request.front);
             return Ok(());
         };
         let Some(socket) = reactor.socket(id) else {
-            return Err(Violation::new(Rule::Identity, format!("{id} is lent, and is gone")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is leased, and was not found")));
         };
         let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
         let is_new = !socket.is_paused() && !socket.is_discarding() && socket.queued_bytes() == 0;
-        // The program may have destroyed it in the event in which it was granted.
+        // The program may have destroyed it in the event in which it was leased.
         let is_ours = |model: &&SocketModel| model.host as usize == host && model.id == id;
         let was_destroyed = state.models.iter().find(is_ours).is_some_and(|model| model.destroy_called);
         let is_good = is_open && is_new && !socket.destroy_called();
-        must(is_good || was_destroyed, Rule::Language, || format!("{socket:?} is lent"))?;
+        must(is_good || was_destroyed, Rule::Language, || format!("{socket:?} is leased"))?;
         let (read, written) = (socket.bytes_read(), socket.bytes_written());
         let Some(model) = state.models.iter_mut().find(|model| model.host as usize == host && model.id == id) else {
-            return Err(Violation::new(Rule::Identity, format!("{id} is lent, and nobody has started it")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is leased, and has no model")));
         };
-        must(model.driver == Driver::Pooled, Rule::Identity, || format!("{id} is lent twice"))?;
+        must(model.driver == Driver::Pooled, Rule::Identity, || format!("{id} is leased twice"))?;
         model.driver = Driver::Leased;
         pool_model.leased.push(Lease { id, read, written });
         if let Some(front) = request.front {
@@ -302,7 +303,7 @@ impl Run {
         Ok(())
     }
 
-    /// A proxy's client has its connection to the server, for good.
+    /// Joins a proxy's client with its connection to the server.
     fn join(&mut self, host: usize, index: usize, front: SocketId, back: SocketId) {
         let now = self.state.now();
         let Self { reactors, state, .. } = self;
@@ -332,7 +333,7 @@ impl Run {
         }
     }
 
-    /// A proxy's client gets nobody.
+    /// Destroys a proxy's client that gets no connection.
     fn refuse(&mut self, host: usize, front: Option<SocketId>) {
         let Self { reactors, state, .. } = self;
         let model = state.models.iter_mut().find(|model| model.host as usize == host && Some(model.id) == front);
@@ -342,7 +343,7 @@ impl Run {
         }
     }
 
-    /// Somebody asks for a socket of this conversation's pool.
+    /// Requests a socket from the pool of a conversation.
     pub(super) fn request_socket(&mut self, number: usize, front: Option<SocketId>) {
         let now = self.state.now();
         let Self { reactors, state, .. } = self;
@@ -354,7 +355,6 @@ impl Run {
         }
     }
 
-    /// Nothing is borrowed any more.
     pub(super) fn close_pools(&mut self) {
         for pool_model in &mut self.state.pool_models {
             if let Some(reactor) = &mut self.reactors[pool_model.host] {

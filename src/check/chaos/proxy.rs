@@ -1,4 +1,4 @@
-//! How proxies and pools of ours begin, and how they connect to the servers behind them.
+//! Opens proxies and pools, and their connections to the servers.
 
 use super::draw;
 use super::plan::{Kind, PoolPlan, PoolUsers, Proxy};
@@ -16,11 +16,11 @@ impl Run {
         if !self.open_backend(number, proxy) {
             return;
         }
-        // There a reset looks like an end.
+        // On a Unix domain socket a reset looks like a FIN.
         let is_unix = |transport: Transport| matches!(transport, Transport::Unix { .. });
         self.state.conversations[number].may_cut =
             is_unix(proxy.transport) || is_unix(self.state.plan.transports[number]);
-        // Without a server it is not read.
+        // It is not read before it has a server.
         let waits = proxy.pool.is_some();
         let options = draw::listen(&mut self.state.rng, &self.state.plan).deadline(None).start_paused(waits);
         let options = match self.low_high_water() {
@@ -39,13 +39,12 @@ impl Run {
         }
     }
 
-    /// The server behind a proxy. Answers whether there is one.
+    /// Opens the server of a proxy. Returns whether that worked.
     fn open_backend(&mut self, number: usize, proxy: &Proxy) -> bool {
-        // Names of its own.
+        // For a port and a path of its own.
         let index = number + 50;
         if let Some(script) = &proxy.server {
             let Some((listener, target)) = self.peer_listens(index, proxy.transport, 0) else { return false };
-            // A pool has several connections.
             let count = if proxy.pool.is_some() { 4 } else { 1 };
             let plays: Vec<_> = (0..count).map(|_| listener.play(self.playable(proxy.transport, script))).collect();
             let conversation = &mut self.state.conversations[number];
@@ -61,13 +60,13 @@ impl Run {
         true
     }
 
-    /// Often so low that a proxy is held back.
+    /// A high-water mark that is often low enough to pause the source.
     fn low_high_water(&mut self) -> Option<usize> {
         let bytes = 1 + self.state.rng.below(100) as usize;
         Some(bytes).filter(|_| self.state.rng.chance(0.6))
     }
 
-    /// A client has come to a proxy: the proxy connects to the server, and joins the two.
+    /// For a new client of a proxy: connects to the server, and joins the two.
     pub(super) fn connect_backend(&mut self, host: usize, front: SocketId) -> Result<(), Violation> {
         let options = draw::connect(&mut self.state.rng, &self.state.plan).deadline(None).total_deadline(None);
         let options = match self.low_high_water() {
@@ -95,7 +94,7 @@ impl Run {
         Ok(())
     }
 
-    /// Programs that borrow from a pool, and the server that it connects to.
+    /// Opens a pool and its server, and sets the times of the requests.
     pub(super) fn begin_pool(&mut self, number: usize, users: &PoolUsers) {
         let (host, transport) = (self.clients_host(), self.state.plan.transports[number]);
         if users.servers.is_empty() {

@@ -1,7 +1,7 @@
-//! A client of ours with several addresses: some lead nowhere, and at one or two of them a script
-//! listens.
+//! Clients with several addresses: a script listens at one or two of them, and the others are
+//! unreachable.
 //!
-//! Invariant: at least one address is alive, and no other conversation uses any of them.
+//! Invariant: at least one address is reachable, and no other conversation uses any of them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::topology::{Machines, PORT, Transport};
 use crate::sim::{Reach, Rng, Script};
 use crate::target::Target;
 
-/// The addresses, in the order in which they are tried, and when the next joins.
+/// The addresses, in the order of the attempts, and the attempt delay.
 #[derive(Clone, Debug)]
 pub(super) struct Race {
     addrs: Vec<AddrKind>,
@@ -30,7 +30,7 @@ enum AddrKind {
 }
 
 impl Race {
-    /// A client of a scripted peer races as often as not, if it comes by the network.
+    /// Half of the clients that reach a scripted peer through the network have several addresses.
     pub(super) fn draw(rng: &mut Rng, kind: &Kind, transport: Transport) -> Option<Self> {
         if !matches!(kind, Kind::PeerServer(Some(_))) || transport != Transport::Network || rng.chance(0.5) {
             return None;
@@ -39,14 +39,14 @@ impl Race {
             [AddrKind::Alive, AddrKind::Refused, AddrKind::Refused, AddrKind::Silent, AddrKind::Unreachable];
         let mut addrs: Vec<_> = (0..1 + rng.below(3)).map(|_| ALL[rng.below(ALL.len() as u64) as usize]).collect();
         addrs.insert(rng.below(addrs.len() as u64 + 1) as usize, AddrKind::Alive);
-        // Mostly as short as a handshake, so that several are under way.
+        // Mostly as short as a handshake, so that several attempts are in flight.
         let delay = Duration::from_millis(1 + mostly(rng, 6, 300));
         Some(Self { addrs, delay: Some(delay).filter(|_| rng.chance(0.9)) })
     }
 }
 
 impl Run {
-    /// Prepares the addresses of a race. `None` if the conversation has none.
+    /// Opens the addresses of a race. `None` if the conversation has none.
     pub(super) fn race(&mut self, number: usize, script: &Script) -> Option<Target> {
         let race = self.state.plan.races[number].clone()?;
         let network = self.state.network.clone();

@@ -25,7 +25,7 @@ pub(super) fn check_event(
         format!("{event} after destroy")
     })?;
     note_times(model, event, clock.now);
-    stop::note(model, socket, truth, clock)?;
+    stop::update(model, socket, truth, clock)?;
     check_state(model, socket, event, truth, clock)?;
     match event {
         Event::Connect => model.attempt_errors = truth.errors.len(),

@@ -1,4 +1,4 @@
-//! One run: its reactors, its peers, its weather, from the first event to the last close.
+//! One run, from the first event to the last close.
 
 use std::time::Duration;
 
@@ -15,18 +15,17 @@ use crate::pipe::Pipes;
 use crate::reactor::Reactor;
 use crate::sim::{Fault, Faults, Host, Network, Rng};
 
-/// Events after which a run has not come to its end though its faults are over.
+/// A run that has not ended after this many events never will.
 const EVENTS: u64 = 200_000;
-/// From the time at which everything heals to the call to all to end: longer than any limit of a
-/// socket.
+/// From the end of the faults to `end` on all sockets: longer than any limit of a socket.
 const END_ALL_AFTER: Duration = Duration::from_secs(60);
-/// A run that has not ended by then never will: a peer that takes a byte in a tenth of a second has
-/// a megabyte after a day.
+/// A run that has not ended by then never will: a peer that reads ten bytes per second reads a
+/// megabyte in a day.
 const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
-/// Turns of all reactors in a row, at one time, in which nothing was told.
+/// Turns of all reactors in a row without an event and without progress of the clock.
 const QUIET_TURNS: u32 = 1_000;
 
-/// A timer of no socket, and what for.
+/// A timer of the run, and what it is for.
 struct Task {
     host: usize,
     id: TimerId,
@@ -38,10 +37,10 @@ pub(super) enum TaskKind {
     Resume(SocketId),
     /// Room in the full queue of a conversation's server.
     MakeRoom(usize),
-    /// Somebody asks for a socket of a conversation's pool.
+    /// A request to the pool of a conversation.
     RequestSocket(usize),
     Disturb(Disturbance),
-    /// To look whether a limit has passed, in a run whose sockets may tell nothing for long.
+    /// Checks the limits, in a run whose sockets may deliver no event for long.
     CheckLimits(Duration),
     Heal,
     EndAll,
@@ -52,7 +51,7 @@ pub(super) struct Run {
     pub(super) state: RunState,
     tasks: Vec<Task>,
     is_healed: bool,
-    whose_turn: usize,
+    turn_of: usize,
 }
 
 impl Run {
@@ -86,10 +85,10 @@ impl Run {
             digest: 0xcbf2_9ce4_8422_2325,
             transcript: is_recorded.then(Transcript::new),
         };
-        Self { reactors, state, tasks: Vec::new(), is_healed: false, whose_turn: 0 }
+        Self { reactors, state, tasks: Vec::new(), is_healed: false, turn_of: 0 }
     }
 
-    /// Everything that is there from the start.
+    /// Begins all conversations, and sets the timers of the run.
     pub(super) fn begin_all(&mut self) {
         for number in 0..self.state.plan.conversations.len() {
             let kind = self.state.plan.conversations[number].clone();
@@ -116,9 +115,9 @@ impl Run {
     pub(super) fn go(&mut self) -> Result<(), Violation> {
         while self.step()? {
             let (events, elapsed) = (self.state.events, self.state.network.elapsed());
-            let goes_on = events < EVENTS && elapsed < LONGEST;
-            must(goes_on, Rule::Progress, || {
-                format!("no end in sight after {events} events and {elapsed:?}:\n{}", self.table())
+            let may_continue = events < EVENTS && elapsed < LONGEST;
+            must(may_continue, Rule::Progress, || {
+                format!("no end after {events} events and {elapsed:?}:\n{}", self.table())
             })?;
             if self.state.plan.drop_after == Some(events) {
                 self.drop_one()?;
@@ -129,7 +128,7 @@ impl Run {
         self.check_the_end()
     }
 
-    /// One event, of whichever reactor has one. Answers whether there may be another.
+    /// One event of any reactor. Returns whether there may be another.
     fn step(&mut self) -> Result<bool, Violation> {
         if self.is_over() {
             return Ok(false);
@@ -148,12 +147,12 @@ impl Run {
             let follow_up = self.state.handle(host, socket, event)?;
             return self.perform(host as usize, follow_up).map(|()| self.spend());
         }
-        let (mut quiet, mut seen) = (0, self.seen());
+        let (mut quiet, mut seen) = (0, self.progress());
         while quiet < QUIET_TURNS && self.state.network.elapsed() < LONGEST {
-            quiet = if seen == self.seen() { quiet + 1 } else { 0 };
-            seen = self.seen();
-            self.whose_turn = 1 - self.whose_turn;
-            let host = self.whose_turn;
+            quiet = if seen == self.progress() { quiet + 1 } else { 0 };
+            seen = self.progress();
+            self.turn_of = 1 - self.turn_of;
+            let host = self.turn_of;
             let now = self.state.network.now();
             let Some(reactor) = &mut self.reactors[host] else { continue };
             let next = reactor.next_before(now).map_err(|error| stuck(&error))?;
@@ -165,41 +164,41 @@ impl Run {
                 return Ok(!self.is_over());
             }
         }
-        Err(Violation::new(Rule::NoSpin, format!("turn after turn for nothing:\n{}", self.table())))
+        Err(Violation::new(Rule::NoSpin, format!("turns without work:\n{}", self.table())))
     }
 
-    /// The time that has passed without anybody working, and what has happened: if neither changes,
-    /// turns are for nothing.
-    fn seen(&self) -> (Duration, u64) {
+    /// The time that passed without calls and handlers, and the count of what happened: if neither
+    /// changes, a turn had no use.
+    fn progress(&self) -> (Duration, u64) {
         let network = &self.state.network;
         (network.elapsed() - network.busy(), network.happenings())
     }
 
-    /// What the program did with an event takes its time. Answers that there may be another.
+    /// The time that the program takes for an event. Returns that there may be another.
     fn spend(&self) -> bool {
         self.state.network.spend(self.state.plan.costs.handler);
         true
     }
 
-    /// With several reactors nobody's wait moves the clock. Answers whether somebody has work, or
-    /// time has passed.
+    /// With several reactors, no wait of one advances the clock. Returns whether time has passed or
+    /// a reactor has work.
     fn advance_clock(&mut self, quiet: u32) -> Result<bool, Violation> {
         let network = &self.state.network;
-        // Two turns of each take in what news there is.
+        // Two turns of each take in all readiness.
         let next = if quiet < 2 * 2 { network.next_event() } else { network.next_happening() };
         let deadlines = self.reactors.iter_mut().flatten().map(Reactor::next_deadline);
         let due = deadlines.chain([next]).flatten().min();
         let Some(due) = due else {
             return match self.is_over() {
                 true => Ok(false),
-                false => Err(Violation::new(Rule::Progress, format!("it stands still:\n{}", self.table()))),
+                false => Err(Violation::new(Rule::Progress, format!("nothing can happen any more:\n{}", self.table()))),
             };
         };
         network.advance(due.saturating_duration_since(network.now()));
         Ok(true)
     }
 
-    /// Everybody who can go on is about to.
+    /// Every socket that can make progress is about to.
     fn audit(&mut self) -> Result<(), Violation> {
         for reactor in self.reactors.iter_mut().flatten() {
             reactor.audit().map_err(|wrong| Violation::new(Rule::Progress, wrong))?;
@@ -207,7 +206,7 @@ impl Run {
             for waits in reactor.waiting() {
                 let overlooked = self.state.network.overlooked(host, &waits);
                 must(overlooked.is_none(), Rule::Progress, || {
-                    format!("socket {} waits, and has {}", waits.slot, overlooked.unwrap_or_default())
+                    format!("the socket in slot {} waits, and has {}", waits.slot, overlooked.unwrap_or_default())
                 })?;
             }
         }
@@ -215,7 +214,7 @@ impl Run {
         self.audit_limits()
     }
 
-    /// No limit of any socket has passed, whatever kept its reactor busy meanwhile.
+    /// No limit of any socket is overdue, whatever its reactor is busy with.
     fn audit_limits(&mut self) -> Result<(), Violation> {
         let Self { reactors, state, .. } = self;
         for index in 0..state.models.len() {
@@ -223,9 +222,11 @@ impl Run {
             let socket = reactors[model.host as usize].as_mut().and_then(|reactor| reactor.socket(model.id));
             let Some(socket) = socket else { continue };
             let (truth, clock) = (state.truth(model), state.clock(model.host));
-            stop::note(&mut state.models[index], &socket, &truth, clock)?;
+            stop::update(&mut state.models[index], &socket, &truth, clock)?;
             let overdue = limits::overdue(&state.models[index], &socket, &truth, clock);
-            must(overdue.is_none(), Rule::Timers, || format!("{socket:?} lives, and {}", overdue.unwrap_or_default()))?;
+            must(overdue.is_none(), Rule::Timers, || {
+                format!("{socket:?} is open, and {}", overdue.unwrap_or_default())
+            })?;
         }
         Ok(())
     }
@@ -237,7 +238,7 @@ impl Run {
         self.state.models.is_empty() && self.tasks.is_empty() && !listening && !stopping
     }
 
-    /// Everything that lives, to be read by people.
+    /// All open sockets, for messages.
     pub(super) fn table(&self) -> String {
         self.reactors.iter().flatten().map(|reactor| reactor.sockets().to_string()).collect()
     }
@@ -255,8 +256,8 @@ impl Run {
             }
             FollowUp::Command(_, Command::Wake) => {
                 let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
-                let remote = reactor.waker();
-                let woken = remote.wake().and_then(|()| remote.wake());
+                let waker = reactor.waker();
+                let woken = waker.wake().and_then(|()| waker.wake());
                 self.state.network.mark(Fault::WakesMerged);
                 must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
             }
@@ -265,13 +266,13 @@ impl Run {
         }
     }
 
-    /// Looks for sockets that are gone, and resumes or destroys those that live.
+    /// Looks up closed ids, and resumes or destroys open sockets.
     fn touch_others(&mut self, host: usize) -> Result<(), Violation> {
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let stale = self.state.closed_ids.iter().filter(|(whose, _)| *whose as usize == host);
         for (_, id) in stale {
             self.state.network.mark(Fault::StaleId);
-            must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is gone, and was found"))?;
+            must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is closed, and was found"))?;
         }
         if self.state.events.is_multiple_of(2) && !self.is_healed {
             let stops = &self.state.stops;
@@ -286,7 +287,7 @@ impl Run {
         let own = self.state.models.iter_mut().filter(|model| model.host as usize == host);
         for model in own {
             let Some(mut socket) = reactor.socket(model.id) else {
-                return Err(Violation::new(Rule::Identity, format!("{} lives, and was not found", model.id)));
+                return Err(Violation::new(Rule::Identity, format!("{} is open, and was not found", model.id)));
             };
             if self.state.rng.chance(0.3) {
                 model.destroy(&mut socket);
@@ -305,7 +306,7 @@ impl Run {
     fn timer(&mut self, host: usize, id: TimerId) -> Result<(), Violation> {
         let index = self.tasks.iter().position(|task| task.host == host && task.id == id);
         let Some(index) = index else {
-            return Err(Violation::new(Rule::Identity, format!("{id} is no timer of ours")));
+            return Err(Violation::new(Rule::Identity, format!("{id} is an unknown timer")));
         };
         let task = self.tasks.swap_remove(index);
         let Clock { now, late, .. } = self.state.clock(host as u32);
@@ -338,7 +339,7 @@ impl Run {
         self.state.network.heal(self.state.plan.machines.peers);
         for reactor in self.reactors.iter_mut().flatten() {
             for id in reactor.listener_ids() {
-                // One that is stopping accepts whoever waits.
+                // A stopping listener accepts in any case.
                 let _ = reactor.resume_accepting(id);
             }
         }
@@ -347,12 +348,12 @@ impl Run {
         self.set_task(END_ALL_AFTER, TaskKind::EndAll);
     }
 
-    /// All end.
+    /// Calls `end` on all sockets.
     fn end_all(&mut self) -> Result<(), Violation> {
-        self.state.note_both("all are called to end");
+        self.state.note_both("end is called on all sockets");
         let waiting = self.state.network.waiting();
-        let may_wait = self.state.limits.iter().any(|(_, (_, excess))| *excess != OverflowPolicy::Reset);
-        // A pool may have just begun another connection.
+        let may_wait = self.state.limits.iter().any(|(_, (_, policy))| *policy != OverflowPolicy::Reset);
+        // A pool may have just started another connection.
         let may_wait = may_wait || !self.state.pool_models.is_empty();
         must(waiting == 0 || may_wait, Rule::Progress, || format!("{waiting} connections still wait to be accepted"))?;
         self.close_pools();
@@ -382,7 +383,7 @@ impl Run {
         Ok(())
     }
 
-    /// Two connected sockets of ours, both open, with limits that a healthy network keeps.
+    /// Notes the conversations that must end cleanly: both ends are open, and have no short limit.
     fn note_expected_clean_ends(&mut self) {
         let Self { reactors, state, .. } = self;
         for number in 0..state.conversations.len() {
@@ -400,14 +401,13 @@ impl Run {
         }
     }
 
-    /// The timers of a reactor that is gone are set on the other; those of its sockets went with
-    /// it.
+    /// Sets the timers of a dropped reactor on the other one, except those for its sockets.
     pub(super) fn move_tasks(&mut self, host: usize) {
         let now = self.state.now();
-        let (gone, kept): (Vec<_>, Vec<_>) =
+        let (moved, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.tasks).into_iter().partition(|task| task.host == host);
         self.tasks = kept;
-        for task in gone {
+        for task in moved {
             match task.kind {
                 TaskKind::Resume(_) => {}
                 TaskKind::MakeRoom(_)
@@ -433,7 +433,8 @@ impl Run {
                 [conversation.listener.take(), conversation.backend.take()].into_iter().flatten()
             {
                 let Some(reactor) = &mut self.reactors[host] else { continue };
-                // Who shared it may have closed it. Closed or stopped, as the number says.
+                // A conversation that shared it may have closed it. The number decides between
+                // close and stop.
                 let _ = match id.index() % 2 {
                     0 => reactor.close_listener(id),
                     _ => reactor.stop_listener(id, StopOptions::default()),

@@ -1,5 +1,4 @@
-//! One socket of a run: what its program does with each event, and what is remembered of it for the
-//! judge.
+//! One socket of a run: its random program, and its expected state.
 
 use std::time::Duration;
 
@@ -19,94 +18,94 @@ use crate::sim::truth::Truth;
 use crate::sim::{Endpoints, Fault, Network, Rng};
 use crate::socket::{Backpressure, Socket};
 
-/// An edge that a fault has put off is no later than this.
+/// A fault delays readiness by at most this long, in nanoseconds.
 pub(super) const LATE_EDGE: u64 = 20_000_000;
 
 pub(super) struct SocketModel {
     pub(super) id: SocketId,
-    /// Whose reactor has it.
+    /// The number of its reactor.
     pub(super) host: u32,
-    /// What names its connection in the network, once it has one.
+    /// The addresses of its connection, once it has one.
     pub(super) endpoints: Option<Endpoints>,
-    /// Who has accepted it.
+    /// The listener that accepted it.
     pub(super) listener: Option<ListenerId>,
-    /// What it writes; the other side's differs in the second half.
+    /// The stream that it writes.
     pub(super) stream: Stream,
     pub(super) driver: Driver,
     pub(super) grammar: EventGrammar,
-    /// Bytes told as data, and taken by `write`.
+    /// Bytes that were delivered as data, and bytes that `write` took.
     pub(super) read: u64,
     pub(super) written: u64,
     pub(super) end_called: bool,
     pub(super) destroy_called: bool,
     pub(super) discards: bool,
     pub(super) is_paused: bool,
-    /// When it last was, if it is not now.
+    /// When it was last resumed; 0 if it never was.
     pub(super) paused_until: u64,
-    /// When its state last changed, as far as was told; and when it was connected.
+    /// When an event last showed a change of its state, and when it was connected.
     pub(super) changed_at: u64,
     pub(super) connected_at: u64,
     pub(super) had_error: bool,
     pub(super) had_end: bool,
-    /// When `end` was told; 0 if it was not.
+    /// When `end` was delivered; 0 if it was not.
     pub(super) end_at: u64,
     pub(super) drain_pending: bool,
-    /// In nanoseconds since the network began.
+    /// In nanoseconds since the network began, as all times here.
     pub(super) created_at: u64,
     pub(super) ended_at: u64,
     pub(super) idle_from: u64,
-    /// The silence that was told last, unless the idle time was set since.
+    /// The last idle time whose `timeout` was delivered, unless the limit was set again.
     pub(super) reported_idle: Option<ReportedIdle>,
-    /// When the queue last was empty before a write.
+    /// When a write last found the queue empty.
     pub(super) queued_from: u64,
-    /// It was accepted beyond its listener's maximum.
+    /// It was accepted beyond its listener's limit.
     pub(super) is_overflow: bool,
-    /// It waits for bytes in a buffer of its own.
+    /// It fills a buffer.
     pub(super) fills: bool,
-    /// When the program's own deadline is.
+    /// When the deadline is due.
     pub(super) deadline: Option<u64>,
-    /// When there was room in the full queue that it wants to get into.
+    /// When the full queue that it connects to had room.
     pub(super) room_at: Option<u64>,
     /// Its listener stops.
     pub(super) stop: Option<StopTimes>,
-    /// How many errors of the system were its attempts' to connect.
+    /// Errors of the system that belong to its attempts to connect.
     pub(super) attempt_errors: usize,
 }
 
-/// Who decides what is done with a side's events.
+/// What acts on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Driver {
-    /// The dice.
+    /// The random program.
     Random,
-    /// A pipe, to another side.
+    /// A pipe.
     Piped,
     /// Its pool.
     Pooled,
-    /// Whoever has borrowed it: the dice.
+    /// The random program, which has leased it.
     Leased,
 }
 
-/// Whose line it is in a story.
+/// The socket of a line in the transcript.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Label {
     pub(super) stream: Stream,
     pub(super) driver: Driver,
 }
 
-/// What a program wants done that it can't do itself.
+/// What the run does for a program.
 pub(super) enum Command {
     Nothing,
-    /// To be resumed after so long.
+    /// Resume this socket after this time.
     ResumeAfter(Duration),
-    /// Another socket to be destroyed or paused.
+    /// Resume or destroy other sockets.
     TouchOthers,
-    /// A wake from another thread.
+    /// Wake the reactor, as another thread does.
     Wake,
-    /// A connection to the server behind a proxy.
+    /// Connect a proxy to its server.
     ConnectBackend,
 }
 
-/// What a program acts with.
+/// What a random program acts with.
 pub(super) struct ActContext<'a> {
     pub(super) rng: &'a mut Rng,
     pub(super) network: &'a Network,
@@ -151,7 +150,7 @@ impl SocketModel {
         }
     }
 
-    /// Whether nothing is known against an end in good order.
+    /// Whether nothing is known that prevents a clean end.
     pub(super) fn can_end_cleanly(&self, socket: &Socket<'_>) -> bool {
         const ENOUGH_MS: u64 = 8_000;
         let long = socket.settings().is_some_and(|settings| {
@@ -164,11 +163,11 @@ impl SocketModel {
             && self.grammar.was_connected()
     }
 
-    /// From when a silence of this kind counts at the latest: a state that changes moves no byte.
+    /// The latest time from which the idle time counts: a change of state moves no byte.
     pub(super) fn idle_since(&self, truth: &Truth, idle_direction: IdleDirection) -> u64 {
         let moved_at = truth.broke_silence_at(idle_direction).max(truth.took_in_silence_at(idle_direction));
         let counted_at = moved_at.max(self.connected_at).max(self.idle_from);
-        // The peer's FIN may count as well, when it comes and when it is told.
+        // The peer's FIN may count too, when it comes and when `end` is delivered.
         if idle_direction == IdleDirection::Write {
             counted_at
         } else {
@@ -176,13 +175,14 @@ impl SocketModel {
         }
     }
 
-    /// When its state last changed: a write that fails changes it as well. Of the peer's leaving it
-    /// may have heard late.
+    /// The latest time of a change of its state. A failed write changes it too, and the reactor may
+    /// learn late that the peer has finished.
     pub(super) fn state_known_at(&self, truth: &Truth) -> u64 {
         self.changed_at.max(self.ended_at).max(truth.failed_at).max(self.peer_end_known_at(truth))
     }
 
-    /// When it has heard at the latest that the peer is gone, if it is.
+    /// The latest time at which the reactor knows that the peer has finished or the connection
+    /// died.
     pub(super) fn peer_end_known_at(&self, truth: &Truth) -> u64 {
         let gone = truth.kernel.peer_finished || truth.kernel.died;
         let gone_at = truth.kernel.gone_at.max(self.created_at).max(limits::unwatched_until(truth));
@@ -201,7 +201,7 @@ impl SocketModel {
         Label { stream: self.stream, driver: self.driver }
     }
 
-    /// Takes note of what somebody else has done to the socket, and answers what it was.
+    /// Notes what something else did to the socket, and returns it.
     pub(super) fn observe(&mut self, socket: &Socket<'_>, now: u64) -> Vec<&'static str> {
         let mut seen = Vec::new();
         if !self.end_called && socket.end_called() {
@@ -214,7 +214,7 @@ impl SocketModel {
         }
         if !self.discards && socket.is_discarding() {
             (self.discards, self.changed_at) = (true, now);
-            seen.push("is to discard");
+            seen.push("discards");
         }
         if self.is_paused != socket.is_paused() {
             seen.push(if self.is_paused { "is resumed" } else { "is paused" });
@@ -223,7 +223,7 @@ impl SocketModel {
         seen
     }
 
-    /// The other side's stream.
+    /// The stream of the other end.
     pub(super) const fn peer_stream(&self) -> Stream {
         (self.stream.0, !self.stream.1)
     }
@@ -237,7 +237,8 @@ impl SocketModel {
         self.drain_pending = false;
     }
 
-    /// Without half-open connections a socket ends by itself as soon as the peer's end was handled.
+    /// Without half-open connections a socket calls `end` itself after the peer's `end` was
+    /// handled.
     pub(super) fn note_automatic_end(&mut self, socket: &Socket<'_>, event: &Event<'_>, now: u64) {
         if matches!(event, Event::End) && !socket.allows_half_open() && !self.end_called {
             (self.end_called, self.ended_at, self.drain_pending) = (true, now, false);
@@ -257,7 +258,7 @@ impl SocketModel {
             self.queued_from = context.now;
         }
         let bytes = pattern::bytes(self.stream, self.written, count);
-        // Copied, given away, or shared: as the length says, so that it needs no draw of its own.
+        // The length decides between a copy, an owned and a shared buffer, without a draw.
         let answer = match count % 3 {
             0 => socket.write_owned(bytes),
             1 => socket.write_owned(Buffer::shared(&bytes.into(), ..)),
@@ -271,7 +272,7 @@ impl SocketModel {
             }
             Err(refused) => refused,
         };
-        must(socket.queued_bytes() == before, Rule::Bytes, || "a refused write has left something".to_owned())?;
+        must(socket.queued_bytes() == before, Rule::Bytes, || "a refused write has queued bytes".to_owned())?;
         let (ended, gone) = (refused == Error::WriteAfterEnd, refused == Error::Gone);
         if ended {
             context.network.mark(Fault::WriteAfterEnd);
@@ -282,7 +283,7 @@ impl SocketModel {
         })
     }
 
-    /// What the program does in one event.
+    /// The random program's reaction to an event.
     pub(super) fn act(
         &mut self,
         socket: &mut Socket<'_>,
@@ -325,13 +326,13 @@ impl SocketModel {
 
     fn discard(&mut self, socket: &mut Socket<'_>, now: u64) {
         socket.discard();
-        // The first one begins the lingering.
+        // The first call starts the lingering.
         self.changed_at = if self.discards { self.changed_at } else { now };
         self.discards = true;
         self.update_paused(socket, now);
     }
 
-    /// Changes options in the middle of everything.
+    /// Changes options at any time.
     fn change_options(&mut self, socket: &mut Socket<'_>, is_timeout: bool, context: &mut ActContext<'_>) {
         match context.rng.below(60) {
             0 => self.discard(socket, context.now),

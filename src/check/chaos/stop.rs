@@ -1,7 +1,7 @@
-//! A listener that stops in the middle of a run: when its grace and its limit are due.
+//! A listener that stops during a run: when its grace and its limit are due.
 //!
-//! Invariant: what a stop does to a socket, the program has not done: an end after the grace, a
-//! reset at the limit, and nothing else.
+//! Invariant: a stop calls `end` after the grace and resets at the limit, and does nothing else to
+//! a socket.
 
 use super::limits::{self, Clock};
 use super::socket_model::SocketModel;
@@ -10,7 +10,7 @@ use crate::lifecycle::State;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
 
-/// What a stop asks of the sockets of its listener, in nanoseconds.
+/// The times of a stop, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StopTimes {
     pub(super) at: u64,
@@ -19,8 +19,7 @@ pub(super) struct StopTimes {
 }
 
 impl StopTimes {
-    /// From when a socket is idle, as far as the grace counts it: at the earliest, and at the
-    /// latest.
+    /// From when a socket counts as idle for the grace, at the earliest and at the latest.
     fn idle_from(&self, model: &SocketModel, truth: &Truth) -> (u64, u64) {
         let earliest = self.at.max(truth.moved_at);
         let latest = earliest.max(truth.kernel.taken_at).max(model.connected_at).max(model.end_at);
@@ -29,17 +28,22 @@ impl StopTimes {
     }
 }
 
-/// Notes what the stop of its listener has done to a socket.
-pub(super) fn note(model: &mut SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+/// Notes what the stop of its listener did to a socket.
+pub(super) fn update(
+    model: &mut SocketModel,
+    socket: &Socket<'_>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
     let Some(stop) = model.stop else { return Ok(()) };
     if !model.end_called && socket.end_called() && truth.kernel.finished {
         let (earliest, _) = stop.idle_from(model, truth);
         let due = stop.grace.map(|grace| earliest.saturating_add(grace));
         let at = truth.kernel.finished_at;
-        // If bytes have moved since, nobody knows any more when the last ones before it did.
+        // If bytes have moved since, the time of the last ones before it is unknown.
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
-        must(in_time, Rule::Timers, || format!("a stop ends it at {at} ns, and its grace is over at {due:?}"))?;
-        // Our FIN may have left later than our side has ended.
+        must(in_time, Rule::Timers, || format!("a stop ended it at {at} ns, and its grace was due at {due:?}"))?;
+        // Our FIN may have left later than `end` was called.
         (model.end_called, model.ended_at, model.drain_pending) = (true, at.saturating_sub(clock.retry), false);
     }
     Ok(())
@@ -50,20 +54,20 @@ fn limit(model: &SocketModel) -> Option<u64> {
     model.stop.and_then(|stop| stop.at.checked_add(stop.limit?))
 }
 
-/// Whether that has struck: no byte is waited for any more.
+/// Whether that limit has expired: then it waits for no byte.
 pub(super) fn may_have_expired(model: &SocketModel, clock: Clock) -> bool {
     limit(model).is_some_and(|due| clock.now >= due)
 }
 
-/// Whether the limit of a stop explains that the socket is destroyed. One that has failed before,
-/// and has not said so yet, counts as destroyed.
+/// Whether the limit of a stop explains that the socket was destroyed. A socket whose error was not
+/// delivered yet counts as destroyed.
 pub(super) fn destroys(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(due) = limit(model) else { return false };
     let had_failed = truth.kernel.died || limits::may_have_failed(model, socket, truth, clock);
     truth.closed_at >= due || (clock.now >= due && had_failed)
 }
 
-/// What a stop should have done to a socket by now, and has not.
+/// What a stop should have done by now and has not.
 pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
     let stop = model.stop?;
     let over_for = |since: u64, limit: Option<u64>| clock.over_for(since.saturating_add(limit?));

@@ -1,4 +1,4 @@
-//! Each rule can fail: on a network that lies, the judge says which promise was broken.
+//! Each rule can fail: on a network with sabotage, the rules report what was broken.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +7,7 @@ use crate::check::{Rule, Violation};
 use crate::sim::Fault;
 use crate::sim::sabotage::Sabotage;
 
-/// The rules that a lie breaks, seed by seed, with a fault that it needs.
+/// The rules that a sabotage breaks, one seed after the other, with a fault that it needs.
 fn broken_by(sabotage: Option<Sabotage>, preferred: Option<Fault>) -> impl Iterator<Item = Rule> {
     let seeds = 0..if preferred.is_some() { 600 } else { 60 };
     seeds.filter_map(move |seed| {
@@ -20,7 +20,7 @@ fn broken_by(sabotage: Option<Sabotage>, preferred: Option<Fault>) -> impl Itera
             run.go()
         }));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(run)));
-        // A debug build may be so surprised that it panics, which says as much.
+        // A debug build may panic, which reports the same.
         if let Ok(Err(Violation { rule, .. })) = outcome { Some(rule) } else { None }
     })
 }
