@@ -159,9 +159,9 @@ impl Limits {
 /// The options of a client.
 pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> ConnectOptions {
     let longest_ms = plan.longest_ms;
-    let patience = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
+    let connect_timeout = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
     let connect = ConnectOptions::default()
-        .connect_timeout(patience)
+        .connect_timeout(connect_timeout)
         .half_closed_timeout(ms(rng, longest_ms))
         .close_timeout(ms(rng, longest_ms))
         .high_water_mark(1 + rng.below(50_000) as usize)

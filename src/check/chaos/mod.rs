@@ -33,7 +33,7 @@ mod topology;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::endings::said;
+use super::endings::panic_message;
 use super::{Rule, Transcript, Violation};
 use crate::lifecycle::Coverage;
 use crate::sim::{Fault, FaultCounts};
@@ -75,7 +75,7 @@ fn attempt(seed: u64, preferred: Option<Fault>, is_recorded: bool) -> (Outcome, 
         run.go()
     }));
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        Err(Violation::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
+        Err(Violation::new(Rule::Progress, format!("it panicked: {}", panic_message(&*panic))))
     };
     let violation = result.unwrap_or_else(panicked).err();
     let transcript = run.state.whole_transcript();
