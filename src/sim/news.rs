@@ -49,7 +49,7 @@ impl World {
             }
             Owner::Script => {
                 if let Some(play) = end.play {
-                    self.rouse_play(play);
+                    self.schedule_play(play);
                 }
             }
             Owner::Host { .. } | Owner::Queue(_) | Owner::Orphan => {}

@@ -1,5 +1,5 @@
-//! Sabotage: a network that breaks its own contract in one way, to check that the judge of random
-//! runs notices it.
+//! Sabotage: a network that breaks its own contract in one way, to check that the rules of random
+//! runs find it.
 //!
 //! Invariant: the reactor gets false results, and the recorded truth stays correct. This is only in
 //! the build of the tests.
@@ -25,7 +25,7 @@ pub(crate) enum Sabotage {
     DescriptorKept,
     /// The clock runs one per cent fast.
     FastClock,
-    /// A wait returns nothing, and at once.
+    /// A wait returns at once, without a result.
     WaitForNothing,
     /// The clock is read after a stall, and not before it: readiness seems complete up to then.
     LateClock,

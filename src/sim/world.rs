@@ -324,7 +324,7 @@ impl World {
                 Happening::Packet(packet) => self.arrive(packet),
                 Happening::Timer(id) => self.timer(id, entry.at),
                 Happening::News { host, source } => self.deliver(host, source),
-                Happening::Play(play) => self.play_on(play),
+                Happening::Play(play) => self.run_play(play),
                 Happening::Lookup { host, .. } if self.program(host).is_gone => {}
                 Happening::Lookup { host, token, answer } => {
                     self.program(host).answers.push_back((token, answer));

@@ -209,7 +209,7 @@ impl Case {
             let rest = match step {
                 Step::Receive(bytes) if received + bytes < byte => {
                     received += bytes;
-                    cut.steps.push(Step::Gather(received));
+                    cut.steps.push(Step::AwaitUnread(received));
                     continue;
                 }
                 Step::Receive(bytes) => Step::Receive(received + bytes - byte),
@@ -220,7 +220,7 @@ impl Case {
                 | Step::Flood { .. }
                 | Step::Urgent
                 | Step::Wait(_)
-                | Step::Gather(_)
+                | Step::AwaitUnread(_)
                 | Step::Finish
                 | Step::Close
                 | Step::Reset
@@ -240,7 +240,7 @@ impl Case {
     }
 
     fn cut_here(&self, mut cut: Script, byte: u64) -> Script {
-        cut.steps.push(Step::Gather(byte));
+        cut.steps.push(Step::AwaitUnread(byte));
         self.cut.then(cut.read_on())
     }
 }
