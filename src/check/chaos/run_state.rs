@@ -147,11 +147,7 @@ impl RunState {
             self.accepted(host, &socket)?;
         }
         let slot = id.index();
-        let index = self.models.iter().position(|model| model.host == host && model.id == id);
-        let Some(index) = index else {
-            return Err(Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or closed")));
-        };
-        let mut model = self.models.swap_remove(index);
+        let mut model = self.take_model(host, id, &event)?;
         // The program takes the buffer at once. From here on it is data like any other.
         let filled = socket.take_filled();
         if matches!(event, Event::Filled) && filled.is_none() {
@@ -186,6 +182,12 @@ impl RunState {
         self.mark_pauses(&model, &socket);
         self.models.push(model);
         Ok(FollowUp::Command(id, command?))
+    }
+
+    fn take_model(&mut self, host: u32, id: SocketId, event: &Event<'_>) -> Result<SocketModel, Violation> {
+        let index = self.models.iter().position(|model| model.host == host && model.id == id);
+        let unknown = || Violation::new(Rule::Identity, format!("{id} has {event}, and is unknown or closed"));
+        index.map(|index| self.models.swap_remove(index)).ok_or_else(unknown)
     }
 
     /// Checks what a listener reports.
