@@ -97,16 +97,16 @@ pub(crate) fn record<R>(
     transcript: &mut Transcript,
     at: Duration,
     column: Column,
-    who: &str,
+    prefix: &str,
     socket: &mut Socket<'_>,
     event: Event<'_>,
     handle: impl FnOnce(&mut Socket<'_>, Event<'_>) -> R,
 ) -> R {
-    transcript.add(at, column, format!("{who}{event}"));
+    transcript.add(at, column, format!("{prefix}{event}"));
     let queued = socket.queued_bytes();
     let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
-    let mut did = |text: String| transcript.add(at, column, format!("{who}  {text}"));
+    let mut did = |text: String| transcript.add(at, column, format!("{prefix}  {text}"));
     if socket.queued_bytes() > queued {
         did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
     }

@@ -88,12 +88,12 @@ fn check_close_call(
         return must(quietly, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
     }
     must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close sent an RST"))?;
-    let asked = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
-    let handed = ending.kind == EndingKind::HandedOff;
-    if handed && !asked && is_left_to_kernel(model, socket, truth, clock) {
+    let is_set = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
+    let handed_off = ending.kind == EndingKind::HandedOff;
+    if handed_off && !is_set && is_left_to_kernel(model, socket, truth, clock) {
         return Ok(());
     }
-    must(asked == handed, Rule::HonestClose, || format!("\"{ending}\", and hand-off was set: {asked}"))
+    must(is_set == handed_off, Rule::HonestClose, || format!("\"{ending}\", and hand-off was set: {is_set}"))
 }
 
 /// Whether a limit ended a complete stream, and the kernel could not say what the peer has
@@ -112,12 +112,12 @@ fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
 /// Whether the close timeout expired, the peer may still be reading, and the kernel can't be
 /// queried: then the kernel finishes alone.
 fn is_left_to_kernel(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
-    let cant_ask = truth.kernel.finished && !truth.kernel.can_ask;
+    let cant_query = truth.kernel.finished && !truth.kernel.can_ask;
     // The descriptor was closed when the limit expired, and `close` is delivered a turn later.
     let then = Clock { now: truth.closed_at, ..clock };
     let may_have_expired =
         |settings: &Settings| limits::check_expired(model, settings, truth, TimeoutKind::Close, then).is_ok();
-    cant_ask && truth.sent > 0 && socket.settings().is_some_and(may_have_expired)
+    cant_query && truth.sent > 0 && socket.settings().is_some_and(may_have_expired)
 }
 
 /// Both have finished, and every byte that was written is where the ending says.

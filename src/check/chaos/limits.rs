@@ -133,11 +133,11 @@ fn limit(model: &SocketModel, settings: &Settings, truth: &Truth, timer: Timeout
 fn ending_from(model: &SocketModel, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
     let ours = model.end_called.then_some(model.ended_at);
-    let peer_stream = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
-    let earliest = ours.into_iter().chain(peer_stream).min()?;
+    let peers = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
+    let earliest = ours.into_iter().chain(peers).min()?;
     // While it reads, it may not know yet what comes after the bytes.
-    let heard = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
-    let latest = ours.into_iter().chain(peer_stream.map(heard)).min()?;
+    let known_at = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
+    let latest = ours.into_iter().chain(peers.map(known_at)).min()?;
     Some((earliest.max(model.created_at), latest.max(model.connected_at)))
 }
 

@@ -310,9 +310,9 @@ impl Run {
         let Some(reactor) = &mut reactors[host] else { return };
         let pool_model = &mut state.pool_models[index];
         pool_model.leased.retain(|lease| lease.id != back);
-        let lives = reactor.socket(front).is_some_and(|socket| !socket.destroy_called());
+        let is_open = reactor.socket(front).is_some_and(|socket| !socket.destroy_called());
         let of = |model: &&mut SocketModel, id| model.host as usize == host && model.id == id;
-        if !lives {
+        if !is_open {
             for model in state.models.iter_mut().filter(|model| of(model, back)) {
                 if let Some(mut socket) = reactor.socket(back) {
                     model.give_back(&mut pool_model.pool, &mut socket);

@@ -41,17 +41,17 @@ pub(super) fn check_event(
         }
         Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
-            let asked = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
+            let is_enabled = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
             // A pending drain may have resumed it since.
             let was_paused = socket.is_paused() || model.paused_until >= truth.failed_at;
-            let unasked = *how == PeerEnd::Reset && was_paused;
-            must(asked || unasked, Rule::Language, || "peer-ended, and it is switched off".to_owned())?;
+            let must_notify = *how == PeerEnd::Reset && was_paused;
+            must(is_enabled || must_notify, Rule::Language, || "peer-ended, and it is switched off".to_owned())?;
             let knows = *how == PeerEnd::Fin || truth.kernel.died;
             must(knows, Rule::HonestClose, || "peer-ended with a reset, and the connection is alive".to_owned())?;
             // Without unread bytes an error is delivered at once. (The last bytes may have been
             // read since.)
-            let waits = asked || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
-            must(waits, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
+            let may_wait = is_enabled || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            must(may_wait, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
             let gone = truth.kernel.peer_finished || truth.kernel.died;
             must(gone, Rule::HonestClose, || "peer-ended, and the peer has not finished".to_owned())?;
         }
@@ -102,8 +102,8 @@ fn check_state(
     must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || {
         "the state says that our FIN was sent, and it was not".to_owned()
     })?;
-    let unasked = truth.kernel.finished && !model.end_called && !over;
-    must(!unasked, Rule::HonestClose, || "our FIN was sent without a call of end".to_owned())?;
+    let without_end = truth.kernel.finished && !model.end_called && !over;
+    must(!without_end, Rule::HonestClose, || "our FIN was sent without a call of end".to_owned())?;
     must(over || socket.is_paused() == model.is_paused, Rule::Isolation, || {
         format!("paused: {}, and the program has set {}", socket.is_paused(), model.is_paused)
     })?;

@@ -269,7 +269,7 @@ impl Run {
     /// Looks up closed ids, and resumes or destroys open sockets.
     fn touch_others(&mut self, host: usize) -> Result<(), Violation> {
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
-        let stale = self.state.closed_ids.iter().filter(|(whose, _)| *whose as usize == host);
+        let stale = self.state.closed_ids.iter().filter(|(owner, _)| *owner as usize == host);
         for (_, id) in stale {
             self.state.network.mark(Fault::StaleId);
             must(reactor.socket(*id).is_none(), Rule::Identity, || format!("{id} is closed, and was found"))?;

@@ -75,8 +75,8 @@ pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, c
         return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
     let may_end = socket.state() == State::Open && !model.end_called && !socket.end_called();
-    let request_times = socket.is_paused() || truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
-    let idle = may_end && !request_times && socket.queued_bytes() == 0;
+    let is_busy = socket.is_paused() || truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
+    let idle = may_end && !is_busy && socket.queued_bytes() == 0;
     let late = over_for(stop.idle_from(model, truth).1, stop.grace.filter(|_| idle))?;
     Some(format!("the grace of its listener's stop was due {late} ns ago"))
 }

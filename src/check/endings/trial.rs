@@ -387,9 +387,9 @@ impl<'a> Trial<'a> {
         let peers = self.plays.iter().enumerate();
         let peers =
             peers.map(|(number, play)| (play, if several { format!("peer {number}: ") } else { String::new() }));
-        for (play, who) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
+        for (play, prefix) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
             for (at, line) in play.iter().flat_map(Play::transcript) {
-                transcript.add(at, other, format!("{who}{line}"));
+                transcript.add(at, other, format!("{prefix}{line}"));
             }
         }
         transcript.sort();
@@ -422,12 +422,12 @@ fn check_event(
 }
 
 /// What went wrong with a peer that played its whole script.
-fn wrong(who: &str, play: &Play, ending: &Option<Ending>) -> Option<String> {
+fn wrong(name: &str, play: &Play, ending: &Option<Ending>) -> Option<String> {
     if let Some(step) = play.undone() {
-        return Some(format!("{who} never got past \"{step}\""));
+        return Some(format!("{name} never got past \"{step}\""));
     }
     let ending = ending.as_ref().filter(|ending| !ending.is_clean())?;
-    Some(format!("{who}'s connection did not end cleanly: \"{ending}\""))
+    Some(format!("{name}'s connection did not end cleanly: \"{ending}\""))
 }
 
 /// The message of a panic.
