@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Program, Report};
+use finale::check::{CaseResult, Endings, Program, Report};
 use finale::sim::Script;
 use finale::{Event, ListenOptions, Socket};
 
@@ -54,7 +54,7 @@ impl Program for Greeter {
         }
     }
 
-    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+    fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
         if self.open || !self.request.is_empty() { Err("something is left of a connection".into()) } else { Ok(()) }
     }
 }

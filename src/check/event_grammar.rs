@@ -1,16 +1,16 @@
-//! The language that the events of one socket form, as a judge of its own.
+//! The grammar of the events of one socket.
 //!
-//! Invariant: nothing here looks at the lifecycle's table: two descriptions of one language agree,
-//! or one is wrong.
+//! Invariant: this does not use the table of the lifecycle. Two independent descriptions of the
+//! grammar must agree.
 
 use crate::event::{Ending, EndingKind, Event, FirstFin, PeerEnd};
 use crate::socket::Socket;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing but `lookup` was told.
+    /// At most `lookup` was delivered.
     Before,
-    /// `connect` was told; `ready` must follow.
+    /// `connect` was delivered, and `ready` must follow.
     Connect,
     Flow,
     /// After `end`: no `data`.
@@ -20,10 +20,10 @@ enum Stage {
     Closed,
 }
 
-/// The events of one socket so far, checked against the language of events and against what the
-/// socket says of itself.
+/// Checks the events of one socket against the grammar in [`Event`](crate::Event) and against what
+/// the socket itself reports.
 ///
-/// Give it every event of the socket, in order; it answers what is wrong with one.
+/// Pass it every event of the socket, in order.
 #[derive(Debug, Clone)]
 pub struct EventGrammar {
     stage: Stage,
@@ -35,37 +35,37 @@ pub struct EventGrammar {
 }
 
 impl EventGrammar {
-    /// A socket that has told nothing yet.
+    /// For a socket that has delivered no event yet.
     #[must_use]
     pub fn new(socket: &Socket<'_>) -> Self {
         let is_client = socket.listener().is_none();
         Self { stage: Stage::Before, is_client, connected: false, ended: false, noticed: None, bytes: 0 }
     }
 
-    /// Whether the socket was ever connected, as far as was told.
+    /// Whether `ready` or `connection` was delivered.
     pub(crate) const fn was_connected(&self) -> bool {
         self.connected
     }
 
-    /// Whether `close` was told.
+    /// Whether `close` was delivered.
     #[must_use]
-    pub const fn is_over(&self) -> bool {
+    pub const fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Closed)
     }
 
-    /// Takes the next event.
+    /// Checks the next event.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
-    pub fn tell(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
+    /// What is wrong with the event, in one line.
+    pub fn check(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<(), String> {
         let before = self.stage;
-        let next = self.follow(socket, event);
+        let next = self.next_stage(socket, event);
         next.map(|stage| self.stage = stage).map_err(|wrong| {
             format!("{}: {event:?} after {before:?}: {wrong}", socket.id()).chars().take(600).collect()
         })
     }
 
-    fn follow(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
+    fn next_stage(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Result<Stage, &'static str> {
         let flowing = self.stage == Stage::Flow;
         let connected = flowing || self.stage == Stage::Ended;
         let check = |holds: bool, stage, wrong| if holds { Ok(stage) } else { Err(wrong) };
@@ -78,9 +78,9 @@ impl EventGrammar {
             Event::Data(bytes) => {
                 self.bytes += bytes.len() as u64;
                 let counted = self.bytes <= socket.bytes_read() && !bytes.is_empty();
-                check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused")
+                check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end or while paused")
             }
-            Event::Filled => check(flowing && !socket.is_paused(), Stage::Flow, "no data after end, nor while paused"),
+            Event::Filled => check(flowing && !socket.is_paused(), Stage::Flow, "no data after end or while paused"),
             Event::Drain => {
                 let low = socket.settings().map_or(0, |settings| settings.low_water_bytes);
                 check(connected && socket.queued_bytes() <= low, self.stage, "drain means down to the low-water mark")
@@ -101,7 +101,7 @@ impl EventGrammar {
                 let open = connected || (self.stage == Stage::Before && self.is_client);
                 check(open && lines == 1, Stage::Failed, "at most one error, in one line")
             }
-            Event::Close(ending) => self.judge(ending),
+            Event::Close(ending) => self.check_close(ending),
             Event::Timer(_)
             | Event::Woken
             | Event::AcceptFailed(..)
@@ -110,17 +110,17 @@ impl EventGrammar {
         }
     }
 
-    /// The report agrees with what was told.
-    fn judge(&self, ending: &Ending) -> Result<Stage, &'static str> {
+    /// Checks the report against the events before it.
+    fn check_close(&self, ending: &Ending) -> Result<Stage, &'static str> {
         let holds = [
             (self.stage != Stage::Closed, "close comes once"),
             (self.stage != Stage::Connect, "ready follows connect"),
-            (ending.had_error() == (self.stage == Stage::Failed), "had_error means that an error was told"),
+            (ending.had_error() == (self.stage == Stage::Failed), "had_error means that an error was delivered"),
             (!ending.is_clean() || self.ended, "clean without the peer's end"),
             (!ending.is_clean() || ending.bytes_unsent == 0, "clean with bytes unsent"),
-            (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and neither side finished"),
+            (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and neither end finished"),
             (ending.is_acknowledged() == (ending.kind == EndingKind::Confirmed), "acknowledged means confirmed"),
-            (ending.bytes_read >= self.bytes, "fewer bytes read than told"),
+            (ending.bytes_read >= self.bytes, "fewer bytes read than delivered"),
             (ending.to_string().lines().count() == 1, "the report is one line"),
         ];
         holds.iter().find(|(holds, _)| !holds).map_or(Ok(Stage::Closed), |(_, wrong)| Err(*wrong))

@@ -1,33 +1,33 @@
-//! Whether a program on the simulated network keeps the rules, whatever happens to it.
+//! Checks that a program keeps the rules on the simulated network, whatever happens to it.
 //!
-//! Two ways to find out:
+//! There are two ways:
 //!
-//! - [`Endings`]: *your* protocol handler against every ending at every byte of a conversation.
-//!   Start there.
-//! - [`chaos`]: random programs under random faults, one run a seed: how finale itself is tested
-//!   (`finale sim`).
+//! - [`Endings`] runs *your* protocol handler against every ending at every byte of a conversation.
+//!   Start here.
+//! - [`chaos`] has random programs under random faults, one run per seed. This is how finale itself
+//!   is tested (`finale sim`).
 //!
 //! # The ten rules
 //!
-//! In a random run 1 to 5, 8 and 10 are checked at every event, 6, 7 and 9 when all is over;
+//! A random run checks rules 1 to 5, 8 and 10 at every event, and 6, 7 and 9 at its end.
 //! [`Endings`] checks 1, 6 and 8, and rules of its own.
 //!
-//! 1. **Language.** The events of a socket are a beginning of the grammar in
-//!    [`Event`](crate::Event); see [`EventGrammar`].
-//! 2. **Bytes.** What is told as `data` is what the peer wrote, in order, and nothing else; the
+//! 1. **Language.** The events of a socket are a prefix of the grammar in [`Event`](crate::Event);
+//!    see [`EventGrammar`].
+//! 2. **Bytes.** What `data` delivers is what the peer wrote, in order, and nothing else. The
 //!    numbers of an [`Ending`](crate::Ending) are those of the network.
-//! 3. **Honest close.** Confirmed only if the peer's kernel has every byte and our FIN; `end` only
-//!    behind their FIN and their last byte; no close in good order has destroyed an answer.
-//! 4. **Cause.** Every error has a cause that the network can name; without a fault there is no
-//!    error.
-//! 5. **Timers.** None is early; none is late by more than a tick.
-//! 6. **Resources.** Everything is given back with the last `close`.
-//! 7. **No spin.** A turn with nothing to do waits.
-//! 8. **Progress.** A socket with something to do is queued, one without is watched; when the
-//!    faults stop, all end.
-//! 9. **Isolation.** What befalls one connection ends no other.
-//! 10. **Identity and replay.** No id names two sockets, a stale one finds nothing, and the same
-//!     seed tells the same story.
+//! 3. **Honest close.** A close is confirmed only if the peer's kernel has every byte and our FIN.
+//!    `end` comes only after the peer's FIN and its last byte. No clean close has destroyed an
+//!    answer.
+//! 4. **Cause.** Every error has a cause that the network knows. Without a fault there is no error.
+//! 5. **Timers.** None is early, and none is late by more than a tick.
+//! 6. **Resources.** Everything is freed with the last `close`.
+//! 7. **No spin.** A turn without work waits.
+//! 8. **Progress.** A socket with work is queued, and one without is watched. When the faults stop,
+//!    all sockets close.
+//! 9. **Isolation.** A fault of one connection ends no other.
+//! 10. **Identity and replay.** No id names two sockets, a stale id finds nothing, and two runs of
+//!     one seed are the same.
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "what a random run does not draw is left out")]
 pub mod chaos;
@@ -39,39 +39,39 @@ use std::fmt;
 
 use crate::error::Error;
 
-pub use endings::{Case, Cut, Endings, Found, Place, Program, Report};
+pub use endings::{Case, CaseResult, Cut, CutPoint, Endings, Program, Report};
 pub use event_grammar::EventGrammar;
-pub(crate) use transcript::note;
+pub(crate) use transcript::record;
 pub use transcript::{Column, Transcript};
 
-/// One of the ten rules, or of the two for protocol handlers, see [`Endings`].
+/// One of the ten rules, or of the two for protocol handlers; see [`Endings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
     /// The grammar of events.
     Language,
-    /// Every byte, in order, and none invented.
+    /// Every byte is delivered in order, and none is invented.
     Bytes,
-    /// What a close claims is so.
+    /// What a close claims is true.
     HonestClose,
     /// Every error has a cause.
     Cause,
     /// No timer is early, none is late.
     Timers,
-    /// Everything is given back.
+    /// Everything is freed.
     Resources,
     /// No turn without work.
     NoSpin,
-    /// Whoever can go on does.
+    /// Every socket that can make progress does.
     Progress,
-    /// A fault stays where it struck.
+    /// A fault affects only its own connection.
     Isolation,
-    /// One id, one socket; one seed, one story.
+    /// One id names one socket, and one seed gives one run.
     Identity,
-    /// Of a protocol handler: the same bytes get the same answer, however they come and whenever
-    /// the peer finishes.
+    /// The same bytes get the same answer, however they arrive and whenever the peer finishes.
     SameAnswer,
-    /// Of a protocol handler: what it asks of itself.
+    /// What the program itself requires: [`Endings::holds`], [`Program::at_rest`], and that it does
+    /// not panic.
     Own,
 }
 
@@ -94,12 +94,13 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule that was broken, and how. `Display` is one line.
+/// A rule that was broken, and how. `Display` is one line, plus a table of the open sockets where
+/// that helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The rule.
     pub rule: Rule,
-    /// What was seen.
+    /// What happened.
     pub what: String,
 }
 
@@ -117,17 +118,17 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// A reactor that can't go on, in words.
+/// The error of a reactor that can't continue, as a violation.
 pub(crate) fn stuck(error: &Error) -> Violation {
     if let Error::System { source, .. } = error
         && source.raw() == rustix::io::Errno::LOOP.raw_os_error()
     {
-        return Violation::new(Rule::NoSpin, "it turns and turns, and nothing moves");
+        return Violation::new(Rule::NoSpin, "turn after turn, and nothing happens");
     }
-    Violation::new(Rule::Progress, format!("nothing can ever happen any more, though sockets live ({error})"))
+    Violation::new(Rule::Progress, format!("nothing can happen any more, and sockets are open ({error})"))
 }
 
-/// `Ok` if it holds, else the rule and what was seen instead.
+/// `Ok` if it holds, otherwise a violation of the rule.
 pub(crate) fn must(holds: bool, rule: Rule, what: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation::new(rule, what())) }
 }

@@ -1,6 +1,6 @@
-//! What happened, as a person reads it: two columns, the client's and the server's, with times.
+//! A transcript for people: two columns, the client's and the server's, with times.
 //!
-//! Invariant: lines of one time keep the order in which they were told.
+//! Invariant: lines with the same time keep the order in which they were added.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::event::Event;
 use crate::sim::script::count;
 use crate::socket::Socket;
 
-/// Whose line it is.
+/// The column of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Column {
-    /// Left.
+    /// On the left.
     Client,
-    /// Right.
+    /// On the right.
     Server,
-    /// Across both: the weather.
+    /// Across both columns: network conditions.
     Both,
 }
 
@@ -27,37 +27,37 @@ struct Line {
     text: String,
 }
 
-/// A story in two columns. `Display` is the page.
+/// A transcript in two columns, which `Display` prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
     lines: Vec<Line>,
 }
 
-/// Lines at the beginning and at the end that are shown of a long story.
+/// The number of lines that `Display` prints at the beginning and at the end of a long transcript.
 const SHOWN: usize = 150;
 
-/// Characters of one column.
+/// The width of a column, in characters.
 const WIDTH: usize = 52;
 
 impl Transcript {
-    /// Nothing has happened.
+    /// An empty transcript.
     #[must_use]
     pub const fn new() -> Self {
         Self { lines: Vec::new() }
     }
 
-    /// Adds a line, `at` this time since the network began.
-    pub fn tell(&mut self, at: Duration, column: Column, text: impl Into<String>) {
+    /// Adds a line, with its time since the network began.
+    pub fn add(&mut self, at: Duration, column: Column, text: impl Into<String>) {
         self.lines.push(Line { at, column, text: text.into() });
     }
 
-    /// Whether nothing has happened.
+    /// Whether it has no line.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// Brings the lines into the order of their times.
+    /// Sorts the lines by time.
     pub fn sort(&mut self) {
         self.lines.sort_by_key(|line| line.at);
     }
@@ -67,12 +67,12 @@ impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>14}  {:<WIDTH$} | server", "time", "client")?;
         writeln!(f, "{:>14}  {:-<WIDTH$}-+-{:-<WIDTH$}", "", "", "")?;
-        // A story that does not end is not read to its end either.
+        // A run that does not end has too many lines to read.
         let skipped = self.lines.len().saturating_sub(2 * SHOWN);
         for (number, line) in self.lines.iter().enumerate() {
             if skipped > 0 && (SHOWN..SHOWN + skipped).contains(&number) {
                 if number == SHOWN {
-                    writeln!(f, "{:>14}  ... and {skipped} lines more ...", "")?;
+                    writeln!(f, "{:>14}  ... and {skipped} more lines ...", "")?;
                 }
                 continue;
             }
@@ -91,21 +91,22 @@ impl fmt::Display for Transcript {
     }
 }
 
-/// Tells an event and what the caller does with it, as far as the socket shows that.
-pub(crate) fn note<R>(
-    story: &mut Transcript,
+/// Adds an event, and then what the handler does with it, as far as the state of the socket shows
+/// it.
+pub(crate) fn record<R>(
+    transcript: &mut Transcript,
     at: Duration,
     column: Column,
-    who: &str,
+    prefix: &str,
     socket: &mut Socket<'_>,
     event: Event<'_>,
     handle: impl FnOnce(&mut Socket<'_>, Event<'_>) -> R,
 ) -> R {
-    story.tell(at, column, format!("{who}{event}"));
+    transcript.add(at, column, format!("{prefix}{event}"));
     let queued = socket.queued_bytes();
     let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
-    let mut did = |text: String| story.tell(at, column, format!("{who}  {text}"));
+    let mut did = |text: String| transcript.add(at, column, format!("{prefix}  {text}"));
     if socket.queued_bytes() > queued {
         did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
     }
@@ -123,7 +124,7 @@ pub(crate) fn note<R>(
     result
 }
 
-/// The text in pieces of one column's width, broken between words where there are any.
+/// Wraps a text at the width of a column, between words where possible.
 fn wrap(text: &str) -> Vec<String> {
     let indent = text.len() - text.trim_start().len();
     let mut pieces = vec![" ".repeat(indent)];
@@ -147,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_story_is_two_columns_with_times() {
-        let mut story = Transcript::new();
-        story.tell(Duration::from_micros(2500), Column::Server, "connection");
-        story.tell(Duration::ZERO, Column::Client, "connect");
-        story.tell(Duration::from_millis(3), Column::Both, "the peer vanishes");
-        story.sort();
-        let page = story.to_string();
+        let mut transcript = Transcript::new();
+        transcript.add(Duration::from_micros(2500), Column::Server, "connection");
+        transcript.add(Duration::ZERO, Column::Client, "connect");
+        transcript.add(Duration::from_millis(3), Column::Both, "the peer vanishes");
+        transcript.sort();
+        let page = transcript.to_string();
         let lines: Vec<&str> = page.lines().skip(2).collect();
         assert!(lines[0].trim_start().starts_with("0.000 ms  connect ") && lines[0].ends_with('|'), "{page}");
         assert!(lines[1].contains("2.500 ms") && lines[1].ends_with("| connection"), "{page}");
@@ -161,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_long_line_goes_on_below_without_a_time() {
-        let mut story = Transcript::new();
-        story.tell(Duration::ZERO, Column::Client, "word ".repeat(30));
-        assert_eq!(story.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
-        assert!(story.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));
+        let mut transcript = Transcript::new();
+        transcript.add(Duration::ZERO, Column::Client, "word ".repeat(30));
+        assert_eq!(transcript.to_string().lines().filter(|line| line.contains("ms")).count(), 1);
+        assert!(transcript.to_string().lines().all(|line| line.chars().count() <= 14 + 2 + WIDTH + 3 + WIDTH));
     }
 }

@@ -78,8 +78,8 @@ impl Host {
     }
 
     #[cfg(test)]
-    pub(super) fn lies(&self, lie: super::lie::Lie) -> bool {
-        self.world.borrow().lies(lie)
+    pub(super) fn is_sabotaged(&self, sabotage: super::sabotage::Sabotage) -> bool {
+        self.world.borrow().is_sabotaged(sabotage)
     }
 
     /// Begins a call: counts it, lets its cost in time pass, and runs what is due.
@@ -95,7 +95,7 @@ impl Host {
     /// A time of the world on this host's clock.
     fn clock(world: &World, at: u64) -> Instant {
         #[cfg(test)]
-        if world.lies(super::lie::Lie::FastClock) {
+        if world.is_sabotaged(super::sabotage::Sabotage::FastClock) {
             return world.instant(at + at / 100);
         }
         world.instant(at)
@@ -163,7 +163,7 @@ impl Host {
     /// Writes, perhaps fewer bytes because of a fault.
     fn write_perhaps_less(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
         #[cfg(test)]
-        if world.lies(super::lie::Lie::ErrorFromNowhere) {
+        if world.is_sabotaged(super::sabotage::Sabotage::ErrorFromNowhere) {
             return Err(Errno::CONNRESET.into());
         }
         let faults = world.faults;
@@ -290,7 +290,7 @@ impl Net for Host {
         let now = nanos(now.saturating_duration_since(self.world.borrow().instant(0)));
         let until = timeout.map(|timeout| now.saturating_add(nanos(timeout)));
         #[cfg(test)]
-        let until = if self.lies(super::lie::Lie::WaitForNothing) { Some(0) } else { until };
+        let until = if self.is_sabotaged(super::sabotage::Sabotage::WaitForNothing) { Some(0) } else { until };
         self.world.borrow_mut().begin_turn(self.index);
         let mut world = self.enter();
         let began = world.now;
@@ -298,7 +298,8 @@ impl Net for Host {
         let complete_until = world.complete_until(began);
         world.stall();
         #[cfg(test)]
-        let complete_until = if world.lies(super::lie::Lie::LateClock) { world.now } else { complete_until };
+        let complete_until =
+            if world.is_sabotaged(super::sabotage::Sabotage::LateClock) { world.now } else { complete_until };
         let complete_until = Self::clock(&world, complete_until);
         drop(world);
         // The world is no longer borrowed, so code that gets the readiness may use it.
@@ -437,7 +438,7 @@ impl Net for Host {
         let answer = {
             drop(world);
             let answer = answer.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
-            self.lie_of_read(answer, buffer).map_err(io::Error::from)
+            self.sabotage_read(answer, buffer).map_err(io::Error::from)
         };
         answer.map(|bytes| Received { bytes, drained: bytes < buffer.len() && whole })
     }
@@ -482,7 +483,7 @@ impl Net for Host {
 
     fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
         #[cfg(test)]
-        if self.lies(super::lie::Lie::AcknowledgedTooSoon) {
+        if self.is_sabotaged(super::sabotage::Sabotage::AcknowledgedTooSoon) {
             return Ok(true);
         }
         self.phase_or_error(self.on_with_memory(slot, 4)?, slot, Phase::Closed)
@@ -507,7 +508,7 @@ impl Net for Host {
             let closed = if world.resets > resets { Closed::WithReset } else { Closed::Quietly };
             world.truth(self.index, slot).closed = Some(closed);
             #[cfg(test)]
-            if world.lies(super::lie::Lie::DescriptorKept) {
+            if world.is_sabotaged(super::sabotage::Sabotage::DescriptorKept) {
                 world.program(self.index).listeners.push(Some(id));
             }
         }

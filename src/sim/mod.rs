@@ -47,7 +47,7 @@
 //! script  what a peer does alone       end     one end of a connection: its state and buffers
 //! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
-//! row     the faults' names, counted   unix    Unix domain sockets
+//! fault   the faults' names, counted   unix    Unix domain sockets
 //! ```
 //!
 //! # How it differs from Linux
@@ -77,11 +77,11 @@ pub(crate) mod end;
 mod fault;
 mod faults;
 mod host;
-#[cfg(test)]
-pub(crate) mod lie;
 mod news;
 mod peer;
 mod play;
+#[cfg(test)]
+pub(crate) mod sabotage;
 pub(crate) mod script;
 mod tcp;
 mod time;
@@ -139,7 +139,7 @@ pub enum Reach {
 }
 
 /// The addresses of one end of a connection and of the other.
-pub(crate) type Places = (SocketAddr, SocketAddr);
+pub(crate) type Endpoints = (SocketAddr, SocketAddr);
 
 /// The handle of a simulated network. Clones are the same network; it is dropped with its last
 /// handle, host and peer. Single-threaded: only a host's waker may be used on another thread, and
@@ -412,7 +412,7 @@ impl Network {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let world = self.world.borrow();
-        let held = |places: &[Option<arena::Id>]| places.iter().flatten().count();
+        let held = |endpoints: &[Option<arena::Id>]| endpoints.iter().flatten().count();
         world.programs.iter().map(|program| held(&program.slots) + held(&program.listeners)).sum()
     }
 
@@ -442,7 +442,7 @@ impl Network {
 
     /// The addresses of a host's connection and of the other end, or those that a Unix domain
     /// socket has instead.
-    pub(crate) fn places(&self, host: u32, slot: u32) -> Option<Places> {
+    pub(crate) fn endpoints(&self, host: u32, slot: u32) -> Option<Endpoints> {
         let world = self.world.borrow();
         world.held(host, slot).and_then(|id| world.ends.get(id)).map(|end| (end.local, end.remote))
     }
@@ -462,8 +462,8 @@ impl Network {
 
     /// From now on it breaks its contract, see [`lie`].
     #[cfg(test)]
-    pub(crate) fn lie(&self, lie: lie::Lie) {
-        self.world.borrow_mut().lie = Some(lie);
+    pub(crate) fn sabotage(&self, kind: sabotage::Sabotage) {
+        self.world.borrow_mut().sabotage = Some(kind);
     }
 
     /// A program was notified: the last polls were not in vain.

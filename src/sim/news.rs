@@ -39,7 +39,7 @@ impl World {
         let Some(end) = self.ends.get_mut(id) else { return };
         match end.owner {
             #[cfg(test)]
-            Owner::Host { .. } if self.lie == Some(super::lie::Lie::EdgeForgotten) => {}
+            Owner::Host { .. } if self.sabotage == Some(super::sabotage::Sabotage::EdgeForgotten) => {}
             Owner::Host { host, .. } if end.token.is_some() => {
                 if std::mem::replace(&mut end.queued, true) {
                     self.rows.mark(Fault::MergedEdges);
@@ -49,7 +49,7 @@ impl World {
             }
             Owner::Script => {
                 if let Some(play) = end.play {
-                    self.rouse_play(play);
+                    self.schedule_play(play);
                 }
             }
             Owner::Host { .. } | Owner::Queue(_) | Owner::Orphan => {}

@@ -1,7 +1,7 @@
 //! Peers that play a [`Script`] by themselves while time passes.
 //!
-//! Invariant: a play does its steps in order, each as soon as it can, and reads what comes as soon
-//! as it comes unless it was told to read less. Its kernel acts alone, like any other's.
+//! Invariant: a play does its steps in order, each as soon as it can, and reads bytes as soon as
+//! they arrive, unless a step limits that. Its kernel acts as any other.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Places;
+use super::Endpoints;
 use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::fault::Fault;
@@ -22,13 +22,13 @@ use crate::net::UnixAddr;
 use crate::options::ConnectOptions;
 use crate::target::BoundAddr;
 
-/// How much of what comes a play reads.
+/// How much a play reads.
 #[derive(Clone, Copy, Default)]
 enum Reading {
     #[default]
     All,
     Nothing,
-    /// So many bytes at once, and nothing before `again`.
+    /// At most this many bytes at once, the next ones not before `again`.
     Sips {
         bytes: u64,
         every: u64,
@@ -36,19 +36,19 @@ enum Reading {
     },
 }
 
-/// A script on its way.
+/// The state of a script that is played.
 #[derive(Default)]
 pub(super) struct Playing {
     steps: Vec<Step>,
     /// The next step.
     next: usize,
     end: Option<Id>,
-    places: Option<Places>,
-    /// It is entered to be played on at this very time.
+    endpoints: Option<Endpoints>,
+    /// It is scheduled for the present time.
     queued: bool,
-    /// The earliest time at which it is entered to be played on.
+    /// The earliest time for which it is scheduled.
     wakes: Option<u64>,
-    /// When the present step is over, if it is one that takes time and has begun.
+    /// When the present step ends, if it takes time and has begun.
     until: Option<u64>,
     /// How many bytes the present step has written, and when it may write again.
     written: usize,
@@ -56,23 +56,23 @@ pub(super) struct Playing {
     reading: Reading,
     received: Vec<u8>,
     sent: Vec<u8>,
-    /// How many bytes the steps so far have asked for.
-    wanted: u64,
-    /// The first step that was waited for in vain.
-    missed: Option<usize>,
+    /// How many bytes the steps so far have waited for.
+    awaited: u64,
+    /// The first step that the end of the connection cut short.
+    cut_short: Option<usize>,
     seen_fin: bool,
     seen_reset: bool,
-    /// Closed or reset by itself.
+    /// It has closed or reset the connection.
     left: bool,
-    /// When it reset by itself.
+    /// When it has reset the connection.
     reset_at: Option<u64>,
     log: Vec<(u64, String)>,
-    /// How many reads the last line of the log stands for, and how many bytes.
+    /// The reads that the last line of the log stands for, and their bytes.
     reads: (u32, usize),
 }
 
 impl Playing {
-    /// Reads that follow each other are one line: a small window makes thousands.
+    /// Consecutive reads are one line: a small window makes thousands of them.
     fn log_read(&mut self, now: u64, bytes: usize) {
         let (pieces, sum) = self.reads;
         self.reads = (pieces + 1, sum + bytes);
@@ -88,12 +88,12 @@ impl Playing {
         self.log.push((now, line));
     }
 
-    /// Whether nothing can come any more.
-    const fn hears_nothing(&self) -> bool {
+    /// Whether no byte can arrive any more.
+    const fn receives_no_more(&self) -> bool {
         self.seen_fin || self.seen_reset || self.left
     }
 
-    /// The step that takes time is over, with so many bytes written.
+    /// Ends a step that takes time.
     const fn finish_step(&mut self) {
         (self.until, self.written, self.writes_at) = (None, 0, 0);
     }
@@ -103,16 +103,16 @@ impl Peer {
     /// Connects and plays a script.
     ///
     /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
+    /// Those of connect(2), such as no route or no free port.
     pub fn play(&self, addr: impl Into<BoundAddr>, script: Script) -> io::Result<Play> {
         self.play_with(addr, &ConnectOptions::default(), script)
     }
 
-    /// Connects and plays a script. Only the options of the system's socket and the local address
-    /// count.
+    /// Connects and plays a script. Of the options, those of the operating system's socket and the
+    /// local address apply.
     ///
     /// # Errors
-    /// What connect(2) would say at once: no route, no free port.
+    /// Those of connect(2), such as no route or no free port.
     pub fn play_with(&self, addr: impl Into<BoundAddr>, options: &ConnectOptions, script: Script) -> io::Result<Play> {
         Ok(self.begin(&self.connect_with(addr, options)?, script))
     }
@@ -135,14 +135,14 @@ impl Peer {
 }
 
 impl PeerListener {
-    /// Plays a script with the next connection that comes and has none yet.
+    /// Plays a script with the next connection without one.
     #[must_use]
     pub fn play(&self, script: Script) -> Play {
         let mut world = self.world.borrow_mut();
         let play = world.begin_play(script);
         match world.accept(self.id, Owner::Script) {
             Ok(id) => world.give_play(play, id),
-            Err(_nobody) => {
+            Err(_no_connection) => {
                 if let Some(listener) = world.listeners.get_mut(self.id) {
                     listener.plays.push_back(play);
                 }
@@ -152,7 +152,7 @@ impl PeerListener {
         Play { world: Rc::clone(&self.world), index: play }
     }
 
-    /// Plays a script with each later connection for which there is no other.
+    /// Plays a script with each later connection that no other [`play`](Self::play) takes.
     pub fn play_each(&self, script: Script) {
         if let Some(listener) = self.world.borrow_mut().listeners.get_mut(self.id) {
             listener.each = Some(script);
@@ -173,75 +173,76 @@ impl std::fmt::Debug for Play {
 }
 
 impl Play {
-    fn look<T>(&self, look: impl FnOnce(&Playing) -> T) -> T {
-        look(&self.world.borrow().plays[self.index as usize])
+    fn with<T>(&self, read: impl FnOnce(&Playing) -> T) -> T {
+        read(&self.world.borrow().plays[self.index as usize])
     }
 
-    /// Everything that was received so far.
+    /// All bytes that it has received.
     #[must_use]
     pub fn received(&self) -> Vec<u8> {
-        self.look(|play| play.received.clone())
+        self.with(|play| play.received.clone())
     }
 
-    /// The play's own address; `None` before it has a connection, when that is gone, and of a Unix
-    /// domain socket.
+    /// The play's own address. `None` before it has a connection, after the connection was removed,
+    /// and for a Unix domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        let end = self.look(|play| play.end)?;
+        let end = self.with(|play| play.end)?;
         self.world.borrow().ends.get(end).map(|end| end.local).filter(|addr| addr.ip() != UNIX)
     }
 
-    /// What names the play's connection in the network, if it has or had one.
-    pub(crate) fn places(&self) -> Option<Places> {
-        self.look(|play| play.places)
+    /// The addresses of the connection, if it has or had one.
+    pub(crate) fn endpoints(&self) -> Option<Endpoints> {
+        self.with(|play| play.endpoints)
     }
 
     /// Whether it is connected by a Unix domain socket.
     pub(crate) fn is_unix(&self) -> bool {
-        self.places().is_some_and(|(local, _)| local.ip() == UNIX)
+        self.endpoints().is_some_and(|(local, _)| local.ip() == UNIX)
     }
 
     /// Whether every step was done.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.look(|play| play.next == play.steps.len())
+        self.with(|play| play.next == play.steps.len())
     }
 
-    /// The first step that was not done, or waited for in vain: the connection was over before.
+    /// The first step that was not done, or that ended without result because the connection was
+    /// over.
     #[must_use]
     pub fn undone(&self) -> Option<String> {
-        let step = |play: &Playing| play.missed.or((play.next < play.steps.len()).then_some(play.next));
-        self.look(|play| step(play).map(|place| play.steps[place].to_string()))
+        let step = |play: &Playing| play.cut_short.or((play.next < play.steps.len()).then_some(play.next));
+        self.with(|play| step(play).map(|step| play.steps[step].to_string()))
     }
 
-    /// What the steps so far have written, but for [floods](Script::flood).
+    /// The bytes that the steps so far have written, without those of [floods](Script::flood).
     #[must_use]
     pub fn sent(&self) -> Vec<u8> {
-        self.look(|play| play.sent.clone())
+        self.with(|play| play.sent.clone())
     }
 
-    /// Whether the other end's FIN was read, behind its last byte.
+    /// Whether it read the other end's FIN, after its last byte.
     #[must_use]
     pub fn has_end(&self) -> bool {
-        self.look(|play| play.seen_fin)
+        self.with(|play| play.seen_fin)
     }
 
     /// Whether the connection was reset, refused, or timed out.
     #[must_use]
     pub fn is_reset(&self) -> bool {
-        self.look(|play| play.seen_reset)
+        self.with(|play| play.seen_reset)
     }
 
     /// When its script reset the connection, since the network began.
     pub(crate) fn reset_at(&self) -> Option<Duration> {
-        self.look(|play| play.reset_at.map(Duration::from_nanos))
+        self.with(|play| play.reset_at.map(Duration::from_nanos))
     }
 
-    /// What happened here, with the time since the network began. For people: the wording is not
-    /// guaranteed.
+    /// What happened at this end, with the time since the network began. For people: the wording is
+    /// not guaranteed.
     #[must_use]
     pub fn transcript(&self) -> Vec<(Duration, String)> {
-        self.look(|play| play.log.iter().map(|(at, line)| (Duration::from_nanos(*at), line.clone())).collect())
+        self.with(|play| play.log.iter().map(|(at, line)| (Duration::from_nanos(*at), line.clone())).collect())
     }
 }
 
@@ -251,24 +252,24 @@ impl World {
         (self.plays.len() - 1) as u32
     }
 
-    /// The play has its connection.
+    /// Gives the play its connection.
     pub(super) fn give_play(&mut self, play: u32, id: Id) {
         self.plays[play as usize].end = Some(id);
         if let Some(end) = self.ends.get_mut(id) {
             end.play = Some(play);
-            self.plays[play as usize].places = Some((end.local, end.remote));
+            self.plays[play as usize].endpoints = Some((end.local, end.remote));
         }
-        self.rouse_play(play);
+        self.schedule_play(play);
     }
 
-    /// Something changed at the play's end.
-    pub(super) fn rouse_play(&mut self, play: u32) {
+    /// Schedules the play after a change of its end.
+    pub(super) fn schedule_play(&mut self, play: u32) {
         if !std::mem::replace(&mut self.plays[play as usize].queued, true) {
             self.schedule(self.now, Happening::Play(play));
         }
     }
 
-    /// When the present step is over: so much time after it has begun.
+    /// When the present step ends: this long after it has begun.
     fn play_until(&mut self, index: u32, time: Duration) -> u64 {
         if let Some(until) = self.plays[index as usize].until {
             return until;
@@ -281,8 +282,8 @@ impl World {
         until
     }
 
-    /// The play goes on at this time, if nothing makes it go on before; then it asks again.
-    fn wake_play(&mut self, index: u32, at: u64) {
+    /// Schedules the play for this time. If it continues earlier, it schedules itself again.
+    fn schedule_play_at(&mut self, index: u32, at: u64) {
         let now = self.now;
         let wakes = &mut self.plays[index as usize].wakes;
         if wakes.is_none_or(|earlier| earlier <= now || earlier > at) {
@@ -291,30 +292,30 @@ impl World {
         }
     }
 
-    pub(super) fn play_on(&mut self, index: u32) {
+    pub(super) fn run_play(&mut self, index: u32) {
         self.plays[index as usize].queued = false;
         let Some(id) = self.plays[index as usize].end else { return };
         if self.ends.get(id).is_some_and(|end| end.phase == Phase::SynSent) {
             return;
         }
-        self.play_reads(index, id);
+        self.play_read(index, id);
         while self.play_step(index, id) {
-            self.play_reads(index, id);
+            self.play_read(index, id);
         }
     }
 
-    /// Looks at what has come.
-    fn play_reads(&mut self, index: u32, id: Id) {
+    /// Reads what has arrived.
+    fn play_read(&mut self, index: u32, id: Id) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
-        let (there, finished, died) = (end.incoming.len(), end.peer_finished, end.died);
-        let most = self.plays[index as usize].may_read(now).min(there);
-        let mut left = there;
+        let (unread, finished, died) = (end.incoming.len(), end.peer_finished, end.died);
+        let most = self.plays[index as usize].readable_now(now).min(unread);
+        let mut left = unread;
         if most > 0 {
             end.urgent_in = None;
             let mut bytes = vec![0; most];
             let read = self.recv(id, &mut bytes).unwrap_or(0);
-            left = there - read;
+            left = unread - read;
             let play = &mut self.plays[index as usize];
             play.received.extend_from_slice(&bytes[..read]);
             play.log_read(now, read);
@@ -328,19 +329,19 @@ impl World {
             play.log(now, "receives FIN".into());
         }
         if died && !std::mem::replace(&mut play.seen_reset, true) {
-            play.log(now, "finds its connection dead".into());
+            play.log(now, "finds its connection broken".into());
         }
         if let (Reading::Sips { again, .. }, true) = (play.reading, left > 0) {
-            self.wake_play(index, again);
+            self.schedule_play_at(index, again);
         }
     }
 
-    /// Does one step. Answers whether there may be another at once.
+    /// Does one step. Returns whether there may be another one at once.
     fn play_step(&mut self, index: u32, id: Id) -> bool {
         let now = self.now;
         let play = &mut self.plays[index as usize];
         let Some(step) = play.steps.get(play.next).cloned() else { return false };
-        let nothing_comes = play.hears_nothing();
+        let receives_no_more = play.receives_no_more();
         match &step {
             Step::Wait(time) => {
                 if self.play_until(index, *time) > now {
@@ -359,23 +360,23 @@ impl World {
                 }
             }
             Step::Receive(bytes) => {
-                if (play.received.len() as u64) < play.wanted + bytes && !nothing_comes {
+                if (play.received.len() as u64) < play.awaited + bytes && !receives_no_more {
                     return false;
                 }
-                play.wanted += bytes;
-                if (play.received.len() as u64) < play.wanted {
-                    play.missed.get_or_insert(play.next);
+                play.awaited += bytes;
+                if (play.received.len() as u64) < play.awaited {
+                    play.cut_short.get_or_insert(play.next);
                 }
             }
-            Step::Gather(bytes) => {
+            Step::AwaitUnread(bytes) => {
                 let end = self.ends.get(id).filter(|end| !end.peer_finished && !end.died);
                 if end.is_some_and(|end| ((play.received.len() + end.incoming.len()) as u64) < *bytes) {
                     return false;
                 }
-                play.wanted = *bytes;
+                play.awaited = *bytes;
             }
-            Step::ReceiveEnd if !nothing_comes => return false,
-            Step::ReceiveEnd if !play.seen_fin => drop(play.missed.get_or_insert(play.next)),
+            Step::ReceiveEnd if !receives_no_more => return false,
+            Step::ReceiveEnd if !play.seen_fin => drop(play.cut_short.get_or_insert(play.next)),
             Step::ReceiveEnd => {}
             Step::StopReading => play.reading = Reading::Nothing,
             Step::Sip { bytes, every } => {
@@ -398,7 +399,7 @@ impl World {
         true
     }
 
-    /// Writes one byte after the other, each in its time. Answers whether there are more to come.
+    /// Writes one byte at a time, each when it is due. Returns whether more will follow.
     fn drip(&mut self, index: u32, id: Id, bytes: &[u8], every: u64) -> bool {
         let now = self.now;
         loop {
@@ -410,7 +411,7 @@ impl World {
             };
             if play.writes_at > now {
                 let at = play.writes_at;
-                self.wake_play(index, at);
+                self.schedule_play_at(index, at);
                 return true;
             }
             if play.written == 0 {
@@ -424,7 +425,7 @@ impl World {
         }
     }
 
-    /// Writes as much as there is room for. Answers whether the flood goes on.
+    /// Writes as much as there is room for. Returns whether the flood continues.
     fn flood(&mut self, index: u32, id: Id, bytes: &[u8], time: Duration) -> bool {
         let now = self.now;
         if self.plays[index as usize].until.is_none() {
@@ -439,12 +440,13 @@ impl World {
         }
         let (written, writes_at) = (play.written, play.writes_at);
         if writes_at > now {
-            self.wake_play(index, writes_at);
+            self.schedule_play_at(index, writes_at);
             return true;
         }
         let room = self.ends.get(id).map_or(0, |end| end.tuning.send_bytes.saturating_sub(end.outgoing.len()));
-        // One more than there is room for: so the kernel says when there is room again.
-        let piece = again_and_again(bytes, written, room + 1);
+        // One byte more than there is room for, so that the kernel reports when there is room
+        // again.
+        let piece = repeated(bytes, written, room + 1);
         if let Ok(sent) = self.send(id, &piece, false, false) {
             self.rows.mark(Fault::Floods);
             let play = &mut self.plays[index as usize];
@@ -453,8 +455,7 @@ impl World {
         true
     }
 
-    /// The call of the kernel that a step makes. One that fails says nothing new: the play sees it
-    /// by itself.
+    /// Makes the system call of a step. The play finds out by itself whether it has failed.
     fn play_call(&mut self, id: Id, step: Step) {
         match step {
             Step::Send(bytes) => drop(self.send(id, &bytes, false, true)),
@@ -468,17 +469,17 @@ impl World {
                     self.vanished.insert(machine);
                 }
             }
-            Step::Wait(_) | Step::Receive(_) | Step::Gather(_) | Step::ReceiveEnd => {}
+            Step::Wait(_) | Step::Receive(_) | Step::AwaitUnread(_) | Step::ReceiveEnd => {}
             Step::StopReading | Step::ReadOn => {}
             Step::Drip { .. } | Step::Flood { .. } | Step::Sip { .. } => {}
         }
     }
 }
 
-/// So many bytes from a place on of the same bytes, again and again.
-fn again_and_again(bytes: &[u8], place: usize, count: usize) -> Vec<u8> {
+/// This many bytes of a repeated pattern, from an offset.
+fn repeated(bytes: &[u8], offset: usize, count: usize) -> Vec<u8> {
     let mut piece = Vec::with_capacity(count);
-    let mut from = place.checked_rem(bytes.len()).unwrap_or(0);
+    let mut from = offset.checked_rem(bytes.len()).unwrap_or(0);
     while piece.len() < count && !bytes.is_empty() {
         let to = bytes.len().min(from + count - piece.len());
         piece.extend_from_slice(&bytes[from..to]);
@@ -489,7 +490,7 @@ fn again_and_again(bytes: &[u8], place: usize, count: usize) -> Vec<u8> {
 
 impl Playing {
     /// How many bytes it may read now.
-    fn may_read(&self, now: u64) -> usize {
+    fn readable_now(&self, now: u64) -> usize {
         match self.reading {
             Reading::All => usize::MAX,
             Reading::Nothing => 0,

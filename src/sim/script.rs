@@ -1,21 +1,21 @@
-//! What a peer does by itself while time passes, as a list of steps: connect, send this, wait,
-//! finish, then reset.
+//! What a peer does by itself while time passes: a list of steps such as connect, send, wait,
+//! finish and reset.
 //!
-//! Invariant: a script is a plain value. How it is played is in `play`.
+//! Invariant: a script is a plain value. `play` plays it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::time::nanos;
 
-/// A flood writes at most once in this time, in nanoseconds: otherwise the clock would stand still
-/// on a network without latency.
+/// A flood writes at most once in this time, in nanoseconds. Without a pause the clock would not
+/// advance on a network without latency.
 pub(super) const PACE: u64 = 10_000;
 
-/// More writes of a flood are not counted.
+/// A flood counts as at most this many writes.
 const MANY: u64 = 100_000_000;
 
-/// What a scripted peer does, step by step.
+/// The steps of a scripted peer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,9 +24,8 @@ const MANY: u64 = 100_000_000;
 /// assert_eq!(rude.to_string(), "send 3 bytes, wait 1s, finish, receive 2 bytes, reset");
 /// ```
 ///
-/// A peer that writes without a pause and takes nothing, against a server that closes such
-/// connections in good order: the answer, our FIN, and the rest into the bin. The close timeout
-/// ends it, however much still comes.
+/// A peer that sends without a pause and reads nothing. The server answers, calls `end`, and
+/// discards the rest. The close timeout ends the connection, however much still arrives.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,8 +76,8 @@ pub(crate) enum Step {
     Urgent,
     Wait(Duration),
     Receive(u64),
-    /// Waits until the connection has brought so many bytes in all, without reading them.
-    Gather(u64),
+    /// Waits until this many bytes have arrived in all, without reading them.
+    AwaitUnread(u64),
     ReceiveEnd,
     StopReading,
     Sip {
@@ -93,20 +92,20 @@ pub(crate) enum Step {
 }
 
 impl Script {
-    /// Connects, or accepts, and nothing more: reads what comes, and never ends.
+    /// Connects or accepts, reads what arrives, and never ends.
     #[must_use]
     pub const fn new() -> Self {
         Self { steps: Vec::new() }
     }
 
-    /// Bytes that are sent and waited for; of a flood as many as it has writes at most.
+    /// The number of bytes that are sent and waited for. A flood counts as its number of writes.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = |step: &Step| match step {
             Step::Send(bytes) => bytes.len() as u64,
             Step::Drip { bytes, .. } => bytes.len() as u64,
             Step::Flood { time, .. } => (nanos(*time) / PACE).min(MANY),
             Step::Receive(bytes) => *bytes,
-            Step::Urgent | Step::Wait(_) | Step::Gather(_) | Step::ReceiveEnd | Step::StopReading => 0,
+            Step::Urgent | Step::Wait(_) | Step::AwaitUnread(_) | Step::ReceiveEnd | Step::StopReading => 0,
             Step::Sip { .. } => 0,
             Step::ReadOn | Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
         };
@@ -118,95 +117,96 @@ impl Script {
         self
     }
 
-    /// Writes these bytes, all of them: they leave as the window lets them.
+    /// Writes these bytes. They leave as the window allows.
     #[must_use]
     pub fn send(self, bytes: &[u8]) -> Self {
         self.then(Step::Send(bytes.to_vec()))
     }
 
-    /// Writes these bytes one at a time, each so much time after the one before, as a client does
-    /// that holds a server up on purpose.
+    /// Writes these bytes one at a time, with this interval, as a client does that holds a server
+    /// up on purpose.
     #[must_use]
     pub fn drip(self, bytes: &[u8], every: Duration) -> Self {
         self.then(Step::Drip { bytes: bytes.into(), every })
     }
 
-    /// Writes these bytes again and again for this long (`Duration::MAX`: until the connection is
-    /// over), as fast as the window lets them leave, whatever else happens: a peer that sends
-    /// without a pause. It fills its send buffer whenever there is room, at most once in 10 µs.
-    /// [`Play::sent`](super::Play::sent) leaves these bytes out.
+    /// Writes these bytes repeatedly for this long (`Duration::MAX`: until the connection is over),
+    /// as fast as the window allows. It fills its send buffer whenever there is room, at most once
+    /// in 10 µs. [`Play::sent`](super::Play::sent) leaves these bytes out.
     ///
-    /// A program whose calls cost nothing reads all that has come before any time passes, and has a
-    /// pause after each window. With a [cost](super::Network::set_call_cost) it finds more whenever
-    /// it looks.
+    /// A program whose calls cost nothing reads everything before any time passes, and has a pause
+    /// after each window. With a [cost](super::Network::set_call_cost) it finds more bytes at each
+    /// read.
     #[must_use]
     pub fn flood(self, bytes: &[u8], time: Duration) -> Self {
         self.then(Step::Flood { bytes: bytes.into(), time })
     }
 
-    /// Marks the place behind all that was sent as urgent, see
+    /// Marks the position after all sent bytes as urgent; see
     /// [`PeerSocket::send_urgent`](super::PeerSocket::send_urgent).
     #[must_use]
     pub fn send_urgent(self) -> Self {
         self.then(Step::Urgent)
     }
 
-    /// Lets this much time pass.
+    /// Waits for this time.
     #[must_use]
     pub fn wait(self, time: Duration) -> Self {
         self.then(Step::Wait(time))
     }
 
-    /// Waits until so many bytes more have been received, or nothing can come any more.
+    /// Waits until this many more bytes are received, or nothing can arrive any more.
     #[must_use]
     pub fn receive(self, bytes: u64) -> Self {
         self.then(Step::Receive(bytes))
     }
 
-    /// Waits until the other end has finished, or is gone.
+    /// Waits until the other end has finished, or the connection is broken.
     #[must_use]
     pub fn receive_end(self) -> Self {
         self.then(Step::ReceiveEnd)
     }
 
-    /// From here on reads nothing: the window closes when the receive buffer is full.
+    /// Reads nothing from here on: the window closes when the receive buffer is full.
     #[must_use]
     pub fn stop_reading(self) -> Self {
         self.then(Step::StopReading)
     }
 
-    /// From here on reads at most so many bytes in each such time: a reader that is slow, and
-    /// alive. The window is shut most of the time, once the receive buffer is full.
+    /// Reads at most this many bytes per interval from here on: a slow reader. The window is closed
+    /// most of the time once the receive buffer is full.
     #[must_use]
     pub fn sip(self, bytes: u64, every: Duration) -> Self {
         self.then(Step::Sip { bytes, every })
     }
 
-    /// Reads again, all that comes.
+    /// Reads everything from here on.
     #[must_use]
     pub fn read_on(self) -> Self {
         self.then(Step::ReadOn)
     }
 
-    /// Sends FIN behind everything sent, and goes on reading.
+    /// Sends FIN after all sent bytes, and continues to read.
     #[must_use]
     pub fn finish(self) -> Self {
         self.then(Step::Finish)
     }
 
-    /// close(2): FIN if everything that came was read, RST if not, and RST to what comes later.
+    /// close(2): sends FIN if everything was read and RST otherwise, and answers later bytes with
+    /// RST.
     #[must_use]
     pub fn close(self) -> Self {
         self.then(Step::Close)
     }
 
-    /// RST.
+    /// Sends RST.
     #[must_use]
     pub fn reset(self) -> Self {
         self.then(Step::Reset)
     }
 
-    /// The machine disappears, with everything that is in flight from and to it: nobody is told.
+    /// The machine disappears, with everything that is in flight from and to it. No packet reports
+    /// it.
     #[must_use]
     pub fn vanish(self) -> Self {
         self.then(Step::Vanish)
@@ -214,29 +214,29 @@ impl Script {
 }
 
 impl Step {
-    /// What it writes, if that can be cut at each byte.
+    /// What it writes, if it can be cut at each byte.
     pub(crate) fn written(&self) -> Option<&[u8]> {
         match self {
             Self::Send(bytes) => Some(bytes),
             Self::Drip { bytes, .. } => Some(bytes),
-            Self::Flood { .. } | Self::Urgent | Self::Wait(_) | Self::Receive(_) | Self::Gather(_) => None,
+            Self::Flood { .. } | Self::Urgent | Self::Wait(_) | Self::Receive(_) | Self::AwaitUnread(_) => None,
             Self::ReceiveEnd => None,
             Self::StopReading | Self::Sip { .. } | Self::ReadOn => None,
             Self::Finish | Self::Close | Self::Reset | Self::Vanish => None,
         }
     }
 
-    /// Whether it waits for something: it has no line of its own in a transcript.
+    /// Whether it waits. Such a step has no line of its own in a transcript.
     pub(crate) const fn takes_time(&self) -> bool {
         match self {
-            Self::Wait(_) | Self::Receive(_) | Self::Gather(_) | Self::ReceiveEnd => true,
+            Self::Wait(_) | Self::Receive(_) | Self::AwaitUnread(_) | Self::ReceiveEnd => true,
             Self::Drip { .. } | Self::Flood { .. } => true,
             Self::Send(_) | Self::Urgent | Self::StopReading | Self::Sip { .. } | Self::ReadOn => false,
             Self::Finish | Self::Close | Self::Reset | Self::Vanish => false,
         }
     }
 
-    /// The same with these bytes to write.
+    /// The same step with these bytes.
     pub(crate) fn with(&self, bytes: &[u8]) -> Self {
         if let Self::Drip { every, .. } = self {
             Self::Drip { bytes: bytes.into(), every: *every }
@@ -246,7 +246,7 @@ impl Step {
     }
 }
 
-/// A number of bytes, in words.
+/// A number of bytes with its unit.
 pub(crate) fn count(bytes: u64) -> String {
     if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
 }
@@ -261,7 +261,7 @@ impl std::fmt::Display for Step {
             Self::Urgent => f.write_str("send an urgent byte"),
             Self::Wait(time) => write!(f, "wait {time:?}"),
             Self::Receive(bytes) => write!(f, "receive {}", count(*bytes)),
-            Self::Gather(bytes) => write!(f, "leave {} unread", count(*bytes)),
+            Self::AwaitUnread(bytes) => write!(f, "leave {} unread", count(*bytes)),
             Self::ReceiveEnd => f.write_str("receive the end"),
             Self::StopReading => f.write_str("stop reading"),
             Self::Sip { bytes, every } => write!(f, "read {} each {every:?}", count(*bytes)),

@@ -212,7 +212,7 @@ pub(super) struct World {
     /// RSTs that were sent, or would have been if there had been a peer.
     pub(super) resets: u64,
     #[cfg(test)]
-    pub(super) lie: Option<super::lie::Lie>,
+    pub(super) sabotage: Option<super::sabotage::Sabotage>,
     pub(super) happenings: u64,
     pub(super) sleepers: BTreeSet<(u64, u32)>,
     /// The program that polls, and whether another has got readiness since.
@@ -252,7 +252,7 @@ impl World {
             pairs: Coverage::default(),
             resets: 0,
             #[cfg(test)]
-            lie: None,
+            sabotage: None,
             happenings: 0,
             sleepers: BTreeSet::new(),
             polling: 0,
@@ -324,7 +324,7 @@ impl World {
                 Happening::Packet(packet) => self.arrive(packet),
                 Happening::Timer(id) => self.timer(id, entry.at),
                 Happening::News { host, source } => self.deliver(host, source),
-                Happening::Play(play) => self.play_on(play),
+                Happening::Play(play) => self.run_play(play),
                 Happening::Lookup { host, .. } if self.program(host).is_gone => {}
                 Happening::Lookup { host, token, answer } => {
                     self.program(host).answers.push_back((token, answer));

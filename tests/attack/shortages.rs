@@ -82,7 +82,7 @@ impl Programs {
         if self.lives.get(id).is_none() {
             self.lives.insert(id, EventGrammar::new(socket));
         }
-        let told = self.lives.get_mut(id).expect("inserted").tell(socket, event);
+        let told = self.lives.get_mut(id).expect("inserted").check(socket, event);
         told.expect("the language of events");
         if let Event::Data(data) = event {
             let count = data.len() as u64;

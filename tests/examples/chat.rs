@@ -1,6 +1,6 @@
 //! The chat.
 
-use finale::check::{Endings, Found, Program as Checked};
+use finale::check::{CaseResult, Endings, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, Reactor, Socket};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ impl Checked for Chat {
         Self::handle(self, socket, event);
     }
 
-    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+    fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
         if self.people.iter().next().is_none() { Ok(()) } else { Err(format!("somebody is left: {self:?}")) }
     }
 }
@@ -22,7 +22,7 @@ impl Checked for Chat {
 fn somebody_who_comes_says_something_and_leaves_survives_every_ending() {
     let polite = Script::new().send(b"anna\nhello\n").receive(13).finish().receive_end();
     let report = Endings::of_a_server(options(), polite).conditions(2).run(Chat::default);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 /// Three clients; `deaf` reads nothing.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Program as Checked};
+use finale::check::{CaseResult, Endings, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket};
 
@@ -25,7 +25,7 @@ const LINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\nfinale: every e
 fn every_ending(request: &str, answer: &str) {
     let (request, whole) = (request.as_bytes(), answer.as_bytes().to_vec());
     let polite = Script::new().send(request).receive(whole.len() as u64).finish().receive_end();
-    let holds = move |found: &Found| {
+    let holds = move |found: &CaseResult| {
         let refused = |status: &str| {
             let text = String::from_utf8_lossy(&found.received).into_owned();
             let refusal = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -39,7 +39,7 @@ fn every_ending(request: &str, answer: &str) {
     };
     let endings = Endings::of_a_server(server::options(ListenOptions::default()), polite).conditions(1).holds(holds);
     let report = endings.run(Http::default);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
     assert!(report.cases() > 100, "{}", report.cases());
 }
 
@@ -77,7 +77,7 @@ fn an_early_refusal_survives_every_ending_and_the_rest_of_the_body() {
     let request = b"POST /echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\nthe body goes on and on";
     let polite = Script::new().send(request).receive(refusal.len() as u64).receive_end().send(&[b'!'; 300]).finish();
     let report = Endings::of_a_server(server::options(ListenOptions::default()), polite).run(Http::default);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn what_is_no_request_is_refused_at_once_and_what_drips_in_time() {
                 Ok(())
             })
             .run(Http::default);
-        assert!(report.broken().is_none(), "{report}");
+        assert!(report.violation().is_none(), "{report}");
         let text = String::from_utf8(received.borrow().clone()).expect("text");
         text.lines().next().unwrap_or_default().to_owned()
     };

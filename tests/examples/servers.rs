@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use finale::check::{Endings, Found, Program as Checked};
+use finale::check::{CaseResult, Endings, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket};
 
@@ -16,7 +16,7 @@ impl Checked for Lines {
         Self::handle(self, socket, event);
     }
 
-    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+    fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
         if self.partial.is_empty() { Ok(()) } else { Err("a partial line is left".into()) }
     }
 }
@@ -30,7 +30,7 @@ fn the_line_server_survives_every_ending() {
         if expected.starts_with(&found.received) { Ok(()) } else { Err("an incomplete line got an answer".into()) }
     });
     let report = endings.run(Lines::default);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 /// Runs the line server with one client until its connection is closed. Returns what the client

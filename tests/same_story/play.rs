@@ -229,7 +229,7 @@ impl<N: Net, R: Remote> Play<'_, N, R> {
             return true;
         }
         let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
-        life.tell(&socket, &event).expect("the language of events");
+        life.check(&socket, &event).expect("the language of events");
         if let (Event::End, Some(bytes)) = (&event, answer)
             && socket.write(&pattern(self.written + bytes)[self.written..]).is_ok()
         {

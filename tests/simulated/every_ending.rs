@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::handlers::{broken, hello, one_buffer, patient_listen};
-use finale::check::{Cut, Endings, Found, Place, Program, Rule};
+use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
 use finale::sim::Script;
 use finale::{ConnectOptions, Event, ListenOptions, Socket};
 
@@ -21,7 +21,7 @@ fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
 #[test]
 fn an_echo_keeps_every_rule_at_every_ending() {
     let report = Endings::of_a_server(patient_listen(), hello()).conditions(5).run(|| echo);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
     // Whole and byte by byte, and six cuts after 0 to 5 bytes either way, each without and under
     // five network conditions.
     assert_eq!(report.cases(), (2 + 6 * (6 + 6)) * 6);
@@ -41,7 +41,7 @@ fn a_client_is_run_against_every_ending_of_its_server() {
     };
     let clock = Script::new().receive(5).send(b"12:00").receive_end().finish();
     let report = Endings::of_a_client(ConnectOptions::default(), clock).run(|| ask);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 /// What is found for this handler.
@@ -137,7 +137,7 @@ fn what_a_handler_forgets_is_found() {
             echo(socket, event);
         }
 
-        fn at_rest(&self, _found: &Found) -> Result<(), String> {
+        fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
             if self.0 == 0 { Ok(()) } else { Err(format!("{} connections are counted", self.0)) }
         }
     }
@@ -164,7 +164,7 @@ fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
         }
     };
     let report = Endings::of_a_server(ListenOptions::default(), Script::new()).run(|| mute);
-    let (case, broken) = report.broken().expect("it never ends");
+    let (case, broken) = report.violation().expect("it never ends");
     assert_eq!((case.to_string(), broken.rule), ("nothing is cut".to_owned(), Rule::Progress));
 }
 
@@ -172,31 +172,32 @@ fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
 fn a_server_that_hands_off_and_one_with_endless_patience_are_left_in_peace() {
     let hand_off = patient_listen().close_mode(finale::CloseMode::HandOff);
     let report = Endings::of_a_server(hand_off, hello()).run(|| echo);
-    assert!(report.broken().is_none(), "{report}");
-    let report = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).patience(Duration::MAX).run(|| echo);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
+    let report =
+        Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Fin]).max_lifetime(Duration::MAX).run(|| echo);
+    assert!(report.violation().is_none(), "{report}");
 }
 
 #[test]
 fn a_server_with_a_long_answer_is_left_in_peace() {
     let long = Script::new().send(&[b'x'; 300]).receive(300).finish().receive_end();
     let report = Endings::of_a_server(patient_listen(), long).conditions(1).run(|| echo);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 #[test]
 fn a_case_says_what_the_peer_really_wrote_and_saw() {
     let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Reset]).holds(|found| {
         let wrote = found.sent.len() as u64;
-        match found.case.place {
-            Place::Sent(byte) if wrote != byte => Err(format!("{wrote} bytes were written")),
-            Place::Sent(_) if found.case.conditions == 0 && found.peer_got_end => {
+        match found.case.point {
+            CutPoint::Sent(byte) if wrote != byte => Err(format!("{wrote} bytes were written")),
+            CutPoint::Sent(_) if found.case.conditions == 0 && found.peer_got_end => {
                 Err("a peer that resets sees no end".into())
             }
             _ => Ok(()),
         }
     });
-    assert_eq!(endings.run(|| echo).broken(), None);
+    assert_eq!(endings.run(|| echo).violation(), None);
     // The last thing that it sends is a reset, which is still in flight when our side is done.
     let rude = |socket: &mut Socket<'_>, event: Event<'_>| match event {
         Event::Data(_) if socket.bytes_read() < 5 => socket.destroy(),
@@ -231,12 +232,12 @@ fn polite_peers_of_every_kind_leave_a_right_echo_in_peace() {
     ];
     for script in scripts {
         let listen = ListenOptions::default().idle_timeout(Duration::from_secs(10));
-        let report = Endings::of_a_server(listen, script.clone()).patience(Duration::from_secs(60)).run(|| echo);
-        assert!(report.broken().is_none(), "{script}: {report}");
+        let report = Endings::of_a_server(listen, script.clone()).max_lifetime(Duration::from_secs(60)).run(|| echo);
+        assert!(report.violation().is_none(), "{script}: {report}");
     }
     let long = Script::new().send(&[b'x'; 20_000]).receive(20_000).finish().receive_end();
     let report = Endings::of_a_server(patient_listen(), long).cuts(&[]).conditions(0).run(|| echo);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
 }
 
 #[test]

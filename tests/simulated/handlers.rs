@@ -18,9 +18,9 @@ pub(crate) fn hello() -> Script {
 #[track_caller]
 pub(crate) fn broken<P: Program>(endings: &Endings, make: impl Fn() -> P) -> (Case, Rule, String) {
     let report = endings.run(&make);
-    let (case, violation) = report.broken().unwrap_or_else(|| panic!("nothing was found: {report}"));
+    let (case, violation) = report.violation().unwrap_or_else(|| panic!("nothing was found: {report}"));
     let again = endings.replay(case.seed(), &make);
-    assert_eq!(again.broken(), Some((case, violation)), "the seed finds it again");
+    assert_eq!(again.violation(), Some((case, violation)), "the seed finds it again");
     assert_eq!(again.transcript(), report.transcript(), "with the same transcript");
     (case, violation.rule, violation.what.clone())
 }

@@ -86,12 +86,12 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// Runs one seed; a broken rule fails the test with the transcript.
-fn run(seed: u64, favoured: Option<Fault>) -> chaos::Outcome {
-    let outcome = chaos::run(seed, favoured);
-    if let Some(broken) = &outcome.broken {
-        let fault = favoured.map_or(String::new(), |row| format!(" --fault {}", row.name()));
-        let (_, story) = chaos::tell(seed, favoured);
-        panic!("seed {seed} broke {broken}\n{story}\nagain: finale sim --replay {seed}{fault}");
+fn run(seed: u64, preferred: Option<Fault>) -> chaos::Outcome {
+    let outcome = chaos::run(seed, preferred);
+    if let Some(violation) = &outcome.violation {
+        let fault = preferred.map_or(String::new(), |fault| format!(" --fault {}", fault.name()));
+        let (_, transcript) = chaos::run_with_transcript(seed, preferred);
+        panic!("seed {seed} broke {violation}\n{transcript}\nagain: finale sim --replay {seed}{fault}");
     }
     outcome
 }
@@ -105,15 +105,15 @@ const NEVER: [(State, Input, &str); 1] = [(
 
 #[test]
 fn whatever_happens_every_socket_lives_by_the_rules_and_every_transition_is_taken() {
-    let (mut pairs, mut rows) = (Coverage::default(), FaultCounts::default());
+    let (mut coverage, mut faults) = (Coverage::default(), FaultCounts::default());
     for seed in seeds() {
         let outcome = run(seed, None);
-        pairs.add(&outcome.pairs);
-        rows.add(&outcome.rows);
+        coverage.add(&outcome.coverage);
+        faults.add(&outcome.faults);
     }
     let never: BTreeSet<_> = NEVER.iter().map(|(state, input, _)| (state.name(), input.name())).collect();
     let missing: Vec<_> = Coverage::of_the_table(true)
-        .filter(|(state, input)| pairs.count(*state, *input) == 0 && !never.contains(&(state.name(), input.name())))
+        .filter(|(state, input)| coverage.count(*state, *input) == 0 && !never.contains(&(state.name(), input.name())))
         .collect();
     // Rare ones need more seeds than a quick test has.
     assert!(missing.len() <= if seeds().end > 50_000 { 0 } else { 6 }, "never taken: {missing:?}");
@@ -125,8 +125,8 @@ fn whatever_happens_every_socket_lives_by_the_rules_and_every_transition_is_take
 #[test]
 fn the_same_seed_tells_the_same_story() {
     for seed in 0..200 {
-        let (one, story) = chaos::tell(seed, None);
-        let (other, again) = chaos::tell(seed, None);
+        let (one, story) = chaos::run_with_transcript(seed, None);
+        let (other, again) = chaos::run_with_transcript(seed, None);
         assert_eq!((one.digest, story), (other.digest, again), "seed {seed}");
     }
     assert_ne!(chaos::run(1, None).digest, chaos::run(2, None).digest, "and another another");
@@ -134,8 +134,8 @@ fn the_same_seed_tells_the_same_story() {
 
 #[test]
 fn every_fault_of_the_catalogue_that_can_be_played_strikes_when_it_is_favoured() {
-    for &row in Fault::ALL {
-        let struck = (0..3000).any(|seed| run(seed, Some(row)).rows.count(row) > 0);
-        assert!(struck, "{} ({}) did not strike", row.name(), row.id());
+    for &fault in Fault::ALL {
+        let struck = (0..3000).any(|seed| run(seed, Some(fault)).faults.count(fault) > 0);
+        assert!(struck, "{} ({}) did not strike", fault.name(), fault.id());
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::handlers::{broken, hello, one_buffer, patient_listen};
-use finale::check::{Cut, Endings, Found, Place, Program, Rule};
+use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
 use finale::sim::{Host, Script};
 use finale::{
     Backpressure, ConnectOptions, Error, Event, Inbox, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
@@ -19,7 +19,7 @@ fn addr(text: &str) -> SocketAddr {
 #[track_caller]
 fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) -> u64 {
     let report = endings.run(make);
-    assert!(report.broken().is_none(), "{report}");
+    assert!(report.violation().is_none(), "{report}");
     report.cases()
 }
 
@@ -109,7 +109,7 @@ fn a_paused_server_that_does_not_care_for_a_reset_is_found() {
     };
     let endings = Endings::of_a_server(ListenOptions::default(), hello()).cuts(&[Cut::Reset]);
     let (case, rule, what) = broken(&endings, || sleepy);
-    assert_eq!((case.place, rule), (Place::Sent(1), Rule::Progress), "{what}");
+    assert_eq!((case.point, rule), (CutPoint::Sent(1), Rule::Progress), "{what}");
     assert!(what.starts_with("the peer reset, and its connection was closed 200.0s later"), "{what}");
 }
 
@@ -210,7 +210,7 @@ impl Program for Worker {
         }
     }
 
-    fn at_rest(&self, _found: &Found) -> Result<(), String> {
+    fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
         if self.clients.is_empty() { Ok(()) } else { Err("a client is left".into()) }
     }
 }
@@ -344,8 +344,8 @@ impl Program for Requests {
         self.pool.close(&mut reactor.context());
     }
 
-    fn at_rest(&self, found: &Found) -> Result<(), String> {
-        let lost = self.results < 3 && found.case.cut != Cut::Vanish && found.case.place != Place::Connecting;
+    fn at_rest(&self, found: &CaseResult) -> Result<(), String> {
+        let lost = self.results < 3 && found.case.cut != Cut::Vanish && found.case.point != CutPoint::Connecting;
         if lost { Err(format!("{} of 3 requests have a result", self.results)) } else { Ok(()) }
     }
 }
@@ -353,7 +353,7 @@ impl Program for Requests {
 #[test]
 fn a_pool_is_run_against_every_ending_of_its_server() {
     let server = (0..3).fold(Script::new(), |script, _| script.receive(3).send(b"yes")).receive_end().finish();
-    let endings = Endings::of_a_program().server(addr("10.0.0.2:7"), server).patience(Duration::from_secs(120));
+    let endings = Endings::of_a_program().server(addr("10.0.0.2:7"), server).max_lifetime(Duration::from_secs(120));
     good(&endings, || Requests::new(true));
     let (_, rule, what) = broken(&endings, || Requests::new(false));
     assert_eq!((rule, what.ends_with("of 3 requests have a result")), (Rule::Own, true), "{what}");
@@ -373,9 +373,9 @@ fn an_answer_of_two_thousand_bytes_takes_seconds() {
     // A guard against minutes, as it once was; seconds on a free machine.
     assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
 
-    let some = endings().at_most(500).run(|| answer);
+    let some = endings().max_cases(500).run(|| answer);
     assert_eq!(some.to_string(), "500 of 36096 endings, evenly spread, and every rule was kept");
-    let none = endings().at_most_for(Duration::ZERO).run(|| answer);
+    let none = endings().max_time(Duration::ZERO).run(|| answer);
     assert_eq!((none.cases(), none.total()), (0, 36_096));
 }
 
@@ -384,7 +384,7 @@ fn a_bound_on_cases_leaves_out_no_cut_and_no_conditions() {
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let cases = std::rc::Rc::clone(&seen);
     let long = Script::new().send(&[b'x'; 500]).receive(500).finish().receive_end();
-    let endings = Endings::of_a_server(patient_listen(), long).at_most(200).holds(move |found| {
+    let endings = Endings::of_a_server(patient_listen(), long).max_cases(200).holds(move |found| {
         cases.borrow_mut().push(found.case);
         Ok(())
     });

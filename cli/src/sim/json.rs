@@ -80,7 +80,7 @@ pub(super) struct FaultChoice {
 impl<'a> Many<'a> {
     pub(super) fn new(sum: &'a Sum, runs: &Runs) -> Self {
         let pairs =
-            |go| Coverage::of_the_table(go).map(|(state, input)| (state, input, sum.pairs.count(state, input) > 0));
+            |go| Coverage::of_the_table(go).map(|(state, input)| (state, input, sum.coverage.count(state, input) > 0));
         let coverage = |go| Counted { seen: pairs(go).filter(|pair| pair.2).count(), total: pairs(go).count() };
         let never = pairs(true).filter(|pair| !pair.2);
         Self {
@@ -89,8 +89,8 @@ impl<'a> Many<'a> {
             events: sum.events,
             seconds: runs.took.as_secs_f64(),
             threads: runs.threads,
-            fault: runs.preferred.map(|row| Preferred {
-                name: row.name(),
+            fault: runs.preferred.map(|fault| Preferred {
+                name: fault.name(),
                 runs: sum.struck,
                 first_seed: sum.first_struck,
             }),
@@ -99,7 +99,7 @@ impl<'a> Many<'a> {
                 never: never.map(|(state, input, _)| Pair { state: state.name(), input: input.name() }).collect(),
             },
             refusals: coverage(false),
-            faults: faults(&sum.rows),
+            faults: faults(&sum.faults),
             broken: sum.broken.iter().map(|(&seed, violation)| BrokenSeed { seed, violation }).collect(),
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -112,7 +112,7 @@ impl One {
             seed,
             sockets: outcome.sockets,
             events: outcome.events,
-            faults: faults(&outcome.rows),
+            faults: faults(&outcome.faults),
             broken: Violation::of(outcome),
             transcript,
         }
@@ -121,10 +121,10 @@ impl One {
 
 /// All faults that can be preferred.
 pub(super) fn all_faults() -> Vec<FaultChoice> {
-    Fault::ALL.iter().map(|row| FaultChoice { id: row.id(), name: row.name() }).collect()
+    Fault::ALL.iter().map(|fault| FaultChoice { id: fault.id(), name: fault.name() }).collect()
 }
 
 /// The faults that occurred.
-fn faults(rows: &FaultCounts) -> BTreeMap<&'static str, u64> {
-    Fault::ALL.iter().map(|row| (row.name(), rows.count(*row))).filter(|(_, count)| *count > 0).collect()
+fn faults(counts: &FaultCounts) -> BTreeMap<&'static str, u64> {
+    Fault::ALL.iter().map(|fault| (fault.name(), counts.count(*fault))).filter(|(_, count)| *count > 0).collect()
 }

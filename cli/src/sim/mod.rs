@@ -24,7 +24,7 @@ use sum::{Sum, Violation};
 pub(crate) fn run(options: &SimOptions) -> Result<(), Error> {
     let preferred = match options.fault {
         Some(FaultChoice::List) => return list(options),
-        Some(FaultChoice::One(row)) => Some(row),
+        Some(FaultChoice::One(fault)) => Some(fault),
         None => None,
     };
     // The rule "progress" reports a panic with its seed, so the thread that panics prints nothing.
@@ -39,24 +39,24 @@ fn list(options: &SimOptions) -> Result<(), Error> {
     if options.json {
         return output::print_json(&json::all_faults());
     }
-    let lines: String = Fault::ALL.iter().map(|row| format!("{}  {}\n", row.id(), row.name())).collect();
+    let lines: String = Fault::ALL.iter().map(|fault| format!("{}  {}\n", fault.id(), fault.name())).collect();
     output::print(&lines)
 }
 
 fn replay(options: &SimOptions, seed: u64, preferred: Option<Fault>) -> Result<(), Error> {
-    let (outcome, transcript) = chaos::tell(seed, preferred);
+    let (outcome, transcript) = chaos::run_with_transcript(seed, preferred);
     let printed = if options.json {
         output::print_json(&json::One::new(seed, &outcome, transcript.to_string()))
     } else {
         let Outcome { events, sockets, .. } = outcome;
-        let occurred = Fault::ALL.iter().filter(|&&row| outcome.rows.count(row) > 0);
-        let faults: Vec<_> = occurred.map(|row| row.name()).collect();
+        let occurred = Fault::ALL.iter().filter(|&&fault| outcome.faults.count(fault) > 0);
+        let faults: Vec<_> = occurred.map(|fault| fault.name()).collect();
         output::print(&format!(
             "seed {seed}: {}, {}\nfaults: {}\n\n{transcript}\n{}",
             count(sockets, "socket"),
             count(events, "event"),
             if faults.is_empty() { "none".to_owned() } else { faults.join(", ") },
-            if outcome.broken.is_none() { "every rule was kept\n" } else { "" },
+            if outcome.violation.is_none() { "every rule was kept\n" } else { "" },
         ))
     };
     match Violation::of(&outcome) {
@@ -94,9 +94,11 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
         _ if options.json => output::print_json(&json::Many::new(&sum, &runs)),
         None => output::print(&page::report(&sum, &runs)),
         Some(_) if options.all => output::print(&page::violations(&sum.broken, runs.seeds)),
-        Some((&seed, _)) => {
-            output::print(&format!("{}\nagain: {}\n", chaos::tell(seed, preferred).1, again(seed, preferred)))
-        }
+        Some((&seed, _)) => output::print(&format!(
+            "{}\nagain: {}\n",
+            chaos::run_with_transcript(seed, preferred).1,
+            again(seed, preferred)
+        )),
     };
     match first {
         // A broken rule is a failure, even if the page could not be printed.

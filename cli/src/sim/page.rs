@@ -19,7 +19,7 @@ pub(super) struct Runs {
 
 /// The command that runs one seed again.
 pub(super) fn again(seed: u64, preferred: Option<Fault>) -> String {
-    let fault = preferred.map_or(String::new(), |row| format!(" --fault {}", row.name()));
+    let fault = preferred.map_or(String::new(), |fault| format!(" --fault {}", fault.name()));
     format!("finale sim --replay {seed}{fault}")
 }
 
@@ -50,8 +50,8 @@ pub(super) fn report(sum: &Sum, runs: &Runs) -> String {
         count(runs.threads as u64, "thread"),
         rate / runs.threads as f64,
     );
-    if let Some(row) = runs.preferred {
-        page += &format!("{} ({}) occurred in {}", row.name(), row.id(), count(sum.struck, "run"));
+    if let Some(fault) = runs.preferred {
+        page += &format!("{} ({}) occurred in {}", fault.name(), fault.id(), count(sum.struck, "run"));
         page += &sum.first_struck.map_or("\n".to_owned(), |seed| format!("; see {}\n", again(seed, runs.preferred)));
     }
     page + &lifecycle(sum) + &faults(sum)
@@ -59,18 +59,18 @@ pub(super) fn report(sum: &Sum, runs: &Runs) -> String {
 
 fn lifecycle(sum: &Sum) -> String {
     let all: Vec<_> = Coverage::of_the_table(true).collect();
-    let missing: Vec<_> = all.iter().filter(|(state, input)| sum.pairs.count(*state, *input) == 0).collect();
+    let missing: Vec<_> = all.iter().filter(|(state, input)| sum.coverage.count(*state, *input) == 0).collect();
     let mut text = format!("\nlifecycle\n  {} of {} transitions occurred\n", all.len() - missing.len(), all.len());
     for (state, input) in missing {
         text += &format!("    never: {} x {}\n", state.name(), input.name());
     }
     let refusals: Vec<_> = Coverage::of_the_table(false).collect();
-    let seen = refusals.iter().filter(|(state, input)| sum.pairs.count(*state, *input) > 0).count();
+    let seen = refusals.iter().filter(|(state, input)| sum.coverage.count(*state, *input) > 0).count();
     text + &format!("  {seen} of {} inputs without effect occurred; the reactor avoids most of them\n", refusals.len())
 }
 
 fn faults(sum: &Sum) -> String {
-    let cell = |row: &Fault| format!("{} {:<25} {:>7}", row.id(), row.name(), sum.rows.count(*row));
+    let cell = |fault: &Fault| format!("{} {:<25} {:>7}", fault.id(), fault.name(), sum.faults.count(*fault));
     let half = Fault::ALL.len().div_ceil(2);
     let mut text = "\nfaults, and how often they occurred\n".to_owned();
     for slot in 0..half {

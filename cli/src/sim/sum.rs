@@ -18,8 +18,8 @@ pub(super) struct Violation {
 impl Violation {
     /// The one of this run, if there is one.
     pub(super) fn of(outcome: &Outcome) -> Option<Self> {
-        let broken = outcome.broken.as_ref()?;
-        Some(Self { rule: broken.rule.to_string(), what: broken.what.clone() })
+        let violation = outcome.violation.as_ref()?;
+        Some(Self { rule: violation.rule.to_string(), what: violation.what.clone() })
     }
 }
 
@@ -32,8 +32,8 @@ impl fmt::Display for Violation {
 /// The sums over all threads.
 #[derive(Default)]
 pub(super) struct Sum {
-    pub(super) rows: FaultCounts,
-    pub(super) pairs: Coverage,
+    pub(super) faults: FaultCounts,
+    pub(super) coverage: Coverage,
     pub(super) events: u64,
     pub(super) sockets: u64,
     /// Runs in which the preferred fault occurred, and the first of them.
@@ -46,11 +46,11 @@ pub(super) struct Sum {
 impl Sum {
     /// Adds one run.
     pub(super) fn add(&mut self, seed: u64, outcome: &Outcome, preferred: Option<Fault>) {
-        self.rows.add(&outcome.rows);
-        self.pairs.add(&outcome.pairs);
+        self.faults.add(&outcome.faults);
+        self.coverage.add(&outcome.coverage);
         self.events += outcome.events;
         self.sockets += outcome.sockets;
-        if preferred.is_some_and(|row| outcome.rows.count(row) > 0) {
+        if preferred.is_some_and(|fault| outcome.faults.count(fault) > 0) {
             self.struck += 1;
             self.first_struck = Some(self.first_struck.map_or(seed, |first| first.min(seed)));
         }
@@ -61,8 +61,8 @@ impl Sum {
 
     /// Adds the runs of another thread.
     pub(super) fn merge(&mut self, other: Self) {
-        self.rows.add(&other.rows);
-        self.pairs.add(&other.pairs);
+        self.faults.add(&other.faults);
+        self.coverage.add(&other.coverage);
         self.events += other.events;
         self.sockets += other.sockets;
         self.struck += other.struck;

@@ -1,13 +1,13 @@
-//! How a run begins: reactors and conversations.
+//! Opens the reactors, and begins each conversation.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::book::{Acted, Door};
 use super::draw;
-use super::places::{self, PORT, Way};
-use super::plan::{Kind, Nowhere, Plan};
-use super::run::{Run, What};
-use super::side::Side;
+use super::plan::{BadTarget, Kind, Plan};
+use super::run::{Run, TaskKind};
+use super::run_state::{OpenListener, ScriptedPeer};
+use super::socket_model::SocketModel;
+use super::topology::{self, PORT, Transport};
 use crate::error::LookupErrorKind;
 use crate::options::ListenOptions;
 use crate::reactor::Reactor;
@@ -16,8 +16,8 @@ use crate::sim::{Fault, Host, Network, PeerListener, Reach, Script};
 use crate::target::Target;
 
 pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
-    let servers = Reactor::with_net(network.host(plan.machines.home));
-    [Some(servers), plan.two_reactors.then(|| Reactor::with_net(network.host(plan.machines.abroad)))]
+    let servers = Reactor::with_net(network.host(plan.machines.servers));
+    [Some(servers), plan.two_reactors.then(|| Reactor::with_net(network.host(plan.machines.clients)))]
 }
 
 impl Run {
@@ -37,88 +37,98 @@ impl Run {
                 if let Some(target) = script.as_ref().and_then(|script| self.race(number, script)) {
                     return self.connect(number, target);
                 }
-                let way = self.book.plan.ways[number];
-                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
-                let play = script.as_ref().map(|script| listener.play(self.playable(way, script)));
-                let conversation = &mut self.book.conversations[number];
-                conversation.plays.extend(play.map(|play| Acted { play, is_client: false }));
+                let transport = self.state.plan.transports[number];
+                let Some((listener, target)) = self.peer_listens(number, transport, self.clients_host()) else {
+                    return;
+                };
+                let play = script.as_ref().map(|script| listener.play(self.playable(transport, script)));
+                let conversation = &mut self.state.conversations[number];
+                conversation.scripted_peers.extend(play.map(|play| ScriptedPeer { play, is_client: false }));
                 conversation.peer = Some(listener);
                 self.connect(number, target);
             }
             Kind::FullQueue { room_after, .. } => {
-                let way = self.book.plan.ways[number];
-                let Some((listener, target)) = self.peer_listens(number, way, self.clients_host()) else { return };
+                let transport = self.state.plan.transports[number];
+                let Some((listener, target)) = self.peer_listens(number, transport, self.clients_host()) else {
+                    return;
+                };
                 if let Target::Unix(addr) = &target {
-                    let peer = self.book.network.peer(self.peers_machine(way, self.clients_host()));
-                    // One more than the backlog says: the queue is full.
+                    let peer = self.state.network.peer(self.peers_machine(transport, self.clients_host()));
+                    // The backlog plus one: the queue is full.
                     for _ in 0..2 {
                         let _ = peer.connect_unix(addr);
                     }
                 }
-                self.book.conversations[number].peer = Some(listener);
+                self.state.conversations[number].peer = Some(listener);
                 if let Some(after) = room_after {
-                    self.set_task(*after, What::Room(number));
+                    self.set_task(*after, TaskKind::MakeRoom(number));
                 }
                 self.connect(number, target);
             }
             Kind::Proxy(proxy) => self.begin_proxy(number, proxy),
-            Kind::Pool(borrowers) => self.begin_pool(number, borrowers),
-            Kind::Nowhere(nowhere) => self.connect_nowhere(number, *nowhere),
+            Kind::Pool(users) => self.begin_pool(number, users),
+            Kind::BadTarget(bad_target) => self.connect_bad_target(number, *bad_target),
         }
     }
 
-    /// The machine of a conversation's scripted peer, whose other side is in this reactor.
-    fn peers_machine(&self, way: Way, host: usize) -> IpAddr {
-        let machines = &self.book.plan.machines;
-        match way {
-            Way::Network => machines.away,
-            Way::Loopback { .. } | Way::Unix { .. } => machines.of_host(host),
+    /// The machine of a conversation's scripted peer. `host` is the reactor of the other end.
+    fn peers_machine(&self, transport: Transport, host: usize) -> IpAddr {
+        let machines = &self.state.plan.machines;
+        match transport {
+            Transport::Network => machines.peers,
+            Transport::Loopback { .. } | Transport::Unix { .. } => machines.of_host(host),
         }
     }
 
-    /// A script on its conversation's way: a peer on a machine of ours does not take that with it.
-    pub(super) fn playable(&self, way: Way, script: &Script) -> Script {
+    /// The script as the transport allows it: a peer on one of finale's machines can't vanish,
+    /// since the machine would vanish with it.
+    pub(super) fn playable(&self, transport: Transport, script: &Script) -> Script {
         let mut script = script.clone();
-        if way != Way::Network {
+        if transport != Transport::Network {
             script.steps.retain(|step| *step != Step::Vanish);
         }
         script
     }
 
     pub(super) fn clients_host(&self) -> usize {
-        usize::from(self.book.plan.two_reactors)
+        usize::from(self.state.plan.two_reactors)
     }
 
-    /// A server that is none of ours.
-    pub(super) fn peer_listens(&self, number: usize, way: Way, host: usize) -> Option<(PeerListener, Target)> {
-        let machine = self.peers_machine(way, host);
-        let peer = self.book.network.peer(machine);
+    /// A scripted server.
+    pub(super) fn peer_listens(
+        &self,
+        number: usize,
+        transport: Transport,
+        host: usize,
+    ) -> Option<(PeerListener, Target)> {
+        let machine = self.peers_machine(transport, host);
+        let peer = self.state.network.peer(machine);
         let backlog = ListenOptions::default().backlog(1);
         let port = PORT + number as u16;
-        match way {
-            Way::Network => {
+        match transport {
+            Transport::Network => {
                 let addr = SocketAddr::new(machine, port);
                 Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
             }
-            Way::Loopback { is_ipv6 } => {
-                let addr = SocketAddr::new(places::loopback(is_ipv6), port);
+            Transport::Loopback { is_ipv6 } => {
+                let addr = SocketAddr::new(topology::loopback(is_ipv6), port);
                 Some((peer.listen_with(addr, &backlog).ok()?, addr.into()))
             }
-            Way::Unix { is_file } => {
-                let addr = places::unix(number, is_file);
+            Transport::Unix { is_file } => {
+                let addr = topology::unix(number, is_file);
                 Some((peer.listen_unix(&addr, &backlog).ok()?, Target::Unix(addr)))
             }
         }
     }
 
-    /// There is room again in the queue of a server that had none: those before our client are
-    /// gone.
+    /// Accepts and closes the clients that fill the queue of a scripted server, so that there is
+    /// room.
     pub(super) fn make_room(&mut self, number: usize) {
-        let script = match &self.book.plan.conversations[number] {
-            Kind::FullQueue { script, .. } => self.playable(self.book.plan.ways[number], script),
+        let script = match &self.state.plan.conversations[number] {
+            Kind::FullQueue { script, .. } => self.playable(self.state.plan.transports[number], script),
             _ => Script::new(),
         };
-        let conversation = &mut self.book.conversations[number];
+        let conversation = &mut self.state.conversations[number];
         let Some(listener) = &conversation.peer else { return };
         for _ in 0..2 {
             if let Some(before) = listener.accept() {
@@ -126,136 +136,143 @@ impl Run {
             }
         }
         let play = listener.play(script);
-        conversation.plays.push(Acted { play, is_client: false });
-        // A SYN is sent again when its timer comes, and may be lost; nothing comes between a Unix
-        // client and its server.
-        let is_unix = matches!(self.book.plan.ways[number], Way::Unix { .. });
-        let room_at = is_unix.then(|| self.book.now());
-        self.book.sides.iter_mut().filter(|side| side.stream.0 == number).for_each(|side| side.room_at = room_at);
-        self.book.weather("there is room in a full queue");
+        conversation.scripted_peers.push(ScriptedPeer { play, is_client: false });
+        // A SYN is repeated by a timer and can be lost. A connect to a Unix domain socket has no
+        // such delay.
+        let is_unix = matches!(self.state.plan.transports[number], Transport::Unix { .. });
+        let room_at = is_unix.then(|| self.state.now());
+        self.state.models.iter_mut().filter(|model| model.stream.0 == number).for_each(|model| model.room_at = room_at);
+        self.state.note_both("a full queue has room again");
     }
 
-    /// A client that is none of ours.
+    /// A scripted client.
     pub(super) fn peer_connects(&mut self, number: usize, target: &Target, script: &Script) {
-        let way = self.book.plan.ways[number];
-        let peer = self.book.network.peer(self.peers_machine(way, 0));
-        let script = self.playable(way, script);
+        let transport = self.state.plan.transports[number];
+        let peer = self.state.network.peer(self.peers_machine(transport, 0));
+        let script = self.playable(transport, script);
         let play = match target {
             Target::Unix(addr) => peer.play_unix(addr, script).ok(),
             other => other.addr().and_then(|addr| peer.play(addr, script).ok()),
         };
-        let acted = play.map(|play| Acted { play, is_client: true });
-        self.book.conversations[number].plays.extend(acted);
+        let scripted = play.map(|play| ScriptedPeer { play, is_client: true });
+        self.state.conversations[number].scripted_peers.extend(scripted);
     }
 
-    /// A server of ours, with what clients need to know.
+    /// A server on finale. Returns the address for its clients.
     fn listen(&mut self, number: usize) -> Option<Target> {
-        let options = draw::listen(&mut self.book.rng, &self.book.plan);
-        let door = self.open_door(number, self.book.plan.ways[number], options)?;
-        self.book.conversations[number].listener = Some(door.clone());
-        Some(door.target)
+        let options = draw::listen(&mut self.state.rng, &self.state.plan);
+        let opened = self.open_listener(number, self.state.plan.transports[number], options)?;
+        self.state.conversations[number].listener = Some(opened.clone());
+        Some(opened.target)
     }
 
-    /// A listener may be refused a descriptor, as anything may.
-    pub(super) fn open_door(&mut self, number: usize, way: Way, options: ListenOptions) -> Option<Door> {
+    /// `None` if a fault refuses the listener.
+    pub(super) fn open_listener(
+        &mut self,
+        number: usize,
+        transport: Transport,
+        options: ListenOptions,
+    ) -> Option<OpenListener> {
         let limit = options.max_connections.map(|most| (most, options.overflow_policy));
-        let home = self.book.plan.machines.home;
+        let servers = self.state.plan.machines.servers;
         let reactor = self.reactors[0].as_mut()?;
-        let (id, target): (_, Target) = match way {
-            Way::Unix { is_file } => {
-                let target = Target::Unix(places::unix(number, is_file));
+        let (id, target): (_, Target) = match transport {
+            Transport::Unix { is_file } => {
+                let target = Target::Unix(topology::unix(number, is_file));
                 (reactor.listen(target.clone(), options).ok()?.id, target)
             }
-            way => {
-                let ip = if let Way::Loopback { is_ipv6 } = way { places::loopback(is_ipv6) } else { home };
+            transport => {
+                let ip =
+                    if let Transport::Loopback { is_ipv6 } = transport { topology::loopback(is_ipv6) } else { servers };
                 let listener = reactor.listen((ip, 0), options).ok()?;
                 (listener.id, listener.addr.try_into().ok()?)
             }
         };
-        self.book.limits.extend(limit.map(|limit| (id, limit)));
-        Some(Door { host: 0, id, target })
+        self.state.limits.extend(limit.map(|limit| (id, limit)));
+        Some(OpenListener { host: 0, id, target })
     }
 
-    /// A listener of its own, or the one before it as well: several clients in one queue.
+    /// Its own listener, or that of the conversation before it, so that several clients share a
+    /// queue.
     fn listen_or_share(&mut self, number: usize) -> Option<Target> {
-        let ways = &self.book.plan.ways;
-        let before = number.checked_sub(1).filter(|before| ways[*before] == ways[number]);
-        let before = before.and_then(|before| self.book.conversations[before].listener.clone());
-        if before.is_none() || !self.book.rng.chance(0.6) {
+        let transports = &self.state.plan.transports;
+        let before = number.checked_sub(1).filter(|before| transports[*before] == transports[number]);
+        let before = before.and_then(|before| self.state.conversations[before].listener.clone());
+        if before.is_none() || !self.state.rng.chance(0.6) {
             return self.listen(number);
         }
-        self.book.conversations[number].listener = before.clone();
-        before.map(|door| door.target)
+        self.state.conversations[number].listener = before.clone();
+        before.map(|opened| opened.target)
     }
 
-    /// A client of ours.
+    /// A client on finale.
     pub(super) fn connect(&mut self, number: usize, target: impl Into<Target>) {
-        let mut options = draw::connect(&mut self.book.rng, &self.book.plan);
-        if let Some(race) = &self.book.plan.races[number] {
+        let mut options = draw::connect(&mut self.state.rng, &self.state.plan);
+        if let Some(race) = &self.state.plan.races[number] {
             options = options.attempt_delay(race.delay);
         }
         let host = self.clients_host();
-        let (now, total_ms) = (self.book.now(), options.total_ms);
+        let (now, total_ms) = (self.state.now(), options.total_ms);
         let Some(reactor) = &mut self.reactors[host] else { return };
         let Ok(id) = reactor.connect(target.into(), options) else { return };
         let Some(mut socket) = reactor.socket(id) else { return };
-        let mut side = Side::new(host as u32, (number, true), &socket, now);
-        side.deadline = total_ms.map(|ms| now + ms * 1_000_000);
-        match self.book.rng.below(40) {
-            0 | 1 => side.end(&mut socket, now),
-            2 => side.destroy(&mut socket),
+        let mut model = SocketModel::new(host as u32, (number, true), &socket, now);
+        model.deadline = total_ms.map(|ms| now + ms * 1_000_000);
+        match self.state.rng.below(40) {
+            0 | 1 => model.end(&mut socket, now),
+            2 => model.destroy(&mut socket),
             _ => {}
         }
-        if side.end_called || side.destroy_called {
+        if model.end_called || model.destroy_called {
             let what =
-                if side.end_called { "  ends before it is connected" } else { "  destroys before it is connected" };
-            self.book.note_line(side.label(), what.to_owned());
-            self.book.network.mark(Fault::EndedBeforeConnected);
+                if model.end_called { "  ends before it is connected" } else { "  destroys before it is connected" };
+            self.state.note_line(model.label(), what.to_owned());
+            self.state.network.mark(Fault::EndedBeforeConnected);
         }
-        self.book.sides.push(side);
+        self.state.models.push(model);
     }
 
-    fn connect_nowhere(&mut self, number: usize, nowhere: Nowhere) {
-        let network = self.book.network.clone();
+    fn connect_bad_target(&mut self, number: usize, bad_target: BadTarget) {
+        let network = self.state.network.clone();
         let name = format!("host{number}.example");
-        let reach = match nowhere {
-            Nowhere::BlackHole => Reach::BlackHole,
-            Nowhere::Unreachable => Reach::Unreachable,
-            Nowhere::NoRoute => Reach::NoRoute,
-            Nowhere::Prohibited => Reach::Prohibited,
-            Nowhere::DeadPort
-            | Nowhere::UnknownName
-            | Nowhere::FailingName
-            | Nowhere::HangingName
-            | Nowhere::EmptyName
-            | Nowhere::NoFile { .. }
-            | Nowhere::Name { .. } => Reach::Open,
+        let reach = match bad_target {
+            BadTarget::BlackHole => Reach::BlackHole,
+            BadTarget::Unreachable => Reach::Unreachable,
+            BadTarget::NoRoute => Reach::NoRoute,
+            BadTarget::Prohibited => Reach::Prohibited,
+            BadTarget::DeadPort
+            | BadTarget::UnknownName
+            | BadTarget::FailingName
+            | BadTarget::HangingName
+            | BadTarget::EmptyName
+            | BadTarget::NoFile { .. }
+            | BadTarget::Name { .. } => Reach::Open,
         };
-        let dead = self.book.plan.machines.dead;
+        let dead = self.state.plan.machines.dead;
         network.set_reach(dead[0], reach);
         let to_name = |run: &mut Self, name: &str| {
             run.connect(number, Target::Name { host: name.into(), port: PORT });
         };
-        match nowhere {
-            Nowhere::UnknownName => to_name(self, "unknown.example"),
-            Nowhere::FailingName => {
+        match bad_target {
+            BadTarget::UnknownName => to_name(self, "unknown.example"),
+            BadTarget::FailingName => {
                 network.name_fails(&name, LookupErrorKind::TryAgain);
                 to_name(self, &name);
             }
-            Nowhere::HangingName => {
+            BadTarget::HangingName => {
                 network.name_hangs(&name);
                 to_name(self, &name);
             }
-            Nowhere::EmptyName => {
+            BadTarget::EmptyName => {
                 network.name(&name, Vec::new());
                 to_name(self, &name);
             }
-            Nowhere::Name { dead: count, alive } => {
+            BadTarget::Name { dead: count, alive } => {
                 network.set_reach(dead[1], Reach::BlackHole);
                 let mut ips = dead[..usize::from(count)].to_vec();
-                ips.extend(alive.then_some(self.book.plan.machines.home));
+                ips.extend(alive.then_some(self.state.plan.machines.servers));
                 network.name(&name, ips);
-                self.book.plan.ways[number] = Way::Network;
+                self.state.plan.transports[number] = Transport::Network;
                 if alive && let Some(addr) = self.listen(number).and_then(|target| target.addr()) {
                     network.mark(Fault::FirstAddressDead);
                     self.connect(number, Target::Name { host: name.into(), port: addr.port() });
@@ -264,10 +281,12 @@ impl Run {
                     to_name(self, &name);
                 }
             }
-            Nowhere::NoFile { is_file } => self.connect(number, Target::Unix(places::unix(99, is_file))),
-            Nowhere::DeadPort | Nowhere::BlackHole | Nowhere::Unreachable | Nowhere::NoRoute | Nowhere::Prohibited => {
-                self.connect(number, SocketAddr::new(dead[0], PORT))
-            }
+            BadTarget::NoFile { is_file } => self.connect(number, Target::Unix(topology::unix(99, is_file))),
+            BadTarget::DeadPort
+            | BadTarget::BlackHole
+            | BadTarget::Unreachable
+            | BadTarget::NoRoute
+            | BadTarget::Prohibited => self.connect(number, SocketAddr::new(dead[0], PORT)),
         }
     }
 }

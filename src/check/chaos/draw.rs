@@ -1,4 +1,4 @@
-//! What scripts and options are drawn: anything that a peer may do, and every option of a socket.
+//! Draws scripts and options: anything that a peer may do, and every option of a socket.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::plan::Plan;
 use crate::options::{CloseMode, ConnectOptions, IdleDirection, KeepAlive, ListenOptions, OverflowPolicy};
 use crate::sim::{Rng, Script};
 
-/// What a peer does: anything.
+/// A peer that does anything.
 pub(super) fn script(rng: &mut Rng, stream: Stream, largest_write: u64) -> Script {
     let mut script = Script::new();
     let mut sent = 0;
@@ -49,7 +49,7 @@ pub(super) fn script(rng: &mut Rng, stream: Stream, largest_write: u64) -> Scrip
     }
 }
 
-/// A peer that sends without a pause for so long, after something and before something else.
+/// A peer that sends without a pause for this long, with other steps before and after.
 pub(super) fn flood(rng: &mut Rng, stream: Stream, largest_write: u64, time: Duration) -> Script {
     let mut script = Script::new();
     let mut sent = 0;
@@ -63,7 +63,7 @@ pub(super) fn flood(rng: &mut Rng, stream: Stream, largest_write: u64, time: Dur
         2 | 3 => script.stop_reading(),
         _ => script,
     };
-    // A whole period, so that it may begin again.
+    // A whole period, so that it can be repeated.
     script = script.flood(&pattern::bytes(stream, sent, pattern::PERIOD as u64), time);
     match rng.below(6) {
         0 => script.reset(),
@@ -74,7 +74,7 @@ pub(super) fn flood(rng: &mut Rng, stream: Stream, largest_write: u64, time: Dur
     }
 }
 
-/// A number below the first bound four times in five, else below the second.
+/// A number below the first bound in four of five cases, otherwise below the second.
 pub(super) fn mostly(rng: &mut Rng, usual: u64, rare: u64) -> u64 {
     let bound = if rng.chance(0.8) { usual } else { rare };
     rng.below(bound)
@@ -98,8 +98,7 @@ fn keep_alive(rng: &mut Rng) -> KeepAlive {
     KeepAlive { idle, interval, count: 1 + rng.below(3) as u32 }
 }
 
-/// The options of a server of ours. With small limits: a silence that nothing ends would only make
-/// the run longer.
+/// The options of a server. The limits are small: long ones would only make the run longer.
 pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> ListenOptions {
     let longest_ms = plan.longest_ms;
     let listen = ListenOptions::default()
@@ -116,7 +115,7 @@ pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> ListenOptions {
     let listen = if rng.chance(0.1) { listen.user_timeout(time(rng, 5_000)) } else { listen };
     let number = listen.settings.high_water_bytes;
     let Limits { low, idle_direction, write, deadline, ending } = Limits::of(number, plan);
-    // Some may have one or two connections, and the next waits, or is dropped.
+    // Some allow one or two connections.
     let listen = listen.max_connections(number.is_multiple_of(6).then_some(1 + number / 6 % 2)).overflow_policy(
         match number % 4 {
             0 => OverflowPolicy::Reset,
@@ -132,7 +131,8 @@ pub(super) fn listen(rng: &mut Rng, plan: &Plan) -> ListenOptions {
         .ending_timeout(ending)
 }
 
-/// What only some sockets have. As another number says, so that it needs no draw of its own.
+/// Options that only some sockets have. They follow from another number, and use no draw of their
+/// own.
 struct Limits {
     low: usize,
     idle_direction: IdleDirection,
@@ -156,12 +156,12 @@ impl Limits {
     }
 }
 
-/// The options of a client of ours.
+/// The options of a client.
 pub(super) fn connect(rng: &mut Rng, plan: &Plan) -> ConnectOptions {
     let longest_ms = plan.longest_ms;
-    let patience = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
+    let connect_timeout = Duration::from_micros(1_000 + mostly(rng, 20_000_000, 10_000));
     let connect = ConnectOptions::default()
-        .connect_timeout(patience)
+        .connect_timeout(connect_timeout)
         .half_closed_timeout(ms(rng, longest_ms))
         .close_timeout(ms(rng, longest_ms))
         .high_water_mark(1 + rng.below(50_000) as usize)

@@ -1,13 +1,13 @@
-//! Rule 5: when a limit or a silence of a socket is due, at the earliest and at the latest.
+//! Rule 5: when a limit or an idle timeout of a socket is due, at the earliest and at the latest.
 //!
-//! Invariant: a limit strikes when its time has come, whatever else the socket does: it is never
-//! early, and late by at most two ticks and what four turns of its reactor cost. A turn is one poll
-//! and the calls and handlers up to the next; what the process stood still in it counts. Without
-//! costs four turns cost nothing.
+//! Invariant: a limit expires at its time, whatever else the socket does. It is never early, and
+//! late by at most two ticks and the cost of four turns of its reactor. A turn is one poll with the
+//! calls and handlers up to the next, and includes the time for which the process is stopped.
+//! Without costs four turns take no time.
 
 use rustix::io::Errno;
 
-use super::side::{LATE_EDGE, Side};
+use super::socket_model::{LATE_EDGE, SocketModel};
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::error::TimeoutKind;
@@ -18,40 +18,40 @@ use crate::sim::{Faults, Network};
 use crate::socket::Socket;
 use crate::table::AT_ONCE_TICKS;
 
-/// A deadline is rounded up to a tick, and so is the time that it counts from.
+/// A deadline is rounded up to a tick, and so is the time from which it counts.
 const TICKS: u64 = 2_000_000;
-/// The turn at whose end a limit begins to count and the one before it, where the bytes moved; and
-/// the turn in which its time comes and the next, which strikes.
+/// The turn at whose end a limit begins to count and the one before it, in which the bytes moved;
+/// the turn in which the limit is due, and the next, in which it expires.
 const TURNS: u64 = 4;
-/// What the peer's kernel takes so soon counts as taken when it was written.
+/// What the peer's kernel acknowledges this soon counts as acknowledged when it was written.
 const AT_ONCE: u64 = AT_ONCE_TICKS * 1_000_000;
 
-/// A silence that was told.
+/// An idle time whose `timeout` was delivered.
 #[derive(Clone, Copy)]
-pub(super) struct ToldSilence {
+pub(super) struct ReportedIdle {
     at: u64,
-    /// What had moved then.
+    /// The number of bytes that had moved.
     moved: u64,
 }
 
-/// A full queue is asked again before there has been room in it for this long.
+/// A connect to a full queue is tried again before there was room in it for this long.
 const ROOM: u64 = 1_500_000_000;
 
-/// What the system had no room or no memory for is tried again after this long.
+/// A call that failed for a shortage of memory or space is made again after this time.
 const AGAIN: u64 = 20_000_000;
 /// The same, rounded up to a tick.
 const RETRY: u64 = AGAIN + TICKS / 2;
 
-/// The time, as the rules look at it.
+/// The time, with the tolerances of the rules.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     pub(super) now: u64,
-    /// How late a limit may be; of that, what turns cost.
+    /// How late a limit may be, and the part of it that turns cost.
     pub(super) late: u64,
     pub(super) cost: u64,
-    /// How much later a call is made that the system had no memory for at first.
+    /// How much later a call may be that failed for a shortage.
     pub(super) retry: u64,
-    /// How late an edge may be, if a fault holds some back, or a read that the edge is for.
+    /// How late readiness and the read after it may be, if a fault delays them.
     pub(super) edge: u64,
 }
 
@@ -64,15 +64,15 @@ impl Clock {
         Self { now, late: TICKS + cost + retry, cost, retry, edge: edge + retry }
     }
 
-    /// From when what the peer has taken counts at the earliest, if the reactor may have asked
-    /// after it: not if it was taken in the very turn in which the limit has struck.
-    const fn seen(self, truth: &Truth) -> u64 {
+    /// The earliest time from which an acknowledgement counts, if the reactor may have queried it:
+    /// not if it came in the turn in which the limit expired.
+    const fn acknowledged_from(self, truth: &Truth) -> u64 {
         let taken_at = truth.kernel.taken_at;
         let may_have = truth.kernel.can_ask && taken_at + self.cost / TURNS <= self.now;
         if may_have { taken_at.saturating_sub(AT_ONCE) } else { 0 }
     }
 
-    /// For how long something should have been over that may last until then, if it should.
+    /// For how long something has been overdue that is due at `latest`, if it is.
     pub(super) fn over_for(self, latest: u64) -> Option<u64> {
         self.now.checked_sub(latest.saturating_add(self.late)).filter(|late| *late > 0)
     }
@@ -98,29 +98,29 @@ impl Due {
     }
 }
 
-/// A limit that ends a socket, if it is set: from when it counts.
-fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: TimeoutKind, clock: Clock) -> Option<Due> {
+/// The time at which a limit ends the socket, if it is set.
+fn limit(model: &SocketModel, settings: &Settings, truth: &Truth, timer: TimeoutKind, clock: Clock) -> Option<Due> {
     let taken_at = truth.kernel.taken_at;
-    // What the peer takes of what our kernel holds is no silence.
-    let taken = clock.seen(truth);
+    // Bytes that the peer takes from our kernel's buffer count as activity.
+    let taken = clock.acknowledged_from(truth);
     let (ms, earliest, latest) = match timer {
-        TimeoutKind::Connect => (settings.connect_ms?, side.born_at, side.born_at),
+        TimeoutKind::Connect => (settings.connect_ms?, model.created_at, model.created_at),
         TimeoutKind::HalfClosed => {
-            let latest = truth.moved_at.max(taken_at).max(side.changed_or_heard_at(truth));
+            let latest = truth.moved_at.max(taken_at).max(model.state_known_at(truth));
             (settings.half_closed_ms?, truth.moved_at.max(taken), latest)
         }
-        // Bytes that only come in put it off no more: a peer may send for ever, and take nothing.
+        // Received bytes don't extend it: a peer may send for ever and read nothing.
         TimeoutKind::Close => {
-            let latest = truth.sent_at.max(taken_at).max(side.changed_or_heard_at(truth));
-            (settings.close_ms?, side.ended_at.max(taken), latest)
+            let latest = truth.sent_at.max(taken_at).max(model.state_known_at(truth));
+            (settings.close_ms?, model.ended_at.max(taken), latest)
         }
         TimeoutKind::Write => {
-            let since = truth.sent_at.max(side.queued_from);
-            (settings.write_ms?, since.max(taken), since.max(taken_at).max(side.connected_at))
+            let since = truth.sent_at.max(model.queued_from);
+            (settings.write_ms?, since.max(taken), since.max(taken_at).max(model.connected_at))
         }
-        TimeoutKind::Deadline => return side.deadline.map(|due| Due { earliest: due, latest: due }),
+        TimeoutKind::Deadline => return model.deadline.map(|due| Due { earliest: due, latest: due }),
         TimeoutKind::Ending => {
-            let (earliest, latest) = ending_from(side, truth)?;
+            let (earliest, latest) = ending_from(model, truth)?;
             (settings.ending_ms?, earliest, latest)
         }
         TimeoutKind::Kernel => return None,
@@ -128,21 +128,21 @@ fn limit(side: &Side, settings: &Settings, truth: &Truth, timer: TimeoutKind, cl
     Some(Due::after(ms, earliest, latest))
 }
 
-/// From when an ending counts, at the earliest and at the latest: from the first FIN of either
-/// side, or from what killed it.
-fn ending_from(side: &Side, truth: &Truth) -> Option<(u64, u64)> {
+/// From when the ending timeout counts, at the earliest and at the latest: from the first FIN of
+/// either end, or from the failure.
+fn ending_from(model: &SocketModel, truth: &Truth) -> Option<(u64, u64)> {
     let Kernel { peer_finished, fin_at, died, gone_at, .. } = truth.kernel;
-    let ours = side.end_called.then_some(side.ended_at);
-    let theirs = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
-    let earliest = ours.into_iter().chain(theirs).min()?;
-    // While it reads it may not have heard of what comes behind the bytes.
-    let heard = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
-    let latest = ours.into_iter().chain(theirs.map(heard)).min()?;
-    Some((earliest.max(side.born_at), latest.max(side.connected_at)))
+    let ours = model.end_called.then_some(model.ended_at);
+    let peers = [(peer_finished, fin_at), (died, gone_at)].into_iter().find_map(|(is, at)| is.then_some(at));
+    let earliest = ours.into_iter().chain(peers).min()?;
+    // While it reads, it may not know yet what comes after the bytes.
+    let known_at = |at: u64| at.max(unwatched_until(truth)).max(truth.given_at) + LATE_EDGE;
+    let latest = ours.into_iter().chain(peers.map(known_at)).min()?;
+    Some((earliest.max(model.created_at), latest.max(model.connected_at)))
 }
 
-/// The limit that rules a socket in its present state.
-fn ruling(socket: &Socket<'_>) -> Option<TimeoutKind> {
+/// The limit that applies in the present state.
+fn limit_of_state(socket: &Socket<'_>) -> Option<TimeoutKind> {
     match socket.state() {
         State::Created | State::Resolving | State::Connecting => Some(TimeoutKind::Connect),
         State::Open if !socket.peer_ended() => None,
@@ -158,27 +158,27 @@ fn ruling(socket: &Socket<'_>) -> Option<TimeoutKind> {
     }
 }
 
-/// A limit that should have struck by now, and has not, whatever the socket has told meanwhile.
-pub(super) fn overdue(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
-    if side.destroy_called || side.had_error {
+/// A limit that should have expired by now and has not.
+pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> Option<String> {
+    if model.destroy_called || model.had_error {
         return None;
     }
     let settings = socket.settings()?;
     let state = socket.state();
-    let waits = state.can_send() && !side.end_called && socket.queued_bytes() > 0;
+    let waits = state.can_send() && !model.end_called && socket.queued_bytes() > 0;
     let deadline = Some(TimeoutKind::Deadline).filter(|_| !state.is_final());
     let ending = Some(TimeoutKind::Ending).filter(|_| state.is_connected());
-    let limits = [deadline, ending, ruling(socket), Some(TimeoutKind::Write).filter(|_| waits)];
+    let limits = [deadline, ending, limit_of_state(socket), Some(TimeoutKind::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {
-        if let Some(late) = limit(side, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
+        if let Some(late) = limit(model, settings, truth, timer, clock).and_then(|due| clock.over_for(due.latest)) {
             return Some(format!("its {} was due {late} ns ago", name(timer)));
         }
     }
-    if let Some(overdue) = stop::overdue(side, socket, truth, clock) {
+    if let Some(overdue) = stop::overdue(model, socket, truth, clock) {
         return Some(overdue);
     }
     let may_idle = state.is_connected() && !matches!(state, State::Closing | State::Lingering);
-    let due = idle(side, settings, truth, clock).filter(|_| may_idle && !is_told(side, settings, truth));
+    let due = idle(model, settings, truth, clock).filter(|_| may_idle && !was_reported(model, settings, truth));
     let late = due.and_then(|due| clock.over_for(due.latest))?;
     Some(format!("its idle timeout was due {late} ns ago"))
 }
@@ -195,114 +195,115 @@ const fn name(timer: TimeoutKind) -> &'static str {
     }
 }
 
-/// Whether a limit that bytes of the peer do not put off may have ended the socket, or one that
-/// they would have put off if the read had not lacked memory.
-pub(super) fn has_struck(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+/// Whether a limit may have ended the socket that bytes from the peer do not extend, or one that
+/// they would have extended if the read had not lacked memory.
+pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
-    let may_have = |timer| limit(side, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
-    let waits = !side.end_called && side.written > truth.sent;
+    let may_have = |timer| limit(model, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
+    let waits = !model.end_called && model.written > truth.sent;
     may_have(TimeoutKind::Deadline)
         || may_have(TimeoutKind::Ending)
         || (waits && may_have(TimeoutKind::Write))
-        || (side.end_called && may_have(TimeoutKind::Close))
+        || (model.end_called && may_have(TimeoutKind::Close))
         || (lacks_memory(truth) && may_have(TimeoutKind::HalfClosed))
 }
 
-/// Whether a call has lacked memory, and is to be made again.
+/// Whether the last call lacked memory, and will be made again.
 fn lacks_memory(truth: &Truth) -> bool {
     matches!(truth.errors.last(), Some(&Errno::NOBUFS | &Errno::NOMEM))
 }
 
 /// Whether a limit may have ended the socket when it was closed.
-pub(super) fn may_have_failed(side: &Side, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+pub(super) fn may_have_failed(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let then = Clock { now: truth.closed_at, ..clock };
-    let may_have = |timer| limit(side, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
+    let may_have = |timer| limit(model, settings, truth, timer, then).is_some_and(|due| due.earliest <= then.now);
     [TimeoutKind::Deadline, TimeoutKind::Ending, TimeoutKind::HalfClosed, TimeoutKind::Close, TimeoutKind::Write]
         .into_iter()
         .any(may_have)
 }
 
-/// The idle time of a socket, if it is set.
-fn idle(side: &Side, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
+/// The time of the idle timeout, if one is set.
+fn idle(model: &SocketModel, settings: &Settings, truth: &Truth, clock: Clock) -> Option<Due> {
     let (idle_ms, idle_direction) = (settings.idle_ms?, settings.idle_direction);
-    let seen_at = if idle_direction == IdleDirection::Read { 0 } else { clock.seen(truth) };
-    let earliest = truth.broke_silence_at(idle_direction).max(seen_at).max(side.silent_from);
-    let mut due = Due::after(idle_ms, earliest, side.silent_at(truth, idle_direction));
-    if side.discards && truth.kernel.died {
-        // No timeout is delivered while it lingers; once it is broken one may be.
+    let seen_at = if idle_direction == IdleDirection::Read { 0 } else { clock.acknowledged_from(truth) };
+    let earliest = truth.broke_silence_at(idle_direction).max(seen_at).max(model.idle_from);
+    let mut due = Due::after(idle_ms, earliest, model.idle_since(truth, idle_direction));
+    if model.discards && truth.kernel.died {
+        // No `timeout` is delivered while it lingers. One may be after it is broken.
         due.latest = due.latest.max(truth.failed_at);
     }
     Some(due)
 }
 
-/// Whether the present silence was told: no byte that breaks it has moved since.
-fn is_told(side: &Side, settings: &Settings, truth: &Truth) -> bool {
-    side.told_silence.is_some_and(|told| told.moved == truth.moved(settings.idle_direction))
+/// Whether `timeout` was delivered for this idle time: no byte that ends it has moved since.
+fn was_reported(model: &SocketModel, settings: &Settings, truth: &Truth) -> bool {
+    model.reported_idle.is_some_and(|reported| reported.moved == truth.moved(settings.idle_direction))
 }
 
-/// `timeout` comes one idle time after the last byte, or after it was set, once in each silence.
-pub(super) fn silence(
-    side: &mut Side,
+/// `timeout` comes one idle time after the last byte or after it was set, and once in each idle
+/// time.
+pub(super) fn check_idle_timeout(
+    model: &mut SocketModel,
     settings: Option<&Settings>,
     truth: &Truth,
     clock: Clock,
 ) -> Result<(), Violation> {
-    let due = settings.and_then(|settings| Some((idle(side, settings, truth, clock)?, settings)));
+    let due = settings.and_then(|settings| Some((idle(model, settings, truth, clock)?, settings)));
     let Some((due, settings)) = due else {
-        return Err(Violation::new(Rule::Timers, "a timeout, and no idle time is set"));
+        return Err(Violation::new(Rule::Timers, "a timeout, and no idle timeout is set"));
     };
-    // The peer's FIN is no byte; but it may break its silence.
-    let finished = side.told_silence.is_some_and(|told| side.end_at >= told.at);
-    let again = is_told(side, settings, truth) && !finished;
-    must(!again, Rule::Timers, || "a timeout, and this silence was told".to_owned())?;
+    // The peer's FIN is not a byte, but it may end the idle time.
+    let finished = model.reported_idle.is_some_and(|reported| model.end_at >= reported.at);
+    let again = was_reported(model, settings, truth) && !finished;
+    must(!again, Rule::Timers, || "a second timeout for one idle time".to_owned())?;
     due.check("a timeout", clock)?;
     if settings.idle_direction != IdleDirection::Write {
-        came_in_time(side, truth, &due, "a timeout", clock)?;
+        came_in_time(model, truth, &due, "a timeout", clock)?;
     }
-    side.silent_from = clock.now;
-    side.told_silence = Some(ToldSilence { at: clock.now, moved: truth.moved(settings.idle_direction) });
+    model.idle_from = clock.now;
+    model.reported_idle = Some(ReportedIdle { at: clock.now, moved: truth.moved(settings.idle_direction) });
     Ok(())
 }
 
-/// A limit has ended the socket.
-pub(super) fn struck(
-    side: &Side,
+/// Checks the error of a limit.
+pub(super) fn check_expired(
+    model: &SocketModel,
     settings: &Settings,
     truth: &Truth,
     timer: TimeoutKind,
     clock: Clock,
 ) -> Result<(), Violation> {
     let what = format!("the {}", name(timer));
-    let Some(due) = limit(side, settings, truth, timer, clock) else {
-        return Err(Violation::new(Rule::Timers, format!("{what} has struck, and is not set")));
+    let Some(due) = limit(model, settings, truth, timer, clock) else {
+        return Err(Violation::new(Rule::Timers, format!("{what} has expired, and is not set")));
     };
     due.check(&what, clock)?;
     if timer == TimeoutKind::Connect {
-        let room_for = clock.now - side.room_at.unwrap_or(clock.now);
-        // While the process stands still nobody asks.
+        let room_for = clock.now - model.room_at.unwrap_or(clock.now);
+        // While the process is stopped, it makes no calls.
         return must(room_for < ROOM + clock.cost, Rule::Progress, || {
             format!("{what}, and there was room for {room_for} ns")
         });
     }
-    if timer == TimeoutKind::HalfClosed { came_in_time(side, truth, &due, &what, clock) } else { Ok(()) }
+    if timer == TimeoutKind::HalfClosed { came_in_time(model, truth, &due, &what, clock) } else { Ok(()) }
 }
 
-/// Until when a connection is not watched that epoll had no room for: nothing tells what comes.
+/// Until when a connection is not watched because epoll had no room for it.
 pub(super) fn unwatched_until(truth: &Truth) -> u64 {
     let had_no_room = truth.errors.contains(&Errno::NOSPC);
     if had_no_room { truth.failed_at + AGAIN + TICKS } else { 0 }
 }
 
-/// Bytes that are here before the time is up are read before it strikes.
-fn came_in_time(side: &Side, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
-    // Limits go on while a read that lacked memory waits.
+/// Bytes that arrive before a limit is due are read before it expires.
+fn came_in_time(model: &SocketModel, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
+    // Limits continue while a read that lacked memory waits.
     if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
         return Ok(());
     }
-    let Some(unread_since) = truth.kernel.unread_since.filter(|_| !side.is_paused) else { return Ok(()) };
-    let told_at = unread_since.max(side.paused_until).max(unwatched_until(truth)) + clock.edge;
+    let Some(unread_since) = truth.kernel.unread_since.filter(|_| !model.is_paused) else { return Ok(()) };
+    let told_at = unread_since.max(model.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {
-        format!("{what}, and bytes had come {} ns before its time", due.earliest - told_at)
+        format!("{what}, and bytes had come {} ns before it was due", due.earliest - told_at)
     })
 }

@@ -1,96 +1,96 @@
 //! Random programs under random faults: one seed, one run.
 //!
-//! Invariant: everything a run does is drawn from its seed; the same seed, with the same fault
-//! favoured, tells the same story to the nanosecond.
+//! Invariant: everything that a run does is drawn from its seed. The same seed with the same
+//! preferred fault gives the same run, to the nanosecond.
 //!
-//! A run has one reactor or two, some conversations between them or with scripted peers, and some
-//! that go wrong from the start; then faults, then a time at which all faults stop, and at last a
-//! call to all to end. From there every socket must come to its close.
+//! A run has one or two reactors and some conversations between them or with scripted peers; some
+//! conversations fail from the start. At a drawn time all faults stop. Later the run calls `end` on
+//! every socket, and from then on every socket must deliver `close`.
 //!
-//! `plan` and `draw` draw, `run` drives, `side` is the program of one socket, `judge` has the
-//! rules.
+//! `plan` and `draw` draw the run, `run` drives it, `socket_model` has the random program of a
+//! socket and its expected state, and `rules` checks each event.
 
 mod begin;
-mod book;
+mod close;
+mod disturbances;
 mod draw;
-mod ending;
-mod finish;
-mod judge;
+mod final_checks;
 mod limits;
 mod pattern;
 mod pipes;
-mod places;
 mod plan;
 mod pools;
 mod proxy;
 mod races;
+mod rules;
 mod run;
-mod side;
+mod run_state;
+mod socket_model;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod weather;
+mod topology;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::endings::said;
+use super::endings::panic_message;
 use super::{Rule, Transcript, Violation};
 use crate::lifecycle::Coverage;
 use crate::sim::{Fault, FaultCounts};
 
-/// What one run has come to.
+/// The results of one run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The rule that was broken, if one was.
-    pub broken: Option<Violation>,
-    /// How often each fault of the catalogue was played.
-    pub rows: FaultCounts,
-    /// How often each pair of the lifecycle was asked.
-    pub pairs: Coverage,
-    /// Events told.
+    /// The first rule that was broken.
+    pub violation: Option<Violation>,
+    /// How often each fault occurred.
+    pub faults: FaultCounts,
+    /// How often each input came in each state of the lifecycle.
+    pub coverage: Coverage,
+    /// Delivered events.
     pub events: u64,
-    /// Sockets that have told `close`.
+    /// Sockets that delivered `close`.
     pub sockets: u64,
-    /// A number made from the whole story: two runs of one seed have the same.
+    /// A hash of all events: two runs of one seed have the same.
     pub digest: u64,
 }
 
-/// One run. With a fault to favour, it strikes as often as can be arranged.
+/// One run. A preferred fault occurs as often as the run can arrange.
 #[must_use]
-pub fn run(seed: u64, favoured: Option<Fault>) -> Outcome {
-    attempt(seed, favoured, false).0
+pub fn run(seed: u64, preferred: Option<Fault>) -> Outcome {
+    attempt(seed, preferred, false).0
 }
 
-/// The same run, with its story.
+/// The same run, with its transcript.
 #[must_use]
-pub fn tell(seed: u64, favoured: Option<Fault>) -> (Outcome, Transcript) {
-    attempt(seed, favoured, true)
+pub fn run_with_transcript(seed: u64, preferred: Option<Fault>) -> (Outcome, Transcript) {
+    attempt(seed, preferred, true)
 }
 
-fn attempt(seed: u64, favoured: Option<Fault>, is_told: bool) -> (Outcome, Transcript) {
-    let mut run = run::Run::new(seed, favoured, is_told);
+fn attempt(seed: u64, preferred: Option<Fault>, is_recorded: bool) -> (Outcome, Transcript) {
+    let mut run = run::Run::new(seed, preferred, is_recorded);
     let result = catch_unwind(AssertUnwindSafe(|| {
         run.begin_all();
         run.go()
     }));
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        Err(Violation::new(Rule::Progress, format!("it panicked: {}", said(&*panic))))
+        Err(Violation::new(Rule::Progress, format!("it panicked: {}", panic_message(&*panic))))
     };
-    let broken = result.unwrap_or_else(panicked).err();
-    let story = run.book.whole_story();
-    let book = &run.book;
+    let violation = result.unwrap_or_else(panicked).err();
+    let transcript = run.state.whole_transcript();
+    let state = &run.state;
     let outcome = Outcome {
-        broken,
-        rows: book.network.fault_counts(),
-        pairs: book.network.coverage(),
-        events: book.events,
-        sockets: book.sockets,
-        digest: book.digest,
+        violation,
+        faults: state.network.fault_counts(),
+        coverage: state.network.coverage(),
+        events: state.events,
+        sockets: state.sockets,
+        digest: state.digest,
     };
-    if outcome.broken.is_some() {
+    if outcome.violation.is_some() {
         // A reactor that broke a rule may break more of them when it is dropped.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(run)));
     }
-    (outcome, story)
+    (outcome, transcript)
 }

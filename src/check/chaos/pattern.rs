@@ -1,5 +1,5 @@
-//! The bytes of a conversation: known to both sides by their place, so that none can be lost,
-//! doubled or invented unseen.
+//! The bytes of a stream. Each is known from its offset, so that a lost, doubled or invented byte
+//! is found.
 
 use std::sync::LazyLock;
 
@@ -11,14 +11,14 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..PERIOD).map(|_| rng.next_u64() as u8).collect()
 });
 
-/// Which stream: the conversation, and whether it is the client's.
+/// A stream: the conversation, and whether the client writes it.
 pub(super) type Stream = (usize, bool);
 
 fn start(stream: Stream, at: u64) -> usize {
     ((at + 9_973 * (2 * stream.0 as u64 + u64::from(stream.1))) % PERIOD as u64) as usize
 }
 
-/// So many bytes of a stream from a place on.
+/// This many bytes of a stream from an offset.
 pub(super) fn bytes(stream: Stream, at: u64, count: u64) -> Vec<u8> {
     let (mut from, mut bytes) = (start(stream, at), Vec::with_capacity(count as usize));
     while (bytes.len() as u64) < count {
@@ -29,9 +29,9 @@ pub(super) fn bytes(stream: Stream, at: u64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// The place of the first byte that is not the stream's.
+/// The offset of the first byte that is not the stream's.
 pub(super) fn mismatch(stream: Stream, at: u64, mut bytes: &[u8]) -> Option<u64> {
-    let (mut from, mut place) = (start(stream, at), at);
+    let (mut from, mut offset) = (start(stream, at), at);
     while !bytes.is_empty() {
         let piece = (PERIOD - from).min(bytes.len());
         if bytes[..piece] != BYTES[from..from + piece] {
@@ -39,9 +39,9 @@ pub(super) fn mismatch(stream: Stream, at: u64, mut bytes: &[u8]) -> Option<u64>
                 .iter()
                 .zip(&BYTES[from..])
                 .position(|(got, want)| got != want)
-                .map(|n| place + n as u64);
+                .map(|n| offset + n as u64);
         }
-        (bytes, place, from) = (&bytes[piece..], place + piece as u64, 0);
+        (bytes, offset, from) = (&bytes[piece..], offset + piece as u64, 0);
     }
     None
 }
@@ -56,8 +56,8 @@ mod tests {
         let all = bytes(stream, 0, 200_000);
         assert_eq!(mismatch(stream, 0, &all), None);
         assert_eq!(bytes(stream, 65_000, 2_000), all[65_000..67_000]);
-        assert!(mismatch(stream, 1, &all).is_some_and(|place| place < 20));
-        assert!(mismatch((1, false), 0, &all).is_some_and(|place| place < 20));
+        assert!(mismatch(stream, 1, &all).is_some_and(|offset| offset < 20));
+        assert!(mismatch((1, false), 0, &all).is_some_and(|offset| offset < 20));
         let mut broken = all;
         broken[123_456] ^= 1;
         assert_eq!(mismatch(stream, 0, &broken), Some(123_456));

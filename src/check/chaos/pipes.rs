@@ -1,13 +1,13 @@
-//! The program of a proxy's sockets: what a pipe does, and whether it keeps its promises.
+//! Drives and checks the sockets of a proxy.
 //!
-//! Invariant: the proxy does nothing to its sockets that [`Pipes`](crate::Pipes) does not do, but
-//! to destroy one that was silent for too long.
+//! Invariant: the proxy does nothing to its sockets except what [`Pipes`](crate::Pipes) does, and
+//! destroys some that are idle.
 
 use std::time::Duration;
 
-use super::book::Book;
 use super::run::Run;
-use super::side::{Program, Side, Wish};
+use super::run_state::RunState;
+use super::socket_model::{Command, Driver, SocketModel};
 use super::stop;
 use crate::check::{Rule, Violation, must};
 use crate::event::{Ending, Event};
@@ -15,204 +15,216 @@ use crate::id::SocketId;
 use crate::lifecycle::State;
 use crate::socket::Socket;
 
-/// What is owed to a socket whose other side is gone must have left by then, in nanoseconds.
-const DOOMED: u64 = 30_000_000_000;
+/// The queue of a socket whose source is closed must be sent within this time, in nanoseconds.
+const FLUSH_LIMIT: u64 = 30_000_000_000;
 
-/// The other side of a pipe, before it was shown an event.
-struct Before {
+/// The sink of a pipe, before the pipe handles an event of its source.
+struct SinkBefore {
     id: SocketId,
     state: State,
     end_called: bool,
     queued: usize,
-    /// It takes what is written to it.
-    takes: bool,
+    /// Whether a write to it is queued.
+    accepts_writes: bool,
 }
 
-impl Before {
+impl SinkBefore {
     fn of(other: &Socket<'_>, had_error: bool) -> Self {
         let state = other.state();
-        // To its program a socket lives until it is told otherwise.
-        let takes = !other.destroy_called() && !other.end_called() && !had_error;
-        Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), takes }
+        // Until its error is delivered, a broken socket takes writes.
+        let accepts_writes = !other.destroy_called() && !other.end_called() && !had_error;
+        Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), accepts_writes }
     }
 }
 
-impl Book {
+impl RunState {
     /// What the proxy does in one event of one of its sockets.
     pub(super) fn piped(
         &mut self,
-        side: &mut Side,
+        model: &mut SocketModel,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
-    ) -> Result<Wish, Violation> {
-        self.note_line(side.label(), event.to_string());
-        let other = self.pipes.sink_of(side.id);
-        let place = other.and_then(|id| self.sides.iter().position(|its| its.host == side.host && its.id == id));
+    ) -> Result<Command, Violation> {
+        self.note_line(model.label(), event.to_string());
+        let other = self.pipes.sink_of(model.id);
+        let index = other.and_then(|id| self.models.iter().position(|sink| sink.host == model.host && sink.id == id));
         let mut before = None;
-        if let (Some(place), Some(other)) = (place, other.and_then(|id| socket.get(id))) {
-            let mut its = self.sides.swap_remove(place);
-            before = Some(Before::of(&other, its.had_error));
-            let seen = self.look_before(&mut its, &other);
-            self.sides.push(its);
+        if let (Some(index), Some(other)) = (index, other.and_then(|id| socket.get(id))) {
+            let mut sink = self.models.swap_remove(index);
+            before = Some(SinkBefore::of(&other, sink.had_error));
+            let seen = self.check_between_events(&mut sink, &other);
+            self.models.push(sink);
             seen?;
         }
         let is_passed_on = self.pipes.handle(socket, event);
-        must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || "data, and no pipe took it".to_owned())?;
-        self.observe(side, socket);
-        side.ends_by_itself(socket, event, self.now());
-        if let (Some(mut its), Some(before)) = (before.as_ref().and_then(|_| self.sides.pop()), before) {
-            let judged = self.judge_other(side, socket, event, &mut its, &before);
-            self.sides.push(its);
-            judged?;
+        must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || {
+            "data, and no pipe took them".to_owned()
+        })?;
+        self.observe(model, socket);
+        model.note_automatic_end(socket, event, self.now());
+        if let (Some(mut sink), Some(before)) = (before.as_ref().and_then(|_| self.models.pop()), before) {
+            let checked = self.check_sink(model, socket, event, &mut sink, &before);
+            self.models.push(sink);
+            checked?;
         }
         match event {
-            Event::Timeout if self.is_called || self.rng.chance(0.5) => side.destroy(socket),
-            Event::Connection if self.is_called => side.destroy(socket),
-            Event::Connection => return Ok(Wish::Backend),
+            Event::Timeout if self.end_requested || self.rng.chance(0.5) => model.destroy(socket),
+            Event::Connection if self.end_requested => model.destroy(socket),
+            Event::Connection => return Ok(Command::ConnectBackend),
             _ => {}
         }
-        Ok(Wish::Nothing)
+        Ok(Command::Nothing)
     }
 
-    /// What the pipe has done to the other side: passed on what came, and nothing else.
-    fn judge_other(
+    /// Checks what the pipe has done to the sink: passed on what came, and nothing else.
+    fn check_sink(
         &mut self,
-        side: &Side,
+        model: &SocketModel,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
-        its: &mut Side,
-        before: &Before,
+        sink: &mut SocketModel,
+        before: &SinkBefore,
     ) -> Result<(), Violation> {
         let Some(other) = socket.get(before.id) else { return Ok(()) };
-        let had_ended = its.end_called;
+        let had_ended = sink.end_called;
         if let Event::Data(bytes) = event
-            && before.takes
+            && before.accepts_writes
         {
-            its.written += bytes.len() as u64;
-            its.queued_from = if before.queued == 0 { self.now() } else { its.queued_from };
+            sink.written += bytes.len() as u64;
+            sink.queued_from = if before.queued == 0 { self.now() } else { sink.queued_from };
         }
-        self.observe(its, &other);
-        let end_called = its.end_called && !had_ended;
+        self.observe(sink, &other);
+        let end_called = sink.end_called && !had_ended;
         must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
-            format!("{event}, and the pipe ends {}", before.id)
+            format!("{event}, and the pipe has ended {}", before.id)
         })?;
         match event {
-            Event::Data(_) if before.takes && !other.state().is_final() => {
+            Event::Data(_) if before.accepts_writes && !other.state().is_final() => {
                 let queued = other.queued_bytes();
                 let count = other.bytes_written() + queued as u64;
-                // A broken socket's queue is void; how much it was its ending says.
-                let is_all = count == its.written || (other.state() == State::Broken && count < its.written);
-                must(is_all && its.written == side.read, Rule::Bytes, || {
-                    format!("{count} bytes were passed on, of {} that were read", side.read)
+                // The queue of a broken socket is freed. Its ending says how much that was.
+                let is_all = count == sink.written || (other.state() == State::Broken && count < sink.written);
+                must(is_all && sink.written == model.read, Rule::Bytes, || {
+                    format!("{count} bytes were passed on, of {} that were read", model.read)
                 })?;
                 let high_water = other.settings().map_or(0, |settings| settings.high_water_bytes);
-                must(queued < high_water || side.is_paused, Rule::Progress, || {
-                    format!("{queued} bytes wait behind a high-water mark of {high_water}, and it reads on")
+                must(queued < high_water || model.is_paused, Rule::Progress, || {
+                    format!(
+                        "{queued} bytes wait, above a high-water mark of {high_water}, and the source is not paused"
+                    )
                 })
             }
-            Event::Data(_) => must(!before.end_called || side.destroy_called, Rule::Bytes, || {
-                format!("{} takes nothing any more, and what came for it is lost", before.id)
+            Event::Data(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
+                format!("{} takes no bytes any more, and the data are lost", before.id)
             }),
-            Event::Drain => must(!its.is_paused || its.destroy_called || its.had_error, Rule::Progress, || {
-                format!("there is room, and {} is still held back", before.id)
+            Event::Drain => must(!sink.is_paused || sink.destroy_called || sink.had_error, Rule::Progress, || {
+                format!("there is room, and {} is still paused", before.id)
             }),
-            Event::End => must(!before.takes || its.end_called || its.destroy_called, Rule::Progress, || {
-                format!("the end was not carried to {}", before.id)
-            }),
-            Event::Close(ending) => self.judge_left(its, ending, before, &other),
+            Event::End => {
+                must(!before.accepts_writes || sink.end_called || sink.destroy_called, Rule::Progress, || {
+                    format!("the end was not passed on to {}", before.id)
+                })
+            }
+            Event::Close(ending) => self.check_sink_after_close(sink, ending, before, &other),
             _ => Ok(()),
         }
     }
 
-    /// One side is over: who is left with nobody goes as soon as what it is owed has left.
-    fn judge_left(
+    /// The source is closed: the sink ends as soon as its queue is sent.
+    fn check_sink_after_close(
         &self,
-        its: &mut Side,
+        sink: &mut SocketModel,
         ending: &Ending,
-        before: &Before,
+        before: &SinkBefore,
         other: &Socket<'_>,
     ) -> Result<(), Violation> {
         let state = before.state;
-        let has_said_all = state.is_final() || (state.is_connected() && !state.can_read());
-        if its.destroy_called || state.is_final() || its.had_error || (ending.is_clean() && has_said_all) {
+        let sends_no_more = state.is_final() || (state.is_connected() && !state.can_read());
+        if sink.destroy_called || state.is_final() || sink.had_error || (ending.is_clean() && sends_no_more) {
             return Ok(());
         }
         if ending.is_clean() && before.end_called {
-            return must(its.discards, Rule::Progress, || format!("{} is left, and still reads", before.id));
+            return must(sink.discards, Rule::Progress, || format!("{} lost its source, and still reads", before.id));
         }
         if state == State::Broken {
-            // Its own error is due, as soon as what it has brought is read.
-            return must(its.discards && !its.is_paused, Rule::Progress, || {
-                format!("{} is left, and dead, and not read", before.id)
+            // Its own error is due as soon as its unread bytes are read.
+            return must(sink.discards && !sink.is_paused, Rule::Progress, || {
+                format!("{} lost its source and is broken, and is not read", before.id)
             });
         }
-        let is_owed = other.queued_bytes() > 0 || before.end_called;
-        must(is_owed, Rule::Progress, || format!("{} is left with nothing, and lives", before.id))?;
-        must(!its.is_paused, Rule::Progress, || format!("{} is left, and held back for nobody", before.id))?;
+        let has_pending = other.queued_bytes() > 0 || before.end_called;
+        must(has_pending, Rule::Progress, || {
+            format!("{} lost its source and has an empty queue, and is not closed", before.id)
+        })?;
+        must(!sink.is_paused, Rule::Progress, || format!("{} lost its source, and is still paused", before.id))?;
         if state.is_connected() {
-            its.deadline = Some(self.now() + DOOMED);
+            sink.deadline = Some(self.now() + FLUSH_LIMIT);
         }
         Ok(())
     }
 
-    /// Notes what has become of a proxy's socket between two events: nothing, unless its listener
+    /// Notes what happened to a proxy's socket between two events: nothing, unless its listener
     /// stops.
-    pub(super) fn look_before(&mut self, side: &mut Side, socket: &Socket<'_>) -> Result<(), Violation> {
-        let had_ended = side.end_called;
-        // The end of a stop counts from its FIN.
-        stop::note(side, socket, &self.truth(side), self.clock(side.host))?;
-        self.observe(side, socket);
-        let well = !side.end_called || had_ended || side.stop.is_some();
-        must(well, Rule::HonestClose, || format!("{socket:?} is ended, and nobody has ended it"))
+    pub(super) fn check_between_events(
+        &mut self,
+        model: &mut SocketModel,
+        socket: &Socket<'_>,
+    ) -> Result<(), Violation> {
+        let had_ended = model.end_called;
+        // The ending timeout of a stop counts from the FIN.
+        stop::update(model, socket, &self.truth(model), self.clock(model.host))?;
+        self.observe(model, socket);
+        let well = !model.end_called || had_ended || model.stop.is_some();
+        must(well, Rule::HonestClose, || format!("{socket:?} was ended without a call of end"))
     }
 
-    /// Notes what was done to a socket by somebody else than its side.
-    pub(super) fn observe(&mut self, side: &mut Side, socket: &Socket<'_>) {
-        for what in side.observe(socket, self.now()) {
-            self.note_line(side.label(), format!("  {what}"));
+    /// Notes what the run did not do to a socket itself.
+    pub(super) fn observe(&mut self, model: &mut SocketModel, socket: &Socket<'_>) {
+        for what in model.observe(socket, self.now()) {
+            self.note_line(model.label(), format!("  {what}"));
         }
     }
 }
 
 impl Run {
-    /// Nothing was done to a proxy's sockets between two events, and none waits for room where
-    /// there is room.
+    /// Nothing was done to a proxy's sockets between two events, and none is paused while its sink
+    /// has room.
     pub(super) fn audit_pipes(&mut self) -> Result<(), Violation> {
-        for place in 0..self.book.sides.len() {
-            let side = &self.book.sides[place];
-            let Some(reactor) = self.reactors[side.host as usize].as_mut().filter(|_| side.program == Program::Piped)
+        for index in 0..self.state.models.len() {
+            let model = &self.state.models[index];
+            let Some(reactor) = self.reactors[model.host as usize].as_mut().filter(|_| model.driver == Driver::Piped)
             else {
                 continue;
             };
-            let Some(socket) = reactor.socket(side.id) else { continue };
-            look_after(&mut self.book, place, &socket)?;
-            let side = &self.book.sides[place];
-            let (host, sink) = (side.host, self.book.pipes.sink_of(side.id).filter(|_| side.is_paused));
+            let Some(socket) = reactor.socket(model.id) else { continue };
+            check_piped(&mut self.state, index, &socket)?;
+            let model = &self.state.models[index];
+            let (host, sink) = (model.host, self.state.pipes.sink_of(model.id).filter(|_| model.is_paused));
             let Some(sink) = sink.and_then(|id| reactor.socket(id)) else { continue };
-            let (truth, clock) = (self.book.network.truth(host, sink.id().index()), self.book.clock(host));
+            let (truth, clock) = (self.state.network.truth(host, sink.id().index()), self.state.clock(host));
             let has_room = sink.state().can_send() && !sink.end_called() && sink.queued_bytes() == 0;
             let is_stuck = has_room && clock.now > truth.sent_at.max(truth.failed_at) + clock.late;
-            must(!is_stuck, Rule::Progress, || format!("{} waits for {sink:?}, which has room", side.id))?;
+            must(!is_stuck, Rule::Progress, || format!("{} waits for {sink:?}, which has room", model.id))?;
         }
         Ok(())
     }
 }
 
-fn look_after(book: &mut Book, place: usize, socket: &Socket<'_>) -> Result<(), Violation> {
-    let mut side = book.sides.swap_remove(place);
-    let seen = book.look_before(&mut side, socket);
-    book.sides.push(side);
-    let last = book.sides.len() - 1;
-    book.sides.swap(place, last);
+fn check_piped(state: &mut RunState, index: usize, socket: &Socket<'_>) -> Result<(), Violation> {
+    let mut model = state.models.swap_remove(index);
+    let seen = state.check_between_events(&mut model, socket);
+    state.models.push(model);
+    let last = state.models.len() - 1;
+    state.models.swap(index, last);
     seen
 }
 
-/// A pipe whose ends say nothing more is over soon: what a silence means is the proxy's to say.
-pub(super) fn call(side: &mut Side, socket: &mut Socket<'_>, now: u64) {
-    if side.stop.is_some() {
-        // Its silences are told no more.
-        return side.destroy(socket);
+/// From now on a pipe without traffic ends soon: its `timeout` destroys it.
+pub(super) fn end_when_idle(model: &mut SocketModel, socket: &mut Socket<'_>, now: u64) {
+    if model.stop.is_some() {
+        // A stopping listener delivers no `timeout`.
+        return model.destroy(socket);
     }
     socket.set_idle_timeout(Duration::from_secs(1));
-    (side.silent_from, side.told_silence) = (now, None);
+    (model.idle_from, model.reported_idle) = (now, None);
 }

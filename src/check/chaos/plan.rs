@@ -1,45 +1,45 @@
-//! What a run is: drawn from its seed before it begins.
+//! What a run does: drawn from its seed before it begins.
 
 use std::time::Duration;
 
 use super::draw::{self, mostly};
 use super::pattern;
-use super::places::{Machines, Way};
 use super::races::Race;
+use super::topology::{Machines, Transport};
 use crate::pool::PoolOptions;
 use crate::sim::{Fault, Faults, Rng, Script};
 
 pub(super) struct Plan {
-    /// The client's reactor is another one, perhaps on a machine of its own.
+    /// The clients have their own reactor, perhaps on their own machine.
     pub(super) two_reactors: bool,
     pub(super) machines: Machines,
-    /// The way of each conversation.
-    pub(super) ways: Vec<Way>,
-    /// Where a client has several addresses.
+    /// Of each conversation.
+    pub(super) transports: Vec<Transport>,
+    /// Of each conversation whose client has several addresses.
     pub(super) races: Vec<Option<Race>>,
     pub(super) latency: Duration,
     pub(super) buffers: (usize, usize),
     pub(super) faults: Faults,
-    /// What each call and each handler takes.
+    /// The virtual time that each call and each handler takes.
     pub(super) costs: Costs,
-    pub(super) temper: Temper,
-    /// No limit is longer, in ms.
+    pub(super) probabilities: Probabilities,
+    /// No limit is longer, in milliseconds.
     pub(super) longest_ms: u64,
-    /// Some peers send without a pause for this long, while nothing else stops them.
+    /// Some peers send without a pause for this long, unless something else stops them.
     pub(super) flood: Option<Duration>,
-    /// No single write of a program is larger.
+    /// No single write of a program is larger, in bytes.
     pub(super) largest_write: u64,
     pub(super) conversations: Vec<Kind>,
-    pub(super) weather: Vec<(Duration, Weather)>,
-    /// When everything heals.
+    pub(super) disturbances: Vec<(Duration, Disturbance)>,
+    /// When all faults stop.
     pub(super) heal_after: Duration,
-    /// One reactor is dropped after so many events.
+    /// A reactor is dropped after this many events.
     pub(super) drop_after: Option<u64>,
-    /// So few ports that they run out.
+    /// There are only two local ports.
     pub(super) few_ports: bool,
 }
 
-/// What a program's work takes of virtual time; nothing in half of the runs.
+/// The virtual time that a program takes; none in half of the runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Costs {
     pub(super) call: Duration,
@@ -51,77 +51,76 @@ impl Costs {
         if rng.chance(0.5) {
             return Self::default();
         }
-        // A system call takes microseconds; on a machine that has other things to do, a thousand
-        // times as long.
+        // A system call takes microseconds, and a thousand times as long on a busy machine.
         let call = Duration::from_nanos(mostly(rng, 20_000, 2_000_000));
         let handler = if rng.chance(0.5) { Duration::from_nanos(mostly(rng, 200_000, 10_000_000)) } else { call };
         Self { call, handler }
     }
 }
 
-/// How often a program does what, in each event of a socket.
+/// How probable each action of a program is, in each event of a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Temper {
+pub(super) struct Probabilities {
     pub(super) write: f64,
     pub(super) end: f64,
     pub(super) destroy: f64,
     pub(super) pause: f64,
-    /// To close lingeringly, once it has ended.
-    pub(super) linger: f64,
+    /// To discard, after `end`.
+    pub(super) discard: f64,
 }
 
-impl Temper {
-    const USUAL: Self = Self { write: 0.5, end: 0.12, destroy: 0.02, pause: 0.1, linger: 0.0 };
+impl Probabilities {
+    const USUAL: Self = Self { write: 0.5, end: 0.12, destroy: 0.02, pause: 0.1, discard: 0.0 };
 
-    /// A peer that floods brings a thousand events, and the socket is to live through many of them.
-    fn patient(rng: &mut Rng) -> Self {
+    /// A flood brings a thousand events, and the socket should survive many of them.
+    fn during_flood(rng: &mut Rng) -> Self {
         let write = [0.3, 0.05, 0.005][rng.below(3) as usize];
-        Self { write, end: 0.05, destroy: 0.001, pause: 0.01, linger: 0.1 }
+        Self { write, end: 0.05, destroy: 0.001, pause: 0.01, discard: 0.1 }
     }
 }
 
-/// Who talks to whom.
+/// The two ends of a conversation.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// Two sockets of ours.
+    /// A client and a server on finale.
     Both,
-    /// A script, and a server of ours.
+    /// A scripted client and a server on finale.
     PeerClient(Script),
-    /// A client of ours, and a script that accepts it; `None` never accepts.
+    /// A client on finale and a script that accepts it; `None` never accepts.
     PeerServer(Option<Script>),
-    /// A client of ours, and a script that it can't reach before there is room in the queue of its
-    /// Unix domain socket.
+    /// A client on finale and a scripted server whose Unix domain socket has a full queue. `None`
+    /// never has room.
     FullQueue { script: Script, room_after: Option<Duration> },
-    /// A proxy of ours.
+    /// A proxy on finale.
     Proxy(Proxy),
-    /// A pool of ours, programs that borrow from it, and a server.
-    Pool(Borrowers),
-    /// A client of ours, and nobody.
-    Nowhere(Nowhere),
+    /// A pool on finale, programs that use it, and a server.
+    Pool(PoolUsers),
+    /// A client on finale and a target that does not answer, or rarely.
+    BadTarget(BadTarget),
 }
 
-/// Who is before a proxy and behind it: a script, or a program of ours.
+/// The client and the server of a proxy: scripts, or programs on finale.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
     pub(super) client: Option<Script>,
     pub(super) server: Option<Script>,
-    /// The way to the server.
-    pub(super) way: Way,
-    /// Its connections to the server are a pool's.
+    /// To the server.
+    pub(super) transport: Transport,
+    /// Its connections to the server come from a pool.
     pub(super) pool: Option<PoolPlan>,
 }
 
-/// Programs that borrow the sockets of a pool.
+/// Programs that request the sockets of a pool.
 #[derive(Clone, Debug)]
-pub(super) struct Borrowers {
+pub(super) struct PoolUsers {
     pub(super) pool: PoolPlan,
-    /// When they ask.
-    pub(super) asks: Vec<Duration>,
-    /// What the server does with each of its connections; empty for a server of ours.
+    /// When they request one.
+    pub(super) request_times: Vec<Duration>,
+    /// A script for each connection of the server; empty for a server on finale.
     pub(super) servers: Vec<Script>,
 }
 
-/// What a pool is.
+/// The size and the limits of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct PoolPlan {
     pub(super) size: usize,
@@ -147,9 +146,9 @@ impl PoolPlan {
     }
 }
 
-/// Where a connection can lead that leads nowhere, or nearly.
+/// A target that is unreachable, or that has unreachable addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nowhere {
+pub(super) enum BadTarget {
     DeadPort,
     BlackHole,
     Unreachable,
@@ -159,18 +158,18 @@ pub(super) enum Nowhere {
     FailingName,
     HangingName,
     EmptyName,
-    /// A Unix domain socket that is not there.
+    /// A Unix domain socket that does not exist.
     NoFile {
         is_file: bool,
     },
-    /// Several dead addresses, and perhaps a living one behind them.
+    /// Several unreachable addresses, and perhaps a reachable one after them.
     Name {
         dead: u8,
         alive: bool,
     },
 }
 
-impl Nowhere {
+impl BadTarget {
     const ALL: [Self; 13] = [
         Self::DeadPort,
         Self::BlackHole,
@@ -188,17 +187,17 @@ impl Nowhere {
     ];
 }
 
-/// What happens to everybody at some time.
+/// What happens at a drawn time, whatever the programs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weather {
-    /// The peers' machine is not reachable, and is again.
+pub(super) enum Disturbance {
+    /// The peers' machine becomes unreachable.
     Vanish,
     Return,
-    /// The peers' machine has forgotten its connections.
+    /// The peers' machine loses its connections, as after a restart.
     Forget,
-    /// Somebody ends a connection of ours from outside.
+    /// A connection is aborted from outside, as by `ss --kill`.
     Abort,
-    /// A listener of ours stops.
+    /// A listener on finale stops.
     Stop {
         grace: Option<Duration>,
         limit: Option<Duration>,
@@ -206,8 +205,8 @@ pub(super) enum Weather {
 }
 
 impl Plan {
-    pub(super) fn draw(rng: &mut Rng, favoured: Option<Fault>) -> Self {
-        // Most runs are small: it is the number of different runs that finds bugs.
+    pub(super) fn draw(rng: &mut Rng, preferred: Option<Fault>) -> Self {
+        // Most runs are small: the number of different runs finds bugs.
         let large = rng.chance(0.05);
         let buffer = if rng.chance(0.3) { 1 } else { 1_000 };
         let largest_write = if large { 100 * buffer + 100 } else { 300 };
@@ -220,18 +219,18 @@ impl Plan {
         let mut plan = Self {
             two_reactors: rng.chance(0.3),
             machines: Machines::draw(rng),
-            ways: Vec::new(),
+            transports: Vec::new(),
             races: Vec::new(),
             latency: Duration::from_micros(rng.below(3_000)),
             buffers,
             faults,
             costs: Costs::draw(rng),
-            temper: Temper::USUAL,
+            probabilities: Probabilities::USUAL,
             longest_ms: 20_000,
             flood: None,
             largest_write,
             conversations: Vec::new(),
-            weather: Vec::new(),
+            disturbances: Vec::new(),
             heal_after: Duration::from_millis(rng.below(40_000)),
             drop_after: rng.chance(0.03).then(|| rng.below(20)),
             few_ports: rng.chance(0.02),
@@ -241,52 +240,52 @@ impl Plan {
             let kind = Kind::draw(rng, number, largest_write);
             plan.conversations.push(kind);
         }
-        plan.draw_ways(rng);
+        plan.draw_transports(rng);
         if rng.chance(0.08) {
             plan.draw_flood(rng);
         }
-        plan.draw_weather(rng);
+        plan.draw_disturbances(rng);
         plan.draw_stop(rng);
-        // With dice of their own: other runs stay as they are.
-        let mut dice = Rng::new(rng.clone().next_u64());
-        let conversations = plan.conversations.iter().zip(&plan.ways);
-        plan.races = conversations.map(|(kind, way)| Race::draw(&mut dice, kind, *way)).collect();
-        if let Some(row) = favoured {
-            plan.favour(row, rng);
+        // From a second generator: the draws of the first stay as they are.
+        let mut race_rng = Rng::new(rng.clone().next_u64());
+        let conversations = plan.conversations.iter().zip(&plan.transports);
+        plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
+        if let Some(fault) = preferred {
+            plan.prefer(fault, rng);
             plan.races = vec![None; plan.conversations.len()];
-            plan.ways = vec![Way::Network; plan.conversations.len()];
+            plan.transports = vec![Transport::Network; plan.conversations.len()];
         }
         plan
     }
 
-    /// One machine talks to itself by loopback and by Unix domain sockets, two machines only by the
+    /// Loopback and Unix domain sockets connect one machine with itself; two machines need the
     /// network.
-    fn draw_ways(&mut self, rng: &mut Rng) {
-        let apart = self.two_reactors && self.machines.home != self.machines.abroad;
+    fn draw_transports(&mut self, rng: &mut Rng) {
+        let apart = self.two_reactors && self.machines.servers != self.machines.clients;
         for kind in &self.conversations {
-            let way = Way::draw(rng);
-            self.ways.push(match kind {
-                Kind::Both | Kind::Pool(_) | Kind::Proxy(Proxy { client: None, .. }) if apart => Way::Network,
-                Kind::FullQueue { .. } => Way::Unix { is_file: rng.chance(0.5) },
-                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Pool(_) => way,
-                Kind::Nowhere(_) => way,
+            let transport = Transport::draw(rng);
+            self.transports.push(match kind {
+                Kind::Both | Kind::Pool(_) | Kind::Proxy(Proxy { client: None, .. }) if apart => Transport::Network,
+                Kind::FullQueue { .. } => Transport::Unix { is_file: rng.chance(0.5) },
+                Kind::Both | Kind::PeerClient(_) | Kind::PeerServer(_) | Kind::Proxy(_) | Kind::Pool(_) => transport,
+                Kind::BadTarget(_) => transport,
             });
         }
     }
 
-    /// Some peers send without a pause, against programs whose calls take time: so there is always
-    /// more to be read, and the clock goes on. Limits are shorter than the flood, that they may
-    /// strike while it lasts.
+    /// Some peers send without a pause to programs whose calls take time, so that there is always
+    /// more to read and the clock advances. Limits are shorter than the flood, so that they expire
+    /// during it.
     fn draw_flood(&mut self, rng: &mut Rng) {
         let call = 50_000 + mostly(rng, 100_000, 1_000_000);
         let handler = mostly(rng, 500_000, 4_000_000);
         self.costs = Costs { call: Duration::from_nanos(call), handler: Duration::from_nanos(handler) };
-        // Not many more events than this.
+        // About as many events as this.
         const EVENTS: u64 = 1_000;
         let flood = Duration::from_nanos(EVENTS * (3 * call + handler)).min(Duration::from_secs(4));
         self.flood = Some(flood);
         self.longest_ms = (flood.as_millis() as u64 / 2).max(2);
-        self.temper = Temper::patient(rng);
+        self.probabilities = Probabilities::during_flood(rng);
         self.latency = Duration::from_micros(mostly(rng, 30, 500));
         self.heal_after = flood + Duration::from_micros(rng.below(1_000_000));
         if rng.chance(0.6) {
@@ -295,7 +294,7 @@ impl Plan {
         }
         let largest_write = self.largest_write;
         for number in 0..self.conversations.len() {
-            // The first, and each after it as often as not.
+            // The first conversation, and half of the others.
             if number == 0 || rng.chance(0.5) {
                 let by_client = rng.chance(0.6);
                 let script = draw::flood(rng, (number, by_client), largest_write, flood);
@@ -305,23 +304,23 @@ impl Plan {
         }
     }
 
-    fn draw_weather(&mut self, rng: &mut Rng) {
+    fn draw_disturbances(&mut self, rng: &mut Rng) {
         let within = self.heal_after.as_millis() as u64;
         let at = |rng: &mut Rng| {
-            // Early more often than late: that is when most happens.
+            // More often early than late: most happens early.
             let most = if rng.chance(0.7) { within.min(50) } else { within };
             Duration::from_micros(rng.below(1000 * most + 1))
         };
         if rng.chance(0.15) {
             let from = at(rng);
-            self.weather.push((from, Weather::Vanish));
+            self.disturbances.push((from, Disturbance::Vanish));
             if rng.chance(0.5) {
-                self.weather.push((from + at(rng), Weather::Return));
+                self.disturbances.push((from + at(rng), Disturbance::Return));
             }
         }
-        for (probability, weather) in [(0.05, Weather::Forget), (0.05, Weather::Abort)] {
+        for (probability, disturbances) in [(0.05, Disturbance::Forget), (0.05, Disturbance::Abort)] {
             if rng.chance(probability) {
-                self.weather.push((at(rng), weather));
+                self.disturbances.push((at(rng), disturbances));
             }
         }
     }
@@ -332,24 +331,24 @@ impl Plan {
             let at = Duration::from_millis(mostly(rng, 50.min(within + 1), within + 1));
             let grace = draw::ms(rng, self.longest_ms / 4).filter(|_| rng.chance(0.9));
             let limit = draw::ms(rng, self.longest_ms).filter(|_| rng.chance(0.9));
-            self.weather.push((at, Weather::Stop { grace, limit }));
+            self.disturbances.push((at, Disturbance::Stop { grace, limit }));
         }
     }
 
-    /// Arranges for one fault to strike. Many need nothing: a run strikes them by itself, and the
-    /// caller looks for it.
-    #[allow(clippy::wildcard_enum_match_arm, reason = "most faults strike by themselves")]
-    fn favour(&mut self, row: Fault, rng: &mut Rng) {
+    /// Arranges for one fault to occur. Many occur without a change of the plan, and the caller
+    /// tries several seeds.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "most faults need no change of the plan")]
+    fn prefer(&mut self, fault: Fault, rng: &mut Rng) {
         let only = |kind| vec![kind];
-        match row {
-            Fault::Refused => self.conversations = only(Kind::Nowhere(Nowhere::DeadPort)),
-            Fault::SynLost => self.conversations = only(Kind::Nowhere(Nowhere::BlackHole)),
-            Fault::IcmpRefusal => self.conversations = only(Kind::Nowhere(Nowhere::Unreachable)),
-            Fault::ConnectCallFails => self.conversations = only(Kind::Nowhere(Nowhere::NoRoute)),
-            Fault::LookupFails => self.conversations = only(Kind::Nowhere(Nowhere::FailingName)),
-            Fault::LookupHangs => self.conversations = only(Kind::Nowhere(Nowhere::HangingName)),
-            Fault::FirstAddressDead => self.conversations = only(Kind::Nowhere(Nowhere::ALL[12])),
-            Fault::AllAddressesFail => self.conversations = only(Kind::Nowhere(Nowhere::ALL[11])),
+        match fault {
+            Fault::Refused => self.conversations = only(Kind::BadTarget(BadTarget::DeadPort)),
+            Fault::SynLost => self.conversations = only(Kind::BadTarget(BadTarget::BlackHole)),
+            Fault::IcmpRefusal => self.conversations = only(Kind::BadTarget(BadTarget::Unreachable)),
+            Fault::ConnectCallFails => self.conversations = only(Kind::BadTarget(BadTarget::NoRoute)),
+            Fault::LookupFails => self.conversations = only(Kind::BadTarget(BadTarget::FailingName)),
+            Fault::LookupHangs => self.conversations = only(Kind::BadTarget(BadTarget::HangingName)),
+            Fault::FirstAddressDead => self.conversations = only(Kind::BadTarget(BadTarget::ALL[12])),
+            Fault::AllAddressesFail => self.conversations = only(Kind::BadTarget(BadTarget::ALL[11])),
             Fault::OneEdgeManyClients | Fault::QueueOverflows => {
                 let polite = Script::new().finish().receive_end().close();
                 self.conversations = (0..3).map(|_| Kind::PeerClient(polite.clone())).collect();
@@ -374,7 +373,9 @@ impl Plan {
             Fault::MergedEdges => self.faults.late_edge = 0.6,
             Fault::NoLocalPort => self.few_ports = true,
             Fault::DroppedWithSockets => self.drop_after = Some(1 + rng.below(8)),
-            Fault::Aborted => self.weather.push((Duration::from_micros(3_000 + rng.below(9_000)), Weather::Abort)),
+            Fault::Aborted => {
+                self.disturbances.push((Duration::from_micros(3_000 + rng.below(9_000)), Disturbance::Abort))
+            }
             Fault::SlowPeerKilled | Fault::PeerNeverReads => {
                 self.conversations = only(Kind::PeerServer(Some(Script::new().stop_reading())));
                 self.buffers = (1 + rng.below(8) as usize, 1);
@@ -382,19 +383,20 @@ impl Plan {
             }
             Fault::PeerRestarted => {
                 self.conversations = only(Kind::PeerClient(Script::new().send(b"?")));
-                self.weather.push((Duration::from_micros(5_000 + rng.below(9_000)), Weather::Forget));
+                self.disturbances.push((Duration::from_micros(5_000 + rng.below(9_000)), Disturbance::Forget));
             }
             _ => {}
         }
     }
 }
 
-impl Borrowers {
+impl PoolUsers {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
-        let asks = (0..1 + rng.below(6)).map(|_| Duration::from_micros(mostly(rng, 50_000, 10_000_000))).collect();
+        let request_times =
+            (0..1 + rng.below(6)).map(|_| Duration::from_micros(mostly(rng, 50_000, 10_000_000))).collect();
         let count = if rng.chance(0.5) { 1 + rng.below(6) } else { 0 };
         let servers = (0..count).map(|_| draw::script(rng, (number, false), largest_write)).collect();
-        Self { pool: PoolPlan::draw(rng), asks, servers }
+        Self { pool: PoolPlan::draw(rng), request_times, servers }
     }
 }
 
@@ -402,14 +404,14 @@ impl Kind {
     fn draw(rng: &mut Rng, number: usize, largest_write: u64) -> Self {
         match rng.below(100) {
             0..31 => Self::Both,
-            31..36 => Self::Pool(Borrowers::draw(rng, number, largest_write)),
+            31..36 => Self::Pool(PoolUsers::draw(rng, number, largest_write)),
             36..45 => {
                 let client = draw::script(rng, (number, true), largest_write);
                 let server = draw::script(rng, (number, false), largest_write);
                 Self::Proxy(Proxy {
                     client: Some(client).filter(|_| rng.chance(0.6)),
                     server: Some(server).filter(|_| rng.chance(0.6)),
-                    way: Way::draw(rng),
+                    transport: Transport::draw(rng),
                     pool: Some(PoolPlan::draw(rng)).filter(|_| rng.chance(0.3)),
                 })
             }
@@ -421,7 +423,7 @@ impl Kind {
                 let room_after = Duration::from_micros(mostly(rng, 500_000, 30_000_000));
                 Self::FullQueue { script, room_after: Some(room_after).filter(|_| rng.chance(0.7)) }
             }
-            _ => Self::Nowhere(Nowhere::ALL[rng.below(Nowhere::ALL.len() as u64) as usize]),
+            _ => Self::BadTarget(BadTarget::ALL[rng.below(BadTarget::ALL.len() as u64) as usize]),
         }
     }
 }

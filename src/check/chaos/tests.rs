@@ -1,26 +1,26 @@
-//! Each rule can fail: on a network that lies, the judge says which promise was broken.
+//! Each rule can fail: on a network with sabotage, the rules report what was broken.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::run::Run;
 use crate::check::{Rule, Violation};
 use crate::sim::Fault;
-use crate::sim::lie::Lie;
+use crate::sim::sabotage::Sabotage;
 
-/// The rules that a lie breaks, seed by seed, with a fault that it needs.
-fn broken_by(lie: Option<Lie>, favoured: Option<Fault>) -> impl Iterator<Item = Rule> {
-    let seeds = 0..if favoured.is_some() { 600 } else { 60 };
+/// The rules that a sabotage breaks, one seed after the other, with a fault that it needs.
+fn broken_by(sabotage: Option<Sabotage>, preferred: Option<Fault>) -> impl Iterator<Item = Rule> {
+    let seeds = 0..if preferred.is_some() { 600 } else { 60 };
     seeds.filter_map(move |seed| {
-        let mut run = Run::new(seed, favoured, false);
-        if let Some(lie) = lie {
-            run.book.network.lie(lie);
+        let mut run = Run::new(seed, preferred, false);
+        if let Some(sabotage) = sabotage {
+            run.state.network.sabotage(sabotage);
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             run.begin_all();
             run.go()
         }));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(run)));
-        // A debug build may be so surprised that it panics, which says as much.
+        // A debug build may panic, which reports the same.
         if let Ok(Err(Violation { rule, .. })) = outcome { Some(rule) } else { None }
     })
 }
@@ -32,18 +32,21 @@ fn an_honest_network_breaks_no_rule() {
 
 #[test]
 fn each_lie_breaks_the_rule_that_it_is_against() {
-    for (lie, rule) in [
-        (Lie::WrongByte, Rule::Bytes),
-        (Lie::EndFromNowhere, Rule::HonestClose),
-        (Lie::AcknowledgedTooSoon, Rule::HonestClose),
-        (Lie::ErrorFromNowhere, Rule::Cause),
-        (Lie::EdgeForgotten, Rule::Progress),
-        (Lie::DescriptorKept, Rule::Resources),
-        (Lie::FastClock, Rule::Timers),
-        (Lie::WaitForNothing, Rule::NoSpin),
-        (Lie::LateClock, Rule::Timers),
+    for (sabotage, rule) in [
+        (Sabotage::WrongByte, Rule::Bytes),
+        (Sabotage::EndFromNowhere, Rule::HonestClose),
+        (Sabotage::AcknowledgedTooSoon, Rule::HonestClose),
+        (Sabotage::ErrorFromNowhere, Rule::Cause),
+        (Sabotage::EdgeForgotten, Rule::Progress),
+        (Sabotage::DescriptorKept, Rule::Resources),
+        (Sabotage::FastClock, Rule::Timers),
+        (Sabotage::WaitForNothing, Rule::NoSpin),
+        (Sabotage::LateClock, Rule::Timers),
     ] {
-        let stalls = (lie == Lie::LateClock).then_some(Fault::Stalled);
-        assert!(broken_by(Some(lie), stalls).any(|broken| broken == rule), "{lie:?} never broke {rule:?}");
+        let stalls = (sabotage == Sabotage::LateClock).then_some(Fault::Stalled);
+        assert!(
+            broken_by(Some(sabotage), stalls).any(|violation| violation == rule),
+            "{sabotage:?} never broke {rule:?}"
+        );
     }
 }

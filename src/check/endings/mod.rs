@@ -1,22 +1,22 @@
-//! A program against every ending, at every byte of a conversation.
+//! Runs a program against every ending, at every byte of a conversation.
 //!
-//! Invariant: a case is known by its number alone, the seed: the same program, conversation and
-//! seed give the same run.
+//! Invariant: the seed of a case identifies it. The same program, conversation and seed give the
+//! same run.
 
 mod case;
-mod judge;
 mod program;
 mod report;
+mod rules;
 mod trial;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-pub use case::{Case, Cut, Place};
+pub use case::{Case, Cut, CutPoint};
 pub use program::Program;
-pub use report::{Found, Report};
-pub(crate) use trial::said;
+pub use report::{CaseResult, Report};
+pub(crate) use trial::panic_message;
 
 use super::{Transcript, Violation};
 use crate::options::{ConnectOptions, ListenOptions};
@@ -35,9 +35,9 @@ enum Role {
     Program,
 }
 
-/// The side that a script plays.
+/// The role of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum PeerRole {
     /// Connects to this address of the program.
     Client(SocketAddr),
     /// Accepts the program's connections here.
@@ -46,47 +46,47 @@ enum Side {
 
 #[derive(Debug, Clone)]
 struct Peer {
-    side: Side,
+    role: PeerRole,
     script: Script,
 }
 
 impl Peer {
     const fn is_client(&self) -> bool {
-        matches!(self.side, Side::Client(_))
+        matches!(self.role, PeerRole::Client(_))
     }
 }
 
-/// What the caller wants to hold of every case.
-type Judge = Box<dyn Fn(&Found) -> Result<(), String>>;
+/// What must hold of every case.
+type Condition = Box<dyn Fn(&CaseResult) -> Result<(), String>>;
 
-/// What the caller does to the network of every case.
+/// Prepares the network of a case.
 type Prepare = Box<dyn Fn(&Network)>;
 
 /// Runs a program against every ending at every byte of a conversation.
 ///
-/// The conversation is a [`Script`] for the peer that goes well. Each case cuts it at one byte, of
-/// what the peer sends or of what it receives, in one way ([`Cut`]), and checks the rules of
+/// The conversation is a [`Script`] of a peer whose conversation succeeds. Each case cuts it at one
+/// byte that the peer sends or receives, in one way ([`Cut`]). It checks the rules of
 /// [`check`](crate::check), and these:
 ///
-/// - Undisturbed, every step of the script is done, and the connection ends in good order.
+/// - Without a cut every step of the script is done, and the connection ends cleanly.
 /// - The program does not panic. Every connection that a client opened ends within the
-///   [patience](Endings::patience), and any other when the program is stopped. A connection that
+///   [longest lifetime](Endings::max_lifetime), and any other when the program is stopped. A connection that
 ///   the peer has reset ends within a minute.
 /// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and
 ///   the same end.
 /// - A peer that finishes after its last byte and reads on gets the whole answer: `end` is not
 ///   `close`.
 /// - The same bytes get the same answer, however they were cut into pieces.
-/// - A cut client harms no other: neither one that is connected at the same time, nor a second one
-///   that comes later and plays the whole script.
-/// - What [`holds`](Endings::holds) and [`at_rest`](Program::at_rest) say.
+/// - A cut client affects no other: neither one that is connected at the same time, nor a second
+///   one that comes later and plays the whole script.
+/// - What [`holds`](Endings::holds) and [`at_rest`](Program::at_rest) require.
 ///
 /// ```
 /// use finale::check::Endings;
 /// use finale::sim::Script;
 /// use finale::{Event, ListenOptions, Socket};
 ///
-/// // Echoes a line, badly: it takes the end for the close, and drops what it has not sent yet.
+/// // An echo of a line with a bug: `destroy` at the peer's end drops what is not sent yet.
 /// let wrong = |socket: &mut Socket<'_>, event: Event<'_>| match event {
 ///     Event::Data(bytes) => drop(socket.write(bytes)),
 ///     Event::End | Event::Timeout => socket.destroy(),
@@ -95,12 +95,12 @@ type Prepare = Box<dyn Fn(&Network)>;
 /// let listen = ListenOptions::default().idle_timeout(std::time::Duration::from_secs(10));
 /// let polite = Script::new().send(b"hello\n").receive(6).finish().receive_end();
 /// let report = Endings::of_a_server(listen, polite).run(|| wrong);
-/// let (case, broken) = report.broken().expect("it is wrong");
-/// assert!(report.to_string().contains(&case.to_string()), "{broken}");
+/// let (case, violation) = report.violation().expect("it is wrong");
+/// assert!(report.to_string().contains(&case.to_string()), "{violation}");
 /// ```
 ///
-/// A whole program, here with a timer of its own and a connection of its own: it forwards each
-/// client's bytes to a server, and gives up after a second.
+/// A whole program with a timer and a connection of its own: it forwards each client's bytes to a
+/// server, and gives up after a second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -144,27 +144,27 @@ type Prepare = Box<dyn Fn(&Network)>;
 ///     .client("10.0.0.1:80".parse().unwrap(), Script::new().send(b"hi").receive(2).finish().receive_end())
 ///     .server("10.0.0.2:7".parse().unwrap(), Script::new().receive(2).send(b"HI").receive_end().finish())
 ///     .run(Forward::default);
-/// assert!(report.broken().is_none(), "{report}");
+/// assert!(report.violation().is_none(), "{report}");
 /// ```
 pub struct Endings {
     role: Role,
     peers: Vec<Peer>,
     cuts: Vec<Cut>,
     conditions: u64,
-    patience: Duration,
-    most: Option<u64>,
-    time: Option<Duration>,
+    max_lifetime: Duration,
+    max_cases: Option<u64>,
+    max_time: Option<Duration>,
     has_second: bool,
     is_stateful: bool,
     keeps_marks: bool,
     prepare: Option<Prepare>,
-    holds: Option<Judge>,
+    holds: Option<Condition>,
 }
 
 impl fmt::Debug for Endings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { role, peers, cuts, conditions, patience, .. } = self;
-        write!(f, "Endings {{ {role:?}, {peers:?}, {cuts:?}, {conditions} conditions, {patience:?}, .. }}")
+        let Self { role, peers, cuts, conditions, max_lifetime, .. } = self;
+        write!(f, "Endings {{ {role:?}, {peers:?}, {cuts:?}, {conditions} conditions, {max_lifetime:?}, .. }}")
     }
 }
 
@@ -199,9 +199,9 @@ impl Endings {
             peers: Vec::new(),
             cuts: Cut::ALL.to_vec(),
             conditions: 2,
-            patience: Duration::from_secs(3600),
-            most: None,
-            time: None,
+            max_lifetime: Duration::from_secs(3600),
+            max_cases: None,
+            max_time: None,
             has_second: true,
             is_stateful: false,
             keeps_marks: false,
@@ -217,30 +217,30 @@ impl Endings {
     /// With more than 100 peers.
     #[must_use]
     pub fn client(self, addr: SocketAddr, script: Script) -> Self {
-        self.peer(Side::Client(addr), script)
+        self.peer(PeerRole::Client(addr), script)
     }
 
-    /// Adds a server that the program connects to. The script is played with each connection, and
-    /// is cut in the first one.
+    /// Adds a server that the program connects to. Each connection plays the script, and the first
+    /// one is cut.
     ///
     /// # Panics
     /// With more than 100 peers, or if the address is on the program's machine.
     #[must_use]
     pub fn server(self, addr: SocketAddr, script: Script) -> Self {
         assert_ne!(addr.ip(), HOME, "a server of another program needs another machine");
-        self.peer(Side::Server(addr), script)
+        self.peer(PeerRole::Server(addr), script)
     }
 
-    fn peer(mut self, side: Side, script: Script) -> Self {
+    fn peer(mut self, role: PeerRole, script: Script) -> Self {
         assert!(self.peers.len() < 100, "at most 100 peers");
-        self.peers.push(Peer { side, script });
+        self.peers.push(Peer { role, script });
         self
     }
 }
 
-/// How it is cut.
+/// How the conversation is cut.
 impl Endings {
-    /// Only these ways to cut. Default: all of [`Cut::ALL`].
+    /// Cuts only in these ways. Default: all of [`Cut::ALL`].
     #[must_use]
     pub fn cuts(mut self, cuts: &[Cut]) -> Self {
         self.cuts = cuts.to_vec();
@@ -257,27 +257,27 @@ impl Endings {
         self
     }
 
-    /// The high-water marks stay as the program set them: for a program that throws a client out
-    /// when its queue is full, instead of waiting.
+    /// Leaves the high-water marks as the program set them. Use it for a program that destroys a
+    /// client when its queue is full, instead of waiting.
     #[must_use]
     pub const fn keep_marks(mut self) -> Self {
         self.keeps_marks = true;
         self
     }
 
-    /// Runs at most so many cases. They are spread evenly over bytes, cuts and conditions. Default:
-    /// no limit.
+    /// Runs at most this many cases, spread evenly over bytes, cuts and conditions. Default: no
+    /// limit.
     #[must_use]
-    pub const fn at_most(mut self, cases: u64) -> Self {
-        self.most = Some(cases);
+    pub const fn max_cases(mut self, cases: u64) -> Self {
+        self.max_cases = Some(cases);
         self
     }
 
-    /// Begins no case after this time of the real clock. The cases up to then are spread evenly.
-    /// Default: no limit.
+    /// Begins no case after this real time. The cases until then are spread evenly. Default: no
+    /// limit.
     #[must_use]
-    pub const fn at_most_for(mut self, time: Duration) -> Self {
-        self.time = Some(time);
+    pub const fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
         self
     }
 
@@ -291,53 +291,51 @@ impl Endings {
 
 /// What must hold.
 impl Endings {
-    /// How long, in simulated time, a connection of a client may last. Default one hour: a peer
-    /// that falls silent must be noticed by then, for which an
-    /// [idle timeout](ListenOptions::idle_timeout) is needed. A program that never comes to rest by
-    /// itself, because it keeps connections open, runs for this long before it is stopped.
+    /// How long a connection of a client may last, in simulated time. Default one hour: a silent
+    /// peer must be detected within it, which needs an [idle timeout](ListenOptions::idle_timeout).
+    /// A program that keeps connections open runs for this long before it is stopped.
     #[must_use]
-    pub const fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
+        self.max_lifetime = max_lifetime;
         self
     }
 
-    /// What a peer receives may depend on more than on its own bytes: on other peers, as in a chat,
-    /// or on the past, as in a store. Bytes are not compared then, only how conversations end;
-    /// [`holds`](Self::holds) can look at the bytes. For a server that remembers,
-    /// [`forget`](Program::forget) is stricter.
+    /// Compares only how conversations end, not their bytes. Use it if what a peer receives depends
+    /// on other peers, as in a chat, or on the past, as in a store. [`holds`](Self::holds) can
+    /// check the bytes. For a server with a memory, [`forget`](Program::forget) is stricter.
     #[must_use]
     pub const fn stateful(mut self) -> Self {
         self.is_stateful = true;
         self
     }
 
-    /// No second client comes after the cut: for a server that remembers and can't forget.
+    /// Runs no second client after the cut: for a server with a memory that it can't clear.
     #[must_use]
     pub const fn no_second_client(mut self) -> Self {
         self.has_second = false;
         self
     }
 
-    /// What must hold of every case besides: for example that half a request gets no answer. The
-    /// error says what is wrong.
+    /// What must also hold of every case, for example that half a request gets no answer. The error
+    /// says what is wrong.
     #[must_use]
-    pub fn holds(mut self, judge: impl Fn(&Found) -> Result<(), String> + 'static) -> Self {
-        self.holds = Some(Box::new(judge));
+    pub fn holds(mut self, check_case: impl Fn(&CaseResult) -> Result<(), String> + 'static) -> Self {
+        self.holds = Some(Box::new(check_case));
         self
     }
 }
 
-/// Between two lines of progress, on the real clock.
+/// The real time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 impl Endings {
-    /// Runs every case, each with a program of its own, up to the first that breaks a rule. A run
-    /// that takes long prints its progress on standard error, every five seconds.
+    /// Runs every case, each with a new program, up to the first that breaks a rule. A long run
+    /// prints its progress on standard error every five seconds.
     ///
     /// # Panics
     /// Without a peer.
     pub fn run<P: Program>(&self, make: impl Fn() -> P) -> Report {
-        let wholes = match self.undisturbed(&make) {
+        let wholes = match self.uncut(&make) {
             Ok(wholes) => wholes,
             Err((case, violation)) => return self.report((1, 1), case, Some(violation), &make),
         };
@@ -347,13 +345,13 @@ impl Endings {
         let mut printed = begun;
         let mut done = 0;
         for number in self.order(total) {
-            if self.time.is_some_and(|limit| begun.elapsed() >= limit) {
+            if self.max_time.is_some_and(|limit| begun.elapsed() >= limit) {
                 break;
             }
-            let (conditions, place) = (number / cases.len() as u64, number % cases.len() as u64);
-            let case = Case { conditions, ..cases[place as usize] };
+            let (conditions, point) = (number / cases.len() as u64, number % cases.len() as u64);
+            let case = Case { conditions, ..cases[point as usize] };
             done += 1;
-            if let Err(violation) = self.judge(case, &wholes, &make) {
+            if let Err(violation) = self.check_case(case, &wholes, &make) {
                 return self.report((done, total), case, Some(violation), &make);
             }
             if printed.elapsed() >= PROGRESS {
@@ -364,32 +362,32 @@ impl Endings {
         Report { cases: done, total, violation: None, transcript: Transcript::new() }
     }
 
-    /// The client whose script the second client plays: the one that was cut, or, where a server
-    /// was, the first.
+    /// The client whose script the second client plays: the one that was cut, or the first client
+    /// if a server was cut.
     fn client_to_repeat(&self, case: Case) -> Option<usize> {
         let cut = usize::from(case.peer);
         if self.peers[cut].is_client() { Some(cut) } else { self.peers.iter().position(Peer::is_client) }
     }
 
-    /// The bytes of all conversations.
+    /// The number of bytes of all conversations.
     fn bytes(&self) -> u64 {
         self.peers.iter().map(|peer| peer.script.bytes()).sum()
     }
 
-    /// All cases of all peers, without conditions.
-    fn cases(&self, wholes: &[Found]) -> Vec<Case> {
+    /// All cases of all peers, without network conditions.
+    fn cases(&self, wholes: &[CaseResult]) -> Vec<Case> {
         let cases = self.peers.iter().zip(wholes).enumerate().flat_map(|(number, (peer, whole))| {
             let (sent, received) = (whole.sent.len() as u64, whole.received.len() as u64);
-            case::calm(number as u8, sent, received, !peer.is_client(), &self.cuts)
+            case::cases_of_peer(number as u8, sent, received, !peer.is_client(), &self.cuts)
         });
         cases.collect()
     }
 
-    /// The numbers of the cases, in the order in which they are run: the mildest first, or, if some
-    /// may be left out, in steps of the golden ratio, so that any beginning is spread evenly.
+    /// The numbers of the cases in the order of the runs: the mildest first. If some may be left
+    /// out, the order steps by the golden ratio, so that any beginning is spread evenly.
     fn order(&self, total: u64) -> Vec<u64> {
-        let most = self.most.unwrap_or(total).min(total);
-        if most == total && self.time.is_none() {
+        let most = self.max_cases.unwrap_or(total).min(total);
+        if most == total && self.max_time.is_none() {
             return (0..total).collect();
         }
         let mut step = (total as f64 * 0.618_034) as u64 | 1;
@@ -398,24 +396,23 @@ impl Endings {
         }
         let mut order: Vec<u64> =
             (0..most).map(|number| (u128::from(number) * u128::from(step) % u128::from(total)) as u64).collect();
-        if self.time.is_none() {
+        if self.max_time.is_none() {
             order.sort_unstable();
         }
         order
     }
 
-    /// Runs the one case that has this [seed](Case::seed). The report has its transcript, whether a
-    /// rule is broken or not.
+    /// Runs the case with this [seed](Case::seed). The report has its transcript in any case.
     ///
     /// # Panics
     /// Without a peer.
     pub fn replay<P: Program>(&self, seed: u64, make: impl Fn() -> P) -> Report {
-        match self.undisturbed(&make) {
+        match self.uncut(&make) {
             Err((case, violation)) => self.report((1, 1), case, Some(violation), &make),
             Ok(wholes) => {
                 let mut case = Case::of_seed(seed);
                 case.peer = case.peer.min(self.peers.len() as u8 - 1);
-                self.report((1, 1), case, self.judge(case, &wholes, &make).err(), &make)
+                self.report((1, 1), case, self.check_case(case, &wholes, &make).err(), &make)
             }
         }
     }
@@ -428,7 +425,7 @@ impl Endings {
         make: &impl Fn() -> P,
     ) -> Report {
         let mut transcript = Transcript::new();
-        // The same run again, this time with a transcript.
+        // Runs the case again to record it.
         let _ = self.trial(case, make, Some(&mut transcript));
         Report { cases, total, violation: violation.map(|violation| (case, violation)), transcript }
     }

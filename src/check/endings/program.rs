@@ -1,4 +1,4 @@
-//! What is tested: a program with its reactor.
+//! The program under test.
 
 use crate::error::Error;
 use crate::event::Event;
@@ -6,11 +6,10 @@ use crate::reactor::Reactor;
 use crate::sim::Host;
 use crate::socket::Socket;
 
-use super::Found;
+use super::CaseResult;
 
-/// A program that [`Endings`](super::Endings) runs: what it does with each event, and, if it has
-/// more than the sockets it is given, how it begins and stops. Any closure over a socket and an
-/// event is one.
+/// A program that [`Endings`](super::Endings) runs. Any closure over a socket and an event is one.
+/// Implement `begin` and `stop` for a program that opens more than the sockets that it gets.
 pub trait Program {
     /// Runs once, before any event: opens listeners, connections, timers, inboxes and pools. A
     /// program of [`Endings::of_a_server`](super::Endings::of_a_server) and
@@ -18,33 +17,32 @@ pub trait Program {
     /// default it does nothing.
     ///
     /// # Errors
-    /// The case fails with it.
+    /// An error fails the case.
     fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
         let _ = reactor;
         Ok(())
     }
 
-    /// One event, as [`Reactor::next`](crate::Reactor::next) returns it: of sockets, timers,
-    /// inboxes and listeners.
+    /// Handles one event, as [`Reactor::next`](crate::Reactor::next) returns it: of sockets,
+    /// timers, inboxes and listeners.
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>);
 
-    /// The first client is gone, and the next one will come: forgets what a server is meant to
-    /// remember, such as the contents of a store, so that the answers can be compared. By default
-    /// it does nothing.
+    /// The first client is closed, and a second one will come. Clears what a server remembers, such
+    /// as the contents of a store, so that the answers can be compared. By default it does nothing.
     fn forget(&mut self) {}
 
-    /// All clients are gone: closes what the program holds open, such as a pool. Listeners are
-    /// closed after it. By default it does nothing more.
+    /// All clients are closed. Closes what the program holds open, such as a pool. Listeners are
+    /// closed after it. By default it does nothing.
     fn stop(&mut self, reactor: &mut Reactor<Host>) {
         let _ = reactor;
     }
 
-    /// What must hold when all sockets have delivered `close`: that nothing is left of them, or
-    /// that each request has a result. By default nothing must.
+    /// What must hold when all sockets have delivered `close`: for example that no entry of a
+    /// closed socket is left, or that each request has a result. By default nothing.
     ///
     /// # Errors
     /// What does not hold, in one line.
-    fn at_rest(&self, found: &Found) -> Result<(), String> {
+    fn at_rest(&self, found: &CaseResult) -> Result<(), String> {
         let _ = found;
         Ok(())
     }

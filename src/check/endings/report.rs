@@ -1,4 +1,4 @@
-//! What came of one case, and of all.
+//! The result of one case, and of all.
 
 use std::fmt;
 
@@ -6,35 +6,35 @@ use super::Case;
 use crate::check::{Transcript, Violation};
 use crate::event::Ending;
 
-/// What one case has come to, as the network knows it.
+/// The result of one case, as the network knows it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Found {
+pub struct CaseResult {
     /// The case.
     pub case: Case,
-    /// What the program of the peer that was cut wrote before the cut.
+    /// What the peer that was cut sent.
     pub sent: Vec<u8>,
     /// What it received.
     pub received: Vec<u8>,
     /// Whether it received our FIN after the last byte.
     pub peer_got_end: bool,
-    /// Whether its connection died: our RST, or a timeout of its kernel.
+    /// Whether its connection died: by our RST, or by a timeout of its kernel.
     pub peer_died: bool,
     /// What each peer received, by its number.
     pub received_by: Vec<Vec<u8>>,
-    /// What a second, undisturbed client received after this one; `None` if there was none.
+    /// What a second client without a cut received after this one; `None` if there was none.
     pub second: Option<Vec<u8>>,
-    /// The report of the socket of the peer that was cut; `None` if there was none.
+    /// The ending of the program's socket to the peer that was cut; `None` if there was none.
     pub ending: Option<Ending>,
     /// What went wrong with the second client, apart from its bytes.
     pub(super) second_wrong: Option<String>,
-    /// What went wrong with each peer: a step that was not done, or a bad end.
+    /// What went wrong with each peer: a step that was not done, or an unclean ending.
     pub(super) wrong: Vec<Option<String>>,
-    /// A limit of a socket ran out.
+    /// A limit of a socket expired.
     pub(super) timed_out: bool,
 }
 
-/// What came of all cases.
+/// The result of all cases.
 #[derive(Debug, Clone)]
 pub struct Report {
     pub(super) cases: u64,
@@ -44,14 +44,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many cases were run.
+    /// The number of cases that were run.
     #[must_use]
     pub const fn cases(&self) -> u64 {
         self.cases
     }
 
-    /// How many cases there are: more than were run if a rule was broken, or if
-    /// [`at_most`](super::Endings::at_most) left some out.
+    /// The number of all cases. It is larger if a rule was broken, or if
+    /// [`max_cases`](super::Endings::max_cases) left some out.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.total
@@ -59,11 +59,11 @@ impl Report {
 
     /// The first case that broke a rule, and the rule.
     #[must_use]
-    pub fn broken(&self) -> Option<(Case, &Violation)> {
+    pub fn violation(&self) -> Option<(Case, &Violation)> {
         self.violation.as_ref().map(|(case, violation)| (*case, violation))
     }
 
-    /// What happened in the case that broke a rule, or in the one that was replayed.
+    /// The transcript of the case that broke a rule, or that was replayed.
     #[must_use]
     pub const fn transcript(&self) -> &Transcript {
         &self.transcript

@@ -1,11 +1,11 @@
-//! One case, run: a reactor with the program, scripted peers, and the rules of every event.
+//! Runs one case: a reactor with the program, scripted peers, and the rules of every event.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::{AWAY, Case, Cut, Endings, Found, HOME, Peer, Place, Program, Role, Side};
-use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, note, stuck};
+use super::{AWAY, Case, CaseResult, Cut, CutPoint, Endings, HOME, Peer, PeerRole, Program, Role};
+use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, record, stuck};
 use crate::error::ConnectionErrorKind;
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
@@ -17,24 +17,25 @@ use crate::socket::Socket;
 /// The machine of the client that comes after the cut.
 const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 0));
 
-/// A hundred years: longer is for ever to a simulated network too.
+/// A hundred years. The simulated network takes a longer time as infinite.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// Longer than any packet travels, and some repetitions of a lost one.
+/// Longer than a packet travels, with some retransmissions.
 const TRAVEL_AT_MOST: Duration = Duration::from_secs(20);
-/// How long a packet travels, if a conversation is not so long that each of its bytes has less.
+/// How long a packet travels, unless the conversation is too long for that.
 const TRAVEL: Duration = Duration::from_micros(10);
-/// How long the packets of a whole conversation travel, one byte each.
+/// How long the packets of a whole conversation travel at most, with one byte each.
 const TRAVEL_IN_ALL: Duration = Duration::from_millis(1);
-/// A connection that the peer has reset ends within this time.
+/// A connection that the peer has reset must end within this time.
 const RESET: Duration = Duration::from_secs(60);
 
-/// Events of one case after which the program and its peers talk for ever.
+/// A case with more events than this never ends.
 const EVENTS: u64 = 50_000;
-/// And for each byte of the conversation: with one byte in the window each is an event or two.
+/// More events for each byte of the conversation: with a window of one byte each byte is an event
+/// or two.
 const EVENTS_PER_BYTE: u64 = 20;
 
 /// A socket of the program.
-struct Life {
+struct ProgramSocket {
     id: SocketId,
     grammar: EventGrammar,
     is_accepted: bool,
@@ -49,12 +50,12 @@ struct Trial<'a> {
     marks: Option<(usize, usize)>,
     network: Network,
     reactor: Reactor<Host>,
-    /// Of each peer, its first connection; `None` if it is refused.
+    /// The first connection of each peer; `None` if it is refused.
     plays: Vec<Option<Play>>,
     second: Option<Play>,
-    lives: Vec<Life>,
+    sockets: Vec<ProgramSocket>,
     events: u64,
-    /// How the socket of each peer ended, and of the second client.
+    /// The endings of the sockets to each peer and to the second client.
     endings_of: Vec<Option<Ending>>,
     second_ending: Option<Ending>,
     timed_out: bool,
@@ -63,30 +64,30 @@ struct Trial<'a> {
 
 impl Peer {
     const fn machine(&self, number: usize) -> IpAddr {
-        match self.side {
-            Side::Client(_) => IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1 + number as u8)),
-            Side::Server(addr) => addr.ip(),
+        match self.role {
+            PeerRole::Client(_) => IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1 + number as u8)),
+            PeerRole::Server(addr) => addr.ip(),
         }
     }
 }
 
 impl Endings {
-    /// Runs a case, and writes its transcript if there is a place for it.
+    /// Runs a case, and writes its transcript if one is given.
     pub(super) fn trial<P: Program>(
         &self,
         case: Case,
         make: &impl Fn() -> P,
         transcript: Option<&mut Transcript>,
-    ) -> Result<Found, Violation> {
+    ) -> Result<CaseResult, Violation> {
         self.run_trial(Trial::new(self, case, transcript.is_some()), make, transcript)
     }
 
-    /// The same without late packets and late readiness.
+    /// Runs it without late packets and late readiness.
     pub(super) fn trial_without_delays<P: Program>(
         &self,
         case: Case,
         make: &impl Fn() -> P,
-    ) -> Result<Found, Violation> {
+    ) -> Result<CaseResult, Violation> {
         let trial = Trial::new(self, case, false);
         let faults = Faults { jitter: Duration::ZERO, late_edge: 0.0, ..trial.network.faults() };
         trial.network.set_faults(faults);
@@ -98,7 +99,7 @@ impl Endings {
         mut trial: Trial<'_>,
         make: &impl Fn() -> P,
         transcript: Option<&mut Transcript>,
-    ) -> Result<Found, Violation> {
+    ) -> Result<CaseResult, Violation> {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut program = make();
             trial.begin(&mut program)?;
@@ -110,10 +111,12 @@ impl Endings {
         if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
             *transcript = written;
         }
-        run.unwrap_or_else(|panic| Err(Violation::new(Rule::Own, format!("the program panicked: {}", said(&*panic)))))
+        run.unwrap_or_else(|panic| {
+            Err(Violation::new(Rule::Own, format!("the program panicked: {}", panic_message(&*panic))))
+        })
     }
 
-    /// The program's column.
+    /// The column of the program.
     fn column(&self) -> Column {
         if self.peers.iter().any(Peer::is_client) { Column::Server } else { Column::Client }
     }
@@ -152,7 +155,7 @@ impl<'a> Trial<'a> {
             network,
             plays: Vec::new(),
             second: None,
-            lives: Vec::new(),
+            sockets: Vec::new(),
             events: 0,
             endings_of: vec![None; endings.peers.len()],
             second_ending: None,
@@ -161,7 +164,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Brings the program and its peers together.
+    /// Opens the program and its peers.
     fn begin<P: Program>(&mut self, program: &mut P) -> Result<(), Violation> {
         let begun = self.open(program);
         begun.map_err(|wrong| Violation::new(Rule::Progress, format!("it can't begin: {wrong}")))
@@ -180,7 +183,7 @@ impl<'a> Trial<'a> {
         }
         program.begin(&mut self.reactor)?;
         for (number, peer) in self.endings.peers.iter().enumerate() {
-            if let Side::Client(addr) = peer.side {
+            if let PeerRole::Client(addr) = peer.role {
                 let mut options = ConnectOptions::default();
                 if let Some(bytes) = self.receive_buffer(number) {
                     options = options.receive_buffer_size(bytes);
@@ -194,8 +197,8 @@ impl<'a> Trial<'a> {
     }
 
     fn open_server(&self, number: usize, peer: &Peer) -> std::io::Result<Option<Play>> {
-        let Side::Server(addr) = peer.side else { return Ok(None) };
-        if self.is_cut(number) && self.case.place == Place::Connecting {
+        let PeerRole::Server(addr) = peer.role else { return Ok(None) };
+        if self.is_cut(number) && self.case.point == CutPoint::Connecting {
             if self.case.cut == Cut::Vanish {
                 self.network.set_reach(addr.ip(), Reach::BlackHole);
             }
@@ -225,12 +228,12 @@ impl<'a> Trial<'a> {
         self.case.receive_buffer(1 + bytes as usize / 64).filter(|_| self.is_cut(number))
     }
 
-    /// Up to the end of everything: the peers, a second client, and the stop.
+    /// Runs the whole case: the peers, a second client, and the stop.
     fn go<P: Program>(&mut self, program: &mut P) -> Result<(), Violation> {
         let client = self.endings.client_to_repeat(self.case).map(|client| &self.endings.peers[client]);
         self.run_until(program, |trial| client.is_some() && trial.clients_are_gone())?;
         self.no_client_is_left()?;
-        if let Some(Peer { side: Side::Client(addr), script }) = client.filter(|_| self.endings.has_second) {
+        if let Some(Peer { role: PeerRole::Client(addr), script }) = client.filter(|_| self.endings.has_second) {
             program.forget();
             self.repair();
             self.second = self.network.peer(LATER).play(*addr, script.clone()).ok();
@@ -239,23 +242,23 @@ impl<'a> Trial<'a> {
         }
         program.stop(&mut self.reactor);
         for listener in self.reactor.listener_ids() {
-            // It is open: the list has only these.
+            // It can't fail: the list has only open listeners.
             let _ = self.reactor.close_listener(listener);
         }
         self.run_until(program, |trial| trial.reactor.is_empty())?;
         self.nothing_is_left(|_| true)?;
         must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
-        // What still travels arrives at the peers, though the program is done.
+        // What is in flight arrives at the peers after the program has stopped.
         self.network.advance(TRAVEL_AT_MOST);
         Ok(())
     }
 
-    /// The cut server works again.
+    /// Makes the server that was cut work again.
     fn repair(&self) {
         self.network.set_faults(Faults::none());
         let number = usize::from(self.case.peer);
         let peer = &self.endings.peers[number];
-        if let Side::Server(addr) = peer.side {
+        if let PeerRole::Server(addr) = peer.role {
             self.network.heal(addr.ip());
             self.network.set_reach(addr.ip(), Reach::Open);
             if self.plays[number].is_none()
@@ -269,29 +272,29 @@ impl<'a> Trial<'a> {
     /// All clients were accepted, and their connections are closed.
     fn clients_are_gone(&self) -> bool {
         let mut clients = self.endings.peers.iter().zip(&self.endings_of).filter(|(peer, _)| peer.is_client());
-        clients.all(|(_, ending)| ending.is_some()) && self.lives.iter().all(|life| !life.is_accepted)
+        clients.all(|(_, ending)| ending.is_some()) && self.sockets.iter().all(|own| !own.is_accepted)
     }
 
     fn no_client_is_left(&self) -> Result<(), Violation> {
         let is_client = matches!(self.endings.role, Role::Client(_));
-        self.nothing_is_left(|life| life.is_accepted || is_client)
+        self.nothing_is_left(|own| own.is_accepted || is_client)
     }
 
-    fn nothing_is_left(&self, concerns: impl Fn(&Life) -> bool) -> Result<(), Violation> {
-        must(!self.lives.iter().any(concerns), Rule::Progress, || {
-            let (table, patience) = (self.reactor.sockets(), self.endings.patience);
-            format!("a connection did not end within {patience:?} (a silent peer needs an idle timeout)\n{table}")
+    fn nothing_is_left(&self, concerns: impl Fn(&ProgramSocket) -> bool) -> Result<(), Violation> {
+        must(!self.sockets.iter().any(concerns), Rule::Progress, || {
+            let (table, max_lifetime) = (self.reactor.sockets(), self.endings.max_lifetime);
+            format!("a connection did not end within {max_lifetime:?} (a silent peer needs an idle timeout)\n{table}")
         })
     }
 
-    /// Runs until this holds, until nothing can happen, or for the patience.
+    /// Runs until this holds, until nothing can happen, or for the longest lifetime.
     fn run_until<P: Program>(&mut self, program: &mut P, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
-        let until = self.network.now() + self.endings.patience.min(FOR_EVER);
+        let until = self.network.now() + self.endings.max_lifetime.min(FOR_EVER);
         let most = EVENTS + EVENTS_PER_BYTE * self.endings.bytes();
         while !is_done(self) && self.step(program, until)? {
             self.events += 1;
             must(self.events < most, Rule::Progress, || {
-                format!("they talk for ever: {} events in {:?}", self.events, self.network.elapsed())
+                format!("no end: {} events in {:?}", self.events, self.network.elapsed())
             })?;
         }
         Ok(())
@@ -301,13 +304,13 @@ impl<'a> Trial<'a> {
     fn step<P: Program>(&mut self, program: &mut P, until: Instant) -> Result<bool, Violation> {
         let next = self.reactor.next_before(until).map_err(|error| stuck(&error))?;
         let Some((mut socket, event)) = next else { return Ok(false) };
-        follow(&mut self.lives, self.marks, &mut socket, &event)?;
+        check_event(&mut self.sockets, self.marks, &mut socket, &event)?;
         self.timed_out |= event == Event::Timeout;
         let close = if let Event::Close(ending) = event { Some((socket.id(), ending.clone())) } else { None };
         let at = self.network.elapsed();
         match &mut self.transcript {
             Some(transcript) => {
-                note(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
+                record(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
                     program.handle(socket, event);
                 });
             }
@@ -323,21 +326,21 @@ impl<'a> Trial<'a> {
     }
 
     fn closed(&mut self, id: SocketId, ending: Ending) -> Result<(), Violation> {
-        let Some(place) = self.lives.iter().position(|life| life.id == id) else { return Ok(()) };
-        let life = self.lives.swap_remove(place);
+        let Some(point) = self.sockets.iter().position(|own| own.id == id) else { return Ok(()) };
+        let own = self.sockets.swap_remove(point);
         if let EndingKind::Failed(error) = &ending.kind {
             self.timed_out |= matches!(error.kind, ConnectionErrorKind::TimedOut(_));
         }
-        if life.machine == Some(LATER) {
+        if own.machine == Some(LATER) {
             self.second_ending.get_or_insert(ending);
             return Ok(());
         }
         let mut peers = self.endings.peers.iter().enumerate();
         let cut = usize::from(self.case.peer);
-        let number = match life.machine {
+        let number = match own.machine {
             Some(machine) => peers.position(|(number, peer)| peer.machine(number) == machine),
             // It never had a peer: the attempt failed.
-            None => Some(cut).filter(|_| self.case.place == Place::Connecting && !life.is_accepted),
+            None => Some(cut).filter(|_| self.case.point == CutPoint::Connecting && !own.is_accepted),
         };
         let Some(number) = number else { return Ok(()) };
         let is_first = self.endings_of[number].is_none();
@@ -352,10 +355,10 @@ impl<'a> Trial<'a> {
         })
     }
 
-    fn found(&self) -> Found {
+    fn found(&self) -> CaseResult {
         let play = self.plays[usize::from(self.case.peer)].as_ref();
         let received = |play: Option<&Play>| play.map(Play::received).unwrap_or_default();
-        Found {
+        CaseResult {
             case: self.case,
             sent: play.map(Play::sent).unwrap_or_default(),
             received: received(play),
@@ -376,7 +379,7 @@ impl<'a> Trial<'a> {
         pairs.map(|(play, ending)| play.as_ref().and_then(|play| wrong("the peer", play, ending))).collect()
     }
 
-    /// Both columns, once.
+    /// Takes the transcript, with the lines of the peers.
     fn whole_transcript(&mut self) -> Option<Transcript> {
         let mut transcript = self.transcript.take()?;
         let other = if self.endings.column() == Column::Server { Column::Client } else { Column::Server };
@@ -384,9 +387,9 @@ impl<'a> Trial<'a> {
         let peers = self.plays.iter().enumerate();
         let peers =
             peers.map(|(number, play)| (play, if several { format!("peer {number}: ") } else { String::new() }));
-        for (play, who) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
+        for (play, prefix) in peers.chain([(&self.second, "second peer: ".to_owned())]) {
             for (at, line) in play.iter().flat_map(Play::transcript) {
-                transcript.tell(at, other, format!("{who}{line}"));
+                transcript.add(at, other, format!("{prefix}{line}"));
             }
         }
         transcript.sort();
@@ -394,9 +397,9 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Checks the event of a socket against the grammar; sets the marks of a new one.
-fn follow(
-    lives: &mut Vec<Life>,
+/// Checks an event against the grammar. Sets the marks of a new socket.
+fn check_event(
+    sockets: &mut Vec<ProgramSocket>,
     marks: Option<(usize, usize)>,
     socket: &mut Socket<'_>,
     event: &Event<'_>,
@@ -405,30 +408,30 @@ fn follow(
     if id == SocketId::NONE {
         return Ok(());
     }
-    let place = lives.iter().position(|life| life.id == id).unwrap_or_else(|| {
+    let point = sockets.iter().position(|own| own.id == id).unwrap_or_else(|| {
         let is_accepted = socket.listener().is_some();
-        lives.push(Life { id, grammar: EventGrammar::new(socket), is_accepted, machine: None });
+        sockets.push(ProgramSocket { id, grammar: EventGrammar::new(socket), is_accepted, machine: None });
         if let Some((high, low)) = marks {
             socket.set_marks(high, low);
         }
-        lives.len() - 1
+        sockets.len() - 1
     });
-    let life = &mut lives[place];
-    life.machine = life.machine.or_else(|| socket.peer_addr().as_ref().map(SocketAddr::ip));
-    life.grammar.tell(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
+    let own = &mut sockets[point];
+    own.machine = own.machine.or_else(|| socket.peer_addr().as_ref().map(SocketAddr::ip));
+    own.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
 }
 
 /// What went wrong with a peer that played its whole script.
-fn wrong(who: &str, play: &Play, ending: &Option<Ending>) -> Option<String> {
+fn wrong(name: &str, play: &Play, ending: &Option<Ending>) -> Option<String> {
     if let Some(step) = play.undone() {
-        return Some(format!("{who} never got past \"{step}\""));
+        return Some(format!("{name} never got past \"{step}\""));
     }
     let ending = ending.as_ref().filter(|ending| !ending.is_clean())?;
-    Some(format!("{who}'s connection did not end in good order: \"{ending}\""))
+    Some(format!("{name}'s connection did not end cleanly: \"{ending}\""))
 }
 
-/// What a panic has said.
-pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
+/// The message of a panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no message").to_owned()
 }

@@ -153,7 +153,7 @@ impl Transcript {
         self.lines.push_back(line);
         if event.is_socket_event() {
             let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
-            if let Err(wrong) = life.tell(&socket, &event) {
+            if let Err(wrong) = life.check(&socket, &event) {
                 panic!("{wrong}\n{}", self.lines.make_contiguous().join("\n"));
             }
         }
@@ -331,7 +331,7 @@ impl Transcript {
         assert!(self.waiting.is_empty(), "delivered and not expected: {:?}", self.waiting);
         assert!(self.reactor.is_empty(), "{}", self.reactor.sockets());
         for (socket, life) in &self.lives {
-            assert!(life.is_over(), "{socket} has not delivered close");
+            assert!(life.is_closed(), "{socket} has not delivered close");
         }
     }
 

@@ -82,7 +82,7 @@ impl<N: Net> Scene<N> {
         while let Some((socket, event)) = self.reactor.next_before(until).expect("the network continues") {
             if event.is_socket_event() {
                 let life = self.lives.entry(socket.id()).or_insert_with(|| EventGrammar::new(&socket));
-                life.tell(&socket, &event).expect("the language of events");
+                life.check(&socket, &event).expect("the language of events");
                 self.socket = Some(socket.id());
             }
             let line = match event {

@@ -153,7 +153,7 @@ impl Known {
 
     /// Checks an event of this socket.
     pub(crate) fn told(&mut self, socket: &Socket<'_>, event: &Event<'_>) -> Verdict {
-        self.life.tell(socket, event)?;
+        self.life.check(socket, event)?;
         let owed_ready = std::mem::replace(&mut self.owes_ready, matches!(event, Event::Connect));
         if self.destroyed {
             let fits = matches!(event, Event::Close(_)) || (owed_ready && matches!(event, Event::Ready));

@@ -1,45 +1,45 @@
-//! Where conversations take place: machines, and the way from one side to the other.
+//! The machines of a run, and the transports between the ends of its conversations.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::net::UnixAddr;
 use crate::sim::Rng;
 
-/// Where the scripted servers listen; a conversation adds its number.
+/// The port of scripted servers; the number of the conversation is added.
 pub(super) const PORT: u16 = 7000;
 
-/// The machines of a run, all of one family.
+/// The machines of a run, all of one address family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machines {
-    /// Servers of ours.
-    pub(super) home: IpAddr,
-    /// Clients of ours, if they have a reactor of their own. It may be the same machine.
-    pub(super) abroad: IpAddr,
+    /// Servers on finale.
+    pub(super) servers: IpAddr,
+    /// Clients on finale, if they have their own reactor. It may be the same machine.
+    pub(super) clients: IpAddr,
     /// Scripted peers.
-    pub(super) away: IpAddr,
-    /// Addresses that lead nowhere; the second may be of the other family.
+    pub(super) peers: IpAddr,
+    /// Unreachable addresses. The second may be of the other family.
     pub(super) dead: [IpAddr; 2],
 }
 
 impl Machines {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let is_ipv6 = rng.chance(0.3);
-        let home = machine(is_ipv6, 1);
+        let servers = machine(is_ipv6, 1);
         Self {
-            home,
-            abroad: if rng.chance(0.3) { home } else { machine(is_ipv6, 2) },
-            away: machine(is_ipv6, 9),
+            servers,
+            clients: if rng.chance(0.3) { servers } else { machine(is_ipv6, 2) },
+            peers: machine(is_ipv6, 9),
             dead: [machine(is_ipv6, 0x901), machine(is_ipv6 != rng.chance(0.3), 0x902)],
         }
     }
 
-    /// An address of nobody's, with a number of its own.
-    pub(super) fn nobody(&self, number: u16) -> IpAddr {
-        machine(self.away.is_ipv6() != number.is_multiple_of(4), number)
+    /// An address that no machine has, with its own number.
+    pub(super) fn unused(&self, number: u16) -> IpAddr {
+        machine(self.peers.is_ipv6() != number.is_multiple_of(4), number)
     }
 
     pub(super) const fn of_host(&self, host: usize) -> IpAddr {
-        if host == 0 { self.home } else { self.abroad }
+        if host == 0 { self.servers } else { self.clients }
     }
 }
 
@@ -50,10 +50,10 @@ fn machine(is_ipv6: bool, number: u16) -> IpAddr {
     }
 }
 
-/// How the sides of a conversation reach each other.
+/// How the ends of a conversation reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// From one machine to another, or by the machine's own address.
+pub(super) enum Transport {
+    /// Between two machines, or by the machine's own address.
     Network,
     /// On one machine, by its loopback address.
     Loopback { is_ipv6: bool },
@@ -61,7 +61,7 @@ pub(super) enum Way {
     Unix { is_file: bool },
 }
 
-impl Way {
+impl Transport {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         match rng.below(10) {
             0..6 => Self::Network,

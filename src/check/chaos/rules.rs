@@ -1,0 +1,199 @@
+//! Checks each event of a socket against what the network knows of it.
+
+use rustix::io::Errno;
+
+use super::limits::{self, Clock};
+use super::socket_model::SocketModel;
+use super::{close, pattern, stop};
+use crate::check::{Rule, Violation, must};
+use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
+use crate::event::{Event, PeerEnd};
+use crate::lifecycle::State;
+use crate::sim::truth::Truth;
+use crate::socket::Socket;
+
+/// Checks an event before the program handles it.
+pub(super) fn check_event(
+    model: &mut SocketModel,
+    socket: &Socket<'_>,
+    event: &Event<'_>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
+    model.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))?;
+    must(!model.destroy_called || matches!(event, Event::Close(_) | Event::Ready), Rule::Language, || {
+        format!("{event} after destroy")
+    })?;
+    note_times(model, event, clock.now);
+    stop::update(model, socket, truth, clock)?;
+    check_state(model, socket, event, truth, clock)?;
+    match event {
+        Event::Connect => model.attempt_errors = truth.errors.len(),
+        Event::Data(bytes) => {
+            must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
+            let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
+            must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
+            model.read += bytes.len() as u64;
+        }
+        Event::Drain => {
+            let was_pending = std::mem::take(&mut model.drain_pending);
+            must(was_pending, Rule::Language, || "drain, and none was pending".to_owned())?;
+        }
+        Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
+        Event::PeerEnded(how) => {
+            let is_enabled = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
+            // A pending drain may have resumed it since.
+            let was_paused = socket.is_paused() || model.paused_until >= truth.failed_at;
+            let must_notify = *how == PeerEnd::Reset && was_paused;
+            must(is_enabled || must_notify, Rule::Language, || "peer-ended, and it is switched off".to_owned())?;
+            let knows = *how == PeerEnd::Fin || truth.kernel.died;
+            must(knows, Rule::HonestClose, || "peer-ended with a reset, and the connection is alive".to_owned())?;
+            // Without unread bytes an error is delivered at once. (The last bytes may have been
+            // read since.)
+            let may_wait = is_enabled || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
+            must(may_wait, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
+            let gone = truth.kernel.peer_finished || truth.kernel.died;
+            must(gone, Rule::HonestClose, || "peer-ended, and the peer has not finished".to_owned())?;
+        }
+        Event::End => {
+            model.had_end = true;
+            check_end(model, truth)?;
+        }
+        Event::Error(failure) => {
+            model.had_error = true;
+            check_error(model, socket, failure, truth, clock)?;
+        }
+        Event::Close(ending) => close::check(model, socket, ending, truth, clock)?,
+        Event::Lookup(_) | Event::Ready | Event::Connection | Event::Filled => {}
+        Event::Timer(_) | Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_) => {}
+    }
+    if matches!(event, Event::Connect | Event::Connection) {
+        let limit_ms = socket.settings().and_then(|settings| settings.deadline_ms);
+        let own = limit_ms.map(|ms| clock.now + ms * 1_000_000);
+        model.deadline = model.deadline.into_iter().chain(own).min();
+    }
+    Ok(())
+}
+
+/// Notes the times of the changes of state that an event shows.
+fn note_times(model: &mut SocketModel, event: &Event<'_>, now: u64) {
+    if matches!(event, Event::Connect | Event::Connection | Event::PeerEnded(_) | Event::End) {
+        model.changed_at = now;
+    }
+    if matches!(event, Event::Connect | Event::Connection) {
+        model.connected_at = now;
+    }
+    if matches!(event, Event::End) {
+        model.end_at = now;
+    }
+}
+
+/// What holds at every event.
+fn check_state(
+    model: &SocketModel,
+    socket: &Socket<'_>,
+    event: &Event<'_>,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
+    let dead = socket.state() == State::Broken || socket.state().is_final();
+    let over = matches!(event, Event::Error(_) | Event::Close(_));
+    let sent_fin = matches!(socket.state(), State::LocalFinished | State::Closing);
+    must(!sent_fin || truth.kernel.finished, Rule::HonestClose, || {
+        "the state says that our FIN was sent, and it was not".to_owned()
+    })?;
+    let without_end = truth.kernel.finished && !model.end_called && !over;
+    must(!without_end, Rule::HonestClose, || "our FIN was sent without a call of end".to_owned())?;
+    must(over || socket.is_paused() == model.is_paused, Rule::Isolation, || {
+        format!("paused: {}, and the program has set {}", socket.is_paused(), model.is_paused)
+    })?;
+    let drained = model.drain_pending && socket.queued_bytes() == 0 && !over && !dead && !matches!(event, Event::Drain);
+    must(!drained, Rule::Progress, || format!("{event}, and a drain is pending"))?;
+    let is_due = over || matches!(event, Event::Timeout);
+    let overdue = if is_due { None } else { limits::overdue(model, socket, truth, clock) };
+    must(overdue.is_none(), Rule::Timers, || format!("{event}, and {}", overdue.unwrap_or_default()))
+}
+
+/// `end` is the peer's FIN, after its last byte.
+fn check_end(model: &SocketModel, truth: &Truth) -> Result<(), Violation> {
+    let kernel = truth.kernel;
+    must(kernel.peer_finished, Rule::HonestClose, || "end, and the peer has not finished".to_owned())?;
+    must(kernel.unread == 0, Rule::HonestClose, || format!("end, and {} bytes are unread", kernel.unread))?;
+    must(model.discards || model.read == truth.given, Rule::Bytes, || {
+        format!("{} bytes were delivered, and {} read from the kernel", model.read, truth.given)
+    })
+}
+
+/// Whether an error of the system was delivered, and earlier bytes were not.
+fn has_lost(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    // Bytes that came with a reset before the handshake was seen are lost with it (CN09). That is
+    // documented.
+    let connected = model.grammar.was_connected();
+    let was_paused = model.is_paused || model.paused_until >= truth.closed_at;
+    // Some limits don't wait for bytes.
+    let had_time = !limits::may_have_expired(model, socket, truth, clock) && !stop::may_have_expired(model, clock);
+    // If the connection is alive, the peer may have sent more since the last read.
+    let came_before =
+        truth.kernel.died || truth.kernel.unread_since.is_some_and(|since| since + clock.cost <= truth.closed_at);
+    truth.kernel.unread > 0 && connected && !was_paused && !model.discards && had_time && came_before
+}
+
+/// Every error has one cause, and the failure names it.
+fn check_error(
+    model: &SocketModel,
+    socket: &Socket<'_>,
+    failure: &ConnectionError,
+    truth: &Truth,
+    clock: Clock,
+) -> Result<(), Violation> {
+    if let Some(os) = failure.os {
+        must(!has_lost(model, socket, truth, clock), Rule::Bytes, || {
+            format!("\"{failure}\", and {} bytes were not read", truth.kernel.unread)
+        })?;
+        let known = truth.errors.iter().find(|error| error.raw_os_error() == os.raw());
+        let Some(errno) = known else {
+            return Err(Violation::new(Rule::Cause, format!("\"{failure}\": the system returned {:?}", truth.errors)));
+        };
+        must(!is_shortage(*errno), Rule::Cause, || format!("\"{failure}\" for {errno:?}, which ends no connection"))?;
+        let meant = meaning(*errno);
+        return must(failure.kind == meant, Rule::Cause, || format!("\"{failure}\" for {errno:?}, which is {meant:?}"));
+    }
+    let Some(settings) = socket.settings() else {
+        return Err(Violation::new(Rule::Cause, "an error without a socket"));
+    };
+    match failure.kind {
+        ConnectionErrorKind::Lookup(_) => Ok(()),
+        ConnectionErrorKind::TimedOut(timer) if timer != TimeoutKind::Kernel => {
+            limits::check_expired(model, settings, truth, timer, clock)
+        }
+        ConnectionErrorKind::TimedOut(_)
+        | ConnectionErrorKind::Reset
+        | ConnectionErrorKind::Refused
+        | ConnectionErrorKind::Unreachable
+        | ConnectionErrorKind::NoLocalAddress
+        | ConnectionErrorKind::OutOfResources
+        | ConnectionErrorKind::Aborted
+        | ConnectionErrorKind::System => {
+            Err(Violation::new(Rule::Cause, format!("\"{failure}\", and the system returned no error")))
+        }
+    }
+}
+
+/// Whether an error only means that memory or space is short now, and ends no connection.
+pub(super) const fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// The meaning of an error of the system, independent of the library's own table.
+fn meaning(errno: Errno) -> ConnectionErrorKind {
+    match errno {
+        Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => ConnectionErrorKind::Reset,
+        Errno::TIMEDOUT => ConnectionErrorKind::TimedOut(TimeoutKind::Kernel),
+        Errno::CONNREFUSED | Errno::NOENT => ConnectionErrorKind::Refused,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::ACCESS | Errno::INVAL => ConnectionErrorKind::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => ConnectionErrorKind::NoLocalAddress,
+        Errno::MFILE | Errno::NFILE => ConnectionErrorKind::OutOfResources,
+        Errno::CONNABORTED => ConnectionErrorKind::Aborted,
+        _ => ConnectionErrorKind::System,
+    }
+}
