@@ -373,9 +373,9 @@ fn an_answer_of_two_thousand_bytes_takes_seconds() {
     // A guard against minutes, as it once was; seconds on a free machine.
     assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
 
-    let some = endings().max_cases(500).run(|| answer);
+    let some = endings().at_most(500).run(|| answer);
     assert_eq!(some.to_string(), "500 of 36096 endings, evenly spread, and every rule was kept");
-    let none = endings().max_time(Duration::ZERO).run(|| answer);
+    let none = endings().at_most_for(Duration::ZERO).run(|| answer);
     assert_eq!((none.cases(), none.total()), (0, 36_096));
 }
 
@@ -384,7 +384,7 @@ fn a_bound_on_cases_leaves_out_no_cut_and_no_conditions() {
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let cases = std::rc::Rc::clone(&seen);
     let long = Script::new().send(&[b'x'; 500]).receive(500).finish().receive_end();
-    let endings = Endings::of_a_server(patient_listen(), long).max_cases(200).holds(move |found| {
+    let endings = Endings::of_a_server(patient_listen(), long).at_most(200).holds(move |found| {
         cases.borrow_mut().push(found.case);
         Ok(())
     });

@@ -152,8 +152,8 @@ pub struct Endings {
     cuts: Vec<Cut>,
     conditions: u64,
     max_lifetime: Duration,
-    max_cases: Option<u64>,
-    max_time: Option<Duration>,
+    at_most: Option<u64>,
+    at_most_for: Option<Duration>,
     has_second: bool,
     is_stateful: bool,
     keeps_marks: bool,
@@ -200,8 +200,8 @@ impl Endings {
             cuts: Cut::ALL.to_vec(),
             conditions: 2,
             max_lifetime: Duration::from_secs(3600),
-            max_cases: None,
-            max_time: None,
+            at_most: None,
+            at_most_for: None,
             has_second: true,
             is_stateful: false,
             keeps_marks: false,
@@ -268,16 +268,16 @@ impl Endings {
     /// Runs at most this many cases, spread evenly over bytes, cuts and conditions. Default: no
     /// limit.
     #[must_use]
-    pub const fn max_cases(mut self, cases: u64) -> Self {
-        self.max_cases = Some(cases);
+    pub const fn at_most(mut self, cases: u64) -> Self {
+        self.at_most = Some(cases);
         self
     }
 
     /// Begins no case after this real time. The cases until then are spread evenly. Default: no
     /// limit.
     #[must_use]
-    pub const fn max_time(mut self, time: Duration) -> Self {
-        self.max_time = Some(time);
+    pub const fn at_most_for(mut self, time: Duration) -> Self {
+        self.at_most_for = Some(time);
         self
     }
 
@@ -345,7 +345,7 @@ impl Endings {
         let mut printed = begun;
         let mut done = 0;
         for number in self.order(total) {
-            if self.max_time.is_some_and(|limit| begun.elapsed() >= limit) {
+            if self.at_most_for.is_some_and(|limit| begun.elapsed() >= limit) {
                 break;
             }
             let (conditions, point) = (number / cases.len() as u64, number % cases.len() as u64);
@@ -386,8 +386,8 @@ impl Endings {
     /// The numbers of the cases in the order of the runs: the mildest first. If some may be left
     /// out, the order steps by the golden ratio, so that any beginning is spread evenly.
     fn order(&self, total: u64) -> Vec<u64> {
-        let most = self.max_cases.unwrap_or(total).min(total);
-        if most == total && self.max_time.is_none() {
+        let most = self.at_most.unwrap_or(total).min(total);
+        if most == total && self.at_most_for.is_none() {
             return (0..total).collect();
         }
         let mut step = (total as f64 * 0.618_034) as u64 | 1;
@@ -396,7 +396,7 @@ impl Endings {
         }
         let mut order: Vec<u64> =
             (0..most).map(|number| (u128::from(number) * u128::from(step) % u128::from(total)) as u64).collect();
-        if self.max_time.is_none() {
+        if self.at_most_for.is_none() {
             order.sort_unstable();
         }
         order

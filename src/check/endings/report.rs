@@ -51,7 +51,7 @@ impl Report {
     }
 
     /// The number of all cases. It is larger if a rule was broken, or if
-    /// [`max_cases`](super::Endings::max_cases) left some out.
+    /// [`at_most`](super::Endings::at_most) left some out.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.total
