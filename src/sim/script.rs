@@ -112,6 +112,11 @@ impl Script {
         self.steps.iter().map(bytes).sum()
     }
 
+    /// Whether it closes or resets the connection.
+    pub(crate) fn closes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Close | Step::Reset))
+    }
+
     fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self

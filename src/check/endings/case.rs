@@ -287,18 +287,48 @@ impl fmt::Display for Case {
     }
 }
 
-/// All cases of one peer without network conditions, the mildest first.
-pub(super) fn cases_of_peer(peer: u8, sent: u64, received: u64, is_server: bool, cuts: &[Cut]) -> Vec<Case> {
-    let case = |point, cut| Case { peer, point, cut, conditions: 0 };
-    let mut cases_of_peer = vec![case(CutPoint::Nowhere, Cut::Delay), case(CutPoint::ByteByByte, Cut::Delay)];
-    for &cut in cuts {
-        cases_of_peer.extend((0..=sent).map(|byte| case(CutPoint::Sent(byte), cut)));
-        cases_of_peer.extend((0..=received).map(|byte| case(CutPoint::Received(byte), cut)));
-        if is_server && matches!(cut, Cut::Reset | Cut::Vanish) {
-            cases_of_peer.push(case(CutPoint::Connecting, cut));
-        }
+/// All cases of one peer's conversation without network conditions, the mildest first.
+pub(super) struct PeerCases<'a> {
+    pub(super) peer: u8,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) is_server: bool,
+    pub(super) cuts: &'a [Cut],
+}
+
+impl PeerCases<'_> {
+    /// The cases of one cut: before the first byte and after each one, and without a connection.
+    const fn of_cut(&self, cut: Cut) -> u64 {
+        let can_fail = self.is_server && matches!(cut, Cut::Reset | Cut::Vanish);
+        self.sent + 1 + self.received + 1 + can_fail as u64
     }
-    cases_of_peer
+
+    pub(super) fn len(&self) -> u64 {
+        2 + self.cuts.iter().map(|cut| self.of_cut(*cut)).sum::<u64>()
+    }
+
+    /// The case with this number, below the length.
+    pub(super) fn case(&self, number: u64) -> Case {
+        let case = |point, cut| Case { peer: self.peer, point, cut, conditions: 0 };
+        let Some(mut number) = number.checked_sub(2) else {
+            return case(if number == 0 { CutPoint::Nowhere } else { CutPoint::ByteByByte }, Cut::Delay);
+        };
+        let mut cuts = self.cuts.iter().copied();
+        let of_this = |cut: &Cut| {
+            let is_of_this = number < self.of_cut(*cut);
+            number -= if is_of_this { 0 } else { self.of_cut(*cut) };
+            is_of_this
+        };
+        let cut = cuts.find(of_this).expect("the number is below the length");
+        let received = self.sent + 1;
+        let connecting = received + self.received + 1;
+        let point = match number {
+            _ if number < received => CutPoint::Sent(number),
+            _ if number < connecting => CutPoint::Received(number - received),
+            _ => CutPoint::Connecting,
+        };
+        case(point, cut)
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +337,11 @@ mod tests {
 
     #[test]
     fn a_seed_is_its_case() {
-        for case in cases_of_peer(3, 3, 4, true, Cut::ALL) {
+        let cases = PeerCases { peer: 3, sent: 3, received: 4, is_server: true, cuts: Cut::ALL };
+        let all: Vec<Case> = (0..cases.len()).map(|number| cases.case(number)).collect();
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!((distinct.len(), all.len()), (2 + 6 * 9 + 2, 2 + 6 * 9 + 2));
+        for case in all {
             let stormy = Case { conditions: 77, ..case };
             assert_eq!(Case::of_seed(case.seed()), case, "{case}");
             assert_eq!(Case::of_seed(stormy.seed()), stormy, "{stormy}");

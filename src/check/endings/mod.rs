@@ -13,10 +13,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use case::PeerCases;
 pub use case::{Case, Cut, CutPoint};
 pub use program::Program;
 pub use report::{CaseResult, Report};
 pub(crate) use trial::panic_message;
+use trial::{Setup, is_clients_machine};
 
 use super::{Transcript, Violation};
 use crate::options::{ConnectOptions, ListenOptions};
@@ -42,6 +44,15 @@ enum PeerRole {
     Client(SocketAddr),
     /// Accepts the program's connections here.
     Server(SocketAddr),
+}
+
+impl fmt::Display for PeerRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(addr) => write!(f, "the client of {addr}; does the program listen there?"),
+            Self::Server(addr) => write!(f, "the server {addr}; does the program connect to it?"),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -214,20 +225,27 @@ impl Endings {
     /// time. Each is cut in turn; the others play their whole scripts meanwhile.
     ///
     /// # Panics
-    /// With more than 100 peers.
+    /// With more than 100 peers, or if the address is not on the program's machine, 10.0.0.1.
     #[must_use]
     pub fn client(self, addr: SocketAddr, script: Script) -> Self {
+        assert_eq!(addr.ip(), HOME, "the program listens on {HOME}");
         self.peer(PeerRole::Client(addr), script)
     }
 
-    /// Adds a server that the program connects to. Each connection plays the script, and the first
-    /// one is cut.
+    /// Adds a server that the program connects to, on a machine of its own. Each connection plays
+    /// the script, and the first one is cut. The program must connect to it in every run.
     ///
     /// # Panics
-    /// With more than 100 peers, or if the address is on the program's machine.
+    /// With more than 100 peers, or if the machine is the program's, a client's (10.0.1.0/24 and
+    /// 10.0.2.0), or another server's.
     #[must_use]
     pub fn server(self, addr: SocketAddr, script: Script) -> Self {
-        assert_ne!(addr.ip(), HOME, "a server of another program needs another machine");
+        let is_taken = |peer: &Peer| matches!(peer.role, PeerRole::Server(other) if other.ip() == addr.ip());
+        assert!(
+            addr.ip() != HOME && !is_clients_machine(addr.ip()) && !self.peers.iter().any(is_taken),
+            "{} is the machine of another peer: a server needs one of its own",
+            addr.ip()
+        );
         self.peer(PeerRole::Server(addr), script)
     }
 
@@ -251,8 +269,12 @@ impl Endings {
     /// high-water mark of one byte, and peers that read nothing before they reset or close. The
     /// others are random: spurious, late or partial readiness, short reads and writes, small
     /// buffers and marks, jitter. None of that may change the answer. Default 2.
+    ///
+    /// # Panics
+    /// From 2^24 on: a [seed](Case::seed) has no room for more.
     #[must_use]
     pub const fn conditions(mut self, conditions: u32) -> Self {
+        assert!(conditions < 1 << 24, "at most 16,777,215 network conditions");
         self.conditions = conditions as u64;
         self
     }
@@ -337,10 +359,11 @@ impl Endings {
     pub fn run<P: Program>(&self, make: impl Fn() -> P) -> Report {
         let wholes = match self.uncut(&make) {
             Ok(wholes) => wholes,
-            Err((case, violation)) => return self.report((1, 1), case, Some(violation), &make),
+            Err((setup, violation)) => return self.report((1, 1), setup, Some(violation), &make),
         };
-        let cases = self.cases(&wholes);
-        let total = cases.len() as u64 * (self.conditions + 1);
+        let peers: Vec<PeerCases> = self.cases(&wholes).collect();
+        let calm: u64 = peers.iter().map(PeerCases::len).sum();
+        let total = calm * (self.conditions + 1);
         let begun = Instant::now();
         let mut printed = begun;
         let mut done = 0;
@@ -348,11 +371,17 @@ impl Endings {
             if self.at_most_for.is_some_and(|limit| begun.elapsed() >= limit) {
                 break;
             }
-            let (conditions, point) = (number / cases.len() as u64, number % cases.len() as u64);
-            let case = Case { conditions, ..cases[point as usize] };
+            let mut place = number % calm;
+            let first = |peer: &&PeerCases| {
+                let is_in = place < peer.len();
+                place -= if is_in { 0 } else { peer.len() };
+                is_in
+            };
+            let peer = peers.iter().find(first).expect("it is below the sum");
+            let case = Case { conditions: number / calm, ..peer.case(place) };
             done += 1;
-            if let Err(violation) = self.check_case(case, &wholes, &make) {
-                return self.report((done, total), case, Some(violation), &make);
+            if let Err((setup, violation)) = self.check_case(case, &wholes, &make) {
+                return self.report((done, total), setup, Some(violation), &make);
             }
             if printed.elapsed() >= PROGRESS {
                 printed = Instant::now();
@@ -369,37 +398,41 @@ impl Endings {
         if self.peers[cut].is_client() { Some(cut) } else { self.peers.iter().position(Peer::is_client) }
     }
 
-    /// The number of bytes of all conversations.
-    fn bytes(&self) -> u64 {
-        self.peers.iter().map(|peer| peer.script.bytes()).sum()
+    /// The number of bytes of all conversations, as the scripts count them, or as they were seen.
+    fn bytes(&self, wholes: &[CaseResult]) -> u64 {
+        let counted = self.peers.iter().map(|peer| peer.script.bytes()).sum::<u64>();
+        counted.max(wholes.iter().map(|whole| (whole.sent.len() + whole.received.len()) as u64).sum())
     }
 
-    /// All cases of all peers, without network conditions.
-    fn cases(&self, wholes: &[CaseResult]) -> Vec<Case> {
-        let cases = self.peers.iter().zip(wholes).enumerate().flat_map(|(number, (peer, whole))| {
-            let (sent, received) = (whole.sent.len() as u64, whole.received.len() as u64);
-            case::cases_of_peer(number as u8, sent, received, !peer.is_client(), &self.cuts)
-        });
-        cases.collect()
+    /// The cases of each peer, without network conditions.
+    fn cases(&self, wholes: &[CaseResult]) -> impl Iterator<Item = PeerCases<'_>> {
+        self.peers.iter().zip(wholes).zip(0..).map(|((peer, whole), number)| PeerCases {
+            peer: number,
+            sent: whole.sent.len() as u64,
+            received: whole.received.len() as u64,
+            is_server: !peer.is_client(),
+            cuts: &self.cuts,
+        })
     }
 
     /// The numbers of the cases in the order of the runs: the mildest first. If some may be left
     /// out, the order steps by the golden ratio, so that any beginning is spread evenly.
-    fn order(&self, total: u64) -> Vec<u64> {
+    fn order(&self, total: u64) -> Box<dyn Iterator<Item = u64>> {
         let most = self.at_most.unwrap_or(total).min(total);
         if most == total && self.at_most_for.is_none() {
-            return (0..total).collect();
+            return Box::new(0..total);
         }
         let mut step = (total as f64 * 0.618_034) as u64 | 1;
         while gcd(step, total) > 1 {
             step += 2;
         }
-        let mut order: Vec<u64> =
-            (0..most).map(|number| (u128::from(number) * u128::from(step) % u128::from(total)) as u64).collect();
-        if self.at_most_for.is_none() {
-            order.sort_unstable();
+        let steps = (0..most).map(move |number| (u128::from(number) * u128::from(step) % u128::from(total)) as u64);
+        if self.at_most_for.is_some() {
+            return Box::new(steps);
         }
-        order
+        let mut order: Vec<u64> = steps.collect();
+        order.sort_unstable();
+        Box::new(order.into_iter())
     }
 
     /// Runs the case with this [seed](Case::seed). The report has its transcript in any case.
@@ -408,11 +441,15 @@ impl Endings {
     /// Without a peer.
     pub fn replay<P: Program>(&self, seed: u64, make: impl Fn() -> P) -> Report {
         match self.uncut(&make) {
-            Err((case, violation)) => self.report((1, 1), case, Some(violation), &make),
+            Err((setup, violation)) => self.report((1, 1), setup, Some(violation), &make),
             Ok(wholes) => {
                 let mut case = Case::of_seed(seed);
                 case.peer = case.peer.min(self.peers.len() as u8 - 1);
-                self.report((1, 1), case, self.check_case(case, &wholes, &make).err(), &make)
+                let setup = Setup { case, bytes: self.bytes(&wholes), is_punctual: false };
+                match self.check_case(case, &wholes, &make) {
+                    Ok(()) => self.report((1, 1), setup, None, &make),
+                    Err((setup, violation)) => self.report((1, 1), setup, Some(violation), &make),
+                }
             }
         }
     }
@@ -420,14 +457,14 @@ impl Endings {
     fn report<P: Program>(
         &self,
         (cases, total): (u64, u64),
-        case: Case,
+        setup: Setup,
         violation: Option<Violation>,
         make: &impl Fn() -> P,
     ) -> Report {
         let mut transcript = Transcript::new();
         // Runs the case again to record it.
-        let _ = self.trial(case, make, Some(&mut transcript));
-        Report { cases, total, violation: violation.map(|violation| (case, violation)), transcript }
+        let _ = self.trial(setup, make, Some(&mut transcript));
+        Report { cases, total, violation: violation.map(|violation| (setup.case, violation)), transcript }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct CaseResult {
     pub second: Option<Vec<u8>>,
     /// The ending of the program's socket to the peer that was cut; `None` if there was none.
     pub ending: Option<Ending>,
+    /// What [`at_rest`](super::Program::at_rest) returned.
+    pub(super) at_rest: Result<(), String>,
     /// What went wrong with the second client, apart from its bytes.
     pub(super) second_wrong: Option<String>,
     /// What went wrong with each peer: a step that was not done, or an unclean ending.
@@ -74,6 +76,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endings = if self.cases == 1 { "ending" } else { "endings" };
         match &self.violation {
+            None if self.cases == 0 => write!(f, "none of {} endings was run: the limit is too small", self.total),
             None if self.cases < self.total => {
                 write!(f, "{} of {} endings, evenly spread, and every rule was kept", self.cases, self.total)
             }

@@ -2,54 +2,74 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Case, CaseResult, Cut, CutPoint, Endings, Program, panic_message};
+use super::trial::{Setup, panic_message};
+use super::{Case, CaseResult, Cut, CutPoint, Endings, Program};
 use crate::check::{Rule, Violation, must};
 use crate::event::Ending;
 use crate::sim::script::count;
 
 impl Endings {
     /// The conversation without a cut, as each peer sees it. It says how many bytes there are.
-    pub(super) fn uncut<P: Program>(&self, make: &impl Fn() -> P) -> Result<Vec<CaseResult>, (Case, Violation)> {
+    pub(super) fn uncut<P: Program>(&self, make: &impl Fn() -> P) -> Result<Vec<CaseResult>, (Setup, Violation)> {
         assert!(!self.peers.is_empty(), "Endings needs a peer: add a client or a server");
         let peers = 0..self.peers.len() as u8;
-        let cases = peers.map(|peer| Case { peer, ..Case::UNCUT });
-        cases.map(|case| self.uncut_for(case, make).map_err(|violation| (case, violation))).collect()
+        let setups =
+            peers.map(|peer| Setup { case: Case { peer, ..Case::UNCUT }, bytes: self.bytes(&[]), is_punctual: false });
+        setups.map(|setup| self.uncut_for(setup, make).map_err(|violation| (setup, violation))).collect()
     }
 
-    fn uncut_for<P: Program>(&self, case: Case, make: &impl Fn() -> P) -> Result<CaseResult, Violation> {
-        let whole = self.trial(case, make, None)?;
+    fn uncut_for<P: Program>(&self, setup: Setup, make: &impl Fn() -> P) -> Result<CaseResult, Violation> {
+        let whole = self.trial(setup, make, None)?;
         let Some(ending) = &whole.ending else {
-            return Err(Violation::new(Rule::Progress, "no connection was established"));
+            let what = self.peers[usize::from(setup.case.peer)].role;
+            return Err(Violation::new(Rule::Progress, format!("no connection was established with {what}")));
         };
-        for wrong in &whole.wrong {
+        for (wrong, received) in whole.wrong.iter().zip(&whole.received_by) {
             must(wrong.is_none(), Rule::Progress, || {
-                let wrong = wrong.clone().unwrap_or_default();
-                format!("{wrong}, with {} received: \"{ending}\"", quote(&whole.received))
+                format!("{}, with {} received", wrong.clone().unwrap_or_default(), quote(received))
             })?;
         }
         must(ending.is_clean(), Rule::Progress, || format!("it does not end cleanly: \"{ending}\""))?;
+        whole.at_rest.clone().map_err(|wrong| Violation::new(Rule::Own, wrong))?;
         Ok(whole)
     }
 
+    /// Runs a case and checks it. Returns with a violation the run that showed it.
     pub(super) fn check_case<P: Program>(
         &self,
         case: Case,
         wholes: &[CaseResult],
         make: &impl Fn() -> P,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), (Setup, Violation)> {
         let whole = &wholes[usize::from(case.peer)];
-        let found = self.trial(case, make, None)?;
-        let checked = self.check_answer(&found, whole, make).and_then(|()| self.check_isolation(&found, whole));
-        if checked.is_err() && found.timed_out && !whole.timed_out && case.conditions > 1 {
+        let check = |setup: Setup| {
+            let found = self.trial(setup, make, None).map_err(|violation| (false, violation))?;
+            let checked = self.check_result(&found, whole, setup, make);
+            checked.map_err(|violation| (found.timed_out && !whole.timed_out, violation))
+        };
+        let mut setup = Setup { case, bytes: self.bytes(wholes), is_punctual: false };
+        let mut checked = check(setup);
+        if matches!(checked, Err((true, _))) && case.conditions > 1 {
             // Late packets and readiness may use up a limit of the program. What is wrong without
             // them is wrong.
-            let punctual = self.trial_without_delays(case, make)?;
-            self.check_answer(&punctual, whole, make).and_then(|()| self.check_isolation(&punctual, whole))?;
-        } else {
-            checked?;
+            setup.is_punctual = true;
+            checked = check(setup);
         }
+        checked.map_err(|(_, violation)| (setup, violation))
+    }
+
+    fn check_result<P: Program>(
+        &self,
+        found: &CaseResult,
+        whole: &CaseResult,
+        setup: Setup,
+        make: &impl Fn() -> P,
+    ) -> Result<(), Violation> {
+        self.check_answer(found, whole, setup, make)?;
+        self.check_isolation(found, whole)?;
+        found.at_rest.clone().map_err(|wrong| Violation::new(Rule::Own, wrong))?;
         let Some(holds) = &self.holds else { return Ok(()) };
-        let held = catch_unwind(AssertUnwindSafe(|| holds(&found)));
+        let held = catch_unwind(AssertUnwindSafe(|| holds(found)));
         held.unwrap_or_else(|panic| Err(format!("what must hold panicked: {}", panic_message(&*panic))))
             .map_err(|wrong| Violation::new(Rule::Own, wrong))
     }
@@ -58,18 +78,29 @@ impl Endings {
         &self,
         found: &CaseResult,
         whole: &CaseResult,
+        setup: Setup,
         make: &impl Fn() -> P,
     ) -> Result<(), Violation> {
         let case = found.case;
-        let sent_all = case.cut == Cut::Fin && case.point == CutPoint::Sent(whole.sent.len() as u64);
+        let peer = &self.peers[usize::from(case.peer)];
+        // A client may finish before the answer, or in the middle of it.
+        let sent_all = match case.point {
+            CutPoint::Sent(bytes) => bytes == whole.sent.len() as u64,
+            CutPoint::Received(_) => peer.is_client() && found.sent == whole.sent,
+            CutPoint::Nowhere | CutPoint::ByteByByte | CutPoint::Connecting => false,
+        };
+        let sent_all = sent_all && case.cut == Cut::Fin;
         let same = |bytes: &[u8], other: &[u8]| self.is_stateful || bytes == other;
         if case.is_harmless() || sent_all {
             must(same(&found.received, &whole.received), Rule::SameAnswer, || {
                 format!("the peer received {}, and without a cut {}", quote(&found.received), quote(&whole.received))
             })?;
             let is_clean = found.ending.as_ref().is_some_and(Ending::is_clean);
-            // A peer that finishes early and reads on receives our FIN. One that closes may not.
-            let same_end = found.peer_got_end == whole.peer_got_end || (sent_all && found.peer_got_end);
+            // A peer that finishes early and reads on receives our FIN. One that closes by itself
+            // may not.
+            let same_end = found.peer_got_end == whole.peer_got_end
+                || (sent_all && found.peer_got_end)
+                || (!sent_all && peer.script.closes());
             must(is_clean && same_end, Rule::SameAnswer, || {
                 format!(
                     "the connection ended differently: {}; and without a cut: {}",
@@ -78,9 +109,9 @@ impl Endings {
                 )
             })
         } else if case.cut == Cut::Fin && case.conditions > 0 && !self.is_stateful {
-            let calm = self.trial(Case { conditions: 0, ..case }, make, None)?;
+            let calm = self.trial(Setup { case: Case { conditions: 0, ..case }, ..setup }, make, None)?;
             // A client may give up a server that finishes in the middle of its request.
-            let gives_up = !self.peers[usize::from(case.peer)].is_client();
+            let gives_up = !peer.is_client();
             let (one, other) = (&found.received, &calm.received);
             let same = one == other || (gives_up && (one.starts_with(other) || other.starts_with(one)));
             must(same, Rule::SameAnswer, || {

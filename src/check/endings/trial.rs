@@ -17,8 +17,8 @@ use crate::socket::Socket;
 /// The machine of the client that comes after the cut.
 const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 0));
 
-/// A hundred years. The simulated network takes a longer time as infinite.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// Thirty years: the idle clock of a socket counts up to 34.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// Longer than a packet travels, with some retransmissions.
 const TRAVEL_AT_MOST: Duration = Duration::from_secs(20);
 /// How long a packet travels, unless the conversation is too long for that.
@@ -28,24 +28,38 @@ const TRAVEL_IN_ALL: Duration = Duration::from_millis(1);
 /// A connection that the peer has reset must end within this time.
 const RESET: Duration = Duration::from_secs(60);
 
-/// A case with more events than this never ends.
+/// A case with more events than this, and than `EVENTS_PER_SECOND`, never ends.
 const EVENTS: u64 = 50_000;
+/// More events for each second of simulated time: a program may have a timer each millisecond.
+const EVENTS_PER_SECOND: u64 = 2_000;
 /// More events for each byte of the conversation: with a window of one byte each byte is an event
 /// or two.
 const EVENTS_PER_BYTE: u64 = 20;
+
+/// How a case is run.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub(super) case: Case,
+    /// The number of bytes of all conversations.
+    pub(super) bytes: u64,
+    /// Packets and readiness are never late.
+    pub(super) is_punctual: bool,
+}
 
 /// A socket of the program.
 struct ProgramSocket {
     id: SocketId,
     grammar: EventGrammar,
-    is_accepted: bool,
-    /// The machine of its peer, once it is known.
-    machine: Option<IpAddr>,
+    /// A client opened the connection.
+    is_clients: bool,
+    /// Its own address and its peer's, once they are known.
+    addrs: Option<(SocketAddr, SocketAddr)>,
 }
 
 struct Trial<'a> {
     endings: &'a Endings,
     case: Case,
+    bytes: u64,
     travel: Duration,
     marks: Option<(usize, usize)>,
     network: Network,
@@ -62,6 +76,11 @@ struct Trial<'a> {
     transcript: Option<Transcript>,
 }
 
+/// Whether clients of the program run on this machine.
+pub(super) fn is_clients_machine(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if matches!(ip.octets(), [10, 0, 1, _])) || ip == LATER
+}
+
 impl Peer {
     const fn machine(&self, number: usize) -> IpAddr {
         match self.role {
@@ -75,37 +94,17 @@ impl Endings {
     /// Runs a case, and writes its transcript if one is given.
     pub(super) fn trial<P: Program>(
         &self,
-        case: Case,
+        setup: Setup,
         make: &impl Fn() -> P,
         transcript: Option<&mut Transcript>,
     ) -> Result<CaseResult, Violation> {
-        self.run_trial(Trial::new(self, case, transcript.is_some()), make, transcript)
-    }
-
-    /// Runs it without late packets and late readiness.
-    pub(super) fn trial_without_delays<P: Program>(
-        &self,
-        case: Case,
-        make: &impl Fn() -> P,
-    ) -> Result<CaseResult, Violation> {
-        let trial = Trial::new(self, case, false);
-        let faults = Faults { jitter: Duration::ZERO, late_edge: 0.0, ..trial.network.faults() };
-        trial.network.set_faults(faults);
-        self.run_trial(trial, make, None)
-    }
-
-    fn run_trial<P: Program>(
-        &self,
-        mut trial: Trial<'_>,
-        make: &impl Fn() -> P,
-        transcript: Option<&mut Transcript>,
-    ) -> Result<CaseResult, Violation> {
+        let mut trial = Trial::new(self, setup, transcript.is_some());
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut program = make();
             trial.begin(&mut program)?;
             trial.go(&mut program)?;
-            let found = trial.found();
-            program.at_rest(&found).map_err(|wrong| Violation::new(Rule::Own, wrong))?;
+            let mut found = trial.found();
+            found.at_rest = program.at_rest(&found);
             Ok(found)
         }));
         if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
@@ -123,9 +122,8 @@ impl Endings {
 }
 
 impl<'a> Trial<'a> {
-    fn new(endings: &'a Endings, case: Case, is_recorded: bool) -> Self {
+    fn new(endings: &'a Endings, Setup { case, bytes, is_punctual }: Setup, is_recorded: bool) -> Self {
         let network = Network::new(case.seed());
-        let bytes = endings.bytes();
         let travel = TRAVEL.min(TRAVEL_IN_ALL / u32::try_from(bytes + 1).unwrap_or(u32::MAX));
         network.set_latency(travel);
         let small = usize::try_from(1 + bytes / 64).unwrap_or(usize::MAX);
@@ -146,9 +144,13 @@ impl<'a> Trial<'a> {
         if let Some(prepare) = &endings.prepare {
             prepare(&network);
         }
+        if is_punctual {
+            network.set_faults(Faults { jitter: Duration::ZERO, late_edge: 0.0, ..network.faults() });
+        }
         Self {
             endings,
             case,
+            bytes,
             travel,
             marks: marks.filter(|_| !endings.keeps_marks),
             reactor: Reactor::with_net(network.host(HOME)),
@@ -224,8 +226,7 @@ impl<'a> Trial<'a> {
     }
 
     fn receive_buffer(&self, number: usize) -> Option<usize> {
-        let bytes = self.endings.peers[number].script.bytes();
-        self.case.receive_buffer(1 + bytes as usize / 64).filter(|_| self.is_cut(number))
+        self.case.receive_buffer(1 + self.bytes as usize / 64).filter(|_| self.is_cut(number))
     }
 
     /// Runs the whole case: the peers, a second client, and the stop.
@@ -246,7 +247,10 @@ impl<'a> Trial<'a> {
             let _ = self.reactor.close_listener(listener);
         }
         self.run_until(program, |trial| trial.reactor.is_empty())?;
-        self.nothing_is_left(|_| true)?;
+        must(self.reactor.is_empty(), Rule::Progress, || {
+            let (table, max_lifetime) = (self.reactor.sockets(), self.endings.max_lifetime);
+            format!("a connection did not end within {max_lifetime:?} after the stop\n{table}")
+        })?;
         must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
         // What is in flight arrives at the peers after the program has stopped.
         self.network.advance(TRAVEL_AT_MOST);
@@ -272,16 +276,12 @@ impl<'a> Trial<'a> {
     /// All clients were accepted, and their connections are closed.
     fn clients_are_gone(&self) -> bool {
         let mut clients = self.endings.peers.iter().zip(&self.endings_of).filter(|(peer, _)| peer.is_client());
-        clients.all(|(_, ending)| ending.is_some()) && self.sockets.iter().all(|own| !own.is_accepted)
+        clients.all(|(_, ending)| ending.is_some()) && self.sockets.iter().all(|own| !own.is_clients)
     }
 
     fn no_client_is_left(&self) -> Result<(), Violation> {
         let is_client = matches!(self.endings.role, Role::Client(_));
-        self.nothing_is_left(|own| own.is_accepted || is_client)
-    }
-
-    fn nothing_is_left(&self, concerns: impl Fn(&ProgramSocket) -> bool) -> Result<(), Violation> {
-        must(!self.sockets.iter().any(concerns), Rule::Progress, || {
+        must(!self.sockets.iter().any(|own| own.is_clients || is_client), Rule::Progress, || {
             let (table, max_lifetime) = (self.reactor.sockets(), self.endings.max_lifetime);
             format!("a connection did not end within {max_lifetime:?} (a silent peer needs an idle timeout)\n{table}")
         })
@@ -290,11 +290,12 @@ impl<'a> Trial<'a> {
     /// Runs until this holds, until nothing can happen, or for the longest lifetime.
     fn run_until<P: Program>(&mut self, program: &mut P, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
         let until = self.network.now() + self.endings.max_lifetime.min(FOR_EVER);
-        let most = EVENTS + EVENTS_PER_BYTE * self.endings.bytes();
+        let most = EVENTS + EVENTS_PER_BYTE * self.bytes;
         while !is_done(self) && self.step(program, until)? {
             self.events += 1;
-            must(self.events < most, Rule::Progress, || {
-                format!("no end: {} events in {:?}", self.events, self.network.elapsed())
+            let time = self.network.elapsed();
+            must(self.events < most + EVENTS_PER_SECOND * time.as_secs(), Rule::Progress, || {
+                format!("no end: {} events, including those of timers, in {time:?}", self.events)
             })?;
         }
         Ok(())
@@ -331,16 +332,15 @@ impl<'a> Trial<'a> {
         if let EndingKind::Failed(error) = &ending.kind {
             self.timed_out |= matches!(error.kind, ConnectionErrorKind::TimedOut(_));
         }
-        if own.machine == Some(LATER) {
+        if own.addrs.is_some_and(|(_, peer)| peer.ip() == LATER) {
             self.second_ending.get_or_insert(ending);
             return Ok(());
         }
-        let mut peers = self.endings.peers.iter().enumerate();
         let cut = usize::from(self.case.peer);
-        let number = match own.machine {
-            Some(machine) => peers.position(|(number, peer)| peer.machine(number) == machine),
+        let number = match own.addrs {
+            Some(addrs) => self.peer_at(addrs),
             // It never had a peer: the attempt failed.
-            None => Some(cut).filter(|_| self.case.point == CutPoint::Connecting && !own.is_accepted),
+            None => Some(cut).filter(|_| self.case.point == CutPoint::Connecting),
         };
         let Some(number) = number else { return Ok(()) };
         let is_first = self.endings_of[number].is_none();
@@ -352,6 +352,17 @@ impl<'a> Trial<'a> {
         let late = reset.map(|at| self.network.elapsed().saturating_sub(at)).filter(|late| *late > RESET);
         must(late.is_none(), Rule::Progress, || {
             format!("the peer reset, and its connection was closed {:.1?} later", late.unwrap_or_default())
+        })
+    }
+
+    /// The peer whose first connection has these addresses, the program's first.
+    fn peer_at(&self, (own, peer): (SocketAddr, SocketAddr)) -> Option<usize> {
+        self.endings.peers.iter().enumerate().position(|(number, role)| match role.role {
+            PeerRole::Client(_) => role.machine(number) == peer.ip(),
+            PeerRole::Server(addr) => {
+                let first = self.plays[number].as_ref().and_then(Play::endpoints);
+                addr == peer && first.is_none_or(|(_, connected)| connected == own)
+            }
         })
     }
 
@@ -369,14 +380,19 @@ impl<'a> Trial<'a> {
             second_wrong: self.second.as_ref().and_then(|play| wrong("a second peer", play, &self.second_ending)),
             wrong: self.wrong(),
             timed_out: self.timed_out,
+            at_rest: Ok(()),
             ending: self.endings_of[usize::from(self.case.peer)].clone(),
         }
     }
 
     /// What went wrong with each peer.
     fn wrong(&self) -> Vec<Option<String>> {
-        let pairs = self.plays.iter().zip(&self.endings_of);
-        pairs.map(|(play, ending)| play.as_ref().and_then(|play| wrong("the peer", play, ending))).collect()
+        let pairs = self.plays.iter().zip(&self.endings_of).enumerate();
+        let wrong_of = |(number, (play, ending)): (usize, (&Option<Play>, _))| {
+            let name = if self.plays.len() > 1 { format!("peer {number}") } else { "the peer".to_owned() };
+            play.as_ref().and_then(|play| wrong(&name, play, ending))
+        };
+        pairs.map(wrong_of).collect()
     }
 
     /// Takes the transcript, with the lines of the peers.
@@ -410,14 +426,15 @@ fn check_event(
     }
     let point = sockets.iter().position(|own| own.id == id).unwrap_or_else(|| {
         let is_accepted = socket.listener().is_some();
-        sockets.push(ProgramSocket { id, grammar: EventGrammar::new(socket), is_accepted, machine: None });
+        let is_clients = is_accepted && socket.peer_addr().is_some_and(|addr| is_clients_machine(addr.ip()));
+        sockets.push(ProgramSocket { id, grammar: EventGrammar::new(socket), is_clients, addrs: None });
         if let Some((high, low)) = marks {
             socket.set_marks(high, low);
         }
         sockets.len() - 1
     });
     let own = &mut sockets[point];
-    own.machine = own.machine.or_else(|| socket.peer_addr().as_ref().map(SocketAddr::ip));
+    own.addrs = own.addrs.or_else(|| socket.local_addr().zip(socket.peer_addr()));
     own.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
 }
 
