@@ -152,6 +152,9 @@ pub mod net;
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 
+// Declared before the other modules that add methods to it: rustdoc shows methods in this order.
+mod reactor;
+
 mod buffer;
 mod error;
 mod event;
@@ -161,7 +164,6 @@ mod options;
 mod parse;
 mod pipe;
 mod pool;
-mod reactor;
 mod report;
 mod rng;
 mod shard;
