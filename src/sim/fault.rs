@@ -8,6 +8,12 @@ macro_rules! rows {
     ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
         /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated
         /// network.
+        ///
+        /// ```
+        /// use finale::sim::Fault;
+        /// assert_eq!(Fault::SynLost.id(), "CN02");
+        /// assert_eq!(Fault::SynLost.name(), "syn-lost");
+        /// ```
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[non_exhaustive]
