@@ -545,7 +545,7 @@ impl<'a> Socket<'a> {
         self.context.cancel_timer(id)
     }
 
-    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
+    /// The time of the net's clock: on a [simulated network](crate#testing) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.context.now()

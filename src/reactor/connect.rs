@@ -383,8 +383,8 @@ impl Reactor {
     /// lookup has failed ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
     ///
     /// A program that does not want threads looks names up itself, and connects to a list of
-    /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are defined by
-    /// [`Network::name`](crate::sim::Network::name).
+    /// addresses ([`Target::Addrs`]). On the [simulated network](crate#testing) names are defined by
+    /// `sim::Network::name`.
     ///
     /// ```
     /// # use finale::{LookupErrorKind, Reactor};

@@ -132,7 +132,7 @@ impl<N: Net> Reactor<N> {
         Socket::new(self.context(), slot)
     }
 
-    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
+    /// The time of the net's clock: on a [simulated network](crate#testing) the virtual time.
     #[doc(alias = "uv_now")]
     #[must_use]
     pub fn now(&self) -> Instant {

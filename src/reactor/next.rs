@@ -73,7 +73,7 @@ impl<N: Net> Reactor<N> {
 
     /// Like [`next`](Reactor::next), but waits at most until `deadline`. `None` means that nothing
     /// is left or that the deadline has passed. The clock is the net's:
-    /// [`Network::now`](crate::sim::Network::now) on a simulated one. With a deadline in the past,
+    /// `sim::Network::now` on a simulated one. With a deadline in the past,
     /// it still does one turn of the work that needs no waiting. While events come without a pause,
     /// each call returns one, so a program with its own deadline has to check the clock.
     ///
