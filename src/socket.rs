@@ -310,9 +310,9 @@ impl<'a> Socket<'a> {
     /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
     /// call of `next`. `None` switches it off. It changes no other limit.
     #[doc(alias = "setTimeout")]
-    pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
+    pub fn set_idle_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
+            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = limit.into().and_then(millis));
             self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
@@ -381,9 +381,9 @@ impl<'a> Socket<'a> {
     /// Sets how this socket is closed
     /// ([`ListenOptions::close_mode`](crate::ListenOptions::close_mode)). A socket that waits for
     /// the acknowledgement is handed off in the next call of `next`.
-    pub fn set_close_mode(&mut self, close: CloseMode) {
+    pub fn set_close_mode(&mut self, mode: CloseMode) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, |settings| settings.close = close);
+            self.context.table.change_settings(self.slot, |settings| settings.close = mode);
             if self.state() == State::Closing {
                 self.request(Flags::HANGUP); // The wait may be over.
             }

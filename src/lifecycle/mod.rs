@@ -169,6 +169,7 @@ listed! {
     /// assert_eq!(Emits::PeerEnded.name(), "peer-ended");
     /// assert_eq!(Emits::ALL.last(), Some(&Emits::Close));
     /// ```
+    #[non_exhaustive]
     pub enum Emits {
         Lookup = "lookup", Connect = "connect", Ready = "ready", Connection = "connection", Data = "data",
         Drain = "drain", Timeout = "timeout", PeerEnded = "peer-ended", End = "end", Error = "error", Close = "close",
@@ -182,7 +183,7 @@ listed! {
 /// let transitions = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| step(state, input)));
 /// assert!(transitions.filter(|cell| matches!(cell, Cell::Go(..))).count() > 50);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cell {
     /// Go to this state and emit these events.
     Go(State, &'static [Emits]),

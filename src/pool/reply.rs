@@ -37,7 +37,7 @@ pub struct Ticket(pub(super) u64);
 ///     failed
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PoolReply {
     /// The program has this socket until it [gives it back](super::Pool::give_back).
     Leased(SocketId),
@@ -61,7 +61,7 @@ pub enum PoolReply {
 ///     }
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PoolEvent {
     /// It belongs to another socket, or to none.
     Foreign,
@@ -85,7 +85,7 @@ pub enum PoolEvent {
 ///     }
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RetrySafety {
     /// No byte of it has reached our kernel, so the server can't have seen it.
     Safe,

@@ -399,7 +399,10 @@ impl Reactor {
     #[doc(alias = "getaddrinfo")]
     #[doc(alias = "dns.lookup")]
     #[doc(alias = "uv_getaddrinfo")]
-    pub fn set_resolver(&mut self, resolve: impl Fn(&str, u16) -> LookupAnswer + Send + Sync + 'static) {
+    pub fn set_resolver(
+        &mut self,
+        resolve: impl Fn(&str, u16) -> Result<Vec<SocketAddr>, LookupErrorKind> + Send + Sync + 'static,
+    ) {
         self.net.set_resolver(Arc::new(resolve));
     }
 }

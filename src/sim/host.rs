@@ -79,6 +79,7 @@ impl Host {
 
     /// Injects readiness of the connection with this [`index`](crate::SocketId::index): the next
     /// poll reports these flags. Returns whether it is registered; otherwise nothing is reported.
+    #[doc(hidden)] // As the type of the flags.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
         let Some(id) = world.held(self.index, slot) else { return false };
