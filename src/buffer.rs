@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// use std::sync::Arc;
 /// use finale::Buffer;
 ///
-/// let page: Arc<[u8]> = Arc::from(&b"HTTP/1.0 200 OK\r\n\r\nHello"[..]);
+/// let page = Arc::new(b"HTTP/1.0 200 OK\r\n\r\nHello".to_vec());
 /// let body = Buffer::shared(&page, 19..); // No copy: a thousand clients can be sent this one.
 /// assert_eq!(body.as_ref(), b"Hello");
 /// assert_eq!(Buffer::from("Hello").as_ref(), body.as_ref());
@@ -26,7 +26,7 @@ pub struct Buffer(Held);
 enum Held {
     Vec(Vec<u8>),
     Static(&'static [u8]),
-    Shared { all: Arc<[u8]>, from: usize, to: usize },
+    Shared { all: Arc<Vec<u8>>, from: usize, to: usize },
 }
 
 impl Buffer {
@@ -36,7 +36,7 @@ impl Buffer {
     /// # Panics
     /// If the range begins after its end or exceeds the bytes, like an index.
     #[must_use]
-    pub fn shared(all: &Arc<[u8]>, range: impl RangeBounds<usize>) -> Self {
+    pub fn shared(all: &Arc<Vec<u8>>, range: impl RangeBounds<usize>) -> Self {
         let from = match range.start_bound() {
             Bound::Included(from) => *from,
             Bound::Excluded(before) => before.saturating_add(1),
@@ -133,8 +133,8 @@ impl From<&'static str> for Buffer {
     }
 }
 
-impl From<Arc<[u8]>> for Buffer {
-    fn from(all: Arc<[u8]>) -> Self {
+impl From<Arc<Vec<u8>>> for Buffer {
+    fn from(all: Arc<Vec<u8>>) -> Self {
         let to = all.len();
         Self(Held::Shared { all, from: 0, to })
     }

@@ -268,8 +268,7 @@ impl<'a> Socket<'a> {
     /// first. If nothing is missing, or nothing more can be read, the buffer is dropped, and no
     /// event follows; so it is after [`discard`](Socket::discard), `destroy`, or a limit.
     ///
-    /// `len` bytes are allocated and zeroed at once. Check the length that a peer has announced
-    /// before.
+    /// Memory for `len` bytes is reserved at once. Check the length that a peer has announced before.
     ///
     /// [`Event::Filled`]: crate::Event::Filled
     #[doc(alias = "read_exact")]
@@ -280,8 +279,8 @@ impl<'a> Socket<'a> {
         if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
             return;
         }
-        buffer.resize(len, 0);
-        self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled }));
+        buffer.reserve_exact(len - filled);
+        self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled, len }));
         // What a broken connection had read into the buffer may have been its last unread bytes.
         self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
     }

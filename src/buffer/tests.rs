@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn whatever_a_buffer_is_made_of_it_gives_the_same_bytes() {
-    let shared: Arc<[u8]> = Arc::from(&b"bytes"[..]);
+    let shared = Arc::new(b"bytes".to_vec());
     let all: [(Buffer, &str); 6] = [
         (b"bytes".to_vec().into(), "owned"),
         (String::from("bytes").into(), "owned"),
@@ -21,7 +21,7 @@ fn whatever_a_buffer_is_made_of_it_gives_the_same_bytes() {
 
 #[test]
 fn a_part_of_shared_bytes_is_that_part_and_no_copy() {
-    let all: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+    let all = Arc::new(b"0123456789".to_vec());
     let parts = [
         (Buffer::shared(&all, 2..5), "234"),
         (Buffer::shared(&all, ..), "0123456789"),
@@ -41,7 +41,7 @@ fn a_part_of_shared_bytes_is_that_part_and_no_copy() {
 
 #[test]
 fn a_part_that_is_not_there_is_refused_like_an_index() {
-    let all: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+    let all = Arc::new(b"0123456789".to_vec());
     let backwards = (Bound::Included(6), Bound::Excluded(5));
     let ranges: [(Bound<usize>, Bound<usize>); 5] = [
         backwards,

@@ -162,6 +162,16 @@ pub trait Net {
     /// [`take_error`](Net::take_error) has that.
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received>;
 
+    /// The same into the spare capacity of `buffer`, which is not 0. The system need not zero it
+    /// first.
+    fn recv_spare(&mut self, slot: u32, buffer: &mut Vec<u8>) -> io::Result<Received> {
+        let filled = buffer.len();
+        buffer.resize(buffer.capacity(), 0);
+        let received = self.recv(slot, &mut buffer[filled..]);
+        buffer.truncate(filled + received.as_ref().map_or(0, |received| received.bytes));
+        received
+    }
+
     /// What a read would find, without reading.
     fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 

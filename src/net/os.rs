@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{
@@ -88,6 +89,12 @@ impl Os {
     /// The connection in this slot. The reactor names only open ones.
     fn stream(&self, slot: u32) -> io::Result<&Socket> {
         self.streams.get(slot as usize).and_then(Option::as_ref).ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// What a read has brought. After a short read nothing is left, unless messages end reads early.
+    fn received(&self, slot: u32, bytes: usize, room: usize) -> Received {
+        let whole = self.split.is_empty() || !self.split.contains(&slot);
+        Received { bytes, drained: bytes < room && whole }
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
@@ -330,8 +337,13 @@ impl Net for Os {
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         let room = buffer.len();
         let (_, bytes) = recv(self.stream(slot)?, buffer, RecvFlags::empty())?;
-        let whole = self.split.is_empty() || !self.split.contains(&slot);
-        Ok(Received { bytes, drained: bytes < room && whole })
+        Ok(self.received(slot, bytes, room))
+    }
+
+    fn recv_spare(&mut self, slot: u32, buffer: &mut Vec<u8>) -> io::Result<Received> {
+        let room = buffer.capacity() - buffer.len();
+        let (bytes, _) = recv(self.stream(slot)?, spare_capacity(buffer), RecvFlags::empty())?;
+        Ok(self.received(slot, bytes, room))
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {

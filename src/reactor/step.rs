@@ -10,8 +10,8 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::Reactor;
 use super::emit::{Emit, EmitKind};
+use super::{RECEIVE_BYTES, Reactor};
 use crate::error::{ConnectionError, ConnectionErrorKind, TimeoutKind};
 use crate::event::FirstFin;
 use crate::id::SocketId;
@@ -469,10 +469,19 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     fn fill(&mut self) -> Option<Emit> {
         let fill = self.extras.get_mut(self.entry.extra).and_then(|extra| extra.fill.as_deref_mut())?;
-        // One step reads at most as much as a step without a buffer of the caller.
-        let rest = fill.buffer.len() - fill.filled;
-        let (from, room) = (fill.filled, rest.min(self.buffer.len()));
-        match call(|| self.net.recv(self.slot, &mut fill.buffer[from..from + room])) {
+        // One step reads at most as much as one without a buffer of the caller usually does: other
+        // sockets wait for their turns.
+        let rest = fill.len - fill.filled;
+        let (from, room) = (fill.filled, rest.min(RECEIVE_BYTES.max(self.buffer.len())));
+        let buffer = &mut fill.buffer;
+        // Memory is zeroed only where the spare capacity exceeds what may be read.
+        let outcome = if buffer.len() == from && buffer.capacity() == from + room {
+            call(|| self.net.recv_spare(self.slot, buffer))
+        } else {
+            buffer.resize(buffer.len().max(from + room), 0);
+            call(|| self.net.recv(self.slot, &mut buffer[from..from + room]))
+        };
+        match outcome {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 fill.filled += received.bytes;
                 self.note_received(received, room);

@@ -40,10 +40,12 @@ pub(crate) struct Extra {
 /// A buffer of the caller that finale fills.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// Allocated at its final length.
+    /// What was read, and after it perhaps zeros. It has the capacity for `len` bytes.
     pub(crate) buffer: Vec<u8>,
-    /// How many of its bytes were read.
+    /// How many bytes were read.
     pub(crate) filled: usize,
+    /// How many bytes it will have.
+    pub(crate) len: usize,
 }
 
 /// When something is due.

@@ -21,7 +21,7 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
         if bite.is_none() {
             scene.network.set_faults(finale::sim::Faults { short_write: 0.9, ..finale::sim::Faults::none() });
         }
-        let answer: Arc<[u8]> = pattern(60_000).into();
+        let answer = Arc::new(pattern(60_000));
         scene.with(|socket| {
             let mut at = 0;
             for count in [10, 3_000, 20_000, 5, 7_000, 2_048, 27_937] {
@@ -81,7 +81,7 @@ fn many_writes_and_an_end_are_one_call_and_one_segment() {
 #[test]
 fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
     let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1 << 20));
-    let body: Arc<[u8]> = pattern(5_000).into();
+    let body = Arc::new(pattern(5_000));
     scene.with(|socket| {
         drop(socket.write(b"head"));
         drop(socket.write_owned(Arc::clone(&body)));
@@ -115,7 +115,7 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
 fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     for piece in [2_048, 30_000, 3 << 20] {
         let (mut scene, _peer, bend) = bent_served(ListenOptions::default().send_buffer_size(16 << 20));
-        let all: Arc<[u8]> = pattern(3 << 20).into();
+        let all = Arc::new(pattern(3 << 20));
         scene.with(|socket| {
             for at in (0..3 << 20).step_by(piece) {
                 let part = Buffer::shared(&all, at..(at + piece).min(3 << 20));
@@ -146,7 +146,7 @@ fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
         .reactor
         .listen((support::scene::HERE, 80), ListenOptions::default().send_buffer_size(5_000))
         .expect("free");
-    let answer: Arc<[u8]> = pattern(300_000).into();
+    let answer = Arc::new(pattern(300_000));
     let peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
     let sockets: Vec<_> = scene.stories.keys().copied().collect();
@@ -183,7 +183,7 @@ fn an_answer_to_many_is_one_copy_and_is_let_go_however_they_end() {
 #[test]
 fn a_refused_buffer_is_dropped_and_changes_nothing() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().high_water_mark(10_000).write_limit(10_000));
-    let large: Arc<[u8]> = pattern(10_000).into();
+    let large = Arc::new(pattern(10_000));
     scene.with(|socket| {
         assert_eq!(socket.write_owned(Arc::clone(&large)), Ok(Backpressure::Full));
         let full = Error::QueueFull { queued_bytes: 10_000, limit_bytes: 10_000 };

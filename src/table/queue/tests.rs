@@ -166,7 +166,7 @@ fn a_chunk_grows_with_what_is_in_it_and_never_beyond_its_size() {
 #[test]
 fn a_buffer_that_was_given_away_is_not_copied_unless_it_is_small() {
     let mut scene = Scene::default();
-    let large: Arc<[u8]> = Arc::from(vec![1; COPY_BELOW_BYTES]);
+    let large = Arc::new(vec![1; COPY_BELOW_BYTES]);
     scene.queue.push_given(Buffer::from(Arc::clone(&large)), &mut scene.spares);
     assert_eq!(scene.queue.single().map(<[u8]>::as_ptr), Some(large.as_ptr()));
     assert_eq!(Arc::strong_count(&large), 2);
