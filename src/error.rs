@@ -68,7 +68,7 @@ pub enum Error {
 /// assert_eq!(Target::try_from("localhost"), Err(Error::InvalidAddress(AddressError::NoPort)));
 /// assert_eq!(Target::try_from("localhost:http"), Err(Error::InvalidAddress(AddressError::InvalidPort)));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AddressError {
     /// There is no `:PORT` at the end.
@@ -99,7 +99,7 @@ pub enum AddressError {
 /// assert_eq!(refused, Err(Error::InvalidOption(InvalidOption::BufferSize)));
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum InvalidOption {
     /// Keep-alive's idle time and interval: up to 32,767 seconds (tcp(7), `MAX_TCP_KEEPIDLE`).
@@ -284,8 +284,9 @@ pub struct ConnectionError {
 ///     attempts.iter().filter(|attempt| attempt.kind == ConnectionErrorKind::Refused).count()
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct ConnectAttempt {
     /// The address.
     pub addr: SocketAddr,

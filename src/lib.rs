@@ -106,14 +106,14 @@
 //!
 //! # Testing
 //!
-//! [`Reactor::with_net`] takes any [`net::Net`]. [`sim`] has a network in memory with a virtual
-//! clock, on which the same reactor and the same handlers run. [`check::Endings`] runs a handler
-//! there against every ending at every byte of a conversation. Start with that. Both are behind the
-//! feature `sim`, for `[dev-dependencies]`.
+//! [`Reactor::with_net`] takes any `net::Net`. [`sim`][sim page] has a network in memory with a
+//! virtual clock, on which the same reactor and the same handlers run. [`check::Endings`][endings
+//! page] runs a handler there against every ending at every byte of a conversation. Start with
+//! that. Both need the feature `sim`; enable it in `[dev-dependencies]`.
 //!
 //! # Optional features
 //!
-//! - `sim`: the modules [`sim`] and [`check`].
+//! - `sim`: the modules [`sim`][sim page] and [`check`][check page].
 //! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`ConnectionError`] and
 //!   their parts can also be deserialized. Names are those of the grammar above, and ids are
 //!   written as in the log.
@@ -132,7 +132,13 @@
 //! - That time counts while the machine is suspended: on Linux the monotonic clock stands still
 //!   then. Setting the wall clock changes nothing.
 //! - That a FIN proves health: the kernel of a program that was killed with SIGKILL sends one too.
-
+//!
+// Targets of links on the page above. Without the feature `sim` its modules have no pages.
+#![cfg_attr(feature = "sim", doc = "[sim page]: crate::sim\n[check page]: crate::check")]
+#![cfg_attr(feature = "sim", doc = "[endings page]: crate::check::Endings")]
+#![cfg_attr(not(feature = "sim"), doc = "[sim page]: ../finale/index.html#optional-features")]
+#![cfg_attr(not(feature = "sim"), doc = "[check page]: ../finale/index.html#optional-features")]
+#![cfg_attr(not(feature = "sim"), doc = "[endings page]: ../finale/index.html#optional-features")]
 // docs.rs shows which feature an item needs; that takes a nightly compiler.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Code that only the simulated network calls is checked for use in builds that have it.
@@ -152,6 +158,9 @@ pub mod net;
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 
+// Declared before the other modules that add methods to it: rustdoc shows methods in this order.
+mod reactor;
+
 mod buffer;
 mod error;
 mod event;
@@ -161,7 +170,6 @@ mod options;
 mod parse;
 mod pipe;
 mod pool;
-mod reactor;
 mod report;
 mod rng;
 mod shard;

@@ -110,7 +110,7 @@ impl Counts {
 /// println!("{metrics}");
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Metrics {
@@ -206,13 +206,13 @@ impl Metrics {
         self.bytes_written += written;
     }
 
-    /// Sockets that have failed with this cause. All failed lookups count as one cause.
+    /// Sockets that have failed with an error of this kind. All failed lookups count as one kind.
     #[must_use]
-    pub const fn failed_of(&self, cause: ConnectionErrorKind) -> u64 {
-        self.failed[place(cause)]
+    pub const fn failed_of(&self, kind: ConnectionErrorKind) -> u64 {
+        self.failed[place(kind)]
     }
 
-    /// Every cause of failed sockets, with its count.
+    /// The kinds of errors that have occurred, each with its count of failed sockets.
     pub fn failures(&self) -> impl Iterator<Item = (ConnectionErrorKind, u64)> + '_ {
         CAUSES.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }

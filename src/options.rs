@@ -25,6 +25,7 @@ pub use stop::StopOptions;
 /// let options = ListenOptions::default().close_mode(CloseMode::HandOff);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum CloseMode {
     /// `close` is delivered when the peer's kernel has acknowledged our FIN, and with it every
     /// byte. The default: an ending that claims less is a guess.

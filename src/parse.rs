@@ -96,6 +96,14 @@ impl TryFrom<&str> for Target {
     }
 }
 
+impl std::str::FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.try_into()
+    }
+}
+
 impl TryFrom<String> for Target {
     type Error = Error;
 

@@ -4,6 +4,13 @@
 //! module does not depend on what the numbers are used for.
 
 /// A small seeded generator (SplitMix64): fast, and good enough for faults. Not for secrets.
+///
+/// ```
+/// use finale::sim::Rng;
+/// let (mut one, mut other) = (Rng::new(7), Rng::new(7));
+/// assert_eq!(one.below(100), other.below(100));
+/// assert!(!one.chance(0.0) && one.chance(1.0));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rng {
     state: u64,

@@ -245,7 +245,7 @@ impl Drop for Fall {
 
 impl<N: Net> Shard<N> {
     /// Opens a listener for each of these reactors, all on one address, and starts no thread: for a
-    /// program that has its own threads, and for the [simulated network](crate::sim), where each
+    /// program that has its own threads, and for the [simulated network](crate#testing), where each
     /// reactor is a host of the same address.
     ///
     /// # Errors

@@ -100,86 +100,6 @@ impl<'a> Socket<'a> {
         if self.slot == NIL { SocketId::NONE } else { self.context.table.id(self.slot) }
     }
 
-    /// Another socket of the same reactor, for example the other side of a proxy.
-    pub fn get(&mut self, id: SocketId) -> Option<Socket<'_>> {
-        self.context.socket(id)
-    }
-
-    /// Access to the whole reactor, for code that also runs between two events.
-    pub fn context(&mut self) -> Context<'_> {
-        Context { table: &mut *self.context.table, net: self.context.net }
-    }
-
-    /// Begins another connection, as [`Reactor::connect`](crate::Reactor::connect) does: a proxy
-    /// connects to its backend in the handler of the client.
-    ///
-    /// # Errors
-    /// As for `Reactor::connect`.
-    pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
-    where
-        T: TryInto<Target>,
-        Error: From<T::Error>,
-    {
-        self.context.connect(target, options)
-    }
-
-    /// Sets a timer, as [`Reactor::set_timer`](crate::Reactor::set_timer) does. It does not belong
-    /// to this socket: store the [`SocketId`] with the [`TimerId`], and cancel the timer when the
-    /// socket closes.
-    pub fn set_timer(&mut self, after: Duration) -> TimerId {
-        self.context.set_timer(after)
-    }
-
-    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
-    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
-        self.context.cancel_timer(id)
-    }
-
-    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.context.now()
-    }
-
-    /// Our own address of the connection, with one call of getsockname(2). `None` before the
-    /// connection is established and once it is closed, and for Unix domain sockets.
-    #[doc(alias = "localAddress")]
-    #[doc(alias = "getsockname")]
-    #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        let is_connected = self.entry().is_some_and(|entry| entry.state.is_connected());
-        is_connected.then(|| self.context.net.local_addr(self.slot)).flatten()
-    }
-
-    /// The listener that accepted the connection; `None` for an outgoing one.
-    #[must_use]
-    pub fn listener(&self) -> Option<ListenerId> {
-        self.entry().and_then(|entry| self.context.table.settings.get(entry.settings).listener)
-    }
-
-    /// Whether it was accepted although its listener had its maximum of connections
-    /// ([`OverflowPolicy::Admit`](crate::OverflowPolicy::Admit)): write a short answer, then `end`
-    /// and `discard`.
-    #[must_use]
-    pub fn is_overflow(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::OVERFLOW))
-    }
-
-    /// The state of the lifecycle. `end` and `destroy` change it in the next call of `next`.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.entry().map_or(State::Closed, |entry| entry.state)
-    }
-
-    /// The peer's address, from `connection` or the first connection attempt up to and in `close`.
-    /// A Unix domain socket has none.
-    #[doc(alias = "remoteAddress")]
-    #[doc(alias = "getpeername")]
-    #[must_use]
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.entry().and_then(|_| self.context.table.peer(self.slot))
-    }
-
     /// Queues a copy of the bytes. They leave in the next call of `next`, together with everything
     /// else that is written until then. Bytes that are written before the connection is established
     /// leave when it is. An empty slice changes nothing.
@@ -231,54 +151,6 @@ impl<'a> Socket<'a> {
     pub fn write_owned_parts<const N: usize>(&mut self, parts: [Buffer; N]) -> Result<Backpressure, Error> {
         let count = parts.iter().map(Buffer::len).sum();
         self.queue(count, |table, slot| parts.into_iter().fold(0, |_, part| table.push_given(slot, part)))
-    }
-
-    /// Has the next bytes read into a buffer of the program's, without a copy: for a large body
-    /// whose length is known. `buffer` may contain its first bytes already. When it has `len` bytes
-    /// in all, or when the peer ends or the connection breaks before, [`Event::Filled`] is
-    /// delivered, and [`take_filled`](Socket::take_filled) returns it; not if it is empty. Until
-    /// then no `data` is delivered. Bytes after the body follow as `data`.
-    ///
-    /// A second call replaces the buffer and drops what the first has read: take a filled one
-    /// first. If nothing is missing, or nothing more can be read, the buffer is dropped, and no
-    /// event follows; so it is after [`discard`](Socket::discard), `destroy`, or a limit.
-    ///
-    /// Memory for `len` bytes is reserved at once. Check the length that a peer has announced before.
-    ///
-    /// [`Event::Filled`]: crate::Event::Filled
-    #[doc(alias = "read_exact")]
-    pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
-        let filled = buffer.len();
-        let state = self.state();
-        let is_readable = !state.is_connected() || state.can_read();
-        if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
-            return;
-        }
-        buffer.reserve_exact(len - filled);
-        self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled, len }));
-        // What a broken connection had read into the buffer may have been its last unread bytes.
-        self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
-    }
-
-    /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
-    #[must_use]
-    pub fn is_filling(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::FILL))
-    }
-
-    /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at
-    /// other times. If it is not taken, the next bytes are `data` again.
-    ///
-    /// [`Event::Filled`]: crate::Event::Filled
-    pub fn take_filled(&mut self) -> Option<Vec<u8>> {
-        self.entry()?;
-        let extra = self.context.table.entry(self.slot).extra;
-        if self.context.table.entry(self.slot).flags.has(Flags::FILL) {
-            return None;
-        }
-        let mut fill = self.context.table.extras.get_mut(extra)?.fill.take()?;
-        fill.buffer.truncate(fill.filled);
-        Some(fill.buffer)
     }
 
     /// The common part of all writes. `push` queues the bytes and returns how many wait then.
@@ -386,12 +258,60 @@ impl<'a> Socket<'a> {
         self.request(Flags::DISCARD);
     }
 
+    /// Has the next bytes read into a buffer of the program's, without a copy: for a large body
+    /// whose length is known. `buffer` may contain its first bytes already. When it has `len` bytes
+    /// in all, or when the peer ends or the connection breaks before, [`Event::Filled`] is
+    /// delivered, and [`take_filled`](Socket::take_filled) returns it; not if it is empty. Until
+    /// then no `data` is delivered. Bytes after the body follow as `data`.
+    ///
+    /// A second call replaces the buffer and drops what the first has read: take a filled one
+    /// first. If nothing is missing, or nothing more can be read, the buffer is dropped, and no
+    /// event follows; so it is after [`discard`](Socket::discard), `destroy`, or a limit.
+    ///
+    /// Memory for `len` bytes is reserved at once. Check the length that a peer has announced before.
+    ///
+    /// [`Event::Filled`]: crate::Event::Filled
+    #[doc(alias = "read_exact")]
+    pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
+        let filled = buffer.len();
+        let state = self.state();
+        let is_readable = !state.is_connected() || state.can_read();
+        if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
+            return;
+        }
+        buffer.reserve_exact(len - filled);
+        self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled, len }));
+        // What a broken connection had read into the buffer may have been its last unread bytes.
+        self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
+    }
+
+    /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::FILL))
+    }
+
+    /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at
+    /// other times. If it is not taken, the next bytes are `data` again.
+    ///
+    /// [`Event::Filled`]: crate::Event::Filled
+    pub fn take_filled(&mut self) -> Option<Vec<u8>> {
+        self.entry()?;
+        let extra = self.context.table.entry(self.slot).extra;
+        if self.context.table.entry(self.slot).flags.has(Flags::FILL) {
+            return None;
+        }
+        let mut fill = self.context.table.extras.get_mut(extra)?.fill.take()?;
+        fill.buffer.truncate(fill.filled);
+        Some(fill.buffer)
+    }
+
     /// Sets the [idle timeout](crate::ListenOptions::idle_timeout), and restarts it at the next
     /// call of `next`. `None` switches it off. It changes no other limit.
     #[doc(alias = "setTimeout")]
-    pub fn set_idle_timeout(&mut self, idle: impl Into<Option<Duration>>) {
+    pub fn set_idle_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = idle.into().and_then(millis));
+            self.context.table.change_settings(self.slot, |settings| settings.idle_ms = limit.into().and_then(millis));
             self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
@@ -460,9 +380,9 @@ impl<'a> Socket<'a> {
     /// Sets how this socket is closed
     /// ([`ListenOptions::close_mode`](crate::ListenOptions::close_mode)). A socket that waits for
     /// the acknowledgement is handed off in the next call of `next`.
-    pub fn set_close_mode(&mut self, close: CloseMode) {
+    pub fn set_close_mode(&mut self, mode: CloseMode) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, |settings| settings.close = close);
+            self.context.table.change_settings(self.slot, |settings| settings.close = mode);
             if self.state() == State::Closing {
                 self.request(Flags::HANGUP); // The wait may be over.
             }
@@ -499,6 +419,45 @@ impl<'a> Socket<'a> {
         self.context.table.extra_mut(self.slot).keep_alive = Some(times);
         self.context.table.wake(self.slot);
         Ok(())
+    }
+
+    /// Our own address of the connection, with one call of getsockname(2). `None` before the
+    /// connection is established and once it is closed, and for Unix domain sockets.
+    #[doc(alias = "localAddress")]
+    #[doc(alias = "getsockname")]
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        let is_connected = self.entry().is_some_and(|entry| entry.state.is_connected());
+        is_connected.then(|| self.context.net.local_addr(self.slot)).flatten()
+    }
+
+    /// The listener that accepted the connection; `None` for an outgoing one.
+    #[must_use]
+    pub fn listener(&self) -> Option<ListenerId> {
+        self.entry().and_then(|entry| self.context.table.settings.get(entry.settings).listener)
+    }
+
+    /// Whether it was accepted although its listener had its maximum of connections
+    /// ([`OverflowPolicy::Admit`](crate::OverflowPolicy::Admit)): write a short answer, then `end`
+    /// and `discard`.
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::OVERFLOW))
+    }
+
+    /// The state of the lifecycle. `end` and `destroy` change it in the next call of `next`.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.entry().map_or(State::Closed, |entry| entry.state)
+    }
+
+    /// The peer's address, from `connection` or the first connection attempt up to and in `close`.
+    /// A Unix domain socket has none.
+    #[doc(alias = "remoteAddress")]
+    #[doc(alias = "getpeername")]
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.entry().and_then(|_| self.context.table.peer(self.slot))
     }
 
     /// Bytes delivered as `data` or discarded so far.
@@ -548,5 +507,46 @@ impl<'a> Socket<'a> {
     #[must_use]
     pub fn peer_ended(&self) -> bool {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::READ_CLOSED))
+    }
+
+    /// Another socket of the same reactor, for example the other side of a proxy.
+    pub fn get(&mut self, id: SocketId) -> Option<Socket<'_>> {
+        self.context.socket(id)
+    }
+
+    /// Access to the whole reactor, for code that also runs between two events.
+    pub fn context(&mut self) -> Context<'_> {
+        Context { table: &mut *self.context.table, net: self.context.net }
+    }
+
+    /// Begins another connection, as [`Reactor::connect`](crate::Reactor::connect) does: a proxy
+    /// connects to its backend in the handler of the client.
+    ///
+    /// # Errors
+    /// As for `Reactor::connect`.
+    pub fn connect<T>(&mut self, target: T, options: ConnectOptions) -> Result<SocketId, Error>
+    where
+        T: TryInto<Target>,
+        Error: From<T::Error>,
+    {
+        self.context.connect(target, options)
+    }
+
+    /// Sets a timer, as [`Reactor::set_timer`](crate::Reactor::set_timer) does. It does not belong
+    /// to this socket: store the [`SocketId`] with the [`TimerId`], and cancel the timer when the
+    /// socket closes.
+    pub fn set_timer(&mut self, after: Duration) -> TimerId {
+        self.context.set_timer(after)
+    }
+
+    /// Cancels a timer. Returns whether it was still running; if so its event is not delivered.
+    pub fn cancel_timer(&mut self, id: TimerId) -> bool {
+        self.context.cancel_timer(id)
+    }
+
+    /// The time of the net's clock: on a [simulated network](crate#testing) the virtual time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.context.now()
     }
 }

@@ -23,7 +23,7 @@ use crate::unix_addr::UnixAddr;
 /// assert!(Target::try_from("localhost").is_err());
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
     /// An IP address.
@@ -102,7 +102,7 @@ impl fmt::Display for Target {
 /// assert_eq!(listener.addr.to_string(), format!("127.0.0.1:{port}"));
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BoundAddr {
     /// An IP address, with the port that the kernel chose for port 0.

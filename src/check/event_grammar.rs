@@ -24,6 +24,34 @@ enum Stage {
 /// the socket itself reports.
 ///
 /// Pass it every event of the socket, in order.
+///
+/// ```
+/// use finale::SocketMap;
+/// use finale::check::EventGrammar;
+/// use finale::sim::{Network, Script};
+/// use finale::{Event, ListenOptions, Reactor};
+///
+/// let network = Network::new(1);
+/// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
+/// network.peer([10, 0, 0, 2].into()).play(listener.addr, Script::new().send(b"x").reset()).expect("a route");
+///
+/// let mut grammars = SocketMap::new();
+/// while let Some((socket, event)) = reactor.next()? {
+///     if event.is_socket_event() {
+///         let id = socket.id();
+///         if grammars.get(id).is_none() {
+///             grammars.insert(id, EventGrammar::new(&socket));
+///         }
+///         let grammar: &mut EventGrammar = grammars.get_mut(id).expect("it was just inserted");
+///         grammar.check(&socket, &event).expect("an event that the grammar allows");
+///         if grammar.is_closed() {
+///             reactor.close_listener(listener.id)?;
+///         }
+///     }
+/// }
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct EventGrammar {
     stage: Stage,

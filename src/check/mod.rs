@@ -45,6 +45,11 @@ pub(crate) use transcript::record;
 pub use transcript::{Column, Transcript};
 
 /// One of the ten rules, or of the two for protocol handlers; see [`Endings`].
+///
+/// ```
+/// use finale::check::Rule;
+/// assert_eq!(Rule::HonestClose.to_string(), "honest close");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
@@ -96,6 +101,19 @@ impl fmt::Display for Rule {
 
 /// A rule that was broken, and how. `Display` is one line, plus a table of the open sockets where
 /// that helps.
+///
+/// ```
+/// use finale::check::{Endings, Rule};
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket};
+///
+/// // Never ends its side.
+/// let wrong = |_: &mut Socket<'_>, _: Event<'_>| {};
+/// let script = Script::new().send(b"x").finish().receive_end();
+/// let report = Endings::of_a_server(ListenOptions::default(), script).run(|| wrong);
+/// let (_, violation) = report.violation().expect("a violation");
+/// assert_eq!(violation.rule, Rule::Progress, "{violation}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The rule.

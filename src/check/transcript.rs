@@ -10,6 +10,15 @@ use crate::sim::script::count;
 use crate::socket::Socket;
 
 /// The column of a line.
+///
+/// ```
+/// use std::time::Duration;
+/// use finale::check::{Column, Transcript};
+/// let mut transcript = Transcript::new();
+/// transcript.add(Duration::from_millis(1), Column::Client, "connect");
+/// transcript.add(Duration::from_millis(2), Column::Server, "connection");
+/// assert_eq!(transcript.to_string().lines().count(), 4); // With the two lines at the top.
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Column {
     /// On the left.
@@ -28,6 +37,23 @@ struct Line {
 }
 
 /// A transcript in two columns, which `Display` prints.
+///
+/// ```
+/// use finale::check::Endings;
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket};
+///
+/// let server = |socket: &mut Socket<'_>, event: Event<'_>| {
+///     if matches!(event, Event::End) {
+///         socket.end();
+///     }
+/// };
+/// let script = Script::new().send(b"x").finish().receive_end();
+/// // Seed 0 is the whole conversation, undisturbed.
+/// let report = Endings::of_a_server(ListenOptions::default(), script).replay(0, || server);
+/// println!("{}", report.transcript());
+/// # assert!(!report.transcript().is_empty());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
     lines: Vec<Line>,

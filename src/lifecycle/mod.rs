@@ -54,6 +54,12 @@ macro_rules! listed {
 
 listed! {
     /// The state of a socket.
+    ///
+    /// ```
+    /// use finale::lifecycle::State;
+    /// assert!(State::PeerFinished.can_send() && !State::PeerFinished.can_read());
+    /// assert_eq!(State::Open.rfc9293(), ["ESTABLISHED", "CLOSE-WAIT"]);
+    /// ```
     #[non_exhaustive]
     pub enum State {
         /// Nothing was done yet.
@@ -99,6 +105,12 @@ listed! {
 
 listed! {
     /// What can happen to a socket.
+    ///
+    /// ```
+    /// use finale::lifecycle::{Cell, Emits, Input, State, step};
+    /// let cell = step(State::Open, Input::Fin);
+    /// assert!(matches!(cell, Cell::Go(State::PeerFinished, [Emits::End])));
+    /// ```
     #[non_exhaustive]
     pub enum Input {
         /// A listener accepted it.
@@ -151,6 +163,13 @@ listed! {
 listed! {
     /// The events that a transition emits, in the order in which one socket emits them. `Lookup`
     /// stands for one event per address.
+    ///
+    /// ```
+    /// use finale::lifecycle::Emits;
+    /// assert_eq!(Emits::PeerEnded.name(), "peer-ended");
+    /// assert_eq!(Emits::ALL.last(), Some(&Emits::Close));
+    /// ```
+    #[non_exhaustive]
     pub enum Emits {
         Lookup = "lookup", Connect = "connect", Ready = "ready", Connection = "connection", Data = "data",
         Drain = "drain", Timeout = "timeout", PeerEnded = "peer-ended", End = "end", Error = "error", Close = "close",
@@ -164,7 +183,7 @@ listed! {
 /// let transitions = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| step(state, input)));
 /// assert!(transitions.filter(|cell| matches!(cell, Cell::Go(..))).count() > 50);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cell {
     /// Go to this state and emit these events.
     Go(State, &'static [Emits]),

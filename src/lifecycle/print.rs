@@ -10,7 +10,7 @@ use super::{Cell, Emits, Input, State, step};
 /// use finale::lifecycle::{Format, print};
 /// assert!(print(Format::Mermaid).contains("stateDiagram"));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Format {
     /// Text for a terminal.

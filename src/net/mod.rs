@@ -3,7 +3,7 @@
 //! Invariant: the reactor decides, and the net executes. No method blocks except [`Net::poll`], and
 //! none retries. The net owns the descriptors; the reactor knows only slots of its tables.
 //!
-//! Two implementations: [`os`] is the real one, [`sim`](crate::sim) a network in memory.
+//! Two implementations: [`os`] is the real one, `sim` a network in memory.
 
 pub mod os;
 mod resolver;

@@ -18,7 +18,7 @@ use crate::error::Error;
 /// let socket = reactor.connect("127.0.0.1:7000", options)?;
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
     pub(crate) system: SystemOptions,
     pub(crate) settings: Settings,

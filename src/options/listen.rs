@@ -18,7 +18,7 @@ use crate::error::Error;
 /// reactor.listen("127.0.0.1:0", options)?;
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(crate) system: SystemOptions,
     pub(crate) settings: Settings,

@@ -62,8 +62,8 @@ macro_rules! shared_setters {
 
             /// Which bytes restart the idle time. Default [`IdleDirection::Both`].
             #[must_use]
-            pub const fn idle_direction(mut self, bytes: IdleDirection) -> Self {
-                self.settings.idle_direction = bytes;
+            pub const fn idle_direction(mut self, direction: IdleDirection) -> Self {
+                self.settings.idle_direction = direction;
                 self
             }
 

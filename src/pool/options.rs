@@ -11,7 +11,7 @@ use std::time::Duration;
 /// let pool = Pool::new("127.0.0.1:7000", ConnectOptions::default(), options)?;
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolOptions {
     pub(super) size: usize,
     pub(super) max_idle: Option<Duration>,

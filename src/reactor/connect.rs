@@ -21,35 +21,6 @@ use crate::table::entry::Flags;
 use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
 
-impl Reactor {
-    /// Resolves host names with `resolve` instead of the system's getaddrinfo(3). Given a host and
-    /// a port it returns all addresses, the preferred one first, or the reason why there are none.
-    /// It runs on at most four resolver threads, so it may block. A lookup that waits for a thread
-    /// has its socket's connect timeout, and is dropped with the socket. If `resolve` panics, the
-    /// lookup has failed ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
-    ///
-    /// A program that does not want threads looks names up itself, and connects to a list of
-    /// addresses ([`Target::Addrs`]). On the [simulated network](crate::sim) names are defined by
-    /// [`Network::name`](crate::sim::Network::name).
-    ///
-    /// ```
-    /// # use finale::{LookupErrorKind, Reactor};
-    /// # use std::net::SocketAddr;
-    /// let mut reactor = Reactor::new()?;
-    /// reactor.set_resolver(|host, port| match host {
-    ///     "backend" => Ok(vec![SocketAddr::from(([10, 0, 0, 7], port)), SocketAddr::from(([10, 0, 0, 8], port))]),
-    ///     _ => Err(LookupErrorKind::NotFound),
-    /// });
-    /// # Ok::<(), finale::Error>(())
-    /// ```
-    #[doc(alias = "getaddrinfo")]
-    #[doc(alias = "dns.lookup")]
-    #[doc(alias = "uv_getaddrinfo")]
-    pub fn set_resolver(&mut self, resolve: impl Fn(&str, u16) -> LookupAnswer + Send + Sync + 'static) {
-        self.net.set_resolver(Arc::new(resolve));
-    }
-}
-
 impl<N: Net> Reactor<N> {
     /// Begins a connection to an address or a host name: `"example.org:80"`, a [`SocketAddr`], a
     /// pair of address or name and port, a list of addresses; or to a [Unix domain
@@ -401,6 +372,38 @@ impl<N: Net> Reactor<N> {
     fn no_address_left(&mut self, slot: u32) {
         let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
         self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
+    }
+}
+
+impl Reactor {
+    /// Resolves host names with `resolve` instead of the system's getaddrinfo(3). Given a host and
+    /// a port it returns all addresses, the preferred one first, or the reason why there are none.
+    /// It runs on at most four resolver threads, so it may block. A lookup that waits for a thread
+    /// has its socket's connect timeout, and is dropped with the socket. If `resolve` panics, the
+    /// lookup has failed ([`LookupErrorKind::Failed`](crate::LookupErrorKind)).
+    ///
+    /// A program that does not want threads looks names up itself, and connects to a list of
+    /// addresses ([`Target::Addrs`]). On the [simulated network](crate#testing) names are defined by
+    /// `sim::Network::name`.
+    ///
+    /// ```
+    /// # use finale::{LookupErrorKind, Reactor};
+    /// # use std::net::SocketAddr;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.set_resolver(|host, port| match host {
+    ///     "backend" => Ok(vec![SocketAddr::from(([10, 0, 0, 7], port)), SocketAddr::from(([10, 0, 0, 8], port))]),
+    ///     _ => Err(LookupErrorKind::NotFound),
+    /// });
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    #[doc(alias = "getaddrinfo")]
+    #[doc(alias = "dns.lookup")]
+    #[doc(alias = "uv_getaddrinfo")]
+    pub fn set_resolver(
+        &mut self,
+        resolve: impl Fn(&str, u16) -> Result<Vec<SocketAddr>, LookupErrorKind> + Send + Sync + 'static,
+    ) {
+        self.net.set_resolver(Arc::new(resolve));
     }
 }
 

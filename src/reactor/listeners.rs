@@ -28,7 +28,8 @@ const SINGLES: u32 = 64;
 /// reactor.close_listener(listener.id)?;
 /// # Ok::<(), finale::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Listener {
     /// Its id.
     pub id: ListenerId,

@@ -4,9 +4,12 @@
 //! that happens, one event at a time, and between two calls the reactor is consistent: a panic or a
 //! `?` in the caller's code leaves nothing half done.
 //!
-//! `turn` has the phases, `step` the work of one established connection in a turn, `connect` and
-//! `accept` the beginning of sockets, `listeners` the choice of the listener that accepts next,
-//! `stop` the end of listeners, and `emit` the building of events.
+//! `next` has the calls that return events, `turn` the phases, `step` the work of one established
+//! connection in a turn, `connect` and `accept` the beginning of sockets, `listeners` the choice of
+//! the listener that accepts next, `stop` the end of listeners, and `emit` the building of events.
+
+// Declared first: rustdoc shows the methods of a type in the order of the modules.
+mod next;
 
 mod accept;
 mod audit;
@@ -28,8 +31,8 @@ pub use listeners::Listener;
 pub use snapshot::{SocketInfo, Sockets};
 pub use waker::Waker;
 
-use crate::error::{ConnectionError, ConnectionErrorKind, Error, OsError};
-use crate::event::{Ending, Event};
+use crate::error::{ConnectionError, Error, OsError};
+use crate::event::Ending;
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::metrics::Counts;
@@ -40,7 +43,6 @@ use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
-use crate::ticks::Epoch;
 use listeners::Listeners;
 use turn::Turn;
 use waker::Shared;
@@ -98,16 +100,6 @@ pub struct Reactor<N: Net = Os> {
     cant_wait: Option<Error>,
 }
 
-impl Reactor {
-    /// A reactor on the real operating system.
-    ///
-    /// # Errors
-    /// [`Error::System`] if the system has no descriptor for epoll or for the waker.
-    pub fn new() -> Result<Self, Error> {
-        Os::new().map(Self::with_net).map_err(|error| system("epoll_create", &error))
-    }
-}
-
 impl AsFd for Reactor {
     /// The epoll instance, for another event loop to watch: when it is readable, or when
     /// [`next_deadline`](Reactor::next_deadline) has come, call
@@ -119,85 +111,9 @@ impl AsFd for Reactor {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A reactor on this net.
-    pub fn with_net(net: N) -> Self {
-        let reactor = crate::id::new_reactor();
-        Self {
-            shared: Shared::new(net.waker()),
-            table: Table::new(reactor, Epoch(net.now())),
-            net,
-            listeners: Listeners::new(reactor),
-            buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),
-            ending: Ending::none(),
-            failure: ConnectionError::of(ConnectionErrorKind::System),
-            dropped: None,
-            accept_error: OsError::from_raw(0),
-            fired: TimerId::NONE,
-            closed_listener: ListenerId::NONE,
-            counts: Counts::default(),
-            turn: Turn::default(),
-            cant_wait: None,
-        }
-    }
-
     /// The net of this reactor.
     pub const fn net(&self) -> &N {
         &self.net
-    }
-
-    /// Waits for the next event and returns it with its socket. Returns `None` when nothing is left
-    /// that could produce an event: no socket, no listener, no timer, no [`Waker`].
-    ///
-    /// Calls on sockets since the last event take effect first.
-    ///
-    /// # Errors
-    /// [`Error::System`] if the system can't wait for events at all. Errors of a connection are
-    /// events. On a simulated network, EDEADLK means that sockets are live but nothing can happen
-    /// any more: a real program would wait for ever.
-    #[doc(alias = "poll")]
-    #[doc(alias = "uv_run")]
-    #[doc(alias = "epoll_wait")]
-    #[allow(clippy::should_implement_trait, reason = "an Iterator can't lend")]
-    #[inline(always)]
-    pub fn next(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
-        match self.advance(None) {
-            Some(emit) => Ok(Some(self.present(emit))),
-            None => self.no_event(),
-        }
-    }
-
-    /// Like [`next`](Reactor::next), but waits at most until `deadline`. `None` means that nothing
-    /// is left or that the deadline has passed. The clock is the net's:
-    /// [`Network::now`](crate::sim::Network::now) on a simulated one. With a deadline in the past,
-    /// it still does one turn of the work that needs no waiting. While events come without a pause,
-    /// each call returns one, so a program with its own deadline has to check the clock.
-    ///
-    /// # Errors
-    /// As for `next`.
-    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
-        match self.advance(Some(deadline)) {
-            Some(emit) => Ok(Some(self.present(emit))),
-            None => self.no_event(),
-        }
-    }
-
-    /// Why there was no event: an error if the system can't wait, otherwise `None`.
-    #[cold]
-    fn no_event(&mut self) -> Result<Option<(Socket<'_>, Event<'_>)>, Error> {
-        self.cant_wait.take().map_or(Ok(None), Err)
-    }
-
-    /// When [`next_before`](Reactor::next_before) must be called at the latest, with or without
-    /// readiness: a time in the past if work is pending, `None` if only readiness can bring an
-    /// event.
-    #[doc(alias = "uv_backend_timeout")]
-    pub fn next_deadline(&mut self) -> Option<Instant> {
-        if self.has_work() || self.table.at_hand != NIL || self.turn.is_under_way() {
-            return Some(self.table.epoch.0);
-        }
-        self.look_at_clock();
-        let due = self.next_due()?;
-        self.table.epoch.at(due)
     }
 
     /// The socket with this id, if its `close` was not delivered.
@@ -216,7 +132,7 @@ impl<N: Net> Reactor<N> {
         Socket::new(self.context(), slot)
     }
 
-    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
+    /// The time of the net's clock: on a [simulated network](crate#testing) the virtual time.
     #[doc(alias = "uv_now")]
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -255,8 +171,8 @@ impl<N: Net> Reactor<N> {
         self.len() == 0
     }
 
-    /// Sets a timer without a socket: [`Event::Timer`] is delivered once, not before `after` has
-    /// passed.
+    /// Sets a timer without a socket: [`Event::Timer`](crate::Event::Timer) is delivered once, not
+    /// before `after` has passed.
     #[doc(alias = "sleep")]
     #[doc(alias = "setTimeout")]
     #[doc(alias = "uv_timer_start")]

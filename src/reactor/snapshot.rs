@@ -70,6 +70,15 @@ impl<'a> IntoIterator for &'a Sockets {
     }
 }
 
+impl IntoIterator for Sockets {
+    type Item = SocketInfo;
+    type IntoIter = std::vec::IntoIter<SocketInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl fmt::Display for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |[id, state, peer, queued, read, written, timer]: [&str; 7]| {

@@ -14,8 +14,9 @@ use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning, shrink};
 use super::fault::{Fault, FaultCounts};
 use super::unix::UNIX;
-use super::world::{Listener, Segment, World};
-use crate::net::Unread;
+use super::world::{Listener, Name, Segment, World};
+use crate::error::LookupErrorKind;
+use crate::net::{LookupAnswer, Unread};
 use crate::options::{ListenOptions, SystemOptions};
 
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
@@ -368,6 +369,29 @@ impl World {
             self.send_reset(id);
         }
         self.remove(id);
+    }
+
+    /// The answer to a lookup; `None` if it hangs.
+    pub(super) fn resolve(&mut self, host: &str, port: u16) -> Option<LookupAnswer> {
+        let failure = self.faults.lookup_failure;
+        if self.rng.chance(failure) {
+            self.rows.mark(Fault::LookupFails);
+            return Some(Err(LookupErrorKind::TryAgain));
+        }
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Some(Ok(vec![SocketAddr::new(ip, port)]));
+        }
+        if !matches!(self.names.get(host), Some(Name::Known(ips)) if !ips.is_empty()) {
+            let hangs = matches!(self.names.get(host), Some(Name::Hangs));
+            self.rows.mark(if hangs { Fault::LookupHangs } else { Fault::LookupFails });
+        }
+        Some(match self.names.get(host) {
+            None => Err(LookupErrorKind::NotFound),
+            Some(Name::Hangs) => return None,
+            Some(Name::Fails(cause)) => Err(*cause),
+            Some(Name::Known(ips)) if ips.is_empty() => Err(LookupErrorKind::NoAddress),
+            Some(Name::Known(ips)) => Ok(ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect()),
+        })
     }
 }
 

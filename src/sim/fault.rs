@@ -8,6 +8,12 @@ macro_rules! rows {
     ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
         /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated
         /// network.
+        ///
+        /// ```
+        /// use finale::sim::Fault;
+        /// assert_eq!(Fault::SynLost.id(), "CN02");
+        /// assert_eq!(Fault::SynLost.name(), "syn-lost");
+        /// ```
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[non_exhaustive]
@@ -146,6 +152,12 @@ impl FaultCounts {
 
     pub(crate) const fn mark(&mut self, row: Fault) {
         self.0[row as usize] += 1;
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -16,8 +16,7 @@ use super::end::{End, Owner, Phase, Probing};
 use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
-use super::world::{Happening, Name, Source, World};
-use crate::error::LookupErrorKind;
+use super::world::{Happening, Source, World};
 use crate::lifecycle::{Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
@@ -29,6 +28,17 @@ const LOOKUP: u64 = 1_000_000;
 ///
 /// Several hosts may have the same address: then they are programs on one machine, and share its
 /// ports. Dropping a host closes all that it has open, as the kernel does when a process ends.
+///
+/// ```
+/// use finale::Reactor;
+/// use finale::sim::{Host, Network};
+///
+/// let network = Network::new(1);
+/// let mut reactor: Reactor<Host> = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// assert!(reactor.next()?.is_none()); // Nothing can happen yet.
+/// assert!(reactor.net().most_idle_polls() <= 1);
+/// # Ok::<(), finale::Error>(())
+/// ```
 pub struct Host {
     world: Rc<RefCell<World>>,
     index: u32,
@@ -69,6 +79,7 @@ impl Host {
 
     /// Injects readiness of the connection with this [`index`](crate::SocketId::index): the next
     /// poll reports these flags. Returns whether it is registered; otherwise nothing is reported.
+    #[doc(hidden)] // As the type of the flags.
     pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
         let mut world = self.world.borrow_mut();
         let Some(id) = world.held(self.index, slot) else { return false };
@@ -249,28 +260,6 @@ impl Host {
             world.mark_result(id, answer);
         }
         Ok(world.answered(self.index, slot, answer)?)
-    }
-
-    fn resolve(world: &mut World, host: &str, port: u16) -> Option<LookupAnswer> {
-        let failure = world.faults.lookup_failure;
-        if world.rng.chance(failure) {
-            world.rows.mark(Fault::LookupFails);
-            return Some(Err(LookupErrorKind::TryAgain));
-        }
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Some(Ok(vec![SocketAddr::new(ip, port)]));
-        }
-        if !matches!(world.names.get(host), Some(Name::Known(ips)) if !ips.is_empty()) {
-            let hangs = matches!(world.names.get(host), Some(Name::Hangs));
-            world.rows.mark(if hangs { Fault::LookupHangs } else { Fault::LookupFails });
-        }
-        Some(match world.names.get(host) {
-            None => Err(LookupErrorKind::NotFound),
-            Some(Name::Hangs) => return None,
-            Some(Name::Fails(cause)) => Err(*cause),
-            Some(Name::Known(ips)) if ips.is_empty() => Err(LookupErrorKind::NoAddress),
-            Some(Name::Known(ips)) => Ok(ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect()),
-        })
     }
 }
 
@@ -550,7 +539,7 @@ impl Net for Host {
         let mut world = self.enter();
         let most = nanos(world.faults.lookup_delay);
         let at = world.now + LOOKUP + world.rng.below(most);
-        if let Some(answer) = Self::resolve(&mut world, host, port) {
+        if let Some(answer) = world.resolve(host, port) {
             world.schedule(at, Happening::Lookup { host: self.index, token, answer });
         }
     }

@@ -122,6 +122,7 @@ use world::{Name, World};
 /// network.set_reach([10, 0, 0, 9].into(), Reach::BlackHole);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Reach {
     /// The SYN arrives; without a listener it is refused. The default, also for machines that do
     /// not exist.

@@ -161,6 +161,31 @@ impl PeerListener {
 }
 
 /// A script that is being played.
+///
+/// ```
+/// use finale::sim::{Network, Script};
+/// use finale::{Event, ListenOptions, Reactor};
+///
+/// let network = Network::new(1);
+/// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+/// let listener = reactor.listen("10.0.0.1:80", ListenOptions::default())?;
+/// let script = Script::new().send(b"ping").finish().receive(4).receive_end();
+/// let play = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("a route");
+///
+/// while let Some((mut socket, event)) = reactor.next()? {
+///     match event {
+///         Event::End => {
+///             socket.write(b"pong")?;
+///             socket.end();
+///         }
+///         Event::Close(_) => reactor.close_listener(listener.id)?,
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(play.received(), b"pong");
+/// assert!(play.is_over() && play.has_end(), "{:?}", play.undone());
+/// # Ok::<(), finale::Error>(())
+/// ```
 pub struct Play {
     world: Rc<RefCell<World>>,
     index: u32,

@@ -103,7 +103,7 @@ impl Context<'_> {
         self.table.timers.cancel(id)
     }
 
-    /// The time of the net's clock: on a [simulated network](crate::sim) the virtual time.
+    /// The time of the net's clock: on a [simulated network](crate#testing) the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.net.now()

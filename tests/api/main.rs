@@ -1,7 +1,8 @@
 //! The public interface as a whole: arbitrary calls, what a handler can do, the metrics of a
-//! reactor, and the optional features.
+//! reactor, the traits of the public types, and the optional features.
 
 mod arbitrary_calls;
 mod features;
 mod handlers;
 mod metrics;
+mod traits;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerListener, Reach, Script};
-use finale::{ConnectAttempt, ConnectOptions, ConnectionErrorKind, EndingKind, Event, TimeoutKind};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, TimeoutKind};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -160,10 +160,10 @@ fn the_failure_of_a_race_names_the_address_that_could_not_be_tried_and_why() {
         scene.run(6 * SECOND);
         let EndingKind::Failed(failure) = scene.how() else { panic!("{:?}", scene.story) };
         assert_eq!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
-        let refused = ConnectAttempt { addr: refusing, kind: ConnectionErrorKind::Refused };
-        let held_up = ConnectAttempt { addr: good, kind: ConnectionErrorKind::OutOfResources };
-        let attempts = if is_first { vec![held_up] } else { vec![refused, held_up] };
-        assert_eq!(failure.attempts, attempts);
+        let refused = (refusing, ConnectionErrorKind::Refused);
+        let held_up = (good, ConnectionErrorKind::OutOfResources);
+        let attempts: Vec<_> = failure.attempts.iter().map(|attempt| (attempt.addr, attempt.kind)).collect();
+        assert_eq!(attempts, if is_first { vec![held_up] } else { vec![refused, held_up] });
         assert!(failure.to_string().ends_with("10.0.0.2:80: out of descriptors or memory]"), "{failure}");
     }
 }

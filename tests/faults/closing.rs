@@ -228,12 +228,11 @@ fn no_close_blocks_the_loop_over_a_full_kernel_queue() {
         peer.shutdown(Shutdown::Write).expect("connected");
         story.expect(socket, What::End);
         story.socket(socket).write(&[1; 120 * 1024]).expect("below the limit");
-        match close {
-            CloseMode::HandOff => story.socket(socket).end(),
-            CloseMode::Confirmed => {
-                story.turn();
-                story.socket(socket).destroy();
-            }
+        if close == CloseMode::HandOff {
+            story.socket(socket).end();
+        } else {
+            story.turn();
+            story.socket(socket).destroy();
         }
         let began = Instant::now();
         story.close(socket);

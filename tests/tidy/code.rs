@@ -113,3 +113,24 @@ fn the_dependencies_are_the_ones_with_a_reason() {
         assert!(architecture.contains(&format!("`{name}`")), "ARCHITECTURE.md gives no reason for {name}");
     }
 }
+
+#[test]
+fn every_public_type_has_an_example() {
+    for (path, text) in sources(&["src"]) {
+        // The net's types are hidden from the documentation.
+        if path.starts_with("src/net/") {
+            continue;
+        }
+        let mut has_example = false;
+        for line in text.lines().map(str::trim_start) {
+            let declares = ["struct ", "enum ", "trait "].map(|kind| format!("pub {kind}"));
+            if let Some(name) = declares.iter().find_map(|start| line.strip_prefix(start.as_str())) {
+                // The macro for ids takes its examples from its callers.
+                let is_exempt = name.starts_with('$') || name.starts_with("SystemOptions");
+                assert!(has_example || is_exempt, "{path}: {line} has no example");
+            }
+            let goes_on = line.starts_with("///") || line.starts_with("#[") || line.starts_with("$(#");
+            has_example = goes_on && (has_example || line.starts_with("/// ```"));
+        }
+    }
+}

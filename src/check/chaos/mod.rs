@@ -39,6 +39,11 @@ use crate::lifecycle::Coverage;
 use crate::sim::{Fault, FaultCounts};
 
 /// The results of one run.
+///
+/// ```
+/// let outcome = finale::check::chaos::run(7, None);
+/// assert!(outcome.violation.is_none() && outcome.sockets > 0);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {

@@ -10,6 +10,22 @@ use crate::sim::script::Step;
 const DELAY: Duration = Duration::from_micros(100);
 
 /// How a peer ends or disturbs a conversation.
+///
+/// ```
+/// use finale::check::{Cut, Endings};
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket};
+///
+/// let server = |socket: &mut Socket<'_>, event: Event<'_>| {
+///     if matches!(event, Event::End) {
+///         socket.end();
+///     }
+/// };
+/// let script = Script::new().send(b"x").finish().receive_end();
+/// let endings = Endings::of_a_server(ListenOptions::default(), script);
+/// let report = endings.cuts(&[Cut::Fin, Cut::Reset]).run(|| server);
+/// assert!(report.violation().is_none(), "{report}");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cut {
@@ -57,6 +73,17 @@ impl fmt::Display for Cut {
 }
 
 /// Where a conversation is cut.
+///
+/// ```
+/// use finale::check::{CaseResult, CutPoint};
+/// // For `Endings::holds`: a peer that has sent less than a line gets no answer.
+/// fn whole_lines_only(found: &CaseResult) -> Result<(), String> {
+///     match found.case.point {
+///         CutPoint::Sent(0..6) if !found.received.is_empty() => Err("an answer to half a line".to_owned()),
+///         _ => Ok(()),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CutPoint {
@@ -74,6 +101,22 @@ pub enum CutPoint {
 }
 
 /// One case.
+///
+/// ```
+/// use finale::check::Endings;
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket};
+///
+/// // Never ends its side.
+/// let wrong = |_: &mut Socket<'_>, _: Event<'_>| {};
+/// let script = Script::new().send(b"x").finish().receive_end();
+/// let endings = Endings::of_a_server(ListenOptions::default(), script);
+/// let report = endings.run(|| wrong);
+/// let (case, _) = report.violation().expect("a violation");
+/// // The same case again, alone.
+/// let again = endings.replay(case.seed(), || wrong);
+/// assert_eq!(again.violation(), report.violation());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Case {

@@ -10,6 +10,41 @@ use super::CaseResult;
 
 /// A program that [`Endings`](super::Endings) runs. Any closure over a socket and an event is one.
 /// Implement `begin` and `stop` for a program that opens more than the sockets that it gets.
+///
+/// ```
+/// use finale::check::{Endings, CaseResult, Program};
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket, SocketMap};
+///
+/// /// An echo that counts the bytes of each client.
+/// #[derive(Default)]
+/// struct Echo {
+///     counts: SocketMap<usize>,
+/// }
+///
+/// impl Program for Echo {
+///     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+///         match event {
+///             Event::Data(bytes) => {
+///                 *self.counts.or_default(socket.id()) += bytes.len();
+///                 let _ = socket.write(bytes);
+///             }
+///             Event::End => socket.end(),
+///             Event::Close(_) => drop(self.counts.remove(socket.id())),
+///             _ => {}
+///         }
+///     }
+///
+///     fn at_rest(&self, _: &CaseResult) -> Result<(), String> {
+///         if self.counts.is_empty() { Ok(()) } else { Err("a count is left".to_owned()) }
+///     }
+/// }
+///
+/// let listen = ListenOptions::default().deadline(std::time::Duration::from_secs(60));
+/// let script = Script::new().send(b"hi").receive(2).finish().receive_end();
+/// let report = Endings::of_a_server(listen, script).run(Echo::default);
+/// assert!(report.violation().is_none(), "{report}");
+/// ```
 pub trait Program {
     /// Runs once, before any event: opens listeners, connections, timers, inboxes and pools. A
     /// program of [`Endings::of_a_server`](super::Endings::of_a_server) and

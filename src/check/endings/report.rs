@@ -7,6 +7,27 @@ use crate::check::{Transcript, Violation};
 use crate::event::Ending;
 
 /// The result of one case, as the network knows it.
+///
+/// ```
+/// use finale::check::{Endings, CaseResult};
+/// use finale::sim::Script;
+/// use finale::{Event, ListenOptions, Socket};
+///
+/// let server = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+///     Event::Data(bytes) => drop(socket.write(bytes)),
+///     Event::End => socket.end(),
+///     _ => {}
+/// };
+/// // An echo sends back nothing but what it was sent.
+/// let only_echoes = |found: &CaseResult| match found.sent.starts_with(&found.received) {
+///     true => Ok(()),
+///     false => Err(format!("received {:?}", found.received)),
+/// };
+/// let listen = ListenOptions::default().deadline(std::time::Duration::from_secs(60));
+/// let script = Script::new().send(b"hi").receive(2).finish().receive_end();
+/// let report = Endings::of_a_server(listen, script).holds(only_echoes).run(|| server);
+/// assert!(report.violation().is_none(), "{report}");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CaseResult {
@@ -37,6 +58,16 @@ pub struct CaseResult {
 }
 
 /// The result of all cases.
+///
+/// ```
+/// use finale::check::Report;
+/// fn must_hold(report: &Report) {
+///     println!("{} of {} cases", report.cases(), report.total());
+///     if let Some((case, violation)) = report.violation() {
+///         panic!("{case}: {violation}\n{}", report.transcript());
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Report {
     pub(super) cases: u64,
