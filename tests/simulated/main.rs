@@ -3,6 +3,7 @@
 
 mod endings;
 mod every_ending;
+mod fair_rules;
 mod filling;
 mod handlers;
 mod random_runs;

@@ -1,0 +1,285 @@
+//! What `finale::check::Endings` must not blame a right program for, and what it must not overlook.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::handlers::{broken, hello, patient_listen};
+use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
+use finale::sim::{Host, Script};
+use finale::{ConnectOptions, Error, Event, ListenOptions, Reactor, Socket, SocketId, SocketMap, TimerId};
+
+const WEB: &str = "10.0.0.1:80";
+const BACKEND: &str = "10.0.0.2:7";
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+#[track_caller]
+fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) {
+    let report = endings.run(make);
+    assert!(report.violation().is_none() && report.cases() > 1, "{report}");
+}
+
+fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End => socket.end(),
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    }
+}
+
+/// Answers a request of three bytes in two halves, the second one later.
+struct TwoHalves {
+    takes_end_for_close: bool,
+    timers: Vec<(TimerId, SocketId)>,
+    half_done: SocketMap<bool>,
+}
+
+impl TwoHalves {
+    fn new(takes_end_for_close: bool) -> Self {
+        Self { takes_end_for_close, timers: Vec::new(), half_done: SocketMap::new() }
+    }
+}
+
+impl Program for TwoHalves {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        let id = socket.id();
+        match event {
+            Event::Data(_) if socket.bytes_read() == 3 => {
+                let _ = socket.write(b"head");
+                self.half_done.insert(id, true);
+                self.timers.push((socket.set_timer(Duration::from_millis(5)), id));
+            }
+            Event::Timer(timer) => {
+                for (_, id) in self.timers.extract_if(.., |(known, _)| *known == timer) {
+                    let is_waiting = self.half_done.remove(id).unwrap_or(false);
+                    if let Some(mut socket) = socket.get(id).filter(|_| is_waiting) {
+                        let _ = socket.write(b"body");
+                        socket.end();
+                    }
+                }
+            }
+            Event::End => {
+                if self.takes_end_for_close {
+                    self.half_done.remove(id);
+                }
+                if self.half_done.get(id).is_none() {
+                    socket.end();
+                }
+            }
+            Event::Timeout => socket.destroy(),
+            Event::Close(_) => drop(self.half_done.remove(id)),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_half_close_in_the_middle_of_an_answer_that_is_taken_for_a_close_is_found() {
+    let script = Script::new().send(b"get").receive(8).finish().receive_end();
+    let endings = Endings::of_a_server(patient_listen(), script);
+    good(&endings, || TwoHalves::new(false));
+    let (case, rule, what) = broken(&endings.cuts(&[Cut::Fin]).conditions(0), || TwoHalves::new(true));
+    assert_eq!(rule, Rule::SameAnswer, "{what}");
+    assert!(matches!(case.point, CutPoint::Sent(3) | CutPoint::Received(_)), "{case}");
+}
+
+#[test]
+fn a_peer_that_closes_by_itself_need_not_receive_our_fin() {
+    let one_answer = || {
+        |socket: &mut Socket<'_>, event: Event<'_>| match event {
+            Event::Data(_) if socket.bytes_read() == 3 => {
+                let _ = socket.write(b"yes");
+                socket.end();
+            }
+            Event::End => socket.end(),
+            Event::Timeout => socket.destroy(),
+            _ => {}
+        }
+    };
+    let script = Script::new().send(b"get").receive(3).close();
+    good(&Endings::of_a_server(patient_listen(), script).conditions(4), one_answer);
+}
+
+/// Ticks for ever, and answers meanwhile.
+struct Ticking;
+
+impl Program for Ticking {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        reactor.set_timer(Duration::from_millis(10));
+        reactor.listen(WEB, ListenOptions::default().idle_timeout(Duration::from_secs(600))).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Timer(_) => drop(socket.set_timer(Duration::from_millis(10))),
+            event => echo(socket, event),
+        }
+    }
+}
+
+#[test]
+fn a_timer_that_is_set_again_for_ever_is_not_a_conversation_without_end() {
+    let endings = Endings::of_a_program().client(addr(WEB), hello()).cuts(&[Cut::Silence]).conditions(0);
+    good(&endings, || Ticking);
+}
+
+/// Has a limit that late packets can use up.
+struct Hurried {
+    answered: u64,
+}
+
+impl Program for Hurried {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        if let Event::Data(bytes) = event {
+            self.answered += bytes.len() as u64;
+        }
+        echo(socket, event);
+    }
+
+    fn at_rest(&self, found: &CaseResult) -> Result<(), String> {
+        let is_whole = self.answered >= 200 || !found.case.is_harmless();
+        is_whole.then_some(()).ok_or_else(|| format!("harmless, and {} bytes", self.answered))
+    }
+}
+
+#[test]
+fn a_limit_that_late_packets_use_up_is_no_violation_of_the_tests_own_rules() {
+    let script = Script::new().send(&[b'x'; 200]).receive(200).finish().receive_end();
+    let listen = ListenOptions::default().deadline(Duration::from_millis(50));
+    let endings = Endings::of_a_server(listen, script).cuts(&[Cut::Delay]).conditions(30).at_most(4_000);
+    let endings = endings.holds(|found| match found.received.len() {
+        200 => Ok(()),
+        len if found.case.is_harmless() => Err(format!("harmless, and {len} bytes")),
+        _ => Ok(()),
+    });
+    good(&endings, || Hurried { answered: 0 });
+}
+
+/// Leaves a connection whose lookup hangs.
+struct Hanging;
+
+impl Program for Hanging {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        reactor.connect("hang.example:80", ConnectOptions::default().connect_timeout(None))?;
+        reactor.listen(WEB, patient_listen()).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        echo(socket, event);
+    }
+}
+
+#[test]
+fn a_connection_that_has_had_no_event_is_left_too() {
+    let endings = Endings::of_a_program().client(addr(WEB), hello());
+    let (_, rule, what) = broken(&endings.network(|network| network.name_hangs("hang.example")), || Hanging);
+    assert_eq!(rule, Rule::Progress);
+    assert!(what.contains("after the stop"), "{what}");
+}
+
+/// Has a connection to itself, until it is stopped.
+#[derive(Default)]
+struct Bus(Option<SocketId>);
+
+impl Program for Bus {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        reactor.listen(WEB, patient_listen())?;
+        reactor.listen("unix:@bus", ListenOptions::default())?;
+        self.0 = Some(reactor.connect("unix:@bus", ConnectOptions::default())?);
+        Ok(())
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        echo(socket, event);
+    }
+
+    fn stop(&mut self, reactor: &mut Reactor<Host>) {
+        if let Some(mut bus) = self.0.and_then(|id| reactor.socket(id)) {
+            bus.end();
+        }
+    }
+}
+
+#[test]
+fn a_connection_of_the_program_to_itself_may_last_until_the_stop() {
+    good(&Endings::of_a_program().client(addr(WEB), hello()), Bus::default);
+}
+
+/// Asks on two connections to one server, and does not resume the first one for 200 seconds.
+#[derive(Default)]
+struct Sleepy(Option<SocketId>);
+
+impl Program for Sleepy {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        self.0 = Some(reactor.connect(BACKEND, ConnectOptions::default())?);
+        reactor.connect(BACKEND, ConnectOptions::default()).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Connect => {
+                let _ = socket.write(b"ask");
+                if Some(socket.id()) == self.0 {
+                    socket.pause();
+                    socket.set_timer(Duration::from_secs(200));
+                }
+            }
+            Event::Timer(_) => {
+                if let Some(mut first) = self.0.and_then(|first| socket.get(first)) {
+                    first.resume();
+                }
+            }
+            Event::Data(_) | Event::End => socket.end(),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_second_connection_to_a_server_does_not_hide_the_one_that_was_cut() {
+    let script = Script::new().receive(3).send(b"yes").receive_end().finish();
+    let endings = Endings::of_a_program().server(addr(BACKEND), script).cuts(&[Cut::Reset]).conditions(0);
+    let (_, rule, what) = broken(&endings, Sleepy::default);
+    assert_eq!(rule, Rule::Progress);
+    assert!(what.starts_with("the peer reset, and its connection was closed 200"), "{what}");
+}
+
+#[test]
+fn an_answer_up_to_the_end_is_counted_by_what_arrives() {
+    let script = Script::new().send(b"get").receive_end().finish();
+    let listen = ListenOptions::default().deadline(Duration::from_secs(1));
+    let long_answer = || {
+        |socket: &mut Socket<'_>, event: Event<'_>| match event {
+            Event::Data(_) if socket.bytes_read() == 3 => {
+                let _ = socket.write(&[b'x'; 100_000]);
+                socket.end();
+            }
+            Event::End => socket.end(),
+            Event::Timeout => socket.destroy(),
+            _ => {}
+        }
+    };
+    good(&Endings::of_a_server(listen, script).at_most(20), long_answer);
+}
+
+#[test]
+fn a_run_without_a_case_does_not_say_that_every_rule_was_kept() {
+    let endings = Endings::of_a_server(patient_listen(), hello()).at_most_for(Duration::ZERO);
+    let report = endings.conditions(16_777_215).run(|| echo).to_string();
+    assert!(report.starts_with("none of "), "{report}");
+}
+
+#[test]
+#[should_panic(expected = "at most 16,777,215 network conditions")]
+fn more_conditions_than_a_seed_can_name_are_refused() {
+    drop(Endings::of_a_server(patient_listen(), hello()).conditions(1 << 24));
+}
+
+#[test]
+#[should_panic(expected = "10.0.0.2 is the machine of another peer")]
+fn two_servers_on_one_machine_are_refused() {
+    drop(Endings::of_a_program().server(addr(BACKEND), hello()).server(addr("10.0.0.2:8"), hello()));
+}
