@@ -141,6 +141,18 @@ impl<T> SocketMap<T> {
             })
         })
     }
+
+    /// The same, to change the values.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SocketId, &mut T)> {
+        self.tables.iter_mut().flat_map(|table| {
+            let reactor = table.reactor;
+            let places = table.places.iter_mut().zip(0..);
+            places.filter_map(move |(place, index)| {
+                let (generation, value) = place.as_mut()?;
+                Some((SocketId::new(reactor, index, *generation), value))
+            })
+        })
+    }
 }
 
 impl<T> Table<T> {
@@ -212,6 +224,7 @@ mod tests {
         }
         assert!(ids().all(|id| map.get(id) == Some(&id)) && map.len() == 6);
         assert!(map.iter().map(|(id, value)| (id, *value)).eq(ids().map(|id| (id, id))));
+        assert!(map.iter_mut().map(|(id, value)| (id, *value)).eq(ids().map(|id| (id, id))));
         assert!(ids().all(|id| map.remove(id) == Some(id)) && map.is_empty());
     }
 

@@ -4,6 +4,8 @@
 //! has caused it: a count is about what happened, not about what was requested. What only a program
 //! can do to itself (misuse, pausing) is counted by the program that does it, see `check`.
 
+use std::fmt;
+
 macro_rules! rows {
     ($($variant:ident = $id:literal $name:literal),+ $(,)?) => {
         /// A fault of the catalogue in `docs/faults.md` that can be played in the simulated
@@ -155,17 +157,36 @@ impl FaultCounts {
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
+/// The error of a text that names no [`Fault`].
+///
+/// ```
+/// use finale::sim::{Fault, UnknownFault};
+/// assert_eq!("AP05".parse(), Ok(Fault::DroppedWithSockets));
+/// assert_eq!("dropped".parse::<Fault>(), Err(UnknownFault));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownFault;
+
+impl fmt::Display for UnknownFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no fault has this name or id: see Fault::ALL")
+    }
+}
+
+impl std::error::Error for UnknownFault {}
+
 impl std::str::FromStr for Fault {
-    type Err = ();
+    type Err = UnknownFault;
 
     /// By its id or its name.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Fault::ALL.iter().copied().find(|row| row.name() == text || row.id().eq_ignore_ascii_case(text)).ok_or(())
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        let is_it = |fault: &Fault| fault.name() == text || fault.id().eq_ignore_ascii_case(text);
+        Fault::ALL.iter().copied().find(is_it).ok_or(UnknownFault)
     }
 }

@@ -101,7 +101,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 pub use crate::rng::Rng;
-pub use fault::{Fault, FaultCounts};
+pub use fault::{Fault, FaultCounts, UnknownFault};
 pub use faults::Faults;
 pub use host::Host;
 pub use peer::{Peer, PeerListener, PeerSocket};

@@ -98,5 +98,5 @@ fn fault(text: &str) -> Result<FaultChoice, String> {
     }
     text.parse()
         .map(FaultChoice::One)
-        .map_err(|()| "there is no such fault; `finale sim --fault list` prints all".to_owned())
+        .map_err(|_unknown| "there is no such fault; `finale sim --fault list` prints all".to_owned())
 }

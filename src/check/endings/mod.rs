@@ -85,12 +85,16 @@ type Prepare = Box<dyn Fn(&Network)>;
 ///   the peer has reset ends within a minute.
 /// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and
 ///   the same end.
-/// - A peer that finishes after its last byte and reads on gets the whole answer: `end` is not
-///   `close`.
+/// - A peer that finishes after its last byte and reads on gets the whole answer, also a client that
+///   finishes in the middle of the answer: `end` is not `close`.
 /// - The same bytes get the same answer, however they were cut into pieces.
 /// - A cut client affects no other: neither one that is connected at the same time, nor a second
-///   one that comes later and plays the whole script.
+///   one that comes later and plays the whole script. After a cut server works again, a second
+///   client gets the same answer as the first one without a cut.
 /// - What [`holds`](Endings::holds) and [`at_rest`](Program::at_rest) require.
+///
+/// Time is simulated: a thread of the program would run on the real clock, so it can't be tested
+/// here. Timers that are left after the stop are not reported.
 ///
 /// ```
 /// use finale::check::Endings;
