@@ -123,7 +123,7 @@ fn a_trial_judges_nothing_and_tells_its_own_numbers() {
         assert!(!page.contains(verdict), "{verdict}");
     }
     assert!(page.contains("| trial: not judged |"));
-    assert!(page.contains("a run of 1,200 connections and one of 400 over 800"), "{page}");
+    assert!(page.contains("a run of 1,200 connections and one of 400, divided by\n800"), "{page}");
     let method = page.split("## How it is measured").nth(1).unwrap();
     assert!(!method.contains('{'), "{method}");
 }
