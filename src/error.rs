@@ -456,7 +456,7 @@ impl fmt::Display for TimeoutKind {
         f.write_str(match self {
             Self::Connect => "not connected in time",
             Self::HalfClosed => "half-closed and silent",
-            Self::Close => "the peer did not finish in time",
+            Self::Close => "the end was not completed in time",
             Self::Write => "the peer took nothing for too long",
             Self::Deadline => "not done by its deadline",
             Self::Ending => "half-closed or closing for too long",

@@ -150,7 +150,7 @@ impl fmt::Display for Event<'_> {
             Self::Ready => f.write_str("ready"),
             Self::Connection => f.write_str("connection"),
             Self::Data([_]) => f.write_str("data, 1 byte"),
-            Self::Data(bytes) => write!(f, "data, {} bytes", bytes.len()),
+            Self::Data(bytes) => write!(f, "data, {}", Bytes(bytes.len() as u64)),
             Self::Filled => f.write_str("data, in a buffer of the program"),
             Self::Drain => f.write_str("drain"),
             Self::Timeout => f.write_str("timeout"),
@@ -246,7 +246,8 @@ pub enum EndingKind {
     /// expired where the kernel does not report what the peer takes (see
     /// [`ListenOptions::close_timeout`](crate::ListenOptions::close_timeout)).
     HandedOff,
-    /// The program called [`Socket::destroy`](crate::Socket::destroy). The peer gets a reset.
+    /// The program called [`Socket::destroy`](crate::Socket::destroy), or the
+    /// [limit of a stop](crate::StopOptions::limit) expired. The peer gets a reset.
     Destroyed,
     /// The connection failed.
     Failed(ConnectionError),
@@ -330,6 +331,15 @@ impl Ending {
     }
 }
 
+/// A number of bytes, for people.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { "byte" } else { "bytes" })
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -352,7 +362,7 @@ impl fmt::Display for Ending {
             FirstFin::Both => ", both keep TIME_WAIT",
             FirstFin::Unknown => "",
         })?;
-        write!(f, "; {} bytes read, {} written", self.bytes_read, self.bytes_written)?;
+        write!(f, "; {} read, {} written", Bytes(self.bytes_read), self.bytes_written)?;
         if self.bytes_unsent > 0 {
             write!(f, ", {} never sent", self.bytes_unsent)?;
         }

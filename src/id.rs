@@ -39,7 +39,10 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($word, " {}.{}"), self.index, self.generation)
+                match self.index {
+                    u32::MAX => f.write_str(concat!("no ", $word)),
+                    index => write!(f, concat!($word, " {}.{}"), index, self.generation),
+                }
             }
         }
 

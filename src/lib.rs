@@ -82,7 +82,7 @@
 //! | [`ConnectOptions::attempt_delay`] | 250 ms | until the next address joins the race | RFC 8305: a dead address costs little, and a slow one stays in the race |
 //! | [`ListenOptions::idle_timeout`] | none | while established, without a byte: an event | the meaning of a silence depends on the protocol |
 //! | [`ListenOptions::write_timeout`] | none | while bytes wait and the peer takes none | the write limit bounds the cost of a slow peer |
-//! | [`ListenOptions::deadline`] | none | from `connection` or `connect`, whatever moves | how long a request may take depends on the protocol |
+//! | [`ListenOptions::deadline`] | none | from the event `connection` or `connect`, whatever moves | how long a request may take depends on the protocol |
 //! | [`ListenOptions::half_closed_timeout`] | 5 min | one side has finished, and no byte moves | a peer that never sends its FIN holds the descriptor; its kernel answers keep-alive |
 //! | [`ListenOptions::close_timeout`] (close timeout) | 30 s | after our end, and the peer takes nothing | about eight retransmissions on a fast network |
 //! | [`ListenOptions::ending_timeout`] | 4 h | from the first FIN or `end()`, whatever moves | at 2.3 KB/s enough for all that can wait; ends peers that send or take a byte now and then |

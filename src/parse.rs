@@ -47,7 +47,7 @@ impl TryFrom<(&str, u16)> for Target {
                 Some(index) => Ok(SocketAddr::from(SocketAddrV6::new(ip, port, 0, index)).into()),
                 None => bad(AddressError::NoInterface),
             },
-            _ if in_brackets.is_some() => bad(AddressError::NotIpv6),
+            _ if host.starts_with('[') || host.ends_with(']') => bad(AddressError::NotIpv6),
             _ if host.is_empty() => bad(AddressError::NoHost),
             _ => Ok(host.parse().map_or_else(
                 |_name| Self::Name { host: host.into(), port },

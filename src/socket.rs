@@ -265,24 +265,28 @@ impl<'a> Socket<'a> {
     /// then no `data` is delivered. Bytes after the body follow as `data`.
     ///
     /// A second call replaces the buffer and drops what the first has read: take a filled one
-    /// first. If nothing is missing, or nothing more can be read, the buffer is dropped, and no
-    /// event follows; so it is after [`discard`](Socket::discard), `destroy`, or a limit.
+    /// first. After [`discard`](Socket::discard), `destroy` or a limit the buffer is dropped, and no
+    /// event follows.
     ///
     /// Memory for `len` bytes is reserved at once. Check the length that a peer has announced before.
     ///
+    /// # Errors
+    /// The buffer, if it has `len` bytes already or nothing more can be read. No event follows.
+    ///
     /// [`Event::Filled`]: crate::Event::Filled
     #[doc(alias = "read_exact")]
-    pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) {
+    pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) -> Result<(), Vec<u8>> {
         let filled = buffer.len();
         let state = self.state();
         let is_readable = !state.is_connected() || state.can_read();
         if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
-            return;
+            return Err(buffer);
         }
         buffer.reserve_exact(len - filled);
         self.context.table.extra_mut(self.slot).fill = Some(Box::new(Fill { buffer, filled, len }));
         // What a broken connection had read into the buffer may have been its last unread bytes.
         self.request(if state == State::Broken { Flags::FILL | Flags::HANGUP } else { Flags::FILL });
+        Ok(())
     }
 
     /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).

@@ -14,7 +14,10 @@ pub(crate) fn explain(ending: &Ending) -> (&'static str, &'static str) {
             "both sides finished, and our kernel delivers the rest without reporting the result",
             "nothing; use `CloseMode::Confirmed` where you need the result",
         ),
-        EndingKind::Destroyed => ("your program called `destroy`", "look for the call"),
+        EndingKind::Destroyed => (
+            "your program, `Pipes`, `Pool::discard` or the limit of a stop destroyed it",
+            "find out which; for a pipe, read the ending of the other side",
+        ),
         EndingKind::Failed(error) => explain_error(error.kind),
         _ => ("a kind that is newer than this program", "read the changelog"),
     }
@@ -63,7 +66,7 @@ pub(crate) fn explain_timeout(timer: TimeoutKind) -> (&'static str, &'static str
             "check that your program calls `end` after `Event::End`; otherwise the peer never finished",
         ),
         TimeoutKind::Close => (
-            "after our `end` the peer took nothing for `close_timeout`",
+            "after our `end` the peer took nothing, did not acknowledge our FIN, or (after `discard`) did not finish, for `close_timeout`",
             "what was written may be lost; the peer hangs or its machine is gone",
         ),
         TimeoutKind::Write => {

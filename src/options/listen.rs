@@ -51,7 +51,9 @@ pub enum OverflowPolicy {
     Reset,
     /// Up to this many more are accepted, for a short answer such as "too many clients": their
     /// [`Socket::is_overflow`](crate::Socket::is_overflow) is `true`, and the program ends them.
-    /// They don't count for the maximum. Further ones wait.
+    /// They don't count for the maximum. Further ones wait. Set a
+    /// [deadline](crate::Socket::set_deadline) for them: a client that does not close keeps its place
+    /// for the close timeout.
     Admit(usize),
 }
 

@@ -67,8 +67,8 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// The deadline: the socket fails this long after `connection` or `connect`, whatever
-            /// moves. It ends a peer that sends its request byte by byte.
+            /// The deadline: the socket fails this long after the event `connection` or `connect`,
+            /// whatever moves. It ends a peer that sends its request byte by byte.
             /// [`Socket::set_deadline`](crate::Socket::set_deadline) replaces it for the next
             /// request, or removes it when the request is complete. Default none: how long a
             /// request may take depends on the protocol.

@@ -90,6 +90,9 @@ fn only_an_ipv6_address_can_be_in_brackets() {
         assert_eq!(refused, [(); 2].map(|()| Err(Error::InvalidAddress(AddressError::NotIpv6))), "{host}");
     }
     assert_eq!(Target::try_from("[::1]"), Err(Error::InvalidAddress(AddressError::NoPort)));
+    for half in ["[::1:80", "::1]:80", "a]:80"] {
+        Target::try_from(half).expect_err(half);
+    }
 }
 
 #[test]

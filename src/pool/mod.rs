@@ -185,7 +185,9 @@ impl Pool {
         ticket
     }
 
-    /// Withdraws a request that still waits. Returns whether it did.
+    /// Withdraws a request that still waits. Returns whether it did: a request that has a socket
+    /// already gets its reply from [`next_reply`](Self::next_reply), and the socket must be given
+    /// back.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.ticket != ticket);
@@ -486,7 +488,7 @@ impl Pool {
     }
 
     /// Resets a leased socket whose request has failed on a higher level, such as a wrong answer.
-    /// The pool opens another one.
+    /// The pool opens another one. Further events of the socket are [`PoolEvent::Internal`].
     pub fn discard(&mut self, socket: &mut Socket<'_>) {
         let Some(lease) = self.end_lease(socket.id()) else { return };
         self.lease_is_over(lease, socket.bytes_read(), false);

@@ -112,7 +112,8 @@ pub struct PoolStats {
     pub requested: u64,
     /// Requests that got one.
     pub granted: u64,
-    /// Requests that waited for too long, or were refused because too many waited.
+    /// Requests that waited for too long, or were refused because too many waited or the pool was
+    /// closed.
     pub refused: u64,
     /// Connections that were started.
     pub started: u64,

@@ -69,7 +69,8 @@ pub enum PoolEvent {
     Internal,
     /// It belongs to a leased socket: the program handles it.
     Leased,
-    /// The `close` of a leased socket, and whether its request can be sent again.
+    /// The `close` of a leased socket, and whether its request can be sent again. It is not delivered
+    /// after the lease has ended, for example by [`Pool::discard`](crate::Pool::discard).
     Lost(RetrySafety),
 }
 

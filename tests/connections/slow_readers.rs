@@ -68,7 +68,7 @@ fn a_reader_that_stops_is_given_up_one_linger_time_after_it_took_its_last_byte()
     scene.run(Duration::from_millis(2990));
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(Duration::from_millis(20));
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.story, ["error timed out: the end was not completed in time", "close"]);
 }
 
 #[test]

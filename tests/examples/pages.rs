@@ -111,7 +111,7 @@ fn the_explain_example_causes_ten_endings() {
         "destroyed by us",
         "error: reset by the peer",
         "error: timed out: not done by its deadline",
-        "error: timed out: the peer did not finish in time",
+        "error: timed out: the end was not completed in time",
         "error: timed out: not connected in time",
         "error: refused",
         "error: unreachable",

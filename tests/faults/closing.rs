@@ -33,7 +33,7 @@ fn a_hang_up_with_megabytes_unsent_is_no_close() {
     assert_eq!(std::mem::take(&mut scene.story), ["end"]);
     scene.with(|socket| assert_eq!((socket.queued_bytes(), socket.bytes_written()), (0, 3 << 20)));
     scene.run(2 * SECOND);
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.story, ["error timed out: the end was not completed in time", "close"]);
     let ending = scene.ending.as_ref().expect("delivered");
     assert!(!ending.is_acknowledged());
     assert_eq!((ending.bytes_written, ending.bytes_unsent), (3 << 20, 0));
@@ -352,7 +352,7 @@ fn the_linger_time_rules_from_our_end_on_and_not_the_idle_time() {
     scene.with(|socket| socket.end());
     scene.run(2999 * ms(1));
     assert!(scene.story.is_empty(), "not early: {:?}", scene.story);
-    scene.expect(&["error timed out: the peer did not finish in time", "close"]);
+    scene.expect(&["error timed out: the end was not completed in time", "close"]);
 }
 
 /// CL14: the same with packets dropped, on their way to the peer or on their way back.

@@ -474,7 +474,7 @@ fn a_low_water_mark_that_is_not_below_the_high_one_is_refused() {
     let refused = scene.reactor.listen((HERE, 80), ListenOptions::default().high_water_mark(10).low_water_mark(10));
     assert_eq!(
         refused.expect_err("refused").to_string(),
-        "an option's value can't be set: the low-water mark is below the high-water mark"
+        "an option's value can't be set: the low-water mark must be below the high-water mark"
     );
 }
 

@@ -70,7 +70,7 @@ fn discarding_lingers_for_its_time_and_no_longer_though_the_peer_drips() {
         peer.send(b"and another thing");
         scene.run(Duration::from_millis(500));
     }
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.story, ["error timed out: the end was not completed in time", "close"]);
     assert_eq!(peer.read(), b"goodbye");
 }
 
@@ -86,7 +86,7 @@ fn a_flood_from_a_peer_that_takes_nothing_does_not_put_off_the_end() {
         scene.run(Duration::from_millis(50));
     }
     scene.story.retain(|line| !line.starts_with("data"));
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.story, ["error timed out: the end was not completed in time", "close"]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn discarding_twice_lingers_no_longer_than_once() {
         scene.with(|socket| socket.discard());
         scene.run(Duration::from_millis(900));
     }
-    scene.expect(&["error timed out: the peer did not finish in time", "close"]);
+    scene.expect(&["error timed out: the end was not completed in time", "close"]);
     drop(peer);
 }
 
@@ -201,7 +201,7 @@ fn lingering_counts_from_discard_though_a_silence_was_asked_for_before() {
     scene.run(Duration::from_secs(4));
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(Duration::from_secs(2));
-    assert_eq!(scene.story, ["error timed out: the peer did not finish in time", "close"]);
+    assert_eq!(scene.story, ["error timed out: the end was not completed in time", "close"]);
 }
 
 #[test]

@@ -283,3 +283,28 @@ fn more_conditions_than_a_seed_can_name_are_refused() {
 fn two_servers_on_one_machine_are_refused() {
     drop(Endings::of_a_program().server(addr(BACKEND), hello()).server(addr("10.0.0.2:8"), hello()));
 }
+
+/// Forgets to remove what it keeps of a client whose connection failed.
+#[derive(Default)]
+struct Leaky(SocketMap<u64>);
+
+impl Program for Leaky {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Data(bytes) => *self.0.or_default(socket.id()) += bytes.len() as u64,
+            Event::Close(ending) if !ending.had_error() => drop(self.0.remove(socket.id())),
+            _ => {}
+        }
+        echo(socket, event);
+    }
+
+    fn at_rest(&self, _: &CaseResult) -> Result<(), String> {
+        self.0.is_empty().then_some(()).ok_or_else(|| "a count is left".to_owned())
+    }
+}
+
+#[test]
+fn what_is_left_of_a_client_is_found_though_the_next_one_has_its_slot() {
+    let (case, _, what) = broken(&Endings::of_a_server(patient_listen(), hello()), Leaky::default);
+    assert_eq!((case.cut, &*what), (Cut::Close, "a count is left"));
+}

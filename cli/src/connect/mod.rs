@@ -60,10 +60,10 @@ The JSON object of --json:
   clean          whether both sides finished without an error
   acknowledged   whether the peer's kernel has acknowledged
                  every byte and our FIN
-  how            confirmed, handed-off, destroyed, or failed
-                 with the cause and the addresses tried
-  first          whose FIN was first: us, peer, both, nobody
-                 or unknown
+  kind           confirmed, handed-off or destroyed; or
+                 {\"failed\": {kind, os, attempts}}
+  first_fin      whose FIN was first: local, peer, both,
+                 neither or unknown
   time_wait      which side keeps TIME_WAIT
   peer           the address of the peer, or null
   bytes_read, bytes_written, bytes_unsent";

@@ -80,13 +80,13 @@ type Prepare = Box<dyn Fn(&Network)>;
 /// [`check`](crate::check), and these:
 ///
 /// - Without a cut every step of the script is done, and the connection ends cleanly.
-/// - The program does not panic. Every connection that a client opened ends within the
-///   [longest lifetime](Endings::max_lifetime), and any other when the program is stopped. A connection that
+/// - The program does not panic. Every connection that a client opened ends within the [longest
+///   lifetime](Endings::max_lifetime), and any other when the program is stopped. A connection that
 ///   the peer has reset ends within a minute.
 /// - A delay, a byte at a time, or a slow reader changes nothing: the peer gets the same answer and
 ///   the same end.
-/// - A peer that finishes after its last byte and reads on gets the whole answer, also a client that
-///   finishes in the middle of the answer: `end` is not `close`.
+/// - A peer that finishes after its last byte and reads on gets the whole answer, also a client
+///   that finishes in the middle of the answer: `end` is not `close`.
 /// - The same bytes get the same answer, however they were cut into pieces.
 /// - A cut client affects no other: neither one that is connected at the same time, nor a second
 ///   one that comes later and plays the whole script. After a cut server works again, a second

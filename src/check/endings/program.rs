@@ -72,8 +72,8 @@ pub trait Program {
         let _ = reactor;
     }
 
-    /// What must hold when all sockets have delivered `close`: for example that no entry of a
-    /// closed socket is left, or that each request has a result. By default nothing.
+    /// What must hold when all sockets have delivered `close` and no timer runs: for example that
+    /// no entry of a closed socket is left, or that each request has a result. By default nothing.
     ///
     /// # Errors
     /// What does not hold, in one line.

@@ -73,6 +73,8 @@ struct Trial<'a> {
     endings_of: Vec<Option<Ending>>,
     second_ending: Option<Ending>,
     timed_out: bool,
+    /// What `at_rest` returned before the second client.
+    rested: Result<(), String>,
     transcript: Option<Transcript>,
 }
 
@@ -104,7 +106,7 @@ impl Endings {
             trial.begin(&mut program)?;
             trial.go(&mut program)?;
             let mut found = trial.found();
-            found.at_rest = program.at_rest(&found);
+            found.at_rest = std::mem::replace(&mut trial.rested, Ok(())).and_then(|()| program.at_rest(&found));
             Ok(found)
         }));
         if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
@@ -162,6 +164,7 @@ impl<'a> Trial<'a> {
             endings_of: vec![None; endings.peers.len()],
             second_ending: None,
             timed_out: false,
+            rested: Ok(()),
             transcript: is_recorded.then(Transcript::new),
         }
     }
@@ -235,6 +238,12 @@ impl<'a> Trial<'a> {
         self.run_until(program, |trial| client.is_some() && trial.clients_are_gone())?;
         self.no_client_is_left()?;
         if let Some(Peer { role: PeerRole::Client(addr), script }) = client.filter(|_| self.endings.has_second) {
+            // The second client can hide what is left: its socket has the slot of the first one.
+            let now = self.network.now();
+            self.run_to(now, program, |_| false)?;
+            if self.reactor.is_empty() && self.reactor.next_deadline().is_none() {
+                self.rested = program.at_rest(&self.found());
+            }
             program.forget();
             self.repair();
             self.second = self.network.peer(LATER).play(*addr, script.clone()).ok();
@@ -289,7 +298,15 @@ impl<'a> Trial<'a> {
 
     /// Runs until this holds, until nothing can happen, or for the longest lifetime.
     fn run_until<P: Program>(&mut self, program: &mut P, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
-        let until = self.network.now() + self.endings.max_lifetime.min(FOR_EVER);
+        self.run_to(self.network.now() + self.endings.max_lifetime.min(FOR_EVER), program, is_done)
+    }
+
+    fn run_to<P: Program>(
+        &mut self,
+        until: Instant,
+        program: &mut P,
+        is_done: impl Fn(&Self) -> bool,
+    ) -> Result<(), Violation> {
         let most = EVENTS + EVENTS_PER_BYTE * self.bytes;
         while !is_done(self) && self.step(program, until)? {
             self.events += 1;

@@ -69,9 +69,8 @@ impl Store {
                     bytes = rest;
                     let mut value = Vec::with_capacity(len);
                     value.extend_from_slice(first);
-                    match value.len() < len {
-                        true => socket.fill(value, len),
-                        false => self.keep(socket, value)?,
+                    if let Err(complete) = socket.fill(value, len) {
+                        self.keep(socket, complete)?;
                     }
                 }
             }
