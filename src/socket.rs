@@ -270,6 +270,10 @@ impl<'a> Socket<'a> {
     ///
     /// Memory for `len` bytes is reserved at once. Check the length that a peer has announced before.
     ///
+    /// The part of a body that arrives with its head is copied. A small [receive
+    /// buffer](crate::Reactor::set_receive_buffer), for example 4 KiB, keeps that part small: it
+    /// saves a quarter of a server's CPU time for bodies of 64 KiB (`bench/values/`).
+    ///
     /// # Errors
     /// The buffer, if it has `len` bytes already or nothing more can be read. No event follows.
     ///
