@@ -33,10 +33,10 @@ pub(crate) struct ServeOptions {
     /// or unix:@NAME for an abstract name
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     pub(crate) listen: String,
-    /// How much `answer` sends, up to 1TiB: 64, 16KiB, 1MiB
-    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = values::size)]
+    /// How much `answer` sends, up to 1TiB: 64, 16KiB, 1MiB [default: 64]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
     #[arg(allow_hyphen_values = true)]
-    pub(crate) bytes: u64,
+    pub(crate) bytes: Option<u64>,
     /// Make `answer` finish first: it answers as soon as this many bytes have arrived (0: at
     /// once), instead of at the client's FIN. A client that finishes before gets no answer
     #[arg(long, value_name = "SIZE", value_parser = values::size, allow_hyphen_values = true)]
@@ -110,9 +110,11 @@ impl From<Closing> for CloseMode {
 impl ServeOptions {
     /// Whether the options fit together.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.after.is_some() && self.service != Service::Answer {
+        let of_answer = [("--after", self.after), ("--bytes", self.bytes)];
+        let given = of_answer.into_iter().find(|(_, value)| value.is_some() && self.service != Service::Answer);
+        if let Some((option, _)) = given {
             let name = values::name(self.service);
-            return Err(Error::usage(format!("--after works with `serve answer`, not with `serve {name}`")));
+            return Err(Error::usage(format!("{option} works with `serve answer`, not with `serve {name}`")));
         }
         if self.defer_accept.is_some() && self.after == Some(0) {
             return Err(Error::usage(

@@ -81,7 +81,7 @@ impl Handler {
         Self {
             service: options.service,
             live: Arc::clone(live),
-            answer_bytes: options.bytes,
+            answer_bytes: options.bytes.unwrap_or(64),
             after_bytes: options.after,
             requests: SocketMap::new(),
             left_bytes: SocketMap::new(),

@@ -20,7 +20,7 @@ const COMMANDS: [&[&str]; 12] = [
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 34] = [
+    let mistakes: [(&[&str], &str); 35] = [
         (&["dance"], "unrecognized subcommand 'dance'; see finale --help"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
@@ -47,6 +47,10 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (
             &["serve", "echo", "--after", "5"],
             "--after works with `serve answer`, not with `serve echo`; see finale serve",
+        ),
+        (
+            &["serve", "upper", "--bytes", "5"],
+            "--bytes works with `serve answer`, not with `serve upper`; see finale serve",
         ),
         (&["connect"], "missing argument: <HOST:PORT>; see finale connect --help"),
         (&["connect", "a:1", "-q", "--json"], "'--quiet' can't be used with '--json'; see finale connect"),
