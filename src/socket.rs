@@ -275,7 +275,8 @@ impl<'a> Socket<'a> {
     /// saves a quarter of a server's CPU time for bodies of 64 KiB (`bench/values/`).
     ///
     /// # Errors
-    /// The buffer, if it has `len` bytes already or nothing more can be read. No event follows.
+    /// The buffer, if it has `len` bytes already or nothing more can be read. No event follows, and
+    /// an earlier buffer stays.
     ///
     /// [`Event::Filled`]: crate::Event::Filled
     #[doc(alias = "read_exact")]

@@ -308,3 +308,50 @@ fn what_is_left_of_a_client_is_found_though_the_next_one_has_its_slot() {
     let (case, _, what) = broken(&Endings::of_a_server(patient_listen(), hello()), Leaky::default);
     assert_eq!((case.cut, &*what), (Cut::Close, "a count is left"));
 }
+
+/// Checks at rest what its client has received.
+struct Strict;
+
+impl Program for Strict {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        echo(socket, event);
+    }
+
+    fn at_rest(&self, found: &CaseResult) -> Result<(), String> {
+        let is_whole = !found.case.is_harmless() || (found.peer_got_end && found.received == found.sent);
+        is_whole.then_some(()).ok_or_else(|| format!("no end yet, or {} bytes", found.received.len()))
+    }
+}
+
+#[test]
+fn a_client_that_reads_late_has_read_all_when_the_program_is_at_rest() {
+    let late = Duration::from_secs(1);
+    let script = Script::new().send(b"hello\n").finish().stop_reading().wait(late).read_on().receive(6).receive_end();
+    good(&Endings::of_a_server(patient_listen(), script), || Strict);
+}
+
+/// Echoes up to a limit that it keeps with a timer of its own.
+#[derive(Default)]
+struct OwnLimit(Vec<(TimerId, SocketId)>);
+
+impl Program for OwnLimit {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Connection => self.0.push((socket.set_timer(Duration::from_millis(20)), socket.id())),
+            Event::Timer(timer) => {
+                for (_, id) in self.0.extract_if(.., |(known, _)| *known == timer) {
+                    if let Some(mut late) = socket.get(id) {
+                        late.destroy();
+                    }
+                }
+            }
+            event => echo(socket, event),
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_the_programs_own_that_late_readiness_uses_up_is_no_violation() {
+    let script = Script::new().send(b"hello finale").receive(12).finish().receive_end();
+    good(&Endings::of_a_server(patient_listen(), script).conditions(20), OwnLimit::default);
+}

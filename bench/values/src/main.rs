@@ -1,5 +1,5 @@
 //! Compares the CPU time per command of the two stores, in interleaved rounds. The servers run on
-//! the first core and the clients on the second one.
+//! the first core; start this program on another one.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -73,7 +73,8 @@ pub trait Program {
     }
 
     /// What must hold when all sockets have delivered `close` and no timer runs: for example that
-    /// no entry of a closed socket is left, or that each request has a result. By default nothing.
+    /// no entry of a closed socket is left, or that each request has a result. By default nothing. It
+    /// is called at the end, and before the second client if nothing is left then.
     ///
     /// # Errors
     /// What does not hold, in one line.

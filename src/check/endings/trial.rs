@@ -241,7 +241,7 @@ impl<'a> Trial<'a> {
             // The second client can hide what is left: its socket has the slot of the first one.
             let now = self.network.now();
             self.run_to(now, program, |_| false)?;
-            if self.reactor.is_empty() && self.reactor.next_deadline().is_none() {
+            if self.reactor.is_empty() && self.reactor.next_deadline().is_none() && self.peers_are_done() {
                 self.rested = program.at_rest(&self.found());
             }
             program.forget();
@@ -264,6 +264,12 @@ impl<'a> Trial<'a> {
         // What is in flight arrives at the peers after the program has stopped.
         self.network.advance(TRAVEL_AT_MOST);
         Ok(())
+    }
+
+    /// Lets the peers read what is in flight. Returns whether they have done every step.
+    fn peers_are_done(&self) -> bool {
+        self.network.advance(TRAVEL_AT_MOST);
+        self.plays.iter().flatten().all(Play::is_over)
     }
 
     /// Makes the server that was cut work again.
@@ -323,7 +329,8 @@ impl<'a> Trial<'a> {
         let next = self.reactor.next_before(until).map_err(|error| stuck(&error))?;
         let Some((mut socket, event)) = next else { return Ok(false) };
         check_event(&mut self.sockets, self.marks, &mut socket, &event)?;
-        self.timed_out |= event == Event::Timeout;
+        // A timer may be a limit of the program's own.
+        self.timed_out |= matches!(event, Event::Timeout | Event::Timer(_));
         let close = if let Event::Close(ending) = event { Some((socket.id(), ending.clone())) } else { None };
         let at = self.network.elapsed();
         match &mut self.transcript {
@@ -356,8 +363,7 @@ impl<'a> Trial<'a> {
         let cut = usize::from(self.case.peer);
         let number = match own.addrs {
             Some(addrs) => self.peer_at(addrs),
-            // It never had a peer: the attempt failed.
-            None => Some(cut).filter(|_| self.case.point == CutPoint::Connecting),
+            None => Some(cut).filter(|_| self.is_failed_attempt(&ending)),
         };
         let Some(number) = number else { return Ok(()) };
         let is_first = self.endings_of[number].is_none();
@@ -370,6 +376,17 @@ impl<'a> Trial<'a> {
         must(late.is_none(), Rule::Progress, || {
             format!("the peer reset, and its connection was closed {:.1?} later", late.unwrap_or_default())
         })
+    }
+
+    /// Whether a connection without a peer is the one to the server that can't be reached.
+    fn is_failed_attempt(&self, ending: &Ending) -> bool {
+        let PeerRole::Server(server) = self.endings.peers[usize::from(self.case.peer)].role else { return false };
+        let tried = match &ending.kind {
+            EndingKind::Failed(error) => &*error.attempts,
+            EndingKind::Destroyed | EndingKind::Confirmed | EndingKind::HandedOff => &[],
+        };
+        let is_its = tried.is_empty() || tried.iter().any(|attempt| attempt.addr == server);
+        self.case.point == CutPoint::Connecting && is_its
     }
 
     /// The peer whose first connection has these addresses, the program's first.
