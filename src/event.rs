@@ -331,8 +331,8 @@ impl Ending {
     }
 }
 
-/// A number of bytes, for people.
-struct Bytes(u64);
+/// A number of bytes with its unit.
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,8 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::event::Event;
-use crate::sim::script::count;
+use crate::event::{Bytes, Event};
 use crate::socket::Socket;
 
 /// The column of a line.
@@ -134,7 +133,7 @@ pub(crate) fn record<R>(
     let result = handle(socket, event);
     let mut did = |text: String| transcript.add(at, column, format!("{prefix}  {text}"));
     if socket.queued_bytes() > queued {
-        did(format!("writes {}", count((socket.queued_bytes() - queued) as u64)));
+        did(format!("writes {}", Bytes((socket.queued_bytes() - queued) as u64)));
     }
     let after = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     for (was, is, text) in [

@@ -14,10 +14,11 @@ use super::arena::Id;
 use super::end::{Owner, Phase};
 use super::fault::Fault;
 use super::peer::{Peer, PeerListener, PeerSocket};
-use super::script::{PACE, Script, Step, count};
+use super::script::{PACE, Script, Step};
 use super::time::{FOR_EVER, nanos};
 use super::unix::UNIX;
 use super::world::{Happening, World};
+use crate::event::Bytes;
 use crate::net::UnixAddr;
 use crate::options::ConnectOptions;
 use crate::target::BoundAddr;
@@ -78,8 +79,8 @@ impl Playing {
         self.reads = (pieces + 1, sum + bytes);
         let sum = self.reads.1;
         match self.log.last_mut().filter(|_| pieces > 0) {
-            None => self.log.push((now, format!("receives {}", count(sum as u64)))),
-            Some((_, line)) => *line = format!("receives {} in {} pieces", count(sum as u64), pieces + 1),
+            None => self.log.push((now, format!("receives {}", Bytes(sum as u64)))),
+            Some((_, line)) => *line = format!("receives {} in {} pieces", Bytes(sum as u64), pieces + 1),
         }
     }
 
@@ -440,7 +441,7 @@ impl World {
                 return true;
             }
             if play.written == 0 {
-                play.log(now, format!("drips {}", count(bytes.len() as u64)));
+                play.log(now, format!("drips {}", Bytes(bytes.len() as u64)));
             }
             play.written += 1;
             play.writes_at = now.saturating_add(every);
@@ -459,7 +460,7 @@ impl World {
         let until = self.play_until(index, time);
         let play = &mut self.plays[index as usize];
         if until <= now || play.seen_reset || play.left {
-            play.log(now, format!("has flooded {}", count(play.written as u64)));
+            play.log(now, format!("has flooded {}", Bytes(play.written as u64)));
             play.finish_step();
             return false;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::time::nanos;
+use crate::event::Bytes;
 
 /// A flood writes at most once in this time, in nanoseconds. Without a pause the clock would not
 /// advance on a network without latency.
@@ -100,16 +101,16 @@ impl Script {
 
     /// The number of bytes that are sent and waited for. A flood counts as its number of writes.
     pub(crate) fn bytes(&self) -> u64 {
-        let bytes = |step: &Step| match step {
-            Step::Send(bytes) => bytes.len() as u64,
-            Step::Drip { bytes, .. } => bytes.len() as u64,
-            Step::Flood { time, .. } => (nanos(*time) / PACE).min(MANY),
-            Step::Receive(bytes) => *bytes,
-            Step::Urgent | Step::Wait(_) | Step::AwaitUnread(_) | Step::ReceiveEnd | Step::StopReading => 0,
-            Step::Sip { .. } => 0,
-            Step::ReadOn | Step::Finish | Step::Close | Step::Reset | Step::Vanish => 0,
-        };
-        self.steps.iter().map(bytes).sum()
+        let flood = |step: &Step| if let Step::Flood { time, .. } = step { (nanos(*time) / PACE).min(MANY) } else { 0 };
+        let (sent, received) = self.bytes_each_way();
+        sent + received + self.steps.iter().map(flood).sum::<u64>()
+    }
+
+    /// The bytes that are sent, without those of floods, and the bytes that are waited for.
+    pub(crate) fn bytes_each_way(&self) -> (u64, u64) {
+        let received = |step: &Step| if let Step::Receive(bytes) = step { *bytes } else { 0 };
+        let sent = self.steps.iter().filter_map(Step::written).map(|bytes| bytes.len() as u64).sum();
+        (sent, self.steps.iter().map(received).sum())
     }
 
     /// Whether it closes or resets the connection.
@@ -251,25 +252,20 @@ impl Step {
     }
 }
 
-/// A number of bytes with its unit.
-pub(crate) fn count(bytes: u64) -> String {
-    if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
-}
-
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Send(bytes) => write!(f, "send {}", count(bytes.len() as u64)),
-            Self::Drip { bytes, every } => write!(f, "drip {}, one each {every:?}", count(bytes.len() as u64)),
+            Self::Send(bytes) => write!(f, "send {}", Bytes(bytes.len() as u64)),
+            Self::Drip { bytes, every } => write!(f, "drip {}, one each {every:?}", Bytes(bytes.len() as u64)),
             Self::Flood { time: Duration::MAX, .. } => f.write_str("flood for ever"),
             Self::Flood { time, .. } => write!(f, "flood for {time:?}"),
             Self::Urgent => f.write_str("send an urgent byte"),
             Self::Wait(time) => write!(f, "wait {time:?}"),
-            Self::Receive(bytes) => write!(f, "receive {}", count(*bytes)),
-            Self::AwaitUnread(bytes) => write!(f, "leave {} unread", count(*bytes)),
+            Self::Receive(bytes) => write!(f, "receive {}", Bytes(*bytes)),
+            Self::AwaitUnread(bytes) => write!(f, "leave {} unread", Bytes(*bytes)),
             Self::ReceiveEnd => f.write_str("receive the end"),
             Self::StopReading => f.write_str("stop reading"),
-            Self::Sip { bytes, every } => write!(f, "read {} each {every:?}", count(*bytes)),
+            Self::Sip { bytes, every } => write!(f, "read {} each {every:?}", Bytes(*bytes)),
             Self::ReadOn => f.write_str("read on"),
             Self::Finish => f.write_str("finish"),
             Self::Close => f.write_str("close"),

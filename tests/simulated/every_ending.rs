@@ -3,20 +3,10 @@
 
 use std::time::Duration;
 
-use super::handlers::{broken, hello, one_buffer, patient_listen};
+use super::handlers::{broken, echo, hello, one_buffer, patient_listen};
 use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
 use finale::sim::Script;
 use finale::{ConnectOptions, Event, ListenOptions, Socket};
-
-/// Echoes everything, until the peer ends.
-fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
-    match event {
-        Event::Data(bytes) => drop(socket.write(bytes)),
-        Event::End => socket.end(),
-        Event::Timeout => socket.destroy(),
-        _ => {}
-    }
-}
 
 #[test]
 fn an_echo_keeps_every_rule_at_every_ending() {

@@ -1,34 +1,16 @@
 //! What `finale::check::Endings` must not blame a right program for, and what it must not overlook.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::handlers::{broken, hello, patient_listen};
+use super::handlers::{addr, broken, echo, good, hello, patient_listen};
 use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
 use finale::sim::{Host, Script};
-use finale::{ConnectOptions, Error, Event, ListenOptions, Reactor, Socket, SocketId, SocketMap, TimerId};
+use finale::{
+    Backpressure, ConnectOptions, Error, Event, ListenOptions, Reactor, Socket, SocketId, SocketMap, TimerId,
+};
 
 const WEB: &str = "10.0.0.1:80";
 const BACKEND: &str = "10.0.0.2:7";
-
-fn addr(text: &str) -> SocketAddr {
-    text.parse().expect("an address")
-}
-
-#[track_caller]
-fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) {
-    let report = endings.run(make);
-    assert!(report.violation().is_none() && report.cases() > 1, "{report}");
-}
-
-fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
-    match event {
-        Event::Data(bytes) => drop(socket.write(bytes)),
-        Event::End => socket.end(),
-        Event::Timeout => socket.destroy(),
-        _ => {}
-    }
-}
 
 /// Answers a request of three bytes in two halves, the second one later.
 struct TwoHalves {
@@ -354,4 +336,55 @@ impl Program for OwnLimit {
 fn a_limit_of_the_programs_own_that_late_readiness_uses_up_is_no_violation() {
     let script = Script::new().send(b"hello finale").receive(12).finish().receive_end();
     good(&Endings::of_a_server(patient_listen(), script).conditions(20), OwnLimit::default);
+}
+
+/// Sends a request and waits for the answer. A server that has finished is taken for one that is
+/// gone, or not.
+fn asks(takes_end_for_close: bool) -> impl FnMut(&mut Socket<'_>, Event<'_>) {
+    move |socket, event| match event {
+        Event::Ready => drop(socket.write(b"ask")),
+        Event::Data(_) if socket.bytes_read() == 3 => {
+            // The rest of its work comes later.
+            socket.set_idle_timeout(Duration::from_millis(100));
+        }
+        Event::End if takes_end_for_close => socket.destroy(),
+        Event::End | Event::Timeout => socket.end(),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_client_must_end_in_order_with_a_server_that_finishes_after_it_has_received_everything() {
+    let script = Script::new().receive(3).send(b"yes").receive_end().finish();
+    let endings = Endings::of_a_client(ConnectOptions::default(), script).cuts(&[Cut::Fin]);
+    good(&endings, || asks(false));
+    let (case, rule, what) = broken(&endings, || asks(true));
+    assert_eq!((case.point, rule), (CutPoint::Sent(3), Rule::SameAnswer), "{what}");
+}
+
+/// Sends a hundred bytes, and gives up a server that finishes before it has them.
+fn uploads() -> impl FnMut(&mut Socket<'_>, Event<'_>) {
+    let mut left = 100;
+    move |socket, event| {
+        if event == Event::End {
+            left = 0;
+            return socket.end();
+        }
+        while left > 0 && matches!(event, Event::Ready | Event::Drain) {
+            left -= 1;
+            if let Ok(Backpressure::Full) = socket.write(b"x") {
+                return;
+            }
+        }
+        if left == 0 && matches!(event, Event::Ready | Event::Drain) {
+            socket.end();
+        }
+    }
+}
+
+#[test]
+fn a_client_may_give_up_a_server_that_finishes_before_it_has_received_everything() {
+    let script = Script::new().send(b"220\n").receive(100).receive_end().finish();
+    let listen = ConnectOptions::default().idle_timeout(Duration::from_secs(5)).deadline(Duration::from_secs(60));
+    good(&Endings::of_a_client(listen, script).cuts(&[Cut::Fin]), uploads);
 }

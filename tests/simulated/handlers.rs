@@ -1,5 +1,6 @@
 //! What the tests of `finale::check::Endings` have in common.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::check::{Case, Endings, Program, Rule};
@@ -12,6 +13,28 @@ pub(crate) fn patient_listen() -> ListenOptions {
 
 pub(crate) fn hello() -> Script {
     Script::new().send(b"hello").receive(5).finish().receive_end()
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// Echoes everything, until the peer ends.
+pub(crate) fn echo(socket: &mut Socket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End => socket.end(),
+        Event::Timeout => socket.destroy(),
+        _ => {}
+    }
+}
+
+/// Runs a program that keeps every rule. Returns the number of cases.
+#[track_caller]
+pub(crate) fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) -> u64 {
+    let report = endings.run(make);
+    assert!(report.violation().is_none() && report.cases() > 1, "{report}");
+    report.cases()
 }
 
 /// The case, the rule and what is wrong: of a program that is found, and found again by its seed.

@@ -1,27 +1,15 @@
 //! Whole programs against every ending: `finale::check::Endings` with reactors of their own,
 //! servers that remember, clients that overlap, back-pressure, and bounds.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::handlers::{broken, hello, one_buffer, patient_listen};
+use super::handlers::{addr, broken, good, hello, one_buffer, patient_listen};
 use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
 use finale::sim::{Host, Script};
 use finale::{
     Backpressure, ConnectOptions, Error, Event, Inbox, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
     Reactor, Sender, Socket, SocketMap, TimerId,
 };
-
-fn addr(text: &str) -> SocketAddr {
-    text.parse().expect("an address")
-}
-
-#[track_caller]
-fn good<P: Program>(endings: &Endings, make: impl Fn() -> P) -> u64 {
-    let report = endings.run(make);
-    assert!(report.violation().is_none(), "{report}");
-    report.cases()
-}
 
 /// Echoes each line twenty times, and waits for room in between.
 fn patient(resumes: bool) -> impl FnMut(&mut Socket<'_>, Event<'_>) {

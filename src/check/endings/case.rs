@@ -353,16 +353,10 @@ impl PeerCases<'_> {
     /// The case with this number, below the length.
     pub(super) fn case(&self, number: u64) -> Case {
         let case = |point, cut| Case { peer: self.peer, point, cut, conditions: 0 };
-        let Some(mut number) = number.checked_sub(2) else {
+        let Some(number) = number.checked_sub(2) else {
             return case(if number == 0 { CutPoint::Nowhere } else { CutPoint::ByteByByte }, Cut::Delay);
         };
-        let mut cuts = self.cuts.iter().copied();
-        let of_this = |cut: &Cut| {
-            let is_of_this = number < self.of_cut(*cut);
-            number -= if is_of_this { 0 } else { self.of_cut(*cut) };
-            is_of_this
-        };
-        let cut = cuts.find(of_this).expect("the number is below the length");
+        let (&cut, number) = part_of(self.cuts, |cut| self.of_cut(*cut), number);
         let received = self.sent + 1;
         let connecting = received + self.received + 1;
         let point = match number {
@@ -372,6 +366,17 @@ impl PeerCases<'_> {
         };
         case(point, cut)
     }
+}
+
+/// The part in which this number is, of parts that follow each other, and the number within it.
+pub(super) fn part_of<T>(parts: &[T], len: impl Fn(&T) -> u64, mut number: u64) -> (&T, u64) {
+    for part in parts {
+        if number < len(part) {
+            return (part, number);
+        }
+        number -= len(part);
+    }
+    unreachable!("the number is below the length of all parts")
 }
 
 #[cfg(test)]

@@ -375,13 +375,7 @@ impl Endings {
             if self.at_most_for.is_some_and(|limit| begun.elapsed() >= limit) {
                 break;
             }
-            let mut place = number % calm;
-            let first = |peer: &&PeerCases| {
-                let is_in = place < peer.len();
-                place -= if is_in { 0 } else { peer.len() };
-                is_in
-            };
-            let peer = peers.iter().find(first).expect("it is below the sum");
+            let (peer, place) = case::part_of(&peers, PeerCases::len, number % calm);
             let case = Case { conditions: number / calm, ..peer.case(place) };
             done += 1;
             if let Err((setup, violation)) = self.check_case(case, &wholes, &make) {

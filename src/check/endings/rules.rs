@@ -1,12 +1,12 @@
 //! Checks a case against the rules, and against the conversation without a cut.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::trial::{Setup, panic_message};
-use super::{Case, CaseResult, Cut, CutPoint, Endings, Program};
+use super::{Case, CaseResult, Cut, Endings, Program};
 use crate::check::{Rule, Violation, must};
-use crate::event::Ending;
-use crate::sim::script::count;
+use crate::event::{Bytes, Ending};
 
 impl Endings {
     /// The conversation without a cut, as each peer sees it. It says how many bytes there are.
@@ -44,7 +44,10 @@ impl Endings {
         let whole = &wholes[usize::from(case.peer)];
         let check = |setup: Setup| {
             let found = self.trial(setup, make, None).map_err(|violation| (false, violation))?;
-            let checked = self.check_result(&found, whole, setup, make);
+            let checked = self
+                .check_answer(&found, whole, setup, make)
+                .and_then(|()| self.check_isolation(&found, whole))
+                .and_then(|()| self.check_own(&found));
             checked.map_err(|violation| (found.timed_out, violation))
         };
         let mut setup = Setup { case, bytes: self.bytes(wholes), is_punctual: false };
@@ -58,15 +61,8 @@ impl Endings {
         checked.map_err(|(_, violation)| (setup, violation))
     }
 
-    fn check_result<P: Program>(
-        &self,
-        found: &CaseResult,
-        whole: &CaseResult,
-        setup: Setup,
-        make: &impl Fn() -> P,
-    ) -> Result<(), Violation> {
-        self.check_answer(found, whole, setup, make)?;
-        self.check_isolation(found, whole)?;
+    /// Checks the rules of the program and of the test.
+    fn check_own(&self, found: &CaseResult) -> Result<(), Violation> {
         found.at_rest.clone().map_err(|wrong| Violation::new(Rule::Own, wrong))?;
         let Some(holds) = &self.holds else { return Ok(()) };
         let held = catch_unwind(AssertUnwindSafe(|| holds(found)));
@@ -83,13 +79,12 @@ impl Endings {
     ) -> Result<(), Violation> {
         let case = found.case;
         let peer = &self.peers[usize::from(case.peer)];
-        // A client may finish before the answer, or in the middle of it. The program may give up a
-        // server that finishes.
-        let sent_all = match case.point {
-            CutPoint::Sent(_) | CutPoint::Received(_) => peer.is_client() && found.sent == whole.sent,
-            CutPoint::Nowhere | CutPoint::ByteByByte | CutPoint::Connecting => false,
-        };
-        let sent_all = sent_all && case.cut == Cut::Fin;
+        // A client may finish before the answer, or in the middle of it. A program may give up a
+        // server that finishes before it has received everything.
+        let (sends, receives) = case.script(&peer.script, Duration::ZERO).bytes_each_way();
+        let sent_all = case.cut == Cut::Fin
+            && sends == whole.sent.len() as u64
+            && (peer.is_client() || receives >= whole.received.len() as u64);
         let same = |bytes: &[u8], other: &[u8]| self.is_stateful || bytes == other;
         if case.is_harmless() || sent_all {
             must(same(&found.received, &whole.received), Rule::SameAnswer, || {
@@ -159,5 +154,5 @@ fn quote(bytes: &[u8]) -> String {
     const SHOWN: usize = 40;
     let text = bytes[..bytes.len().min(SHOWN)].escape_ascii();
     let more = if bytes.len() > SHOWN { "..." } else { "" };
-    format!("{} \"{text}{more}\"", count(bytes.len() as u64))
+    format!("{} \"{text}{more}\"", Bytes(bytes.len() as u64))
 }

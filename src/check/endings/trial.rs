@@ -106,7 +106,7 @@ impl Endings {
             trial.begin(&mut program)?;
             trial.go(&mut program)?;
             let mut found = trial.found();
-            found.at_rest = std::mem::replace(&mut trial.rested, Ok(())).and_then(|()| program.at_rest(&found));
+            found.at_rest = trial.rested.clone().and_then(|()| program.at_rest(&found));
             Ok(found)
         }));
         if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
