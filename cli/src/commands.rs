@@ -53,16 +53,18 @@ impl Args {
         }
     }
 
-    /// Whether to print errors only on stderr.
-    pub(crate) const fn quiet(&self) -> bool {
-        match &self.command {
+    /// What to log where RUST_LOG is not set.
+    pub(crate) const fn log_filter(&self) -> &'static str {
+        let quiet = match &self.command {
             Command::Lesson(options) => options.quiet(),
+            Command::Serve(options) if options.verbose => return "warn,finale::serve=info",
             Command::Serve(options) => options.quiet,
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,
             Command::Sim(options) => options.quiet,
             Command::States(_) | Command::Completions(_) | Command::Man(_) | Command::Peer(_) => false,
-        }
+        };
+        if quiet { "error" } else { "warn" }
     }
 
     /// Runs the command.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 
@@ -68,6 +67,7 @@ impl Error {
             self,
             Self::Usage(_)
                 | Self::Process { .. }
+                | Self::Reactor(InvalidOption(_))
                 | Self::Listen { source: InvalidAddress(_) | InvalidOption(_), .. }
                 | Self::Connect { source: InvalidAddress(_) | InvalidOption(_), .. }
         )
@@ -101,9 +101,12 @@ impl fmt::Display for Error {
             Self::Listen {
                 source: source @ finale::Error::Listen { addr: finale::Target::Unix(addr), .. }, ..
             } => {
-                let is_socket = |meta: Metadata| meta.file_type().is_socket();
-                let exists = addr.file().and_then(|path| std::fs::metadata(path).ok()).is_some_and(is_socket);
-                let hint = if exists { "; if no server uses that file any more, remove it" } else { "" };
+                let file = addr.file().and_then(|path| std::fs::symlink_metadata(path).ok());
+                let hint = match file.map(|meta| meta.file_type().is_socket()) {
+                    Some(true) => "; a server uses that file; choose another path with --listen",
+                    Some(false) => "; the file at that path is no socket; choose another path with --listen",
+                    None => "",
+                };
                 write!(f, "{source}{hint}")
             }
             Self::Listen { source: source @ finale::Error::Listen { .. }, .. } => {

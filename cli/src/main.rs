@@ -2,7 +2,7 @@
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
 //! measures what `serve` serves), and what they share: `usage`, `signals`, `output`, `values`,
-//! `errors`.
+//! `errors`, `stderr`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
@@ -18,6 +18,7 @@ mod serve;
 mod signals;
 mod sim;
 mod states;
+mod stderr;
 mod usage;
 mod values;
 
@@ -37,13 +38,20 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(&error, &command, &words),
     };
     args.color().write_global();
-    let env = env_logger::Env::default().default_filter_or(if args.quiet() { "error" } else { "warn" });
-    env_logger::Builder::from_env(env).init();
-    match args.run() {
+    let env = env_logger::Env::default().default_filter_or(args.log_filter());
+    env_logger::Builder::from_env(env).target(env_logger::Target::Pipe(Box::new(stderr::Log))).init();
+    let code = exit_code(args.run(), &command, &words);
+    stderr::flush();
+    code
+}
+
+/// Prints the error of a command, and returns the code for it.
+fn exit_code(result: Result<(), Error>, command: &clap::Command, words: &[String]) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Reported) => ExitCode::FAILURE,
         Err(error) if error.is_usage() => {
-            output::error(format_args!("{error}; see {}", usage::help_of(&command, &words)));
+            output::error(format_args!("{error}; see {}", usage::help_of(command, words)));
             ExitCode::from(2)
         }
         Err(error) => {

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 
 use crate::errors::Error;
+use crate::stderr;
 
 /// Headings.
 pub(crate) const HEADING: Style = Style::new().bold();
@@ -38,9 +39,9 @@ pub(crate) fn json(object: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(object).map_err(|error| Error::io("write JSON", error.into()))
 }
 
-/// Prints one line on stderr. Unlike `eprintln!` it doesn't panic when stderr is closed.
+/// Prints one line on stderr.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(anstream::stderr(), "{line}");
+    stderr::write_line(&line.to_string());
 }
 
 /// Prints one line on stderr that reports an error.

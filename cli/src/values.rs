@@ -59,6 +59,13 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The permissions of a file, octal.
+pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o777);
+    mode.ok_or_else(|| "write permissions as octal digits up to 777, as 660".to_owned())
+}
+
 /// A value as it is written on the command line.
 pub(crate) fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
@@ -88,6 +95,16 @@ mod tests {
             assert!(duration(text).is_err_and(|why| why.ends_with(WRITE_DURATION)), "{text}");
         }
         assert!(time_limit("0s").is_err());
+    }
+
+    #[test]
+    fn permissions_are_octal_digits() {
+        for (text, mode) in [("660", 0o660), ("0600", 0o600), ("0", 0), ("777", 0o777)] {
+            assert_eq!(file_mode(text), Ok(mode), "{text}");
+        }
+        for text in ["", "888", "1777", "rw-rw----", "+660", "-1", "0o660"] {
+            assert!(file_mode(text).is_err_and(|why| why.contains("octal")), "{text}");
+        }
     }
 
     #[test]

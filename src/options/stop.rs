@@ -17,6 +17,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOptions {
     pub(crate) grace: Option<Duration>,
+    pub(crate) spread: Duration,
+    pub(crate) accept_backlog: bool,
     pub(crate) limit: Option<Duration>,
 }
 
@@ -28,7 +30,7 @@ const STOP: Duration = Duration::from_secs(30);
 
 impl Default for StopOptions {
     fn default() -> Self {
-        Self { grace: Some(GRACE), limit: Some(STOP) }
+        Self { grace: Some(GRACE), spread: Duration::ZERO, accept_backlog: true, limit: Some(STOP) }
     }
 }
 
@@ -42,6 +44,27 @@ impl StopOptions {
     #[must_use]
     pub fn grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.grace = grace.into();
+        self
+    }
+
+    /// Distributes the ends of connections that were idle when the stop began evenly over this time
+    /// after the [grace](Self::grace): a thousand clients of a keep-alive protocol that lose their
+    /// connections together connect again together, to the servers that are left. A share is
+    /// rounded down to a 256th of this time. Connections that the stop still accepts end after the
+    /// grace alone. Without a grace it changes nothing. Default zero.
+    #[must_use]
+    pub const fn spread(mut self, spread: Duration) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// Whether connections that wait in the backlog are accepted first. Default on: otherwise the
+    /// kernel would reset them. Switch it off if another process has the listening socket and
+    /// accepts from it, as after a restart: then the descriptor is closed at once, and the
+    /// connections are the other process's.
+    #[must_use]
+    pub const fn accept_backlog(mut self, on: bool) -> Self {
+        self.accept_backlog = on;
         self
     }
 

@@ -9,9 +9,12 @@ use crate::net::Net;
 use crate::options::{Settings, StopOptions, millis};
 use crate::table::entry::Flags;
 
+/// In how many groups the idle connections of a stopped listener end.
+const SPREAD_STEPS: usize = 256;
+
 impl<N: Net> Reactor<N> {
-    /// Stops a listener gracefully. Connections that wait in its backlog are accepted, and then it
-    /// is closed. (At most as many are accepted as the [backlog](crate::ListenOptions::backlog)
+    /// Stops a listener gracefully. Connections that wait in its backlog are
+    /// [accepted](StopOptions::accept_backlog), and then it is closed. (At most as many are accepted as the [backlog](crate::ListenOptions::backlog)
     /// holds. The kernel resets a client that connects between the last accept and the close.)
     /// Where there is a [maximum](crate::ListenOptions::max_connections), they are accepted as
     /// others end; those that are left at the limit are reset without an event.
@@ -50,12 +53,18 @@ impl<N: Net> Reactor<N> {
         let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
         self.table.settings.release(old);
-        for slot in self.sockets_of(id) {
+        let (slots, spread) = (self.sockets_of(id), millis(stop.spread).unwrap_or(0));
+        for (place, slot) in slots.iter().copied().enumerate() {
+            // In steps, since sockets with equal settings share them.
+            let share = u128::from(spread) * (place * SPREAD_STEPS / slots.len()) as u128 / SPREAD_STEPS as u128;
+            let grace = grace.map(|grace| grace.saturating_add(share as u64));
             self.table.change_settings(slot, |settings| settings.grace_ms = grace);
             self.table.wake_with(slot, Flags::GRACE);
             self.table.file_later(slot);
         }
-        if self.listeners.is_open(id.index()) {
+        if !stop.accept_backlog {
+            self.close_stopped(id.index());
+        } else if self.listeners.is_open(id.index()) {
             self.mute(id.index());
             self.listeners.ready(id.index());
         }

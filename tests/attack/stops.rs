@@ -222,6 +222,28 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
     }
 }
 
+/// Clients that lose their connections together would connect again together.
+#[test]
+fn the_ends_of_idle_connections_are_distributed_evenly_after_the_grace() {
+    const CLIENTS: usize = 1_000;
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let peers: Vec<_> = (0..CLIENTS).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(SECOND);
+    let stop = StopOptions::default().grace(SECOND).spread(10 * SECOND).limit(60 * SECOND);
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    let mut ended = Vec::new();
+    for _ in 0..12 {
+        scene.run(SECOND);
+        ended.push(peers.iter().filter(|peer| peer.has_fin()).count());
+    }
+    assert_eq!(ended[0], 0, "no connection ends before the grace");
+    for (second, counts) in ended[..11].windows(2).enumerate() {
+        assert!((90..=110).contains(&(counts[1] - counts[0])), "second {second} after the grace: {ended:?}");
+    }
+    assert_eq!(ended[11], CLIENTS, "{ended:?}");
+}
+
 /// The same with plain clients that only write.
 #[test]
 fn clients_that_only_write_put_off_neither_grace_nor_limit_of_a_stop() {

@@ -5,23 +5,31 @@
 //! controls the shards.
 
 mod defer_accept;
+mod inherit;
+mod manager;
 mod metrics;
 mod options;
+mod proxy_header;
 mod restart;
 mod service;
 mod shards;
+mod socket_file;
 mod sockets;
+mod stopping;
+mod successor;
+mod terminal;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
 
-use finale::{ListenOptions, Reactor, Shard, ShardStopper, StopOptions};
+use finale::{KeepAlive, ListenOptions, Reactor, Shard, StopOptions, TimerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::errors::Error;
-use crate::output;
 use crate::signals::SignalCount;
+use crate::{output, stderr};
+use manager::Manager;
 use metrics::MetricsRequests;
 pub(crate) use options::{Closing, ServeOptions, Service};
 use restart::{Restart, Restarted};
@@ -29,64 +37,133 @@ use service::Handler;
 pub(crate) use service::{LINE, REQUEST_LIMIT_BYTES};
 use shards::Running;
 use sockets::Sockets;
+use stopping::Stopping;
+use terminal::Terminal;
 
 /// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
     options.check()?;
-    let mut listen = ListenOptions::default().close_mode(options.close.into()).idle_timeout(options.idle_timeout);
-    if options.service == Service::Answer {
-        listen = listen.high_water_mark(service::ANSWER_MARK_BYTES);
-    }
-    // Now, since an upgrade puts another file at this path.
-    let program = std::env::current_exe().map_err(|error| Error::io("find the path of this program", error))?;
-    let mut sockets = Sockets::open(options)?;
+    stderr::use_thread().map_err(|error| Error::io("start a thread for the log", error))?;
+    let terminal = Terminal::at_start();
+    let listen = listen_options(options);
+    let sockets = Sockets::open(options)?;
     let mut reactors = (0..options.shards).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
     let addresses = sockets.listen(&mut reactors, &listen)?;
     let (requests, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(metrics::REQUESTS)).unzip();
-    let mut control = Reactor::new()?;
+    let control = Reactor::new()?;
     // Before the first line: its reader may send a signal at once.
     let watch = |signals: &[i32]| SignalCount::watch(control.waker(), signals);
-    let (stops, restarts, reports) = (watch(&[SIGINT, SIGTERM])?, watch(&[SIGHUP])?, watch(&[SIGUSR1])?);
+    let stops = watch(&[SIGINT, SIGTERM])?;
+    let hang_ups = if terminal::hang_up_is_ignored() { None } else { Some(watch(&[SIGHUP])?) };
+    let reports = watch(&[SIGUSR1])?;
     if !ends_with(options.parent)? {
         return Ok(());
     }
     let live = Arc::new(AtomicUsize::new(0));
-    let (shards, orders) = Shard::group(reactors);
+    let (shards, stopper) = Shard::group(reactors);
     let handlers = inboxes.into_iter().map(|inbox| (Handler::new(options, &live), inbox));
-    let running = Running::start(shards.into_iter().zip(handlers).collect(), &orders, &control)?;
-    announce(&addresses, sockets.are_inherited())?;
-    sockets.take_over();
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        log::warn!("can't send READY=1 to NOTIFY_SOCKET: {error}");
+    let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
+    // Before clients take the descriptors that a restart needs.
+    let mut restart = Restart::new(sockets, &manager, options.quiet);
+    let running = Running::start(shards.into_iter().zip(handlers).collect(), &stopper, &control)?;
+    announce(&addresses, addresses_are_known)?;
+    match restart.take_over() {
+        // It makes this process the service.
+        Some(predecessor) => predecessor.ready(),
+        None => manager.ready(),
     }
-    let mut restart = Restart::new(program, sockets, restarts, options.quiet);
-    let mut stopping = Stopping { orders, signals: stops, grace: options.grace, has_begun: false, live };
-    let mut metrics = MetricsRequests::new(reports, requests, options.json);
-    while !running.is_over() && control.next()?.is_some() {
-        if !stopping.has_begun && restart.check(&control, stopping.live()) == Restarted::Yes {
-            stopping.begin();
-        }
-        stopping.check();
-        if stopping.has_begun {
-            restart.give_up();
-        }
-        metrics.check();
+    let stopping = Stopping::new(stopper, options, live);
+    let metrics = MetricsRequests::new(reports, requests, options.json);
+    Control { reactor: control, manager, restart, stopping, metrics, terminal, stops, hang_ups }.run(running)
+}
+
+fn listen_options(options: &ServeOptions) -> ListenOptions {
+    let mut listen = ListenOptions::default().close_mode(options.close.into()).idle_timeout(options.idle_timeout);
+    listen = listen.user_timeout(options.user_timeout);
+    if !options.keep_alive.is_zero() {
+        listen = listen.keep_alive(KeepAlive::after(options.keep_alive));
     }
-    restart.give_up();
-    running.join()
+    if options.service == Service::Answer {
+        listen = listen.high_water_mark(service::ANSWER_MARK_BYTES);
+    }
+    listen
+}
+
+/// The main thread: what it does at a signal.
+struct Control {
+    reactor: Reactor,
+    manager: Manager,
+    restart: Restart,
+    stopping: Stopping,
+    metrics: MetricsRequests,
+    terminal: Terminal,
+    stops: SignalCount,
+    /// `None`: ignored.
+    hang_ups: Option<SignalCount>,
+}
+
+impl Control {
+    /// Until all shards have ended.
+    fn run(mut self, running: Running) -> Result<(), Error> {
+        while !running.is_over() {
+            let Some((_, event)) = self.reactor.next()? else { break };
+            let timer = if let finale::Event::Timer(timer) = event { Some(timer) } else { None };
+            self.check(timer);
+        }
+        self.restart.finish();
+        running.join()
+    }
+
+    fn check(&mut self, timer: Option<TimerId>) {
+        let mut stops = self.stops.take_new();
+        if self.hang_ups.as_mut().is_some_and(|hang_ups| hang_ups.take_new() > 0) {
+            if self.terminal.was_closed() {
+                stops += 1;
+            } else if !self.stopping.was_requested() {
+                self.restart.begin(&self.reactor, &self.manager);
+            }
+        }
+        let stop = timer.and_then(|timer| self.stopping.timer(timer)).or_else(|| match stops {
+            0 => self.check_restart(),
+            stops => self.stop(stops),
+        });
+        if let Some(stop) = stop {
+            // First, since a client that connects to a copy is not accepted any more.
+            self.restart.close();
+            self.stopping.begin(stop);
+        }
+        self.metrics.check();
+    }
+
+    fn check_restart(&mut self) -> Option<StopOptions> {
+        let restarted = self.restart.check(&self.manager, self.stopping.live());
+        (restarted == Restarted::Yes).then(|| self.stopping.replaced())
+    }
+
+    fn stop(&mut self, signals: usize) -> Option<StopOptions> {
+        if self.restart.give_up(&self.manager) == Restarted::Yes {
+            self.stopping.replaced();
+        }
+        if !self.stopping.was_requested() {
+            self.manager.stopping();
+        }
+        self.stopping.request(signals, &mut self.reactor)
+    }
 }
 
 /// Prints where the server listens. A parent that has passed the sockets knows it, and may have
-/// closed its end of stdout.
+/// closed its end of stdout, or read nothing from it for a hundred restarts.
 fn announce(addresses: &[String], are_inherited: bool) -> Result<(), Error> {
     let lines: String = addresses.iter().map(|address| format!("listening on {address}\n")).collect();
-    match output::print(&lines) {
-        Err(Error::Stdout(error)) if are_inherited => {
-            log::debug!("stdout is closed: {error}");
-            Ok(())
-        }
-        result => result,
+    if !are_inherited {
+        return output::print(&lines);
     }
+    let print = move || {
+        if let Err(error) = output::print(&lines) {
+            log::debug!("{error}");
+        }
+    };
+    thread::Builder::new().spawn(print).map(drop).map_err(|error| Error::io("start a thread", error))
 }
 
 /// Makes the end of the parent process end this one as SIGTERM does. Returns whether the parent is
@@ -98,37 +175,4 @@ fn ends_with(parent: Option<i32>) -> Result<bool, Error> {
         .map_err(|errno| Error::io("end the server together with its parent", errno.into()))?;
     // It may have ended before the call.
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
-}
-
-/// What is needed to stop the server.
-struct Stopping {
-    orders: ShardStopper,
-    signals: SignalCount,
-    grace: Duration,
-    has_begun: bool,
-    live: Arc<AtomicUsize>,
-}
-
-impl Stopping {
-    fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
-    }
-
-    /// Accepts the clients that wait already, and no others.
-    fn begin(&mut self) {
-        if !std::mem::replace(&mut self.has_begun, true) {
-            log::info!("stopping: {} live connections have {:?}", self.live(), self.grace);
-            self.orders.stop(StopOptions::default().grace(None).limit(Some(self.grace)));
-        }
-    }
-
-    fn check(&mut self) {
-        let new = self.signals.take_new();
-        if new > 0 {
-            self.begin();
-        }
-        if new > 0 && self.signals.total() > 1 {
-            self.orders.stop(StopOptions::default().grace(None).limit(Some(Duration::ZERO)));
-        }
-    }
 }

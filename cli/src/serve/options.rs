@@ -13,17 +13,21 @@ use crate::values;
 /// The first line on stdout is `listening on IP:PORT`, or `listening on unix:PATH`.
 ///
 /// SIGTERM or SIGINT stops the server: it accepts no more clients, lets live connections end
-/// within --grace, resets the rest and exits with 0. A second signal resets them at once.
+/// within --grace, resets the rest and exits with 0. Idle clients get a FIN, at times spread over
+/// the grace. A second signal resets all at once.
 ///
 /// SIGUSR1 prints metrics on stderr: connections, endings by kind, live sockets by state, bytes,
 /// and the delay of timers. With --json they are one JSON object on one line.
 ///
-/// SIGHUP restarts the server without refusing a client. The program at the same path is started
-/// again, with the same arguments and the same listening sockets. When the new process serves, the
-/// old one stops as after SIGTERM. If the new process fails, the old one continues to serve.
+/// SIGHUP restarts the server without refusing a client. The program at the path by which this one
+/// was started is started again, with the same arguments and the same listening sockets. When the
+/// new process serves, the old one stops as after SIGTERM. If the new process fails, the old one
+/// continues to serve. If the terminal in which the server was started is closed, SIGHUP stops the
+/// server; under nohup it does nothing.
 ///
 /// A service manager can pass listening sockets (LISTEN_FDS, as systemd does). They replace
-/// --listen. READY=1 is sent to NOTIFY_SOCKET when the server serves.
+/// --listen. NOTIFY_SOCKET gets READY=1 when the server serves, RELOADING=1 and MAINPID= at a
+/// restart, and STOPPING=1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeOptions {
     /// What to do with a connection
@@ -52,8 +56,24 @@ pub(crate) struct ServeOptions {
     /// rounded up to seconds (TCP_DEFER_ACCEPT). For clients that send first
     #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
     pub(super) defer_accept: Option<Duration>,
+    /// The permissions of the file of --listen unix:PATH, octal: 660 [default: by the umask]
+    #[arg(long, value_name = "MODE", value_parser = values::file_mode, allow_hyphen_values = true)]
+    pub(super) unix_mode: Option<u32>,
+    /// Every connection begins with a PROXY header, version 1 or 2, as a balancer sends it: take the
+    /// client's address from it. A connection without one is reset
+    #[arg(long)]
+    pub(super) proxy_protocol: bool,
+    /// Probe the machine of a silent client after this time, and give it up a minute later (TCP
+    /// keep-alive); 0s: never
+    #[arg(long, value_name = "DUR", default_value = "60s", value_parser = values::duration)]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) keep_alive: Duration,
+    /// Give a client up whose machine has not acknowledged bytes for this time
+    /// (TCP_USER_TIMEOUT) [default: the kernel's limit, about 15 minutes]
+    #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
+    pub(super) user_timeout: Option<Duration>,
     /// Share the port with other servers that also set this option (SO_REUSEPORT). The kernel
-    /// distributes the connections
+    /// distributes the connections. Without it a second server on the port is refused
     #[arg(long)]
     pub(super) reuse_port: bool,
     /// The number of reactors. Each has its own thread, and all listen on one port (SO_REUSEPORT)
@@ -64,11 +84,22 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) grace: Duration,
+    /// The same after a restart [default: as --grace]
+    #[arg(long, value_name = "DUR", value_parser = values::duration, allow_hyphen_values = true)]
+    pub(super) restart_grace: Option<Duration>,
+    /// Continue to accept for this time after SIGTERM or SIGINT: for a balancer that learns late that
+    /// the server stops. The grace begins afterwards
+    #[arg(long, value_name = "DUR", default_value = "0s", value_parser = values::duration)]
+    #[arg(allow_hyphen_values = true)]
+    pub(super) drain_delay: Duration,
     /// Print metrics as JSON, one object on one line
     #[arg(long)]
     pub(super) json: bool,
-    /// Print errors only on stderr: no warnings, no reports of a restart
+    /// Print the ending of each connection on stderr, and what a stop waits for
     #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print errors only on stderr: no warnings, no reports of a restart
+    #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// End with this process, which has started the server
     #[arg(long, value_name = "PID", hide = true)]

@@ -3,42 +3,28 @@
 //!
 //! Invariant: at every moment some process accepts, or will. Until then connections wait in the
 //! queue of the shared sockets. If the new process does not start, nothing has changed.
-//!
-//! The two protocols are systemd's: descriptors from 3 up, counted in LISTEN_FDS
-//! (sd_listen_fds(3)), and a datagram to NOTIFY_SOCKET from a process that is ready (sd_notify(3)).
-//! LISTEN_PID is left out: only the child itself could set it. These protocols have no variable for
-//! a socket file that the new process has to remove: [`SOCKET_FILE`] names it.
 
-use std::io;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
 
-use command_fds::{CommandFdExt as _, FdMapping};
-use finale::{Reactor, Waker};
-use rustix::process::Signal;
+use finale::Reactor;
 
-use super::sockets::{Inheritance, SOCKET_FILE, Sockets};
+use super::inherit::Predecessor;
+use super::manager::Manager;
+use super::sockets::Sockets;
+use super::successor::{Reserve, Successor, own_path};
 use crate::output::{self, count};
-use crate::signals::SignalCount;
-
-/// A new process that is not ready by then has hung.
-const READY_LIMIT: Duration = Duration::from_secs(30);
-/// How often to check whether it has died.
-const CHECK: Duration = Duration::from_millis(100);
-/// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
-const FIRST: i32 = 3;
 
 /// Restarts on request.
 pub(super) struct Restart {
-    program: PathBuf,
+    /// The program to start, or why there is none.
+    program: Result<PathBuf, String>,
     sockets: Sockets,
-    signals: SignalCount,
+    /// `None` if there were not enough descriptors.
+    reserve: Option<Reserve>,
     successor: Option<Successor>,
+    /// The end of a new process that was stopped.
+    ending: Option<JoinHandle<()>>,
     quiet: bool,
 }
 
@@ -46,60 +32,100 @@ pub(super) struct Restart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restarted {
     Yes,
-    NotYet,
+    No,
 }
 
 impl Restart {
-    pub(super) const fn new(program: PathBuf, sockets: Sockets, signals: SignalCount, quiet: bool) -> Self {
-        Self { program, sockets, signals, successor: None, quiet }
+    pub(super) fn new(sockets: Sockets, manager: &Manager, quiet: bool) -> Self {
+        let program = own_path().and_then(|path| refusal(manager).map_or(Ok(path), |why| Err(why.to_owned())));
+        let reserve = Reserve::new(&sockets).ok();
+        Self { program, sockets, reserve, successor: None, ending: None, quiet }
     }
 
-    /// Starts the new process if a signal has arrived, unless one is starting already. `live`
-    /// counts the connections of this process.
-    pub(super) fn check(&mut self, control: &Reactor, live: usize) -> Restarted {
-        if self.signals.take_new() > 0 && self.successor.is_none() {
-            self.begin(control);
+    /// This process serves. Returns the process in whose place it does, if there is one.
+    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
+        self.sockets.take_over()
+    }
+
+    /// Starts the new process, unless one is starting already.
+    pub(super) fn begin(&mut self, control: &Reactor, manager: &Manager) {
+        if self.successor.is_some() {
+            return;
         }
-        let Some(outcome) = self.successor.as_ref().and_then(Successor::outcome) else { return Restarted::NotYet };
+        // Each of these ends with READY=1, also if it fails.
+        manager.reloading();
+        match self.start(control) {
+            Ok(successor) => self.successor = Some(successor),
+            Err(why) => Self::refuse(manager, &why),
+        }
+    }
+
+    fn start(&mut self, control: &Reactor) -> Result<Successor, String> {
+        let program = self.program.clone()?;
+        self.say(&format!("restarting: starting {}", program.display()));
+        let reserve = self.reserve.take().map_or_else(|| Reserve::new(&self.sockets), Ok);
+        let started = reserve.and_then(|reserve| Successor::start(&program, &self.sockets, reserve, control.waker()));
+        started.map_err(|error| error.to_string())
+    }
+
+    fn refuse(manager: &Manager, why: &str) {
+        manager.ready();
+        output::error(format_args!("not restarted, this process continues to serve: {why}"));
+    }
+
+    /// Whether the new process serves by now. `live` counts the connections of this process.
+    pub(super) fn check(&mut self, manager: &Manager, live: usize) -> Restarted {
+        let Some(outcome) = self.successor.as_ref().and_then(Successor::outcome) else { return Restarted::No };
         self.successor = None;
         match outcome {
             Ok(pid) => {
                 let live = count(live as u64, "connection");
                 self.say(&format!("process {pid} serves; {live} left to this process"));
-                self.sockets.detach();
-                Restarted::Yes
+                self.pass_on(manager, pid)
             }
             Err(why) => {
-                output::error(format_args!("not restarted, this process continues to serve: {why}"));
-                Restarted::NotYet
-            }
-        }
-    }
-
-    fn begin(&mut self, control: &Reactor) {
-        self.say(&format!("restarting: starting {}", self.program.display()));
-        let inheritance = self.sockets.inheritance();
-        match inheritance.and_then(|sockets| Successor::start(&self.program, sockets, control.waker())) {
-            Ok(successor) => self.successor = Some(successor),
-            Err(error) => {
-                let program = self.program.display();
-                output::error(format_args!("not restarted, this process continues to serve: {program}: {error}"));
+                Self::refuse(manager, &why);
+                self.reserve = Reserve::new(&self.sockets).ok();
+                Restarted::No
             }
         }
     }
 
     /// The server stops. If the new process serves already it stays; if it is still starting it
     /// stops, too.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self, manager: &Manager) -> Restarted {
         if let Some(successor) = self.successor.take() {
-            if let Some(Ok(pid)) = successor.outcome() {
-                self.say(&format!("process {pid} serves"));
-                return self.sockets.detach();
+            match successor.stop() {
+                Ok(ending) => self.ending = Some(ending),
+                Err(pid) => {
+                    self.say(&format!("process {pid} serves"));
+                    return self.pass_on(manager, pid);
+                }
             }
             self.say("not restarted: this process was stopped, and stops the new one, too");
-            successor.stop();
         }
+        Restarted::No
+    }
+
+    /// No listening socket is left to this process, nor a new process that has not started.
+    pub(super) fn finish(&mut self) {
         self.sockets.close();
+        if let Some(ending) = self.ending.take() {
+            // A thread that has panicked has printed that.
+            let _ = ending.join();
+        }
+    }
+
+    /// Closes the listening sockets and removes the socket file, if no other process has them.
+    pub(super) fn close(&mut self) {
+        self.reserve = None;
+        self.sockets.close();
+    }
+
+    fn pass_on(&mut self, manager: &Manager, pid: u32) -> Restarted {
+        manager.passed_on(pid);
+        self.sockets.detach();
+        Restarted::Yes
     }
 
     /// A line about a restart that goes well.
@@ -110,114 +136,14 @@ impl Restart {
     }
 }
 
-/// A new process that is starting.
-struct Successor {
-    child: Arc<Mutex<Child>>,
-    outcome: Receiver<Result<u32, String>>,
-    _file: NotifyFile,
-}
-
-impl Successor {
-    /// Starts the program at `path` with the arguments of this process. The reactor is woken when
-    /// the new process serves or has failed.
-    fn start(path: &Path, sockets: Inheritance, remote: Waker) -> io::Result<Self> {
-        let Inheritance { sockets, file: socket_file } = sockets;
-        let (ready, file) = Ready::new()?;
-        let count = sockets.len();
-        let mappings = sockets.into_iter().zip(FIRST..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-        let mut command = Command::new(path);
-        command.args(std::env::args_os().skip(1)).env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
-        command.env("LISTEN_FDS", count.to_string()).env("NOTIFY_SOCKET", &file.path);
-        match socket_file {
-            Some(file) => command.env(SOCKET_FILE, file),
-            None => command.env_remove(SOCKET_FILE),
-        };
-        command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
-        let child = Arc::new(Mutex::new(command.spawn()?));
-        // This closes the copies of the descriptors.
-        drop(command);
-        let (sender, outcome) = channel();
-        let watched = Arc::clone(&child);
-        thread::spawn(move || {
-            let _ = sender.send(ready.wait(&watched));
-            let _ = remote.wake();
-        });
-        Ok(Self { child, outcome, _file: file })
+/// Why the end of this process would be the end of the service, whatever process follows it.
+fn refusal(manager: &Manager) -> Option<&'static str> {
+    let pid = std::process::id();
+    if pid == 1 {
+        return Some("this process is number 1, and its container ends with it; start a new container");
     }
-
-    /// Stops the new process before it serves.
-    fn stop(self) {
-        let mut child = lock(&self.child);
-        // The number of a child that was waited for may belong to another process.
-        if let Ok(None) = child.try_wait() {
-            let sent = rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM);
-            log::info!("SIGTERM was sent to the new process {}: {sent:?}", child.id());
-        }
-    }
-
-    /// Its process id, or why it failed. `None` while it is starting.
-    fn outcome(&self) -> Option<Result<u32, String>> {
-        match self.outcome.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err("the thread that waits for it has failed".to_owned())),
-        }
-    }
-}
-
-/// Held for a check or a signal, never for a wait.
-fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The socket on which the new process reports that it serves.
-struct Ready {
-    socket: UnixDatagram,
-}
-
-/// Removed with the [`Successor`], not with the thread that waits: a process that is stopped may
-/// exit before that thread ends.
-struct NotifyFile {
-    path: PathBuf,
-}
-
-impl Ready {
-    fn new() -> io::Result<(Self, NotifyFile)> {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos());
-        let path = std::env::temp_dir().join(format!("finale-{}-{now}.notify", std::process::id()));
-        let socket = UnixDatagram::bind(&path)?;
-        let file = NotifyFile { path };
-        socket.set_read_timeout(Some(CHECK))?;
-        Ok((Self { socket }, file))
-    }
-
-    fn wait(&self, child: &Mutex<Child>) -> Result<u32, String> {
-        let began = Instant::now();
-        let mut buffer = [0; 256];
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(bytes) if buffer[..bytes].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") => {
-                    return Ok(lock(child).id());
-                }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            if let Ok(Some(status)) = lock(child).try_wait() {
-                return Err(format!("the new process ended before it was ready: {status}"));
-            }
-            if began.elapsed() > READY_LIMIT {
-                let mut child = lock(child);
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("the new process was not ready within {} s", READY_LIMIT.as_secs()));
-            }
-        }
-    }
-}
-
-impl Drop for NotifyFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
+    // systemd sets it to the main process of a service (systemd.exec(5)).
+    let is_main = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|main| main == pid.to_string());
+    (is_main && !manager.is_present())
+        .then_some("systemd takes the end of this process for the end of the service; write Type=notify in the unit")
 }

@@ -2,14 +2,17 @@
 //!
 //! Invariant: whatever one client does, the server continues for the others.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use finale::{Backpressure, Event, Inbox, Metrics, Shard, Socket, SocketMap};
+use finale::{Backpressure, Event, Inbox, Metrics, Shard, Socket, SocketId, SocketMap};
 
 use super::options::{ServeOptions, Service};
+use super::proxy_header::{self, NoHeader};
 
 /// 1 MiB. A request is text of a person or a script, and a thousand such requests fit into memory.
 pub(crate) const REQUEST_LIMIT_BYTES: usize = 1 << 20;
@@ -20,21 +23,35 @@ const PIECE_BYTES: usize = 64 << 10;
 /// `answer` queues eight pieces, which one system call takes. All are the same copy in memory.
 pub(super) const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
-/// A server without free descriptors accepts one connection for each that ends, and stops accepting
-/// again at once. So it prints at most one warning per second.
-struct AcceptWarnings {
+/// A balancer sends its header with the first bytes.
+const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// How many clients a stop names.
+const NAMED: usize = 20;
+
+/// Warnings, at most one per second: what one client causes, thousands can.
+#[derive(Default)]
+struct Warnings {
     warned: Option<Instant>,
+    held_back: u64,
 }
 
-impl AcceptWarnings {
-    fn warn(&mut self, error: finale::OsError) {
-        let is_recent = self.warned.is_some_and(|warned| warned.elapsed() < Duration::from_secs(1));
-        if is_recent {
-            log::debug!("accept failed, and will be retried: {error}");
-        } else {
-            log::warn!("accept failed, and will be retried: {error}");
-            self.warned = Some(Instant::now());
+impl Warnings {
+    fn warn(&mut self, warning: fmt::Arguments<'_>) {
+        match self.is_due(Instant::now()) {
+            None => log::debug!("{warning}"),
+            Some(0) => log::warn!("{warning}"),
+            Some(held_back) => log::warn!("{warning} (warnings before it that were not printed: {held_back})"),
         }
+    }
+
+    /// Whether a warning may be printed, and how many were held back since the last one.
+    fn is_due(&mut self, now: Instant) -> Option<u64> {
+        if self.warned.is_some_and(|warned| now - warned < Duration::from_secs(1)) {
+            self.held_back += 1;
+            return None;
+        }
+        self.warned = Some(now);
+        Some(std::mem::take(&mut self.held_back))
     }
 }
 
@@ -44,7 +61,7 @@ pub(super) fn run(
     mut handler: Handler,
     mut requests: Inbox<mpsc::Sender<Metrics>>,
 ) -> Result<(), finale::Error> {
-    let mut warnings = AcceptWarnings { warned: None };
+    let mut is_stopping = false;
     while let Some((mut socket, event)) = shard.next()? {
         match event {
             Event::Woken => {
@@ -52,12 +69,36 @@ pub(super) fn run(
                     // The receiver may be gone.
                     let _ = answer.send(shard.reactor().metrics());
                 }
+                if shard.is_stopping() && !std::mem::replace(&mut is_stopping, true) {
+                    handler.name_clients();
+                }
             }
-            Event::AcceptFailed(_, error) => warnings.warn(error),
+            Event::AcceptFailed(_, error) => {
+                handler.warnings.warn(format_args!("accept failed, and will be retried: {error}"));
+            }
             event => handler.serve(&mut socket, event),
         }
     }
     Ok(())
+}
+
+/// A connection that has not delivered `close`.
+struct Client {
+    id: SocketId,
+    /// `None` for a Unix domain socket.
+    addr: Option<SocketAddr>,
+    /// The bytes of a PROXY header that is not complete.
+    header: Option<Vec<u8>>,
+    header_bytes: u64,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            Some(addr) => addr.fmt(f),
+            None => write!(f, "{} on a Unix domain socket", self.id),
+        }
+    }
 }
 
 /// One service, with the data of its connections.
@@ -65,6 +106,10 @@ pub(super) struct Handler {
     service: Service,
     /// The connections of all shards that have not delivered `close`.
     live: Arc<AtomicUsize>,
+    clients: SocketMap<Client>,
+    warnings: Warnings,
+    /// Whether each connection begins with a PROXY header.
+    has_header: bool,
     answer_bytes: u64,
     /// `answer`: the bytes after which it answers. `None`: at the FIN.
     after_bytes: Option<u64>,
@@ -81,6 +126,9 @@ impl Handler {
         Self {
             service: options.service,
             live: Arc::clone(live),
+            clients: SocketMap::new(),
+            warnings: Warnings::default(),
+            has_header: options.proxy_protocol,
             answer_bytes: options.bytes.unwrap_or(64),
             after_bytes: options.after,
             requests: SocketMap::new(),
@@ -99,10 +147,43 @@ impl Handler {
 
     fn try_serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
         let id = socket.id();
+        match event {
+            Event::Connection => {
+                self.live.fetch_add(1, Ordering::Relaxed);
+                let header = self.has_header.then(Vec::new);
+                self.clients.insert(id, Client { id, addr: socket.peer_addr(), header, header_bytes: 0 });
+                if self.has_header {
+                    socket.set_deadline(HEADER_LIMIT);
+                } else {
+                    self.answer_if_due(socket)?;
+                }
+            }
+            Event::Data(bytes) if self.awaits_header(id) => self.take_header(socket, bytes)?,
+            Event::End if self.awaits_header(id) => self.without_header(socket),
+            Event::Timeout => {
+                log::debug!("{id}: no byte moved for the idle time, resetting it");
+                socket.destroy();
+            }
+            Event::Error(failure) => log::debug!("{id}: {failure}"),
+            Event::Close(ending) => {
+                self.live.fetch_sub(1, Ordering::Relaxed);
+                self.requests.remove(id);
+                self.left_bytes.remove(id);
+                if let Some(client) = self.clients.remove(id) {
+                    log::info!("{client}: {ending}");
+                }
+            }
+            event => self.answer_event(socket, event)?,
+        }
+        Ok(())
+    }
+
+    /// What the service does with the client's bytes.
+    fn answer_event(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
         match (self.service, event) {
             (Service::Upper, Event::Data(bytes)) => self.collect(socket, bytes),
             (Service::Upper, Event::End) => {
-                let request = self.requests.remove(id).unwrap_or_default();
+                let request = self.requests.remove(socket.id()).unwrap_or_default();
                 socket.write(upper(&request).as_bytes())?;
                 socket.end();
             }
@@ -110,31 +191,65 @@ impl Handler {
             (Service::Answer, Event::End) => self.without_request(socket),
             (Service::Answer, Event::Data(_)) => self.answer_if_due(socket)?,
             (Service::Answer, Event::Drain) => {
-                if let Some(left_bytes) = self.left_bytes.remove(id) {
+                if let Some(left_bytes) = self.left_bytes.remove(socket.id()) {
                     self.answer(socket, left_bytes)?;
                 }
             }
             (Service::Echo, Event::Data(bytes)) => echo(socket, bytes)?,
             (Service::Echo, Event::Drain) => socket.resume(),
             (Service::Echo | Service::Discard, Event::End) => socket.end(),
-            (_, Event::Connection) => {
-                self.live.fetch_add(1, Ordering::Relaxed);
-                self.answer_if_due(socket)?;
-            }
-            (_, Event::Timeout) => {
-                log::debug!("{id}: no byte moved for the idle time, resetting it");
-                socket.destroy();
-            }
-            (_, Event::Error(failure)) => log::debug!("{id}: {failure}"),
-            (_, Event::Close(ending)) => {
-                log::debug!("{id}: {ending}");
-                self.live.fetch_sub(1, Ordering::Relaxed);
-                self.requests.remove(id);
-                self.left_bytes.remove(id);
-            }
             _ => {}
         }
         Ok(())
+    }
+
+    fn awaits_header(&self, id: SocketId) -> bool {
+        self.clients.get(id).is_some_and(|client| client.header.is_some())
+    }
+
+    /// The bytes after the header are the client's.
+    fn take_header(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
+        let Some(client) = self.clients.get_mut(socket.id()) else { return Ok(()) };
+        let mut header = client.header.take().unwrap_or_default();
+        header.extend_from_slice(bytes);
+        match proxy_header::parse(&header) {
+            Ok(Some(parsed)) => {
+                client.addr = parsed.client.or(client.addr);
+                client.header_bytes = parsed.bytes as u64;
+                socket.set_deadline(None);
+                self.answer_if_due(socket)?;
+                match &header[parsed.bytes..] {
+                    [] => Ok(()),
+                    rest => self.answer_event(socket, Event::Data(rest)),
+                }
+            }
+            Ok(None) => {
+                client.header = Some(header);
+                Ok(())
+            }
+            Err(NoHeader) => {
+                self.without_header(socket);
+                Ok(())
+            }
+        }
+    }
+
+    fn without_header(&mut self, socket: &mut Socket<'_>) {
+        if let Some(client) = self.clients.get(socket.id()) {
+            self.warnings.warn(format_args!("{client}: the connection begins without a PROXY header, resetting it"));
+        }
+        socket.destroy();
+    }
+
+    /// What a stop waits for.
+    fn name_clients(&self) {
+        for (_, client) in self.clients.iter().take(NAMED) {
+            log::info!("stopping: waiting for {client}");
+        }
+        let more = self.clients.len().saturating_sub(NAMED);
+        if more > 0 {
+            log::info!("stopping: waiting for {more} more");
+        }
     }
 
     fn collect(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
@@ -143,18 +258,27 @@ impl Handler {
             request.extend_from_slice(bytes);
             return;
         }
-        log::warn!("{}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it", socket.id());
+        if let Some(client) = self.clients.get(socket.id()) {
+            let warning = format_args!("{client}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it");
+            self.warnings.warn(warning);
+        }
         self.requests.remove(socket.id());
         socket.destroy();
     }
 
     /// Answers a client that has sent enough, if it has no answer yet.
     fn answer_if_due(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
-        let enough = self.after_bytes.is_some_and(|after_bytes| socket.bytes_read() >= after_bytes);
+        let enough = self.after_bytes.is_some_and(|after_bytes| self.bytes_read(socket) >= after_bytes);
         if enough && !self.has_begun_to_answer(socket) {
             self.answer(socket, self.answer_bytes)?;
         }
         Ok(())
+    }
+
+    /// Without the header.
+    fn bytes_read(&self, socket: &Socket<'_>) -> u64 {
+        let header_bytes = self.clients.get(socket.id()).map_or(0, |client| client.header_bytes);
+        socket.bytes_read().saturating_sub(header_bytes)
     }
 
     /// A client that has finished before its request was complete gets no answer.
@@ -194,4 +318,16 @@ fn echo(socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
 
 fn upper(request: &[u8]) -> String {
     format!("Processed: {}", String::from_utf8_lossy(request).trim().to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_come_once_per_second_with_the_number_of_those_held_back() {
+        let (mut warnings, begun) = (Warnings::default(), Instant::now());
+        let due = [0, 1, 999, 1_000, 1_001, 2_500].map(|ms| warnings.is_due(begun + Duration::from_millis(ms)));
+        assert_eq!(due, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
 }

@@ -1,90 +1,59 @@
-//! The sockets on which `serve` listens: its own, or those that its parent passed.
+//! The sockets on which `serve` listens: its own, or those that were passed.
 //!
 //! Invariant: every socket is kept here as well as in the reactor, so that it can be passed to the
-//! next process. A socket file is removed by the last process that serves it: a new process removes
-//! it once it has taken over, and the old process no longer does.
+//! next process. The last process that serves a socket file removes it: a new process does once it
+//! has taken over, and the old process no longer does.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 use finale::{BoundAddr, ListenOptions, OsError, Reactor, Target, UnixAddr};
-use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::defer_accept;
+use super::inherit::{Inherited, Predecessor};
 use super::options::ServeOptions;
+use super::socket_file::SocketFile;
 use crate::errors::Error;
 
 /// The backlog, as long as that of finale's own listeners.
 const BACKLOG: i32 = 4096;
 
-/// The variable that names the socket file that the new process has to remove, once it serves.
-pub(super) const SOCKET_FILE: &str = "FINALE_SOCKET_FILE";
-
-/// What the new process gets.
-pub(super) struct Inheritance {
-    /// Copies of our listening sockets.
-    pub(super) sockets: Vec<OwnedFd>,
-    /// The socket file that we would have to remove.
-    pub(super) file: Option<PathBuf>,
-}
-
 /// The listening sockets.
 pub(super) struct Sockets {
     sockets: Vec<Socket>,
-    /// The file that we have to remove.
-    file: Option<PathBuf>,
-    /// The same, once we serve: until then it belongs to the process that has started us.
-    inherited_file: Option<PathBuf>,
+    /// The file that this process has to remove.
+    file: Option<SocketFile>,
+    /// The same, once this process serves: until then it belongs to the predecessor.
+    inherited_file: Option<SocketFile>,
+    predecessor: Option<Predecessor>,
     inherited: bool,
 }
 
 impl Sockets {
     /// The sockets that were passed, or otherwise one for `--listen`.
     pub(super) fn open(options: &ServeOptions) -> Result<Self, Error> {
-        let mut passed = ListenFd::from_env();
-        if passed.len() > 0 {
-            return Self::inherit(&mut passed);
+        if let Some(Inherited { sockets, file, predecessor }) = Inherited::from_env()? {
+            return Ok(Self { sockets, file: None, inherited_file: file, predecessor, inherited: true });
         }
         let error = |source| Error::Listen { addr: options.listen.clone(), source };
         let target = Target::try_from(options.listen.as_str()).map_err(error)?;
-        let file = if let Target::Unix(addr) = &target { addr.file().map(Into::into) } else { None };
         let opened = match &target {
-            Target::Unix(addr) => open_unix(addr).map(|socket| vec![socket]),
-            Target::Addr(addr) => open_shards(*addr, options),
+            Target::Unix(addr) => open_unix(addr, options)?,
+            Target::Addr(_) if options.unix_mode.is_some() => {
+                return Err(Error::usage("--unix-mode is for --listen unix:PATH; leave it out"));
+            }
+            Target::Addr(addr) => open_tcp(*addr, options).map(|sockets| (sockets, None)),
             _ => return Err(error(finale::Error::InvalidAddress(finale::AddressError::NotAnAddress))),
         };
         let refused = |why| error(finale::Error::Listen { addr: target, source: OsError::from(&why) });
-        Ok(Self { sockets: opened.map_err(refused)?, file, inherited_file: None, inherited: false })
+        let (sockets, file) = opened.map_err(refused)?;
+        Ok(Self { sockets, file, inherited_file: None, predecessor: None, inherited: false })
     }
 
-    fn inherit(passed: &mut ListenFd) -> Result<Self, Error> {
-        let mut sockets = Vec::new();
-        for slot in 0..passed.len() {
-            let socket = match passed.take_tcp_listener(slot) {
-                Ok(socket) => socket.map(Socket::from),
-                Err(_) => passed
-                    .take_unix_listener(slot)
-                    .map_err(|_why| {
-                        Error::usage(format!(
-                            "LISTEN_FDS: descriptor {} is not a listening stream socket; pass listening sockets only",
-                            slot + 3
-                        ))
-                    })?
-                    .map(Socket::from),
-            };
-            sockets.extend(socket);
-        }
-        if sockets.is_empty() {
-            return Err(Error::usage("LISTEN_FDS: no socket was passed; unset the variable or pass listening sockets"));
-        }
-        let inherited_file = std::env::var_os(SOCKET_FILE).map(PathBuf::from);
-        Ok(Self { sockets, file: None, inherited_file, inherited: true })
-    }
-
-    /// Whether the parent has passed them.
+    /// Whether they were passed.
     pub(super) const fn are_inherited(&self) -> bool {
         self.inherited
     }
@@ -104,27 +73,28 @@ impl Sockets {
         Ok(addresses)
     }
 
-    /// This process serves: it has to remove the inherited socket file.
-    pub(super) fn take_over(&mut self) {
+    /// This process serves: it has to remove the inherited socket file. Returns the predecessor.
+    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
         self.file = self.file.take().or(self.inherited_file.take());
+        self.predecessor.take()
     }
 
     /// Copies of all of them, for another process.
-    pub(super) fn inheritance(&self) -> io::Result<Inheritance> {
-        let copy = |socket: &Socket| socket.try_clone().map(OwnedFd::from);
-        let sockets = self.sockets.iter().map(copy).collect::<io::Result<_>>()?;
-        Ok(Inheritance { sockets, file: self.file.clone() })
+    pub(super) fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+    }
+
+    /// The file that this process has to remove.
+    pub(super) const fn file(&self) -> Option<&SocketFile> {
+        self.file.as_ref()
     }
 
     /// Closes our copies, and removes the socket file. As long as a copy is open, clients connect
     /// and are never accepted.
     pub(super) fn close(&mut self) {
         self.sockets.clear();
-        if let Some(file) = self.file.take()
-            && let Err(error) = std::fs::remove_file(&file)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("can't remove the socket file {}: {error}", file.display());
+        if let Some(file) = self.file.take() {
+            file.remove();
         }
     }
 
@@ -157,34 +127,52 @@ fn name_of(addr: &SockAddr) -> Option<UnixAddr> {
 }
 
 /// One socket for each shard. All share the port that was chosen for port 0.
-fn open_shards(addr: SocketAddr, options: &ServeOptions) -> io::Result<Vec<Socket>> {
-    let mut sockets = vec![open_tcp(addr, options)?];
+///
+/// The first is bound without SO_REUSEPORT, which the kernel refuses if another socket has the
+/// port, and shares it afterwards: otherwise a second server, started by mistake, would get some of
+/// the clients.
+fn open_tcp(addr: SocketAddr, options: &ServeOptions) -> io::Result<Vec<Socket>> {
+    let mut sockets = vec![bind_tcp(addr, options.reuse_port, options)?];
     let addr = sockets[0].local_addr()?.as_socket().unwrap_or(addr);
-    for _ in 1..options.shards {
-        sockets.push(open_tcp(addr, options)?);
+    if options.shards > 1 {
+        sockets[0].set_reuse_port(true)?;
     }
+    for _ in 1..options.shards {
+        sockets.push(bind_tcp(addr, true, options)?);
+    }
+    // After all are bound: the kernel chooses among the sockets that listen.
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
     Ok(sockets)
 }
 
-fn open_tcp(addr: SocketAddr, options: &ServeOptions) -> io::Result<Socket> {
+fn bind_tcp(addr: SocketAddr, reuse_port: bool, options: &ServeOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(options.reuse_port || options.shards > 1)?;
+    socket.set_reuse_port(reuse_port)?;
     if let Some(wait) = options.defer_accept {
         defer_accept::set(&socket, wait)?;
     }
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-fn open_unix(addr: &UnixAddr) -> io::Result<Socket> {
-    let name = match addr.file() {
-        Some(path) => SockAddr::unix(path),
-        None => SockAddr::unix(addr.to_string().replacen("unix:@", "\0", 1)),
+type Opened = io::Result<(Vec<Socket>, Option<SocketFile>)>;
+
+fn open_unix(addr: &UnixAddr, options: &ServeOptions) -> Result<Opened, Error> {
+    if addr.file().is_none() && options.unix_mode.is_some() {
+        return Err(Error::usage("--unix-mode: an abstract name has no permissions; leave the option out"));
+    }
+    let open = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let file = match addr.file() {
+            Some(path) => Some(SocketFile::bind(&socket, Path::new(path), options.unix_mode)?),
+            None => {
+                socket.bind(&SockAddr::unix(addr.to_string().replacen("unix:@", "\0", 1))?)?;
+                None
+            }
+        };
+        socket.listen(BACKLOG)?;
+        Ok((vec![socket], file))
     };
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&name?)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
+    Ok(open())
 }

@@ -1,127 +1,16 @@
 //! `finale serve`: restarts without refusing a client, inherited sockets, and metrics.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::fs;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::process::Command;
+use std::thread;
 
 use crate::common::{command, finish, patient, run};
-use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::process::{Pid, Signal, kill_process};
-
-const LINE: &[u8; 64] = b"finale: 64 bytes that say nothing but that the answer is whole.\n";
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid is an i32")).expect("a pid is not zero");
-    kill_process(pid, signal).expect("it runs");
-}
-
-/// A server whose stderr is read line by line. When this is dropped the last successor is stopped.
-struct Server {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    addr: SocketAddr,
-    /// The process that serves.
-    successor: u32,
-}
-
-impl Server {
-    fn start(program: &str, args: &[&str]) -> Self {
-        let mut command = std::process::Command::new(program);
-        command.args(["serve", "answer", "--listen", "127.0.0.1:0"]).args(args);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.env_remove("RUST_LOG").spawn().expect("it starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
-        let addr = line.trim_end().strip_prefix("listening on ").expect("the line").parse().expect("an address");
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let successor = child.id();
-        Self { child, stderr, addr, successor }
-    }
-
-    #[track_caller]
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stderr.read_line(&mut line).expect("it is text");
-        line
-    }
-
-    /// Makes the process that serves start its successor. All share one stderr.
-    #[track_caller]
-    fn restart(&mut self) {
-        signal(self.successor, Signal::HUP);
-        let line = self.line();
-        assert!(line.starts_with("finale: restarting: starting /"), "{line}");
-        let line = self.line();
-        let pid = line.strip_prefix("finale: process ").and_then(|rest| rest.split(' ').next());
-        self.successor = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no successor: {line}"));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.successor == self.child.id() {
-            let _ = self.child.kill();
-        } else {
-            signal(self.successor, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// Half-closing connections, one after the other, until it is stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(addr: SocketAddr) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let threads = (0..4).map(|_| {
-            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    ask(addr);
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        });
-        Self { threads: threads.collect(), stop, done }
-    }
-
-    /// Waits until this many more are done.
-    fn go_on(&self, count: u64) {
-        let until = self.done.load(Ordering::Relaxed) + count;
-        while self.done.load(Ordering::Relaxed) < until && !self.threads.iter().any(JoinHandle::is_finished) {
-            thread::yield_now();
-        }
-    }
-
-    #[track_caller]
-    fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("no connection has failed");
-        }
-        self.done.load(Ordering::Relaxed)
-    }
-}
-
-fn ask(addr: SocketAddr) {
-    let mut stream = patient(TcpStream::connect(addr).expect("no client is refused"));
-    stream.write_all(b"question").expect("no client is reset");
-    stream.shutdown(Shutdown::Write).expect("no client is reset");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("no client is reset");
-    assert_eq!(answer, LINE, "the answer is whole");
-}
+use crate::harness::{LINE, Load, Server, ask, is_gone, pass, shell, signal, upgraded_to, with_sockets};
+use rustix::process::Signal;
 
 #[test]
 fn sigusr1_prints_the_metrics_of_all_shards_as_one_sum() {
@@ -157,7 +46,7 @@ fn a_quiet_server_restarts_without_a_word_and_reports_a_failure() {
     let (mut server, folder) = upgraded_to("#!/bin/sh\nexit 7\n", "quiet", &["-q"]);
     signal(server.successor, Signal::HUP);
     assert!(server.line().starts_with("finale: not restarted, this process continues to serve: "));
-    std::fs::remove_dir_all(&folder).expect("it is ours");
+    fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[test]
@@ -199,44 +88,154 @@ fn a_connection_from_before_the_restart_ends_with_the_old_process() {
     assert!(server.child.wait().expect("it can be waited for").success(), "now it has gone");
 }
 
-/// A server from its own copy of the program in its own folder. The copy is then replaced by this
-/// script.
-fn upgraded_to(script: &str, folder: &str, args: &[&str]) -> (Server, PathBuf) {
-    let folder = std::env::temp_dir().join(format!("finale-{folder}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a new folder");
-    let program = folder.join("finale");
-    shell(r#"cp "$1" "$2""#, &[env!("CARGO_BIN_EXE_finale"), program.to_str().expect("text")]);
-    let server = Server::start(program.to_str().expect("text"), args);
-    std::fs::remove_file(&program).expect("it is there");
-    shell(r#"printf %s "$1" > "$2" && chmod +x "$2""#, &[script, program.to_str().expect("text")]);
-    (server, folder)
+#[test]
+fn a_server_that_is_stopped_while_the_new_process_starts_ends_that_too() {
+    for ignore in ["", "trap '' TERM; "] {
+        let script = format!("#!/bin/sh\n{ignore}echo $$ >&2\nexec sleep 1000\n");
+        let (mut server, folder) = upgraded_to(&script, "restart-and-stop", &[]);
+        signal(server.successor, Signal::HUP);
+        assert!(server.line().starts_with("finale: restarting: starting /"));
+        let new: u32 = server.line().trim_end().parse().expect("the number of the new process");
+        signal(server.successor, Signal::TERM);
+        assert_eq!(server.line(), "finale: not restarted: this process was stopped, and stops the new one, too\n");
+        assert!(server.child.wait().expect("it can be waited for").success());
+        assert!(is_gone(new), "{ignore}: it did not end");
+        let mut rest = String::new();
+        server.stderr.read_to_string(&mut rest).expect("it is text");
+        assert_eq!(rest, "", "no process has this stderr any more");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
 }
 
-/// Writes a program in a process of its own. A child that another test starts at the same time
-/// would inherit our descriptor, and the program could not be run while it has it ("Text file
-/// busy").
-fn shell(line: &str, args: &[&str]) {
-    let status = std::process::Command::new("sh").args(["-c", line, "sh"]).args(args).status().expect("a shell");
-    assert!(status.success(), "{line}");
+/// Descriptor 3 is the listening socket, 4 the stream on which a new process reports.
+#[test]
+fn only_the_whole_line_of_a_new_process_means_that_it_serves() {
+    for (report, serves) in [("READY=1\\n", true), ("READY=10\\n", false), ("READY=1", false), ("XREADY=1\\n", false)] {
+        let script = format!("#!/bin/sh\nprintf '{report}' >&4\nexec 4>&-\nread line <&0\n");
+        let (mut server, folder) = upgraded_to(&script, "ready", &[]);
+        signal(server.successor, Signal::HUP);
+        server.line();
+        let line = server.line();
+        let expected = if serves { "finale: process " } else { "finale: not restarted" };
+        assert!(line.starts_with(expected), "{report}: {line}");
+        fs::remove_dir_all(&folder).expect("it is ours");
+        server.successor = server.child.id();
+    }
+}
+
+/// `current` is switched from one release to the next, whose program then runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_upgrade_by_a_symbolic_link_is_started() {
+    let folder = std::env::temp_dir().join(format!("finale-releases-{}", std::process::id()));
+    let path = folder.to_str().expect("text");
+    shell(
+        "for v in 1 2; do mkdir -p \"$1/$v\" && cp \"$2\" \"$1/$v/finale\"; done; ln -s 1 \"$1/current\"",
+        &[path, env!("CARGO_BIN_EXE_finale")],
+    );
+    let mut server = Server::start(folder.join("current/finale").to_str().expect("text"), &[]);
+    shell("ln -sfn 2 \"$1/current\" && rm -r \"$1/1\"", &[path]);
+    for _ in 0..2 {
+        server.restart();
+        let runs = fs::read_link(format!("/proc/{}/exe", server.successor)).expect("it runs");
+        assert_eq!(runs, folder.join("2/finale"));
+        ask(server.addr);
+    }
+    server.stop();
+    fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+/// A server with this many descriptors, all of which are in use.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_without_free_descriptors_restarts() {
+    let limited = "ulimit -n 40; exec \"$0\" serve answer --listen 127.0.0.1:0";
+    let mut server = Server::spawn(Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_finale")]));
+    let idle: Vec<_> = (0..60).map(|_| TcpStream::connect(server.addr).expect("it has a queue")).collect();
+    server.line_with("accept failed");
+    server.restart();
+    drop(idle);
+    ask(server.addr);
+}
+
+/// LISTEN_PID names the old process: with it the new one would take the sockets for another's.
+#[test]
+fn a_server_that_a_manager_has_started_restarts_with_its_sockets() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = socket.local_addr().expect("bound");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" serve answer", env!("CARGO_BIN_EXE_finale")]);
+    let mut server = Server::spawn(&mut pass(shell, vec![socket.into()]));
+    assert_eq!(server.addr, addr);
+    server.restart();
+    server.restart();
+    ask(addr);
+    server.stop();
 }
 
 #[test]
-fn a_server_that_is_stopped_while_the_new_process_starts_stops_that_too() {
-    let (mut server, folder) =
-        upgraded_to("#!/bin/sh\necho $NOTIFY_SOCKET >&2\nexec sleep 1000\n", "restart-and-stop", &[]);
+fn a_restart_has_a_grace_of_its_own() {
+    for (grace, restart_grace, goes_on) in [("0s", "1h", true), ("1h", "0s", false)] {
+        let args = ["--grace", grace, "--restart-grace", restart_grace];
+        let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &args);
+        let mut old = patient(TcpStream::connect(server.addr).expect("it listens"));
+        old.write_all(b"a question that takes its time").expect("connected");
+        ask(server.addr);
+        server.restart();
+        if goes_on {
+            old.shutdown(Shutdown::Write).expect("connected");
+        }
+        let mut answer = Vec::new();
+        let end = old.read_to_end(&mut answer).map_err(|error| error.kind());
+        let expected = if goes_on { Ok(LINE.len()) } else { Err(ErrorKind::ConnectionReset) };
+        assert_eq!(end, expected, "{restart_grace}");
+    }
+}
+
+/// nohup(1) starts a program so.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
+    let ignored = "trap '' HUP; exec \"$0\" serve answer --listen 127.0.0.1:0";
+    let mut server = Server::spawn(Command::new("sh").args(["-c", ignored, env!("CARGO_BIN_EXE_finale")]));
     signal(server.successor, Signal::HUP);
-    assert!(server.line().starts_with("finale: restarting: starting /"));
-    let notify = server.line();
-    let notify = std::path::Path::new(notify.trim_end());
-    assert!(notify.exists(), "{notify:?}");
-    signal(server.successor, Signal::TERM);
-    assert_eq!(server.line(), "finale: not restarted: this process was stopped, and stops the new one, too\n");
-    assert!(server.child.wait().expect("it can be waited for").success());
-    let mut rest = String::new();
-    server.stderr.read_to_string(&mut rest).expect("it is text");
-    assert_eq!(rest, "", "no process has this stderr any more");
-    assert!(!notify.exists(), "nothing is left over");
-    std::fs::remove_dir_all(&folder).expect("it is ours");
+    ask(server.addr);
+    signal(server.successor, Signal::USR1);
+    let line = server.line();
+    assert!(!line.contains("restarting"), "{line}");
+    let rest = server.stop();
+    assert!(!rest.contains("restarting"), "{rest}");
+}
+
+/// `setsid --ctty` makes the terminal of a pair the controlling terminal of the server.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_terminal_is_closed_ends() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
+    let name = ptsname(&terminal, Vec::new()).expect("it has a name").into_string().expect("text");
+    let end = || fs::OpenOptions::new().read(true).write(true).open(&name).expect("it is open");
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", env!("CARGO_BIN_EXE_finale"), "serve", "answer", "--listen", "127.0.0.1:0"]);
+    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid is there");
+    let mut line = String::new();
+    let mut terminal = BufReader::new(fs::File::from(terminal));
+    terminal.read_line(&mut line).expect("it is text");
+    assert!(line.starts_with("listening on "), "{line}");
+    drop(terminal);
+    assert!(child.wait().expect("it is ours").success());
+}
+
+#[test]
+fn a_service_that_would_end_with_its_main_process_is_not_restarted() {
+    let shell = "SYSTEMD_EXEC_PID=$$ exec \"$0\" serve answer --listen 127.0.0.1:0";
+    let mut server = Server::spawn(Command::new("sh").args(["-c", shell, env!("CARGO_BIN_EXE_finale")]));
+    signal(server.successor, Signal::HUP);
+    let line = server.line();
+    assert!(line.starts_with("finale: not restarted") && line.contains("Type=notify"), "{line}");
+    ask(server.addr);
+    assert_eq!(server.stop(), "");
 }
 
 #[test]
@@ -251,7 +250,7 @@ fn a_restart_that_fails_leaves_the_server_as_it_was() {
         "{line}"
     );
     ask(server.addr);
-    std::fs::remove_file(&program).expect("it is there");
+    fs::remove_file(&program).expect("it is there");
     signal(server.successor, Signal::HUP);
     server.line();
     let line = server.line();
@@ -260,16 +259,7 @@ fn a_restart_that_fails_leaves_the_server_as_it_was() {
         "{line}"
     );
     ask(server.addr);
-    std::fs::remove_dir_all(&folder).expect("it is ours");
-}
-
-/// A server with these descriptors, passed as a service manager does it.
-fn with_sockets(sockets: Vec<OwnedFd>) -> std::process::Command {
-    let mut command = command(&["serve", "answer"]);
-    command.env("LISTEN_FDS", sockets.len().to_string());
-    let mappings = sockets.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-    command.fd_mappings(mappings.collect()).expect("no two are the same");
-    command
+    fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[test]
@@ -292,12 +282,12 @@ fn sockets_that_are_passed_are_served_whatever_their_kind() {
     signal(child.id(), Signal::TERM);
     assert_eq!(finish(child).code, Some(0));
     assert!(path.exists(), "the file is its manager's");
-    std::fs::remove_file(&path).expect("it is there");
+    fs::remove_file(&path).expect("it is there");
 }
 
 #[test]
 fn a_descriptor_that_is_no_listener_is_refused_in_one_line() {
-    let file: OwnedFd = std::fs::File::open("/dev/null").expect("it is there").into();
+    let file: OwnedFd = fs::File::open("/dev/null").expect("it is there").into();
     finish(with_sockets(vec![file]).spawn().expect("it starts")).refused_with(2, "LISTEN_FDS");
 }
 

@@ -219,7 +219,9 @@ fn after_a_signal_live_connections_may_end_and_the_server_does_not_wait_for_the_
 #[test]
 fn after_the_grace_time_the_rest_is_reset() {
     let server = Server::start(&["upper", "--grace", "50ms"]);
-    let clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    // Clients that have sent nothing would get a FIN before.
+    clients.iter_mut().for_each(|client| client.write_all(b"a request").expect("connected"));
     assert_eq!(ask(&server, b"all accepted"), b"Processed: ALL ACCEPTED");
     server.signal(Signal::TERM);
     clients.into_iter().for_each(expect_reset);

@@ -1,0 +1,76 @@
+//! What `finale serve` prints on stderr, and what becomes of it if nothing reads it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use crate::common::{self, command, finish, patient};
+use crate::harness::{LINE, Server, signal};
+use rustix::process::Signal;
+
+/// A client that was answered, and its address.
+fn served(server: &Server) -> String {
+    let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+    client.write_all(b"question").and_then(|()| client.shutdown(Shutdown::Write)).expect("connected");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("no reset");
+    assert_eq!(answer, LINE);
+    client.local_addr().expect("connected").to_string()
+}
+
+#[test]
+fn a_verbose_server_prints_each_ending_with_its_address_and_what_a_stop_waits_for() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--grace", "1h"]);
+    let addr = served(&server);
+    let line = server.line_with(&addr);
+    assert!(line.contains("clean"), "{line}");
+    let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+    client.write_all(b"a long question").expect("connected");
+    let addr = client.local_addr().expect("connected").to_string();
+    // Accepted after that one, and gone when its ending is printed.
+    let other = served(&server);
+    server.line_with(&other);
+    signal(server.successor, Signal::TERM);
+    let line = server.line_with("stopping: 1 connection");
+    assert!(line.contains("3600s"), "{line}");
+    server.line_with(&format!("waiting for {addr}"));
+    common::reset(client);
+    let line = server.line_with(&addr);
+    assert!(line.contains("reset"), "{line}");
+    assert!(server.child.wait().expect("it is ours").success());
+}
+
+/// More lines than a pipe and the queue of the log hold.
+#[test]
+fn a_log_that_is_not_read_stops_neither_the_service_nor_its_end() {
+    let mut child = command(&["serve", "discard", "-v", "--listen", "127.0.0.1:0"]).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it is text");
+    let addr: std::net::SocketAddr =
+        line.trim_end().strip_prefix("listening on ").and_then(|addr| addr.parse().ok()).expect("an address");
+    for _ in 0..6_000 {
+        let mut client = patient(TcpStream::connect(addr).expect("it listens"));
+        client.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(client.read(&mut [0]).expect("no reset"), 0);
+    }
+    signal(child.id(), Signal::TERM);
+    let mut stderr = child.stderr.take().expect("piped");
+    assert_eq!(finish(child).code, Some(0));
+    let mut read = Vec::new();
+    stderr.read_to_end(&mut read).expect("it has ended");
+    let lines = read.iter().filter(|byte| **byte == b'\n').count();
+    assert!((100..6_000).contains(&lines), "{lines} lines are what the pipe held");
+}
+
+#[test]
+fn a_warning_names_the_client() {
+    let server = common::Server::start(&["upper"]);
+    let mut client = server.connect();
+    let addr = client.local_addr().expect("connected").to_string();
+    // The reset may arrive while we still write.
+    let _ = client.write_all(&vec![b'x'; (1 << 20) + 1]);
+    let _ = client.read(&mut [0]).expect_err("a reset");
+    server.signal(Signal::TERM);
+    let (code, stderr) = server.finish();
+    assert_eq!(code, Some(0));
+    assert!(stderr.lines().count() == 1 && stderr.contains(&addr), "{stderr}");
+}
