@@ -4,7 +4,6 @@
 //! Invariant: it serves, or it is gone. A process that fails, hangs, or whose predecessor is
 //! stopped meanwhile is ended, by SIGKILL if SIGTERM does not do it.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -65,15 +64,15 @@ fn invoked_path() -> io::Result<PathBuf> {
 pub(super) struct Reserve {
     sockets: Vec<OwnedFd>,
     ready: (UnixStream, UnixStream),
-    spare: Vec<File>,
+    spare: Vec<UnixStream>,
 }
 
 impl Reserve {
     pub(super) fn new(sockets: &Sockets) -> io::Result<Self> {
-        let sockets = sockets.copies()?;
+        let (sockets, ready) = (sockets.copies()?, UnixStream::pair()?);
         // Each descriptor of the new process may have to be moved to another number.
-        let spare = (0..sockets.len() + SPARE).map(|_| File::open("/dev/null")).collect::<Result<_, _>>()?;
-        Ok(Self { sockets, ready: UnixStream::pair()?, spare })
+        let spare = (0..sockets.len() + SPARE).map(|_| ready.0.try_clone()).collect::<Result<_, _>>()?;
+        Ok(Self { sockets, ready, spare })
     }
 }
 
