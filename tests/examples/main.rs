@@ -27,6 +27,7 @@ mod session;
 mod chat;
 mod clients;
 mod http;
+mod http_requests;
 mod pages;
 mod program;
 mod programs;
