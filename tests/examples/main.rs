@@ -8,8 +8,16 @@ mod bridge;
 #[path = "../../examples/explain/explain.rs"]
 #[allow(dead_code, reason = "the tests need a part of it")]
 mod explain;
+#[path = "../../examples/proxy/header.rs"]
+#[allow(dead_code, reason = "until its tests")]
+mod header;
+#[path = "../../examples/proxy/health.rs"]
+mod health;
 #[path = "../../examples/lines/server.rs"]
 mod lines;
+#[path = "../../examples/shared/log.rs"]
+#[allow(dead_code, reason = "the tests need a part of it")]
+mod log;
 #[path = "../../examples/pool/client.rs"]
 mod pooled;
 #[path = "../../examples/http/request.rs"]
