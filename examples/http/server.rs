@@ -223,5 +223,7 @@ impl Connection {
         self.send(socket, answer.into_bytes());
         socket.end();
         socket.discard();
+        // Even a client that never finishes to send.
+        socket.set_deadline(REQUEST);
     }
 }

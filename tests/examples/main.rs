@@ -9,7 +9,6 @@ mod bridge;
 #[allow(dead_code, reason = "the tests need a part of it")]
 mod explain;
 #[path = "../../examples/proxy/header.rs"]
-#[allow(dead_code, reason = "until its tests")]
 mod header;
 #[path = "../../examples/proxy/health.rs"]
 mod health;
@@ -36,9 +35,11 @@ mod chat;
 mod clients;
 mod http;
 mod http_requests;
+mod operations;
 mod pages;
 mod program;
 mod programs;
+mod proxy;
 mod random_proxy;
 mod servers;
 mod socks5;
