@@ -41,6 +41,8 @@ pub(crate) enum Bad {
     Syntax,
     /// Its version is not 1.0 or 1.1.
     Version,
+    /// Its first line is too long.
+    TargetTooLong,
     /// Its head or its trailers are too long.
     HeadTooLong,
     BodyTooLong,
@@ -123,7 +125,11 @@ impl Parser {
 
     /// The length of the next head. Empty lines before it are skipped (RFC 9112, section 2.2).
     fn head_length(&mut self) -> Result<Option<usize>, Bad> {
-        while let Some(line) = self.line()? {
+        let line = |parser: &mut Self| match parser.line() {
+            Err(Bad::HeadTooLong) if parser.line == parser.start => Err(Bad::TargetTooLong),
+            found => found,
+        };
+        while let Some(line) = line(self)? {
             if line.is_empty() && line.start > self.start {
                 return Ok(Some(self.searched - self.start));
             }
@@ -247,7 +253,7 @@ impl Incomplete {
         if matches!(left, Body::Bytes(length) if length > BODY_BYTES) {
             return Err(Bad::BodyTooLong); // At once: the client need not send it.
         }
-        let keep_alive = if is_http10 { has("connection", "keep-alive") } else { !has("connection", "close") };
+        let keep_alive = !has("connection", "close") && (!is_http10 || has("connection", "keep-alive"));
         let path = path(parsed.path.unwrap_or_default()).ok_or(Bad::Syntax)?.to_owned();
         let head = Head { method: parsed.method.unwrap_or_default().to_owned(), path, keep_alive, is_http10 };
         let expects_continue = left != Body::Bytes(0) && !is_http10 && has("expect", "100-continue");

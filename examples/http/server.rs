@@ -123,8 +123,9 @@ impl Http {
 impl Connection {
     /// Sets the deadline of a request that has begun.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
-        if !self.parser.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
-            socket.set_deadline(REQUEST);
+        let has_begun = !self.parser.is_between_requests();
+        if std::mem::replace(&mut self.has_deadline, has_begun) != has_begun {
+            socket.set_deadline(has_begun.then_some(REQUEST));
         }
     }
 
@@ -207,6 +208,7 @@ impl Connection {
         let status = match bad {
             Bad::Syntax => "400 Bad Request",
             Bad::BodyTooLong => "413 Content Too Large",
+            Bad::TargetTooLong => "414 URI Too Long",
             Bad::HeadTooLong => "431 Request Header Fields Too Large",
             Bad::Encoding => "501 Not Implemented",
             Bad::Version => "505 HTTP Version Not Supported",

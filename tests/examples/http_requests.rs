@@ -142,6 +142,8 @@ fn every_limit_holds_at_every_cut_and_no_number_is_too_large_to_compare() {
         format!("{start}{}\r\n\r\n", "y".repeat(bytes - start.len() - 4))
     };
     assert_eq!((status(&head(16_384)), status(&head(16_385))), (200, 431));
+    let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "y".repeat(bytes));
+    assert_eq!((status(&target(16_000)), status(&target(16_400))), (404, 414));
     let headers = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     assert_eq!((status(&headers(64)), status(&headers(65))), (200, 431));
     for length in ["1048577", "18446744073709551615", "18446744073709551616", "99999999999999999999999999"] {
