@@ -119,7 +119,8 @@ fn a_flood_slows_its_sender_down_and_no_other_client_loses_a_line_or_its_connect
         let readers: Vec<PeerSocket> = (0..8).map(|number| room.enter(&format!("user{number}"))).collect();
         let flooder = room.enter(name);
         room.run(10);
-        readers.iter().for_each(|reader| drop(text(reader)));
+        let come = format!("* {} has come\n", name.chars().take(32).collect::<String>());
+        assert!(readers.iter().all(|reader| text(reader).ends_with(&come)), "a long name is cut");
         let (mut lines, mut bytes, mut is_heard) = (vec![0; readers.len()], 0, false);
         flooder.send(format!("{line}\n").repeat(count).as_bytes());
         let begun = room.network.elapsed();

@@ -227,10 +227,10 @@ fn the_cost_of_parsing_grows_with_the_input_and_not_with_its_square() {
     let in_time = || assert!(begun.elapsed() < Duration::from_secs(30), "it takes too long");
 
     // One body, in chunks of one byte that arrive together.
-    let body = "1\r\na\r\n".repeat(1_000_000);
+    let body = "1\r\na\r\n".repeat(400_000);
     let mut parser = Parser::default();
     parser.push(post("Transfer-Encoding: chunked\r\n", &format!("{body}0\r\n\r\n")).as_bytes());
-    assert!(matches!(parser.next(), Ok(Some(Part::Request(_, body))) if body.len() == 1_000_000));
+    assert!(matches!(parser.next(), Ok(Some(Part::Request(_, body))) if body.len() == 400_000));
     in_time();
 
     // Many requests that arrive together.

@@ -179,6 +179,7 @@ fn a_log_counts_the_lines_that_it_has_lost() {
     let mut text = String::new();
     let mut last = 0;
     while !text.contains("lost") {
+        assert!(last < 10_000, "nothing is missing: {text}");
         text.push_str(&String::from_utf8(lines.recv().expect("it continues")).expect("text"));
         log.line(10_000 + last);
         last += 1;

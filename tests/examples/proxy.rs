@@ -23,6 +23,8 @@ enum Manner {
     /// Answers after 20 ms.
     Answers,
     Resets,
+    /// After 300 ms.
+    ResetsLate,
     Finishes,
     /// Sends a part of an answer, and resets later.
     Breaks,
@@ -119,6 +121,7 @@ impl Backend {
             self.requests += 1;
             match self.manner {
                 Manner::Answers => self.busy.push((socket, now + Duration::from_millis(20))),
+                Manner::ResetsLate => self.busy.push((socket, now + Duration::from_millis(300))),
                 Manner::Resets => socket.reset(),
                 Manner::Finishes => socket.finish(),
                 Manner::Breaks => {
@@ -130,7 +133,7 @@ impl Backend {
         for (socket, due) in std::mem::take(&mut self.busy) {
             match self.manner {
                 _ if now < due => self.busy.push((socket, due)),
-                Manner::Breaks => socket.reset(),
+                Manner::Breaks | Manner::ResetsLate => socket.reset(),
                 _ => {
                     socket.send(b"fine");
                     socket.finish();
@@ -142,17 +145,19 @@ impl Backend {
 
 #[test]
 fn a_backend_that_fails_fast_gets_fewer_clients_and_not_more_and_returns_when_it_answers() {
-    for manner in [Manner::Resets, Manner::Finishes, Manner::Breaks] {
+    for manner in [Manner::Resets, Manner::ResetsLate, Manner::Finishes, Manner::Breaks] {
         let mut world = World::new(&[Manner::Answers, manner], None);
         world.run(8, Duration::from_secs(10));
         let [good, bad] = [0, 1].map(|it| world.backends[it].requests);
-        // Until it is left out, each of 8 clients can meet it; and then a few after 1, 3 and 7 s.
-        assert!(bad <= 18 && good > 1000, "{manner:?}: {good} and {bad}");
-        assert!(world.failed <= 18 && world.answered > 1000, "{manner:?}: {} failed", world.failed);
+        // Until it is left out, each of 8 clients can meet it. Then one, after 1, 3 and 7 s; or a few, if the one has got a
+        // part of an answer.
+        let most = if manner == Manner::Breaks { 18 } else { 12 };
+        assert!(bad <= most && good > 1000, "{manner:?}: {good} and {bad}");
+        assert!(world.failed <= most && world.answered > 1000, "{manner:?}: {} failed", world.failed);
         assert!(world.log.iter().any(|line| line.ends_with("left out for 1 s")), "{:?}", world.log);
 
         world.backends[1].manner = Manner::Answers;
-        world.run(8, Duration::from_secs(10));
+        world.run(8, Duration::from_secs(16));
         let [good, again] = [world.backends[0].requests - good, world.backends[1].requests - bad];
         assert!(again > good / 4, "{manner:?}: it works again, and had {again} clients of {}", good + again);
     }
