@@ -105,9 +105,9 @@ impl Balance {
             backend.pool.detach(id, context);
             backend.live += 1;
             self.waiting.pop_front();
+            self.pipes.join(client, id);
             let header_bytes = self.begin(client, id, context);
             self.leases.insert(id, Lease { backend: chosen, header_bytes });
-            self.pipes.join(client, id);
         }
     }
 
@@ -152,30 +152,28 @@ impl Balance {
     fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         for backend in &mut self.backends {
             if backend.pool.handle(socket, &event) == PoolEvent::Internal {
-                return backend.is_ready_or_down(event);
+                return backend.sees_unused(event);
             }
         }
         let is_passed_on = self.pipes.handle(socket, &event);
+        if let Some(lease) = self.leases.get(socket.id()).filter(|_| socket.bytes_read() > 0) {
+            self.backends[lease.backend].health.answers();
+        }
         match event {
             Event::Connection => self.waiting.push_back(socket.id()),
-            Event::Data(_) => {
-                debug_assert!(is_passed_on, "data for nobody");
-                if let Some(lease) = self.leases.get(socket.id()) {
-                    self.backends[lease.backend].health.answers();
-                }
-            }
             Event::Close(ending) => return self.closed(socket, ending),
-            _ => {}
+            _ => debug_assert!(is_passed_on || !matches!(event, Event::Data(_)), "data for nobody"),
         }
         None
     }
 
     fn closed(&mut self, socket: &Socket<'_>, ending: &Ending) -> Option<String> {
-        // Nothing was sent: a health check, or a client that has changed its mind.
-        let is_news = !ending.is_clean() && ending.bytes_read + ending.bytes_written > 0;
+        // A health check connects and sends nothing: that is no news of either side.
         let Some(lease) = self.leases.remove(socket.id()) else {
+            let is_news = !ending.is_clean() && ending.bytes_read > 0;
             return is_news.then(|| format!("a client: {ending}"));
         };
+        let is_news = ending.had_error() || (!ending.is_clean() && ending.bytes_written > lease.header_bytes);
         let backend = &mut self.backends[lease.backend];
         backend.live -= 1;
         let left_out = backend.health.ends(ending, lease.header_bytes, socket.now());
@@ -186,7 +184,7 @@ impl Balance {
 
 impl Backend {
     /// An event of its unused connections.
-    fn is_ready_or_down(&mut self, event: Event<'_>) -> Option<String> {
+    fn sees_unused(&mut self, event: Event<'_>) -> Option<String> {
         match event {
             Event::Ready => self.is_down = false,
             Event::Close(ending) if ending.had_error() => {

@@ -37,7 +37,7 @@ fn each(mut test: impl FnMut(&str, &[&str], &[u8])) {
     // Not a handshake: it answers with an alert.
     test("tls", &["127.0.0.1:0"], b"GET / HTTP/1.1\r\n\r\n");
     test("socks5", &["127.0.0.1:0"], &[5, 1, 0, 4]);
-    test("proxy", &["127.0.0.1:0", &backend], b"hello");
+    test("proxy", &["127.0.0.1:0", &backend, "--send-proxy"], b"hello");
 }
 
 /// Waits until the program accepts no more clients: its stop has begun.
