@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use finale::sim::{Network, Script};
+use finale::sim::{Network, Rng, Script};
 use finale::{Event, ListenOptions, Reactor};
 
-use super::request::{Parser, Part};
+use super::request::{Bad, Parser, Part};
 use super::server::{self, Http};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -288,4 +288,79 @@ fn a_request_has_30_s_however_it_drips_and_silence_15_s() {
     let (how, received, time) = ending(Script::new().send(b"GET / HT").receive_end().finish());
     assert!(how.starts_with("clean") && received.starts_with("HTTP/1.1 408 "), "{how} {received}");
     assert!((15..=16).contains(&time.as_secs()), "{time:?}");
+}
+
+/// Everything that the parser finds in these pieces, up to the first request that it refuses.
+fn parts<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Part>, Option<Bad>) {
+    let (mut parser, mut parts) = (Parser::default(), Vec::new());
+    for piece in pieces {
+        parser.push(piece);
+        loop {
+            match parser.next() {
+                Ok(Some(part)) => parts.push(part),
+                Ok(None) => break,
+                Err(bad) => return (parts, Some(bad)),
+            }
+        }
+    }
+    (parts, None)
+}
+
+/// Fragments that make a request, or break one.
+const FRAGMENTS: &[&str] = &[
+    "GET / HTTP/1.1\r\nHost: a\r\n",
+    "POST /echo HTTP/1.1\r\nHost: a\r\n",
+    "GET http://a/b?c HTTP/1.0\r\n",
+    "Host: a\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 18446744073709551615\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Expect: 100-continue\r\n",
+    "Connection: close\r\n",
+    "X: y\r\n",
+    " folded\r\n",
+    "\r\n",
+    "\r\n",
+    "\r\n",
+    "hello",
+    "5\r\nhello\r\n",
+    "0\r\n",
+    "0\r\n\r\n",
+    "3;x=y\r\nabc\r\n",
+    "ffffffffffffffff\r\n",
+    "A: b\r\n",
+    "\n",
+    "\r",
+    "\0",
+    " ",
+    "é",
+];
+
+#[test]
+fn any_bytes_mean_the_same_wherever_they_are_cut() {
+    let (mut complete, mut refused) = (0, 0);
+    for seed in 0..20_000 {
+        let mut dice = Rng::new(seed);
+        let mut input = Vec::new();
+        // Mostly what can follow; what is left of a request is only known to the parser.
+        let start =
+            ["GET / HTTP/1.1\r\nHost: a\r\n", "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"];
+        for _ in 0..1 + dice.below(4) {
+            input.extend(start[dice.below(2) as usize].bytes());
+            for _ in 0..dice.below(6) {
+                input.extend(FRAGMENTS[dice.below(FRAGMENTS.len() as u64) as usize].bytes());
+            }
+            input.extend(["\r\n", "\r\n5\r\nhello\r\n0\r\n\r\n", ""][dice.below(3) as usize].bytes());
+        }
+        let whole = parts([input.as_slice()].into_iter());
+        let bytes = parts(input.chunks(1));
+        assert_eq!(bytes, whole, "seed {seed}, byte by byte: {:?}", String::from_utf8_lossy(&input));
+        let place = dice.below(input.len() as u64) as usize;
+        let cut = parts([&input[..place], &input[place..]].into_iter());
+        assert_eq!(cut, whole, "seed {seed}, cut after {place}: {:?}", String::from_utf8_lossy(&input));
+        complete += whole.0.len();
+        refused += usize::from(whole.1.is_some());
+    }
+    // Enough of both for this to be meaningful.
+    assert!(complete > 3000 && refused > 5000 && refused < 19_000, "{complete} {refused}");
 }
