@@ -60,6 +60,8 @@ fn a_body_comes_back_whole_or_not_at_all_at_every_ending() {
     every_ending("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello again", answer);
     let chunked = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5;x=y\r\nagain\r\n0\r\nA: b\r\n\r\n";
     every_ending(chunked, answer);
+    let expects = "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\nhello again";
+    every_ending(expects, &format!("HTTP/1.1 100 Continue\r\n\r\n{answer}"));
 }
 
 #[test]
