@@ -1,61 +1,64 @@
 //! An HTTP/1.1 server that survives every ending: requests in pieces and several at once, bodies
-//! that it does not read, clients that finish early or send byte by byte, and a graceful stop. Run
-//! it: `cargo run --release --example http -- 127.0.0.1:8080`, and then `curl
-//! http://127.0.0.1:8080/`.
+//! that it does not read, clients that finish early or send byte by byte, and a graceful stop. A
+//! second signal stops it at once. Run it: `cargo run --release --example http -- 127.0.0.1:8080`,
+//! and then `curl http://127.0.0.1:8080/`.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | a line |
 //! | `GET /bytes/N` | N bytes, as fast as the client takes them |
 //! | `POST /echo` | the body, up to 1 MiB |
+//!
+//! It has no clock, so it sends no `Date` (RFC 9110, section 6.6.1).
 
+#[path = "../shared/log.rs"]
+mod log;
+#[path = "../shared/program.rs"]
+mod program;
 mod request;
 mod server;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use finale::{Event, ListenOptions, Reactor, StopOptions};
+use log::{Log, is_health_check};
+use program::{Stop, StopSignals, status, usage};
 use server::Http;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
-    let Some(addr) = std::env::args().nth(1) else {
-        eprintln!("usage: http LISTEN, for example 127.0.0.1:8080");
-        return ExitCode::from(2);
-    };
-    match run(&addr) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("http: {error}");
-            ExitCode::FAILURE
-        }
+    match std::env::args().nth(1) {
+        Some(addr) => status("http", run(&addr)),
+        None => usage("http LISTEN, for example 127.0.0.1:8080"),
     }
 }
 
-fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(addr: &str) -> Result<(), Box<dyn Error>> {
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(addr, server::options(ListenOptions::default()))?;
-    let (signal, mut signals) = reactor.inbox(1);
-    let mut received = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));
-    println!("listening on {}", listener.addr);
+    let mut signals = StopSignals::new(&reactor)?;
+    let mut log = Log::new();
+    log.line(format_args!("listening on {}", listener.addr));
 
     let mut http = Http::default();
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
-            Event::Woken if signals.take().is_some() => {
-                // From now on each answer is the last of its connection. Idle connections end after
-                // the grace.
-                http.is_stopping = true;
-                if reactor.stop_listener(listener.id, StopOptions::default()).is_err() {
-                    break;
+            Event::Woken => match signals.take() {
+                Some(Stop::Gracefully) => {
+                    // From now on each answer is the last of its connection. Idle connections end
+                    // after the grace.
+                    http.is_stopping = true;
+                    reactor.stop_listener(listener.id, StopOptions::default())?;
                 }
-            }
+                Some(Stop::AtOnce) => break,
+                None => {}
+            },
             Event::ListenerClosed(_) => break,
             Event::Close(ending) => {
                 http.handle(&mut socket, event);
-                println!("{}: {ending}", socket.id());
+                if !is_health_check(ending) {
+                    log.line(format_args!("{}: {ending}", socket.id()));
+                }
             }
             event => http.handle(&mut socket, event),
         }

@@ -1,17 +1,20 @@
 //! The handler of the HTTP server.
 //!
 //! Invariant: answers leave complete and in the order of their requests, unless the connection is
-//! lost. After the last answer further input is read and dropped, so that our close does not reset
-//! the connection and destroy the answer.
+//! lost, and are the same however the requests were cut into pieces. After the last answer further
+//! input is read and dropped, so that our close does not reset the connection and destroy the
+//! answer.
 
 use std::time::Duration;
 
 use finale::{Backpressure, Buffer, Event, ListenOptions, Socket, SocketMap};
 
-use super::request::{BODY_BYTES, Bad, Body, Head};
+use super::request::{Bad, Head, Parser, Part};
 
 /// How long a connection may be silent, between requests or in the middle of one.
 const IDLE: Duration = Duration::from_secs(15);
+/// More clients wait in the backlog.
+const CONNECTIONS: usize = 10_000;
 /// How long a request may take from its first byte. It ends clients that send byte by byte.
 const REQUEST: Duration = Duration::from_secs(30);
 /// The answer to `/`.
@@ -21,7 +24,7 @@ static PIECE: [u8; 32 * 1024] = [b'.'; 32 * 1024];
 
 /// The options of the server's listener.
 pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
-    listen.idle_timeout(IDLE)
+    listen.idle_timeout(IDLE).max_connections(CONNECTIONS)
 }
 
 /// All connections.
@@ -34,11 +37,8 @@ pub(crate) struct Http {
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// Input that was not parsed yet.
-    input: Vec<u8>,
-    /// A request whose body is incomplete, and its body so far.
-    request: Option<(Head, Vec<u8>)>,
-    /// A deadline is set for that request or for its head.
+    parser: Parser,
+    /// A deadline is set for the request that is incomplete.
     has_deadline: bool,
     /// Bytes of `/bytes/N` that are still to be written.
     left: u64,
@@ -57,7 +57,7 @@ impl Http {
         let id = socket.id();
         match event {
             Event::Data(bytes) if !socket.end_called() => {
-                self.connections.or_default(id).input.extend_from_slice(bytes);
+                self.connections.or_default(id).parser.push(bytes);
                 self.go_on(socket);
             }
             Event::Drain if !socket.end_called() => {
@@ -89,8 +89,9 @@ impl Http {
                 continue;
             }
             socket.resume();
-            match connection.next_request() {
-                Ok(Some((head, body))) => {
+            match connection.parser.next() {
+                Ok(Some(Part::Expectation)) => connection.send(socket, b"HTTP/1.1 100 Continue\r\n\r\n"),
+                Ok(Some(Part::Request(head, body))) => {
                     if std::mem::take(&mut connection.has_deadline) {
                         socket.set_deadline(None);
                     }
@@ -110,7 +111,7 @@ impl Http {
         if socket.end_called() || connection.is_full {
             // The client does not take its answer, or does not finish.
             socket.destroy();
-        } else if connection.is_between_requests() {
+        } else if connection.parser.is_between_requests() {
             // A request that is in flight gets no answer and no reset. The client can repeat it.
             socket.end();
         } else {
@@ -120,57 +121,39 @@ impl Http {
 }
 
 impl Connection {
-    /// The next complete request.
-    fn next_request(&mut self) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
-        if self.request.is_none() {
-            self.request = Head::take(&mut self.input)?.map(|head| (head, Vec::new()));
-        }
-        let Some((head, body)) = &mut self.request else { return Ok(None) };
-        // Checked before the body is read: a client that announces too much need not send it.
-        if matches!(head.body, Body::Bytes(left) | Body::Chunk(left) if left + body.len() as u64 > BODY_BYTES) {
-            return Err(Refusal::BodyTooLong);
-        }
-        head.body.take(&mut self.input, body)?;
-        if body.len() as u64 > BODY_BYTES {
-            return Err(Refusal::BodyTooLong);
-        }
-        if !head.body.is_whole() {
-            return Ok(None);
-        }
-        Ok(self.request.take())
-    }
-
-    const fn is_between_requests(&self) -> bool {
-        self.input.is_empty() && self.request.is_none()
-    }
-
-    /// Sets the deadline of a request that has begun. A client that waits for `100 Continue` gets
-    /// it once.
+    /// Sets the deadline of a request that has begun.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
-        if !self.is_between_requests() && !std::mem::replace(&mut self.has_deadline, true) {
-            socket.set_deadline(REQUEST);
-        }
-        if let Some((head, _)) = &mut self.request
-            && std::mem::take(&mut head.expects_continue)
-        {
-            self.say(socket, b"HTTP/1.1 100 Continue\r\n\r\n");
+        let has_begun = !self.parser.is_between_requests();
+        if std::mem::replace(&mut self.has_deadline, has_begun) != has_begun {
+            socket.set_deadline(has_begun.then_some(REQUEST));
         }
     }
 
     fn answer(&mut self, socket: &mut Socket<'_>, head: &Head, body: &[u8]) {
-        let count = head.path.strip_prefix("/bytes/").and_then(|count| count.parse().ok());
-        match (head.method.as_str(), head.path.as_str(), count) {
-            ("GET", "/", _) => self.respond(socket, "200 OK", LINE),
-            ("HEAD", "/", _) => self.head_of(socket, "200 OK", LINE.len() as u64),
-            ("POST", "/echo", _) => self.respond(socket, "200 OK", body),
-            ("GET", _, Some(count)) => {
-                self.left = count;
-                self.head_of(socket, "200 OK", count);
+        let bytes = head.path.strip_prefix("/bytes/").filter(|count| count.bytes().all(|it| it.is_ascii_digit()));
+        let bytes = bytes.and_then(|count| count.parse().ok());
+        let allowed = match head.path.as_str() {
+            "/" => "GET, HEAD",
+            "/echo" => "POST",
+            _ if bytes.is_some() => "GET, HEAD",
+            _ => "",
+        };
+        let is_known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"];
+        match head.method.as_str() {
+            method if !is_known.contains(&method) => self.respond(socket, head, "501 Not Implemented", b"not known\n"),
+            _ if allowed.is_empty() => self.respond(socket, head, "404 Not Found", b"nothing here\n"),
+            method if !allowed.split(", ").any(|it| it == method) => {
+                let status = format!("405 Method Not Allowed\r\nAllow: {allowed}");
+                self.respond(socket, head, &status, b"not that\n");
             }
-            ("HEAD", _, Some(count)) => self.head_of(socket, "200 OK", count),
-            ("HEAD", ..) => self.head_of(socket, "404 Not Found", 0),
-            ("GET" | "POST", ..) => self.respond(socket, "404 Not Found", b"nothing here\n"),
-            _ => self.respond(socket, "405 Method Not Allowed", b"not that\n"),
+            "POST" => self.respond(socket, head, "200 OK", body),
+            method => match bytes {
+                None => self.respond(socket, head, "200 OK", LINE),
+                Some(count) => {
+                    self.left = if method == "GET" { count } else { 0 };
+                    self.send(socket, self.head_of(head, "200 OK", count));
+                }
+            },
         }
         if self.left == 0 {
             self.end_if_last(socket);
@@ -179,30 +162,37 @@ impl Connection {
 
     /// Sends bytes to the client. If a piece can't be sent, the connection is reset, so that the
     /// stream has no gap.
-    fn say(&mut self, socket: &mut Socket<'_>, words: impl Into<Buffer>) {
-        match socket.write_owned(words) {
+    fn send(&mut self, socket: &mut Socket<'_>, bytes: impl Into<Buffer>) {
+        match socket.write_owned(bytes) {
             Ok(Backpressure::Room) => {}
             Ok(Backpressure::Full) => self.is_full = true,
             Err(_) => socket.destroy(),
         }
     }
 
-    fn head_of(&mut self, socket: &mut Socket<'_>, status: &str, length: u64) {
-        let connection = if self.is_last { "Connection: close\r\n" } else { "" };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n");
-        self.say(socket, head.into_bytes());
+    /// The head of an answer to this request.
+    fn head_of(&self, request: &Head, status: &str, length: u64) -> Vec<u8> {
+        let connection = match (self.is_last, request.is_http10) {
+            (true, _) => "Connection: close\r\n",
+            (false, true) => "Connection: keep-alive\r\n",
+            (false, false) => "",
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n").into_bytes()
     }
 
-    fn respond(&mut self, socket: &mut Socket<'_>, status: &str, body: &[u8]) {
-        self.head_of(socket, status, body.len() as u64);
-        self.say(socket, body.to_vec());
+    fn respond(&mut self, socket: &mut Socket<'_>, request: &Head, status: &str, body: &[u8]) {
+        let mut answer = self.head_of(request, status, body.len() as u64);
+        if request.method != "HEAD" {
+            answer.extend_from_slice(body);
+        }
+        self.send(socket, answer);
     }
 
     /// Writes until the queue is full or all is written.
     fn write_bytes(&mut self, socket: &mut Socket<'_>) {
         while self.left > 0 && !self.is_full && !socket.destroy_called() {
             let now = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE.len());
-            self.say(socket, &PIECE[..now]);
+            self.send(socket, &PIECE[..now]);
             self.left -= now as u64;
         }
     }
@@ -214,16 +204,16 @@ impl Connection {
         }
     }
 
-    fn refuse(&mut self, socket: &mut Socket<'_>, refusal: Refusal) {
-        self.last_words(
-            socket,
-            match refusal {
-                Refusal::BodyTooLong => "413 Content Too Large",
-                Refusal::Bad(Bad::HeadTooLong) => "431 Request Header Fields Too Large",
-                Refusal::Bad(Bad::Encoding) => "501 Not Implemented",
-                Refusal::Bad(Bad::Syntax) => "400 Bad Request",
-            },
-        );
+    fn refuse(&mut self, socket: &mut Socket<'_>, bad: Bad) {
+        let status = match bad {
+            Bad::Syntax => "400 Bad Request",
+            Bad::BodyTooLong => "413 Content Too Large",
+            Bad::TargetTooLong => "414 URI Too Long",
+            Bad::HeadTooLong => "431 Request Header Fields Too Large",
+            Bad::Encoding => "501 Not Implemented",
+            Bad::Version => "505 HTTP Version Not Supported",
+        };
+        self.last_words(socket, status);
     }
 
     /// An answer before its request is complete. The rest of the request is dropped until the
@@ -231,21 +221,11 @@ impl Connection {
     /// answer.
     fn last_words(&mut self, socket: &mut Socket<'_>, status: &str) {
         self.is_last = true;
-        self.respond(socket, status, b"");
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        self.send(socket, answer.into_bytes());
         socket.end();
         socket.discard();
-    }
-}
-
-/// Why a request is refused, after which the connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    Bad(Bad),
-    BodyTooLong,
-}
-
-impl From<Bad> for Refusal {
-    fn from(bad: Bad) -> Self {
-        Self::Bad(bad)
+        // Even a client that never finishes to send.
+        socket.set_deadline(REQUEST);
     }
 }

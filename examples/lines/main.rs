@@ -2,36 +2,45 @@
 //! can send several lines at once. Run it: `cargo run --example lines -- 127.0.0.1:7000`, and then
 //! `nc 127.0.0.1 7000`. The guide to it: docs/guides/line-server.md.
 
+#[path = "../shared/log.rs"]
+mod log;
+#[path = "../shared/program.rs"]
+mod program;
 mod server;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-use finale::{Event, ListenOptions, Reactor};
+use finale::{Event, ListenOptions, Reactor, StopOptions};
+use log::{Log, is_health_check};
+use program::{Stop, StopSignals, status, usage};
 use server::Lines;
 
 fn main() -> ExitCode {
-    let Some(addr) = std::env::args().nth(1) else {
-        eprintln!("usage: lines LISTEN, for example 127.0.0.1:7000");
-        return ExitCode::from(2);
-    };
-    match run(&addr) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("lines: {error}");
-            ExitCode::FAILURE
-        }
+    match std::env::args().nth(1) {
+        Some(addr) => status("lines", run(&addr)),
+        None => usage("lines LISTEN, for example 127.0.0.1:7000"),
     }
 }
 
-fn run(addr: &str) -> Result<(), finale::Error> {
+fn run(addr: &str) -> Result<(), Box<dyn Error>> {
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(addr, server::options(ListenOptions::default()))?;
-    println!("listening on {}", listener.addr);
+    let mut signals = StopSignals::new(&reactor)?;
+    let mut log = Log::new();
+    log.line(format_args!("listening on {}", listener.addr));
     let mut lines = Lines::default();
     while let Some((mut socket, event)) = reactor.next()? {
         lines.handle(&mut socket, event);
-        if let Event::Close(ending) = event {
-            println!("{}: {ending}", socket.id());
+        match event {
+            Event::Woken => match signals.take() {
+                Some(Stop::Gracefully) => reactor.stop_listener(listener.id, StopOptions::default())?,
+                Some(Stop::AtOnce) => break,
+                None => {}
+            },
+            Event::ListenerClosed(_) => break,
+            Event::Close(ending) if !is_health_check(ending) => log.line(format_args!("{}: {ending}", socket.id())),
+            _ => {}
         }
     }
     Ok(())

@@ -1,14 +1,16 @@
 //! Which client is joined with which backend.
 //!
-//! Invariant: a client is not read before it has a backend that is connected, so no byte of it is
+//! Invariant: each connection to a backend has one client, and is never given to another. A client is not read before it has a backend that is connected, so no byte of it is
 //! lost with a backend that is down.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::header::Header;
+use super::health::Health;
 use finale::{
-    ConnectOptions, Context, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions, PoolReply,
-    Socket, SocketId, SocketMap,
+    ConnectOptions, Context, Ending, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions,
+    PoolReply, Socket, SocketId, SocketMap,
 };
 
 /// How long a client waits for a backend before it is reset.
@@ -16,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A pair may be silent for any time. Keep-alive detects a machine that is lost.
 const ALIVE: KeepAlive = KeepAlive::after(Duration::from_secs(60));
+
+/// How long a backend may acknowledge or take nothing of what was sent to it. Then its machine is
+/// lost, or it hangs.
+const VANISHED: Duration = Duration::from_secs(30);
 
 /// The options of the proxy's listener: the port is shared with the next proxy, and a client is not
 /// read until it has a backend.
@@ -33,8 +39,10 @@ pub(crate) struct Balance {
     backends: Vec<Backend>,
     /// Clients without a backend, in the order of their arrival.
     waiting: VecDeque<SocketId>,
-    /// The backend of each connection to one.
-    whose: SocketMap<usize>,
+    /// Connections to backends that have a client.
+    leases: SocketMap<Lease>,
+    /// What each connection to a backend begins with.
+    header: Option<Header>,
     pipes: Pipes,
     /// The backend that is tried first, so that equal ones take turns.
     next: usize,
@@ -43,18 +51,30 @@ pub(crate) struct Balance {
 struct Backend {
     name: String,
     pool: Pool,
+    /// How many clients it has.
     live: usize,
+    /// The last attempt to connect has failed.
+    is_down: bool,
+    health: Health,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    /// The backend, as an index.
+    backend: usize,
+    header_bytes: u64,
 }
 
 impl Balance {
-    pub(crate) fn new(backends: &[String], options: &PoolOptions) -> Result<Self, Error> {
+    pub(crate) fn new(backends: &[String], pool: &PoolOptions, header: Option<Header>) -> Result<Self, Error> {
+        let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE).user_timeout(VANISHED);
         let backend = |name: &String| {
-            let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE);
-            Ok(Backend { name: name.clone(), pool: Pool::new(name.as_str(), connect, options.clone())?, live: 0 })
+            let pool = Pool::new(name.as_str(), connect.clone(), pool.clone())?;
+            Ok(Backend { name: name.clone(), pool, live: 0, is_down: false, health: Health::default() })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
-        let (waiting, whose, pipes) = (VecDeque::new(), SocketMap::new(), Pipes::new());
-        Ok(Self { backends, waiting, whose, pipes, next: 0 })
+        let (waiting, leases, pipes) = (VecDeque::new(), SocketMap::new(), Pipes::new());
+        Ok(Self { backends, waiting, leases, header, pipes, next: 0 })
     }
 
     /// Opens the connections that are kept ready, before the first client connects.
@@ -74,8 +94,8 @@ impl Balance {
                 self.waiting.pop_front();
                 continue;
             }
-            let Some(place) = self.choose() else { return };
-            let backend = &mut self.backends[place];
+            let Some(chosen) = self.choose(context.now()) else { return };
+            let backend = &mut self.backends[chosen];
             let ticket = backend.pool.request(context);
             let Some((_, PoolReply::Leased(id))) = backend.pool.next_reply() else {
                 // The connection has just been lost. Another backend may have one.
@@ -85,27 +105,44 @@ impl Balance {
             backend.pool.detach(id, context);
             backend.live += 1;
             self.waiting.pop_front();
-            self.whose.insert(id, place);
             self.pipes.join(client, id);
-            if let Some(mut socket) = context.socket(client) {
-                socket.set_deadline(None);
-                socket.resume();
-            }
+            let header_bytes = self.begin(client, id, context);
+            self.leases.insert(id, Lease { backend: chosen, header_bytes });
         }
     }
 
+    /// Sends the header to the backend and lets the client speak. Returns the length of the header.
+    fn begin(&self, client: SocketId, backend: SocketId, context: &mut Context<'_>) -> u64 {
+        let Some(mut client) = context.socket(client) else { return 0 };
+        client.set_deadline(None);
+        client.resume();
+        let Some(header) = self.header else { return 0 };
+        let header = header.bytes(client.peer_addr(), client.local_addr());
+        let length = header.len() as u64;
+        if let Some(mut backend) = client.get(backend)
+            && backend.write_owned(header).is_err()
+        {
+            backend.destroy();
+        }
+        length
+    }
+
     /// Of the backends with a ready connection, the one with the fewest clients. A backend that is
-    /// down has no ready connection.
-    fn choose(&mut self) -> Option<usize> {
+    /// down has no ready connection. One that fails is left out, unless no other can be reached: it
+    /// may still be better than none.
+    fn choose(&mut self, now: Instant) -> Option<usize> {
+        let allowed: Vec<bool> = self.backends.iter().map(|it| it.health.allows(it.live, now)).collect();
+        let has_better = self.backends.iter().zip(&allowed).any(|(backend, allowed)| *allowed && !backend.is_down);
         let count = self.backends.len();
-        let places = (0..count).map(|step| (self.next + step) % count);
-        let ready = places.filter(|place| self.backends[*place].pool.stats().ready > 0);
-        let chosen = ready.min_by_key(|place| self.backends[*place].live)?;
+        let chosen = (0..count)
+            .map(|step| (self.next + step) % count)
+            .filter(|place| self.backends[*place].pool.stats().ready > 0 && (allowed[*place] || !has_better))
+            .min_by_key(|place| self.backends[*place].live)?;
         self.next = (chosen + 1) % count;
         Some(chosen)
     }
 
-    /// Handles one event. Returns a line for the log if a connection did not end clean.
+    /// Handles one event. Returns a line for the log if something has failed.
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         let line = self.sees(socket, event);
         self.assign(&mut socket.context());
@@ -115,22 +152,46 @@ impl Balance {
     fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
         for backend in &mut self.backends {
             if backend.pool.handle(socket, &event) == PoolEvent::Internal {
-                let failed = matches!(&event, Event::Close(ending) if ending.had_error());
-                return failed.then(|| format!("{} is not there", backend.name));
+                return backend.sees_unused(event);
             }
         }
         let is_passed_on = self.pipes.handle(socket, &event);
+        if let Some(lease) = self.leases.get(socket.id()).filter(|_| socket.bytes_read() > 0) {
+            self.backends[lease.backend].health.answers();
+        }
         match event {
             Event::Connection => self.waiting.push_back(socket.id()),
-            Event::Close(ending) => {
-                let place = self.whose.remove(socket.id());
-                if let Some(place) = place {
-                    self.backends[place].live -= 1;
-                }
-                let who = place.map_or("a client", |place| self.backends[place].name.as_str());
-                return (!ending.is_clean()).then(|| format!("{who}: {ending}"));
-            }
+            Event::Close(ending) => return self.closed(socket, ending),
             _ => debug_assert!(is_passed_on || !matches!(event, Event::Data(_)), "data for nobody"),
+        }
+        None
+    }
+
+    fn closed(&mut self, socket: &Socket<'_>, ending: &Ending) -> Option<String> {
+        // A health check connects and sends nothing: that is no news of either side.
+        let Some(lease) = self.leases.remove(socket.id()) else {
+            let is_news = !ending.is_clean() && ending.bytes_read > 0;
+            return is_news.then(|| format!("a client: {ending}"));
+        };
+        let is_news = ending.had_error() || (!ending.is_clean() && ending.bytes_written > lease.header_bytes);
+        let backend = &mut self.backends[lease.backend];
+        backend.live -= 1;
+        let left_out = backend.health.ends(ending, lease.header_bytes, socket.now());
+        let line = format!("{}: {ending}", backend.name);
+        left_out.map(|time| format!("{line}; left out for {} s", time.as_secs())).or(is_news.then_some(line))
+    }
+}
+
+impl Backend {
+    /// An event of its unused connections.
+    fn sees_unused(&mut self, event: Event<'_>) -> Option<String> {
+        match event {
+            Event::Ready => self.is_down = false,
+            Event::Close(ending) if ending.had_error() => {
+                self.is_down = true;
+                return Some(format!("{} can't be reached: {ending}", self.name));
+            }
+            _ => {}
         }
         None
     }

@@ -1,6 +1,8 @@
 //! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both
-//! directions. It keeps connections to several backends ready, skips a backend while it is down,
-//! and lets every client finish before it stops. Run it: `cargo run --release --example proxy --
+//! directions. It keeps connections to several backends ready, skips a backend that is down or that
+//! fails, accepts no more clients than it has descriptors for, can pass on their addresses (the
+//! PROXY protocol), and lets every client finish before it stops. A second signal stops it at once.
+//! Run it: `cargo run --release --example proxy --
 //! 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
 //!
 //! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: clients
@@ -11,66 +13,78 @@
 //! Connections are kept ready, so this works for protocols in which the client sends first.
 
 mod balance;
+mod header;
+mod health;
+mod limits;
+#[path = "../shared/log.rs"]
+#[allow(dead_code, reason = "it tells health checks apart by itself")]
+mod log;
+#[path = "../shared/program.rs"]
+mod program;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use balance::Balance;
 use finale::{Event, ListenOptions, Reactor, StopOptions};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use header::Header;
+use log::Log;
+use program::{Stop, StopSignals, status, usage};
 
 /// The arguments.
 struct Args {
     listen: String,
     backends: Vec<String>,
     ahead: usize,
+    header: Option<Header>,
 }
 
 impl Args {
     fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let (mut places, mut ahead) = (Vec::new(), 2);
+        let (mut places, mut ahead, mut header) = (Vec::new(), 2, None);
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--ahead" => ahead = words.next()?.parse().ok()?,
+                "--ahead" => ahead = words.next()?.parse().ok().filter(|ahead| *ahead > 0)?,
+                "--send-proxy" => header = Some(Header::V1),
+                "--send-proxy-v2" => header = Some(Header::V2),
                 option if option.starts_with("--") => return None,
                 _ => places.push(word),
             }
         }
         let backends = places.split_off(1.min(places.len()));
-        (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead })
+        (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead, header })
     }
 }
 
 fn main() -> ExitCode {
-    let Some(args) = Args::read(std::env::args().skip(1)) else {
-        eprintln!("usage: proxy LISTEN BACKEND... [--ahead N], for example 127.0.0.1:7001 127.0.0.1:7000");
-        return ExitCode::from(2);
-    };
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("proxy: {error}");
-            ExitCode::FAILURE
-        }
+    match Args::read(std::env::args().skip(1)) {
+        Some(args) => status("proxy", run(&args)),
+        None => usage(
+            "proxy LISTEN BACKEND... [--ahead N] [--send-proxy | --send-proxy-v2], for example 127.0.0.1:7001 \
+             127.0.0.1:7000",
+        ),
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let clients = limits::clients(args.backends.len().saturating_mul(args.ahead))?;
     let mut reactor = Reactor::new()?;
-    let listener = reactor.listen(&args.listen, balance::options(ListenOptions::default()))?;
-    let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead))?;
-    let (signal, mut signals) = reactor.inbox(1);
-    let mut received = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || received.forever().try_for_each(|_| signal.send(()).map_err(drop)));
-    println!("listening on {}", listener.addr);
+    let options = balance::options(ListenOptions::default()).max_connections(clients);
+    let listener = reactor.listen(&args.listen, options)?;
+    let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead), args.header)?;
+    let mut signals = StopSignals::new(&reactor)?;
+    let mut log = Log::new();
+    log.line(format_args!("listening on {}", listener.addr));
 
     balance.open(&mut reactor.context());
     let mut is_stopped = false;
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
-            Event::Woken if signals.take().is_some() => {
-                let _ = reactor.stop_listener(listener.id, StopOptions::default().grace(None));
-            }
+            Event::Woken => match signals.take() {
+                Some(Stop::Gracefully) => reactor.stop_listener(listener.id, StopOptions::default().grace(None))?,
+                Some(Stop::AtOnce) => break,
+                None => {}
+            },
             Event::ListenerClosed(_) => {
                 // The last client has closed. Its bytes may still be on their way to its backend.
                 is_stopped = true;
@@ -78,7 +92,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
             }
             event => {
                 if let Some(line) = balance.handle(&mut socket, event) {
-                    println!("{line}");
+                    log.line(line);
                 }
             }
         }

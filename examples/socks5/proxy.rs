@@ -59,7 +59,9 @@ impl Proxy {
                         None => {}
                     }
                 }
-                return (!ending.is_clean()).then(|| format!("{}: {ending}", socket.id()));
+                // A health check connects and sends nothing.
+                let is_news = !ending.is_clean() && ending.bytes_read > 0;
+                return is_news.then(|| format!("{}: {ending}", socket.id()));
             }
             _ => {}
         }

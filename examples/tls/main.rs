@@ -1,46 +1,58 @@
 //! TLS 1.3 with rustls: a server that answers a complete request in upper case, and that
 //! distinguishes a complete request from one that was cut off. Run it: `cargo run --release
-//! --example tls -- 127.0.0.1:8443`.
+//! --example tls -- 127.0.0.1:8443`. SIGTERM stops it gracefully, a second one at once.
 //!
 //! A FIN does not prove that everything has arrived: anyone on the path can forge one. TLS proves
 //! it with close_notify. A FIN without it is a truncation, and gets no answer.
 
+#[path = "../shared/log.rs"]
+mod log;
+#[path = "../shared/program.rs"]
+mod program;
 mod session;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-use finale::{Event, ListenOptions, Reactor};
+use finale::{Event, ListenOptions, Reactor, StopOptions};
+use log::{Log, is_health_check};
+use program::{Stop, StopSignals, status, usage};
 use session::{Tls, Verdict};
 
 fn main() -> ExitCode {
-    let Some(addr) = std::env::args().nth(1) else {
-        eprintln!("usage: tls LISTEN, for example 127.0.0.1:8443");
-        return ExitCode::from(2);
-    };
-    match run(&addr) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tls: {error}");
-            ExitCode::FAILURE
-        }
+    match std::env::args().nth(1) {
+        Some(addr) => status("tls", run(&addr)),
+        None => usage("tls LISTEN, for example 127.0.0.1:8443"),
     }
 }
 
-fn run(addr: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(addr: &str) -> Result<(), Box<dyn Error>> {
     let (config, _certificate) = session::self_signed()?;
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(addr, session::options(ListenOptions::default()))?;
-    println!("listening on {}", listener.addr);
+    let mut signals = StopSignals::new(&reactor)?;
+    let mut log = Log::new();
+    log.line(format_args!("listening on {}", listener.addr));
+
     let mut tls = Tls::new(config);
     while let Some((mut socket, event)) = reactor.next()? {
         let verdict = tls.handle(&mut socket, &event);
-        if let (Event::Close(ending), Some(verdict)) = (event, verdict) {
-            let word = match verdict {
-                Verdict::Whole => "the request was whole",
-                Verdict::Truncated => "the request was cut off",
-                Verdict::NoTls => "no TLS",
-            };
-            println!("{}: {word}; {ending}", socket.id());
+        match event {
+            Event::Woken => match signals.take() {
+                Some(Stop::Gracefully) => reactor.stop_listener(listener.id, StopOptions::default())?,
+                Some(Stop::AtOnce) => break,
+                None => {}
+            },
+            Event::ListenerClosed(_) => break,
+            Event::Close(ending) if !is_health_check(ending) => {
+                let word = match verdict {
+                    Some(Verdict::Whole) => "the request was whole",
+                    Some(Verdict::Truncated) => "the request was cut off",
+                    Some(Verdict::NoTls) | None => "no TLS",
+                };
+                log.line(format_args!("{}: {word}; {ending}", socket.id()));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ const REQUEST_BYTES: usize = 1024 * 1024;
 
 /// The options of the server's listener.
 pub(crate) fn options(listen: ListenOptions) -> ListenOptions {
-    listen.idle_timeout(Duration::from_secs(10)).deadline(Duration::from_secs(60))
+    listen.max_connections(10_000).idle_timeout(Duration::from_secs(10)).deadline(Duration::from_secs(60))
 }
 
 /// A new key and certificate for `localhost`.

@@ -8,8 +8,15 @@ mod bridge;
 #[path = "../../examples/explain/explain.rs"]
 #[allow(dead_code, reason = "the tests need a part of it")]
 mod explain;
+#[path = "../../examples/proxy/header.rs"]
+mod header;
+#[path = "../../examples/proxy/health.rs"]
+mod health;
 #[path = "../../examples/lines/server.rs"]
 mod lines;
+#[path = "../../examples/shared/log.rs"]
+#[allow(dead_code, reason = "the tests need a part of it")]
+mod log;
 #[path = "../../examples/pool/client.rs"]
 mod pooled;
 #[path = "../../examples/http/request.rs"]
@@ -27,9 +34,12 @@ mod session;
 mod chat;
 mod clients;
 mod http;
+mod http_requests;
+mod operations;
 mod pages;
 mod program;
 mod programs;
+mod proxy;
 mod random_proxy;
 mod servers;
 mod socks5;

@@ -1,15 +1,16 @@
 //! A running example, and a real client if there is one.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// A running example; it ends with the test.
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
-    pub(crate) out: BufReader<ChildStdout>,
+    /// What it prints.
+    pub(crate) out: Option<BufReader<PipeReader>>,
 }
 
 /// An example of this build.
@@ -28,6 +29,14 @@ pub(crate) fn output(name: &str, args: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
+/// An example that may have this many descriptors.
+pub(crate) fn with_descriptors(count: usize, name: &str, args: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\"")]);
+    shell.arg(command(name).get_program()).args(args);
+    shell
+}
+
 /// What a successful run prints.
 pub(crate) fn printed(name: &str, args: &[&str], input: &str) -> String {
     let output = output(name, args, input);
@@ -37,13 +46,34 @@ pub(crate) fn printed(name: &str, args: &[&str], input: &str) -> String {
 
 impl Program {
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
-        let spawned = command(name).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        Self::start_with_a_pipe(name, args).0
+    }
+
+    /// Returns also the end of the pipe to which it prints.
+    pub(crate) fn start_with_a_pipe(name: &str, args: &[&str]) -> (Self, PipeWriter) {
+        let mut command = command(name);
+        command.args(args);
+        Self::spawn(name, command)
+    }
+
+    /// It may have this many descriptors.
+    pub(crate) fn start_with_descriptors(count: usize, name: &str, args: &[&str]) -> Self {
+        Self::spawn(name, with_descriptors(count, name, args)).0
+    }
+
+    fn spawn(name: &str, mut command: Command) -> (Self, PipeWriter) {
+        let (out, pipe) = std::io::pipe().expect("descriptors");
+        let ours = pipe.try_clone().expect("descriptors");
+        let spawned = command.stdin(Stdio::null()).stdout(pipe).spawn();
+        let child = spawned.unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));
+        // It holds an end of the pipe.
+        drop(command);
+        let mut out = BufReader::new(out);
         let mut line = String::new();
         out.read_line(&mut line).expect("a line");
         let addr = line.trim().strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        Self { child, out, addr: addr.unwrap_or_else(|| panic!("no address in {line:?}")) }
+        let addr = addr.unwrap_or_else(|| panic!("no address in {line:?}"));
+        (Self { child, out: Some(out), addr }, ours)
     }
 
     pub(crate) fn terminate(&self) {
@@ -70,8 +100,12 @@ impl Program {
     /// The next line that it prints.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
-        self.out.read_line(&mut line).expect("a line");
+        self.reader().read_line(&mut line).expect("a line");
         line
+    }
+
+    pub(crate) fn reader(&mut self) -> &mut BufReader<PipeReader> {
+        self.out.as_mut().expect("it is read")
     }
 }
 

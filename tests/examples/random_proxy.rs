@@ -86,7 +86,7 @@ impl World {
         let backends = PORTS.map(|port| Some(peer.listen(SocketAddr::new(THERE, port)).expect("a free port")));
         let names = PORTS.map(|port| SocketAddr::new(THERE, port).to_string());
         let mut balance =
-            Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed)).expect("addresses");
+            Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed), None).expect("addresses");
         balance.open(&mut reactor.context());
         let (unknown, conversations) = (Vec::new(), Vec::new());
         Self {
