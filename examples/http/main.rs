@@ -20,6 +20,7 @@ mod server;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use finale::{Event, ListenOptions, Reactor, StopOptions};
 use log::{Log, is_health_check};
@@ -46,9 +47,10 @@ fn run(addr: &str) -> Result<(), Box<dyn Error>> {
             Event::Woken => match signals.take() {
                 Some(Stop::Gracefully) => {
                     // From now on each answer is the last of its connection. Idle connections end
-                    // after the grace.
+                    // after the grace, not all at once: their clients connect again elsewhere.
                     http.is_stopping = true;
-                    reactor.stop_listener(listener.id, StopOptions::default())?;
+                    let stop = StopOptions::default().spread(Duration::from_secs(10));
+                    reactor.stop_listener(listener.id, stop)?;
                 }
                 Some(Stop::AtOnce) => break,
                 None => {}
