@@ -21,8 +21,8 @@ pub(crate) enum Error {
     Io { action: Cow<'static, str>, source: io::Error },
     /// Connections of a load failed. `first` describes the first failure.
     Failed { failed: u64, finished: u64, first: String },
-    /// A signal ended a load.
-    Interrupted { finished: u64 },
+    /// A signal ended the command. `what` describes what was done up to then.
+    Interrupted { signal: Signal, what: String },
     /// A load needs more descriptors than the process may have.
     Descriptors { in_flight: usize, needed: u64, allowed: u64 },
     /// Arguments that exclude each other, or an environment that they don't fit.
@@ -35,8 +35,25 @@ pub(crate) enum Error {
     Scene(&'static str),
     /// A simulated run broke a rule.
     Broken { seed: u64, broken: String },
-    /// The connection did not end clean, and its ending was printed already.
-    Reported,
+    /// Everything was printed already.
+    Reported { exit_code: u8 },
+}
+
+/// A signal that has ended a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signal(pub(crate) i32);
+
+impl Signal {
+    /// The exit code of a process that this signal has ended, as a shell reports it.
+    pub(crate) const fn exit_code(self) -> u8 {
+        128 + self.0 as u8
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(signal_hook::low_level::signal_name(self.0).unwrap_or("a signal"))
+    }
 }
 
 impl Error {
@@ -61,7 +78,17 @@ impl Error {
         }
     }
 
-    /// Whether the command line is wrong: exit code 2.
+    /// The exit code of the process.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Reported { exit_code } => *exit_code,
+            Self::Interrupted { signal, .. } => signal.exit_code(),
+            error if error.is_usage() => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether the command line is wrong.
     pub(crate) const fn is_usage(&self) -> bool {
         use finale::Error::{InvalidAddress, InvalidOption};
         matches!(
@@ -88,10 +115,7 @@ impl fmt::Display for Error {
                 let plural = if *finished == 1 { "" } else { "s" };
                 write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}")
             }
-            Self::Interrupted { finished } => {
-                let plural = if *finished == 1 { " was" } else { "s were" };
-                write!(f, "interrupted by a signal; {finished} connection{plural} measured")
-            }
+            Self::Interrupted { signal, what } => write!(f, "interrupted by {signal}; {what}"),
             Self::Descriptors { in_flight, needed, allowed } => write!(
                 f,
                 "--in-flight {in_flight} needs {needed} descriptors, and the limit is {allowed}; \
@@ -118,7 +142,7 @@ impl fmt::Display for Error {
             Self::Scene(what) => f.write_str(what),
             Self::Usage(what) => f.write_str(what),
             Self::Process { pid, source } => write!(f, "--server-pid {pid}: can't read its CPU time: {source}"),
-            Self::Reported => f.write_str("the connection did not end clean"),
+            Self::Reported { exit_code } => write!(f, "exit code {exit_code}"),
         }
     }
 }
@@ -129,8 +153,23 @@ impl std::error::Error for Error {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } | Self::Process { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
-            Self::Scene(_) | Self::Usage(_) | Self::Reported => None,
+            Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
             Self::Broken { .. } | Self::Failed { .. } | Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_has_its_name_and_the_exit_code_of_a_shell() {
+        let of = |number| (Signal(number).to_string(), Signal(number).exit_code());
+        assert_eq!(of(SIGINT), ("SIGINT".to_owned(), 130));
+        assert_eq!(of(SIGTERM), ("SIGTERM".to_owned(), 143));
+        assert_eq!(of(SIGHUP), ("SIGHUP".to_owned(), 129));
     }
 }

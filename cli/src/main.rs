@@ -1,8 +1,8 @@
 //! The `finale` command: reads the arguments, runs a command, and reports its error.
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
-//! measures what `serve` serves), and what they share: `usage`, `signals`, `output`, `values`,
-//! `errors`.
+//! measures what `serve` serves), and what they share: `usage`, `signals`, `interrupt`, `output`,
+//! `values`, `errors`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
@@ -11,6 +11,7 @@ mod commands;
 mod completions;
 mod connect;
 mod errors;
+mod interrupt;
 mod lesson;
 mod man;
 mod output;
@@ -38,17 +39,19 @@ fn main() -> ExitCode {
     };
     args.color().write_global();
     let env = env_logger::Env::default().default_filter_or(if args.quiet() { "error" } else { "warn" });
-    env_logger::Builder::from_env(env).init();
+    let log = env_logger::Target::Pipe(Box::new(output::Stderr));
+    env_logger::Builder::from_env(env).target(log).init();
     match args.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Reported) => ExitCode::FAILURE,
-        Err(error) if error.is_usage() => {
-            output::error(format_args!("{error}; see {}", usage::help_of(&command, &words)));
-            ExitCode::from(2)
-        }
         Err(error) => {
-            output::error(format_args!("{error}"));
-            ExitCode::FAILURE
+            match &error {
+                Error::Reported { .. } => {}
+                error if error.is_usage() => {
+                    output::error(format_args!("{error}; see {}", usage::help_of(&command, &words)));
+                }
+                error => output::error(format_args!("{error}")),
+            }
+            ExitCode::from(error.exit_code())
         }
     }
 }

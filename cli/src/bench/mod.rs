@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 use finale::{Reactor, Target};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::errors::Error;
-use crate::output;
+use crate::errors::{Error, Signal};
+use crate::output::{self, count};
 use environment::{Terminal, exact_timers};
 use load::Load;
 use measured::Measured;
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
     };
     drop(server);
     // The exit code does not depend on whether the page could be printed.
-    result(&tally).and(printed)
+    result(&tally, terminal.signal()).and(printed)
 }
 
 /// The address of the target. Looked up once: the resolver is not part of the measurement.
@@ -158,10 +158,13 @@ fn settled(reactor: &mut Reactor, pids: &[u32]) -> Result<Duration, Error> {
 }
 
 /// Success, or why the run failed.
-fn result(tally: &Tally) -> Result<(), Error> {
+fn result(tally: &Tally, signal: Option<Signal>) -> Result<(), Error> {
+    if let Some(signal) = signal.filter(|_| tally.interrupted) {
+        let (finished, failed) = (count(tally.finished, "connection"), output::thousands(tally.failed()));
+        return Err(Error::Interrupted { signal, what: format!("{finished} measured, {failed} failed") });
+    }
     match &tally.first_failure {
         Some(first) => Err(Error::Failed { failed: tally.failed(), finished: tally.finished, first: first.clone() }),
-        None if tally.interrupted => Err(Error::Interrupted { finished: tally.finished }),
         None => Ok(()),
     }
 }

@@ -29,8 +29,8 @@ use crate::values;
 /// counted by kind and are not part of the latencies. Of a target's answer only the length is
 /// checked. If the first 200 connections fail, no more are begun.
 ///
-/// The exit code is 1 if a connection failed, or if SIGINT or SIGTERM ended the run. After a signal
-/// the results up to then are printed.
+/// The exit code is 1 if a connection failed. After SIGINT, SIGTERM or SIGHUP the results up to then
+/// are printed, and the exit code is 130, 143 or 129; a second signal ends bench at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct BenchOptions {

@@ -235,7 +235,7 @@ fn server_of(bench: &mut Child) -> i32 {
 
 #[test]
 fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
         let mut child = command(&ENDLESS).spawn().expect("it starts");
         let server = server_of(&mut child);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32")).expect("a pid is not zero");
@@ -243,8 +243,8 @@ fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
         let outcome = finish(child);
         wait_until_gone(server);
         let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
-        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
-        assert!(outcome.stderr.starts_with("finale: interrupted by a signal; "), "{outcome:?}");
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(code), 1), "{outcome:?}");
+        assert!(outcome.stderr.starts_with(&format!("finale: interrupted by {name}; ")), "{outcome:?}");
         assert_eq!((&object["interrupted"], &object["failed"]), (&Value::from(true), &Value::from(0)), "{outcome:?}");
     }
 }

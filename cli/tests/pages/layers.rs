@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 6] = [
     &["values", "errors"],
     &["output"],
-    &["signals", "usage"],
+    &["interrupt", "signals", "usage"],
     &["serve"],
     &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
     &["commands"],
