@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
+use std::time::Duration;
 
 /// The reasons for an exit code other than 0.
 #[derive(Debug)]
@@ -20,7 +21,11 @@ pub(crate) enum Error {
     /// The system refused something else. `action` completes "can't ...".
     Io { action: Cow<'static, str>, source: io::Error },
     /// Connections of a load failed. `first` describes the first failure.
-    Failed { failed: u64, finished: u64, first: String },
+    Failed { failed: u64, finished: u64, first: String, hint: &'static str },
+    /// A load at a fixed rate was more than could be begun.
+    Overloaded { never_begun: u64, total: u64, timeout: Duration },
+    /// Results of loads can't be merged.
+    Merge(String),
     /// A signal ended the command. `what` describes what was done up to then.
     Interrupted { signal: Signal, what: String },
     /// A load needs more descriptors than the process may have.
@@ -111,10 +116,17 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reactor(error) => error.fmt(f),
-            Self::Failed { failed, finished, first } => {
+            Self::Failed { failed, finished, first, hint } => {
                 let plural = if *finished == 1 { "" } else { "s" };
-                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}")
+                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}{hint}")
             }
+            Self::Overloaded { never_begun, total, timeout } => write!(
+                f,
+                "overloaded: {never_begun} of {total} connections could not begin within {} of the time at which they \
+                 were due; lower --rate, or raise --in-flight",
+                humantime::format_duration(*timeout)
+            ),
+            Self::Merge(why) => f.write_str(why),
             Self::Interrupted { signal, what } => write!(f, "interrupted by {signal}; {what}"),
             Self::Descriptors { in_flight, needed, allowed } => write!(
                 f,
@@ -154,7 +166,8 @@ impl std::error::Error for Error {
             Self::Stdout(source) | Self::Io { source, .. } | Self::Process { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
-            Self::Broken { .. } | Self::Failed { .. } | Self::Interrupted { .. } | Self::Descriptors { .. } => None,
+            Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded { .. } | Self::Merge(_) => None,
+            Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::net::Net;
-use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, TimerId};
+use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, Target, TimerId};
 
 use super::expected::{Expected, request_piece};
 use super::schedule::Schedule;
@@ -29,7 +29,7 @@ pub(crate) enum Finisher {
 /// The load to produce.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) target: SocketAddr,
+    pub(super) target: Target,
     /// Source addresses, used in turn. Without any the kernel chooses.
     pub(super) sources: Vec<SocketAddr>,
     pub(super) schedule: Schedule,
@@ -92,6 +92,7 @@ pub(super) struct Load<'a> {
     stopped: bool,
     end_timer: Option<TimerId>,
     progress_timer: Option<TimerId>,
+    limit_timer: Option<TimerId>,
 }
 
 impl<'a> Load<'a> {
@@ -104,7 +105,11 @@ impl<'a> Load<'a> {
         let mut load = Self::new(plan, environment.now())?;
         load.set_timers(reactor, environment.progress_interval());
         while !load.is_over() {
-            let next = match load.start_due(reactor, environment)? {
+            let due = load.start_due(reactor, environment)?;
+            if load.is_over() {
+                break; // The last connections were left out.
+            }
+            let next = match due {
                 Some(until) => {
                     environment.doze(reactor, until);
                     reactor.next_before(until)?
@@ -119,7 +124,8 @@ impl<'a> Load<'a> {
             }
         }
         load.tally.took = environment.now().saturating_duration_since(load.begun);
-        load.tally.never_begun = plan.schedule.total().map(|total| total - load.started);
+        let overloaded = load.tally.overloaded;
+        load.tally.never_begun = plan.schedule.total().map(|total| total - load.started + overloaded);
         Ok(load.tally)
     }
 
@@ -144,6 +150,7 @@ impl<'a> Load<'a> {
             stopped: false,
             end_timer: None,
             progress_timer: None,
+            limit_timer: None,
         })
     }
 
@@ -152,7 +159,7 @@ impl<'a> Load<'a> {
             self.end_timer = self.plan.duration.map(|time| reactor.set_timer(time));
         }
         self.progress_timer = interval.map(|time| reactor.set_timer(time));
-        reactor.set_timer(self.plan.timeout);
+        self.limit_timer = Some(reactor.set_timer(self.plan.timeout));
     }
 
     fn is_over(&self) -> bool {
@@ -171,10 +178,13 @@ impl<'a> Load<'a> {
         environment: &impl Environment<N>,
     ) -> Result<Option<Instant>, Error> {
         for _ in 0..BURST {
+            let now = environment.now().saturating_duration_since(self.begun);
+            if self.in_flight < self.plan.in_flight {
+                self.skip_overdue(now);
+            }
             if self.in_flight == self.plan.in_flight || !self.may_start() {
                 return Ok(None);
             }
-            let now = environment.now().saturating_duration_since(self.begun);
             let due = self.plan.schedule.due(self.started).unwrap_or(now);
             if due > now {
                 return Ok(self.begun.checked_add(due));
@@ -184,12 +194,22 @@ impl<'a> Load<'a> {
         Ok(Some(self.begun)) // A time in the past: handles events that are ready, without waiting.
     }
 
+    /// Leaves out connections for which no client would have waited so long. So an overloaded run ends
+    /// at most two timeouts after the last connection was due.
+    fn skip_overdue(&mut self, now: Duration) {
+        let is_overdue = |due: Duration| now.saturating_sub(due) > self.plan.timeout;
+        while self.may_start() && self.plan.schedule.due(self.started).is_some_and(is_overdue) {
+            self.started += 1;
+            self.tally.overloaded += 1;
+        }
+    }
+
     fn start<N: Net>(&mut self, reactor: &mut Reactor<N>, due: Duration, now: Duration) -> Result<(), Error> {
         let mut options = self.options.clone();
         if !self.plan.sources.is_empty() {
             options = options.local_addr(self.plan.sources[self.started as usize % self.plan.sources.len()]);
         }
-        let id = reactor.connect(self.plan.target, options)?;
+        let id = reactor.connect(self.plan.target.clone(), options)?;
         let request_left = self.plan.request_bytes;
         self.flights.insert(id, Flight { due, began: now, ended: None, request_left, right_content: true });
         self.started += 1;
@@ -241,9 +261,10 @@ impl<'a> Load<'a> {
         } else if Some(timer) == self.progress_timer {
             environment.show(self.tally.finished, elapsed);
             self.progress_timer = environment.progress_interval().map(|time| reactor.set_timer(time));
-        } else {
+        } else if Some(timer) == self.limit_timer {
             self.expire(reactor, elapsed);
         }
+        // Another timer is of an earlier run, as of a warm-up.
     }
 
     /// Resets connections at their limit, and sets a timer for the oldest of the others. So all are
@@ -252,7 +273,7 @@ impl<'a> Load<'a> {
         let timeout = self.plan.timeout;
         self.reset(reactor, |flight| flight.began + timeout <= elapsed);
         let waiting = self.flights.iter().map(|(_, flight)| flight.began + timeout).filter(|due| *due > elapsed);
-        reactor.set_timer(waiting.min().map_or(timeout, |due| due - elapsed));
+        self.limit_timer = Some(reactor.set_timer(waiting.min().map_or(timeout, |due| due - elapsed)));
     }
 
     /// Ends the run at once. What was measured up to now counts.

@@ -41,13 +41,14 @@ impl Input {
     /// interrupts it.
     pub(super) fn open(half_close: bool, remote: Waker) -> Self {
         let (sender, found) = sync_channel(CHUNKS);
+        // Once it is closed it no longer counts as a terminal.
+        let is_terminal = io::stdin().is_terminal();
         thread::spawn(move || {
-            read_stdin(sender, &remote);
+            read_stdin(sender, &remote, is_terminal);
             // The sender is dropped before this wake, so the reactor finds the end of stdin.
             let _ = remote.wake();
         });
-        let (queue, is_terminal) = (Backpressure::Room, io::stdin().is_terminal());
-        Self { found, queue, half_close, is_terminal, pauses: false, peer_has_finished: false }
+        Self { found, queue: Backpressure::Room, half_close, is_terminal, pauses: false, peer_has_finished: false }
     }
 
     /// The queue of the socket has room again.
@@ -101,7 +102,7 @@ impl Input {
 
 /// Passes stdin on in chunks until it ends or the receiver is gone. It takes the sender, whose drop
 /// means the end of stdin.
-fn read_stdin(sender: SyncSender<Found>, remote: &Waker) {
+fn read_stdin(sender: SyncSender<Found>, remote: &Waker, is_terminal: bool) {
     let pass_on = |found| sender.send(found).is_ok() && remote.wake().is_ok();
     let fail = |errno: Errno| {
         pass_on(Found::Error(errno.into()));
@@ -116,7 +117,7 @@ fn read_stdin(sender: SyncSender<Found>, remote: &Waker) {
         }
         match wait(None).and_then(|_ready| rustix::io::read(&stdin, &mut buffer)) {
             // A terminal that was closed reads as an end. It is none that a person has typed.
-            Ok(0) if has_hung_up(&stdin) => return fail(Errno::IO),
+            Ok(0) if is_terminal && has_hung_up(&stdin) => return fail(Errno::IO),
             Ok(0) => return,
             Ok(count) if pass_on(Found::Bytes(buffer[..count].to_vec())) => {}
             Ok(_) => return,
@@ -128,5 +129,5 @@ fn read_stdin(sender: SyncSender<Found>, remote: &Waker) {
 
 fn has_hung_up(stdin: &Stdin) -> bool {
     let mut fds = [PollFd::new(stdin, PollFlags::IN)];
-    stdin.is_terminal() && poll(&mut fds, Some(&NO_TIME)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    poll(&mut fds, Some(&NO_TIME)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }

@@ -18,7 +18,7 @@ use crate::values;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct SimOptions {
-    /// The seeds to run, FROM to TO, without TO itself
+    /// The seeds to run, FROM to TO, without TO itself, as 0..1000 or 0..10M
     #[arg(long, value_name = "FROM..TO", default_value = "0..100000", value_parser = seeds)]
     #[arg(conflicts_with = "replay", allow_hyphen_values = true)]
     pub(super) seeds: Seeds,
@@ -111,7 +111,7 @@ impl SimOptions {
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {
-    let number = values::number::<u64>(0..=u64::MAX);
+    let number = values::count::<u64>(0..=u64::MAX);
     let ends = text.split_once("..").and_then(|(from, to)| number(from).ok().zip(number(to).ok()));
     match ends {
         Some((from, to)) if from < to => Ok(Seeds { from, to }),
