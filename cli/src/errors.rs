@@ -185,4 +185,12 @@ mod tests {
         assert_eq!(of(SIGTERM), ("SIGTERM".to_owned(), 143));
         assert_eq!(of(SIGHUP), ("SIGHUP".to_owned(), 129));
     }
+
+    #[test]
+    fn an_error_has_the_exit_code_of_its_kind() {
+        let code = |error: Error| error.exit_code();
+        let interrupted = Error::Interrupted { signal: Signal(SIGTERM), what: String::new() };
+        assert_eq!([code(interrupted), code(Error::Reported { exit_code: 129 })], [143, 129]);
+        assert_eq!([code(Error::usage("wrong")), code(Error::Merge(String::new()))], [2, 1]);
+    }
 }

@@ -1,13 +1,13 @@
-//! What the commands print: on stdout a result, on stderr errors and notices.
+//! What the commands print: on stdout a result, on stderr errors and notices. And stdin.
 //!
 //! Invariants: nothing is lost, also if a descriptor has O_NONBLOCK, which another program on the
-//! same terminal or pipe may have set: writing waits until there is room. A line on stderr begins at
+//! same terminal or pipe may have set: a call waits until it can do something. A line on stderr begins at
 //! the beginning of a line of the terminal, also next to data on stdout.
 //!
 //! Styles are always written; they are removed if `--color` or the terminal requires it.
 
 use std::fmt;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,6 +25,9 @@ pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 /// A failure.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// Stdin, without a buffer.
+pub(crate) struct Stdin;
+
 /// Stdout, without a buffer.
 pub(crate) struct Stdout;
 
@@ -33,6 +36,13 @@ pub(crate) struct Stderr;
 
 /// Whether the last byte on the terminal belongs to a line of stdout that has not ended.
 static LINE_IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+impl Read for Stdin {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        waiting(stdin.as_fd(), PollFlags::IN, || rustix::io::read(&stdin, &mut *bytes))
+    }
+}
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -63,14 +73,23 @@ impl Write for Stderr {
 
 /// write(2), which waits for room also if the descriptor has O_NONBLOCK.
 fn write_to(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    waiting(fd, PollFlags::OUT, || rustix::io::write(fd, bytes))
+}
+
+/// Repeats a call until the descriptor can do it.
+fn waiting(
+    fd: BorrowedFd<'_>,
+    readiness: PollFlags,
+    mut call: impl FnMut() -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
     loop {
-        match rustix::io::write(fd, bytes) {
-            Err(Errno::AGAIN) => match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None) {
+        match call() {
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::from_borrowed_fd(fd, readiness)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             },
             Err(Errno::INTR) => {}
-            written => return Ok(written?),
+            done => return Ok(done?),
         }
     }
 }

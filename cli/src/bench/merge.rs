@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 
 use super::page;
 use super::report::{FirstFins, Latency, Report, Unknown, tenths};
@@ -57,11 +57,7 @@ pub(super) fn run(options: &MergeOptions) -> Result<(), Error> {
 fn read(file: &str) -> Result<Vec<Report>, Error> {
     let failed = |source| Error::io(format!("read '{file}'"), source);
     let text = match file {
-        "-" => {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(failed)?;
-            text
-        }
+        "-" => io::read_to_string(output::Stdin).map_err(failed)?,
         path => fs::read_to_string(path).map_err(failed)?,
     };
     let no_report = |why| Error::Merge(format!("'{file}' is no output of finale bench --json: {why}"));

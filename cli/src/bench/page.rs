@@ -87,7 +87,8 @@ fn summary(report: &Report) -> String {
         "\n  {HEADING}{} per second{HEADING:#}\n  {} in {}, {failed}",
         count(report.per_second.round() as u64, "connection"),
         thousands(report.connections),
-        time(Duration::from_secs_f64(report.seconds.max(0.0))),
+        // A file of `merge` may have any number.
+        time(Duration::try_from_secs_f64(report.seconds).unwrap_or_default()),
     );
     if report.interrupted {
         text += "; interrupted";

@@ -131,3 +131,23 @@ fn has_hung_up(stdin: &Stdin) -> bool {
     let mut fds = [PollFd::new(stdin, PollFlags::IN)];
     poll(&mut fds, Some(&NO_TIME)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_and_not_sent_is_left() {
+        let (sender, found) = sync_channel(CHUNKS);
+        let queue = Backpressure::Room;
+        let input =
+            Input { found, queue, half_close: false, is_terminal: false, pauses: true, peer_has_finished: true };
+        let read = |found| sender.send(found).expect("there is room");
+        read(Found::Pause);
+        assert!(!input.is_left(), "a pause is no input");
+        read(Found::Bytes(b"late".to_vec()));
+        assert!(input.is_left());
+        read(Found::Error(Errno::IO.into()));
+        assert!(input.is_left(), "what was not read is unknown");
+    }
+}

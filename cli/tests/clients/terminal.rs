@@ -140,6 +140,20 @@ fn descriptors_that_do_not_block_lose_nothing() {
 }
 
 #[test]
+fn a_stdin_that_does_not_block_is_read_to_its_end() {
+    let result = crate::common::run(&["bench", "-n", "20", "--json"]).stdout;
+    let (stdin, to_stdin) = pipe(|ends| &ends.0);
+    let mut command = command(&["bench", "merge", "--json", "-"]);
+    let child = command.stdin(stdin).spawn().expect("it starts");
+    drop(command);
+    let mut to_stdin = File::from(to_stdin);
+    result.as_bytes().chunks(100).for_each(|piece| to_stdin.write_all(piece).expect("it reads"));
+    drop(to_stdin);
+    let outcome = finish(child);
+    assert!(outcome.code == Some(0) && outcome.stdout.starts_with("{\"target\":\"127.0.0.1:"), "{outcome:?}");
+}
+
+#[test]
 fn a_page_is_printed_whole_on_a_stdout_that_does_not_block() {
     for args in [&["completions", "zsh"] as &[&str], &["states", "--json"], &["sim", "--replay", "3"]] {
         let (from_stdout, stdout) = pipe(|ends| &ends.1);
