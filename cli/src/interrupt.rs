@@ -1,13 +1,15 @@
 //! SIGHUP, SIGINT and SIGTERM of a command that reports what it has done so far.
 //!
-//! Invariant: the first signal is recorded, and the command ends in its own way. The next one ends
-//! the process at once. A signal that was ignored when the command started stays ignored, as nohup(1)
+//! Invariant: a signal is recorded before the main thread sees anything that follows from it. With
+//! Ctrl-C in `producer | finale connect` the signal reaches both, and the end of stdin that the
+//! producer's death causes must not pass for an end of the input. The next signal ends the process at
+//! once. A signal that was ignored when the command started stays ignored, as nohup(1)
 //! and a shell's background jobs require.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -19,28 +21,30 @@ use crate::errors::{Error, Signal};
 /// Signals that end a command. As a descriptor it becomes readable at the first of them.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
-    /// The first signal, or 0.
-    number: Arc<AtomicI32>,
+    /// The signal, or 0.
+    number: Arc<AtomicUsize>,
     end: UnixStream,
 }
 
 impl Interrupt {
-    /// Records the first signal on a thread of its own, and then makes this call.
+    /// Records signals in their handler, and makes this call on a thread of its own.
     pub(crate) fn watch(wake: impl Fn() + Send + 'static) -> Result<Self, Error> {
         let failed = |source| Error::io("watch for signals", source);
         let ignored = ignored();
-        let watched = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & bit(*signal) == 0);
+        let watched: Vec<_> =
+            [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
+        let number = Arc::new(AtomicUsize::new(0));
+        for &signal in &watched {
+            signal_hook::flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(failed)?;
+        }
         let mut signals = Signals::new(watched).map_err(failed)?;
         let (end, held) = UnixStream::pair().map_err(failed)?;
-        let number = Arc::new(AtomicI32::new(0));
-        let recorded = Arc::clone(&number);
         thread::spawn(move || {
             let mut held = Some(held);
             for signal in signals.forever() {
                 if held.is_none() {
                     let _ = emulate_default_handler(signal);
                 }
-                recorded.store(signal, Ordering::Release);
                 // The other end of a closed pair is readable.
                 held = None;
                 wake();
@@ -49,11 +53,11 @@ impl Interrupt {
         Ok(Self { number, end })
     }
 
-    /// The first signal that has arrived.
+    /// The signal that has arrived.
     pub(crate) fn signal(&self) -> Option<Signal> {
         match self.number.load(Ordering::Acquire) {
             0 => None,
-            number => Some(Signal(number)),
+            number => Some(Signal(number as i32)),
         }
     }
 }

@@ -14,12 +14,12 @@ pub(crate) fn report(error: &clap::Error, command: &Command, args: &[String]) ->
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
     }
-    output::error(format_args!("{}{}; see {}", one_line(error), choices(error, command, args), help_of(command, args)));
+    output::error(format_args!("{}; see {}", one_line(error, &choices(error, command, args)), help_of(command, args)));
     ExitCode::from(2)
 }
 
-/// clap's message on one line, with its hints and without its usage.
-fn one_line(error: &clap::Error) -> String {
+/// clap's message on one line, with what to choose from, with its hints and without its usage.
+fn one_line(error: &clap::Error, choices: &str) -> String {
     let invalid = error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand));
     let invalid = invalid.map(names).unwrap_or_default();
     match error.kind() {
@@ -34,6 +34,7 @@ fn one_line(error: &clap::Error) -> String {
     let join = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let mut line = join(what.trim_start_matches("error: ")).trim_end_matches(']').replace(" [", "; ");
+    line += choices;
     // The hint to write `-- -5` helps only where a positional argument may begin with a hyphen.
     let hints = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
     for hint in hints.filter(|hint| !hint.starts_with("to pass")) {
@@ -51,9 +52,9 @@ fn names(value: &ContextValue) -> Vec<&str> {
     }
 }
 
-/// The subcommands to choose from, if another one was named and none is similar.
+/// The subcommands to choose from, if another one was named.
 fn choices(error: &clap::Error, command: &Command, args: &[String]) -> String {
-    if error.kind() != ErrorKind::InvalidSubcommand || error.get(ContextKind::SuggestedSubcommand).is_some() {
+    if error.kind() != ErrorKind::InvalidSubcommand {
         return String::new();
     }
     let (command, _) = innermost(command, args);

@@ -148,7 +148,7 @@ impl Session<'_> {
             Event::End => self.with_input(socket, Input::peer_finished),
             Event::Woken => {
                 if let Some(mut socket) = socket.get(self.id) {
-                    self.woken(&mut socket);
+                    self.with_input(&mut socket, Input::send);
                 }
             }
             Event::Timer(_) => {
@@ -164,26 +164,22 @@ impl Session<'_> {
         }
     }
 
+    /// Stdin has something, or the socket takes more of it. After a signal nothing more is sent: the
+    /// end of stdin may be that of a producer which the same signal has ended.
     fn with_input(
         &mut self,
         socket: &mut Socket<'_>,
         call: impl FnOnce(&mut Input, &mut Socket<'_>) -> Result<(), Error>,
     ) {
-        if let Some(input) = &mut self.input {
-            or_destroy(call(input, socket), socket);
-        }
-    }
-
-    /// Stdin has something, or a signal has arrived.
-    fn woken(&mut self, socket: &mut Socket<'_>) {
-        match self.interrupt.signal() {
-            None => self.with_input(socket, Input::send),
-            Some(signal) if !self.is_interrupted => {
+        match (self.interrupt.signal(), &mut self.input) {
+            (None, Some(input)) => or_destroy(call(input, socket), socket),
+            (None, None) => {}
+            (Some(signal), _) if !self.is_interrupted => {
                 self.is_interrupted = true;
                 output::error(format_args!("{}: interrupted by {signal}, resetting it", self.options.target));
                 socket.destroy();
             }
-            Some(_) => {}
+            (Some(_), _) => {}
         }
     }
 

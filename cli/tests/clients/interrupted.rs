@@ -33,6 +33,24 @@ fn a_signal_resets_the_connection_reports_its_ending_and_is_the_exit_code() {
     }
 }
 
+/// Ctrl-C ends the producer of stdin, too, and the peer must not take that for the end of the input.
+#[test]
+fn an_end_of_stdin_after_a_signal_is_no_end_of_the_input() {
+    for _ in 0..20 {
+        let (addr, server) = server(|mut stream| {
+            stream.write_all(b"!").expect("the client reads");
+            stream.read(&mut [0]).map_err(|error| error.kind())
+        });
+        let mut child = command(&["connect", &addr]).stdin(Stdio::piped()).spawn().expect("it starts");
+        let stdin = child.stdin.take();
+        child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+        kill_process(pid(&child), Signal::INT).expect("it runs");
+        drop(stdin);
+        assert_eq!(finish(child).code, Some(130));
+        assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
+    }
+}
+
 #[test]
 fn a_signal_ends_it_while_stdout_is_full() {
     let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});

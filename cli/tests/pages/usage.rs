@@ -21,7 +21,7 @@ const COMMANDS: [&[&str]; 13] = [
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 38] = [
+    let mistakes: [(&[&str], &str); 39] = [
         (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, sim, states,"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
@@ -29,6 +29,10 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (
             &["lesson", "two"],
             "unrecognized subcommand 'two'; choose from crash, pool, nodelay; see finale lesson --help",
+        ),
+        (
+            &["lesson", "foo"],
+            "'foo'; choose from crash, pool, nodelay; a similar subcommand exists: 'pool'; see finale",
         ),
         (&["help", "sing"], "unrecognized subcommand 'sing'; choose from lesson, serve, connect, bench, sim, states,"),
         (
