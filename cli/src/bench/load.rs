@@ -92,7 +92,6 @@ pub(super) struct Load<'a> {
     stopped: bool,
     end_timer: Option<TimerId>,
     progress_timer: Option<TimerId>,
-    limit_timer: Option<TimerId>,
 }
 
 impl<'a> Load<'a> {
@@ -150,7 +149,6 @@ impl<'a> Load<'a> {
             stopped: false,
             end_timer: None,
             progress_timer: None,
-            limit_timer: None,
         })
     }
 
@@ -159,7 +157,7 @@ impl<'a> Load<'a> {
             self.end_timer = self.plan.duration.map(|time| reactor.set_timer(time));
         }
         self.progress_timer = interval.map(|time| reactor.set_timer(time));
-        self.limit_timer = Some(reactor.set_timer(self.plan.timeout));
+        reactor.set_timer(self.plan.timeout);
     }
 
     fn is_over(&self) -> bool {
@@ -261,10 +259,10 @@ impl<'a> Load<'a> {
         } else if Some(timer) == self.progress_timer {
             environment.show(self.tally.finished, elapsed);
             self.progress_timer = environment.progress_interval().map(|time| reactor.set_timer(time));
-        } else if Some(timer) == self.limit_timer {
+        } else {
+            // A timer of the warm-up comes here, too, and does no harm.
             self.expire(reactor, elapsed);
         }
-        // Another timer is of an earlier run, as of a warm-up.
     }
 
     /// Resets connections at their limit, and sets a timer for the oldest of the others. So all are
@@ -273,7 +271,7 @@ impl<'a> Load<'a> {
         let timeout = self.plan.timeout;
         self.reset(reactor, |flight| flight.began + timeout <= elapsed);
         let waiting = self.flights.iter().map(|(_, flight)| flight.began + timeout).filter(|due| *due > elapsed);
-        self.limit_timer = Some(reactor.set_timer(waiting.min().map_or(timeout, |due| due - elapsed)));
+        reactor.set_timer(waiting.min().map_or(timeout, |due| due - elapsed));
     }
 
     /// Ends the run at once. What was measured up to now counts.

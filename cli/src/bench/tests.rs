@@ -325,23 +325,6 @@ fn an_overloaded_rate_leaves_out_connections_that_are_later_than_the_timeout() {
 }
 
 #[test]
-fn a_run_is_not_changed_by_the_timers_of_its_warm_up() {
-    let network = Network::new(1);
-    let listener = network.peer(THEM).listen(SocketAddr::new(THEM, 80)).expect("the port is free");
-    for script in [after(ms(0)), after(ms(0)), Script::new(), after(ms(0))] {
-        let _played = listener.play(script);
-    }
-    let mut reactor = Reactor::with_net(network.host(US));
-    let mut environment = Simulated { network, interrupted: false };
-    let (warming, plan) = (plan(closed(2)), Plan { timeout: ms(4_997), ..plan(closed(2)) });
-    let warm = Load::run(&warming, &mut reactor, &mut environment).expect("it runs");
-    let tally = Load::run(&plan, &mut reactor, &mut environment).expect("it runs");
-    assert_eq!((warm.finished, warm.failed(), tally.finished), (2, 0, 2));
-    assert_eq!(kinds(&tally), [("timed-out", 1)]);
-    assert!((ms(4_997)..ms(5_010)).contains(&tally.took), "{:?}", tally.took);
-}
-
-#[test]
 fn where_ports_run_out_the_error_names_the_ways_out() {
     let plan = plan(closed(50));
     let mut report = measured(&plan, &run_on(&plan, Network::new(1), false), None);

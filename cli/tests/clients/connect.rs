@@ -266,6 +266,7 @@ fn max_time_ends_a_run_in_which_bytes_move() {
     let outcome = run(&["connect", &addr, "--max-time", "200ms"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.last_line().contains("timed out: not done by its deadline"), "{}", outcome.stderr);
+    assert!(!outcome.last_line().contains("both finished"), "the peer has not: {}", outcome.stderr);
     server.join().expect("the server ends");
 }
 

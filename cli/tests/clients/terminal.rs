@@ -108,6 +108,24 @@ fn a_closed_terminal_resets_the_connection() {
     assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
 }
 
+/// Without SIGHUP, as when it is ignored or the terminal is not the controlling one.
+#[test]
+fn the_end_of_a_terminal_is_no_end_of_stdin() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"!").expect("the client reads");
+        stream.read(&mut [0]).map_err(|error| error.kind())
+    });
+    let (ours, theirs) = terminal();
+    let mut command = command(&["connect", &addr]);
+    let mut child = command.stdin(theirs).spawn().expect("it starts");
+    drop(command);
+    child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+    drop(ours);
+    let outcome = finish(child);
+    assert!(outcome.code == Some(1) && outcome.stderr.starts_with("finale: can't read stdin: "), "{outcome:?}");
+    assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
+}
+
 /// A pipe of a page, one end of which has O_NONBLOCK.
 fn pipe(nonblocking: fn(&(OwnedFd, OwnedFd)) -> &OwnedFd) -> (OwnedFd, OwnedFd) {
     let ends = pipe_with(PipeFlags::CLOEXEC).expect("descriptors are free");
