@@ -1,10 +1,11 @@
 //! The bytes of the socket, printed on stdout.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::errors::Error;
@@ -20,13 +21,34 @@ const PIECE_BYTES: usize = 4096;
 /// # Errors
 /// Stdout is closed, or took nothing until `deadline`.
 pub(super) fn print(bytes: &[u8], stop: &impl AsFd, deadline: Option<Instant>) -> Result<(), Error> {
-    for piece in bytes.chunks(PIECE_BYTES) {
-        if !wait_for_room(stop, deadline).map_err(Error::Stdout)? {
-            return Ok(());
-        }
+    let mut left = bytes;
+    while !left.is_empty() && wait_for_room(stop, deadline).map_err(Error::Stdout)? {
+        let (piece, rest) = left.split_at(room().min(left.len()));
         Stdout.write_all(piece).map_err(Error::Stdout)?;
+        left = rest;
     }
     Ok(())
+}
+
+/// How much a writable stdout takes without blocking, at least.
+fn room() -> usize {
+    let stdout = io::stdout();
+    let Ok(stat) = rustix::fs::fstat(&stdout) else { return PIECE_BYTES };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => usize::MAX,
+        FileType::CharacterDevice if !stdout.is_terminal() => usize::MAX,
+        FileType::Fifo if rustix::io::ioctl_fionread(&stdout) == Ok(0) => pipe_bytes(),
+        _ => PIECE_BYTES,
+    }
+}
+
+/// What an empty pipe takes.
+fn pipe_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    if let Ok(bytes) = rustix::pipe::fcntl_getpipe_size(io::stdout()) {
+        return bytes.max(PIECE_BYTES);
+    }
+    PIECE_BYTES
 }
 
 /// Waits until stdout has room. Returns whether to continue.
