@@ -353,7 +353,8 @@ impl fmt::Display for Ending {
             FirstFin::Local => "; we finished first",
             FirstFin::Peer => "; the peer finished first",
             FirstFin::Both => "; both finished at once",
-            FirstFin::Unknown => "; both finished, in an unknown order",
+            FirstFin::Unknown if self.is_clean() => "; both finished, in an unknown order",
+            FirstFin::Unknown => "; we finished, perhaps after the peer",
         })?;
         f.write_str(match self.time_wait() {
             FirstFin::Neither => "",

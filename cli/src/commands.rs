@@ -17,7 +17,7 @@ use crate::states::{self, StatesOptions};
 ///
 /// Warnings go to stderr. RUST_LOG=finale=debug logs each transition of each socket on one line.
 ///
-/// Exit codes: 0 success, 1 failure, 2 wrong usage.
+/// Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + N after signal N.
 #[derive(Debug, Parser)]
 #[command(name = "finale", version)]
 pub(crate) struct Args {

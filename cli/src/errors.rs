@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
+use std::time::Duration;
 
 /// The reasons for an exit code other than 0.
 #[derive(Debug)]
@@ -19,9 +20,13 @@ pub(crate) enum Error {
     /// The system refused something else. `action` completes "can't ...".
     Io { action: Cow<'static, str>, source: io::Error },
     /// Connections of a load failed. `first` describes the first failure.
-    Failed { failed: u64, finished: u64, first: String },
-    /// A signal ended a load.
-    Interrupted { finished: u64 },
+    Failed { failed: u64, finished: u64, first: String, hint: &'static str },
+    /// A load at a fixed rate was more than could be begun.
+    Overloaded { never_begun: u64, total: u64, timeout: Duration },
+    /// Results of loads can't be merged.
+    Merge(String),
+    /// A signal ended the command. `what` describes what was done up to then.
+    Interrupted { signal: Signal, what: String },
     /// A load needs more descriptors than the process may have.
     Descriptors { in_flight: usize, needed: u64, allowed: u64 },
     /// Arguments that exclude each other, or an environment that they don't fit.
@@ -34,8 +39,25 @@ pub(crate) enum Error {
     Scene(&'static str),
     /// A simulated run broke a rule.
     Broken { seed: u64, broken: String },
-    /// The connection did not end clean, and its ending was printed already.
-    Reported,
+    /// Everything was printed already.
+    Reported { exit_code: u8 },
+}
+
+/// A signal that has ended a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signal(pub(crate) i32);
+
+impl Signal {
+    /// The exit code of a process that this signal has ended, as a shell reports it.
+    pub(crate) const fn exit_code(self) -> u8 {
+        128 + self.0 as u8
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(signal_hook::low_level::signal_name(self.0).unwrap_or("a signal"))
+    }
 }
 
 impl Error {
@@ -60,7 +82,17 @@ impl Error {
         }
     }
 
-    /// Whether the command line is wrong: exit code 2.
+    /// The exit code of the process.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Reported { exit_code } => *exit_code,
+            Self::Interrupted { signal, .. } => signal.exit_code(),
+            error if error.is_usage() => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether the command line is wrong.
     pub(crate) const fn is_usage(&self) -> bool {
         use finale::Error::{InvalidAddress, InvalidOption};
         matches!(
@@ -84,14 +116,18 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reactor(error) => error.fmt(f),
-            Self::Failed { failed, finished, first } => {
+            Self::Failed { failed, finished, first, hint } => {
                 let plural = if *finished == 1 { "" } else { "s" };
-                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}")
+                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}{hint}")
             }
-            Self::Interrupted { finished } => {
-                let plural = if *finished == 1 { " was" } else { "s were" };
-                write!(f, "interrupted by a signal; {finished} connection{plural} measured")
-            }
+            Self::Overloaded { never_begun, total, timeout } => write!(
+                f,
+                "overloaded: {never_begun} of {total} connections could not begin within {} of the time at which they \
+                 were due; lower --rate, or raise --in-flight",
+                humantime::format_duration(*timeout)
+            ),
+            Self::Merge(why) => f.write_str(why),
+            Self::Interrupted { signal, what } => write!(f, "interrupted by {signal}; {what}"),
             Self::Descriptors { in_flight, needed, allowed } => write!(
                 f,
                 "--in-flight {in_flight} needs {needed} descriptors, and the limit is {allowed}; \
@@ -121,7 +157,7 @@ impl fmt::Display for Error {
             Self::Scene(what) => f.write_str(what),
             Self::Usage(what) => f.write_str(what),
             Self::Process { pid, source } => write!(f, "--server-pid {pid}: can't read its CPU time: {source}"),
-            Self::Reported => f.write_str("the connection did not end clean"),
+            Self::Reported { exit_code } => write!(f, "exit code {exit_code}"),
         }
     }
 }
@@ -132,8 +168,32 @@ impl std::error::Error for Error {
             Self::Reactor(source) | Self::Listen { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Stdout(source) | Self::Io { source, .. } | Self::Process { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
-            Self::Scene(_) | Self::Usage(_) | Self::Reported => None,
-            Self::Broken { .. } | Self::Failed { .. } | Self::Interrupted { .. } | Self::Descriptors { .. } => None,
+            Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
+            Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded { .. } | Self::Merge(_) => None,
+            Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_has_its_name_and_the_exit_code_of_a_shell() {
+        let of = |number| (Signal(number).to_string(), Signal(number).exit_code());
+        assert_eq!(of(SIGINT), ("SIGINT".to_owned(), 130));
+        assert_eq!(of(SIGTERM), ("SIGTERM".to_owned(), 143));
+        assert_eq!(of(SIGHUP), ("SIGHUP".to_owned(), 129));
+    }
+
+    #[test]
+    fn an_error_has_the_exit_code_of_its_kind() {
+        let code = |error: Error| error.exit_code();
+        let interrupted = Error::Interrupted { signal: Signal(SIGTERM), what: String::new() };
+        assert_eq!([code(interrupted), code(Error::Reported { exit_code: 129 })], [143, 129]);
+        assert_eq!([code(Error::usage("wrong")), code(Error::Merge(String::new()))], [2, 1]);
     }
 }

@@ -1,8 +1,8 @@
 //! The `finale` command: reads the arguments, runs a command, and reports its error.
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
-//! measures what `serve` serves), and what they share: `usage`, `signals`, `output`, `values`,
-//! `errors`, `stderr`.
+//! measures what `serve` serves), and what they share: `usage`, `signals`, `interrupt`, `output`,
+//! `values`, `errors`, `log_queue`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
@@ -11,14 +11,15 @@ mod commands;
 mod completions;
 mod connect;
 mod errors;
+mod interrupt;
 mod lesson;
+mod log_queue;
 mod man;
 mod output;
 mod serve;
 mod signals;
 mod sim;
 mod states;
-mod stderr;
 mod usage;
 mod values;
 
@@ -39,24 +40,21 @@ fn main() -> ExitCode {
     };
     args.color().write_global();
     let env = env_logger::Env::default().default_filter_or(args.log_filter());
-    env_logger::Builder::from_env(env).target(env_logger::Target::Pipe(Box::new(stderr::Log))).init();
-    let code = exit_code(args.run(), &command, &words);
-    stderr::flush();
-    code
-}
-
-/// Prints the error of a command, and returns the code for it.
-fn exit_code(result: Result<(), Error>, command: &clap::Command, words: &[String]) -> ExitCode {
-    match result {
+    let log = env_logger::Target::Pipe(Box::new(output::Stderr));
+    env_logger::Builder::from_env(env).target(log).init();
+    let code = match args.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Reported) => ExitCode::FAILURE,
-        Err(error) if error.is_usage() => {
-            output::error(format_args!("{error}; see {}", usage::help_of(command, words)));
-            ExitCode::from(2)
-        }
         Err(error) => {
-            output::error(format_args!("{error}"));
-            ExitCode::FAILURE
+            match &error {
+                Error::Reported { .. } => {}
+                error if error.is_usage() => {
+                    output::error(format_args!("{error}; see {}", usage::help_of(&command, &words)));
+                }
+                error => output::error(format_args!("{error}")),
+            }
+            ExitCode::from(error.exit_code())
         }
-    }
+    };
+    log_queue::flush();
+    code
 }

@@ -1,14 +1,23 @@
-//! What the commands print: on stdout a result, on stderr errors and notices.
+//! What the commands print: on stdout a result, on stderr errors and notices. And stdin.
 //!
-//! Styles are always written; the streams remove them if `--color` or the terminal requires it.
+//! Invariants: nothing is lost, also if a descriptor has O_NONBLOCK, which another program on the
+//! same terminal or pipe may have set: a call waits until it can do something. A line on stderr begins at
+//! the beginning of a line of the terminal, also next to data on stdout.
+//!
+//! Styles are always written; they are removed if `--color` or the terminal requires it.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anstream::{AutoStream, ColorChoice, adapter::strip_str};
 use anstyle::{AnsiColor, Style};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::errors::Error;
-use crate::stderr;
+use crate::log_queue;
 
 /// Headings.
 pub(crate) const HEADING: Style = Style::new().bold();
@@ -17,16 +26,91 @@ pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 /// A failure.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// Stdin, without a buffer.
+pub(crate) struct Stdin;
+
+/// Stdout, without a buffer.
+pub(crate) struct Stdout;
+
+/// Stderr, without a buffer; in a server, the queue of its log. What is written begins a new line.
+pub(crate) struct Stderr;
+
+/// Whether the last byte on the terminal belongs to a line of stdout that has not ended.
+static LINE_IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+impl Read for Stdin {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        waiting(stdin.as_fd(), PollFlags::IN, || rustix::io::read(&stdin, &mut *bytes))
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = write_to(io::stdout().as_fd(), bytes)?;
+        if let Some(last) = bytes[..written].last() {
+            LINE_IS_OPEN.store(*last != b'\n', Ordering::Relaxed);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if log_queue::push(bytes) { Ok(bytes.len()) } else { write_stderr(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes to stderr itself, and waits for its reader.
+pub(crate) fn write_stderr(bytes: &[u8]) -> io::Result<usize> {
+    if LINE_IS_OPEN.swap(false, Ordering::Relaxed) && io::stdout().is_terminal() && io::stderr().is_terminal() {
+        write_to(io::stderr().as_fd(), b"\n")?;
+    }
+    write_to(io::stderr().as_fd(), bytes)
+}
+
+/// write(2), which waits for room also if the descriptor has O_NONBLOCK.
+fn write_to(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    waiting(fd, PollFlags::OUT, || rustix::io::write(fd, bytes))
+}
+
+/// Repeats a call until the descriptor can do it.
+fn waiting(
+    fd: BorrowedFd<'_>,
+    readiness: PollFlags,
+    mut call: impl FnMut() -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::from_borrowed_fd(fd, readiness)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            },
+            Err(Errno::INTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
 /// Prints this on stdout at once.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
-    let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Stdout)
+    match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => print_bytes(strip_str(text).to_string().as_bytes()),
+        _ => print_bytes(text.as_bytes()),
+    }
 }
 
 /// Prints these bytes on stdout as they are.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::Stdout)
+    Stdout.write_all(bytes).map_err(Error::Stdout)
 }
 
 /// Prints this object on stdout, on one line.
@@ -41,7 +125,11 @@ pub(crate) fn json(object: &impl serde::Serialize) -> Result<String, Error> {
 
 /// Prints one line on stderr.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    stderr::write_line(&line.to_string());
+    let line = format!("{line}\n");
+    let _ = match AutoStream::choice(&io::stderr()) {
+        ColorChoice::Never => Stderr.write_all(strip_str(&line).to_string().as_bytes()),
+        _ => Stderr.write_all(line.as_bytes()),
+    };
 }
 
 /// Prints one line on stderr that reports an error.

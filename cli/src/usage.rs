@@ -14,13 +14,14 @@ pub(crate) fn report(error: &clap::Error, command: &Command, args: &[String]) ->
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
     }
-    output::error(format_args!("{}; see {}", one_line(error), help_of(command, args)));
+    output::error(format_args!("{}; see {}", one_line(error, &choices(error, command, args)), help_of(command, args)));
     ExitCode::from(2)
 }
 
-/// clap's message on one line, with its hints and without its usage.
-fn one_line(error: &clap::Error) -> String {
-    let invalid = error.get(ContextKind::InvalidArg).map(names).unwrap_or_default();
+/// clap's message on one line, with what to choose from, with its hints and without its usage.
+fn one_line(error: &clap::Error, choices: &str) -> String {
+    let invalid = error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand));
+    let invalid = invalid.map(names).unwrap_or_default();
     match error.kind() {
         ErrorKind::MissingRequiredArgument => return format!("missing argument: {}", invalid.join(", ")),
         ErrorKind::ArgumentConflict => {
@@ -33,6 +34,7 @@ fn one_line(error: &clap::Error) -> String {
     let join = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let mut line = join(what.trim_start_matches("error: ")).trim_end_matches(']').replace(" [", "; ");
+    line += choices;
     // The hint to write `-- -5` helps only where a positional argument may begin with a hyphen.
     let hints = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
     for hint in hints.filter(|hint| !hint.starts_with("to pass")) {
@@ -50,20 +52,38 @@ fn names(value: &ContextValue) -> Vec<&str> {
     }
 }
 
+/// The subcommands to choose from, if another one was named.
+fn choices(error: &clap::Error, command: &Command, args: &[String]) -> String {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return String::new();
+    }
+    let (command, _) = innermost(command, args);
+    let names = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).map(Command::get_name);
+    let names: Vec<_> = names.filter(|name| *name != "help").collect();
+    if names.is_empty() { String::new() } else { format!("; choose from {}", names.join(", ")) }
+}
+
 /// The command that prints the help of the subcommand that these arguments name.
 pub(crate) fn help_of(command: &Command, args: &[String]) -> String {
-    let (mut command, mut path) = (command, command.get_name().to_owned());
+    format!("{} --help", innermost(command, args).1)
+}
+
+/// The subcommand that these arguments name, and the words before it.
+fn innermost<'a>(mut command: &'a Command, args: &[String]) -> (&'a Command, String) {
+    let mut path = command.get_name().to_owned();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        if let Some(subcommand) = command.find_subcommand(arg) {
+        if arg == "help" {
+            continue;
+        } else if let Some(subcommand) = command.find_subcommand(arg) {
             (command, path) = (subcommand, format!("{path} {}", subcommand.get_name()));
         } else if arg == "--color" {
             args.next();
-        } else if !arg.starts_with('-') && arg != "help" {
+        } else if !arg.starts_with('-') {
             break;
         }
     }
-    format!("{path} --help")
+    (command, path)
 }
 
 /// The value of `--color` before the arguments are parsed: clap's own pages follow it, too. A wrong

@@ -30,6 +30,23 @@ pub(crate) fn number<T: TryFrom<u64>>(
     }
 }
 
+/// A parser of counts in this range: whole numbers, also with k or M for thousands and millions.
+pub(crate) fn count<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    let number = number::<u64>(range.clone());
+    move |text| {
+        let units = [("k", 1_000), ("K", 1_000), ("M", 1_000_000)];
+        let unit = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
+        let (digits, unit) = unit.unwrap_or((text, 1));
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let count = digits.parse::<u64>().ok().filter(|_| is_number).and_then(|count| count.checked_mul(unit));
+        let count = count.map_or_else(|| number("none"), |count| number(&count.to_string()));
+        let write = |why| format!("{why}, as 500, 10k or 2M");
+        count.map_err(write).and_then(|count| T::try_from(count).map_err(|_large| write("it is too large".to_owned())))
+    }
+}
+
 /// A duration, zero included.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
@@ -84,6 +101,20 @@ mod tests {
         for text in ["-5", "", "many", "1XiB", "5TiB", "99999999999999999999", "99999999999GiB"] {
             assert!(size(text).is_err_and(|why| why.ends_with(WRITE_SIZE)), "{text}");
         }
+    }
+
+    #[test]
+    fn counts_are_read_as_people_write_them() {
+        for (text, number) in [("0", 0), ("7", 7), ("100k", 100_000), ("2K", 2_000), ("3M", 3_000_000)] {
+            assert_eq!(count::<u64>(0..=u64::MAX)(text), Ok(number), "{text}");
+        }
+        for text in ["", "k", "1.5k", "-1k", "+1", "1 k", "1kk", "1G", "99999999999999999M", "many"] {
+            let refused = Err("write a whole number, 0 or more, as 500, 10k or 2M".to_owned());
+            assert_eq!(count::<u64>(0..=u64::MAX)(text), refused, "{text}");
+        }
+        let refused = Err("write a whole number from 1 to 16000, as 500, 10k or 2M".to_owned());
+        assert_eq!(count::<u16>(1..=16_000)("17k"), refused);
+        assert_eq!(count::<u16>(1..=16_000)("16k"), Ok(16_000));
     }
 
     #[test]

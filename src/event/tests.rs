@@ -53,6 +53,7 @@ fn an_ending_is_one_line_that_tells_all_of_it() {
             assert!(line.contains("12 bytes read, 34 written") && !line.contains('\n'), "{line}");
             let claims = ending.is_clean() && matches!(first, FirstFin::Local | FirstFin::Peer | FirstFin::Both);
             assert_eq!(line.contains("TIME_WAIT"), claims, "{line}");
+            assert_eq!(line.contains("both finished, in"), ending.is_clean() && first == FirstFin::Unknown, "{line}");
             assert!(seen.insert(line.clone()), "two endings read the same: {line}");
         }
     }

@@ -6,29 +6,28 @@ use finale::net::os::Os;
 use finale::{Reactor, Waker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::load::Environment;
 use super::options::BenchOptions;
-use crate::errors::Error;
+use crate::errors::{Error, Signal};
+use crate::interrupt::Interrupt;
 use crate::output;
-use crate::signals::SignalCount;
 
 /// Ten times per second, which costs little compared with thousands of connections.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The environment of a real run.
 pub(super) struct Terminal {
-    signals: SignalCount,
+    interrupt: Interrupt,
     bar: ProgressBar,
     /// Whether the bar shows time in milliseconds, and not connections.
     by_time: bool,
 }
 
 impl Terminal {
-    /// From here on SIGINT and SIGTERM end the run, and not the process.
+    /// From here on a signal ends the run, and not the process.
     pub(super) fn new(remote: Waker, options: &BenchOptions) -> Result<Self, Error> {
-        let signals = SignalCount::watch(remote, &[SIGINT, SIGTERM])?;
+        let interrupt = Interrupt::watch(move || drop(remote.wake()))?;
         let total = options.schedule().total();
         let length = total.or(options.duration.map(|time| time.as_millis() as u64));
         let template = match total {
@@ -40,7 +39,12 @@ impl Terminal {
         let target = if options.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(length, target).with_style(style);
         bar.set_prefix(options.duration.map_or(String::new(), |time| humantime::format_duration(time).to_string()));
-        Ok(Self { signals, bar, by_time: total.is_none() })
+        Ok(Self { interrupt, bar, by_time: total.is_none() })
+    }
+
+    /// The signal that has ended the run.
+    pub(super) fn signal(&self) -> Option<Signal> {
+        self.interrupt.signal()
     }
 
     /// Removes the bar.
@@ -68,7 +72,7 @@ impl Environment<Os> for Terminal {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.signals.total() > 0
+        self.signal().is_some()
     }
 
     fn progress_interval(&self) -> Option<Duration> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::net::Net;
-use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, TimerId};
+use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, Target, TimerId};
 
 use super::expected::{Expected, request_piece};
 use super::schedule::Schedule;
@@ -29,7 +29,7 @@ pub(crate) enum Finisher {
 /// The load to produce.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) target: SocketAddr,
+    pub(super) target: Target,
     /// Source addresses, used in turn. Without any the kernel chooses.
     pub(super) sources: Vec<SocketAddr>,
     pub(super) schedule: Schedule,
@@ -104,7 +104,11 @@ impl<'a> Load<'a> {
         let mut load = Self::new(plan, environment.now())?;
         load.set_timers(reactor, environment.progress_interval());
         while !load.is_over() {
-            let next = match load.start_due(reactor, environment)? {
+            let due = load.start_due(reactor, environment)?;
+            if load.is_over() {
+                break; // The last connections were left out.
+            }
+            let next = match due {
                 Some(until) => {
                     environment.doze(reactor, until);
                     reactor.next_before(until)?
@@ -119,7 +123,8 @@ impl<'a> Load<'a> {
             }
         }
         load.tally.took = environment.now().saturating_duration_since(load.begun);
-        load.tally.never_begun = plan.schedule.total().map(|total| total - load.started);
+        let overloaded = load.tally.overloaded;
+        load.tally.never_begun = plan.schedule.total().map(|total| total - load.started + overloaded);
         Ok(load.tally)
     }
 
@@ -171,10 +176,13 @@ impl<'a> Load<'a> {
         environment: &impl Environment<N>,
     ) -> Result<Option<Instant>, Error> {
         for _ in 0..BURST {
+            let now = environment.now().saturating_duration_since(self.begun);
+            if self.in_flight < self.plan.in_flight {
+                self.skip_overdue(now);
+            }
             if self.in_flight == self.plan.in_flight || !self.may_start() {
                 return Ok(None);
             }
-            let now = environment.now().saturating_duration_since(self.begun);
             let due = self.plan.schedule.due(self.started).unwrap_or(now);
             if due > now {
                 return Ok(self.begun.checked_add(due));
@@ -184,12 +192,22 @@ impl<'a> Load<'a> {
         Ok(Some(self.begun)) // A time in the past: handles events that are ready, without waiting.
     }
 
+    /// Leaves out connections for which no client would have waited so long. So an overloaded run ends
+    /// at most two timeouts after the last connection was due.
+    fn skip_overdue(&mut self, now: Duration) {
+        let is_overdue = |due: Duration| now.saturating_sub(due) > self.plan.timeout;
+        while self.may_start() && self.plan.schedule.due(self.started).is_some_and(is_overdue) {
+            self.started += 1;
+            self.tally.overloaded += 1;
+        }
+    }
+
     fn start<N: Net>(&mut self, reactor: &mut Reactor<N>, due: Duration, now: Duration) -> Result<(), Error> {
         let mut options = self.options.clone();
         if !self.plan.sources.is_empty() {
             options = options.local_addr(self.plan.sources[self.started as usize % self.plan.sources.len()]);
         }
-        let id = reactor.connect(self.plan.target, options)?;
+        let id = reactor.connect(self.plan.target.clone(), options)?;
         let request_left = self.plan.request_bytes;
         self.flights.insert(id, Flight { due, began: now, ended: None, request_left, right_content: true });
         self.started += 1;
@@ -242,6 +260,7 @@ impl<'a> Load<'a> {
             environment.show(self.tally.finished, elapsed);
             self.progress_timer = environment.progress_interval().map(|time| reactor.set_timer(time));
         } else {
+            // A timer of the warm-up comes here, too, and does no harm.
             self.expire(reactor, elapsed);
         }
     }

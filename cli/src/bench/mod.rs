@@ -6,62 +6,72 @@
 //! ```text
 //! options      the arguments                   load      the connections, on any net
 //! environment  clock, signals, progress bar    schedule  when connections are due
-//! server       a server of our own             expected  the request and the expected answer
-//! cpu          CPU time of processes           tally     the results of connections
-//! measured     the result: page is the text of it, json the object
+//! target       the address of the target       expected  the request and the expected answer
+//! server       a server of our own             tally     the results of connections
+//! cpu          CPU time of processes           report    the result, also of several loads
+//! page         the result as text              histogram latencies as text
+//! merge        several results as one
 //! ```
 
 mod cpu;
 mod environment;
 mod expected;
-mod json;
+mod histogram;
 mod load;
-mod measured;
+mod merge;
 mod options;
 mod page;
+mod report;
 mod schedule;
 mod server;
 mod tally;
+mod target;
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use finale::{Reactor, Target};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::errors::Error;
-use crate::output;
+use crate::errors::{Error, Signal};
+use crate::output::{self, count};
 use environment::{Terminal, exact_timers};
-use load::Load;
-use measured::Measured;
+use load::{Load, Plan};
+use options::BenchCommand;
 pub(crate) use options::BenchOptions;
+use report::{Measured, Report};
 use server::Server;
-use tally::Tally;
+use tally::{Kind, Tally};
 
 /// Runs the load and prints the result. Fails if a connection has failed.
 pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
+    if let Some(BenchCommand::Merge(options)) = &options.command {
+        return merge::run(options);
+    }
     let expected = options.expected()?;
     allow_descriptors(usize::from(options.in_flight))?;
     let mut reactor = Reactor::new()?;
     let mut terminal = Terminal::new(reactor.waker(), options)?;
     let (server, target) = match &options.target {
-        Some(text) => (None, resolve(text)?),
+        Some(text) => (None, target::resolve(text, &mut reactor, &terminal, options.timeout)?),
         None => {
             let server = Server::start(&options.serve_arguments())?;
-            let addr = server.addr;
+            let addr = Target::from(server.addr);
             (Some(server), addr)
         }
     };
     exact_timers();
     let pids = server.as_ref().map_or_else(|| options.server_pid.clone(), |server| vec![server.pid()]);
     let plan = options.plan(target, expected);
+    let warm_up = options.warm_up.map(|time| warm_up(&plan, options, time, &mut reactor, &mut terminal)).transpose()?;
 
     let server_before = of_all(&pids)?;
     let client_before = cpu::ours();
-    let tally = Load::run(&plan, &mut reactor, &mut terminal)?;
+    let tally = match warm_up.flatten() {
+        Some(ended) => ended,
+        None => Load::run(&plan, &mut reactor, &mut terminal)?,
+    };
     let client_after = cpu::ours();
     terminal.clear();
     let server_after = settled(&mut reactor, &pids);
@@ -76,42 +86,41 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
     };
     let client_cpu = client_before.and_then(|before| Ok(per_connection(client_after? - before)));
     let started = format!("finale serve {}", options.serve_arguments().join(" "));
-    let measured = Measured {
+    let report = Report::new(Measured {
         plan: &plan,
+        name: options.target.as_deref().filter(|text| *text != plan.target.to_string()),
         rate: options.rate,
+        warm_up: options.warm_up,
         tally: &tally,
         server: server.is_some().then_some(started.as_str()),
         server_cpu,
         client_cpu: client_cpu.map_err(|why| why.to_string()),
-    };
-    let printed = match options.json {
-        true => output::print_json(&json::object(&measured)),
-        false => output::print(&page::page(&measured)),
-    };
+    });
     drop(server);
+    let printed = match options.json {
+        true => output::print_json(&report),
+        false => output::print(&page::page(&report)),
+    };
     // The exit code does not depend on whether the page could be printed.
-    result(&tally).and(printed)
+    result(&report, terminal.signal()).and(printed)
 }
 
-/// The address of the target. Looked up once: the resolver is not part of the measurement.
-fn resolve(text: &str) -> Result<SocketAddr, Error> {
-    if text.contains("://") {
-        return Err(Error::usage(format!(
-            "--target '{text}': a URL is not an address; write HOST:PORT, as 127.0.0.1:80"
-        )));
-    }
-    if text.ends_with(":0") {
-        return Err(Error::usage(format!(
-            "--target '{text}': no server can listen on port 0; write the server's port"
-        )));
-    }
-    let target = Target::try_from(text).map_err(|source| Error::Connect { target: text.to_owned(), source })?;
-    if matches!(target, Target::Unix(_)) {
-        return Err(Error::usage(format!("--target '{text}': bench measures TCP only; write HOST:PORT")));
-    }
-    let failed = |source| Error::io(format!("look up '{text}'"), source);
-    let mut found = target.to_string().to_socket_addrs().map_err(failed)?;
-    found.next().ok_or_else(|| failed(io::Error::other("the name has no address")))
+/// Runs the load for this time. Returns its results only if they are the end of the run.
+fn warm_up(
+    plan: &Plan,
+    options: &BenchOptions,
+    time: Duration,
+    reactor: &mut Reactor,
+    terminal: &mut Terminal,
+) -> Result<Option<Tally>, Error> {
+    let warming = Plan {
+        duration: Some(time),
+        schedule: options.warm_up_schedule(time),
+        ..options.plan(plan.target.clone(), options.expected()?)
+    };
+    let mut tally = Load::run(&warming, reactor, terminal)?;
+    tally.never_begun = plan.schedule.total();
+    Ok((tally.interrupted || tally.hopeless).then_some(tally))
 }
 
 /// Descriptors besides those of the connections: stdio, epoll, the waker, signals, the server's
@@ -157,11 +166,26 @@ fn settled(reactor: &mut Reactor, pids: &[u32]) -> Result<Duration, Error> {
     Ok(last)
 }
 
+/// What to do when no local port is free.
+const PORTS_HINT: &str = "; a connection that we finish first keeps its port for a minute (TIME_WAIT): use --first server, \
+                          a lower --rate, fewer --connections, or more ports (sysctl net.ipv4.ip_local_port_range)";
+
 /// Success, or why the run failed.
-fn result(tally: &Tally) -> Result<(), Error> {
-    match &tally.first_failure {
-        Some(first) => Err(Error::Failed { failed: tally.failed(), finished: tally.finished, first: first.clone() }),
-        None if tally.interrupted => Err(Error::Interrupted { finished: tally.finished }),
-        None => Ok(()),
+fn result(report: &Report, signal: Option<Signal>) -> Result<(), Error> {
+    let (finished, failed) = (report.connections, report.failed);
+    if let Some(signal) = signal.filter(|_| report.interrupted) {
+        let what = format!("{} measured, {} failed", count(finished, "connection"), output::thousands(failed));
+        return Err(Error::Interrupted { signal, what });
+    }
+    if let Some(first) = report.first_failure.clone() {
+        let hint = if report.failures_of(Kind::NoLocalAddress) > 0 { PORTS_HINT } else { "" };
+        return Err(Error::Failed { failed, finished, first, hint });
+    }
+    match report.overloaded {
+        0 => Ok(()),
+        never_begun => {
+            let timeout = Duration::from_millis(report.timeout_ms);
+            Err(Error::Overloaded { never_begun, total: finished + never_begun, timeout })
+        }
     }
 }

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use finale::Target;
+
 use super::expected::{Expected, Source};
 use super::load::{Finisher, Plan};
+use super::merge::MergeOptions;
 use super::schedule::Schedule;
 use crate::errors::Error;
 use crate::serve::{Closing, REQUEST_LIMIT_BYTES, Service};
@@ -22,20 +25,27 @@ use crate::values;
 /// the latencies look better than what users would see. With --rate the loop is open: the n-th
 /// connection is due n/R seconds after the beginning, whatever happened to earlier ones, and its
 /// latency counts from that time. If --in-flight connections are open it begins late, which its
-/// latency includes; none is left out (no coordinated omission).
+/// latency includes (no coordinated omission). If it could not begin within --timeout of the time at
+/// which it was due, it is left out, so that an overloaded run ends; then the exit code is 1.
 ///
 /// These are failures: a reset, a refusal, an answer that is not complete within --timeout, an
 /// answer of the wrong length or content, and every other ending that is not clean. They are
 /// counted by kind and are not part of the latencies. Of a target's answer only the length is
 /// checked. If the first 200 connections fail, no more are begun.
 ///
-/// The exit code is 1 if a connection failed, or if SIGINT or SIGTERM ended the run. After a signal
-/// the results up to then are printed.
+/// A name is looked up once, and its addresses race each other once, as `finale connect` does it:
+/// a connection without a request chooses the address that is measured.
+///
+/// The exit code is 1 if a connection failed. After SIGINT, SIGTERM or SIGHUP the results up to then
+/// are printed, and the exit code is 130, 143 or 129; a second signal ends bench at once.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = JSON_HELP)]
+#[command(after_long_help = JSON_HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchOptions {
-    /// The server to measure. On an IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64
-    /// in turn, so that connections in TIME_WAIT don't use up the ports
+    #[command(subcommand)]
+    pub(super) command: Option<BenchCommand>,
+    /// The server to measure: a name or an IP address and a port, unix:PATH, or unix:@NAME. On an
+    /// IPv4 loopback address we connect from 127.0.1.1 to 127.0.1.64 in turn, so that connections in
+    /// TIME_WAIT don't use up the ports
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["serve", "close", "shards"])]
     pub(super) target: Option<String>,
     /// The service of `finale serve` to start and measure
@@ -48,18 +58,21 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::number::<u16>(1..=256))]
     #[arg(allow_hyphen_values = true)]
     pub(super) shards: u16,
-    /// How many connections to make
+    /// How many connections to make: 500, 10k, 2M
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100_000)]
-    #[arg(value_parser = values::number::<u64>(1..=u64::MAX), allow_hyphen_values = true)]
+    #[arg(value_parser = values::count::<u64>(1..=u64::MAX), allow_hyphen_values = true)]
     pub(super) connections: u64,
     /// Begin connections for this time (10s, 1m) instead of a fixed number; those in flight then
-    /// may finish. With --rate all that are due in this time are begun, however long that takes
+    /// may finish. With --rate all that are due in this time are begun, also if they begin late
     #[arg(short = 'z', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true, conflicts_with = "connections")]
     pub(super) duration: Option<Duration>,
+    /// First run the same load for this time, and don't count it
+    #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
+    pub(super) warm_up: Option<Duration>,
     /// How many connections to have open at once
     #[arg(short = 'c', long, value_name = "N", default_value_t = 256)]
-    #[arg(value_parser = values::number::<u16>(1..=16_000), allow_hyphen_values = true)]
+    #[arg(value_parser = values::count::<u16>(1..=16_000), allow_hyphen_values = true)]
     pub(super) in_flight: u16,
     /// How much to send: 0, 64, 16KiB
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = values::size)]
@@ -73,7 +86,7 @@ pub(crate) struct BenchOptions {
     pub(super) first: Finisher,
     /// Begin this many connections per second, evenly spread, whether or not others have finished
     #[arg(short = 'R', long, value_name = "N", allow_hyphen_values = true)]
-    #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
+    #[arg(value_parser = values::count::<u32>(1..=u64::from(u32::MAX)))]
     pub(super) rate: Option<u32>,
     /// Reset a connection that takes longer than this, and count it as failed
     #[arg(short = 't', long, value_name = "DUR", default_value = "10s", value_parser = values::time_limit)]
@@ -96,30 +109,49 @@ pub(crate) struct BenchOptions {
 const JSON_HELP: &str = "\
 The JSON object of --json:
   target         the address
+  name           what was looked up for it, or null
   server         how our own server was started, or null
+  loads          how many were merged
   connections    those that ended by themselves, failed or not
   failed         how many of them failed
   failures       failures by kind, without kinds of 0
   first_failure  what the first one looked like, or null
-  never_begun    left out after 200 failures or a signal;
-                 null with --duration and no --rate
+  given_up       whether none was begun after 200 failures
+  never_begun    left out, for any reason; null with
+                 --duration and no --rate
+  overloaded     left out since they were due more than
+                 --timeout ago
   acknowledged   successful ones whose every byte the
                  server's kernel has acknowledged
+  first_fin      of successful ones, whose FIN was first:
+                 local, peer, unknown
   interrupted    whether a signal ended the run
   cut_off        connections in flight at that time
   seconds        from the first start to the last close
   per_second     successful connections per second
   latency_us     of successful ones: p50, p90, p99, p999 and
                  max in microseconds, or null
+  histogram      of the latencies in nanoseconds: V2 compressed
+                 form of HdrHistogram in base64
+  begun_per_second
   late           begun more than 1 ms after they were due
-  bytes_sent, bytes_received
+  bytes_sent, bytes_received, bytes_sent_per_second,
+  bytes_received_per_second
   server_cpu_us_per_connection, client_cpu_us_per_connection
                  CPU time of all threads in microseconds,
                  or null if unknown
+  content_checked
+                 whether more than the length of an answer is
+                 known
   in_flight, request_bytes, answer_bytes, first, rate,
-  timeout_ms, duration_ms
+  timeout_ms, duration_ms, warm_up_ms
                  the options
   version        of finale";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum BenchCommand {
+    Merge(MergeOptions),
+}
 
 /// The default of `--answer`.
 const ANSWER_BYTES: u64 = 64;
@@ -172,11 +204,16 @@ impl BenchOptions {
         Schedule::new(self.rate.and_then(std::num::NonZero::new), self.connections, self.duration)
     }
 
+    /// The same for a warm-up.
+    pub(super) fn warm_up_schedule(&self, time: Duration) -> Schedule {
+        Schedule::new(self.rate.and_then(std::num::NonZero::new), u64::MAX, Some(time))
+    }
+
     /// The load for this address.
-    pub(super) fn plan(&self, target: SocketAddr, expected: Expected) -> Plan {
+    pub(super) fn plan(&self, target: Target, expected: Expected) -> Plan {
         Plan {
+            sources: sources(&target),
             target,
-            sources: sources(target),
             schedule: self.schedule(),
             duration: self.duration,
             in_flight: usize::from(self.in_flight),
@@ -189,9 +226,9 @@ impl BenchOptions {
 }
 
 /// On loopback 64 source addresses, each with its 28,000 ports. Otherwise the kernel chooses.
-fn sources(target: SocketAddr) -> Vec<SocketAddr> {
+fn sources(target: &Target) -> Vec<SocketAddr> {
     match target {
-        SocketAddr::V4(addr) if addr.ip().is_loopback() => {
+        Target::Addr(SocketAddr::V4(addr)) if addr.ip().is_loopback() => {
             (1..=64).map(|last| SocketAddr::from(([127, 0, 1, last], 0))).collect()
         }
         _ => Vec::new(),

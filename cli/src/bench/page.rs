@@ -7,33 +7,38 @@ use bytesize::ByteSize;
 use hdrhistogram::Histogram;
 
 use super::load::Finisher;
-use super::measured::Measured;
-use super::tally::Tally;
+use super::report::{self, FirstFins, Report};
+use super::tally::Kind;
 use crate::output::{BAD, HEADING, count, thousands};
 
 /// The whole page.
-pub(super) fn page(measured: &Measured<'_>) -> String {
+pub(super) fn page(report: &Report) -> String {
     let mut page = String::from("\n");
-    row(&mut page, "target", &target(measured));
-    row(&mut page, "connection", &connection(measured));
-    row(&mut page, "pace", &pace(measured));
-    page += &summary(measured);
-    if measured.tally.successful() > 0 {
-        page += &latency(measured);
+    row(&mut page, "target", &target(report));
+    row(&mut page, "connection", &connection(report));
+    row(&mut page, "pace", &pace(report));
+    if report.loads > 1 {
+        row(&mut page, "loads", &format!("{}, merged as if they ran at the same time", report.loads));
+    }
+    page += &summary(report);
+    if report.successful() > 0 {
+        page += &latency(report);
     }
     page.push('\n');
-    let failures: Vec<_> =
-        measured.tally.failures().map(|(kind, number)| format!("{} {}", thousands(number), kind.name())).collect();
+    let kinds = Kind::ALL.into_iter().map(|kind| (kind, report.failures_of(kind))).filter(|(_, number)| *number > 0);
+    let failures: Vec<_> = kinds.map(|(kind, number)| format!("{} {}", thousands(number), kind.name())).collect();
     if !failures.is_empty() {
         row(&mut page, "failures", &failures.join(", "));
     }
-    if measured.tally.successful() > 0 {
-        row(&mut page, "endings", &endings(measured.tally));
+    if report.successful() > 0 {
+        row(&mut page, "endings", &endings(report));
     }
-    let Tally { bytes_sent, bytes_received, .. } = measured.tally;
-    row(&mut page, "bytes", &format!("{} sent, {} received", bytes(*bytes_sent), bytes(*bytes_received)));
-    row(&mut page, "server CPU", &cpu(&measured.server_cpu));
-    row(&mut page, "client CPU", &cpu(&measured.client_cpu));
+    let both = |sent, received| format!("{} sent, {} received", bytes(sent), bytes(received));
+    row(&mut page, "bytes", &both(report.bytes_sent, report.bytes_received));
+    let per_second = [report.bytes_sent_per_second, report.bytes_received_per_second].map(|rate| rate.round() as u64);
+    row(&mut page, "per second", &both(per_second[0], per_second[1]));
+    row(&mut page, "server CPU", &cpu(report.server_cpu_us_per_connection, &report.unknown.server_cpu));
+    row(&mut page, "client CPU", &cpu(report.client_cpu_us_per_connection, &report.unknown.client_cpu));
     page
 }
 
@@ -41,88 +46,117 @@ fn row(page: &mut String, name: &str, text: &str) {
     let _ = writeln!(page, "  {name:<12}{text}");
 }
 
-fn target(measured: &Measured<'_>) -> String {
-    let addr = measured.plan.target;
-    measured.server.map_or_else(|| addr.to_string(), |server| format!("{addr}, started for this: {server}"))
+fn target(report: &Report) -> String {
+    let addr = match &report.name {
+        Some(name) => format!("{name} ({})", report.target),
+        None => report.target.clone(),
+    };
+    report.server.as_ref().map_or_else(|| addr.clone(), |server| format!("{addr}, started for this: {server}"))
 }
 
-fn connection(measured: &Measured<'_>) -> String {
-    let (asks, answers) = (bytes(measured.plan.request_bytes), bytes(measured.plan.expected.bytes()));
-    let checked = if measured.plan.expected.is_known() { "" } else { " (only its length is checked)" };
-    match measured.plan.first {
-        Finisher::Client => format!("send {asks}, finish, read {answers} to the end{checked}, close"),
-        Finisher::Server => format!("send {asks}, read {answers} to the end{checked}, finish, close"),
+fn connection(report: &Report) -> String {
+    let (asks, answers) = (bytes(report.request_bytes), bytes(report.answer_bytes));
+    let checked = if report.content_checked { "" } else { " (only its length is checked)" };
+    match report.first == report::first(Finisher::Client) {
+        true => format!("send {asks}, finish, read {answers} to the end{checked}, close"),
+        false => format!("send {asks}, read {answers} to the end{checked}, finish, close"),
     }
 }
 
-fn pace(measured: &Measured<'_>) -> String {
-    let in_flight = thousands(measured.plan.in_flight as u64);
-    match measured.rate {
-        Some(rate) => format!("{} per second, up to {in_flight} in flight", count(u64::from(rate), "connection")),
+fn pace(report: &Report) -> String {
+    let in_flight = thousands(report.in_flight);
+    let warm_up = report.warm_up_ms.map(|ms| format!(", after a warm-up of {}", duration(ms)));
+    let pace = match report.rate {
+        Some(rate) => format!("{} per second, up to {in_flight} in flight", count(rate, "connection")),
         None => format!("{in_flight} in flight, the next as soon as one has closed"),
-    }
+    };
+    pace + &warm_up.unwrap_or_default()
+}
+
+fn duration(ms: u64) -> String {
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
 /// The lines that matter most.
-fn summary(measured: &Measured<'_>) -> String {
-    let tally = measured.tally;
-    let failed = match tally.failed() {
+fn summary(report: &Report) -> String {
+    let failed = match report.failed {
         0 => "none failed".to_owned(),
         failed => format!("{BAD}{} FAILED{BAD:#}", thousands(failed)),
     };
     let mut text = format!(
         "\n  {HEADING}{} per second{HEADING:#}\n  {} in {}, {failed}",
-        count(tally.per_second().round() as u64, "connection"),
-        thousands(tally.finished),
-        time(tally.took),
+        count(report.per_second.round() as u64, "connection"),
+        thousands(report.connections),
+        // A file of `merge` may have any number.
+        time(Duration::try_from_secs_f64(report.seconds).unwrap_or_default()),
     );
-    if tally.interrupted {
+    if report.interrupted {
         text += "; interrupted";
     }
-    if tally.hopeless {
+    if report.given_up {
         text += "; given up, since none was successful";
     }
-    if tally.cut_off > 0 {
-        let _ = write!(text, " with {} in flight", thousands(tally.cut_off));
+    if report.cut_off > 0 {
+        let _ = write!(text, " with {} in flight", thousands(report.cut_off));
     }
-    if let Some(reached) = rate_reached(measured) {
+    if report.overloaded > 0 {
+        let _ = write!(
+            text,
+            "\n  {BAD}OVERLOADED{BAD:#}: {} could not begin within {} of the time at which they were due",
+            count(report.overloaded, "connection"),
+            duration(report.timeout_ms)
+        );
+    }
+    if let Some(reached) = rate_reached(report) {
         let _ = write!(text, "\n  rate not reached: {} per second began", count(reached, "connection"));
     }
-    if tally.late > 0 {
+    if report.late > 0 {
         let _ = write!(
             text,
             "\n  {} began more than 1 ms late: too many in flight, or no core was free",
-            count(tally.late, "connection")
+            count(report.late, "connection")
         );
     }
     text + "\n"
 }
 
 /// The rate at which connections were begun, if it is more than 1 % below the requested one.
-fn rate_reached(measured: &Measured<'_>) -> Option<u64> {
-    let (tally, rate) = (measured.tally, f64::from(measured.rate?));
-    let begun = (tally.finished + tally.cut_off).checked_sub(1)? as f64;
-    let reached = begun / tally.last_begun.as_secs_f64();
-    (begun > 0.0 && reached < rate * 0.99).then_some(reached.round() as u64)
+fn rate_reached(report: &Report) -> Option<u64> {
+    let (begun, rate) = (report.begun_per_second?, report.rate? as f64);
+    (begun < rate * 0.99).then_some(begun.round() as u64)
 }
 
 const MARKS: [(f64, &str); 5] = [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (100.0, "max")];
 
-fn latency(measured: &Measured<'_>) -> String {
-    let from = if measured.rate.is_some() { "the intended start" } else { "the connect call" };
-    let which = match measured.tally.failed() {
+fn latency(report: &Report) -> String {
+    let from = if report.rate.is_some() { "the intended start" } else { "the connect call" };
+    let which = match report.failed {
         0 => String::new(),
-        _ => format!(" of the {} successful ones", thousands(measured.tally.successful())),
+        _ => format!(" of the {} successful ones", thousands(report.successful())),
     };
-    let mut text = format!("\n  latency{which}, from {from} to the end of the answer\n\n");
+    let mut text = format!("\n  latency{which}, from {from} to the end of the answer\n{}\n", not_included(report));
     let mut heads = String::new();
     let mut values = String::new();
     for (percentile, name) in MARKS {
         let _ = write!(heads, "{name:>10}");
-        let _ = write!(values, "{:>10}", time(measured.tally.latency_at(percentile)));
+        let _ = write!(values, "{:>10}", time(report.latency_at(percentile)));
     }
     let _ = writeln!(text, "{heads}\n{values}\n");
-    text + &histogram(&measured.tally.latency)
+    text + &histogram(&report.histogram)
+}
+
+/// What the percentiles hide: connections that would be their slowest part.
+fn not_included(report: &Report) -> String {
+    let slow = report.failures_of(Kind::TimedOut).saturating_add(report.overloaded);
+    if slow == 0 {
+        return String::new();
+    }
+    let share = 100.0 * slow as f64 / report.successful().saturating_add(slow) as f64;
+    format!(
+        "  NOT INCLUDED: {} that took longer than {}, {share:.1} % of these and the successful ones\n",
+        thousands(slow),
+        duration(report.timeout_ms)
+    )
 }
 
 /// Edges in each decade, finest first: steps that look even on a logarithmic scale and are easy to
@@ -193,11 +227,11 @@ fn bar(count: u64, most: u64) -> String {
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-fn endings(tally: &Tally) -> String {
-    let all = |count: u64| if count == tally.successful() { "all".to_owned() } else { thousands(count) };
-    let unseen = tally.successful() - tally.we_first - tally.peer_first;
-    let mut text = format!("{} acknowledged", all(tally.acknowledged));
-    for (count, who) in [(tally.we_first, "we"), (tally.peer_first, "the server"), (unseen, "an unknown side")] {
+fn endings(report: &Report) -> String {
+    let all = |count: u64| if count == report.successful() { "all".to_owned() } else { thousands(count) };
+    let mut text = format!("{} acknowledged", all(report.acknowledged));
+    let FirstFins { local, peer, unknown } = report.first_fin;
+    for (count, who) in [(local, "we"), (peer, "the server"), (unknown, "an unknown side")] {
         if count > 0 {
             let _ = write!(text, "; {who} finished first in {}", all(count));
         }
@@ -205,10 +239,10 @@ fn endings(tally: &Tally) -> String {
     text
 }
 
-fn cpu(time: &Result<Duration, String>) -> String {
-    match time {
-        Ok(time) => format!("{:.1} µs per connection", time.as_secs_f64() * 1e6),
-        Err(why) => format!("unknown: {why}"),
+fn cpu(micros: Option<f64>, unknown: &str) -> String {
+    match micros {
+        Some(micros) => format!("{micros:.1} µs per connection"),
+        None => format!("unknown: {unknown}"),
     }
 }
 

@@ -92,7 +92,9 @@ pub(super) struct Tally {
     timeout: Duration,
     /// Whether no more were begun since all have failed.
     pub(super) hopeless: bool,
-    /// Connections of the given number that were not begun.
+    /// Connections that were due more than the timeout ago when a place was free. They were not begun.
+    pub(super) overloaded: u64,
+    /// Connections of the given number that were not begun, these included.
     pub(super) never_begun: Option<u64>,
     /// When the last was begun.
     pub(super) last_begun: Duration,
@@ -105,7 +107,7 @@ pub(super) struct Tally {
     /// Of successful connections, in nanoseconds.
     pub(super) latency: Histogram<u64>,
     /// The longest of them. The histogram has it to three digits only.
-    longest: Duration,
+    pub(super) longest: Duration,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) acknowledged: u64,
@@ -126,6 +128,7 @@ impl Tally {
             failures: [0; Kind::ALL.len()],
             timeout,
             hopeless: false,
+            overloaded: 0,
             never_begun: None,
             last_begun: Duration::ZERO,
             first_failure: None,
@@ -202,15 +205,5 @@ impl Tally {
     /// The kinds that occurred.
     pub(super) fn failures(&self) -> impl Iterator<Item = (Kind, u64)> {
         Kind::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize])).filter(|(_, count)| *count > 0)
-    }
-
-    /// Successful connections per second.
-    pub(super) fn per_second(&self) -> f64 {
-        if self.took.is_zero() { 0.0 } else { self.successful() as f64 / self.took.as_secs_f64() }
-    }
-
-    /// The latency at this percentile.
-    pub(super) fn latency_at(&self, percentile: f64) -> Duration {
-        Duration::from_nanos(self.latency.value_at_percentile(percentile)).min(self.longest)
     }
 }

@@ -9,8 +9,8 @@ use finale::sim::{Host, Network, Script};
 
 use super::expected::{Expected, Source};
 use super::load::{Environment, Finisher, Load, Plan};
-use super::measured::Measured;
 use super::page;
+use super::report::{Measured, Report};
 use super::schedule::Schedule;
 use super::tally::Tally;
 
@@ -48,7 +48,7 @@ impl Environment<Host> for Simulated {
 /// One connection at a time, 64 bytes each way, a limit of 5 seconds.
 fn plan(schedule: Schedule) -> Plan {
     Plan {
-        target: SocketAddr::new(THEM, 80),
+        target: SocketAddr::new(THEM, 80).into(),
         sources: Vec::new(),
         schedule,
         duration: None,
@@ -79,7 +79,7 @@ const QUICK: Duration = ms(4);
 /// A network whose server follows these scripts, one per connection.
 fn run(plan: &Plan, scripts: impl IntoIterator<Item = Script>) -> Tally {
     let network = Network::new(1);
-    let listener = network.peer(THEM).listen(plan.target).expect("the port is free");
+    let listener = network.peer(THEM).listen(SocketAddr::new(THEM, 80)).expect("the port is free");
     for script in scripts {
         let _played = listener.play(script);
     }
@@ -188,20 +188,24 @@ fn failures_are_counted_by_kind() {
 #[test]
 fn a_connection_fails_at_its_limit_and_not_before() {
     let scripts = [Script::new(), after(ms(4_900)), Script::new(), after(ms(0))];
-    let tally = run(&Plan { in_flight: 4, ..plan(closed(4)) }, scripts);
+    let limited = Plan { in_flight: 4, ..plan(closed(4)) };
+    let tally = run(&limited, scripts);
     assert_eq!(kinds(&tally), [("timed-out", 2)]);
     expect_latencies(&tally, &[ms(4_904), QUICK]);
+    let page = plain(&page::page(&measured(&limited, &tally, None)));
+    let beside = "to the end of the answer\n  NOT INCLUDED: 2 that took longer than 5s, 50.0 % of these and";
+    assert!(page.contains(beside), "{page}");
     assert!((ms(5_000)..ms(5_003)).contains(&tally.took), "{:?}", tally.took);
 }
 
 #[test]
 fn a_connection_that_begins_late_has_its_whole_time() {
-    let plan = Plan { timeout: ms(60), ..plan(open(1000, 3)) };
+    let plan = Plan { timeout: ms(100), ..plan(open(1000, 3)) };
     let tally = run(&plan, [after(ms(50)), after(ms(40)), Script::new()]);
     // Begun at 54 and 98 ms, though due at 1 and 2.
     expect_latencies(&tally, &[ms(54), ms(97)]);
     assert_eq!(kinds(&tally), [("timed-out", 1)]);
-    assert!((ms(158)..ms(161)).contains(&tally.took), "{:?}", tally.took);
+    assert!((ms(198)..ms(201)).contains(&tally.took), "{:?}", tally.took);
 }
 
 #[test]
@@ -214,17 +218,26 @@ fn where_no_server_listens_all_are_refused() {
 fn an_interrupted_run_keeps_what_was_measured() {
     let network = Network::new(1);
     let plan = Plan { in_flight: 7, ..plan(closed(1000)) };
-    let _listener = network.peer(THEM).listen(plan.target).expect("the port is free");
+    let _listener = network.peer(THEM).listen(SocketAddr::new(THEM, 80)).expect("the port is free");
     let tally = run_on(&plan, network, true);
     assert_eq!((tally.interrupted, tally.finished, tally.failed(), tally.cut_off), (true, 0, 0, 7));
     let page = plain(&page::page(&measured(&plan, &tally, None)));
     assert!(page.contains(", none failed; interrupted with 7 in flight\n"), "{page}");
 }
 
-fn measured<'a>(plan: &'a Plan, tally: &'a Tally, rate: Option<u32>) -> Measured<'a> {
+fn measured(plan: &Plan, tally: &Tally, rate: Option<u32>) -> Report {
     let unknown = Err("name its process with --server-pid".to_owned());
-    let client_cpu = Ok(Duration::from_nanos(41_250));
-    Measured { plan, rate, tally, server: None, server_cpu: unknown, client_cpu }
+    let client_cpu = Ok(Duration::from_nanos(41_200));
+    Report::new(Measured {
+        plan,
+        name: None,
+        rate,
+        warm_up: None,
+        tally,
+        server: None,
+        server_cpu: unknown,
+        client_cpu,
+    })
 }
 
 /// Without the styles.
@@ -255,6 +268,7 @@ fn the_page_shows_where_the_latencies_lie() {
 
   endings     all acknowledged; we finished first in all
   bytes       320 B sent, 320 B received
+  per second  4.5 KiB sent, 4.5 KiB received
   server CPU  unknown: name its process with --server-pid
   client CPU  41.2 µs per connection
 ";
@@ -291,4 +305,42 @@ fn the_rows_of_a_histogram_are_as_many_as_a_screen_shows_and_hold_everything() {
     assert!(rows[0].starts_with("      2 ms │") && rows[9].ends_with("p90 p99 p99.9 max"), "{page}");
     let columns: Vec<_> = rows.iter().map(|row| row.chars().position(|c| c == '%')).collect();
     assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{page}");
+}
+
+#[test]
+fn an_overloaded_rate_leaves_out_connections_that_are_later_than_the_timeout() {
+    let plan = Plan { timeout: ms(60), ..plan(open(1000, 20)) };
+    let tally = run(&plan, [ms(30); 3].map(after));
+    // Begun at 0, 34 and 68 ms. The last was due at 8 ms; at 102 ms all others are too late.
+    expect_latencies(&tally, &[ms(34), ms(67), ms(94)]);
+    assert_eq!((tally.finished, tally.overloaded, tally.never_begun), (3, 17, Some(17)));
+    assert_eq!((tally.took, tally.failed()), (ms(102), 0));
+    let report = measured(&plan, &tally, Some(1000));
+    let page = plain(&page::page(&report));
+    for words in ["\n  OVERLOADED: 17 connections could not begin within 60ms", "\n  NOT INCLUDED: 17 that", "85.0 %"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let error = super::result(&report, None).expect_err("it is a failure").to_string();
+    assert!(error.starts_with("overloaded: 17 of 20 connections could not begin within 60ms of the time"), "{error}");
+}
+
+#[test]
+fn where_ports_run_out_the_error_names_the_ways_out() {
+    let plan = plan(closed(50));
+    let mut report = measured(&plan, &run_on(&plan, Network::new(1), false), None);
+    let error = |report: &Report| super::result(report, None).expect_err("it has failed").to_string();
+    assert!(!error(&report).contains("TIME_WAIT"), "refused");
+    report.failures.insert(super::tally::Kind::NoLocalAddress.name().to_owned(), 1);
+    assert!(error(&report).contains("(TIME_WAIT): use --first server, a lower --rate"), "{}", error(&report));
+}
+
+#[test]
+fn a_result_is_read_back_as_it_was_written() {
+    let plan = plan(open(1000, 5));
+    let report = measured(&plan, &run(&plan, [ms(50), ms(0), ms(0), ms(0), ms(0)].map(after)), Some(1000));
+    let text = serde_json::to_string(&report).expect("it is JSON");
+    let mut read: Report = serde_json::from_str(&text).expect("it is a result");
+    assert_eq!(serde_json::to_string(&read).expect("it is JSON"), text);
+    read.unknown = report.unknown.clone();
+    assert_eq!(page::page(&read), page::page(&report));
 }

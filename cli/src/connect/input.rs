@@ -1,10 +1,12 @@
 //! Stdin, passed on to the socket.
 
-use std::io::{self, Read as _};
+use std::io::{self, IsTerminal as _, Stdin};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
 use finale::{Backpressure, Socket, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::errors::Error;
 
@@ -13,24 +15,40 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Two chunks: one is sent while the next one is read.
 const CHUNKS: usize = 2;
 
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// What the thread that reads stdin has found.
+enum Found {
+    Bytes(Vec<u8>),
+    /// Nothing more at the moment.
+    Pause,
+    Error(io::Error),
+}
+
 /// Chunks of stdin, read as fast as the socket takes them.
 pub(super) struct Input {
-    chunks: Receiver<io::Result<Vec<u8>>>,
-    half_close: bool,
+    found: Receiver<Found>,
     queue: Backpressure,
+    half_close: bool,
+    is_terminal: bool,
+    /// Stdin has nothing more at the moment.
+    pauses: bool,
+    peer_has_finished: bool,
 }
 
 impl Input {
     /// Reading stdin blocks, so a thread does it. It is not joined: only the end of the program
     /// interrupts it.
     pub(super) fn open(half_close: bool, remote: Waker) -> Self {
-        let (sender, chunks) = sync_channel(CHUNKS);
+        let (sender, found) = sync_channel(CHUNKS);
+        // Once it is closed it no longer counts as a terminal.
+        let is_terminal = io::stdin().is_terminal();
         thread::spawn(move || {
-            read_stdin(sender, &remote);
+            read_stdin(sender, &remote, is_terminal);
             // The sender is dropped before this wake, so the reactor finds the end of stdin.
             let _ = remote.wake();
         });
-        Self { chunks, half_close, queue: Backpressure::Room }
+        Self { found, queue: Backpressure::Room, half_close, is_terminal, pauses: false, peer_has_finished: false }
     }
 
     /// The queue of the socket has room again.
@@ -39,15 +57,28 @@ impl Input {
         self.send(socket)
     }
 
-    /// Writes what was read, until the queue is full.
+    /// The peer has finished. It may still read.
+    pub(super) fn peer_finished(&mut self, socket: &mut Socket<'_>) -> Result<(), Error> {
+        self.peer_has_finished = true;
+        self.send(socket)
+    }
+
+    /// Writes what was read, until the queue is full. Ends our side when it is time for that.
     pub(super) fn send(&mut self, socket: &mut Socket<'_>) -> Result<(), Error> {
         while self.queue == Backpressure::Room && !socket.end_called() {
-            match self.chunks.try_recv() {
-                Ok(Ok(bytes)) => self.queue = socket.write(&bytes)?,
-                Ok(Err(source)) => return Err(Error::io("read stdin", source)),
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => {
-                    if self.half_close {
+            match self.found.try_recv() {
+                Ok(Found::Bytes(bytes)) => {
+                    self.pauses = false;
+                    self.queue = socket.write_owned(bytes)?;
+                }
+                Ok(Found::Pause) => self.pauses = true,
+                Ok(Found::Error(source)) => return Err(Error::io("read stdin", source)),
+                Err(empty) => {
+                    let ends = match empty {
+                        TryRecvError::Empty => self.pauses && self.ends_at_a_pause(),
+                        TryRecvError::Disconnected => self.half_close || self.peer_has_finished,
+                    };
+                    if ends {
                         socket.end();
                     }
                     return Ok(());
@@ -56,23 +87,67 @@ impl Input {
         }
         Ok(())
     }
+
+    /// After the peer's end a person expects the prompt of the shell, while the end of a file or of
+    /// another program's output comes by itself.
+    const fn ends_at_a_pause(&self) -> bool {
+        self.peer_has_finished && (self.is_terminal || !self.half_close)
+    }
+
+    /// Whether bytes of stdin, or an error, have not gone to the socket.
+    pub(super) fn is_left(&self) -> bool {
+        self.found.try_iter().any(|found| !matches!(found, Found::Pause))
+    }
 }
 
 /// Passes stdin on in chunks until it ends or the receiver is gone. It takes the sender, whose drop
 /// means the end of stdin.
-fn read_stdin(chunks: SyncSender<io::Result<Vec<u8>>>, remote: &Waker) {
-    let mut stdin = io::stdin().lock();
+fn read_stdin(sender: SyncSender<Found>, remote: &Waker, is_terminal: bool) {
+    let pass_on = |found| sender.send(found).is_ok() && remote.wake().is_ok();
+    let fail = |errno: Errno| {
+        pass_on(Found::Error(errno.into()));
+    };
+    let stdin = io::stdin();
+    let wait = |limit: Option<&Timespec>| poll(&mut [PollFd::new(&stdin, PollFlags::IN)], limit);
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let chunk = match stdin.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => Ok(buffer[..count].to_vec()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
-        let failed = chunk.is_err();
-        if chunks.send(chunk).is_err() || remote.wake().is_err() || failed {
+        // Read only when there is something: the descriptor may have O_NONBLOCK.
+        if wait(Some(&NO_TIME)) == Ok(0) && !pass_on(Found::Pause) {
             return;
         }
+        match wait(None).and_then(|_ready| rustix::io::read(&stdin, &mut buffer)) {
+            // A terminal that was closed reads as an end. It is none that a person has typed.
+            Ok(0) if is_terminal && has_hung_up(&stdin) => return fail(Errno::IO),
+            Ok(0) => return,
+            Ok(count) if pass_on(Found::Bytes(buffer[..count].to_vec())) => {}
+            Ok(_) => return,
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return fail(errno),
+        }
+    }
+}
+
+fn has_hung_up(stdin: &Stdin) -> bool {
+    let mut fds = [PollFd::new(stdin, PollFlags::IN)];
+    poll(&mut fds, Some(&NO_TIME)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_and_not_sent_is_left() {
+        let (sender, found) = sync_channel(CHUNKS);
+        let queue = Backpressure::Room;
+        let input =
+            Input { found, queue, half_close: false, is_terminal: false, pauses: true, peer_has_finished: true };
+        let read = |found| sender.send(found).expect("there is room");
+        read(Found::Pause);
+        assert!(!input.is_left(), "a pause is no input");
+        read(Found::Bytes(b"late".to_vec()));
+        assert!(input.is_left());
+        read(Found::Error(Errno::IO.into()));
+        assert!(input.is_left(), "what was not read is unknown");
     }
 }

@@ -1,17 +1,20 @@
 //! `finale connect`: stdin to the socket, the socket to stdout, the ending on stderr.
 //!
-//! Invariant: memory is bounded. Stdin is read only as fast as the socket takes it, and the socket
-//! only as fast as stdout.
+//! Invariants: memory is bounded: stdin is read only as fast as the socket takes it, and the socket
+//! only as fast as stdout. Whatever ends the run, also a signal, the ending is reported. If bytes of
+//! stdin or of the socket were lost, the exit code is not 0.
 
 mod input;
+mod printer;
 
-use std::io::{self, IsTerminal as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use finale::{Ending, Event, Reactor, Socket};
+use finale::lifecycle::State;
+use finale::{Ending, Event, Reactor, Socket, SocketId, Waker};
 use serde::Serialize;
 
 use crate::errors::Error;
+use crate::interrupt::Interrupt;
 use crate::output::{self, BAD, GOOD, say};
 use crate::values;
 use input::Input;
@@ -19,10 +22,15 @@ use input::Input;
 /// A client that sends stdin, prints the answer, and reports how the connection ended
 ///
 /// Stdin goes to the socket, and the socket to stdout. The last line on stderr is how the
-/// connection ended. The exit code is 0 if the ending is clean, and 1 otherwise.
+/// connection ended. The exit code is 0 if the ending is clean and all of stdin was sent, and 1
+/// otherwise.
 ///
-/// Without --half-close, our side ends when the peer has finished, and the end of stdin ends
-/// nothing.
+/// The end of stdin ends our side (half-close), and the answer is read until the peer finishes. If
+/// the peer finishes first, stdin is still sent to its end. A terminal has no such end: then our
+/// side ends, too.
+///
+/// SIGINT, SIGTERM and SIGHUP reset the connection, and the exit code is 130, 143 or 129. A second
+/// signal ends the process at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct ConnectOptions {
@@ -30,25 +38,33 @@ pub(crate) struct ConnectOptions {
     /// [::1]:7000), unix:PATH, or unix:@NAME
     #[arg(value_name = "HOST:PORT")]
     target: String,
-    /// End our side when stdin ends, and continue to read until the peer finishes. If it is silent
-    /// for 5 minutes, the connection is reset
-    #[arg(short = 'N', long)]
+    /// The end of stdin does not end our side. It ends when the peer has finished, and what stdin
+    /// has until then is sent
+    #[arg(long)]
+    no_half_close: bool,
+    /// The default since 0.1.0; accepted, since nc(1) and older scripts have it.
+    #[arg(short = 'N', long, hide = true, overrides_with = "no_half_close")]
     half_close: bool,
     /// Give up when connecting takes longer than this, or when no byte moves for this time: 250ms,
-    /// 2s, 1m [default: 30s for connecting]
+    /// 2s, 1m, as `nc -w` does [default: 30s for connecting, 5m without a byte after one side has
+    /// finished]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     timeout: Option<Duration>,
     /// Reset the connection when no byte moves for this time; replaces the second half of --timeout
     #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
     idle_timeout: Option<Duration>,
+    /// Reset the connection this long after the start, whatever moves, as `curl --max-time` does
+    #[arg(short = 'm', long, value_name = "DUR", value_parser = values::time_limit)]
+    #[arg(allow_hyphen_values = true)]
+    max_time: Option<Duration>,
     /// Print each event of the socket on stderr
     #[arg(short, long)]
     verbose: bool,
     /// Print the ending as one JSON object
     #[arg(long)]
     json: bool,
-    /// Print the ending only if it is not clean
+    /// Print the ending only if it is not clean, and no line while connecting
     #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
     pub(crate) quiet: bool,
 }
@@ -66,63 +82,147 @@ The JSON object of --json:
                  neither or unknown
   time_wait      which side keeps TIME_WAIT
   peer           the address of the peer, or null
-  bytes_read, bytes_written, bytes_unsent";
+  bytes_read, bytes_written, bytes_unsent
+  input_left     whether stdin had bytes that were not sent";
+
+/// A connection that takes longer than this is worth a line.
+const SLOW: Duration = Duration::from_secs(1);
+
+impl ConnectOptions {
+    fn for_reactor(&self) -> finale::ConnectOptions {
+        let idle = self.idle_timeout.or(self.timeout);
+        let mut how = finale::ConnectOptions::default().idle_timeout(idle).total_deadline(self.max_time);
+        if self.timeout.is_some() {
+            how = how.connect_timeout(self.timeout);
+        }
+        // A limit of silence that was chosen may be longer than the default one.
+        if idle.is_some() { how.half_closed_timeout(None) } else { how }
+    }
+}
 
 /// Connects and stays until the connection has ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
     let mut reactor = Reactor::new()?;
-    let mut how = finale::ConnectOptions::default().idle_timeout(options.idle_timeout.or(options.timeout));
-    if options.timeout.is_some() {
-        how = how.connect_timeout(options.timeout);
-    }
+    let (waker, deadline) = (reactor.waker(), options.max_time.map(|time| reactor.now() + time));
+    let remote = waker.clone();
+    let interrupt = Interrupt::watch(move || drop(remote.wake()))?;
     let id = reactor
-        .connect(options.target.as_str(), how)
+        .connect(options.target.as_str(), options.for_reactor())
         .map_err(|source| Error::Connect { target: options.target.clone(), source })?;
-    let mut input = None;
-    let mut line_is_open = false;
+    reactor.set_timer(SLOW);
+    let mut session = Session { options, id, waker, deadline, interrupt, is_interrupted: false, input: None };
     while let Some((mut socket, event)) = reactor.next()? {
         if options.verbose {
             print_event(&event);
         }
         match event {
+            Event::Close(ending) => return session.report(ending),
+            event => session.handle(&mut socket, event),
+        }
+    }
+    Ok(())
+}
+
+/// One connection.
+struct Session<'a> {
+    options: &'a ConnectOptions,
+    id: SocketId,
+    waker: Waker,
+    /// Of `--max-time`.
+    deadline: Option<Instant>,
+    interrupt: Interrupt,
+    is_interrupted: bool,
+    input: Option<Input>,
+}
+
+impl Session<'_> {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
             // Not earlier: if the connection is refused, stdin stays unread.
-            Event::Ready => input = Some(Input::open(options.half_close, reactor.waker())),
-            Event::Data(bytes) => {
-                line_is_open = !bytes.ends_with(b"\n");
-                // While stdout is full this blocks, and the peer sees a closed window: that is the
-                // back-pressure.
-                or_destroy(output::print_bytes(bytes), &mut socket);
+            Event::Ready => {
+                let half_close = !self.options.no_half_close;
+                self.input = Some(Input::open(half_close, self.waker.clone()));
             }
-            Event::Drain => {
-                if let Some(input) = &mut input {
-                    or_destroy(input.drained(&mut socket), &mut socket);
+            Event::Data(bytes) => or_destroy(printer::print(bytes, &self.interrupt, self.deadline), socket),
+            Event::Drain => self.with_input(socket, Input::drained),
+            Event::End => self.with_input(socket, Input::peer_finished),
+            Event::Woken => {
+                if let Some(mut socket) = socket.get(self.id) {
+                    self.with_input(&mut socket, Input::send);
                 }
             }
-            Event::Woken => {
-                if let (Some(input), Some(mut socket)) = (&mut input, reactor.socket(id)) {
-                    or_destroy(input.send(&mut socket), &mut socket);
+            Event::Timer(_) => {
+                if let Some(socket) = socket.get(self.id) {
+                    self.say_that_it_connects(&socket);
                 }
             }
             Event::Timeout => {
-                output::error(format_args!("{}: no byte moved for the idle time, resetting it", options.target));
+                output::error(format_args!("{}: no byte moved for the idle time, resetting it", self.options.target));
                 socket.destroy();
-            }
-            Event::End if !options.half_close => {
-                if let Some(input) = &mut input {
-                    or_destroy(input.send(&mut socket), &mut socket);
-                }
-                socket.end();
-            }
-            Event::Close(ending) => {
-                if line_is_open && io::stdout().is_terminal() {
-                    say(format_args!("")); // The ending begins a new line.
-                }
-                return report(options, ending);
             }
             _ => {}
         }
     }
-    Ok(())
+
+    /// Stdin has something, or the socket takes more of it. After a signal nothing more is sent: the
+    /// end of stdin may be that of a producer which the same signal has ended.
+    fn with_input(
+        &mut self,
+        socket: &mut Socket<'_>,
+        call: impl FnOnce(&mut Input, &mut Socket<'_>) -> Result<(), Error>,
+    ) {
+        match (self.interrupt.signal(), &mut self.input) {
+            (None, Some(input)) => or_destroy(call(input, socket), socket),
+            (None, None) => {}
+            (Some(signal), _) if !self.is_interrupted => {
+                self.is_interrupted = true;
+                output::error(format_args!("{}: interrupted by {signal}, resetting it", self.options.target));
+                socket.destroy();
+            }
+            (Some(_), _) => {}
+        }
+    }
+
+    /// Programs that read --json expect one line.
+    fn say_that_it_connects(&self, socket: &Socket<'_>) {
+        if self.options.quiet || self.options.json {
+            return;
+        }
+        let target = &self.options.target;
+        match (socket.state(), socket.peer_addr()) {
+            (State::Created | State::Resolving, _) => {
+                say(format_args!("finale: {target}: the name is still looked up"))
+            }
+            (State::Connecting, Some(addr)) => say(format_args!("finale: {target}: still connecting to {addr}")),
+            (State::Connecting, None) => say(format_args!("finale: {target}: still connecting")),
+            _ => {}
+        }
+    }
+
+    /// Prints the ending. An ending that is not clean is a failure, and so is input that is left.
+    fn report(&self, ending: &Ending) -> Result<(), Error> {
+        let (options, clean) = (self.options, ending.is_clean());
+        let target = options.target.as_str();
+        let input_left = self.input.as_ref().is_some_and(Input::is_left);
+        if clean && input_left {
+            output::error(format_args!("{target}: stdin has bytes that were not sent"));
+        }
+        if options.json {
+            let (acknowledged, time_wait) = (ending.is_acknowledged(), ending.time_wait());
+            let object = output::json(&Report { target, clean, acknowledged, time_wait, ending, input_left })?;
+            say(format_args!("{object}"));
+        } else if !clean {
+            say(format_args!("{BAD}finale:{BAD:#} {target}: {ending}"));
+        } else if !options.quiet {
+            say(format_args!("{GOOD}finale:{GOOD:#} {target}: {ending}"));
+        }
+        // Also a signal that arrived too late to reset: the printer may have stopped for it.
+        match self.interrupt.signal() {
+            Some(signal) => Err(Error::Reported { exit_code: signal.exit_code() }),
+            None if !clean || input_left => Err(Error::Reported { exit_code: 1 }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Resets a connection whose bytes are lost on our side: a FIN would claim that all went well.
@@ -151,19 +251,5 @@ struct Report<'a> {
     time_wait: finale::FirstFin,
     #[serde(flatten)]
     ending: &'a Ending,
-}
-
-/// Prints the ending. An ending that is not clean is a failure.
-fn report(options: &ConnectOptions, ending: &Ending) -> Result<(), Error> {
-    let (target, clean) = (options.target.as_str(), ending.is_clean());
-    if options.json {
-        let (acknowledged, time_wait) = (ending.is_acknowledged(), ending.time_wait());
-        let object = output::json(&Report { target, clean, acknowledged, time_wait, ending })?;
-        say(format_args!("{object}"));
-    } else if !clean {
-        say(format_args!("{BAD}finale:{BAD:#} {target}: {ending}"));
-    } else if !options.quiet {
-        say(format_args!("{GOOD}finale:{GOOD:#} {target}: {ending}"));
-    }
-    if clean { Ok(()) } else { Err(Error::Reported) }
+    input_left: bool,
 }

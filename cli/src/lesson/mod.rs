@@ -10,9 +10,10 @@ mod pool;
 #[allow(dead_code, missing_docs, unreachable_pub)]
 mod example;
 
-use std::io;
+use std::io::LineWriter;
 
 use crate::errors::Error;
+use crate::output;
 pub(crate) use peer::{PeerOptions, run as play_peer};
 
 /// The lifecycle of a socket in three experiments on real sockets
@@ -35,7 +36,7 @@ enum Challenge {
 /// Runs one lesson.
 pub(crate) fn run(options: &LessonOptions) -> Result<(), Error> {
     match &options.challenge {
-        None => example::lesson(&mut io::stdout().lock()).map_err(Error::from_lesson),
+        None => example::lesson(&mut LineWriter::new(output::Stdout)).map_err(Error::from_lesson),
         Some(Challenge::Crash(options)) => crash::run(options),
         Some(Challenge::Pool(options)) => pool::run(options),
         Some(Challenge::Nodelay(options)) => nodelay::run(options),

@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::errors::Error;
 use crate::signals::SignalCount;
-use crate::{output, stderr};
+use crate::{log_queue, output};
 use manager::Manager;
 use metrics::MetricsRequests;
 pub(crate) use options::{Closing, ServeOptions, Service};
@@ -43,7 +43,7 @@ use terminal::Terminal;
 /// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
     options.check()?;
-    stderr::use_thread().map_err(|error| Error::io("start a thread for the log", error))?;
+    log_queue::start(output::write_stderr).map_err(|error| Error::io("start a thread for the log", error))?;
     let terminal = Terminal::at_start();
     let listen = listen_options(options);
     let sockets = Sockets::open(options)?;

@@ -23,6 +23,7 @@ pub(super) struct Many<'a> {
     refusals: Counted,
     faults: BTreeMap<&'static str, u64>,
     broken: Vec<BrokenSeed<'a>>,
+    left: Option<String>,
     version: &'static str,
 }
 
@@ -101,6 +102,7 @@ impl<'a> Many<'a> {
             refusals: coverage(false),
             faults: faults(&sum.faults),
             broken: sum.broken.iter().map(|(&seed, violation)| BrokenSeed { seed, violation }).collect(),
+            left: runs.left.map(|left| left.to_string()),
             version: env!("CARGO_PKG_VERSION"),
         }
     }

@@ -14,6 +14,7 @@ use finale::sim::Fault;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::errors::Error;
+use crate::interrupt::Interrupt;
 use crate::output::{self, count};
 pub(crate) use options::SimOptions;
 use options::{FaultChoice, Seeds};
@@ -77,17 +78,23 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
     let threads = options.threads(usize::try_from((to - from).div_ceil(BATCH)).unwrap_or(usize::MAX));
     let (next, stop, sum) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(Sum::default()));
     let bar = progress(to - from, options.quiet);
+    let interrupt = Interrupt::watch(|| {})?;
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let own = work(&next, options, &stop, preferred, &bar);
+                let may_continue = || !stop.load(Ordering::Relaxed) && interrupt.signal().is_none();
+                let own = work(&next, options, &stop, &may_continue, preferred, &bar);
                 sum.lock().unwrap_or_else(PoisonError::into_inner).merge(own);
             });
         }
     });
-    let runs = Runs { seeds: bar.position(), took: began.elapsed(), threads, preferred };
+    let seeds = bar.position();
     bar.finish_and_clear();
+    // Each batch that was taken was run to its end, unless a broken rule has ended the run.
+    let done = next.into_inner().saturating_mul(BATCH).saturating_add(from).min(to);
+    let left = interrupt.signal().filter(|_| done < to).map(|signal| (signal, Seeds { from: done, to }));
+    let runs = Runs { seeds, took: began.elapsed(), threads, preferred, left: left.map(|left| left.1) };
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let first = sum.broken.first_key_value();
     let printed = match first {
@@ -100,6 +107,13 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
             again(seed, preferred)
         )),
     };
+    if let Some((signal, left)) = left {
+        let what = format!("{} run; continue with: {}", count(runs.seeds, "seed"), options.command_for(left));
+        if first.is_none() {
+            return Err(Error::Interrupted { signal, what });
+        }
+        output::error(format_args!("interrupted by {signal}; {what}"));
+    }
     match first {
         // A broken rule is a failure, even if the page could not be printed.
         Some((&seed, violation)) => Err(Error::Broken { seed, broken: violation.to_string() }),
@@ -108,9 +122,16 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
 }
 
 /// One thread's share of the seeds.
-fn work(next: &AtomicU64, options: &SimOptions, stop: &AtomicBool, preferred: Option<Fault>, bar: &ProgressBar) -> Sum {
+fn work(
+    next: &AtomicU64,
+    options: &SimOptions,
+    stop: &AtomicBool,
+    may_continue: &dyn Fn() -> bool,
+    preferred: Option<Fault>,
+    bar: &ProgressBar,
+) -> Sum {
     let (mut sum, seeds) = (Sum::default(), options.seeds);
-    while !stop.load(Ordering::Relaxed) {
+    while may_continue() {
         let batch = next.fetch_add(1, Ordering::Relaxed);
         let Some(first) = batch.checked_mul(BATCH).and_then(|offset| seeds.from.checked_add(offset)) else { break };
         if first >= seeds.to {

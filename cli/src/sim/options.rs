@@ -1,5 +1,6 @@
 //! The arguments of `finale sim`.
 
+use std::fmt;
 use std::num::NonZero;
 
 use finale::sim::Fault;
@@ -11,11 +12,13 @@ use crate::values;
 /// Each seed is one run: a program, a network and faults that are drawn from the seed. Ten rules
 /// are checked. Without --all the first broken rule ends it, with a transcript of that seed.
 ///
-/// The exit code is 0 if every rule was kept, and 1 otherwise.
+/// The exit code is 0 if every rule was kept, and 1 otherwise. After SIGINT, SIGTERM or SIGHUP the
+/// results up to then are printed with the command that runs the other seeds, and the exit code is
+/// 130, 143 or 129; a second signal ends it at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct SimOptions {
-    /// The seeds to run, FROM to TO, without TO itself
+    /// The seeds to run, FROM to TO, without TO itself, as 0..1000 or 0..10M
     #[arg(long, value_name = "FROM..TO", default_value = "0..100000", value_parser = seeds)]
     #[arg(conflicts_with = "replay", allow_hyphen_values = true)]
     pub(super) seeds: Seeds,
@@ -55,6 +58,8 @@ The JSON object of --json:
   refusals       inputs without effect: seen, total
   faults         how often each fault occurred
   broken         seeds that broke a rule: seed, rule, what
+  left           after a signal the seeds that were not run,
+                 as for --seeds; or null
 With --replay:
   seed, sockets, events, faults
   broken         rule and what, or null
@@ -74,7 +79,30 @@ pub(super) enum FaultChoice {
     One(Fault),
 }
 
+impl fmt::Display for Seeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.from, self.to)
+    }
+}
+
 impl SimOptions {
+    /// The command that runs these seeds as this one has run others.
+    pub(super) fn command_for(&self, left: Seeds) -> String {
+        let mut command = format!("finale sim --seeds {left}");
+        if let Some(FaultChoice::One(fault)) = self.fault {
+            command += &format!(" --fault {}", fault.name());
+        }
+        if let Some(threads) = self.threads {
+            command += &format!(" --threads {threads}");
+        }
+        for (is_set, name) in [(self.all, "all"), (self.json, "json"), (self.quiet, "quiet")] {
+            if is_set {
+                command += &format!(" --{name}");
+            }
+        }
+        command
+    }
+
     /// The threads for this many batches of seeds.
     pub(super) fn threads(&self, batches: usize) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -83,7 +111,7 @@ impl SimOptions {
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {
-    let number = values::number::<u64>(0..=u64::MAX);
+    let number = values::count::<u64>(0..=u64::MAX);
     let ends = text.split_once("..").and_then(|(from, to)| number(from).ok().zip(number(to).ok()));
     match ends {
         Some((from, to)) if from < to => Ok(Seeds { from, to }),

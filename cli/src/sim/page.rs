@@ -6,6 +6,7 @@ use std::time::Duration;
 use finale::lifecycle::Coverage;
 use finale::sim::Fault;
 
+use super::options::Seeds;
 use super::sum::{Sum, Violation};
 use crate::output::{BAD, GOOD, count};
 
@@ -15,6 +16,8 @@ pub(super) struct Runs {
     pub(super) took: Duration,
     pub(super) threads: usize,
     pub(super) preferred: Option<Fault>,
+    /// The seeds that a signal has left out.
+    pub(super) left: Option<Seeds>,
 }
 
 /// The command that runs one seed again.

@@ -5,6 +5,10 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::common::{Outcome, PATIENCE, Server, command, finish, patient, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -235,7 +239,7 @@ fn server_of(bench: &mut Child) -> i32 {
 
 #[test]
 fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
         let mut child = command(&ENDLESS).spawn().expect("it starts");
         let server = server_of(&mut child);
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32")).expect("a pid is not zero");
@@ -243,8 +247,8 @@ fn a_signal_ends_it_with_what_was_measured_and_its_server_is_gone() {
         let outcome = finish(child);
         wait_until_gone(server);
         let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
-        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
-        assert!(outcome.stderr.starts_with("finale: interrupted by a signal; "), "{outcome:?}");
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(code), 1), "{outcome:?}");
+        assert!(outcome.stderr.starts_with(&format!("finale: interrupted by {name}; ")), "{outcome:?}");
         assert_eq!((&object["interrupted"], &object["failed"]), (&Value::from(true), &Value::from(0)), "{outcome:?}");
     }
 }
@@ -274,7 +278,10 @@ fn arguments_that_do_not_fit_are_reported_in_one_line() {
     refused(&["--target", "127.0.0.1"], 2, "no port");
     refused(&["--target", "http://127.0.0.1:80"], 2, "a URL is not an address; write HOST:PORT");
     refused(&["--target", "127.0.0.1:0"], 2, "port 0");
-    refused(&["--target", "unix:/tmp/x"], 2, "TCP only");
+    refused(&["--target", "localhost:0"], 2, "port 0");
+    refused(&["--target", "unix:"], 2, "no path");
+    refused(&["--connections", "1.5k"], 2, "as 500, 10k or 2M");
+    refused(&["--warm-up", "0s"], 2, "longer than zero");
     refused(&["--target", "127.0.0.1:9", "--server-pid", "4194305"], 2, "No such process");
     refused(&["--target", "nowhere.invalid:1"], 1, "can't look up 'nowhere.invalid:1'");
     refused(&["--serve", "echo", "--answer", "5"], 2, "--answer");
@@ -320,4 +327,191 @@ fn the_short_options_are_those_of_other_load_generators() {
 fn one_connection_is_one_connection() {
     let outcome = run(&["bench", "-n", "1", "--target", "127.0.0.1:1", "-q"]);
     assert!(outcome.last_line().starts_with("finale: 1 of 1 connection failed; "), "{outcome:?}");
+}
+
+#[test]
+fn counts_may_have_a_suffix() {
+    let object = expect_well(&["-n", "1k", "-R", "20k"], 1000, 64);
+    assert_eq!(object["rate"], 20_000);
+}
+
+#[test]
+fn an_overloaded_rate_ends_soon_and_is_a_failure() {
+    let (outcome, object) = json(&["-R", "1M", "-z", "100ms", "-t", "100ms", "-c", "1"]);
+    let count = |name: &str| object[name].as_u64().expect("a count");
+    assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("finale: overloaded: "), "{outcome:?}");
+    assert_eq!((count("connections") + count("never_begun"), count("overloaded")), (100_000, count("never_begun")));
+}
+
+#[test]
+fn a_name_is_measured_at_the_address_that_answers() {
+    let (addr, thread) = strange(21, |mut client| {
+        let mut request = Vec::new();
+        client.read_to_end(&mut request).expect("the request ends");
+        if !request.is_empty() {
+            client.write_all(&[b'!'; 64]).expect("the client reads");
+        }
+    });
+    let name = format!("localhost:{}", addr.port());
+    let object = expect_well(&["--target", &name, "-n", "20"], 20, 64);
+    assert_eq!((&object["target"], &object["name"]), (&addr.to_string().into(), &name.as_str().into()));
+    thread.join().expect("the server has seen all, and the one that chose the address");
+    let (outcome, object) = json(&["--target", &name, "-n", "20"]);
+    assert_eq!((outcome.code, &object["failures"]["refused"]), (Some(1), &20.into()), "{outcome:?}");
+}
+
+#[test]
+fn a_unix_domain_socket_is_measured() {
+    let path = std::env::temp_dir().join(format!("finale-bench-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("the path is free");
+    let thread = thread::spawn(move || {
+        for client in listener.incoming().take(300) {
+            let mut client = client.expect("a client comes");
+            client.read_to_end(&mut Vec::new()).expect("the request ends");
+            client.write_all(&[b'!'; 64]).expect("the client reads");
+        }
+    });
+    let target = format!("unix:{}", path.display());
+    let object = expect_well(&["--target", &target, "-n", "300", "-c", "200"], 300, 64);
+    assert_eq!((&object["target"], &object["name"]), (&target.as_str().into(), &Value::Null));
+    thread.join().expect("the server has seen all");
+    std::fs::remove_file(&path).expect("it is ours");
+}
+
+#[test]
+fn a_warm_up_makes_connections_that_do_not_count() {
+    let served = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&served);
+    let (addr, _thread) = strange(usize::MAX, move |mut client| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        client.read_to_end(&mut Vec::new()).expect("the request ends");
+        client.write_all(&[b'!'; 64]).expect("the client reads");
+    });
+    let target = addr.to_string();
+    let object = expect_well(&["--target", &target, "-n", "40", "-c", "2", "--warm-up", "50ms"], 40, 64);
+    assert_eq!((&object["warm_up_ms"], &object["bytes_sent"]), (&50.into(), &(40 * 64).into()));
+    assert!(served.load(Ordering::Relaxed) > 40, "{served:?}");
+    let page = run(&["bench", "-n", "40", "--warm-up", "20ms"]).stdout;
+    assert!(page.contains("as soon as one has closed, after a warm-up of 20ms\n"), "{page}");
+}
+
+#[test]
+fn a_warm_up_in_which_all_fail_is_the_result() {
+    let unused = TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound");
+    let (outcome, object) = json(&["--target", &unused.to_string(), "-n", "5k", "--warm-up", "1h"]);
+    assert_eq!((outcome.code, &object["given_up"], &object["never_begun"]), (Some(1), &true.into(), &5_000.into()));
+}
+
+#[test]
+fn throughput_is_in_bytes_per_second() {
+    let object = expect_well(&["-n", "200", "--request", "1KiB", "--answer", "2KiB"], 200, 2048);
+    for direction in ["bytes_sent", "bytes_received"] {
+        let total = number(&object, &format!("{direction}_per_second")) * number(&object, "seconds");
+        assert!((total / number(&object, direction) - 1.0).abs() < 0.001, "{object}");
+    }
+}
+
+/// A file for the output of one run.
+struct Output(std::path::PathBuf);
+
+impl Output {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("finale-{name}-{}", std::process::id()));
+        std::fs::write(&path, text).expect("it can be written");
+        Self(path)
+    }
+
+    fn of(name: &str, args: &[&str]) -> Self {
+        Self::new(name, &json(args).0.stdout)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("it is text")
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_results_of_several_loads_become_one() {
+    let (one, other) = (Output::of("one", &["-n", "300"]), Output::of("other", &["-n", "200", "-c", "8"]));
+    let both =
+        Output::new("both", &[&one, &other].map(|file| std::fs::read_to_string(&file.0).expect("it exists")).concat());
+    for files in [&[one.path(), other.path()] as &[&str], &[both.path()]] {
+        let outcome = run(&[&["bench", "merge", "--json"], files].concat());
+        let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        let sums = [("connections", 500), ("loads", 2), ("in_flight", 264), ("bytes_sent", 500 * 64), ("failed", 0)];
+        for (name, sum) in sums {
+            assert_eq!(object[name], sum, "{name}: {object}");
+        }
+        let counted = number(&object, "per_second") * number(&object, "seconds");
+        assert!((counted - 500.0).abs() < 1.0 && number(&object["latency_us"], "p50") > 0.0, "{object}");
+        assert!(object["server_cpu_us_per_connection"].is_null(), "{object}");
+        // It is a result like any other.
+        let merged = Output::new("merged", &outcome.stdout);
+        let again = run(&["bench", "merge", merged.path(), one.path()]);
+        assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+        for words in ["\n  800 in ", "\n  loads       3, merged as if they ran at the same time\n", "all acknowledged"]
+        {
+            assert!(again.stdout.contains(words), "{words}: {}", again.stdout);
+        }
+    }
+}
+
+#[test]
+fn failures_of_merged_loads_are_added_up_and_are_a_failure() {
+    let unused =
+        TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound").to_string();
+    let (good, bad) = (Output::of("good", &["-n", "30"]), Output::of("bad", &["-n", "20", "--target", &unused]));
+    let outcome = run(&["bench", "merge", "--json", good.path(), bad.path()]);
+    let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
+    assert_eq!((outcome.code, &object["failures"]), (Some(1), &serde_json::json!({ "refused": 20 })), "{outcome:?}");
+    assert!(
+        outcome.stderr.starts_with("finale: 20 of 50 connections failed; the first failure: refused"),
+        "{outcome:?}"
+    );
+    assert!(object["target"].as_str().is_some_and(|targets| targets.ends_with(&format!(", {unused}"))), "{object}");
+}
+
+#[test]
+fn what_can_not_be_merged_is_refused_in_one_line() {
+    let one = Output::of("mine", &["-n", "3"]);
+    let text = std::fs::read_to_string(&one.0).expect("it exists");
+    let merge = |text: &str, code, words: &str| {
+        let other = Output::new("theirs", text);
+        run(&["bench", "merge", one.path(), other.path()]).refused_with(code, words);
+    };
+    for (from, to, words) in [
+        (
+            "\"request_bytes\":64",
+            "\"request_bytes\":65",
+            "can't be merged, since their latencies mean different things: request_bytes is 64 and 65",
+        ),
+        ("\"first\":\"client\"", "\"first\":\"server\"", "first is client and server"),
+        ("\"timeout_ms\":10000", "\"timeout_ms\":9", "timeout_ms is 10000 and 9"),
+        ("\"rate\":null", "\"rate\":5", "rate is no rate and a rate"),
+        ("\"connections\":3", "\"connections\":4", "the histogram has not as many latencies"),
+        ("\"histogram\":\"", "\"histogram\":\"?", "the histogram is not base64"),
+        ("\"histogram\":\"", "\"histogram\":\"AAAA", "the histogram can't be read"),
+        ("\"seconds\"", "\"hours\"", "missing field `seconds`"),
+    ] {
+        assert!(text.contains(from), "{from}: {text}");
+        merge(&text.replace(from, to), 1, words);
+    }
+    let endless = Output::new("endless", &text.replace("\"seconds\":", "\"seconds\":1e300,\"was\":"));
+    assert_eq!(run(&["bench", "merge", one.path(), endless.path()]).code, Some(0), "any number can be printed");
+    merge("", 1, "is no output of finale bench --json: it is empty");
+    merge("hello", 1, "is no output of finale bench --json: expected");
+    merge("{}", 1, "missing field");
+    run(&["bench", "merge", "/nowhere"]).refused_with(1, "can't read '/nowhere': No such file");
+    run(&["bench", "merge", "/"]).refused_with(1, "can't read '/': Is a directory");
+    run(&["bench", "merge", one.path(), one.path()]).refused_with(2, "is named twice, and would count twice");
+    run(&["bench", "merge"]).refused_with(2, "missing argument: <FILE>...; see finale bench merge --help");
+    run(&["bench", "-n", "5", "merge", one.path()]).refused_with(2, "merge");
 }

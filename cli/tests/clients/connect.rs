@@ -2,14 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 
-use crate::common::{Outcome, command, finish, patient, reset, run, run_with};
+use crate::common::{Outcome, PATIENCE, command, finish, patient, reset, run, run_with, shell};
 use serde_json::{Value, json};
 
 /// A server for one connection, on a free port.
-fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
+pub(crate) fn server<T: Send + 'static>(
+    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (String, JoinHandle<T>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let addr = listener.local_addr().expect("it is bound").to_string();
     let thread = thread::spawn(move || serve(patient(listener.accept().expect("a peer connects").0)));
@@ -29,7 +33,7 @@ fn the_socket_goes_to_stdout_and_a_clean_ending_is_success() {
         stream.shutdown(std::net::Shutdown::Write).expect("still connected");
         read_all(&mut stream)
     });
-    let outcome = run(&["connect", &addr]);
+    let outcome = run(&["connect", "--no-half-close", &addr]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "all there is"));
     let ending = "clean and acknowledged; the peer finished first, TIME_WAIT is the peer's; 12 bytes read, 0 written";
     assert_eq!(outcome.stderr, format!("finale: {addr}: {ending}\n"));
@@ -38,15 +42,65 @@ fn the_socket_goes_to_stdout_and_a_clean_ending_is_success() {
 
 #[test]
 fn half_close_ends_with_stdin_and_reads_the_answer() {
-    let (addr, server) = server(|mut stream| {
-        let request = read_all(&mut stream);
-        stream.write_all(b"answer").expect("the client still reads");
-        request
+    // It is the default. Scripts for nc(1), or for an older version, name it.
+    for option in [&[] as &[&str], &["--half-close"], &["-N"], &["--no-half-close", "-N"]] {
+        let (addr, server) = server(|mut stream| {
+            let request = read_all(&mut stream);
+            stream.write_all(b"answer").expect("the client still reads");
+            request
+        });
+        let outcome = run_with(&[&["connect", &addr], option].concat(), b"question".to_vec());
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"), "{option:?}");
+        assert!(outcome.last_line().contains("clean and acknowledged; we finished first"), "{outcome:?}");
+        assert_eq!(server.join().expect("the server ends"), b"question");
+    }
+}
+
+#[test]
+fn a_peer_that_finishes_first_gets_all_of_stdin() {
+    let length = 8 << 20;
+    let path = std::env::temp_dir().join(format!("finale-stdin-{}", std::process::id()));
+    std::fs::write(&path, vec![b'x'; length]).expect("it can be written");
+    for option in [&[] as &[&str], &["--no-half-close"]] {
+        let (addr, server) = server(|mut stream| {
+            stream.shutdown(std::net::Shutdown::Write).expect("still connected");
+            read_all(&mut stream).len()
+        });
+        let file = std::fs::File::open(&path).expect("it exists");
+        let child = command(&[&["connect", &addr], option].concat()).stdin(file).spawn().expect("it starts");
+        let outcome = finish(child);
+        assert_eq!((outcome.code, server.join().expect("the server ends")), (Some(0), length), "{outcome:?}");
+    }
+    std::fs::remove_file(&path).expect("it is ours");
+}
+
+#[test]
+fn a_slow_stdin_is_sent_to_its_end_to_a_peer_that_has_finished() {
+    let (finished, has_finished) = channel();
+    let (addr, server) = server(move |mut stream| {
+        stream.shutdown(std::net::Shutdown::Write).expect("still connected");
+        let mut first = [0; 5];
+        stream.read_exact(&mut first).expect("the first part comes");
+        let _ = finished.send(());
+        [first.to_vec(), read_all(&mut stream)].concat()
     });
-    let outcome = run_with(&["connect", &addr, "--half-close"], b"question".to_vec());
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"));
-    assert!(outcome.last_line().contains("clean and acknowledged; we finished first"), "{outcome:?}");
-    assert_eq!(server.join().expect("the server ends"), b"question");
+    let mut child = command(&["connect", &addr]).stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("it is a pipe");
+    stdin.write_all(b"first").expect("it reads");
+    has_finished.recv_timeout(PATIENCE).expect("the first part arrives");
+    stdin.write_all(b", second").expect("it still reads");
+    drop(stdin);
+    assert_eq!((finish(child).code, server.join().expect("the server ends")), (Some(0), b"first, second".to_vec()));
+}
+
+#[test]
+fn a_stdin_that_can_not_be_read_is_a_failure() {
+    let (addr, server) = server(|mut stream| stream.read(&mut [0]).map_err(|error| error.kind()));
+    let folder = std::fs::File::open("/").expect("it exists");
+    let outcome = finish(command(&["connect", &addr]).stdin(folder).spawn().expect("it starts"));
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.starts_with("finale: can't read stdin: Is a directory"), "{outcome:?}");
+    assert_eq!(server.join().expect("the server ends"), Err(std::io::ErrorKind::ConnectionReset));
 }
 
 #[test]
@@ -58,7 +112,7 @@ fn without_half_close_the_end_of_stdin_ends_nothing() {
         stream.shutdown(std::net::Shutdown::Write).expect("still connected");
         (request, read_all(&mut stream))
     });
-    let outcome = run_with(&["connect", &addr], b"question".to_vec());
+    let outcome = run_with(&["connect", "--no-half-close", &addr], b"question".to_vec());
     assert_eq!(outcome.code, Some(0));
     assert!(outcome.last_line().contains("the peer finished first"), "{outcome:?}");
     assert_eq!(server.join().expect("the server ends"), (*b"question", vec![]));
@@ -94,7 +148,7 @@ fn a_reset_is_a_failure() {
         stream.read_exact(&mut one).expect("the client has read it: it answers");
         reset(stream);
     });
-    let outcome = run_with(&["connect", &addr], b"!".to_vec());
+    let outcome = run_with(&["connect", "--no-half-close", &addr], b"!".to_vec());
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.last_line().contains("error: reset by the peer; neither side finished"), "{outcome:?}");
     server.join().expect("the server ends");
@@ -104,7 +158,7 @@ fn a_reset_is_a_failure() {
 fn a_silent_server_is_reset_after_the_idle_time() {
     for option in ["--idle-timeout", "--timeout", "-w"] {
         let (addr, server) = server(|mut stream| stream.read_exact(&mut [0]).map_err(|error| error.kind()));
-        let outcome = run(&["connect", option, "50ms", &addr]);
+        let outcome = run(&["connect", "--no-half-close", option, "50ms", &addr]);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
         assert!(outcome.stderr.contains("no byte moved"), "{outcome:?}");
         assert!(outcome.last_line().contains("destroyed by us"), "{outcome:?}");
@@ -170,7 +224,7 @@ fn a_clean_ending_as_json_has_every_part_of_the_text() {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"));
     let expected = json!({
         "target": addr, "clean": true, "acknowledged": true, "kind": "confirmed", "first_fin": "local", "time_wait": "local",
-        "peer": addr, "bytes_read": 6, "bytes_written": 8, "bytes_unsent": 0,
+        "peer": addr, "bytes_read": 6, "bytes_written": 8, "bytes_unsent": 0, "input_left": false,
     });
     assert_eq!(ending(&outcome), expected);
     server.join().expect("the server ends");
@@ -204,4 +258,68 @@ fn one_byte_is_one_byte() {
     let outcome = run(&["connect", "-v", &addr]);
     assert!(outcome.stderr.contains("\ndata, 1 byte\n"), "{outcome:?}");
     server.join().expect("the server ends");
+}
+
+#[test]
+fn max_time_ends_a_run_in_which_bytes_move() {
+    let (addr, server) = server(|mut stream| while stream.write_all(b"drip").is_ok() {});
+    let outcome = run(&["connect", &addr, "--max-time", "200ms"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.last_line().contains("timed out: not done by its deadline"), "{}", outcome.stderr);
+    assert!(!outcome.last_line().contains("both finished"), "the peer has not: {}", outcome.stderr);
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn max_time_ends_a_run_whose_stdout_is_full() {
+    let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
+    let mut child = command(&["connect", &addr, "-m", "200ms"]).spawn().expect("it starts");
+    let unread = child.stdout.take();
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.starts_with("finale: can't write to stdout: it took nothing until --max-time\n"),
+        "{outcome:?}"
+    );
+    drop(unread);
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_connection_that_takes_a_second_is_announced_with_its_address() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("it can be made");
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
+    listener.listen(0).expect("it can listen");
+    let addr = listener.local_addr().ok().and_then(|addr| addr.as_socket()).expect("it is bound");
+    let _fills_the_backlog = TcpStream::connect(addr).expect("there is room for one");
+    let addr = addr.to_string();
+    let line = format!("finale: {addr}: still connecting to {addr}");
+    let outcome = run(&["connect", &addr, "-w", "1100ms"]);
+    assert_eq!((outcome.code, outcome.stderr.lines().next()), (Some(1), Some(line.as_str())), "{outcome:?}");
+    assert!(outcome.last_line().contains("timed out: not connected in time"), "{outcome:?}");
+    for option in ["--quiet", "--json"] {
+        let outcome = run(&["connect", &addr, "-w", "1100ms", option]);
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_datagram_socket_is_no_stream_socket() {
+    let path = std::env::temp_dir().join(format!("finale-datagram-{}", std::process::id()));
+    let _socket = UnixDatagram::bind(&path).expect("the path is free");
+    run(&["connect", &format!("unix:{}", path.display())]).refused_with(1, "not a stream socket");
+    std::fs::remove_file(&path).expect("it is ours");
+}
+
+#[test]
+fn too_few_descriptors_are_reported_in_one_line() {
+    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr()).expect("a port is free");
+    let mut reasons = Vec::new();
+    for limit in 5..24 {
+        let outcome = shell(&format!("ulimit -n {limit} && exec \"$FINALE\" connect {unused}"));
+        outcome.refused_with(1, "");
+        reasons.push(outcome.stderr);
+    }
+    assert!(reasons[0].contains("Too many open files"), "{reasons:?}");
+    assert!(reasons.last().is_some_and(|last| last.contains("refused")), "{reasons:?}");
 }

@@ -4,3 +4,5 @@ mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod connect;
+mod interrupted;
+mod terminal;

@@ -20,6 +20,14 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
 }
 
+/// Runs a line of the shell, in which $FINALE is the program.
+#[track_caller]
+pub(crate) fn shell(line: &str) -> Outcome {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).env("FINALE", env!("CARGO_BIN_EXE_finale")).env_remove("RUST_LOG").stdin(Stdio::null());
+    finish(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("there is a shell"))
+}
+
 /// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -83,7 +91,7 @@ fn collect(stream: Option<impl std::io::Read + Send + 'static>) -> JoinHandle<St
     })
 }
 
-fn pid(child: &Child) -> Pid {
+pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid is an i32")).expect("a pid is not zero")
 }
 

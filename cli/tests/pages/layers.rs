@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A file may use the layers below its own, and no other of its own layer
 /// outside its folder.
 const LAYERS: [&[&str]; 6] = [
-    &["values", "errors", "stderr"],
+    &["values", "errors", "log_queue"],
     &["output"],
-    &["signals", "usage"],
+    &["interrupt", "signals", "usage"],
     &["serve"],
     &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
     &["commands"],

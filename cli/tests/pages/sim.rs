@@ -1,6 +1,9 @@
 //! `finale sim`: its page, its transcripts and its JSON objects.
 
-use crate::common::run;
+use std::time::Instant;
+
+use crate::common::{PATIENCE, command, finish, pid, run};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 #[test]
@@ -95,4 +98,26 @@ fn the_object_of_one_seed_has_its_transcript() {
     assert!(
         faults.as_array().is_some_and(|all| all.contains(&serde_json::json!({ "id": "CN02", "name": "syn-lost" })))
     );
+}
+
+#[test]
+fn a_signal_ends_it_with_what_was_run_and_the_command_that_continues() {
+    for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
+        let args = ["sim", "--seeds", "640..1000000000", "--threads", "2", "--all", "--json"];
+        let child = command(&args).spawn().expect("it starts");
+        // It watches for signals when its threads run.
+        let threads = format!("/proc/{}/task", child.id());
+        let begun = Instant::now();
+        while std::fs::read_dir(&threads).expect("it runs").count() < 4 {
+            assert!(begun.elapsed() < PATIENCE, "its threads do not start");
+        }
+        kill_process(pid(&child), signal).expect("it runs");
+        let outcome = finish(child);
+        let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
+        let (seeds, left) = (object["seeds"].as_u64().expect("a count"), object["left"].as_str().expect("a range"));
+        assert_eq!((outcome.code, left), (Some(code), &*format!("{}..1000000000", 640 + seeds)), "{outcome:?}");
+        let (begin, end) = (format!("finale: interrupted by {name}; "), " --threads 2 --all --json\n");
+        assert!(outcome.stderr.starts_with(&begin) && outcome.stderr.ends_with(end), "{outcome:?}");
+        assert!(outcome.stderr.contains(&format!("; continue with: finale sim --seeds {left} ")), "{outcome:?}");
+    }
 }

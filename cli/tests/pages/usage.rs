@@ -3,7 +3,7 @@
 use crate::common::{command, finish, run};
 
 /// Every command that has a help text.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 13] = [
     &[],
     &["lesson"],
     &["lesson", "crash"],
@@ -12,6 +12,7 @@ const COMMANDS: [&[&str]; 12] = [
     &["serve"],
     &["connect"],
     &["bench"],
+    &["bench", "merge"],
     &["sim"],
     &["states"],
     &["completions"],
@@ -20,12 +21,11 @@ const COMMANDS: [&[&str]; 12] = [
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 35] = [
-        (&["dance"], "unrecognized subcommand 'dance'; see finale --help"),
+    let mistakes: [(&[&str], &str); 34] = [
+        (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, sim, states,"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
         (&["--color", "pink", "states"], "possible values: auto, always, never; see finale states --help"),
-        (&["lesson", "two"], "unrecognized subcommand 'two'; see finale lesson --help"),
         (
             &["lesson", "nodelay", "--rounds", "0"],
             "write a whole number from 1 to 10000; see finale lesson nodelay --help",
@@ -55,7 +55,7 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["connect"], "missing argument: <HOST:PORT>; see finale connect --help"),
         (&["connect", "a:1", "-q", "--json"], "'--quiet' can't be used with '--json'; see finale connect"),
         (&["connect", "a:1", "-w", "3"], "the unit is missing"),
-        (&["bench", "-n", "many"], "write a whole number, 1 or more; see finale bench --help"),
+        (&["bench", "-n", "many"], "write a whole number, 1 or more, as 500, 10k or 2M; see finale bench --help"),
         (&["bench", "-R", "0"], "write a whole number from 1 to 4294967295"),
         (&["states", "--format", "png"], "possible values: text, mermaid, dot; see finale states --help"),
         (&["sim", "--seeds", "5..2"], "the range is empty; write FROM..TO"),
@@ -65,6 +65,29 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["completions", "tcsh"], "possible values: bash, elvish, fish, powershell, zsh"),
         (&["man", "sing"], "'sing' is not a subcommand of finale; choose from lesson, serve, connect,"),
         (&["man", "serve", "echo"], "'echo': finale serve has no subcommands; see finale man --help"),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
+fn a_wrong_subcommand_is_refused_with_those_that_exist() {
+    let mistakes: [(&[&str], &str); 5] = [
+        (
+            &["lesson", "two"],
+            "unrecognized subcommand 'two'; choose from crash, pool, nodelay; see finale lesson --help",
+        ),
+        (
+            &["lesson", "foo"],
+            "'foo'; choose from crash, pool, nodelay; a similar subcommand exists: 'pool'; see finale",
+        ),
+        (&["help", "sing"], "unrecognized subcommand 'sing'; choose from lesson, serve, connect, bench, sim, states,"),
+        (
+            &["help", "lesson", "two"],
+            "unrecognized subcommand 'two'; choose from crash, pool, nodelay; see finale lesson",
+        ),
+        (&["bench", "many"], "unrecognized subcommand 'many'; choose from merge; see finale bench --help"),
     ];
     for (args, words) in mistakes {
         run(args).refused_with(2, words);

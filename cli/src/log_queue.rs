@@ -1,10 +1,10 @@
-//! Standard error: written at once by most commands, and by a thread of its own for a server.
+//! The log of a server on its way to stderr: a bounded queue, and a thread that writes it.
 //!
-//! Invariant: the server runs and stops, whether its log is read or not. A
-//! bounded number of bytes waits in memory; lines beyond that are lost and counted.
+//! Invariant: the server runs and stops, whether its log is read or not. A bounded number of bytes
+//! waits in memory; lines beyond that are lost and counted. Other commands have no queue.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,49 +14,27 @@ const LIMIT_BYTES: usize = 256 << 10;
 /// A reader that works takes what is left within this time.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// The queue of a server. Without one, lines are written at once.
+/// The queue of a server.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// From now on a thread writes the lines.
+/// From now on lines wait here, and a thread writes them by this function.
 ///
 /// # Errors
 /// If the system has no thread left.
-pub(crate) fn use_thread() -> io::Result<()> {
+pub(crate) fn start(write: fn(&[u8]) -> io::Result<usize>) -> io::Result<()> {
     let queue = QUEUE.get_or_init(Queue::default);
-    thread::Builder::new().name("stderr".to_owned()).spawn(|| queue.run(|line| anstream::stderr().write_all(line)))?;
-    Ok(())
+    thread::Builder::new().name("log".to_owned()).spawn(move || queue.run(write)).map(drop)
 }
 
-/// Writes one line, or passes it to the thread. Unlike `eprintln!` it doesn't panic when stderr is
-/// closed.
-pub(crate) fn write_line(line: &str) {
-    match QUEUE.get() {
-        Some(queue) => queue.push(format!("{line}\n").into_bytes()),
-        None => drop(writeln!(anstream::stderr(), "{line}")),
-    }
+/// Adds lines to the queue. Returns whether there is one.
+pub(crate) fn push(lines: &[u8]) -> bool {
+    QUEUE.get().map(|queue| queue.push(lines.to_vec())).is_some()
 }
 
 /// Waits until the thread has written all lines, but not for a reader that does not read.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH);
-    }
-}
-
-/// The log's way to the same place. Each `write` is one record.
-pub(crate) struct Log;
-
-impl Write for Log {
-    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        match QUEUE.get() {
-            Some(queue) => queue.push(record.to_vec()),
-            None => anstream::stderr().write_all(record)?,
-        }
-        Ok(record.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -93,7 +71,7 @@ impl Queue {
     }
 
     /// Writes until the process ends. What can't be written is dropped: nothing reads it any more.
-    fn run(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+    fn run(&self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
         let mut lines = self.lines();
         loop {
             let Some(line) = lines.waiting.pop_front() else {
@@ -101,7 +79,11 @@ impl Queue {
                 continue;
             };
             drop(lines);
-            let _ = write(&line);
+            let mut rest = &line[..];
+            while !rest.is_empty() {
+                let Ok(written @ 1..) = write(rest) else { break };
+                rest = &rest[written..];
+            }
             lines = self.lines();
             lines.bytes -= line.len();
             if lines.lost > 0 && lines.waiting.is_empty() {
@@ -137,7 +119,9 @@ mod tests {
         assert_eq!(queue.lines().waiting.len(), fit);
         let (to, written) = channel();
         let writer = Arc::clone(&queue);
-        thread::spawn(move || writer.run(|line| to.send(line.to_vec()).map_err(io::Error::other)));
+        thread::spawn(move || {
+            writer.run(|line| to.send(line.to_vec()).map(|()| line.len()).map_err(io::Error::other));
+        });
         queue.flush(Duration::from_secs(60));
         queue.push(b"later\n".to_vec());
         let mut lines: Vec<_> = (0..fit + 2).map(|_| written.recv().expect("it is written")).collect();

@@ -1,0 +1,109 @@
+//! Signals that end `finale connect`.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::process::Stdio;
+use std::thread;
+use std::time::Instant;
+
+use crate::common::{PATIENCE, command, finish, pid};
+use crate::connect::server;
+use rustix::process::{Signal, kill_process};
+
+#[test]
+fn a_signal_resets_the_connection_reports_its_ending_and_is_the_exit_code() {
+    for (signal, name, code) in
+        [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143), (Signal::HUP, "SIGHUP", 129)]
+    {
+        let (addr, server) = server(|mut stream| {
+            stream.write_all(b"!").expect("the client reads");
+            stream.read(&mut [0]).map_err(|error| error.kind())
+        });
+        let mut child = command(&["connect", &addr]).stdin(Stdio::piped()).spawn().expect("it starts");
+        let _open = child.stdin.take();
+        child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+        kill_process(pid(&child), signal).expect("it runs");
+        let outcome = finish(child);
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        assert_eq!(
+            outcome.stderr.lines().next(),
+            Some(&*format!("finale: {addr}: interrupted by {name}, resetting it"))
+        );
+        assert!(outcome.last_line().contains("destroyed by us; neither side finished; 1 byte read"), "{outcome:?}");
+        assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
+    }
+}
+
+/// Ctrl-C ends the producer of stdin, too, and the peer must not take that for the end of the input.
+#[test]
+fn an_end_of_stdin_after_a_signal_is_no_end_of_the_input() {
+    for _ in 0..20 {
+        let (addr, server) = server(|mut stream| {
+            stream.write_all(b"!").expect("the client reads");
+            stream.read(&mut [0]).map_err(|error| error.kind())
+        });
+        let mut child = command(&["connect", &addr]).stdin(Stdio::piped()).spawn().expect("it starts");
+        let stdin = child.stdin.take();
+        child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+        kill_process(pid(&child), Signal::INT).expect("it runs");
+        drop(stdin);
+        assert_eq!(finish(child).code, Some(130));
+        assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_stdout_is_full() {
+    let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
+    let mut child = command(&["connect", &addr]).spawn().expect("it starts");
+    let unread = child.stdout.take().expect("it is a pipe");
+    let begun = Instant::now();
+    while rustix::io::ioctl_fionread(&unread).expect("it is a pipe") < 60_000 {
+        assert!(begun.elapsed() < PATIENCE, "the pipe does not fill");
+        thread::yield_now();
+    }
+    kill_process(pid(&child), Signal::TERM).expect("it runs");
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(143), "{outcome:?}");
+    assert!(outcome.last_line().contains("destroyed by us"), "{outcome:?}");
+    drop(unread);
+    server.join().expect("the server ends");
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"!").expect("the client reads");
+        stream.read(&mut [0]).expect("the client continues")
+    });
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", r#"trap "" HUP INT; exec "$FINALE" connect "$ADDR""#]).env("ADDR", &addr);
+    shell.env("FINALE", env!("CARGO_BIN_EXE_finale")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = shell.stderr(Stdio::piped()).spawn().expect("there is a shell");
+    let mut stdin = child.stdin.take().expect("it is a pipe");
+    child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+    for signal in [Signal::HUP, Signal::INT] {
+        kill_process(pid(&child), signal).expect("it runs");
+    }
+    stdin.write_all(b"!").expect("it reads");
+    drop(stdin);
+    assert_eq!(server.join().expect("the server ends"), 1);
+    assert_eq!(finish(child).code, Some(0));
+}
+
+#[test]
+fn a_signal_ends_it_while_it_connects() {
+    let path = std::env::temp_dir().join(format!("finale-full-{}", std::process::id()));
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("it can be made");
+    listener.bind(&socket2::SockAddr::unix(&path).expect("it is short")).expect("the path is free");
+    listener.listen(0).expect("it can listen");
+    let _fills_the_backlog = std::os::unix::net::UnixStream::connect(&path).expect("there is room for one");
+    let mut child = command(&["connect", &format!("unix:{}", path.display())]).spawn().expect("it starts");
+    // This line shows that it is connecting.
+    let mut line = [0; 8];
+    child.stderr.as_mut().expect("it is a pipe").read_exact(&mut line).expect("it takes longer than a second");
+    kill_process(pid(&child), Signal::INT).expect("it runs");
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(outcome.last_line().contains("destroyed by us"), "{outcome:?}");
+    std::fs::remove_file(&path).expect("it is ours");
+}
