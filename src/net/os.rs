@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{
@@ -356,6 +357,13 @@ impl Net for Os {
             Err(Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn is_readable(&self, slot: u32) -> bool {
+        let Ok(stream) = self.stream(slot) else { return false };
+        let mut polled = [PollFd::new(stream, PollFlags::IN)];
+        // Without a result, such as after a signal, only a read shows what there is.
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {

@@ -292,6 +292,15 @@ impl World {
         }
     }
 
+    /// poll(2) without waiting, for POLLIN.
+    pub(super) fn is_readable(&self, id: Id) -> bool {
+        let has_input = |end: &End| {
+            let is_over = end.peer_finished || end.error.is_some() || end.phase == Phase::Closed;
+            !end.incoming.is_empty() || is_over
+        };
+        self.ends.get(id).is_some_and(has_input)
+    }
+
     /// shutdown(SHUT_WR).
     pub(super) fn finish(&mut self, id: Id) -> Call<()> {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
