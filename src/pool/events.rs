@@ -35,7 +35,7 @@ impl Pool {
                 self.put(id, Some(Member::Ready(Age::default())));
             }
             Member::Ready(_) => self.unused(socket, event),
-            Member::Opening | Member::Leaving => {}
+            Member::Opening | Member::Leaving | Member::Spent => {}
         }
         PoolEvent::Internal
     }
@@ -88,7 +88,7 @@ impl Pool {
                 self.lease_is_over(&lease, ending.bytes_read, false);
                 return PoolEvent::Lost(lease.ticket, lease.retry_safety(ending.bytes_read, ending.bytes_written));
             }
-            Some(Member::Ready(_) | Member::Leaving) | None => {}
+            Some(Member::Ready(_) | Member::Leaving | Member::Spent) | None => {}
         }
         PoolEvent::Internal
     }
@@ -102,6 +102,6 @@ impl Pool {
         {
             self.back_off.was_lost_unserved(age.established.since);
         }
-        self.put(id, Some(Member::Leaving));
+        self.put(id, Some(Member::Spent));
     }
 }

@@ -1,6 +1,6 @@
 //! What a pool knows of one of its sockets.
 //!
-//! Invariant: a member is opening, ready, leased or leaving. It is leased under one ticket.
+//! Invariant: a member is opening, ready, leased or ending. It is leased under one ticket.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,10 @@ pub(super) enum Member {
     Opening,
     Ready(Age),
     Leased(Lease),
-    /// It is ending, and is lent no more.
+    /// It is ending, and what its borrower has written may still be on its way.
     Leaving,
+    /// It is ending, and was not in use: nothing is lost if it is reset.
+    Spent,
 }
 
 /// Since when a ready socket is established, and unused.

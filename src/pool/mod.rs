@@ -292,9 +292,10 @@ impl Pool {
     pub fn give_back(&mut self, ticket: Ticket, context: &mut Context<'_>) {
         let Some((id, lease)) = self.find_lease(ticket) else { return };
         let Some(mut socket) = context.socket(id) else { return };
-        let is_good = can_serve(&socket) && !lease.is_unanswered(&socket);
-        let has_served = self.lease_is_over(&lease, socket.bytes_read(), is_good);
-        if is_good && !self.is_closed {
+        let (can_serve, is_unanswered) = (can_serve(&socket), lease.is_unanswered(&socket));
+        // A program that does not wait for its answer says nothing about the server.
+        let has_served = self.lease_is_over(&lease, socket.bytes_read(), can_serve);
+        if can_serve && !is_unanswered && !self.is_closed {
             // It belonged to the request.
             socket.set_deadline(None);
             self.put(id, Some(Member::Ready(Age { unused: Clock::default(), has_served, ..lease.age })));
@@ -333,19 +334,19 @@ impl Pool {
         let id = *self.leases.get(&ticket)?;
         match self.members.get(id)? {
             Member::Leased(lease) => Some((id, *lease)),
-            Member::Opening | Member::Ready(_) | Member::Leaving => None,
+            Member::Opening | Member::Ready(_) | Member::Leaving | Member::Spent => None,
         }
     }
 
     /// Notes whether the server has answered in this lease. Returns whether it ever has on this
     /// socket.
-    fn lease_is_over(&mut self, lease: &Lease, bytes_read: u64, is_good: bool) -> bool {
+    fn lease_is_over(&mut self, lease: &Lease, bytes_read: u64, is_whole: bool) -> bool {
         let age = lease.age;
         if lease.has_served(bytes_read) {
             self.back_off.has_served(age.established.since);
             return true;
         }
-        if !is_good && !age.has_served {
+        if !is_whole && !age.has_served {
             self.back_off.was_lost_unserved(age.established.since);
         }
         age.has_served
@@ -360,12 +361,12 @@ impl Pool {
         match &before {
             Some(Member::Ready(_)) => self.ready.retain(|ready| *ready != id),
             Some(Member::Leased(lease)) => drop(self.leases.remove(&lease.ticket)),
-            Some(Member::Opening | Member::Leaving) | None => {}
+            Some(Member::Opening | Member::Leaving | Member::Spent) | None => {}
         }
         match &member {
             Some(Member::Ready(_)) => self.ready.push(id),
             Some(Member::Leased(lease)) => drop(self.leases.insert(lease.ticket, id)),
-            Some(Member::Opening | Member::Leaving) | None => {}
+            Some(Member::Opening | Member::Leaving | Member::Spent) | None => {}
         }
         self.stats.count(before.as_ref(), |count| *count -= 1);
         self.stats.count(member.as_ref(), |count| *count += 1);
@@ -379,7 +380,7 @@ impl Drop for Pool {
         let orphan = |(id, member): (SocketId, &Member)| match member {
             Member::Opening | Member::Leased(_) => Some(Orphan::Used(id)),
             Member::Ready(_) => Some(Orphan::Unused(id)),
-            Member::Leaving => None,
+            Member::Leaving | Member::Spent => None,
         };
         let timer = self.timer.map(|(id, _)| Orphan::Timer(id));
         orphans.leave(self.members.iter().filter_map(orphan).chain(timer));

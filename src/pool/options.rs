@@ -40,8 +40,8 @@ impl Default for PoolOptions {
 
 impl PoolOptions {
     /// How many sockets it keeps connected, leased ones included. Together with those that are
-    /// ending, at most twice as many are open: then the next one waits for a `close`. 0 means 1.
-    /// Default 4.
+    /// ending, at most twice as many are open. Beyond that, one that was ended while it was unused is
+    /// reset, and if there is none, the next one waits for a `close`. 0 means 1. Default 4.
     #[must_use]
     pub const fn size(mut self, sockets: usize) -> Self {
         self.size = if sockets == 0 { 1 } else { sockets };
@@ -157,7 +157,7 @@ impl PoolStats {
             Some(Member::Opening) => change(&mut self.opening),
             Some(Member::Ready(_)) => change(&mut self.ready),
             Some(Member::Leased(_)) => change(&mut self.leased),
-            Some(Member::Leaving) => change(&mut self.leaving),
+            Some(Member::Leaving | Member::Spent) => change(&mut self.leaving),
             None => {}
         }
     }

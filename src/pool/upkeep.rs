@@ -1,7 +1,7 @@
 //! What a pool does after each change: it opens missing sockets, ends old ones, and sets its timer.
 //!
 //! Invariant: at most `size` sockets are opening, ready or leased. With those that are ending they
-//! are at most twice as many.
+//! are at most twice as many; one that was ended while it was unused makes room for the next one.
 
 use std::time::Instant;
 
@@ -23,6 +23,10 @@ impl Pool {
         self.expire(context, now);
         self.refuse_late(now);
         while self.wants_another(now) {
+            if self.used() + self.stats.leaving >= self.options.size.saturating_mul(2) {
+                self.reset_spent(context);
+                break;
+            }
             // The options were checked when the pool was made.
             let Ok(id) = context.connect(self.target.clone(), self.connect.clone()) else { break };
             self.put(id, Some(Member::Opening));
@@ -41,14 +45,25 @@ impl Pool {
         self.stats.opening + self.stats.ready + self.stats.leased
     }
 
-    /// Whether a socket is missing, and may be opened as far as the others allow it.
     const fn is_incomplete(&self) -> bool {
-        let most = self.options.size.saturating_mul(2);
-        !self.is_closed && self.used() < self.options.size && self.used() + self.stats.leaving < most
+        !self.is_closed && self.used() < self.options.size
     }
 
     fn wants_another(&self, now: Instant) -> bool {
         self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, self.waiting.len())
+    }
+
+    /// Too many are ending: makes room by the next turn. A server that does not finish must not keep
+    /// the pool from replacing what it has ended.
+    fn reset_spent(&mut self, context: &mut Context<'_>) {
+        for (id, member) in self.members.iter() {
+            if let Member::Spent = member
+                && let Some(mut socket) = context.socket(id).filter(|socket| !socket.destroy_called())
+            {
+                socket.destroy();
+                return;
+            }
+        }
     }
 
     /// Ends sockets that are too old, or unused for too long.
@@ -60,7 +75,7 @@ impl Pool {
             age.unused.start(now, self.options.max_idle, &mut self.dice);
             if self.is_closed || age.established.is_over(now) || age.unused.is_over(now) {
                 self.stats.expired += u64::from(!self.is_closed);
-                self.put(id, Some(Member::Leaving));
+                self.put(id, Some(Member::Spent));
                 if let Some(mut socket) = context.socket(id) {
                     leave(&mut socket);
                 }
@@ -90,7 +105,7 @@ impl Pool {
         let is_opening = |(id, member): (SocketId, &Member)| matches!(member, Member::Opening).then_some(id);
         let opening: Vec<SocketId> = self.members.iter().filter_map(is_opening).collect();
         for id in opening {
-            self.put(id, Some(Member::Leaving));
+            self.put(id, Some(Member::Spent));
             if let Some(mut socket) = context.socket(id) {
                 socket.destroy();
             }
