@@ -215,6 +215,29 @@ fn a_server_that_answers_nothing_is_down_as_well() {
     }
 }
 
+/// A server that closes a connection after its answers is not one that drops it at once.
+#[test]
+fn a_connection_that_has_served_counts_as_no_failure_when_it_is_dropped() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(10 * SECOND, 10 * SECOND));
+    scene.run(ms(10));
+    let leased = [scene.lend(), scene.lend()];
+    leased.iter().for_each(|id| scene.write(*id, b"question"));
+    scene.run(ms(10));
+    let server = scene.accepted();
+    server.iter().for_each(|peer| peer.send(b"answer"));
+    scene.run(ms(10));
+    leased.iter().for_each(|id| scene.give_back(*id));
+    server.into_iter().for_each(PeerSocket::reset);
+    scene.run(ms(10));
+    assert_eq!(scene.stats().lost_unused, 2);
+    // One that has not served: with the others it would be a third failure of a pool of two.
+    let fresh = scene.lend();
+    scene.give_back(fresh);
+    scene.accepted().into_iter().for_each(PeerSocket::reset);
+    scene.run(ms(10));
+    scene.lend();
+}
+
 #[test]
 fn connections_that_are_dropped_together_are_one_failure() {
     let mut scene = Scene::new(PoolOptions::default().size(8).back_off(ms(10), 30 * SECOND));
