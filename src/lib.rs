@@ -194,7 +194,7 @@ pub use options::{CloseMode, ConnectOptions, IdleDirection, KeepAlive, ListenOpt
 pub use pipe::Pipes;
 pub use pool::{Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, RetrySafety, Ticket};
 pub use reactor::{Listener, Reactor, SocketInfo, Sockets, Waker};
-pub use shard::{Shard, ShardStopper, Shards};
+pub use shard::{Shard, ShardEnd, ShardStopper, Shards};
 pub use socket::{Backpressure, Context, Socket};
 pub use socket_map::SocketMap;
 pub use target::{BoundAddr, Target};

@@ -15,6 +15,7 @@ mod listen;
 mod stop;
 
 pub use connect::ConnectOptions;
+pub(crate) use listen::ReusePort;
 pub use listen::{ListenOptions, OverflowPolicy};
 pub use stop::StopOptions;
 

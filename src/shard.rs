@@ -1,11 +1,14 @@
 //! One reactor on each core, all on one port.
 //!
-//! Invariant: the shards start and end together. If one ends, fails or panics, the others are
-//! stopped, and `join` returns the error or resumes the panic.
+//! Invariant: the shards start together. When one ends, fails or panics, `wait` returns that at
+//! once, and the program decides about the others; `join` stops them.
 
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::error::{Error, OsError};
@@ -89,6 +92,12 @@ impl ShardStopper {
             let _ = remote.wake();
         }
     }
+
+    /// Whether the shards were stopped.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.last_stop.count.load(Ordering::Acquire) > 0
+    }
 }
 
 /// The threads of several [`Shard`]s. Dropping it stops the shards and waits for them.
@@ -134,10 +143,104 @@ impl ShardStopper {
 /// shards.join()
 /// # }
 /// ```
+///
+/// A shard whose program returns or panics leaves the others alone. The program decides what
+/// happens then: [`join`](Shards::join) stops the others, and [`wait`](Shards::wait) returns how
+/// one has ended, at once.
+///
+/// ```
+/// use finale::{Error, ListenOptions, Shard, ShardEnd, Shards, StopOptions};
+///
+/// # fn main() -> Result<(), Error> {
+/// let serve = |mut shard: Shard| {
+///     assert_ne!(shard.index(), 1, "a mistake of the program");
+///     while shard.next()?.is_some() {}
+///     Ok(())
+/// };
+/// let (mut shards, _addr) = Shards::start(3, "127.0.0.1:0", ListenOptions::default(), serve)?;
+/// let mut failed = Vec::new();
+/// while let Some((index, end)) = shards.wait() {
+///     if !matches!(end, ShardEnd::Returned) {
+///         eprintln!("shard {index} {end}; the others continue");
+///         failed.push(index);
+///     }
+///     shards.stopper().stop(StopOptions::default()); // Or later.
+/// }
+/// assert_eq!(failed, [1]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Shards {
     stopper: ShardStopper,
-    threads: Vec<JoinHandle<Result<(), Error>>>,
+    /// The index of each shard, and its thread until that was joined.
+    threads: Vec<Option<(usize, Thread)>>,
+    ends: Arc<Ends>,
+}
+
+type Thread = JoinHandle<Result<(), Error>>;
+
+/// How the program of a shard has ended: [`Shards::wait`].
+///
+/// ```
+/// use finale::{Error, ShardEnd};
+/// assert_eq!(ShardEnd::Failed(Error::WriteAfterEnd).to_string(), "has failed: write after end: our FIN ends the stream");
+/// assert_eq!(ShardEnd::Panicked(Box::new("why")).to_string(), "has panicked: why");
+/// ```
+#[derive(Debug)]
+pub enum ShardEnd {
+    /// It has returned `Ok`.
+    Returned,
+    /// It has returned an error.
+    Failed(Error),
+    /// It has panicked with this payload, for
+    /// [`resume_unwind`](std::panic::resume_unwind) or a message.
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl fmt::Display for ShardEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Returned => f.write_str("has ended"),
+            Self::Failed(error) => write!(f, "has failed: {error}"),
+            Self::Panicked(payload) => {
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+                write!(f, "has panicked: {}", text.unwrap_or("its payload is no text"))
+            }
+        }
+    }
+}
+
+/// The threads that have ended and were not joined, by their places, the first one first.
+#[derive(Debug, Default)]
+struct Ends {
+    places: Mutex<VecDeque<usize>>,
+    added: Condvar,
+    waker: OnceLock<Waker>,
+}
+
+impl Ends {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            // A reactor that is gone waits for nothing.
+            let _ = waker.wake();
+        }
+    }
+}
+
+/// Held by each thread until its program has ended, also by a panic.
+struct EndGuard {
+    ends: Arc<Ends>,
+    place: usize,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.ends.places.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.place);
+        self.ends.added.notify_one();
+        self.ends.wake();
+    }
 }
 
 impl Shards {
@@ -166,7 +269,8 @@ impl Shards {
         Ok((Self::run(shards, stopper, move |shard, ()| program(shard))?, addr))
     }
 
-    /// Runs `program` with each of these shards and its own value, each on its own thread.
+    /// Runs `program` with each of these shards and its own value, each on its own thread. The
+    /// threads end by themselves, when the program returns.
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
@@ -175,17 +279,18 @@ impl Shards {
         T: Send + 'static,
         F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
     {
-        let mut started = Self { stopper, threads: Vec::new() };
+        let mut started = Self { stopper, threads: Vec::new(), ends: Arc::default() };
         let program = Arc::new(program);
-        for (shard, own) in shards {
-            let (program, fall) = (Arc::clone(&program), Fall(started.stopper.clone()));
-            let named = thread::Builder::new().name(format!("finale-shard-{}", shard.index));
+        for (place, (shard, own)) in shards.into_iter().enumerate() {
+            let (program, index) = (Arc::clone(&program), shard.index);
+            let guard = EndGuard { ends: Arc::clone(&started.ends), place };
+            let named = thread::Builder::new().name(format!("finale-shard-{index}"));
             let thread = named.spawn(move || {
-                let _fall = fall;
+                let _guard = guard;
                 program(shard, own)
             });
             let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
-            started.threads.push(thread.map_err(failed)?);
+            started.threads.push(Some((index, thread.map_err(failed)?)));
         }
         Ok(started)
     }
@@ -196,8 +301,49 @@ impl Shards {
         &self.stopper
     }
 
+    /// Waits until the program of a further shard has ended, and returns the shard's index with the
+    /// result. Returns at once if one has ended already, and `None` if all results were returned.
+    /// The other shards continue: [`stopper`](Shards::stopper) stops them.
+    pub fn wait(&mut self) -> Option<(usize, ShardEnd)> {
+        if self.threads.iter().all(Option::is_none) {
+            return None;
+        }
+        let is_empty = |places: &mut VecDeque<usize>| places.is_empty();
+        let places = self.ends.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.ends.added.wait_while(places, is_empty);
+        let place = places.unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.joined(place?)
+    }
+
+    /// The same without waiting, for a thread that does something else. `None` also while all
+    /// shards run.
+    pub fn try_wait(&mut self) -> Option<(usize, ShardEnd)> {
+        let place = self.ends.places.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.joined(place?)
+    }
+
+    /// Wakes a reactor of another thread at each end of a shard, and at once if one has ended
+    /// already: call [`try_wait`](Self::try_wait) at its [`Event::Woken`]. A second call changes
+    /// nothing.
+    pub fn wake_at_end(&self, waker: Waker) {
+        let _ = self.ends.waker.set(waker);
+        self.ends.wake();
+    }
+
+    /// Joins a thread that has ended, or is about to.
+    fn joined(&mut self, place: usize) -> Option<(usize, ShardEnd)> {
+        let (index, thread) = self.threads.get_mut(place)?.take()?;
+        let end = match thread.join() {
+            Ok(Ok(())) => ShardEnd::Returned,
+            Ok(Err(error)) => ShardEnd::Failed(error),
+            Err(payload) => ShardEnd::Panicked(payload),
+        };
+        Some((index, end))
+    }
+
     /// Waits until every shard's program has ended. When one ends, for any reason, the others are
-    /// stopped. The main thread can wait here, and other threads for signals and the like.
+    /// stopped, which takes up to the [limit of a stop](StopOptions::limit); an error is logged
+    /// before that. The main thread can wait here, and other threads for signals and the like.
     ///
     /// # Errors
     /// The first error of a program.
@@ -206,10 +352,17 @@ impl Shards {
     /// If a program has panicked: resumes its panic, after all have ended.
     pub fn join(mut self) -> Result<(), Error> {
         let (mut outcome, mut panic) = (Ok(()), None);
-        for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(ended) => outcome = outcome.and(ended),
-                Err(payload) => panic = panic.or(Some(payload)),
+        while let Some((index, end)) = self.wait() {
+            if !matches!(end, ShardEnd::Returned) {
+                log::error!("shard {index} {end}");
+            }
+            if !self.stopper.is_stopping() {
+                self.stopper.stop(StopOptions::default());
+            }
+            match end {
+                ShardEnd::Returned => {}
+                ShardEnd::Failed(error) => outcome = outcome.and(Err(error)),
+                ShardEnd::Panicked(payload) => panic = panic.or(Some(payload)),
             }
         }
         match panic {
@@ -221,25 +374,12 @@ impl Shards {
 
 impl Drop for Shards {
     fn drop(&mut self) {
-        if self.threads.is_empty() {
+        if self.threads.iter().all(Option::is_none) {
             return;
         }
         self.stopper.stop(StopOptions::default());
-        for thread in self.threads.drain(..) {
-            // Only `join` returns the error of a program.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Held by each thread: when its program ends, all shards are stopped.
-struct Fall(ShardStopper);
-
-impl Drop for Fall {
-    fn drop(&mut self) {
-        if self.0.last_stop.count.load(Ordering::Acquire) == 0 {
-            self.0.stop(StopOptions::default());
-        }
+        // Only `wait` and `join` return the error of a program.
+        while self.wait().is_some() {}
     }
 }
 
@@ -247,6 +387,9 @@ impl<N: Net> Shard<N> {
     /// Opens a listener for each of these reactors, all on one address, and starts no thread: for a
     /// program that has its own threads, and for the [simulated network](crate#testing), where each
     /// reactor is a host of the same address.
+    ///
+    /// The port must be free, unless the options have [`reuse_port`](ListenOptions::reuse_port):
+    /// then other programs with that option can share it.
     ///
     /// # Errors
     /// As for [`Reactor::listen`]. Of several reactors only the first can open a Unix domain socket:
@@ -263,17 +406,21 @@ impl<N: Net> Shard<N> {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        Self::open_at(reactors, addr.try_into()?, &options.reuse_port(true))
+        Self::open_at(reactors, addr.try_into()?, options)
     }
 
     fn open_at(
         reactors: Vec<Reactor<N>>,
         mut addr: Target,
-        options: &ListenOptions,
+        options: ListenOptions,
     ) -> Result<(Vec<Self>, ShardStopper, BoundAddr), Error> {
         let mut bound = None;
         let mut listening = Vec::new();
+        let shared = options.clone().reuse_port(true);
+        // Otherwise another program on the port, started by mistake, would get some of the clients.
+        let claimed = if options == shared { options } else { options.reuse_port_after_bind() };
         for mut reactor in reactors {
+            let options = if bound.is_none() { &claimed } else { &shared };
             let listener = reactor.listen(addr.clone(), options.clone())?;
             // The first listener chooses the port if it is 0.
             addr = listener.addr.ip().map_or(addr, Target::Addr);

@@ -137,6 +137,10 @@ impl Net for Bare {
         nothing()
     }
 
+    fn is_readable(&self, _slot: u32) -> bool {
+        self.unread
+    }
+
     fn finish(&mut self, _slot: u32) -> io::Result<()> {
         nothing()
     }

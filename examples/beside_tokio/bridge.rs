@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use finale::{
     ConnectOptions, Error, Event, Inbox, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, SendError, Sender, Socket,
-    SocketId, SocketMap, Ticket,
+    Ticket,
 };
 use tokio::sync::oneshot;
 
@@ -102,12 +102,12 @@ struct Worker {
     pool: Pool,
     inbox: Inbox<Message>,
     waiting: HashMap<Ticket, Request>,
-    running: SocketMap<(Request, Vec<u8>)>,
+    running: HashMap<Ticket, (Request, Vec<u8>)>,
 }
 
 impl Worker {
     fn new(pool: Pool, inbox: Inbox<Message>) -> Self {
-        Self { pool, inbox, waiting: HashMap::new(), running: SocketMap::new() }
+        Self { pool, inbox, waiting: HashMap::new(), running: HashMap::new() }
     }
 
     fn run(mut self, mut reactor: Reactor) -> Result<(), Error> {
@@ -118,7 +118,6 @@ impl Worker {
     }
 
     fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) {
-        let id = socket.id();
         match (self.pool.handle(socket, event), *event) {
             (PoolEvent::Foreign, Event::Woken) => {
                 while let Some(message) = self.inbox.take() {
@@ -131,34 +130,34 @@ impl Worker {
                     }
                 }
             }
-            (PoolEvent::Leased, Event::Data(bytes)) => {
-                let Some((_, answer)) = self.running.get_mut(id) else { return };
+            (PoolEvent::Leased(ticket), Event::Data(bytes)) => {
+                let Some((_, answer)) = self.running.get_mut(&ticket) else { return };
                 answer.extend_from_slice(bytes);
                 if answer.ends_with(b"\n") {
-                    let Some((request, answer)) = self.running.remove(id) else { return };
+                    let Some((request, answer)) = self.running.remove(&ticket) else { return };
                     // An error means that the task no longer waits.
                     let _ = request.reply.send(Ok(String::from_utf8_lossy(&answer).trim_end().to_owned()));
-                    self.pool.give_back(socket);
+                    self.pool.give_back(ticket, &mut socket.context());
                 }
             }
-            (PoolEvent::Leased, Event::End) => {
-                self.lost(id);
-                self.pool.discard(socket);
+            (PoolEvent::Leased(ticket), Event::End) => {
+                self.lost(ticket);
+                self.pool.discard(ticket, &mut socket.context());
             }
-            (PoolEvent::Lost(_), _) => self.lost(id),
+            (PoolEvent::Lost(ticket, _), _) => self.lost(ticket),
             _ => {}
         }
         self.start(socket);
     }
 
-    fn lost(&mut self, id: SocketId) {
-        if let Some((request, _)) = self.running.remove(id) {
+    fn lost(&mut self, ticket: Ticket) {
+        if let Some((request, _)) = self.running.remove(&ticket) {
             let _ = request.reply.send(Err(Failed::Lost));
         }
     }
 
     fn start(&mut self, socket: &mut Socket<'_>) {
-        while let Some((ticket, reply)) = self.pool.next_reply() {
+        while let Some((ticket, reply)) = self.pool.next_reply(&mut socket.context()) {
             let Some(request) = self.waiting.remove(&ticket) else { continue };
             let PoolReply::Leased(id) = reply else {
                 let _ = request.reply.send(Err(Failed::Lost));
@@ -167,12 +166,12 @@ impl Worker {
             let Some(mut leased) = socket.get(id) else { continue };
             if request.reply.is_closed() {
                 // The task was cancelled while its request waited. Nothing of it was sent.
-                self.pool.give_back(&mut leased);
+                self.pool.give_back(ticket, &mut socket.context());
                 continue;
             }
             leased.set_deadline(LIMIT);
             let _ = leased.write(format!("{}\n", request.line).as_bytes());
-            self.running.insert(id, (request, Vec::new()));
+            self.running.insert(ticket, (request, Vec::new()));
         }
     }
 }

@@ -4,8 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use finale::{
-    ConnectOptions, Context, Error, Event, Pool, PoolEvent, PoolOptions, PoolReply, RetrySafety, Socket, SocketMap,
-    Ticket,
+    ConnectOptions, Context, Error, Event, Pool, PoolEvent, PoolOptions, PoolReply, RetrySafety, Socket, Ticket,
 };
 
 /// From the call of `request` to the answer, with all attempts.
@@ -27,7 +26,7 @@ struct Job {
 pub(crate) struct Client {
     pool: Pool,
     waiting: HashMap<Ticket, Job>,
-    running: SocketMap<Job>,
+    running: HashMap<Ticket, Job>,
     /// Each line, with its answer or the reason why there is none.
     pub(crate) results: VecDeque<(String, Result<String, &'static str>)>,
 }
@@ -36,7 +35,7 @@ impl Client {
     pub(crate) fn new(server: &str, options: PoolOptions) -> Result<Self, Error> {
         let connect = ConnectOptions::default().connect_timeout(ATTEMPT);
         let pool = Pool::new(server, connect, options.wait_limit(TOTAL))?;
-        Ok(Self { pool, waiting: HashMap::new(), running: SocketMap::new(), results: VecDeque::new() })
+        Ok(Self { pool, waiting: HashMap::new(), running: HashMap::new(), results: VecDeque::new() })
     }
 
     pub(crate) fn request(&mut self, context: &mut Context<'_>, line: String) {
@@ -52,10 +51,10 @@ impl Client {
 
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) {
         match self.pool.handle(socket, event) {
-            PoolEvent::Leased => self.leased(socket, event),
-            PoolEvent::Lost(safety) => {
+            PoolEvent::Leased(ticket) => self.leased(&mut socket.context(), ticket, event),
+            PoolEvent::Lost(ticket, safety) => {
                 // The request's deadline is also an end of its connection.
-                if let Some(job) = self.running.remove(socket.id()) {
+                if let Some(job) = self.running.remove(&ticket) {
                     self.repeat(&mut socket.context(), job, safety);
                 }
             }
@@ -64,8 +63,8 @@ impl Client {
         self.start(&mut socket.context());
     }
 
-    fn leased(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) {
-        let Some(job) = self.running.get_mut(socket.id()) else { return };
+    fn leased(&mut self, context: &mut Context<'_>, ticket: Ticket, event: &Event<'_>) {
+        let Some(job) = self.running.get_mut(&ticket) else { return };
         match event {
             Event::Data(bytes) => {
                 job.answer.extend_from_slice(bytes);
@@ -73,22 +72,21 @@ impl Client {
                 if !is_complete && job.answer.len() < 64 * 1024 {
                     return; // The rest is on its way.
                 }
-                let Some(job) = self.running.remove(socket.id()) else { return };
+                let Some(job) = self.running.remove(&ticket) else { return };
                 if is_complete {
                     let answer = String::from_utf8_lossy(&job.answer).trim_end().to_owned();
                     self.results.push_back((job.line, Ok(answer)));
-                    self.pool.give_back(socket);
+                    self.pool.give_back(ticket, context);
                 } else {
                     self.results.push_back((job.line, Err("the answer is too long")));
-                    self.pool.discard(socket);
+                    self.pool.discard(ticket, context);
                 }
             }
             // The server ends before it has answered in full.
             Event::End => {
-                let Some(job) = self.running.remove(socket.id()) else { return };
-                let safety = if job.answer.is_empty() { RetrySafety::IfIdempotent } else { RetrySafety::Unsafe };
-                self.pool.discard(socket);
-                self.repeat(&mut socket.context(), job, safety);
+                let Some(job) = self.running.remove(&ticket) else { return };
+                let safety = self.pool.discard(ticket, context).unwrap_or(RetrySafety::Unsafe);
+                self.repeat(context, job, safety);
             }
             // After an error comes the close, as `PoolEvent::Lost`.
             _ => {}
@@ -109,7 +107,7 @@ impl Client {
 
     /// Sends the requests that have got a connection.
     fn start(&mut self, context: &mut Context<'_>) {
-        while let Some((ticket, reply)) = self.pool.next_reply() {
+        while let Some((ticket, reply)) = self.pool.next_reply(context) {
             let Some(mut job) = self.waiting.remove(&ticket) else { continue };
             let id = match reply {
                 PoolReply::Leased(id) => id,
@@ -128,7 +126,7 @@ impl Client {
             // A refused write leaves nothing half done: the deadline ends the connection.
             let _ = socket.write(format!("{}\n", job.line).as_bytes());
             socket.set_deadline(ATTEMPT.min(left));
-            self.running.insert(id, job);
+            self.running.insert(ticket, job);
         }
     }
 }

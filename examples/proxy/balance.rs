@@ -97,12 +97,12 @@ impl Balance {
             let Some(chosen) = self.choose(context.now()) else { return };
             let backend = &mut self.backends[chosen];
             let ticket = backend.pool.request(context);
-            let Some((_, PoolReply::Leased(id))) = backend.pool.next_reply() else {
+            let Some((_, PoolReply::Leased(id))) = backend.pool.next_reply(context) else {
                 // The connection has just been lost. Another backend may have one.
                 backend.pool.cancel(ticket);
                 continue;
             };
-            backend.pool.detach(id, context);
+            backend.pool.detach(ticket, context);
             backend.live += 1;
             self.waiting.pop_front();
             self.pipes.join(client, id);

@@ -12,6 +12,8 @@ mod sock_diag;
 mod tcp;
 mod unix;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -175,6 +177,10 @@ pub trait Net {
     /// What a read would find, without reading.
     fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 
+    /// Whether a read would find something now: bytes, the end, or an error. Takes nothing, so a
+    /// pending error stays.
+    fn is_readable(&self, slot: u32) -> bool;
+
     /// Writes, perhaps less than all; an edge follows a short write, as it follows `WouldBlock`.
     /// With `more` the kernel holds the last partial segment back until the rest of the bytes, or
     /// [`finish`](Net::finish) or [`close`](Net::close), follows.
@@ -225,6 +231,12 @@ pub trait Net {
 
     /// The next finished lookup. Its token may be stale.
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)>;
+
+    /// A seed for random delays: each call returns another one, and each process gets others. A
+    /// simulated network derives it from its own seed.
+    fn seed(&self) -> u64 {
+        RandomState::new().hash_one(0)
+    }
 
     /// A socket in this state got this input. A net can count them to know what it has caused.
     #[inline]

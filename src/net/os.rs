@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{
@@ -23,7 +24,7 @@ use socket2::{Domain, Socket, Type};
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
 use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
-use crate::options::{KeepAlive, ListenOptions, SystemOptions};
+use crate::options::{KeepAlive, ListenOptions, ReusePort, SystemOptions};
 use crate::target::BoundAddr;
 
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
@@ -220,13 +221,16 @@ impl Net for Os {
         let socket = tcp::open(Domain::for_address(addr), &options.system)?;
         // Otherwise connections in TIME_WAIT would hinder a restart (socket(7)).
         socket.set_reuse_address(true)?;
-        if options.reuse_port {
+        if options.reuse_port == ReusePort::On {
             socket.set_reuse_port(true)?;
         }
         if addr.is_ipv6() {
             socket.set_only_v6(options.ipv6_only)?;
         }
         socket.bind(&addr.into())?;
+        if options.reuse_port == ReusePort::AfterBind {
+            socket.set_reuse_port(true)?;
+        }
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
         self.add(listener, Listening { socket, is_unix: false, watched: true, _file: None })?;
@@ -356,6 +360,13 @@ impl Net for Os {
             Err(Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn is_readable(&self, slot: u32) -> bool {
+        let Ok(stream) = self.stream(slot) else { return false };
+        let mut polled = [PollFd::new(stream, PollFlags::IN)];
+        // Without a result, such as after a signal, only a read shows what there is.
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {

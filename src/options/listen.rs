@@ -23,11 +23,21 @@ pub struct ListenOptions {
     pub(crate) system: SystemOptions,
     pub(crate) settings: Settings,
     pub(crate) backlog: u32,
-    pub(crate) reuse_port: bool,
+    pub(crate) reuse_port: ReusePort,
     pub(crate) ipv6_only: bool,
     pub(crate) replace_stale: bool,
     pub(crate) max_connections: Option<usize>,
     pub(crate) overflow_policy: OverflowPolicy,
+}
+
+/// SO_REUSEPORT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReusePort {
+    Off,
+    /// Set before bind(2), which succeeds if all sockets of the port have it.
+    On,
+    /// Set after bind(2), which fails if the port has a socket already.
+    AfterBind,
 }
 
 /// What happens to a client that connects while the listener has its maximum of connections
@@ -65,7 +75,7 @@ impl Default for ListenOptions {
             system: SystemOptions::default(),
             settings: Settings::default(),
             backlog: 4096,
-            reuse_port: false,
+            reuse_port: ReusePort::Off,
             ipv6_only: false,
             replace_stale: false,
             max_connections: None,
@@ -89,7 +99,13 @@ impl ListenOptions {
     #[doc(alias = "UV_TCP_REUSEPORT")]
     #[must_use]
     pub const fn reuse_port(mut self, on: bool) -> Self {
-        self.reuse_port = on;
+        self.reuse_port = if on { ReusePort::On } else { ReusePort::Off };
+        self
+    }
+
+    /// For the first listener of a group: the port must be free, and others of the group follow.
+    pub(crate) const fn reuse_port_after_bind(mut self) -> Self {
+        self.reuse_port = ReusePort::AfterBind;
         self
     }
 

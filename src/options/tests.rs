@@ -90,7 +90,7 @@ fn milliseconds_are_rounded_up_so_that_no_timer_is_early() {
 #[test]
 fn a_setter_changes_what_it_names_and_keeps_the_rest() {
     let listen = ListenOptions::default().nodelay(false).backlog(7).reuse_port(true).ipv6_only(true).start_paused(true);
-    assert_eq!((listen.backlog, listen.reuse_port, listen.ipv6_only), (7, true, true));
+    assert_eq!((listen.backlog, listen.reuse_port, listen.ipv6_only), (7, ReusePort::On, true));
     assert_eq!((listen.system.nodelay, listen.settings.paused), (false, true));
     let (at, limit) = (SocketAddr::from(([127, 0, 0, 1], 9)), Some(of_ms(5)));
     let connect =

@@ -1,12 +1,11 @@
-//! How long a pool waits before it tries a server again.
+//! How long a pool waits before it connects to its server again.
 //!
-//! Invariant: failures are counted where they happen, and get their time at the pool's next look at
-//! the clock.
+//! Invariant: failures and losses are counted where they happen, and get their time at the pool's
+//! next look at the clock.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
+use super::member::{from_half, up_to};
 use crate::rng::Rng;
 
 /// A connection that lasted this long counts as no failure.
@@ -15,7 +14,7 @@ const STEADY: Duration = Duration::from_secs(1);
 /// No wait is longer.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How long to wait after a failure.
+/// How long to wait after a failure, and after a loss.
 #[derive(Debug)]
 pub(super) struct BackOff {
     first: Duration,
@@ -34,12 +33,14 @@ pub(super) struct BackOff {
     drops: Vec<Option<Instant>>,
     /// How many connections in a row were lost as soon as they were established.
     dropped: usize,
-    dice: Rng,
+    /// A connection was lost since the clock was read.
+    has_lost: bool,
+    /// Some were lost and are not replaced yet: when the next one may be, if no request needs it.
+    replace_at: Option<Instant>,
 }
 
 impl BackOff {
-    pub(super) fn new((first, most): (Duration, Duration), seed: Option<u64>) -> Self {
-        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+    pub(super) const fn new((first, most): (Duration, Duration)) -> Self {
         Self {
             first,
             most,
@@ -50,7 +51,8 @@ impl BackOff {
             failed_at: None,
             drops: Vec::new(),
             dropped: 0,
-            dice: Rng::new(seed),
+            has_lost: false,
+            replace_at: None,
         }
     }
 
@@ -58,24 +60,40 @@ impl BackOff {
         self.failures > 0
     }
 
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|at| at <= now)
+    /// Whether another socket may be opened, while this many are being opened and this many
+    /// requests wait.
+    pub(super) fn may_open(&self, now: Instant, opening: usize, waiting: usize) -> bool {
+        let is_over = |until: Option<Instant>| until.is_none_or(|until| until <= now);
+        match self.is_on() {
+            true => opening == 0 && is_over(self.retry_at),
+            false => waiting > opening || is_over(self.replace_at),
+        }
     }
 
-    /// When the next attempt may be made.
-    pub(super) const fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    /// When that changes by itself, if sockets are missing.
+    pub(super) fn changes_at(&self, now: Instant, opening: usize) -> Option<Instant> {
+        let until = if self.is_on() { self.retry_at.filter(|_| opening == 0) } else { self.replace_at };
+        // Once its time has come, the next missing socket triggers it, not the clock.
+        until.filter(|until| *until > now)
+    }
+
+    /// A socket is being opened; whether none is missing now.
+    pub(super) fn has_opened(&mut self, now: Instant, is_whole: bool, dice: &mut Rng) {
+        self.is_trying = self.is_on();
+        let next = |_| now.checked_add(up_to(self.first.min(LONGEST), dice));
+        self.replace_at = self.replace_at.filter(|_| !is_whole).and_then(next);
+    }
+
+    /// A connection was lost, ready or leased. Many clients lose theirs at the same moment, when a
+    /// server is restarted.
+    pub(super) const fn was_lost(&mut self) {
+        self.has_lost = true;
     }
 
     /// A connection was lost before it served a request. `born` is when it was established, if the
     /// clock was read.
     pub(super) fn was_lost_unserved(&mut self, born: Option<Instant>) {
         self.drops.push(born);
-    }
-
-    /// An attempt is made although the back-off is on.
-    pub(super) const fn tries(&mut self) {
-        self.is_trying = self.is_on();
     }
 
     /// Several attempts that were begun together, before the back-off was on, fail together and
@@ -123,15 +141,16 @@ impl BackOff {
         }
     }
 
-    /// Counts a new failure from now.
-    pub(super) fn count(&mut self, now: Instant, usual: usize) {
+    /// Counts new failures and losses from now.
+    pub(super) fn count(&mut self, now: Instant, usual: usize, dice: &mut Rng) {
+        if std::mem::take(&mut self.has_lost) && self.replace_at.is_none() {
+            self.replace_at = now.checked_add(up_to(self.first.min(LONGEST), dice));
+        }
         self.count_drops(now, usual);
         if !std::mem::take(&mut self.is_new) {
             return;
         }
         let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most).min(LONGEST);
-        let half = doubled / 2;
-        let chance = Duration::from_nanos(self.dice.below(half.as_nanos() as u64 + 1));
-        (self.retry_at, self.failed_at) = (now.checked_add(half + chance), Some(now));
+        (self.retry_at, self.failed_at) = (now.checked_add(from_half(doubled, dice)), Some(now));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::member::Member;
+
 /// Options of a [`Pool`](super::Pool).
 ///
 /// ```
@@ -37,7 +39,9 @@ impl Default for PoolOptions {
 }
 
 impl PoolOptions {
-    /// How many sockets it keeps connected, leased ones included. 0 means 1. Default 4.
+    /// How many sockets it keeps connected, leased ones included. Together with those that are
+    /// ending, at most twice as many are open. Beyond that, one that was ended while it was unused is
+    /// reset, and if there is none, the next one waits for a `close`. 0 means 1. Default 4.
     #[must_use]
     pub const fn size(mut self, sockets: usize) -> Self {
         self.size = if sockets == 0 { 1 } else { sockets };
@@ -46,7 +50,9 @@ impl PoolOptions {
 
     /// How long a socket may stay unused before it is ended and replaced. Default 50 s: most
     /// servers and load balancers end an idle connection after a minute, and a request could meet
-    /// that end. `None`: without limit.
+    /// that end. The actual limit of each socket is random between half of that and all of it, so
+    /// that sockets that were opened together, by one client or by a thousand, are not replaced
+    /// together. `None`: without limit.
     #[must_use]
     pub fn max_idle(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.max_idle = limit.into();
@@ -54,7 +60,8 @@ impl PoolOptions {
     }
 
     /// The age at which a socket is ended and replaced, when it is not leased. Default 1 h, so that
-    /// a new address of the name, or a new backend, is used. `None`: without limit.
+    /// a new address of the name, or a new backend, is used. It is random as
+    /// [`max_idle`](Self::max_idle) is. `None`: without limit.
     #[must_use]
     pub fn max_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.max_age = limit.into();
@@ -68,7 +75,8 @@ impl PoolOptions {
         self
     }
 
-    /// How many requests may wait for a socket at a time. Default 1024.
+    /// How many requests may wait for a socket at a time. A request for which a socket is ready
+    /// does not wait, so 0 leases only what is ready. Default 1024.
     #[must_use]
     pub const fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = requests;
@@ -78,7 +86,12 @@ impl PoolOptions {
     /// The delay after a connection could not be opened: `first`, then twice as long each time, and
     /// at most `most`. The actual delay is random between half of that and all of it, so that a
     /// thousand clients don't retry at the same moment. During back-off the pool opens one socket
-    /// at a time. Default 100 ms to 30 s.
+    /// at a time.
+    ///
+    /// Sockets that were lost while the server is up are replaced one after another, after a random
+    /// time up to `first` each, because a server that is restarted drops all its clients at the
+    /// same moment. A request that waits for a socket does not wait for that time. Default 100 ms
+    /// to 30 s.
     #[must_use]
     pub const fn back_off(mut self, first: Duration, most: Duration) -> Self {
         self.back_off = (first, most);
@@ -86,7 +99,7 @@ impl PoolOptions {
     }
 
     /// The seed of the random delays, for runs that have to be repeatable. Default: a different one
-    /// for each pool.
+    /// for each pool. On a [simulated network](crate#testing) it follows from the network's seed.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -94,8 +107,8 @@ impl PoolOptions {
     }
 }
 
-/// Counts of a pool: [`Pool::stats`](super::Pool::stats). `opening`, `ready`, `leased` and
-/// `waiting` are a snapshot; the others only grow.
+/// Counts of a pool: [`Pool::stats`](super::Pool::stats). `opening`, `ready`, `leased`, `leaving`
+/// and `waiting` are a snapshot; the others only grow.
 ///
 /// ```
 /// use finale::{ConnectOptions, Pool, PoolOptions};
@@ -131,6 +144,21 @@ pub struct PoolStats {
     pub ready: usize,
     /// Sockets that are leased.
     pub leased: usize,
-    /// Requests that wait.
+    /// Sockets that are ending.
+    pub leaving: usize,
+    /// Requests that have no reply yet.
     pub waiting: usize,
+}
+
+impl PoolStats {
+    /// Changes the count to which a member belongs.
+    pub(super) fn count(&mut self, member: Option<&Member>, change: impl FnOnce(&mut usize)) {
+        match member {
+            Some(Member::Opening) => change(&mut self.opening),
+            Some(Member::Ready(_)) => change(&mut self.ready),
+            Some(Member::Leased(_)) => change(&mut self.leased),
+            Some(Member::Leaving | Member::Spent) => change(&mut self.leaving),
+            None => {}
+        }
+    }
 }

@@ -2,13 +2,14 @@
 
 use crate::id::SocketId;
 
-/// The id of one request for a socket.
+/// The id of one request for a socket, and then of its lease. No two requests have the same one,
+/// also of different pools.
 ///
 /// ```
 /// use finale::{Context, Pool, PoolReply};
 /// fn request(pool: &mut Pool, context: &mut Context<'_>) {
 ///     let ticket = pool.request(context);
-///     while let Some((answered, reply)) = pool.next_reply() {
+///     while let Some((answered, reply)) = pool.next_reply(context) {
 ///         if answered == ticket && let PoolReply::Leased(socket) = reply {
 ///             println!("{socket} is ours");
 ///         }
@@ -16,7 +17,10 @@ use crate::id::SocketId;
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub(super) u64);
+pub struct Ticket {
+    pub(super) pool: u32,
+    pub(super) number: u64,
+}
 
 /// The result of a request for a socket.
 ///
@@ -24,7 +28,7 @@ pub struct Ticket(pub(super) u64);
 /// use finale::{Context, Pool, PoolReply, Ticket};
 /// fn send_requests(pool: &mut Pool, context: &mut Context<'_>, body: &[u8]) -> Vec<Ticket> {
 ///     let mut failed = Vec::new();
-///     while let Some((ticket, reply)) = pool.next_reply() {
+///     while let Some((ticket, reply)) = pool.next_reply(context) {
 ///         match reply {
 ///             PoolReply::Leased(id) => {
 ///                 if let Some(mut socket) = context.socket(id) {
@@ -55,8 +59,8 @@ pub enum PoolReply {
 /// use finale::{Event, Pool, PoolEvent, Socket};
 /// fn on_event(pool: &mut Pool, socket: &mut Socket<'_>, event: Event<'_>) {
 ///     match pool.handle(socket, &event) {
-///         PoolEvent::Leased => println!("a part of an answer, or its end"),
-///         PoolEvent::Lost(safety) => println!("the request is lost: {safety:?}"),
+///         PoolEvent::Leased(ticket) => println!("a part of the answer to {ticket:?}, or its end"),
+///         PoolEvent::Lost(ticket, safety) => println!("{ticket:?} is lost: {safety:?}"),
 ///         PoolEvent::Internal | PoolEvent::Foreign => {}
 ///     }
 /// }
@@ -67,14 +71,15 @@ pub enum PoolEvent {
     Foreign,
     /// It belongs to a socket of the pool that is not leased. Nothing has to be done.
     Internal,
-    /// It belongs to a leased socket: the program handles it.
-    Leased,
-    /// The `close` of a leased socket, and whether its request can be sent again. It is not delivered
-    /// after the lease has ended, for example by [`Pool::discard`](crate::Pool::discard).
-    Lost(RetrySafety),
+    /// It belongs to the socket of this lease: the program handles it.
+    Leased(Ticket),
+    /// The `close` of the socket of this lease, and whether its request can be sent again. It is not
+    /// delivered after the lease has ended, for example by [`Pool::discard`](crate::Pool::discard).
+    Lost(Ticket, RetrySafety),
 }
 
-/// Whether a request whose socket was lost can be sent again.
+/// Whether a request can be sent again: its socket was lost ([`PoolEvent::Lost`]), or the program
+/// has given up its answer ([`Pool::discard`](crate::Pool::discard)).
 ///
 /// ```
 /// use finale::RetrySafety;

@@ -43,6 +43,7 @@ use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
+use crate::table::orphans::Orphan;
 use listeners::Listeners;
 use turn::Turn;
 use waker::Shared;
@@ -198,6 +199,23 @@ impl<N: Net> Reactor<N> {
     fn look_at_clock(&mut self) {
         if !self.table.unfiled.is_empty() {
             self.table.file_all(self.table.epoch.tick_after(self.net.now()));
+        }
+    }
+
+    /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
+    fn end_orphans(&mut self) {
+        let Some(orphans) = self.table.orphans.as_ref().filter(|orphans| !orphans.is_empty()) else { return };
+        for orphan in orphans.take() {
+            match orphan {
+                Orphan::Timer(id) => _ = self.cancel_timer(id),
+                Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
+                Orphan::Unused(id) => {
+                    if let Some(mut socket) = self.socket(id) {
+                        socket.discard();
+                        socket.end();
+                    }
+                }
+            }
         }
     }
 

@@ -119,6 +119,7 @@ impl<N: Net> Reactor<N> {
             }
             let emit = match self.turn.phase {
                 Phase::Poll => {
+                    self.end_orphans();
                     if self.nothing_is_left() || (turns > 0 && until.is_some_and(|until| until <= self.net.now())) {
                         // The caller may not call again for a long time.
                         self.look_at_clock();

@@ -17,7 +17,7 @@ use super::unix::UNIX;
 use super::world::{Listener, Name, Segment, World};
 use crate::error::LookupErrorKind;
 use crate::net::{LookupAnswer, Unread};
-use crate::options::{ListenOptions, SystemOptions};
+use crate::options::{ListenOptions, ReusePort, SystemOptions};
 
 /// How long MSG_MORE holds bytes back (tcp(7), TCP_CORK).
 const CORK: u64 = 200_000_000;
@@ -49,7 +49,7 @@ impl World {
         let others = self.listening.get(&(machine, addr.port())).map_or(&[][..], Vec::as_slice);
         let clashes = |id: &Id| {
             self.listeners.get(*id).is_some_and(|other| {
-                let both_share = other.options.reuse_port && options.reuse_port;
+                let both_share = other.options.reuse_port != ReusePort::Off && options.reuse_port == ReusePort::On;
                 let only_v6 = other.options.ipv6_only && other.addr.is_ipv6() && addr.is_ipv4()
                     || options.ipv6_only && addr.is_ipv6() && other.addr.is_ipv4();
                 overlap(other.addr.ip(), addr.ip()) && !both_share && !only_v6
@@ -290,6 +290,15 @@ impl World {
             Err(Errno::WOULDBLOCK) => Ok(Unread::Nothing),
             Err(error) => Err(error),
         }
+    }
+
+    /// poll(2) without waiting, for POLLIN.
+    pub(super) fn is_readable(&self, id: Id) -> bool {
+        let has_input = |end: &End| {
+            let is_over = end.peer_finished || end.error.is_some() || end.phase == Phase::Closed;
+            !end.incoming.is_empty() || is_over
+        };
+        self.ends.get(id).is_some_and(has_input)
     }
 
     /// shutdown(SHUT_WR).

@@ -438,6 +438,10 @@ impl Net for Host {
         Ok(world.answered(self.index, slot, answer)?)
     }
 
+    fn is_readable(&self, slot: u32) -> bool {
+        self.on(slot).is_ok_and(|(world, id)| world.is_readable(id))
+    }
+
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
         self.write_perhaps_less(&mut world, slot, id, bytes, more)
@@ -542,6 +546,10 @@ impl Net for Host {
         if let Some(answer) = world.resolve(host, port) {
             world.schedule(at, Happening::Lookup { host: self.index, token, answer });
         }
+    }
+
+    fn seed(&self) -> u64 {
+        self.world.borrow_mut().seeds.next_u64()
     }
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {

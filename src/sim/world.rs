@@ -185,6 +185,8 @@ pub(super) struct World {
     order: u64,
     agenda: BinaryHeap<Entry>,
     pub(super) rng: Rng,
+    /// The seeds that programs get.
+    pub(super) seeds: Rng,
     pub(super) faults: Faults,
     /// One way, in nanoseconds.
     pub(super) latency: u64,
@@ -231,6 +233,8 @@ impl World {
             order: 0,
             agenda: BinaryHeap::new(),
             rng: Rng::new(seed),
+            // Drawing them from `rng` would change what the seed does to programs without a pool.
+            seeds: Rng::new(!seed),
             faults: Faults::none(),
             latency: 1_000_000,
             delays: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! connection begins in the next call of `next`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Socket;
@@ -14,6 +15,7 @@ use crate::options::ConnectOptions;
 use crate::table::Table;
 use crate::table::entry::Flags;
 use crate::table::extra::Deadline;
+use crate::table::orphans::Orphans;
 use crate::target::Target;
 
 /// The methods of the net that a handler may use. There are no others, so that the reactor's own
@@ -21,6 +23,9 @@ use crate::target::Target;
 pub(crate) trait Local {
     fn now(&self) -> Instant;
     fn local_addr(&self, slot: u32) -> Option<SocketAddr>;
+    fn is_readable(&self, slot: u32) -> bool;
+    fn seed(&self) -> u64;
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 }
 
 impl<N: Net> Local for N {
@@ -30,6 +35,18 @@ impl<N: Net> Local for N {
 
     fn local_addr(&self, slot: u32) -> Option<SocketAddr> {
         Net::local_addr(self, slot).ok()
+    }
+
+    fn is_readable(&self, slot: u32) -> bool {
+        Net::is_readable(self, slot)
+    }
+
+    fn seed(&self) -> u64 {
+        Net::seed(self)
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        Net::waker(self)
     }
 }
 
@@ -107,6 +124,17 @@ impl Context<'_> {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.net.now()
+    }
+
+    /// A seed for random delays.
+    pub(crate) fn seed(&self) -> u64 {
+        self.net.seed()
+    }
+
+    /// Where an owner of sockets leaves them when it is dropped.
+    pub(crate) fn orphans(&mut self) -> Arc<Orphans> {
+        let orphans = self.table.orphans.get_or_insert_with(|| Arc::new(Orphans::new(self.net.waker())));
+        Arc::clone(orphans)
     }
 
     /// The socket with this id, if its `close` was not delivered.

@@ -10,6 +10,7 @@ mod audit;
 mod clocks;
 pub(crate) mod entry;
 pub(crate) mod extra;
+pub(crate) mod orphans;
 pub(crate) mod queue;
 pub(crate) mod settings;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -30,6 +32,7 @@ pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
+use orphans::Orphans;
 use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
 use timers::Timers;
@@ -70,6 +73,8 @@ pub(crate) struct Table {
     pub(crate) extras: Extras,
     /// The socket whose event the caller has now, or `NIL`.
     pub(crate) at_hand: u32,
+    /// Made for the first owner that needs it.
+    pub(crate) orphans: Option<Arc<Orphans>>,
 }
 
 const _: () = assert!(size_of::<slab::Slab<Entry>>() > 0 && size_of::<Option<Entry>>() == 64, "the entry has a niche");
@@ -100,6 +105,7 @@ impl Table {
             settings: SettingsPool::default(),
             extras: Extras::default(),
             at_hand: NIL,
+            orphans: None,
         }
     }
 

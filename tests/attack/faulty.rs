@@ -298,6 +298,10 @@ impl Net for FaultyNet {
         self.host.peek(slot)
     }
 
+    fn is_readable(&self, slot: u32) -> bool {
+        self.host.is_readable(slot)
+    }
+
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.faulty.enter("send")?;
         self.host.send(slot, bytes, more)
@@ -348,6 +352,10 @@ impl Net for FaultyNet {
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
         self.host.lookup(token, host, port);
+    }
+
+    fn seed(&self) -> u64 {
+        self.host.seed()
     }
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {

@@ -2,5 +2,9 @@
 
 mod pipe;
 mod pool;
+mod pool_herd;
+mod pool_leases;
+mod pool_random;
+mod pool_scene;
 mod pool_unused;
 mod shards;

@@ -26,8 +26,8 @@ fn a_deadline_of_the_options_ends_no_unused_connection() {
     let limit = Duration::from_millis(100);
     let options = ConnectOptions::default().total_deadline(limit).deadline(limit);
     let pool = with_a_silent_server(options, |pool, socket| {
-        if let Some((_, PoolReply::Leased(id))) = pool.next_reply() {
-            pool.give_back(&mut socket.get(id).expect("it lives"));
+        if let Some((ticket, PoolReply::Leased(_))) = pool.next_reply(&mut socket.context()) {
+            pool.give_back(ticket, &mut socket.context());
         }
     });
     assert_eq!((pool.stats().started, pool.stats().ready), (1, 1), "{:?}", pool.stats());
@@ -36,10 +36,9 @@ fn a_deadline_of_the_options_ends_no_unused_connection() {
 #[test]
 fn a_socket_that_is_given_back_while_it_fills_a_buffer_is_replaced() {
     let pool = with_a_silent_server(ConnectOptions::default(), |pool, socket| {
-        if let Some((_, PoolReply::Leased(id))) = pool.next_reply() {
-            let mut leased = socket.get(id).expect("it lives");
-            leased.fill(Vec::new(), 100).expect("it can read");
-            pool.give_back(&mut leased);
+        if let Some((ticket, PoolReply::Leased(id))) = pool.next_reply(&mut socket.context()) {
+            socket.get(id).expect("it lives").fill(Vec::new(), 100).expect("it can read");
+            pool.give_back(ticket, &mut socket.context());
         }
     });
     assert_eq!((pool.stats().started, pool.stats().ready), (2, 1), "{:?}", pool.stats());

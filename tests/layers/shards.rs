@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use finale::sim::{Host, Network};
-use finale::{BoundAddr, Error, Event, ListenOptions, Reactor, SendError, Shard, Shards, Socket, StopOptions};
+use finale::{
+    BoundAddr, Error, Event, ListenOptions, Reactor, SendError, Shard, ShardEnd, Shards, Socket, StopOptions,
+};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -117,6 +119,107 @@ fn a_program_that_panics_stops_the_others_and_its_panic_comes_up() {
     assert_eq!(ended.load(Ordering::Relaxed), 2, "the others ended first, in good order");
 }
 
+/// One shard ends in each of three ways while another serves a client.
+#[test]
+fn the_end_of_a_shard_is_known_at_once_and_the_others_continue_until_the_program_stops_them() {
+    let (to_fall, fall) = channel::<&str>();
+    let fall = Mutex::new(fall);
+    let (mut shards, addr) = Shards::start(4, ANY_PORT, ListenOptions::default(), move |shard| {
+        if shard.index() > 0 {
+            match fall.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv() {
+                Ok("panics") => panic!("a mistake"),
+                Ok("fails") => return Err(Error::WriteAfterEnd),
+                _ => return Ok(()),
+            }
+        }
+        serve(shard)
+    })
+    .expect("four reactors");
+    // The kernel chooses a shard; only the first one answers.
+    let mut client = loop {
+        let mut client = TcpStream::connect(addr).expect("it listens");
+        client.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+        client.write_all(b"hello").expect("open");
+        if client.read_exact(&mut [0; 5]).is_ok() {
+            break client;
+        }
+    };
+    client.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    assert!(shards.try_wait().is_none(), "all run");
+    let mut ends = Vec::new();
+    for way in ["panics", "fails", "returns"] {
+        to_fall.send(way).expect("a shard waits for it");
+        // A stop would take a second, the grace for the client, and thirty if it is busy.
+        let (index, end) = shards.wait().expect("one ends");
+        assert!((1..4).contains(&index));
+        ends.push(end.to_string());
+        client.write_all(b"hello").expect("open");
+        client.read_exact(&mut [0; 5]).expect("the first shard serves it");
+    }
+    assert_eq!(ends, ["has panicked: a mistake", &format!("has failed: {}", Error::WriteAfterEnd), "has ended"]);
+    assert!(!shards.stopper().is_stopping() && shards.try_wait().is_none());
+    shards.stopper().stop(StopOptions::default());
+    client.shutdown(Shutdown::Write).expect("open");
+    assert!(matches!(shards.wait(), Some((0, ShardEnd::Returned))));
+    assert!(shards.wait().is_none(), "all results were returned");
+}
+
+/// Also one that has ended before the call.
+#[test]
+fn a_reactor_of_another_thread_is_woken_at_the_end_of_each_shard() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let (mut shards, _) = Shards::start(2, ANY_PORT, ListenOptions::default(), move |shard| {
+        if shard.index() == 1 {
+            let _ = wait.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
+        }
+        Ok(())
+    })
+    .expect("two reactors");
+    let mut control = Reactor::new().expect("a reactor");
+    let mut ends = Vec::new();
+    shards.wake_at_end(control.waker());
+    for (count, go) in [(1, None), (2, Some(go))] {
+        drop(go);
+        while ends.len() < count {
+            let (_, event) = control.next().expect("it waits").expect("a waker is left");
+            assert_eq!(event, Event::Woken);
+            while let Some((index, _)) = shards.try_wait() {
+                ends.push(index);
+            }
+        }
+    }
+    assert_eq!(ends, [0, 1]);
+}
+
+#[test]
+fn an_error_that_was_waited_for_does_not_come_up_again() {
+    let (mut shards, _) = Shards::start(2, ANY_PORT, ListenOptions::default(), |shard| match shard.index() {
+        1 => Err(Error::WriteAfterEnd),
+        _ => serve(shard),
+    })
+    .expect("two reactors");
+    assert!(matches!(shards.wait(), Some((1, ShardEnd::Failed(Error::WriteAfterEnd)))));
+    assert!(!shards.stopper().is_stopping(), "the other one continues");
+    shards.stopper().stop(StopOptions::default());
+    assert_eq!(shards.join(), Ok(()));
+}
+
+/// The program has taken the wake, and not the messages.
+#[test]
+fn a_message_that_finds_the_inbox_full_wakes_the_reactor_again() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let (sender, mut inbox) = reactor.inbox(1);
+    sender.send("one").expect("room");
+    let (_, event) = reactor.next().expect("it continues").expect("a wake");
+    assert_eq!(event, Event::Woken);
+    assert!(reactor.next_before(network.now()).expect("it continues").is_none(), "one wake, one event");
+    assert_eq!(sender.send("two"), Err(SendError::Full("two")));
+    let (_, event) = reactor.next_before(network.now()).expect("it continues").expect("another wake");
+    assert_eq!((event, inbox.take()), (Event::Woken, Some("one")));
+}
+
 #[test]
 fn dropping_the_shards_stops_them_and_waits() {
     let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), serve).expect("two reactors");
@@ -134,6 +237,32 @@ fn an_address_in_use_leaves_nothing_running() {
 }
 
 /// Two shards on a simulated machine, and a client of twenty connections on another.
+/// Otherwise a second program, started by mistake, would get some of the clients of the first.
+#[test]
+fn the_port_of_shards_is_theirs_unless_they_share_it_by_request() {
+    let start = |addr, options| Shards::start(2, addr, options, serve);
+    let (shards, addr) = start(ANY_PORT.to_owned(), ListenOptions::default()).expect("a free port");
+    for second in [ListenOptions::default(), ListenOptions::default().reuse_port(true)] {
+        let refused = start(addr.to_string(), second.clone()).map(|(_, addr)| addr);
+        // The kernel lets a program of the same user join the group, if it asks for that.
+        assert_eq!(refused.is_err(), second == ListenOptions::default(), "{refused:?}");
+    }
+    drop(shards);
+    let shared = ListenOptions::default().reuse_port(true);
+    let (first, addr) = start(ANY_PORT.to_owned(), shared.clone()).expect("a free port");
+    let (second, same) = start(addr.to_string(), shared).expect("a shared port");
+    assert_eq!(addr, same);
+    drop((first, second));
+
+    let network = Network::new(3);
+    let open = |options| {
+        let reactors = vec![Reactor::with_net(network.host(HERE)), Reactor::with_net(network.host(HERE))];
+        Shard::open(reactors, (HERE, 80), options)
+    };
+    let _shards = open(ListenOptions::default()).expect("a free port");
+    open(ListenOptions::default()).expect_err("the port is taken");
+}
+
 #[test]
 fn the_same_program_runs_on_the_simulated_network() {
     let network = Network::new(3);

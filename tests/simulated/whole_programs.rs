@@ -277,7 +277,7 @@ impl Requests {
     }
 
     fn start(&mut self, context: &mut finale::Context<'_>) {
-        while let Some((_, reply)) = self.pool.next_reply() {
+        while let Some((_, reply)) = self.pool.next_reply(context) {
             match reply {
                 PoolReply::Leased(id) => {
                     let Some(mut socket) = context.socket(id) else { continue };
@@ -308,21 +308,21 @@ impl Program for Requests {
 
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match self.pool.handle(socket, &event) {
-            PoolEvent::Leased => match event {
+            PoolEvent::Leased(ticket) => match event {
                 Event::Data(_) if socket.bytes_read().is_multiple_of(3) => {
-                    self.pool.give_back(socket);
+                    self.pool.give_back(ticket, &mut socket.context());
                     self.done(&mut socket.context());
                 }
                 // The request is lost with this connection, which is no longer the pool's.
                 Event::End => {
-                    self.pool.discard(socket);
+                    self.pool.discard(ticket, &mut socket.context());
                     if self.retries {
                         self.pool.request(&mut socket.context());
                     }
                 }
                 _ => {}
             },
-            PoolEvent::Lost(_) if self.retries => drop(self.pool.request(&mut socket.context())),
+            PoolEvent::Lost(..) if self.retries => drop(self.pool.request(&mut socket.context())),
             _ => {}
         }
         self.start(&mut socket.context());

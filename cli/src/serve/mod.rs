@@ -104,14 +104,19 @@ struct Control {
 
 impl Control {
     /// Until all shards have ended.
-    fn run(mut self, running: Running) -> Result<(), Error> {
+    fn run(mut self, mut running: Running) -> Result<(), Error> {
         while !running.is_over() {
             let Some((_, event)) = self.reactor.next()? else { break };
             let timer = if let finale::Event::Timer(timer) = event { Some(timer) } else { None };
             self.check(timer);
+            if running.check() {
+                // The clients of the other shards may end, and no new client waits for this one.
+                let stop = self.stopping.failed();
+                self.begin(stop);
+            }
         }
         self.restart.finish();
-        running.join()
+        running.result()
     }
 
     fn check(&mut self, timer: Option<TimerId>) {
@@ -128,11 +133,15 @@ impl Control {
             stops => self.stop(stops),
         });
         if let Some(stop) = stop {
-            // First, since a client that connects to a copy is not accepted any more.
-            self.restart.close();
-            self.stopping.begin(stop);
+            self.begin(stop);
         }
         self.metrics.check();
+    }
+
+    fn begin(&mut self, stop: StopOptions) {
+        // First, since a client that connects to a copy is not accepted any more.
+        self.restart.close();
+        self.stopping.begin(stop);
     }
 
     fn check_restart(&mut self) -> Option<StopOptions> {

@@ -1,18 +1,19 @@
-//! The shards at work, and when all of them have ended.
+//! The shards at work, and how each of them ends.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
-use finale::{Inbox, Metrics, Reactor, Shard, ShardStopper, Shards, Waker};
+use finale::{Inbox, Metrics, Reactor, Shard, ShardEnd, ShardStopper, Shards};
 
 use super::service::{self, Handler};
 use crate::errors::Error;
+use crate::output;
 
 /// The threads of all shards.
 pub(super) struct Running {
     shards: Shards,
-    count: usize,
-    ended: Arc<AtomicUsize>,
+    /// How many have not ended.
+    left: usize,
+    has_failed: bool,
 }
 
 /// A shard, its service, and the requests for its metrics.
@@ -20,36 +21,34 @@ type Part = (Shard, (Handler, Inbox<mpsc::Sender<Metrics>>));
 
 impl Running {
     /// Starts a thread for each. `control` is woken when one ends.
-    pub(super) fn start(parts: Vec<Part>, orders: &ShardStopper, control: &Reactor) -> Result<Self, Error> {
-        let (count, ended) = (parts.len(), Arc::new(AtomicUsize::new(0)));
-        let (remote, ends) = (control.waker(), Arc::clone(&ended));
-        let shards = Shards::run(parts, orders.clone(), move |shard, (handler, inbox)| {
-            let _end = EndOfShard { ended: Arc::clone(&ends), remote: remote.clone() };
-            service::run(shard, handler, inbox)
-        })?;
-        Ok(Self { shards, count, ended })
+    pub(super) fn start(parts: Vec<Part>, stopper: &ShardStopper, control: &Reactor) -> Result<Self, Error> {
+        let left = parts.len();
+        let run = |shard, (handler, inbox)| service::run(shard, handler, inbox);
+        let shards = Shards::run(parts, stopper.clone(), run)?;
+        shards.wake_at_end(control.waker());
+        Ok(Self { shards, left, has_failed: false })
+    }
+
+    /// Notes the shards that have ended. Returns whether one has failed, for the first time.
+    pub(super) fn check(&mut self) -> bool {
+        let had_failed = self.has_failed;
+        while let Some((index, end)) = self.shards.try_wait() {
+            self.left -= 1;
+            if !matches!(end, ShardEnd::Returned) {
+                self.has_failed = true;
+                output::error(format_args!("shard {index} {end}; the server stops"));
+            }
+        }
+        self.has_failed && !had_failed
     }
 
     /// Whether all have ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.ended.load(Ordering::Acquire) == self.count
+    pub(super) const fn is_over(&self) -> bool {
+        self.left == 0
     }
 
-    /// Waits for all.
-    pub(super) fn join(self) -> Result<(), Error> {
-        Ok(self.shards.join()?)
-    }
-}
-
-/// Dropped at the end of a shard's thread, also after a panic.
-struct EndOfShard {
-    ended: Arc<AtomicUsize>,
-    remote: Waker,
-}
-
-impl Drop for EndOfShard {
-    fn drop(&mut self) {
-        self.ended.fetch_add(1, Ordering::Release);
-        let _ = self.remote.wake();
+    /// The result of the server, whose failure was printed.
+    pub(super) const fn result(&self) -> Result<(), Error> {
+        if self.has_failed { Err(Error::Reported { exit_code: 1 }) } else { Ok(()) }
     }
 }

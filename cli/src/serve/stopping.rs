@@ -63,6 +63,12 @@ impl Stopping {
         Some(self.stop(if is_second { Duration::ZERO } else { self.grace }))
     }
 
+    /// A part of the server has failed: it can't accept any more.
+    pub(super) fn failed(&mut self) -> StopOptions {
+        self.state = State::Stopping;
+        self.stop(self.grace)
+    }
+
     /// The end of a timer. Returns the stop that begins now, if one does.
     pub(super) fn timer(&mut self, timer: TimerId) -> Option<StopOptions> {
         if self.state != State::Draining(timer) {

@@ -39,13 +39,13 @@ const MAX_STARVATION: u64 = 3_000_000_000;
 struct PendingRequest {
     ticket: Ticket,
     at: u64,
-    queue_was_full: bool,
     /// The proxy's client that waits for it.
     front: Option<SocketId>,
 }
 
-/// The counts of a socket when it was leased.
+/// A lease, and the counts of its socket when it began.
 struct Lease {
+    ticket: Ticket,
     id: SocketId,
     read: u64,
     written: u64,
@@ -72,17 +72,18 @@ impl PoolModel {
     }
 
     pub(super) fn request(&mut self, reactor: &mut Reactor<Host>, now: u64, front: Option<SocketId>) {
-        let queue_was_full = self.pool.stats().waiting >= self.max_waiting;
         let ticket = self.pool.request(&mut reactor.context());
-        self.waiting.push(PendingRequest { ticket, at: now, queue_was_full, front });
+        self.waiting.push(PendingRequest { ticket, at: now, front });
     }
 
-    /// No request waits while a socket is ready, none waits longer than the limit, and there are at
-    /// most `size` sockets.
+    /// No request waits while a socket is ready, none waits longer than the limit, no more wait than
+    /// may, and there are at most `size` sockets, or twice as many with those that are ending.
     fn check(&mut self, now: u64, late: u64) -> Result<(), Violation> {
         let stats = self.pool.stats();
         let there = stats.opening + stats.ready + stats.leased;
-        must(there <= self.size, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
+        let is_bounded = there <= self.size && there + stats.leaving <= 2 * self.size;
+        must(is_bounded, Rule::Resources, || format!("a pool of {} has {stats:?}", self.size))?;
+        must(stats.waiting <= self.max_waiting, Rule::Resources, || format!("too many wait: {stats:?}"))?;
         must(stats.leased == self.leased.len(), Rule::Identity, || {
             format!("{} are leased: {stats:?}", self.leased.len())
         })?;
@@ -91,7 +92,8 @@ impl PoolModel {
         })?;
         let idle = stats.ready > 0 && stats.waiting > 0;
         must(!idle, Rule::Progress, || format!("a request waits, and a socket is ready: {stats:?}"))?;
-        let is_starved = stats.waiting > 0 && there < self.size && stats.opening == 0;
+        let is_full = there == self.size || there + stats.leaving == 2 * self.size;
+        let is_starved = stats.waiting > 0 && !is_full && stats.opening == 0;
         let since = *self.starved_since.get_or_insert(now);
         self.starved_since = self.starved_since.filter(|_| is_starved);
         must(!is_starved || now <= since + MAX_STARVATION + late, Rule::Progress, || {
@@ -102,17 +104,32 @@ impl PoolModel {
     }
 
     /// A leased socket has closed: checks whether the pool allows to send its request again.
-    fn check_lost(&mut self, id: SocketId, ending: &Ending, safety: RetrySafety) -> Result<(), Violation> {
-        let Some(index) = self.leased.iter().position(|lease| lease.id == id) else {
-            return Err(Violation::new(Rule::Identity, format!("{id} is lost, and was not leased")));
+    fn check_lost(
+        &mut self,
+        (id, ticket): (SocketId, Ticket),
+        ending: &Ending,
+        safety: RetrySafety,
+    ) -> Result<(), Violation> {
+        let Some(index) = self.leased.iter().position(|lease| (lease.id, lease.ticket) == (id, ticket)) else {
+            return Err(Violation::new(Rule::Identity, format!("{id} is lost, and was not leased as {ticket:?}")));
         };
         let lease = self.leased.swap_remove(index);
-        let expected = match (ending.bytes_read > lease.read, ending.bytes_written > lease.written) {
+        let expected = lease.retry_safety(ending.bytes_read, ending.bytes_written);
+        must(safety == expected, Rule::HonestClose, || format!("{safety:?} for a socket that was lost as: {ending}"))
+    }
+
+    fn lease_of(&self, id: SocketId) -> Option<&Lease> {
+        self.leased.iter().find(|lease| lease.id == id)
+    }
+}
+
+impl Lease {
+    const fn retry_safety(&self, bytes_read: u64, bytes_written: u64) -> RetrySafety {
+        match (bytes_read > self.read, bytes_written > self.written) {
             (true, _) => RetrySafety::Unsafe,
             (false, true) => RetrySafety::IfIdempotent,
             (false, false) => RetrySafety::Safe,
-        };
-        must(safety == expected, Rule::HonestClose, || format!("{safety:?} for a socket that was lost as: {ending}"))
+        }
     }
 }
 
@@ -138,10 +155,13 @@ impl RunState {
         let handled = pool_model.pool.handle(socket, event);
         let is_right = match (handled, is_leased) {
             (PoolEvent::Internal, false) => true,
-            (PoolEvent::Leased, true) => !matches!(event, Event::Close(_)),
-            (PoolEvent::Lost(safety), true) => {
+            (PoolEvent::Leased(ticket), true) => {
+                let is_own = pool_model.lease_of(model.id).is_some_and(|lease| lease.ticket == ticket);
+                is_own && !matches!(event, Event::Close(_))
+            }
+            (PoolEvent::Lost(ticket, safety), true) => {
                 if let Event::Close(ending) = event {
-                    pool_model.check_lost(model.id, ending, safety)?;
+                    pool_model.check_lost((model.id, ticket), ending, safety)?;
                 }
                 matches!(event, Event::Close(_))
             }
@@ -161,43 +181,50 @@ impl RunState {
     }
 
     /// After an event the program may give up its leased socket.
-    pub(super) fn perhaps_return(&mut self, model: &mut SocketModel, socket: &mut Socket<'_>) {
+    pub(super) fn perhaps_return(&mut self, model: &mut SocketModel, socket: &mut Socket<'_>) -> Result<(), Violation> {
         let what = match self.rng.below(30) {
             0..6 => Release::GiveBack,
             6 => Release::Discard,
             7 => Release::Detach,
-            _ => return,
+            _ => return Ok(()),
         };
         let (host, number) = (model.host as usize, model.stream.0);
         let Some(pool_model) = self.pool_models.iter_mut().find(|it| it.host == host && it.number == number) else {
-            return;
+            return Ok(());
         };
-        pool_model.leased.retain(|lease| lease.id != model.id);
+        let Some(index) = pool_model.leased.iter().position(|lease| lease.id == model.id) else { return Ok(()) };
+        let lease = pool_model.leased.swap_remove(index);
         let text = match what {
             Release::GiveBack => {
-                model.give_back(&mut pool_model.pool, socket);
+                model.give_back(&mut pool_model.pool, lease.ticket, socket);
                 "  is given back"
             }
             Release::Discard => {
-                pool_model.pool.discard(socket);
+                let expected = lease.retry_safety(socket.bytes_read(), socket.bytes_written());
+                let safety = pool_model.pool.discard(lease.ticket, &mut socket.context());
+                must(safety == Some(expected), Rule::HonestClose, || format!("{safety:?} for a discarded socket"))?;
                 model.driver = Driver::Pooled;
                 "  is discarded"
             }
             Release::Detach => {
-                pool_model.pool.detach(model.id, &mut socket.context());
+                pool_model.pool.detach(lease.ticket, &mut socket.context());
                 model.driver = Driver::Random;
                 "  is detached"
             }
         };
+        // The lease is over: nothing more can be done with its ticket.
+        let again = pool_model.pool.discard(lease.ticket, &mut socket.context());
+        must(again.is_none(), Rule::Identity, || format!("{:?} was given up twice", lease.ticket))?;
         self.note_line(model.label(), text.to_owned());
         self.observe(model, socket);
+        Ok(())
     }
 }
 
 impl SocketModel {
     /// Gives the socket back. That removes its deadline, unless the pool discards it.
-    fn give_back(&mut self, pool: &mut Pool, socket: &mut Socket<'_>) {
-        pool.give_back(socket);
+    fn give_back(&mut self, pool: &mut Pool, ticket: Ticket, socket: &mut Socket<'_>) {
+        pool.give_back(ticket, &mut socket.context());
         self.driver = Driver::Pooled;
         self.deadline = self.deadline.filter(|_| socket.is_discarding());
     }
@@ -215,9 +242,13 @@ impl Run {
             self.state.pool_models[index].pool.open(&mut reactor.context());
             self.add_models(host, index);
             self.observe_pooled(host);
-            while let Some((ticket, reply)) = self.state.pool_models[index].pool.next_reply() {
+            while let Some(reactor) = &mut self.reactors[host] {
+                let reply = self.state.pool_models[index].pool.next_reply(&mut reactor.context());
+                // A socket that was found to be lost, detached or given back is replaced at once.
+                self.add_models(host, index);
+                self.observe_pooled(host);
+                let Some((ticket, reply)) = reply else { break };
                 self.check_reply(host, index, ticket, reply)?;
-                // A socket that was detached or given back is replaced at once.
                 self.add_models(host, index);
             }
             let clock = self.state.clock(host as u32);
@@ -272,7 +303,8 @@ impl Run {
         let is_due = match reply {
             PoolReply::Leased(_) => true,
             PoolReply::TimedOut => pool_model.wait_limit.is_some_and(|limit| now >= request.at + limit),
-            PoolReply::QueueFull => request.queue_was_full,
+            // As many others wait.
+            PoolReply::QueueFull => pool_model.pool.stats().waiting >= pool_model.max_waiting,
             PoolReply::Closed => state.end_requested,
         };
         must(is_due, Rule::Timers, || format!("{reply:?} for a request at {} ns", request.at))?;
@@ -296,15 +328,15 @@ impl Run {
         };
         must(model.driver == Driver::Pooled, Rule::Identity, || format!("{id} is leased twice"))?;
         model.driver = Driver::Leased;
-        pool_model.leased.push(Lease { id, read, written });
+        pool_model.leased.push(Lease { ticket, id, read, written });
         if let Some(front) = request.front {
-            self.join(host, index, front, id);
+            self.join(host, index, front, (id, ticket));
         }
         Ok(())
     }
 
     /// Joins a proxy's client with its connection to the server.
-    fn join(&mut self, host: usize, index: usize, front: SocketId, back: SocketId) {
+    fn join(&mut self, host: usize, index: usize, front: SocketId, (back, ticket): (SocketId, Ticket)) {
         let now = self.state.now();
         let Self { reactors, state, .. } = self;
         let Some(reactor) = &mut reactors[host] else { return };
@@ -315,12 +347,12 @@ impl Run {
         if !is_open {
             for model in state.models.iter_mut().filter(|model| of(model, back)) {
                 if let Some(mut socket) = reactor.socket(back) {
-                    model.give_back(&mut pool_model.pool, &mut socket);
+                    model.give_back(&mut pool_model.pool, ticket, &mut socket);
                 }
             }
             return;
         }
-        pool_model.pool.detach(back, &mut reactor.context());
+        pool_model.pool.detach(ticket, &mut reactor.context());
         state.pipes.join(front, back);
         for model in state.models.iter_mut().filter(|model| of(model, back)) {
             model.driver = Driver::Piped;

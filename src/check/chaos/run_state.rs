@@ -243,7 +243,7 @@ impl RunState {
             None => model.act(socket, &event, &mut context),
         };
         if model.driver == Driver::Leased {
-            self.perhaps_return(model, socket);
+            self.perhaps_return(model, socket)?;
         }
         command
     }

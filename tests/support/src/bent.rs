@@ -192,6 +192,10 @@ impl Net for Bent {
         self.host.peek(slot)
     }
 
+    fn is_readable(&self, slot: u32) -> bool {
+        self.host.is_readable(slot)
+    }
+
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.bend.enter("send")?;
         let bite = self.bend.look().bite.unwrap_or(usize::MAX).min(bytes.len());
@@ -245,6 +249,10 @@ impl Net for Bent {
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
         self.host.lookup(token, host, port);
+    }
+
+    fn seed(&self) -> u64 {
+        self.host.seed()
     }
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {

@@ -144,20 +144,20 @@ impl Lesson {
                         self.print("server", &report)?;
                     }
                 }
-                (PoolEvent::Leased, Event::Data(bytes)) => {
+                (PoolEvent::Leased(ticket), Event::Data(bytes)) => {
                     if let Some((request, answer)) = self.lent.get_mut(socket.id()) {
                         answer.extend_from_slice(bytes);
                         if answer.ends_with(b"\n") {
                             let (request, right) = (*request, *answer == right_answer(*request));
                             self.lent.remove(socket.id());
-                            self.pool.give_back(&mut socket);
+                            self.pool.give_back(ticket, &mut socket.context());
                             self.has_answer(request, right)?;
                         }
                     }
                 }
                 // No answer will arrive. `close` reports the rest.
-                (PoolEvent::Leased, Event::End) => socket.end(),
-                (PoolEvent::Lost(repeat), Event::Close(_)) => {
+                (PoolEvent::Leased(_), Event::End) => socket.end(),
+                (PoolEvent::Lost(_, repeat), Event::Close(_)) => {
                     if let Some((request, _)) = self.lent.remove(socket.id()) {
                         self.repeat(&mut socket.context(), request, repeat)?;
                     }
@@ -175,7 +175,7 @@ impl Lesson {
     }
 
     fn send_granted(&mut self, reactor: &mut Reactor) -> Result<(), Error> {
-        while let Some((ticket, grant)) = self.pool.next_reply() {
+        while let Some((ticket, grant)) = self.pool.next_reply(&mut reactor.context()) {
             let Some(request) = self.waiting.remove(&ticket) else { continue };
             if let PoolReply::Leased(id) = grant
                 && let Some(mut socket) = reactor.socket(id)
