@@ -86,8 +86,12 @@ impl Balance {
             backend.live += 1;
             self.waiting.pop_front();
             self.whose.insert(id, place);
-            self.pipes.join(client, id);
-            if let Some(mut socket) = context.socket(client) {
+            if self.pipes.join(context, client, id).is_err() {
+                // A Unix domain socket: its peer would take a cut stream for a whole one.
+                for id in [client, id] {
+                    context.socket(id).into_iter().for_each(|mut socket| socket.destroy());
+                }
+            } else if let Some(mut socket) = context.socket(client) {
                 socket.set_deadline(None);
                 socket.resume();
             }

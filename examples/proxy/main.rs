@@ -15,7 +15,7 @@ mod balance;
 use std::process::ExitCode;
 
 use balance::Balance;
-use finale::{Event, ListenOptions, Reactor, StopOptions};
+use finale::{Error, Event, ListenOptions, Reactor, StopOptions, Target};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -56,6 +56,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let is_unix = |address: &String| matches!(address.as_str().try_into(), Ok(Target::Unix(_)));
+    if is_unix(&args.listen) || args.backends.iter().any(is_unix) {
+        return Err(Error::UnixSink.into());
+    }
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(&args.listen, balance::options(ListenOptions::default()))?;
     let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead))?;

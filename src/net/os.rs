@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
+use super::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 use crate::target::BoundAddr;
 
@@ -54,6 +54,8 @@ pub struct Os {
     resolver: Resolver,
     #[cfg(target_os = "linux")]
     sock_diag: super::sock_diag::SockDiag,
+    #[cfg(target_os = "linux")]
+    pipes: super::splice::Pipes,
 }
 
 struct Listening {
@@ -77,6 +79,8 @@ impl Os {
             listeners: BTreeMap::new(),
             #[cfg(target_os = "linux")]
             sock_diag: super::sock_diag::SockDiag::default(),
+            #[cfg(target_os = "linux")]
+            pipes: super::splice::Pipes::default(),
             poll,
         })
     }
@@ -349,6 +353,12 @@ impl Net for Os {
         Ok(self.received(slot, bytes, room))
     }
 
+    #[cfg(target_os = "linux")]
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        let stream = self.streams.get(slot as usize).and_then(Option::as_ref).ok_or(Errno::BADF)?;
+        self.pipes.fill(stream, pipe, limit)
+    }
+
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         match recv(self.stream(slot)?, &mut [0_u8; 1], RecvFlags::PEEK) {
             Ok((_, 0)) => Ok(Unread::End),
@@ -365,6 +375,11 @@ impl Net for Os {
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let mut nothing = SendAncillaryBuffer::default();
         sent(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        super::splice::empty(pipe, self.stream(slot)?, limit, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

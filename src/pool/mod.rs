@@ -383,7 +383,7 @@ impl Pool {
                         leave(socket);
                     }
                     // Bytes without a request: the next request would take them for its answer.
-                    Event::Data(_) | Event::Filled => {
+                    Event::Data(_) | Event::Filled | Event::Spliced(_) => {
                         self.ready_was_lost(id);
                         socket.destroy();
                     }

@@ -4,3 +4,4 @@ mod pipe;
 mod pool;
 mod pool_unused;
 mod shards;
+mod splice;

@@ -81,6 +81,7 @@ impl WriteQueue {
         let held = |chunk: &Chunk| match chunk {
             Chunk::Copied(bytes) => bytes.capacity(),
             Chunk::Given(buffer) => buffer.held(),
+            Chunk::Spliced(..) => 0,
         };
         self.chunks.iter().map(held).sum()
     }
