@@ -93,12 +93,65 @@ fn is_refusal(errno: Errno) -> bool {
 }
 
 /// Whether SIGPIPE does not end this process: it is ignored (as in every program whose `main`
-/// is in Rust), handled or blocked. splice(2) raises it for a socket that is dead, and has no
+/// is in Rust) or handled. splice(2) raises it for a socket that is dead, and has no
 /// flag against that, unlike send(2).
 fn is_safe_from_sigpipe() -> bool {
-    const SIGPIPE: u64 = 1 << (13 - 1);
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    survives_sigpipe(&status)
+}
+
+fn survives_sigpipe(status: &str) -> bool {
+    const SIGPIPE: u64 = 1 << (13 - 1);
     let masks = status.lines().filter_map(|line| line.split_once(":\t"));
-    let mut masks = masks.filter(|(name, _)| matches!(*name, "SigBlk" | "SigIgn" | "SigCgt"));
+    let mut masks = masks.filter(|(name, _)| matches!(*name, "SigIgn" | "SigCgt"));
     masks.any(|(_, mask)| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & SIGPIPE != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_sigpipe_would_end_is_recognized() {
+        let status = |blocked, ignored, caught| {
+            format!("Threads:\t1\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\nCapInh:\t00\n")
+        };
+        let (none, pipe, others) = ("0000000000000000", "0000000000001000", "ffffffffffffefff");
+        assert!(!survives_sigpipe(&status(none, none, none)));
+        assert!(!survives_sigpipe(&status(others, others, others)));
+        assert!(!survives_sigpipe(&status(pipe, none, none)), "it would wait until it is unblocked");
+        assert!(survives_sigpipe(&status(none, pipe, none)));
+        assert!(survives_sigpipe(&status(none, none, pipe)));
+        assert!(!survives_sigpipe(""), "without /proc nothing is known");
+        assert!(is_safe_from_sigpipe(), "as in each program whose main is in Rust");
+    }
+
+    #[test]
+    fn a_pipe_takes_what_has_arrived_and_gives_it_to_another_socket() {
+        use std::io::{Read as _, Write as _};
+        let pair = || std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let ((mut from, source), (sink, mut to)) = (pair(), pair());
+        source.set_nonblocking(true).expect("open");
+        let (mut pipes, mut pipe) = (Pipes::default(), None);
+        assert_eq!(pipes.fill(&source, &mut pipe, 100).expect("not an error"), 0, "nothing has arrived");
+        from.write_all(b"some bytes").expect("there is room");
+        assert_eq!(pipes.fill(&source, &mut pipe, 100).expect("they have arrived"), 10);
+        let mut pipe = pipe.expect("it was opened");
+        assert_eq!(empty(&mut pipe, &sink, 4, false).expect("there is room"), 4);
+        assert_eq!((pipe.len(), pipe.read_all().expect("the rest")), (6, b" bytes".to_vec()));
+        let mut got = [0; 4];
+        to.read_exact(&mut got).expect("sent");
+        assert_eq!(&got, b"some");
+        drop(from);
+        assert_eq!(pipes.fill(&source, &mut Some(pipe), 100).expect("not an error"), 0, "the end");
+    }
+
+    #[test]
+    fn no_more_pipes_are_opened_than_a_reactor_may_have() {
+        let mut pipes = Pipes::default();
+        let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();
+        assert_eq!(open.len(), MOST);
+        drop(open);
+        assert!(pipes.open().is_some());
+    }
 }

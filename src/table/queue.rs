@@ -57,7 +57,8 @@ impl WriteQueue {
     /// All bytes that wait, if they are one piece and not in a pipe.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
-        if self.chunks.len() == 1 { self.chunks.front().and_then(|chunk| chunk.bytes().get(self.sent..)) } else { None }
+        let is_single = self.chunks.len() == 1 && !self.starts_with_pipe();
+        if is_single { self.chunks.front().map(|chunk| &chunk.bytes()[self.sent..]) } else { None }
     }
 
     /// Whether the bytes that are next are in a kernel pipe.
