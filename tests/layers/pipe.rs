@@ -529,3 +529,43 @@ fn a_client_of_a_unix_domain_socket_is_a_sink_too() {
     }
     panic!("no connection");
 }
+
+/// What waits for a sink whose source has failed is sent for half a minute, however long the
+/// connection of the sink could live.
+#[test]
+fn a_sink_that_takes_nothing_does_not_outlive_its_failed_source_by_more_than_half_a_minute() {
+    let forever = ConnectOptions::default().half_closed_timeout(None).ending_timeout(None);
+    let (mut proxy, client, backend) = Proxy::joined_with(ListenOptions::default(), forever);
+    client.send(&[b'x'; 200_000]);
+    proxy.run(SECOND);
+    let source = proxy.ids()[0];
+    assert!(!proxy.reactor.socket(source).expect("it lives").is_paused(), "everything was read");
+    client.reset();
+    proxy.run(20 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (1, false), "it may still read");
+    proxy.run(15 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
+}
+
+/// A server that reads on only when its answer was taken, as in blocking code, gets what came
+/// before the reset: its answer has no destination any more, and is read and dropped.
+#[test]
+fn a_sink_that_was_held_for_its_failed_source_is_read_on() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    client.send(&[b'x'; 200_000]);
+    backend.send(&[b'y'; 600_000]);
+    proxy.run(SECOND);
+    let [source, sink] = [0, 1].map(|at| proxy.ids()[at]);
+    assert!(!proxy.reactor.socket(source).expect("it lives").is_paused(), "everything was read");
+    assert!(proxy.reactor.socket(sink).expect("it lives").is_paused(), "the client takes nothing");
+    client.reset();
+    let mut got = 0;
+    for _ in 0..20 {
+        proxy.run(SECOND);
+        if backend.is_acknowledged() {
+            got += backend.read().len();
+        }
+    }
+    // The reset overtakes what is still in our kernel.
+    assert!(got > 120_000 && backend.is_reset(), "{got}");
+}
