@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
+use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 use crate::target::BoundAddr;
 
@@ -354,7 +354,7 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<super::KernelPipe>>, limit: usize) -> io::Result<usize> {
         let stream = self.streams.get(slot as usize).and_then(Option::as_ref).ok_or(Errno::BADF)?;
         self.pipes.fill(stream, pipe, limit)
     }
@@ -378,7 +378,7 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+    fn splice_out(&mut self, slot: u32, pipe: &mut super::KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
         super::splice::empty(pipe, self.stream(slot)?, limit, more)
     }
 

@@ -234,6 +234,37 @@ fn a_socket_that_leaves_its_pipe_in_a_long_stream_loses_nothing() {
     assert!(got == stream, "{} bytes", got.len());
 }
 
+#[test]
+fn a_socket_that_is_joined_with_itself_echoes_a_long_stream() {
+    let network = Network::new(5);
+    network.set_buffers(64 * 1024, 64 * 1024);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let client = network.peer(THERE).connect(listener.addr).expect("begun");
+    let stream = bytes(2_000_000);
+    client.send(&stream);
+    client.finish();
+    let (mut pipes, mut got, mut most_queued, mut spliced) = (Pipes::new(), Vec::new(), 0, 0);
+    while !client.has_fin() && network.elapsed() < 600 * SECOND {
+        let until = network.now() + Duration::from_millis(20);
+        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
+            pipes.handle(&mut socket, &event);
+            most_queued = most_queued.max(socket.queued_bytes());
+            match event {
+                Event::Connection => {
+                    let id = socket.id();
+                    pipes.join(&mut socket.context(), id, id).expect("TCP");
+                }
+                Event::Spliced(count) => spliced += count,
+                _ => {}
+            }
+        }
+        got.extend(client.read());
+    }
+    assert!(got == stream && spliced > 1_000_000, "{} bytes, {spliced} spliced", got.len());
+    assert!(most_queued <= 192 * 1024, "{most_queued} bytes waited");
+}
+
 // --- on the real network ---
 
 /// Runs the proxy of `Pipes` until this many sockets are closed.
