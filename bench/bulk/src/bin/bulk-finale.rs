@@ -4,7 +4,10 @@ use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor};
 
 fn main() -> Result<(), finale::Error> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [front, back] = words.as_slice() else { return Ok(eprintln!("usage: bulk-finale LISTEN BACKEND")) };
+    let [front, back] = words.as_slice() else {
+        eprintln!("usage: bulk-finale LISTEN BACKEND");
+        std::process::exit(2)
+    };
     let mut reactor = Reactor::new()?;
     let listener = reactor.listen(front, ListenOptions::default())?;
     println!("listening on {}", listener.addr);

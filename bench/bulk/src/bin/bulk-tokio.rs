@@ -15,7 +15,8 @@ fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let addr = |at: usize| words.get(at).and_then(|word| word.parse::<SocketAddr>().ok());
     let (Some(front), Some(back)) = (addr(0), addr(1)) else {
-        return Err(io::Error::other("usage: bulk-tokio LISTEN BACKEND [BUFFER_BYTES]"));
+        eprintln!("usage: bulk-tokio LISTEN BACKEND [BUFFER_BYTES]");
+        std::process::exit(2)
     };
     let buffer_bytes = words.get(2).and_then(|word| word.parse().ok()).unwrap_or(8 * 1024);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
