@@ -57,6 +57,10 @@ pub enum Error {
         /// The error of the system.
         source: OsError,
     },
+    /// A [pipe](crate::Pipes::pipe) into a Unix domain socket. Linux has no reset for one: its peer
+    /// would take a cut stream for a whole one.
+    /// [`Pipes::allow_unix_sinks`](crate::Pipes::allow_unix_sinks) permits that.
+    UnixSink,
     /// The reactor that this handle belonged to no longer exists.
     ReactorGone,
 }
@@ -198,6 +202,10 @@ impl fmt::Display for Error {
                 )
             }
             Self::System { call, source } => write!(f, "{call} failed: {source}"),
+            Self::UnixSink => f.write_str(
+                "a pipe into a Unix domain socket: it has no reset, so its peer would take a cut stream for a whole one; \
+                 permit that with Pipes::allow_unix_sinks",
+            ),
             Self::ReactorGone => f.write_str("the reactor of this handle no longer exists"),
         }
     }
@@ -209,7 +217,7 @@ impl std::error::Error for Error {
             Self::Listen { source, .. } | Self::System { source, .. } => Some(source),
             Self::InvalidAddress(bad) => Some(bad),
             Self::InvalidOption(bad) => Some(bad),
-            Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::ReactorGone => None,
+            Self::Gone | Self::WriteAfterEnd | Self::QueueFull { .. } | Self::UnixSink | Self::ReactorGone => None,
         }
     }
 }

@@ -8,7 +8,8 @@
 //! flow   = data | drain | timeout | peer-ended | end      (end at most once, no data after it)
 //! ```
 //!
-//! [`Event::Filled`] is a `data` whose bytes are in a buffer of the program.
+//! [`Event::Filled`] is a `data` whose bytes are in a buffer of the program, [`Event::Spliced`] one
+//! whose bytes are in a kernel pipe.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +61,11 @@ pub enum Event<'a> {
     /// connection has broken before: [`take_filled`](crate::Socket::take_filled) returns it. In the
     /// grammar this is a `data`.
     Filled,
+    /// This many bytes of the peer, in order, were moved into a kernel pipe, as
+    /// [`Socket::splice_next`](crate::Socket::splice_next) has requested:
+    /// [`forward`](crate::Socket::forward) passes them on. If it is not called, the bytes are
+    /// delivered as `data` next. In the grammar this is a `data`.
+    Spliced(usize),
     /// The write queue has gone down to the [low-water mark](crate::ListenOptions::low_water_mark)
     /// after it was [full](crate::Backpressure::Full), or after
     /// [`request_drain`](crate::Socket::request_drain). A paused socket with a full queue also gets
@@ -126,6 +132,7 @@ impl Event<'_> {
             | Self::Connection
             | Self::Data(_)
             | Self::Filled
+            | Self::Spliced(_)
             | Self::Drain
             | Self::Timeout
             | Self::PeerEnded(_)
@@ -152,6 +159,7 @@ impl fmt::Display for Event<'_> {
             Self::Data([_]) => f.write_str("data, 1 byte"),
             Self::Data(bytes) => write!(f, "data, {}", Bytes(bytes.len() as u64)),
             Self::Filled => f.write_str("data, in a buffer of the program"),
+            Self::Spliced(bytes) => write!(f, "data, {} in a kernel pipe", Bytes(*bytes as u64)),
             Self::Drain => f.write_str("drain"),
             Self::Timeout => f.write_str("timeout"),
             Self::PeerEnded(PeerEnd::Fin) => f.write_str("peer-ended"),

@@ -149,6 +149,7 @@
 #[cfg(any(feature = "sim", test))]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod check;
+mod kernel_pipe;
 pub mod lifecycle;
 mod metrics;
 // Hidden until it is stable: a later version may change it without notice.

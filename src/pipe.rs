@@ -1,7 +1,7 @@
 //! Pipes from one socket to another, as in a proxy: half-closes, failures and back-pressure pass
 //! through.
 //!
-//! Invariant: built on the public API alone. A pipe pauses a socket only while the queue of its
+//! Invariant: built on the public API alone. A pipe holds a socket only while the queue of its
 //! sink is full, so at most the sink's high-water mark and one read wait there.
 
 use std::time::Duration;
@@ -10,21 +10,27 @@ use crate::error::Error;
 use crate::event::{Ending, Event, PeerEnd};
 use crate::id::SocketId;
 use crate::lifecycle::State;
-use crate::socket::{Backpressure, Socket};
+use crate::socket::{Backpressure, Context, Socket};
 use crate::socket_map::SocketMap;
 
 /// Pipes between the sockets of one reactor. Pass every event to [`handle`](Pipes::handle).
 ///
 /// - Bytes are copied once, from the receive buffer into the write queue of the sink, as `write`
-///   does. While that queue is [full](Backpressure::Full), the source is paused. A sink that is not
-///   connected yet works in the same way.
+///   does. Long streams are moved in the kernel where the system can do that
+///   ([`Socket::splice_next`]): after a read of 16 KiB or more the next one is an
+///   [`Event::Spliced`] instead of an [`Event::Data`].
+/// - While the queue of the sink is [full](Backpressure::Full), the source is [held](Socket::hold).
+///   A sink that is not connected yet works in the same way. A source that the program has paused
+///   stays paused until the program resumes it.
 /// - `end` is passed on after the last byte. Half-close passes through, and each direction works
 ///   independently.
 /// - If one side fails or is [destroyed](Socket::destroy), the other is destroyed, so that a
-///   truncated stream does not look complete: at once if none of its bytes wait, otherwise when our
-///   kernel has accepted them, and after 30 s at the latest, which replaces a deadline of its own.
-///   A reset can overtake bytes that are still in our kernel. A side to which an end
-///   was passed has its complete stream: it is reset only when it sends more, or after these 30 s.
+///   truncated stream does not look complete. (A Unix domain socket can't be cut in this way: see
+///   [`allow_unix_sinks`](Pipes::allow_unix_sinks).) This happens at once if none of its bytes
+///   wait, otherwise when our kernel has accepted them, and after 30 s at the latest, which
+///   replaces a deadline of its own. A reset can overtake bytes that are still in our kernel. A
+///   side to which an end was passed has its complete stream: it is reset only when it sends more,
+///   or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
 ///   s to take them, by a deadline of the dead side that replaces its own. Then both are destroyed.
 /// - If a sink closes before its source has ended (the program called `end()`, or
@@ -47,7 +53,7 @@ use crate::socket_map::SocketMap;
 ///     if let Event::Connection = event {
 ///         let client = socket.id();
 ///         let backend = reactor.connect(back, ConnectOptions::default())?;
-///         pipes.join(client, backend);
+///         pipes.join(&mut reactor.context(), client, backend)?;
 ///     }
 /// }
 /// # Ok(())
@@ -55,7 +61,7 @@ use crate::socket_map::SocketMap;
 /// ```
 #[doc(alias = "copy_bidirectional")]
 #[doc(alias = "pipeline")]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pipes {
     /// Where the bytes of a socket go.
     ways: SocketMap<SocketId>,
@@ -63,13 +69,33 @@ pub struct Pipes {
     sources: SocketMap<SocketId>,
     /// Sockets whose other side is closed, and that are destroyed when their queue is empty.
     doomed: SocketMap<()>,
-    /// Sockets that are dead, with bytes that are unread because their sink was full.
+    /// Sockets that are dead, with bytes that are unread because they are paused or held.
     unread: SocketMap<()>,
+    allow_unix_sinks: bool,
+    /// See [`BULK_BYTES`].
+    bulk_bytes: usize,
 }
 
 /// A peer that reads nothing must not hold a socket whose other side is closed. The same time as
 /// the default of [`close_timeout`](crate::ListenOptions::close_timeout), for the same reason.
 const DOOMED: Duration = Duration::from_secs(30);
+
+/// After a read of this many bytes the next one is moved in the kernel. Below, two more system
+/// calls cost more than the copies.
+const BULK_BYTES: usize = 16 * 1024;
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self {
+            ways: SocketMap::new(),
+            sources: SocketMap::new(),
+            doomed: SocketMap::new(),
+            unread: SocketMap::new(),
+            allow_unix_sinks: false,
+            bulk_bytes: BULK_BYTES,
+        }
+    }
+}
 
 impl Pipes {
     /// No pipes yet.
@@ -78,28 +104,85 @@ impl Pipes {
         Self::default()
     }
 
-    /// Pipes in both directions between two sockets, as in a proxy. A paused socket stays paused,
-    /// even one that waited for a sink that is replaced.
-    pub fn join(&mut self, one: SocketId, other: SocketId) {
-        self.pipe(one, other);
-        self.pipe(other, one);
+    /// Moves everything in the kernel, for a check on the simulated network.
+    #[cfg(any(feature = "sim", test))]
+    pub(crate) const fn always_splicing(mut self) -> Self {
+        self.bulk_bytes = 0;
+        self
+    }
+
+    /// Permits pipes into Unix domain sockets, for example to a backend on this machine. Default:
+    /// not permitted.
+    ///
+    /// Linux has no reset for a Unix domain socket. If the source of such a pipe fails, the peer of
+    /// the sink reads an end after the bytes that have arrived, as if the stream were complete
+    /// (unless it has sent bytes that we have not read). Permit this only for protocols that
+    /// recognize a truncated message by themselves, for example by a length in front of it. In
+    /// HTTP/1.1 such a message has a `Content-Length` or is chunked; a response that ends with the
+    /// connection has neither.
+    ///
+    /// ```
+    /// # use finale::{ConnectOptions, Error, ListenOptions, Pipes, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let backend = reactor.connect("unix:/run/app.sock", ConnectOptions::default())?;
+    /// # let client = backend;
+    /// assert_eq!(Pipes::new().join(&mut reactor.context(), client, backend), Err(Error::UnixSink));
+    /// let mut pipes = Pipes::new().allow_unix_sinks(true);
+    /// pipes.join(&mut reactor.context(), client, backend)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub const fn allow_unix_sinks(mut self, allow: bool) -> Self {
+        self.allow_unix_sinks = allow;
+        self
+    }
+
+    /// Pipes in both directions between two sockets, as in a proxy. A socket that the program has
+    /// paused stays paused.
+    ///
+    /// # Errors
+    /// [`Error::UnixSink`] if one of them is a Unix domain socket, unless
+    /// [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
+    pub fn join(&mut self, context: &mut Context<'_>, one: SocketId, other: SocketId) -> Result<(), Error> {
+        self.check_sink(context, one)?;
+        self.pipe(context, one, other)?;
+        self.pipe(context, other, one)
     }
 
     /// A pipe in one direction: `sink` gets the bytes and the end of `source`. It replaces a pipe
-    /// that either of them has in this direction.
-    pub fn pipe(&mut self, source: SocketId, sink: SocketId) {
-        if let Some(old) = self.ways.insert(source, sink) {
+    /// that either of them has in this direction: a source that was held for another sink continues
+    /// with this one, and one that has lost its sink stays held until [`resume`](Socket::resume).
+    ///
+    /// # Errors
+    /// [`Error::UnixSink`] if the sink is a Unix domain socket, unless
+    /// [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
+    pub fn pipe(&mut self, context: &mut Context<'_>, source: SocketId, sink: SocketId) -> Result<(), Error> {
+        self.check_sink(context, sink)?;
+        if let Some(old) = self.ways.insert(source, sink)
+            && old != sink
+        {
             self.sources.remove(old);
+            if let Some(mut source) = context.socket(source) {
+                source.release();
+            }
         }
         if let Some(old) = self.sources.insert(sink, source)
             && old != source
         {
             self.ways.remove(old);
         }
+        Ok(())
     }
 
-    /// Removes a socket from its pipes, and changes neither it nor the others. A paused socket
-    /// stays paused, and one whose other side is closed keeps the deadline that it got with that.
+    /// Whether a pipe may end in this socket.
+    fn check_sink(&self, context: &mut Context<'_>, sink: SocketId) -> Result<(), Error> {
+        let is_unix = !self.allow_unix_sinks && context.socket(sink).is_some_and(|sink| sink.is_unix());
+        if is_unix { Err(Error::UnixSink) } else { Ok(()) }
+    }
+
+    /// Removes a socket from its pipes, and changes neither it nor the others. A source that was
+    /// held because its sink was full stays held until [`resume`](Socket::resume), and one whose
+    /// other side is closed keeps the deadline that it got with that.
     pub fn unpipe(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
             self.sources.remove(sink);
@@ -123,15 +206,25 @@ impl Pipes {
         self.sources.get(sink).copied()
     }
 
-    /// Handles an event. Returns `true` if the event was for a pipe alone: `data`, `end` or `drain`
-    /// of its sockets. Returns `false` for all others (`connection`, `ready`, `timeout`, `error`,
-    /// `close` ...), which the program may have to handle too.
+    /// Handles an event. Returns `true` if the event was for a pipe alone: `data` (in memory or in
+    /// a kernel pipe), `end` or `drain` of its sockets. Returns `false` for all others
+    /// (`connection`, `ready`, `timeout`, `error`, `close` ...), which the program may have to
+    /// handle too.
     pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
         let id = socket.id();
         match event {
             Event::Data(bytes) => match self.sink_of(id) {
                 Some(sink) => {
-                    pass_on(socket, sink, bytes);
+                    let written = socket.get(sink).map_or(Err(Error::Gone), |mut sink| sink.write(bytes));
+                    self.passed_on(socket, sink, bytes.len(), &written);
+                    true
+                }
+                None => self.to_nobody(socket),
+            },
+            Event::Spliced(count) => match self.sink_of(id) {
+                Some(sink) => {
+                    let written = socket.forward(sink);
+                    self.passed_on(socket, sink, *count, &written);
                     true
                 }
                 None => self.to_nobody(socket),
@@ -173,6 +266,21 @@ impl Pipes {
         }
     }
 
+    /// Bytes were written to the sink. The source is held while it is full.
+    fn passed_on(&self, socket: &mut Socket<'_>, sink: SocketId, count: usize, written: &Result<Backpressure, Error>) {
+        match written {
+            Ok(Backpressure::Room) => {}
+            Ok(Backpressure::Full) => socket.hold(),
+            // It has failed or was destroyed. Its `close` decides about this side.
+            Err(Error::Gone) if socket.get(sink).is_some() => {}
+            // The bytes would be lost without a trace.
+            Err(_) => socket.destroy(),
+        }
+        if count >= self.bulk_bytes {
+            socket.splice_next();
+        }
+    }
+
     /// Bytes of a doomed socket have no destination: its peer gets a reset, unless bytes for it
     /// still wait.
     fn to_nobody(&self, socket: &mut Socket<'_>) -> bool {
@@ -191,7 +299,7 @@ impl Pipes {
         }
         let source = self.source_of(socket.id());
         if let Some(mut source) = source.and_then(|source| socket.get(source)) {
-            source.resume();
+            source.release();
         }
         source.is_some()
     }
@@ -249,23 +357,10 @@ impl Pipes {
             sink.set_deadline(DOOMED);
             // Our end after the peer's would make the truncated stream look complete.
             sink.set_allow_half_open(true);
-            // The sink for which it was paused is closed.
-            sink.resume();
+            // The sink for which it was held is closed.
+            sink.release();
         } else {
             sink.destroy();
         }
-    }
-}
-
-/// Writes bytes to the sink, and pauses the source while it is full.
-fn pass_on(socket: &mut Socket<'_>, sink: SocketId, bytes: &[u8]) {
-    let written = socket.get(sink).map(|mut sink| sink.write(bytes));
-    match written {
-        Some(Ok(Backpressure::Room)) => {}
-        Some(Ok(Backpressure::Full)) => socket.pause(),
-        // It has failed or was destroyed. Its `close` decides about this side.
-        Some(Err(Error::Gone)) => {}
-        // The bytes would be lost without a trace.
-        Some(Err(_)) | None => socket.destroy(),
     }
 }

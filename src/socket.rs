@@ -5,6 +5,7 @@
 //! its FIN leave in one segment, and the same code runs on the simulated network.
 
 mod context;
+mod passing;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -215,26 +216,19 @@ impl<'a> Socket<'a> {
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     #[doc(alias = "uv_read_stop")]
     pub fn pause(&mut self) {
-        // A broken connection may have nothing unread now: then its error is delivered next.
-        let look = if self.state() == State::Broken { Flags::HANGUP } else { Flags::NONE };
-        self.request(Flags::PAUSED | look);
+        self.stop_reading(Flags::PAUSED);
     }
 
-    /// Continues reading after [`pause`](Socket::pause).
+    /// Continues reading after [`pause`](Socket::pause) or [`hold`](Socket::hold).
     #[doc(alias = "uv_read_start")]
     pub fn resume(&mut self) {
-        if let Some(entry) = self.living()
-            && entry.flags.replace(Flags::PAUSED, false)
-        {
-            // While it is paused the grace of a stop does not count.
-            self.context.table.wake_with(self.slot, Flags::GRACE);
-        }
+        self.continue_reading(Flags::STOPPED);
     }
 
-    /// Whether the socket is paused.
+    /// Whether the socket is paused or [held](Socket::hold).
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::PAUSED))
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::STOPPED))
     }
 
     /// Whether [`discard`](Socket::discard) was called.
@@ -252,7 +246,8 @@ impl<'a> Socket<'a> {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::FILL, false)
         {
-            self.context.table.extra_mut(self.slot).fill = None;
+            let extra = self.context.table.extra_mut(self.slot);
+            (extra.fill, extra.spliced) = (None, None);
         }
         self.resume();
         self.request(Flags::DISCARD);
@@ -275,16 +270,17 @@ impl<'a> Socket<'a> {
     /// saves a quarter of a server's CPU time for bodies of 64 KiB (`bench/values/`).
     ///
     /// # Errors
-    /// The buffer, if it has `len` bytes already or nothing more can be read. No event follows, and
-    /// an earlier buffer stays.
+    /// The buffer, if it has `len` bytes already, if nothing more can be read, or in
+    /// [`Event::Spliced`] before `forward`. No event follows, and an earlier buffer stays.
     ///
     /// [`Event::Filled`]: crate::Event::Filled
+    /// [`Event::Spliced`]: crate::Event::Spliced
     #[doc(alias = "read_exact")]
     pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) -> Result<(), Vec<u8>> {
         let filled = buffer.len();
         let state = self.state();
         let is_readable = !state.is_connected() || state.can_read();
-        if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() {
+        if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() || self.has_spliced() {
             return Err(buffer);
         }
         buffer.reserve_exact(len - filled);
@@ -297,7 +293,9 @@ impl<'a> Socket<'a> {
     /// Whether bytes are being read into a buffer of [`fill`](Socket::fill).
     #[must_use]
     pub fn is_filling(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::FILL))
+        let has_buffer =
+            |entry: &Entry| self.context.table.extras.get(entry.extra).is_some_and(|extra| extra.fill.is_some());
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::FILL) && has_buffer(entry))
     }
 
     /// The buffer of [`fill`](Socket::fill), with what was read, in [`Event::Filled`]. `None` at

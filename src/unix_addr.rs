@@ -11,6 +11,10 @@ use socket2::SockAddr;
 /// The address of a Unix domain socket (unix(7)). As the text of a [`Target`](crate::Target) it is
 /// `unix:/run/app.sock`, or `unix:@name` for an abstract name.
 ///
+/// Such a connection has no reset. To its peer [`destroy`](crate::Socket::destroy) looks like an
+/// end, and a proxy can't pass a failure on: see
+/// [`Pipes::allow_unix_sinks`](crate::Pipes::allow_unix_sinks).
+///
 /// ```
 /// use finale::UnixAddr;
 /// assert_eq!(UnixAddr::path("/run/app.sock").to_string(), "unix:/run/app.sock");

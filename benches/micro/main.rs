@@ -15,6 +15,7 @@ mod library {
     pub(crate) mod error;
     pub(crate) mod event;
     pub(crate) mod id;
+    pub(crate) mod kernel_pipe;
     pub(crate) mod lifecycle;
     pub(crate) mod options;
     pub(crate) mod report;
@@ -28,7 +29,9 @@ mod library {
 #[allow(unused_imports)]
 use finale::sim;
 #[allow(unused_imports)]
-use library::{buffer, error, event, id, lifecycle, options, report, table, target, ticks, unix_addr, wheel};
+use library::{
+    buffer, error, event, id, kernel_pipe, lifecycle, options, report, table, target, ticks, unix_addr, wheel,
+};
 
 mod bare;
 mod events;

@@ -66,14 +66,20 @@ struct Lease {
 }
 
 impl Balance {
-    pub(crate) fn new(backends: &[String], pool: &PoolOptions, header: Option<Header>) -> Result<Self, Error> {
+    /// `pipes` permits Unix domain sockets or not.
+    pub(crate) fn new(
+        backends: &[String],
+        pool: &PoolOptions,
+        header: Option<Header>,
+        pipes: Pipes,
+    ) -> Result<Self, Error> {
         let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE).user_timeout(VANISHED);
         let backend = |name: &String| {
             let pool = Pool::new(name.as_str(), connect.clone(), pool.clone())?;
             Ok(Backend { name: name.clone(), pool, live: 0, is_down: false, health: Health::default() })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
-        let (waiting, leases, pipes) = (VecDeque::new(), SocketMap::new(), Pipes::new());
+        let (waiting, leases) = (VecDeque::new(), SocketMap::new());
         Ok(Self { backends, waiting, leases, header, pipes, next: 0 })
     }
 
@@ -105,7 +111,12 @@ impl Balance {
             backend.pool.detach(ticket, context);
             backend.live += 1;
             self.waiting.pop_front();
-            self.pipes.join(client, id);
+            if self.pipes.join(context, client, id).is_err() {
+                // A Unix domain socket: its peer would take a cut stream for a whole one.
+                for id in [client, id] {
+                    context.socket(id).into_iter().for_each(|mut socket| socket.destroy());
+                }
+            }
             let header_bytes = self.begin(client, id, context);
             self.leases.insert(id, Lease { backend: chosen, header_bytes });
         }

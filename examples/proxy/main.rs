@@ -26,7 +26,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use balance::Balance;
-use finale::{Event, ListenOptions, Reactor, StopOptions};
+use finale::{Event, ListenOptions, Pipes, Reactor, StopOptions, Target};
 use header::Header;
 use log::Log;
 use program::{Stop, StopSignals, status, usage};
@@ -37,22 +37,24 @@ struct Args {
     backends: Vec<String>,
     ahead: usize,
     header: Option<Header>,
+    allow_unix: bool,
 }
 
 impl Args {
     fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let (mut places, mut ahead, mut header) = (Vec::new(), 2, None);
+        let (mut places, mut ahead, mut header, mut allow_unix) = (Vec::new(), 2, None, false);
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--ahead" => ahead = words.next()?.parse().ok().filter(|ahead| *ahead > 0)?,
                 "--send-proxy" => header = Some(Header::V1),
                 "--send-proxy-v2" => header = Some(Header::V2),
+                "--allow-unix" => allow_unix = true,
                 option if option.starts_with("--") => return None,
                 _ => places.push(word),
             }
         }
         let backends = places.split_off(1.min(places.len()));
-        (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead, header })
+        (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead, header, allow_unix })
     }
 }
 
@@ -60,18 +62,23 @@ fn main() -> ExitCode {
     match Args::read(std::env::args().skip(1)) {
         Some(args) => status("proxy", run(&args)),
         None => usage(
-            "proxy LISTEN BACKEND... [--ahead N] [--send-proxy | --send-proxy-v2], for example 127.0.0.1:7001 \
-             127.0.0.1:7000",
+            "proxy LISTEN BACKEND... [--ahead N] [--send-proxy | --send-proxy-v2] [--allow-unix], for example \
+             127.0.0.1:7001 127.0.0.1:7000",
         ),
     }
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let is_unix = |address: &String| matches!(address.as_str().try_into(), Ok(Target::Unix(_)));
+    if !args.allow_unix && (is_unix(&args.listen) || args.backends.iter().any(is_unix)) {
+        return Err(format!("{}; --allow-unix permits it", finale::Error::UnixSink).into());
+    }
     let clients = limits::clients(args.backends.len().saturating_mul(args.ahead))?;
     let mut reactor = Reactor::new()?;
     let options = balance::options(ListenOptions::default()).max_connections(clients);
     let listener = reactor.listen(&args.listen, options)?;
-    let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead), args.header)?;
+    let pipes = Pipes::new().allow_unix_sinks(args.allow_unix);
+    let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead), args.header, pipes)?;
     let mut signals = StopSignals::new(&reactor)?;
     let mut log = Log::new();
     log.line(format_args!("listening on {}", listener.addr));

@@ -119,7 +119,10 @@ impl Proxy {
             return client.destroy(); // Its `close` comes after the tunnel, which takes the other along.
         }
         client.resume();
-        self.pipes.join(id, backend.id());
+        let server = backend.id();
+        if self.pipes.join(&mut backend.context(), id, server).is_err() {
+            backend.destroy(); // A client of a Unix domain socket would take a cut stream for a whole one.
+        }
     }
 
     /// The last answer to a client, which is not read any more.

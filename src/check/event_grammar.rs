@@ -108,7 +108,9 @@ impl EventGrammar {
                 let counted = self.bytes <= socket.bytes_read() && !bytes.is_empty();
                 check(flowing && counted && !socket.is_paused(), Stage::Flow, "no data after end or while paused")
             }
-            Event::Filled => check(flowing && !socket.is_paused(), Stage::Flow, "no data after end or while paused"),
+            Event::Filled | Event::Spliced(_) => {
+                check(flowing && !socket.is_paused(), Stage::Flow, "no data after end or while paused")
+            }
             Event::Drain => {
                 let low = socket.settings().map_or(0, |settings| settings.low_water_bytes);
                 check(connected && socket.queued_bytes() <= low, self.stage, "drain means down to the low-water mark")

@@ -67,6 +67,7 @@ fn every_refusal_and_every_cause_has_a_line_of_its_own() {
         Error::QueueFull { queued_bytes: 11, limit_bytes: 10 },
         Error::Listen { addr, source: os(Errno::ADDRINUSE) },
         Error::System { call: "epoll_wait", source: os(Errno::BADF) },
+        Error::UnixSink,
         Error::ReactorGone,
     ];
     let bad = ADDRESSES.map(Error::InvalidAddress).into_iter().chain(OPTIONS.map(Error::InvalidOption));
@@ -99,7 +100,7 @@ fn a_refusal_names_the_numbers_and_the_reason_behind_it() {
         let source = error.source().unwrap_or_else(|| panic!("{error} has a reason"));
         assert!(source.to_string().len() > 5 && error.to_string().ends_with(&source.to_string()), "{error}: {source}");
     }
-    for error in [Error::Gone, Error::WriteAfterEnd, Error::ReactorGone] {
+    for error in [Error::Gone, Error::WriteAfterEnd, Error::UnixSink, Error::ReactorGone] {
         assert!(error.source().is_none(), "{error} is its own reason");
     }
 }

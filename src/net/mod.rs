@@ -9,6 +9,8 @@ pub mod os;
 mod resolver;
 #[cfg(target_os = "linux")]
 mod sock_diag;
+#[cfg(target_os = "linux")]
+mod splice;
 mod tcp;
 mod unix;
 
@@ -22,6 +24,7 @@ use crate::error::LookupErrorKind;
 use crate::lifecycle::{Input, State};
 use crate::options::{KeepAlive, ListenOptions};
 
+pub use crate::kernel_pipe::KernelPipe;
 pub use crate::options::SystemOptions;
 pub use crate::unix_addr::UnixAddr;
 
@@ -174,6 +177,14 @@ pub trait Net {
         received
     }
 
+    /// Moves at most `limit` bytes that have arrived into an empty kernel pipe, without a copy. If
+    /// there is none it is opened. 0: nothing was moved, and [`recv`](Net::recv) finds out why.
+    /// Nothing has arrived, the stream has ended, or the system has no splice(2) for this socket or
+    /// no descriptors for a pipe.
+    fn splice_in(&mut self, _slot: u32, _pipe: &mut Option<Box<KernelPipe>>, _limit: usize) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// What a read would find, without reading.
     fn peek(&mut self, slot: u32) -> io::Result<Unread>;
 
@@ -189,6 +200,12 @@ pub trait Net {
     /// The same as [`send`](Net::send) for several pieces, none of them empty. The written bytes
     /// may end in any of them.
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize>;
+
+    /// The same as [`send`](Net::send) for at most `limit` bytes of a kernel pipe, which has some.
+    /// EINVAL: the socket can't take them in this way.
+    fn splice_out(&mut self, _slot: u32, _pipe: &mut KernelPipe, _limit: usize, _more: bool) -> io::Result<usize> {
+        Err(rustix::io::Errno::INVAL.into())
+    }
 
     /// Sends our FIN after everything written. During a handshake it would end the attempt. After a
     /// reset whose error was returned already, the error is ENOTCONN.

@@ -55,6 +55,8 @@ pub struct Os {
     resolver: Resolver,
     #[cfg(target_os = "linux")]
     sock_diag: super::sock_diag::SockDiag,
+    #[cfg(target_os = "linux")]
+    pipes: super::splice::Pipes,
 }
 
 struct Listening {
@@ -78,6 +80,8 @@ impl Os {
             listeners: BTreeMap::new(),
             #[cfg(target_os = "linux")]
             sock_diag: super::sock_diag::SockDiag::default(),
+            #[cfg(target_os = "linux")]
+            pipes: super::splice::Pipes::default(),
             poll,
         })
     }
@@ -353,6 +357,12 @@ impl Net for Os {
         Ok(self.received(slot, bytes, room))
     }
 
+    #[cfg(target_os = "linux")]
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<super::KernelPipe>>, limit: usize) -> io::Result<usize> {
+        let stream = self.streams.get(slot as usize).and_then(Option::as_ref).ok_or(Errno::BADF)?;
+        self.pipes.fill(stream, pipe, limit)
+    }
+
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         match recv(self.stream(slot)?, &mut [0_u8; 1], RecvFlags::PEEK) {
             Ok((_, 0)) => Ok(Unread::End),
@@ -376,6 +386,11 @@ impl Net for Os {
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let mut nothing = SendAncillaryBuffer::default();
         sent(sendmsg(self.stream(slot)?, pieces, &mut nothing, send_flags(more)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn splice_out(&mut self, slot: u32, pipe: &mut super::KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        super::splice::empty(pipe, self.stream(slot)?, limit, more)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {

@@ -22,7 +22,7 @@ impl Pool {
         }
         match member {
             Member::Leased(lease) => {
-                if matches!(event, Event::Data(_) | Event::Filled) {
+                if matches!(event, Event::Data(_) | Event::Filled | Event::Spliced(_)) {
                     lease.has_read(socket);
                 }
                 return PoolEvent::Leased(lease.ticket);
@@ -48,7 +48,7 @@ impl Pool {
                 leave(socket);
             }
             // Bytes without a request: the next request would take them for its answer.
-            Event::Data(_) | Event::Filled => {
+            Event::Data(_) | Event::Filled | Event::Spliced(_) => {
                 self.ready_was_lost(socket.id());
                 socket.destroy();
             }

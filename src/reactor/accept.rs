@@ -195,6 +195,8 @@ impl<N: Net> Reactor<N> {
 
     /// Nothing can be accepted for now: clients wait, and the listener is not watched.
     fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
+        // It may be for lack of descriptors.
+        self.table.extras.pipes().close();
         self.mute(listener);
         self.counts.accept_failures += 1;
         self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);

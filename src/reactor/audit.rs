@@ -64,8 +64,8 @@ impl<N: Net> Reactor<N> {
             let reads = state.can_read() && state != State::Broken;
             Waits {
                 slot,
-                input: reads && !flags.has(Flags::PAUSED),
-                paused: reads && flags.has(Flags::PAUSED),
+                input: reads && !flags.has(Flags::STOPPED),
+                paused: reads && flags.has(Flags::STOPPED),
                 room: self.owes_output(slot),
                 handshake: state == State::Connecting,
                 end: state.is_connected() && !state.can_read(),

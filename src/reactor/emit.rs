@@ -28,6 +28,8 @@ pub(super) enum EmitKind {
     Of(Emits),
     /// `Data` in a buffer of the caller.
     Filled,
+    /// `Data` in a kernel pipe. The value is the number of bytes.
+    Spliced,
     Timer,
     Woken,
     /// The value is the listener's index.
@@ -43,6 +45,11 @@ impl Emit {
     #[inline]
     pub(super) const fn new(kind: EmitKind, value: u32) -> Self {
         Self { kind, value }
+    }
+
+    /// Whether it is `Data` in the receive buffer.
+    pub(super) const fn is_data(&self) -> bool {
+        matches!(self.kind, EmitKind::Of(Emits::Data))
     }
 }
 
@@ -71,6 +78,7 @@ impl<N: Net> Reactor<N> {
                 Event::Error(&self.failure)
             }
             EmitKind::Filled => Event::Filled,
+            EmitKind::Spliced => Event::Spliced(emit.value as usize),
             EmitKind::Timer => Event::Timer(self.fired),
             EmitKind::Woken => Event::Woken,
             EmitKind::AcceptFailed => Event::AcceptFailed(self.listeners.id(emit.value), self.accept_error),

@@ -142,7 +142,7 @@ impl<N: Net> Reactor<N> {
                 queued_bytes: self.table.queued_bytes(slot),
                 bytes_read: entry.bytes_read,
                 bytes_written: entry.bytes_written,
-                is_paused: entry.flags.has(crate::table::entry::Flags::PAUSED),
+                is_paused: entry.flags.has(crate::table::entry::Flags::STOPPED),
                 timer_ms: self.table.deadline_with(slot, Some(now)).map(|(due, _)| due.saturating_sub(now)),
             }
         };

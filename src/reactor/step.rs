@@ -5,6 +5,7 @@
 //! that arrived before it are delivered before it.
 
 mod send;
+mod splice;
 
 use std::io;
 
@@ -390,7 +391,7 @@ impl<'a, N: Net> Step<'a, N> {
         self.extras.void(self.entry.extra);
         self.post(Input::ErrorSeen);
         // A caller that has paused until there is room need not wait any longer.
-        match self.entry.flags.has(Flags::PAUSED) && !self.entry.flags.has(Flags::END) {
+        match self.entry.flags.has(Flags::STOPPED) && !self.entry.flags.has(Flags::END) {
             true => self.drained(),
             false => self.entry.flags.set(Flags::FULL, false),
         }
@@ -414,10 +415,11 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// Whether bytes in the caller's buffer were not delivered yet.
+    /// Whether bytes in the caller's buffer or in a kernel pipe were not delivered yet.
     fn has_filled_part(&self) -> bool {
-        let fill = self.extra().and_then(|extra| extra.fill.as_ref());
-        self.entry.flags.has(Flags::FILL) && fill.is_some_and(|fill| fill.filled > 0)
+        let has_part =
+            |extra: &Extra| extra.spliced.is_some() || extra.fill.as_ref().is_some_and(|fill| fill.filled > 0);
+        self.entry.flags.has(Flags::FILL) && self.extra().is_some_and(has_part)
     }
 
     /// Whether the queue has drained to the low-water mark.
@@ -449,8 +451,14 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
     fn read(&mut self) -> Option<Emit> {
         if self.entry.flags.has(Flags::FILL) {
-            return self.fill();
+            return self.read_elsewhere();
         }
+        self.receive()
+    }
+
+    /// One read into the receive buffer.
+    #[inline(always)]
+    fn receive(&mut self) -> Option<Emit> {
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 self.note_received(received, self.buffer.len());

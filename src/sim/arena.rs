@@ -63,3 +63,12 @@ impl<T> Arena<T> {
         })
     }
 }
+
+/// Sets a place of a list, which grows for that.
+pub(super) fn place(places: &mut Vec<Option<Id>>, index: u32, id: Id) {
+    let index = index as usize;
+    if places.len() <= index {
+        places.resize(index + 1, None);
+    }
+    places[index] = Some(id);
+}

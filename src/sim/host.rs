@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::arena::Id;
+use super::arena::{Id, place};
 use super::end::{End, Owner, Phase, Probing};
 use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Source, World};
 use crate::lifecycle::{Input, State};
-use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
+use crate::net::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
 /// How long an ordinary lookup takes, in nanoseconds.
@@ -113,14 +113,14 @@ impl Host {
     }
 
     /// Begins a call on a connection.
-    fn on(&self, slot: u32) -> Result<(RefMut<'_, World>, Id), Errno> {
+    pub(super) fn on(&self, slot: u32) -> Result<(RefMut<'_, World>, Id), Errno> {
         let world = self.enter();
         let id = world.held(self.index, slot);
         id.map(|id| (world, id)).ok_or(Errno::BADF)
     }
 
     /// Begins a call that can lack memory. `call` is its number.
-    fn on_with_memory(&self, slot: u32, call: u8) -> Result<(RefMut<'_, World>, Id), Errno> {
+    pub(super) fn on_with_memory(&self, slot: u32, call: u8) -> Result<(RefMut<'_, World>, Id), Errno> {
         let (mut world, id) = self.on(slot)?;
         let probability = world.faults.no_memory;
         let bit = 1 << call;
@@ -143,7 +143,7 @@ impl Host {
     }
 
     /// Reads, and records what the judge needs to know of it.
-    fn read(&self, world: &mut World, slot: u32, id: Id, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&self, world: &mut World, slot: u32, id: Id, buffer: &mut [u8]) -> io::Result<usize> {
         let answer = world.recv(id, buffer);
         let read = world.answered(self.index, slot, answer)?;
         let now = world.now;
@@ -172,7 +172,14 @@ impl Host {
     }
 
     /// Writes, perhaps fewer bytes because of a fault.
-    fn write_perhaps_less(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
+    pub(super) fn write_part(
+        &self,
+        world: &mut World,
+        slot: u32,
+        id: Id,
+        bytes: &[u8],
+        more: bool,
+    ) -> io::Result<usize> {
         #[cfg(test)]
         if world.is_sabotaged(super::sabotage::Sabotage::ErrorFromNowhere) {
             return Err(Errno::CONNRESET.into());
@@ -432,6 +439,14 @@ impl Net for Host {
         answer.map(|bytes| Received { bytes, drained: bytes < buffer.len() && whole })
     }
 
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        self.fill_pipe(slot, pipe, limit)
+    }
+
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        self.empty_pipe(slot, pipe, limit, more)
+    }
+
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         let (mut world, id) = self.on_with_memory(slot, 1)?;
         let answer = world.peek(id);
@@ -444,7 +459,7 @@ impl Net for Host {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
-        self.write_perhaps_less(&mut world, slot, id, bytes, more)
+        self.write_part(&mut world, slot, id, bytes, more)
     }
 
     /// Sends the pieces as one; a fault can cut it. Bytes beyond the buffer are not looked at.
@@ -455,7 +470,7 @@ impl Net for Host {
         for piece in pieces {
             bytes.extend_from_slice(&piece[..piece.len().min(most - bytes.len())]);
         }
-        self.write_perhaps_less(&mut world, slot, id, &bytes, more)
+        self.write_part(&mut world, slot, id, &bytes, more)
     }
 
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
@@ -584,12 +599,4 @@ impl Drop for Host {
             world.close(id);
         }
     }
-}
-
-fn place(places: &mut Vec<Option<Id>>, index: u32, id: Id) {
-    let index = index as usize;
-    if places.len() <= index {
-        places.resize(index + 1, None);
-    }
-    places[index] = Some(id);
 }

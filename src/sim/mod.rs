@@ -83,6 +83,7 @@ mod play;
 #[cfg(test)]
 pub(crate) mod sabotage;
 pub(crate) mod script;
+mod splice;
 mod tcp;
 mod time;
 pub(crate) mod truth;

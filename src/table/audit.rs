@@ -50,8 +50,8 @@ impl Table {
             let queue = self.extra(slot).map_or(Ok(()), |extra| extra.queue.audit());
             queue.map_err(|rule| format!("socket {slot}: {rule}"))?;
             let fills = self.entry(slot).flags.has(Flags::FILL);
-            if fills && self.extra(slot).is_none_or(|extra| extra.fill.is_none()) {
-                return Err(format!("socket {slot} fills a buffer that is not there"));
+            if !fills && self.extra(slot).is_some_and(|extra| extra.spliced.is_some()) {
+                return Err(format!("socket {slot} has bytes in a pipe, and will not deliver them"));
             }
         }
         if self.at_hand == NIL && !self.extras.at_hand_bytes.is_empty() {

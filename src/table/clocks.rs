@@ -97,7 +97,7 @@ impl Entry {
         // A peer that has finished waits for the rest of its answer; a paused one waits for the
         // program.
         let is_busy = self.heard_last || extra.is_some_and(Extra::has_bytes);
-        let is_idle = self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::PAUSED);
+        let is_idle = self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::STOPPED);
         settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
     }
 

@@ -146,7 +146,7 @@ impl Entry {
     /// Whether reading is wanted and may succeed.
     #[inline]
     pub(crate) const fn has_input(&self) -> bool {
-        self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::PAUSED)
+        self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::STOPPED)
     }
 
     /// Whether the caller or its options have ended our side, and the lifecycle has not applied
@@ -164,7 +164,7 @@ impl Entry {
     #[inline]
     pub(crate) fn has_notice_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
         let is_broken = self.state == State::Broken;
-        let wanted = settings.notify_peer_ended || (is_broken && self.flags.has(Flags::PAUSED));
+        let wanted = settings.notify_peer_ended || (is_broken && self.flags.has(Flags::STOPPED));
         let is_due = self.flags.has(Flags::READ_CLOSED) && !self.flags.has(Flags::NOTICED) && self.state.can_read();
         wanted && is_due && !(is_broken && extra.is_some_and(|extra| extra.retry_at.is_some()))
     }
@@ -174,10 +174,10 @@ impl Entry {
     #[inline]
     pub(crate) const fn has_error_due(&self, settings: &Settings) -> bool {
         if matches!(self.state, State::Broken) {
-            self.flags.has(Flags::HANGUP) && self.flags.has(Flags::PAUSED)
+            self.flags.has(Flags::HANGUP) && self.flags.has(Flags::STOPPED)
         } else if self.state.can_read() {
             // The early notice also has to distinguish a reset from a FIN.
-            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::PAUSED) || settings.notify_peer_ended)
+            self.flags.has(Flags::ERROR) && (self.flags.has(Flags::STOPPED) || settings.notify_peer_ended)
         } else {
             self.flags.has(Flags::ERROR.and(Flags::HANGUP))
         }
@@ -245,8 +245,9 @@ impl Entry {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 
-/// Above the conditions: one bit for each of [`Emits`].
-const PENDING: u32 = 32 - Emits::ALL.len() as u32;
+/// Above the conditions: one bit for each of [`Emits`] but the last, `Close`, which is delivered
+/// where it arises and never pending.
+const PENDING: u32 = 32 - (Emits::ALL.len() as u32 - 1);
 
 impl Flags {
     pub(crate) const NONE: Self = Self(0);
@@ -300,10 +301,15 @@ impl Flags {
     pub(crate) const NOTICED: Self = Self(1 << 16);
     /// The peer's address is IPv6.
     pub(crate) const IPV6: Self = Self(1 << 17);
-    /// What is read goes into a buffer of the caller, which is in the extra.
+    /// What is read goes into a buffer of the caller, which is in the extra; or into a kernel pipe,
+    /// if there is no buffer.
     pub(crate) const FILL: Self = Self(1 << 19);
     /// It was accepted beyond its listener's maximum.
     pub(crate) const OVERFLOW: Self = Self(1 << 20);
+    /// Don't read until the sink of this socket has room.
+    pub(crate) const HELD: Self = Self(1 << 21);
+    /// Don't read, for either reason.
+    pub(crate) const STOPPED: Self = Self::PAUSED.and(Self::HELD);
 
     // --- sets ---
 
@@ -338,6 +344,7 @@ impl Flags {
     /// Makes events pending: bit `n` stands for `Emits::ALL[n]`.
     #[inline]
     pub(crate) fn post(&mut self, emits: u16) {
+        debug_assert!(emits & 1 << Emits::Close as u16 == 0, "`close` is never pending");
         self.0 |= u32::from(emits) << PENDING;
     }
 
@@ -364,7 +371,7 @@ impl Flags {
     }
 }
 
-const _: () = assert!(Flags::OVERFLOW.0 < 1 << PENDING, "conditions and pending events don't overlap");
+const _: () = assert!(Flags::HELD.0 < 1 << PENDING, "conditions and pending events don't overlap");
 
 impl std::ops::BitOr for Flags {
     type Output = Self;

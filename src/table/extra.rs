@@ -7,9 +7,10 @@ use std::net::{SocketAddr, SocketAddrV6};
 use slab::Slab;
 
 use super::entry::NIL;
-use super::queue::{Spares, WriteQueue};
+use super::queue::{SparePipes, Spares, WriteQueue};
 use crate::buffer::Buffer;
 use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind};
+use crate::kernel_pipe::KernelPipe;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
 
@@ -35,6 +36,8 @@ pub(crate) struct Extra {
     pub(crate) keep_alive: Option<Option<KeepAlive>>,
     /// Where the next bytes go, if the caller has given a buffer.
     pub(crate) fill: Option<Box<Fill>>,
+    /// Bytes that were read into a kernel pipe, until the caller passes them on.
+    pub(crate) spliced: Option<Box<KernelPipe>>,
 }
 
 /// A buffer of the caller that finale fills.
@@ -145,6 +148,7 @@ impl Extra {
             && self.nodelay.is_none()
             && self.keep_alive.is_none()
             && self.fill.is_none()
+            && self.spliced.is_none()
     }
 }
 
@@ -266,6 +270,18 @@ impl Extras {
         let queue = &mut self.extras[*index as usize].queue;
         queue.push_given(buffer, &mut self.spares);
         queue.len()
+    }
+
+    /// Queues what is in a kernel pipe. Returns how many bytes wait now.
+    pub(crate) fn push_spliced(&mut self, index: &mut u32, pipe: Box<KernelPipe>) -> usize {
+        let queue = &mut self.get_or_make(index).queue;
+        queue.push_spliced(pipe);
+        queue.len()
+    }
+
+    /// Empty kernel pipes.
+    pub(crate) const fn pipes(&mut self) -> &mut SparePipes {
+        &mut self.spares.1
     }
 
     /// The kernel has taken this many bytes of a queue. Returns how many still wait.

@@ -25,6 +25,7 @@ use slab::Slab;
 
 use crate::buffer::Buffer;
 use crate::id::{ListenerId, SocketId};
+use crate::kernel_pipe::KernelPipe;
 use crate::options::Settings;
 use crate::ticks::Epoch;
 use crate::wheel::{Node, Nodes, Wheel};
@@ -340,6 +341,17 @@ impl Table {
         }
         self.spill(slot);
         self.extras.push_given(&mut self.entries[slot as usize].extra, buffer)
+    }
+
+    /// Queues what is in a kernel pipe. Returns how many bytes wait now. The socket is the next to
+    /// be served: then the pipe is empty before another one is needed.
+    pub(crate) fn push_spliced(&mut self, slot: u32, pipe: Box<KernelPipe>) -> usize {
+        self.spill(slot);
+        self.wake(slot);
+        if self.ready.back() == Some(&slot) {
+            self.ready.rotate_right(1);
+        }
+        self.extras.push_spliced(&mut self.entries[slot as usize].extra, pipe)
     }
 
     /// Moves what was written to the socket at hand into its queue, if this socket is the one at

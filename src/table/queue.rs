@@ -1,14 +1,15 @@
-//! Bytes that wait for the kernel: copied bytes in our own chunks, and given buffers without a
-//! copy.
+//! Bytes that wait for the kernel: copied bytes in our own chunks, given buffers without a copy,
+//! and bytes in kernel pipes.
 //!
 //! Invariant: no chunk is empty, and a chunk that was sent is released at once. A chunk that is
 //! neither the first nor the last has no unused room. So a queue holds what waits and at most one
 //! extra chunk at either end.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use crate::buffer::Buffer;
+use crate::kernel_pipe::KernelPipe;
 
 /// The size of a full chunk. Compared with copying 16 KiB twice, another piece of a vectored write
 /// costs the kernel nothing, and a few bytes hold little memory.
@@ -16,6 +17,9 @@ pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Spare chunks kept for later, in all at most 1 MiB.
 const SPARES: usize = 64;
+
+/// Spare kernel pipes, of two descriptors each: a stream does not open one for each read.
+const SPARE_PIPES: usize = 8;
 
 /// A given buffer smaller than this is copied: by measurement that costs no more than another piece
 /// in a vectored write and freeing the buffer.
@@ -39,6 +43,8 @@ enum Chunk {
     /// The buffer comes from the spares and goes back to them.
     Copied(Vec<u8>),
     Given(Buffer),
+    /// How many bytes were in the pipe at first.
+    Spliced(Box<KernelPipe>, usize),
 }
 
 impl WriteQueue {
@@ -48,18 +54,44 @@ impl WriteQueue {
         self.bytes
     }
 
-    /// All bytes that wait, if they are one piece.
+    /// All bytes that wait, if they are one piece and not in a pipe.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
-        if self.chunks.len() == 1 { self.chunks.front().map(|chunk| &chunk.bytes()[self.sent..]) } else { None }
+        let is_single = self.chunks.len() == 1 && !self.starts_with_pipe();
+        if is_single { self.chunks.front().map(|chunk| &chunk.bytes()[self.sent..]) } else { None }
     }
 
-    /// Lists what waits, at most `limit_bytes` in `PIECES` pieces. Returns how many pieces and
-    /// bytes these are.
+    /// Whether the bytes that are next are in a kernel pipe.
+    #[inline]
+    pub(crate) fn starts_with_pipe(&self) -> bool {
+        matches!(self.chunks.front(), Some(Chunk::Spliced(..)))
+    }
+
+    /// The kernel pipe whose bytes are next, if they are in one.
+    #[inline]
+    pub(crate) fn first_pipe(&mut self) -> Option<&mut KernelPipe> {
+        match self.chunks.front_mut() {
+            Some(Chunk::Spliced(pipe, _)) => Some(pipe),
+            Some(Chunk::Copied(_) | Chunk::Given(_)) | None => None,
+        }
+    }
+
+    /// Takes the bytes of the first pipe into memory.
+    pub(crate) fn unsplice_first(&mut self) -> io::Result<()> {
+        if let Some(pipe) = self.first_pipe() {
+            let bytes = pipe.read_all()?;
+            self.chunks[0] = Chunk::Given(bytes.into());
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// Lists what waits up to the first pipe, at most `limit_bytes` in `PIECES` pieces. Returns how
+    /// many pieces and bytes these are.
     pub(crate) fn gather<'a>(&'a self, pieces: &mut [IoSlice<'a>; PIECES], limit_bytes: usize) -> (usize, usize) {
         let (mut count, mut bytes, mut sent) = (0, 0, self.sent);
         for (piece, chunk) in pieces.iter_mut().zip(&self.chunks) {
-            let waiting = &chunk.bytes()[sent..];
+            let waiting = chunk.bytes().get(sent..).unwrap_or_default();
             let waiting = &waiting[..waiting.len().min(limit_bytes - bytes)];
             if waiting.is_empty() {
                 break;
@@ -93,13 +125,26 @@ impl WriteQueue {
         }
         self.bytes += buffer.len();
         buffer.shrink();
+        self.shrink_last();
+        self.chunks.push_back(Chunk::Given(buffer));
+    }
+
+    /// A chunk follows that is not ours.
+    fn shrink_last(&mut self) {
         if self.chunks.len() > 1
             && let Some(Chunk::Copied(last)) = self.chunks.back_mut()
         {
             // Its capacity would stay unused until everything before it is sent.
             last.shrink_to_fit();
         }
-        self.chunks.push_back(Chunk::Given(buffer));
+    }
+
+    /// Queues what is in a kernel pipe.
+    pub(super) fn push_spliced(&mut self, pipe: Box<KernelPipe>) {
+        let count = pipe.len();
+        self.bytes += count;
+        self.shrink_last();
+        self.chunks.push_back(Chunk::Spliced(pipe, count));
     }
 
     /// The kernel has taken this many bytes.
@@ -107,10 +152,10 @@ impl WriteQueue {
         debug_assert!(bytes <= self.bytes, "no more is sent than waits");
         self.bytes -= bytes;
         self.sent += bytes;
-        while self.chunks.front().is_some_and(|first| self.sent >= first.bytes().len())
+        while self.chunks.front().is_some_and(|first| self.sent >= first.len())
             && let Some(first) = self.chunks.pop_front()
         {
-            self.sent -= first.bytes().len();
+            self.sent -= first.len();
             spares.put(first);
         }
         if self.bytes == 0 && self.chunks.capacity() > 2 * PIECES {
@@ -125,7 +170,7 @@ impl WriteQueue {
 
     /// The first broken rule of a queue, in words.
     pub(super) fn audit(&self) -> Result<(), &'static str> {
-        let lengths = || self.chunks.iter().map(|chunk| chunk.bytes().len());
+        let lengths = || self.chunks.iter().map(Chunk::len);
         if lengths().sum::<usize>() != self.sent + self.bytes {
             Err("its queue's chunks are not what waits and what was sent")
         } else if lengths().any(|length| length == 0) {
@@ -148,17 +193,28 @@ fn grow(chunk: &mut Vec<u8>, more: usize) {
 
 impl Chunk {
     #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Given(buffer) => buffer.len(),
+            Self::Spliced(_, count) => *count,
+        }
+    }
+
+    /// None of a pipe.
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Copied(bytes) => bytes,
             Self::Given(buffer) => buffer.as_ref(),
+            Self::Spliced(..) => &[],
         }
     }
 }
 
 /// Empty chunks for reuse, so that a busy reactor allocates nothing.
 #[derive(Debug, Default)]
-pub(super) struct Spares(Vec<Vec<u8>>);
+pub(super) struct Spares(Vec<Vec<u8>>, pub(super) SparePipes);
 
 impl Spares {
     #[cfg(test)]
@@ -166,14 +222,39 @@ impl Spares {
         self.0.len()
     }
 
-    /// Keeps a chunk of ours; a given buffer is freed.
+    /// Keeps a chunk of ours or an empty pipe; a given buffer is freed.
     fn put(&mut self, chunk: Chunk) {
-        if let Chunk::Copied(mut bytes) = chunk
-            && self.0.len() < SPARES
-        {
-            bytes.clear();
-            self.0.push(bytes);
+        match chunk {
+            Chunk::Copied(mut bytes) if self.0.len() < SPARES => {
+                bytes.clear();
+                self.0.push(bytes);
+            }
+            Chunk::Spliced(pipe, _) => self.1.put(pipe),
+            Chunk::Copied(_) | Chunk::Given(_) => {}
         }
+    }
+}
+
+/// Empty kernel pipes for reuse.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
+pub(crate) struct SparePipes(Vec<Box<KernelPipe>>);
+
+impl SparePipes {
+    pub(crate) fn take(&mut self) -> Option<Box<KernelPipe>> {
+        self.0.pop()
+    }
+
+    /// Keeps an empty pipe. Any other is closed, and what is in it is dropped.
+    pub(crate) fn put(&mut self, pipe: Box<KernelPipe>) {
+        if pipe.is_empty() && self.0.len() < SPARE_PIPES {
+            self.0.push(pipe);
+        }
+    }
+
+    /// Closes them all: the descriptors are needed.
+    pub(crate) fn close(&mut self) {
+        self.0.clear();
     }
 }
 

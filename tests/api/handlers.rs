@@ -31,7 +31,8 @@ impl Forwarder {
                 let before = socket.now();
                 let backend = socket.connect(self.backend, ConnectOptions::default()).expect("good options");
                 assert!(socket.get(backend).is_some_and(|backend| backend.local_addr().is_none()), "not connected yet");
-                self.pipes.join(socket.id(), backend);
+                let client = socket.id();
+                self.pipes.join(&mut socket.context(), client, backend).expect("TCP");
                 let timer = socket.set_timer(Duration::from_millis(20));
                 self.timers.insert(socket.id(), (timer, backend));
                 assert!(socket.now() >= before);

@@ -219,7 +219,7 @@ impl Proxy {
             if event == Event::Connection {
                 let one = socket.id();
                 let other = reactor.connect(BACKEND, connect.clone()).expect("an address");
-                pipes.join(one, other);
+                pipes.join(&mut reactor.context(), one, other).expect("TCP");
             }
         }
         reactor.close_listener(listener.id).expect("open");
@@ -411,7 +411,7 @@ fn a_real_pipe_does_not_hold_a_dead_client_of_an_echoing_backend() {
     let mut pipes = Pipes::new();
     let client = story.connection();
     let other = story.reactor.connect(backend_addr, ConnectOptions::default()).expect("an address");
-    pipes.join(client, other);
+    pipes.join(&mut story.reactor.context(), client, other).expect("TCP");
     stall(&mut story, &mut peers, |socket, event| {
         pipes.handle(socket, event);
     });

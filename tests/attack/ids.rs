@@ -87,7 +87,7 @@ fn a_socket_of_another_reactor_is_in_no_pipe() {
     let _peer = dial(addr);
     let second = here.story.connection();
     let mut pipes = Pipes::new();
-    pipes.join(here.socket, second);
+    pipes.join(&mut here.story.reactor.context(), here.socket, second).expect("TCP");
     assert_eq!((pipes.sink_of(there.socket), pipes.source_of(there.socket)), (None, None));
     pipes.unpipe(there.socket);
     assert_eq!(pipes.sink_of(here.socket), Some(second));

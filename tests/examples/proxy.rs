@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerListener, PeerSocket};
-use finale::{ListenOptions, Listener, Reactor};
+use finale::{ListenOptions, Listener, Pipes, Reactor};
 use support::alone::alone;
 
 use crate::balance::{self, Balance};
@@ -67,7 +67,7 @@ impl World {
         };
         let backends = addrs.iter().zip(manners).map(backend).collect();
         let names: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
-        let mut balance = Balance::new(&names, &balance::pool(2).seed(1), header).expect("addresses");
+        let mut balance = Balance::new(&names, &balance::pool(2).seed(1), header, Pipes::new()).expect("addresses");
         balance.open(&mut reactor.context());
         let (clients, log) = (Vec::new(), Vec::new());
         Self { network, reactor, balance, proxy, backends, clients, answered: 0, failed: 0, log }

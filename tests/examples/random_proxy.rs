@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::balance::{self, Balance};
 use finale::sim::{Faults, Host, Network, Peer, PeerListener, PeerSocket, Rng};
-use finale::{Event, ListenOptions, Listener, Reactor};
+use finale::{Event, ListenOptions, Listener, Pipes, Reactor};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -86,7 +86,8 @@ impl World {
         let backends = PORTS.map(|port| Some(peer.listen(SocketAddr::new(THERE, port)).expect("a free port")));
         let names = PORTS.map(|port| SocketAddr::new(THERE, port).to_string());
         let mut balance =
-            Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed), None).expect("addresses");
+            Balance::new(&names, &balance::pool(1 + dice.below(3) as usize).seed(seed), None, Pipes::new())
+                .expect("addresses");
         balance.open(&mut reactor.context());
         let (unknown, conversations) = (Vec::new(), Vec::new());
         Self {

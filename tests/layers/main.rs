@@ -8,3 +8,4 @@ mod pool_random;
 mod pool_scene;
 mod pool_unused;
 mod shards;
+mod splice;

@@ -5,29 +5,34 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::sim::{Faults, Host, Network, Peer, PeerListener, PeerSocket};
-use finale::{ConnectOptions, Event, ListenOptions, Listener, Pipes, Reactor, SocketId};
+use finale::{ConnectOptions, Error, Event, ListenOptions, Listener, Pipes, Reactor, SocketId, UnixAddr};
 use support::scene::{HERE, THERE};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A proxy: clients connect to port 80 of ours, and are joined with a backend at port 90 of theirs.
-struct Proxy {
-    network: Network,
-    peer: Peer,
-    reactor: Reactor<Host>,
-    listener: Listener,
-    backends: PeerListener,
-    pipes: Pipes,
+pub(crate) struct Proxy {
+    pub(crate) network: Network,
+    pub(crate) peer: Peer,
+    pub(crate) reactor: Reactor<Host>,
+    pub(crate) listener: Listener,
+    pub(crate) backends: PeerListener,
+    pub(crate) pipes: Pipes,
     closes: Vec<String>,
     connect: ConnectOptions,
     /// The most bytes that ever waited in one socket's queue.
     most_queued: usize,
+    /// Bytes that were moved in the kernel.
+    pub(crate) spliced: usize,
+    /// Whether sockets may be in no pipe, and what these have received.
+    pub(crate) collects: bool,
+    pub(crate) collected: Vec<u8>,
 }
 
 const BACKEND: SocketAddr = SocketAddr::new(THERE, 90);
 
 impl Proxy {
-    fn new(network: Network) -> Self {
+    pub(crate) fn new(network: Network) -> Self {
         Self::with(network, ListenOptions::default(), ConnectOptions::default())
     }
 
@@ -37,11 +42,24 @@ impl Proxy {
         let listener = reactor.listen((HERE, 80), listen).expect("a free port");
         let backends = peer.listen(BACKEND).expect("a free port");
         let (pipes, closes) = (Pipes::new(), Vec::new());
-        Self { network, peer, reactor, listener, backends, pipes, closes, connect, most_queued: 0 }
+        Self {
+            network,
+            peer,
+            reactor,
+            listener,
+            backends,
+            pipes,
+            closes,
+            connect,
+            most_queued: 0,
+            spliced: 0,
+            collects: false,
+            collected: Vec::new(),
+        }
     }
 
     /// A client, and the backend's end of what the proxy has opened for it.
-    fn joined() -> (Self, PeerSocket, PeerSocket) {
+    pub(crate) fn joined() -> (Self, PeerSocket, PeerSocket) {
         Self::joined_with(ListenOptions::default(), ConnectOptions::default())
     }
 
@@ -54,7 +72,7 @@ impl Proxy {
         (proxy, client, backend)
     }
 
-    fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let until = self.network.now() + time;
         while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             let is_ours = self.pipes.handle(&mut socket, &event);
@@ -64,9 +82,11 @@ impl Proxy {
                 Event::Connection => {
                     let client = socket.id();
                     let backend = self.reactor.connect(BACKEND, self.connect.clone()).expect("begun");
-                    self.pipes.join(client, backend);
+                    self.pipes.join(&mut self.reactor.context(), client, backend).expect("TCP");
                 }
-                Event::Data(_) | Event::End | Event::Drain => assert!(is_ours, "{event:?}"),
+                Event::Data(bytes) if self.collects && !is_ours => self.collected.extend_from_slice(bytes),
+                Event::Spliced(count) => self.spliced += count,
+                Event::Data(_) | Event::End | Event::Drain => assert!(is_ours || self.collects, "{event:?}"),
                 Event::Close(ending) => self.closes.push(ending.to_string()),
                 _ => {}
             }
@@ -83,7 +103,7 @@ impl Proxy {
         (0..seconds).map(read_one).sum()
     }
 
-    fn ids(&self) -> Vec<SocketId> {
+    pub(crate) fn ids(&self) -> Vec<SocketId> {
         self.reactor.sockets().iter().map(|socket| socket.id).collect()
     }
 }
@@ -239,7 +259,7 @@ fn one_way_carries_its_end_and_leaves_the_other_direction_to_the_program() {
                 Event::Connection => {
                     let source = socket.id();
                     let sink = reactor.connect(BACKEND, ConnectOptions::default()).expect("begun");
-                    pipes.pipe(source, sink);
+                    pipes.pipe(&mut reactor.context(), source, sink).expect("TCP");
                 }
                 Event::Data(bytes) => back.extend_from_slice(bytes),
                 _ => {}
@@ -404,4 +424,148 @@ fn a_backend_whose_client_has_gone_before_it_was_connected_gets_what_the_client_
     backend.finish();
     proxy.run(SECOND);
     assert_eq!(proxy.reactor.len(), 0);
+}
+
+/// A program may pause a socket for reasons of its own, also while the pipe holds it.
+#[test]
+fn a_pause_of_the_program_outlives_a_drain_and_a_resume_ends_it() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    let source = proxy.ids()[0];
+    client.send(&[b'x'; 1_000_000]);
+    proxy.run(SECOND);
+    assert!(proxy.reactor.socket(source).expect("it lives").is_paused(), "its sink is full");
+    proxy.reactor.socket(source).expect("it lives").pause();
+    let got = proxy.read_all(&backend, 20);
+    assert!((64 * 1024..=400_000).contains(&got), "only what had been read: {got}");
+    proxy.reactor.socket(source).expect("it lives").resume();
+    assert_eq!(got + proxy.read_all(&backend, 40), 1_000_000);
+}
+
+#[test]
+fn a_side_that_the_program_has_paused_does_not_outlive_the_other() {
+    for is_paused in [false, true] {
+        let (mut proxy, client, backend) = Proxy::joined();
+        backend.send(&[b'x'; 250_000]);
+        proxy.run(SECOND);
+        if is_paused {
+            let side = proxy.ids()[0];
+            proxy.reactor.socket(side).expect("it lives").pause();
+        }
+        backend.reset();
+        proxy.run(SECOND);
+        assert!(proxy.read_all(&client, 20) > 100_000 && client.is_reset(), "what had come before arrives");
+        assert_eq!(proxy.reactor.len(), 0);
+    }
+}
+
+#[test]
+fn a_source_that_was_held_for_a_sink_that_is_replaced_continues_with_the_new_one() {
+    let (mut proxy, client, old) = Proxy::joined();
+    client.send(&[b'x'; 1_000_000]);
+    proxy.run(SECOND);
+    let source = proxy.ids()[0];
+    let sink = proxy.reactor.connect(BACKEND, ConnectOptions::default()).expect("begun");
+    proxy.pipes.join(&mut proxy.reactor.context(), source, sink).expect("TCP");
+    proxy.run(SECOND);
+    let new = proxy.backends.accept().expect("it connects");
+    // The old sink is in no pipe any more, and what its peer sends is not passed on.
+    proxy.collects = true;
+    let got = proxy.read_all(&new, 40);
+    assert_eq!(got + proxy.read_all(&old, 20), 1_000_000);
+    old.send(b"late");
+    proxy.run(SECOND);
+    assert_eq!((client.read(), proxy.collected.as_slice()), (vec![], &b"late"[..]));
+    old.reset();
+    proxy.run(SECOND);
+    assert!(!client.is_reset() && !new.is_reset());
+}
+
+/// Linux has no reset for a Unix domain socket.
+#[test]
+fn a_pipe_into_a_unix_domain_socket_is_refused_until_the_program_permits_it() {
+    let (mut proxy, client, _backend) = Proxy::joined();
+    let client_side = proxy.ids()[0];
+    let at = UnixAddr::path("/run/app.sock");
+    let machine = proxy.network.peer(HERE);
+    let backends = machine.listen_unix(&at, &ListenOptions::default()).expect("a new name");
+    let sink = proxy.reactor.connect(at, ConnectOptions::default()).expect("begun");
+    for situation in ["before it is connected", "once it is connected"] {
+        let mut context = proxy.reactor.context();
+        assert!(context.socket(sink).is_some_and(|sink| sink.is_unix()), "{situation}");
+        assert!(context.socket(client_side).is_some_and(|client| !client.is_unix()), "{situation}");
+        let refused = Err(Error::UnixSink);
+        assert_eq!(proxy.pipes.join(&mut context, client_side, sink), refused, "{situation}");
+        assert_eq!(proxy.pipes.join(&mut context, sink, client_side), refused, "{situation}");
+        assert_eq!(proxy.pipes.pipe(&mut context, client_side, sink), refused, "{situation}");
+        assert_eq!(proxy.pipes.source_of(sink), None, "a refused call changes nothing");
+        assert_eq!(Pipes::new().pipe(&mut context, sink, client_side), Ok(()), "the other direction can be cut");
+        proxy.run(SECOND);
+    }
+    proxy.pipes = Pipes::new().allow_unix_sinks(true);
+    proxy.pipes.join(&mut proxy.reactor.context(), client_side, sink).expect("permitted");
+    client.send(b"half of it");
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    let backend = backends.accept().expect("connected");
+    assert_eq!((backend.read(), backend.has_fin(), backend.is_reset()), (b"half of it".to_vec(), true, false));
+}
+
+#[test]
+fn a_client_of_a_unix_domain_socket_is_a_sink_too() {
+    let mut proxy = Proxy::new(Network::new(5));
+    let at = UnixAddr::path("/run/front.sock");
+    proxy.reactor.listen(at.clone(), ListenOptions::default()).expect("a new name");
+    let _client = proxy.network.peer(HERE).connect_unix(&at).expect("it listens");
+    let until = proxy.network.now() + SECOND;
+    while let Some((socket, event)) = proxy.reactor.next_before(until).expect("it continues") {
+        if let Event::Connection = event {
+            let client = socket.id();
+            let backend = proxy.reactor.connect(BACKEND, ConnectOptions::default()).expect("begun");
+            let joined = proxy.pipes.join(&mut proxy.reactor.context(), client, backend);
+            assert_eq!(joined, Err(Error::UnixSink));
+            return;
+        }
+    }
+    panic!("no connection");
+}
+
+/// What waits for a sink whose source has failed is sent for half a minute, however long the
+/// connection of the sink could live.
+#[test]
+fn a_sink_that_takes_nothing_does_not_outlive_its_failed_source_by_more_than_half_a_minute() {
+    let forever = ConnectOptions::default().half_closed_timeout(None).ending_timeout(None);
+    let (mut proxy, client, backend) = Proxy::joined_with(ListenOptions::default(), forever);
+    client.send(&[b'x'; 200_000]);
+    proxy.run(SECOND);
+    let source = proxy.ids()[0];
+    assert!(!proxy.reactor.socket(source).expect("it lives").is_paused(), "everything was read");
+    client.reset();
+    proxy.run(20 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (1, false), "it may still read");
+    proxy.run(15 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
+}
+
+/// A server that reads on only when its answer was taken, as in blocking code, gets what came
+/// before the reset: its answer has no destination any more, and is read and dropped.
+#[test]
+fn a_sink_that_was_held_for_its_failed_source_is_read_on() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    client.send(&[b'x'; 200_000]);
+    backend.send(&[b'y'; 600_000]);
+    proxy.run(SECOND);
+    let [source, sink] = [0, 1].map(|at| proxy.ids()[at]);
+    assert!(!proxy.reactor.socket(source).expect("it lives").is_paused(), "everything was read");
+    assert!(proxy.reactor.socket(sink).expect("it lives").is_paused(), "the client takes nothing");
+    client.reset();
+    let mut got = 0;
+    for _ in 0..20 {
+        proxy.run(SECOND);
+        if backend.is_acknowledged() {
+            got += backend.read().len();
+        }
+    }
+    // The reset overtakes what is still in our kernel.
+    assert!(got > 120_000 && backend.is_reset(), "{got}");
 }

@@ -229,7 +229,8 @@ impl Program for Proxy {
         match event {
             Event::Connection => match socket.connect("db.internal:7", ConnectOptions::default()) {
                 Ok(server) => {
-                    self.pipes.join(socket.id(), server);
+                    let client = socket.id();
+                    self.pipes.join(&mut socket.context(), client, server).expect("TCP");
                     if !self.has_no_timer {
                         self.timers.push((socket.set_timer(Duration::from_secs(30)), socket.id()));
                     }

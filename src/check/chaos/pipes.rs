@@ -37,6 +37,15 @@ impl SinkBefore {
     }
 }
 
+/// How many bytes of the peer an event brings.
+const fn bytes_in(event: &Event<'_>) -> Option<usize> {
+    match event {
+        Event::Data(bytes) => Some(bytes.len()),
+        Event::Spliced(count) => Some(*count),
+        _ => None,
+    }
+}
+
 impl RunState {
     /// What the proxy does in one event of one of its sockets.
     pub(super) fn piped(
@@ -57,9 +66,11 @@ impl RunState {
             seen?;
         }
         let is_passed_on = self.pipes.handle(socket, event);
-        must(is_passed_on || !matches!(event, Event::Data(_)), Rule::Bytes, || {
-            "data, and no pipe took them".to_owned()
-        })?;
+        must(is_passed_on || bytes_in(event).is_none(), Rule::Bytes, || "data, and no pipe took them".to_owned())?;
+        if let Some(bytes) = socket.spliced() {
+            // The sink takes nothing any more: they are delivered once more, as data.
+            model.unspliced = bytes.len() as u64;
+        }
         self.observe(model, socket);
         model.note_automatic_end(socket, event, self.now());
         if let (Some(mut sink), Some(before)) = (before.as_ref().and_then(|_| self.models.pop()), before) {
@@ -87,10 +98,10 @@ impl RunState {
     ) -> Result<(), Violation> {
         let Some(other) = socket.get(before.id) else { return Ok(()) };
         let had_ended = sink.end_called;
-        if let Event::Data(bytes) = event
+        if let Some(count) = bytes_in(event)
             && before.accepts_writes
         {
-            sink.written += bytes.len() as u64;
+            sink.written += count as u64;
             sink.queued_from = if before.queued == 0 { self.now() } else { sink.queued_from };
         }
         self.observe(sink, &other);
@@ -99,7 +110,7 @@ impl RunState {
             format!("{event}, and the pipe has ended {}", before.id)
         })?;
         match event {
-            Event::Data(_) if before.accepts_writes && !other.state().is_final() => {
+            Event::Data(_) | Event::Spliced(_) if before.accepts_writes && !other.state().is_final() => {
                 let queued = other.queued_bytes();
                 let count = other.bytes_written() + queued as u64;
                 // The queue of a broken socket is freed. Its ending says how much that was.
@@ -114,7 +125,7 @@ impl RunState {
                     )
                 })
             }
-            Event::Data(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
+            Event::Data(_) | Event::Spliced(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
                 format!("{} takes no bytes any more, and the data are lost", before.id)
             }),
             Event::Drain => must(!sink.is_paused || sink.destroy_called || sink.had_error, Rule::Progress, || {

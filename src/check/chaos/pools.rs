@@ -353,7 +353,7 @@ impl Run {
             return;
         }
         pool_model.pool.detach(ticket, &mut reactor.context());
-        state.pipes.join(front, back);
+        state.pipes.join(&mut reactor.context(), front, back).expect("Unix sinks are permitted");
         for model in state.models.iter_mut().filter(|model| of(model, back)) {
             model.driver = Driver::Piped;
         }

@@ -90,7 +90,7 @@ impl Run {
             self.state.conversations[number].may_cut |= !socket.allows_half_open();
             self.state.models.push(model);
         }
-        self.state.pipes.join(front, back);
+        self.state.pipes.join(&mut reactor.context(), front, back).expect("Unix sinks are permitted");
         Ok(())
     }
 

@@ -29,12 +29,9 @@ pub(super) fn check_event(
     check_state(model, socket, event, truth, clock)?;
     match event {
         Event::Connect => model.attempt_errors = truth.errors.len(),
-        Event::Data(bytes) => {
-            must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
-            let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
-            must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
-            model.read += bytes.len() as u64;
-        }
+        Event::Data(bytes) => check_data(model, bytes, bytes.len())?,
+        // The check sees what the process does not.
+        Event::Spliced(count) => check_data(model, socket.spliced().unwrap_or_default(), *count)?,
         Event::Drain => {
             let was_pending = std::mem::take(&mut model.drain_pending);
             must(was_pending, Rule::Language, || "drain, and none was pending".to_owned())?;
@@ -72,6 +69,18 @@ pub(super) fn check_event(
         let own = limit_ms.map(|ms| clock.now + ms * 1_000_000);
         model.deadline = model.deadline.into_iter().chain(own).min();
     }
+    Ok(())
+}
+
+/// `data` is the next bytes of the peer's stream.
+fn check_data(model: &mut SocketModel, bytes: &[u8], count: usize) -> Result<(), Violation> {
+    must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
+    must(bytes.len() == count && count > 0, Rule::Bytes, || format!("{} bytes instead of {count}", bytes.len()))?;
+    let again = model.unspliced.min(bytes.len() as u64);
+    (model.read, model.unspliced) = (model.read - again, model.unspliced - again);
+    let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
+    must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
+    model.read += bytes.len() as u64;
     Ok(())
 }
 

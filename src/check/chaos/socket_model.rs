@@ -35,6 +35,8 @@ pub(super) struct SocketModel {
     pub(super) grammar: EventGrammar,
     /// Bytes that were delivered as data, and bytes that `write` took.
     pub(super) read: u64,
+    /// Of these, bytes in a kernel pipe that were not passed on, and are delivered again.
+    pub(super) unspliced: u64,
     pub(super) written: u64,
     pub(super) end_called: bool,
     pub(super) destroy_called: bool,
@@ -124,6 +126,7 @@ impl SocketModel {
             driver: Driver::Random,
             grammar: EventGrammar::new(socket),
             read: 0,
+            unspliced: 0,
             written: 0,
             end_called: false,
             destroy_called: false,

@@ -138,7 +138,8 @@ type Prepare = Box<dyn Fn(&Network)>;
 ///         match event {
 ///             Event::Connection => match socket.connect("10.0.0.2:7", ConnectOptions::default()) {
 ///                 Ok(server) => {
-///                     self.pipes.join(socket.id(), server);
+///                     let client = socket.id();
+///                     self.pipes.join(&mut socket.context(), client, server).expect("TCP on both sides");
 ///                     self.timers.push((socket.set_timer(Duration::from_secs(1)), socket.id()));
 ///                 }
 ///                 Err(_) => socket.destroy(),

@@ -60,6 +60,10 @@ impl<N: Net> Step<'_, N> {
             && self.entry.flags.has(Flags::WRITABLE)
             && let Some(extra) = self.extras.get(self.entry.extra).filter(|extra| extra.has_bytes())
         {
+            if extra.queue.starts_with_pipe() {
+                self.splice_out(&mut quantum, last);
+                continue;
+            }
             let outcome = match extra.queue.single() {
                 Some(bytes) => {
                     let now = &bytes[..bytes.len().min(quantum)];
@@ -77,7 +81,7 @@ impl<N: Net> Step<'_, N> {
 
     /// Handles the result of a send.
     #[inline(always)]
-    fn sent(&mut self, outcome: Outcome<usize>) {
+    pub(super) fn sent(&mut self, outcome: Outcome<usize>) {
         match outcome {
             Outcome::Done(bytes) => {
                 self.entry.bytes_written += bytes as u64;

@@ -52,6 +52,13 @@ fn a_wrong_count_is_found() {
 }
 
 #[test]
+fn bytes_in_a_kernel_pipe_that_no_step_would_deliver_are_found() {
+    let pipe = || Some(Box::new(crate::kernel_pipe::KernelPipe::in_memory(vec![1])));
+    let text = complaint(|table, slots| table.extra_mut(slots[1]).spliced = pipe());
+    assert_eq!(text, format!("socket {} has bytes in a pipe, and will not deliver them", 1));
+}
+
+#[test]
 fn a_list_that_does_not_fit_the_marks_is_found() {
     let text = complaint(|table, _| table.ready.clear());
     assert_eq!(text, "the sockets [0, 1] are marked as queued, and [1] are in a list");

@@ -1,7 +1,7 @@
 use super::*;
 use crate::table::queue::Spares;
 
-const CONDITIONS: [Flags; 19] = [
+const CONDITIONS: [Flags; 22] = [
     Flags::READABLE,
     Flags::WRITABLE,
     Flags::READ_CLOSED,
@@ -21,6 +21,9 @@ const CONDITIONS: [Flags; 19] = [
     Flags::NOTICED,
     Flags::IPV6,
     Flags::GRACE,
+    Flags::FILL,
+    Flags::OVERFLOW,
+    Flags::HELD,
 ];
 
 /// Every combination of these conditions.
@@ -40,6 +43,9 @@ fn situations(of: &[Flags]) -> impl Iterator<Item = Entry> {
 fn entry(state: State, flags: Flags) -> Entry {
     Entry { state, flags, ..Entry::reserved() }
 }
+
+/// The events that can be pending: all but `Close`, the last.
+const POSTED: &[Emits] = Emits::ALL.split_at(Emits::ALL.len() - 1).0;
 
 const fn bit(emits: Emits) -> u16 {
     1 << emits as u16
@@ -84,14 +90,14 @@ fn readiness_and_the_clocks_are_sets_of_their_own() {
 #[test]
 fn events_are_pending_in_the_order_of_the_grammar_and_taken_once() {
     let mut flags = Flags::QUEUED;
-    for &emits in Emits::ALL.iter().rev() {
+    for &emits in POSTED.iter().rev() {
         assert!(!flags.is_pending(emits));
         flags.post(bit(emits));
         flags.post(bit(emits));
         assert!(flags.is_pending(emits));
         assert_eq!(flags.pending(), Some(emits), "it comes before all that are pending already");
     }
-    for &emits in Emits::ALL {
+    for &emits in POSTED {
         assert_eq!(flags.pending(), Some(emits));
         flags.take_pending(emits);
         flags.take_pending(emits);
@@ -102,7 +108,7 @@ fn events_are_pending_in_the_order_of_the_grammar_and_taken_once() {
 #[test]
 fn of_the_pending_events_only_a_ready_after_its_connect_outlives_a_destroy_and_conditions_stay() {
     let conditions = CONDITIONS.into_iter().fold(Flags::NONE, |flags, flag| flags | flag);
-    for pending in 0..1_u16 << Emits::ALL.len() {
+    for pending in 0..1_u16 << POSTED.len() {
         let mut flags = conditions;
         flags.post(pending);
         let has_connected = pending & (bit(Emits::Ready) - 1) == 0;

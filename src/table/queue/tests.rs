@@ -33,9 +33,27 @@ impl Scene {
         self.queue.push_given(bytes.into(), &mut self.spares);
     }
 
-    fn sent(&mut self, count: usize) {
-        self.model.drain(..count);
-        self.queue.sent(count, &mut self.spares);
+    fn splice(&mut self, count: usize) {
+        let bytes = self.bytes(count);
+        self.queue.push_spliced(Box::new(KernelPipe::in_memory(bytes)));
+    }
+
+    /// The kernel takes bytes, from memory and from pipes.
+    fn sent(&mut self, mut count: usize) {
+        while count > 0 {
+            let now = match self.queue.first_pipe() {
+                Some(pipe) => {
+                    let now = count.min(pipe.len());
+                    assert!(pipe.memory().iter().eq(self.model.iter().take(pipe.len())));
+                    pipe.drain(now);
+                    now
+                }
+                None => self.pieces(count).iter().sum(),
+            };
+            self.model.drain(..now);
+            self.queue.sent(now, &mut self.spares);
+            count -= now;
+        }
     }
 
     /// The lengths of the pieces that wait. Every byte of them is checked.
@@ -55,9 +73,10 @@ impl Scene {
         assert_eq!(self.queue.audit(), Ok(()));
         assert_eq!(self.queue.len(), self.model.len());
         let all = self.pieces(usize::MAX);
-        assert!(all.len() == PIECES || all.iter().sum::<usize>() == self.model.len(), "nothing is left out");
+        let is_last = all.len() == PIECES || all.iter().sum::<usize>() == self.queue.before_a_pipe();
+        assert!(is_last, "nothing is left out");
         let single = self.queue.single();
-        assert_eq!(single.is_some(), self.queue.chunks() == 1);
+        assert_eq!(single.is_some(), self.queue.chunks() == 1 && !self.queue.starts_with_pipe());
         assert!(single.is_none_or(|bytes| bytes.iter().eq(&self.model)));
         assert!(self.queue.held() <= self.model.len() + self.slack(), "{} are held", self.queue.held());
         assert!(self.spares.0.len() <= SPARES && self.spares.0.iter().all(|spare| spare.is_empty()));
@@ -76,11 +95,18 @@ impl WriteQueue {
         self.chunks.len()
     }
 
+    /// Bytes that wait in memory before the first pipe.
+    fn before_a_pipe(&self) -> usize {
+        let chunks = self.chunks.iter().take_while(|chunk| !matches!(chunk, Chunk::Spliced(..)));
+        chunks.map(Chunk::len).sum::<usize>().saturating_sub(self.sent)
+    }
+
     /// The memory that all chunks hold.
     fn held(&self) -> usize {
         let held = |chunk: &Chunk| match chunk {
             Chunk::Copied(bytes) => bytes.capacity(),
             Chunk::Given(buffer) => buffer.held(),
+            Chunk::Spliced(..) => 0,
         };
         self.chunks.iter().map(held).sum()
     }
@@ -90,6 +116,8 @@ impl WriteQueue {
 enum Op {
     Copy(usize),
     Give(usize),
+    Splice(usize),
+    Unsplice,
     /// In thousandths of what waits.
     Sent(usize),
     Gather(usize),
@@ -100,6 +128,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => size().prop_map(Op::Copy),
         3 => size().prop_map(Op::Give),
+        2 => (1..70_000_usize).prop_map(Op::Splice),
+        1 => Just(Op::Unsplice),
         3 => prop_oneof![0..=1000_usize, Just(1000)].prop_map(Op::Sent),
         1 => (0..200_000_usize).prop_map(Op::Gather),
     ]
@@ -115,6 +145,8 @@ proptest! {
             match op {
                 Op::Copy(count) => scene.copy(count),
                 Op::Give(count) => scene.give(count),
+                Op::Splice(count) => scene.splice(count),
+                Op::Unsplice => scene.queue.unsplice_first().expect("it is in memory"),
                 Op::Sent(parts) => scene.sent(scene.model.len() * parts / 1000),
                 Op::Gather(limit_bytes) => drop(scene.pieces(limit_bytes)),
             }
@@ -123,6 +155,22 @@ proptest! {
         scene.queue.release(&mut scene.spares);
         prop_assert!(scene.spares.0.len() <= SPARES);
     }
+}
+
+#[test]
+fn a_pipe_that_was_emptied_is_used_again_and_one_with_bytes_is_not() {
+    let mut scene = Scene::default();
+    scene.splice(10);
+    scene.splice(10);
+    scene.sent(10);
+    assert!(scene.spares.1.take().is_some_and(|pipe| pipe.is_empty()));
+    scene.sent(5);
+    scene.queue.release(&mut scene.spares);
+    assert!(scene.spares.1.take().is_none(), "what is in it belongs to another stream");
+    (0..2 * SPARE_PIPES).for_each(|_| scene.spares.1.put(Box::new(KernelPipe::in_memory(Vec::new()))));
+    assert_eq!(scene.spares.1.0.len(), SPARE_PIPES);
+    scene.spares.1.close();
+    assert!(scene.spares.1.take().is_none());
 }
 
 #[test]

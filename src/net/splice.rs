@@ -1,0 +1,157 @@
+//! splice(2): from a socket into a kernel pipe, and from a kernel pipe into a socket.
+//!
+//! Invariant: an error of a connection is returned, since the call has taken it off the socket. Any
+//! other refusal only means that the bytes are copied.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::kernel_pipe::KernelPipe;
+
+/// Pipes of one reactor, of two descriptors each. When all of them are in the queues of slow
+/// sinks, further bytes are copied.
+const MOST: usize = 64;
+
+/// The size that a pipe gets if the system allows it (pipe(7), `pipe-user-pages-soft`): 64
+/// pieces instead of 16. A piece is at most a page, and often a TCP segment of 1,448 bytes.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// The pipes of one reactor.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    /// Has a copy in each pipe.
+    counted: Arc<()>,
+    /// Whether splice(2) may be used, once that was checked.
+    usable: Option<bool>,
+}
+
+impl Pipes {
+    /// Moves bytes from a socket into a pipe, which is opened if there is none. 0: nothing was
+    /// moved.
+    pub(super) fn fill(
+        &mut self,
+        socket: impl AsFd,
+        pipe: &mut Option<Box<KernelPipe>>,
+        limit: usize,
+    ) -> io::Result<usize> {
+        if pipe.is_none() {
+            *pipe = self.open().map(Box::new);
+        }
+        let Some(pipe) = pipe.as_deref_mut() else { return Ok(0) };
+        let Some((_, write)) = pipe.ends() else { return Ok(0) };
+        match splice(socket, None, write, None, limit, SpliceFlags::NONBLOCK) {
+            Ok(count) => {
+                pipe.bytes = count;
+                Ok(count)
+            }
+            Err(errno) if is_refusal(errno) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A new pipe, if there are descriptors for it.
+    fn open(&mut self) -> Option<KernelPipe> {
+        let usable = *self.usable.get_or_insert_with(is_safe_from_sigpipe);
+        if !usable || Arc::strong_count(&self.counted) > MOST {
+            return None;
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // With the default size it works, too.
+        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
+        Some(KernelPipe::new(read, write, Arc::clone(&self.counted)))
+    }
+}
+
+/// Moves bytes from a pipe that has some into a socket. EINVAL: the socket can't take them so.
+pub(super) fn empty(pipe: &mut KernelPipe, socket: impl AsFd, limit: usize, more: bool) -> io::Result<usize> {
+    let Some((read, _)) = pipe.ends() else { return Err(Errno::INVAL.into()) };
+    let flags = if more { SpliceFlags::NONBLOCK | SpliceFlags::MORE } else { SpliceFlags::NONBLOCK };
+    match splice(read, None, socket, None, limit, flags) {
+        // A pipe with bytes is not at its end.
+        Ok(0) => Err(Errno::INVAL.into()),
+        Ok(count) => {
+            pipe.bytes -= count;
+            Ok(count)
+        }
+        Err(errno) if errno != Errno::AGAIN && is_refusal(errno) => Err(Errno::INVAL.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether the call was refused, and nothing is known of the connection.
+fn is_refusal(errno: Errno) -> bool {
+    #[rustfmt::skip]
+    let refusals = [
+        Errno::AGAIN, Errno::INVAL, Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::BADF, Errno::NOMEM,
+        Errno::NOTCONN,
+    ];
+    refusals.contains(&errno)
+}
+
+/// Whether SIGPIPE does not end this process: it is ignored (as in every program whose `main`
+/// is in Rust) or handled. splice(2) raises it for a socket that is dead, and has no
+/// flag against that, unlike send(2).
+fn is_safe_from_sigpipe() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    survives_sigpipe(&status)
+}
+
+fn survives_sigpipe(status: &str) -> bool {
+    const SIGPIPE: u64 = 1 << (13 - 1);
+    let masks = status.lines().filter_map(|line| line.split_once(":\t"));
+    let mut masks = masks.filter(|(name, _)| matches!(*name, "SigIgn" | "SigCgt"));
+    masks.any(|(_, mask)| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & SIGPIPE != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_sigpipe_would_end_is_recognized() {
+        let status = |blocked, ignored, caught| {
+            format!("Threads:\t1\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\nCapInh:\t00\n")
+        };
+        let (none, pipe, others) = ("0000000000000000", "0000000000001000", "ffffffffffffefff");
+        assert!(!survives_sigpipe(&status(none, none, none)));
+        assert!(!survives_sigpipe(&status(others, others, others)));
+        assert!(!survives_sigpipe(&status(pipe, none, none)), "it would wait until it is unblocked");
+        assert!(survives_sigpipe(&status(none, pipe, none)));
+        assert!(survives_sigpipe(&status(none, none, pipe)));
+        assert!(!survives_sigpipe(""), "without /proc nothing is known");
+        assert!(is_safe_from_sigpipe(), "as in each program whose main is in Rust");
+    }
+
+    #[test]
+    fn a_pipe_takes_what_has_arrived_and_gives_it_to_another_socket() {
+        use std::io::{Read as _, Write as _};
+        let pair = || std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let ((mut from, source), (sink, mut to)) = (pair(), pair());
+        source.set_nonblocking(true).expect("open");
+        let (mut pipes, mut pipe) = (Pipes::default(), None);
+        assert_eq!(pipes.fill(&source, &mut pipe, 100).expect("not an error"), 0, "nothing has arrived");
+        from.write_all(b"some bytes").expect("there is room");
+        assert_eq!(pipes.fill(&source, &mut pipe, 100).expect("they have arrived"), 10);
+        let mut pipe = pipe.expect("it was opened");
+        assert_eq!(empty(&mut pipe, &sink, 4, false).expect("there is room"), 4);
+        assert_eq!((pipe.len(), pipe.read_all().expect("the rest")), (6, b" bytes".to_vec()));
+        let mut got = [0; 4];
+        to.read_exact(&mut got).expect("sent");
+        assert_eq!(&got, b"some");
+        drop(from);
+        assert_eq!(pipes.fill(&source, &mut Some(pipe), 100).expect("not an error"), 0, "the end");
+    }
+
+    #[test]
+    fn no_more_pipes_are_opened_than_a_reactor_may_have() {
+        let mut pipes = Pipes::default();
+        let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();
+        assert_eq!(open.len(), MOST);
+        drop(open);
+        assert!(pipes.open().is_some());
+    }
+}
