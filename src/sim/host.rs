@@ -172,14 +172,7 @@ impl Host {
     }
 
     /// Writes, perhaps fewer bytes because of a fault.
-    pub(super) fn write_part(
-        &self,
-        world: &mut World,
-        slot: u32,
-        id: Id,
-        bytes: &[u8],
-        more: bool,
-    ) -> io::Result<usize> {
+    pub(super) fn transmit(&self, world: &mut World, slot: u32, id: Id, bytes: &[u8], more: bool) -> io::Result<usize> {
         #[cfg(test)]
         if world.is_sabotaged(super::sabotage::Sabotage::ErrorFromNowhere) {
             return Err(Errno::CONNRESET.into());
@@ -459,7 +452,7 @@ impl Net for Host {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         let (mut world, id) = self.on_with_memory(slot, 2)?;
-        self.write_part(&mut world, slot, id, bytes, more)
+        self.transmit(&mut world, slot, id, bytes, more)
     }
 
     /// Sends the pieces as one; a fault can cut it. Bytes beyond the buffer are not looked at.
@@ -470,7 +463,7 @@ impl Net for Host {
         for piece in pieces {
             bytes.extend_from_slice(&piece[..piece.len().min(most - bytes.len())]);
         }
-        self.write_part(&mut world, slot, id, &bytes, more)
+        self.transmit(&mut world, slot, id, &bytes, more)
     }
 
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {

@@ -35,7 +35,7 @@ impl Host {
         if world.rng.chance(short_write / 4.0) {
             return Err(Errno::INVAL.into());
         }
-        let sent = self.write_part(&mut world, slot, id, &pipe.memory()[..limit], more)?;
+        let sent = self.transmit(&mut world, slot, id, &pipe.memory()[..limit], more)?;
         pipe.drain(sent);
         Ok(sent)
     }
