@@ -84,14 +84,14 @@ impl Stopping {
         self.stop(self.restart_grace)
     }
 
-    /// Idle clients end between a quarter and three quarters of the grace: earlier a request may be
-    /// on its way, and later the end itself takes its time.
+    /// Idle clients end between a half and three quarters of the grace: earlier a request may be on
+    /// its way, and later the end itself takes its time.
     fn stop(&self, grace: Duration) -> StopOptions {
         match grace {
             Duration::ZERO => log::info!("stopping: resetting {}", count(self.live() as u64, "connection")),
             grace => log::info!("stopping: {} may end within {grace:?}", count(self.live() as u64, "connection")),
         }
-        StopOptions::default().grace(grace / 4).spread(grace / 2).accept_backlog(!self.is_replaced).limit(grace)
+        StopOptions::default().grace(grace / 2).spread(grace / 4).accept_backlog(!self.is_replaced).limit(grace)
     }
 
     /// Stops all shards.
