@@ -418,7 +418,7 @@ impl<N: Net> Shard<N> {
         let mut listening = Vec::new();
         let shared = options.clone().reuse_port(true);
         // Otherwise another program on the port, started by mistake, would get some of the clients.
-        let claimed = if options == shared { options } else { options.reuse_port_after_bind() };
+        let claimed = if options == shared || reactors.len() == 1 { options } else { options.reuse_port_after_bind() };
         for mut reactor in reactors {
             let options = if bound.is_none() { &claimed } else { &shared };
             let listener = reactor.listen(addr.clone(), options.clone())?;

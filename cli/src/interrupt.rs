@@ -30,9 +30,7 @@ impl Interrupt {
     /// Records signals in their handler, and makes this call on a thread of its own.
     pub(crate) fn watch(wake: impl Fn() + Send + 'static) -> Result<Self, Error> {
         let failed = |source| Error::io("watch for signals", source);
-        let ignored = ignored();
-        let watched: Vec<_> =
-            [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
+        let watched: Vec<_> = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)).collect();
         let number = Arc::new(AtomicUsize::new(0));
         for &signal in &watched {
             signal_hook::flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(failed)?;
@@ -72,9 +70,10 @@ const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// The signals that this process ignores, as a bit mask. Where /proc does not exist, none.
-fn ignored() -> u64 {
+/// Whether this process ignores a signal. Where /proc does not exist, none.
+pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & bit(signal) != 0
 }

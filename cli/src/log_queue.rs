@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// 256 KiB: some thousand lines, more than a reader that works leaves unread.
 const LIMIT_BYTES: usize = 256 << 10;
-/// A reader that works takes what is left within this time.
+/// A reader that works takes a line within this time.
 const FLUSH: Duration = Duration::from_millis(500);
 
 /// The queue of a server.
@@ -31,7 +31,7 @@ pub(crate) fn push(lines: &[u8]) -> bool {
     QUEUE.get().map(|queue| queue.push(lines.to_vec())).is_some()
 }
 
-/// Waits until the thread has written all lines, but not for a reader that does not read.
+/// Waits until the thread has written all lines, but not for a reader that takes none for a while.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH);
@@ -97,8 +97,15 @@ impl Queue {
     }
 
     fn flush(&self, limit: Duration) {
-        let lines = self.lines();
-        let _ = self.changed.wait_timeout_while(lines, limit, |lines| lines.bytes > 0);
+        let mut lines = self.lines();
+        while lines.bytes > 0 {
+            let before = lines.bytes;
+            let waited = self.changed.wait_timeout_while(lines, limit, |lines| lines.bytes == before);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if lines.bytes == before {
+                return;
+            }
+        }
     }
 }
 

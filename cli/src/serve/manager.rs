@@ -1,7 +1,7 @@
 //! The service manager that has started the server, by the protocol of sd_notify(3).
 //!
-//! Invariant: a manager that does not read delays nothing. A message that can't be sent is a
-//! warning.
+//! Invariant: a manager that does not read delays the server by at most a second for each message.
+//! A message that can't be sent is a warning.
 
 use std::env;
 use std::ffi::OsStr;
@@ -80,9 +80,12 @@ fn send(addr: &SockAddr, kinds: &[Type], message: &[u8]) -> io::Result<()> {
     let first = sockets.next().unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()));
     // The first error is of the usual kind of socket.
     let socket = first.or_else(|error: io::Error| sockets.find_map(Result::ok).ok_or(error))?;
-    match socket.send(message)? {
-        sent if sent == message.len() => Ok(()),
-        _ => Err(io::ErrorKind::WriteZero.into()),
+    loop {
+        match socket.send(message) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(sent) if sent != message.len() => return Err(io::ErrorKind::WriteZero.into()),
+            result => return result.map(drop),
+        }
     }
 }
 

@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
-use finale::{KeepAlive, ListenOptions, Reactor, Shard, StopOptions, TimerId};
+use finale::{KeepAlive, ListenOptions, Reactor, Shard, StopOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::errors::Error;
 use crate::signals::SignalCount;
-use crate::{log_queue, output};
+use crate::{interrupt, log_queue, output};
 use manager::Manager;
 use metrics::MetricsRequests;
 pub(crate) use options::{Closing, ServeOptions, Service};
@@ -54,7 +54,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
     // Before the first line: its reader may send a signal at once.
     let watch = |signals: &[i32]| SignalCount::watch(control.waker(), signals);
     let stops = watch(&[SIGINT, SIGTERM])?;
-    let hang_ups = if terminal::hang_up_is_ignored() { None } else { Some(watch(&[SIGHUP])?) };
+    // Ignored at the start, as by nohup(1), it stays ignored.
+    let hang_ups = if interrupt::is_ignored(SIGHUP) { None } else { Some(watch(&[SIGHUP])?) };
     let reports = watch(&[SIGUSR1])?;
     if !ends_with(options.parent)? {
         return Ok(());
@@ -64,7 +65,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
     let handlers = inboxes.into_iter().map(|inbox| (Handler::new(options, &live), inbox));
     let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
     // Before clients take the descriptors that a restart needs.
-    let mut restart = Restart::new(sockets, &manager, options.quiet);
+    let mut restart = Restart::new(sockets, &manager, &terminal, options.quiet);
     let running = Running::start(shards.into_iter().zip(handlers).collect(), &stopper, &control)?;
     announce(&addresses, addresses_are_known)?;
     match restart.take_over() {
@@ -107,19 +108,22 @@ impl Control {
     fn run(mut self, mut running: Running) -> Result<(), Error> {
         while !running.is_over() {
             let Some((_, event)) = self.reactor.next()? else { break };
-            let timer = if let finale::Event::Timer(timer) = event { Some(timer) } else { None };
-            self.check(timer);
-            if running.check() {
-                // The clients of the other shards may end, and no new client waits for this one.
-                let stop = self.stopping.failed();
+            if let finale::Event::Timer(timer) = event {
+                let stop = self.stopping.timer(timer);
                 self.begin(stop);
             }
+            self.check_signals();
+            if running.check() {
+                // The clients of the other shards may end, and no new client waits for this one.
+                self.end(|stopping, _| stopping.failed());
+            }
+            self.metrics.check();
         }
         self.restart.finish();
         running.result()
     }
 
-    fn check(&mut self, timer: Option<TimerId>) {
+    fn check_signals(&mut self) {
         let mut stops = self.stops.take_new();
         if self.hang_ups.as_mut().is_some_and(|hang_ups| hang_ups.take_new() > 0) {
             if self.terminal.was_closed() {
@@ -128,35 +132,34 @@ impl Control {
                 self.restart.begin(&self.reactor, &self.manager);
             }
         }
-        let stop = timer.and_then(|timer| self.stopping.timer(timer)).or_else(|| match stops {
-            0 => self.check_restart(),
-            stops => self.stop(stops),
-        });
-        if let Some(stop) = stop {
-            self.begin(stop);
+        if stops > 0 {
+            self.end(|stopping, control| stopping.request(stops, control));
+        } else if self.restart.check(&self.manager, self.stopping.live()) == Restarted::Yes {
+            let stop = self.stopping.replaced();
+            self.begin(Some(stop));
         }
-        self.metrics.check();
     }
 
-    fn begin(&mut self, stop: StopOptions) {
-        // First, since a client that connects to a copy is not accepted any more.
-        self.restart.close();
-        self.stopping.begin(stop);
-    }
-
-    fn check_restart(&mut self) -> Option<StopOptions> {
-        let restarted = self.restart.check(&self.manager, self.stopping.live());
-        (restarted == Restarted::Yes).then(|| self.stopping.replaced())
-    }
-
-    fn stop(&mut self, signals: usize) -> Option<StopOptions> {
+    /// The end of the service, unless a new process has taken it over. One that is still starting
+    /// ends, too.
+    fn end(&mut self, stop: impl FnOnce(&mut Stopping, &mut Reactor) -> Option<StopOptions>) {
         if self.restart.give_up(&self.manager) == Restarted::Yes {
             self.stopping.replaced();
         }
-        if !self.stopping.was_requested() {
+        let is_service = !self.stopping.was_requested();
+        let stop = stop(&mut self.stopping, &mut self.reactor);
+        self.begin(stop);
+        if is_service {
             self.manager.stopping();
         }
-        self.stopping.request(signals, &mut self.reactor)
+    }
+
+    fn begin(&mut self, stop: Option<StopOptions>) {
+        if let Some(stop) = stop {
+            // First, since a client that connects to a copy is not accepted any more.
+            self.restart.close();
+            self.stopping.begin(stop);
+        }
     }
 }
 

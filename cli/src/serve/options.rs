@@ -12,18 +12,18 @@ use crate::values;
 ///
 /// The first line on stdout is `listening on IP:PORT`, or `listening on unix:PATH`.
 ///
-/// SIGTERM or SIGINT stops the server: it accepts no more clients, lets live connections end
-/// within --grace, resets the rest and exits with 0. Idle clients get a FIN, at times spread over
-/// the grace. A second signal resets all at once.
+/// SIGTERM or SIGINT stops the server: it accepts the clients that wait and no others (see also
+/// --drain-delay), lets live connections end within --grace, resets the rest and exits with 0. Idle
+/// clients get a FIN, at times spread over the grace. A second signal resets all at once.
 ///
 /// SIGUSR1 prints metrics on stderr: connections, endings by kind, live sockets by state, bytes,
 /// and the delay of timers. With --json they are one JSON object on one line.
 ///
 /// SIGHUP restarts the server without refusing a client. The program at the path by which this one
 /// was started is started again, with the same arguments and the same listening sockets. When the
-/// new process serves, the old one stops as after SIGTERM. If the new process fails, the old one
-/// continues to serve. If the terminal in which the server was started is closed, SIGHUP stops the
-/// server; under nohup it does nothing.
+/// new process serves, the old one stops as after SIGTERM, within --restart-grace. If the new
+/// process fails, the old one continues to serve. If the terminal in which the server was started
+/// is closed, SIGHUP stops the server; under nohup it does nothing.
 ///
 /// A service manager can pass listening sockets (LISTEN_FDS, as systemd does). They replace
 /// --listen. NOTIFY_SOCKET gets READY=1 when the server serves, RELOADING=1 and MAINPID= at a
@@ -59,16 +59,16 @@ pub(crate) struct ServeOptions {
     /// The permissions of the file of --listen unix:PATH, octal: 660 [default: by the umask]
     #[arg(long, value_name = "MODE", value_parser = values::file_mode, allow_hyphen_values = true)]
     pub(super) unix_mode: Option<u32>,
-    /// Every connection begins with a PROXY header, version 1 or 2, as a balancer sends it: take the
-    /// client's address from it. A connection without one is reset
+    /// Every connection begins with a PROXY header, version 1 or 2, as a balancer sends it: take
+    /// the client's address from it. A connection without one is reset
     #[arg(long)]
     pub(super) proxy_protocol: bool,
-    /// Probe the machine of a silent client after this time, and give it up a minute later (TCP
-    /// keep-alive); 0s: never
+    /// Probe the machine of a silent client after this time, at most 9h, and give it up a minute
+    /// later (TCP keep-alive); 0s: never
     #[arg(long, value_name = "DUR", default_value = "60s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) keep_alive: Duration,
-    /// Give a client up whose machine has not acknowledged bytes for this time
+    /// Give a client up whose machine has not acknowledged bytes for this time, at most 24 days
     /// (TCP_USER_TIMEOUT) [default: the kernel's limit, about 15 minutes]
     #[arg(long, value_name = "DUR", value_parser = values::time_limit, allow_hyphen_values = true)]
     pub(super) user_timeout: Option<Duration>,
@@ -87,8 +87,8 @@ pub(crate) struct ServeOptions {
     /// The same after a restart [default: as --grace]
     #[arg(long, value_name = "DUR", value_parser = values::duration, allow_hyphen_values = true)]
     pub(super) restart_grace: Option<Duration>,
-    /// Continue to accept for this time after SIGTERM or SIGINT: for a balancer that learns late that
-    /// the server stops. The grace begins afterwards
+    /// Continue to accept for this time after SIGTERM or SIGINT: for a balancer that learns late
+    /// that the server stops. The grace begins afterwards
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) drain_delay: Duration,

@@ -35,13 +35,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
 
 /// Version 2.
 fn binary(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    // The command LOCAL: whatever follows is skipped, and the address is the balancer's.
+    if let Some(&[0x20, _, high, low]) = bytes.get(12..16) {
+        let whole = 16 + usize::from(u16::from_be_bytes([high, low]));
+        return Ok((bytes.len() >= whole).then_some(Header { bytes: whole, client: None }));
+    }
     let header = match v2::Header::try_from(bytes) {
         Ok(header) => header,
         Err(v2::ParseError::Incomplete(_) | v2::ParseError::Partial(..)) => return Ok(None),
         Err(_) => return Err(NoHeader),
     };
     let client = match header.addresses {
-        _ if header.command == v2::Command::Local => None,
+        _ if header.protocol == v2::Protocol::Datagram => return Err(NoHeader),
         v2::Addresses::IPv4(pair) => Some((pair.source_address, pair.source_port).into()),
         v2::Addresses::IPv6(pair) => Some((pair.source_address, pair.source_port).into()),
         v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
@@ -55,6 +60,9 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
         return if line.len() < LINE_BYTES { Ok(None) } else { Err(NoHeader) };
     };
+    if line[..end].contains(&b'+') {
+        return Err(NoHeader); // A number with a sign, which the parser accepts.
+    }
     let header = v1::Header::try_from(&line[..=end]).map_err(|_| NoHeader)?;
     let client = match header.addresses {
         v1::Addresses::Tcp4(pair) => Some((pair.source_address, pair.source_port).into()),
@@ -79,6 +87,8 @@ mod tests {
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\n".to_vec(), addr("192.0.2.7:4000")),
             (b"PROXY TCP6 2001:db8::7 2001:db8::1 4000 80\r\n".to_vec(), addr("[2001:db8::7]:4000")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\0".to_vec(), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x41\0\x02ab".to_vec(), None),
             (b"PROXY UNKNOWN ffff:: ffff:: 65535 65535\r\n".to_vec(), None),
         ];
         for (client, server) in pairs {
@@ -115,6 +125,8 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 70000\r\n",
             b"PROXY TCP4 2001:db8::7 192.0.2.1 4000 80\r\n",
             b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 +4000 80\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c............",
             b"PROXY \r\n",
             b"PROXY \xff\xff\r\n",
             long.as_bytes(),

@@ -13,6 +13,7 @@ use super::inherit::Predecessor;
 use super::manager::Manager;
 use super::sockets::Sockets;
 use super::successor::{Reserve, Successor, own_path};
+use super::terminal::Terminal;
 use crate::output::{self, count};
 
 /// Restarts on request.
@@ -36,8 +37,9 @@ pub(super) enum Restarted {
 }
 
 impl Restart {
-    pub(super) fn new(sockets: Sockets, manager: &Manager, quiet: bool) -> Self {
-        let program = own_path().and_then(|path| refusal(manager).map_or(Ok(path), |why| Err(why.to_owned())));
+    pub(super) fn new(sockets: Sockets, manager: &Manager, terminal: &Terminal, quiet: bool) -> Self {
+        let program =
+            own_path().and_then(|path| refusal(manager, terminal).map_or(Ok(path), |why| Err(why.to_owned())));
         let reserve = Reserve::new(&sockets).ok();
         Self { program, sockets, reserve, successor: None, ending: None, quiet }
     }
@@ -50,7 +52,7 @@ impl Restart {
     /// Starts the new process, unless one is starting already.
     pub(super) fn begin(&mut self, control: &Reactor, manager: &Manager) {
         if self.successor.is_some() {
-            return;
+            return self.say("restarting already: the new process has not reported yet");
         }
         // Each of these ends with READY=1, also if it fails.
         manager.reloading();
@@ -137,10 +139,13 @@ impl Restart {
 }
 
 /// Why the end of this process would be the end of the service, whatever process follows it.
-fn refusal(manager: &Manager) -> Option<&'static str> {
+fn refusal(manager: &Manager, terminal: &Terminal) -> Option<&'static str> {
     let pid = std::process::id();
     if pid == 1 {
         return Some("this process is number 1, and its container ends with it; start a new container");
+    }
+    if terminal.ends_with_us() {
+        return Some("its terminal is closed when this process ends; start the server with setsid, or from a shell");
     }
     // systemd sets it to the main process of a service (systemd.exec(5)).
     let is_main = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|main| main == pid.to_string());

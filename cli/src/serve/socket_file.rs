@@ -26,9 +26,9 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Binds the socket to this path, and replaces a file that no server uses any more. `mode` are
-    /// the permissions of the file.
-    pub(super) fn bind(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<Self> {
+    /// Makes the socket listen at this path, and replaces a file that no server uses any more.
+    /// `mode` are the permissions of the file.
+    pub(super) fn listen(socket: &Socket, path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<Self> {
         let addr = SockAddr::unix(path)?;
         // Of two servers that start together only one may find that nothing uses the file.
         let _lock = lock_folder(path);
@@ -40,13 +40,17 @@ impl SocketFile {
             }
             result => result?,
         }
+        // Under the lock: until then another server would find that connecting is refused.
+        socket.listen(backlog)?;
         let meta = fs::symlink_metadata(path)?;
         let path = std::path::absolute(path)?;
         Ok(Self { path, device: meta.dev(), inode: meta.ino() })
     }
 
-    /// Removes the file, unless another one is at its path by now.
+    /// Removes the file, unless another one is at its path by now. The socket must be open still:
+    /// then no other file has its inode.
     pub(super) fn remove(&self) {
+        let _lock = lock_folder(&self.path);
         let is_ours = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (self.device, self.inode);
         if !fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
             return log::debug!("{} is not ours any more, and stays", self.path.display());

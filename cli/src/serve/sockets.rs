@@ -92,10 +92,10 @@ impl Sockets {
     /// Closes our copies, and removes the socket file. As long as a copy is open, clients connect
     /// and are never accepted.
     pub(super) fn close(&mut self) {
-        self.sockets.clear();
         if let Some(file) = self.file.take() {
             file.remove();
         }
+        self.sockets.clear();
     }
 
     /// Another process listens on them now, and has to remove the socket file.
@@ -159,19 +159,22 @@ fn bind_tcp(addr: SocketAddr, reuse_port: bool, options: &ServeOptions) -> io::R
 type Opened = io::Result<(Vec<Socket>, Option<SocketFile>)>;
 
 fn open_unix(addr: &UnixAddr, options: &ServeOptions) -> Result<Opened, Error> {
+    if options.defer_accept.is_some() || options.reuse_port {
+        return Err(Error::usage("--defer-accept and --reuse-port are for TCP; leave them out"));
+    }
     if addr.file().is_none() && options.unix_mode.is_some() {
         return Err(Error::usage("--unix-mode: an abstract name has no permissions; leave the option out"));
     }
     let open = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let file = match addr.file() {
-            Some(path) => Some(SocketFile::bind(&socket, Path::new(path), options.unix_mode)?),
+            Some(path) => Some(SocketFile::listen(&socket, Path::new(path), options.unix_mode, BACKLOG)?),
             None => {
                 socket.bind(&SockAddr::unix(addr.to_string().replacen("unix:@", "\0", 1))?)?;
+                socket.listen(BACKLOG)?;
                 None
             }
         };
-        socket.listen(BACKLOG)?;
         Ok((vec![socket], file))
     };
     Ok(open())

@@ -27,9 +27,9 @@ enum State {
     Serving,
     /// A signal was received. The server accepts until this timer ends.
     Draining(TimerId),
-    /// The listeners are closed, since another process serves.
-    Replaced,
-    /// The listeners are closed.
+    /// The listeners are closed without a signal: another process serves, or a shard has failed.
+    Closed,
+    /// The listeners are closed after a signal.
     Stopping,
 }
 
@@ -63,10 +63,13 @@ impl Stopping {
         Some(self.stop(if is_second { Duration::ZERO } else { self.grace }))
     }
 
-    /// A part of the server has failed: it can't accept any more.
-    pub(super) fn failed(&mut self) -> StopOptions {
-        self.state = State::Stopping;
-        self.stop(self.grace)
+    /// A shard has failed and can't accept any more. Returns the stop that begins now, if one does.
+    pub(super) fn failed(&mut self) -> Option<StopOptions> {
+        if !matches!(self.state, State::Serving | State::Draining(_)) {
+            return None;
+        }
+        self.state = State::Closed;
+        Some(self.stop(self.grace))
     }
 
     /// The end of a timer. Returns the stop that begins now, if one does.
@@ -80,7 +83,7 @@ impl Stopping {
 
     /// Another process serves.
     pub(super) fn replaced(&mut self) -> StopOptions {
-        (self.state, self.is_replaced) = (State::Replaced, true);
+        (self.state, self.is_replaced) = (State::Closed, true);
         self.stop(self.restart_grace)
     }
 

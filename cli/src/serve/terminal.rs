@@ -3,9 +3,14 @@
 
 use std::fs::File;
 
-/// Whether this process has a controlling terminal.
+use rustix::io::Errno;
+use rustix::process::{getpid, getsid};
+
+/// Whether this process has a controlling terminal. Only these errors mean that it has none, or
+/// one that was closed (tty(4)): there may be no descriptor left to open it.
 fn is_present() -> bool {
-    File::open("/dev/tty").is_ok()
+    let none = [Errno::NXIO, Errno::IO, Errno::NOENT].map(Errno::raw_os_error);
+    !File::open("/dev/tty").is_err_and(|error| error.raw_os_error().is_some_and(|code| none.contains(&code)))
 }
 
 /// The controlling terminal at the start of the process.
@@ -19,25 +24,15 @@ impl Terminal {
         Self { was_present: is_present() }
     }
 
+    /// Whether it is closed with the end of this process, which leads its session (setsid(2)).
+    pub(super) fn ends_with_us(&self) -> bool {
+        self.was_present && getsid(None).is_ok_and(|leader| leader == getpid())
+    }
+
     /// Whether it has been closed since. The kernel takes the terminal from all processes of the
     /// session before it sends SIGHUP (setsid(2), tty(4)). The sender proves nothing: a shell
     /// sends its own SIGHUP to its jobs.
     pub(super) fn was_closed(&self) -> bool {
         self.was_present && !is_present()
     }
-}
-
-/// Whether SIGHUP was ignored at the start, as nohup(1) does it: then it stays ignored.
-#[cfg(target_os = "linux")]
-pub(super) fn hang_up_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal_hook::consts::SIGHUP - 1) & 1 == 1)
-}
-
-/// Safe code has no way to find it here.
-#[cfg(not(target_os = "linux"))]
-pub(super) const fn hang_up_is_ignored() -> bool {
-    false
 }
