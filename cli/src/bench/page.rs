@@ -148,12 +148,17 @@ fn latency(report: &Report) -> String {
 /// What the percentiles hide: connections that would be their slowest part.
 fn not_included(report: &Report) -> String {
     let slow = report.failures_of(Kind::TimedOut).saturating_add(report.overloaded);
+    let what = match (report.failures_of(Kind::TimedOut), report.overloaded) {
+        (_, 0) => "that took longer than",
+        (0, _) => "that could not begin within",
+        _ => "that could not begin within, or took longer than,",
+    };
     if slow == 0 {
         return String::new();
     }
     let share = 100.0 * slow as f64 / report.successful().saturating_add(slow) as f64;
     format!(
-        "  NOT INCLUDED: {} that took longer than {}, {share:.1} % of these and the successful ones\n",
+        "  NOT INCLUDED: {} {what} {}, {share:.1} % of these and the successful ones\n",
         thousands(slow),
         duration(report.timeout_ms)
     )

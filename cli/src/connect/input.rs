@@ -1,8 +1,9 @@
 //! Stdin, passed on to the socket.
 
 use std::io::{self, IsTerminal as _, Stdin};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use finale::{Backpressure, Socket, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +16,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Two chunks: one is sent while the next one is read.
 const CHUNKS: usize = 2;
 
+/// The thread that reads stdin notices its end within this time.
+const NOTICE: Duration = Duration::from_millis(100);
 const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// What the thread that reads stdin has found.
@@ -94,9 +97,17 @@ impl Input {
         self.peer_has_finished && (self.is_terminal || !self.half_close)
     }
 
-    /// Whether bytes of stdin, or an error, have not gone to the socket.
+    /// Whether bytes of stdin, or an error, have not gone to the socket. Where stdin has not ended,
+    /// another program may be about to write: that counts, too. What a person may type does not.
     pub(super) fn is_left(&self) -> bool {
-        self.found.try_iter().any(|found| !matches!(found, Found::Pause))
+        loop {
+            match self.found.recv_timeout(NOTICE) {
+                Ok(Found::Pause) => {}
+                Ok(Found::Bytes(_) | Found::Error(_)) => return true,
+                Err(RecvTimeoutError::Timeout) => return !self.is_terminal,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
     }
 }
 
@@ -140,14 +151,18 @@ mod tests {
     fn what_was_read_and_not_sent_is_left() {
         let (sender, found) = sync_channel(CHUNKS);
         let queue = Backpressure::Room;
-        let input =
-            Input { found, queue, half_close: false, is_terminal: false, pauses: true, peer_has_finished: true };
+        let mut input =
+            Input { found, queue, half_close: false, is_terminal: true, pauses: true, peer_has_finished: true };
         let read = |found| sender.send(found).expect("there is room");
         read(Found::Pause);
-        assert!(!input.is_left(), "a pause is no input");
+        assert!(!input.is_left(), "a pause at a terminal is no input");
         read(Found::Bytes(b"late".to_vec()));
         assert!(input.is_left());
         read(Found::Error(Errno::IO.into()));
         assert!(input.is_left(), "what was not read is unknown");
+        input.is_terminal = false;
+        assert!(input.is_left(), "a program may write more");
+        drop(sender);
+        assert!(!input.is_left(), "stdin has ended");
     }
 }

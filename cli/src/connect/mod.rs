@@ -83,7 +83,7 @@ The JSON object of --json:
   time_wait      which side keeps TIME_WAIT
   peer           the address of the peer, or null
   bytes_read, bytes_written, bytes_unsent
-  input_left     whether stdin had bytes that were not sent";
+  input_left     whether stdin had bytes that were not sent, or had not ended";
 
 /// A connection that takes longer than this is worth a line.
 const SLOW: Duration = Duration::from_secs(1);
@@ -205,7 +205,9 @@ impl Session<'_> {
         let target = options.target.as_str();
         let input_left = self.input.as_ref().is_some_and(Input::is_left);
         if clean && input_left {
-            output::error(format_args!("{target}: stdin has bytes that were not sent"));
+            output::error(format_args!(
+                "{target}: the server finished before the end of stdin; what was left was not sent"
+            ));
         }
         if options.json {
             let (acknowledged, time_wait) = (ending.is_acknowledged(), ending.time_wait());

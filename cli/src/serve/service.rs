@@ -90,6 +90,8 @@ struct Client {
     /// The bytes of a PROXY header that is not complete.
     header: Option<Vec<u8>>,
     header_bytes: u64,
+    /// Why we have reset it, if we have.
+    reason: Option<&'static str>,
 }
 
 impl fmt::Display for Client {
@@ -151,7 +153,7 @@ impl Handler {
             Event::Connection => {
                 self.live.fetch_add(1, Ordering::Relaxed);
                 let header = self.has_header.then(Vec::new);
-                self.clients.insert(id, Client { id, addr: socket.peer_addr(), header, header_bytes: 0 });
+                self.clients.insert(id, Client { id, addr: socket.peer_addr(), header, header_bytes: 0, reason: None });
                 if self.has_header {
                     socket.set_deadline(HEADER_LIMIT);
                 } else {
@@ -161,16 +163,17 @@ impl Handler {
             Event::Data(bytes) if self.awaits_header(id) => self.take_header(socket, bytes)?,
             Event::End if self.awaits_header(id) => self.without_header(socket),
             Event::Timeout => {
-                log::debug!("{id}: no byte moved for the idle time, resetting it");
-                socket.destroy();
+                self.reset(socket, "no byte moved for the idle timeout");
             }
             Event::Error(failure) => log::debug!("{id}: {failure}"),
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
                 self.requests.remove(id);
                 self.left_bytes.remove(id);
-                if let Some(client) = self.clients.remove(id) {
-                    log::info!("{client}: {ending}");
+                match self.clients.remove(id) {
+                    Some(client @ Client { reason: Some(reason), .. }) => log::info!("{client}: {ending} ({reason})"),
+                    Some(client) => log::info!("{client}: {ending}"),
+                    None => {}
                 }
             }
             event => self.answer_event(socket, event)?,
@@ -238,6 +241,13 @@ impl Handler {
         if let Some(client) = self.clients.get(socket.id()) {
             self.warnings.warn(format_args!("{client}: the connection begins without a PROXY header, resetting it"));
         }
+        self.reset(socket, "no PROXY header");
+    }
+
+    fn reset(&mut self, socket: &mut Socket<'_>, reason: &'static str) {
+        if let Some(client) = self.clients.get_mut(socket.id()) {
+            client.reason = Some(reason);
+        }
         socket.destroy();
     }
 
@@ -263,7 +273,7 @@ impl Handler {
             self.warnings.warn(warning);
         }
         self.requests.remove(socket.id());
-        socket.destroy();
+        self.reset(socket, "the request is too long");
     }
 
     /// Answers a client that has sent enough, if it has no answer yet.
