@@ -222,6 +222,19 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
     }
 }
 
+/// The queue of a listener on Linux holds one connection more than its backlog (listen(2)).
+#[test]
+fn a_stop_accepts_all_connections_that_a_full_backlog_holds() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(3)).expect("a free port");
+    scene.reactor.pause_accepting(listener.id).expect("open");
+    let _peers: Vec<_> = (0..4).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(SECOND);
+    assert_eq!(scene.story, [""; 0], "it is paused");
+    stop(&mut scene, listener.id, None);
+    scene.expect(&["connection"; 4]);
+}
+
 /// Clients that lose their connections together would connect again together.
 #[test]
 fn the_ends_of_idle_connections_are_distributed_evenly_after_the_grace() {
