@@ -31,19 +31,21 @@ pub(super) const FIRST: i32 = 3;
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) sockets: Vec<Socket>,
-    /// The socket file that this process has to remove, once it serves.
-    pub(super) file: Option<SocketFile>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
 /// The server that has started this one in its place.
 #[derive(Debug)]
-pub(super) struct Predecessor(UnixStream);
+pub(super) struct Predecessor {
+    stream: UnixStream,
+    /// The socket file that this process has to remove, once it serves.
+    pub(super) file: Option<SocketFile>,
+}
 
 impl Predecessor {
     /// This process serves, so the other one can stop. If it has died there is nothing to do.
     pub(super) fn ready(mut self) {
-        let _ = self.0.write_all(READY_LINE);
+        let _ = self.stream.write_all(READY_LINE);
     }
 }
 
@@ -60,8 +62,7 @@ impl Inherited {
         if sockets.is_empty() {
             return Err(Error::usage("LISTEN_FDS: no socket was passed; unset the variable or pass listening sockets"));
         }
-        let file = env::var_os(SOCKET_FILE).filter(|_| is_replacement);
-        Ok(Some(Self { sockets, file: file.as_deref().and_then(SocketFile::from_variable), predecessor }))
+        Ok(Some(Self { sockets, predecessor }))
     }
 }
 
@@ -105,7 +106,8 @@ fn take_predecessor(passed: &mut ListenFd, place: usize) -> Result<Predecessor, 
     // It is a stream and no listener, and is not used as one.
     let stream = passed.take_unix_listener(place).ok().flatten();
     let stream = stream.ok_or_else(|| Error::usage(format!("LISTEN_FDNAMES: descriptor {READY} is not a stream")))?;
-    Ok(Predecessor(UnixStream::from(OwnedFd::from(stream))))
+    let file = env::var_os(SOCKET_FILE).as_deref().and_then(SocketFile::from_variable);
+    Ok(Predecessor { stream: UnixStream::from(OwnedFd::from(stream)), file })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `finale serve`: four small services, each of which reads to the client's FIN before it ends, on
 //! one reactor or several.
 //!
-//! Invariant: only a signal ends it. The main thread serves no client: it waits for signals, and
-//! controls the shards.
+//! Invariant: only a signal or the failure of a shard ends it. The main thread serves no client: it
+//! waits for signals, and controls the shards.
 
 mod defer_accept;
 mod inherit;
@@ -22,8 +22,9 @@ mod terminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
+use std::time::Duration;
 
-use finale::{KeepAlive, ListenOptions, Reactor, Shard, StopOptions};
+use finale::{KeepAlive, ListenOptions, Reactor, Shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::errors::Error;
@@ -109,8 +110,8 @@ impl Control {
         while !running.is_over() {
             let Some((_, event)) = self.reactor.next()? else { break };
             if let finale::Event::Timer(timer) = event {
-                let stop = self.stopping.timer(timer);
-                self.begin(stop);
+                let grace = self.stopping.timer(timer);
+                self.begin(grace);
             }
             self.check_signals();
             if running.check() {
@@ -135,30 +136,30 @@ impl Control {
         if stops > 0 {
             self.end(|stopping, control| stopping.request(stops, control));
         } else if self.restart.check(&self.manager, self.stopping.live()) == Restarted::Yes {
-            let stop = self.stopping.replaced();
-            self.begin(Some(stop));
+            let grace = self.stopping.replaced();
+            self.begin(Some(grace));
         }
     }
 
     /// The end of the service, unless a new process has taken it over. One that is still starting
     /// ends, too.
-    fn end(&mut self, stop: impl FnOnce(&mut Stopping, &mut Reactor) -> Option<StopOptions>) {
+    fn end(&mut self, stop: impl FnOnce(&mut Stopping, &mut Reactor) -> Option<Duration>) {
         if self.restart.give_up(&self.manager) == Restarted::Yes {
             self.stopping.replaced();
         }
         let is_service = !self.stopping.was_requested();
-        let stop = stop(&mut self.stopping, &mut self.reactor);
-        self.begin(stop);
+        let grace = stop(&mut self.stopping, &mut self.reactor);
+        self.begin(grace);
         if is_service {
             self.manager.stopping();
         }
     }
 
-    fn begin(&mut self, stop: Option<StopOptions>) {
-        if let Some(stop) = stop {
+    fn begin(&mut self, grace: Option<Duration>) {
+        if let Some(grace) = grace {
             // First, since a client that connects to a copy is not accepted any more.
             self.restart.close();
-            self.stopping.begin(stop);
+            self.stopping.begin(grace);
         }
     }
 }

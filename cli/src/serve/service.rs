@@ -90,6 +90,10 @@ struct Client {
     /// The bytes of a PROXY header that is not complete.
     header: Option<Vec<u8>>,
     header_bytes: u64,
+    /// `upper`: what has arrived so far.
+    request: Vec<u8>,
+    /// `answer`: bytes that are still to be written, of an answer that is larger than the queue.
+    left_bytes: u64,
     /// Why we have reset it, if we have.
     reason: Option<&'static str>,
 }
@@ -115,10 +119,6 @@ pub(super) struct Handler {
     answer_bytes: u64,
     /// `answer`: the bytes after which it answers. `None`: at the FIN.
     after_bytes: Option<u64>,
-    /// `upper`: what has arrived so far.
-    requests: SocketMap<Vec<u8>>,
-    /// `answer`: bytes that are still to be written, of answers that are larger than the queue.
-    left_bytes: SocketMap<u64>,
     /// One copy for all clients, until the program ends.
     piece: &'static [u8],
 }
@@ -133,8 +133,6 @@ impl Handler {
             has_header: options.proxy_protocol,
             answer_bytes: options.bytes.unwrap_or(64),
             after_bytes: options.after,
-            requests: SocketMap::new(),
-            left_bytes: SocketMap::new(),
             piece: LINE.repeat(PIECE_BYTES / LINE.len()).leak(),
         }
     }
@@ -153,7 +151,9 @@ impl Handler {
             Event::Connection => {
                 self.live.fetch_add(1, Ordering::Relaxed);
                 let header = self.has_header.then(Vec::new);
-                self.clients.insert(id, Client { id, addr: socket.peer_addr(), header, header_bytes: 0, reason: None });
+                let addr = socket.peer_addr();
+                let (request, left_bytes, reason) = (Vec::new(), 0, None);
+                self.clients.insert(id, Client { id, addr, header, header_bytes: 0, request, left_bytes, reason });
                 if self.has_header {
                     socket.set_deadline(HEADER_LIMIT);
                 } else {
@@ -168,8 +168,6 @@ impl Handler {
             Event::Error(failure) => log::debug!("{id}: {failure}"),
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
-                self.requests.remove(id);
-                self.left_bytes.remove(id);
                 match self.clients.remove(id) {
                     Some(client @ Client { reason: Some(reason), .. }) => log::info!("{client}: {ending} ({reason})"),
                     Some(client) => log::info!("{client}: {ending}"),
@@ -186,7 +184,8 @@ impl Handler {
         match (self.service, event) {
             (Service::Upper, Event::Data(bytes)) => self.collect(socket, bytes),
             (Service::Upper, Event::End) => {
-                let request = self.requests.remove(socket.id()).unwrap_or_default();
+                let client = self.clients.get_mut(socket.id());
+                let request = client.map(|client| std::mem::take(&mut client.request)).unwrap_or_default();
                 socket.write(upper(&request).as_bytes())?;
                 socket.end();
             }
@@ -194,7 +193,9 @@ impl Handler {
             (Service::Answer, Event::End) => self.without_request(socket),
             (Service::Answer, Event::Data(_)) => self.answer_if_due(socket)?,
             (Service::Answer, Event::Drain) => {
-                if let Some(left_bytes) = self.left_bytes.remove(socket.id()) {
+                let client = self.clients.get_mut(socket.id());
+                let left_bytes = client.map_or(0, |client| std::mem::take(&mut client.left_bytes));
+                if left_bytes > 0 {
                     self.answer(socket, left_bytes)?;
                 }
             }
@@ -263,16 +264,14 @@ impl Handler {
     }
 
     fn collect(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
-        let request = self.requests.or_default(socket.id());
-        if request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
-            request.extend_from_slice(bytes);
+        let Some(client) = self.clients.get_mut(socket.id()) else { return };
+        if client.request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
+            client.request.extend_from_slice(bytes);
             return;
         }
-        if let Some(client) = self.clients.get(socket.id()) {
-            let warning = format_args!("{client}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it");
-            self.warnings.warn(warning);
-        }
-        self.requests.remove(socket.id());
+        client.request = Vec::new();
+        let warning = format_args!("{client}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it");
+        self.warnings.warn(warning);
         self.reset(socket, "the request is too long");
     }
 
@@ -299,7 +298,7 @@ impl Handler {
     }
 
     fn has_begun_to_answer(&self, socket: &Socket<'_>) -> bool {
-        socket.end_called() || self.left_bytes.get(socket.id()).is_some()
+        socket.end_called() || self.clients.get(socket.id()).is_some_and(|client| client.left_bytes > 0)
     }
 
     /// Writes until the queue is full or the answer is complete. Only the rest is remembered.
@@ -309,7 +308,9 @@ impl Handler {
             let queue = socket.write_owned(&self.piece[..now])?;
             left_bytes -= now as u64;
             if queue == Backpressure::Full && left_bytes > 0 {
-                self.left_bytes.insert(socket.id(), left_bytes);
+                if let Some(client) = self.clients.get_mut(socket.id()) {
+                    client.left_bytes = left_bytes;
+                }
                 return Ok(());
             }
         }

@@ -26,8 +26,7 @@ pub(super) struct Sockets {
     sockets: Vec<Socket>,
     /// The file that this process has to remove.
     file: Option<SocketFile>,
-    /// The same, once this process serves: until then it belongs to the predecessor.
-    inherited_file: Option<SocketFile>,
+    /// Until this process serves.
     predecessor: Option<Predecessor>,
     inherited: bool,
 }
@@ -35,8 +34,8 @@ pub(super) struct Sockets {
 impl Sockets {
     /// The sockets that were passed, or otherwise one for `--listen`.
     pub(super) fn open(options: &ServeOptions) -> Result<Self, Error> {
-        if let Some(Inherited { sockets, file, predecessor }) = Inherited::from_env()? {
-            return Ok(Self { sockets, file: None, inherited_file: file, predecessor, inherited: true });
+        if let Some(Inherited { sockets, predecessor }) = Inherited::from_env()? {
+            return Ok(Self { sockets, file: None, predecessor, inherited: true });
         }
         let error = |source| Error::Listen { addr: options.listen.clone(), source };
         let target = Target::try_from(options.listen.as_str()).map_err(error)?;
@@ -50,7 +49,7 @@ impl Sockets {
         };
         let refused = |why| error(finale::Error::Listen { addr: target, source: OsError::from(&why) });
         let (sockets, file) = opened.map_err(refused)?;
-        Ok(Self { sockets, file, inherited_file: None, predecessor: None, inherited: false })
+        Ok(Self { sockets, file, predecessor: None, inherited: false })
     }
 
     /// Whether they were passed.
@@ -73,10 +72,12 @@ impl Sockets {
         Ok(addresses)
     }
 
-    /// This process serves: it has to remove the inherited socket file. Returns the predecessor.
+    /// This process serves: it has to remove the predecessor's socket file. Returns the
+    /// predecessor.
     pub(super) fn take_over(&mut self) -> Option<Predecessor> {
-        self.file = self.file.take().or(self.inherited_file.take());
-        self.predecessor.take()
+        let mut predecessor = self.predecessor.take()?;
+        self.file = predecessor.file.take();
+        Some(predecessor)
     }
 
     /// Copies of all of them, for another process.

@@ -50,9 +50,9 @@ impl Stopping {
         self.state != State::Serving
     }
 
-    /// Signals to stop: the first begins it, and a second resets all clients. Returns the stop that
-    /// begins now, if one does.
-    pub(super) fn request(&mut self, signals: usize, control: &mut Reactor) -> Option<StopOptions> {
+    /// Signals to stop: the first begins it, and a second resets all clients. Returns the grace of
+    /// the stop that begins now, if one does.
+    pub(super) fn request(&mut self, signals: usize, control: &mut Reactor) -> Option<Duration> {
         let is_second = signals > 1 || matches!(self.state, State::Draining(_) | State::Stopping);
         if !is_second && self.state == State::Serving && !self.drain_delay.is_zero() {
             log::info!("stopping in {:?}, and accepting until then", self.drain_delay);
@@ -60,45 +60,43 @@ impl Stopping {
             return None;
         }
         self.state = State::Stopping;
-        Some(self.stop(if is_second { Duration::ZERO } else { self.grace }))
+        Some(if is_second { Duration::ZERO } else { self.grace })
     }
 
-    /// A shard has failed and can't accept any more. Returns the stop that begins now, if one does.
-    pub(super) fn failed(&mut self) -> Option<StopOptions> {
-        if !matches!(self.state, State::Serving | State::Draining(_)) {
-            return None;
-        }
-        self.state = State::Closed;
-        Some(self.stop(self.grace))
-    }
-
-    /// The end of a timer. Returns the stop that begins now, if one does.
-    pub(super) fn timer(&mut self, timer: TimerId) -> Option<StopOptions> {
+    /// The end of a timer. Returns the same.
+    pub(super) fn timer(&mut self, timer: TimerId) -> Option<Duration> {
         if self.state != State::Draining(timer) {
             return None;
         }
         self.state = State::Stopping;
-        Some(self.stop(self.grace))
+        Some(self.grace)
     }
 
-    /// Another process serves.
-    pub(super) fn replaced(&mut self) -> StopOptions {
-        (self.state, self.is_replaced) = (State::Closed, true);
-        self.stop(self.restart_grace)
-    }
-
-    /// Idle clients end between a half and three quarters of the grace: earlier a request may be on
-    /// its way, and later the end itself takes its time.
-    fn stop(&self, grace: Duration) -> StopOptions {
-        match grace {
-            Duration::ZERO => log::info!("stopping: resetting {}", count(self.live() as u64, "connection")),
-            grace => log::info!("stopping: {} may end within {grace:?}", count(self.live() as u64, "connection")),
+    /// A shard has failed and can't accept any more. Returns the same.
+    pub(super) fn failed(&mut self) -> Option<Duration> {
+        if !matches!(self.state, State::Serving | State::Draining(_)) {
+            return None;
         }
-        StopOptions::default().grace(grace / 2).spread(grace / 4).accept_backlog(!self.is_replaced).limit(grace)
+        self.state = State::Closed;
+        Some(self.grace)
     }
 
-    /// Stops all shards.
-    pub(super) fn begin(&self, stop: StopOptions) {
-        self.stopper.stop(stop);
+    /// Another process serves. Returns the grace for the clients of this one.
+    pub(super) const fn replaced(&mut self) -> Duration {
+        (self.state, self.is_replaced) = (State::Closed, true);
+        self.restart_grace
+    }
+
+    /// Stops all shards. Idle clients end between a half and three quarters of the grace: earlier a
+    /// request may be on its way, and later the end itself takes its time.
+    pub(super) fn begin(&self, grace: Duration) {
+        let live = count(self.live() as u64, "connection");
+        if grace.is_zero() {
+            log::info!("stopping: resetting {live}");
+        } else {
+            log::info!("stopping: {live} may end within {grace:?}");
+        }
+        let stop = StopOptions::default().grace(grace / 2).spread(grace / 4).limit(grace);
+        self.stopper.stop(stop.accept_backlog(!self.is_replaced));
     }
 }
