@@ -1,13 +1,13 @@
 //! Compares the CPU time of two proxies, in interleaved rounds: per MiB of long streams, and per
 //! conversation of 64 bytes. The proxies run on the first core; start this program on another one.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use clap::Parser;
+use finale_load::pinned::{Pinned, median, wrong};
 
 const MIB: usize = 1 << 20;
 
@@ -86,15 +86,11 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// The CPU time of a proxy under a load.
 fn measure(program: &Path, argument: Option<&str>, load: Load, total_mib: usize) -> io::Result<f64> {
     let backend = TcpListener::bind("127.0.0.1:0")?;
-    let proxy = Proxy::start(program, argument, backend.local_addr()?)?;
+    let back = backend.local_addr()?.to_string();
+    let proxy = Pinned::start(program, ["127.0.0.1:0", &back].into_iter().chain(argument))?;
     let (per, unit) = match load {
         Load::Streams { mib, .. } => ((total_mib / mib).max(1) * mib, 1e6),
         Load::Conversations { count } | Load::RoundTrips { count, .. } => (count, 1e3),
@@ -173,46 +169,4 @@ fn conversation(backend: &TcpListener, proxy: SocketAddr, rounds: usize, size: u
     at_end(&server)?;
     drop(server);
     at_end(&client)
-}
-
-/// A running proxy. It ends with this value.
-struct Proxy {
-    process: Child,
-    addr: SocketAddr,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Proxy {
-    fn start(program: &Path, argument: Option<&str>, backend: SocketAddr) -> io::Result<Self> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).arg(program).args(["127.0.0.1:0", &backend.to_string()]).args(argument);
-        let mut process = command.stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line)?;
-        let addr = line.trim_end().strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        let addr = addr.ok_or_else(|| wrong(format!("{} printed {line:?}", program.display())))?;
-        Ok(Self { process, addr })
-    }
-
-    /// The CPU time of all threads of the proxy.
-    fn cpu_ns(&self) -> io::Result<u64> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id()))?;
-        let time = |thread: io::Result<std::fs::DirEntry>| {
-            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            let time = stat.split(' ').next().and_then(|time| time.parse::<u64>().ok());
-            time.ok_or_else(|| wrong(format!("the kernel counts no time: {stat:?}")))
-        };
-        threads.map(time).sum()
-    }
-}
-
-fn wrong(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

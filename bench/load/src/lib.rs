@@ -8,6 +8,7 @@ pub mod answer;
 pub mod echo;
 pub mod half_close;
 pub mod idle;
+pub mod pinned;
 
 use std::fmt;
 use std::io::{self, Read as _};
