@@ -203,8 +203,8 @@ impl fmt::Display for Error {
             }
             Self::System { call, source } => write!(f, "{call} failed: {source}"),
             Self::UnixSink => f.write_str(
-                "a pipe into a Unix domain socket: it has no reset, so its peer would take a cut stream for a whole one; \
-                 permit that with Pipes::allow_unix_sinks",
+                "a pipe into a Unix domain socket: it has no reset, so its peer would take a cut stream for a whole \
+                 one; permit that with Pipes::allow_unix_sinks",
             ),
             Self::ReactorGone => f.write_str("the reactor of this handle no longer exists"),
         }

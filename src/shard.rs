@@ -184,7 +184,8 @@ type Thread = JoinHandle<Result<(), Error>>;
 ///
 /// ```
 /// use finale::{Error, ShardEnd};
-/// assert_eq!(ShardEnd::Failed(Error::WriteAfterEnd).to_string(), "has failed: write after end: our FIN ends the stream");
+/// let failed = ShardEnd::Failed(Error::WriteAfterEnd);
+/// assert_eq!(failed.to_string(), "has failed: write after end: our FIN ends the stream");
 /// assert_eq!(ShardEnd::Panicked(Box::new("why")).to_string(), "has panicked: why");
 /// ```
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 //! client that finishes has left. Run it: `cargo run --release --example chat -- 127.0.0.1:7000`,
 //! and then `nc 127.0.0.1 7000` a few times. SIGTERM ends the chat; a second one ends it at once.
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 #[allow(dead_code, reason = "it has no health checks to tell apart")]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 mod room;
 

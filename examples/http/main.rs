@@ -11,9 +11,9 @@
 //!
 //! It has no clock, so it sends no `Date` (RFC 9110, section 6.6.1).
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 mod request;
 mod server;

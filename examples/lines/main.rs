@@ -2,9 +2,9 @@
 //! can send several lines at once. Run it: `cargo run --example lines -- 127.0.0.1:7000`, and then
 //! `nc 127.0.0.1 7000`. The guide to it: docs/guides/line-server.md.
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 mod server;
 

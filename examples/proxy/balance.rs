@@ -1,7 +1,8 @@
 //! Which client is joined with which backend.
 //!
-//! Invariant: each connection to a backend has one client, and is never given to another. A client is not read before it has a backend that is connected, so no byte of it is
-//! lost with a backend that is down.
+//! Invariant: each connection to a backend has one client, and is never given to another. A client
+//! is not read before it has a backend that is connected, so no byte of it is lost with a backend
+//! that is down.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -16,10 +16,10 @@ mod balance;
 mod header;
 mod health;
 mod limits;
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 #[allow(dead_code, reason = "it tells health checks apart by itself")]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 
 use std::error::Error;

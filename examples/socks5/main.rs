@@ -4,10 +4,10 @@
 //! The whole program is one handler: it connects, reads the local address and joins the two sockets
 //! in the event of either. Half-closes, resets and back-pressure pass through the tunnel.
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 #[allow(dead_code, reason = "its log has failures only")]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 #[allow(dead_code, reason = "it has a default for its only argument")]
 mod program;
 mod proxy;

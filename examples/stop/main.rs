@@ -3,9 +3,9 @@
 //! 127.0.0.1:7000`, then `nc 127.0.0.1 7000` and a line with a number. The guide to it:
 //! docs/guides/graceful-stop.md.
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 mod server;
 

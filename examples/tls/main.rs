@@ -5,9 +5,9 @@
 //! A FIN does not prove that everything has arrived: anyone on the path can forge one. TLS proves
 //! it with close_notify. A FIN without it is a truncation, and gets no answer.
 
-#[path = "../shared/log.rs"]
+#[path = "../common/log.rs"]
 mod log;
-#[path = "../shared/program.rs"]
+#[path = "../common/program.rs"]
 mod program;
 mod session;
 

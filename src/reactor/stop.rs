@@ -14,10 +14,11 @@ const SPREAD_STEPS: usize = 256;
 
 impl<N: Net> Reactor<N> {
     /// Stops a listener gracefully. Connections that wait in its backlog are
-    /// [accepted](StopOptions::accept_backlog), and then it is closed. (At most as many are accepted as the [backlog](crate::ListenOptions::backlog)
-    /// holds. The kernel resets a client that connects between the last accept and the close.)
-    /// Where there is a [maximum](crate::ListenOptions::max_connections), they are accepted as
-    /// others end; those that are left at the limit are reset without an event.
+    /// [accepted](StopOptions::accept_backlog), and then it is closed. (At most as many are
+    /// accepted as the [backlog](crate::ListenOptions::backlog) holds. The kernel resets a client
+    /// that connects between the last accept and the close.) Where there is a
+    /// [maximum](crate::ListenOptions::max_connections), they are accepted as others end; those
+    /// that are left at the limit are reset without an event.
     ///
     /// Its sockets continue. An idle one ends after the [grace](StopOptions::grace), in which a
     /// request that is in flight can still arrive and be answered. Sockets that remain at the

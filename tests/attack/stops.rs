@@ -222,7 +222,7 @@ fn a_flood_puts_off_neither_grace_nor_limit_of_a_stop() {
     }
 }
 
-/// The queue of a listener on Linux holds one connection more than its backlog (listen(2)).
+/// On Linux the queue of a listener holds its backlog and another connection (listen(2)).
 #[test]
 fn a_stop_accepts_all_connections_that_a_full_backlog_holds() {
     let mut scene = Scene::new();

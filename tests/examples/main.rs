@@ -14,7 +14,7 @@ mod header;
 mod health;
 #[path = "../../examples/lines/server.rs"]
 mod lines;
-#[path = "../../examples/shared/log.rs"]
+#[path = "../../examples/common/log.rs"]
 #[allow(dead_code, reason = "the tests need a part of it")]
 mod log;
 #[path = "../../examples/pool/client.rs"]

@@ -149,8 +149,8 @@ fn a_backend_that_fails_fast_gets_fewer_clients_and_not_more_and_returns_when_it
         let mut world = World::new(&[Manner::Answers, manner], None);
         world.run(8, Duration::from_secs(10));
         let [good, bad] = [0, 1].map(|it| world.backends[it].requests);
-        // Until it is left out, each of 8 clients can meet it. Then one, after 1, 3 and 7 s; or a few, if the one has got a
-        // part of an answer.
+        // Until it is left out, each of 8 clients can meet it. Then one, after 1, 3 and 7 s; or a
+        // few, if the one has got a part of an answer.
         let most = if manner == Manner::Breaks { 18 } else { 12 };
         assert!(bad <= most && good > 1000, "{manner:?}: {good} and {bad}");
         assert!(world.failed <= most && world.answered > 1000, "{manner:?}: {} failed", world.failed);

@@ -107,7 +107,8 @@ fn check_same(all: &Part, part: &Part) -> Result<(), String> {
     for ((name, ours), (_, theirs)) in meaning(&all.report).into_iter().zip(meaning(&part.report)) {
         if ours != theirs {
             return Err(format!(
-                "'{}' and '{}' can't be merged, since their latencies mean different things: {name} is {ours} and {theirs}",
+                "'{}' and '{}' can't be merged, since their latencies mean different things: {name} is {ours} and \
+                 {theirs}",
                 all.file, part.file
             ));
         }
