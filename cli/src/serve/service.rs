@@ -161,7 +161,9 @@ impl Handler {
                 }
             }
             Event::Data(bytes) if self.awaits_header(id) => self.take_header(socket, bytes)?,
-            Event::End if self.awaits_header(id) => self.without_header(socket),
+            // A balancer's check that the port is open.
+            Event::End if socket.bytes_read() == 0 && self.awaits_header(id) => socket.end(),
+            Event::End | Event::Timeout if self.awaits_header(id) => self.without_header(socket),
             Event::Timeout => {
                 self.reset(socket, "no byte moved for the idle timeout");
             }

@@ -35,6 +35,9 @@ impl Sockets {
     /// The sockets that were passed, or otherwise one for `--listen`.
     pub(super) fn open(options: &ServeOptions) -> Result<Self, Error> {
         if let Some(Inherited { sockets, predecessor }) = Inherited::from_env()? {
+            if predecessor.is_none() {
+                warn_of_options(options);
+            }
             return Ok(Self { sockets, file: None, predecessor, inherited: true });
         }
         let error = |source| Error::Listen { addr: options.listen.clone(), source };
@@ -109,6 +112,18 @@ impl Sockets {
 impl Drop for Sockets {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A service manager has opened the sockets, with options of its own.
+fn warn_of_options(options: &ServeOptions) {
+    let given = [
+        ("--defer-accept", options.defer_accept.is_some()),
+        ("--reuse-port", options.reuse_port),
+        ("--unix-mode", options.unix_mode.is_some()),
+    ];
+    for (option, _) in given.iter().filter(|(_, is_given)| *is_given) {
+        log::warn!("{option} has no effect on a socket that was passed (LISTEN_FDS); set it where it is opened");
     }
 }
 

@@ -76,7 +76,7 @@ fn the_header_is_no_part_of_the_request() {
 #[test]
 fn a_connection_without_a_header_is_reset_and_the_warning_names_it() {
     let mut server = start(&[]);
-    for (bytes, finishes) in [(&b"GET / HTTP/1.1\r\n"[..], false), (b"PROXY TCP4 192.0", true), (b"", true)] {
+    for (bytes, finishes) in [(&b"GET / HTTP/1.1\r\n"[..], false), (b"PROXY TCP4 192.0", true)] {
         let mut client = connect(&server);
         let addr = client.local_addr().expect("connected").to_string();
         client.write_all(bytes).expect("connected");
@@ -88,4 +88,28 @@ fn a_connection_without_a_header_is_reset_and_the_warning_names_it() {
         let line = server.line_with(&addr);
         assert!(line.contains("PROXY header") || line.contains("destroyed"), "{line}");
     }
+}
+
+#[test]
+fn a_header_that_never_comes_is_a_warning_and_a_reset_too() {
+    let mut server = start(&["--idle-timeout", "100ms"]);
+    let mut client = connect(&server);
+    let addr = client.local_addr().expect("connected").to_string();
+    client.write_all(b"PROXY TCP4 ").expect("connected");
+    assert_eq!(client.read(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    let line = server.line_with(&addr);
+    assert!(line.contains("WARN") && line.contains("without a PROXY header"), "{line}");
+    let line = server.line_with(&addr);
+    assert!(line.contains("no PROXY header"), "{line}");
+}
+
+/// A balancer asks in this way whether the port is open.
+#[test]
+fn a_client_that_finishes_without_a_byte_gets_a_fin_and_no_warning() {
+    let mut server = start(&[]);
+    let mut client = connect(&server);
+    client.shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(client.read(&mut [0]).expect("no reset"), 0);
+    let line = server.line();
+    assert!(line.contains("clean") && !line.contains("WARN"), "{line}");
 }

@@ -176,13 +176,16 @@ fn a_server_that_a_manager_has_started_restarts_with_its_sockets() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = socket.local_addr().expect("bound");
     let mut shell = Command::new("sh");
-    shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" serve answer", env!("CARGO_BIN_EXE_finale")]);
+    shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" serve answer --reuse-port", env!("CARGO_BIN_EXE_finale")]);
     let mut server = Server::spawn(&mut pass(shell, vec![socket.into()]));
     assert_eq!(server.addr, addr);
+    let line = server.line();
+    assert!(line.contains("--reuse-port has no effect"), "{line}");
     server.restart();
     server.restart();
     ask(addr);
-    server.stop();
+    let rest = server.stop();
+    assert!(!rest.contains("has no effect"), "said once: {rest}");
 }
 
 #[test]
