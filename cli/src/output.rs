@@ -137,6 +137,18 @@ pub(crate) fn error(line: fmt::Arguments<'_>) {
     say(format_args!("{BAD}finale:{BAD:#} {line}"));
 }
 
+/// The result of a command that has also printed something. Its own failure decides the exit code,
+/// and what could not be printed is reported next to it.
+pub(crate) fn result_of_both(result: Result<(), Error>, printed: Result<(), Error>) -> Result<(), Error> {
+    match (result, reader_may_leave(printed)) {
+        (Err(failure), Err(lost)) => {
+            error(format_args!("{lost}"));
+            Err(failure)
+        }
+        (result, printed) => result.and(printed),
+    }
+}
+
 /// `finale states | head` is no failure: the reader has what it wanted.
 pub(crate) fn reader_may_leave(result: Result<(), Error>) -> Result<(), Error> {
     match result {
