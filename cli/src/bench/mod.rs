@@ -50,6 +50,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
         return merge::run(options);
     }
     let expected = options.expected()?;
+    options.check_pids()?;
     allow_descriptors(usize::from(options.in_flight))?;
     let mut reactor = Reactor::new()?;
     let mut terminal = Terminal::new(reactor.waker(), options)?;

@@ -283,6 +283,7 @@ fn arguments_that_do_not_fit_are_reported_in_one_line() {
     refused(&["--connections", "1.5k"], 2, "as 500, 10k or 2M");
     refused(&["--warm-up", "0s"], 2, "longer than zero");
     refused(&["--target", "127.0.0.1:9", "--server-pid", "4194305"], 2, "No such process");
+    refused(&["--target", "127.0.0.1:9", "--server-pid", "1,2,1"], 2, "--server-pid 1 is named twice");
     refused(&["--target", "nowhere.invalid:1"], 1, "can't look up 'nowhere.invalid:1'");
     refused(&["--serve", "echo", "--answer", "5"], 2, "--answer");
     refused(&["--serve", "echo", "--first", "server"], 2, "--serve echo can't finish first");
