@@ -20,9 +20,9 @@ pub(crate) enum Error {
     /// The system refused something else. `action` completes "can't ...".
     Io { action: Cow<'static, str>, source: io::Error },
     /// Connections of a load failed. `first` describes the first failure.
-    Failed { failed: u64, finished: u64, first: String, hint: &'static str },
+    Failed { failed: u64, finished: u64, first: String, hint: &'static str, overload: Option<Overload> },
     /// A load at a fixed rate was more than could be begun.
-    Overloaded { never_begun: u64, total: u64, timeout: Duration },
+    Overloaded(Overload),
     /// Results of loads can't be merged.
     Merge(String),
     /// A signal ended the command. `what` describes what was done up to then.
@@ -41,6 +41,27 @@ pub(crate) enum Error {
     Broken { seed: u64, broken: String },
     /// Everything was printed already.
     Reported { exit_code: u8 },
+}
+
+/// Connections of a load that were left out, since they could not begin in time.
+#[derive(Debug)]
+pub(crate) struct Overload {
+    pub(crate) never_begun: u64,
+    pub(crate) total: u64,
+    pub(crate) timeout_ms: u64,
+}
+
+impl fmt::Display for Overload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "overloaded: {} of {} connections could not begin within {} of the time at which they were due; lower \
+             --rate, or raise --in-flight",
+            self.never_begun,
+            self.total,
+            humantime::format_duration(Duration::from_millis(self.timeout_ms))
+        )
+    }
 }
 
 /// A signal that has ended a command.
@@ -116,16 +137,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reactor(error) => error.fmt(f),
-            Self::Failed { failed, finished, first, hint } => {
+            Self::Failed { failed, finished, first, hint, overload } => {
                 let plural = if *finished == 1 { "" } else { "s" };
-                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}{hint}")
+                write!(f, "{failed} of {finished} connection{plural} failed; the first failure: {first}{hint}")?;
+                overload.as_ref().map_or(Ok(()), |overload| write!(f, "; and {overload}"))
             }
-            Self::Overloaded { never_begun, total, timeout } => write!(
-                f,
-                "overloaded: {never_begun} of {total} connections could not begin within {} of the time at which they \
-                 were due; lower --rate, or raise --in-flight",
-                humantime::format_duration(*timeout)
-            ),
+            Self::Overloaded(overload) => overload.fmt(f),
             Self::Merge(why) => f.write_str(why),
             Self::Interrupted { signal, what } => write!(f, "interrupted by {signal}; {what}"),
             Self::Descriptors { in_flight, needed, allowed } => write!(
@@ -169,7 +186,7 @@ impl std::error::Error for Error {
             Self::Stdout(source) | Self::Io { source, .. } | Self::Process { source, .. } => Some(source),
             Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
-            Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded { .. } | Self::Merge(_) => None,
+            Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded(_) | Self::Merge(_) => None,
             Self::Interrupted { .. } | Self::Descriptors { .. } => None,
         }
     }

@@ -132,9 +132,28 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     };
 }
 
-/// Prints one line on stderr that reports an error.
+/// Prints one line on stderr that reports an error. An address, a file name or a peer's text in it
+/// does not begin another line, nor change the terminal.
 pub(crate) fn error(line: fmt::Arguments<'_>) {
-    say(format_args!("{BAD}finale:{BAD:#} {line}"));
+    say(format_args!("{BAD}finale:{BAD:#} {}", printable(&line.to_string())));
+}
+
+/// The text with control characters as a string of Rust has them.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |one: char| if one.is_control() { one.escape_default().to_string() } else { one.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// The result of a command that has also printed something. Its own failure decides the exit code,
+/// and what could not be printed is reported next to it.
+pub(crate) fn result_of_both(result: Result<(), Error>, printed: Result<(), Error>) -> Result<(), Error> {
+    match (result, reader_may_leave(printed)) {
+        (Err(failure), Err(lost)) => {
+            error(format_args!("{lost}"));
+            Err(failure)
+        }
+        (result, printed) => result.and(printed),
+    }
 }
 
 /// `finale states | head` is no failure: the reader has what it wanted.
@@ -166,6 +185,11 @@ pub(crate) fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_no_control_characters() {
+        assert_eq!(printable("a\nb\r\x1b[31m\u{85} ü"), "a\\nb\\r\\u{1b}[31m\\u{85} ü");
+    }
 
     #[test]
     fn numbers_are_grouped_and_nouns_agree_with_them() {

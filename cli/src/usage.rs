@@ -26,6 +26,9 @@ fn one_line(error: &clap::Error, choices: &str) -> String {
         ErrorKind::MissingRequiredArgument => return format!("missing argument: {}", invalid.join(", ")),
         ErrorKind::ArgumentConflict => {
             let others = error.get(ContextKind::PriorArg).map(names).unwrap_or_default();
+            if invalid == others {
+                return format!("'{}' is given more than once", invalid.join(", "));
+            }
             return format!("'{}' can't be used with '{}'", invalid.join(", "), others.join("', '"));
         }
         _ => {}

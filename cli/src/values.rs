@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// 1 TiB takes minutes even on loopback. More is a mistake in the unit.
 const LARGEST_BYTES: u64 = 1 << 40;
 
-const WRITE_DURATION: &str = "write a number and a unit, as 250ms, 2s or 1m";
+const WRITE_DURATION: &str = "write a number and a unit (ms, s, m, h or d), as 250ms, 2s or 1m";
 const WRITE_SIZE: &str = "write a number of bytes, as 64, 16KiB, 1MiB or 1GiB";
 
 /// A parser of whole numbers in this range.
@@ -59,10 +59,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration that ends something, so zero is refused.
+/// A duration that ends something, so zero is refused. The reactor's clock counts milliseconds.
 pub(crate) fn time_limit(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(1);
     match duration(text)? {
         Duration::ZERO => Err("it must be longer than zero; leave the option out for its default".to_owned()),
+        time if time < SHORTEST => Err(format!("it is shorter than 1ms; {WRITE_DURATION}")),
         time => Ok(time),
     }
 }
@@ -126,6 +128,10 @@ mod tests {
             assert!(duration(text).is_err_and(|why| why.ends_with(WRITE_DURATION)), "{text}");
         }
         assert!(time_limit("0s").is_err());
+        for text in ["1ns", "999us", "999us 999ns"] {
+            assert!(time_limit(text).is_err_and(|why| why.starts_with("it is shorter than 1ms")), "{text}");
+        }
+        assert_eq!(time_limit("1ms"), Ok(Duration::from_millis(1)));
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub(crate) struct Parser {
     line: usize,
     searched: usize,
     request: Option<Incomplete>,
+    /// Empty lines came before the next request.
+    has_empty_lines: bool,
 }
 
 impl Parser {
@@ -100,12 +102,18 @@ impl Parser {
         self.start == self.input.len() && self.request.is_none()
     }
 
+    /// Whether bytes of the next request, or empty lines before it, have arrived.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_empty_lines || !self.is_between_requests()
+    }
+
     /// The next part; `None` if it is not complete yet.
     pub(crate) fn next(&mut self) -> Result<Option<Part>, Bad> {
         if self.request.is_none() {
             let Some(head) = self.head_length()? else { return Ok(None) };
             let (request, expects_continue) = Incomplete::read(&self.input[self.start..self.start + head])?;
             self.take(head);
+            self.has_empty_lines = false;
             self.request = Some(request);
             if expects_continue {
                 return Ok(Some(Part::Expectation));
@@ -135,6 +143,7 @@ impl Parser {
             }
             if line.is_empty() {
                 self.take(self.searched - self.start);
+                self.has_empty_lines = true;
             }
         }
         Ok(None)

@@ -15,7 +15,8 @@ use super::request::{Bad, Head, Parser, Part};
 const IDLE: Duration = Duration::from_secs(15);
 /// More clients wait in the backlog.
 const CONNECTIONS: usize = 10_000;
-/// How long a request may take from its first byte. It ends clients that send byte by byte.
+/// How long a request may take from its first byte. It ends clients that send byte by byte, also
+/// those that send only empty lines.
 const REQUEST: Duration = Duration::from_secs(30);
 /// The answer to `/`.
 const LINE: &[u8] = b"finale: every ending, on purpose\n";
@@ -123,7 +124,7 @@ impl Http {
 impl Connection {
     /// Sets the deadline of a request that has begun.
     fn wait_for_rest(&mut self, socket: &mut Socket<'_>) {
-        let has_begun = !self.parser.is_between_requests();
+        let has_begun = self.parser.has_begun();
         if std::mem::replace(&mut self.has_deadline, has_begun) != has_begun {
             socket.set_deadline(has_begun.then_some(REQUEST));
         }

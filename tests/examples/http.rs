@@ -187,6 +187,30 @@ fn who_asks_without_reading_is_not_read_either_and_gets_every_answer() {
     assert!(most <= 1024 + LINE.len(), "{most} bytes of answers waited");
 }
 
+#[test]
+fn a_client_that_sends_only_empty_lines_is_ended_by_the_deadline_of_a_request() {
+    let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host(here));
+    let listener = reactor.listen((here, 80), server::options(ListenOptions::default())).expect("a free port");
+    let client = network.peer(there).connect(listener.addr).expect("begun");
+    let (mut http, mut ended) = (Http::default(), false);
+    for second in 1.. {
+        client.send(b"\r\n");
+        while let Some((mut socket, event)) =
+            reactor.next_before(network.now() + Duration::from_secs(1)).expect("it runs")
+        {
+            http.handle(&mut socket, event);
+            ended |= matches!(event, Event::Close(_));
+        }
+        if ended {
+            assert!((30..=32).contains(&second), "after {second} s");
+            return;
+        }
+        assert!(second < 60, "it holds its place");
+    }
+}
+
 fn http() -> Program {
     Program::start("http", &["127.0.0.1:0"])
 }

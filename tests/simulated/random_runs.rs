@@ -123,6 +123,11 @@ fn whatever_happens_every_socket_lives_by_the_rules_and_every_transition_is_take
 }
 
 #[test]
+fn a_limit_that_expires_while_a_read_lacks_memory_may_leave_bytes_of_a_dead_connection() {
+    run(315_663, None);
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
     for seed in 0..200 {
         let (one, story) = chaos::run_with_transcript(seed, None);

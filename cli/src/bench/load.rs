@@ -243,7 +243,7 @@ impl<'a> Load<'a> {
                     self.tally.cut_off += 1;
                 } else {
                     self.tally.add(ending, seen);
-                    self.tally.hopeless = self.tally.successful() == 0 && self.tally.failed() >= HOPELESS;
+                    self.tally.hopeless |= self.tally.successful() == 0 && self.tally.failed() >= HOPELESS;
                     self.stopped |= self.tally.hopeless;
                 }
             }

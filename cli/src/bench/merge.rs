@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::page;
 use super::report::{FirstFins, Latency, Report, Unknown, tenths};
@@ -37,39 +38,51 @@ struct Part {
     report: Report,
 }
 
+/// A result has some kilobytes. A larger file is another one, or has no end.
+const LARGEST_FILE_BYTES: u64 = 64 << 20;
+
 /// Prints the merged result.
 pub(super) fn run(options: &MergeOptions) -> Result<(), Error> {
     let mut parts = Vec::new();
     for (at, file) in options.files.iter().enumerate() {
-        if options.files[..at].contains(file) {
-            return Err(Error::usage(format!("'{file}' is named twice, and would count twice")));
+        if let Some(other) = options.files[..at].iter().find(|other| is_same(other, file)) {
+            let what = if other == file { "named twice".to_owned() } else { format!("the same file as '{other}'") };
+            return Err(Error::usage(format!("'{file}' is {what}, and would count twice")));
         }
         parts.extend(read(file)?.into_iter().map(|report| Part { file: file.clone(), report }));
     }
     let report = merge(parts).map_err(Error::Merge)?;
-    match options.json {
-        true => output::print_json(&report)?,
-        false => output::print(&page::page(&report))?,
-    }
-    super::result(&report, None)
+    let printed = match options.json {
+        true => output::print_json(&report),
+        false => output::print(&page::page(&report)),
+    };
+    output::result_of_both(super::result(&report, None), printed)
+}
+
+/// Whether two arguments name one file, perhaps by a link.
+fn is_same(one: &str, other: &str) -> bool {
+    let file = |path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| (meta.dev(), meta.ino()));
+    one == other || file(one).is_some_and(|ours| Some(ours) == file(other))
 }
 
 fn read(file: &str) -> Result<Vec<Report>, Error> {
     let failed = |source| Error::io(format!("read '{file}'"), source);
-    let text = match file {
-        "-" => io::read_to_string(output::Stdin).map_err(failed)?,
-        path => fs::read_to_string(path).map_err(failed)?,
+    let mut bytes = Vec::new();
+    let read = match file {
+        "-" => output::Stdin.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes),
+        path => fs::File::open(path).and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes)),
     };
-    let no_report = |why| Error::Merge(format!("'{file}' is no output of finale bench --json: {why}"));
-    let reports: Result<Vec<Report>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    let reports = reports.map_err(|error| no_report(error.to_string()))?;
+    let no_report = |why: &str| Error::Merge(format!("'{file}' is no output of finale bench --json: {why}"));
+    if read.map_err(failed)? as u64 > LARGEST_FILE_BYTES {
+        return Err(no_report("it is larger than 64 MiB"));
+    }
+    let reports: Result<Vec<Report>, _> = serde_json::Deserializer::from_slice(&bytes).into_iter().collect();
+    let reports = reports.map_err(|error| no_report(&error.to_string()))?;
     if reports.is_empty() {
-        return Err(no_report("it is empty".to_owned()));
+        return Err(no_report("it is empty"));
     }
-    match reports.iter().any(|report| report.histogram.len() != report.successful()) {
-        true => Err(no_report("the histogram has not as many latencies as connections were successful".to_owned())),
-        false => Ok(reports),
-    }
+    reports.iter().try_for_each(Report::check).map_err(no_report)?;
+    Ok(reports)
 }
 
 /// One result of all, or why there is none.

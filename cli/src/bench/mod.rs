@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use finale::{Reactor, Target};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::errors::{Error, Signal};
+use crate::errors::{Error, Overload, Signal};
 use crate::output::{self, count};
 use environment::{Terminal, exact_timers};
 use load::{Load, Plan};
@@ -50,6 +50,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
         return merge::run(options);
     }
     let expected = options.expected()?;
+    options.check_pids()?;
     allow_descriptors(usize::from(options.in_flight))?;
     let mut reactor = Reactor::new()?;
     let mut terminal = Terminal::new(reactor.waker(), options)?;
@@ -101,8 +102,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
         true => output::print_json(&report),
         false => output::print(&page::page(&report)),
     };
-    // The exit code does not depend on whether the page could be printed.
-    result(&report, terminal.signal()).and(printed)
+    output::result_of_both(result(&report, terminal.signal()), printed)
 }
 
 /// Runs the load for this time. Returns its results only if they are the end of the run.
@@ -177,15 +177,15 @@ fn result(report: &Report, signal: Option<Signal>) -> Result<(), Error> {
         let what = format!("{} measured, {} failed", count(finished, "connection"), output::thousands(failed));
         return Err(Error::Interrupted { signal, what });
     }
-    if let Some(first) = report.first_failure.clone() {
-        let hint = if report.failures_of(Kind::NoLocalAddress) > 0 { PORTS_HINT } else { "" };
-        return Err(Error::Failed { failed, finished, first, hint });
-    }
-    match report.overloaded {
-        0 => Ok(()),
-        never_begun => {
-            let timeout = Duration::from_millis(report.timeout_ms);
-            Err(Error::Overloaded { never_begun, total: finished + never_begun, timeout })
+    let total = finished.saturating_add(report.overloaded);
+    let overload = Overload { never_begun: report.overloaded, total, timeout_ms: report.timeout_ms };
+    let overload = Some(overload).filter(|overload| overload.never_begun > 0);
+    match (report.first_failure.clone(), overload) {
+        (Some(first), overload) => {
+            let hint = if report.failures_of(Kind::NoLocalAddress) > 0 { PORTS_HINT } else { "" };
+            Err(Error::Failed { failed, finished, first, hint, overload })
         }
+        (None, Some(overload)) => Err(Error::Overloaded(overload)),
+        (None, None) => Ok(()),
     }
 }

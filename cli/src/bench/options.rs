@@ -184,6 +184,15 @@ impl BenchOptions {
         })
     }
 
+    /// A process that is named twice would count twice.
+    pub(super) fn check_pids(&self) -> Result<(), Error> {
+        let is_repeated = |(at, pid): &(usize, &u32)| self.server_pid[..*at].contains(pid);
+        match self.server_pid.iter().enumerate().find(is_repeated) {
+            Some((_, pid)) => Err(Error::usage(format!("--server-pid {pid} is named twice, and would count twice"))),
+            None => Ok(()),
+        }
+    }
+
     /// The arguments of our own server, without its address.
     pub(super) fn serve_arguments(&self) -> Vec<String> {
         let mut arguments = vec![values::name(self.serve), "--close".to_owned(), values::name(self.close)];

@@ -94,7 +94,7 @@ fn summary(report: &Report) -> String {
         text += "; interrupted";
     }
     if report.given_up {
-        text += "; given up, since none was successful";
+        text += "; given up, since the first 200 failed";
     }
     if report.cut_off > 0 {
         let _ = write!(text, " with {} in flight", thousands(report.cut_off));
@@ -178,7 +178,8 @@ struct Bucket {
 }
 
 fn buckets(latency: &Histogram<u64>, steps: &[u64]) -> Vec<Bucket> {
-    let (min, max) = (latency.min(), latency.max());
+    // A value is known to three digits, and counts as the highest that it can be.
+    let (min, max) = (latency.highest_equivalent(latency.min()), latency.max());
     let decades = (0..18).map(|exponent| 10_u64.pow(exponent));
     let edges = decades.flat_map(|decade| steps.iter().map(move |step| step * decade / 10));
     let mut buckets: Vec<Bucket> = edges.map(|from| Bucket { from, count: 0 }).collect();
@@ -201,7 +202,7 @@ fn histogram(latency: &Histogram<u64>) -> String {
     }
     let most = rows.iter().map(|row| row.count).max().unwrap_or(1).max(1);
     let width = thousands(most).len();
-    let mut text = String::new();
+    let mut text = format!("  {:>8} │\n", "from");
     for (place, bucket) in rows.iter().enumerate() {
         let until = rows.get(place + 1).map_or(u64::MAX, |next| next.from);
         let marks: Vec<_> = MARKS

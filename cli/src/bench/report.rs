@@ -174,6 +174,40 @@ impl Report {
         self
     }
 
+    /// Whether its counts fit together, as those of every load do. If not, it was written by
+    /// another program, or was changed.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let of = |counts: &[u64]| counts.iter().map(|count| u128::from(*count)).sum::<u128>();
+        let FirstFins { local, peer, unknown } = self.first_fin;
+        let kinds: Vec<u64> = self.failures.values().copied().collect();
+        let successful = self.successful();
+        let checks = [
+            (self.failed <= self.connections, "more connections have failed than have ended"),
+            (
+                self.histogram.len() == successful,
+                "the histogram has not as many latencies as connections were successful",
+            ),
+            (self.latency_us.max.is_some() == (successful > 0), "the longest latency does not fit the histogram"),
+            (of(&kinds) == u128::from(self.failed), "the failures by kind are not as many as all failures"),
+            (self.first_failure.is_some() == (self.failed > 0), "the first failure does not fit the failures"),
+            (self.acknowledged <= successful, "more connections were acknowledged than were successful"),
+            (
+                of(&[local, peer, unknown]) == u128::from(successful),
+                "first_fin has not each successful connection once",
+            ),
+            (self.seconds >= 0.0, "the time is negative"),
+            (self.loads > 0, "it is the result of no load"),
+            (
+                [Finisher::Client, Finisher::Server].map(first).contains(&self.first.as_str()),
+                "first is neither client nor server",
+            ),
+        ];
+        checks.into_iter().find(|(fits, _)| !fits).map_or(Ok(()), |(_, why)| Err(why))
+    }
+
     pub(super) const fn successful(&self) -> u64 {
         self.connections.saturating_sub(self.failed)
     }

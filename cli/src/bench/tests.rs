@@ -264,6 +264,7 @@ fn the_page_shows_where_the_latencies_lie() {
        p50       p90       p99     p99.9       max
    60.0 ms   66.0 ms   66.0 ms   66.0 ms   66.0 ms
 
+      from │
      50 ms │████████████████████████████████████ 5 100.0 %  p50 p90 p99 p99.9 max
 
   endings     all acknowledged; we finished first in all
@@ -282,11 +283,33 @@ fn the_page_of_a_run_that_failed_shows_what_failed_and_no_latencies() {
     let page = plain(&page::page(&measured(&plan, &tally, None)));
     assert!(page.contains("\n  0 connections per second\n  200 in "), "{page}");
     assert!(
-        page.contains(", 200 FAILED; given up, since none was successful\n\n  failures    200 refused\n  bytes "),
+        page.contains(", 200 FAILED; given up, since the first 200 failed\n\n  failures    200 refused\n  bytes "),
         "{page}"
     );
     assert_eq!(tally.never_begun, Some(1300));
     assert!(page.contains("pace        1 in flight, the next as soon as one has closed\n"), "{page}");
+}
+
+#[test]
+fn a_run_that_was_given_up_stays_so_if_the_last_in_flight_are_successful() {
+    let slow = [(); 3].map(|()| after(ms(50)));
+    let plan = Plan { in_flight: 203, ..plan(closed(1500)) };
+    let tally = run(&plan, slow.into_iter().chain(vec![Script::new().reset(); 1000]));
+    assert_eq!((tally.successful(), tally.never_begun), (3, Some(1497 - tally.failed())));
+    let page = plain(&page::page(&measured(&plan, &tally, None)));
+    assert!(page.contains(" FAILED; given up, since the first 200 failed\n"), "{page}");
+}
+
+#[test]
+fn a_latency_next_to_an_edge_is_in_the_first_row() {
+    let mut tally = Tally::new(ms(5_000)).expect("the range is valid");
+    tally.finished = 1;
+    tally.latency.record(9_999_000).expect("it is in the range");
+    tally.longest = Duration::from_nanos(9_999_000);
+    let page = plain(&page::page(&measured(&plan(closed(1)), &tally, None)));
+    let rows: Vec<&str> =
+        page.lines().skip_while(|line| !line.ends_with("from │")).take_while(|line| line.contains('│')).collect();
+    assert!(rows.len() == 2 && rows[1].starts_with("     10 ms │█"), "{page}");
 }
 
 #[test]
@@ -295,7 +318,7 @@ fn the_rows_of_a_histogram_are_as_many_as_a_screen_shows_and_hold_everything() {
     let plan = Plan { in_flight: 9, ..plan(closed(9)) };
     let tally = run(&plan, waits);
     let page = plain(&page::page(&measured(&plan, &tally, None)));
-    let rows: Vec<&str> = page.lines().filter(|line| line.contains('│')).collect();
+    let rows: Vec<&str> = page.lines().filter(|line| line.contains('%') && line.contains('│')).collect();
     let count = |row: &&str| -> u64 {
         let behind = row.split('│').nth(1).expect("a bar").trim_start_matches(|c: char| !c.is_ascii_digit());
         behind.split(' ').next().and_then(|count| count.parse().ok()).expect("a count")

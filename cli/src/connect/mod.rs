@@ -7,7 +7,7 @@
 mod input;
 mod printer;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use finale::lifecycle::State;
 use finale::{Ending, Event, Reactor, Socket, SocketId, Waker};
@@ -15,9 +15,10 @@ use serde::Serialize;
 
 use crate::errors::Error;
 use crate::interrupt::Interrupt;
-use crate::output::{self, BAD, GOOD, say};
+use crate::output::{self, BAD, GOOD, printable, say};
 use crate::values;
 use input::Input;
+use printer::Limits;
 
 /// A client that sends stdin, prints the answer, and reports how the connection ended
 ///
@@ -46,7 +47,7 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'N', long, hide = true, overrides_with = "no_half_close")]
     half_close: bool,
     /// Give up when connecting takes longer than this, or when no byte moves for this time: 250ms,
-    /// 2s, 1m, as `nc -w` does [default: 30s for connecting, 5m without a byte after one side has
+    /// 2s, 1m, as `nc -w` does; also when stdout takes nothing for this time [default: 30s for connecting, 5m without a byte after one side has
     /// finished]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
@@ -58,7 +59,7 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'm', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     max_time: Option<Duration>,
-    /// Print each event of the socket on stderr
+    /// Print each event of the socket on stderr, and the address that is used
     #[arg(short, long)]
     verbose: bool,
     /// Print the ending as one JSON object
@@ -89,8 +90,13 @@ The JSON object of --json:
 const SLOW: Duration = Duration::from_secs(1);
 
 impl ConnectOptions {
+    /// How long no byte may move.
+    fn idle(&self) -> Option<Duration> {
+        self.idle_timeout.or(self.timeout)
+    }
+
     fn for_reactor(&self) -> finale::ConnectOptions {
-        let idle = self.idle_timeout.or(self.timeout);
+        let idle = self.idle();
         let mut how = finale::ConnectOptions::default().idle_timeout(idle).total_deadline(self.max_time);
         if self.timeout.is_some() {
             how = how.connect_timeout(self.timeout);
@@ -110,10 +116,11 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
         .connect(options.target.as_str(), options.for_reactor())
         .map_err(|source| Error::Connect { target: options.target.clone(), source })?;
     reactor.set_timer(SLOW);
-    let mut session = Session { options, id, waker, deadline, interrupt, is_interrupted: false, input: None };
+    let limits = Limits { idle: options.idle(), deadline };
+    let mut session = Session { options, id, waker, limits, interrupt, is_interrupted: false, input: None };
     while let Some((mut socket, event)) = reactor.next()? {
         if options.verbose {
-            print_event(&event);
+            print_event(&event, &socket);
         }
         match event {
             Event::Close(ending) => return session.report(ending),
@@ -128,8 +135,7 @@ struct Session<'a> {
     options: &'a ConnectOptions,
     id: SocketId,
     waker: Waker,
-    /// Of `--max-time`.
-    deadline: Option<Instant>,
+    limits: Limits,
     interrupt: Interrupt,
     is_interrupted: bool,
     input: Option<Input>,
@@ -143,7 +149,7 @@ impl Session<'_> {
                 let half_close = !self.options.no_half_close;
                 self.input = Some(Input::open(half_close, self.waker.clone()));
             }
-            Event::Data(bytes) => or_destroy(printer::print(bytes, &self.interrupt, self.deadline), socket),
+            Event::Data(bytes) => or_destroy(printer::print(bytes, &self.interrupt, self.limits), socket),
             Event::Drain => self.with_input(socket, Input::drained),
             Event::End => self.with_input(socket, Input::peer_finished),
             Event::Woken => {
@@ -171,6 +177,9 @@ impl Session<'_> {
         socket: &mut Socket<'_>,
         call: impl FnOnce(&mut Input, &mut Socket<'_>) -> Result<(), Error>,
     ) {
+        if socket.destroy_called() {
+            return; // An error was reported. Input that is left is reported with the ending.
+        }
         match (self.interrupt.signal(), &mut self.input) {
             (None, Some(input)) => or_destroy(call(input, socket), socket),
             (None, None) => {}
@@ -188,7 +197,7 @@ impl Session<'_> {
         if self.options.quiet || self.options.json {
             return;
         }
-        let target = &self.options.target;
+        let target = printable(&self.options.target);
         match (socket.state(), socket.peer_addr()) {
             (State::Created | State::Resolving, _) => {
                 say(format_args!("finale: {target}: the name is still looked up"))
@@ -214,9 +223,9 @@ impl Session<'_> {
             let object = output::json(&Report { target, clean, acknowledged, time_wait, ending, input_left })?;
             say(format_args!("{object}"));
         } else if !clean {
-            say(format_args!("{BAD}finale:{BAD:#} {target}: {ending}"));
+            say(format_args!("{BAD}finale:{BAD:#} {}: {ending}", printable(target)));
         } else if !options.quiet {
-            say(format_args!("{GOOD}finale:{GOOD:#} {target}: {ending}"));
+            say(format_args!("{GOOD}finale:{GOOD:#} {}: {ending}", printable(target)));
         }
         // Also a signal that arrived too late to reset: the printer may have stopped for it.
         match self.interrupt.signal() {
@@ -235,11 +244,13 @@ fn or_destroy(result: Result<(), Error>, socket: &mut Socket<'_>) {
     }
 }
 
-fn print_event(event: &Event<'_>) {
-    match event {
+fn print_event(event: &Event<'_>, socket: &Socket<'_>) {
+    match (event, socket.peer_addr()) {
         // The ending follows as the last line.
-        Event::Close(_) => say(format_args!("close")),
-        event if event.is_socket_event() => say(format_args!("{event}")),
+        (Event::Close(_), _) => say(format_args!("close")),
+        // Of a name with several addresses, the one that is used.
+        (Event::Connect, Some(addr)) => say(format_args!("connect {addr}")),
+        (event, _) if event.is_socket_event() => say(format_args!("{event}")),
         _ => {}
     }
 }

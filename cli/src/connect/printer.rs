@@ -14,15 +14,24 @@ use crate::output::Stdout;
 /// When a pipe is writable, a write of this size does not block (`PIPE_BUF` in pipe(7)).
 const PIECE_BYTES: usize = 4096;
 
+/// How long stdout may take nothing. The reactor's own limits can't strike meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Of `--idle-timeout` or `--timeout`, for each piece.
+    pub(super) idle: Option<Duration>,
+    /// Of `--max-time`, for all.
+    pub(super) deadline: Option<Instant>,
+}
+
 /// Prints these bytes on stdout as they are. While stdout is full this waits, and the peer sees a
 /// closed window: that is the back-pressure. The wait ends when `stop` is readable, and the rest of
 /// the bytes is lost.
 ///
 /// # Errors
-/// Stdout is closed, or took nothing until `deadline`.
-pub(super) fn print(bytes: &[u8], stop: &impl AsFd, deadline: Option<Instant>) -> Result<(), Error> {
+/// Stdout is closed, or took nothing within the limits.
+pub(super) fn print(bytes: &[u8], stop: &impl AsFd, limits: Limits) -> Result<(), Error> {
     let mut left = bytes;
-    while !left.is_empty() && wait_for_room(stop, deadline).map_err(Error::Stdout)? {
+    while !left.is_empty() && wait_for_room(stop, limits).map_err(Error::Stdout)? {
         let (piece, rest) = left.split_at(room().min(left.len()));
         Stdout.write_all(piece).map_err(Error::Stdout)?;
         left = rest;
@@ -52,14 +61,19 @@ fn pipe_bytes() -> usize {
 }
 
 /// Waits until stdout has room. Returns whether to continue.
-fn wait_for_room(stop: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+fn wait_for_room(stop: &impl AsFd, limits: Limits) -> io::Result<bool> {
     let stdout = io::stdout();
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let limit = left.map(timespec);
+        let left = limits.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let is_idle = limits.idle.is_some_and(|idle| left.is_none_or(|left| idle < left));
+        let limit = if is_idle { limits.idle } else { left }.map(timespec);
         let mut fds = [PollFd::new(&stdout, PollFlags::OUT), PollFd::new(stop, PollFlags::IN)];
         match poll(&mut fds, limit.as_ref()) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it took nothing until --max-time")),
+            Ok(0) => {
+                let why =
+                    if is_idle { "it took nothing for the idle time" } else { "it took nothing until --max-time" };
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
             Ok(_) => return Ok(fds[1].revents().is_empty()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

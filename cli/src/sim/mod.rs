@@ -60,11 +60,8 @@ fn replay(options: &SimOptions, seed: u64, preferred: Option<Fault>) -> Result<(
             if outcome.violation.is_none() { "every rule was kept\n" } else { "" },
         ))
     };
-    match Violation::of(&outcome) {
-        // A broken rule is a failure, even if the page could not be printed.
-        Some(violation) => Err(Error::Broken { seed, broken: violation.to_string() }),
-        None => printed,
-    }
+    let broken = Violation::of(&outcome).map(|violation| Error::Broken { seed, broken: violation.to_string() });
+    output::result_of_both(broken.map_or(Ok(()), Err), printed)
 }
 
 /// Seeds that a thread takes at a time.
@@ -91,34 +88,37 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
     });
     let seeds = bar.position();
     bar.finish_and_clear();
-    // Each batch that was taken was run to its end, unless a broken rule has ended the run.
-    let done = next.into_inner().saturating_mul(BATCH).saturating_add(from).min(to);
-    let left = interrupt.signal().filter(|_| done < to).map(|signal| (signal, Seeds { from: done, to }));
-    let runs = Runs { seeds, took: began.elapsed(), threads, preferred, left: left.map(|left| left.1) };
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let first = sum.broken.first_key_value();
+    // Each batch that was taken was run to its end, unless a broken rule has ended the run.
+    let done = next.into_inner().saturating_mul(BATCH).saturating_add(from).min(to);
+    let signal = interrupt.signal().filter(|_| done < to && (options.all || first.is_none()));
+    let left = signal.map(|signal| (signal, Seeds { from: done, to }));
+    let runs = Runs { seeds, took: began.elapsed(), threads, preferred, left: left.map(|left| left.1) };
     let printed = match first {
         _ if options.json => output::print_json(&json::Many::new(&sum, &runs)),
         None => output::print(&page::report(&sum, &runs)),
-        Some(_) if options.all => output::print(&page::violations(&sum.broken, runs.seeds)),
+        Some(_) if options.all => output::print(&page::violations(&sum.broken, &runs)),
         Some((&seed, _)) => output::print(&format!(
             "{}\nagain: {}\n",
             chaos::run_with_transcript(seed, preferred).1,
             again(seed, preferred)
         )),
     };
-    if let Some((signal, left)) = left {
-        let what = format!("{} run; continue with: {}", count(runs.seeds, "seed"), options.command_for(left));
-        if first.is_none() {
-            return Err(Error::Interrupted { signal, what });
+    let interrupted = left.map(|(signal, left)| Error::Interrupted {
+        signal,
+        what: format!("{} run; continue with: {}", count(runs.seeds, "seed"), options.command_for(left)),
+    });
+    let result = match (first, interrupted) {
+        (None, interrupted) => interrupted.map_or(Ok(()), Err),
+        (Some((&seed, violation)), interrupted) => {
+            if let Some(interrupted) = interrupted {
+                output::error(format_args!("{interrupted}"));
+            }
+            Err(Error::Broken { seed, broken: violation.to_string() })
         }
-        output::error(format_args!("interrupted by {signal}; {what}"));
-    }
-    match first {
-        // A broken rule is a failure, even if the page could not be printed.
-        Some((&seed, violation)) => Err(Error::Broken { seed, broken: violation.to_string() }),
-        None => printed,
-    }
+    };
+    output::result_of_both(result, printed)
 }
 
 /// One thread's share of the seeds.
@@ -147,6 +147,7 @@ fn work(
             }
             if !options.all && !sum.broken.is_empty() {
                 stop.store(true, Ordering::Relaxed);
+                bar.inc(seed - first + 1);
                 return sum;
             }
         }

@@ -27,13 +27,14 @@ pub(super) fn again(seed: u64, preferred: Option<Fault>) -> String {
 }
 
 /// The seeds that broke a rule, by rule, with a line for each.
-pub(super) fn violations(broken: &BTreeMap<u64, Violation>, seeds: u64) -> String {
+pub(super) fn violations(broken: &BTreeMap<u64, Violation>, runs: &Runs) -> String {
     let mut rules = BTreeMap::<_, Vec<_>>::new();
     for (seed, violation) in broken {
         let what = violation.what.lines().next().unwrap_or_default();
         rules.entry(violation.rule.as_str()).or_default().push((seed, what));
     }
-    let mut page = format!("{BAD}{} of {} broke a rule{BAD:#}\n", broken.len(), count(seeds, "seed"));
+    let mut page = format!("{BAD}{} of {} broke a rule{BAD:#}\n", broken.len(), count(runs.seeds, "seed"));
+    page += &interrupted(runs);
     for (rule, seeds) in rules {
         page += &format!("\n{rule}: {}\n", count(seeds.len() as u64, "seed"));
         page += &seeds.iter().map(|(seed, what)| format!("  {seed}  {what}\n")).collect::<String>();
@@ -53,11 +54,17 @@ pub(super) fn report(sum: &Sum, runs: &Runs) -> String {
         count(runs.threads as u64, "thread"),
         rate / runs.threads as f64,
     );
+    page += &interrupted(runs);
     if let Some(fault) = runs.preferred {
         page += &format!("{} ({}) occurred in {}", fault.name(), fault.id(), count(sum.struck, "run"));
         page += &sum.first_struck.map_or("\n".to_owned(), |seed| format!("; see {}\n", again(seed, runs.preferred)));
     }
     page + &lifecycle(sum) + &faults(sum)
+}
+
+/// The page may be all that is kept of a run.
+fn interrupted(runs: &Runs) -> String {
+    runs.left.map_or_else(String::new, |left| format!("{BAD}interrupted{BAD:#}: the seeds {left} were not run\n"))
 }
 
 fn lifecycle(sum: &Sum) -> String {

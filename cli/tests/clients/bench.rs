@@ -283,6 +283,7 @@ fn arguments_that_do_not_fit_are_reported_in_one_line() {
     refused(&["--connections", "1.5k"], 2, "as 500, 10k or 2M");
     refused(&["--warm-up", "0s"], 2, "longer than zero");
     refused(&["--target", "127.0.0.1:9", "--server-pid", "4194305"], 2, "No such process");
+    refused(&["--target", "127.0.0.1:9", "--server-pid", "1,2,1"], 2, "--server-pid 1 is named twice");
     refused(&["--target", "nowhere.invalid:1"], 1, "can't look up 'nowhere.invalid:1'");
     refused(&["--serve", "echo", "--answer", "5"], 2, "--answer");
     refused(&["--serve", "echo", "--first", "server"], 2, "--serve echo can't finish first");
@@ -310,6 +311,15 @@ fn a_reader_that_leaves_is_no_failure() {
     drop(child.stdout.take());
     let outcome = finish(child);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_result_that_could_not_be_printed_is_reported_also_if_the_run_failed() {
+    for args in ["bench -n 5 --target 127.0.0.1:1", "bench -n 5"] {
+        let outcome = crate::common::shell(&format!("$FINALE {args} >/dev/full"));
+        assert!(outcome.stderr.starts_with("finale: can't write to stdout: No space left"), "{outcome:?}");
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -342,6 +352,19 @@ fn an_overloaded_rate_ends_soon_and_is_a_failure() {
     assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
     assert!(outcome.stderr.starts_with("finale: overloaded: "), "{outcome:?}");
     assert_eq!((count("connections") + count("never_begun"), count("overloaded")), (100_000, count("never_begun")));
+}
+
+#[test]
+fn an_overloaded_rate_is_reported_next_to_failures() {
+    let (addr, _thread) = strange(usize::MAX, {
+        let mut held = Vec::new();
+        move |client| held.push(client)
+    });
+    let (outcome, _) = json(&["--target", &addr.to_string(), "-R", "1k", "-n", "300", "-c", "1", "-t", "50ms"]);
+    assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(1), 1), "{outcome:?}");
+    let words =
+        ["no end of the answer within 50ms; and overloaded: ", " of 300 connections could not begin within 50ms"];
+    assert!(words.iter().all(|words| outcome.stderr.contains(words)), "{outcome:?}");
 }
 
 #[test]
@@ -500,18 +523,34 @@ fn what_can_not_be_merged_is_refused_in_one_line() {
         ("\"histogram\":\"", "\"histogram\":\"?", "the histogram is not base64"),
         ("\"histogram\":\"", "\"histogram\":\"AAAA", "the histogram can't be read"),
         ("\"seconds\"", "\"hours\"", "missing field `seconds`"),
+        ("\"failed\":0", "\"failed\":4", "more connections have failed than have ended"),
+        ("\"failures\":{}", "\"failures\":{\"reset\":1}", "the failures by kind are not as many"),
+        ("\"first_failure\":null", "\"first_failure\":\"reset\"", "the first failure does not fit"),
+        ("\"acknowledged\":3", "\"acknowledged\":4", "more connections were acknowledged"),
+        ("\"peer\":0", "\"peer\":18446744073709551615", "first_fin has not each successful connection once"),
+        ("\"seconds\":", "\"seconds\":-1,\"was\":", "the time is negative"),
+        ("\"loads\":1", "\"loads\":0", "it is the result of no load"),
+        ("\"first\":\"client\"", "\"first\":\"nobody\"", "first is neither client nor server"),
+        ("\"max\":", "\"max\":null,\"was\":", "the longest latency does not fit the histogram"),
     ] {
         assert!(text.contains(from), "{from}: {text}");
         merge(&text.replace(from, to), 1, words);
     }
     let endless = Output::new("endless", &text.replace("\"seconds\":", "\"seconds\":1e300,\"was\":"));
     assert_eq!(run(&["bench", "merge", one.path(), endless.path()]).code, Some(0), "any number can be printed");
+    let most = Output::new("most", &text.replace("\"overloaded\":0", &format!("\"overloaded\":{}", u64::MAX)));
+    let outcome = run(&["bench", "merge", most.path()]);
+    assert!(outcome.code == Some(1) && outcome.stderr.starts_with("finale: overloaded: 18446744073709551615 of"));
     merge("", 1, "is no output of finale bench --json: it is empty");
     merge("hello", 1, "is no output of finale bench --json: expected");
     merge("{}", 1, "missing field");
     run(&["bench", "merge", "/nowhere"]).refused_with(1, "can't read '/nowhere': No such file");
     run(&["bench", "merge", "/"]).refused_with(1, "can't read '/': Is a directory");
     run(&["bench", "merge", one.path(), one.path()]).refused_with(2, "is named twice, and would count twice");
+    let alias = one.path().replacen('/', "/./", 1);
+    run(&["bench", "merge", one.path(), &alias]).refused_with(2, "is the same file as");
+    run(&["bench", "merge", "/dev/zero"])
+        .refused_with(1, "is no output of finale bench --json: it is larger than 64 MiB");
     run(&["bench", "merge"]).refused_with(2, "missing argument: <FILE>...; see finale bench merge --help");
     run(&["bench", "-n", "5", "merge", one.path()]).refused_with(2, "merge");
 }

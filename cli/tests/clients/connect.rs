@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 
-use crate::common::{Outcome, PATIENCE, command, finish, patient, reset, run, run_with, shell};
+use crate::common::{Outcome, PATIENCE, Server, command, finish, patient, reset, run, run_with, shell};
 use serde_json::{Value, json};
 
 /// A server for one connection, on a free port.
@@ -135,7 +135,7 @@ fn verbose_prints_the_events_in_their_order() {
     });
     let outcome = run(&["connect", "-v", &addr]);
     let (last, events) = outcome.stderr.trim_end().rsplit_once('\n').map(|(a, b)| (b, a)).expect("several lines");
-    assert_eq!(events, "lookup 127.0.0.1\nconnect\nready\ndata, 2 bytes\nend\nclose");
+    assert_eq!(events, format!("lookup 127.0.0.1\nconnect {addr}\nready\ndata, 2 bytes\nend\nclose"));
     assert!(last.starts_with("finale: "), "{last}");
     server.join().expect("the server ends");
 }
@@ -182,6 +182,17 @@ fn a_closed_stdout_ends_the_connection_with_a_message() {
 }
 
 #[test]
+fn a_closed_stdout_is_one_message_also_while_stdin_has_more() {
+    for _ in 0..5 {
+        // It echoes, so that input is left when the output is closed.
+        let echo = Server::start(&["echo"]);
+        let outcome = shell(&format!("yes | \"$FINALE\" connect {} | head -n 1", echo.addr));
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().count()), ("y\n", 2), "{outcome:?}");
+        assert!(outcome.stderr.starts_with("finale: can't write to stdout: "), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_refused_connection_is_reported_in_one_line() {
     // Bound and not listening: the port is ours, and connects are refused.
     let socket =
@@ -194,6 +205,7 @@ fn a_refused_connection_is_reported_in_one_line() {
 #[test]
 fn a_name_that_does_not_exist_is_reported_in_one_line() {
     run(&["connect", "nosuchhost.invalid:1"]).refused_with(1, "nosuchhost.invalid:1: error: lookup failed");
+    run(&["connect", "no\nsuch:1"]).refused_with(1, "no\\nsuch:1: error: lookup failed");
 }
 
 #[test]
@@ -283,6 +295,21 @@ fn max_time_ends_a_run_whose_stdout_is_full() {
     );
     drop(unread);
     server.join().expect("the server ends");
+}
+
+#[test]
+fn the_idle_time_ends_a_run_whose_stdout_is_full() {
+    for options in [["-w", "200ms", "-m", "1h"], ["--idle-timeout", "200ms", "-w", "1h"]] {
+        let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
+        let mut child = command(&[["connect", &addr].as_slice(), &options].concat()).spawn().expect("it starts");
+        let unread = child.stdout.take();
+        let outcome = finish(child);
+        assert_eq!(outcome.code, Some(1));
+        let line = "finale: can't write to stdout: it took nothing for the idle time\n";
+        assert!(outcome.stderr.starts_with(line), "{outcome:?}");
+        drop(unread);
+        server.join().expect("the server ends");
+    }
 }
 
 #[test]

@@ -48,8 +48,8 @@ fn lines_of_events_do_not_run_into_lines_of_data() {
     drop(command); // It holds the terminal open.
     let text = appeared(ours);
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
-    let events = "lookup 127.0.0.1\nconnect\nready\ndata, 10 bytes\nno newline\nend\nclose\nfinale: ";
-    assert!(text.starts_with(events), "{text}");
+    let events = format!("lookup 127.0.0.1\nconnect {addr}\nready\ndata, 10 bytes\nno newline\nend\nclose\nfinale: ");
+    assert!(text.starts_with(&events), "{text}");
     server.join().expect("the server ends");
 }
 

@@ -100,18 +100,23 @@ fn the_object_of_one_seed_has_its_transcript() {
     );
 }
 
+/// It watches for signals when its two threads run.
+#[track_caller]
+fn interrupt_when_it_runs(child: &std::process::Child, signal: Signal) {
+    let threads = format!("/proc/{}/task", child.id());
+    let begun = Instant::now();
+    while std::fs::read_dir(&threads).expect("it runs").count() < 4 {
+        assert!(begun.elapsed() < PATIENCE, "its threads do not start");
+    }
+    kill_process(pid(child), signal).expect("it runs");
+}
+
 #[test]
 fn a_signal_ends_it_with_what_was_run_and_the_command_that_continues() {
     for (signal, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
         let args = ["sim", "--seeds", "640..1000000000", "--threads", "2", "--all", "--json"];
         let child = command(&args).spawn().expect("it starts");
-        // It watches for signals when its threads run.
-        let threads = format!("/proc/{}/task", child.id());
-        let begun = Instant::now();
-        while std::fs::read_dir(&threads).expect("it runs").count() < 4 {
-            assert!(begun.elapsed() < PATIENCE, "its threads do not start");
-        }
-        kill_process(pid(&child), signal).expect("it runs");
+        interrupt_when_it_runs(&child, signal);
         let outcome = finish(child);
         let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
         let (seeds, left) = (object["seeds"].as_u64().expect("a count"), object["left"].as_str().expect("a range"));
@@ -120,4 +125,16 @@ fn a_signal_ends_it_with_what_was_run_and_the_command_that_continues() {
         assert!(outcome.stderr.starts_with(&begin) && outcome.stderr.ends_with(end), "{outcome:?}");
         assert!(outcome.stderr.contains(&format!("; continue with: finale sim --seeds {left} ")), "{outcome:?}");
     }
+}
+
+#[test]
+fn the_page_of_an_interrupted_run_names_the_seeds_that_are_left() {
+    let seeds = ["--seeds", "0..1000000000", "--threads", "2"];
+    let child = command(&[["sim", "--quiet"].as_slice(), &seeds].concat()).spawn().expect("it starts");
+    interrupt_when_it_runs(&child, Signal::INT);
+    let outcome = finish(child);
+    let line = outcome.stdout.lines().nth(2).unwrap_or_default();
+    let left = line.strip_prefix("interrupted: the seeds ").and_then(|line| line.strip_suffix(" were not run"));
+    let left = left.expect("the line names them");
+    assert!(outcome.stderr.contains(&format!("; continue with: finale sim --seeds {left} ")), "{outcome:?}");
 }

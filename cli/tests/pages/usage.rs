@@ -21,7 +21,7 @@ const COMMANDS: [&[&str]; 13] = [
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 34] = [
+    let mistakes: [(&[&str], &str); 37] = [
         (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, sim, states,"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
@@ -36,8 +36,14 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["serve", "answer", "--bytes", "-5"], "it is not a size; write a number of bytes, as 64, 16KiB"),
         (&["serve", "answer", "--bytes", "lots"], "it is not a size; write a number of bytes, as 64, 16KiB"),
         (&["serve", "answer", "--bytes", "99999999999999999999GiB"], "it is more than 1 TiB"),
-        (&["serve", "echo", "--grace", "-1s"], "it is not a duration; write a number and a unit, as 250ms, 2s"),
-        (&["serve", "echo", "--grace", "5"], "the unit is missing; write a number and a unit, as 250ms, 2s"),
+        (
+            &["serve", "echo", "--grace", "-1s"],
+            "it is not a duration; write a number and a unit (ms, s, m, h or d), as 250ms",
+        ),
+        (
+            &["serve", "echo", "--grace", "5"],
+            "the unit is missing; write a number and a unit (ms, s, m, h or d), as 250ms",
+        ),
         (&["serve", "echo", "--idle-timeout", "0s"], "it must be longer than zero"),
         (&["serve", "echo", "--idle-timeout", "99y"], "it is longer than a year"),
         (&["serve", "echo", "--close", "abruptly"], "possible values: confirmed, hand-off"),
@@ -53,6 +59,9 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
             "--bytes works with `serve answer`, not with `serve upper`; see finale serve",
         ),
         (&["connect"], "missing argument: <HOST:PORT>; see finale connect --help"),
+        (&["connect", "a:1", "--json", "--json"], "'--json' is given more than once; see finale connect --help"),
+        (&["connect", "a:1", "-w", "3"], "the unit is missing; write a number and a unit (ms, s, m, h or d)"),
+        (&["connect", "a\nb"], "'a\\nb': not an address: it has no port"),
         (&["connect", "a:1", "-q", "--json"], "'--quiet' can't be used with '--json'; see finale connect"),
         (&["connect", "a:1", "-w", "3"], "the unit is missing"),
         (&["bench", "-n", "many"], "write a whole number, 1 or more, as 500, 10k or 2M; see finale bench --help"),

@@ -208,9 +208,12 @@ pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: 
         || (lacks_memory(truth) && may_have(TimeoutKind::HalfClosed))
 }
 
-/// Whether the last call lacked memory, and will be made again.
+/// Whether the last call lacked memory, and will be made again. A limit that expires meanwhile takes
+/// the error of a dead connection first.
 fn lacks_memory(truth: &Truth) -> bool {
-    matches!(truth.errors.last(), Some(&Errno::NOBUFS | &Errno::NOMEM))
+    let before_its_end = &truth.errors[..truth.errors.len().saturating_sub(usize::from(truth.kernel.died))];
+    let lacks = |last: Option<&Errno>| matches!(last, Some(&Errno::NOBUFS | &Errno::NOMEM));
+    lacks(truth.errors.last()) || lacks(before_its_end.last())
 }
 
 /// Whether a limit may have ended the socket when it was closed.
