@@ -62,6 +62,12 @@ use crate::target::Target;
 /// after the last byte of the answer. With several requests in one lease, give back after the
 /// last answer.
 ///
+/// # Its reactor
+///
+/// A pool belongs to the reactor of the first call with a context or a socket. Calls with those of
+/// another reactor open, lease and end nothing: a request waits for the next call with the right
+/// one.
+///
 /// # When it is dropped
 ///
 /// A dropped pool leaves nothing open: the reactor ends its ready sockets, and resets those that
@@ -214,7 +220,7 @@ impl Pool {
 
     /// Leases a ready socket to the first request that waits.
     fn lease(&mut self, context: &mut Context<'_>) -> Option<(Ticket, PoolReply)> {
-        let ticket = self.waiting.front()?.ticket;
+        let ticket = self.waiting.front().filter(|_| self.is_own(context))?.ticket;
         while let Some(&id) = self.ready.last() {
             let Some(mut socket) = context.socket(id) else {
                 // Its `close` was not passed to the pool.
@@ -246,9 +252,15 @@ impl Pool {
     /// is for a program that wants connections ready before its first request. It costs nothing if
     /// nothing has changed.
     pub fn open(&mut self, context: &mut Context<'_>) {
-        if self.is_changed {
+        if self.is_changed && self.is_own(context) {
             self.keep_up(context);
         }
+    }
+
+    /// Whether this is the pool's reactor, or the pool has none yet. Another one has none of its
+    /// sockets, and would get new ones that are not ended with the pool.
+    fn is_own(&self, context: &Context<'_>) -> bool {
+        self.orphans.as_ref().is_none_or(|orphans| context.has(orphans))
     }
 
     /// Counts of what it has done, and its present sockets.
@@ -290,8 +302,8 @@ impl Pool {
     ///
     /// The socket's deadline is removed; its idle timeout stays.
     pub fn give_back(&mut self, ticket: Ticket, context: &mut Context<'_>) {
-        let Some((id, lease)) = self.find_lease(ticket) else { return };
-        let Some(mut socket) = context.socket(id) else { return };
+        let Some((lease, mut socket)) = self.find_lease(ticket, context) else { return };
+        let id = socket.id();
         let (can_serve, is_unanswered) = (can_serve(&socket), lease.is_unanswered(&socket));
         // A program that does not wait for its answer says nothing about the server.
         let has_served = self.lease_is_over(&lease, socket.bytes_read(), can_serve);
@@ -309,8 +321,8 @@ impl Pool {
     /// Removes a leased socket from the pool, which opens another one. For programs that use each
     /// connection once, such as a proxy, and want it ready.
     pub fn detach(&mut self, ticket: Ticket, context: &mut Context<'_>) {
-        if let Some((id, _)) = self.find_lease(ticket) {
-            self.put(id, None);
+        if let Some((_, socket)) = self.find_lease(ticket, context) {
+            self.put(socket.id(), None);
         }
         self.open(context);
     }
@@ -320,22 +332,25 @@ impl Pool {
     /// another one. Further events of the socket are [`PoolEvent::Internal`]. Returns whether the
     /// request can be sent again, and `None` if the lease is over.
     pub fn discard(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Option<RetrySafety> {
-        let (id, lease) = self.find_lease(ticket)?;
-        let mut socket = context.socket(id)?;
+        let (lease, mut socket) = self.find_lease(ticket, context)?;
         let safety = lease.retry_safety(socket.bytes_read(), socket.bytes_written());
         self.lease_is_over(&lease, socket.bytes_read(), false);
-        self.put(id, Some(Member::Leaving));
+        self.put(socket.id(), Some(Member::Leaving));
         socket.destroy();
         self.open(context);
         Some(safety)
     }
 
-    fn find_lease(&self, ticket: Ticket) -> Option<(SocketId, Lease)> {
-        let id = *self.leases.get(&ticket)?;
-        match self.members.get(id)? {
-            Member::Leased(lease) => Some((id, *lease)),
-            Member::Opening | Member::Ready(_) | Member::Leaving | Member::Spent => None,
+    /// The lease of this ticket and its socket.
+    fn find_lease<'a>(&mut self, ticket: Ticket, context: &'a mut Context<'_>) -> Option<(Lease, Socket<'a>)> {
+        let id = self.leases.get(&ticket).copied().filter(|_| self.is_own(context))?;
+        let Member::Leased(lease) = *self.members.get(id)? else { return None };
+        let socket = context.socket(id);
+        if socket.is_none() {
+            // Its `close` was not passed to the pool.
+            self.put(id, None);
         }
+        Some((lease, socket?))
     }
 
     /// Notes whether the server has answered in this lease. Returns whether it ever has on this

@@ -2,6 +2,7 @@
 
 mod pipe;
 mod pool;
+mod pool_edges;
 mod pool_herd;
 mod pool_leases;
 mod pool_random;
