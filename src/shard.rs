@@ -282,18 +282,27 @@ impl Shards {
     {
         let mut started = Self { stopper, threads: Vec::new(), ends: Arc::default() };
         let program = Arc::new(program);
-        for (place, (shard, own)) in shards.into_iter().enumerate() {
-            let (program, index) = (Arc::clone(&program), shard.index);
-            let guard = EndGuard { ends: Arc::clone(&started.ends), place };
-            let named = thread::Builder::new().name(format!("finale-shard-{index}"));
-            let thread = named.spawn(move || {
-                let _guard = guard;
-                program(shard, own)
-            });
-            let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
-            started.threads.push(Some((index, thread.map_err(failed)?)));
+        for shard in shards {
+            started.begin(thread::Builder::new(), shard, Arc::clone(&program))?;
         }
         Ok(started)
+    }
+
+    /// Starts the thread of a shard.
+    fn begin<T, F>(&mut self, thread: thread::Builder, (shard, own): (Shard, T), program: Arc<F>) -> Result<(), Error>
+    where
+        T: Send + 'static,
+        F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
+    {
+        let (index, place, ends) = (shard.index, self.threads.len(), Arc::clone(&self.ends));
+        let started = thread.name(format!("finale-shard-{index}")).spawn(move || {
+            // Not before: a thread that could not be started has no end.
+            let _guard = EndGuard { ends, place };
+            program(shard, own)
+        });
+        let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
+        self.threads.push(Some((index, started.map_err(failed)?)));
+        Ok(())
     }
 
     /// Stops these shards.
@@ -499,5 +508,38 @@ impl<N: Net> Shard<N> {
             }
         }
         self.reactor.is_empty() && self.reactor.listener_ids().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// The second thread needs more memory than there is.
+    #[test]
+    fn a_thread_that_cannot_be_started_leaves_no_shard_running() {
+        let reactors = vec![Reactor::new().expect("descriptors"), Reactor::new().expect("descriptors")];
+        let (shards, stopper) = Shard::group(reactors);
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&has_ended);
+        let program = Arc::new(move |mut shard: Shard, ()| {
+            while shard.next()?.is_some() {}
+            ended.store(true, Ordering::Release);
+            Ok(())
+        });
+        let mut started = Shards { stopper, threads: Vec::new(), ends: Arc::default() };
+        let mut shards = shards.into_iter();
+        let mut begin = |thread: thread::Builder| {
+            let shard = shards.next().expect("two shards");
+            started.begin(thread, (shard, ()), Arc::clone(&program))
+        };
+        assert_eq!(begin(thread::Builder::new()), Ok(()));
+        let refused = begin(thread::Builder::new().stack_size(1 << 60));
+        assert!(matches!(refused, Err(Error::System { call: "pthread_create", .. })), "{refused:?}");
+        assert!(!has_ended.load(Ordering::Acquire), "the first one runs");
+        drop(started);
+        assert!(has_ended.load(Ordering::Acquire), "its end was waited for");
     }
 }
