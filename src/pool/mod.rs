@@ -15,6 +15,7 @@ mod reply;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -146,7 +147,8 @@ struct Waiting {
 impl Pool {
     /// A pool of connections to this address. It opens them at the first
     /// [`request`](Pool::request) or [`open`](Pool::open). A deadline of `connect` ends only
-    /// attempts to connect.
+    /// attempts to connect, and [`start_paused`](ConnectOptions::start_paused) changes nothing,
+    /// since a ready socket is read: pause it when it is leased.
     ///
     /// # Errors
     /// [`Error::InvalidAddress`] and [`Error::InvalidOption`], as for
@@ -159,6 +161,8 @@ impl Pool {
         static NUMBERS: AtomicU32 = AtomicU32::new(0);
         let target = target.try_into()?;
         connect.check()?;
+        // A paused one would not notice its end, and can't be leased.
+        let connect = connect.start_paused(false);
         Ok(Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             target,
@@ -188,11 +192,10 @@ impl Pool {
         self.tickets += 1;
         self.stats.requested += 1;
         self.is_changed = true;
+        let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
+        self.waiting.push_back(Waiting { ticket, until });
         if self.is_closed {
-            self.refuse(ticket, PoolReply::Closed);
-        } else {
-            let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
-            self.waiting.push_back(Waiting { ticket, until });
+            self.refuse(0..1, PoolReply::Closed);
         }
         self.open(context);
         ticket
@@ -280,15 +283,14 @@ impl Pool {
     /// and no socket is opened any more.
     pub fn close(&mut self, context: &mut Context<'_>) {
         (self.is_closed, self.is_changed) = (true, true);
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.refuse(waiting.ticket, PoolReply::Closed);
-        }
+        self.refuse(0..self.waiting.len(), PoolReply::Closed);
         self.open(context);
     }
 
-    fn refuse(&mut self, ticket: Ticket, why: PoolReply) {
-        self.stats.refused += 1;
-        self.refusals.push_back((ticket, why));
+    /// Refuses these of the requests that wait, in their order.
+    fn refuse(&mut self, which: Range<usize>, why: PoolReply) {
+        self.stats.refused += which.len() as u64;
+        self.refusals.extend(self.waiting.drain(which).map(|waiting| (waiting.ticket, why)));
     }
 
     /// Gives a leased socket back: the answer is complete, or nothing was written. A socket that

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::member::{Member, leave};
-use super::{Pool, PoolReply};
+use super::{Pool, PoolReply, Waiting};
 use crate::id::SocketId;
 use crate::rng::Rng;
 use crate::socket::Context;
@@ -86,18 +86,12 @@ impl Pool {
     /// Refuses requests that have waited for too long, and those that are too many. A request for
     /// which a socket is ready does not wait.
     fn refuse_late(&mut self, now: Instant) {
-        while let Some(first) = self.waiting.front()
-            && first.until.is_some_and(|until| until <= now)
-        {
-            let ticket = first.ticket;
-            self.waiting.pop_front();
-            self.refuse(ticket, PoolReply::TimedOut);
-        }
-        while self.waiting.len() > self.options.max_waiting.saturating_add(self.ready.len())
-            && let Some(last) = self.waiting.pop_back()
-        {
-            self.refuse(last.ticket, PoolReply::QueueFull);
-        }
+        let first = self.ready.len().min(self.waiting.len());
+        let is_late = |waiting: &&Waiting| waiting.until.is_some_and(|until| until <= now);
+        let late = self.waiting.range(first..).take_while(is_late).count();
+        self.refuse(first..first + late, PoolReply::TimedOut);
+        let most = self.options.max_waiting.saturating_add(self.ready.len());
+        self.refuse(most.min(self.waiting.len())..self.waiting.len(), PoolReply::QueueFull);
     }
 
     /// A closed pool completes no connection attempt.
@@ -118,7 +112,7 @@ impl Pool {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
             [age.established.until, age.unused.until].into_iter().flatten().min()
         };
-        let waits = self.waiting.front().and_then(|waiting| waiting.until);
+        let waits = self.waiting.get(self.ready.len()).and_then(|waiting| waiting.until);
         let opens = Some(self.stats.opening).filter(|_| self.is_incomplete());
         let opens = opens.and_then(|opening| self.back_off.changes_at(now, opening));
         let due = self.ready.iter().filter_map(old).chain(waits).chain(opens).min();

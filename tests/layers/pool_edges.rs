@@ -1,9 +1,12 @@
 //! A pool that is used in a way that its author did not intend: with another reactor, without all
 //! events, with limits that leave no time, with options that contradict each other.
 
-use finale::{Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, Ticket};
+use std::time::Duration;
 
-use super::pool_scene::{Scene, ms};
+use finale::sim::PeerSocket;
+use finale::{ConnectOptions, Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, Ticket};
+
+use super::pool_scene::{SECOND, Scene, ms};
 
 /// Every call with a context: none opens, leases or ends anything in another reactor, and the next
 /// call with the right one continues.
@@ -37,7 +40,7 @@ fn a_pool_does_nothing_in_another_reactor() {
         assert_eq!((scene.stats().leased, scene.stats().lost_unused, scene.reactor.len()), (2, 0, 2), "call {number}");
         scene.give_back(leased);
         scene.drop_pool();
-        scene.accepted().into_iter().for_each(finale::sim::PeerSocket::close);
+        scene.accepted().into_iter().for_each(PeerSocket::close);
         scene.run(ms(100));
         assert!(scene.reactor.is_empty(), "call {number}: {}", scene.reactor.sockets());
     }
@@ -65,4 +68,59 @@ fn a_lease_whose_end_was_not_passed_to_the_pool_holds_no_place() {
             scene.stats()
         );
     }
+}
+
+/// Such a limit ended each socket before it could be leased, and connected again at once.
+#[test]
+fn a_limit_that_leaves_no_time_neither_starves_requests_nor_floods_the_server() {
+    for limit in [Duration::ZERO, Duration::from_nanos(1), ms(1)] {
+        for options in [PoolOptions::default().max_age(limit), PoolOptions::default().max_idle(limit)] {
+            let options = options.size(1);
+            Scene::new(options.clone()).lend();
+            let mut scene = Scene::new(options);
+            for _ in 0..100 {
+                scene.run(ms(10));
+                scene.accepted().into_iter().for_each(PeerSocket::close);
+            }
+            assert!(scene.stats().started <= 25, "{} connections in a second", scene.stats().started);
+        }
+    }
+}
+
+/// A request for which a socket is ready does not wait, whenever its reply is taken.
+#[test]
+fn a_request_that_may_not_wait_gets_a_ready_socket() {
+    for (limit, late) in [(Duration::ZERO, Duration::ZERO), (Duration::ZERO, SECOND), (ms(100), SECOND)] {
+        let mut scene = Scene::new(PoolOptions::default().size(2).wait_limit(limit));
+        scene.run(ms(10));
+        let tickets: Vec<_> = (0..4).map(|_| scene.ask()).collect();
+        scene.network.advance(late);
+        scene.run(SECOND);
+        // Two have waited, and are refused.
+        let mut replies = scene.grants.clone();
+        replies.sort_by_key(|(ticket, _)| *ticket);
+        assert!(replies.iter().map(|(ticket, _)| *ticket).eq(tickets), "{limit:?}: {replies:?}");
+        assert!(replies[..2].iter().all(|(_, reply)| matches!(reply, PoolReply::Leased(_))), "{limit:?}: {replies:?}");
+        assert!(replies[2..].iter().all(|(_, reply)| *reply == PoolReply::TimedOut), "{limit:?}: {replies:?}");
+    }
+}
+
+/// The sockets of all of them are lost at the same moment.
+#[test]
+fn requests_that_are_refused_together_are_refused_in_their_order() {
+    let mut scene = Scene::new(PoolOptions::default().size(3).max_waiting(0));
+    scene.run(ms(10));
+    let tickets: Vec<_> = (0..3).map(|_| scene.ask()).collect();
+    scene.accepted().into_iter().for_each(PeerSocket::reset);
+    scene.network.advance(ms(5));
+    scene.take_replies();
+    assert!(scene.grants.iter().copied().eq(tickets.into_iter().map(|ticket| (ticket, PoolReply::QueueFull))));
+}
+
+/// A paused socket can't be leased, so each one was ended and replaced.
+#[test]
+fn a_pool_reads_its_sockets_also_with_options_that_start_paused() {
+    let mut scene = Scene::with(PoolOptions::default().size(1), ConnectOptions::default().start_paused(true));
+    scene.lend();
+    assert_eq!((scene.stats().started, scene.stats().lost_unused), (1, 0));
 }
