@@ -73,6 +73,7 @@ impl Pool {
             let Some(Member::Ready(age)) = self.members.get_mut(id) else { continue };
             age.established.start(now, self.options.max_age, &mut self.dice);
             age.unused.start(now, self.options.max_idle, &mut self.dice);
+            self.back_off.is_ready(now, age.established.since);
             if self.is_closed || age.established.is_over(now) || age.unused.is_over(now) {
                 self.stats.expired += u64::from(!self.is_closed);
                 self.put(id, Some(Member::Spent));

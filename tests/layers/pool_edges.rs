@@ -6,7 +6,7 @@ use std::time::Duration;
 use finale::sim::PeerSocket;
 use finale::{ConnectOptions, Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, Ticket};
 
-use super::pool_scene::{SECOND, Scene, ms};
+use super::pool_scene::{SECOND, SERVER, Scene, ms};
 
 /// Every call with a context: none opens, leases or ends anything in another reactor, and the next
 /// call with the right one continues.
@@ -123,4 +123,67 @@ fn a_pool_reads_its_sockets_also_with_options_that_start_paused() {
     let mut scene = Scene::with(PoolOptions::default().size(1), ConnectOptions::default().start_paused(true));
     scene.lend();
     assert_eq!((scene.stats().started, scene.stats().lost_unused), (1, 0));
+}
+
+/// A proxy uses each connection once, so its pool sees no answer on any of them. The back-off after
+/// a restart lasted for ever: each later failure doubled the delay.
+#[test]
+fn a_back_off_is_over_when_connections_last_also_if_each_is_detached() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(SECOND, 60 * SECOND));
+    for _ in 0..400 {
+        scene.run(ms(10));
+        scene.accepted().into_iter().for_each(PeerSocket::reset);
+    }
+    let mut kept = Vec::new();
+    let detach = |scene: &mut Scene| {
+        let id = scene.lend();
+        scene.pool.detach(scene.ticket(id), &mut scene.reactor.context());
+    };
+    for round in 0..8 {
+        scene.run(20 * SECOND);
+        kept.extend(scene.accepted());
+        assert_eq!(scene.stats().ready, 2, "round {round}");
+        detach(&mut scene);
+        scene.run(2 * SECOND);
+        kept.extend(scene.accepted());
+        // The server refuses a connection, and is there again.
+        scene.go_down();
+        detach(&mut scene);
+        scene.run(ms(10));
+        assert_eq!(scene.stats().failed, round + 1);
+        scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
+        scene.run(SECOND + ms(10));
+        assert_eq!(scene.stats().ready, 2, "round {round}: after the first delay");
+    }
+}
+
+/// The same for a pool that does nothing in between: it finds out when the connection is lost.
+#[test]
+fn a_back_off_is_over_when_the_only_connection_has_lasted() {
+    let options = PoolOptions::default().size(1).max_idle(None).max_age(None);
+    let mut scene = Scene::new(options.back_off(SECOND, 60 * SECOND));
+    for _ in 0..400 {
+        scene.run(ms(10));
+        scene.accepted().into_iter().for_each(PeerSocket::reset);
+    }
+    for round in 0..8 {
+        scene.run(20 * SECOND);
+        let server = scene.accepted().pop();
+        scene.go_down();
+        server.expect("it is connected").reset();
+        scene.run(SECOND);
+        scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
+        scene.run(2 * SECOND);
+        assert_eq!(scene.stats().ready, 1, "round {round}: {:?}", scene.stats());
+    }
+}
+
+/// The longest delay counts for the first one, too.
+#[test]
+fn a_first_delay_that_is_longer_than_the_longest_is_shortened_to_it() {
+    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(3600 * SECOND, ms(100)));
+    scene.run(ms(10));
+    scene.accepted().into_iter().for_each(PeerSocket::reset);
+    scene.run(ms(250));
+    assert_eq!((scene.stats().ready, scene.accepted().len()), (2, 2), "both are replaced");
 }
