@@ -53,16 +53,24 @@ impl Pool {
         self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, self.waiting.len())
     }
 
-    /// Too many are ending: makes room by the next turn. A server that does not finish must not keep
-    /// the pool from replacing what it has ended.
-    fn reset_spent(&mut self, context: &mut Context<'_>) {
+    /// Too many are ending: makes room by the next turn, unless one that was reset makes it anyway. A
+    /// server that does not finish must not keep the pool from replacing what it has ended.
+    fn reset_spent(&self, context: &mut Context<'_>) {
+        let mut spent = None;
         for (id, member) in self.members.iter() {
-            if let Member::Spent = member
-                && let Some(mut socket) = context.socket(id).filter(|socket| !socket.destroy_called())
-            {
-                socket.destroy();
-                return;
+            let is_spent = match member {
+                Member::Spent => true,
+                Member::Leaving => false,
+                Member::Opening | Member::Ready(_) | Member::Leased(_) => continue,
+            };
+            match context.socket(id) {
+                Some(socket) if socket.destroy_called() => return,
+                Some(_) if is_spent => spent = spent.or(Some(id)),
+                Some(_) | None => {}
             }
+        }
+        if let Some(mut socket) = spent.and_then(|id| context.socket(id)) {
+            socket.destroy();
         }
     }
 

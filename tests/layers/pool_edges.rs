@@ -187,3 +187,33 @@ fn a_first_delay_that_is_longer_than_the_longest_is_shortened_to_it() {
     scene.run(ms(250));
     assert_eq!((scene.stats().ready, scene.accepted().len()), (2, 2), "both are replaced");
 }
+
+/// A program can make many calls before the next turn, in which the place becomes free.
+#[test]
+fn a_place_for_one_socket_costs_one_that_is_ending() {
+    let mut scene = Scene::new(PoolOptions::default().size(4).max_idle(ms(200)));
+    let mut kept = Vec::new();
+    while (scene.stats().leaving, scene.stats().ready) != (4, 4) {
+        scene.run(ms(10));
+        kept.extend(scene.accepted());
+    }
+    let is_reset = |kept: &[PeerSocket]| kept.iter().filter(|peer| peer.is_reset()).count();
+    let (id, before) = (scene.lend(), is_reset(&kept));
+    let ask_and_cancel = |scene: &mut Scene| {
+        let ticket = scene.ask();
+        scene.pool.cancel(ticket);
+    };
+    // What is thrown out makes room itself; what is detached does not belong to the pool.
+    assert_eq!(scene.discard(id), Some(finale::RetrySafety::Safe));
+    (0..5).for_each(|_| ask_and_cancel(&mut scene));
+    scene.run(ms(5));
+    assert_eq!((is_reset(&kept) - before, scene.stats().ready), (1, 4), "what was thrown out");
+    kept.extend(scene.accepted());
+    // A socket that is ending and can't be reset is missing as well.
+    let (id, before) = (scene.lend(), is_reset(&kept));
+    scene.write(id, b"log line");
+    scene.give_back(id);
+    (0..5).for_each(|_| ask_and_cancel(&mut scene));
+    scene.run(ms(5));
+    assert_eq!((is_reset(&kept) - before, scene.stats().ready), (1, 4), "one for one");
+}
