@@ -512,34 +512,4 @@ impl<N: Net> Shard<N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use super::*;
-
-    /// The second thread needs more memory than there is.
-    #[test]
-    fn a_thread_that_cannot_be_started_leaves_no_shard_running() {
-        let reactors = vec![Reactor::new().expect("descriptors"), Reactor::new().expect("descriptors")];
-        let (shards, stopper) = Shard::group(reactors);
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&has_ended);
-        let program = Arc::new(move |mut shard: Shard, ()| {
-            while shard.next()?.is_some() {}
-            ended.store(true, Ordering::Release);
-            Ok(())
-        });
-        let mut started = Shards { stopper, threads: Vec::new(), ends: Arc::default() };
-        let mut shards = shards.into_iter();
-        let mut begin = |thread: thread::Builder| {
-            let shard = shards.next().expect("two shards");
-            started.begin(thread, (shard, ()), Arc::clone(&program))
-        };
-        assert_eq!(begin(thread::Builder::new()), Ok(()));
-        let refused = begin(thread::Builder::new().stack_size(1 << 60));
-        assert!(matches!(refused, Err(Error::System { call: "pthread_create", .. })), "{refused:?}");
-        assert!(!has_ended.load(Ordering::Acquire), "the first one runs");
-        drop(started);
-        assert!(has_ended.load(Ordering::Acquire), "its end was waited for");
-    }
-}
+mod tests;

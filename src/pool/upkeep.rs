@@ -50,7 +50,9 @@ impl Pool {
     }
 
     fn wants_another(&self, now: Instant) -> bool {
-        self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, self.waiting.len())
+        // A request for which a socket is ready does not wait.
+        let waiting = self.waiting.len().saturating_sub(self.ready.len());
+        self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, waiting)
     }
 
     /// Too many are ending: makes room by the next turn, unless one that was reset makes it anyway. A
