@@ -74,7 +74,7 @@ impl<N: Net> Reactor<N> {
     /// or bytes for every client. The memory for all of them is allocated at once.
     ///
     /// # Panics
-    /// If `capacity` is 0, or if so many messages don't fit into the address space.
+    /// If `capacity` is 0, or if this many messages don't fit into the address space.
     ///
     /// ```
     /// use finale::{Event, Reactor};
