@@ -88,12 +88,14 @@ fn each_loss_is_replaced_after_a_time_of_its_own() {
 /// of no use.
 #[test]
 fn an_unused_socket_is_ended_in_order_unless_its_server_speaks() {
-    let spoils: [(fn(&PeerSocket), bool); 2] = [(PeerSocket::finish, false), (|peer| peer.send(b"421"), true)];
-    for (spoil, is_reset) in spoils {
+    for is_reset in [false, true] {
         let mut scene = Scene::new(PoolOptions::default().size(1));
         scene.run(ms(10));
         let server = scene.accepted().remove(0);
-        spoil(&server);
+        match is_reset {
+            true => server.send(b"421 go away"),
+            false => server.finish(),
+        }
         scene.run(ms(10));
         assert_eq!((server.is_reset(), server.has_fin()), (is_reset, !is_reset));
     }
