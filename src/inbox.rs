@@ -71,10 +71,10 @@ pub enum SendError<M> {
 impl<N: Net> Reactor<N> {
     /// Creates a queue for at most `capacity` messages from other threads. A message is whatever
     /// the program needs: an answer that was computed elsewhere, the id of a connection to close,
-    /// or bytes for every client.
+    /// or bytes for every client. The memory for all of them is allocated at once.
     ///
     /// # Panics
-    /// If `capacity` is 0.
+    /// If `capacity` is 0, or if this many messages don't fit into the address space.
     ///
     /// ```
     /// use finale::{Event, Reactor};

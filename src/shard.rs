@@ -282,18 +282,27 @@ impl Shards {
     {
         let mut started = Self { stopper, threads: Vec::new(), ends: Arc::default() };
         let program = Arc::new(program);
-        for (place, (shard, own)) in shards.into_iter().enumerate() {
-            let (program, index) = (Arc::clone(&program), shard.index);
-            let guard = EndGuard { ends: Arc::clone(&started.ends), place };
-            let named = thread::Builder::new().name(format!("finale-shard-{index}"));
-            let thread = named.spawn(move || {
-                let _guard = guard;
-                program(shard, own)
-            });
-            let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
-            started.threads.push(Some((index, thread.map_err(failed)?)));
+        for shard in shards {
+            started.begin(thread::Builder::new(), shard, Arc::clone(&program))?;
         }
         Ok(started)
+    }
+
+    /// Starts the thread of a shard.
+    fn begin<T, F>(&mut self, thread: thread::Builder, (shard, own): (Shard, T), program: Arc<F>) -> Result<(), Error>
+    where
+        T: Send + 'static,
+        F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
+    {
+        let (index, place, ends) = (shard.index, self.threads.len(), Arc::clone(&self.ends));
+        let started = thread.name(format!("finale-shard-{index}")).spawn(move || {
+            // Not before: a thread that could not be started has no end.
+            let _guard = EndGuard { ends, place };
+            program(shard, own)
+        });
+        let failed = |error| Error::System { call: "pthread_create", source: OsError::from(&error) };
+        self.threads.push(Some((index, started.map_err(failed)?)));
+        Ok(())
     }
 
     /// Stops these shards.
@@ -501,3 +510,6 @@ impl<N: Net> Shard<N> {
         self.reactor.is_empty() && self.reactor.listener_ids().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

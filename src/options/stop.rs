@@ -49,7 +49,8 @@ impl StopOptions {
 
     /// Distributes the ends of connections that were idle when the stop began evenly over this time
     /// after the [grace](Self::grace): a thousand clients of a keep-alive protocol that lose their
-    /// connections together connect again together, to the servers that are left. A share is
+    /// connections together connect again together, to the servers that are left. The others, which
+    /// are busy then, have such shares too, after the grace that follows their last byte. A share is
     /// rounded down to a 256th of this time. Connections that the stop still accepts end after the
     /// grace alone. Without a grace it changes nothing. Default zero.
     #[must_use]

@@ -40,9 +40,10 @@ pub(super) struct BackOff {
 }
 
 impl BackOff {
-    pub(super) const fn new((first, most): (Duration, Duration)) -> Self {
+    pub(super) fn new((first, most): (Duration, Duration)) -> Self {
+        let most = most.min(LONGEST);
         Self {
-            first,
+            first: first.min(most),
             most,
             failures: 0,
             is_trying: false,
@@ -80,7 +81,7 @@ impl BackOff {
     /// A socket is being opened; whether none is missing now.
     pub(super) fn has_opened(&mut self, now: Instant, is_whole: bool, dice: &mut Rng) {
         self.is_trying = self.is_on();
-        let next = |_| now.checked_add(up_to(self.first.min(LONGEST), dice));
+        let next = |_| now.checked_add(up_to(self.first, dice));
         self.replace_at = self.replace_at.filter(|_| !is_whole).and_then(next);
     }
 
@@ -112,12 +113,20 @@ impl BackOff {
         }
     }
 
-    /// The server has sent something on a leased connection. A connection that was opened before
-    /// the last failure proves nothing: a server that is being replaced serves its old connections
-    /// and refuses new ones.
+    /// The server has sent something on a leased connection, or has kept an unused one. A
+    /// connection that was opened before the last failure proves nothing: a server that is being
+    /// replaced serves its old connections and refuses new ones.
     pub(super) fn has_served(&mut self, born: Option<Instant>) {
         if !self.is_new && self.failed_at.is_none_or(|failed_at| born.is_none_or(|born| born >= failed_at)) {
             self.has_worked();
+        }
+    }
+
+    /// A connection is ready. If it has lasted, the server works, also if no request shows it: the
+    /// program may detach its sockets.
+    pub(super) fn is_ready(&mut self, now: Instant, born: Option<Instant>) {
+        if born.is_some_and(|born| now - born >= STEADY) {
+            self.has_served(born);
         }
     }
 
@@ -129,9 +138,13 @@ impl BackOff {
     /// number of them is replaced at once. A connection that is dropped after a while is nothing
     /// unusual.
     fn count_drops(&mut self, now: Instant, usual: usize) {
-        for born in self.drops.drain(..) {
-            let lived = born.map_or(Duration::ZERO, |born| now - born);
-            self.dropped = if lived < STEADY { self.dropped + 1 } else { 0 };
+        for born in std::mem::take(&mut self.drops) {
+            if born.is_none_or(|born| now - born < STEADY) {
+                self.dropped += 1;
+            } else {
+                self.dropped = 0;
+                self.has_served(born);
+            }
             // Connections that existed together count as one failure, like attempts that fail
             // together.
             if self.dropped > usual && (self.failures == 0 || self.is_trying) {
@@ -144,13 +157,13 @@ impl BackOff {
     /// Counts new failures and losses from now.
     pub(super) fn count(&mut self, now: Instant, usual: usize, dice: &mut Rng) {
         if std::mem::take(&mut self.has_lost) && self.replace_at.is_none() {
-            self.replace_at = now.checked_add(up_to(self.first.min(LONGEST), dice));
+            self.replace_at = now.checked_add(up_to(self.first, dice));
         }
         self.count_drops(now, usual);
         if !std::mem::take(&mut self.is_new) {
             return;
         }
-        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most).min(LONGEST);
+        let doubled = self.first.saturating_mul(1 << (self.failures - 1).min(20)).min(self.most);
         (self.retry_at, self.failed_at) = (now.checked_add(from_half(doubled, dice)), Some(now));
     }
 }

@@ -15,6 +15,7 @@ mod reply;
 mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -61,6 +62,12 @@ use crate::target::Target;
 /// had begun when the socket was given back, and a part of it was still on its way. Give back
 /// after the last byte of the answer. With several requests in one lease, give back after the
 /// last answer.
+///
+/// # Its reactor
+///
+/// A pool belongs to the reactor of the first call with a context or a socket. Calls with those of
+/// another reactor open, lease and end nothing: a request waits for the next call with the right
+/// one.
 ///
 /// # When it is dropped
 ///
@@ -140,7 +147,8 @@ struct Waiting {
 impl Pool {
     /// A pool of connections to this address. It opens them at the first
     /// [`request`](Pool::request) or [`open`](Pool::open). A deadline of `connect` ends only
-    /// attempts to connect.
+    /// attempts to connect, and [`start_paused`](ConnectOptions::start_paused) changes nothing,
+    /// since a ready socket is read: pause it when it is leased.
     ///
     /// # Errors
     /// [`Error::InvalidAddress`] and [`Error::InvalidOption`], as for
@@ -153,6 +161,8 @@ impl Pool {
         static NUMBERS: AtomicU32 = AtomicU32::new(0);
         let target = target.try_into()?;
         connect.check()?;
+        // A paused one would not notice its end, and can't be leased.
+        let connect = connect.start_paused(false);
         Ok(Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             target,
@@ -182,11 +192,10 @@ impl Pool {
         self.tickets += 1;
         self.stats.requested += 1;
         self.is_changed = true;
+        let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
+        self.waiting.push_back(Waiting { ticket, until });
         if self.is_closed {
-            self.refuse(ticket, PoolReply::Closed);
-        } else {
-            let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
-            self.waiting.push_back(Waiting { ticket, until });
+            self.refuse(0..1, PoolReply::Closed);
         }
         self.open(context);
         ticket
@@ -214,7 +223,7 @@ impl Pool {
 
     /// Leases a ready socket to the first request that waits.
     fn lease(&mut self, context: &mut Context<'_>) -> Option<(Ticket, PoolReply)> {
-        let ticket = self.waiting.front()?.ticket;
+        let ticket = self.waiting.front().filter(|_| self.is_own(context))?.ticket;
         while let Some(&id) = self.ready.last() {
             let Some(mut socket) = context.socket(id) else {
                 // Its `close` was not passed to the pool.
@@ -246,9 +255,15 @@ impl Pool {
     /// is for a program that wants connections ready before its first request. It costs nothing if
     /// nothing has changed.
     pub fn open(&mut self, context: &mut Context<'_>) {
-        if self.is_changed {
+        if self.is_changed && self.is_own(context) {
             self.keep_up(context);
         }
+    }
+
+    /// Whether this is the pool's reactor, or the pool has none yet. Another one has none of its
+    /// sockets, and would get new ones that are not ended with the pool.
+    fn is_own(&self, context: &Context<'_>) -> bool {
+        self.orphans.as_ref().is_none_or(|orphans| context.has(orphans))
     }
 
     /// Counts of what it has done, and its present sockets.
@@ -268,15 +283,14 @@ impl Pool {
     /// and no socket is opened any more.
     pub fn close(&mut self, context: &mut Context<'_>) {
         (self.is_closed, self.is_changed) = (true, true);
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.refuse(waiting.ticket, PoolReply::Closed);
-        }
+        self.refuse(0..self.waiting.len(), PoolReply::Closed);
         self.open(context);
     }
 
-    fn refuse(&mut self, ticket: Ticket, why: PoolReply) {
-        self.stats.refused += 1;
-        self.refusals.push_back((ticket, why));
+    /// Refuses these of the requests that wait, in their order.
+    fn refuse(&mut self, which: Range<usize>, why: PoolReply) {
+        self.stats.refused += which.len() as u64;
+        self.refusals.extend(self.waiting.drain(which).map(|waiting| (waiting.ticket, why)));
     }
 
     /// Gives a leased socket back: the answer is complete, or nothing was written. A socket that
@@ -290,8 +304,8 @@ impl Pool {
     ///
     /// The socket's deadline is removed; its idle timeout stays.
     pub fn give_back(&mut self, ticket: Ticket, context: &mut Context<'_>) {
-        let Some((id, lease)) = self.find_lease(ticket) else { return };
-        let Some(mut socket) = context.socket(id) else { return };
+        let Some((lease, mut socket)) = self.find_lease(ticket, context) else { return };
+        let id = socket.id();
         let (can_serve, is_unanswered) = (can_serve(&socket), lease.is_unanswered(&socket));
         // A program that does not wait for its answer says nothing about the server.
         let has_served = self.lease_is_over(&lease, socket.bytes_read(), can_serve);
@@ -309,8 +323,8 @@ impl Pool {
     /// Removes a leased socket from the pool, which opens another one. For programs that use each
     /// connection once, such as a proxy, and want it ready.
     pub fn detach(&mut self, ticket: Ticket, context: &mut Context<'_>) {
-        if let Some((id, _)) = self.find_lease(ticket) {
-            self.put(id, None);
+        if let Some((_, socket)) = self.find_lease(ticket, context) {
+            self.put(socket.id(), None);
         }
         self.open(context);
     }
@@ -320,22 +334,25 @@ impl Pool {
     /// another one. Further events of the socket are [`PoolEvent::Internal`]. Returns whether the
     /// request can be sent again, and `None` if the lease is over.
     pub fn discard(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Option<RetrySafety> {
-        let (id, lease) = self.find_lease(ticket)?;
-        let mut socket = context.socket(id)?;
+        let (lease, mut socket) = self.find_lease(ticket, context)?;
         let safety = lease.retry_safety(socket.bytes_read(), socket.bytes_written());
         self.lease_is_over(&lease, socket.bytes_read(), false);
-        self.put(id, Some(Member::Leaving));
+        self.put(socket.id(), Some(Member::Leaving));
         socket.destroy();
         self.open(context);
         Some(safety)
     }
 
-    fn find_lease(&self, ticket: Ticket) -> Option<(SocketId, Lease)> {
-        let id = *self.leases.get(&ticket)?;
-        match self.members.get(id)? {
-            Member::Leased(lease) => Some((id, *lease)),
-            Member::Opening | Member::Ready(_) | Member::Leaving | Member::Spent => None,
+    /// The lease of this ticket and its socket.
+    fn find_lease<'a>(&mut self, ticket: Ticket, context: &'a mut Context<'_>) -> Option<(Lease, Socket<'a>)> {
+        let id = self.leases.get(&ticket).copied().filter(|_| self.is_own(context))?;
+        let Member::Leased(lease) = *self.members.get(id)? else { return None };
+        let socket = context.socket(id);
+        if socket.is_none() {
+            // Its `close` was not passed to the pool.
+            self.put(id, None);
         }
+        Some((lease, socket?))
     }
 
     /// Notes whether the server has answered in this lease. Returns whether it ever has on this

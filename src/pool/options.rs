@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use super::member::Member;
 
+/// The shortest limit of an unused socket: an end in less time would come before a request, and the
+/// pool would connect to a server that works more often than to one that is down.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// Options of a [`Pool`](super::Pool).
 ///
 /// ```
@@ -52,23 +56,25 @@ impl PoolOptions {
     /// servers and load balancers end an idle connection after a minute, and a request could meet
     /// that end. The actual limit of each socket is random between half of that and all of it, so
     /// that sockets that were opened together, by one client or by a thousand, are not replaced
-    /// together. `None`: without limit.
+    /// together. `None`: without limit. Less than 100 ms counts as 100 ms.
     #[must_use]
     pub fn max_idle(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.max_idle = limit.into();
+        self.max_idle = limit.into().map(|limit| limit.max(SHORTEST));
         self
     }
 
     /// The age at which a socket is ended and replaced, when it is not leased. Default 1 h, so that
     /// a new address of the name, or a new backend, is used. It is random as
-    /// [`max_idle`](Self::max_idle) is. `None`: without limit.
+    /// [`max_idle`](Self::max_idle) is. `None`: without limit. Less than 100 ms counts as 100 ms; to
+    /// use each connection once, [`detach`](super::Pool::detach) it.
     #[must_use]
     pub fn max_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.max_age = limit.into();
+        self.max_age = limit.into().map(|limit| limit.max(SHORTEST));
         self
     }
 
-    /// How long a request may wait for a socket. Default 30 s. `None`: without limit.
+    /// How long a request may wait for a socket. A request for which a socket is ready does not
+    /// wait, however late its reply is taken. Default 30 s. `None`: without limit.
     #[must_use]
     pub fn wait_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.wait_limit = limit.into();

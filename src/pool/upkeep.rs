@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::member::{Member, leave};
-use super::{Pool, PoolReply};
+use super::{Pool, PoolReply, Waiting};
 use crate::id::SocketId;
 use crate::rng::Rng;
 use crate::socket::Context;
@@ -50,19 +50,29 @@ impl Pool {
     }
 
     fn wants_another(&self, now: Instant) -> bool {
-        self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, self.waiting.len())
+        // A request for which a socket is ready does not wait.
+        let waiting = self.waiting.len().saturating_sub(self.ready.len());
+        self.is_incomplete() && self.back_off.may_open(now, self.stats.opening, waiting)
     }
 
-    /// Too many are ending: makes room by the next turn. A server that does not finish must not keep
-    /// the pool from replacing what it has ended.
-    fn reset_spent(&mut self, context: &mut Context<'_>) {
+    /// Too many are ending: makes room by the next turn, unless one that was reset makes it anyway. A
+    /// server that does not finish must not keep the pool from replacing what it has ended.
+    fn reset_spent(&self, context: &mut Context<'_>) {
+        let mut spent = None;
         for (id, member) in self.members.iter() {
-            if let Member::Spent = member
-                && let Some(mut socket) = context.socket(id).filter(|socket| !socket.destroy_called())
-            {
-                socket.destroy();
-                return;
+            let is_spent = match member {
+                Member::Spent => true,
+                Member::Leaving => false,
+                Member::Opening | Member::Ready(_) | Member::Leased(_) => continue,
+            };
+            match context.socket(id) {
+                Some(socket) if socket.destroy_called() => return,
+                Some(_) if is_spent => spent = spent.or(Some(id)),
+                Some(_) | None => {}
             }
+        }
+        if let Some(mut socket) = spent.and_then(|id| context.socket(id)) {
+            socket.destroy();
         }
     }
 
@@ -73,6 +83,7 @@ impl Pool {
             let Some(Member::Ready(age)) = self.members.get_mut(id) else { continue };
             age.established.start(now, self.options.max_age, &mut self.dice);
             age.unused.start(now, self.options.max_idle, &mut self.dice);
+            self.back_off.is_ready(now, age.established.since);
             if self.is_closed || age.established.is_over(now) || age.unused.is_over(now) {
                 self.stats.expired += u64::from(!self.is_closed);
                 self.put(id, Some(Member::Spent));
@@ -86,18 +97,12 @@ impl Pool {
     /// Refuses requests that have waited for too long, and those that are too many. A request for
     /// which a socket is ready does not wait.
     fn refuse_late(&mut self, now: Instant) {
-        while let Some(first) = self.waiting.front()
-            && first.until.is_some_and(|until| until <= now)
-        {
-            let ticket = first.ticket;
-            self.waiting.pop_front();
-            self.refuse(ticket, PoolReply::TimedOut);
-        }
-        while self.waiting.len() > self.options.max_waiting.saturating_add(self.ready.len())
-            && let Some(last) = self.waiting.pop_back()
-        {
-            self.refuse(last.ticket, PoolReply::QueueFull);
-        }
+        let first = self.ready.len().min(self.waiting.len());
+        let is_late = |waiting: &&Waiting| waiting.until.is_some_and(|until| until <= now);
+        let late = self.waiting.range(first..).take_while(is_late).count();
+        self.refuse(first..first + late, PoolReply::TimedOut);
+        let most = self.options.max_waiting.saturating_add(self.ready.len());
+        self.refuse(most.min(self.waiting.len())..self.waiting.len(), PoolReply::QueueFull);
     }
 
     /// A closed pool completes no connection attempt.
@@ -118,7 +123,7 @@ impl Pool {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
             [age.established.until, age.unused.until].into_iter().flatten().min()
         };
-        let waits = self.waiting.front().and_then(|waiting| waiting.until);
+        let waits = self.waiting.get(self.ready.len()).and_then(|waiting| waiting.until);
         let opens = Some(self.stats.opening).filter(|_| self.is_incomplete());
         let opens = opens.and_then(|opening| self.back_off.changes_at(now, opening));
         let due = self.ready.iter().filter_map(old).chain(waits).chain(opens).min();

@@ -1,6 +1,8 @@
 //! How a listener stops: waiting connections are accepted, idle ones end after a grace, others at
 //! the limit.
 
+use std::time::Duration;
+
 use super::Reactor;
 use super::emit::{Emit, EmitKind};
 use crate::error::Error;
@@ -54,15 +56,10 @@ impl<N: Net> Reactor<N> {
         let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
         let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
         self.table.settings.release(old);
-        let (slots, spread) = (self.sockets_of(id), millis(stop.spread).unwrap_or(0));
-        for (place, slot) in slots.iter().copied().enumerate() {
-            // In steps, since sockets with equal settings share them.
-            let share = u128::from(spread) * (place * SPREAD_STEPS / slots.len()) as u128 / SPREAD_STEPS as u128;
-            let grace = grace.map(|grace| grace.saturating_add(share as u64));
-            self.table.change_settings(slot, |settings| settings.grace_ms = grace);
-            self.table.wake_with(slot, Flags::GRACE);
-            self.table.file_later(slot);
-        }
+        let is_idle = |slot: &u32| self.table.entry(*slot).is_idle(self.table.extra(*slot));
+        let (idle, busy) = self.sockets_of(id).into_iter().partition(is_idle);
+        self.distribute(idle, grace, stop.spread);
+        self.distribute(busy, grace, stop.spread);
         if !stop.accept_backlog {
             self.close_stopped(id.index());
         } else if self.listeners.is_open(id.index()) {
@@ -70,6 +67,19 @@ impl<N: Net> Reactor<N> {
             self.listeners.ready(id.index());
         }
         Ok(())
+    }
+
+    /// Gives these sockets their grace, and each its part of the time in which they end.
+    fn distribute(&mut self, slots: Vec<u32>, grace: Option<u64>, spread: Duration) {
+        let spread = u128::from(millis(spread).unwrap_or(u64::MAX));
+        for (place, slot) in slots.iter().copied().enumerate() {
+            // In steps, since sockets with equal settings share them.
+            let share = spread * (place * SPREAD_STEPS / slots.len()) as u128 / SPREAD_STEPS as u128;
+            let grace = grace.map(|grace| grace.saturating_add(share as u64));
+            self.table.change_settings(slot, |settings| settings.grace_ms = grace);
+            self.table.wake_with(slot, Flags::GRACE);
+            self.table.file_later(slot);
+        }
     }
 
     /// The slots of a listener's sockets.

@@ -137,6 +137,11 @@ impl Context<'_> {
         Arc::clone(orphans)
     }
 
+    /// Whether these are of its reactor.
+    pub(crate) fn has(&self, orphans: &Arc<Orphans>) -> bool {
+        self.table.orphans.as_ref().is_some_and(|own| Arc::ptr_eq(own, orphans))
+    }
+
     /// The socket with this id, if its `close` was not delivered.
     pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;

@@ -92,13 +92,17 @@ impl Entry {
         ms.map(|ms| (ms, timer))
     }
 
-    /// The stop's grace, while it applies: our side has not ended, and the peer waits for nothing.
-    fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
+    /// Whether our side has not ended, and the peer waits for nothing.
+    pub(crate) fn is_idle(&self, extra: Option<&Extra>) -> bool {
         // A peer that has finished waits for the rest of its answer; a paused one waits for the
         // program.
         let is_busy = self.heard_last || extra.is_some_and(Extra::has_bytes);
-        let is_idle = self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::STOPPED);
-        settings.grace_ms.filter(|_| is_idle || self.state == State::Broken)
+        self.state == State::Open && !is_busy && !self.flags.has(Flags::END | Flags::STOPPED)
+    }
+
+    /// The stop's grace, while it applies.
+    fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
+        settings.grace_ms.filter(|_| self.is_idle(extra) || self.state == State::Broken)
     }
 
     /// The write timeout, while it applies. After `end()` the close timeout applies instead.

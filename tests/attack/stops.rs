@@ -235,26 +235,129 @@ fn a_stop_accepts_all_connections_that_a_full_backlog_holds() {
     scene.expect(&["connection"; 4]);
 }
 
+/// Three clients wait at a listener with a backlog of two that is paused.
+fn with_three_waiting() -> (Scene, Listener, Vec<PeerSocket>) {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default().backlog(2)).expect("a free port");
+    scene.reactor.pause_accepting(listener.id).expect("open");
+    let peers = (0..3).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(SECOND);
+    assert_eq!(scene.story, [""; 0], "it is paused");
+    (scene, listener, peers)
+}
+
+#[test]
+fn connections_that_a_stop_accepts_have_its_grace() {
+    let (mut scene, listener, peers) = with_three_waiting();
+    stop(&mut scene, listener.id, Some(5 * SECOND));
+    scene.run(5 * SECOND - ms(50));
+    assert!(!peers.iter().any(PeerSocket::has_fin));
+    scene.run(ms(100));
+    assert!(peers.iter().all(PeerSocket::has_fin));
+}
+
+#[test]
+fn a_stop_that_leaves_the_backlog_to_another_process_accepts_none_of_it() {
+    let (mut scene, listener, peers) = with_three_waiting();
+    let stop = StopOptions::default().accept_backlog(false);
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    scene.run(ms(10));
+    scene.network.advance(ms(10));
+    assert_eq!(scene.story, ["listener closed"]);
+    assert!(peers.iter().all(PeerSocket::is_reset), "there is no other process");
+}
+
+/// Clients that continue to connect take the places that become free in the backlog.
+#[test]
+fn a_second_stop_accepts_no_more_of_the_backlog_than_the_first() {
+    let (mut scene, listener, _peers) = with_three_waiting();
+    stop(&mut scene, listener.id, None);
+    let mut accepted = 0;
+    let mut late = Vec::new();
+    let until = scene.network.now() + SECOND;
+    while let Some((_, event)) = scene.reactor.next_before(until).expect("it continues") {
+        assert_eq!(event, Event::Connection);
+        accepted += 1;
+        late.extend((0..2).map(|_| scene.peer.connect(listener.addr).expect("begun")));
+        scene.network.advance(ms(5));
+        stop(&mut scene, listener.id, None);
+    }
+    assert_eq!(accepted, 3, "and {} have connected later", late.len());
+}
+
+#[test]
+fn the_limit_of_a_second_stop_replaces_that_of_the_first() {
+    for second in [Some(20 * SECOND), None] {
+        let (mut scene, listener, peer) = listening(ListenOptions::default());
+        let stop = StopOptions::default().grace(None);
+        scene.reactor.stop_listener(listener.id, stop.limit(2 * SECOND)).expect("open");
+        scene.run(SECOND);
+        scene.reactor.stop_listener(listener.id, stop.limit(second)).expect("open");
+        scene.run(15 * SECOND);
+        assert!(!peer.is_reset(), "{second:?}");
+        scene.run(15 * SECOND);
+        scene.network.advance(ms(10));
+        assert_eq!(peer.is_reset(), second.is_some());
+    }
+}
+
+/// How many of these have received our FIN by each second.
+fn ended_each_second(scene: &mut Scene, peers: &[PeerSocket], seconds: usize) -> Vec<usize> {
+    let count = |_| {
+        scene.run(SECOND);
+        peers.iter().filter(|peer| peer.has_fin()).count()
+    };
+    (0..seconds).map(count).collect()
+}
+
 /// Clients that lose their connections together would connect again together.
 #[test]
 fn the_ends_of_idle_connections_are_distributed_evenly_after_the_grace() {
     const CLIENTS: usize = 1_000;
+    // Of all clients, the first ones, which are the first in the table, too, wait for an answer.
+    for busy in [0, 500, 900] {
+        let mut scene = Scene::new();
+        let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+        let peers: Vec<_> = (0..CLIENTS).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+        let (busy, idle) = peers.split_at(busy);
+        scene.run(SECOND);
+        busy.iter().for_each(|peer| peer.send(b"question"));
+        scene.run(ms(10));
+        let stop = StopOptions::default().grace(SECOND).spread(10 * SECOND).limit(60 * SECOND);
+        scene.reactor.stop_listener(listener.id, stop).expect("open");
+        let expect_even_ends = |scene: &mut Scene, peers: &[PeerSocket]| {
+            let ended = ended_each_second(scene, peers, 12);
+            assert_eq!(ended[0], 0, "no connection ends before the grace");
+            let (least, most) = (peers.len() * 9 / 100, peers.len() * 11 / 100);
+            for (second, counts) in ended[..11].windows(2).enumerate() {
+                let now = counts[1] - counts[0];
+                assert!((least..=most).contains(&now), "second {second} after the grace: {ended:?}");
+            }
+            assert_eq!(ended[11], peers.len(), "{ended:?}");
+        };
+        expect_even_ends(&mut scene, idle);
+        assert!(!busy.iter().any(PeerSocket::has_fin), "they wait for their answers");
+        // Their answers come together.
+        for info in scene.reactor.sockets().iter() {
+            if let Some(mut socket) = scene.reactor.socket(info.id).filter(|socket| !socket.end_called()) {
+                socket.write(b"answer").expect("open");
+            }
+        }
+        if !busy.is_empty() {
+            expect_even_ends(&mut scene, busy);
+        }
+    }
+}
+
+#[test]
+fn a_spread_that_never_ends_keeps_all_connections_but_the_first() {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
-    let peers: Vec<_> = (0..CLIENTS).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    let peers: Vec<_> = (0..4).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.run(SECOND);
-    let stop = StopOptions::default().grace(SECOND).spread(10 * SECOND).limit(60 * SECOND);
+    let stop = StopOptions::default().grace(SECOND).spread(Duration::MAX).limit(None);
     scene.reactor.stop_listener(listener.id, stop).expect("open");
-    let mut ended = Vec::new();
-    for _ in 0..12 {
-        scene.run(SECOND);
-        ended.push(peers.iter().filter(|peer| peer.has_fin()).count());
-    }
-    assert_eq!(ended[0], 0, "no connection ends before the grace");
-    for (second, counts) in ended[..11].windows(2).enumerate() {
-        assert!((90..=110).contains(&(counts[1] - counts[0])), "second {second} after the grace: {ended:?}");
-    }
-    assert_eq!(ended[11], CLIENTS, "{ended:?}");
+    assert_eq!(ended_each_second(&mut scene, &peers, 20).pop(), Some(1));
 }
 
 /// The same with plain clients that only write.

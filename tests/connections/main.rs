@@ -4,6 +4,7 @@ mod addresses;
 mod connecting;
 mod endings;
 mod held_back_ack;
+mod lookups;
 mod paused;
 mod racing;
 mod slow_readers;

@@ -2,8 +2,10 @@
 
 mod pipe;
 mod pool;
+mod pool_edges;
 mod pool_herd;
 mod pool_leases;
+mod pool_losses;
 mod pool_random;
 mod pool_scene;
 mod pool_unused;

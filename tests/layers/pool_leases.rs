@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{PeerSocket, Reach};
 use finale::{
-    ConnectOptions, ConnectionErrorKind, Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, RetrySafety,
+    ConnectOptions, ConnectionErrorKind, Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, RetrySafety, Socket,
 };
 
 use super::pool_scene::{SECOND, SERVER, Scene, THERE, ms};
@@ -396,4 +396,94 @@ fn a_pool_that_is_dropped_on_another_thread_wakes_its_reactor() {
     while reactor.next_before(until).expect("it continues").is_some() {}
     assert!(reactor.is_empty() && reactor.now() < until, "{}", reactor.sockets());
     server.join().expect("no panic");
+}
+
+/// So that surplus sockets are unused for long enough to expire.
+#[test]
+fn the_socket_that_was_used_last_is_leased_first() {
+    let mut scene = Scene::new(PoolOptions::default().size(3));
+    scene.run(ms(10));
+    let [first, second] = [scene.lend(), scene.lend()];
+    for (last, other) in [(first, second), (second, first)] {
+        scene.give_back(other);
+        scene.give_back(last);
+        assert_eq!([scene.lend(), scene.lend()], [last, other]);
+    }
+}
+
+/// The program has changed a socket that is not leased, or one that it gives back while a request
+/// waits. No step of the reactor is in between.
+#[test]
+fn a_socket_that_the_program_has_ended_or_stopped_is_not_leased_in_the_same_moment() {
+    let spoils: [fn(&mut Socket<'_>); 5] = [
+        |socket| socket.end(),
+        |socket| socket.destroy(),
+        |socket| socket.pause(),
+        |socket| socket.discard(),
+        |socket| socket.fill(Vec::new(), 6).expect("it can read"),
+    ];
+    for spoil in spoils {
+        for is_leased in [false, true] {
+            let (mut scene, _server) = of_one();
+            let id = scene.lend();
+            if !is_leased {
+                scene.give_back(id);
+            }
+            let ticket = scene.ask();
+            spoil(&mut scene.reactor.socket(id).expect("it lives"));
+            if is_leased {
+                scene.give_back(id);
+            }
+            scene.take_replies();
+            assert_eq!(scene.grants, [], "the request waits");
+            scene.run(ms(110));
+            let Some((granted, PoolReply::Leased(next))) = scene.grants.pop() else { panic!("a new socket") };
+            assert!(granted == ticket && next != id);
+        }
+    }
+}
+
+/// The program has handled the `close` itself.
+#[test]
+fn a_ready_socket_whose_end_was_not_passed_to_the_pool_is_replaced() {
+    let (mut scene, server) = of_one();
+    server.reset();
+    while !matches!(scene.reactor.next().expect("it continues").expect("a close").1, Event::Close(_)) {}
+    assert!(scene.reactor.next_before(scene.network.now()).expect("it continues").is_none());
+    scene.lend();
+    assert_eq!((scene.stats().started, scene.stats().leased, scene.reactor.len()), (2, 1, 1));
+}
+
+/// Each call that makes a socket missing opens another one: the program may wait for an event of it.
+#[test]
+fn a_call_that_ends_a_lease_opens_the_next_socket() {
+    type Call = fn(&mut Pool, finale::Ticket, &mut finale::Context<'_>);
+    let calls: [Call; 3] = [
+        |pool, lease, context| pool.give_back(lease, context),
+        |pool, lease, context| pool.detach(lease, context),
+        |pool, lease, context| assert!(pool.discard(lease, context).is_some()),
+    ];
+    for call in calls {
+        let (mut scene, _server) = of_one();
+        let id = scene.lend();
+        scene.write(id, b"question");
+        call(&mut scene.pool, scene.tickets[&id], &mut scene.reactor.context());
+        assert_eq!((scene.stats().started, scene.stats().opening), (2, 1));
+    }
+}
+
+/// The borrower had paused it, and the rest of the answer is never read.
+#[test]
+fn a_paused_socket_that_is_given_back_is_read_to_its_end() {
+    let (mut scene, server) = of_one();
+    let id = scene.lend();
+    scene.reactor.socket(id).expect("it lives").pause();
+    server.send(b"what nobody reads");
+    scene.run(ms(10));
+    scene.give_back(id);
+    scene.run(ms(10));
+    assert!(server.has_fin() && !server.is_reset());
+    server.close();
+    scene.run(ms(10));
+    assert_eq!((scene.stats().leaving, scene.reactor.socket(id).is_none()), (0, true));
 }

@@ -365,6 +365,49 @@ fn an_order_to_stop_is_for_every_listener_of_a_shard_and_its_program_hears_of_it
     assert!(shard.is_over());
 }
 
+/// A shard of one listener on the simulated network, and two clients: one is idle, and the other
+/// sends a byte in each step of 100 ms.
+fn stopping_shard(stops: &[StopOptions]) -> (Vec<finale::sim::PeerSocket>, Vec<Duration>) {
+    const STEP: Duration = Duration::from_millis(100);
+    let network = Network::new(3);
+    let reactors = vec![Reactor::with_net(network.host(HERE))];
+    let (mut shards, stopper, addr) = Shard::open(reactors, (HERE, 80), ListenOptions::default()).expect("a free port");
+    let clients: Vec<_> = (0..2).map(|_| network.peer(THERE).connect(addr).expect("begun")).collect();
+    let mut stops = stops.iter().copied();
+    let mut ended = vec![Duration::ZERO; 2];
+    for _ in 0..40 {
+        let until = network.now() + STEP;
+        while let Some((mut socket, event)) = shards[0].next_before(until).expect("it continues") {
+            echo(&mut socket, &event);
+        }
+        // A shard that is over waits no longer.
+        network.advance(until.saturating_duration_since(network.now()));
+        if let Some(stop) = stops.next() {
+            stopper.stop(stop);
+        }
+        clients[1].send(b"x");
+        for (client, ended) in clients.iter().zip(&mut ended) {
+            *ended += if client.has_fin() || client.is_reset() { Duration::ZERO } else { STEP };
+        }
+    }
+    (clients, ended)
+}
+
+#[test]
+fn the_grace_of_a_shard_counts_from_the_stop_however_many_events_follow() {
+    let (clients, ended) = stopping_shard(&[StopOptions::default().limit(None)]);
+    assert!(clients[0].has_fin() && !clients[1].has_fin(), "the idle one has ended");
+    assert!((Duration::from_millis(1000)..=Duration::from_millis(1300)).contains(&ended[0]), "{ended:?}");
+}
+
+#[test]
+fn a_second_stop_of_shards_replaces_the_first() {
+    let slow = StopOptions::default().grace(None).limit(None);
+    let (clients, ended) = stopping_shard(&[slow, slow, slow.limit(Duration::ZERO)]);
+    assert!(clients.iter().all(finale::sim::PeerSocket::is_reset), "{ended:?}");
+    assert!(ended.iter().all(|ended| *ended <= Duration::from_millis(500)), "{ended:?}");
+}
+
 #[test]
 fn a_thousand_messages_from_each_of_four_threads_come_in_their_order_with_fewer_wakes() {
     let mut reactor = Reactor::new().expect("descriptors");
