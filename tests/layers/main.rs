@@ -1,5 +1,6 @@
 //! What is built on the public API of the reactor: pipes, pools, shards and inboxes.
 
+mod dead_pipe;
 mod pipe;
 mod pool;
 mod pool_herd;
