@@ -270,6 +270,6 @@ fn more_clients_than_descriptors_wait_and_none_of_them_fails() {
         let few = with_descriptors(20, "proxy", &["127.0.0.1:0", &addr]).output().expect("it ends");
         let error = String::from_utf8_lossy(&few.stderr).into_owned();
         assert_eq!((few.status.code(), error.lines().count()), (Some(1), 1), "{error}");
-        assert!(error.starts_with("proxy: 20 descriptors are too few: it needs 24;"), "{error}");
+        assert!(error.starts_with("proxy: 20 descriptors are too few: it needs 21;"), "{error}");
     });
 }

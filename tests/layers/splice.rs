@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -423,6 +424,14 @@ fn kernel_pipes() -> usize {
     list.filter_map(|entry| std::fs::read_link(entry.path()).ok()).filter(is_pipe).count() / 2
 }
 
+/// Uses up all descriptors but these, under a limit that permits kernel pipes.
+fn all_descriptors_but(free: usize) -> Vec<std::fs::File> {
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..getrlimit(Resource::Nofile) }).expect("lower");
+    let mut used: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    used.truncate(used.len() - free);
+    used
+}
+
 #[test]
 fn kernel_pipes_of_stalled_connections_are_few_and_end_with_the_reactor() {
     alone("splice::kernel_pipes_of_stalled_connections_are_few_and_end_with_the_reactor", || {
@@ -443,16 +452,68 @@ fn without_descriptors_for_a_kernel_pipe_streams_are_copied() {
         let stream = bytes(3_000_000);
         let mut client = TcpStream::connect(front).expect("it listens");
         // Two for the proxy, one for the backend.
-        let current = Some(descriptors() as u64 - 1 + 3);
-        setrlimit(Resource::Nofile, Rlimit { current, ..getrlimit(Resource::Nofile) }).expect("lower");
+        let _used = all_descriptors_but(3);
+        let (sent, (accepted, is_accepted)) = (&stream, mpsc::channel());
         thread::scope(|scope| {
-            let server = scope.spawn(|| read_slowly(&backend.accept().expect("the proxy connects").0, false));
-            scope.spawn(|| {
-                client.write_all(&stream).expect("it reads");
+            let server = scope.spawn(move || {
+                let (stream, _) = backend.accept().expect("the proxy connects");
+                accepted.send(()).expect("the client waits");
+                read_slowly(&stream, false)
+            });
+            scope.spawn(move || {
+                is_accepted.recv().expect("there is a backend");
+                client.write_all(sent).expect("it reads");
                 drop(client);
             });
             run_proxy(reactor, back, 2);
             assert!(server.join().expect("no panic").0 == stream);
         });
+    });
+}
+
+#[test]
+fn kernel_pipes_of_stalled_connections_leave_the_descriptors_to_sockets() {
+    alone("splice::kernel_pipes_of_stalled_connections_leave_the_descriptors_to_sockets", || {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(160), ..getrlimit(Resource::Nofile) }).expect("lower");
+        let pipes = kernel_pipes();
+        let (reactor, streams) = stalled(20);
+        let used = kernel_pipes() - pipes;
+        assert!((1..=5).contains(&used), "{used} pipes");
+        drop((reactor, streams));
+    });
+}
+
+#[test]
+fn a_connection_gets_the_descriptor_of_an_unused_kernel_pipe() {
+    alone("splice::a_connection_gets_the_descriptor_of_an_unused_kernel_pipe", || {
+        let (mut reactor, front, backend) = listening();
+        let back = backend.local_addr().expect("bound");
+        let pipes = kernel_pipes();
+        let mut client = TcpStream::connect(front).expect("it listens");
+        thread::scope(|scope| {
+            scope.spawn(move || client.write_all(&bytes(3_000_000)).expect("it reads"));
+            let guard = Instant::now() + Duration::from_secs(30);
+            let mut spliced = false;
+            while !(spliced && reactor.is_empty()) {
+                let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("it ends");
+                spliced |= matches!(event, Event::Spliced(_));
+                socket.splice_next();
+                if let Event::End = event {
+                    socket.end();
+                }
+            }
+        });
+        assert!(kernel_pipes() > pipes, "it keeps one for the next stream");
+        let _used = all_descriptors_but(0);
+        reactor.connect(back, ConnectOptions::default()).expect("an address");
+        let guard = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (_, event) = reactor.next_before(guard).expect("it continues").expect("it connects");
+            match event {
+                Event::Ready => break,
+                Event::Lookup(_) | Event::Connect => {}
+                _ => panic!("{event}"),
+            }
+        }
     });
 }
