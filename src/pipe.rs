@@ -39,6 +39,8 @@ use crate::socket_map::SocketMap;
 ///   was passed to it already, it has its close timeout to finish.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows.
+/// - [Stop](crate::Reactor::stop_listener) a listener with [`grace(None)`](crate::StopOptions::grace):
+///   a side whose source is silent looks idle, and its stream would end before it is complete.
 ///
 /// ```
 /// # use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor};
@@ -151,10 +153,13 @@ impl Pipes {
         self.pipe(context, other, one)
     }
 
-    /// A pipe in one direction: `sink` gets the bytes and the end of `source`, also an end that was
-    /// delivered before this call. It replaces a pipe that either of them has in this direction: a
-    /// source that was held for another sink continues with this one, and one that has lost its
-    /// sink stays held until [`resume`](Socket::resume).
+    /// A pipe in one direction: `sink` gets the bytes and the end of `source`. An end that was
+    /// delivered before this call is passed on at once, so write to the sink first what you have
+    /// read yourself.
+    ///
+    /// It replaces a pipe that either of them has in this direction: a source that was held for
+    /// another sink continues with this one, and one that has lost its sink stays held until
+    /// [`resume`](Socket::resume).
     ///
     /// # Errors
     /// [`Error::Gone`] if one of them has delivered `close`. [`Error::UnixSink`] if the sink is a

@@ -111,6 +111,7 @@ impl Balance {
             backend.pool.detach(ticket, context);
             backend.live += 1;
             self.waiting.pop_front();
+            let header_bytes = self.begin(client, id, context);
             if self.pipes.join(context, client, id).is_err() {
                 // A Unix domain socket: its peer would take a cut stream for a whole one. Or the other
                 // side is lost already.
@@ -118,7 +119,6 @@ impl Balance {
                     context.socket(id).into_iter().for_each(|mut socket| socket.destroy());
                 }
             }
-            let header_bytes = self.begin(client, id, context);
             self.leases.insert(id, Lease { backend: chosen, header_bytes });
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use finale::{ConnectOptions, Error, ListenOptions};
+use finale::{ConnectOptions, Error, ListenOptions, StopOptions};
 
 use crate::pipe::Proxy;
 
@@ -89,4 +89,51 @@ fn a_source_that_was_dead_before_it_got_a_sink_that_takes_nothing_does_not_stay(
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (2, false), "it may still be resumed");
     proxy.run(15 * SECOND);
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
+}
+
+#[test]
+fn a_side_that_is_unpiped_after_its_source_has_failed_is_not_reset_with_its_last_byte() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    let sink = proxy.ids()[1];
+    client.send(&[b'x'; 200_000]);
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    proxy.pipes.unpipe(sink);
+    proxy.collects = true;
+    assert_eq!(proxy.read_all(&backend, 20), 200_000);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (1, false));
+}
+
+/// The deadline of a dead source is the program's to replace.
+#[test]
+fn a_dead_source_that_is_resumed_late_is_still_passed_on() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    let source = proxy.ids()[0];
+    client.send(&[b'x'; 190_000]);
+    proxy.run(SECOND);
+    proxy.reactor.socket(source).expect("it lives").pause();
+    client.send(&[b'x'; 60_000]);
+    proxy.run(SECOND);
+    client.reset();
+    proxy.run(SECOND);
+    proxy.reactor.socket(source).expect("it lives").set_deadline(None);
+    proxy.run(60 * SECOND);
+    proxy.reactor.socket(source).expect("it lives").resume();
+    proxy.read_all(&backend, 20);
+    assert!(backend.is_reset() && proxy.reactor.is_empty());
+    assert!(!proxy.closes.iter().any(|close| close.contains("never sent")), "{:?}", proxy.closes);
+}
+
+/// A pipe does not know whether a stream is complete, and neither does the stop of a listener.
+#[test]
+fn a_stop_with_a_grace_ends_a_stream_whose_source_is_silent_and_one_without_waits_for_it() {
+    for (stop, ends) in [(StopOptions::default(), true), (StopOptions::default().grace(None), false)] {
+        let (mut proxy, client, backend) = Proxy::joined();
+        backend.send(b"a part of an answer");
+        proxy.run(SECOND);
+        proxy.reactor.stop_listener(proxy.listener.id, stop).expect("open");
+        proxy.run(5 * SECOND);
+        assert_eq!((client.read().len(), client.has_fin(), client.is_reset()), (19, ends, false));
+    }
 }
