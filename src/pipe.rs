@@ -4,7 +4,7 @@
 //! Invariant: built on the public API alone. A pipe holds a socket only while the queue of its
 //! sink is full, so at most the sink's high-water mark and one read wait there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::event::{Ending, Event, PeerEnd};
@@ -39,6 +39,8 @@ use crate::socket_map::SocketMap;
 ///   was passed to it already, it has its close timeout to finish.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows.
+/// - [Stop](crate::Reactor::stop_listener) a listener with [`grace(None)`](crate::StopOptions::grace):
+///   a side whose source is silent looks idle, and its stream would end before it is complete.
 ///
 /// ```
 /// # use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor};
@@ -69,8 +71,9 @@ pub struct Pipes {
     sources: SocketMap<SocketId>,
     /// Sockets whose other side is closed, and that are destroyed when their queue is empty.
     doomed: SocketMap<()>,
-    /// Sockets that are dead, with bytes that are unread because they are paused or held.
-    unread: SocketMap<()>,
+    /// Sockets that are dead, with bytes that are unread because they are paused or held: when
+    /// their sinks must have taken them.
+    unread: SocketMap<Instant>,
     allow_unix_sinks: bool,
     /// See [`BULK_BYTES`].
     bulk_bytes: usize,
@@ -141,6 +144,7 @@ impl Pipes {
     /// paused stays paused.
     ///
     /// # Errors
+    /// [`Error::Gone`] if one of them has delivered `close`: no later event would end the other.
     /// [`Error::UnixSink`] if one of them is a Unix domain socket, unless
     /// [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
     pub fn join(&mut self, context: &mut Context<'_>, one: SocketId, other: SocketId) -> Result<(), Error> {
@@ -149,14 +153,19 @@ impl Pipes {
         self.pipe(context, other, one)
     }
 
-    /// A pipe in one direction: `sink` gets the bytes and the end of `source`. It replaces a pipe
-    /// that either of them has in this direction: a source that was held for another sink continues
-    /// with this one, and one that has lost its sink stays held until [`resume`](Socket::resume).
+    /// A pipe in one direction: `sink` gets the bytes and the end of `source`. An end that was
+    /// delivered before this call is passed on at once, so write to the sink first what you have
+    /// read yourself.
+    ///
+    /// It replaces a pipe that either of them has in this direction: a source that was held for
+    /// another sink continues with this one, and one that has lost its sink stays held until
+    /// [`resume`](Socket::resume).
     ///
     /// # Errors
-    /// [`Error::UnixSink`] if the sink is a Unix domain socket, unless
-    /// [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
+    /// [`Error::Gone`] if one of them has delivered `close`. [`Error::UnixSink`] if the sink is a
+    /// Unix domain socket, unless [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
     pub fn pipe(&mut self, context: &mut Context<'_>, source: SocketId, sink: SocketId) -> Result<(), Error> {
+        check_open(context, source)?;
         self.check_sink(context, sink)?;
         if let Some(old) = self.ways.insert(source, sink)
             && old != sink
@@ -171,11 +180,36 @@ impl Pipes {
         {
             self.ways.remove(old);
         }
+        self.catch_up(context, source, sink);
         Ok(())
+    }
+
+    /// Passes on what was delivered before there was a pipe.
+    fn catch_up(&mut self, context: &mut Context<'_>, source: SocketId, sink: SocketId) {
+        let Some(mut source) = context.socket(source) else { return };
+        match source.state() {
+            State::Broken => self.wait_for_sink(&mut source),
+            State::PeerFinished | State::LastFlush | State::Closing | State::Confirmed | State::HandedOff => {
+                source.get(sink).into_iter().for_each(|mut sink| sink.end());
+            }
+            State::Created
+            | State::Resolving
+            | State::Connecting
+            | State::Open
+            | State::Flushing
+            | State::LocalFinished
+            | State::Lingering
+            | State::ResetByPeer
+            | State::ResetByUs
+            | State::TimedOut
+            | State::NotConnected
+            | State::Closed => {}
+        }
     }
 
     /// Whether a pipe may end in this socket.
     fn check_sink(&self, context: &mut Context<'_>, sink: SocketId) -> Result<(), Error> {
+        check_open(context, sink)?;
         let is_unix = !self.allow_unix_sinks && context.socket(sink).is_some_and(|sink| sink.is_unix());
         if is_unix { Err(Error::UnixSink) } else { Ok(()) }
     }
@@ -237,12 +271,9 @@ impl Pipes {
                 sink.is_some() || self.doomed.get(id).is_some()
             }
             Event::Drain => self.drained(socket),
-            // It is dead, with unread bytes. The sink has the same time for them as for those of a
-            // closed connection. The deadline is not set on the sink, which may be unpiped from it.
             Event::PeerEnded(PeerEnd::Reset) => {
                 if self.sink_of(id).is_some() {
-                    self.unread.insert(id, ());
-                    socket.set_deadline(DOOMED);
+                    self.wait_for_sink(socket);
                 }
                 false
             }
@@ -264,6 +295,13 @@ impl Pipes {
             | Event::Overflow(..)
             | Event::ListenerClosed(_) => false,
         }
+    }
+
+    /// This source is dead, with unread bytes. Its sink has the same time for them as for those of a
+    /// closed connection. The deadline is not set on the sink, which may be unpiped from it.
+    fn wait_for_sink(&mut self, source: &mut Socket<'_>) {
+        self.unread.insert(source.id(), source.now() + DOOMED);
+        source.set_deadline(DOOMED);
     }
 
     /// Bytes were written to the sink. The source is held while it is full.
@@ -308,7 +346,8 @@ impl Pipes {
     fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
-        let is_unread = self.unread.get(id).is_some() && socket.is_paused();
+        // It was held up to its deadline. The last bytes of a source may fill its sink, too.
+        let is_unread = socket.is_paused() && self.unread.get(id).is_some_and(|until| *until <= socket.now());
         self.unpipe(id);
         if ending.is_clean() {
             // Its bytes were passed on. Its source has no sink any more.
@@ -318,16 +357,11 @@ impl Pipes {
             return;
         }
         if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
-            // A sink that has taken nothing since its source died has used up its time.
+            // A sink that has not taken what its source had left has used up its time.
             if is_unread { sink.destroy() } else { self.doom(&mut sink) }
         }
-        // Its own source has nothing left to wait for.
         if let Some(mut source) = source.filter(|_| source != sink).and_then(|source| socket.get(source)) {
-            if source.state() == State::Broken {
-                source.discard();
-            } else {
-                source.destroy();
-            }
+            self.doom(&mut source);
         }
     }
 
@@ -347,20 +381,26 @@ impl Pipes {
     }
 
     /// What waits is sent first, and then a reset.
-    fn doom(&mut self, sink: &mut Socket<'_>) {
-        if sink.state() == State::Broken {
-            return sink.discard(); // It is dead already, and reports its own error.
+    fn doom(&mut self, side: &mut Socket<'_>) {
+        if side.state() == State::Broken {
+            return side.discard(); // It is dead already, and reports its own error.
         }
-        sink.set_low_water_mark(0);
-        if sink.request_drain() || sink.end_called() {
-            self.doomed.insert(sink.id(), ());
-            sink.set_deadline(DOOMED);
+        side.set_low_water_mark(0);
+        if side.request_drain() || side.end_called() {
+            self.doomed.insert(side.id(), ());
+            side.set_deadline(DOOMED);
             // Our end after the peer's would make the truncated stream look complete.
-            sink.set_allow_half_open(true);
+            side.set_allow_half_open(true);
             // The sink for which it was held is closed.
-            sink.release();
+            side.release();
         } else {
-            sink.destroy();
+            side.destroy();
         }
     }
+}
+
+/// Whether this socket has events to come.
+fn check_open(context: &mut Context<'_>, id: SocketId) -> Result<(), Error> {
+    let is_open = context.socket(id).is_some_and(|socket| socket.state() != State::Closed);
+    if is_open { Ok(()) } else { Err(Error::Gone) }
 }

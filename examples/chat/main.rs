@@ -19,7 +19,7 @@ use program::{Stop, StopSignals, status, usage};
 use room::{Chat, options};
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1) {
+    match program::args().next() {
         Some(addr) => status("chat", run(&addr)),
         None => usage("chat LISTEN, for example 127.0.0.1:7000"),
     }

@@ -8,6 +8,12 @@ use finale::{Inbox, Reactor};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// The arguments. One that is not UTF-8 is no address and no number either: it is reported with the
+/// others that are wrong, while `std::env::args` panics.
+pub(crate) fn args() -> impl Iterator<Item = String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())
+}
+
 /// The status of a program that has run, or could not. A closed stderr is no reason to panic, as
 /// `eprintln!` does.
 pub(crate) fn status(name: &str, result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {

@@ -28,7 +28,7 @@ use program::{Stop, StopSignals, status, usage};
 use server::Http;
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1) {
+    match program::args().next() {
         Some(addr) => status("http", run(&addr)),
         None => usage("http LISTEN, for example 127.0.0.1:8080"),
     }

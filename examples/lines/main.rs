@@ -17,7 +17,7 @@ use program::{Stop, StopSignals, status, usage};
 use server::Lines;
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1) {
+    match program::args().next() {
         Some(addr) => status("lines", run(&addr)),
         None => usage("lines LISTEN, for example 127.0.0.1:7000"),
     }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::header::Header;
 use super::health::Health;
+use finale::lifecycle::State;
 use finale::{
-    ConnectOptions, Context, Ending, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent, PoolOptions,
-    PoolReply, Socket, SocketId, SocketMap,
+    ConnectOptions, Context, Ending, EndingKind, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent,
+    PoolOptions, PoolReply, Socket, SocketId, SocketMap,
 };
 
 /// How long a client waits for a backend before it is reset.
@@ -54,8 +55,6 @@ struct Backend {
     pool: Pool,
     /// How many clients it has.
     live: usize,
-    /// The last attempt to connect has failed.
-    is_down: bool,
     health: Health,
 }
 
@@ -77,7 +76,7 @@ impl Balance {
         let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE).user_timeout(VANISHED);
         let backend = |name: &String| {
             let pool = Pool::new(name.as_str(), connect.clone(), pool.clone())?;
-            Ok(Backend { name: name.clone(), pool, live: 0, is_down: false, health: Health::default() })
+            Ok(Backend { name: name.clone(), pool, live: 0, health: Health::default() })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
         let (waiting, leases) = (VecDeque::new(), SocketMap::new());
@@ -97,7 +96,7 @@ impl Balance {
     /// Gives a backend to each client that waits for one.
     fn assign(&mut self, context: &mut Context<'_>) {
         while let Some(client) = self.waiting.front().copied() {
-            if context.socket(client).is_none_or(|socket| socket.destroy_called()) {
+            if context.socket(client).is_none_or(|mut client| is_lost(&mut client)) {
                 self.waiting.pop_front();
                 continue;
             }
@@ -112,13 +111,14 @@ impl Balance {
             backend.pool.detach(ticket, context);
             backend.live += 1;
             self.waiting.pop_front();
+            let header_bytes = self.begin(client, id, context);
             if self.pipes.join(context, client, id).is_err() {
-                // A Unix domain socket: its peer would take a cut stream for a whole one.
+                // A Unix domain socket: its peer would take a cut stream for a whole one. Or the other
+                // side is lost already.
                 for id in [client, id] {
                     context.socket(id).into_iter().for_each(|mut socket| socket.destroy());
                 }
             }
-            let header_bytes = self.begin(client, id, context);
             self.leases.insert(id, Lease { backend: chosen, header_bytes });
         }
     }
@@ -144,7 +144,7 @@ impl Balance {
     /// may still be better than none.
     fn choose(&mut self, now: Instant) -> Option<usize> {
         let allowed: Vec<bool> = self.backends.iter().map(|it| it.health.allows(it.live, now)).collect();
-        let has_better = self.backends.iter().zip(&allowed).any(|(backend, allowed)| *allowed && !backend.is_down);
+        let has_better = self.backends.iter().zip(&allowed).any(|(backend, allowed)| *allowed && !backend.is_down());
         let count = self.backends.len();
         let chosen = (0..count)
             .map(|step| (self.next + step) % count)
@@ -194,17 +194,25 @@ impl Balance {
     }
 }
 
+/// Whether a client that waits has failed or was destroyed. What it has sent has no reader.
+fn is_lost(client: &mut Socket<'_>) -> bool {
+    if client.state() == State::Broken {
+        client.discard();
+    }
+    client.state() == State::Broken || client.state().is_final() || client.destroy_called()
+}
+
 impl Backend {
-    /// An event of its unused connections.
-    fn sees_unused(&mut self, event: Event<'_>) -> Option<String> {
-        match event {
-            Event::Ready => self.is_down = false,
-            Event::Close(ending) if ending.had_error() => {
-                self.is_down = true;
-                return Some(format!("{} can't be reached: {ending}", self.name));
-            }
-            _ => {}
-        }
-        None
+    /// The last attempt to connect has failed.
+    fn is_down(&self) -> bool {
+        self.pool.last_error().is_some()
+    }
+
+    /// An event of its unused connections. One that is lost, or does not end in time, says nothing
+    /// about the next one.
+    fn sees_unused(&self, event: Event<'_>) -> Option<String> {
+        let Event::Close(Ending { kind: EndingKind::Failed(error), .. }) = event else { return None };
+        let what = if self.pool.last_error() == Some(error) { "can't be reached" } else { "unused connection" };
+        Some(format!("{} {what}: {error}", self.name))
     }
 }

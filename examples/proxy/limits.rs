@@ -3,9 +3,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The client's socket, the backend's, and a pair of kernel pipes for bytes that are moved without
-/// being copied.
-const PER_CLIENT: usize = 6;
+/// The client's socket and the backend's.
+const PER_CLIENT: usize = 2;
 /// Standard streams, epoll, the wakers, the listener, lookups of names, and a margin.
 const OTHERS: usize = 16;
 
@@ -16,11 +15,12 @@ pub(crate) fn clients(ready: usize) -> Result<usize, String> {
     // If it can't be raised, the present one holds.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    let needed = OTHERS + ready;
+    // The reactor moves bytes in kernel pipes, which have at most a sixteenth of the descriptors.
+    let needed = ready.saturating_add(OTHERS).saturating_add((limit / 16).min(128));
     match limit.saturating_sub(needed) / PER_CLIENT {
         0 => Err(format!(
             "{limit} descriptors are too few: it needs {}; raise the limit (ulimit -n) or lower --ahead",
-            needed + PER_CLIENT
+            needed.saturating_add(PER_CLIENT)
         )),
         clients => Ok(clients),
     }

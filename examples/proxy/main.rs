@@ -23,10 +23,11 @@ mod log;
 mod program;
 
 use std::error::Error;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use balance::Balance;
-use finale::{Event, ListenOptions, Pipes, Reactor, StopOptions, Target};
+use finale::{AddressError, Event, ListenOptions, Pipes, Reactor, StopOptions, Target};
 use header::Header;
 use log::Log;
 use program::{Stop, StopSignals, status, usage};
@@ -46,21 +47,43 @@ impl Args {
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--ahead" => ahead = words.next()?.parse().ok().filter(|ahead| *ahead > 0)?,
+                "--send-proxy" | "--send-proxy-v2" if header.is_some() => return None,
                 "--send-proxy" => header = Some(Header::V1),
                 "--send-proxy-v2" => header = Some(Header::V2),
                 "--allow-unix" => allow_unix = true,
-                option if option.starts_with("--") => return None,
+                option if option.starts_with('-') => return None,
                 _ => places.push(word),
             }
         }
         let backends = places.split_off(1.min(places.len()));
         (!backends.is_empty()).then(|| Self { listen: places.remove(0), backends, ahead, header, allow_unix })
     }
+
+    /// Whether its addresses are some, and permitted.
+    fn check(&self) -> Result<(), String> {
+        let wrong = |addr: &String, why: &str| Err(format!("{addr:?}: {why}"));
+        for addr in std::iter::once(&self.listen).chain(&self.backends) {
+            match Target::try_from(addr.as_str()) {
+                Err(error) => return wrong(addr, &error.to_string()),
+                Ok(Target::Unix(_)) if !self.allow_unix => {
+                    return wrong(
+                        addr,
+                        "a peer there takes a stream that was cut for a whole one; --allow-unix permits it",
+                    );
+                }
+                Ok(Target::Name { .. }) if *addr == self.listen => {
+                    return wrong(addr, &AddressError::NotAnAddress.to_string());
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
-    match Args::read(std::env::args().skip(1)) {
-        Some(args) => status("proxy", run(&args)),
+    match Args::read(program::args()) {
+        Some(args) => args.check().map_or_else(|text| wrong(&text), |()| status("proxy", run(&args))),
         None => usage(
             "proxy LISTEN BACKEND... [--ahead N] [--send-proxy | --send-proxy-v2] [--allow-unix], for example \
              127.0.0.1:7001 127.0.0.1:7000",
@@ -68,11 +91,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// The status after an address that is wrong.
+fn wrong(text: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "proxy: {text}");
+    ExitCode::from(2)
+}
+
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let is_unix = |address: &String| matches!(address.as_str().try_into(), Ok(Target::Unix(_)));
-    if !args.allow_unix && (is_unix(&args.listen) || args.backends.iter().any(is_unix)) {
-        return Err(format!("{}; --allow-unix permits it", finale::Error::UnixSink).into());
-    }
     let clients = limits::clients(args.backends.len().saturating_mul(args.ahead))?;
     let mut reactor = Reactor::new()?;
     let options = balance::options(ListenOptions::default()).max_connections(clients);

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1080".into());
+    let addr = program::args().next().unwrap_or_else(|| "127.0.0.1:1080".into());
     let options = ListenOptions::default()
         .max_connections(1_000)
         .deadline(proxy::PATIENCE) // Until the tunnel exists.

@@ -116,12 +116,14 @@ impl Proxy {
         let bound = backend.local_addr().unwrap_or(UNKNOWN);
         let Some(mut client) = backend.get(id) else { return backend.destroy() };
         if client.write(&reply(SUCCEEDED, bound)).is_err() {
-            return client.destroy(); // Its `close` comes after the tunnel, which takes the other along.
+            client.destroy(); // Its `close` comes after the tunnel, which takes the other along.
         }
         client.resume();
         let server = backend.id();
         if self.pipes.join(&mut backend.context(), id, server).is_err() {
-            backend.destroy(); // A client of a Unix domain socket would take a cut stream for a whole one.
+            // A client of a Unix domain socket would take a cut stream for a whole one.
+            backend.get(id).into_iter().for_each(|mut client| client.destroy());
+            backend.destroy();
         }
     }
 

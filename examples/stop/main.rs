@@ -28,7 +28,7 @@ const THREADS: usize = 2;
 type Done = (SocketId, u64);
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = program::args().collect();
     let (Some(addr), Ok(grace)) = (args.first(), args.get(1).map_or(Ok(1000), |grace| grace.parse())) else {
         return usage("stop LISTEN [GRACE_MS], for example 127.0.0.1:7000");
     };

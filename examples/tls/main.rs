@@ -20,7 +20,7 @@ use program::{Stop, StopSignals, status, usage};
 use session::{Tls, Verdict};
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1) {
+    match program::args().next() {
         Some(addr) => status("tls", run(&addr)),
         None => usage("tls LISTEN, for example 127.0.0.1:8443"),
     }

@@ -9,12 +9,17 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::process::{Resource, getrlimit};
 
 use crate::kernel_pipe::KernelPipe;
 
 /// Pipes of one reactor, of two descriptors each. When all of them are in the queues of slow
 /// sinks, further bytes are copied.
 const MOST: usize = 64;
+
+/// One pipe per this many descriptors that the process may have: a sixteenth of them. Pipes save
+/// copies, and connections can't do without descriptors: stalled streams must not keep out clients.
+const DESCRIPTORS_PER_PIPE: u64 = 32;
 
 /// The size that a pipe gets if the system allows it (pipe(7), `pipe-user-pages-soft`): 64
 /// pieces instead of 16. A piece is at most a page, and often a TCP segment of 1,448 bytes.
@@ -56,7 +61,7 @@ impl Pipes {
     /// A new pipe, if there are descriptors for it.
     fn open(&mut self) -> Option<KernelPipe> {
         let usable = *self.usable.get_or_insert_with(is_safe_from_sigpipe);
-        if !usable || Arc::strong_count(&self.counted) > MOST {
+        if !usable || Arc::strong_count(&self.counted) > most(getrlimit(Resource::Nofile).current) {
             return None;
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
@@ -64,6 +69,11 @@ impl Pipes {
         let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
         Some(KernelPipe::new(read, write, Arc::clone(&self.counted)))
     }
+}
+
+/// How many pipes a reactor may have, with this limit of descriptors.
+fn most(descriptors: Option<u64>) -> usize {
+    descriptors.map_or(MOST, |limit| MOST.min((limit / DESCRIPTORS_PER_PIPE) as usize))
 }
 
 /// Moves bytes from a pipe that has some into a socket. EINVAL: the socket can't take them so.
@@ -150,8 +160,14 @@ mod tests {
     fn no_more_pipes_are_opened_than_a_reactor_may_have() {
         let mut pipes = Pipes::default();
         let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();
-        assert_eq!(open.len(), MOST);
+        assert_eq!(open.len(), most(getrlimit(Resource::Nofile).current));
         drop(open);
         assert!(pipes.open().is_some());
+    }
+
+    #[test]
+    fn a_process_with_few_descriptors_has_few_pipes() {
+        let expected = [(Some(20), 0), (Some(64), 2), (Some(1024), 32), (Some(1 << 40), MOST), (None, MOST)];
+        expected.iter().for_each(|&(limit, pipes)| assert_eq!(most(limit), pipes, "{limit:?}"));
     }
 }

@@ -244,6 +244,11 @@ impl<N: Net> Reactor<N> {
                     flags.set(Flags::REGISTERED, true);
                     return self.set_attempt_due(slot);
                 }
+                // An unused kernel pipe had the descriptor that is needed.
+                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {
+                    self.unreserve(slot, flight);
+                    self.connecting(slot).into_iter().for_each(|connecting| connecting.tried -= 1);
+                }
                 // The failure does not depend on the address: it is tried again after a pause.
                 Err(error) if has_to_wait(&error, count > 1) => {
                     self.unreserve(slot, flight);
@@ -418,8 +423,11 @@ impl Reactor {
 /// several addresses are tried. With one address the lack is reported to the program, because its
 /// own connections hold all descriptors.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
-    let is_out_of_descriptors = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
-    passes(error) || (is_out_of_descriptors && is_race)
+    passes(error) || (lacks_descriptor(error) && is_race)
+}
+
+fn lacks_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether the reason is temporary: no memory, an interruption, a full queue of a Unix listener.

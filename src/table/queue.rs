@@ -252,9 +252,9 @@ impl SparePipes {
         }
     }
 
-    /// Closes them all: the descriptors are needed.
-    pub(crate) fn close(&mut self) {
-        self.0.clear();
+    /// Closes them all: the descriptors are needed. Returns whether there were any.
+    pub(crate) fn close(&mut self) -> bool {
+        self.0.drain(..).count() > 0
     }
 }
 

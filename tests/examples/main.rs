@@ -30,6 +30,8 @@ mod server;
 #[path = "../../examples/tls/session.rs"]
 #[allow(dead_code, reason = "the tests drive a part of it")]
 mod session;
+#[path = "../../examples/socks5/proxy.rs"]
+mod tunnels;
 
 mod chat;
 mod clients;

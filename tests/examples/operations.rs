@@ -1,9 +1,11 @@
 //! What an operator expects of every server among the examples: signals, logs, health checks,
 //! errors.
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -143,9 +145,33 @@ fn a_wrong_call_and_an_address_in_use_are_one_line_and_a_status() {
         if name != "socks5" {
             failed(name, &[], 2, &format!("usage: {name} "));
         }
+        // Not UTF-8.
+        let output = output(name, &[OsStr::from_bytes(b"\xff"), OsStr::new(&taken)], "");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(1 | 2)) && error.lines().count() == 1, "{name}: {error}");
     });
-    for args in [["--ahead", "0"], ["--ahead", "x"], ["--unknown", "1"]] {
+    for args in [
+        ["--ahead", "0"],
+        ["--ahead", "x"],
+        ["--unknown", "1"],
+        ["-x", "1"],
+        ["--send-proxy", "--send-proxy-v2"],
+        ["--allow-unix", "--send-proxy="],
+    ] {
         failed("proxy", &["127.0.0.1:0", &taken, args[0], args[1]], 2, "usage: proxy ");
+    }
+    for (args, start) in [
+        (["nonsense", &taken], "proxy: \"nonsense\": "),
+        (["localhost:0", &taken], "proxy: \"localhost:0\": "),
+        (["127.0.0.1:0", ""], "proxy: \"\": "),
+        (["127.0.0.1:0", "127.0.0.1:99999"], "proxy: \"127.0.0.1:99999\": "),
+        (["127.0.0.1:0", "unix:/nowhere"], "proxy: \"unix:/nowhere\": "),
+        (["unix:/nowhere", &taken], "proxy: \"unix:/nowhere\": "),
+    ] {
+        failed("proxy", &args, 2, start);
+    }
+    for ahead in ["18446744073709551615", "9223372036854775807", "1000000000"] {
+        failed("proxy", &["127.0.0.1:0", &taken, "--ahead", ahead], 1, "proxy: ");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A running example, and a real client if there is one.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -20,7 +21,7 @@ fn command(name: &str) -> Command {
 }
 
 /// Runs an example to its end.
-pub(crate) fn output(name: &str, args: &[&str], input: &str) -> Output {
+pub(crate) fn output(name: &str, args: &[impl AsRef<OsStr>], input: &str) -> Output {
     let mut command = command(name);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; build it: cargo build --examples"));

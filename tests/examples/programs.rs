@@ -84,6 +84,11 @@ fn echo_gives_everything_back_and_says_how_it_ended() {
     assert!(echo.line().contains("clean and acknowledged; the peer finished first"));
 }
 
+fn terminate(program: &Example) {
+    let pid = rustix::process::Pid::from_child(&program.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+}
+
 /// A proxy, a client connected through it, and what the backend has accepted.
 fn proxied() -> (Example, TcpStream, TcpStream) {
     let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -131,6 +136,22 @@ fn the_proxy_passes_resets_through_in_both_directions() {
     let (_proxy, client, back) = joined();
     reset(back);
     assert_eq!((&client).read_exact(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+}
+
+/// A grace would end the client's stream, which looks idle. It is 1 s by default.
+#[test]
+fn the_proxy_that_is_stopped_does_not_end_an_answer_whose_backend_pauses() {
+    let (mut proxy, client, back) = joined();
+    (&back).write_all(b"a part").expect("open");
+    (&client).read_exact(&mut [0; 6]).expect("it is passed on");
+    terminate(&proxy);
+    client.set_read_timeout(Some(Duration::from_secs(3))).expect("set");
+    assert_eq!((&client).read(&mut [0]).expect_err("neither bytes nor an end").kind(), ErrorKind::WouldBlock);
+    (&back).write_all(b", and the rest").expect("open");
+    drop(back);
+    assert_eq!(read_to_end(&client), b", and the rest");
+    drop(client);
+    assert!(proxy.child.wait().expect("it ends").success());
 }
 
 #[test]
@@ -266,8 +287,7 @@ fn a_proxy_that_is_replaced_is_followed_by_the_next_and_lets_everybody_finish() 
     (&slow).write_all(b"slow").expect("open");
     assert_eq!(ask(&old, "before"), "only: before");
     let new = Example::start("proxy", &[&old.addr.to_string(), &addr]);
-    let pid = rustix::process::Pid::from_child(&old.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    terminate(&old);
     while listeners(old.addr) > 1 {
         std::thread::yield_now();
     }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use finale::sim::{Host, Network, PeerListener, PeerSocket};
+use finale::sim::{Host, Network, PeerListener, PeerSocket, Reach};
 use finale::{ListenOptions, Listener, Pipes, Reactor};
 use support::alone::alone;
 
@@ -80,6 +80,11 @@ impl World {
         }
         let now = self.network.elapsed();
         self.backends.iter_mut().for_each(|backend| backend.step(now));
+    }
+
+    /// Whether it has no client.
+    fn proxy_is_empty(&self) -> bool {
+        self.reactor.sockets().iter().all(|socket| socket.peer.is_none_or(|peer| peer.ip() != CLIENTS))
     }
 
     fn connect(&self) -> PeerSocket {
@@ -189,6 +194,48 @@ fn a_backend_whose_client_resets_is_not_blamed() {
     assert!(!world.log.iter().any(|line| line.contains("left out")), "{:?}", world.log);
 }
 
+/// The first backend is left out, and the second one is still being connected to. So the client
+/// waits, until it resets when the first one may have clients again.
+#[test]
+fn a_client_that_is_lost_while_it_waits_gets_no_backend() {
+    for sends in [false, true] {
+        let mut world = World::new(&[Manner::Resets, Manner::Answers], None);
+        world.network.set_reach([10, 0, 1, 1].into(), Reach::BlackHole);
+        world.run(1, Duration::from_millis(500));
+        assert!(
+            world.failed == 3 && world.log.iter().any(|line| line.ends_with("left out for 1 s")),
+            "{:?}",
+            world.log
+        );
+        let mut client = world.clients[0].take().expect("it waits");
+        if !sends {
+            std::mem::replace(&mut client, world.connect()).reset();
+        }
+        world.run(0, Duration::from_secs(1));
+        client.reset();
+        (0..20).for_each(|_| world.step());
+        assert!(world.proxy_is_empty(), "{}", world.reactor.sockets());
+        let unused = &world.backends[0].unused;
+        assert!(unused.len() == 2 && !unused.iter().any(PeerSocket::is_reset), "{:?}", world.log);
+        assert_eq!(world.backends[0].requests, 3, "{:?}", world.log);
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_unused_is_no_backend_that_can_not_be_reached() {
+    let mut world = World::new(&[Manner::Answers], None);
+    world.run(0, Duration::from_secs(1));
+    world.backends[0].unused.remove(0).reset();
+    world.run(0, Duration::from_secs(1));
+    assert_eq!(world.log, ["10.0.1.0:90 unused connection: reset by the peer"]);
+    let elsewhere = world.network.peer(CLIENTS).listen(([10, 0, 0, 2], 90).into()).expect("a free port");
+    std::mem::replace(&mut world.backends[0].listener, elsewhere).close();
+    world.backends[0].unused.remove(0).reset();
+    world.run(0, Duration::from_millis(200));
+    let last = world.log.last().expect("a line");
+    assert!(last.starts_with("10.0.1.0:90 can't be reached: refused"), "{:?}", world.log);
+}
+
 #[test]
 fn a_backend_that_vanishes_is_noticed_and_new_clients_get_another() {
     let mut world = World::new(&[Manner::Answers, Manner::Answers], None);
@@ -270,6 +317,6 @@ fn more_clients_than_descriptors_wait_and_none_of_them_fails() {
         let few = with_descriptors(20, "proxy", &["127.0.0.1:0", &addr]).output().expect("it ends");
         let error = String::from_utf8_lossy(&few.stderr).into_owned();
         assert_eq!((few.status.code(), error.lines().count()), (Some(1), 1), "{error}");
-        assert!(error.starts_with("proxy: 20 descriptors are too few: it needs 24;"), "{error}");
+        assert!(error.starts_with("proxy: 20 descriptors are too few: it needs 21;"), "{error}");
     });
 }

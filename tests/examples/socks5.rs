@@ -1,11 +1,15 @@
-//! The SOCKS5 proxy, with clients that know only the standard library.
+//! The SOCKS5 proxy, with clients that know only the standard library, and in the simulated network.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
+use finale::sim::{Faults, Host, Network};
+use finale::{ListenOptions, Reactor, UnixAddr};
 use support::PATIENCE;
 
 use super::program::Program;
+use crate::tunnels::Proxy;
 
 /// A client that was greeted.
 fn greeted(proxy: &Program) -> TcpStream {
@@ -102,4 +106,54 @@ fn a_client_that_can_have_no_tunnel_gets_the_reason() {
     let mut client = TcpStream::connect(proxy.addr).expect("it listens");
     client.write_all(&[5, 1, 2]).expect("it reads");
     assert_eq!(rest(&mut client), [5, 0xff], "no method that it has");
+}
+
+// --- on the simulated network ---
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+/// The greeting and a request for port 90 of the other machine.
+const CALL: [u8; 13] = [5, 1, 0, 5, 1, 0, 1, 10, 0, 0, 2, 0, 90];
+
+fn run(network: &Network, reactor: &mut Reactor<Host>, proxy: &mut Proxy, time: Duration) {
+    let until = network.now() + time;
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
+        proxy.handle(&mut socket, event);
+    }
+}
+
+#[test]
+fn a_client_that_resets_while_its_target_is_connected_leaves_no_connection() {
+    for seed in 0..600 {
+        let micros = 3_000 + seed % 30 * 100;
+        let network = Network::new(seed);
+        // A stall lets the connection be established between its error and its close.
+        network.set_faults(Faults { stall: 0.3, ..Faults::none() });
+        let (mut reactor, mut proxy) = (Reactor::with_net(network.host(HERE)), Proxy::default());
+        let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+        let target = network.peer(THERE).listen(SocketAddr::new(THERE, 90)).expect("a free port");
+        let client = network.peer(THERE).connect(listener.addr).expect("begun");
+        client.send(&CALL);
+        run(&network, &mut reactor, &mut proxy, Duration::from_micros(micros));
+        client.reset();
+        run(&network, &mut reactor, &mut proxy, Duration::from_secs(1));
+        network.set_faults(Faults::none());
+        run(&network, &mut reactor, &mut proxy, Duration::from_secs(1));
+        assert!(reactor.is_empty(), "after {micros} us: {}", reactor.sockets());
+        assert!(target.accept().is_none_or(|target| target.is_reset()), "after {micros} us");
+    }
+}
+
+#[test]
+fn a_client_of_a_unix_domain_socket_gets_no_tunnel_and_is_not_left_waiting() {
+    let network = Network::new(1);
+    let (mut reactor, mut proxy) = (Reactor::with_net(network.host(HERE)), Proxy::default());
+    let at = UnixAddr::path("/run/socks.sock");
+    reactor.listen(at.clone(), ListenOptions::default()).expect("a new name");
+    let _target = network.peer(THERE).listen(SocketAddr::new(THERE, 90)).expect("a free port");
+    let client = network.peer(HERE).connect_unix(&at).expect("it listens");
+    client.send(&CALL);
+    run(&network, &mut reactor, &mut proxy, Duration::from_secs(1));
+    assert!(reactor.is_empty() && client.has_fin(), "{}", reactor.sockets());
 }

@@ -1,5 +1,7 @@
 //! What is built on the public API of the reactor: pipes, pools, shards and inboxes.
 
+mod dead_pipe;
+mod kernel_pipes;
 mod pipe;
 mod pool;
 mod pool_edges;

@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
     pub(crate) listener: Listener,
     pub(crate) backends: PeerListener,
     pub(crate) pipes: Pipes,
-    closes: Vec<String>,
+    pub(crate) closes: Vec<String>,
     connect: ConnectOptions,
     /// The most bytes that ever waited in one socket's queue.
     most_queued: usize,
@@ -63,7 +63,7 @@ impl Proxy {
         Self::joined_with(ListenOptions::default(), ConnectOptions::default())
     }
 
-    fn joined_with(listen: ListenOptions, connect: ConnectOptions) -> (Self, PeerSocket, PeerSocket) {
+    pub(crate) fn joined_with(listen: ListenOptions, connect: ConnectOptions) -> (Self, PeerSocket, PeerSocket) {
         let mut proxy = Self::with(Network::new(5), listen, connect);
         proxy.network.set_buffers(64 * 1024, 64 * 1024);
         let client = proxy.peer.connect(proxy.listener.addr).expect("begun");
@@ -94,7 +94,7 @@ impl Proxy {
     }
 
     /// What a peer gets of what waits for it, reading once per second.
-    fn read_all(&mut self, peer: &PeerSocket, seconds: usize) -> usize {
+    pub(crate) fn read_all(&mut self, peer: &PeerSocket, seconds: usize) -> usize {
         let read_one = |_| {
             let bytes = peer.read().len();
             self.run(SECOND);
