@@ -18,7 +18,7 @@ use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Source, World};
 use crate::lifecycle::{Input, State};
-use crate::net::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
+use crate::net::{KernelPipe, KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
 /// How long an ordinary lookup takes, in nanoseconds.
@@ -570,7 +570,12 @@ impl Net for Host {
         answer
     }
 
-    fn stepped(&mut self, state: State, input: Input) {
+    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+        let (world, id) = self.on(slot).ok()?;
+        Some(world.ends.get(id)?.kernel_view())
+    }
+
+    fn stepped(&mut self, _slot: u32, state: State, input: Input) {
         self.world.borrow_mut().pairs.note(state, input);
     }
 }
