@@ -582,19 +582,6 @@ impl Net for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let mut world = self.world.borrow_mut();
-        world.set_sleep(self.index, None);
-        let program = world.program(self.index);
-        program.is_gone = true;
-        program.ready.clear();
-        program.answers.clear();
-        program.woken.store(false, atomic::Ordering::Relaxed);
-        let (slots, listeners) = (std::mem::take(&mut program.slots), std::mem::take(&mut program.listeners));
-        for id in listeners.into_iter().flatten() {
-            world.unlisten(id);
-        }
-        for id in slots.into_iter().flatten() {
-            world.close(id);
-        }
+        self.world.borrow_mut().end_program(self.index);
     }
 }
