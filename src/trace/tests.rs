@@ -1,3 +1,5 @@
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
+
 use std::time::Duration;
 
 use super::{Call, Record, Recorder, What};
