@@ -54,6 +54,15 @@ use crate::net::os::Os;
 use crate::reactor::Reactor;
 
 /// A bounded record. Clones share it; another thread can read it.
+///
+/// ```
+/// use finale::trace::Recorder;
+/// let recorder = Recorder::new(100);
+/// let reactor = recorder.reactor()?;
+/// recorder.note(reactor.now(), 0, "the program begins");
+/// assert_eq!(recorder.records().len(), 1);
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Recorder {
     shared: Arc<Mutex<Ring>>,
@@ -70,6 +79,15 @@ struct Ring {
 }
 
 /// One line of a record.
+///
+/// ```
+/// use finale::trace::{Record, What};
+/// fn print(record: &Record) {
+///     if let What::Step { from, input, to, .. } = &record.what {
+///         println!("connection {}: {from} -- {input} -> {to}", record.connection);
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Counts from 0, without a gap.
@@ -84,6 +102,11 @@ pub struct Record {
 }
 
 /// What happened to a connection.
+///
+/// ```
+/// use finale::trace::What;
+/// assert_ne!(What::Note("a".to_owned()), What::Note("b".to_owned()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
@@ -114,6 +137,10 @@ pub enum What {
 }
 
 /// A system call on a connection.
+///
+/// ```
+/// assert_eq!(finale::trace::Call::Shutdown.name(), "shutdown");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {

@@ -88,6 +88,12 @@ pub enum Unread {
 }
 
 /// What a kernel says of one of its connections, as ss(8) prints it.
+///
+/// ```
+/// use finale::trace::KernelView;
+/// let view = KernelView { state: "CLOSE-WAIT", unread: 1, unacked: 0 };
+/// assert_eq!(view.to_string(), "CLOSE-WAIT Recv-Q 1 Send-Q 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelView {
     /// The state of RFC 9293 section 3.3.2.

@@ -7,6 +7,17 @@ use std::time::Duration;
 use super::world::{Packet, Segment, What};
 
 /// A packet that was sent on a simulated network. Its `Display` is one line.
+///
+/// ```
+/// use finale::sim::{Network, PacketKind};
+/// let network = Network::new(1);
+/// network.record();
+/// let client = network.peer([10, 0, 0, 2].into()).connect(([10, 0, 0, 1], 80))?;
+/// let packets = network.take_packets();
+/// assert_eq!((packets.len(), &packets[0].kind), (1, &PacketKind::Syn));
+/// # drop(client);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SentPacket {
@@ -23,6 +34,10 @@ pub struct SentPacket {
 }
 
 /// What a packet of a simulated network is.
+///
+/// ```
+/// assert_eq!(finale::sim::PacketKind::SynAck.to_string(), "SYN-ACK");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PacketKind {

@@ -12,6 +12,16 @@ use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 use crate::unix_addr::UnixAddr;
 
 /// A network whose connections a [`Recorder`] records.
+///
+/// ```
+/// use finale::Reactor;
+/// use finale::sim::Network;
+/// use finale::trace::Recorder;
+/// let (network, recorder) = (Network::new(1), Recorder::new(100));
+/// let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+/// assert!(reactor.next()?.is_none(), "nothing is left that could happen");
+/// # Ok::<(), finale::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Traced<N> {
     net: N,

@@ -15,7 +15,7 @@ use crate::errors::Error;
 
 /// The rows that each side keeps.
 const ROWS: usize = 4_000;
-/// After the last step, the run goes on for at most this long: longer than every default limit.
+/// After the last step, the run continues for at most this long: longer than every default limit.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Turns without an end: a limit for scripts that make the two sides send for ever.
 const TURNS: usize = 200_000;

@@ -42,7 +42,7 @@ fn draw(out: &mut String, row: &Row, time: &str, column: usize) {
         let _ = writeln!(out, "{time:>TIME$}  {:<column$}{style}{arrow:^WIRE$}{style:#}", "");
         return;
     }
-    // A line that is too long goes on below, without a time.
+    // A line that is too long continues below, without a time.
     for (at, piece) in wrapped(&row.text(), column).iter().enumerate() {
         let time = if at == 0 { time } else { "" };
         match row.side {
