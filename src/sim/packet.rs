@@ -12,7 +12,7 @@ use super::world::{Packet, Segment, What};
 /// use finale::sim::{Network, PacketKind};
 /// let network = Network::new(1);
 /// network.record();
-/// let client = network.peer([10, 0, 0, 2].into()).connect(([10, 0, 0, 1], 80))?;
+/// let client = network.peer([10, 0, 0, 2].into()).connect(std::net::SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// let packets = network.take_packets();
 /// assert_eq!((packets.len(), &packets[0].kind), (1, &PacketKind::Syn));
 /// # drop(client);

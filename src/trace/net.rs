@@ -15,10 +15,9 @@ use crate::unix_addr::UnixAddr;
 ///
 /// ```
 /// use finale::Reactor;
-/// use finale::sim::Network;
-/// use finale::trace::Recorder;
-/// let (network, recorder) = (Network::new(1), Recorder::new(100));
-/// let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+/// use finale::trace::{Recorder, Traced};
+/// let recorder = Recorder::new(100);
+/// let mut reactor: Reactor<Traced<_>> = recorder.reactor()?;
 /// assert!(reactor.next()?.is_none(), "nothing is left that could happen");
 /// # Ok::<(), finale::Error>(())
 /// ```
