@@ -179,6 +179,7 @@ mod socket_map;
 mod table;
 mod target;
 mod ticks;
+pub mod trace;
 mod unix_addr;
 mod wheel;
 

@@ -12,6 +12,7 @@ use crate::output::reader_may_leave;
 use crate::serve::{self, ServeOptions};
 use crate::sim::{self, SimOptions};
 use crate::states::{self, StatesOptions};
+use crate::trace::{self, TraceOptions};
 
 /// The finale TCP reactor on the command line: a lesson, a server, a client, a load generator
 ///
@@ -37,6 +38,7 @@ enum Command {
     Bench(BenchOptions),
     Sim(SimOptions),
     States(StatesOptions),
+    Trace(TraceOptions),
     Completions(CompletionsOptions),
     Man(ManOptions),
     #[command(hide = true)]
@@ -62,7 +64,9 @@ impl Args {
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,
             Command::Sim(options) => options.quiet,
-            Command::States(_) | Command::Completions(_) | Command::Man(_) | Command::Peer(_) => false,
+            Command::States(_) | Command::Trace(_) | Command::Completions(_) | Command::Man(_) | Command::Peer(_) => {
+                false
+            }
         };
         if quiet { "error" } else { "warn" }
     }
@@ -76,6 +80,7 @@ impl Args {
             Command::Bench(options) => reader_may_leave(bench::run(options)),
             Command::Sim(options) => reader_may_leave(sim::run(options)),
             Command::States(options) => reader_may_leave(states::run(options)),
+            Command::Trace(options) => reader_may_leave(trace::run(options)),
             Command::Completions(options) => reader_may_leave(completions::run(options, &Self::command())),
             Command::Man(options) => reader_may_leave(man::run(options, Self::command())),
             Command::Peer(options) => lesson::play_peer(options),

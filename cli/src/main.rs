@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod sim;
 mod states;
+mod trace;
 mod usage;
 mod values;
 

@@ -156,6 +156,12 @@ pub(crate) fn result_of_both(result: Result<(), Error>, printed: Result<(), Erro
     }
 }
 
+/// How many characters fit on a line of stdout: 100 if it is not a terminal.
+pub(crate) fn width() -> u16 {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    size.map(|size| size.ws_col).filter(|columns| *columns >= 60).unwrap_or(100)
+}
+
 /// `finale states | head` is no failure: the reader has what it wanted.
 pub(crate) fn reader_may_leave(result: Result<(), Error>) -> Result<(), Error> {
     match result {

@@ -10,6 +10,10 @@
 //! `close` is pending.
 //!
 //! This module knows no socket, no clock and no system call.
+//!
+//! The table as a picture, which `finale states --format svg` prints:
+#![doc = ""]
+#![doc = include_str!("../../docs/lifecycle.svg")]
 
 mod coverage;
 mod print;
@@ -18,20 +22,21 @@ mod tests;
 
 pub use coverage::Coverage;
 pub(crate) use print::events;
-pub use print::{Format, print};
+pub use print::{Format, View, print};
 
 use Cell::{Deferred, Go, Ignored, Impossible};
 
-/// Declares a fieldless enum with the list of its variants and their names, or the given text.
+/// Declares a fieldless enum with the list of its variants, their names, or the given text, and
+/// their doc comments.
 macro_rules! listed {
     ($(#[$doc:meta])* $vis:vis enum $name:ident {
-        $($(#[$vdoc:meta])* $variant:ident $(= $text:literal)?),+ $(,)?
+        $($(#[doc = $vdoc:literal])* $variant:ident $(= $text:literal)?),+ $(,)?
     }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[repr(u8)]
-        $vis enum $name { $($(#[$vdoc])* $(#[doc = concat!("`", $text, "`")])? $variant),+ }
+        $vis enum $name { $($(#[doc = $vdoc])* $(#[doc = concat!("`", $text, "`")])? $variant),+ }
 
         impl $name {
             /// Every variant, in order.
@@ -41,6 +46,12 @@ macro_rules! listed {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => [$($text,)? stringify!($variant)][0]),+ }
+            }
+
+            /// What it means: the text of its documentation.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $($name::$variant => concat!($($vdoc),*)),+ }.trim_ascii_start()
             }
         }
 
@@ -171,8 +182,28 @@ listed! {
     /// ```
     #[non_exhaustive]
     pub enum Emits {
-        Lookup = "lookup", Connect = "connect", Ready = "ready", Connection = "connection", Data = "data",
-        Drain = "drain", Timeout = "timeout", PeerEnded = "peer-ended", End = "end", Error = "error", Close = "close",
+        /// One address of the host's name.
+        Lookup = "lookup",
+        /// The handshake is done.
+        Connect = "connect",
+        /// The socket can be written to.
+        Ready = "ready",
+        /// A listener has accepted a peer.
+        Connection = "connection",
+        /// Bytes from the peer.
+        Data = "data",
+        /// The write queue has room again.
+        Drain = "drain",
+        /// No byte has moved for the idle timeout.
+        Timeout = "timeout",
+        /// The peer has finished or reset, behind bytes that are not read yet.
+        PeerEnded = "peer-ended",
+        /// The peer's FIN: it sends nothing more.
+        End = "end",
+        /// The connection has failed, and why.
+        Error = "error",
+        /// The last event, with the report of how it ended.
+        Close = "close",
     }
 }
 
@@ -234,6 +265,20 @@ const fn bits(emits: &[Emits]) -> u16 {
     match emits {
         [] => 0,
         [first, rest @ ..] => 1 << *first as u16 | bits(rest),
+    }
+}
+
+impl Input {
+    /// Whether the program causes it by a call.
+    #[must_use]
+    pub const fn is_call(self) -> bool {
+        matches!(self, Input::EndCalled | Input::DiscardCalled | Input::DestroyCalled)
+    }
+
+    /// Whether it is a failure: of the lookup, the network, the peer, or a limit.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Input::LookupFailed | Input::ConnectFailed | Input::ErrorSeen | Input::Reset | Input::Expired)
     }
 }
 

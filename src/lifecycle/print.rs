@@ -7,8 +7,8 @@ use super::{Cell, Emits, Input, State, step};
 /// The forms in which the lifecycle can be printed.
 ///
 /// ```
-/// use finale::lifecycle::{Format, print};
-/// assert!(print(Format::Mermaid).contains("stateDiagram"));
+/// use finale::lifecycle::{Format, View, print};
+/// assert!(print(Format::Mermaid, View::All).contains("stateDiagram"));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -21,28 +21,62 @@ pub enum Format {
     Dot,
 }
 
-/// The whole lifecycle in one form.
+/// The part of the lifecycle that is printed.
 ///
 /// ```
-/// let text = finale::lifecycle::print(finale::lifecycle::Format::Text);
-/// assert!(text.contains("Closing"));
+/// use finale::lifecycle::{State, View};
+/// assert!(!View::Server.states().contains(&State::Connecting));
+/// assert_eq!(View::All.states(), State::ALL);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum View {
+    /// All of it.
+    All,
+    /// That of a socket that connects.
+    Client,
+    /// That of a socket that was accepted.
+    Server,
+}
+
+impl View {
+    /// Whether this input belongs to it.
+    #[must_use]
+    pub const fn has(self, input: Input) -> bool {
+        match self {
+            Self::All => true,
+            Self::Client => !matches!(input, Input::Accepted),
+            Self::Server => !matches!(input, Input::LookupStarted | Input::Resolved),
+        }
+    }
+
+    /// The states that its inputs reach, in the order of [`State::ALL`].
+    #[must_use]
+    pub fn states(self) -> Vec<State> {
+        let mut reached = [false; State::ALL.len()];
+        reached[State::Created as usize] = true;
+        // Each pass reaches a state more, or is the last.
+        for _ in State::ALL {
+            for &state in State::ALL.iter().filter(|&&state| reached[state as usize]).collect::<Vec<_>>() {
+                arrows(state).filter(|arrow| self.has(arrow.0)).for_each(|(_, next, _)| reached[next as usize] = true);
+            }
+        }
+        State::ALL.iter().copied().filter(|&state| reached[state as usize]).collect()
+    }
+}
+
+/// A part of the lifecycle in one form.
+///
+/// ```
+/// use finale::lifecycle::{Format, View, print};
+/// assert!(print(Format::Text, View::All).contains("Closing"));
 /// ```
 #[must_use]
-pub fn print(format: Format) -> String {
+pub fn print(format: Format, view: View) -> String {
     match format {
-        Format::Text => State::ALL.iter().map(|&state| paragraph(state)).collect::<Vec<_>>().join("\n"),
-        Format::Mermaid => {
-            let state = |name: &str, rfc9293: &str| format!("    {name} : {name}<br/>{rfc9293}\n");
-            let arrow = |from: &str, to: &str, label: &str| format!("    {from} --> {to} : {label}\n");
-            let all = diagram(state, arrow, " / ");
-            format!("stateDiagram-v2\n    [*] --> Created\n{all}    Closed --> [*]\n")
-        }
-        Format::Dot => {
-            let state = |name: &str, rfc9293: &str| format!("    {name} [label=\"{name}\\n{rfc9293}\"];\n");
-            let arrow = |from: &str, to: &str, label: &str| format!("    {from} -> {to} [label=\"{label}\"];\n");
-            let all = diagram(state, arrow, "\\n");
-            format!("digraph lifecycle {{\n    node [shape=box, style=rounded];\n{all}}}\n")
-        }
+        Format::Text => view.states().into_iter().map(|state| paragraph(state, view)).collect::<Vec<_>>().join("\n"),
+        Format::Mermaid => mermaid(view),
+        Format::Dot => dot(view),
     }
 }
 
@@ -67,9 +101,9 @@ fn with_events(text: &str, separator: &str, emits: &[Emits]) -> String {
     if emits.is_empty() { text.trim_end().to_owned() } else { format!("{text}{separator}{}", events(emits)) }
 }
 
-fn paragraph(state: State) -> String {
+fn paragraph(state: State, view: View) -> String {
     let mut out = format!("{:<13} RFC 9293: {}\n", state.name(), state.rfc9293().join(", "));
-    for (input, next, emits) in arrows(state) {
+    for (input, next, emits) in arrows(state).filter(|arrow| view.has(arrow.0)) {
         let arrow = format!("  {:<14} -> {:<13}", input.name(), next.name());
         let _ = writeln!(out, "{}", with_events(&arrow, "  emits ", emits));
     }
@@ -82,12 +116,54 @@ fn paragraph(state: State) -> String {
     out
 }
 
-/// All states, then all arrows, each printed by these functions.
-fn diagram(node: impl Fn(&str, &str) -> String, arrow: impl Fn(&str, &str, &str) -> String, separator: &str) -> String {
-    let nodes = State::ALL.iter().map(|state| node(state.name(), &state.rfc9293().join(", ")));
-    let arrows = State::ALL.iter().flat_map(|&state| arrows(state).map(move |to| (state, to)));
-    let arrows = arrows.map(|(state, (input, next, emits))| {
-        arrow(state.name(), next.name(), &with_events(input.name(), separator, emits))
-    });
-    nodes.chain(arrows).collect()
+/// The arrows between two states as one, which a diagram draws as one line.
+fn joined(view: View) -> Vec<(State, State, Vec<Arrow>)> {
+    let mut joined: Vec<(State, State, Vec<Arrow>)> = Vec::new();
+    for state in view.states() {
+        for arrow in arrows(state).filter(|arrow| view.has(arrow.0)) {
+            match joined.iter_mut().find(|(from, to, _)| (*from, *to) == (state, arrow.1)) {
+                Some((_, _, arrows)) => arrows.push(arrow),
+                None => joined.push((state, arrow.1, vec![arrow])),
+            }
+        }
+    }
+    joined
+}
+
+/// The label of joined arrows: a line for each.
+fn label(arrows: &[Arrow], line: &str) -> String {
+    arrows.iter().map(|(input, _, emits)| with_events(input.name(), " / ", emits)).collect::<Vec<_>>().join(line)
+}
+
+fn mermaid(view: View) -> String {
+    let mut out = "stateDiagram-v2\n    [*] --> Created\n".to_owned();
+    for state in view.states() {
+        let _ = writeln!(out, "    {state} : {state}<br/>{}", state.rfc9293().join(", "));
+    }
+    for (from, to, arrows) in joined(view) {
+        let _ = writeln!(out, "    {from} --> {to} : {}", label(&arrows, "<br/>"));
+    }
+    out + "    Closed --> [*]\n"
+}
+
+fn dot(view: View) -> String {
+    let mut out = "digraph lifecycle {\n    node [shape=box, style=rounded, fontname=\"sans-serif\"];\n    \
+                   edge [fontname=\"sans-serif\", fontsize=10];\n"
+        .to_owned();
+    for state in view.states() {
+        let _ = writeln!(out, "    {state} [label=\"{state}\\n{}\"];", state.rfc9293().join(", "));
+    }
+    let endings: Vec<_> =
+        view.states().into_iter().filter(|state| state.is_final() && *state != State::Closed).collect();
+    let endings: String = endings.iter().map(|state| format!(" {state};")).collect();
+    let _ = writeln!(out, "    {{ rank=same;{endings} }}");
+    for (from, to, arrows) in joined(view) {
+        let style = match () {
+            () if arrows.iter().all(|arrow| arrow.0.is_failure()) => ", style=dashed, color=firebrick",
+            () if arrows.iter().all(|arrow| arrow.0.is_call()) => ", color=blue",
+            () => "",
+        };
+        let _ = writeln!(out, "    {from} -> {to} [label=\"{}\"{style}];", label(&arrows, "\\n"));
+    }
+    out + "}\n"
 }

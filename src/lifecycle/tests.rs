@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::print::arrows;
-use super::{Cell, Emits, Format, Input, State, compact, print, step};
+use super::{Cell, Emits, Format, Input, State, View, compact, print, step};
 
 #[test]
 fn every_pair_is_a_transition_or_a_stated_refusal() {
@@ -283,7 +283,7 @@ fn all_pairs(cell: Cell) -> Vec<[String; 2]> {
 
 #[test]
 fn the_text_form_read_back_is_the_table() {
-    let text = print(Format::Text);
+    let text = print(Format::Text, View::All);
     let (mut read, mut deferred, mut ignored, mut state) = (Vec::new(), Vec::new(), Vec::new(), String::new());
     for line in text.lines().filter(|line| !line.is_empty()) {
         let pairs =
@@ -307,27 +307,63 @@ fn the_text_form_read_back_is_the_table() {
     assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
 }
 
-#[test]
-fn the_diagrams_read_back_are_the_table() {
-    let read = |form, label_from: &str, label_to: &str, events: &str| {
-        let text = print(form);
-        let arrow = |line: &str| {
-            let (state, rest) = line.trim().split_once("->").expect("an arrow");
-            let (next, label) = rest.split_once(label_from).expect("a label");
-            let label = label.strip_suffix(label_to).expect("the label's end");
-            let (input, emits) = label.split_once(events).unwrap_or((label, ""));
+/// The arrows of a diagram, of which those between two states are joined.
+fn read_diagram(format: Format, view: View) -> Vec<[String; 4]> {
+    let (label_from, line) = if format == Format::Mermaid { (" : ", "<br/>") } else { (" [label=\"", "\\n") };
+    let text = print(format, view);
+    let arrows = |line_of_text: &str| {
+        let (state, rest) = line_of_text.trim().split_once("->").expect("an arrow");
+        let (next, label) = rest.split_once(label_from).expect("a label");
+        let label = label.split('"').next().expect("a first part");
+        let arrow = |words: &str| {
+            let (input, emits) = words.split_once(" / ").unwrap_or((words, ""));
             [state.trim_end_matches('-'), input, next.trim_start_matches('>'), emits].map(|word| word.trim().to_owned())
         };
-        let is_arrow = |line: &&str| line.contains("->") && !line.contains("[*]");
-        text.lines().filter(is_arrow).map(arrow).collect::<Vec<_>>()
+        label.split(line).map(arrow).collect::<Vec<_>>()
     };
-    assert_eq!(read(Format::Mermaid, " : ", "", " / "), all_arrows());
-    assert_eq!(read(Format::Dot, " [label=\"", "\"];", "\\n"), all_arrows());
-    for (form, begin, end) in
-        [(Format::Mermaid, "stateDiagram-v2\n", "Closed --> [*]\n"), (Format::Dot, "digraph", "}\n")]
-    {
-        let text = print(form);
-        assert!(text.starts_with(begin) && text.ends_with(end), "{form:?}");
+    let is_arrow = |line: &&str| line.contains("->") && !line.contains("[*]");
+    let mut read: Vec<_> = text.lines().filter(is_arrow).flat_map(arrows).collect();
+    read.sort();
+    read
+}
+
+#[test]
+fn the_diagrams_read_back_are_the_table_and_join_the_arrows_between_two_states() {
+    let mut all = all_arrows();
+    all.sort();
+    for format in [Format::Mermaid, Format::Dot] {
+        assert_eq!(read_diagram(format, View::All), all);
+        let text = print(format, View::All);
+        let ends = text.lines().filter_map(|line| line.split_once("->").map(|(from, to)| (from, to.split(' ').nth(1))));
+        let ends: Vec<_> = ends.collect();
+        assert!(ends.iter().enumerate().all(|(at, pair)| !ends[..at].contains(pair)), "one line per pair: {text}");
         assert!(State::ALL.iter().all(|state| text.contains(state.rfc9293()[0]) && text.contains(state.name())));
+    }
+    assert!(print(Format::Mermaid, View::All).starts_with("stateDiagram-v2\n"));
+    assert!(print(Format::Mermaid, View::All).ends_with("Closed --> [*]\n"));
+    assert!(print(Format::Dot, View::All).starts_with("digraph") && print(Format::Dot, View::All).ends_with("}\n"));
+}
+
+#[test]
+fn a_view_has_the_states_and_arrows_of_its_side_only() {
+    let beginnings = ["LookupStarted", "Resolved", "Established", "Accepted"];
+    for (view, absent, begins_by) in [
+        (View::Client, &[][..], &beginnings[..3]),
+        (View::Server, &["Resolving", "Connecting", "NotConnected"][..], &beginnings[3..]),
+    ] {
+        let expected: Vec<_> = State::ALL.iter().filter(|state| !absent.contains(&state.name())).copied().collect();
+        assert_eq!(view.states(), expected);
+        for format in [Format::Mermaid, Format::Dot] {
+            let read = read_diagram(format, view);
+            for input in beginnings {
+                assert_eq!(read.iter().any(|arrow| arrow[1] == input), begins_by.contains(&input), "{view:?} {input}");
+            }
+            assert!(read.iter().all(|arrow| !absent.contains(&arrow[0].as_str())), "{view:?}");
+        }
+        let text = print(Format::Text, view);
+        assert_eq!(
+            beginnings.map(|input| text.contains(&format!("  {input}"))),
+            beginnings.map(|input| begins_by.contains(&input))
+        );
     }
 }

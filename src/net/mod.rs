@@ -15,6 +15,7 @@ mod tcp;
 mod unix;
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher as _;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -84,6 +85,29 @@ pub enum Unread {
     Nothing,
     /// The end of the stream.
     End,
+}
+
+/// What a kernel says of one of its connections, as ss(8) prints it.
+///
+/// ```
+/// use finale::trace::KernelView;
+/// let view = KernelView { state: "CLOSE-WAIT", unread: 1, unacked: 0 };
+/// assert_eq!(view.to_string(), "CLOSE-WAIT Recv-Q 1 Send-Q 0");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelView {
+    /// The state of RFC 9293 section 3.3.2.
+    pub state: &'static str,
+    /// Bytes that have arrived and were not read (Recv-Q). On Linux a FIN counts as one.
+    pub unread: u32,
+    /// Bytes that the peer's kernel has not acknowledged (Send-Q). Our FIN counts as one.
+    pub unacked: u32,
+}
+
+impl fmt::Display for KernelView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} Recv-Q {} Send-Q {}", self.state, self.unread, self.unacked)
+    }
 }
 
 /// The result of a lookup.
@@ -221,6 +245,12 @@ pub trait Net {
         None
     }
 
+    /// What the kernel says of the connection; `None` if that is not known. For people: the reactor
+    /// does not call it.
+    fn kernel_view(&mut self, _slot: u32) -> Option<KernelView> {
+        None
+    }
+
     /// Takes the pending error of the connection, if any.
     fn take_error(&mut self, slot: u32) -> Option<io::Error>;
 
@@ -257,5 +287,5 @@ pub trait Net {
 
     /// A socket in this state got this input. A net can count them to know what it has caused.
     #[inline]
-    fn stepped(&mut self, _state: State, _input: Input) {}
+    fn stepped(&mut self, _slot: u32, _state: State, _input: Input) {}
 }

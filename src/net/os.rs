@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
+use super::{KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, ListenOptions, ReusePort, SystemOptions};
 use crate::target::BoundAddr;
 
@@ -415,6 +415,12 @@ impl Net for Os {
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
         self.sock_diag.time_since_acked(stream)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+        let stream = self.streams.get(slot as usize)?.as_ref()?;
+        self.sock_diag.kernel_view(stream)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 use socket2::Socket;
 
+use super::KernelView;
+
 /// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h: the type of the request and of its reply.
 const BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
@@ -27,6 +29,23 @@ const HEADER: usize = 16;
 const MESSAGE: usize = 72;
 /// Where `inet_diag_msg` has the socket's cookie.
 const COOKIE: usize = 44;
+/// And its two queues.
+const QUEUES: usize = 56;
+/// The states of net/tcp_states.h, from 1 on, in the words of RFC 9293.
+const STATES: [&str; 12] = [
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+    "SYN-RECEIVED",
+];
 
 /// A netlink socket, opened by the first query.
 #[derive(Debug, Default)]
@@ -41,6 +60,15 @@ impl SockDiag {
     /// result: for a socket of another network namespace, for a Unix domain socket, and in some
     /// sandboxes.
     pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
+        self.query(socket, time_of)
+    }
+
+    /// What the kernel says of the connection, with the same limits.
+    pub(super) fn kernel_view(&mut self, socket: &Socket) -> Option<KernelView> {
+        self.query(socket, view_of)
+    }
+
+    fn query<T>(&mut self, socket: &Socket, read: fn(&[u8]) -> Option<T>) -> Option<T> {
         if self.netlink.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
@@ -57,7 +85,7 @@ impl SockDiag {
             let (_, length) = recv(netlink, &mut buffer, RecvFlags::empty()).ok()?;
             let reply = buffer.get(..length)?;
             if word(reply, 8)? == self.queries {
-                return read(reply, cookie);
+                return read(message(reply, cookie)?);
             }
         }
     }
@@ -99,17 +127,24 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
-/// `None` for an error (no such connection), and for another socket.
-fn read(reply: &[u8], cookie: [u8; 8]) -> Option<Duration> {
+/// The `inet_diag_msg` with its attributes. `None` for an error (no such connection), and for
+/// another socket.
+fn message(reply: &[u8], cookie: [u8; 8]) -> Option<&[u8]> {
     let message = reply.get(HEADER..)?;
-    if half(reply, 4)? != BY_FAMILY || message.get(COOKIE..COOKIE + 8)? != cookie {
-        return None;
-    }
+    (half(reply, 4)? == BY_FAMILY && message.get(COOKIE..COOKIE + 8)? == cookie).then_some(message)
+}
+
+fn time_of(message: &[u8]) -> Option<Duration> {
     let mut attributes = message.get(MESSAGE..)?;
     while half(attributes, 2)? != INFO {
         attributes = attributes.get(usize::from(half(attributes, 0)?.max(4)).next_multiple_of(4)..)?;
     }
     taken(attributes.get(4..)?)
+}
+
+fn view_of(message: &[u8]) -> Option<KernelView> {
+    let state = STATES.get(usize::from(*message.get(1)?).checked_sub(1)?)?;
+    Some(KernelView { state, unread: word(message, QUEUES)?, unacked: word(message, QUEUES + 4)? })
 }
 
 /// Computed from a `tcp_info` (linux/tcp.h), which has no such time. An acknowledgement proves

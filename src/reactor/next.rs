@@ -23,11 +23,16 @@ impl Reactor {
     /// # Errors
     /// [`Error::System`] if the system has no descriptor for epoll or for the waker.
     pub fn new() -> Result<Self, Error> {
-        Os::new().map(Self::with_net).map_err(|error| system("epoll_create", &error))
+        Self::on(|os| os)
     }
 }
 
 impl<N: Net> Reactor<N> {
+    /// On the real network, or on what is made of it.
+    pub(crate) fn on(net: impl FnOnce(Os) -> N) -> Result<Self, Error> {
+        Os::new().map(net).map(Self::with_net).map_err(|error| system("epoll_create", &error))
+    }
+
     /// A reactor on this net.
     pub fn with_net(net: N) -> Self {
         let reactor = crate::id::new_reactor();

@@ -102,7 +102,7 @@ impl<N: Net> Reactor<N> {
         let from = entry.state;
         let transition = entry.apply(input);
         debug_assert_eq!(transition.emits, 1 << emits as u16);
-        self.net.stepped(from, input);
+        self.net.stepped(slot, from, input);
         if report::is_on() {
             self.at(slot).log(from, input);
         }
@@ -181,7 +181,7 @@ impl<'a, N: Net> Step<'a, N> {
     fn apply(&mut self, input: Input) -> u16 {
         let from = self.entry.state;
         let transition = self.entry.apply(input);
-        self.net.stepped(from, input);
+        self.net.stepped(self.slot, from, input);
         if report::is_on() {
             self.log(from, input);
         }

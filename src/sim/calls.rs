@@ -254,7 +254,9 @@ impl World {
             if zero_after_error {
                 self.rows.mark(Fault::ZeroAfterError);
             }
-            return end.at_end_of_bytes().map(|()| 0);
+            end.at_end_of_bytes()?;
+            end.fin_read = end.peer_finished;
+            return Ok(0);
         }
         let taken = end.take_in(buffer);
         // What is left could have been read now.

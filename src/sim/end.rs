@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::arena::Id;
 use super::fault::{Fault, FaultCounts};
 use super::time::nanos;
-use crate::net::{Readiness, Token};
+use crate::net::{KernelView, Readiness, Token};
 use crate::options::{KeepAlive, SystemOptions};
 
 /// What holds the descriptor.
@@ -143,6 +143,8 @@ pub(super) struct End {
     /// The end of the window that was last sent to the peer.
     pub(super) advertised_end: u64,
     pub(super) peer_finished: bool,
+    /// The program has read the peer's FIN.
+    pub(super) fin_read: bool,
     /// Whose FIN was first, and when the peer's came, or the error that killed the connection.
     pub(super) fin_order: FinOrder,
     pub(super) gone_at: u64,
@@ -207,6 +209,7 @@ impl End {
             received: 0,
             unread_since: None,
             peer_finished: false,
+            fin_read: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,
             fin_at: 0,
@@ -229,6 +232,25 @@ impl End {
     /// The end of our stream as far as it is known: the bytes, and the FIN.
     pub(super) fn stream_end(&self) -> u64 {
         self.written + u64::from(self.finished)
+    }
+
+    /// What ss(8) would print of it.
+    pub(super) fn kernel_view(&self) -> KernelView {
+        let state = match (self.phase, self.finished, self.peer_finished) {
+            (Phase::SynSent, ..) => "SYN-SENT",
+            (Phase::SynReceived, ..) => "SYN-RECEIVED",
+            (Phase::Closed, ..) if self.is_done() && self.fin_order != FinOrder::Peer => "TIME-WAIT",
+            (Phase::Closed, ..) => "CLOSED",
+            (Phase::Open, false, false) => "ESTABLISHED",
+            (Phase::Open, false, true) => "CLOSE-WAIT",
+            (Phase::Open, true, false) if self.is_fin_acked() => "FIN-WAIT-2",
+            (Phase::Open, true, false) => "FIN-WAIT-1",
+            (Phase::Open, true, true) if self.fin_order == FinOrder::Peer => "LAST-ACK",
+            (Phase::Open, true, true) => "CLOSING",
+        };
+        let unacked = self.stream_end() - self.acked;
+        let unread = self.incoming.len() as u32 + u32::from(self.peer_finished && !self.fin_read);
+        KernelView { state, unread, unacked: u32::try_from(unacked).unwrap_or(u32::MAX) }
     }
 
     pub(super) fn is_fin_acked(&self) -> bool {

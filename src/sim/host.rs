@@ -18,7 +18,7 @@ use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Source, World};
 use crate::lifecycle::{Input, State};
-use crate::net::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
+use crate::net::{KernelPipe, KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
 /// How long an ordinary lookup takes, in nanoseconds.
@@ -570,26 +570,18 @@ impl Net for Host {
         answer
     }
 
-    fn stepped(&mut self, state: State, input: Input) {
+    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+        let (world, id) = self.on(slot).ok()?;
+        Some(world.ends.get(id)?.kernel_view())
+    }
+
+    fn stepped(&mut self, _slot: u32, state: State, input: Input) {
         self.world.borrow_mut().pairs.note(state, input);
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let mut world = self.world.borrow_mut();
-        world.set_sleep(self.index, None);
-        let program = world.program(self.index);
-        program.is_gone = true;
-        program.ready.clear();
-        program.answers.clear();
-        program.woken.store(false, atomic::Ordering::Relaxed);
-        let (slots, listeners) = (std::mem::take(&mut program.slots), std::mem::take(&mut program.listeners));
-        for id in listeners.into_iter().flatten() {
-            world.unlisten(id);
-        }
-        for id in slots.into_iter().flatten() {
-            world.close(id);
-        }
+        self.world.borrow_mut().end_program(self.index);
     }
 }

@@ -78,6 +78,7 @@ mod fault;
 mod faults;
 mod host;
 mod news;
+mod packet;
 mod peer;
 mod play;
 #[cfg(test)]
@@ -105,6 +106,7 @@ pub use crate::rng::Rng;
 pub use fault::{Fault, FaultCounts, UnknownFault};
 pub use faults::Faults;
 pub use host::Host;
+pub use packet::{PacketKind, SentPacket};
 pub use peer::{Peer, PeerListener, PeerSocket};
 pub use play::Play;
 pub use script::Script;
@@ -356,6 +358,16 @@ impl Network {
         found.is_some()
     }
 
+    /// The programs of this machine die, as by kill -9: their kernel closes what they have. A peer
+    /// sees a FIN, or a reset if bytes of its own were not read. Their reactors find no socket any
+    /// more.
+    pub fn kill(&self, ip: IpAddr) {
+        let mut world = self.world.borrow_mut();
+        let dies: Vec<u32> =
+            (0..).zip(&world.programs).filter(|(_, it)| it.machine == ip).map(|(host, _)| host).collect();
+        dies.into_iter().for_each(|host| world.end_program(host));
+    }
+
     /// The machine's scripted connections are forgotten without a packet, as by a power cut:
     /// whatever arrives for them is answered with an RST. Visits every connection once.
     pub fn forget(&self, ip: IpAddr) {
@@ -499,13 +511,19 @@ impl Network {
     /// Begins to record every packet, one line each, from the time it is sent. The memory for this
     /// is unbounded.
     pub fn record(&self) {
-        self.world.borrow_mut().story = Some(Vec::new());
+        self.world.borrow_mut().sent = Some(Vec::new());
     }
 
-    /// What was recorded since [`record`](Self::record) or the last call; empty if nothing is
-    /// recorded. It is for people: the wording is not guaranteed.
+    /// The packets that were sent since [`record`](Self::record) or the last call; empty if nothing
+    /// is recorded.
+    #[must_use]
+    pub fn take_packets(&self) -> Vec<SentPacket> {
+        self.world.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The same as lines of text. They are for people: the wording is not guaranteed.
     #[must_use]
     pub fn take_transcript(&self) -> Vec<String> {
-        self.world.borrow_mut().story.as_mut().map(std::mem::take).unwrap_or_default()
+        self.take_packets().iter().map(ToString::to_string).collect()
     }
 }

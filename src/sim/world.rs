@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{self, AtomicBool};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use super::arena::{Arena, Id};
 use super::end::{End, Owner};
 use super::fault::FaultCounts;
 use super::faults::Faults;
+use super::packet::SentPacket;
 use super::play::Playing;
 use super::time::nanos;
 use super::truth::Truth;
@@ -220,7 +221,8 @@ pub(super) struct World {
     /// The program that polls, and whether another has got readiness since.
     pub(super) polling: u32,
     pub(super) others_roused: bool,
-    pub(super) story: Option<Vec<String>>,
+    /// The packets, while they are recorded.
+    pub(super) sent: Option<Vec<SentPacket>>,
 }
 
 impl World {
@@ -261,7 +263,24 @@ impl World {
             sleepers: BTreeSet::new(),
             polling: 0,
             others_roused: false,
-            story: None,
+            sent: None,
+        }
+    }
+
+    /// A program ends: its kernel closes what it has.
+    pub(super) fn end_program(&mut self, host: u32) {
+        self.set_sleep(host, None);
+        let program = self.program(host);
+        program.is_gone = true;
+        program.ready.clear();
+        program.answers.clear();
+        program.woken.store(false, atomic::Ordering::Relaxed);
+        let (slots, listeners) = (std::mem::take(&mut program.slots), std::mem::take(&mut program.listeners));
+        for id in listeners.into_iter().flatten() {
+            self.unlisten(id);
+        }
+        for id in slots.into_iter().flatten() {
+            self.close(id);
         }
     }
 
@@ -375,7 +394,9 @@ impl World {
             sender.last_arrival = at;
         }
         let lost = self.is_lost(&packet);
-        self.tell(&packet, if lost { " (lost)" } else { "" });
+        if let Some(sent) = &mut self.sent {
+            sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at)));
+        }
         if !lost {
             self.schedule(at, Happening::Packet(packet));
         }
@@ -391,25 +412,5 @@ impl World {
     fn is_lost(&self, packet: &Packet) -> bool {
         !self.vanished.is_empty()
             && (self.vanished.contains(&packet.source.ip()) || self.vanished.contains(&packet.target.ip()))
-    }
-
-    fn tell(&mut self, packet: &Packet, fate: &str) {
-        let Some(story) = &mut self.story else { return };
-        let what = match &packet.what {
-            What::Syn { .. } => "SYN".to_owned(),
-            What::SynAck { .. } => "SYN-ACK".to_owned(),
-            What::Reset => "RST".to_owned(),
-            What::Unreachable(errno) => format!("ICMP unreachable ({errno})"),
-            What::Segment(segment) => {
-                let Segment { position, bytes, fin, acked, window_end, urgent, probe } = segment;
-                let fin = if *fin { ", FIN" } else { "" };
-                let urgent = if urgent.is_some() { ", URG" } else { "" };
-                let probe = if *probe { ", probe" } else { "" };
-                format!("{} bytes at {position}{fin}{urgent}{probe}, ACK {acked}, window to {window_end}", bytes.len())
-            }
-        };
-        let (source, target) = (packet.source, packet.target);
-        let (seconds, micros) = (self.now / 1_000_000_000, self.now / 1000 % 1_000_000);
-        story.push(format!("{seconds}.{micros:06} s  {source} > {target}  {what}{fate}"));
     }
 }

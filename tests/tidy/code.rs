@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["table"],
     &["socket", "socket_map", "sim"],
     &["reactor", "pipe"],
-    &["inbox", "pool", "shard"],
+    &["inbox", "pool", "shard", "trace"],
     &["check"],
 ];
 

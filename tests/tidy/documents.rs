@@ -7,7 +7,7 @@ use crate::document;
 
 #[test]
 fn the_diagram_in_the_documentation_is_the_table_that_runs() {
-    let diagram = finale::lifecycle::print(finale::lifecycle::Format::Mermaid);
+    let diagram = finale::lifecycle::print(finale::lifecycle::Format::Mermaid, finale::lifecycle::View::All);
     assert!(
         document("ARCHITECTURE.md").contains(diagram.trim()),
         "replace it by the output of: finale states --format mermaid"

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 6] = [
     &["output"],
     &["interrupt", "signals", "usage"],
     &["serve"],
-    &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
+    &["bench", "completions", "connect", "lesson", "man", "sim", "states", "trace"],
     &["commands"],
 ];
 

@@ -7,4 +7,5 @@ mod layers;
 mod lesson;
 mod sim;
 mod states;
+mod trace;
 mod usage;

@@ -66,7 +66,10 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["connect", "a:1", "-w", "3"], "the unit is missing"),
         (&["bench", "-n", "many"], "write a whole number, 1 or more, as 500, 10k or 2M; see finale bench --help"),
         (&["bench", "-R", "0"], "write a whole number from 1 to 4294967295"),
-        (&["states", "--format", "png"], "possible values: text, mermaid, dot; see finale states --help"),
+        (
+            &["states", "--format", "png"],
+            "possible values: text, svg, html, json, mermaid, dot; see finale states --help",
+        ),
         (&["sim", "--seeds", "5..2"], "the range is empty; write FROM..TO"),
         (&["sim", "--seeds", "many"], "it is not a range of seeds; write FROM..TO"),
         (&["sim", "--fault", "gremlins"], "there is no such fault; `finale sim --fault list`"),

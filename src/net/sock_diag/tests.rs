@@ -80,12 +80,12 @@ fn a_listener_and_a_unix_domain_socket_get_no_result() {
 
 #[test]
 fn a_reply_that_is_not_about_the_socket_is_no_result() {
-    assert_eq!(read(&[0; 10], [1; 8]), None);
+    assert_eq!(message(&[0; 10], [1; 8]).and_then(time_of), None);
     let mut reply = vec![0; HEADER + MESSAGE + 200];
     reply[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
     reply[HEADER + MESSAGE..][..4].copy_from_slice(&[200_u16.to_ne_bytes(), INFO.to_ne_bytes()].concat());
-    assert_eq!(read(&reply, [0; 8]), Some(Duration::ZERO));
-    assert_eq!(read(&reply, [1; 8]), None, "another socket's cookie");
+    assert_eq!(message(&reply, [0; 8]).and_then(time_of), Some(Duration::ZERO));
+    assert_eq!(message(&reply, [1; 8]).and_then(time_of), None, "another socket's cookie");
     assert_eq!(taken(&[0; 100]), None, "an old kernel's shorter tcp_info");
 }
 
@@ -149,4 +149,20 @@ fn an_acknowledgement_alone_is_no_progress() {
     assert_eq!(most, 299_990, "the time between retransmissions does not grow without limit");
     assert_eq!(ago(13, 120_000, 1, 0, 100_000, 20), 100_000 + 120_000 - 14 + 3 * 120_000 - 10);
     assert_eq!(ago(255, u32::MAX / 1000, 1, 0, 0, 0), ago(31, u32::MAX / 1000, 1, 0, 0, 0), "and nothing overflows");
+}
+
+#[test]
+fn the_kernels_view_has_its_state_and_both_queues() {
+    if !is_available() {
+        return;
+    }
+    let (mut client, server) = loopback();
+    let view = || SockDiag::default().kernel_view(&server).map(|view| view.to_string());
+    assert_eq!(view().as_deref(), Some("ESTABLISHED Recv-Q 0 Send-Q 0"));
+    client.write_all(b"hello").expect("connected");
+    client.shutdown(std::net::Shutdown::Write).expect("connected");
+    // On loopback both have arrived by now.
+    assert_eq!(view().as_deref(), Some("CLOSE-WAIT Recv-Q 6 Send-Q 0"), "the FIN counts as one");
+    server.shutdown(std::net::Shutdown::Write).expect("connected");
+    assert_eq!(view(), None, "both FINs, and the client has acknowledged ours: it is in no table of the kernel");
 }

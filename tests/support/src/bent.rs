@@ -259,8 +259,8 @@ impl Net for Bent {
         self.host.looked_up()
     }
 
-    fn stepped(&mut self, state: State, input: Input) {
-        self.host.stepped(state, input);
+    fn stepped(&mut self, slot: u32, state: State, input: Input) {
+        self.host.stepped(slot, state, input);
     }
 }
 

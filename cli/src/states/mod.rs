@@ -1,0 +1,137 @@
+//! `finale states`: the lifecycle of a socket, from the table that runs.
+
+mod layout;
+mod object;
+mod svg;
+mod walk;
+
+use clap::ValueEnum;
+use finale::lifecycle::{self, State, View, step};
+
+use crate::errors::Error;
+use crate::output;
+use object::StateObject;
+
+/// The lifecycle of a socket: its states, inputs and events
+///
+/// It is printed from the table that the library runs.
+///
+/// Names of states and inputs are written as they are printed, or in another case and with hyphens:
+/// PeerFinished, peer-finished.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatesOptions {
+    /// Print one state: what it means, its states in RFC 9293, its transitions and its limits
+    #[arg(value_name = "STATE", conflicts_with_all = ["view", "walk"])]
+    state: Option<String>,
+    /// The form in which to print it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The side whose lifecycle is printed
+    #[arg(long, value_enum, default_value_t = Side::All)]
+    view: Side,
+    /// Print a path through the table: inputs, separated by commas, from Created or from the state
+    /// that is named first: `accepted, data, fin, end-called`
+    #[arg(long, value_name = "INPUTS", conflicts_with = "view")]
+    walk: Option<String>,
+    /// The same as --format json: an array with an object per state, its name, meaning, states in
+    /// RFC 9293, transitions, limits, and the inputs that it defers or ignores; with --walk an
+    /// object per step
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text for a terminal
+    Text,
+    /// A picture
+    Svg,
+    /// A page with the picture, and each state in words
+    Html,
+    /// JSON on one line
+    Json,
+    /// A state diagram for Mermaid
+    Mermaid,
+    /// A graph for Graphviz
+    Dot,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Side {
+    /// Both
+    All,
+    /// That of a socket that connects
+    Client,
+    /// That of a socket that was accepted
+    Server,
+}
+
+impl From<Side> for View {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::All => Self::All,
+            Side::Client => Self::Client,
+            Side::Server => Self::Server,
+        }
+    }
+}
+
+/// Prints it.
+pub(crate) fn run(options: &StatesOptions) -> Result<(), Error> {
+    let format = if options.json { Format::Json } else { options.format };
+    if let Some(inputs) = &options.walk {
+        let steps = walk::walk(inputs)?;
+        return match format {
+            Format::Text => output::print(&walk::text(&steps)),
+            Format::Json => output::print_json(&steps),
+            Format::Svg | Format::Html | Format::Mermaid | Format::Dot => {
+                Err(Error::usage("--walk prints text or json; leave --format out"))
+            }
+        };
+    }
+    if let Some(name) = &options.state {
+        let state = named(State::ALL, name, |state| state.name()).ok_or_else(|| unknown(name))?;
+        let object = StateObject::of(state, View::All);
+        return match format {
+            Format::Text => output::print(&object.text()),
+            Format::Json => output::print_json(&object),
+            Format::Svg | Format::Html | Format::Mermaid | Format::Dot => {
+                Err(Error::usage("one state is printed as text or json; leave --format out"))
+            }
+        };
+    }
+    let view = View::from(options.view);
+    let objects = || view.states().into_iter().map(|state| StateObject::of(state, view)).collect::<Vec<_>>();
+    match format {
+        Format::Text => output::print(&lifecycle::print(lifecycle::Format::Text, view)),
+        Format::Svg => output::print(&svg::svg(view, step)),
+        Format::Html => output::print(&page(view, &objects())),
+        Format::Json => output::print_json(&objects()),
+        Format::Mermaid => output::print(&lifecycle::print(lifecycle::Format::Mermaid, view)),
+        Format::Dot => output::print(&lifecycle::print(lifecycle::Format::Dot, view)),
+    }
+}
+
+/// The item with this name, whatever its case and hyphens.
+fn named<T: Copy>(all: &[T], name: &str, name_of: impl Fn(T) -> &'static str) -> Option<T> {
+    let plain = |name: &str| name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
+    all.iter().copied().find(|&item| plain(name_of(item)) == plain(name))
+}
+
+fn unknown(name: &str) -> Error {
+    let names: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+    Error::usage(format!("{name:?} is not a state; the states are {}", names.join(", ")))
+}
+
+/// A page that needs nothing else.
+fn page(view: View, objects: &[StateObject]) -> String {
+    let states: String = objects.iter().map(|object| object.html()).collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>The lifecycle of a socket</title>\n<style>\n{}</style>\n\
+         <h1>The lifecycle of a socket</h1>\n<figure>\n{}</figure>\n<h2>Each state</h2>\n{states}</html>\n",
+        include_str!("page.css"),
+        svg::svg(view, step)
+    )
+}

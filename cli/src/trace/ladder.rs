@@ -1,0 +1,155 @@
+//! The ladder: what happened on the client's side, on the server's side, and between them, with
+//! times.
+
+use std::time::{Duration, Instant};
+
+use finale::sim::{PacketKind, SentPacket};
+use finale::trace::{Record, What};
+use serde::Serialize;
+
+use super::script::Side;
+
+/// A run as rows. The names are stable: programs read them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ladder {
+    /// What was run.
+    pub(crate) title: String,
+    pub(crate) rows: Vec<Row>,
+    /// Rows that were not kept, since there were too many.
+    pub(crate) lost: u64,
+    pub(crate) sides: Vec<SideEnd>,
+}
+
+/// How one side stands at the end.
+#[derive(Debug, Serialize)]
+pub(crate) struct SideEnd {
+    pub(crate) side: Side,
+    /// As `finale states` prints it.
+    pub(crate) state: &'static str,
+    /// How the connection ended, if it did.
+    pub(crate) ending: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// Since the run began.
+    pub(crate) at_us: u64,
+    /// The sender's, for a packet.
+    pub(crate) side: Side,
+    #[serde(flatten)]
+    pub(crate) what: RowKind,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum RowKind {
+    /// A call of the program on finale, or what was done to the machine or the network.
+    Action { text: String },
+    /// A system call.
+    Call { name: &'static str, bytes: u64, error: Option<String> },
+    /// A transition of the lifecycle, with the events that it delivers.
+    Step { from: &'static str, input: &'static str, to: &'static str, events: Vec<&'static str> },
+    /// What the kernel says of its connection.
+    Kernel { state: &'static str, unread: u32, unacked: u32 },
+    /// A packet. `None`: it is lost.
+    Packet { text: String, arrives_us: Option<u64> },
+    /// The report with which a connection ended.
+    Ending { text: String },
+    /// Anything else that is worth a line.
+    Note { text: String },
+}
+
+impl Row {
+    pub(crate) fn new(at: Duration, side: Side, what: RowKind) -> Self {
+        Self { at_us: micros(at), side, what }
+    }
+
+    /// What a recorder of this side has recorded.
+    pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
+        let what = match &record.what {
+            What::Call { call, bytes, error } => {
+                let error = error.map(|error| std::io::Error::from(error).to_string());
+                RowKind::Call { name: call.name(), bytes: *bytes, error }
+            }
+            What::Step { from, input, to, events } => RowKind::Step {
+                from: from.name(),
+                input: input.name(),
+                to: to.name(),
+                events: events.iter().map(|event| event.name()).collect(),
+            },
+            What::Kernel(view) => RowKind::Kernel { state: view.state, unread: view.unread, unacked: view.unacked },
+            What::Note(text) => RowKind::Note { text: text.clone() },
+            _ => RowKind::Note { text: "newer than this program".to_owned() },
+        };
+        Self::new(record.at.saturating_duration_since(begun), side, what)
+    }
+
+    /// A packet that a side has sent.
+    pub(crate) fn of_packet(packet: &SentPacket, side: Side) -> Self {
+        let text = match &packet.kind {
+            PacketKind::Segment { bytes: 0, fin: false, probe: false, .. } => "ACK".to_owned(),
+            PacketKind::Segment { bytes: 0, fin: false, .. } => "probe".to_owned(),
+            PacketKind::Segment { bytes: 0, fin: true, .. } => "FIN".to_owned(),
+            PacketKind::Segment { bytes, fin: false, .. } => bytes_of(*bytes as u64),
+            PacketKind::Segment { bytes, .. } => format!("{} + FIN", bytes_of(*bytes as u64)),
+            other => other.to_string(),
+        };
+        Self::new(packet.sent, side, RowKind::Packet { text, arrives_us: packet.arrives.map(micros) })
+    }
+
+    /// The row in words, in its column.
+    pub(crate) fn text(&self) -> String {
+        match &self.what {
+            RowKind::Action { text } => format!("> {text}"),
+            RowKind::Call { name, bytes, error: None } => match *name {
+                "send" => format!("send {}", bytes_of(*bytes)),
+                "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
+                "recv" => format!("recv {}", bytes_of(*bytes)),
+                "shutdown" => "shutdown(SHUT_WR)".to_owned(),
+                "reset" => "close with SO_LINGER 0".to_owned(),
+                name => name.to_owned(),
+            },
+            RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
+            RowKind::Step { from, input, to, events } => {
+                let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
+                if from == to { format!("{input}{events}") } else { format!("{input}: {from} -> {to}{events}") }
+            }
+            RowKind::Kernel { state, unread, unacked } => {
+                let queue = |bytes: u32, name| if bytes == 0 { String::new() } else { format!(", {bytes} {name}") };
+                format!("kernel: {state}{}{}", queue(*unread, "unread"), queue(*unacked, "unacked"))
+            }
+            RowKind::Packet { text, arrives_us: None } => format!("{text} (lost)"),
+            RowKind::Packet { text, .. } | RowKind::Note { text } => text.clone(),
+            RowKind::Ending { text } => format!("ended {text}"),
+        }
+    }
+
+    /// The word for its style.
+    pub(crate) const fn class(&self) -> &'static str {
+        match &self.what {
+            RowKind::Action { .. } => "action",
+            RowKind::Call { error: None, .. } => "call",
+            RowKind::Call { .. } => "error",
+            RowKind::Step { .. } => "step",
+            RowKind::Kernel { .. } => "kernel",
+            RowKind::Packet { .. } => "packet",
+            RowKind::Ending { .. } => "ending",
+            RowKind::Note { .. } => "note",
+        }
+    }
+}
+
+impl Ladder {
+    /// Sorts the rows by time. At one time, what was added first stays first.
+    pub(crate) fn sort(&mut self) {
+        self.rows.sort_by_key(|row| row.at_us);
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn bytes_of(bytes: u64) -> String {
+    if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") }
+}

@@ -1,0 +1,66 @@
+//! `finale trace`: the ladder of a connection.
+
+mod ladder;
+mod script;
+mod simulated;
+mod svg;
+mod text;
+
+use clap::ValueEnum;
+
+use crate::errors::Error;
+use crate::output;
+use crate::values;
+use ladder::Ladder;
+use script::Script;
+
+/// The ladder of a connection: what each side does, what its kernel says, and the packets
+///
+/// A script says what the two sides do, on the simulated network and its virtual clock: `client
+/// connect; client write 5; client end; server write 100; server end`. Steps are 10 ms apart, and
+/// a plus joins what happens at the same time. Verbs of a side: connect, write N, end, destroy,
+/// pause, resume, discard, crash (its program dies), vanish (its machine loses power). `network
+/// cut`, `network restore`, `network delay 50ms`, and `wait 1m`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TraceOptions {
+    /// What happens
+    #[arg(value_name = "SCRIPT")]
+    script: String,
+    /// The form in which to print it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The same as --format json: an object with the rows, and how each side has ended
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// The width of the text, in characters [default: that of the terminal, or 100]
+    #[arg(long, value_name = "N", value_parser = values::number::<u16>(60..=1000), allow_hyphen_values = true)]
+    width: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text for a terminal
+    Text,
+    /// A picture
+    Svg,
+    /// A page with the picture
+    Html,
+    /// JSON on one line
+    Json,
+}
+
+/// Runs the script, and prints its ladder.
+pub(crate) fn run(options: &TraceOptions) -> Result<(), Error> {
+    let ladder = simulated::run(&Script::parse(&options.script)?)?;
+    let format = if options.json { Format::Json } else { options.format };
+    print(&ladder, format, options.width)
+}
+
+fn print(ladder: &Ladder, format: Format, width: Option<u16>) -> Result<(), Error> {
+    match format {
+        Format::Text => output::print(&text::text(ladder, usize::from(width.unwrap_or_else(output::width)))),
+        Format::Svg => output::print(&svg::svg(ladder)),
+        Format::Html => output::print(&svg::html(ladder)),
+        Format::Json => output::print_json(ladder),
+    }
+}

@@ -1,0 +1,209 @@
+//! What is done in a run, as text: `client connect; client write 5; client end; server end`.
+//!
+//! Steps are separated by semicolons, and each is 10 ms after the one before it. What a plus joins
+//! happens at the same time: `client end + server end`.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::errors::Error;
+use crate::values;
+
+/// Between two steps: each packet and its acknowledgement arrive meanwhile.
+pub(crate) const STEP: Duration = Duration::from_millis(10);
+/// Longer scripts are programs.
+const MOST_ACTIONS: usize = 200;
+/// The most bytes that one action writes: enough to fill every buffer.
+const MOST_BYTES: u64 = 1 << 20;
+/// The longest pause and delay: longer than every default limit.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One side of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::Client, Self::Server];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// What one side does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Connect,
+    Write(u64),
+    End,
+    Destroy,
+    Pause,
+    Resume,
+    Discard,
+    /// Its program dies, and its kernel closes the connection.
+    Crash,
+    /// Its machine loses power.
+    Vanish,
+}
+
+impl Verb {
+    /// Those without an argument.
+    const PLAIN: [Self; 8] =
+        [Self::Connect, Self::End, Self::Destroy, Self::Pause, Self::Resume, Self::Discard, Self::Crash, Self::Vanish];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Write(_) => "write",
+            Self::End => "end",
+            Self::Destroy => "destroy",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Discard => "discard",
+            Self::Crash => "crash",
+            Self::Vanish => "vanish",
+        }
+    }
+}
+
+/// What happens at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Of(Side, Verb),
+    /// The wire is cut: every packet is lost.
+    Cut,
+    Restore,
+    /// Packets take this long.
+    Delay(Duration),
+    Wait(Duration),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(side, verb @ Verb::Write(bytes)) => write!(f, "{} {} {bytes}", side.name(), verb.name()),
+            Self::Of(side, verb) => write!(f, "{} {}", side.name(), verb.name()),
+            Self::Cut => f.write_str("network cut"),
+            Self::Restore => f.write_str("network restore"),
+            Self::Delay(time) => write!(f, "network delay {}", humantime::format_duration(*time)),
+            Self::Wait(time) => write!(f, "wait {}", humantime::format_duration(*time)),
+        }
+    }
+}
+
+const GRAMMAR: &str = "write steps as `client connect; client write 5; server end; wait 1s; network cut`, \
+                       with + between what happens at the same time; verbs: connect, write N, end, destroy, pause, \
+                       resume, discard, crash, vanish; of the network: cut, restore, delay DUR";
+
+/// The steps of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Script(pub(crate) Vec<Vec<Action>>);
+
+impl Script {
+    /// # Errors
+    /// With the first part that is not an action, and the grammar.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let mut actions = 0;
+        let step = |text: &str| text.split('+').map(action).collect::<Result<Vec<_>, _>>();
+        let steps = text.split([';', '\n']).filter(|step| !step.trim().is_empty()).map(step);
+        let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        for step in &steps {
+            actions += step.len();
+        }
+        match actions {
+            0 => Err(Error::usage(format!("the script has no step; {GRAMMAR}"))),
+            1..=MOST_ACTIONS => Ok(Self(steps)),
+            _ => Err(Error::usage(format!("the script has {actions} actions; write at most {MOST_ACTIONS}"))),
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = |step: &Vec<Action>| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+        f.write_str(&self.0.iter().map(step).collect::<Vec<_>>().join("; "))
+    }
+}
+
+fn action(text: &str) -> Result<Action, Error> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let wrong = |why: &str| Error::usage(format!("the script: {:?}: {why}; {GRAMMAR}", text.trim()));
+    let time = |text: &str| match values::duration(text) {
+        Ok(time) if time > LONGEST => Err(wrong("it is longer than a day")),
+        Ok(time) => Ok(time),
+        Err(why) => Err(wrong(&why)),
+    };
+    match words[..] {
+        ["wait", duration] => Ok(Action::Wait(time(duration)?)),
+        ["network", "cut"] => Ok(Action::Cut),
+        ["network", "restore"] => Ok(Action::Restore),
+        ["network", "delay", duration] => Ok(Action::Delay(time(duration)?)),
+        [side, ref verb @ ..] => {
+            let side = Side::BOTH.into_iter().find(|known| known.name() == side);
+            let side = side.ok_or_else(|| wrong("it does not begin with client, server, network or wait"))?;
+            let verb = match *verb {
+                ["write", size] => match values::size(size) {
+                    Ok(bytes @ 1..=MOST_BYTES) => Verb::Write(bytes),
+                    Ok(_) => return Err(wrong("write 1 byte to 1 MiB")),
+                    Err(why) => return Err(wrong(&why)),
+                },
+                [name] => {
+                    Verb::PLAIN.into_iter().find(|verb| verb.name() == name).ok_or_else(|| wrong("no such verb"))?
+                }
+                _ => return Err(wrong("no such action")),
+            };
+            if (side, verb) == (Side::Server, Verb::Connect) {
+                return Err(wrong("the server listens, and the client connects"));
+            }
+            Ok(Action::Of(side, verb))
+        }
+        [] => Err(wrong("it is empty")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_and_printed_as_it_was_written() {
+        let text =
+            "client connect; client write 5 + server write 1048576; wait 1m 5s; network delay 20ms; server crash";
+        assert!(Script::parse(text).is_err(), "a duration is one word");
+        let text = text.replace("1m 5s", "65s");
+        let script = Script::parse(&text).expect("it is one");
+        assert_eq!(script.0[1].len(), 2);
+        assert_eq!(Script::parse(&script.to_string().replace("1m 5s", "65s")).expect("it is one"), script);
+    }
+
+    #[test]
+    fn what_is_no_script_is_refused_with_the_part_that_is_wrong() {
+        let many = "client end;".repeat(201);
+        for (text, part) in [
+            ("", "no step"),
+            (" ; ;", "no step"),
+            ("client", "\"client\""),
+            ("client jump", "no such verb"),
+            ("cleint end", "\"cleint end\""),
+            ("server connect", "the client connects"),
+            ("client write", "no such verb"),
+            ("client write 0", "1 byte to 1 MiB"),
+            ("client write 2MiB", "1 byte to 1 MiB"),
+            ("client write x", "not a size"),
+            ("wait 2d", "longer than a day"),
+            ("wait 5", "unit is missing"),
+            ("client end + ", "it is empty"),
+            (&many, "201 actions"),
+        ] {
+            let error = Script::parse(text).expect_err(text);
+            assert!(error.is_usage() && error.to_string().contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The ladder as a picture, and a page with it.
+
+use std::fmt::Write as _;
+
+use super::ladder::{Ladder, Row, RowKind};
+use super::script::Side;
+
+const WIDTH: i32 = 1280;
+/// The lines of the two sides.
+const CLIENT: i32 = 530;
+const SERVER: i32 = 810;
+/// The height of a row, and of what is above the first.
+const ROW: i32 = 20;
+const HEAD: i32 = 64;
+/// The most letters of a row: what is longer is in its title.
+const FIT: usize = 52;
+
+const STYLE: &str = include_str!("ladder.css");
+
+/// The ladder as SVG.
+pub(crate) fn svg(ladder: &Ladder) -> String {
+    let height = HEAD + ROW * (ladder.rows.len() as i32 + 2);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" class=\"ladder\" role=\"img\" \
+         aria-label=\"The ladder of a connection\">\n<style>\n{STYLE}</style>\n<defs>\n\
+         <marker id=\"ladder-head\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"7\" markerHeight=\"7\" \
+         orient=\"auto\"><path class=\"head\" d=\"M0 0 10 5 0 10z\"/></marker>\n</defs>\n\
+         <text class=\"side\" x=\"{CLIENT}\" y=\"36\">client</text><text class=\"side\" x=\"{SERVER}\" y=\"36\">server</text>\n\
+         <path class=\"life\" d=\"M{CLIENT} 48V{height}M{SERVER} 48V{height}\"/>\n"
+    );
+    let mut before = None;
+    for (at, row) in ladder.rows.iter().enumerate() {
+        let y = y(at);
+        if before != Some(row.at_us) {
+            let _ = writeln!(out, "<text class=\"time\" x=\"8\" y=\"{y}\">{}</text>", millis(row.at_us));
+        }
+        before = Some(row.at_us);
+        if let RowKind::Packet { arrives_us, .. } = row.what {
+            packet(&mut out, ladder, at, arrives_us);
+        } else {
+            line(&mut out, row, y);
+        }
+    }
+    out + "</svg>\n"
+}
+
+/// A page that needs nothing else.
+pub(crate) fn html(ladder: &Ladder) -> String {
+    let title = escape(&ladder.title);
+    let ends: String = ladder
+        .sides
+        .iter()
+        .map(|end| {
+            let ending = end.ending.as_deref().unwrap_or("not over");
+            format!("<li>{}: {}, {}\n", end.side.name(), end.state, escape(ending))
+        })
+        .collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+         <style>\n:root {{ color-scheme: light dark; }}\n\
+         body {{ margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }}\n\
+         figure {{ margin: 0; overflow-x: auto; }}\nfigure svg {{ min-width: 50rem; }}\n</style>\n\
+         <h1>The ladder of a connection</h1>\n<p><code>{title}</code></p>\n<figure>\n{}</figure>\n<ul>\n{ends}</ul>\n\
+         </html>\n",
+        svg(ladder)
+    )
+}
+
+/// The base line of the row with this index.
+fn y(at: usize) -> i32 {
+    HEAD + ROW * (at as i32 + 1)
+}
+
+fn line(out: &mut String, row: &Row, y: i32) {
+    let text = row.text();
+    let (x, anchor) = match row.side {
+        Side::Client => (CLIENT - 14, "end"),
+        Side::Server => (SERVER + 14, "start"),
+    };
+    let shown = if text.chars().count() > FIT {
+        text.chars().take(FIT - 3).chain("...".chars()).collect()
+    } else {
+        text.clone()
+    };
+    let _ = writeln!(
+        out,
+        "<g class=\"row {}\"><title>{}</title><text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text></g>",
+        row.class(),
+        escape(&text),
+        escape(&shown)
+    );
+}
+
+/// An arrow from the row in which a packet was sent to the first row at the time of its arrival.
+fn packet(out: &mut String, ladder: &Ladder, at: usize, arrives_us: Option<u64>) {
+    let row = &ladder.rows[at];
+    let (from, to) = match row.side {
+        Side::Client => (CLIENT, SERVER),
+        Side::Server => (SERVER, CLIENT),
+    };
+    let middle = i32::midpoint(from, to);
+    let begin = y(at) - 5;
+    let class = if arrives_us.is_some() { "" } else { " lost" };
+    let (x, end) = match arrives_us {
+        Some(time) => {
+            let arrival = ladder.rows.iter().skip(at).take_while(|row| row.at_us < time).count();
+            (to, y(at + arrival.max(1)) - 12)
+        }
+        None => (middle, begin + ROW / 2),
+    };
+    let head = if arrives_us.is_some() { "marker-end=\"url(#ladder-head)\" " } else { "" };
+    let _ = writeln!(
+        out,
+        "<g class=\"row packet{class}\"><path class=\"wire\" {head}d=\"M{from} {begin}L{x} {end}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></g>",
+        i32::midpoint(from, x),
+        i32::midpoint(begin, end) - 4,
+        escape(&row.text())
+    );
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{:03} ms", micros / 1000, micros % 1000)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

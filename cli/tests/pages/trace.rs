@@ -1,0 +1,101 @@
+//! `finale trace`: the ladder of a script.
+
+use crate::common::run;
+
+/// A client that half-closes, and a server that answers.
+const HALF_CLOSE: &str = "client connect; client write 5 + client end; server write 100; server end";
+
+fn json(script: &str) -> serde_json::Value {
+    let outcome = run(&["trace", script, "--json"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{script}");
+    serde_json::from_str(&outcome.stdout).expect("JSON")
+}
+
+/// The rows of one kind, as the side and a field.
+fn rows(ladder: &serde_json::Value, kind: &str, field: &str) -> Vec<String> {
+    let rows = ladder["rows"].as_array().expect("a list").iter().filter(|row| row["kind"] == kind);
+    rows.map(|row| format!("{} {}", row["side"].as_str().expect("a side"), row[field].as_str().expect("text")))
+        .collect()
+}
+
+fn state_of(ladder: &serde_json::Value, side: usize) -> &str {
+    ladder["sides"][side]["state"].as_str().expect("a state")
+}
+
+#[test]
+fn a_half_close_has_its_calls_packets_states_and_endings() {
+    let ladder = json(HALF_CLOSE);
+    let packets = rows(&ladder, "packet", "text");
+    let without_acks: Vec<_> = packets.iter().filter(|packet| !packet.ends_with(" ACK")).map(String::as_str).collect();
+    assert_eq!(
+        without_acks,
+        ["client SYN", "server SYN-ACK", "client 5 bytes + FIN", "server 100 bytes", "server FIN"]
+    );
+    let calls = rows(&ladder, "call", "name");
+    let of = |side: &str| calls.iter().filter_map(|call| call.strip_prefix(side)).collect::<Vec<_>>();
+    assert_eq!(of("client "), ["connect", "send", "shutdown", "recv", "recv", "close"]);
+    assert_eq!(of("server "), ["accept", "recv", "recv", "send", "shutdown", "close"]);
+    let kernel = rows(&ladder, "kernel", "state");
+    for state in ["client SYN-SENT", "client FIN-WAIT-1", "client FIN-WAIT-2", "client TIME-WAIT", "server LAST-ACK"] {
+        assert!(kernel.iter().any(|row| row == state), "{state}: {kernel:?}");
+    }
+    assert_eq!((state_of(&ladder, 0), state_of(&ladder, 1)), ("Closed", "Closed"));
+    assert!(rows(&ladder, "ending", "text")[0].contains("client clean and acknowledged; we finished first"));
+    let times: Vec<_> = ladder["rows"].as_array().expect("a list").iter().map(|row| row["at_us"].as_u64()).collect();
+    assert!(times.is_sorted() && times[0] == Some(0), "{times:?}");
+}
+
+/// FINs that cross, a program that dies over unread bytes, a machine that vanishes, a wire that is
+/// cut.
+#[test]
+fn every_way_to_end_can_be_played() {
+    let ladder = json("client connect; client end + server end");
+    assert!(rows(&ladder, "kernel", "state").contains(&"client CLOSING".to_owned()), "{ladder}");
+    let ladder = json("client connect; server pause; client write 9; server crash");
+    assert!(rows(&ladder, "packet", "text").contains(&"server RST".to_owned()), "{ladder}");
+    assert!(rows(&ladder, "ending", "text")[0].contains("reset by the peer"));
+    let ladder = json("client connect; server crash");
+    assert!(rows(&ladder, "packet", "text").contains(&"server FIN".to_owned()), "nothing was unread: {ladder}");
+    assert_eq!(state_of(&ladder, 0), "Closed", "half-closed, until its limit");
+    let ladder = json("client connect; server vanish; client write 9; client end");
+    assert!(rows(&ladder, "ending", "text")[0].contains("timed out"), "{ladder}");
+    let ladder =
+        json("client connect; network cut; client write 9; wait 500ms; network restore; client end + server end");
+    let lost = ladder["rows"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|row| row["arrives_us"].is_null() && row["kind"] == "packet");
+    assert!(lost.count() > 0 && rows(&ladder, "ending", "text").iter().all(|text| text.contains("clean")), "{ladder}");
+    let ladder = json("client connect; server write 1048576; client pause; client destroy");
+    assert!(rows(&ladder, "ending", "text").iter().any(|text| text.contains("server error: reset")), "{ladder}");
+    let ladder = json("client connect; wait 1h; client discard; server end; client end");
+    assert_eq!((state_of(&ladder, 0), state_of(&ladder, 1)), ("Closed", "Closed"));
+}
+
+#[test]
+fn the_ladder_is_printed_as_text_picture_and_page() {
+    let text = run(&["trace", HALF_CLOSE, "--width", "120"]).stdout;
+    for words in
+        ["> connect", "------ SYN ------>", "5 bytes + FIN", "recv 0: the peer's FIN", "kernel: LAST-ACK, 1 unacked"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(text.lines().take(60).all(|line| line.chars().count() <= 120), "{text}");
+    let picture = run(&["trace", HALF_CLOSE, "--format", "svg"]).stdout;
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    assert_eq!(picture.matches("class=\"row packet\"").count(), rows(&json(HALF_CLOSE), "packet", "text").len());
+    let page = run(&["trace", HALF_CLOSE, "--format", "html"]).stdout;
+    assert!(page.contains(&picture) && page.starts_with("<!doctype html>"));
+    assert!(!page.contains("src=") && !page.contains("href="), "it needs nothing else");
+}
+
+#[test]
+fn a_script_that_is_none_is_refused_with_the_grammar() {
+    run(&["trace", "client jump"]).refused_with(2, "no such verb");
+    run(&["trace", ""]).refused_with(2, "no step");
+    run(&["trace", "server end"]).refused_with(2, "the server has no connection yet");
+    run(&["trace", "client connect; client connect"]).refused_with(2, "connects twice");
+    run(&["trace", "client connect; client crash; client write 1"]).refused_with(2, "after its program died");
+    run(&["trace", HALF_CLOSE, "--width", "5"]).refused_with(2, "60 to 1000");
+}

@@ -1,0 +1,254 @@
+//! What a reactor does, call by call: a bounded record that can be read while the program runs.
+//!
+//! A [`Recorder`] stands between the reactor and its network, so a reactor without one does nothing
+//! for it. It records the system calls on connections with their results, the transitions of the
+//! sockets with their events, and what the kernel says of a connection after each call.
+//!
+//! ```
+//! use finale::trace::{Call, Recorder, What};
+//! use finale::{Event, ListenOptions, Reactor};
+//! # use std::io::{Read, Write};
+//! let recorder = Recorder::new(1_000);
+//! let mut reactor = recorder.reactor()?;
+//! let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+//! # let client = std::thread::spawn(move || {
+//! #     let mut client = std::net::TcpStream::connect(listener.addr).unwrap();
+//! #     client.shutdown(std::net::Shutdown::Write).unwrap();
+//! #     client.read_to_end(&mut Vec::new()).unwrap();
+//! # });
+//! while let Some((mut socket, event)) = reactor.next()? {
+//!     match event {
+//!         Event::End => socket.end(),
+//!         Event::Close(_) => reactor.close_listener(listener.id)?,
+//!         _ => {}
+//!     }
+//! }
+//! # client.join().unwrap();
+//! let records = recorder.records();
+//! let call = |record: &finale::trace::Record| match record.what {
+//!     What::Call { call, .. } => Some(call),
+//!     _ => None,
+//! };
+//! let calls: Vec<Call> = records.iter().filter_map(call).collect();
+//! assert_eq!(calls, [Call::Accept, Call::Recv, Call::Shutdown, Call::Close]);
+//! # Ok::<(), finale::Error>(())
+//! ```
+//!
+//! Invariant: the record never holds more than its capacity; what it loses is counted.
+
+mod net;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+pub use net::Traced;
+
+use crate::error::{Error, OsError};
+use crate::lifecycle::{Emits, Input, State};
+pub use crate::net::KernelView;
+use crate::net::Net;
+use crate::net::os::Os;
+use crate::reactor::Reactor;
+
+/// A bounded record. Clones share it; another thread can read it.
+///
+/// ```
+/// use finale::trace::Recorder;
+/// let recorder = Recorder::new(100);
+/// let reactor = recorder.reactor()?;
+/// recorder.note(reactor.now(), 0, "the program begins");
+/// assert_eq!(recorder.records().len(), 1);
+/// # Ok::<(), finale::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    shared: Arc<Mutex<Ring>>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    records: VecDeque<Record>,
+    capacity: usize,
+    /// How many were recorded in all.
+    total: u64,
+    /// How many connections were named in all.
+    connections: u64,
+}
+
+/// One line of a record.
+///
+/// ```
+/// use finale::trace::{Record, What};
+/// fn print(record: &Record) {
+///     if let What::Step { from, input, to, .. } = &record.what {
+///         println!("connection {}: {from} -- {input} -> {to}", record.connection);
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Counts from 0, without a gap.
+    pub number: u64,
+    /// The time, of the clock of the network: a simulated one has its own.
+    pub at: Instant,
+    /// The connection. They are counted in the order in which they begin, from 0, by all reactors
+    /// of a recorder together. Each address that a client tries beside another counts.
+    pub connection: u64,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened to a connection.
+///
+/// ```
+/// use finale::trace::What;
+/// assert_ne!(What::Note("a".to_owned()), What::Note("b".to_owned()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// A system call. A read that finds nothing is left out.
+    Call {
+        /// Which.
+        call: Call,
+        /// How many bytes it has moved.
+        bytes: u64,
+        /// Its error. `None` also for a handshake that has begun.
+        error: Option<OsError>,
+    },
+    /// A transition of the socket's lifecycle.
+    Step {
+        /// The state before it.
+        from: State,
+        /// Its cause.
+        input: Input,
+        /// The state after it.
+        to: State,
+        /// The events that it delivers.
+        events: &'static [Emits],
+    },
+    /// What the kernel says of the connection after a call, if that has changed.
+    Kernel(KernelView),
+    /// A line of the program's own: [`Recorder::note`].
+    Note(String),
+}
+
+/// A system call on a connection.
+///
+/// ```
+/// assert_eq!(finale::trace::Call::Shutdown.name(), "shutdown");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// The host name was handed to the resolver.
+    Lookup,
+    /// connect(2).
+    Connect,
+    /// accept(2).
+    Accept,
+    /// recv(2), or splice(2) into a pipe. 0 bytes: the peer's FIN.
+    Recv,
+    /// send(2), or splice(2) from a pipe.
+    Send,
+    /// shutdown(2) of our direction: our FIN.
+    Shutdown,
+    /// close(2).
+    Close,
+    /// close(2) with SO_LINGER 0: a reset.
+    Reset,
+}
+
+impl Call {
+    /// The name of the call in the manual.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Connect => "connect",
+            Self::Accept => "accept",
+            Self::Recv => "recv",
+            Self::Send => "send",
+            Self::Shutdown => "shutdown",
+            Self::Close => "close",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl Recorder {
+    /// A record of at most this many lines: what comes after them replaces the oldest. With 0
+    /// nothing is kept.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let ring = Ring { records: VecDeque::new(), capacity, total: 0, connections: 0 };
+        Self { shared: Arc::new(Mutex::new(ring)) }
+    }
+
+    /// A reactor whose connections are recorded.
+    ///
+    /// # Errors
+    /// As [`Reactor::new`].
+    pub fn reactor(&self) -> Result<Reactor<Traced<Os>>, Error> {
+        Reactor::on(|os| self.around(os))
+    }
+
+    /// A network whose connections are recorded, for [`Reactor::with_net`].
+    pub fn around<N: Net>(&self, net: N) -> Traced<N> {
+        Traced::new(net, self.clone())
+    }
+
+    /// What is in it, the oldest first.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.since(0)
+    }
+
+    /// What is in it from this number on.
+    #[must_use]
+    pub fn since(&self, number: u64) -> Vec<Record> {
+        let ring = self.lock();
+        let first = ring.total - ring.records.len() as u64;
+        let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+        ring.records.iter().skip(skip).cloned().collect()
+    }
+
+    /// How many lines were lost since newer ones have replaced them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let ring = self.lock();
+        ring.total - ring.records.len() as u64
+    }
+
+    /// Adds a line of the program's own: what it decides, or a call that a reader should see.
+    pub fn note(&self, at: Instant, connection: u64, text: impl Into<String>) {
+        self.add(at, connection, What::Note(text.into()));
+    }
+
+    fn add(&self, at: Instant, connection: u64, what: What) {
+        let mut ring = self.lock();
+        let number = ring.total;
+        ring.total += 1;
+        if ring.records.len() >= ring.capacity {
+            ring.records.pop_front();
+        }
+        if ring.capacity > 0 {
+            ring.records.push_back(Record { number, at, connection, what });
+        }
+    }
+
+    /// The number of a connection that begins.
+    fn begin(&self) -> u64 {
+        let mut ring = self.lock();
+        ring.connections += 1;
+        ring.connections - 1
+    }
+
+    /// A thread that has panicked while it held the lock has left a whole record.
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,296 @@
+//! The network that records what is done with it.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{Call, KernelView, Recorder, What};
+use crate::kernel_pipe::KernelPipe;
+use crate::lifecycle::{self, Cell, Input, State};
+use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, Unread};
+use crate::options::{KeepAlive, ListenOptions, SystemOptions};
+use crate::unix_addr::UnixAddr;
+
+/// A network whose connections a [`Recorder`] records.
+///
+/// ```
+/// use finale::Reactor;
+/// use finale::trace::{Recorder, Traced};
+/// let recorder = Recorder::new(100);
+/// let mut reactor: Reactor<Traced<_>> = recorder.reactor()?;
+/// assert!(reactor.next()?.is_none(), "nothing is left that could happen");
+/// # Ok::<(), finale::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Traced<N> {
+    net: N,
+    recorder: Recorder,
+    /// By slot.
+    slots: Vec<Option<Slot>>,
+}
+
+/// What is known of the connection in a slot.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    connection: u64,
+    /// It is a socket of the reactor, and not a further attempt of one.
+    is_socket: bool,
+    kernel: Option<KernelView>,
+}
+
+impl<N: Net> Traced<N> {
+    pub(super) const fn new(net: N, recorder: Recorder) -> Self {
+        Self { net, recorder, slots: Vec::new() }
+    }
+
+    /// The connection in a slot, which begins if there was none.
+    fn slot(&mut self, slot: u32) -> &mut Slot {
+        let slot = slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, None);
+        }
+        let recorder = &self.recorder;
+        self.slots[slot].get_or_insert_with(|| Slot { connection: recorder.begin(), is_socket: false, kernel: None })
+    }
+
+    fn add(&mut self, slot: u32, what: What) {
+        let (at, connection) = (self.net.now(), self.slot(slot).connection);
+        self.recorder.add(at, connection, what);
+    }
+
+    /// Records a call that has moved this many bytes, and what the kernel says after it.
+    fn call(&mut self, slot: u32, call: Call, bytes: u64, error: Option<&io::Error>) {
+        let in_progress = call == Call::Connect && error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let error = error.filter(|_| !in_progress).map(Into::into);
+        self.add(slot, What::Call { call, bytes, error });
+        if matches!(call, Call::Close | Call::Reset | Call::Lookup) {
+            return;
+        }
+        let kernel = self.net.kernel_view(slot);
+        let known = &mut self.slot(slot).kernel;
+        if kernel != *known {
+            *known = kernel;
+            if let Some(kernel) = kernel {
+                self.add(slot, What::Kernel(kernel));
+            }
+        }
+    }
+
+    /// Records a call that moves bytes. One for which there is nothing to do is left out.
+    fn moves<T>(&mut self, slot: u32, call: Call, result: &io::Result<T>, bytes: impl Fn(&T) -> usize) {
+        match result {
+            Ok(moved) => self.call(slot, call, bytes(moved) as u64, None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.call(slot, call, 0, Some(error)),
+        }
+    }
+
+    /// After close(2). The socket's last transition follows; that of an attempt does not.
+    fn leave(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = place.filter(|slot| slot.is_socket);
+        }
+    }
+}
+
+impl<N: Net> Net for Traced<N> {
+    fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
+        let accepted = self.net.accept(listener, slot);
+        if accepted.is_ok() {
+            self.call(slot, Call::Accept, 0, None);
+        }
+        accepted
+    }
+
+    fn connect(
+        &mut self,
+        slot: u32,
+        token: Token,
+        addr: SocketAddr,
+        options: &SystemOptions,
+        local: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let begun = self.net.connect(slot, token, addr, options, local);
+        self.call(slot, Call::Connect, 0, begun.as_ref().err());
+        begun
+    }
+
+    fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
+        let begun = self.net.connect_unix(slot, token, addr, options);
+        self.call(slot, Call::Connect, 0, begun.as_ref().err());
+        begun
+    }
+
+    fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
+        if from != to
+            && let Some(place) = self.slots.get_mut(from as usize)
+        {
+            *place = None;
+        }
+        self.net.promote(from, to, token)
+    }
+
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
+        let received = self.net.recv(slot, buffer);
+        self.moves(slot, Call::Recv, &received, |received| received.bytes);
+        received
+    }
+
+    fn recv_spare(&mut self, slot: u32, buffer: &mut Vec<u8>) -> io::Result<Received> {
+        let received = self.net.recv_spare(slot, buffer);
+        self.moves(slot, Call::Recv, &received, |received| received.bytes);
+        received
+    }
+
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        let moved = self.net.splice_in(slot, pipe, limit);
+        // 0: nothing was moved, and recv(2) finds out why.
+        if !matches!(moved, Ok(0)) {
+            self.moves(slot, Call::Recv, &moved, |bytes| *bytes);
+        }
+        moved
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let sent = self.net.send(slot, bytes, more);
+        self.moves(slot, Call::Send, &sent, |bytes| *bytes);
+        sent
+    }
+
+    fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let sent = self.net.send_vectored(slot, pieces, more);
+        self.moves(slot, Call::Send, &sent, |bytes| *bytes);
+        sent
+    }
+
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        let sent = self.net.splice_out(slot, pipe, limit, more);
+        self.moves(slot, Call::Send, &sent, |bytes| *bytes);
+        sent
+    }
+
+    fn finish(&mut self, slot: u32) -> io::Result<()> {
+        let finished = self.net.finish(slot);
+        self.call(slot, Call::Shutdown, 0, finished.as_ref().err());
+        finished
+    }
+
+    fn close(&mut self, slot: u32) {
+        self.net.close(slot);
+        self.call(slot, Call::Close, 0, None);
+        self.leave(slot);
+    }
+
+    fn reset(&mut self, slot: u32) {
+        self.net.reset(slot);
+        self.call(slot, Call::Reset, 0, None);
+        self.leave(slot);
+    }
+
+    fn lookup(&mut self, token: Token, host: &str, port: u16) {
+        self.call(token.index, Call::Lookup, 0, None);
+        self.net.lookup(token, host, port);
+    }
+
+    fn stepped(&mut self, slot: u32, state: State, input: Input) {
+        self.net.stepped(slot, state, input);
+        self.slot(slot).is_socket = true;
+        if let Cell::Go(to, events) = lifecycle::step(state, input) {
+            self.add(slot, What::Step { from: state, input, to, events });
+        }
+        if input == Input::CloseDue {
+            self.slots[slot as usize] = None;
+        }
+    }
+
+    // What follows is passed on.
+
+    fn now(&self) -> Instant {
+        self.net.now()
+    }
+
+    fn poll(
+        &mut self,
+        now: Instant,
+        timeout: Option<Duration>,
+        ready: &mut dyn FnMut(Token, Readiness),
+    ) -> io::Result<Polled> {
+        self.net.poll(now, timeout, ready)
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        self.net.waker()
+    }
+
+    fn listen(&mut self, listener: u32, addr: SocketAddr, options: &ListenOptions) -> io::Result<SocketAddr> {
+        self.net.listen(listener, addr, options)
+    }
+
+    fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
+        self.net.listen_unix(listener, addr, options)
+    }
+
+    fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        self.net.set_accepting(listener, accepting)
+    }
+
+    fn unlisten(&mut self, listener: u32) {
+        self.net.unlisten(listener);
+    }
+
+    fn connected(&mut self, slot: u32) -> io::Result<bool> {
+        self.net.connected(slot)
+    }
+
+    fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
+        self.net.register(slot, token)
+    }
+
+    fn peek(&mut self, slot: u32) -> io::Result<Unread> {
+        self.net.peek(slot)
+    }
+
+    fn is_readable(&self, slot: u32) -> bool {
+        self.net.is_readable(slot)
+    }
+
+    fn acknowledged(&mut self, slot: u32) -> io::Result<bool> {
+        self.net.acknowledged(slot)
+    }
+
+    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
+        self.net.time_since_acked(slot)
+    }
+
+    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+        self.net.kernel_view(slot)
+    }
+
+    fn take_error(&mut self, slot: u32) -> Option<io::Error> {
+        self.net.take_error(slot)
+    }
+
+    fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
+        self.net.set_nodelay(slot, on)
+    }
+
+    fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
+        self.net.set_keep_alive(slot, times)
+    }
+
+    fn local_addr(&self, slot: u32) -> io::Result<SocketAddr> {
+        self.net.local_addr(slot)
+    }
+
+    fn forget_lookup(&mut self, token: Token) {
+        self.net.forget_lookup(token);
+    }
+
+    fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
+        self.net.looked_up()
+    }
+
+    fn seed(&self) -> u64 {
+        self.net.seed()
+    }
+}
