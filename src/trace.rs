@@ -228,6 +228,10 @@ impl Recorder {
         self.add(at, connection, What::Note(text.into()));
     }
 
+    fn keeps_nothing(&self) -> bool {
+        self.lock().capacity == 0
+    }
+
     fn add(&self, at: Instant, connection: u64, what: What) {
         let mut ring = self.lock();
         let number = ring.total;

@@ -1,7 +1,7 @@
 //! The `finale` command: reads the arguments, runs a command, and reports its error.
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
-//! measures what `serve` serves), and what they share: `usage`, `signals`, `interrupt`, `output`,
+//! measures what `serve` serves, `connect` prints a ladder of `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`,
 //! `values`, `errors`, `log_queue`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]

@@ -157,9 +157,18 @@ pub(crate) fn result_of_both(result: Result<(), Error>, printed: Result<(), Erro
 }
 
 /// How many characters fit on a line of stdout: 100 if it is not a terminal.
-pub(crate) fn width() -> u16 {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-    size.map(|size| size.ws_col).filter(|columns| *columns >= 60).unwrap_or(100)
+pub(crate) fn width() -> usize {
+    width_of(io::stdout().as_fd())
+}
+
+/// The same of stderr.
+pub(crate) fn stderr_width() -> usize {
+    width_of(io::stderr().as_fd())
+}
+
+fn width_of(fd: BorrowedFd<'_>) -> usize {
+    let columns = rustix::termios::tcgetwinsize(fd).ok().map(|size| usize::from(size.ws_col));
+    columns.filter(|columns| *columns >= 60).unwrap_or(100)
 }
 
 /// `finale states | head` is no failure: the reader has what it wanted.

@@ -63,7 +63,7 @@ impl<N: Net> Traced<N> {
         let in_progress = call == Call::Connect && error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         let error = error.filter(|_| !in_progress).map(Into::into);
         self.add(slot, What::Call { call, bytes, error });
-        if matches!(call, Call::Close | Call::Reset | Call::Lookup) {
+        if matches!(call, Call::Close | Call::Reset | Call::Lookup) || self.recorder.keeps_nothing() {
             return;
         }
         let kernel = self.net.kernel_view(slot);

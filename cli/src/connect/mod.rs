@@ -10,12 +10,14 @@ mod printer;
 use std::time::Duration;
 
 use finale::lifecycle::State;
-use finale::{Ending, Event, Reactor, Socket, SocketId, Waker};
+use finale::trace::Recorder;
+use finale::{Ending, Event, Socket, SocketId, Waker};
 use serde::Serialize;
 
 use crate::errors::Error;
 use crate::interrupt::Interrupt;
 use crate::output::{self, BAD, GOOD, printable, say};
+use crate::trace::{self, Ladder};
 use crate::values;
 use input::Input;
 use printer::Limits;
@@ -47,8 +49,8 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'N', long, hide = true, overrides_with = "no_half_close")]
     half_close: bool,
     /// Give up when connecting takes longer than this, or when no byte moves for this time: 250ms,
-    /// 2s, 1m, as `nc -w` does; also when stdout takes nothing for this time [default: 30s for connecting, 5m without a byte after one side has
-    /// finished]
+    /// 2s, 1m, as `nc -w` does; also when stdout takes nothing for this time [default: 30s for
+    /// connecting, 5m without a byte after one side has finished]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     timeout: Option<Duration>,
@@ -62,6 +64,10 @@ pub(crate) struct ConnectOptions {
     /// Print each event of the socket on stderr, and the address that is used
     #[arg(short, long)]
     verbose: bool,
+    /// Print a ladder on stderr at the end: system calls, states, events, and what the kernel says.
+    /// Of a long run, the last 1000 rows
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
+    trace: bool,
     /// Print the ending as one JSON object
     #[arg(long)]
     json: bool,
@@ -86,6 +92,8 @@ The JSON object of --json:
   bytes_read, bytes_written, bytes_unsent
   input_left     whether stdin had bytes that were not sent, or had not ended";
 
+/// What --trace keeps.
+const TRACE_ROWS: usize = 1000;
 /// A connection that takes longer than this is worth a line.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -108,7 +116,9 @@ impl ConnectOptions {
 
 /// Connects and stays until the connection has ended.
 pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
-    let mut reactor = Reactor::new()?;
+    let recorder = Recorder::new(if options.trace { TRACE_ROWS } else { 0 });
+    let mut reactor = recorder.reactor()?;
+    let begun = reactor.now();
     let (waker, deadline) = (reactor.waker(), options.max_time.map(|time| reactor.now() + time));
     let remote = waker.clone();
     let interrupt = Interrupt::watch(move || drop(remote.wake()))?;
@@ -123,7 +133,13 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
             print_event(&event, &socket);
         }
         match event {
-            Event::Close(ending) => return session.report(ending),
+            Event::Close(ending) => {
+                if options.trace {
+                    let ladder = Ladder::of_client(options.target.clone(), &recorder, begun, ending);
+                    output::say(format_args!("{}", trace::text(&ladder, output::stderr_width()).trim_end()));
+                }
+                return session.report(ending);
+            }
             event => session.handle(&mut socket, event),
         }
     }
@@ -149,7 +165,14 @@ impl Session<'_> {
                 let half_close = !self.options.no_half_close;
                 self.input = Some(Input::open(half_close, self.waker.clone()));
             }
-            Event::Data(bytes) => or_destroy(printer::print(bytes, &self.interrupt, self.limits), socket),
+            Event::Data(bytes) => match printer::print(bytes, &self.interrupt, self.limits) {
+                // The deadline of the socket is due, too, and names the cause.
+                Err(error @ Error::Stdout(_)) if self.limits.are_over(socket.now()) => {
+                    output::error(format_args!("{error}"));
+                    socket.pause();
+                }
+                result => or_destroy(result, socket),
+            },
             Event::Drain => self.with_input(socket, Input::drained),
             Event::End => self.with_input(socket, Input::peer_finished),
             Event::Woken => {

@@ -23,6 +23,13 @@ pub(super) struct Limits {
     pub(super) deadline: Option<Instant>,
 }
 
+impl Limits {
+    /// Whether the deadline has passed.
+    pub(super) fn are_over(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+}
+
 /// Prints these bytes on stdout as they are. While stdout is full this waits, and the peer sees a
 /// closed window: that is the back-pressure. The wait ends when `stop` is readable, and the rest of
 /// the bytes is lost.

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use finale::Ending;
+use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
-use finale::trace::{Record, What};
+use finale::trace::{Record, Recorder, What};
 use serde::Serialize;
 
 use super::script::Side;
@@ -140,6 +142,16 @@ impl Row {
 }
 
 impl Ladder {
+    /// That of a client on a real network, of which only this side is seen.
+    pub(crate) fn of_client(title: String, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
+        let records = recorder.records();
+        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, Side::Client)).collect();
+        let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
+        rows.push(Row::new(at, Side::Client, RowKind::Ending { text: ending.to_string() }));
+        let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
+        Self { title, rows, lost: recorder.lost(), sides: vec![end] }
+    }
+
     /// Sorts the rows by time. At one time, what was added first stays first.
     pub(crate) fn sort(&mut self) {
         self.rows.sort_by_key(|row| row.at_us);

@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use crate::errors::Error;
 use crate::output;
 use crate::values;
-use ladder::Ladder;
+pub(crate) use ladder::Ladder;
 use script::Script;
+pub(crate) use text::text;
 
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
 ///
@@ -58,7 +59,7 @@ pub(crate) fn run(options: &TraceOptions) -> Result<(), Error> {
 
 fn print(ladder: &Ladder, format: Format, width: Option<u16>) -> Result<(), Error> {
     match format {
-        Format::Text => output::print(&text::text(ladder, usize::from(width.unwrap_or_else(output::width)))),
+        Format::Text => output::print(&text(ladder, width.map_or_else(output::width, usize::from))),
         Format::Svg => output::print(&svg::svg(ladder)),
         Format::Html => output::print(&svg::html(ladder)),
         Format::Json => output::print_json(ladder),

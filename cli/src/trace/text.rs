@@ -15,8 +15,15 @@ const NARROWEST: usize = 16;
 
 /// The ladder, for lines of this many characters.
 pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
-    let column = (width.saturating_sub(TIME + 2 + WIRE) / 2).max(NARROWEST);
-    let mut out = format!("{}\n\n{:>TIME$}  {:<column$}{:^WIRE$}{}\n", ladder.title, "time", "client", "", "server");
+    // Where only one side is seen, it has the whole width.
+    let is_alone = ladder.sides.len() == 1;
+    let column = if is_alone { width.saturating_sub(TIME + 2) } else { width.saturating_sub(TIME + 2 + WIRE) / 2 };
+    let column = column.max(NARROWEST);
+    let mut out = format!("{}\n\n{:>TIME$}  ", ladder.title, "time");
+    let _ = match is_alone {
+        true => writeln!(out, "client"),
+        false => writeln!(out, "{:<column$}{:^WIRE$}server", "client", ""),
+    };
     let mut time = String::new();
     for row in &ladder.rows {
         let now = time_of(row.at_us);

@@ -141,6 +141,35 @@ fn verbose_prints_the_events_in_their_order() {
 }
 
 #[test]
+fn trace_prints_the_calls_the_states_and_what_the_kernel_says() {
+    let (addr, server) = server(|mut stream| {
+        let request = read_all(&mut stream);
+        stream.write_all(b"answer").expect("the client still reads");
+        request
+    });
+    let outcome = run_with(&["connect", "--trace", &addr], b"question".to_vec());
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "answer"), "{outcome:?}");
+    assert!(outcome.stderr.contains("EndCalled: Open -> Flushing"), "{outcome:?}");
+    let mut rest = outcome.stderr.as_str();
+    for row in [
+        "connect\n",
+        "kernel: ESTABLISHED",
+        "Established: Connecting -> Open, event connect ready",
+        "send 8 bytes",
+        "shutdown(SHUT_WR)",
+        "recv 6 bytes",
+        "recv 0: the peer's FIN",
+        "Fin: LocalFinished -> Closing, event end",
+        "CloseDue: Confirmed -> Closed, event close",
+    ] {
+        rest = rest.split_once(row).unwrap_or_else(|| panic!("no {row} in its place: {}", outcome.stderr)).1;
+    }
+    assert!(outcome.last_line().starts_with("finale: ") && outcome.last_line().contains("clean"), "{outcome:?}");
+    server.join().expect("the server ends");
+    run(&["connect", "--trace", "--json", &addr]).refused_with(2, "can't be used with");
+}
+
+#[test]
 fn a_reset_is_a_failure() {
     let (addr, server) = server(|mut stream| {
         stream.write_all(b"half of").expect("the client reads");
@@ -293,6 +322,7 @@ fn max_time_ends_a_run_whose_stdout_is_full() {
         outcome.stderr.starts_with("finale: can't write to stdout: it took nothing until --max-time\n"),
         "{outcome:?}"
     );
+    assert!(outcome.last_line().contains("timed out: not done by its deadline"), "{outcome:?}");
     drop(unread);
     server.join().expect("the server ends");
 }

@@ -9,8 +9,8 @@ const LAYERS: [&[&str]; 6] = [
     &["values", "errors", "log_queue"],
     &["output"],
     &["interrupt", "signals", "usage"],
-    &["serve"],
-    &["bench", "completions", "connect", "lesson", "man", "sim", "states", "trace"],
+    &["serve", "trace"],
+    &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
     &["commands"],
 ];
 
