@@ -118,7 +118,7 @@
 //!   their parts can also be deserialized. Names are those of the grammar above, and ids are
 //!   written as in the log.
 //! - `tracing`: each transition of a socket and each ending is also an event of the `tracing` crate,
-//!   at debug level, with fields (`socket`, `peer`, `from`, `input`, `to`, `events`;
+//!   at debug level, with fields (`socket`, `side`, `peer`, `from`, `input`, `to`, `events`;
 //!   `acknowledged`, `bytes_written` ...). The lines of `log`, one for each transition, are the same
 //!   with and without the feature. A subscriber that also gets the lines of `log` (`tracing-log`)
 //!   gets each transition once, with fields. Only tracing's own feature `log-always` writes each

@@ -3,7 +3,9 @@
 //!
 //! Invariant: without a logger a transition costs one comparison.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::event::Ending;
 use crate::id::SocketId;
@@ -23,24 +25,64 @@ pub(crate) fn is_on() -> bool {
 #[cfg(feature = "tracing")]
 #[inline]
 fn is_subscribed() -> bool {
-    tracing::event_enabled!(tracing::Level::DEBUG, socket, peer, from, input, to, events)
+    tracing::event_enabled!(
+        tracing::Level::DEBUG,
+        socket,
+        side,
+        peer,
+        from,
+        input,
+        to,
+        events,
+        bytes_read,
+        bytes_written
+    )
 }
 
-/// Logs a transition, with the events that it emits.
-pub(crate) fn transition(id: SocketId, peer: Option<SocketAddr>, from: State, input: Input, to: State, events: &str) {
-    let line = || {
-        let peer = || peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        log::debug!("{id} {}: {from:?} -- {input:?} -> {to:?} [{events}]", peer());
-    };
+/// A transition of a socket, with the events that it emits.
+pub(crate) struct Transition<'a> {
+    pub(crate) id: SocketId,
+    /// Since the reactor began.
+    pub(crate) at: Duration,
+    /// `client` or `server`: which of them this socket is.
+    pub(crate) side: &'static str,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) from: State,
+    pub(crate) input: Input,
+    pub(crate) to: State,
+    pub(crate) events: &'a str,
+    /// Up to now.
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_written: u64,
+}
+
+impl fmt::Display for Transition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, at, side, from, input, to, events, bytes_read, bytes_written, .. } = self;
+        write!(f, "{}.{:03} ms {id} {side} ", at.as_millis(), at.subsec_micros() % 1000)?;
+        match self.peer {
+            Some(peer) => write!(f, "{peer}")?,
+            None => f.write_str("-")?,
+        }
+        write!(f, ": {from} -- {input} -> {to} [{events}] {bytes_read} read, {bytes_written} written")
+    }
+}
+
+/// Logs a transition.
+pub(crate) fn transition(transition: &Transition<'_>) {
+    let line = || log::debug!("{transition}");
     #[cfg(feature = "tracing")]
     if is_subscribed() {
         tracing::debug!(
-            socket = %id,
-            peer = peer.map(tracing::field::display),
-            from = from.name(),
-            input = input.name(),
-            to = to.name(),
-            events,
+            socket = %transition.id,
+            side = transition.side,
+            peer = transition.peer.map(tracing::field::display),
+            from = transition.from.name(),
+            input = transition.input.name(),
+            to = transition.to.name(),
+            events = transition.events,
+            bytes_read = transition.bytes_read,
+            bytes_written = transition.bytes_written,
             "transition"
         );
         // A logger that passes its lines to tracing (`tracing_log::LogTracer`) would deliver the

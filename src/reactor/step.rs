@@ -8,6 +8,7 @@ mod send;
 mod splice;
 
 use std::io;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -19,7 +20,7 @@ use crate::id::SocketId;
 use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{IdleDirection, Settings};
-use crate::report;
+use crate::report::{self, Transition};
 use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::extra::{Extra, Extras};
@@ -192,15 +193,18 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     fn log(&self, from: State, input: Input) {
         if let Cell::Go(to, emits) = lifecycle::step(from, input) {
-            let id = SocketId::new(0, self.slot, self.entry.generation);
-            report::transition(
-                id,
-                self.entry.peer(&self.extras.ipv6_peers),
+            report::transition(&Transition {
+                id: SocketId::new(0, self.slot, self.entry.generation),
+                at: self.extras.begun.map_or(Duration::ZERO, |begun| begun.elapsed(self.net.now())),
+                side: if self.settings.listener.is_some() { "server" } else { "client" },
+                peer: self.entry.peer(&self.extras.ipv6_peers),
                 from,
                 input,
                 to,
-                &lifecycle::events(emits),
-            );
+                events: &lifecycle::events(emits),
+                bytes_read: self.entry.bytes_read,
+                bytes_written: self.entry.bytes_written,
+            });
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind};
 use crate::kernel_pipe::KernelPipe;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
+use crate::ticks::Epoch;
 
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
@@ -164,6 +165,8 @@ pub(crate) struct Extras {
     /// What was written to the socket at hand, if nothing waited before: most answers are sent by
     /// the next step, and need no queue.
     pub(crate) at_hand_bytes: Vec<u8>,
+    /// When the reactor began, for the lines of the log.
+    pub(crate) begun: Option<Epoch>,
     /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
     pub(crate) ipv6_peers: Slab<SocketAddrV6>,
 }
@@ -172,6 +175,10 @@ pub(crate) struct Extras {
 const SPARE_CONNECTING: usize = 64;
 
 impl Extras {
+    pub(super) fn new(begun: Epoch) -> Self {
+        Self { begun: Some(begun), ..Self::default() }
+    }
+
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&Extra> {
         self.extras.get(index as usize)

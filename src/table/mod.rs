@@ -104,7 +104,7 @@ impl Table {
             timers: Timers::new(reactor),
             epoch,
             settings: SettingsPool::default(),
-            extras: Extras::default(),
+            extras: Extras::new(epoch),
             at_hand: NIL,
             orphans: None,
         }

@@ -153,10 +153,10 @@ mod lines {
 
     /// For the client that is refused.
     const REFUSED: [&str; 4] = [
-        "finale::report socket 1.2 10.0.0.1:81: Created -- Resolved -> Connecting [lookup]",
-        "finale::report socket 1.2 10.0.0.1:81: Connecting -- NextAddress -> Connecting []",
-        "finale::report socket 1.2 10.0.0.1:81: Connecting -- ConnectFailed -> NotConnected [error]",
-        "finale::report socket 1.2 10.0.0.1:81: NotConnected -- CloseDue -> Closed [close]",
+        "socket 1.2 client 10.0.0.1:81: Created -- Resolved -> Connecting [lookup] 0 read, 0 written",
+        "socket 1.2 client 10.0.0.1:81: Connecting -- NextAddress -> Connecting [] 0 read, 0 written",
+        "socket 1.2 client 10.0.0.1:81: Connecting -- ConnectFailed -> NotConnected [error] 0 read, 0 written",
+        "socket 1.2 client 10.0.0.1:81: NotConnected -- CloseDue -> Closed [close] 0 read, 0 written",
     ];
 
     /// Each transition occurs once, and nothing else.
@@ -165,7 +165,10 @@ mod lines {
         let lines = LINES.lock().expect("no panic").clone();
         assert_eq!(lines.len(), TRANSITIONS, "{lines:#?}");
         assert!(lines.iter().all(|line| line.contains(" -- ")), "{lines:#?}");
-        let refused: Vec<&String> = lines.iter().filter(|line| line.contains("socket 1.2 ")).collect();
+        let parts = lines.iter().map(|line| line.split_once(" ms ").expect("a time"));
+        let (times, rest): (Vec<_>, Vec<_>) = parts.unzip();
+        assert!(times.iter().all(|time| time.starts_with("finale::report ")), "{lines:#?}");
+        let refused: Vec<_> = rest.into_iter().filter(|line| line.contains("socket 1.2 ")).collect();
         assert_eq!(refused, REFUSED);
     }
 
