@@ -326,6 +326,14 @@ fn an_inbox_holds_so_many_messages_and_gives_the_next_one_back() {
     let (sender, _inbox) = reactor.inbox(2);
     drop(reactor);
     assert_eq!(sender.send("six"), Err(SendError::Gone("six")), "the inbox is gone");
+    // A message may be of any type, so neither form prints it.
+    for (error, shown, hint) in
+        [(SendError::Full(()), "Full(..)", "its reactor is too slow"), (SendError::Gone(()), "Gone(..)", "is gone")]
+    {
+        assert_eq!(format!("{error:?}"), shown);
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+    assert!(format!("{sender:?}").starts_with("Sender"));
 }
 
 /// A listener that the program has opened itself is stopped with the others, and the program can
