@@ -29,7 +29,9 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match event {
-            Event::Data(bytes) => self.received(socket, bytes),
+            // After our end, which a stop can bring, there is no answer any more: `write` would fail,
+            // and a reset could destroy the last one.
+            Event::Data(bytes) if !socket.end_called() => self.received(socket, bytes),
             Event::Drain => {
                 // The client reads again, and so do we.
                 socket.resume();

@@ -44,7 +44,9 @@ impl Primes {
 
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match event {
-            Event::Data(bytes) => {
+            // After our end, which a stop brings, there is no answer any more: `write` would fail, and a
+            // reset could destroy the last one.
+            Event::Data(bytes) if !socket.end_called() => {
                 self.clients.or_default(socket.id()).input.extend_from_slice(bytes);
                 self.next_line(socket);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::check::{CaseResult, Endings, Program as Checked};
 use finale::sim::{Network, Script};
-use finale::{Event, ListenOptions, Reactor, Socket};
+use finale::{Event, ListenOptions, Reactor, Socket, StopOptions};
 
 use super::lines::{LINE_BYTES, Lines, options};
 use super::program::{Program, printed};
@@ -67,6 +67,29 @@ fn the_line_server_refuses_long_lines_and_slow_ones_and_bounds_its_queue() {
     assert!(ending.contains("took nothing"), "{ending}");
 }
 
+/// The grace of a stop is over, and a further line arrives.
+#[test]
+fn the_line_server_does_not_reset_a_client_whose_line_comes_after_the_end() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", options(ListenOptions::default())).expect("a free port");
+    let late = Script::new().send(b"early\n").receive(6).receive_end().send(b"late\n").finish();
+    let client = network.peer([10, 0, 0, 2].into()).play(listener.addr, late).expect("begun");
+    let mut lines = Lines::default();
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
+        lines.handle(&mut socket, event);
+        match event {
+            Event::Data(b"early\n") => {
+                reactor.stop_listener(listener.id, StopOptions::default()).expect("it listens");
+            }
+            Event::Close(ending) => assert!(ending.to_string().starts_with("clean and acknowledged"), "{ending}"),
+            _ => {}
+        }
+    }
+    assert_eq!((client.received(), client.undone()), (b"EARLY\n".to_vec(), None));
+    assert!(!client.is_reset() && lines.partial.is_empty());
+}
+
 #[test]
 fn the_simulated_example_runs_on_a_virtual_clock() {
     let text = printed("simulated", &[], "");
@@ -105,6 +128,8 @@ fn a_stop_lets_a_busy_client_have_its_answer_and_ends_an_idle_one() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).expect("our end comes in order");
     assert!(rest.is_empty());
+    // A line after our end gets no answer, and no reset either.
+    idle.write_all(b"10\n").expect("open");
     drop(idle);
     assert!(server.line().contains("clean"), "the idle one ended by the grace, which is 50 ms");
     let mut answers = Vec::new();
