@@ -235,6 +235,21 @@ fn a_stop_accepts_all_connections_that_a_full_backlog_holds() {
     scene.expect(&["connection"; 4]);
 }
 
+#[test]
+fn the_grace_applies_to_connections_that_a_stop_accepts_from_the_backlog() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    scene.reactor.pause_accepting(listener.id).expect("open");
+    let peers: Vec<_> = (0..2).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(SECOND);
+    stop(&mut scene, listener.id, Some(5 * SECOND));
+    scene.expect(&["connection"; 2]);
+    scene.run(4 * SECOND);
+    assert!(!peers.iter().any(PeerSocket::has_fin), "a request can still arrive");
+    scene.run(2 * SECOND);
+    assert!(peers.iter().all(PeerSocket::has_fin), "they are idle");
+}
+
 /// Clients that lose their connections together would connect again together.
 #[test]
 fn the_ends_of_idle_connections_are_distributed_evenly_after_the_grace() {
