@@ -32,13 +32,13 @@ struct Request {
     resolve: Arc<Resolve>,
 }
 
-struct Backpressure {
+struct Queue {
     /// Requests that no thread has taken yet. `None`: the reactor was dropped.
     requests: Mutex<Option<VecDeque<Request>>>,
     filled: Condvar,
 }
 
-impl Backpressure {
+impl Queue {
     fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Request>>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +54,7 @@ impl Backpressure {
 pub(super) struct Resolver {
     waker: Arc<Waker>,
     pub(super) resolve: Arc<Resolve>,
-    queue: Arc<Backpressure>,
+    queue: Arc<Queue>,
     answers: Receiver<(Token, LookupAnswer)>,
     answer: Sender<(Token, LookupAnswer)>,
     threads: usize,
@@ -64,7 +64,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(waker: Arc<Waker>) -> Self {
-        let queue = Backpressure { requests: Mutex::new(Some(VecDeque::new())), filled: Condvar::new() };
+        let queue = Queue { requests: Mutex::new(Some(VecDeque::new())), filled: Condvar::new() };
         let (answer, answers) = channel();
         let (resolve, queue) = (Arc::new(system), Arc::new(queue));
         Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
@@ -148,13 +148,40 @@ fn system(host: &str, port: u16) -> LookupAnswer {
 fn cause(error: &io::Error) -> LookupErrorKind {
     let text = error.to_string();
     let says = |words: &str| text.contains(words);
-    if says("not known") || says("does not resolve") || says("nodename nor servname") {
+    if says("not known") || says("does not resolve") {
         LookupErrorKind::NotFound
     } else if says("Temporary failure") || says("Try again") {
         LookupErrorKind::TryAgain
-    } else if says("No address associated") {
+    } else if says("No address associated") || says("no usable address") {
         LookupErrorKind::NoAddress
     } else {
         LookupErrorKind::Failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_texts_of_each_c_library_have_their_cause() {
+        let texts = [
+            // glibc
+            ("Name or service not known", LookupErrorKind::NotFound),
+            ("Temporary failure in name resolution", LookupErrorKind::TryAgain),
+            ("No address associated with hostname", LookupErrorKind::NoAddress),
+            ("Non-recoverable failure in name resolution", LookupErrorKind::Failed),
+            // musl
+            ("Name does not resolve", LookupErrorKind::NotFound),
+            ("Try again", LookupErrorKind::TryAgain),
+            ("Name has no usable address", LookupErrorKind::NoAddress),
+            ("Non-recoverable error", LookupErrorKind::Failed),
+            // macOS
+            ("nodename nor servname provided, or not known", LookupErrorKind::NotFound),
+        ];
+        for (text, kind) in texts {
+            let error = io::Error::other(format!("failed to lookup address information: {text}"));
+            assert_eq!(cause(&error), kind, "{text}");
+        }
     }
 }

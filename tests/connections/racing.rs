@@ -211,8 +211,10 @@ fn a_look_up_whose_socket_is_gone_before_it_begins_is_not_made() {
     let slow: Vec<_> = (0..4).map(|_| connect("slow")).collect();
     let unwanted: Vec<_> = (0..100).map(|_| connect("unwanted")).collect();
     let last = connect("last");
+    let unwanted_too: Vec<_> = (0..100).map(|_| connect("unwanted")).collect();
     story.turn();
-    for client in unwanted {
+    // In the order of their requests, and the last one first.
+    for client in unwanted.into_iter().chain(unwanted_too.into_iter().rev()) {
         story.socket(client).destroy();
         assert_eq!(story.close(client).kind, EndingKind::Destroyed);
     }

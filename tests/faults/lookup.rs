@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, Reach};
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, LookupErrorKind, SocketId, TimeoutKind};
 
-use support::alone::{alone_in_a_network, shell};
+use support::alone::{alone, alone_in_a_network, shell};
 use support::scene::{Scene, THERE};
 use support::{PATIENCE, Transcript, What, descriptors, ms};
 
@@ -138,6 +140,41 @@ fn real_hanging_lookups_need_few_threads_and_end_with_their_time() {
             story.close(client);
         }
         story.rest();
+    });
+}
+
+/// LK02: one thread for lookups that follow each other, and four for any number at once.
+#[test]
+fn a_thread_is_started_only_if_all_others_are_busy_and_there_are_four_at_most() {
+    alone("lookup::a_thread_is_started_only_if_all_others_are_busy_and_there_are_four_at_most", || {
+        let threads = || fs::read_dir("/proc/self/task").expect("Linux has it").count();
+        let mut story = Transcript::new();
+        let (open, gate) = channel::<()>();
+        let gate = Mutex::new(gate);
+        story.reactor.set_resolver(move |host, _| {
+            if host == "slow" {
+                let _ = gate.lock().expect("whole").recv();
+            }
+            Err(LookupErrorKind::NotFound)
+        });
+        let before = threads();
+        for _ in 0..3 {
+            let client = begin(&mut story, "nobody:80", PATIENCE);
+            assert_eq!(story.error(client).kind, ConnectionErrorKind::Lookup(LookupErrorKind::NotFound));
+            story.close(client);
+            assert_eq!(threads() - before, 1);
+        }
+        let slow: Vec<_> = (0..10).map(|_| begin(&mut story, "slow:80", PATIENCE)).collect();
+        story.turn();
+        assert_eq!(threads() - before, 4);
+        drop(open);
+        for client in slow {
+            story.error(client);
+            story.close(client);
+        }
+        story.rest();
+        drop(story);
+        wait_until(|| threads() == before);
     });
 }
 

@@ -55,6 +55,17 @@ fn a_handler_that_believes_in_whole_pieces_is_found() {
 }
 
 #[test]
+fn a_handler_that_misreads_a_piece_of_one_length_is_found_by_a_delay() {
+    let picky = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(b"hel") => drop(socket.write(b"HEL")),
+        event => echo(socket, event),
+    };
+    let (case, rule, what) = broken(&Endings::of_a_server(patient_listen(), hello()), || picky);
+    assert_eq!((case.point, case.cut, rule), (CutPoint::Sent(3), Cut::Delay, Rule::SameAnswer));
+    assert_eq!(what, "the peer received 5 bytes \"HELlo\", and without a cut 5 bytes \"hello\"");
+}
+
+#[test]
 fn a_handler_that_takes_end_for_close_is_found() {
     let hasty = |socket: &mut Socket<'_>, event: Event<'_>| match event {
         Event::Data(bytes) => drop(socket.write(bytes)),
@@ -98,7 +109,18 @@ fn a_handler_that_waits_for_ever_is_found() {
     let endings = Endings::of_a_server(ListenOptions::default(), hello()).cuts(&[Cut::Silence]);
     let (rule, what) = found(&endings, || echo);
     assert_eq!(rule, Rule::Progress);
-    assert!(what.contains("falls silent") && what.contains("did not end within 3600s"), "{what}");
+    let silent =
+        "falls silent after byte 0 of what it sends: a connection did not end within 3600s (a silent peer needs";
+    assert!(what.contains(silent), "{what}");
+
+    let asks = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Ready => drop(socket.write(b"time?")),
+        Event::End => socket.end(),
+        _ => {}
+    };
+    let clock = Script::new().receive(5).send(b"12:00").finish().receive_end();
+    let (_, what) = found(&Endings::of_a_client(ConnectOptions::default(), clock).cuts(&[Cut::Silence]), || asks);
+    assert!(what.contains(silent), "{what}");
 }
 
 #[test]

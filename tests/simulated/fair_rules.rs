@@ -1,6 +1,8 @@
 //! What `finale::check::Endings` must not blame a right program for, and what it must not overlook.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::handlers::{addr, broken, echo, good, hello, patient_listen};
 use finale::check::{CaseResult, Cut, CutPoint, Endings, Program, Rule};
@@ -108,6 +110,47 @@ fn a_timer_that_is_set_again_for_ever_is_not_a_conversation_without_end() {
     good(&endings, || Ticking);
 }
 
+/// Ticks for ever, has a connection to itself, and notes when its clients come.
+struct Busy {
+    begun: Option<Instant>,
+    bus: Option<SocketId>,
+    clients: Rc<RefCell<Vec<Duration>>>,
+}
+
+impl Program for Busy {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        self.begun = Some(reactor.now());
+        reactor.listen("unix:@bus", ListenOptions::default())?;
+        self.bus = Some(reactor.connect("unix:@bus", ConnectOptions::default())?);
+        Ticking.begin(reactor)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        let now = socket.now();
+        if event == Event::Connection && socket.peer_addr().is_some() {
+            self.clients.borrow_mut().extend(self.begun.map(|begun| now - begun));
+        }
+        Ticking.handle(socket, event);
+    }
+
+    fn stop(&mut self, reactor: &mut Reactor<Host>) {
+        if let Some(mut bus) = self.bus.and_then(|id| reactor.socket(id)) {
+            bus.end();
+        }
+    }
+}
+
+#[test]
+fn the_second_client_comes_when_the_first_is_closed_whatever_else_the_program_does() {
+    let clients = Rc::new(RefCell::new(Vec::new()));
+    let endings = Endings::of_a_program().client(addr(WEB), hello()).cuts(&[]).conditions(0);
+    good(&endings, || Busy { begun: None, bus: None, clients: Rc::clone(&clients) });
+    let clients = clients.take();
+    // The conversation without a cut, which says where there are bytes, and two cases.
+    assert_eq!(clients.len(), 2 * 3);
+    assert!(clients.iter().all(|time| *time < Duration::from_secs(60)), "{clients:?}");
+}
+
 /// Has a limit that late packets can use up.
 struct Hurried {
     answered: u64,
@@ -175,6 +218,9 @@ impl Program for Bus {
     }
 
     fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        if matches!(event, Event::Close(_)) && Some(socket.id()) == self.0 {
+            self.0 = None;
+        }
         echo(socket, event);
     }
 
@@ -182,6 +228,10 @@ impl Program for Bus {
         if let Some(mut bus) = self.0.and_then(|id| reactor.socket(id)) {
             bus.end();
         }
+    }
+
+    fn at_rest(&self, _: &CaseResult) -> Result<(), String> {
+        self.0.is_none().then_some(()).ok_or_else(|| "the bus is open".to_owned())
     }
 }
 
@@ -244,7 +294,17 @@ fn an_answer_up_to_the_end_is_counted_by_what_arrives() {
             _ => {}
         }
     };
-    good(&Endings::of_a_server(listen, script).at_most(20), long_answer);
+    let endings = |script| Endings::of_a_server(listen.clone(), script);
+    good(&endings(script).at_most(20), long_answer);
+    let greeting = || {
+        |socket: &mut Socket<'_>, event: Event<'_>| {
+            if event == Event::Connection {
+                let _ = socket.write(&[b'x'; 100_000]);
+                socket.end();
+            }
+        }
+    };
+    good(&endings(Script::new().receive_end().finish()).cuts(&[]), greeting);
 }
 
 #[test]
@@ -329,6 +389,12 @@ impl Program for OwnLimit {
             }
             event => echo(socket, event),
         }
+    }
+
+    fn at_rest(&self, found: &CaseResult) -> Result<(), String> {
+        // At the end a timer may run, but not at rest before the second client.
+        let is_end = found.second.is_some();
+        (is_end || self.0.is_empty()).then_some(()).ok_or_else(|| format!("{} timers run", self.0.len()))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The shipped reactor on the simulated network, where a whole run needs neither a clock nor a
 //! real socket: random runs, endings that loopback can't show, and `finale::check::Endings`.
 
+mod cases;
+mod conditions;
 mod endings;
 mod every_ending;
 mod fair_rules;

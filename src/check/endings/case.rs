@@ -140,6 +140,8 @@ const PEER_SHIFT: u32 = 56;
 const BYTES: u64 = 1 << POINT_SHIFT;
 
 impl Case {
+    /// The last byte that a seed has room for.
+    pub(super) const LAST_BYTE: u64 = BYTES - 1;
     pub(super) const UNCUT: Self = Self { peer: 0, point: CutPoint::Nowhere, cut: Cut::Delay, conditions: 0 };
 
     /// The number of the case, for [`Endings::replay`](super::Endings::replay). It does not depend
@@ -155,7 +157,7 @@ impl Case {
         };
         let cut = Cut::ALL.iter().position(|cut| *cut == self.cut).unwrap_or(0) as u64;
         let above = u64::from(self.peer) << PEER_SHIFT | self.conditions << CONDITIONS_SHIFT;
-        above | cut << CUT_SHIFT | point << POINT_SHIFT | byte.min(BYTES - 1)
+        above | cut << CUT_SHIFT | point << POINT_SHIFT | byte.min(Self::LAST_BYTE)
     }
 
     /// The case with this number. A number without a case gives one that is close.
@@ -422,7 +424,28 @@ mod tests {
                 "leave 5 bytes unread, read on, stop reading"
             )
         );
+        // The cut follows the last byte of a step, or comes within a later one.
+        assert_eq!(
+            cut(CutPoint::Sent(3), Cut::Delay),
+            "send 3 bytes, wait 100µs, receive 2 bytes, send 2 bytes, receive the end, finish"
+        );
+        assert_eq!(cut(CutPoint::Sent(5), Cut::Reset), "send 3 bytes, receive 2 bytes, send 2 bytes, reset");
         let without_reads = case(CutPoint::Sent(4), Cut::Reset, 1).script(&whole, DELAY).to_string();
         assert_eq!(without_reads, "stop reading, send 3 bytes, send 1 byte, wait 1ms, reset");
+    }
+
+    #[test]
+    fn a_case_is_a_sentence() {
+        let case = |peer, point, cut, conditions| Case { peer, point, cut, conditions }.to_string();
+        assert_eq!(case(0, CutPoint::Nowhere, Cut::Delay, 0), "nothing is cut");
+        let bytewise = "peer 1 sends and receives byte by byte, under tight conditions";
+        assert_eq!(case(1, CutPoint::ByteByByte, Cut::Delay, 1), bytewise);
+        let sent = "the peer resets after byte 2 of what it sends, under conditions 2";
+        assert_eq!(case(0, CutPoint::Sent(2), Cut::Reset, 2), sent);
+        let received = "peer 7 falls silent after byte 0 of what it receives";
+        assert_eq!(case(7, CutPoint::Received(0), Cut::Silence, 0), received);
+        assert_eq!(case(0, CutPoint::Connecting, Cut::Reset, 0), "the connection is refused");
+        let unanswered = "no answer comes to the connection attempt";
+        assert_eq!(case(0, CutPoint::Connecting, Cut::Vanish, 0), unanswered);
     }
 }

@@ -93,6 +93,9 @@ type Prepare = Box<dyn Fn(&Network)>;
 ///   client gets the same answer as the first one without a cut.
 /// - What [`holds`](Endings::holds) and [`at_rest`](Program::at_rest) require.
 ///
+/// A conversation is cut within its first 16 MiB in each direction: a [seed](Case::seed) has no room
+/// for more.
+///
 /// Time is simulated: a thread of the program would run on the real clock, so it can't be tested
 /// here. Timers that are left after the stop are not reported.
 ///
@@ -273,7 +276,8 @@ impl Endings {
     /// Repeats each case under this many network conditions. The first is tight: small buffers, a
     /// high-water mark of one byte, and peers that read nothing before they reset or close. The
     /// others are random: spurious, late or partial readiness, short reads and writes, small
-    /// buffers and marks, jitter. None of that may change the answer. Default 2.
+    /// buffers and marks, jitter. None of that may change the answer. Before the second client
+    /// connects all of it ends, except small buffers and marks. Default 2.
     ///
     /// # Panics
     /// From 2^24 on: a [seed](Case::seed) has no room for more.
@@ -405,27 +409,32 @@ impl Endings {
 
     /// The cases of each peer, without network conditions.
     fn cases(&self, wholes: &[CaseResult]) -> impl Iterator<Item = PeerCases<'_>> {
-        self.peers.iter().zip(wholes).zip(0..).map(|((peer, whole), number)| PeerCases {
+        let last_byte = |bytes: &[u8]| (bytes.len() as u64).min(Case::LAST_BYTE);
+        self.peers.iter().zip(wholes).zip(0..).map(move |((peer, whole), number)| PeerCases {
             peer: number,
-            sent: whole.sent.len() as u64,
-            received: whole.received.len() as u64,
+            sent: last_byte(&whole.sent),
+            received: last_byte(&whole.received),
             is_server: !peer.is_client(),
             cuts: &self.cuts,
         })
     }
 
     /// The numbers of the cases in the order of the runs: the mildest first. If some may be left
-    /// out, the order steps by the golden ratio, so that any beginning is spread evenly.
+    /// out, any beginning is spread evenly.
     fn order(&self, total: u64) -> Box<dyn Iterator<Item = u64>> {
         let most = self.at_most.unwrap_or(total).min(total);
         if most == total && self.at_most_for.is_none() {
             return Box::new(0..total);
         }
-        let mut step = (total as f64 * 0.618_034) as u64 | 1;
-        while gcd(step, total) > 1 {
-            step += 2;
+        // A step of the golden ratio never leaves a gap of two average ones. Neighbours in the
+        // Fibonacci sequence are the integers closest to it, and have no common divisor, so that
+        // the steps come to each number once.
+        let (mut step, mut size) = (1, 1);
+        while size < total {
+            (step, size) = (size, step + size);
         }
-        let steps = (0..most).map(move |number| (u128::from(number) * u128::from(step) % u128::from(total)) as u64);
+        let steps = (0..size).map(move |number| (u128::from(number) * u128::from(step) % u128::from(size)) as u64);
+        let steps = steps.filter(move |number| *number < total).take(usize::try_from(most).unwrap_or(usize::MAX));
         if self.at_most_for.is_some() {
             return Box::new(steps);
         }
@@ -467,6 +476,43 @@ impl Endings {
     }
 }
 
-const fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endings() -> Endings {
+        Endings::of_a_server(ListenOptions::default(), Script::new())
+    }
+
+    /// Among these numbers of `total`, and from the last one to the first: the largest distance, as
+    /// a multiple of the average one.
+    fn largest_gap(numbers: &[u64], total: u64) -> f64 {
+        let mut numbers = numbers.to_vec();
+        numbers.sort_unstable();
+        let next = numbers.iter().copied().skip(1).chain([numbers[0] + total]);
+        let largest = numbers.iter().zip(next).map(|(number, next)| next - number).max().unwrap_or(0);
+        largest as f64 * numbers.len() as f64 / total as f64
+    }
+
+    #[test]
+    fn a_bounded_run_spreads_its_cases_evenly_and_runs_none_twice() {
+        let for_a_while = endings().at_most_for(Duration::from_secs(1));
+        for total in (1..400).chain([1008, 9_973, 36_096, 99_990]) {
+            let order: Vec<u64> = for_a_while.order(total).collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..total), "{total}: each number once");
+            // Whenever the time is over.
+            for begun in (1..=total as usize).step_by(total as usize / 20 + 1) {
+                let gap = largest_gap(&order[..begun], total);
+                assert!(gap < 2.0, "{begun} of {total}: a gap of {gap} averages");
+            }
+            // As evenly with a bound on the number, and then the mildest first.
+            let mut some = order[..total as usize / 3].to_vec();
+            some.sort_unstable();
+            assert!(endings().at_most(total / 3).order(total).eq(some), "{total}");
+        }
+        assert!(endings().order(100).eq(0..100));
+        assert!(endings().at_most(100).order(100).eq(0..100));
+    }
 }

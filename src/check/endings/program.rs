@@ -72,9 +72,10 @@ pub trait Program {
         let _ = reactor;
     }
 
-    /// What must hold when all sockets have delivered `close` and no timer runs: for example that
-    /// no entry of a closed socket is left, or that each request has a result. By default nothing. It
-    /// is called at the end, and before the second client if nothing is left then.
+    /// What must hold when all sockets have delivered `close`: for example that no entry of a closed
+    /// socket is left, or that each request has a result. By default nothing. It is called at the
+    /// end, when a timer may still run, and before the second client if no socket, no timer and no
+    /// step of a peer is left then.
     ///
     /// # Errors
     /// What does not hold, in one line.

@@ -360,17 +360,12 @@ impl<'a> Trial<'a> {
             self.second_ending.get_or_insert(ending);
             return Ok(());
         }
-        let cut = usize::from(self.case.peer);
         let number = match own.addrs {
             Some(addrs) => self.peer_at(addrs),
-            None => Some(cut).filter(|_| self.is_failed_attempt(&ending)),
+            None => self.is_failed_attempt(&ending).then_some(usize::from(self.case.peer)),
         };
         let Some(number) = number else { return Ok(()) };
-        let is_first = self.endings_of[number].is_none();
         self.endings_of[number].get_or_insert(ending);
-        if !is_first || number != cut || self.case.cut != Cut::Reset {
-            return Ok(());
-        }
         let reset = self.plays[number].as_ref().and_then(Play::reset_at);
         let late = reset.map(|at| self.network.elapsed().saturating_sub(at)).filter(|late| *late > RESET);
         must(late.is_none(), Rule::Progress, || {

@@ -1,0 +1,182 @@
+//! Which cases `finale::check::Endings` runs, in which order, under which conditions, and whether
+//! what a report says of them is true.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::handlers::{echo, good, hello, patient_listen};
+use finale::check::{Case, CaseResult, Cut, CutPoint, Endings};
+use finale::sim::Script;
+use finale::{Event, Socket};
+
+/// Notes every case of these endings that is run.
+fn noted(endings: Endings) -> (Endings, Rc<RefCell<Vec<Case>>>) {
+    let cases = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&cases);
+    let endings = endings.holds(move |found| {
+        seen.borrow_mut().push(found.case);
+        Ok(())
+    });
+    (endings, cases)
+}
+
+fn two_clients() -> Endings {
+    let other = Script::new().send(b"bye").receive(3).finish().receive_end();
+    Endings::of_a_server(patient_listen(), hello()).client(Endings::SERVER, other)
+}
+
+/// The cases of [`two_clients`]: whole and byte by byte, and each cut after every byte either way.
+const TWO_CLIENTS: u64 = (2 + 6 * (6 + 6)) + (2 + 6 * (4 + 4));
+
+#[test]
+fn every_case_is_run_once_the_mildest_first_and_again_by_its_seed() {
+    let (endings, cases) = noted(two_clients());
+    let report = endings.run(|| echo);
+    assert_eq!((report.cases(), report.total()), (TWO_CLIENTS * 3, TWO_CLIENTS * 3));
+    assert_eq!(report.to_string(), "372 endings, and every rule was kept");
+
+    let cases = cases.take();
+    let seeds: HashSet<u64> = cases.iter().map(Case::seed).collect();
+    assert_eq!((cases.len(), seeds.len()), (372, 372));
+    let hardness = |case: &Case| {
+        let is_cut = !matches!(case.point, CutPoint::Nowhere | CutPoint::ByteByByte);
+        (case.conditions, case.peer, is_cut, Cut::ALL.iter().position(|cut| *cut == case.cut))
+    };
+    assert!(cases.is_sorted_by_key(hardness), "{cases:?}");
+
+    for case in cases {
+        let is_cut = !matches!(case.point, CutPoint::Nowhere | CutPoint::ByteByByte);
+        assert_eq!(case.is_harmless(), !is_cut || case.cut == Cut::Delay, "{case}");
+        let (endings, again) = noted(two_clients());
+        let report = endings.replay(case.seed(), || echo);
+        assert_eq!((report.cases(), report.violation(), again.take()), (1, None, vec![case]));
+        assert!(!report.transcript().is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn every_number_is_the_seed_of_some_case() {
+    for seed in [u64::MAX, 9 << 56, 12 << 28, 15 << 24] {
+        let (endings, cases) = noted(two_clients());
+        let report = endings.replay(seed, || echo);
+        assert_eq!((report.cases(), report.violation(), cases.borrow().len()), (1, None, 1));
+    }
+}
+
+#[test]
+fn a_byte_that_a_seed_has_no_room_for_is_not_cut_at() {
+    let upload = Script::new().send(&vec![0; 17 << 20]).finish().receive_end();
+    let endings = Endings::of_a_server(patient_listen(), upload).cuts(&[Cut::Reset]).conditions(0);
+    let takes = |socket: &mut Socket<'_>, event: Event<'_>| {
+        if event == Event::End {
+            socket.end();
+        }
+    };
+    let report = endings.at_most(1).run(|| takes);
+    // Whole, byte by byte, before each of the first 2^24 bytes that are sent, and before the FIN.
+    assert_eq!((report.violation(), report.cases(), report.total()), (None, 1, 2 + (1 << 24) + 1));
+}
+
+/// Set in a process that this test has started.
+const INSIDE: &str = "FINALE_TEST_QUIET";
+
+#[test]
+fn a_short_run_prints_nothing() {
+    if std::env::var_os(INSIDE).is_some() {
+        good(&two_clients(), || echo);
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().expect("a test knows its own program"));
+    again.args(["--exact", "cases::a_short_run_prints_nothing", "--nocapture"]).env(INSIDE, "1");
+    let output = again.output().expect("it runs");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn endings_print_their_conversation() {
+    let text = format!("{:?}", two_clients());
+    for part in ["Server", "Client(10.0.0.1:7)", "Receive(3)", "Vanish", "2 conditions", "3600s"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_bound_on_the_time_leaves_out_nothing_if_the_time_is_enough() {
+    let (endings, cases) = noted(two_clients().at_most_for(Duration::from_secs(3600)));
+    assert_eq!(good(&endings, || echo), TWO_CLIENTS * 3);
+    let cases = cases.take();
+    assert_eq!(cases.iter().collect::<HashSet<_>>().len(), 372);
+    // Whatever the time is: what was run until then is spread over conditions, peers and cuts.
+    let begun = &cases[..60];
+    for conditions in 0..3 {
+        for peer in 0..2 {
+            let of_peer = begun.iter().filter(|case| (case.conditions, case.peer) == (conditions, peer)).count();
+            assert!((6..=14).contains(&of_peer), "{conditions}, {peer}: {of_peer} of 60");
+        }
+    }
+    for cut in Cut::ALL {
+        let of_cut = begun.iter().filter(|case| case.cut == *cut).count();
+        assert!((6..=14).contains(&of_cut), "{cut}: {of_cut} of 60");
+    }
+
+    // With a bound on the number as well, both hold.
+    let (endings, cases) = noted(two_clients().at_most(60).at_most_for(Duration::from_secs(3600)));
+    assert_eq!((good(&endings, || echo), cases.take()), (60, begun.to_vec()));
+}
+
+#[test]
+fn a_bound_above_the_number_of_cases_is_none() {
+    let report = two_clients().conditions(0).at_most(TWO_CLIENTS).run(|| echo);
+    assert_eq!(report.to_string(), "124 endings, and every rule was kept");
+    let report = two_clients().conditions(0).at_most(u64::MAX).run(|| echo);
+    assert_eq!((report.cases(), report.total()), (TWO_CLIENTS, TWO_CLIENTS));
+    let report = two_clients().conditions(0).at_most(TWO_CLIENTS - 1).run(|| echo);
+    assert_eq!(report.to_string(), "123 of 124 endings, evenly spread, and every rule was kept");
+}
+
+#[test]
+fn a_report_counts_the_cases_up_to_the_violation_and_names_its_seed() {
+    let seen = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&seen);
+    let endings = Endings::of_a_server(patient_listen(), hello()).holds(move |found| {
+        *counted.borrow_mut() += 1;
+        match (found.case.point, found.case.cut) {
+            (CutPoint::Received(3), Cut::Reset) => Err("the third byte".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    let report = endings.run(|| echo);
+    let (case, violation) = report.violation().expect("a violation");
+    assert_eq!((case.point, case.cut, case.conditions), (CutPoint::Received(3), Cut::Reset, 0));
+    // Two without a cut, three milder cuts, six bytes that are sent, and bytes 0 to 3.
+    assert_eq!((report.cases(), report.total(), *seen.borrow()), (2 + 3 * 12 + 6 + 4, 222, 48));
+    let text = report.to_string();
+    let seed = case.seed();
+    assert!(text.starts_with(&format!("{case}: {violation}\nfound after 48 endings; again with seed {seed}\n\n")));
+    assert!(text.ends_with(&report.transcript().to_string()), "{text}");
+
+    let first = Endings::of_a_server(patient_listen(), hello()).holds(|_| Err("never right".to_owned())).run(|| echo);
+    assert!(first.to_string().contains("\nfound after 1 ending; again with seed 0\n"), "{first}");
+}
+
+#[test]
+fn a_transcript_names_its_peers_if_there_are_several() {
+    let wrong = |found: &CaseResult| if found.case.peer == 1 { Err("the other".to_owned()) } else { Ok(()) };
+    let report = two_clients().holds(wrong).run(|| echo);
+    let text = report.transcript().to_string();
+    let peers: String = text.lines().filter_map(|line| line.split_once('|')).map(|(left, _)| left).collect();
+    for line in ["peer 0: send 5 bytes", "peer 1: send 3 bytes", "second peer: send 3 bytes"] {
+        assert!(peers.contains(line), "{line}: {text}");
+    }
+    let columns = text.lines().next().and_then(|line| line.split_once('|')).expect("two columns");
+    assert!(columns.0.ends_with(char::is_whitespace) && columns.0.contains("client"), "{text}");
+    assert_eq!(columns.1.trim(), "server", "{text}");
+    assert!(report.to_string().starts_with("nothing is cut: "), "{report}");
+
+    let report = Endings::of_a_server(patient_listen(), hello()).replay(0, || echo);
+    let text = report.transcript().to_string();
+    assert!(text.contains("second peer: send 5 bytes") && !text.contains("peer 0"), "{text}");
+}
