@@ -140,8 +140,11 @@ mod tests {
         assert_eq!(abstract_name.as_abstract_namespace(), Some(&b"notify"[..]));
         if cfg!(target_os = "linux") {
             assert_eq!(kind("vsock:2:1234").expect("vsock").1, 3);
-            let (addr, kinds) = target(OsStr::new("vsock-stream:2:1234")).expect("vsock");
-            assert_eq!((addr.as_vsock_address(), kinds), (Some((2, 1234)), &[Type::STREAM][..]));
+            for (prefix, expected) in [("stream", Type::STREAM), ("dgram", Type::DGRAM), ("seqpacket", Type::SEQPACKET)]
+            {
+                let (addr, kinds) = target(OsStr::new(&format!("vsock-{prefix}:2:1234"))).expect("vsock");
+                assert_eq!((addr.as_vsock_address(), kinds), (Some((2, 1234)), &[expected][..]));
+            }
         }
         for wrong in ["notify", "vsock:2", "vsock:x:1", "vsock-raw:2:1", "vsock:2:1:3", "./notify"] {
             assert!(kind(wrong).is_err(), "{wrong}");

@@ -126,7 +126,7 @@ impl Successor {
             let started = start(&mut command).map_err(|error| format!("{}: {error}", path.display()));
             // This closes the copies of the descriptors.
             drop(command);
-            let watched = |child| Watch { child, stream: ours, read: Vec::new(), fate: shared }.run();
+            let watched = |child| Watch::new(child, ours, shared).run();
             let _ = sender.send(started.and_then(watched));
             let _ = waker.wake();
         })?;
@@ -171,14 +171,20 @@ fn start(command: &mut Command) -> io::Result<Child> {
 /// The wait for a new process.
 struct Watch {
     child: Child,
-    stream: UnixStream,
+    /// One byte more than its line has: a longer line is another one.
+    stream: io::Take<UnixStream>,
     read: Vec<u8>,
     fate: Arc<Fate>,
+    begun: Instant,
 }
 
 impl Watch {
+    fn new(child: Child, stream: UnixStream, fate: Arc<Fate>) -> Self {
+        let stream = stream.take(READY_LINE.len() as u64 + 1);
+        Self { child, stream, read: Vec::new(), fate, begun: Instant::now() }
+    }
+
     fn run(&mut self) -> Result<u32, String> {
-        let begun = Instant::now();
         loop {
             if self.is_ready() && self.fate.decide(Fate::SERVES) {
                 return Ok(self.child.id());
@@ -189,7 +195,7 @@ impl Watch {
             if self.fate.0.load(Ordering::Relaxed) == Fate::STOPPED {
                 return self.end("this process was stopped, and has stopped the new one, too".to_owned());
             }
-            if begun.elapsed() > READY_LIMIT {
+            if self.begun.elapsed() > READY_LIMIT {
                 return self.end(format!("the new process was not ready within {} s", READY_LIMIT.as_secs()));
             }
         }
@@ -213,14 +219,53 @@ impl Watch {
     fn is_ready(&mut self) -> bool {
         let mut buffer = [0; 64];
         match self.stream.read(&mut buffer) {
-            Ok(bytes @ 1..) if self.read.len() < buffer.len() => self.read.extend_from_slice(&buffer[..bytes]),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-            _ => thread::park_timeout(CHECK),
+            Ok(0) => thread::park_timeout(CHECK),
+            Ok(bytes) => self.read.extend_from_slice(&buffer[..bytes]),
+            Err(_) => {} // Nothing has arrived within `CHECK`.
         }
         self.read == READY_LINE
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn of_a_new_process_that_serves_and_a_stop_what_comes_first_decides() {
+        for (first, second) in [(Fate::SERVES, Fate::STOPPED), (Fate::STOPPED, Fate::SERVES)] {
+            let fate = Fate::default();
+            assert!(fate.decide(first));
+            assert!(!fate.decide(second), "it is decided");
+            assert!(fate.decide(first), "by this one");
+        }
+    }
+
+    /// The main thread is stopped before it has seen that the new process serves.
+    #[test]
+    fn a_new_process_that_serves_already_is_not_stopped() {
+        let (sender, outcome) = channel();
+        let fate = Arc::new(Fate::default());
+        assert!(fate.decide(Fate::SERVES));
+        sender.send(Ok(23)).expect("it is received");
+        let successor = Successor { outcome, fate, thread: thread::spawn(|| ()) };
+        assert_eq!(successor.stop().err(), Some(23));
+    }
+
+    #[test]
+    fn a_new_process_that_hangs_is_ended_at_the_limit() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        ours.set_read_timeout(Some(CHECK)).expect("the time is not zero");
+        let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("it starts");
+        let mut watch = Watch::new(child, ours, Arc::default());
+        watch.begun = Instant::now().checked_sub(READY_LIMIT).expect("the machine runs for longer");
+        assert_eq!(watch.run(), Err("the new process was not ready within 30 s".to_owned()));
+        assert!(watch.ended().is_some());
     }
 }
