@@ -75,6 +75,10 @@ fn a_second_server_on_a_port_is_refused_however_many_shards_either_has() {
             .refused_with(1, "in use");
         server.stop_quietly();
     }
+    // It would have to be a request of both.
+    let server = common::Server::start(&["answer"]);
+    run(&["serve", "echo", "--reuse-port", "--listen", &server.addr.to_string()]).refused_with(1, "in use");
+    server.stop_quietly();
 }
 
 #[test]
