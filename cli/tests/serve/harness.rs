@@ -93,7 +93,8 @@ impl Server {
     #[track_caller]
     pub(crate) fn restart(&mut self) -> String {
         signal(self.successor, Signal::HUP);
-        self.line_with("finale: restarting: starting /");
+        let line = self.line_with("restart");
+        assert!(line.contains("finale: restarting: starting /"), "{line}");
         let line = self.line_with("finale: ");
         let pid = line.strip_prefix("finale: process ").and_then(|rest| rest.split(' ').next());
         self.successor = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no successor: {line}"));
