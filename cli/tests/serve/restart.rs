@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::thread;
@@ -195,6 +196,21 @@ fn a_server_that_found_sockets_of_another_process_restarts_with_its_own() {
     server.restart();
     ask(server.addr);
     server.stop();
+}
+
+/// The number of the first passed descriptor, and the socket file that a process has to remove.
+#[test]
+fn what_the_environment_says_about_another_restart_is_not_passed_on() {
+    let path = std::env::temp_dir().join(format!("finale-foreign-{}", std::process::id()));
+    drop(UnixListener::bind(&path).expect("a new file"));
+    let file = fs::metadata(&path).expect("it is there");
+    let variable = format!("{}:{}:{}", file.dev(), file.ino(), path.display());
+    let mut command = command(&["serve", "answer", "--listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command.env("LISTEN_FDS_FIRST_FD", "9").env("FINALE_SOCKET_FILE", variable));
+    server.restart();
+    ask(server.addr);
+    server.stop();
+    fs::remove_file(&path).expect("it is not removed");
 }
 
 #[test]
