@@ -12,7 +12,7 @@ use finale::{
 use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
 use crate::real_floods::Writers;
-use support::scene::{HERE, Scene};
+use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -121,6 +121,23 @@ fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
         scene.with(|socket| drop(socket.write(b"answer")));
         let after = fin_after(&mut scene, &peer, SECOND, |_| ());
         ends_after_its_grace(after, SECOND, &format!("after the answer, {idle_direction:?}"));
+    }
+}
+
+/// The acknowledgement of the peer's kernel would restart the grace, too.
+#[test]
+fn bytes_that_are_written_within_the_grace_restart_it_whichever_bytes_the_idle_time_counts() {
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let options = ListenOptions::default().idle_direction(idle_direction).idle_timeout(60 * SECOND);
+        let (mut scene, listener, _peer) = listening(options);
+        stop(&mut scene, listener.id, Some(SECOND));
+        scene.run(SECOND / 2);
+        scene.network.vanish(THERE);
+        scene.with(|socket| assert_eq!(socket.write(b"news"), Ok(Backpressure::Room)));
+        for (time, has_ended) in [(ms(950), false), (ms(100), true)] {
+            scene.run(time);
+            scene.with(|socket| assert_eq!(socket.end_called(), has_ended, "{idle_direction:?}"));
+        }
     }
 }
 
