@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use finale::Waker;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::inherit::{FIRST, READY, READY_LINE, SOCKET_FILE};
@@ -123,7 +124,7 @@ impl Successor {
         let (path, shared) = (path.to_owned(), Arc::clone(&fate));
         let thread = thread::Builder::new().name("successor".to_owned()).spawn(move || {
             drop(spare);
-            let started = start(&mut command).map_err(|error| format!("{}: {error}", path.display()));
+            let started = start(|| command.spawn()).map_err(|error| format!("{}: {error}", path.display()));
             // This closes the copies of the descriptors.
             drop(command);
             let watched = |child| Watch::new(child, ours, shared).run();
@@ -156,16 +157,14 @@ impl Successor {
 }
 
 /// A client that is accepted just now may take the descriptors that this needs.
-fn start(command: &mut Command) -> io::Result<Child> {
+fn start<T>(mut spawn: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..100 {
-        match command.spawn() {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
-                thread::park_timeout(TRY)
-            }
+        match spawn() {
+            Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => thread::park_timeout(TRY),
             result => return result,
         }
     }
-    command.spawn()
+    spawn()
 }
 
 /// The wait for a new process.
@@ -244,6 +243,18 @@ mod tests {
             assert!(fate.decide(first));
             assert!(!fate.decide(second), "it is decided");
             assert!(fate.decide(first), "by this one");
+        }
+    }
+
+    #[test]
+    fn only_a_lack_of_descriptors_is_waited_for() {
+        for (error, tries) in [(Errno::MFILE, 3), (Errno::NOENT, 1)] {
+            let mut count = 0;
+            let result = start(|| {
+                count += 1;
+                if count < 3 { Err(error.into()) } else { Ok(()) }
+            });
+            assert_eq!((result.is_ok(), count), (tries == 3, tries), "{error}");
         }
     }
 
