@@ -12,7 +12,7 @@ use finale::{
 use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
 use crate::real_floods::Writers;
-use support::scene::{HERE, Scene};
+use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, dial, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -107,17 +107,61 @@ fn the_idle_time_of_the_options_does_not_replace_the_grace() {
 }
 
 /// A request that arrives within the grace may take long to answer: the grace counts again from the
-/// answer.
+/// answer, whichever bytes the idle time counts.
 #[test]
 fn a_request_within_the_grace_has_the_time_that_its_answer_takes() {
-    let (mut scene, listener, peer) = listening(ListenOptions::default());
-    stop(&mut scene, listener.id, Some(SECOND));
-    scene.run(SECOND / 2);
-    peer.send(b"question");
-    scene.run(10 * SECOND);
-    assert!(!peer.has_fin(), "it has not been answered");
-    scene.with(|socket| drop(socket.write(b"answer")));
-    ends_after_its_grace(fin_after(&mut scene, &peer, SECOND, |_| ()), SECOND, "after the answer");
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let options = ListenOptions::default().idle_direction(idle_direction).idle_timeout(60 * SECOND);
+        let (mut scene, listener, peer) = listening(options);
+        stop(&mut scene, listener.id, Some(SECOND));
+        scene.run(SECOND / 2);
+        peer.send(b"question");
+        scene.run(10 * SECOND);
+        assert!(!peer.has_fin(), "it has not been answered");
+        scene.with(|socket| drop(socket.write(b"answer")));
+        let after = fin_after(&mut scene, &peer, SECOND, |_| ());
+        ends_after_its_grace(after, SECOND, &format!("after the answer, {idle_direction:?}"));
+    }
+}
+
+/// The acknowledgement of the peer's kernel would restart the grace, too.
+#[test]
+fn bytes_that_are_written_within_the_grace_restart_it_whichever_bytes_the_idle_time_counts() {
+    for idle_direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        let options = ListenOptions::default().idle_direction(idle_direction).idle_timeout(60 * SECOND);
+        let (mut scene, listener, _peer) = listening(options);
+        stop(&mut scene, listener.id, Some(SECOND));
+        scene.run(SECOND / 2);
+        scene.network.vanish(THERE);
+        scene.with(|socket| assert_eq!(socket.write(b"news"), Ok(Backpressure::Room)));
+        for (time, has_ended) in [(ms(950), false), (ms(100), true)] {
+            scene.run(time);
+            scene.with(|socket| assert_eq!(socket.end_called(), has_ended, "{idle_direction:?}"));
+        }
+    }
+}
+
+/// Its idle time counts the same bytes as that of a connection from before the stop.
+#[test]
+fn a_connection_that_a_stop_accepts_has_the_options_of_its_listener() {
+    for (idle_direction, expected) in
+        [(IdleDirection::Both, false), (IdleDirection::Read, false), (IdleDirection::Write, true)]
+    {
+        let options = ListenOptions::default().idle_direction(idle_direction).idle_timeout(2 * SECOND);
+        let mut scene = Scene::new();
+        let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+        scene.reactor.pause_accepting(listener.id).expect("open");
+        let peer = scene.peer.connect(listener.addr).expect("begun");
+        scene.run(SECOND);
+        stop(&mut scene, listener.id, None);
+        for _ in 0..6 {
+            scene.run(SECOND);
+            peer.send(b"x");
+        }
+        assert_eq!(scene.story[0], "connection");
+        let timeout = scene.story.iter().any(|event| event == "timeout");
+        assert_eq!(timeout, expected, "{idle_direction:?}: {:?}", scene.story);
+    }
 }
 
 /// A graceful stop cuts no answer: a peer that has finished waits for the rest of it.

@@ -80,10 +80,15 @@ fn send(addr: &SockAddr, kinds: &[Type], message: &[u8]) -> io::Result<()> {
     let first = sockets.next().unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()));
     // The first error is of the usual kind of socket.
     let socket = first.or_else(|error: io::Error| sockets.find_map(Result::ok).ok_or(error))?;
+    send_whole(message.len(), || socket.send(message))
+}
+
+/// Tries again after a signal: a socket with a timeout is not restarted by the kernel (signal(7)).
+fn send_whole(length: usize, mut send: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
     loop {
-        match socket.send(message) {
+        match send() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(sent) if sent != message.len() => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) if sent != length => return Err(io::ErrorKind::WriteZero.into()),
             result => return result.map(drop),
         }
     }
@@ -133,6 +138,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_message_is_sent_again_after_a_signal_and_must_be_sent_whole() {
+        let mut results = [Err(io::ErrorKind::Interrupted.into()), Ok(7)].into_iter();
+        assert!(send_whole(7, || results.next().expect("it was sent")).is_ok());
+        assert_eq!(send_whole(7, || Ok(6)).map_err(|error| error.kind()), Err(io::ErrorKind::WriteZero));
+        let full = || Err(io::ErrorKind::WouldBlock.into());
+        assert_eq!(send_whole(7, full).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+    }
+
+    #[test]
     fn every_form_of_the_variable_is_read_and_others_are_refused() {
         let kind = |name: &str| target(OsStr::new(name)).map(|(addr, kinds)| (addr.domain(), kinds.len()));
         assert_eq!(kind("/run/notify").expect("a path"), (Domain::UNIX, 1));
@@ -140,8 +154,11 @@ mod tests {
         assert_eq!(abstract_name.as_abstract_namespace(), Some(&b"notify"[..]));
         if cfg!(target_os = "linux") {
             assert_eq!(kind("vsock:2:1234").expect("vsock").1, 3);
-            let (addr, kinds) = target(OsStr::new("vsock-stream:2:1234")).expect("vsock");
-            assert_eq!((addr.as_vsock_address(), kinds), (Some((2, 1234)), &[Type::STREAM][..]));
+            for (prefix, expected) in [("stream", Type::STREAM), ("dgram", Type::DGRAM), ("seqpacket", Type::SEQPACKET)]
+            {
+                let (addr, kinds) = target(OsStr::new(&format!("vsock-{prefix}:2:1234"))).expect("vsock");
+                assert_eq!((addr.as_vsock_address(), kinds), (Some((2, 1234)), &[expected][..]));
+            }
         }
         for wrong in ["notify", "vsock:2", "vsock:x:1", "vsock-raw:2:1", "vsock:2:1:3", "./notify"] {
             assert!(kind(wrong).is_err(), "{wrong}");

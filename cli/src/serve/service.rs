@@ -197,9 +197,7 @@ impl Handler {
             (Service::Answer, Event::Drain) => {
                 let client = self.clients.get_mut(socket.id());
                 let left_bytes = client.map_or(0, |client| std::mem::take(&mut client.left_bytes));
-                if left_bytes > 0 {
-                    self.answer(socket, left_bytes)?;
-                }
+                self.answer(socket, left_bytes)?;
             }
             (Service::Echo, Event::Data(bytes)) => echo(socket, bytes)?,
             (Service::Echo, Event::Drain) => socket.resume(),

@@ -24,9 +24,12 @@ impl Running {
     pub(super) fn start(parts: Vec<Part>, stopper: &ShardStopper, control: &Reactor) -> Result<Self, Error> {
         let left = parts.len();
         let run = |shard, (handler, inbox)| service::run(shard, handler, inbox);
-        let shards = Shards::run(parts, stopper.clone(), run)?;
+        Ok(Self::new(Shards::run(parts, stopper.clone(), run)?, left, control))
+    }
+
+    fn new(shards: Shards, left: usize, control: &Reactor) -> Self {
         shards.wake_at_end(control.waker());
-        Ok(Self { shards, left, has_failed: false })
+        Self { shards, left, has_failed: false }
     }
 
     /// Notes the shards that have ended. Returns whether one has failed, for the first time.
@@ -50,5 +53,55 @@ impl Running {
     /// The result of the server, whose failure was printed.
     pub(super) const fn result(&self) -> Result<(), Error> {
         if self.has_failed { Err(Error::Reported { exit_code: 1 }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use finale::StopOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_first_shard_that_fails_is_reported_and_the_server_is_over_when_all_have_ended() {
+        let mut control = Reactor::new().expect("descriptors are free");
+        let reactors = (0..3).map(|_| Reactor::new().expect("descriptors are free")).collect();
+        let (shards, stopper) = Shard::group(reactors);
+        // The last one works until it is stopped.
+        let parts: Vec<_> = shards.into_iter().zip([false, false, true]).collect();
+        let run = |mut shard: Shard, works: bool| {
+            while works && shard.next()?.is_some() {}
+            if works { Ok(()) } else { Err(finale::Error::Gone) }
+        };
+        let shards = Shards::run(parts, stopper.clone(), run).expect("threads are free");
+        let mut running = Running::new(shards, 3, &control);
+        let mut reports = 0;
+        while running.left > 1 {
+            assert!(!running.is_over());
+            control.next().expect("it works").expect("a shard wakes it");
+            reports += usize::from(running.check());
+        }
+        assert_eq!(reports, 1, "the server stops once");
+        assert!(!running.check(), "nothing has changed");
+        stopper.stop(StopOptions::default());
+        while !running.is_over() {
+            control.next().expect("it works").expect("a shard wakes it");
+            assert!(!running.check());
+        }
+        assert!(running.result().is_err());
+    }
+
+    #[test]
+    fn a_server_whose_shards_return_has_not_failed() {
+        let mut control = Reactor::new().expect("descriptors are free");
+        let (shards, stopper) = Shard::group(vec![Reactor::new().expect("descriptors are free")]);
+        let parts = shards.into_iter().map(|shard| (shard, ())).collect();
+        let mut running =
+            Running::new(Shards::run(parts, stopper, |_, ()| Ok(())).expect("threads are free"), 1, &control);
+        while !running.is_over() {
+            control.next().expect("it works").expect("a shard wakes it");
+            assert!(!running.check());
+        }
+        assert!(running.result().is_ok());
     }
 }

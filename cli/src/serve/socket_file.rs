@@ -5,7 +5,6 @@
 //! it: it was made here, by its device and inode, or connecting to it was refused.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -55,9 +54,7 @@ impl SocketFile {
         if !fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
             return log::debug!("{} is not ours any more, and stays", self.path.display());
         }
-        if let Err(error) = fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("can't remove the socket file {}: {error}", self.path.display());
         }
     }
@@ -76,12 +73,6 @@ impl SocketFile {
         let (device, inode) = (number()?, number()?);
         let path = OsStr::from_bytes(parts.next().filter(|path| !path.is_empty())?).into();
         Some(Self { path, device, inode })
-    }
-}
-
-impl fmt::Display for SocketFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.display().fmt(f)
     }
 }
 

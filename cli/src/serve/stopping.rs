@@ -100,3 +100,80 @@ impl Stopping {
         self.stopper.stop(stop.accept_backlog(!self.is_replaced));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use finale::{Event, Shard};
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServeOptions,
+    }
+
+    /// A server with these options, which has no shard.
+    fn serving(args: &[&str]) -> (Stopping, Reactor) {
+        let args = [&["serve", "echo", "--grace", "5s"], args].concat();
+        let options = Line::try_parse_from(args).expect("valid options").options;
+        let (_, stopper) = Shard::group(Vec::<Reactor>::new());
+        (Stopping::new(stopper, &options, Arc::default()), Reactor::new().expect("descriptors are free"))
+    }
+
+    #[test]
+    fn the_first_signal_grants_the_grace_and_a_second_none() {
+        let (mut stopping, mut control) = serving(&[]);
+        assert!(!stopping.was_requested());
+        assert_eq!(stopping.request(1, &mut control), Some(GRACE));
+        assert!(stopping.was_requested());
+        assert_eq!(stopping.request(1, &mut control), Some(Duration::ZERO));
+        for args in [&[][..], &["--drain-delay", "1h"]] {
+            let (mut stopping, mut control) = serving(args);
+            assert_eq!(stopping.request(2, &mut control), Some(Duration::ZERO), "two at once");
+        }
+    }
+
+    #[test]
+    fn the_grace_begins_after_the_drain_delay_or_not_at_all() {
+        let (mut stopping, mut control) = serving(&["--drain-delay", "1ms"]);
+        assert_eq!(stopping.request(1, &mut control), None);
+        assert!(stopping.was_requested());
+        let other = control.set_timer(Duration::from_secs(3600));
+        assert_eq!(stopping.timer(other), None);
+        let Some((_, Event::Timer(timer))) = control.next().expect("it works") else { panic!("a timer is set") };
+        assert_eq!(stopping.timer(timer), Some(GRACE));
+        assert_eq!(stopping.timer(timer), None, "it has begun");
+        assert_eq!(stopping.request(1, &mut control), Some(Duration::ZERO));
+
+        let (mut stopping, mut control) = serving(&["--drain-delay", "1h"]);
+        assert_eq!(stopping.request(1, &mut control), None);
+        assert_eq!(stopping.request(1, &mut control), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_first_failure_stops_a_server_that_accepts_and_a_signal_may_follow() {
+        for args in [&[][..], &["--drain-delay", "1h"]] {
+            let (mut stopping, mut control) = serving(args);
+            assert_eq!(stopping.failed(), Some(GRACE));
+            assert_eq!(stopping.failed(), None);
+            assert_eq!(stopping.request(1, &mut control), Some(GRACE), "it does not accept any more");
+            assert_eq!(stopping.failed(), None);
+        }
+        let (mut stopping, mut control) = serving(&["--drain-delay", "1h"]);
+        assert_eq!(stopping.request(1, &mut control), None);
+        assert_eq!(stopping.failed(), Some(GRACE));
+    }
+
+    #[test]
+    fn the_grace_after_a_restart_is_that_of_a_stop_unless_it_is_given() {
+        for (args, grace) in [(&[][..], GRACE), (&["--restart-grace", "7s"], Duration::from_secs(7))] {
+            let (mut stopping, mut control) = serving(args);
+            assert_eq!(stopping.replaced(), grace);
+            assert_eq!(stopping.request(1, &mut control), Some(GRACE));
+        }
+    }
+}

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use finale::Waker;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::inherit::{FIRST, READY, READY_LINE, SOCKET_FILE};
@@ -123,10 +124,10 @@ impl Successor {
         let (path, shared) = (path.to_owned(), Arc::clone(&fate));
         let thread = thread::Builder::new().name("successor".to_owned()).spawn(move || {
             drop(spare);
-            let started = start(&mut command).map_err(|error| format!("{}: {error}", path.display()));
+            let started = start(|| command.spawn()).map_err(|error| format!("{}: {error}", path.display()));
             // This closes the copies of the descriptors.
             drop(command);
-            let watched = |child| Watch { child, stream: ours, read: Vec::new(), fate: shared }.run();
+            let watched = |child| Watch::new(child, ours, shared).run();
             let _ = sender.send(started.and_then(watched));
             let _ = waker.wake();
         })?;
@@ -156,29 +157,33 @@ impl Successor {
 }
 
 /// A client that is accepted just now may take the descriptors that this needs.
-fn start(command: &mut Command) -> io::Result<Child> {
+fn start<T>(mut spawn: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..100 {
-        match command.spawn() {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
-                thread::park_timeout(TRY)
-            }
+        match spawn() {
+            Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => thread::park_timeout(TRY),
             result => return result,
         }
     }
-    command.spawn()
+    spawn()
 }
 
 /// The wait for a new process.
 struct Watch {
     child: Child,
-    stream: UnixStream,
+    /// One byte more than its line has: a longer line is another one.
+    stream: io::Take<UnixStream>,
     read: Vec<u8>,
     fate: Arc<Fate>,
+    begun: Instant,
 }
 
 impl Watch {
+    fn new(child: Child, stream: UnixStream, fate: Arc<Fate>) -> Self {
+        let stream = stream.take(READY_LINE.len() as u64 + 1);
+        Self { child, stream, read: Vec::new(), fate, begun: Instant::now() }
+    }
+
     fn run(&mut self) -> Result<u32, String> {
-        let begun = Instant::now();
         loop {
             if self.is_ready() && self.fate.decide(Fate::SERVES) {
                 return Ok(self.child.id());
@@ -189,7 +194,7 @@ impl Watch {
             if self.fate.0.load(Ordering::Relaxed) == Fate::STOPPED {
                 return self.end("this process was stopped, and has stopped the new one, too".to_owned());
             }
-            if begun.elapsed() > READY_LIMIT {
+            if self.begun.elapsed() > READY_LIMIT {
                 return self.end(format!("the new process was not ready within {} s", READY_LIMIT.as_secs()));
             }
         }
@@ -213,14 +218,65 @@ impl Watch {
     fn is_ready(&mut self) -> bool {
         let mut buffer = [0; 64];
         match self.stream.read(&mut buffer) {
-            Ok(bytes @ 1..) if self.read.len() < buffer.len() => self.read.extend_from_slice(&buffer[..bytes]),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-            _ => thread::park_timeout(CHECK),
+            Ok(0) => thread::park_timeout(CHECK),
+            Ok(bytes) => self.read.extend_from_slice(&buffer[..bytes]),
+            Err(_) => {} // Nothing has arrived within `CHECK`.
         }
         self.read == READY_LINE
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn of_a_new_process_that_serves_and_a_stop_what_comes_first_decides() {
+        for (first, second) in [(Fate::SERVES, Fate::STOPPED), (Fate::STOPPED, Fate::SERVES)] {
+            let fate = Fate::default();
+            assert!(fate.decide(first));
+            assert!(!fate.decide(second), "it is decided");
+            assert!(fate.decide(first), "by this one");
+        }
+    }
+
+    #[test]
+    fn only_a_lack_of_descriptors_is_waited_for() {
+        for (error, tries) in [(Errno::MFILE, 3), (Errno::NOENT, 1)] {
+            let mut count = 0;
+            let result = start(|| {
+                count += 1;
+                if count < 3 { Err(error.into()) } else { Ok(()) }
+            });
+            assert_eq!((result.is_ok(), count), (tries == 3, tries), "{error}");
+        }
+    }
+
+    /// The main thread is stopped before it has seen that the new process serves.
+    #[test]
+    fn a_new_process_that_serves_already_is_not_stopped() {
+        let (sender, outcome) = channel();
+        let fate = Arc::new(Fate::default());
+        assert!(fate.decide(Fate::SERVES));
+        sender.send(Ok(23)).expect("it is received");
+        let successor = Successor { outcome, fate, thread: thread::spawn(|| ()) };
+        assert_eq!(successor.stop().err(), Some(23));
+    }
+
+    #[test]
+    fn a_new_process_that_hangs_is_ended_at_the_limit() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        ours.set_read_timeout(Some(CHECK)).expect("the time is not zero");
+        let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("it starts");
+        let mut watch = Watch::new(child, ours, Arc::default());
+        watch.begun = Instant::now().checked_sub(READY_LIMIT).expect("the machine runs for longer");
+        assert_eq!(watch.run(), Err("the new process was not ready within 30 s".to_owned()));
+        assert!(watch.ended().is_some());
     }
 }

@@ -3,9 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
+use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crate::common::{Outcome, PATIENCE, Server, command, finish, patient, reset, run, run_with, shell};
 use serde_json::{Value, json};
@@ -325,6 +326,31 @@ fn max_time_ends_a_run_whose_stdout_is_full() {
     assert!(outcome.last_line().contains("timed out: not done by its deadline"), "{outcome:?}");
     drop(unread);
     server.join().expect("the server ends");
+}
+
+/// A full stdout has until then.
+#[test]
+fn before_max_time_a_stdout_that_is_full_loses_nothing() {
+    const BYTES: usize = 1 << 20;
+    let (addr, server) = server(|mut stream| stream.write_all(&[b'x'; BYTES]).expect("the client reads"));
+    let mut child = command(&["connect", &addr, "-m", "1h"]).spawn().expect("it starts");
+    let mut stdout = child.stdout.take().expect("it is a pipe");
+    wait_until_full(&stdout);
+    let mut read = Vec::new();
+    stdout.read_to_end(&mut read).expect("it is open");
+    let outcome = finish(child);
+    assert_eq!((outcome.code, read.len()), (Some(0), BYTES), "{outcome:?}");
+    server.join().expect("the server ends");
+}
+
+/// Until this pipe has no room for another piece.
+#[track_caller]
+pub(crate) fn wait_until_full(pipe: &ChildStdout) {
+    let begun = Instant::now();
+    while rustix::io::ioctl_fionread(pipe).expect("it is a pipe") < 60_000 {
+        assert!(begun.elapsed() < PATIENCE, "the pipe does not fill");
+        thread::yield_now();
+    }
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::process::Stdio;
-use std::thread;
-use std::time::Instant;
 
-use crate::common::{PATIENCE, command, finish, pid};
-use crate::connect::server;
+use crate::common::{command, finish, pid};
+use crate::connect::{server, wait_until_full};
 use rustix::process::{Signal, kill_process};
 
 #[test]
@@ -29,6 +27,7 @@ fn a_signal_resets_the_connection_reports_its_ending_and_is_the_exit_code() {
             Some(&*format!("finale: {addr}: interrupted by {name}, resetting it"))
         );
         assert!(outcome.last_line().contains("destroyed by us; neither side finished; 1 byte read"), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 2, "{outcome:?}");
         assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
     }
 }
@@ -56,11 +55,7 @@ fn a_signal_ends_it_while_stdout_is_full() {
     let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
     let mut child = command(&["connect", &addr]).spawn().expect("it starts");
     let unread = child.stdout.take().expect("it is a pipe");
-    let begun = Instant::now();
-    while rustix::io::ioctl_fionread(&unread).expect("it is a pipe") < 60_000 {
-        assert!(begun.elapsed() < PATIENCE, "the pipe does not fill");
-        thread::yield_now();
-    }
+    wait_until_full(&unread);
     kill_process(pid(&child), Signal::TERM).expect("it runs");
     let outcome = finish(child);
     assert_eq!(outcome.code, Some(143), "{outcome:?}");

@@ -88,14 +88,17 @@ impl Server {
         rest
     }
 
-    /// Makes the process that serves start its successor. All share one stderr.
+    /// Makes the process that serves start its successor, and returns the line that reports it. All
+    /// share one stderr.
     #[track_caller]
-    pub(crate) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) -> String {
         signal(self.successor, Signal::HUP);
-        self.line_with("finale: restarting: starting /");
+        let line = self.line_with("restart");
+        assert!(line.contains("finale: restarting: starting /"), "{line}");
         let line = self.line_with("finale: ");
         let pid = line.strip_prefix("finale: process ").and_then(|rest| rest.split(' ').next());
         self.successor = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no successor: {line}"));
+        line
     }
 }
 

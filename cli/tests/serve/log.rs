@@ -29,6 +29,13 @@ fn a_verbose_server_prints_each_ending_with_its_address_and_what_a_stop_waits_fo
     // Accepted after that one, and gone when its ending is printed.
     let other = served(&server);
     server.line_with(&other);
+    // A request for the metrics is no stop.
+    signal(server.successor, Signal::USR1);
+    let mut line = server.line();
+    while !line.contains("late at most") {
+        assert!(!line.contains("waiting"), "{line}");
+        line = server.line();
+    }
     signal(server.successor, Signal::TERM);
     let line = server.line_with("stopping: 1 connection");
     assert!(line.contains("3600s"), "{line}");
@@ -37,6 +44,35 @@ fn a_verbose_server_prints_each_ending_with_its_address_and_what_a_stop_waits_fo
     let line = server.line_with(&addr);
     assert!(line.contains("reset"), "{line}");
     assert!(server.child.wait().expect("it is ours").success());
+}
+
+#[test]
+fn a_stop_names_twenty_clients_and_counts_the_others() {
+    for (count, more) in [(20, None), (23, Some("waiting for 3 more"))] {
+        let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--grace", "1h"]);
+        let clients: Vec<_> = (0..count).map(|_| TcpStream::connect(server.addr).expect("it listens")).collect();
+        for mut client in &clients {
+            client.write_all(b"a long question").expect("connected");
+        }
+        served(&server);
+        signal(server.successor, Signal::TERM);
+        server.line_with("stopping: ");
+        let lines: Vec<_> = (0..20).map(|_| server.line_with("waiting for ")).collect();
+        assert!(lines.iter().all(|line| line.contains("waiting for 127.0.0.1:")), "{lines:?}");
+        more.into_iter().for_each(|more| drop(server.line_with(more)));
+        let rest = server.stop();
+        assert!(!rest.contains("waiting"), "{rest}");
+    }
+}
+
+#[test]
+fn an_ending_says_whether_the_last_bytes_were_confirmed() {
+    for (close, expected) in [("confirmed", "clean and acknowledged"), ("hand-off", "handed off to the kernel")] {
+        let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--close", close]);
+        let addr = served(&server);
+        let line = server.line_with(&addr);
+        assert!(line.contains(expected), "{line}");
+    }
 }
 
 /// More lines than a pipe and the queue of the log hold.

@@ -10,3 +10,4 @@ mod restart;
 mod services;
 mod socket_files;
 mod stopping;
+mod terminal;

@@ -1,13 +1,14 @@
 //! What a service manager receives at NOTIFY_SOCKET (sd_notify(3)).
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, patient};
 use crate::harness::{Server, ask, shell, signal};
 use rustix::process::Signal;
 
@@ -37,10 +38,18 @@ impl Manager {
         Self { socket, name: format!("@{name}"), file: None }
     }
 
-    fn start(&self, program: impl AsRef<OsStr>) -> Server {
+    fn start(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Server {
         let mut command = Command::new(program);
-        command.args(["serve", "answer", "--listen", "127.0.0.1:0"]);
+        command.args(["serve", "answer", "--listen", "127.0.0.1:0"]).args(args);
         Server::spawn(command.env("NOTIFY_SOCKET", &self.name))
+    }
+
+    /// Messages, until the queue has no room for another.
+    #[track_caller]
+    fn fill(&self) {
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("it can be set");
+        while sender.send_to(b"X=1", &self.name).is_ok() {}
     }
 
     #[track_caller]
@@ -81,7 +90,7 @@ fn now() -> Duration {
 
 /// Every generation has the manager's own socket.
 fn is_informed_over_two_restarts(manager: &Manager) {
-    let mut server = manager.start(env!("CARGO_BIN_EXE_finale"));
+    let mut server = manager.start(env!("CARGO_BIN_EXE_finale"), &[]);
     assert_eq!(manager.message(), "READY=1");
     for _ in 0..2 {
         let before = now();
@@ -90,7 +99,7 @@ fn is_informed_over_two_restarts(manager: &Manager) {
         assert_eq!(manager.message(), format!("MAINPID={}\nREADY=1", server.successor));
         ask(server.addr);
     }
-    server.stop();
+    assert_eq!(server.stop(), "", "every message was sent");
     assert_eq!(manager.message(), "STOPPING=1");
     manager.expect_silence();
 }
@@ -111,7 +120,7 @@ fn a_restart_that_fails_leaves_the_main_process_of_the_service() {
     let manager = Manager::new("failed");
     let program = std::env::temp_dir().join(format!("finale-manager-program-{}", std::process::id()));
     shell(r#"cp "$1" "$2""#, &[env!("CARGO_BIN_EXE_finale"), program.to_str().expect("text")]);
-    let mut server = manager.start(&program);
+    let mut server = manager.start(&program, &[]);
     assert_eq!(manager.message(), "READY=1");
     std::fs::remove_file(&program).expect("it is there");
     let before = now();
@@ -135,4 +144,50 @@ fn a_manager_that_does_not_listen_is_a_warning() {
         ask(server.addr);
         server.stop();
     }
+}
+
+#[test]
+fn a_manager_that_does_not_read_is_a_warning_and_gets_later_messages() {
+    let manager = Manager::new("full");
+    manager.fill();
+    let mut server = manager.start(env!("CARGO_BIN_EXE_finale"), &[]);
+    let line = server.line();
+    assert!(line.contains("can't send READY=1 to NOTIFY_SOCKET"), "{line}");
+    ask(server.addr);
+    manager.socket.set_nonblocking(true).expect("it can be set");
+    while manager.socket.recv(&mut [0; 100]).is_ok() {}
+    manager.socket.set_nonblocking(false).expect("it can be set");
+    assert_eq!(server.stop(), "");
+    assert_eq!(manager.message(), "STOPPING=1");
+}
+
+#[test]
+fn the_main_process_of_a_service_is_restarted_if_its_manager_is_informed() {
+    let manager = Manager::new("main");
+    let shell = "SYSTEMD_EXEC_PID=$$ exec \"$0\" serve answer --listen 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command.args(["-c", shell, env!("CARGO_BIN_EXE_finale")]).env("NOTIFY_SOCKET", &manager.name);
+    let mut server = Server::spawn(&mut command);
+    assert_eq!(manager.message(), "READY=1");
+    server.restart();
+    ask(server.addr);
+    server.stop();
+}
+
+#[test]
+fn a_stop_is_reported_once_and_a_server_that_stops_is_not_restarted() {
+    let manager = Manager::new("once");
+    let mut server = manager.start(env!("CARGO_BIN_EXE_finale"), &["--grace", "1h"]);
+    assert_eq!(manager.message(), "READY=1");
+    let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+    client.write_all(b"a long question").expect("connected");
+    ask(server.addr);
+    signal(server.successor, Signal::TERM);
+    assert_eq!(manager.message(), "STOPPING=1");
+    signal(server.successor, Signal::HUP);
+    signal(server.successor, Signal::USR1);
+    server.line_with("accepted");
+    assert!(!server.stop().contains("restart"), "it stops");
+    assert_eq!(client.read(&mut [0]).expect_err("the second signal").kind(), io::ErrorKind::ConnectionReset);
+    manager.expect_silence();
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::thread;
@@ -73,18 +74,24 @@ fn restart_three_times_under_load(args: &[&str]) {
 }
 
 #[test]
-fn a_connection_from_before_the_restart_ends_with_the_old_process() {
-    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--grace", "1h"]);
-    let mut old = patient(TcpStream::connect(server.addr).expect("it listens"));
-    old.write_all(b"a question that takes its time").expect("connected");
+fn connections_from_before_the_restart_end_with_the_old_process() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--grace", "1h"]);
+    let mut old = [(); 2].map(|()| patient(TcpStream::connect(server.addr).expect("it listens")));
+    for old in &mut old {
+        old.write_all(b"a question that takes its time").expect("connected");
+    }
     ask(server.addr);
-    server.restart();
+    server.line_with("clean");
+    let line = server.restart();
+    assert!(line.ends_with("serves; 2 connections left to this process\n"), "{line}");
     ask(server.addr);
-    assert!(server.child.try_wait().expect("it is ours").is_none(), "it still has a client");
-    old.shutdown(Shutdown::Write).expect("connected");
-    let mut answer = Vec::new();
-    old.read_to_end(&mut answer).expect("no reset");
-    assert_eq!(answer, LINE);
+    assert!(server.child.try_wait().expect("it is ours").is_none(), "it still has clients");
+    for mut old in old {
+        old.shutdown(Shutdown::Write).expect("connected");
+        let mut answer = Vec::new();
+        old.read_to_end(&mut answer).expect("no reset");
+        assert_eq!(answer, LINE);
+    }
     assert!(server.child.wait().expect("it can be waited for").success(), "now it has gone");
 }
 
@@ -113,7 +120,13 @@ fn a_server_that_is_stopped_while_the_new_process_starts_ends_that_too() {
 /// Descriptor 3 is the listening socket, 4 the stream on which a new process reports.
 #[test]
 fn only_the_whole_line_of_a_new_process_means_that_it_serves() {
-    for (report, serves) in [("READY=1\\n", true), ("READY=10\\n", false), ("READY=1", false), ("XREADY=1\\n", false)] {
+    for (report, serves) in [
+        ("READY=1\\n", true),
+        ("READY=10\\n", false),
+        ("READY=1\\n0", false),
+        ("READY=1", false),
+        ("XREADY=1\\n", false),
+    ] {
         let script = format!("#!/bin/sh\nprintf '{report}' >&4\nexec 4>&-\nread line <&0\n");
         let (mut server, folder) = upgraded_to(&script, "ready", &[]);
         signal(server.successor, Signal::HUP);
@@ -148,6 +161,20 @@ fn an_upgrade_by_a_symbolic_link_is_started() {
     fs::remove_dir_all(&folder).expect("it is ours");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_was_started_from_a_descriptor_is_not_restarted() {
+    for path in ["/proc/self/fd/9", "/dev/fd/9"] {
+        let line = format!("exec 9<\"$0\"; exec {path} serve answer --listen 127.0.0.1:0");
+        let mut server = Server::spawn(Command::new("sh").args(["-c", &line, env!("CARGO_BIN_EXE_finale")]));
+        signal(server.successor, Signal::HUP);
+        let line = server.line();
+        assert!(line.starts_with("finale: not restarted") && line.contains("has no path"), "{line}");
+        ask(server.addr);
+        assert_eq!(server.stop(), "");
+    }
+}
+
 /// A server with this many descriptors, all of which are in use.
 #[cfg(target_os = "linux")]
 #[test]
@@ -169,6 +196,21 @@ fn a_server_that_found_sockets_of_another_process_restarts_with_its_own() {
     server.restart();
     ask(server.addr);
     server.stop();
+}
+
+/// The number of the first passed descriptor, and the socket file that a process has to remove.
+#[test]
+fn what_the_environment_says_about_another_restart_is_not_passed_on() {
+    let path = std::env::temp_dir().join(format!("finale-foreign-{}", std::process::id()));
+    drop(UnixListener::bind(&path).expect("a new file"));
+    let file = fs::metadata(&path).expect("it is there");
+    let variable = format!("{}:{}:{}", file.dev(), file.ino(), path.display());
+    let mut command = command(&["serve", "answer", "--listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command.env("LISTEN_FDS_FIRST_FD", "9").env("FINALE_SOCKET_FILE", variable));
+    server.restart();
+    ask(server.addr);
+    server.stop();
+    fs::remove_file(&path).expect("it is not removed");
 }
 
 #[test]
@@ -220,26 +262,6 @@ fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
     assert!(!line.contains("restarting"), "{line}");
     let rest = server.stop();
     assert!(!rest.contains("restarting"), "{rest}");
-}
-
-/// `setsid --ctty` makes the terminal of a pair the controlling terminal of the server.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_server_whose_terminal_is_closed_ends() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
-    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
-    let name = ptsname(&terminal, Vec::new()).expect("it has a name").into_string().expect("text");
-    let end = || fs::OpenOptions::new().read(true).write(true).open(&name).expect("it is open");
-    let mut command = Command::new("setsid");
-    command.args(["--ctty", env!("CARGO_BIN_EXE_finale"), "serve", "answer", "--listen", "127.0.0.1:0"]);
-    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid is there");
-    let mut line = String::new();
-    let mut terminal = BufReader::new(fs::File::from(terminal));
-    terminal.read_line(&mut line).expect("it is text");
-    assert!(line.starts_with("listening on "), "{line}");
-    drop(terminal);
-    assert!(child.wait().expect("it is ours").success());
 }
 
 #[test]

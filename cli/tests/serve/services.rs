@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::thread;
 
-use crate::common::{Server, reset, run};
+use crate::common::{Server, patient, reset, run};
+use crate::harness;
 use rustix::process::Signal;
 
 const SERVICES: [&str; 4] = ["upper", "answer", "echo", "discard"];
@@ -87,13 +89,15 @@ fn answer_sends_64_bytes_by_default_and_none_on_request() {
 
 #[test]
 fn a_large_answer_arrives_to_the_byte() {
-    // Many times what the queue and both kernels hold, and not a multiple of a line.
-    let bytes = (48 << 20) + 7;
-    let server = Server::start(&["answer", "--bytes", &bytes.to_string()]);
-    let answer = ask(&server, &noise(100_000));
-    assert_eq!(answer.len(), bytes);
-    assert!(answer.chunks(LINE.len()).all(|line| line == &LINE[..line.len()]));
-    server.stop_quietly();
+    // What the queue holds, and many times what the queue and both kernels hold, which is not a
+    // multiple of a line.
+    for bytes in [512 << 10, (48 << 20) + 7] {
+        let server = Server::start(&["answer", "--bytes", &bytes.to_string()]);
+        let answer = ask(&server, &noise(100_000));
+        assert_eq!(answer.len(), bytes);
+        assert!(answer.chunks(LINE.len()).all(|line| line == &LINE[..line.len()]));
+        server.stop_quietly();
+    }
 }
 
 #[test]
@@ -254,6 +258,54 @@ fn after_this_many_bytes_answer_answers_and_finishes_first() {
         client.shutdown(Shutdown::Write).expect("half-closed");
         server.stop_quietly();
     }
+}
+
+#[test]
+fn bytes_that_arrive_during_the_answer_or_after_it_get_no_other() {
+    let bytes = (48 << 20) + 7;
+    let server = Server::start(&["answer", "-v", "--after", "5", "--bytes", &bytes.to_string()]);
+    let mut client = server.connect();
+    client.write_all(b"hello").expect("the server reads");
+    client.read_exact(&mut [0; 64]).expect("the answer begins");
+    client.write_all(b"more than that").expect("the server reads on");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("the answer ends without an error");
+    assert_eq!(64 + answer.len(), bytes);
+    client.write_all(b"late").expect("the server reads on");
+    client.shutdown(Shutdown::Write).expect("half-closed");
+    server.signal(Signal::TERM);
+    let (code, stderr) = server.finish();
+    assert!(code == Some(0) && stderr.contains("clean"), "{stderr}");
+}
+
+/// The queue of each client is bounded: all pieces of such answers would not fit into memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_largest_answers_begin_at_once_and_need_little_memory() {
+    let limited = "ulimit -v 1000000; exec \"$0\" serve answer --bytes 1TiB --listen 127.0.0.1:0";
+    let server = harness::Server::spawn(Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_finale")]));
+    for _ in 0..3 {
+        let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+        client.shutdown(Shutdown::Write).expect("still connected");
+        client.read_exact(&mut [0; 100_000]).expect("the answer begins");
+        reset(client);
+    }
+    assert_eq!(server.stop(), "");
+}
+
+/// `--parent` names the process that has started it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_belongs_to_a_process_ends_with_it() {
+    let line = "\"$0\" serve answer --listen 127.0.0.1:0 --parent $$ & wait";
+    let mut command = Command::new("sh");
+    command.args(["-c", line, env!("CARGO_BIN_EXE_finale")]);
+    let mut server = harness::Server::spawn(&mut command);
+    harness::ask(server.addr);
+    server.child.kill().expect("it waits for the server");
+    assert_eq!(server.line(), "", "no process has this stderr any more");
+    let outcome = run(&["serve", "answer", "--listen", "127.0.0.1:0", "--parent", "1"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (Some(0), "", ""), "it has ended");
 }
 
 #[test]

@@ -154,3 +154,41 @@ fn the_file_has_the_permissions_that_were_asked_for() {
     }
     run(&["serve", "answer", "--listen", &address(&path), "--unix-mode", "888"]).refused_with(2, "octal");
 }
+
+#[test]
+fn options_of_a_port_are_refused_for_a_socket_file() {
+    let folder = Folder::new("options");
+    let listen = address(&folder.file());
+    for option in [&["--reuse-port"][..], &["--defer-accept", "1s"]] {
+        run(&[&["serve", "answer", "--listen", &listen], option].concat()).refused_with(2, "for TCP");
+    }
+    assert!(!folder.file().exists());
+}
+
+#[test]
+fn a_server_that_can_t_print_its_address_ends_and_removes_its_file() {
+    let folder = Folder::new("unprinted");
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    for listen in ["127.0.0.1:0", &address(&folder.file())] {
+        let child = command(&["serve", "answer", "--listen", listen]).stdout(full()).spawn();
+        finish(child.expect("it starts")).refused_with(1, "No space left");
+    }
+    assert!(!folder.file().exists());
+}
+
+/// The lock makes sure that of two servers that find an unused file only one replaces it.
+#[test]
+fn a_server_waits_a_second_for_the_lock_of_the_folder_and_serves_without_it() {
+    let folder = Folder::new("locked");
+    let lock = fs::File::open(&folder.0).expect("it is there");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    let begun = std::time::Instant::now();
+    let mut child =
+        command(&["serve", "answer", "--listen", "unix:socket"]).current_dir(&folder.0).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it is text");
+    assert_eq!(line, "listening on unix:socket\n");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "it has not waited");
+    drop(lock);
+    stop(child);
+}

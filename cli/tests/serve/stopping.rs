@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, patient, run};
@@ -27,6 +28,25 @@ fn with_a_drain_delay_a_stopped_server_accepts_until_a_second_signal() {
     TcpStream::connect(addr).expect_err("it listens no more");
 }
 
+/// All its descriptors are in use, so clients wait. They are accepted as others end.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stop_accepts_the_clients_that_wait() {
+    let limited = "ulimit -n 40; exec \"$0\" serve answer -v --grace 1h --listen 127.0.0.1:0";
+    let mut server = Server::spawn(Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_finale")]));
+    let idle: Vec<_> = (0..60).map(|_| TcpStream::connect(server.addr).expect("it has a queue")).collect();
+    server.line_with("accept failed");
+    let mut last = patient(TcpStream::connect(server.addr).expect("it has a queue"));
+    last.write_all(b"question").and_then(|()| last.shutdown(Shutdown::Write)).expect("connected");
+    signal(server.successor, Signal::TERM);
+    server.line_with("waiting for ");
+    drop(idle);
+    let mut answer = Vec::new();
+    last.read_to_end(&mut answer).expect("no reset");
+    assert_eq!(answer, LINE);
+    assert!(server.child.wait().expect("it is ours").success());
+}
+
 #[test]
 fn after_the_drain_delay_the_server_accepts_no_more() {
     let server = common::Server::start(&["answer", "--drain-delay", "50ms", "--grace", "1h"]);
@@ -45,8 +65,8 @@ fn after_the_drain_delay_the_server_accepts_no_more() {
 
 #[test]
 fn idle_clients_get_a_fin_within_the_grace_and_not_all_at_once() {
-    const GRACE: Duration = Duration::from_millis(800);
-    let server = common::Server::start(&["echo", "--grace", "800ms"]);
+    const GRACE: Duration = Duration::from_secs(2);
+    let server = common::Server::start(&["echo", "--grace", "2s"]);
     let mut clients: Vec<_> = (0..32).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.write_all(b"hello").expect("connected");
@@ -75,13 +95,17 @@ fn a_second_server_on_a_port_is_refused_however_many_shards_either_has() {
             .refused_with(1, "in use");
         server.stop_quietly();
     }
+    // It would have to be a request of both.
+    let server = common::Server::start(&["answer"]);
+    run(&["serve", "echo", "--reuse-port", "--listen", &server.addr.to_string()]).refused_with(1, "in use");
+    server.stop_quietly();
 }
 
 #[test]
 fn servers_that_share_their_port_by_request_may_have_shards() {
     let first = common::Server::start(&["answer", "--shards", "2", "--reuse-port"]);
     let args = ["serve", "answer", "--shards", "2", "--reuse-port", "--listen", &first.addr.to_string()];
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_finale"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_finale"));
     let second = Server::spawn(command.args(args));
     assert_eq!(second.addr, first.addr);
     first.stop_quietly();
