@@ -183,7 +183,8 @@ impl Balance {
         // A health check connects and sends nothing: that is no news of either side.
         let Some(lease) = self.leases.remove(socket.id()) else {
             let is_news = !ending.is_clean() && ending.bytes_read > 0;
-            return is_news.then(|| format!("a client: {ending}"));
+            let client = ending.peer.map_or_else(|| "on a Unix socket".to_owned(), |addr| addr.to_string());
+            return is_news.then(|| format!("client {client}: {ending}"));
         };
         let is_news = ending.had_error() || (!ending.is_clean() && ending.bytes_written > lease.header_bytes);
         let backend = &mut self.backends[lease.backend];
