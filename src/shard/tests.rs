@@ -95,3 +95,23 @@ fn a_reactor_is_woken_for_a_shard_that_has_ended_already() {
     assert!(matches!(shards.try_wait(), Some((0, ShardEnd::Returned))));
     drop(to_second);
 }
+
+#[test]
+fn a_shard_is_stopping_once_the_shards_were_stopped_and_not_before() {
+    let (shards, stopper) = two();
+    assert!(!stopper.is_stopping() && shards.iter().all(|shard| !shard.is_stopping()));
+    stopper.stop(StopOptions::default());
+    assert!(stopper.is_stopping() && shards.iter().all(Shard::is_stopping));
+}
+
+/// The second one ends only if it is stopped.
+#[test]
+fn a_join_stops_the_others_when_one_has_ended() {
+    let (shards, stopper) = two();
+    let program = |mut shard: Shard, ends: bool| {
+        while !ends && shard.next()?.is_some() {}
+        Ok(())
+    };
+    let parts = shards.into_iter().zip([true, false]).collect();
+    assert_eq!(Shards::run(parts, stopper, program).expect("two threads").join(), Ok(()));
+}
