@@ -151,14 +151,9 @@ impl Ladder {
         let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
         Self { title, rows, lost: recorder.lost(), sides: vec![end] }
     }
-
-    /// Sorts the rows by time. At one time, what was added first stays first.
-    pub(crate) fn sort(&mut self) {
-        self.rows.sort_by_key(|row| row.at_us);
-    }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
