@@ -286,7 +286,7 @@ impl Run {
                 *arrives_us = arrives_us.filter(|at| !is_cut(*at));
             }
         }
-        Ladder { title: script.to_string(), rows, lost: self.lost, sides }
+        Ladder { title: script.to_string(), rows, lost: self.lost, sides, has_several: false }
     }
 
     fn end_of(&self, side: Side) -> SideEnd {

@@ -157,6 +157,11 @@ fn the_ladder_is_printed_as_text_picture_and_page() {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(text.lines().take(60).all(|line| line.chars().count() <= 120), "{text}");
+    let long = format!("{HALF_CLOSE}; {}", "wait 24h; ".repeat(20));
+    for width in [60_usize, 69, 70, 100, 1000] {
+        let text = run(&["trace", &long, "--width", &width.to_string()]).stdout;
+        assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+    }
     let picture = run(&["trace", HALF_CLOSE, "--format", "svg"]).stdout;
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     assert_eq!(picture.matches("class=\"row packet\"").count(), rows(&json(HALF_CLOSE), "packet", "text").len());
