@@ -41,6 +41,7 @@ mod net;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -66,12 +67,12 @@ use crate::reactor::Reactor;
 #[derive(Clone, Debug)]
 pub struct Recorder {
     shared: Arc<Mutex<Ring>>,
+    capacity: usize,
 }
 
 #[derive(Debug)]
 struct Ring {
     records: VecDeque<Record>,
-    capacity: usize,
     /// How many were recorded in all.
     total: u64,
     /// How many connections were named in all.
@@ -95,7 +96,8 @@ pub struct Record {
     /// The time, of the clock of the network: a simulated one has its own.
     pub at: Instant,
     /// The connection. They are counted in the order in which they begin, from 0, by all reactors
-    /// of a recorder together. Each address that a client tries beside another counts.
+    /// of a recorder together. Each address that a client tries next to another counts, and the
+    /// socket continues with the number of the one that was established.
     pub connection: u64,
     /// What happened.
     pub what: What,
@@ -116,7 +118,10 @@ pub enum What {
         call: Call,
         /// How many bytes it has moved.
         bytes: u64,
-        /// Its error. `None` also for a handshake that has begun.
+        /// The peer's address, of [`Call::Connect`] and [`Call::Accept`] on TCP.
+        peer: Option<SocketAddr>,
+        /// Its error. `None` also for a handshake that has begun: if it fails, a second record of
+        /// the call has its error.
         error: Option<OsError>,
     },
     /// A transition of the socket's lifecycle.
@@ -130,7 +135,9 @@ pub enum What {
         /// The events that it delivers.
         events: &'static [Emits],
     },
-    /// What the kernel says of the connection after a call, if that has changed.
+    /// What the kernel says of the connection after a call or a handshake, if that has changed.
+    /// Nothing where the system gives no result: not on Linux, of a Unix domain socket, of a dead
+    /// connection.
     Kernel(KernelView),
     /// A line of the program's own: [`Recorder::note`].
     Note(String),
@@ -160,6 +167,8 @@ pub enum Call {
     Close,
     /// close(2) with SO_LINGER 0: a reset.
     Reset,
+    /// getsockopt(2) with SO_ERROR, which has returned an error of the connection.
+    TakeError,
 }
 
 impl Call {
@@ -175,17 +184,18 @@ impl Call {
             Self::Shutdown => "shutdown",
             Self::Close => "close",
             Self::Reset => "reset",
+            Self::TakeError => "getsockopt",
         }
     }
 }
 
 impl Recorder {
     /// A record of at most this many lines: what comes after them replaces the oldest. With 0
-    /// nothing is kept.
+    /// nothing is recorded, and a call costs nothing more.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring { records: VecDeque::new(), capacity, total: 0, connections: 0 };
-        Self { shared: Arc::new(Mutex::new(ring)) }
+        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0 };
+        Self { shared: Arc::new(Mutex::new(ring)), capacity }
     }
 
     /// A reactor whose connections are recorded.
@@ -228,20 +238,21 @@ impl Recorder {
         self.add(at, connection, What::Note(text.into()));
     }
 
-    fn keeps_nothing(&self) -> bool {
-        self.lock().capacity == 0
+    const fn keeps_nothing(&self) -> bool {
+        self.capacity == 0
     }
 
     fn add(&self, at: Instant, connection: u64, what: What) {
+        if self.keeps_nothing() {
+            return;
+        }
         let mut ring = self.lock();
         let number = ring.total;
         ring.total += 1;
-        if ring.records.len() >= ring.capacity {
+        if ring.records.len() >= self.capacity {
             ring.records.pop_front();
         }
-        if ring.capacity > 0 {
-            ring.records.push_back(Record { number, at, connection, what });
-        }
+        ring.records.push_back(Record { number, at, connection, what });
     }
 
     /// The number of a connection that begins.

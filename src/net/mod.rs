@@ -245,9 +245,9 @@ pub trait Net {
         None
     }
 
-    /// What the kernel says of the connection; `None` if that is not known. For people: the reactor
-    /// does not call it.
-    fn kernel_view(&mut self, _slot: u32) -> Option<KernelView> {
+    /// What the kernel says of the connection with this peer; `None` if that is not known. For
+    /// people: the reactor does not call it.
+    fn kernel_view(&mut self, _slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {
         None
     }
 

@@ -418,9 +418,9 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+    fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<KernelView> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.kernel_view(stream)
+        self.sock_diag.kernel_view(stream, peer)
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {

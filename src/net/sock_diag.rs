@@ -3,7 +3,7 @@
 //!
 //! Invariant: a result is about the socket in question, or there is none. The query never blocks.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -60,15 +60,17 @@ impl SockDiag {
     /// result: for a socket of another network namespace, for a Unix domain socket, and in some
     /// sandboxes.
     pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
-        self.query(socket, time_of)
+        self.query(socket, socket.peer_addr().ok()?.as_socket()?, time_of)
     }
 
-    /// What the kernel says of the connection, with the same limits.
-    pub(super) fn kernel_view(&mut self, socket: &Socket) -> Option<KernelView> {
-        self.query(socket, view_of)
+    /// What the kernel says of the connection, with the same limits. Its peer is given, since
+    /// getpeername(2) fails in SYN-SENT, and when TIME-WAIT has begun.
+    pub(super) fn kernel_view(&mut self, socket: &Socket, peer: Option<SocketAddr>) -> Option<KernelView> {
+        let known = || socket.peer_addr().ok()?.as_socket();
+        self.query(socket, peer.or_else(known)?, view_of)
     }
 
-    fn query<T>(&mut self, socket: &Socket, read: fn(&[u8]) -> Option<T>) -> Option<T> {
+    fn query<T>(&mut self, socket: &Socket, peer: SocketAddr, read: fn(&[u8]) -> Option<T>) -> Option<T> {
         if self.netlink.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
@@ -78,7 +80,7 @@ impl SockDiag {
         self.queries = self.queries.wrapping_add(1);
         // A listener, or a connection of another namespace, can have the same addresses.
         let cookie = cookie(socket)?;
-        send(netlink, &request(self.queries, socket, cookie)?, SendFlags::empty()).ok()?;
+        send(netlink, &request(self.queries, socket, peer, cookie)?, SendFlags::empty()).ok()?;
         // The kernel replies before send(2) returns. Another number is that of an earlier query.
         let mut buffer = [0; 2048];
         loop {
@@ -98,8 +100,8 @@ fn cookie(socket: &Socket) -> Option<[u8; 8]> {
 }
 
 /// An `nlmsghdr` and an `inet_diag_req_v2`.
-fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
-    let (local, peer) = (socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?);
+fn request(number: u32, socket: &Socket, peer: SocketAddr, cookie: [u8; 8]) -> Option<Vec<u8>> {
+    let local = socket.local_addr().ok()?.as_socket()?;
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with that
     // device.
@@ -107,7 +109,11 @@ fn request(number: u32, socket: &Socket, cookie: [u8; 8]) -> Option<Vec<u8>> {
     let header = [BY_FAMILY, NLM_F_REQUEST].map(u16::to_ne_bytes).concat();
     let protocol = [u8::try_from(family.as_raw()).ok()?, IPPROTO_TCP, 1 << (INFO - 1), 0];
     let ports = [local.port(), peer.port()].map(u16::to_be_bytes).concat();
-    let addrs = [local.ip(), peer.ip()].map(sixteen).concat();
+    let addrs = match (local.ip(), peer.ip()) {
+        // An IPv4 peer of an IPv6 socket.
+        (IpAddr::V6(local), IpAddr::V4(peer)) => [local, peer.to_ipv6_mapped()].map(|ip| sixteen(ip.into())).concat(),
+        (local, peer) => [local, peer].map(sixteen).concat(),
+    };
     let [length, number, device] = [REQUEST, number, device].map(u32::to_ne_bytes);
     Some([&length, &*header, &number, &[0; 4], &protocol, &ANY_STATE, &ports, &addrs, &device, &cookie].concat())
 }

@@ -255,7 +255,7 @@ impl World {
                 self.rows.mark(Fault::ZeroAfterError);
             }
             end.at_end_of_bytes()?;
-            end.fin_read = end.peer_finished;
+            end.fin_taken |= end.peer_finished;
             return Ok(0);
         }
         let taken = end.take_in(buffer);

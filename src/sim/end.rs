@@ -143,8 +143,9 @@ pub(super) struct End {
     /// The end of the window that was last sent to the peer.
     pub(super) advertised_end: u64,
     pub(super) peer_finished: bool,
-    /// The program has read the peer's FIN.
-    pub(super) fin_read: bool,
+    /// A read has taken the peer's FIN: one that returns 0, or the last bytes before it, with which
+    /// Linux counts it as read.
+    pub(super) fin_taken: bool,
     /// Whose FIN was first, and when the peer's came, or the error that killed the connection.
     pub(super) fin_order: FinOrder,
     pub(super) gone_at: u64,
@@ -209,7 +210,7 @@ impl End {
             received: 0,
             unread_since: None,
             peer_finished: false,
-            fin_read: false,
+            fin_taken: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,
             fin_at: 0,
@@ -248,8 +249,13 @@ impl End {
             (Phase::Open, true, true) if self.fin_order == FinOrder::Peer => "LAST-ACK",
             (Phase::Open, true, true) => "CLOSING",
         };
-        let unacked = self.stream_end() - self.acked;
-        let unread = self.incoming.len() as u32 + u32::from(self.peer_finished && !self.fin_read);
+        if state == "TIME-WAIT" {
+            // On Linux it is a socket of its own, without queues.
+            return KernelView { state, unread: 0, unacked: 0 };
+        }
+        // The SYN counts as one.
+        let unacked = self.stream_end() - self.acked + u64::from(self.phase == Phase::SynSent);
+        let unread = self.incoming.len() as u32 + u32::from(self.peer_finished && !self.fin_taken);
         KernelView { state, unread, unacked: u32::try_from(unacked).unwrap_or(u32::MAX) }
     }
 
@@ -353,6 +359,7 @@ impl End {
         buffer[..first].copy_from_slice(&front[..first]);
         buffer[first..length].copy_from_slice(&back[..length - first]);
         self.incoming.drain(..length);
+        self.fin_taken |= self.peer_finished && self.incoming.is_empty();
         length
     }
 

@@ -570,7 +570,7 @@ impl Net for Host {
         answer
     }
 
-    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
+    fn kernel_view(&mut self, slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {
         let (world, id) = self.on(slot).ok()?;
         Some(world.ends.get(id)?.kernel_view())
     }

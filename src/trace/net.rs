@@ -35,7 +35,18 @@ struct Slot {
     connection: u64,
     /// It is a socket of the reactor, and not a further attempt of one.
     is_socket: bool,
+    /// Without one, a close is no system call.
+    has_descriptor: bool,
+    /// It has had one: the next one is another connection.
+    was_open: bool,
+    peer: Option<SocketAddr>,
     kernel: Option<KernelView>,
+}
+
+impl Slot {
+    const fn new(connection: u64) -> Self {
+        Self { connection, is_socket: false, has_descriptor: false, was_open: false, peer: None, kernel: None }
+    }
 }
 
 impl<N: Net> Traced<N> {
@@ -50,7 +61,7 @@ impl<N: Net> Traced<N> {
             self.slots.resize(slot + 1, None);
         }
         let recorder = &self.recorder;
-        self.slots[slot].get_or_insert_with(|| Slot { connection: recorder.begin(), is_socket: false, kernel: None })
+        self.slots[slot].get_or_insert_with(|| Slot::new(recorder.begin()))
     }
 
     fn add(&mut self, slot: u32, what: What) {
@@ -60,13 +71,23 @@ impl<N: Net> Traced<N> {
 
     /// Records a call that has moved this many bytes, and what the kernel says after it.
     fn call(&mut self, slot: u32, call: Call, bytes: u64, error: Option<&io::Error>) {
-        let in_progress = call == Call::Connect && error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        let error = error.filter(|_| !in_progress).map(Into::into);
-        self.add(slot, What::Call { call, bytes, error });
-        if matches!(call, Call::Close | Call::Reset | Call::Lookup) || self.recorder.keeps_nothing() {
+        if self.recorder.keeps_nothing() {
             return;
         }
-        let kernel = self.net.kernel_view(slot);
+        let peer = self.slot(slot).peer.filter(|_| matches!(call, Call::Connect | Call::Accept));
+        self.add(slot, What::Call { call, bytes, peer, error: error.map(Into::into) });
+        if !matches!(call, Call::Close | Call::Reset | Call::Lookup) {
+            self.look(slot);
+        }
+    }
+
+    /// Records what the kernel says, if that has changed.
+    fn look(&mut self, slot: u32) {
+        if self.recorder.keeps_nothing() {
+            return;
+        }
+        let peer = self.slot(slot).peer;
+        let kernel = self.net.kernel_view(slot, peer);
         let known = &mut self.slot(slot).kernel;
         if kernel != *known {
             *known = kernel;
@@ -74,6 +95,21 @@ impl<N: Net> Traced<N> {
                 self.add(slot, What::Kernel(kernel));
             }
         }
+    }
+
+    /// Records the call that gives a slot its descriptor.
+    fn opens(&mut self, slot: u32, call: Call, peer: Option<SocketAddr>, result: Result<(), &io::Error>) {
+        if self.recorder.keeps_nothing() {
+            return;
+        }
+        let known = self.slot(slot);
+        if known.was_open {
+            let is_socket = known.is_socket;
+            *self.slot(slot) = Slot { is_socket, ..Slot::new(self.recorder.begin()) };
+        }
+        let known = self.slot(slot);
+        (known.peer, known.has_descriptor, known.was_open) = (peer, result.is_ok(), result.is_ok());
+        self.call(slot, call, 0, result.err());
     }
 
     /// Records a call that moves bytes. One for which there is nothing to do is left out.
@@ -85,10 +121,15 @@ impl<N: Net> Traced<N> {
         }
     }
 
-    /// After close(2). The socket's last transition follows; that of an attempt does not.
-    fn leave(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = place.filter(|slot| slot.is_socket);
+    /// Records close(2). The socket's last transition follows; that of an attempt does not.
+    fn closes(&mut self, slot: u32, call: Call) {
+        let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let is_socket = known.is_socket;
+        if std::mem::take(&mut known.has_descriptor) {
+            self.call(slot, call, 0, None);
+        }
+        if !is_socket {
+            self.slots[slot as usize] = None;
         }
     }
 }
@@ -96,8 +137,8 @@ impl<N: Net> Traced<N> {
 impl<N: Net> Net for Traced<N> {
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
         let accepted = self.net.accept(listener, slot);
-        if accepted.is_ok() {
-            self.call(slot, Call::Accept, 0, None);
+        if let Ok(peer) = accepted {
+            self.opens(slot, Call::Accept, peer, Ok(()));
         }
         accepted
     }
@@ -111,21 +152,31 @@ impl<N: Net> Net for Traced<N> {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         let begun = self.net.connect(slot, token, addr, options, local);
-        self.call(slot, Call::Connect, 0, begun.as_ref().err());
+        self.opens(slot, Call::Connect, Some(addr), begun.as_ref().copied());
         begun
     }
 
     fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
         let begun = self.net.connect_unix(slot, token, addr, options);
-        self.call(slot, Call::Connect, 0, begun.as_ref().err());
+        self.opens(slot, Call::Connect, None, begun.as_ref().copied());
         begun
+    }
+
+    fn connected(&mut self, slot: u32) -> io::Result<bool> {
+        let connected = self.net.connected(slot);
+        match &connected {
+            Ok(true) => self.look(slot),
+            Ok(false) => {}
+            Err(error) => self.call(slot, Call::Connect, 0, Some(error)),
+        }
+        connected
     }
 
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         if from != to
-            && let Some(place) = self.slots.get_mut(from as usize)
+            && let Some(winner) = self.slots.get_mut(from as usize).and_then(Option::take)
         {
-            *place = None;
+            *self.slot(to) = Slot { is_socket: true, ..winner };
         }
         self.net.promote(from, to, token)
     }
@@ -169,6 +220,14 @@ impl<N: Net> Net for Traced<N> {
         sent
     }
 
+    fn take_error(&mut self, slot: u32) -> Option<io::Error> {
+        let error = self.net.take_error(slot);
+        if error.is_some() {
+            self.call(slot, Call::TakeError, 0, error.as_ref());
+        }
+        error
+    }
+
     fn finish(&mut self, slot: u32) -> io::Result<()> {
         let finished = self.net.finish(slot);
         self.call(slot, Call::Shutdown, 0, finished.as_ref().err());
@@ -177,14 +236,12 @@ impl<N: Net> Net for Traced<N> {
 
     fn close(&mut self, slot: u32) {
         self.net.close(slot);
-        self.call(slot, Call::Close, 0, None);
-        self.leave(slot);
+        self.closes(slot, Call::Close);
     }
 
     fn reset(&mut self, slot: u32) {
         self.net.reset(slot);
-        self.call(slot, Call::Reset, 0, None);
-        self.leave(slot);
+        self.closes(slot, Call::Reset);
     }
 
     fn lookup(&mut self, token: Token, host: &str, port: u16) {
@@ -194,6 +251,9 @@ impl<N: Net> Net for Traced<N> {
 
     fn stepped(&mut self, slot: u32, state: State, input: Input) {
         self.net.stepped(slot, state, input);
+        if self.recorder.keeps_nothing() {
+            return;
+        }
         self.slot(slot).is_socket = true;
         if let Cell::Go(to, events) = lifecycle::step(state, input) {
             self.add(slot, What::Step { from: state, input, to, events });
@@ -238,10 +298,6 @@ impl<N: Net> Net for Traced<N> {
         self.net.unlisten(listener);
     }
 
-    fn connected(&mut self, slot: u32) -> io::Result<bool> {
-        self.net.connected(slot)
-    }
-
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.net.register(slot, token)
     }
@@ -262,12 +318,8 @@ impl<N: Net> Net for Traced<N> {
         self.net.time_since_acked(slot)
     }
 
-    fn kernel_view(&mut self, slot: u32) -> Option<KernelView> {
-        self.net.kernel_view(slot)
-    }
-
-    fn take_error(&mut self, slot: u32) -> Option<io::Error> {
-        self.net.take_error(slot)
+    fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<KernelView> {
+        self.net.kernel_view(slot, peer)
     }
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {

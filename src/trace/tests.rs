@@ -1,11 +1,14 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::{Call, Record, Recorder, What};
 use crate::lifecycle::{Input, State};
+use crate::net::Net;
 use crate::sim::{Network, Script};
-use crate::{Event, ListenOptions, Reactor};
+use crate::{ConnectOptions, Event, ListenOptions, Reactor};
 
 /// A server that answers at the client's FIN, on the simulated network.
 fn answer(recorder: &Recorder) -> Vec<Record> {
@@ -31,7 +34,7 @@ fn answer(recorder: &Recorder) -> Vec<Record> {
 fn a_record_has_the_calls_the_transitions_and_what_the_kernel_says() {
     let records = answer(&Recorder::new(1000));
     let call = |record: &Record| match record.what {
-        What::Call { call, bytes, error: None } => Some((call, bytes)),
+        What::Call { call, bytes, error: None, .. } => Some((call, bytes)),
         _ => None,
     };
     let calls: Vec<_> = records.iter().filter_map(call).collect();
@@ -57,7 +60,6 @@ fn a_record_has_the_calls_the_transitions_and_what_the_kernel_says() {
         kernel,
         [
             "CLOSE-WAIT Recv-Q 9 Send-Q 0",
-            "CLOSE-WAIT Recv-Q 1 Send-Q 0",
             "CLOSE-WAIT Recv-Q 0 Send-Q 0",
             "CLOSE-WAIT Recv-Q 0 Send-Q 6",
             "LAST-ACK Recv-Q 0 Send-Q 7"
@@ -77,10 +79,10 @@ fn a_full_record_keeps_the_newest_lines_and_counts_the_others() {
     assert_eq!((kept.len(), recorder.lost()), (3, whole.len() as u64 - 3));
     assert_eq!(recorder.since(kept[2].number), kept[2..]);
     assert_eq!(recorder.since(u64::MAX), []);
-    // Where nothing is kept, the kernel is not queried.
-    let (nothing, is_kernel) = (Recorder::new(0), |record: &&Record| matches!(record.what, What::Kernel(_)));
-    let queried = whole.iter().filter(is_kernel).count();
-    assert_eq!((answer(&nothing).len(), nothing.lost()), (0, (whole.len() - queried) as u64));
+    let nothing = Recorder::new(0);
+    assert_eq!((answer(&nothing).len(), nothing.lost()), (0, 0));
+    nothing.note(whole[0].at, 0, "a note");
+    assert!(format!("{nothing:?}").contains("total: 0, connections: 0"), "nothing is done for it: {nothing:?}");
 }
 
 #[test]
@@ -105,4 +107,104 @@ fn each_connection_has_a_number_also_one_in_the_slot_of_another() {
         assert!(matches!(own.last().map(|last| &last.what), Some(What::Step { to: State::Closed, .. })), "{own:?}");
     }
     assert!(records.iter().all(|record| record.connection < 2));
+}
+
+/// What the kernel says in a record.
+fn views(records: &[Record]) -> Vec<String> {
+    let view = |record: &Record| match record.what {
+        What::Kernel(view) => Some(view.to_string()),
+        _ => None,
+    };
+    records.iter().filter_map(view).collect()
+}
+
+/// The calls of a connection, with their errors and addresses.
+fn calls(records: &[Record], connection: u64) -> Vec<String> {
+    let call = |record: &Record| match &record.what {
+        What::Call { call, peer, error, .. } if record.connection == connection => {
+            let peer = peer.map_or_else(String::new, |peer| format!(" {}", peer.ip()));
+            let error = error.map_or_else(String::new, |error| format!(": {error}"));
+            Some(format!("{}{peer}{error}", call.name()))
+        }
+        _ => None,
+    };
+    records.iter().filter_map(call).collect()
+}
+
+/// A client whose program answers a FIN with its own, until it is closed.
+fn until_closed<N: Net>(reactor: &mut Reactor<N>) {
+    while let Some((mut socket, event)) = reactor.next().expect("it never fails") {
+        match event {
+            Event::End => socket.end(),
+            Event::Close(_) => return,
+            _ => {}
+        }
+    }
+}
+
+/// The bytes and the FIN have arrived before the server accepts, so nothing depends on time.
+#[test]
+fn the_simulated_kernel_says_what_linux_says() {
+    let expected = ["CLOSE-WAIT Recv-Q 9 Send-Q 0", "CLOSE-WAIT Recv-Q 0 Send-Q 0"];
+    assert_eq!(views(&answer(&Recorder::new(1000)))[..2], expected);
+    let recorder = Recorder::new(1000);
+    let mut reactor = recorder.reactor().expect("a reactor");
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a free port");
+    let mut client = TcpStream::connect(listener.addr).expect("it listens");
+    client.write_all(b"question").expect("connected");
+    client.shutdown(Shutdown::Write).expect("connected");
+    until_closed(&mut reactor);
+    let on_linux = views(&recorder.records());
+    assert!(on_linux.is_empty() || on_linux == expected, "{on_linux:?}");
+}
+
+/// The state that the peer's FIN leads to is in no descriptor any more.
+#[test]
+fn a_client_that_finishes_first_sees_its_time_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let server = std::thread::spawn(move || {
+        let (mut server, _) = listener.accept().expect("a client");
+        server.read_to_end(&mut Vec::new()).expect("its FIN");
+    });
+    let recorder = Recorder::new(1000);
+    let mut reactor = recorder.reactor().expect("a reactor");
+    let id = reactor.connect(addr, ConnectOptions::default()).expect("a socket");
+    reactor.socket(id).expect("it begins").end();
+    until_closed(&mut reactor);
+    server.join().expect("it has not panicked");
+    let views = views(&recorder.records());
+    let last = views.last().map(String::as_str);
+    assert!(views.is_empty() || last == Some("TIME-WAIT Recv-Q 0 Send-Q 0"), "{views:?}");
+}
+
+#[test]
+fn each_attempt_of_a_socket_is_a_connection_and_the_winner_continues() {
+    let (recorder, network) = (Recorder::new(1000), Network::new(1));
+    let [refuses, silent, serves] = [1, 2, 3].map(|last| std::net::SocketAddr::from(([10, 0, 0, last], 80)));
+    network.vanish(silent.ip());
+    let server = network.peer(serves.ip()).listen(serves).expect("a free port");
+    server.play_each(Script::new().finish().receive_end());
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 9].into())));
+    reactor.connect(vec![refuses, silent, serves], ConnectOptions::default()).expect("a socket");
+    until_closed(&mut reactor);
+    let records = recorder.records();
+    let refused = "connect 10.0.0.1: Connection refused (os error 111)";
+    assert_eq!(calls(&records, 0), ["connect 10.0.0.1", refused, "close"], "{records:#?}");
+    assert_eq!(calls(&records, 1), ["connect 10.0.0.2", "reset"], "{records:#?}");
+    assert_eq!(calls(&records, 2), ["connect 10.0.0.3", "recv", "shutdown", "close"], "{records:#?}");
+    let after = records.iter().skip_while(|record| !matches!(record.what, What::Step { to: State::Open, .. }));
+    assert!(after.clone().count() > 5 && after.clone().all(|record| record.connection == 2), "{records:#?}");
+}
+
+#[test]
+fn a_close_without_a_descriptor_is_no_system_call() {
+    let (recorder, network) = (Recorder::new(1000), Network::new(1));
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+    reactor.connect("nowhere:80", ConnectOptions::default()).expect("a socket");
+    until_closed(&mut reactor);
+    assert_eq!(calls(&recorder.records(), 0), ["lookup"]);
+    reactor.connect("10.0.0.2:80", ConnectOptions::default()).expect("a socket");
+    until_closed(&mut reactor);
+    assert_eq!(calls(&recorder.records(), 1)[2..], ["close"], "{:?}", recorder.records());
 }

@@ -10,6 +10,7 @@ use finale::trace::{Record, Recorder, What};
 use serde::Serialize;
 
 use super::script::Side;
+use crate::output::printable;
 
 /// A run as rows. The names are stable: programs read them.
 #[derive(Debug, Serialize)]
@@ -20,6 +21,9 @@ pub(crate) struct Ladder {
     /// Rows that were not kept, since there were too many.
     pub(crate) lost: u64,
     pub(crate) sides: Vec<SideEnd>,
+    /// A side has several connections.
+    #[serde(skip)]
+    pub(crate) has_several: bool,
 }
 
 /// How one side stands at the end.
@@ -38,6 +42,8 @@ pub(crate) struct Row {
     pub(crate) at_us: u64,
     /// The sender's, for a packet.
     pub(crate) side: Side,
+    /// Each address that a client tries is a connection. `None` for what is not recorded of one.
+    pub(crate) connection: Option<u64>,
     #[serde(flatten)]
     pub(crate) what: RowKind,
 }
@@ -48,7 +54,7 @@ pub(crate) enum RowKind {
     /// A call of the program on finale, or what was done to the machine or the network.
     Action { text: String },
     /// A system call.
-    Call { name: &'static str, bytes: u64, error: Option<String> },
+    Call { name: &'static str, bytes: u64, peer: Option<String>, error: Option<String> },
     /// A transition of the lifecycle, with the events that it delivers.
     Step { from: &'static str, input: &'static str, to: &'static str, events: Vec<&'static str> },
     /// What the kernel says of its connection.
@@ -63,15 +69,15 @@ pub(crate) enum RowKind {
 
 impl Row {
     pub(crate) fn new(at: Duration, side: Side, what: RowKind) -> Self {
-        Self { at_us: micros(at), side, what }
+        Self { at_us: micros(at), side, connection: None, what }
     }
 
     /// What a recorder of this side has recorded.
     pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
         let what = match &record.what {
-            What::Call { call, bytes, error } => {
+            What::Call { call, bytes, peer, error } => {
                 let error = error.map(|error| std::io::Error::from(error).to_string());
-                RowKind::Call { name: call.name(), bytes: *bytes, error }
+                RowKind::Call { name: call.name(), bytes: *bytes, peer: peer.map(|peer| peer.to_string()), error }
             }
             What::Step { from, input, to, events } => RowKind::Step {
                 from: from.name(),
@@ -83,7 +89,8 @@ impl Row {
             What::Note(text) => RowKind::Note { text: text.clone() },
             _ => RowKind::Note { text: "newer than this program".to_owned() },
         };
-        Self::new(record.at.saturating_duration_since(begun), side, what)
+        let row = Self::new(record.at.saturating_duration_since(begun), side, what);
+        Self { connection: Some(record.connection), ..row }
     }
 
     /// A packet that a side has sent.
@@ -103,7 +110,8 @@ impl Row {
     pub(crate) fn text(&self) -> String {
         match &self.what {
             RowKind::Action { text } => format!("> {text}"),
-            RowKind::Call { name, bytes, error: None } => match *name {
+            RowKind::Call { name, peer: Some(peer), error: None, .. } => format!("{name} {peer}"),
+            RowKind::Call { name, bytes, error: None, .. } => match *name {
                 "send" => format!("send {}", bytes_of(*bytes)),
                 "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
                 "recv" => format!("recv {}", bytes_of(*bytes)),
@@ -111,6 +119,7 @@ impl Row {
                 "reset" => "close with SO_LINGER 0".to_owned(),
                 name => name.to_owned(),
             },
+            RowKind::Call { name, peer: Some(peer), error: Some(error), .. } => format!("{name} {peer}: {error}"),
             RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
             RowKind::Step { from, input, to, events } => {
                 let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
@@ -142,24 +151,38 @@ impl Row {
 }
 
 impl Ladder {
+    /// The row in words. If a side has tried several addresses, with the number of its connection.
+    pub(crate) fn text_of(&self, row: &Row) -> String {
+        match row.connection {
+            Some(number) if self.has_several => format!("#{number} {}", row.text()),
+            _ => row.text(),
+        }
+    }
+
     /// That of a client on a real network, of which only this side is seen.
     pub(crate) fn of_client(title: String, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
         let records = recorder.records();
         let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, Side::Client)).collect();
+        // The title is an argument, and a text of the terminal.
+        let title = printable(&title);
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
         rows.push(Row::new(at, Side::Client, RowKind::Ending { text: ending.to_string() }));
         let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
-        Self { title, rows, lost: recorder.lost(), sides: vec![end] }
-    }
-
-    /// Sorts the rows by time. At one time, what was added first stays first.
-    pub(crate) fn sort(&mut self) {
-        self.rows.sort_by_key(|row| row.at_us);
+        let has_several = records.iter().any(|record| record.connection > 0);
+        Self { title, rows, lost: recorder.lost(), sides: vec![end], has_several }
     }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds up to a minute, then seconds.
+pub(super) fn time_of(micros: u64) -> String {
+    match micros {
+        0..60_000_000 => format!("{}.{:03} ms", micros / 1000, micros % 1000),
+        _ => format!("{}.{:03} s", micros / 1_000_000, micros / 1000 % 1000),
+    }
 }
 
 fn bytes_of(bytes: u64) -> String {

@@ -111,7 +111,14 @@ impl Script {
     /// With the first part that is not an action, and the grammar.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let mut actions = 0;
-        let step = |text: &str| text.split('+').map(action).collect::<Result<Vec<_>, _>>();
+        let step = |text: &str| {
+            let step = text.split('+').map(action).collect::<Result<Vec<_>, _>>()?;
+            let waits = step.iter().any(|action| matches!(action, Action::Wait(_)));
+            if waits && step.len() > 1 {
+                return Err(Error::usage(format!("the script: {:?}: wait is a step of its own", text.trim())));
+            }
+            Ok(step)
+        };
         let steps = text.split([';', '\n']).filter(|step| !step.trim().is_empty()).map(step);
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         for step in &steps {
@@ -200,6 +207,7 @@ mod tests {
             ("wait 2d", "longer than a day"),
             ("wait 5", "unit is missing"),
             ("client end + ", "it is empty"),
+            ("client end + wait 1s", "wait is a step of its own"),
             (&many, "201 actions"),
         ] {
             let error = Script::parse(text).expect_err(text);

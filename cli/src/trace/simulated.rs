@@ -1,6 +1,7 @@
 //! A script on the simulated network: a client and a server, each a reactor of its own, whose
 //! programs do what the script says and nothing by themselves.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,14 @@ use finale::sim::{Host, Network};
 use finale::trace::{Recorder, Traced, What};
 use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
 
-use super::ladder::{Ladder, Row, RowKind, SideEnd};
+use super::ladder::{Ladder, Row, RowKind, SideEnd, micros};
 use super::script::{Action, STEP, Script, Side, Verb};
 use crate::errors::Error;
 
-/// The rows that each side keeps.
-const ROWS: usize = 4_000;
+/// The rows that are kept: the newest.
+const ROWS: usize = 10_000;
+/// What a side records between two looks at its record.
+const RECORDS: usize = 4_000;
 /// After the last step, the run continues for at most this long: longer than every default limit.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Turns without an end: a limit for scripts that make the two sides send for ever.
@@ -24,18 +27,31 @@ const PORT: u16 = 80;
 /// One side: its program, and what is known of its connection.
 struct Program {
     reactor: Reactor<Traced<Host>>,
-    /// It has crashed: its reactor is not called any more.
-    is_dead: bool,
+    fate: Fate,
     recorder: Recorder,
+    /// The number of its next record.
+    next: u64,
     socket: Option<SocketId>,
     ending: Option<String>,
+}
+
+/// Whether a program runs. The reactor of one that does not is not called any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Runs,
+    Crashed,
+    LostPower,
 }
 
 struct Run {
     network: Network,
     begun: Instant,
     programs: [Program; 2],
-    rows: Vec<Row>,
+    /// In the order in which they happened.
+    rows: VecDeque<Row>,
+    lost: u64,
+    /// From when until when no packet arrived, in microseconds.
+    cuts: Vec<(u64, Option<u64>)>,
 }
 
 const fn ip(side: Side) -> IpAddr {
@@ -54,7 +70,7 @@ pub(crate) fn run(script: &Script) -> Result<Ladder, Error> {
         }
         run.pass(STEP)?;
     }
-    run.pass(LONGEST)?;
+    run.finish()?;
     Ok(run.ladder(script))
 }
 
@@ -63,18 +79,51 @@ impl Run {
         let network = Network::new(1);
         network.record();
         let programs = Side::BOTH.map(|side| {
-            let recorder = Recorder::new(ROWS);
+            let recorder = Recorder::new(RECORDS);
             let reactor = Reactor::with_net(recorder.around(network.host(ip(side))));
-            Program { reactor, is_dead: false, recorder, socket: None, ending: None }
+            Program { reactor, fate: Fate::Runs, recorder, next: 0, socket: None, ending: None }
         });
-        let mut run = Self { begun: network.now(), network, programs, rows: Vec::new() };
+        let (begun, rows) = (network.now(), VecDeque::new());
+        let mut run = Self { begun, network, programs, rows, lost: 0, cuts: Vec::new() };
         let server = &mut run.programs[Side::Server as usize].reactor;
         server.listen((ip(Side::Server), PORT), ListenOptions::default())?;
         Ok(run)
     }
 
     fn add(&mut self, side: Side, what: RowKind) {
-        self.rows.push(Row::new(self.network.elapsed(), side, what));
+        self.keep(Row::new(self.network.elapsed(), side, what));
+    }
+
+    fn keep(&mut self, row: Row) {
+        if self.rows.len() == ROWS {
+            self.rows.pop_front();
+            self.lost += 1;
+        }
+        self.rows.push_back(row);
+    }
+
+    /// Adds the packets that were sent since the last call. A machine without power sends none.
+    fn collect_packets(&mut self) {
+        for packet in self.network.take_packets() {
+            let side = Side::BOTH.into_iter().find(|side| ip(*side) == packet.source.ip()).unwrap_or(Side::Client);
+            if self.programs[side as usize].fate != Fate::LostPower {
+                self.keep(Row::of_packet(&packet, side));
+            }
+        }
+    }
+
+    /// Adds what a side has recorded since the last call, and the packets that this has sent.
+    fn collect(&mut self, side: Side) {
+        let program = &mut self.programs[side as usize];
+        let records = program.recorder.since(program.next);
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            self.lost += first.number - program.next;
+            program.next = last.number + 1;
+        }
+        for record in &records {
+            self.keep(Row::of_record(record, self.begun, side));
+        }
+        self.collect_packets();
     }
 
     fn act(&mut self, action: Action) -> Result<(), Error> {
@@ -86,11 +135,11 @@ impl Run {
             }
             Action::Wait(time) => self.pass(time)?,
             Action::Cut => {
-                self.network.vanish(ip(Side::Client));
+                self.cut(Side::Client);
                 self.add(Side::Client, RowKind::Action { text });
             }
             Action::Restore => {
-                self.network.heal(ip(Side::Client));
+                self.restore();
                 self.add(Side::Client, RowKind::Action { text });
             }
             Action::Delay(time) => {
@@ -101,15 +150,40 @@ impl Run {
         Ok(())
     }
 
+    /// From now on no packet of this side arrives, and none at it.
+    fn cut(&mut self, side: Side) {
+        self.network.vanish(ip(side));
+        if self.cuts.last().is_none_or(|(_, until)| until.is_some()) {
+            self.cuts.push((micros(self.network.elapsed()), None));
+        }
+    }
+
+    /// The wire works again. A machine without power does not.
+    fn restore(&mut self) {
+        if self.programs.iter().any(|program| program.fate == Fate::LostPower) {
+            return;
+        }
+        self.network.heal(ip(Side::Client));
+        let now = micros(self.network.elapsed());
+        if let Some((_, until @ None)) = self.cuts.last_mut() {
+            *until = Some(now);
+        }
+    }
+
     fn call(&mut self, side: Side, verb: Verb) -> Result<(), Error> {
         let program = &mut self.programs[side as usize];
         let refused = |why: &str| Err(Error::usage(format!("the script: the {} {why}", side.name())));
         match verb {
-            Verb::Vanish => self.network.vanish(ip(side)),
-            _ if program.is_dead => return refused("makes a call after its program died"),
+            _ if program.fate == Fate::LostPower => return refused("does something after its machine lost power"),
+            Verb::Vanish => {
+                program.fate = Fate::LostPower;
+                program.ending = Some("its machine lost power".to_owned());
+                self.cut(side);
+            }
+            _ if program.fate == Fate::Crashed => return refused("makes a call after its program died"),
             Verb::Crash => {
                 self.network.kill(ip(side));
-                program.is_dead = true;
+                program.fate = Fate::Crashed;
                 program.ending = Some("its program died".to_owned());
             }
             Verb::Connect if program.socket.is_some() => {
@@ -142,27 +216,35 @@ impl Run {
         Ok(())
     }
 
-    /// Lets this much time pass, or less if both connections are over.
+    /// Lets this much time pass.
     fn pass(&mut self, time: Duration) -> Result<(), Error> {
         let until = self.network.now() + time;
+        self.run_until(until, |_| false)?;
+        self.network.advance(until.saturating_duration_since(self.network.now()));
+        self.collect_packets();
+        Ok(())
+    }
+
+    /// Lets time pass until both connections are over.
+    fn finish(&mut self) -> Result<(), Error> {
+        let is_over = |program: &Program| program.ending.is_some() || program.socket.is_none();
+        self.run_until(self.network.now() + LONGEST, |run| run.programs.iter().all(is_over))
+    }
+
+    fn run_until(&mut self, until: Instant, is_over: impl Fn(&Self) -> bool) -> Result<(), Error> {
         for _ in 0..TURNS {
             for side in Side::BOTH {
                 self.turn(side)?;
             }
-            let is_over = |program: &Program| program.ending.is_some() || program.socket.is_none();
-            if time == LONGEST && self.programs.iter().all(is_over) {
+            if is_over(self) {
                 return Ok(());
             }
-            let alive = self.programs.iter_mut().filter(|program| !program.is_dead);
+            let alive = self.programs.iter_mut().filter(|program| program.fate == Fate::Runs);
             let deadlines = alive.filter_map(|program| program.reactor.next_deadline());
             let next = deadlines.chain(self.network.next_event()).min().filter(|next| *next <= until);
-            let Some(next) = next else {
-                if time < LONGEST {
-                    self.network.advance(until.saturating_duration_since(self.network.now()));
-                }
-                return Ok(());
-            };
+            let Some(next) = next else { return Ok(()) };
             self.network.advance(next.saturating_duration_since(self.network.now()));
+            self.collect_packets();
         }
         Ok(())
     }
@@ -170,44 +252,41 @@ impl Run {
     /// What a side can do now.
     fn turn(&mut self, side: Side) -> Result<(), Error> {
         let now = self.network.now();
-        let program = &mut self.programs[side as usize];
-        if program.is_dead {
-            return Ok(());
-        }
-        while let Some((socket, event)) = program.reactor.next_before(now)? {
-            match event {
-                Event::Connection if program.socket.is_none() => program.socket = Some(socket.id()),
-                Event::Close(ending) if program.socket == Some(socket.id()) => {
-                    program.ending = Some(ending.to_string());
-                    let text = ending.to_string();
-                    self.rows.push(Row::new(self.network.elapsed(), side, RowKind::Ending { text }));
+        while self.programs[side as usize].fate == Fate::Runs {
+            let program = &mut self.programs[side as usize];
+            let mut ending = None;
+            let next = program.reactor.next_before(now)?;
+            let is_idle = next.is_none();
+            if let Some((socket, event)) = next {
+                match event {
+                    Event::Connection if program.socket.is_none() => program.socket = Some(socket.id()),
+                    Event::Close(report) if program.socket == Some(socket.id()) => ending = Some(report.to_string()),
+                    _ => {}
                 }
-                _ => {}
+            }
+            self.collect(side);
+            if let Some(text) = ending {
+                self.programs[side as usize].ending = Some(text.clone());
+                self.add(side, RowKind::Ending { text });
+            }
+            if is_idle {
+                break;
             }
         }
         Ok(())
     }
 
     fn ladder(mut self, script: &Script) -> Ladder {
-        let mut rows = Vec::new();
-        let mut lost = 0;
-        for side in Side::BOTH {
-            let recorder = &self.programs[side as usize].recorder;
-            rows.extend(recorder.records().iter().map(|record| Row::of_record(record, self.begun, side)));
-            lost += recorder.lost();
-        }
-        let side_of = |ip_of: IpAddr| Side::BOTH.into_iter().find(|side| ip(*side) == ip_of).unwrap_or(Side::Client);
-        let packets = self.network.take_packets();
-        rows.extend(packets.iter().take(ROWS).map(|packet| Row::of_packet(packet, side_of(packet.source.ip()))));
-        lost += packets.len().saturating_sub(ROWS) as u64;
-        // A call causes what else happens at its time, and a report follows it.
-        let (endings, actions): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.rows).into_iter().partition(|row| matches!(row.what, RowKind::Ending { .. }));
-        let rows = actions.into_iter().chain(rows).chain(endings).collect();
         let sides = Side::BOTH.map(|side| self.end_of(side)).into();
-        let mut ladder = Ladder { title: script.to_string(), rows, lost, sides };
-        ladder.sort();
-        ladder
+        let mut rows: Vec<_> = std::mem::take(&mut self.rows).into();
+        for row in &mut rows {
+            if let RowKind::Packet { arrives_us, .. } = &mut row.what {
+                let is_cut =
+                    |at: u64| self.cuts.iter().any(|(from, until)| *from < at && until.is_none_or(|until| at <= until));
+                *arrives_us = arrives_us.filter(|at| !is_cut(*at));
+            }
+        }
+        Ladder { title: script.to_string(), rows, lost: self.lost, sides, has_several: false }
     }
 
     fn end_of(&self, side: Side) -> SideEnd {

@@ -4,60 +4,63 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::ladder::{Ladder, Row, RowKind};
+use super::ladder::{Ladder, Row, RowKind, time_of};
 use super::script::Side;
 
-/// The widths of the times, and of the packets between the columns.
+/// The widths of the times, and of the packets between the columns: of a narrow ladder, the columns
+/// keep theirs.
 const TIME: usize = 13;
 const WIRE: usize = 22;
-/// A column that is narrower is no column.
 const NARROWEST: usize = 16;
 
 /// The ladder, for lines of this many characters.
 pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
+    let room = width.saturating_sub(TIME + 2);
+    let wire = WIRE.min(room.saturating_sub(2 * NARROWEST));
     // Where only one side is seen, it has the whole width.
     let is_alone = ladder.sides.len() == 1;
-    let column = if is_alone { width.saturating_sub(TIME + 2) } else { width.saturating_sub(TIME + 2 + WIRE) / 2 };
-    let column = column.max(NARROWEST);
-    let mut out = format!("{}\n\n{:>TIME$}  ", ladder.title, "time");
+    let column = if is_alone { room } else { room.saturating_sub(wire) / 2 }.max(NARROWEST);
+    let mut out = textwrap::fill(&ladder.title, width) + "\n\n";
     let _ = match is_alone {
-        true => writeln!(out, "client"),
-        false => writeln!(out, "{:<column$}{:^WIRE$}server", "client", ""),
+        true => writeln!(out, "{:>TIME$}  client", "time"),
+        false => writeln!(out, "{:>TIME$}  {:<column$}{:^wire$}server", "time", "client", ""),
     };
+    if ladder.lost > 0 {
+        let _ = writeln!(out, "{:>TIME$}  {} earlier rows were not kept", "", ladder.lost);
+    }
     let mut time = String::new();
     for row in &ladder.rows {
         let now = time_of(row.at_us);
         let shown = if now == time { "" } else { &now };
-        draw(&mut out, row, shown, column);
+        draw(&mut out, ladder, row, shown, (column, wire));
         time.clone_from(&now);
-    }
-    if ladder.lost > 0 {
-        let _ = writeln!(out, "{:>TIME$}  {} more rows were not kept", "", ladder.lost);
     }
     out.push('\n');
     for end in &ladder.sides {
         let ending = end.ending.as_deref().unwrap_or("not over");
-        let _ = writeln!(out, "{}: {}, {ending}", end.side.name(), end.state);
+        out += &textwrap::fill(&format!("{}: {}, {ending}\n", end.side.name(), end.state), width);
     }
     out
 }
 
-fn draw(out: &mut String, row: &Row, time: &str, column: usize) {
+fn draw(out: &mut String, ladder: &Ladder, row: &Row, time: &str, (column, wire): (usize, usize)) {
     let style = style(row);
     if let RowKind::Packet { text, arrives_us } = &row.what {
         let arrow = arrow(text, arrives_us.is_none(), row.side);
-        let _ = writeln!(out, "{time:>TIME$}  {:<column$}{style}{arrow:^WIRE$}{style:#}", "");
+        // The columns are empty next to it.
+        let before = (2 * column + wire).saturating_sub(arrow.len()) / 2;
+        let _ = writeln!(out, "{time:>TIME$}  {:<before$}{style}{arrow}{style:#}", "");
         return;
     }
     // A line that is too long continues below, without a time.
-    for (at, piece) in wrapped(&row.text(), column).iter().enumerate() {
+    for (at, piece) in wrapped(&ladder.text_of(row), column).iter().enumerate() {
         let time = if at == 0 { time } else { "" };
         match row.side {
             Side::Client => {
                 let _ = writeln!(out, "{time:>TIME$}  {style}{piece}{style:#}");
             }
             Side::Server => {
-                let _ = writeln!(out, "{time:>TIME$}  {:<column$}{:^WIRE$}{style}{piece}{style:#}", "", "");
+                let _ = writeln!(out, "{time:>TIME$}  {:<column$}{:^wire$}{style}{piece}{style:#}", "", "");
             }
         }
     }
@@ -76,14 +79,6 @@ fn arrow(text: &str, is_lost: bool, sender: Side) -> String {
         (Side::Client, true) => format!("{line} {text} x"),
         (Side::Server, false) => format!("<{line} {text} {line}"),
         (Side::Server, true) => format!("x {text} {line}"),
-    }
-}
-
-/// Milliseconds up to a minute, then seconds.
-fn time_of(micros: u64) -> String {
-    match micros {
-        0..60_000_000 => format!("{}.{:03} ms", micros / 1000, micros % 1000),
-        _ => format!("{}.{:03} s", micros / 1_000_000, micros / 1000 % 1000),
     }
 }
 

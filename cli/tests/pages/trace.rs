@@ -73,6 +73,81 @@ fn every_way_to_end_can_be_played() {
     assert_eq!((state_of(&ladder, 0), state_of(&ladder, 1)), ("Closed", "Closed"));
 }
 
+/// A kernel acknowledges before its program reads, and a call comes before the packet that it sends.
+#[test]
+fn what_happens_at_one_time_is_in_its_order() {
+    let ladder = json(HALF_CLOSE);
+    let all = ladder["rows"].as_array().expect("a list");
+    let place = |at: u64, kind: &str, word: &str| {
+        let has = |row: &serde_json::Value| {
+            row["at_us"] == at && row["kind"] == kind && (row["text"] == word || row["name"] == word)
+        };
+        all.iter().position(has).unwrap_or_else(|| panic!("{at} {kind} {word}: {ladder}"))
+    };
+    assert!(place(11_000, "packet", "ACK") < place(11_000, "call", "recv"), "{ladder}");
+    assert!(place(20_000, "action", "write 100") < place(20_000, "call", "send"), "{ladder}");
+    assert!(place(20_000, "call", "send") < place(20_000, "packet", "100 bytes"), "{ladder}");
+    assert!(all.last().is_some_and(|row| row["kind"] == "ending"), "{ladder}");
+}
+
+#[test]
+fn a_wait_of_a_day_takes_a_day() {
+    let ladder = json("wait 24h; client connect; wait 24h; client destroy");
+    let day = 24 * 60 * 60 * 1_000_000_u64;
+    assert_eq!(ladder["rows"][0]["at_us"], day + 10_000);
+    let last = ladder["rows"].as_array().and_then(|rows| rows.last()).expect("a row");
+    assert!(last["at_us"].as_u64() > Some(2 * day), "{last}");
+}
+
+#[test]
+fn a_packet_that_was_in_flight_at_a_cut_is_lost() {
+    let arrives = |script: &str| {
+        let ladder = json(script);
+        let rows = ladder["rows"].as_array().expect("a list");
+        let packet = rows.iter().find(|row| row["text"] == "5 bytes").expect("it was sent");
+        !packet["arrives_us"].is_null()
+    };
+    let slow = "client connect; network delay 15ms; client write 5;";
+    assert!(arrives(slow));
+    assert!(arrives(&format!("{slow} wait 1s; network cut")), "it had arrived");
+    assert!(!arrives(&format!("{slow} network cut")));
+    assert!(!arrives(&format!("{slow} server vanish")));
+    assert!(!arrives(&format!("{slow} network cut; network restore")), "the wire was cut when it came");
+    let slower = "client connect; network delay 25ms; client write 5; network cut; network restore";
+    assert!(arrives(slower), "the wire works again when it comes");
+}
+
+#[test]
+fn a_machine_without_power_does_nothing_more() {
+    let ladder = json("client connect; server write 9; client write 5 + server vanish; network restore; client end");
+    let packets = |ladder: &serde_json::Value| {
+        let rows = ladder["rows"].as_array().expect("a list").iter();
+        let packets = rows.filter(|row| row["kind"] == "packet" && row["at_us"].as_u64() >= Some(30_000));
+        packets.map(|row| (row["side"].clone(), row["arrives_us"].is_null())).collect::<Vec<_>>()
+    };
+    assert!(packets(&ladder).iter().all(|(side, is_lost)| side == "client" && *is_lost), "{ladder}");
+    assert_eq!(ladder["sides"][1]["ending"], "its machine lost power");
+    let alive = json("client connect; server write 9; network cut; server write 5; client end");
+    assert!(packets(&alive).iter().any(|(side, _)| side == "server"), "one with power sends into a cut wire");
+    run(&["trace", "client connect; client vanish; client write 5"]).refused_with(2, "its machine lost power");
+    run(&["trace", "client vanish; client crash"]).refused_with(2, "its machine lost power");
+}
+
+/// The rows of both sides and the packets are kept from the same time on.
+#[test]
+fn of_a_long_run_the_newest_rows_are_kept() {
+    let long = format!("client connect; {} client end", "client write 1MiB; server write 1MiB; ".repeat(99));
+    let ladder = json(&long);
+    let rows = ladder["rows"].as_array().expect("a list");
+    assert!(rows.len() == 10_000 && ladder["lost"].as_u64() > Some(1000), "{} {}", rows.len(), ladder["lost"]);
+    let (begin, end) = rows.split_at(100);
+    for part in [begin, &end[end.len() - 500..]] {
+        for kind in ["packet", "call", "action"] {
+            assert!(part.iter().any(|row| row["kind"] == kind), "{kind}");
+        }
+    }
+}
+
 #[test]
 fn the_ladder_is_printed_as_text_picture_and_page() {
     let text = run(&["trace", HALF_CLOSE, "--width", "120"]).stdout;
@@ -82,6 +157,11 @@ fn the_ladder_is_printed_as_text_picture_and_page() {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(text.lines().take(60).all(|line| line.chars().count() <= 120), "{text}");
+    let long = format!("{HALF_CLOSE}; {}", "wait 24h; ".repeat(20));
+    for width in [60_usize, 69, 70, 100, 1000] {
+        let text = run(&["trace", &long, "--width", &width.to_string()]).stdout;
+        assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+    }
     let picture = run(&["trace", HALF_CLOSE, "--format", "svg"]).stdout;
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     assert_eq!(picture.matches("class=\"row packet\"").count(), rows(&json(HALF_CLOSE), "packet", "text").len());

@@ -157,7 +157,7 @@ fn the_kernels_view_has_its_state_and_both_queues() {
         return;
     }
     let (mut client, server) = loopback();
-    let view = || SockDiag::default().kernel_view(&server).map(|view| view.to_string());
+    let view = || SockDiag::default().kernel_view(&server, None).map(|view| view.to_string());
     assert_eq!(view().as_deref(), Some("ESTABLISHED Recv-Q 0 Send-Q 0"));
     client.write_all(b"hello").expect("connected");
     client.shutdown(std::net::Shutdown::Write).expect("connected");
