@@ -113,6 +113,7 @@ pub use script::Script;
 
 use crate::error::LookupErrorKind;
 use crate::lifecycle::Coverage;
+use crate::net::KernelView;
 use crate::table::Waits;
 use time::nanos;
 use world::{Name, World};
@@ -257,6 +258,15 @@ impl Network {
     #[must_use]
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.world.borrow().busy)
+    }
+
+    /// What the kernel of this machine says of its connections, the oldest first: also of those
+    /// whose program has closed them or has died.
+    #[must_use]
+    pub fn kernel_views(&self, ip: IpAddr) -> Vec<KernelView> {
+        let world = self.world.borrow();
+        let own = world.ends.iter().filter(|(_, end)| end.machine == ip);
+        own.map(|(_, end)| end.kernel_view()).collect()
     }
 
     /// When the network will next do something by itself, at once if readiness waits for a host;

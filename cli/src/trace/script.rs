@@ -156,6 +156,7 @@ fn action(text: &str) -> Result<Action, Error> {
             let side = Side::BOTH.into_iter().find(|known| known.name() == side);
             let side = side.ok_or_else(|| wrong("it does not begin with client, server, network or wait"))?;
             let verb = match *verb {
+                ["write"] => return Err(wrong("how many bytes? write N")),
                 ["write", size] => match values::size(size) {
                     Ok(bytes @ 1..=MOST_BYTES) => Verb::Write(bytes),
                     Ok(_) => return Err(wrong("write 1 byte to 1 MiB")),
@@ -200,7 +201,7 @@ mod tests {
             ("client jump", "no such verb"),
             ("cleint end", "\"cleint end\""),
             ("server connect", "the client connects"),
-            ("client write", "no such verb"),
+            ("client write", "how many bytes"),
             ("client write 0", "1 byte to 1 MiB"),
             ("client write 2MiB", "1 byte to 1 MiB"),
             ("client write x", "not a size"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
 use finale::sim::{Host, Network};
-use finale::trace::{Recorder, Traced, What};
+use finale::trace::{KernelView, Recorder, Traced, What};
 use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
 
 use super::ladder::{Ladder, Row, RowKind, SideEnd, micros};
@@ -50,6 +50,8 @@ struct Run {
     /// In the order in which they happened.
     rows: VecDeque<Row>,
     lost: u64,
+    /// What was last said of each side's kernel.
+    kernels: [Option<KernelView>; 2],
     /// From when until when no packet arrived, in microseconds.
     cuts: Vec<(u64, Option<u64>)>,
 }
@@ -84,7 +86,7 @@ impl Run {
             Program { reactor, fate: Fate::Runs, recorder, next: 0, socket: None, ending: None }
         });
         let (begun, rows) = (network.now(), VecDeque::new());
-        let mut run = Self { begun, network, programs, rows, lost: 0, cuts: Vec::new() };
+        let mut run = Self { begun, network, programs, rows, lost: 0, cuts: Vec::new(), kernels: [None; 2] };
         let server = &mut run.programs[Side::Server as usize].reactor;
         server.listen((ip(Side::Server), PORT), ListenOptions::default())?;
         Ok(run)
@@ -121,9 +123,34 @@ impl Run {
             program.next = last.number + 1;
         }
         for record in &records {
+            match record.what {
+                What::Kernel(view) if self.kernels[side as usize] == Some(view) => continue,
+                What::Kernel(view) => self.kernels[side as usize] = Some(view),
+                _ => {}
+            }
             self.keep(Row::of_record(record, self.begun, side));
         }
+        self.look(side);
         self.collect_packets();
+    }
+
+    /// Adds what a side's kernel says, if that has changed: also while its program does nothing, or
+    /// is dead.
+    fn look(&mut self, side: Side) {
+        let views = self.network.kernel_views(ip(side));
+        let known = self.kernels[side as usize];
+        // The simulated network does not play the minute of TIME-WAIT.
+        let gone = known.map(|kernel| match kernel.state {
+            "TIME-WAIT" => kernel,
+            _ => KernelView { state: "CLOSED", unread: 0, unacked: 0 },
+        });
+        let view = views.first().copied().or(gone);
+        if view != known && self.programs[side as usize].fate != Fate::LostPower {
+            self.kernels[side as usize] = view;
+            if let Some(KernelView { state, unread, unacked }) = view {
+                self.add(side, RowKind::Kernel { state, unread, unacked });
+            }
+        }
     }
 
     fn act(&mut self, action: Action) -> Result<(), Error> {
@@ -185,6 +212,12 @@ impl Run {
                 self.network.kill(ip(side));
                 program.fate = Fate::Crashed;
                 program.ending = Some("its program died".to_owned());
+                let unread = self.kernels[side as usize].map_or(0, |kernel| kernel.unread);
+                if unread > 0 {
+                    let text = format!("its kernel closes the socket over {unread} unread: a reset");
+                    self.add(side, RowKind::Note { text });
+                }
+                self.look(side);
             }
             Verb::Connect if program.socket.is_some() => {
                 return refused("connects twice; one connection is enough to study");
@@ -244,6 +277,7 @@ impl Run {
             let next = deadlines.chain(self.network.next_event()).min().filter(|next| *next <= until);
             let Some(next) = next else { return Ok(()) };
             self.network.advance(next.saturating_duration_since(self.network.now()));
+            Side::BOTH.into_iter().for_each(|side| self.look(side));
             self.collect_packets();
         }
         Ok(())

@@ -153,7 +153,7 @@ fn trace_prints_the_calls_the_states_and_what_the_kernel_says() {
     assert!(outcome.stderr.contains("EndCalled: Open -> Flushing"), "{outcome:?}");
     let mut rest = outcome.stderr.as_str();
     for row in [
-        "connect\n",
+        "connect 127.0.0.1:",
         "kernel: ESTABLISHED",
         "Established: Connecting -> Open, event connect ready",
         "send 8 bytes",

@@ -179,3 +179,21 @@ fn a_script_that_is_none_is_refused_with_the_grammar() {
     run(&["trace", "client connect; client crash; client write 1"]).refused_with(2, "after its program died");
     run(&["trace", HALF_CLOSE, "--width", "5"]).refused_with(2, "60 to 1000");
 }
+
+/// What the kernel says changes also while its program does nothing, or has closed the socket.
+#[test]
+fn the_kernel_of_a_side_that_does_nothing_is_seen_too() {
+    let ladder = json("client connect; client end; wait 1m");
+    let kernel = rows(&ladder, "kernel", "state");
+    let waits = kernel.iter().filter(|row| *row == "server CLOSE-WAIT").count();
+    assert_eq!(waits, 2, "with the FIN unread, and read: {kernel:?}");
+    let text = run(&["trace", "client connect; server pause; client write 5; server crash"]).stdout;
+    assert!(text.contains("kernel: ESTABLISHED, 5 unread"), "{text}");
+    assert!(text.contains("over 5"), "why it is a reset: {text}");
+    let ladder = json("client connect; client end + server end");
+    for side in ["client", "server"] {
+        let kernel = rows(&ladder, "kernel", "state");
+        let last = kernel.iter().rfind(|row| row.starts_with(side)).map(String::as_str);
+        assert_eq!(last.and_then(|row| row.split(' ').nth(1)), Some("TIME-WAIT"), "{kernel:?}");
+    }
+}
