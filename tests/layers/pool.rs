@@ -22,6 +22,7 @@ fn sockets_are_connected_ahead_and_lent_in_the_order_of_asking() {
     scene.run(ms(10));
     assert_eq!(scene.grants.last(), Some(&(tickets[2], PoolReply::Leased(first))));
     assert_eq!((scene.stats().leased, scene.stats().started, scene.stats().waiting), (2, 2, 0));
+    assert_eq!((scene.stats().requested, scene.stats().granted), (3, 3));
 }
 
 #[test]
