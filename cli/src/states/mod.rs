@@ -90,7 +90,7 @@ pub(crate) fn run(options: &StatesOptions) -> Result<(), Error> {
         };
     }
     if let Some(name) = &options.state {
-        let state = named(State::ALL, name, |state| state.name()).ok_or_else(|| unknown(name))?;
+        let Some(state) = named(State::ALL, name, |state| state.name()) else { return Err(unknown(name)) };
         let object = StateObject::of(state, View::All);
         return match format {
             Format::Text => output::print(&object.text()),
@@ -118,8 +118,15 @@ fn named<T: Copy>(all: &[T], name: &str, name_of: impl Fn(T) -> &'static str) ->
     all.iter().copied().find(|&item| plain(name_of(item)) == plain(name))
 }
 
+/// The name may be one of the kernel's, which a reader knows from ss(8).
 fn unknown(name: &str) -> Error {
     let names: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+    let has = |state: &&State| named(state.rfc9293(), name, |rfc9293| rfc9293).is_some();
+    let own: Vec<_> = State::ALL.iter().filter(has).map(|state| state.name()).collect();
+    if !own.is_empty() {
+        let own = own.join(", ");
+        return Error::usage(format!("{name:?} is a state of the kernel; a socket of finale is then in {own}"));
+    }
     Error::usage(format!("{name:?} is not a state; the states are {}", names.join(", ")))
 }
 

@@ -76,6 +76,10 @@ fn one_state_is_printed_with_its_meaning_and_limits_however_its_name_is_written(
     }
     let one: serde_json::Value = serde_json::from_str(&run(&["states", "Closed", "--json"]).stdout).expect("JSON");
     assert_eq!((one["state"].as_str(), one["transitions"].as_array().map(Vec::len)), (Some("Closed"), Some(0)));
+    run(&["states", "CLOSE_WAIT"]).refused_with(
+        2,
+        "is a state of the kernel; a socket of finale is then in Open, Flushing, PeerFinished, LastFlush",
+    );
     run(&["states", "nothing"]).refused_with(2, "\"nothing\" is not a state; the states are Created, Resolving");
     run(&["states", "open", "--format", "svg"]).refused_with(2, "text or json");
 }
