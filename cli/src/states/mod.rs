@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use finale::lifecycle::{self, State, View, step};
 
 use crate::errors::Error;
-use crate::output;
+use crate::{html, output};
 use object::StateObject;
 
 /// The lifecycle of a socket: its states, inputs and events
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &StatesOptions) -> Result<(), Error> {
         };
     }
     if let Some(name) = &options.state {
-        let Some(state) = named(State::ALL, name, |state| state.name()) else { return Err(unknown(name)) };
+        let state = named(State::ALL, name, |state| state.name()).ok_or_else(|| unknown(name))?;
         let object = StateObject::of(state, View::All);
         return match format {
             Format::Text => output::print(&object.text()),
@@ -130,15 +130,10 @@ fn unknown(name: &str) -> Error {
     Error::usage(format!("{name:?} is not a state; the states are {}", names.join(", ")))
 }
 
-/// A page that needs nothing else.
 fn page(view: View, objects: &[StateObject]) -> String {
     let states: String = objects.iter().map(|object| object.html()).collect();
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>The lifecycle of a socket</title>\n<style>\n{}</style>\n\
-         <h1>The lifecycle of a socket</h1>\n<figure>\n{}</figure>\n<h2>Each state</h2>\n{states}</html>\n",
-        include_str!("page.css"),
-        svg::svg(view, step)
-    )
+    let title = "The lifecycle of a socket";
+    let picture = svg::svg(view, step);
+    let body = format!("<h1>{title}</h1>\n<figure>\n{picture}</figure>\n<h2>Each state</h2>\n{states}");
+    html::page(title, include_str!("page.css"), &body)
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use finale::lifecycle::{Cell, Input, State, View, step};
 use serde::Serialize;
 
+use crate::html::escape;
+
 /// One state. The names are stable: programs read them.
 #[derive(Serialize)]
 pub(super) struct StateObject {
@@ -46,7 +48,7 @@ impl StateObject {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut out = format!("{}: {}\n\n", self.state, self.meaning.replace('`', ""));
+        let mut out = format!("{}: {}\n\n", self.state, plain(self.meaning));
         let _ = writeln!(out, "The kernel's state (RFC 9293): {}", self.rfc9293.join(", "));
         let none = || "none".to_owned();
         let limits = if self.limits.is_empty() { none() } else { self.limits.join("\n  ") };
@@ -54,7 +56,7 @@ impl StateObject {
         for to in &self.transitions {
             let emits = if to.emits.is_empty() { String::new() } else { format!("  emits {}", to.emits.join(" ")) };
             let arrow = format!("{:<14} -> {:<13}{emits}", to.input, to.next);
-            let _ = writeln!(out, "{}\n    {}", arrow.trim_end(), to.meaning.replace('`', ""));
+            let _ = writeln!(out, "{}\n    {}", arrow.trim_end(), plain(to.meaning));
         }
         for (inputs, words) in [(&self.deferred, "Takes up later"), (&self.ignored, "Ignores")] {
             if !inputs.is_empty() {
@@ -66,7 +68,7 @@ impl StateObject {
 
     pub(super) fn html(&self) -> String {
         let row = |to: &Transition| {
-            format!("<tr><td>{}<td>{}<td>{}<td>{}\n", to.input, to.next, to.emits.join(" "), plain(to.meaning))
+            format!("<tr><td>{}<td>{}<td>{}<td>{}\n", to.input, to.next, to.emits.join(" "), escape(&plain(to.meaning)))
         };
         let rows: String = self.transitions.iter().map(row).collect();
         let limits = if self.limits.is_empty() { "none".to_owned() } else { self.limits.join("; ") };
@@ -74,15 +76,15 @@ impl StateObject {
         format!(
             "<h3 id=\"{state}\">{state}</h3>\n<p>{} RFC 9293: {}. Limits: {limits}.</p>\n\
              <table><tr><th>Input<th>Next state<th>Events<th>Meaning\n{rows}</table>\n",
-            plain(self.meaning),
+            escape(&plain(self.meaning)),
             self.rfc9293.join(", "),
         )
     }
 }
 
-/// Without the marks of code.
-fn plain(text: &str) -> String {
-    text.replace('`', "").replace('<', "&lt;")
+/// Documentation without its marks of code.
+pub(super) fn plain(text: &str) -> String {
+    text.replace('`', "")
 }
 
 /// The options that limit the time in a state, and what each does.

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use finale::lifecycle::{Cell, Emits, Input, State, View};
 
 use super::layout::{self, FRAMES, Frame, HALF, Point, Route, SIZE, Side};
+use super::object::plain;
 
 /// The table: the library's own, or in a test one with a change.
 pub(super) type Table = fn(State, Input) -> Cell;
@@ -196,7 +197,7 @@ fn draw_state(out: &mut String, state: State) {
         "<g class=\"state {kind}\" data-name=\"{state}\"><title>{state}: {}</title>\
          <rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"9\"/>\
          <text class=\"name\" x=\"{x}\" y=\"{}\">{state}</text>",
-        state.meaning().replace('`', ""),
+        plain(state.meaning()),
         x - HALF.0,
         y - HALF.1,
         2 * HALF.0,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use finale::Ending;
 use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
-use finale::trace::{Record, Recorder, What};
+use finale::trace::{KernelView, Record, Recorder, What};
 use serde::Serialize;
 
 use super::script::Side;
@@ -34,6 +34,14 @@ pub(crate) struct SideEnd {
     pub(crate) state: &'static str,
     /// How the connection ended, if it did.
     pub(crate) ending: Option<String>,
+}
+
+impl SideEnd {
+    /// In words.
+    pub(super) fn text(&self) -> String {
+        let ending = self.ending.as_deref().unwrap_or("not over");
+        format!("{}: {}, {ending}", self.side.name(), self.state)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +75,12 @@ pub(crate) enum RowKind {
     Note { text: String },
 }
 
+impl From<KernelView> for RowKind {
+    fn from(KernelView { state, unread, unacked }: KernelView) -> Self {
+        Self::Kernel { state, unread, unacked }
+    }
+}
+
 impl Row {
     pub(crate) fn new(at: Duration, side: Side, what: RowKind) -> Self {
         Self { at_us: micros(at), side, connection: None, what }
@@ -85,7 +99,7 @@ impl Row {
                 to: to.name(),
                 events: events.iter().map(|event| event.name()).collect(),
             },
-            What::Kernel(view) => RowKind::Kernel { state: view.state, unread: view.unread, unacked: view.unacked },
+            What::Kernel(view) => RowKind::from(*view),
             What::Note(text) => RowKind::Note { text: text.clone() },
             _ => RowKind::Note { text: "newer than this program".to_owned() },
         };

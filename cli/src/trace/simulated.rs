@@ -147,8 +147,8 @@ impl Run {
         let view = views.first().copied().or(gone);
         if view != known && self.programs[side as usize].fate != Fate::LostPower {
             self.kernels[side as usize] = view;
-            if let Some(KernelView { state, unread, unacked }) = view {
-                self.add(side, RowKind::Kernel { state, unread, unacked });
+            if let Some(view) = view {
+                self.add(side, view.into());
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::ladder::{Ladder, Row, RowKind, time_of};
 use super::script::Side;
+use crate::html::{self, escape};
 
 const WIDTH: i32 = 1280;
 /// The lines of the two sides.
@@ -33,7 +34,8 @@ pub(crate) fn svg(ladder: &Ladder) -> String {
          orient=\"auto\"><path class=\"head\" d=\"M0 0 10 5 0 10z\"/></marker>\n\
          <marker id=\"ladder-lost\" viewBox=\"0 0 10 10\" refX=\"5\" refY=\"5\" markerWidth=\"7\" markerHeight=\"7\">\
          <path class=\"cross\" d=\"M0 0 10 10M0 10 10 0\"/></marker>\n</defs>\n\
-         <text class=\"side\" x=\"{CLIENT}\" y=\"36\">client</text><text class=\"side\" x=\"{SERVER}\" y=\"36\">server</text>\n\
+         <text class=\"side\" x=\"{CLIENT}\" y=\"36\">client</text>\
+         <text class=\"side\" x=\"{SERVER}\" y=\"36\">server</text>\n\
          <path class=\"life\" d=\"M{CLIENT} 48V{height}M{SERVER} 48V{height}\"/>\n"
     );
     if ladder.lost > 0 {
@@ -56,27 +58,17 @@ pub(crate) fn svg(ladder: &Ladder) -> String {
     out + "</svg>\n"
 }
 
-/// A page that needs nothing else.
+const PAGE_STYLE: &str = include_str!("page.css");
+
+/// A page with the picture.
 pub(crate) fn html(ladder: &Ladder) -> String {
     let title = escape(&ladder.title);
-    let ends: String = ladder
-        .sides
-        .iter()
-        .map(|end| {
-            let ending = end.ending.as_deref().unwrap_or("not over");
-            format!("<li>{}: {}, {}\n", end.side.name(), end.state, escape(ending))
-        })
-        .collect();
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>\n:root {{ color-scheme: light dark; }}\n\
-         body {{ margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }}\n\
-         figure {{ margin: 0; overflow-x: auto; }}\nfigure svg {{ min-width: 50rem; }}\n</style>\n\
-         <h1>The ladder of a connection</h1>\n<p><code>{title}</code></p>\n<figure>\n{}</figure>\n<ul>\n{ends}</ul>\n\
-         </html>\n",
+    let ends: String = ladder.sides.iter().map(|end| format!("<li>{}\n", escape(&end.text()))).collect();
+    let body = format!(
+        "<h1>The ladder of a connection</h1>\n<p><code>{title}</code></p>\n<figure>\n{}</figure>\n<ul>\n{ends}</ul>\n",
         svg(ladder)
-    )
+    );
+    html::page(&title, PAGE_STYLE, &body)
 }
 
 fn lines_of(ladder: &Ladder, row: &Row) -> Vec<String> {
@@ -119,13 +111,10 @@ fn packet(out: &mut String, ladder: &Ladder, places: &[i32], at: usize, arrives_
     let head = if arrives_us.is_some() { "head" } else { "lost" };
     let _ = writeln!(
         out,
-        "<g class=\"row packet{class}\"><path class=\"wire\" marker-end=\"url(#ladder-{head})\" d=\"M{from} {begin}L{x} {end}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></g>",
+        "<g class=\"row packet{class}\"><path class=\"wire\" marker-end=\"url(#ladder-{head})\" \
+         d=\"M{from} {begin}L{x} {end}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></g>",
         i32::midpoint(from, x),
         i32::midpoint(begin, end) - 4,
         escape(&row.text())
     );
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

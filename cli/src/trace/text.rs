@@ -37,8 +37,7 @@ pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
     }
     out.push('\n');
     for end in &ladder.sides {
-        let ending = end.ending.as_deref().unwrap_or("not over");
-        out += &textwrap::fill(&format!("{}: {}, {ending}\n", end.side.name(), end.state), width);
+        out += &textwrap::fill(&(end.text() + "\n"), width);
     }
     out
 }
