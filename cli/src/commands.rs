@@ -6,6 +6,7 @@ use crate::bench::{self, BenchOptions};
 use crate::completions::{self, CompletionsOptions};
 use crate::connect::{self, ConnectOptions};
 use crate::errors::Error;
+use crate::lab::{self, LabOptions};
 use crate::lesson::{self, LessonOptions, PeerOptions};
 use crate::man::{self, ManOptions};
 use crate::output::reader_may_leave;
@@ -39,6 +40,7 @@ enum Command {
     Sim(SimOptions),
     States(StatesOptions),
     Trace(TraceOptions),
+    Lab(LabOptions),
     Completions(CompletionsOptions),
     Man(ManOptions),
     #[command(hide = true)]
@@ -64,9 +66,12 @@ impl Args {
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,
             Command::Sim(options) => options.quiet,
-            Command::States(_) | Command::Trace(_) | Command::Completions(_) | Command::Man(_) | Command::Peer(_) => {
-                false
-            }
+            Command::States(_)
+            | Command::Trace(_)
+            | Command::Lab(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Peer(_) => false,
         };
         if quiet { "error" } else { "warn" }
     }
@@ -81,6 +86,7 @@ impl Args {
             Command::Sim(options) => reader_may_leave(sim::run(options)),
             Command::States(options) => reader_may_leave(states::run(options)),
             Command::Trace(options) => reader_may_leave(trace::run(options)),
+            Command::Lab(options) => lab::run(options),
             Command::Completions(options) => reader_may_leave(completions::run(options, &Self::command())),
             Command::Man(options) => reader_may_leave(man::run(options, Self::command())),
             Command::Peer(options) => lesson::play_peer(options),

@@ -7,6 +7,7 @@ mod endings;
 mod every_ending;
 mod fair_rules;
 mod filling;
+mod from_the_lab;
 mod handlers;
 mod random_runs;
 mod total_deadline;

@@ -76,6 +76,19 @@ impl From<Side> for View {
     }
 }
 
+/// The style of the pictures.
+pub(crate) use svg::STYLE;
+
+/// Every state, in words.
+pub(crate) fn objects() -> impl serde::Serialize {
+    View::All.states().into_iter().map(|state| StateObject::of(state, View::All)).collect::<Vec<_>>()
+}
+
+/// The picture of one side.
+pub(crate) fn picture(view: View) -> String {
+    svg::svg(view, step)
+}
+
 /// Prints it.
 pub(crate) fn run(options: &StatesOptions) -> Result<(), Error> {
     let format = if options.json { Format::Json } else { options.format };
@@ -104,7 +117,7 @@ pub(crate) fn run(options: &StatesOptions) -> Result<(), Error> {
     let objects = || view.states().into_iter().map(|state| StateObject::of(state, view)).collect::<Vec<_>>();
     match format {
         Format::Text => output::print(&lifecycle::print(lifecycle::Format::Text, view)),
-        Format::Svg => output::print(&svg::svg(view, step)),
+        Format::Svg => output::print(&picture(view)),
         Format::Html => output::print(&page(view, &objects())),
         Format::Json => output::print_json(&objects()),
         Format::Mermaid => output::print(&lifecycle::print(lifecycle::Format::Mermaid, view)),
@@ -133,7 +146,7 @@ fn unknown(name: &str) -> Error {
 fn page(view: View, objects: &[StateObject]) -> String {
     let states: String = objects.iter().map(|object| object.html()).collect();
     let title = "The lifecycle of a socket";
-    let picture = svg::svg(view, step);
+    let picture = picture(view);
     let body = format!("<h1>{title}</h1>\n<figure>\n{picture}</figure>\n<h2>Each state</h2>\n{states}");
     html::page(title, include_str!("page.css"), &body)
 }

@@ -20,7 +20,7 @@ const TITLE: Point = (32, 9);
 /// How many letters of a state's RFC 9293 names fit on a line.
 const FIT: usize = 29;
 
-const STYLE: &str = include_str!("diagram.css");
+pub(crate) const STYLE: &str = include_str!("diagram.css");
 
 /// Why an arrow is taken: the class of its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use finale::Ending;
 use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
 use finale::trace::{KernelView, Record, Recorder, What};
+use finale::{Ending, SocketId, SocketInfo};
 use serde::Serialize;
 
-use super::script::Side;
+use super::script::{Action, Script, Side};
 use crate::output::printable;
 
 /// A run as rows. The names are stable: programs read them.
@@ -36,6 +36,14 @@ pub(crate) struct Ladder {
 pub(crate) struct Step {
     pub(crate) at_us: u64,
     pub(crate) text: String,
+}
+
+impl Step {
+    pub(crate) fn all(script: &Script) -> Vec<Self> {
+        let text = |step: &[Action]| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+        let steps = script.0.iter().zip(script.times());
+        steps.map(|(step, at)| Self { at_us: micros(at), text: text(step) }).collect()
+    }
 }
 
 /// One side from a row on.
@@ -75,6 +83,36 @@ impl Default for SideNow {
     }
 }
 
+/// The length of TIME-WAIT on Linux.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+impl SideNow {
+    /// What a row says of its side. Returns whether that changes anything.
+    pub(crate) fn change(&mut self, row: &Row) -> bool {
+        match row.what {
+            RowKind::Step { to, .. } => self.state = to,
+            RowKind::Kernel { state, unread, unacked } => {
+                let until_us = (state == "TIME-WAIT").then(|| row.at_us + micros(TIME_WAIT));
+                self.kernel = Some(KernelNow { state, unread, unacked, until_us });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The same side, with what its program could see of the socket now.
+    pub(crate) fn of_socket(&self, id: Option<SocketId>, sockets: &[SocketInfo], elapsed_ms: u64) -> Self {
+        let mut now = Self { timer: None, timer_at_us: None, ..self.clone() };
+        if let Some(socket) = sockets.iter().find(|socket| Some(socket.id) == id) {
+            (now.read, now.written) = (socket.bytes_read, socket.bytes_written);
+            (now.queued, now.is_paused) = (socket.queued_bytes as u64, socket.is_paused);
+            now.timer = socket.timer;
+            now.timer_at_us = socket.timer_ms.map(|ms| (elapsed_ms + ms) * 1000);
+        }
+        now
+    }
+}
+
 /// What the kernel says of the connection, as ss(8) would print it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct KernelNow {
@@ -111,6 +149,8 @@ pub(crate) struct Row {
     pub(crate) side: Side,
     /// Each address that a client tries is a connection. `None` for what is not recorded of one.
     pub(crate) connection: Option<u64>,
+    /// The row in words, in its column.
+    pub(crate) line: String,
     #[serde(flatten)]
     pub(crate) what: RowKind,
 }
@@ -142,7 +182,15 @@ impl From<KernelView> for RowKind {
 
 impl Row {
     pub(crate) fn new(at: Duration, side: Side, what: RowKind) -> Self {
-        Self { at_us: micros(at), side, connection: None, what }
+        Self { at_us: micros(at), side, connection: None, line: line(&what), what }
+    }
+
+    /// What the packet of this row has come to is known.
+    pub(super) fn lose_packet(&mut self) {
+        if let RowKind::Packet { arrives_us, .. } = &mut self.what {
+            *arrives_us = None;
+            self.line = line(&self.what);
+        }
     }
 
     /// What a recorder of this side has recorded.
@@ -179,35 +227,6 @@ impl Row {
         Self::new(packet.sent, side, RowKind::Packet { text, arrives_us: packet.arrives.map(micros) })
     }
 
-    /// The row in words, in its column.
-    pub(crate) fn text(&self) -> String {
-        match &self.what {
-            RowKind::Action { text } => format!("> {text}"),
-            RowKind::Call { name, peer: Some(peer), error: None, .. } => format!("{name} {peer}"),
-            RowKind::Call { name, bytes, error: None, .. } => match *name {
-                "send" => format!("send {}", bytes_of(*bytes)),
-                "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
-                "recv" => format!("recv {}", bytes_of(*bytes)),
-                "shutdown" => "shutdown(SHUT_WR)".to_owned(),
-                "reset" => "close with SO_LINGER 0".to_owned(),
-                name => name.to_owned(),
-            },
-            RowKind::Call { name, peer: Some(peer), error: Some(error), .. } => format!("{name} {peer}: {error}"),
-            RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
-            RowKind::Step { from, input, to, events } => {
-                let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
-                if from == to { format!("{input}{events}") } else { format!("{input}: {from} -> {to}{events}") }
-            }
-            RowKind::Kernel { state, unread, unacked } => {
-                let queue = |bytes: u32, name| if bytes == 0 { String::new() } else { format!(", {bytes} {name}") };
-                format!("kernel: {state}{}{}", queue(*unread, "unread"), queue(*unacked, "unacked"))
-            }
-            RowKind::Packet { text, arrives_us: None } => format!("{text} (lost)"),
-            RowKind::Packet { text, .. } | RowKind::Note { text } => text.clone(),
-            RowKind::Ending { text } => format!("ended {text}"),
-        }
-    }
-
     /// The word for its style.
     pub(crate) const fn class(&self) -> &'static str {
         match &self.what {
@@ -223,12 +242,41 @@ impl Row {
     }
 }
 
+/// The row in words, in its column.
+fn line(what: &RowKind) -> String {
+    match what {
+        RowKind::Action { text } => format!("> {text}"),
+        RowKind::Call { name, peer: Some(peer), error: None, .. } => format!("{name} {peer}"),
+        RowKind::Call { name, bytes, error: None, .. } => match *name {
+            "send" => format!("send {}", bytes_of(*bytes)),
+            "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
+            "recv" => format!("recv {}", bytes_of(*bytes)),
+            "shutdown" => "shutdown(SHUT_WR)".to_owned(),
+            "reset" => "close with SO_LINGER 0".to_owned(),
+            name => name.to_owned(),
+        },
+        RowKind::Call { name, peer: Some(peer), error: Some(error), .. } => format!("{name} {peer}: {error}"),
+        RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
+        RowKind::Step { from, input, to, events } => {
+            let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
+            if from == to { format!("{input}{events}") } else { format!("{input}: {from} -> {to}{events}") }
+        }
+        RowKind::Kernel { state, unread, unacked } => {
+            let queue = |bytes: u32, name| if bytes == 0 { String::new() } else { format!(", {bytes} {name}") };
+            format!("kernel: {state}{}{}", queue(*unread, "unread"), queue(*unacked, "unacked"))
+        }
+        RowKind::Packet { text, arrives_us: None } => format!("{text} (lost)"),
+        RowKind::Packet { text, .. } | RowKind::Note { text } => text.clone(),
+        RowKind::Ending { text } => format!("ended {text}"),
+    }
+}
+
 impl Ladder {
     /// The row in words. If a side has tried several addresses, with the number of its connection.
     pub(crate) fn text_of(&self, row: &Row) -> String {
         match row.connection {
-            Some(number) if self.has_several => format!("#{number} {}", row.text()),
-            _ => row.text(),
+            Some(number) if self.has_several => format!("#{number} {}", row.line),
+            _ => row.line.clone(),
         }
     }
 
@@ -254,7 +302,7 @@ impl Ladder {
     }
 }
 
-pub(super) fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

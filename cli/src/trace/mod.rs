@@ -12,8 +12,10 @@ use clap::ValueEnum;
 use crate::errors::Error;
 use crate::output;
 use crate::values;
-pub(crate) use ladder::Ladder;
-use script::Script;
+pub(crate) use ladder::{Ladder, Moment, Row, RowKind, SideEnd, SideNow, Step, micros};
+pub(crate) use script::{Action, Script, Side, Verb};
+pub(crate) use setting::{connect_options, listen_options};
+pub(crate) use simulated::{apply, run as simulated};
 pub(crate) use text::text;
 
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
@@ -56,7 +58,7 @@ enum Format {
 
 /// Runs the script, and prints its ladder.
 pub(crate) fn run(options: &TraceOptions) -> Result<(), Error> {
-    let ladder = simulated::run(&Script::parse(&options.script)?)?;
+    let ladder = simulated(&Script::parse(&options.script)?)?;
     let format = if options.json { Format::Json } else { options.format };
     print(&ladder, format, options.width)
 }

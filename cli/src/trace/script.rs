@@ -104,6 +104,16 @@ impl Verb {
     }
 }
 
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(bytes) => write!(f, "{} {bytes}", self.name()),
+            Self::Set(setting) => write!(f, "{} {setting}", self.name()),
+            verb => f.write_str(verb.name()),
+        }
+    }
+}
+
 /// What happens at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -124,9 +134,7 @@ pub(crate) enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Of(side, verb @ Verb::Write(bytes)) => write!(f, "{} {} {bytes}", side.name(), verb.name()),
-            Self::Of(side, Verb::Set(setting)) => write!(f, "{} set {setting}", side.name()),
-            Self::Of(side, verb) => write!(f, "{} {}", side.name(), verb.name()),
+            Self::Of(side, verb) => write!(f, "{} {verb}", side.name()),
             Self::Cut => f.write_str("network cut"),
             Self::Restore => f.write_str("network restore"),
             Self::Delay(time) => write!(f, "network delay {}", one_word(*time)),

@@ -23,8 +23,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Turns without an end: a limit for scripts that make the two sides send for ever.
 const TURNS: usize = 200_000;
 const PORT: u16 = 80;
-/// The length of TIME-WAIT on Linux.
-const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// One side: its program, and what is known of its connection.
 struct Program {
@@ -140,18 +138,12 @@ impl Run {
             self.rows.pop_front();
             self.lost += 1;
         }
-        let (side, at_us) = (row.side, row.at_us);
+        let side = row.side;
         self.rows.push_back(row);
-        let now = &mut self.now[side as usize];
-        match &self.rows[self.rows.len() - 1].what {
-            RowKind::Step { to, .. } => now.state = to,
-            RowKind::Kernel { state, unread, unacked } => {
-                let until_us = (*state == "TIME-WAIT").then(|| at_us + micros(TIME_WAIT));
-                now.kernel = Some(KernelNow { state, unread: *unread, unacked: *unacked, until_us });
-            }
-            _ => return,
+        let row = &self.rows[self.rows.len() - 1];
+        if self.now[side as usize].change(row) {
+            self.note_moment(side);
         }
-        self.note_moment(side);
     }
 
     /// Notes how a side stands, with the rows that are there.
@@ -164,17 +156,12 @@ impl Run {
     /// Looks at the socket of a side, as its program could.
     fn look_at_socket(&mut self, side: Side) {
         let program = &self.programs[side as usize];
-        let mut now =
-            SideNow { program: program.fate.name(), timer: None, timer_at_us: None, ..self.now[side as usize].clone() };
-        let sockets = program.reactor.sockets();
-        let socket = sockets.iter().find(|socket| Some(socket.id) == program.socket);
-        if let Some(socket) = socket.filter(|_| program.fate == Fate::Runs) {
-            (now.read, now.written) = (socket.bytes_read, socket.bytes_written);
-            (now.queued, now.is_paused) = (socket.queued_bytes as u64, socket.is_paused);
-            let elapsed_ms = micros(self.network.elapsed()) / 1000;
-            now.timer = socket.timer;
-            now.timer_at_us = socket.timer_ms.map(|ms| (elapsed_ms + ms) * 1000);
-        }
+        let runs = Some(program).filter(|program| program.fate == Fate::Runs);
+        let sockets = runs.map(|program| program.reactor.sockets());
+        let sockets = sockets.as_deref().unwrap_or_default();
+        let elapsed_ms = micros(self.network.elapsed()) / 1000;
+        let now = SideNow { program: program.fate.name(), ..self.now[side as usize].clone() };
+        let now = now.of_socket(program.socket, sockets, elapsed_ms);
         if now != self.now[side as usize] {
             self.now[side as usize] = now;
             self.note_moment(side);
@@ -443,17 +430,15 @@ impl Run {
     }
 
     fn ladder(mut self, script: &Script) -> Ladder {
-        let steps = script.0.iter().zip(script.times());
-        let text = |step: &[Action]| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
-        let steps = steps.map(|(step, at)| Step { at_us: micros(at), text: text(step) }).collect();
+        let steps = Step::all(script);
         let end_us = micros(self.network.elapsed());
         let sides = Side::BOTH.map(|side| self.end_of(side)).into();
         let mut rows: Vec<_> = std::mem::take(&mut self.rows).into();
         for row in &mut rows {
-            if let RowKind::Packet { arrives_us, .. } = &mut row.what {
-                let is_cut =
-                    |at: u64| self.cuts.iter().any(|(from, until)| *from < at && until.is_none_or(|until| at <= until));
-                *arrives_us = arrives_us.filter(|at| !is_cut(*at));
+            let is_cut =
+                |at: u64| self.cuts.iter().any(|(from, until)| *from < at && until.is_none_or(|until| at <= until));
+            if matches!(row.what, RowKind::Packet { arrives_us: Some(at), .. } if is_cut(at)) {
+                row.lose_packet();
             }
         }
         let (title, moments) = (script.to_string(), self.moments);
@@ -465,7 +450,8 @@ impl Run {
     }
 }
 
-fn apply(mut socket: Socket<'_>, verb: Verb) -> Result<(), finale::Error> {
+/// A call of the program on its socket.
+pub(crate) fn apply(mut socket: Socket<'_>, verb: Verb) -> Result<(), finale::Error> {
     match verb {
         Verb::Write(bytes) => {
             return socket.write(&vec![b'x'; usize::try_from(bytes).unwrap_or(usize::MAX)]).map(drop);

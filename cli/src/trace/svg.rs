@@ -115,6 +115,6 @@ fn packet(out: &mut String, ladder: &Ladder, places: &[i32], at: usize, arrives_
          d=\"M{from} {begin}L{x} {end}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></g>",
         i32::midpoint(from, x),
         i32::midpoint(begin, end) - 4,
-        escape(&row.text())
+        escape(&row.line)
     );
 }
