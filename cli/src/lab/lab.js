@@ -42,6 +42,12 @@ function make(name, props = {}, ...children) {
   return element;
 }
 
+/** A text of the guided runs: names of code are between backticks. */
+function rich(name, text, props = {}) {
+  const parts = text.trim().split("`").map((part, at) => (at % 2 ? make("code", { text: part }) : part));
+  return make(name, props, ...parts);
+}
+
 function say(text, isWrong = false) {
   const said = $("#said");
   said.textContent = text;
@@ -181,25 +187,29 @@ class Machine {
     };
     this.root.dataset.state = now.state;
     this.root.classList.toggle("no-power", now.program === "no power");
+    const isGone = now.program !== "runs" && now.program !== "frozen";
+    this.root.classList.toggle("gone", isGone);
     set(".state", now.state);
-    set(".meaning", knowledge.meanings.get(now.state) ?? "");
+    set(".meaning", isGone ? "This was its state. There is no program any more: only its kernel answers."
+      : knowledge.meanings.get(now.state) ?? "");
     set(".badge", now.is_paused && now.program === "runs" ? "paused" : "");
     const fates = {
-      runs: "runs", over: "has closed or died", frozen: "is frozen", "no power": "has no power",
+      runs: "runs", over: "has called close(2), or died", frozen: "is frozen", "no power": "has no power",
     };
     set(".program", fates[now.program] ?? now.program);
     $("meter", this.root).value = now.queued;
     set(".queued", bytes(now.queued));
     set(".moved", `${now.read.toLocaleString("en")} read, ${now.written.toLocaleString("en")} written`);
     set(".timer", now.timer ? `${now.timer} in ${span(now.timer_at_us - at)}` : "none");
-    const kernel = now.kernel ?? { state: this.side === "server" ? "LISTEN" : "CLOSED", unread: 0, unacked: 0 };
+    const first = this.side === "server" && now.state === "Created" ? "LISTEN" : "CLOSED";
+    const kernel = now.kernel ?? { state: first, unread: 0, unacked: 0 };
     // Nobody has played the end of TIME-WAIT.
-    const isGone = kernel.until_us !== null && kernel.until_us <= at;
-    const left = kernel.until_us && !isGone ? `, for ${span(kernel.until_us - at)}` : "";
+    const isForgotten = kernel.until_us && kernel.until_us <= at;
+    const left = kernel.until_us && !isForgotten ? `, for ${span(kernel.until_us - at)}` : "";
     const queues = `${kernel.unread ? `, ${kernel.unread} unread` : ""}` +
       `${kernel.unacked ? `, ${kernel.unacked} unacked` : ""}`;
-    set(".kernel", isGone ? "CLOSED" : `${kernel.state}${queues}${left}`);
-    set(".ss", isGone || kernel.state === "CLOSED" ? "(no line)" : this.ss(kernel));
+    set(".kernel", isForgotten ? "CLOSED" : `${kernel.state}${queues}${left}`);
+    set(".ss", isForgotten || kernel.state === "CLOSED" ? "(no line)" : this.ss(kernel));
     for (const state of $$(".state[data-name], g[data-name]", this.root)) {
       state.classList.toggle("lit", state.dataset.name === now.state);
       state.classList.toggle("seen", seen.has(state.dataset.name));
@@ -499,8 +509,8 @@ async function runReal() {
     const { simulated, real, only_simulated, only_real } = await get(`/api/real?${query({ script })}`);
     const stage = new Stage(null);
     stage.load(real, only_real);
-    stage.show(real.rows.length, real.end_us);
     $("#real-stage").replaceChildren(stage.root);
+    stage.show(real.rows.length, real.end_us);
     const count = only_simulated.length + only_real.length;
     said.textContent = count === 0
       ? "Both stories are the same: each transition and each ending."
@@ -548,8 +558,8 @@ async function openScenario(name) {
   if (!scenario) return say(`There is no guided run ${name}.`, true);
   Object.assign(guide, { scenario, choice: null });
   $("#guide-title").textContent = scenario.title;
-  $("#guide-text").textContent = scenario.text;
-  $("#guide-ask legend").textContent = scenario.ask;
+  $("#guide-text").replaceChildren(...rich("p", scenario.text).childNodes);
+  $("#guide-ask legend").replaceChildren(...rich("p", scenario.ask).childNodes);
   $("#guide-choices").replaceChildren(...scenario.choices.map(choice));
   $("#guide-answer").hidden = true;
   $("#guide-watch").replaceChildren();
@@ -575,8 +585,8 @@ async function openScenario(name) {
     player.watch = watch;
     showScript();
     say("Ready. Say what you expect, and play.");
-    $("#guide-title").focus({ preventScroll: true });
     window.scrollTo(0, 0);
+    $("#guide-title").focus({ preventScroll: true });
   } catch (error) {
     say(error.message, true);
   }
@@ -585,27 +595,30 @@ async function openScenario(name) {
 function choice(text, at) {
   const input = make("input", { type: "radio", name: "choice", value: at });
   input.addEventListener("change", () => { guide.choice = at; });
-  return make("label", {}, input, ` ${text}`);
+  return make("label", {}, input, " ", ...rich("span", text).childNodes);
 }
 
-/** Shows the notes of the steps that have begun, and at the end the answer. */
+/** Shows the notes of the steps that have begun, run by run, and at the end the answer. */
 function watch() {
   const { scenario } = guide;
   if (!scenario) return;
   const notes = [];
-  scenario.run.forEach((run, at) => {
+  scenario.run.forEach(({ label, watch: all }, at) => {
     const { steps } = guide.stages[at].ladder;
-    for (const { step, text } of run.watch) {
+    for (const { step, text } of all) {
       const from = steps[step - 1]?.at_us ?? 0;
-      if (player.place > 0 && player.at >= from) notes.push([from, scenario.run.length > 1 ? `${run.label}: ${text}` : text]);
+      if (player.place > 0 && player.at >= from) notes.push({ from, text, label });
     }
   });
-  notes.sort((one, other) => one[0] - other[0]);
   const list = $("#guide-watch");
   if (list.childElementCount !== notes.length) {
-    list.replaceChildren(...notes.map(([from, text], at) => make("li", {
-      text: `${time(from)} — ${text}`, className: at === notes.length - 1 ? "newest" : "",
-    })));
+    const newest = Math.max(...notes.map(({ from }) => from));
+    list.replaceChildren(...notes.map(({ from, text, label }) => {
+      const item = rich("li", text, { className: from === newest ? "newest" : "" });
+      item.prepend(make("b", { text: `${scenario.run.length > 1 ? `${label}, ` : ""}${time(from)}: ` }));
+      return item;
+    }));
+    $(".newest", list)?.scrollIntoView({ block: "nearest" });
   }
   if (player.place === player.places.length && player.place > 0 && $("#guide-answer").hidden) answer(scenario);
 }
@@ -613,11 +626,11 @@ function watch() {
 function answer(scenario) {
   const right = scenario.choices[scenario.answer];
   const verdict = guide.choice === null
-    ? make("p", { text: `The answer: ${right}` })
+    ? rich("p", `The answer: ${right}`)
     : guide.choice === scenario.answer
-      ? make("p", { className: "right", text: `As you expected: ${right}` })
-      : make("p", { className: "wrong", text: `Not “${scenario.choices[guide.choice]}”, but: ${right}` });
-  const parts = [verdict, ...scenario.explain.trim().split("\n\n").map((text) => make("p", { text }))];
+      ? rich("p", `As you expected: ${right}`, { className: "right" })
+      : rich("p", `Not “${scenario.choices[guide.choice]}”, but: ${right}`, { className: "wrong" });
+  const parts = [verdict, ...scenario.explain.trim().split("\n\n").map((text) => rich("p", text))];
   if (scenario.ss.length > 0) {
     parts.push(make("p", { text: "What ss -tano prints of it at work:" }));
     parts.push(make("pre", { text: scenario.ss.join("\n"), tabindex: "0" }));
@@ -643,7 +656,7 @@ function showStages(stages) {
 function leaveScenario() {
   guide.scenario = null;
   player.watch = () => {};
-  $("#guide").hidden = true;
+  for (const part of ["#guide", "#guide-notes"]) $(part).hidden = true;
   history.pushState(null, "", "#free");
   mark("free");
 }
@@ -731,7 +744,7 @@ async function route() {
   player.stop();
   mark(part);
   $("#guided").hidden = name !== "guided";
-  $("#guide").hidden = name !== "scenario";
+  for (const part of ["#guide", "#guide-notes"]) $(part).hidden = name !== "scenario";
   $("#lab").hidden = !["free", "script", "scenario", ""].includes(name);
   $("#load").hidden = name !== "load";
   if (name === "load") return showLoad();

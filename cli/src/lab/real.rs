@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use finale::lifecycle::State;
 use finale::net::os::Os;
 use finale::trace::{Recorder, Traced};
 use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId, Waker};
@@ -254,6 +255,10 @@ impl Worker {
             if changes {
                 self.moments.push(Moment { rows: 0, at_us, side: self.side, now: self.now.clone() });
             }
+        }
+        // The kernel is asked after a call, and a closed socket makes none.
+        if self.now.state == State::Closed.name() {
+            self.now.kernel = self.now.kernel.filter(|kernel| kernel.until_us.is_some());
         }
         let elapsed_ms = micros(self.begun.elapsed()) / 1000;
         let now = self.now.of_socket(self.socket, &reactor.sockets(), elapsed_ms);

@@ -102,7 +102,7 @@ impl Routes {
 
 /// The picture of a side without its style, which is in the page's: the page allows no other.
 fn bare(view: View) -> String {
-    states::picture(view).replace(states::STYLE, "")
+    states::picture(view).replace(&format!("<style>\n{}</style>\n", states::STYLE), "")
 }
 
 /// The page's, and those of the pictures in it: the page allows no style elements.
