@@ -207,6 +207,9 @@ pub(super) struct World {
     pub(super) listening: BTreeMap<(IpAddr, u16), Vec<Id>>,
     pub(super) reach: BTreeMap<IpAddr, Reach>,
     pub(super) vanished: BTreeSet<IpAddr>,
+    /// Machines whose kernel keeps TIME-WAIT of a connection that no program owns any more. The
+    /// minute is not played.
+    pub(super) time_waits: BTreeSet<IpAddr>,
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
     pub(super) plays: Vec<Playing>,
@@ -251,6 +254,7 @@ impl World {
             listening: BTreeMap::new(),
             reach: BTreeMap::new(),
             vanished: BTreeSet::new(),
+            time_waits: BTreeSet::new(),
             names: BTreeMap::new(),
             programs: Vec::new(),
             plays: Vec::new(),
