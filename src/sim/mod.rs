@@ -261,12 +261,14 @@ impl Network {
     }
 
     /// What the kernel of this machine says of its connections, the oldest first: also of those
-    /// whose program has closed them or has died.
+    /// whose program has closed them or has died, and of these TIME-WAIT at last.
     #[must_use]
     pub fn kernel_views(&self, ip: IpAddr) -> Vec<KernelView> {
         let world = self.world.borrow();
         let own = world.ends.iter().filter(|(_, end)| end.machine == ip);
-        own.map(|(_, end)| end.kernel_view()).collect()
+        let time_wait = KernelView { state: "TIME-WAIT", unread: 0, unacked: 0 };
+        let left = world.time_waits.contains(&ip).then_some(time_wait);
+        own.map(|(_, end)| end.kernel_view()).chain(left).collect()
     }
 
     /// When the network will next do something by itself, at once if readiness waits for a host;

@@ -272,11 +272,7 @@ impl World {
             end.phase = Phase::Closed;
             end.rest();
             self.unhash(id);
-            match orphan {
-                true => self.remove(id),
-                false => self.edge(id),
-            }
-            return;
+            return if orphan { self.remove(id) } else { self.edge(id) };
         }
         if orphan && end.is_fin_acked() {
             end.forget_at.get_or_insert(now + MINUTE);
@@ -430,6 +426,9 @@ impl World {
     pub(super) fn remove(&mut self, id: Id) {
         self.unhash(id);
         let Some(end) = self.ends.remove(id) else { return };
+        if end.kernel_view().state == "TIME-WAIT" {
+            self.time_waits.insert(end.machine);
+        }
         if end.phase == Phase::Closed
             && !end.died
             && let Some(peer) = end.peer.and_then(|peer| self.ends.get_mut(peer))

@@ -213,6 +213,9 @@ pub(super) struct World {
     pub(super) losses: BTreeMap<IpAddr, u64>,
     /// Until then packets wait on the wire, in nanoseconds.
     pub(super) held_until: u64,
+    /// Machines whose kernel keeps TIME-WAIT of a connection that no program owns any more. The
+    /// minute is not played.
+    pub(super) time_waits: BTreeSet<IpAddr>,
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
     pub(super) plays: Vec<Playing>,
@@ -259,6 +262,7 @@ impl World {
             vanished: BTreeSet::new(),
             losses: BTreeMap::new(),
             held_until: 0,
+            time_waits: BTreeSet::new(),
             names: BTreeMap::new(),
             programs: Vec::new(),
             plays: Vec::new(),

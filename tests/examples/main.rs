@@ -33,6 +33,7 @@ mod session;
 #[path = "../../examples/socks5/proxy.rs"]
 mod tunnels;
 
+mod book;
 mod chat;
 mod clients;
 mod http;

@@ -29,7 +29,7 @@ fn the_guide_to_testing_has_the_program_that_the_readme_compiles() {
 /// Every document of the tree, by its path from the root.
 fn documents() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["", "docs", "docs/guides"].map(|folder| root.join(folder));
+    let folders = ["", "docs", "docs/guides", "docs/book/src"].map(|folder| root.join(folder));
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("it exists"));
     let paths = entries.map(|entry| entry.expect("readable").path());
     let pages = paths.filter(|path| path.extension().is_some_and(|ending| ending == "md"));

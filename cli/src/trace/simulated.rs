@@ -209,11 +209,7 @@ impl Run {
     fn look(&mut self, side: Side) {
         let views = self.network.kernel_views(ip(side));
         let known = self.kernel(side);
-        // The simulated network does not play the minute of TIME-WAIT.
-        let gone = known.map(|kernel| match kernel.state {
-            "TIME-WAIT" => kernel,
-            _ => KernelView { state: "CLOSED", unread: 0, unacked: 0 },
-        });
+        let gone = known.map(|_| KernelView { state: "CLOSED", unread: 0, unacked: 0 });
         let view = views.first().copied().or(gone);
         let changed = view.filter(|_| view != known && self.programs[side as usize].fate != Fate::LostPower);
         if let Some(view) = changed {

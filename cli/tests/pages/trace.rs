@@ -241,10 +241,34 @@ fn the_kernel_of_a_side_that_does_nothing_is_seen_too() {
     let text = run(&["trace", "client connect; server pause; client write 5; server crash"]).stdout;
     assert!(text.contains("kernel: ESTABLISHED, 5 unread"), "{text}");
     assert!(text.contains("over 5"), "why it is a reset: {text}");
+    let ladder = json("client connect; client crash; server end");
+    let kernel = rows(&ladder, "kernel", "state");
+    assert_eq!(
+        kernel.iter().rfind(|row| row.starts_with("client")),
+        Some(&"client TIME-WAIT".to_owned()),
+        "{kernel:?}"
+    );
     let ladder = json("client connect; client end + server end");
     for side in ["client", "server"] {
         let kernel = rows(&ladder, "kernel", "state");
         let last = kernel.iter().rfind(|row| row.starts_with(side)).map(String::as_str);
         assert_eq!(last.and_then(|row| row.split(' ').nth(1)), Some("TIME-WAIT"), "{kernel:?}");
+    }
+}
+
+#[test]
+fn the_texts_of_packets_that_cross_do_not_cover_each_other() {
+    let script = "client connect; network delay 20ms; wait 50ms; client write 5 + server crash";
+    let picture = run(&["trace", script, "--format", "svg"]).stdout;
+    let number = |text: &str, name: &str| {
+        let rest = text.split_once(&format!("{name}=\"")).expect("it has one").1;
+        rest.split('"').next().and_then(|number| number.parse::<i32>().ok()).expect("a number")
+    };
+    let packets = picture.split("row packet").skip(1);
+    let texts = packets.map(|packet| packet.split_once("<text").expect("a text").1);
+    let places: Vec<_> = texts.map(|text| (number(text, " x"), number(text, " y"))).collect();
+    for (at, first) in places.iter().enumerate() {
+        let covers = |second: &&(i32, i32)| (first.0 - second.0).abs() < 50 && (first.1 - second.1).abs() < 14;
+        assert_eq!(places[at + 1..].iter().find(covers), None, "{places:?}");
     }
 }

@@ -10,6 +10,7 @@
 pub mod alone;
 pub mod api;
 pub mod bent;
+pub mod book;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};
