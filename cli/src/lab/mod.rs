@@ -95,6 +95,10 @@ pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
             let stop = StopOptions::default().grace(Duration::ZERO).limit(GRACE);
             reactor.stop_listener(listener.id, stop)?;
         }
+        // The threads can still wake the reactor, so it has no last event.
+        if is_stopping && reactor.is_empty() {
+            return Ok(());
+        }
     }
     Ok(())
 }
