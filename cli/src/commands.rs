@@ -86,7 +86,7 @@ impl Args {
             Command::Sim(options) => reader_may_leave(sim::run(options)),
             Command::States(options) => reader_may_leave(states::run(options)),
             Command::Trace(options) => reader_may_leave(trace::run(options)),
-            Command::Lab(options) => lab::run(options),
+            Command::Lab(options) => reader_may_leave(lab::run(options)),
             Command::Completions(options) => reader_may_leave(completions::run(options, &Self::command())),
             Command::Man(options) => reader_may_leave(man::run(options, Self::command())),
             Command::Peer(options) => lesson::play_peer(options),

@@ -9,6 +9,7 @@
 mod compare;
 mod http;
 mod load;
+mod questions;
 mod real;
 mod routes;
 mod rust_test;
@@ -39,6 +40,9 @@ pub(crate) struct LabOptions {
     /// Open the page in the browser
     #[arg(long)]
     open: bool,
+    /// Print the 24 questions with their answers, as Markdown, and serve nothing
+    #[arg(long, conflicts_with_all = ["listen", "open"])]
+    questions: bool,
 }
 
 /// Pages of other machines must not reach it: it starts connections and threads.
@@ -60,8 +64,11 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// At the end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves the page until a signal arrives.
+/// Serves the page until a signal arrives, or prints the questions.
 pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
+    if options.questions {
+        return output::print(&questions::markdown()?);
+    }
     let mut reactor = Reactor::new()?;
     let waker = reactor.waker();
     let interrupt = Interrupt::watch(move || drop(waker.wake()))?;

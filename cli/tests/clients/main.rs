@@ -1,8 +1,9 @@
-//! `finale connect` and `finale bench`.
+//! `finale connect`, `finale bench` and `finale lab`.
 
 mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod connect;
 mod interrupted;
+mod lab;
 mod terminal;

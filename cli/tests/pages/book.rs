@@ -2,7 +2,7 @@
 
 use finale_test_support::book::{compare_blocks, compare_file};
 
-use crate::common::shell;
+use crate::common::{run, shell};
 
 const HOW: &str = "FINALE_BOOK=write cargo test book";
 
@@ -26,4 +26,9 @@ fn the_book_shows_what_the_command_prints() {
         None
     });
     assert!(compared > 5, "{compared} blocks");
+}
+
+#[test]
+fn the_book_has_the_questions_of_the_lab() {
+    compare_file("questions.md", HOW, &run(&["lab", "--questions"]).stdout);
 }
