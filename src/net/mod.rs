@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::LookupErrorKind;
+use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 use crate::options::{KeepAlive, ListenOptions};
 
@@ -285,7 +286,8 @@ pub trait Net {
         RandomState::new().hash_one(0)
     }
 
-    /// A socket in this state got this input. A net can count them to know what it has caused.
+    /// The socket in the slot [`SocketId::index`] was in this state and got this input. A net can
+    /// count them to know what it has caused.
     #[inline]
-    fn stepped(&mut self, _slot: u32, _state: State, _input: Input) {}
+    fn stepped(&mut self, _socket: SocketId, _state: State, _input: Input) {}
 }

@@ -17,6 +17,7 @@ use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Source, World};
+use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 use crate::net::{KernelPipe, KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
@@ -575,7 +576,7 @@ impl Net for Host {
         Some(world.ends.get(id)?.kernel_view())
     }
 
-    fn stepped(&mut self, _slot: u32, state: State, input: Input) {
+    fn stepped(&mut self, _socket: SocketId, state: State, input: Input) {
         self.world.borrow_mut().pairs.note(state, input);
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Call, KernelView, Recorder, What};
+use crate::id::SocketId;
 use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::{self, Cell, Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, Unread};
@@ -33,6 +34,10 @@ pub struct Traced<N> {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     connection: u64,
+    /// The number of its first record.
+    first: u64,
+    /// The socket of the reactor, from its first transition on.
+    socket: Option<SocketId>,
     /// It is a socket of the reactor, and not a further attempt of one.
     is_socket: bool,
     /// Without one, a close is no system call.
@@ -44,8 +49,17 @@ struct Slot {
 }
 
 impl Slot {
-    const fn new(connection: u64) -> Self {
-        Self { connection, is_socket: false, has_descriptor: false, was_open: false, peer: None, kernel: None }
+    const fn new((connection, first): (u64, u64)) -> Self {
+        Self {
+            connection,
+            first,
+            socket: None,
+            is_socket: false,
+            has_descriptor: false,
+            was_open: false,
+            peer: None,
+            kernel: None,
+        }
     }
 }
 
@@ -65,8 +79,8 @@ impl<N: Net> Traced<N> {
     }
 
     fn add(&mut self, slot: u32, what: What) {
-        let (at, connection) = (self.net.now(), self.slot(slot).connection);
-        self.recorder.add(at, connection, what);
+        let (at, Slot { connection, socket, .. }) = (self.net.now(), *self.slot(slot));
+        self.recorder.add(at, connection, socket, what);
     }
 
     /// Records a call that has moved this many bytes, and what the kernel says after it.
@@ -104,12 +118,19 @@ impl<N: Net> Traced<N> {
         }
         let known = self.slot(slot);
         if known.was_open {
-            let is_socket = known.is_socket;
-            *self.slot(slot) = Slot { is_socket, ..Slot::new(self.recorder.begin()) };
+            let Slot { is_socket, socket, .. } = *known;
+            *self.slot(slot) = Slot { is_socket, socket, ..Slot::new(self.recorder.begin()) };
         }
         let known = self.slot(slot);
         (known.peer, known.has_descriptor, known.was_open) = (peer, result.is_ok(), result.is_ok());
         self.call(slot, call, 0, result.err());
+    }
+
+    /// The connection in a slot is an attempt of the socket with this token.
+    fn attempts(&mut self, slot: u32, token: Token) {
+        if let Some(Some(Slot { socket, .. })) = self.slots.get(token.index as usize).copied() {
+            self.slot(slot).socket = socket;
+        }
     }
 
     /// Records a call that moves bytes. One for which there is nothing to do is left out.
@@ -152,6 +173,7 @@ impl<N: Net> Net for Traced<N> {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         let begun = self.net.connect(slot, token, addr, options, local);
+        self.attempts(slot, token);
         self.opens(slot, Call::Connect, Some(addr), begun.as_ref().copied());
         begun
     }
@@ -249,12 +271,19 @@ impl<N: Net> Net for Traced<N> {
         self.net.lookup(token, host, port);
     }
 
-    fn stepped(&mut self, slot: u32, state: State, input: Input) {
-        self.net.stepped(slot, state, input);
+    fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
+        self.net.stepped(socket, state, input);
         if self.recorder.keeps_nothing() {
             return;
         }
-        self.slot(slot).is_socket = true;
+        let slot = socket.index();
+        let known = self.slot(slot);
+        let is_new = known.socket != Some(socket);
+        (known.is_socket, known.socket) = (true, Some(socket));
+        let Slot { first, connection, .. } = *known;
+        if is_new {
+            self.recorder.is_of(socket, connection, first);
+        }
         if let Cell::Go(to, events) = lifecycle::step(state, input) {
             self.add(slot, What::Step { from: state, input, to, events });
         }

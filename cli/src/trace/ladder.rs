@@ -62,9 +62,23 @@ pub(crate) enum RowKind {
     /// A call of the program on finale, or what was done to the machine or the network.
     Action { text: String },
     /// A system call.
-    Call { name: &'static str, bytes: u64, peer: Option<String>, error: Option<String> },
+    Call {
+        name: &'static str,
+        bytes: u64,
+        peer: Option<String>,
+        error: Option<String>,
+        #[serde(skip)]
+        text: String,
+    },
     /// A transition of the lifecycle, with the events that it delivers.
-    Step { from: &'static str, input: &'static str, to: &'static str, events: Vec<&'static str> },
+    Step {
+        from: &'static str,
+        input: &'static str,
+        to: &'static str,
+        events: Vec<&'static str>,
+        #[serde(skip)]
+        text: String,
+    },
     /// What the kernel says of its connection.
     Kernel { state: &'static str, unread: u32, unacked: u32 },
     /// A packet. `None`: it is lost.
@@ -88,20 +102,23 @@ impl Row {
 
     /// What a recorder of this side has recorded.
     pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
+        let text = record.what.to_string();
         let what = match &record.what {
             What::Call { call, bytes, peer, error } => {
                 let error = error.map(|error| std::io::Error::from(error).to_string());
-                RowKind::Call { name: call.name(), bytes: *bytes, peer: peer.map(|peer| peer.to_string()), error }
+                let peer = peer.map(|peer| peer.to_string());
+                RowKind::Call { name: call.name(), bytes: *bytes, peer, error, text }
             }
             What::Step { from, input, to, events } => RowKind::Step {
                 from: from.name(),
                 input: input.name(),
                 to: to.name(),
                 events: events.iter().map(|event| event.name()).collect(),
+                text,
             },
             What::Kernel(view) => RowKind::from(*view),
-            What::Note(text) => RowKind::Note { text: text.clone() },
-            _ => RowKind::Note { text: "newer than this program".to_owned() },
+            // And what a newer library records.
+            _ => RowKind::Note { text },
         };
         let row = Self::new(record.at.saturating_duration_since(begun), side, what);
         Self { connection: Some(record.connection), ..row }
@@ -124,27 +141,14 @@ impl Row {
     pub(crate) fn text(&self) -> String {
         match &self.what {
             RowKind::Action { text } => format!("> {text}"),
-            RowKind::Call { name, peer: Some(peer), error: None, .. } => format!("{name} {peer}"),
-            RowKind::Call { name, bytes, error: None, .. } => match *name {
-                "send" => format!("send {}", bytes_of(*bytes)),
-                "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
-                "recv" => format!("recv {}", bytes_of(*bytes)),
-                "shutdown" => "shutdown(SHUT_WR)".to_owned(),
-                "reset" => "close with SO_LINGER 0".to_owned(),
-                name => name.to_owned(),
-            },
-            RowKind::Call { name, peer: Some(peer), error: Some(error), .. } => format!("{name} {peer}: {error}"),
-            RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
-            RowKind::Step { from, input, to, events } => {
-                let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
-                if from == to { format!("{input}{events}") } else { format!("{input}: {from} -> {to}{events}") }
-            }
             RowKind::Kernel { state, unread, unacked } => {
-                let queue = |bytes: u32, name| if bytes == 0 { String::new() } else { format!(", {bytes} {name}") };
-                format!("kernel: {state}{}{}", queue(*unread, "unread"), queue(*unacked, "unacked"))
+                What::Kernel(KernelView { state, unread: *unread, unacked: *unacked }).to_string()
             }
             RowKind::Packet { text, arrives_us: None } => format!("{text} (lost)"),
-            RowKind::Packet { text, .. } | RowKind::Note { text } => text.clone(),
+            RowKind::Call { text, .. }
+            | RowKind::Step { text, .. }
+            | RowKind::Packet { text, .. }
+            | RowKind::Note { text } => text.clone(),
             RowKind::Ending { text } => format!("ended {text}"),
         }
     }
