@@ -31,6 +31,7 @@ use crate::error::LookupErrorKind;
 use crate::lifecycle::Coverage;
 use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
 use crate::rng::Rng;
+use crate::trace::Recorder;
 
 /// A packet, as a router sees it: where it comes from and where it goes.
 pub(super) struct Packet {
@@ -223,6 +224,8 @@ pub(super) struct World {
     pub(super) others_roused: bool,
     /// The packets, while they are recorded.
     pub(super) sent: Option<Vec<SentPacket>>,
+    /// Records what the reactors of new hosts do.
+    pub(super) recorder: Recorder,
 }
 
 impl World {
@@ -264,6 +267,7 @@ impl World {
             polling: 0,
             others_roused: false,
             sent: None,
+            recorder: Recorder::new(0),
         }
     }
 

@@ -68,6 +68,11 @@ impl<N: Net> Traced<N> {
         Self { net, recorder, slots: Vec::new() }
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) const fn net(&self) -> &N {
+        &self.net
+    }
+
     /// The connection in a slot, which begins if there was none.
     fn slot(&mut self, slot: u32) -> &mut Slot {
         let slot = slot as usize;
