@@ -255,6 +255,12 @@ impl Recorder {
         self.add(at, connection, None, What::Note(text.into()));
     }
 
+    /// How many lines were recorded in all: the number of the next one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn total(&self) -> u64 {
+        self.lock().total
+    }
+
     const fn keeps_nothing(&self) -> bool {
         self.capacity == 0
     }

@@ -398,8 +398,11 @@ impl World {
             sender.last_arrival = at;
         }
         let lost = self.is_lost(&packet);
-        if let Some(sent) = &mut self.sent {
-            sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at)));
+        // A Unix domain socket has none: its connection only works like one on loopback.
+        if let Some(sent) = &mut self.sent
+            && packet.source.ip() != UNIX
+        {
+            sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at), self.recorder.total()));
         }
         if !lost {
             self.schedule(at, Happening::Packet(packet));
