@@ -25,7 +25,15 @@ use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 /// How long an ordinary lookup takes, in nanoseconds.
 const LOOKUP: u64 = 1_000_000;
 
-/// The net of a [`Host`](super::Host), without a record.
+/// The net of a [`Host`](super::Host), without the recorder.
+///
+/// ```
+/// use finale::sim::{BareHost, Host};
+/// use finale::trace::Traced;
+/// fn is_a_recorded_host(host: Host) -> Traced<BareHost> {
+///     host
+/// }
+/// ```
 pub struct BareHost {
     pub(super) world: Rc<RefCell<World>>,
     pub(super) index: u32,

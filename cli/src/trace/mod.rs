@@ -3,10 +3,12 @@
 mod ladder;
 mod script;
 mod simulated;
+mod sources;
 mod svg;
 mod text;
 
 use clap::ValueEnum;
+use finale::sim::Fault;
 
 use crate::errors::Error;
 use crate::output;
@@ -25,8 +27,17 @@ pub(crate) use text::text;
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceOptions {
     /// What happens
-    #[arg(value_name = "SCRIPT")]
-    script: String,
+    #[arg(value_name = "SCRIPT", required_unless_present = "seed")]
+    script: Option<String>,
+    /// Instead of a script, a random run of `finale sim`: all its connections, with the packets by
+    /// the port of their client. Of a long run, the last 10000 rows. The exit code is 1 if it breaks
+    /// a rule
+    #[arg(long, value_name = "SEED", conflicts_with = "script", value_parser = values::number::<u64>(0..=u64::MAX))]
+    #[arg(allow_hyphen_values = true)]
+    seed: Option<u64>,
+    /// The fault that the run of --seed prefers, as for `finale sim --fault`
+    #[arg(long, value_name = "NAME", conflicts_with = "script", requires = "seed", value_parser = fault)]
+    fault: Option<Fault>,
     /// The form in which to print it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -50,11 +61,18 @@ enum Format {
     Json,
 }
 
-/// Runs the script, and prints its ladder.
+/// Runs the script or the seed, and prints its ladder.
 pub(crate) fn run(options: &TraceOptions) -> Result<(), Error> {
-    let ladder = simulated::run(&Script::parse(&options.script)?)?;
+    let (ladder, result) = match (&options.script, options.seed) {
+        (None, Some(seed)) => sources::of_seed(seed, options.fault),
+        (script, _) => (simulated::run(&Script::parse(script.as_deref().unwrap_or_default())?)?, Ok(())),
+    };
     let format = if options.json { Format::Json } else { options.format };
-    print(&ladder, format, options.width)
+    output::result_of_both(result, print(&ladder, format, options.width))
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    text.parse().map_err(|_unknown| "there is no such fault; `finale sim --fault list` prints all".to_owned())
 }
 
 fn print(ladder: &Ladder, format: Format, width: Option<u16>) -> Result<(), Error> {

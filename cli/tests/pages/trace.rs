@@ -197,3 +197,29 @@ fn the_kernel_of_a_side_that_does_nothing_is_seen_too() {
         assert_eq!(last.and_then(|row| row.split(' ').nth(1)), Some("TIME-WAIT"), "{kernel:?}");
     }
 }
+
+#[test]
+fn the_ladder_of_a_seed_has_the_connections_of_both_sides_and_their_packets() {
+    let outcome = run(&["trace", "--seed", "12", "--json"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let ladder: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let calls = rows(&ladder, "call", "name");
+    for call in ["client connect", "server accept", "client close", "server close"] {
+        assert!(calls.iter().any(|found| found == call), "{call}: {ladder}");
+    }
+    let packets = rows(&ladder, "packet", "text");
+    assert!(packets[0].starts_with("client ") && packets[0].ends_with(": SYN"), "{packets:?}");
+    assert!(packets.iter().any(|packet| packet.starts_with("server ") && packet.ends_with(": SYN-ACK")), "{packets:?}");
+    let all = ladder["rows"].as_array().expect("a list");
+    let connect = all.iter().position(|row| row["name"] == "connect").expect("a call");
+    let after = &all[connect + 1];
+    assert!(after["kind"] == "packet" && after["at_us"] == all[connect]["at_us"], "a call, then its packet: {ladder}");
+    let connections = all.iter().filter_map(|row| row["connection"].as_u64());
+    let titled = ladder["title"].as_str().expect("a title");
+    assert!(connections.max() > Some(0) && titled.starts_with("seed 12: "), "{titled}");
+    assert!(run(&["trace", "--seed", "12", "--fault", "syn-lost"]).code.is_some());
+    run(&["trace", "--seed", "12", "--fault", "no-such"]).refused_with(2, "there is no such fault");
+    run(&["trace", "client connect", "--seed", "12"]).refused_with(2, "used with");
+    run(&["trace", "client connect", "--fault", "syn-lost"]).refused_with(2, "used with");
+    run(&["trace"]).refused_with(2, "SCRIPT");
+}
