@@ -10,7 +10,8 @@ use finale::trace::{KernelView, Record, Recorder, What};
 use serde::Serialize;
 
 use super::script::Side;
-use crate::output::printable;
+use super::text::text;
+use crate::output::{self, printable};
 
 /// A run as rows. The names are stable: programs read them.
 #[derive(Debug, Serialize)]
@@ -177,17 +178,22 @@ impl Ladder {
         }
     }
 
-    /// That of a client on a real network, of which only this side is seen.
-    pub(crate) fn of_client(title: String, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
+    /// That of a connection on a real network, of which only this side is seen.
+    pub(crate) fn of_one_side(side: Side, title: &str, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
         let records = recorder.records();
-        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, Side::Client)).collect();
-        // The title is an argument, and a text of the terminal.
-        let title = printable(&title);
+        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, side)).collect();
+        // The title may be an argument, and a text of the terminal.
+        let title = printable(title);
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
-        rows.push(Row::new(at, Side::Client, RowKind::Ending { text: ending.to_string() }));
-        let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
+        rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
+        let end = SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) };
         let has_several = records.iter().any(|record| record.connection > 0);
         Self { title, rows, lost: recorder.lost(), sides: vec![end], has_several }
+    }
+
+    /// The text on stderr: stdout has the output of the program.
+    pub(crate) fn say(&self) {
+        output::say(format_args!("{}", text(self, output::stderr_width()).trim_end()));
     }
 }
 

@@ -15,7 +15,8 @@ use crate::output;
 use crate::values;
 pub(crate) use ladder::Ladder;
 use script::Script;
-pub(crate) use text::text;
+pub(crate) use script::Side;
+use text::text;
 
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
 ///

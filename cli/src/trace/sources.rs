@@ -53,6 +53,20 @@ pub(crate) fn of_seed(seed: u64, preferred: Option<Fault>) -> (Ladder, Result<()
     (Ladder { title, rows, lost, sides: Vec::new(), has_several: true }, broken.map_or(Ok(()), Err))
 }
 
+impl Ladder {
+    /// That of connections on a real network whose two sides are in this process.
+    pub(crate) fn of_both_sides(title: String, recorder: &Recorder) -> Self {
+        let records = recorder.records();
+        let sides = sides(&records);
+        let row = |record: &Record| {
+            let side = sides.get(&record.connection).copied().unwrap_or(Side::Client);
+            Row::of_record(record, records.first().map_or(record.at, |first| first.at), side)
+        };
+        let rows = records.iter().map(row).collect();
+        Self { title, rows, lost: recorder.lost(), sides: Vec::new(), has_several: true }
+    }
+}
+
 /// The side of each connection: that which was accepted is a server's.
 fn sides(records: &[Record]) -> BTreeMap<u64, Side> {
     let mut sides = BTreeMap::new();
