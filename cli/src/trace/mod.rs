@@ -1,6 +1,7 @@
 //! `finale trace`: the ladder of a connection.
 
 mod ladder;
+mod legend;
 mod script;
 mod simulated;
 mod sources;

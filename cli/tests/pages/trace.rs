@@ -165,6 +165,10 @@ fn the_ladder_is_printed_as_text_picture_and_page() {
     let picture = run(&["trace", HALF_CLOSE, "--format", "svg"]).stdout;
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     assert_eq!(picture.matches("class=\"row packet\"").count(), rows(&json(HALF_CLOSE), "packet", "text").len());
+    let (_, legend) = picture.split_once("<g class=\"legend\">").expect("a legend");
+    for style in ["action", "call", "error", "step", "kernel", "ending", "packet", "packet lost"] {
+        assert_eq!(legend.matches(&format!("class=\"key {style}\"")).count(), 1, "{style}: {legend}");
+    }
     let page = run(&["trace", HALF_CLOSE, "--format", "html"]).stdout;
     assert!(page.contains(&picture) && page.starts_with("<!doctype html>"));
     assert!(!page.contains("src=") && !page.contains("href="), "it needs nothing else");
