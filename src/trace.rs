@@ -44,7 +44,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use net::Traced;
 
@@ -68,6 +68,7 @@ use crate::net::Net;
 pub struct Recorder {
     shared: Arc<Mutex<Ring>>,
     capacity: usize,
+    per_second: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,9 @@ struct Ring {
     total: u64,
     /// How many connections were named in all.
     connections: u64,
+    /// When the present second began, and how many connections have begun in it.
+    second: Option<Instant>,
+    begun: u32,
 }
 
 /// One line of a record. `Display` prints it without its time: the reader knows what to count from.
@@ -218,8 +222,43 @@ impl Recorder {
     /// nothing is recorded, and a call costs nothing more.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0 };
-        Self { shared: Arc::new(Mutex::new(ring)), capacity }
+        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0, second: None, begun: 0 };
+        Self { shared: Arc::new(Mutex::new(ring)), capacity, per_second: None }
+    }
+
+    /// Records at most this many of the connections that begin in one second. The others cost a
+    /// lookup per call, and not the queries of the kernel: for a server under load.
+    ///
+    /// ```
+    /// use finale::trace::Recorder;
+    /// use finale::{Event, ListenOptions};
+    /// # use std::net::TcpStream;
+    /// let recorder = Recorder::new(1_000).per_second(1);
+    /// let mut reactor = recorder.reactor()?;
+    /// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+    /// # let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(listener.addr).unwrap()).collect();
+    /// # drop(clients);
+    /// # let mut left = 3;
+    /// while let Some((mut socket, event)) = reactor.next()? {
+    ///     match event {
+    ///         Event::End => socket.end(),
+    ///         Event::Close(ending) => {
+    ///             // Empty for a connection that was not recorded.
+    ///             for record in recorder.records_of(socket.id()) {
+    ///                 println!("{record}");
+    ///             }
+    /// #           left -= 1;
+    /// #           if left == 0 { break }
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn per_second(mut self, connections: u32) -> Self {
+        self.per_second = Some(connections);
+        self
     }
 
     /// A network whose connections are recorded, for
@@ -241,6 +280,13 @@ impl Recorder {
         let first = ring.total - ring.records.len() as u64;
         let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
         ring.records.iter().skip(skip).cloned().collect()
+    }
+
+    /// What is in it of one socket. Looks at every line.
+    #[must_use]
+    pub fn records_of(&self, socket: SocketId) -> Vec<Record> {
+        let ring = self.lock();
+        ring.records.iter().filter(|record| record.socket == Some(socket)).cloned().collect()
     }
 
     /// How many lines were lost since newer ones have replaced them.
@@ -278,11 +324,21 @@ impl Recorder {
         ring.records.push_back(Record { number, at, connection, socket, what });
     }
 
-    /// The number of a connection that begins, and that of its first record.
-    fn begin(&self) -> (u64, u64) {
+    /// The number of a connection that begins, and that of its first record. `None`: it is not
+    /// recorded.
+    fn begin(&self, now: Instant) -> Option<(u64, u64)> {
         let mut ring = self.lock();
+        if let Some(most) = self.per_second {
+            if ring.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
+                (ring.second, ring.begun) = (Some(now), 0);
+            }
+            if ring.begun >= most {
+                return None;
+            }
+            ring.begun += 1;
+        }
         ring.connections += 1;
-        (ring.connections - 1, ring.total)
+        Some((ring.connections - 1, ring.total))
     }
 
     /// The connection is this socket's, which is known only after its first system call.

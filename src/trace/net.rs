@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::{Call, KernelView, Recorder, What};
@@ -10,6 +11,7 @@ use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::{self, Cell, Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
+use crate::target::BoundAddr;
 use crate::unix_addr::UnixAddr;
 
 /// A network whose connections a [`Recorder`] records.
@@ -33,6 +35,8 @@ pub struct Traced<N> {
 /// What is known of the connection in a slot.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// One that is not recorded is beyond the number per second.
+    is_recorded: bool,
     connection: u64,
     /// The number of its first record.
     first: u64,
@@ -49,8 +53,10 @@ struct Slot {
 }
 
 impl Slot {
-    const fn new((connection, first): (u64, u64)) -> Self {
+    fn new(begun: Option<(u64, u64)>) -> Self {
+        let (connection, first) = begun.unwrap_or_default();
         Self {
+            is_recorded: begun.is_some(),
             connection,
             first,
             socket: None,
@@ -79,8 +85,12 @@ impl<N: Net> Traced<N> {
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
-        let recorder = &self.recorder;
-        self.slots[slot].get_or_insert_with(|| Slot::new(recorder.begin()))
+        let (recorder, net) = (&self.recorder, &self.net);
+        self.slots[slot].get_or_insert_with(|| Slot::new(recorder.begin(net.now())))
+    }
+
+    fn is_recorded(&mut self, slot: u32) -> bool {
+        !self.recorder.keeps_nothing() && self.slot(slot).is_recorded
     }
 
     fn add(&mut self, slot: u32, what: What) {
@@ -90,7 +100,7 @@ impl<N: Net> Traced<N> {
 
     /// Records a call that has moved this many bytes, and what the kernel says after it.
     fn call(&mut self, slot: u32, call: Call, bytes: u64, error: Option<&io::Error>) {
-        if self.recorder.keeps_nothing() {
+        if !self.is_recorded(slot) {
             return;
         }
         let peer = self.slot(slot).peer.filter(|_| matches!(call, Call::Connect | Call::Accept));
@@ -102,7 +112,7 @@ impl<N: Net> Traced<N> {
 
     /// Records what the kernel says, if that has changed.
     fn look(&mut self, slot: u32) {
-        if self.recorder.keeps_nothing() {
+        if !self.is_recorded(slot) {
             return;
         }
         let peer = self.slot(slot).peer;
@@ -124,7 +134,7 @@ impl<N: Net> Traced<N> {
         let known = self.slot(slot);
         if known.was_open {
             let Slot { is_socket, socket, .. } = *known;
-            *self.slot(slot) = Slot { is_socket, socket, ..Slot::new(self.recorder.begin()) };
+            *self.slot(slot) = Slot { is_socket, socket, ..Slot::new(self.recorder.begin(self.net.now())) };
         }
         let known = self.slot(slot);
         (known.peer, known.has_descriptor, known.was_open) = (peer, result.is_ok(), result.is_ok());
@@ -285,11 +295,13 @@ impl<N: Net> Net for Traced<N> {
         let known = self.slot(slot);
         let is_new = known.socket != Some(socket);
         (known.is_socket, known.socket) = (true, Some(socket));
-        let Slot { first, connection, .. } = *known;
-        if is_new {
+        let Slot { first, connection, is_recorded, .. } = *known;
+        if is_new && is_recorded {
             self.recorder.is_of(socket, connection, first);
         }
-        if let Cell::Go(to, events) = lifecycle::step(state, input) {
+        if let Cell::Go(to, events) = lifecycle::step(state, input)
+            && is_recorded
+        {
             self.add(slot, What::Step { from: state, input, to, events });
         }
         if input == Input::CloseDue {
@@ -322,6 +334,10 @@ impl<N: Net> Net for Traced<N> {
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
         self.net.listen_unix(listener, addr, options)
+    }
+
+    fn adopt(&mut self, listener: u32, fd: OwnedFd, options: &ListenOptions) -> io::Result<BoundAddr> {
+        self.net.adopt(listener, fd, options)
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {

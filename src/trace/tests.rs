@@ -82,7 +82,7 @@ fn a_full_record_keeps_the_newest_lines_and_counts_the_others() {
     let nothing = Recorder::new(0);
     assert_eq!((answer(&nothing).len(), nothing.lost()), (0, 0));
     nothing.note(whole[0].at, 0, "a note");
-    assert!(format!("{nothing:?}").contains("total: 0, connections: 0"), "nothing is done for it: {nothing:?}");
+    assert!(format!("{nothing:?}").contains("total: 0, connections: 0,"), "nothing is done for it: {nothing:?}");
 }
 
 #[test]
@@ -251,4 +251,33 @@ fn a_record_is_printed_as_one_line() {
         error: Some((&std::io::Error::from_raw_os_error(111)).into()),
     };
     assert_eq!(refused.to_string(), "connect 10.0.0.1:80: Connection refused (os error 111)");
+}
+
+/// Also of connections that use a slot again, and of the next second.
+#[test]
+fn of_the_connections_of_a_second_a_bounded_number_is_recorded() {
+    let (recorder, network) = (Recorder::new(1000).per_second(2), Network::new(1));
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    for wait in [0, 10, 20, 900, 1500, 1600, 1700] {
+        let script = Script::new().send(b"x").receive_end().finish();
+        let peer = network.peer([10, 0, 0, 2].into());
+        network.advance(Duration::from_millis(wait).saturating_sub(network.elapsed()));
+        peer.play(listener.addr, script).expect("a route");
+        let mut recorded = 0;
+        while let Some((mut socket, event)) = reactor.next().expect("it never fails") {
+            match event {
+                Event::Data(_) => socket.end(),
+                Event::Close(_) => {
+                    recorded = recorder.records_of(socket.id()).len();
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(recorded > 0, ![20, 900, 1700].contains(&wait), "the client of {wait} ms: {recorded}");
+    }
+    let records = recorder.records();
+    assert_eq!(records.last().map(|last| last.connection), Some(3), "only those that are recorded have numbers");
+    assert!(records.iter().all(|record| record.socket.is_some()));
 }

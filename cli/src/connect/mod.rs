@@ -135,7 +135,8 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
         match event {
             Event::Close(ending) => {
                 if options.trace {
-                    Ladder::of_one_side(Side::Client, &options.target, &recorder, begun, ending).say();
+                    let ladder = Ladder::of_one_side(Side::Client, &options.target, &recorder.records(), begun, ending);
+                    Ladder { lost: recorder.lost(), ..ladder }.say();
                 }
                 return session.report(ending);
             }

@@ -142,7 +142,7 @@ fn play(scene: &Scene, is_traced: bool) -> Result<(), Error> {
             Event::Timeout => socket.destroy(),
             Event::Close(ending) => {
                 if is_traced {
-                    super::say(&Ladder::of_one_side(Side::Server, scene.title, &recorder, begun, ending));
+                    super::say(&Ladder::of_one_side(Side::Server, scene.title, &recorder.records(), begun, ending));
                 }
                 return Ok(());
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use finale::Ending;
 use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
-use finale::trace::{KernelView, Record, Recorder, What};
+use finale::trace::{KernelView, Record, What};
 use serde::Serialize;
 
 use super::script::Side;
@@ -178,9 +178,9 @@ impl Ladder {
         }
     }
 
-    /// That of a connection on a real network, of which only this side is seen.
-    pub(crate) fn of_one_side(side: Side, title: &str, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
-        let records = recorder.records();
+    /// That of a connection on a real network, of which only this side is seen. If earlier records
+    /// are missing, [`lost`](Self::lost) is still to be set.
+    pub(crate) fn of_one_side(side: Side, title: &str, records: &[Record], begun: Instant, ending: &Ending) -> Self {
         let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, side)).collect();
         // The title may be an argument, and a text of the terminal.
         let title = printable(title);
@@ -188,12 +188,17 @@ impl Ladder {
         rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
         let end = SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) };
         let has_several = records.iter().any(|record| record.connection > 0);
-        Self { title, rows, lost: recorder.lost(), sides: vec![end], has_several }
+        Self { title, rows, lost: 0, sides: vec![end], has_several }
     }
 
     /// The text on stderr: stdout has the output of the program.
     pub(crate) fn say(&self) {
-        output::say(format_args!("{}", text(self, output::stderr_width()).trim_end()));
+        output::say(format_args!("{}", self.text(output::stderr_width()).trim_end()));
+    }
+
+    /// For lines of this many characters.
+    pub(crate) fn text(&self, width: usize) -> String {
+        text(self, width)
     }
 }
 
