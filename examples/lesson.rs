@@ -7,15 +7,17 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use finale::{ConnectOptions, Event, KeepAlive, ListenOptions, Reactor};
+use finale::trace::Recorder;
+use finale::{ConnectOptions, Event, KeepAlive, ListenOptions};
 
 type Done = Result<(), Box<dyn Error>>;
 
-/// The whole lesson.
-pub fn lesson(out: &mut impl Write) -> Done {
-    socket_lifecycle(out)?;
-    half_close(out)?;
-    dead_connections(out)?;
+/// The whole lesson. The recorder sees what the reactors do; without one, a reactor is
+/// `Reactor::new()`.
+pub fn lesson(out: &mut impl Write, recorder: &Recorder) -> Done {
+    socket_lifecycle(out, recorder)?;
+    half_close(out, recorder)?;
+    dead_connections(out, recorder)?;
     writeln!(out, "\nDone")?;
     Ok(())
 }
@@ -32,9 +34,9 @@ impl Side {
 }
 
 /// Every event of both sides, in the order in which a connection lives.
-fn socket_lifecycle(out: &mut impl Write) -> Done {
+fn socket_lifecycle(out: &mut impl Write, recorder: &Recorder) -> Done {
     writeln!(out, "=== Socket Lifecycle Events ===\n")?;
-    let mut reactor = Reactor::new()?;
+    let mut reactor = recorder.reactor()?;
     let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
     let client = reactor.connect(listener.addr, ConnectOptions::default())?;
     let (mut client_side, mut server_side) = (Side("client", vec![]), Side("server-socket", vec![]));
@@ -80,9 +82,9 @@ fn socket_lifecycle(out: &mut impl Write) -> Done {
 }
 
 /// Send a request, say "done sending", read the answer.
-fn half_close(out: &mut impl Write) -> Done {
+fn half_close(out: &mut impl Write, recorder: &Recorder) -> Done {
     writeln!(out, "\n=== Half-Close Demonstration ===\n")?;
-    let mut reactor = Reactor::new()?;
+    let mut reactor = recorder.reactor()?;
     let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
     let client = reactor.connect(listener.addr, ConnectOptions::default())?;
     let (mut request, mut response) = (Vec::new(), Vec::new());
@@ -110,9 +112,9 @@ fn half_close(out: &mut impl Write) -> Done {
 }
 
 /// A timer detects a silent peer; keep-alive detects a machine that is lost.
-fn dead_connections(out: &mut impl Write) -> Done {
+fn dead_connections(out: &mut impl Write, recorder: &Recorder) -> Done {
     writeln!(out, "\n=== Detecting Dead Connections ===\n")?;
-    let mut reactor = Reactor::new()?;
+    let mut reactor = recorder.reactor()?;
     let options = ListenOptions::default()
         .keep_alive(KeepAlive::after(Duration::from_secs(1)))
         .idle_timeout(Duration::from_secs(2));
@@ -155,5 +157,5 @@ fn version(ip: IpAddr) -> u8 {
 
 #[allow(dead_code, reason = "the command shares this file")]
 fn main() -> Done {
-    lesson(&mut io::stdout())
+    lesson(&mut io::stdout(), &Recorder::new(0))
 }

@@ -275,10 +275,11 @@ impl Shards {
     ///
     /// # Errors
     /// [`Error::System`] if a thread can't be started. Then nothing is left running.
-    pub fn run<T, F>(shards: Vec<(Shard, T)>, stopper: ShardStopper, program: F) -> Result<Self, Error>
+    pub fn run<N, T, F>(shards: Vec<(Shard<N>, T)>, stopper: ShardStopper, program: F) -> Result<Self, Error>
     where
+        N: Net + Send + 'static,
         T: Send + 'static,
-        F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
+        F: Fn(Shard<N>, T) -> Result<(), Error> + Send + Sync + 'static,
     {
         let mut started = Self { stopper, threads: Vec::new(), ends: Arc::default() };
         let program = Arc::new(program);
@@ -289,10 +290,16 @@ impl Shards {
     }
 
     /// Starts the thread of a shard.
-    fn begin<T, F>(&mut self, thread: thread::Builder, (shard, own): (Shard, T), program: Arc<F>) -> Result<(), Error>
+    fn begin<N, T, F>(
+        &mut self,
+        thread: thread::Builder,
+        (shard, own): (Shard<N>, T),
+        program: Arc<F>,
+    ) -> Result<(), Error>
     where
+        N: Net + Send + 'static,
         T: Send + 'static,
-        F: Fn(Shard, T) -> Result<(), Error> + Send + Sync + 'static,
+        F: Fn(Shard<N>, T) -> Result<(), Error> + Send + Sync + 'static,
     {
         let (index, place, ends) = (shard.index, self.threads.len(), Arc::clone(&self.ends));
         let started = thread.name(format!("finale-shard-{index}")).spawn(move || {

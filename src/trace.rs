@@ -37,22 +37,22 @@
 //! Invariant: the record never holds more than its capacity; what it loses is counted.
 
 mod net;
+mod print;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use net::Traced;
 
-use crate::error::{Error, OsError};
+use crate::error::OsError;
+use crate::id::SocketId;
 use crate::lifecycle::{Emits, Input, State};
 pub use crate::net::KernelView;
 use crate::net::Net;
-use crate::net::os::Os;
-use crate::reactor::Reactor;
 
 /// A bounded record. Clones share it; another thread can read it.
 ///
@@ -68,6 +68,7 @@ use crate::reactor::Reactor;
 pub struct Recorder {
     shared: Arc<Mutex<Ring>>,
     capacity: usize,
+    per_second: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -77,17 +78,34 @@ struct Ring {
     total: u64,
     /// How many connections were named in all.
     connections: u64,
+    /// When the present second began, and how many connections have begun in it.
+    second: Option<Instant>,
+    begun: u32,
 }
 
-/// One line of a record.
+/// One line of a record. `Display` prints it without its time: the reader knows what to count from.
 ///
 /// ```
-/// use finale::trace::{Record, What};
-/// fn print(record: &Record) {
-///     if let What::Step { from, input, to, .. } = &record.what {
-///         println!("connection {}: {from} -- {input} -> {to}", record.connection);
+/// use finale::trace::Recorder;
+/// use finale::{ConnectOptions, Event, Reactor};
+/// let recorder = Recorder::new(100);
+/// let mut reactor = recorder.reactor()?;
+/// let begun = reactor.now();
+/// # let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// # let addr = server.local_addr().unwrap();
+/// let id = reactor.connect(addr, ConnectOptions::default())?;
+/// while let Some((mut socket, event)) = reactor.next()? {
+///     if matches!(event, Event::Ready) {
+///         socket.destroy();
 ///     }
 /// }
+/// let records = recorder.records();
+/// for record in &records {
+///     println!("{:>9.3?} {record}", record.at - begun);
+/// }
+/// assert_eq!(records[0].socket, Some(id));
+/// assert_eq!(records[0].to_string(), format!("#0 {id}: Resolved: Created -> Connecting, event lookup"));
+/// # Ok::<(), finale::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -99,15 +117,25 @@ pub struct Record {
     /// of a recorder together. Each address that a client tries next to another counts, and the
     /// socket continues with the number of the one that was established.
     pub connection: u64,
+    /// The socket, as [`Socket::id`](crate::Socket::id) returns it. `None` for a
+    /// [note](What::Note).
+    pub socket: Option<SocketId>,
     /// What happened.
     pub what: What,
 }
 
-/// What happened to a connection.
+/// What happened to a connection. `Display` prints one line.
 ///
 /// ```
-/// use finale::trace::What;
-/// assert_ne!(What::Note("a".to_owned()), What::Note("b".to_owned()));
+/// use finale::lifecycle::{Emits, Input, State};
+/// use finale::trace::{Call, KernelView, What};
+/// let recv = What::Call { call: Call::Recv, bytes: 0, peer: None, error: None };
+/// assert_eq!(recv.to_string(), "recv 0: the peer's FIN");
+/// let (from, to) = (State::Open, State::PeerFinished);
+/// let step = What::Step { from, input: Input::Fin, to, events: &[Emits::End] };
+/// assert_eq!(step.to_string(), "Fin: Open -> PeerFinished, event end");
+/// let kernel = What::Kernel(KernelView { state: "CLOSE-WAIT", unread: 9, unacked: 0 });
+/// assert_eq!(kernel.to_string(), "kernel: CLOSE-WAIT, 9 unread");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -194,19 +222,47 @@ impl Recorder {
     /// nothing is recorded, and a call costs nothing more.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0 };
-        Self { shared: Arc::new(Mutex::new(ring)), capacity }
+        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0, second: None, begun: 0 };
+        Self { shared: Arc::new(Mutex::new(ring)), capacity, per_second: None }
     }
 
-    /// A reactor whose connections are recorded.
+    /// Records at most this many of the connections that begin in one second. The others cost a
+    /// lookup per call, and not the queries of the kernel: for a server under load.
     ///
-    /// # Errors
-    /// As [`Reactor::new`].
-    pub fn reactor(&self) -> Result<Reactor<Traced<Os>>, Error> {
-        Reactor::on(|os| self.around(os))
+    /// ```
+    /// use finale::trace::Recorder;
+    /// use finale::{Event, ListenOptions};
+    /// # use std::net::TcpStream;
+    /// let recorder = Recorder::new(1_000).per_second(1);
+    /// let mut reactor = recorder.reactor()?;
+    /// let listener = reactor.listen("127.0.0.1:0", ListenOptions::default())?;
+    /// # let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(listener.addr).unwrap()).collect();
+    /// # drop(clients);
+    /// # let mut left = 3;
+    /// while let Some((mut socket, event)) = reactor.next()? {
+    ///     match event {
+    ///         Event::End => socket.end(),
+    ///         Event::Close(ending) => {
+    ///             // Empty for a connection that was not recorded.
+    ///             for record in recorder.records_of(socket.id()) {
+    ///                 println!("{record}");
+    ///             }
+    /// #           left -= 1;
+    /// #           if left == 0 { break }
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn per_second(mut self, connections: u32) -> Self {
+        self.per_second = Some(connections);
+        self
     }
 
-    /// A network whose connections are recorded, for [`Reactor::with_net`].
+    /// A network whose connections are recorded, for
+    /// [`Reactor::with_net`](crate::Reactor::with_net).
     pub fn around<N: Net>(&self, net: N) -> Traced<N> {
         Traced::new(net, self.clone())
     }
@@ -226,6 +282,13 @@ impl Recorder {
         ring.records.iter().skip(skip).cloned().collect()
     }
 
+    /// What is in it of one socket. Looks at every line.
+    #[must_use]
+    pub fn records_of(&self, socket: SocketId) -> Vec<Record> {
+        let ring = self.lock();
+        ring.records.iter().filter(|record| record.socket == Some(socket)).cloned().collect()
+    }
+
     /// How many lines were lost since newer ones have replaced them.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -235,14 +298,20 @@ impl Recorder {
 
     /// Adds a line of the program's own: what it decides, or a call that a reader should see.
     pub fn note(&self, at: Instant, connection: u64, text: impl Into<String>) {
-        self.add(at, connection, What::Note(text.into()));
+        self.add(at, connection, None, What::Note(text.into()));
+    }
+
+    /// How many lines were recorded in all: the number of the next one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn total(&self) -> u64 {
+        self.lock().total
     }
 
     const fn keeps_nothing(&self) -> bool {
         self.capacity == 0
     }
 
-    fn add(&self, at: Instant, connection: u64, what: What) {
+    fn add(&self, at: Instant, connection: u64, socket: Option<SocketId>, what: What) {
         if self.keeps_nothing() {
             return;
         }
@@ -252,14 +321,33 @@ impl Recorder {
         if ring.records.len() >= self.capacity {
             ring.records.pop_front();
         }
-        ring.records.push_back(Record { number, at, connection, what });
+        ring.records.push_back(Record { number, at, connection, socket, what });
     }
 
-    /// The number of a connection that begins.
-    fn begin(&self) -> u64 {
+    /// The number of a connection that begins, and that of its first record. `None`: it is not
+    /// recorded.
+    fn begin(&self, now: Instant) -> Option<(u64, u64)> {
         let mut ring = self.lock();
+        if let Some(most) = self.per_second {
+            if ring.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
+                (ring.second, ring.begun) = (Some(now), 0);
+            }
+            if ring.begun >= most {
+                return None;
+            }
+            ring.begun += 1;
+        }
         ring.connections += 1;
-        ring.connections - 1
+        Some((ring.connections - 1, ring.total))
+    }
+
+    /// The connection is this socket's, which is known only after its first system call.
+    fn is_of(&self, socket: SocketId, connection: u64, first: u64) {
+        let mut ring = self.lock();
+        let recent = ring.records.iter_mut().rev().take_while(|record| record.number >= first);
+        for record in recent.filter(|record| record.connection == connection && !matches!(record.what, What::Note(_))) {
+            record.socket = Some(socket);
+        }
     }
 
     /// A thread that has panicked while it held the lock has left a whole record.

@@ -62,6 +62,7 @@ impl Args {
         let quiet = match &self.command {
             Command::Lesson(options) => options.quiet(),
             Command::Serve(options) if options.verbose => return "warn,finale::serve=info",
+            Command::Serve(options) if options.trace.is_some() => return "warn,finale::serve::ladder=info",
             Command::Serve(options) => options.quiet,
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,

@@ -1,9 +1,9 @@
 //! The `finale` command: reads the arguments, runs a command, and reports its error.
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
-//! measures what `serve` serves, `connect` prints a ladder of `trace`, `lab` shows those of `states` and
-//! `trace`), and what they share: `usage`,
-//! `signals`, `interrupt`, `output`, `values`, `errors`, `html`, `log_queue`.
+//! measures what `serve` serves, `connect` and `lesson` print a ladder of `trace`, `lab` shows those of
+//! `states` and `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`, `values`,
+//! `errors`, `html`, `log_queue`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 

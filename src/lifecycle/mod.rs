@@ -88,7 +88,7 @@ listed! {
         /// As `LocalFinished`, and the caller has called `discard`: what the peer still sends is
         /// read and dropped.
         Lingering,
-        /// The peer's FIN was read; we still send.
+        /// The peer's FIN was read; we still send, until the program calls `end`.
         PeerFinished,
         /// The peer's FIN was read and the caller has ended; bytes or our FIN still wait.
         LastFlush,

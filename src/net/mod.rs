@@ -19,11 +19,14 @@ use std::fmt;
 use std::hash::BuildHasher as _;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::error::LookupErrorKind;
+use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 use crate::options::{KeepAlive, ListenOptions};
+use crate::target::BoundAddr;
 
 pub use crate::kernel_pipe::KernelPipe;
 pub use crate::options::SystemOptions;
@@ -285,7 +288,16 @@ pub trait Net {
         RandomState::new().hash_one(0)
     }
 
-    /// A socket in this state got this input. A net can count them to know what it has caused.
+    /// Takes over a listening socket that was opened elsewhere. Only the operating system has any.
+    ///
+    /// # Errors
+    /// As [`Reactor::adopt`](crate::Reactor::adopt).
+    fn adopt(&mut self, _listener: u32, _fd: OwnedFd, _options: &ListenOptions) -> io::Result<BoundAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The socket in the slot [`SocketId::index`] was in this state and got this input. A net can
+    /// count them to know what it has caused.
     #[inline]
-    fn stepped(&mut self, _slot: u32, _state: State, _input: Input) {}
+    fn stepped(&mut self, _socket: SocketId, _state: State, _input: Input) {}
 }

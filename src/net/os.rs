@@ -120,35 +120,6 @@ impl Os {
         self.streams.get_mut(slot as usize).and_then(Option::take)
     }
 
-    /// Takes over a listening socket. The file of a Unix domain socket is not removed with it.
-    pub(crate) fn adopt(&mut self, listener: u32, fd: OwnedFd, options: &ListenOptions) -> io::Result<BoundAddr> {
-        let socket = Socket::from(fd);
-        let addr = socket.local_addr()?;
-        if socket.r#type()? != Type::STREAM {
-            return Err(Errno::PROTOTYPE.into());
-        }
-        // macOS does not know the option.
-        #[cfg(not(target_vendor = "apple"))]
-        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
-            return Err(Errno::INVAL.into());
-        }
-        let is_unix = addr.is_unix();
-        let bound = match addr.as_socket() {
-            Some(addr) => BoundAddr::Ip(addr),
-            None if is_unix => BoundAddr::Unix,
-            None => return Err(Errno::AFNOSUPPORT.into()),
-        };
-        // Only now: other processes may share it.
-        socket.set_nonblocking(true)?;
-        // An inherited descriptor has lost it.
-        socket.set_cloexec(true)?;
-        // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
-        socket.set_linger(None)?;
-        tcp::prepare(&socket, if is_unix { Domain::UNIX } else { Domain::IPV4 }, &options.system)?;
-        self.add(listener, Listening { socket, is_unix, watched: true, _file: None })?;
-        Ok(bound)
-    }
-
     fn add(&mut self, listener: u32, listening: Listening) -> io::Result<()> {
         watch(&self.poll, listener, &listening.socket)?;
         self.listeners.insert(listener, listening);
@@ -283,6 +254,34 @@ impl Net for Os {
         }
         listening.watched = accepting;
         Ok(())
+    }
+
+    fn adopt(&mut self, listener: u32, fd: OwnedFd, options: &ListenOptions) -> io::Result<BoundAddr> {
+        let socket = Socket::from(fd);
+        let addr = socket.local_addr()?;
+        if socket.r#type()? != Type::STREAM {
+            return Err(Errno::PROTOTYPE.into());
+        }
+        // macOS does not know the option.
+        #[cfg(not(target_vendor = "apple"))]
+        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+            return Err(Errno::INVAL.into());
+        }
+        let is_unix = addr.is_unix();
+        let bound = match addr.as_socket() {
+            Some(addr) => BoundAddr::Ip(addr),
+            None if is_unix => BoundAddr::Unix,
+            None => return Err(Errno::AFNOSUPPORT.into()),
+        };
+        // Only now: other processes may share it.
+        socket.set_nonblocking(true)?;
+        // An inherited descriptor has lost it.
+        socket.set_cloexec(true)?;
+        // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
+        socket.set_linger(None)?;
+        tcp::prepare(&socket, if is_unix { Domain::UNIX } else { Domain::IPV4 }, &options.system)?;
+        self.add(listener, Listening { socket, is_unix, watched: true, _file: None })?;
+        Ok(bound)
     }
 
     fn unlisten(&mut self, listener: u32) {

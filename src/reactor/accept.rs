@@ -240,7 +240,7 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-impl Reactor {
+impl<N: Net> Reactor<N> {
     /// Takes over a listening socket that was opened elsewhere: a
     /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
     /// or a descriptor that was inherited from a parent process (socket activation). So it can have
@@ -262,7 +262,8 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
-    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL).
+    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL), and
+    /// on a simulated network.
     #[doc(alias = "from_std")]
     #[doc(alias = "uv_tcp_open")]
     #[doc(alias = "listen_fd")]

@@ -16,6 +16,7 @@ use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
 use crate::ticks::Epoch;
+use crate::trace::{Recorder, Traced};
 
 impl Reactor {
     /// A reactor on the real operating system.
@@ -27,9 +28,19 @@ impl Reactor {
     }
 }
 
+impl Recorder {
+    /// A reactor whose connections are recorded.
+    ///
+    /// # Errors
+    /// As [`Reactor::new`].
+    pub fn reactor(&self) -> Result<Reactor<Traced<Os>>, Error> {
+        Reactor::on(|os| self.around(os))
+    }
+}
+
 impl<N: Net> Reactor<N> {
     /// On the real network, or on what is made of it.
-    pub(crate) fn on(net: impl FnOnce(Os) -> N) -> Result<Self, Error> {
+    fn on(net: impl FnOnce(Os) -> N) -> Result<Self, Error> {
         Os::new().map(net).map(Self::with_net).map_err(|error| system("epoll_create", &error))
     }
 

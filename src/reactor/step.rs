@@ -103,7 +103,7 @@ impl<N: Net> Reactor<N> {
         let from = entry.state;
         let transition = entry.apply(input);
         debug_assert_eq!(transition.emits, 1 << emits as u16);
-        self.net.stepped(slot, from, input);
+        self.net.stepped(self.table.id(slot), from, input);
         if report::is_on() {
             self.at(slot).log(from, input);
         }
@@ -182,11 +182,16 @@ impl<'a, N: Net> Step<'a, N> {
     fn apply(&mut self, input: Input) -> u16 {
         let from = self.entry.state;
         let transition = self.entry.apply(input);
-        self.net.stepped(self.slot, from, input);
+        self.net.stepped(self.id(), from, input);
         if report::is_on() {
             self.log(from, input);
         }
         transition.emits
+    }
+
+    #[inline]
+    const fn id(&self) -> SocketId {
+        SocketId::new(self.extras.reactor, self.slot, self.entry.generation)
     }
 
     #[cold]
@@ -194,7 +199,7 @@ impl<'a, N: Net> Step<'a, N> {
     fn log(&self, from: State, input: Input) {
         if let Cell::Go(to, emits) = lifecycle::step(from, input) {
             report::transition(&Transition {
-                id: SocketId::new(0, self.slot, self.entry.generation),
+                id: self.id(),
                 at: self.extras.begun.map_or(Duration::ZERO, |begun| begun.elapsed(self.net.now())),
                 side: if self.settings.listener.is_some() { "server" } else { "client" },
                 peer: self.entry.peer(&self.extras.ipv6_peers),

@@ -17,6 +17,7 @@ use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
 use super::world::{Happening, Source, World};
+use crate::id::SocketId;
 use crate::lifecycle::{Input, State};
 use crate::net::{KernelPipe, KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
@@ -24,68 +25,36 @@ use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 /// How long an ordinary lookup takes, in nanoseconds.
 const LOOKUP: u64 = 1_000_000;
 
-/// A program on one machine of a [`Network`](super::Network): the net of one reactor.
-///
-/// Several hosts may have the same address: then they are programs on one machine, and share its
-/// ports. Dropping a host closes all that it has open, as the kernel does when a process ends.
+/// The net of a [`Host`](super::Host), without the recorder.
 ///
 /// ```
-/// use finale::Reactor;
-/// use finale::sim::{Host, Network};
-///
-/// let network = Network::new(1);
-/// let mut reactor: Reactor<Host> = Reactor::with_net(network.host([10, 0, 0, 1].into()));
-/// assert!(reactor.next()?.is_none()); // Nothing can happen yet.
-/// assert!(reactor.net().most_idle_polls() <= 1);
-/// # Ok::<(), finale::Error>(())
+/// use finale::sim::{BareHost, Host};
+/// use finale::trace::Traced;
+/// fn is_a_recorded_host(host: Host) -> Traced<BareHost> {
+///     host
+/// }
 /// ```
-pub struct Host {
-    world: Rc<RefCell<World>>,
-    index: u32,
+pub struct BareHost {
+    pub(super) world: Rc<RefCell<World>>,
+    pub(super) index: u32,
     /// Kept between polls only to reuse its memory.
     batch: Vec<(Token, Readiness)>,
 }
 
-impl std::fmt::Debug for Host {
+impl std::fmt::Debug for BareHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let machine = self.world.borrow().programs[self.index as usize].machine;
-        f.debug_struct("Host").field("ip", &machine).field("calls", &self.calls()).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("ip", &machine)
+            .field("calls", &self.world.borrow().programs[self.index as usize].calls)
+            .finish_non_exhaustive()
     }
 }
 
-impl Host {
+impl BareHost {
     pub(super) fn new(world: Rc<RefCell<World>>, machine: IpAddr) -> Self {
         let index = world.borrow_mut().add_program(machine);
         Self { world, index, batch: Vec::new() }
-    }
-
-    /// How many calls of the trait this host has made, except `now`, `waker` and `looked_up`. A
-    /// real net makes two system calls in some of them.
-    #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.world.borrow().programs[self.index as usize].calls
-    }
-
-    /// The most polls in a row at one time that reported nothing. A program that spins has many.
-    #[must_use]
-    pub fn most_idle_polls(&self) -> u32 {
-        self.world.borrow().programs[self.index as usize].most_idle_polls
-    }
-
-    /// Its number on this network, from 0.
-    pub(crate) const fn index(&self) -> u32 {
-        self.index
-    }
-
-    /// Injects readiness of the connection with this [`index`](crate::SocketId::index): the next
-    /// poll reports these flags. Returns whether it is registered; otherwise nothing is reported.
-    #[doc(hidden)] // As the type of the flags.
-    pub fn make_up(&self, slot: u32, readiness: Readiness) -> bool {
-        let mut world = self.world.borrow_mut();
-        let Some(id) = world.held(self.index, slot) else { return false };
-        let Some(token) = world.ends.get(id).and_then(|end| end.token) else { return false };
-        world.notify(self.index, Source::Rest(id, token, readiness));
-        true
     }
 
     #[cfg(test)]
@@ -263,7 +232,7 @@ impl Host {
     }
 }
 
-impl Net for Host {
+impl Net for BareHost {
     fn now(&self) -> Instant {
         let world = self.world.borrow();
         Self::clock(&world, world.now)
@@ -571,16 +540,19 @@ impl Net for Host {
     }
 
     fn kernel_view(&mut self, slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {
-        let (world, id) = self.on(slot).ok()?;
-        Some(world.ends.get(id)?.kernel_view())
+        // No call of the program: a recorded run is the run that was not recorded.
+        let world = self.world.borrow();
+        let id = world.held(self.index, slot)?;
+        // As on Linux, where a Unix domain socket has no such state.
+        world.ends.get(id).filter(|end| !end.is_unix()).map(End::kernel_view)
     }
 
-    fn stepped(&mut self, _slot: u32, state: State, input: Input) {
+    fn stepped(&mut self, _socket: SocketId, state: State, input: Input) {
         self.world.borrow_mut().pairs.note(state, input);
     }
 }
 
-impl Drop for Host {
+impl Drop for BareHost {
     fn drop(&mut self) {
         self.world.borrow_mut().end_program(self.index);
     }

@@ -87,6 +87,7 @@ pub(crate) mod script;
 mod splice;
 mod tcp;
 mod time;
+mod traced_host;
 pub(crate) mod truth;
 mod unix;
 mod world;
@@ -105,16 +106,18 @@ use rustix::io::Errno;
 pub use crate::rng::Rng;
 pub use fault::{Fault, FaultCounts, UnknownFault};
 pub use faults::Faults;
-pub use host::Host;
+pub use host::BareHost;
 pub use packet::{PacketKind, SentPacket};
 pub use peer::{Peer, PeerListener, PeerSocket};
 pub use play::Play;
 pub use script::Script;
+pub use traced_host::Host;
 
 use crate::error::LookupErrorKind;
 use crate::lifecycle::Coverage;
 use crate::net::KernelView;
 use crate::table::Waits;
+use crate::trace::Recorder;
 use time::nanos;
 use world::{Name, World};
 
@@ -185,7 +188,8 @@ impl Network {
     /// A new program on the machine with this address.
     #[must_use]
     pub fn host(&self, ip: IpAddr) -> Host {
-        Host::new(Rc::clone(&self.world), ip)
+        let recorder = self.world.borrow().recorder.clone();
+        recorder.around(BareHost::new(Rc::clone(&self.world), ip))
     }
 
     /// A scripted program on the machine with this address.
@@ -545,6 +549,26 @@ impl Network {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.world.borrow().programs.iter().map(|program| program.calls).sum()
+    }
+
+    /// Records what the reactors of all hosts do that are created from now on. A recorded run is the
+    /// same as one that is not recorded.
+    ///
+    /// ```
+    /// use finale::sim::Network;
+    /// use finale::trace::Recorder;
+    /// use finale::{ConnectOptions, Reactor};
+    /// let (network, recorder) = (Network::new(1), Recorder::new(100));
+    /// network.trace(&recorder);
+    /// let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    /// reactor.connect("10.0.0.2:80", ConnectOptions::default())?;
+    /// while reactor.next()?.is_some() {}
+    /// let lines: Vec<_> = recorder.records().iter().map(ToString::to_string).collect();
+    /// assert!(lines[1].ends_with("connect 10.0.0.2:80"), "{lines:#?}");
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    pub fn trace(&self, recorder: &Recorder) {
+        self.world.borrow_mut().recorder = recorder.clone();
     }
 
     /// Begins to record every packet, one line each, from the time it is sent. The memory for this

@@ -31,6 +31,9 @@ pub struct SentPacket {
     pub target: SocketAddr,
     /// What kind of packet it is.
     pub kind: PacketKind,
+    /// Its place among the records of [`Network::trace`](super::Network::trace): the number of the
+    /// first record after it.
+    pub next_record: u64,
 }
 
 /// What a packet of a simulated network is.
@@ -87,14 +90,14 @@ impl fmt::Display for PacketKind {
 
 impl fmt::Display for SentPacket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, arrives, source, target, kind } = self;
+        let Self { sent, arrives, source, target, kind, next_record: _ } = self;
         let fate = if arrives.is_none() { " (lost)" } else { "" };
         write!(f, "{}.{:06} s  {source} > {target}  {kind}{fate}", sent.as_secs(), sent.subsec_micros())
     }
 }
 
 impl SentPacket {
-    pub(super) fn of(packet: &Packet, sent: u64, arrives: Option<u64>) -> Self {
+    pub(super) fn of(packet: &Packet, sent: u64, arrives: Option<u64>, next_record: u64) -> Self {
         let kind = match &packet.what {
             What::Syn { .. } => PacketKind::Syn,
             What::SynAck { .. } => PacketKind::SynAck,
@@ -111,6 +114,6 @@ impl SentPacket {
             },
         };
         let (sent, arrives) = (Duration::from_nanos(sent), arrives.map(Duration::from_nanos));
-        Self { sent, arrives, source: packet.source, target: packet.target, kind }
+        Self { sent, arrives, source: packet.source, target: packet.target, kind, next_record }
     }
 }

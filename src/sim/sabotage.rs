@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 
-use super::host::Host;
+use super::host::BareHost;
 use super::world::World;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ impl World {
     }
 }
 
-impl Host {
+impl BareHost {
     /// The result of a read, falsified if that is the sabotage.
     pub(super) fn sabotage_read(&self, answer: Result<usize, Errno>, buffer: &mut [u8]) -> Result<usize, Errno> {
         match answer {

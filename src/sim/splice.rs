@@ -6,10 +6,10 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::host::Host;
+use super::host::BareHost;
 use crate::kernel_pipe::KernelPipe;
 
-impl Host {
+impl BareHost {
     /// Moves nothing if that is the fault, or before an urgent byte, as Linux; or less than there
     /// is, as if the pipe were full of small pieces.
     pub(super) fn fill_pipe(&self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {

@@ -31,6 +31,7 @@ use crate::error::LookupErrorKind;
 use crate::lifecycle::Coverage;
 use crate::net::{LookupAnswer, Readiness, Token, UnixAddr};
 use crate::rng::Rng;
+use crate::trace::Recorder;
 
 /// A packet, as a router sees it: where it comes from and where it goes.
 pub(super) struct Packet {
@@ -232,6 +233,8 @@ pub(super) struct World {
     pub(super) others_roused: bool,
     /// The packets, while they are recorded.
     pub(super) sent: Option<Vec<SentPacket>>,
+    /// Records what the reactors of new hosts do.
+    pub(super) recorder: Recorder,
 }
 
 impl World {
@@ -276,6 +279,7 @@ impl World {
             polling: 0,
             others_roused: false,
             sent: None,
+            recorder: Recorder::new(0),
         }
     }
 
@@ -417,8 +421,11 @@ impl World {
             sender.last_arrival = at;
         }
         let lost = self.is_lost(&packet) | self.takes_loss(packet.source.ip());
-        if let Some(sent) = &mut self.sent {
-            sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at)));
+        // A Unix domain socket has none: its connection only works like one on loopback.
+        if let Some(sent) = &mut self.sent
+            && packet.source.ip() != UNIX
+        {
+            sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at), self.recorder.total()));
         }
         if !lost {
             self.schedule(at, Happening::Packet(packet));

@@ -165,6 +165,8 @@ pub(crate) struct Extras {
     /// What was written to the socket at hand, if nothing waited before: most answers are sent by
     /// the next step, and need no queue.
     pub(crate) at_hand_bytes: Vec<u8>,
+    /// The number of the reactor, in the ids of its sockets.
+    pub(crate) reactor: u32,
     /// When the reactor began, for the lines of the log.
     pub(crate) begun: Option<Epoch>,
     /// IPv6 peers; the entry has room for an IPv4 address or an index into this.
@@ -175,8 +177,8 @@ pub(crate) struct Extras {
 const SPARE_CONNECTING: usize = 64;
 
 impl Extras {
-    pub(super) fn new(begun: Epoch) -> Self {
-        Self { begun: Some(begun), ..Self::default() }
+    pub(super) fn new(reactor: u32, begun: Epoch) -> Self {
+        Self { reactor, begun: Some(begun), ..Self::default() }
     }
 
     #[inline]

@@ -48,8 +48,6 @@ const MANY: usize = 4096;
 const AT_HAND_BYTES: usize = 64 * 1024;
 
 pub(crate) struct Table {
-    /// The number of its reactor.
-    reactor: u32,
     /// Increases with each socket.
     generation: u32,
     pub(crate) entries: Slab<Entry>,
@@ -90,7 +88,6 @@ impl Nodes for Slab<Entry> {
 impl Table {
     pub(crate) fn new(reactor: u32, epoch: Epoch) -> Self {
         Self {
-            reactor,
             generation: 0,
             entries: Slab::new(),
             outgoing: 0,
@@ -104,7 +101,7 @@ impl Table {
             timers: Timers::new(reactor),
             epoch,
             settings: SettingsPool::default(),
-            extras: Extras::new(epoch),
+            extras: Extras::new(reactor, epoch),
             at_hand: NIL,
             orphans: None,
         }
@@ -140,13 +137,13 @@ impl Table {
     }
 
     pub(crate) fn id(&self, slot: u32) -> SocketId {
-        SocketId::new(self.reactor, slot, self.entry(slot).generation)
+        SocketId::new(self.extras.reactor, slot, self.entry(slot).generation)
     }
 
     /// The slot of a socket that is live, or has just delivered `close` and is not removed yet.
     #[inline]
     pub(crate) fn find(&self, id: SocketId) -> Option<u32> {
-        (id.reactor() == self.reactor).then(|| self.find_here(id.index(), id.generation())).flatten()
+        (id.reactor() == self.extras.reactor).then(|| self.find_here(id.index(), id.generation())).flatten()
     }
 
     /// The same for a token of the net, which belongs to one reactor anyway.

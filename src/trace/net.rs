@@ -2,13 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::{Call, KernelView, Recorder, What};
+use crate::id::SocketId;
 use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::{self, Cell, Input, State};
 use crate::net::{LookupAnswer, Net, Polled, Readiness, Received, Token, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
+use crate::target::BoundAddr;
 use crate::unix_addr::UnixAddr;
 
 /// A network whose connections a [`Recorder`] records.
@@ -32,7 +35,13 @@ pub struct Traced<N> {
 /// What is known of the connection in a slot.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// One that is not recorded is beyond the number per second.
+    is_recorded: bool,
     connection: u64,
+    /// The number of its first record.
+    first: u64,
+    /// The socket of the reactor, from its first transition on.
+    socket: Option<SocketId>,
     /// It is a socket of the reactor, and not a further attempt of one.
     is_socket: bool,
     /// Without one, a close is no system call.
@@ -44,8 +53,19 @@ struct Slot {
 }
 
 impl Slot {
-    const fn new(connection: u64) -> Self {
-        Self { connection, is_socket: false, has_descriptor: false, was_open: false, peer: None, kernel: None }
+    fn new(begun: Option<(u64, u64)>) -> Self {
+        let (connection, first) = begun.unwrap_or_default();
+        Self {
+            is_recorded: begun.is_some(),
+            connection,
+            first,
+            socket: None,
+            is_socket: false,
+            has_descriptor: false,
+            was_open: false,
+            peer: None,
+            kernel: None,
+        }
     }
 }
 
@@ -54,24 +74,33 @@ impl<N: Net> Traced<N> {
         Self { net, recorder, slots: Vec::new() }
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) const fn net(&self) -> &N {
+        &self.net
+    }
+
     /// The connection in a slot, which begins if there was none.
     fn slot(&mut self, slot: u32) -> &mut Slot {
         let slot = slot as usize;
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
-        let recorder = &self.recorder;
-        self.slots[slot].get_or_insert_with(|| Slot::new(recorder.begin()))
+        let (recorder, net) = (&self.recorder, &self.net);
+        self.slots[slot].get_or_insert_with(|| Slot::new(recorder.begin(net.now())))
+    }
+
+    fn is_recorded(&mut self, slot: u32) -> bool {
+        !self.recorder.keeps_nothing() && self.slot(slot).is_recorded
     }
 
     fn add(&mut self, slot: u32, what: What) {
-        let (at, connection) = (self.net.now(), self.slot(slot).connection);
-        self.recorder.add(at, connection, what);
+        let (at, Slot { connection, socket, .. }) = (self.net.now(), *self.slot(slot));
+        self.recorder.add(at, connection, socket, what);
     }
 
     /// Records a call that has moved this many bytes, and what the kernel says after it.
     fn call(&mut self, slot: u32, call: Call, bytes: u64, error: Option<&io::Error>) {
-        if self.recorder.keeps_nothing() {
+        if !self.is_recorded(slot) {
             return;
         }
         let peer = self.slot(slot).peer.filter(|_| matches!(call, Call::Connect | Call::Accept));
@@ -83,7 +112,7 @@ impl<N: Net> Traced<N> {
 
     /// Records what the kernel says, if that has changed.
     fn look(&mut self, slot: u32) {
-        if self.recorder.keeps_nothing() {
+        if !self.is_recorded(slot) {
             return;
         }
         let peer = self.slot(slot).peer;
@@ -104,12 +133,19 @@ impl<N: Net> Traced<N> {
         }
         let known = self.slot(slot);
         if known.was_open {
-            let is_socket = known.is_socket;
-            *self.slot(slot) = Slot { is_socket, ..Slot::new(self.recorder.begin()) };
+            let Slot { is_socket, socket, .. } = *known;
+            *self.slot(slot) = Slot { is_socket, socket, ..Slot::new(self.recorder.begin(self.net.now())) };
         }
         let known = self.slot(slot);
         (known.peer, known.has_descriptor, known.was_open) = (peer, result.is_ok(), result.is_ok());
         self.call(slot, call, 0, result.err());
+    }
+
+    /// The connection in a slot is an attempt of the socket with this token.
+    fn attempts(&mut self, slot: u32, token: Token) {
+        if let Some(Some(Slot { socket, .. })) = self.slots.get(token.index as usize).copied() {
+            self.slot(slot).socket = socket;
+        }
     }
 
     /// Records a call that moves bytes. One for which there is nothing to do is left out.
@@ -152,6 +188,7 @@ impl<N: Net> Net for Traced<N> {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         let begun = self.net.connect(slot, token, addr, options, local);
+        self.attempts(slot, token);
         self.opens(slot, Call::Connect, Some(addr), begun.as_ref().copied());
         begun
     }
@@ -249,13 +286,22 @@ impl<N: Net> Net for Traced<N> {
         self.net.lookup(token, host, port);
     }
 
-    fn stepped(&mut self, slot: u32, state: State, input: Input) {
-        self.net.stepped(slot, state, input);
+    fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
+        self.net.stepped(socket, state, input);
         if self.recorder.keeps_nothing() {
             return;
         }
-        self.slot(slot).is_socket = true;
-        if let Cell::Go(to, events) = lifecycle::step(state, input) {
+        let slot = socket.index();
+        let known = self.slot(slot);
+        let is_new = known.socket != Some(socket);
+        (known.is_socket, known.socket) = (true, Some(socket));
+        let Slot { first, connection, is_recorded, .. } = *known;
+        if is_new && is_recorded {
+            self.recorder.is_of(socket, connection, first);
+        }
+        if let Cell::Go(to, events) = lifecycle::step(state, input)
+            && is_recorded
+        {
             self.add(slot, What::Step { from: state, input, to, events });
         }
         if input == Input::CloseDue {
@@ -288,6 +334,10 @@ impl<N: Net> Net for Traced<N> {
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
         self.net.listen_unix(listener, addr, options)
+    }
+
+    fn adopt(&mut self, listener: u32, fd: OwnedFd, options: &ListenOptions) -> io::Result<BoundAddr> {
+        self.net.adopt(listener, fd, options)
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {

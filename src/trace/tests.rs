@@ -82,7 +82,7 @@ fn a_full_record_keeps_the_newest_lines_and_counts_the_others() {
     let nothing = Recorder::new(0);
     assert_eq!((answer(&nothing).len(), nothing.lost()), (0, 0));
     nothing.note(whole[0].at, 0, "a note");
-    assert!(format!("{nothing:?}").contains("total: 0, connections: 0"), "nothing is done for it: {nothing:?}");
+    assert!(format!("{nothing:?}").contains("total: 0, connections: 0,"), "nothing is done for it: {nothing:?}");
 }
 
 #[test]
@@ -207,4 +207,77 @@ fn a_close_without_a_descriptor_is_no_system_call() {
     reactor.connect("10.0.0.2:80", ConnectOptions::default()).expect("a socket");
     until_closed(&mut reactor);
     assert_eq!(calls(&recorder.records(), 1)[2..], ["close"], "{:?}", recorder.records());
+}
+
+/// Also the records of the calls that come before the first transition, and of attempts.
+#[test]
+fn each_record_of_a_socket_has_its_id() {
+    let (recorder, network) = (Recorder::new(1000), Network::new(1));
+    let [refuses, silent, serves] = [1, 2, 3].map(|last| std::net::SocketAddr::from(([10, 0, 0, last], 80)));
+    network.vanish(silent.ip());
+    let server = network.peer(serves.ip()).listen(serves).expect("a free port");
+    server.play_each(Script::new().finish().receive_end());
+    let mut client = Reactor::with_net(recorder.around(network.host([10, 0, 0, 9].into())));
+    let id = client.connect(vec![refuses, silent, serves], ConnectOptions::default()).expect("a socket");
+    until_closed(&mut client);
+    recorder.note(client.now(), 2, "a note");
+    for record in recorder.records() {
+        let is_note = matches!(record.what, What::Note(_));
+        assert_eq!(record.socket, (!is_note).then_some(id), "{record}");
+    }
+    let recorder = Recorder::new(1000);
+    let accepted = answer(&recorder);
+    assert!(accepted[0].socket.is_some_and(|first| accepted.iter().all(|record| record.socket == Some(first))));
+    assert_eq!(accepted[0].to_string().split_once(": ").map(|(_, what)| what), Some("accept 10.0.0.2:32768"));
+}
+
+#[test]
+fn a_record_is_printed_as_one_line() {
+    let recorder = Recorder::new(1000);
+    let lines: Vec<_> = answer(&recorder).iter().map(|record| record.what.to_string()).collect();
+    for line in [
+        "recv 8 bytes",
+        "recv 0: the peer's FIN",
+        "Fin: Open -> PeerFinished, event end",
+        "kernel: CLOSE-WAIT, 9 unread",
+        "shutdown(SHUT_WR)",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+    }
+    let refused = What::Call {
+        call: Call::Connect,
+        bytes: 0,
+        peer: Some(([10, 0, 0, 1], 80).into()),
+        error: Some((&std::io::Error::from_raw_os_error(111)).into()),
+    };
+    assert_eq!(refused.to_string(), "connect 10.0.0.1:80: Connection refused (os error 111)");
+}
+
+/// Also of connections that use a slot again, and of the next second.
+#[test]
+fn of_the_connections_of_a_second_a_bounded_number_is_recorded() {
+    let (recorder, network) = (Recorder::new(1000).per_second(2), Network::new(1));
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    for wait in [0, 10, 20, 900, 1500, 1600, 1700] {
+        let script = Script::new().send(b"x").receive_end().finish();
+        let peer = network.peer([10, 0, 0, 2].into());
+        network.advance(Duration::from_millis(wait).saturating_sub(network.elapsed()));
+        peer.play(listener.addr, script).expect("a route");
+        let mut recorded = 0;
+        while let Some((mut socket, event)) = reactor.next().expect("it never fails") {
+            match event {
+                Event::Data(_) => socket.end(),
+                Event::Close(_) => {
+                    recorded = recorder.records_of(socket.id()).len();
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(recorded > 0, ![20, 900, 1700].contains(&wait), "the client of {wait} ms: {recorded}");
+    }
+    let records = recorder.records();
+    assert_eq!(records.last().map(|last| last.connection), Some(3), "only those that are recorded have numbers");
+    assert!(records.iter().all(|record| record.socket.is_some()));
 }

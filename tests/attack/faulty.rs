@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket, Rng};
-use finale::{KeepAlive, ListenOptions, UnixAddr};
+use finale::{KeepAlive, ListenOptions, SocketId, UnixAddr};
 use rustix::io::Errno;
 
 use support::scene::{HERE, Scene};
@@ -362,7 +362,7 @@ impl Net for FaultyNet {
         self.host.looked_up()
     }
 
-    fn stepped(&mut self, slot: u32, state: State, input: Input) {
-        self.host.stepped(slot, state, input);
+    fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
+        self.host.stepped(socket, state, input);
     }
 }

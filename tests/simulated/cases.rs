@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::handlers::{echo, good, hello, patient_listen};
 use finale::check::{Case, CaseResult, Cut, CutPoint, Endings};
 use finale::sim::Script;
-use finale::{Event, Socket};
+use finale::{Event, ListenOptions, Socket};
 
 /// Notes every case of these endings that is run.
 fn noted(endings: Endings) -> (Endings, Rc<RefCell<Vec<Case>>>) {
@@ -156,10 +156,50 @@ fn a_report_counts_the_cases_up_to_the_violation_and_names_its_seed() {
     let text = report.to_string();
     let seed = case.seed();
     assert!(text.starts_with(&format!("{case}: {violation}\nfound after 48 endings; again with seed {seed}\n\n")));
-    assert!(text.ends_with(&report.transcript().to_string()), "{text}");
+    assert!(text.contains(&format!("\n\n{}", report.transcript())), "{text}");
 
     let first = Endings::of_a_server(patient_listen(), hello()).holds(|_| Err("never right".to_owned())).run(|| echo);
     assert!(first.to_string().contains("\nfound after 1 ending; again with seed 0\n"), "{first}");
+}
+
+/// The calls, the states and the kernel of the program's side, as `finale trace` prints them.
+#[test]
+fn a_report_prints_what_the_programs_reactor_did_in_the_case() {
+    let wrong = |found: &CaseResult| match (found.case.point, found.case.cut) {
+        (CutPoint::Received(3), Cut::Reset) => Err("the third byte".to_owned()),
+        _ => Ok(()),
+    };
+    let report = Endings::of_a_server(patient_listen(), hello()).holds(wrong).run(|| echo);
+    let text = report.to_string();
+    let (_, ladder) = text.split_once("\nWhat the program's reactor did, by connection:\n").expect("a ladder");
+    for part in [": accept 10.0.1.1:", ": recv 5 bytes", "reset by peer", "Reset: Open -> ResetByPeer, event error"] {
+        assert!(ladder.contains(part), "{part}: {text}");
+    }
+    assert!(ladder.contains("#1 ") && ladder.lines().count() == report.records().len(), "the second client: {text}");
+    let again =
+        Endings::of_a_server(patient_listen(), hello()).replay(report.violation().expect("one").0.seed(), || echo);
+    let lines = |report: &finale::check::Report| {
+        report.records().iter().map(|(at, record)| format!("{at:?} {}", record.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&again), lines(&report), "the run is the same each time");
+    let kept = Endings::of_a_server(patient_listen(), hello()).run(|| echo);
+    assert!(kept.records().is_empty(), "no case was recorded");
+}
+
+#[test]
+fn of_a_case_without_end_the_newest_records_are_printed() {
+    let again_and_again = |socket: &mut Socket<'_>, event: Event<'_>| {
+        if matches!(event, Event::Connection | Event::Drain) {
+            let _ = socket.write(&[b'x'; 100]);
+            socket.request_drain();
+        }
+    };
+    let script = Script::new().send(b"x").receive_end();
+    let report = Endings::of_a_server(ListenOptions::default(), script).run(|| again_and_again);
+    let text = report.to_string();
+    assert_eq!(report.records().len(), 200, "{text}");
+    let first = report.records()[0].1.number;
+    assert!(first > 0 && text.contains(&format!("... {first} earlier records ...")), "{text}");
 }
 
 #[test]

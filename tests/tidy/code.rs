@@ -9,10 +9,10 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["event", "options", "parse", "buffer", "kernel_pipe"],
     &["report", "net", "metrics"],
-    &["table"],
+    &["table", "trace"],
     &["socket", "socket_map", "sim"],
     &["reactor", "pipe"],
-    &["inbox", "pool", "shard", "trace"],
+    &["inbox", "pool", "shard"],
     &["check"],
 ];
 

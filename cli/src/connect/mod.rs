@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::errors::Error;
 use crate::interrupt::Interrupt;
 use crate::output::{self, BAD, GOOD, printable, say};
-use crate::trace::{self, Ladder};
+use crate::trace::{Ladder, Side};
 use crate::values;
 use input::Input;
 use printer::Limits;
@@ -135,8 +135,8 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
         match event {
             Event::Close(ending) => {
                 if options.trace {
-                    let ladder = Ladder::of_client(options.target.clone(), &recorder, begun, ending);
-                    output::say(format_args!("{}", trace::text(&ladder, output::stderr_width()).trim_end()));
+                    let ladder = Ladder::of_one_side(Side::Client, &options.target, &recorder.records(), begun, ending);
+                    Ladder { lost: recorder.lost(), ..ladder }.say();
                 }
                 return session.report(ending);
             }

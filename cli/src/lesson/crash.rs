@@ -11,19 +11,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use finale::{BoundAddr, Event, KeepAlive, ListenOptions, Reactor, Socket, Waker};
+use finale::{BoundAddr, Event, KeepAlive, ListenOptions, Socket, Waker};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::page::{heading, learned, line, paragraph};
 use super::peer::{Part, READY};
 use crate::errors::Error;
+use crate::trace::{Ladder, Side};
 use crate::values;
 
 /// Challenge 1: what a socket reports of a peer that ends, is killed, or freezes
 ///
 /// The peer is a child process. The page is the same in every run. It takes about 5 seconds.
 #[derive(Debug, clap::Args)]
-pub(super) struct CrashOptions {}
+pub(super) struct CrashOptions {
+    /// Print the ladder of each scene on stderr, after the scene: the system calls, states and events
+    /// of our side, and what its kernel says. The peer is another process
+    #[arg(long)]
+    trace: bool,
+}
 
 /// One way in which a connection loses its peer.
 struct Scene {
@@ -79,6 +85,17 @@ const SCENES: [Scene; 4] = [
     },
 ];
 
+impl Fate {
+    /// What we do for it, in a ladder.
+    const fn text(self) -> Option<&'static str> {
+        match self {
+            Self::Own => None,
+            Self::Killed => Some("we kill the peer"),
+            Self::Stopped => Some("we stop the peer"),
+        }
+    }
+}
+
 /// Bytes that the peer never reads.
 const QUESTION: &[u8] = b"and what comes after two?";
 /// The first probe is sent after 1 s, and the peer is dead if it is not acknowledged after another:
@@ -90,11 +107,11 @@ const IDLE: Duration = Duration::from_secs(3);
 const SCENE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs all scenes.
-pub(super) fn run(_options: &CrashOptions) -> Result<(), Error> {
+pub(super) fn run(options: &CrashOptions) -> Result<(), Error> {
     paragraph("What does a program learn when its peer goes away? The peer is a child process.")?;
     for scene in &SCENES {
         heading(scene.title)?;
-        play(scene)?;
+        play(scene, options.trace)?;
         paragraph("")?;
         paragraph(scene.explanation)?;
     }
@@ -107,8 +124,10 @@ pub(super) fn run(_options: &CrashOptions) -> Result<(), Error> {
 }
 
 /// One scene, from the listener to `close`.
-fn play(scene: &Scene) -> Result<(), Error> {
-    let mut reactor = Reactor::new()?;
+fn play(scene: &Scene, is_traced: bool) -> Result<(), Error> {
+    let recorder = super::recorder(is_traced);
+    let mut reactor = recorder.reactor()?;
+    let begun = reactor.now();
     let listener = reactor.listen("127.0.0.1:0", ListenOptions::default().keep_alive(KEEP_ALIVE))?;
     let mut peer = Peer::start(scene.part, listener.addr, reactor.waker())?;
     let limit = Instant::now() + SCENE_LIMIT;
@@ -121,13 +140,21 @@ fn play(scene: &Scene) -> Result<(), Error> {
             Event::Woken => peer.take_reports()?,
             Event::End => socket.end(),
             Event::Timeout => socket.destroy(),
-            Event::Close(_) => return Ok(()),
+            Event::Close(ending) => {
+                if is_traced {
+                    super::say(&Ladder::of_one_side(Side::Server, scene.title, &recorder.records(), begun, ending));
+                }
+                return Ok(());
+            }
             _ => {}
         }
         if peer.is_ready
             && let Some(mut socket) = speaker.and_then(|id| reactor.socket(id))
         {
             peer.is_ready = false;
+            if let Some(text) = scene.fate.text() {
+                recorder.note(socket.now(), 0, text);
+            }
             strike(scene.fate, &mut peer, &mut socket)?;
         }
     }

@@ -6,6 +6,7 @@
 
 mod defer_accept;
 mod inherit;
+mod ladder;
 mod manager;
 mod metrics;
 mod options;
@@ -24,6 +25,8 @@ use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::Duration;
 
+use finale::net::Net;
+use finale::trace::Recorder;
 use finale::{KeepAlive, ListenOptions, Reactor, Shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
@@ -43,12 +46,24 @@ use terminal::Terminal;
 
 /// Serves until a signal arrives.
 pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
+    match options.trace {
+        None => serve(options, |_| Reactor::new()),
+        // Another type of reactor: one that records nothing pays nothing for it.
+        Some(_) => serve(options, Recorder::reactor),
+    }
+}
+
+fn serve<N: Net + Send + 'static>(
+    options: &ServeOptions,
+    reactor: impl Fn(&Recorder) -> Result<Reactor<N>, finale::Error>,
+) -> Result<(), Error> {
     options.check()?;
     log_queue::start(output::write_stderr).map_err(|error| Error::io("start a thread for the log", error))?;
     let terminal = Terminal::at_start();
     let listen = listen_options(options);
     let sockets = Sockets::open(options)?;
-    let mut reactors = (0..options.shards).map(|_| Reactor::new()).collect::<Result<Vec<_>, _>>()?;
+    let recorders: Vec<_> = (0..options.shards).map(|_| ladder::recorder(options.trace)).collect();
+    let mut reactors = recorders.iter().map(reactor).collect::<Result<Vec<_>, _>>()?;
     let addresses = sockets.listen(&mut reactors, &listen)?;
     let (requests, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(metrics::REQUESTS)).unzip();
     let control = Reactor::new()?;
@@ -63,7 +78,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<(), Error> {
     }
     let live = Arc::new(AtomicUsize::new(0));
     let (shards, stopper) = Shard::group(reactors);
-    let handlers = inboxes.into_iter().map(|inbox| (Handler::new(options, &live), inbox));
+    let handlers = recorders.into_iter().map(|recorder| Handler::new(options, &live, recorder)).zip(inboxes);
     let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
     // Before clients take the descriptors that a restart needs.
     let mut restart = Restart::new(sockets, &manager, &terminal, options.quiet);

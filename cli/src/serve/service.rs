@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use finale::net::Net;
+use finale::trace::Recorder;
 use finale::{Backpressure, Event, Inbox, Metrics, Shard, Socket, SocketId, SocketMap};
 
+use super::ladder;
 use super::options::{ServeOptions, Service};
 use super::proxy_header::{self, NoHeader};
 
@@ -56,8 +59,8 @@ impl Warnings {
 }
 
 /// Serves until the shard stops, and answers requests for its metrics.
-pub(super) fn run(
-    mut shard: Shard,
+pub(super) fn run<N: Net>(
+    mut shard: Shard<N>,
     mut handler: Handler,
     mut requests: Inbox<mpsc::Sender<Metrics>>,
 ) -> Result<(), finale::Error> {
@@ -121,10 +124,12 @@ pub(super) struct Handler {
     after_bytes: Option<u64>,
     /// One copy for all clients, until the program ends.
     piece: &'static [u8],
+    /// What --trace records of this shard's connections.
+    recorder: Option<Recorder>,
 }
 
 impl Handler {
-    pub(super) fn new(options: &ServeOptions, live: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(options: &ServeOptions, live: &Arc<AtomicUsize>, recorder: Recorder) -> Self {
         Self {
             service: options.service,
             live: Arc::clone(live),
@@ -134,6 +139,7 @@ impl Handler {
             answer_bytes: options.bytes.unwrap_or(64),
             after_bytes: options.after,
             piece: LINE.repeat(PIECE_BYTES / LINE.len()).leak(),
+            recorder: options.trace.map(|_| recorder),
         }
     }
 
@@ -170,7 +176,11 @@ impl Handler {
             Event::Error(failure) => log::debug!("{id}: {failure}"),
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
-                match self.clients.remove(id) {
+                let client = self.clients.remove(id);
+                if let (Some(recorder), Some(client)) = (&self.recorder, &client) {
+                    ladder::print(recorder, id, client, ending);
+                }
+                match client {
                     Some(client @ Client { reason: Some(reason), .. }) => log::info!("{client}: {ending} ({reason})"),
                     Some(client) => log::info!("{client}: {ending}"),
                     None => {}

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use finale::net::Net;
 use finale::{Inbox, Metrics, Reactor, Shard, ShardEnd, ShardStopper, Shards};
 
 use super::service::{self, Handler};
@@ -17,11 +18,15 @@ pub(super) struct Running {
 }
 
 /// A shard, its service, and the requests for its metrics.
-type Part = (Shard, (Handler, Inbox<mpsc::Sender<Metrics>>));
+type Part<N> = (Shard<N>, (Handler, Inbox<mpsc::Sender<Metrics>>));
 
 impl Running {
     /// Starts a thread for each. `control` is woken when one ends.
-    pub(super) fn start(parts: Vec<Part>, stopper: &ShardStopper, control: &Reactor) -> Result<Self, Error> {
+    pub(super) fn start<N: Net + Send + 'static>(
+        parts: Vec<Part<N>>,
+        stopper: &ShardStopper,
+        control: &Reactor,
+    ) -> Result<Self, Error> {
         let left = parts.len();
         let run = |shard, (handler, inbox)| service::run(shard, handler, inbox);
         Ok(Self::new(Shards::run(parts, stopper.clone(), run)?, left, control))

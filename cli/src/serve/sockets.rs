@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use finale::net::Net;
 use finale::{BoundAddr, ListenOptions, OsError, Reactor, Target, UnixAddr};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -62,7 +63,11 @@ impl Sockets {
 
     /// Gives each reactor its share of the sockets. With fewer sockets than reactors, some reactors
     /// share one. Returns the addresses as text.
-    pub(super) fn listen(&self, reactors: &mut [Reactor], options: &ListenOptions) -> Result<Vec<String>, Error> {
+    pub(super) fn listen<N: Net>(
+        &self,
+        reactors: &mut [Reactor<N>],
+        options: &ListenOptions,
+    ) -> Result<Vec<String>, Error> {
         let count = reactors.len();
         let mut addresses: Vec<String> = Vec::new();
         for slot in 0..self.sockets.len().max(count) {
@@ -127,7 +132,7 @@ fn warn_of_options(options: &ServeOptions) {
     }
 }
 
-fn listen_on(socket: &Socket, reactor: &mut Reactor, options: &ListenOptions) -> Result<String, Error> {
+fn listen_on<N: Net>(socket: &Socket, reactor: &mut Reactor<N>, options: &ListenOptions) -> Result<String, Error> {
     let copied = |error| Error::io("copy a descriptor", error);
     let name = name_of(&socket.local_addr().map_err(copied)?);
     let listener = reactor.adopt(socket.try_clone().map_err(copied)?, options.clone())?;

@@ -18,7 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{self, count};
 pub(crate) use options::SimOptions;
 use options::{FaultChoice, Seeds};
-use page::{Runs, again};
+use page::{Runs, again, ladder};
 use sum::{Sum, Violation};
 
 /// Runs the seeds, one seed, or lists the faults.
@@ -100,9 +100,10 @@ fn many(options: &SimOptions, preferred: Option<Fault>) -> Result<(), Error> {
         None => output::print(&page::report(&sum, &runs)),
         Some(_) if options.all => output::print(&page::violations(&sum.broken, &runs)),
         Some((&seed, _)) => output::print(&format!(
-            "{}\nagain: {}\n",
+            "{}\nagain: {}\nits ladder: {}\n",
             chaos::run_with_transcript(seed, preferred).1,
-            again(seed, preferred)
+            again(seed, preferred),
+            ladder(seed, preferred)
         )),
     };
     let interrupted = left.map(|(signal, left)| Error::Interrupted {

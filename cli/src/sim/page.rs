@@ -26,6 +26,11 @@ pub(super) fn again(seed: u64, preferred: Option<Fault>) -> String {
     format!("finale sim --replay {seed}{fault}")
 }
 
+/// The command that prints its ladder.
+pub(super) fn ladder(seed: u64, preferred: Option<Fault>) -> String {
+    again(seed, preferred).replace("sim --replay", "trace --seed")
+}
+
 /// The seeds that broke a rule, by rule, with a line for each.
 pub(super) fn violations(broken: &BTreeMap<u64, Violation>, runs: &Runs) -> String {
     let mut rules = BTreeMap::<_, Vec<_>>::new();

@@ -1,5 +1,6 @@
 //! `finale states`: the lifecycle of a socket, from the table that runs.
 
+mod kernel;
 mod layout;
 mod object;
 mod svg;
@@ -30,7 +31,8 @@ pub(crate) struct StatesOptions {
     #[arg(long, value_enum, default_value_t = Side::All)]
     view: Side,
     /// Print a path through the table: inputs, separated by commas, from Created or from the state
-    /// that is named first: `accepted, data, fin, end-called`
+    /// that is named first: `accepted, data, fin, end-called`. Next to each state is what the kernel
+    /// says then (RFC 9293), if a FIN arrives only where the path has it
     #[arg(long, value_name = "INPUTS", conflicts_with = "view")]
     walk: Option<String>,
     /// The same as --format json: an array with an object per state, its name, meaning, states in

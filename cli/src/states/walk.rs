@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use finale::lifecycle::{Cell, Input, State, step};
 use serde::Serialize;
 
+use super::kernel::Kernel;
 use super::named;
 use crate::errors::Error;
 
@@ -18,6 +19,10 @@ pub(super) struct Step {
     emits: Vec<&'static str>,
     /// `goes`, `deferred` or `ignored`.
     result: &'static str,
+    /// The states of RFC 9293 that our kernel can then be in.
+    kernel: Vec<&'static str>,
+    #[serde(skip)]
+    kernel_before: Vec<&'static str>,
 }
 
 /// Follows these inputs.
@@ -31,7 +36,7 @@ pub(super) fn walk(inputs: &str) -> Result<Vec<Step>, Error> {
         words.next();
     }
     let mut state = first.unwrap_or(State::Created);
-    let mut steps = Vec::new();
+    let (mut steps, mut kernel) = (Vec::new(), Kernel::in_state(state));
     for (word, number) in words.zip(1..) {
         let leaves = |why: &str| {
             let possible = possible(state);
@@ -46,7 +51,12 @@ pub(super) fn walk(inputs: &str) -> Result<Vec<Step>, Error> {
             Cell::Impossible => return Err(leaves(&format!("{input} can't happen in"))),
         };
         let emits = emits.iter().map(|event| event.name()).collect();
-        steps.push(Step { state: state.name(), input: input.name(), next: next.name(), emits, result });
+        let kernel_before = kernel.names().to_vec();
+        if result == "goes" {
+            kernel = kernel.after(input);
+        }
+        let (from, kernel) = (state.name(), kernel.names().to_vec());
+        steps.push(Step { state: from, input: input.name(), next: next.name(), emits, result, kernel, kernel_before });
         state = next;
     }
     if steps.is_empty() {
@@ -61,20 +71,28 @@ fn possible(state: State) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
-/// The path, a line for each step.
+/// What the kernel says, where the path determines it, or leaves two possibilities.
+fn said(kernel: &[&str]) -> String {
+    if kernel.len() <= 2 { kernel.join(" or ") } else { String::new() }
+}
+
+/// The path, a line for each step: the socket's state, and what the kernel says then.
 pub(super) fn text(steps: &[Step]) -> String {
     let mut out = String::new();
-    for (at, Step { state, input, next, emits, result }) in steps.iter().enumerate() {
+    for (at, Step { state, input, next, emits, result, kernel, kernel_before }) in steps.iter().enumerate() {
         if at == 0 {
-            let _ = writeln!(out, "{state}");
+            let _ = writeln!(out, "{}", format!("{state:<33}  {}", said(kernel_before)).trim_end());
         }
         let line = match *result {
             "deferred" => format!("  {input:<14} is taken up later"),
             "ignored" => format!("  {input:<14} is ignored"),
-            _ if emits.is_empty() => format!("  {input:<14} -> {next}"),
-            _ => format!("  {input:<14} -> {next:<13}  emits {}", emits.join(" ")),
+            _ => {
+                let kernel = said(kernel);
+                let emits = if emits.is_empty() { String::new() } else { format!("emits {}", emits.join(" ")) };
+                format!("  {input:<14} -> {next:<13}  {kernel:<24}  {emits}")
+            }
         };
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     out
 }

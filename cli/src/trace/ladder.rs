@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
-use finale::trace::{KernelView, Record, Recorder, What};
+use finale::trace::{KernelView, Record, What};
 use finale::{Ending, SocketId, SocketInfo};
 use serde::Serialize;
 
 use super::script::{Action, Script, Side};
-use crate::output::printable;
+use super::text::text;
+use crate::output::{self, printable};
 
 /// A run as rows. The names are stable: programs read them.
 #[derive(Debug, Default, Serialize)]
@@ -195,10 +196,12 @@ impl Row {
 
     /// What a recorder of this side has recorded.
     pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
+        let line = record.what.to_string();
         let what = match &record.what {
             What::Call { call, bytes, peer, error } => {
                 let error = error.map(|error| std::io::Error::from(error).to_string());
-                RowKind::Call { name: call.name(), bytes: *bytes, peer: peer.map(|peer| peer.to_string()), error }
+                let peer = peer.map(|peer| peer.to_string());
+                RowKind::Call { name: call.name(), bytes: *bytes, peer, error }
             }
             What::Step { from, input, to, events } => RowKind::Step {
                 from: from.name(),
@@ -207,11 +210,11 @@ impl Row {
                 events: events.iter().map(|event| event.name()).collect(),
             },
             What::Kernel(view) => RowKind::from(*view),
-            What::Note(text) => RowKind::Note { text: text.clone() },
-            _ => RowKind::Note { text: "newer than this program".to_owned() },
+            // And what a newer library records.
+            _ => RowKind::Note { text: line.clone() },
         };
-        let row = Self::new(record.at.saturating_duration_since(begun), side, what);
-        Self { connection: Some(record.connection), ..row }
+        let at_us = micros(record.at.saturating_duration_since(begun));
+        Self { at_us, side, connection: Some(record.connection), line, what }
     }
 
     /// A packet that a side has sent.
@@ -242,32 +245,17 @@ impl Row {
     }
 }
 
-/// The row in words, in its column.
+/// The row in words, in its column. Calls and steps are records, which have words of their own.
 fn line(what: &RowKind) -> String {
     match what {
         RowKind::Action { text } => format!("> {text}"),
-        RowKind::Call { name, peer: Some(peer), error: None, .. } => format!("{name} {peer}"),
-        RowKind::Call { name, bytes, error: None, .. } => match *name {
-            "send" => format!("send {}", bytes_of(*bytes)),
-            "recv" if *bytes == 0 => "recv 0: the peer's FIN".to_owned(),
-            "recv" => format!("recv {}", bytes_of(*bytes)),
-            "shutdown" => "shutdown(SHUT_WR)".to_owned(),
-            "reset" => "close with SO_LINGER 0".to_owned(),
-            name => name.to_owned(),
-        },
-        RowKind::Call { name, peer: Some(peer), error: Some(error), .. } => format!("{name} {peer}: {error}"),
-        RowKind::Call { name, error: Some(error), .. } => format!("{name}: {error}"),
-        RowKind::Step { from, input, to, events } => {
-            let events = if events.is_empty() { String::new() } else { format!(", event {}", events.join(" ")) };
-            if from == to { format!("{input}{events}") } else { format!("{input}: {from} -> {to}{events}") }
-        }
         RowKind::Kernel { state, unread, unacked } => {
-            let queue = |bytes: u32, name| if bytes == 0 { String::new() } else { format!(", {bytes} {name}") };
-            format!("kernel: {state}{}{}", queue(*unread, "unread"), queue(*unacked, "unacked"))
+            What::Kernel(KernelView { state, unread: *unread, unacked: *unacked }).to_string()
         }
         RowKind::Packet { text, arrives_us: None } => format!("{text} (lost)"),
         RowKind::Packet { text, .. } | RowKind::Note { text } => text.clone(),
         RowKind::Ending { text } => format!("ended {text}"),
+        RowKind::Call { name: text, .. } | RowKind::Step { input: text, .. } => (*text).to_owned(),
     }
 }
 
@@ -280,25 +268,27 @@ impl Ladder {
         }
     }
 
-    /// That of a client on a real network, of which only this side is seen.
-    pub(crate) fn of_client(title: String, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
-        let records = recorder.records();
-        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, Side::Client)).collect();
-        // The title is an argument, and a text of the terminal.
-        let title = printable(&title);
+    /// That of a connection on a real network, of which only this side is seen. If earlier records
+    /// are missing, [`lost`](Self::lost) is still to be set.
+    pub(crate) fn of_one_side(side: Side, title: &str, records: &[Record], begun: Instant, ending: &Ending) -> Self {
+        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, side)).collect();
+        // The title may be an argument, and a text of the terminal.
+        let title = printable(title);
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
-        rows.push(Row::new(at, Side::Client, RowKind::Ending { text: ending.to_string() }));
-        let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
+        rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
+        let end = SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) };
         let has_several = records.iter().any(|record| record.connection > 0);
-        Self {
-            title,
-            rows,
-            lost: recorder.lost(),
-            sides: vec![end],
-            end_us: micros(at),
-            has_several,
-            ..Self::default()
-        }
+        Self { title, rows, sides: vec![end], end_us: micros(at), has_several, ..Self::default() }
+    }
+
+    /// The text on stderr: stdout has the output of the program.
+    pub(crate) fn say(&self) {
+        output::say(format_args!("{}", self.text(output::stderr_width()).trim_end()));
+    }
+
+    /// For lines of this many characters.
+    pub(crate) fn text(&self, width: usize) -> String {
+        text(self, width)
     }
 }
 

@@ -1,13 +1,16 @@
 //! `finale trace`: the ladder of a connection.
 
 mod ladder;
+mod legend;
 mod script;
 mod setting;
 mod simulated;
+mod sources;
 mod svg;
 mod text;
 
 use clap::ValueEnum;
+use finale::sim::Fault;
 
 use crate::errors::Error;
 use crate::output;
@@ -16,7 +19,6 @@ pub(crate) use ladder::{Ladder, Moment, Row, RowKind, SideEnd, SideNow, Step, mi
 pub(crate) use script::{Action, Script, Side, Verb};
 pub(crate) use setting::{connect_options, listen_options};
 pub(crate) use simulated::{apply, run as simulated};
-pub(crate) use text::text;
 
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
 ///
@@ -31,8 +33,17 @@ pub(crate) use text::text;
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceOptions {
     /// What happens
-    #[arg(value_name = "SCRIPT")]
-    script: String,
+    #[arg(value_name = "SCRIPT", required_unless_present = "seed")]
+    script: Option<String>,
+    /// Instead of a script, a random run of `finale sim`: all its connections, with the packets by
+    /// the port of their client. Of a long run, the last 10000 rows. The exit code is 1 if it breaks
+    /// a rule
+    #[arg(long, value_name = "SEED", conflicts_with = "script", value_parser = values::number::<u64>(0..=u64::MAX))]
+    #[arg(allow_hyphen_values = true)]
+    seed: Option<u64>,
+    /// The fault that the run of --seed prefers, as for `finale sim --fault`
+    #[arg(long, value_name = "NAME", conflicts_with = "script", requires = "seed", value_parser = fault)]
+    fault: Option<Fault>,
     /// The form in which to print it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -56,16 +67,23 @@ enum Format {
     Json,
 }
 
-/// Runs the script, and prints its ladder.
+/// Runs the script or the seed, and prints its ladder.
 pub(crate) fn run(options: &TraceOptions) -> Result<(), Error> {
-    let ladder = simulated(&Script::parse(&options.script)?)?;
+    let (ladder, result) = match (&options.script, options.seed) {
+        (None, Some(seed)) => sources::of_seed(seed, options.fault),
+        (script, _) => (simulated(&Script::parse(script.as_deref().unwrap_or_default())?)?, Ok(())),
+    };
     let format = if options.json { Format::Json } else { options.format };
-    print(&ladder, format, options.width)
+    output::result_of_both(result, print(&ladder, format, options.width))
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    text.parse().map_err(|_unknown| "there is no such fault; `finale sim --fault list` prints all".to_owned())
 }
 
 fn print(ladder: &Ladder, format: Format, width: Option<u16>) -> Result<(), Error> {
     match format {
-        Format::Text => output::print(&text(ladder, width.map_or_else(output::width, usize::from))),
+        Format::Text => output::print(&ladder.text(width.map_or_else(output::width, usize::from))),
         Format::Svg => output::print(&svg::svg(ladder)),
         Format::Html => output::print(&svg::html(ladder)),
         Format::Json => output::print_json(ladder),

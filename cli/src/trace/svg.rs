@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::ladder::{Ladder, Row, RowKind, time_of};
+use super::legend;
 use super::script::Side;
 use crate::html::{self, escape};
 
@@ -26,7 +27,8 @@ pub(crate) fn svg(ladder: &Ladder) -> String {
     for lines in &lines {
         places.push(places.last().unwrap_or(&HEAD) + ROW * lines.len() as i32);
     }
-    let height = places.last().unwrap_or(&HEAD) + ROW;
+    let end = places.last().unwrap_or(&HEAD) + ROW;
+    let height = end + legend::HEIGHT;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" class=\"ladder\" role=\"img\" \
          aria-label=\"The ladder of a connection\">\n<style>\n{STYLE}</style>\n<defs>\n\
@@ -36,7 +38,7 @@ pub(crate) fn svg(ladder: &Ladder) -> String {
          <path class=\"cross\" d=\"M0 0 10 10M0 10 10 0\"/></marker>\n</defs>\n\
          <text class=\"side\" x=\"{CLIENT}\" y=\"36\">client</text>\
          <text class=\"side\" x=\"{SERVER}\" y=\"36\">server</text>\n\
-         <path class=\"life\" d=\"M{CLIENT} 48V{height}M{SERVER} 48V{height}\"/>\n"
+         <path class=\"life\" d=\"M{CLIENT} 48V{end}M{SERVER} 48V{end}\"/>\n"
     );
     if ladder.lost > 0 {
         let _ =
@@ -55,6 +57,7 @@ pub(crate) fn svg(ladder: &Ladder) -> String {
             draw(&mut out, row, &lines[at], places[at]);
         }
     }
+    legend::add(&mut out, end + ROW);
     out + "</svg>\n"
 }
 

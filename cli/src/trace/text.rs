@@ -18,12 +18,12 @@ pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
     let room = width.saturating_sub(TIME + 2);
     let wire = WIRE.min(room.saturating_sub(2 * NARROWEST));
     // Where only one side is seen, it has the whole width.
-    let is_alone = ladder.sides.len() == 1;
-    let column = if is_alone { room } else { room.saturating_sub(wire) / 2 }.max(NARROWEST);
+    let alone = if let [end] = &ladder.sides[..] { Some(end.side) } else { None };
+    let column = if alone.is_some() { room } else { room.saturating_sub(wire) / 2 }.max(NARROWEST);
     let mut out = textwrap::fill(&ladder.title, width) + "\n\n";
-    let _ = match is_alone {
-        true => writeln!(out, "{:>TIME$}  client", "time"),
-        false => writeln!(out, "{:>TIME$}  {:<column$}{:^wire$}server", "time", "client", ""),
+    let _ = match alone {
+        Some(side) => writeln!(out, "{:>TIME$}  {}", "time", side.name()),
+        None => writeln!(out, "{:>TIME$}  {:<column$}{:^wire$}server", "time", "client", ""),
     };
     if ladder.lost > 0 {
         let _ = writeln!(out, "{:>TIME$}  {} earlier rows were not kept", "", ladder.lost);
@@ -32,7 +32,8 @@ pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
     for row in &ladder.rows {
         let now = time_of(row.at_us);
         let shown = if now == time { "" } else { &now };
-        draw(&mut out, ladder, row, shown, (column, wire));
+        let indent = if alone.is_none() && row.side == Side::Server { column + wire } else { 0 };
+        draw(&mut out, ladder, row, shown, (column, wire, indent));
         time.clone_from(&now);
     }
     out.push('\n');
@@ -42,7 +43,7 @@ pub(crate) fn text(ladder: &Ladder, width: usize) -> String {
     out
 }
 
-fn draw(out: &mut String, ladder: &Ladder, row: &Row, time: &str, (column, wire): (usize, usize)) {
+fn draw(out: &mut String, ladder: &Ladder, row: &Row, time: &str, (column, wire, indent): (usize, usize, usize)) {
     let style = style(row);
     if let RowKind::Packet { text, arrives_us } = &row.what {
         let arrow = arrow(text, arrives_us.is_none(), row.side);
@@ -54,14 +55,7 @@ fn draw(out: &mut String, ladder: &Ladder, row: &Row, time: &str, (column, wire)
     // A line that is too long continues below, without a time.
     for (at, piece) in wrapped(&ladder.text_of(row), column).iter().enumerate() {
         let time = if at == 0 { time } else { "" };
-        match row.side {
-            Side::Client => {
-                let _ = writeln!(out, "{time:>TIME$}  {style}{piece}{style:#}");
-            }
-            Side::Server => {
-                let _ = writeln!(out, "{time:>TIME$}  {:<column$}{:^wire$}{style}{piece}{style:#}", "", "");
-            }
-        }
+        let _ = writeln!(out, "{time:>TIME$}  {:indent$}{style}{piece}{style:#}", "");
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up. A file may use the layers below its own, and no other of its own layer
 /// outside its folder.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["values", "errors", "html", "log_queue"],
     &["output"],
     &["interrupt", "signals", "usage"],
-    &["serve", "trace"],
+    &["trace"],
+    &["serve"],
     &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
     &["lab"],
     &["commands"],

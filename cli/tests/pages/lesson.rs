@@ -22,6 +22,41 @@ fn the_crash_lesson_prints_the_same_page_every_time() {
     expect_a_page(&outcome.stdout);
 }
 
+/// Without ports and times: what a line says.
+fn has_lines(ladder: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(ladder.contains(line), "{line}: {ladder}");
+    }
+}
+
+#[test]
+fn the_lessons_ladder_has_the_connections_of_both_sides() {
+    let outcome = run(&["lesson", "--trace"]);
+    assert_eq!(outcome.code, Some(0));
+    let (_, rest) = outcome.stdout.split_once("connection: from 127.0.0.1:").expect("a connection is printed");
+    let port = rest.lines().next().expect("the line has an end");
+    assert_eq!(outcome.stdout, include_str!("../lesson.txt").replace("<port>", port), "the page is the same");
+    has_lines(&outcome.stderr, &["  #0 connect 127.0.0.1:", &format!("  #1 accept 127.0.0.1:{port}")]);
+    has_lines(&outcome.stderr, &["  #0 recv 0: the peer's FIN", "  #5 Idle, event timeout", "  #4 CloseDue"]);
+    let column = |words: &str| {
+        let line = outcome.stderr.lines().find(|line| line.contains(words)).expect("a line");
+        line.find('#')
+    };
+    assert!(column("#0 connect") < column("#1 accept"), "the server is on the right: {}", outcome.stderr);
+}
+
+#[test]
+fn the_crash_lessons_ladders_show_each_scene_from_our_side() {
+    let outcome = run(&["lesson", "crash", "--trace"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), include_str!("../crash.txt")));
+    let ladders: Vec<_> = outcome.stderr.split("\n\n         time  server\n").collect();
+    assert_eq!(ladders.len(), 1 + 4, "{}", outcome.stderr);
+    has_lines(ladders[1], &["accept 127.0.0.1:", "recv 0: the peer's FIN", "ended clean"]);
+    has_lines(ladders[2], &["we kill the peer", "recv 0: the peer's FIN", "ended clean"]);
+    has_lines(ladders[3], &["we kill the peer", "reset by peer", "Reset: Open -> ResetByPeer, event error"]);
+    has_lines(ladders[4], &["we stop the peer", "Idle, event timeout", "close with SO_LINGER 0"]);
+}
+
 #[test]
 fn the_nodelay_lesson_shows_every_round_trip_in_its_table() {
     let outcome = run(&["lesson", "nodelay", "--rounds", "20"]);

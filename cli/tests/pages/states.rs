@@ -66,9 +66,13 @@ fn a_view_prints_one_side_in_each_format() {
 #[test]
 fn one_state_is_printed_with_its_meaning_and_limits_however_its_name_is_written() {
     let text = run(&["states", "PeerFinished"]).stdout;
-    for words in
-        ["The peer's FIN was read; we still send.", "CLOSE-WAIT", "half_closed_timeout", "EndCalled", "Ignores"]
-    {
+    for words in [
+        "The peer's FIN was read; we still send, until the program calls end.",
+        "CLOSE-WAIT",
+        "half_closed_timeout",
+        "EndCalled",
+        "Ignores",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     for name in ["peer-finished", "peerfinished", "peer_finished"] {
@@ -88,22 +92,41 @@ fn one_state_is_printed_with_its_meaning_and_limits_however_its_name_is_written(
 fn a_walk_prints_the_states_and_events_of_a_path() {
     let walk = run(&["states", "--walk", "accepted, data, fin, EndCalled, fin-sent, acknowledged, close-due"]);
     let expected = "\
-Created
-  Accepted       -> Open           emits connection
-  Data           -> Open           emits data
-  Fin            -> PeerFinished   emits end
-  EndCalled      -> LastFlush
-  FinSent        -> Closing
-  Acknowledged   -> Confirmed
-  CloseDue       -> Closed         emits close
+Created                            CLOSED
+  Accepted       -> Open           ESTABLISHED               emits connection
+  Data           -> Open           ESTABLISHED               emits data
+  Fin            -> PeerFinished   CLOSE-WAIT                emits end
+  EndCalled      -> LastFlush      CLOSE-WAIT
+  FinSent        -> Closing        LAST-ACK
+  Acknowledged   -> Confirmed      CLOSED
+  CloseDue       -> Closed         CLOSED                    emits close
 ";
     assert_eq!((walk.code, walk.stdout.as_str()), (Some(0), expected));
+    let walk = run(&["states", "--walk", "accepted, end-called, fin-sent, fin, acknowledged, close-due"]).stdout;
+    for line in [
+        "FinSent        -> LocalFinished  FIN-WAIT-1 or FIN-WAIT-2\n",
+        "Fin            -> Closing        CLOSING or TIME-WAIT      emits end\n",
+        "CloseDue       -> Closed         TIME-WAIT                 emits close\n",
+    ] {
+        assert!(walk.contains(line), "{line}: {walk}");
+    }
+    let walk = run(&["states", "--walk", "accepted, end-called, peer-ended, fin-sent"]).stdout;
+    assert!(walk.contains("PeerEnded      -> Flushing       CLOSE-WAIT"), "its FIN has arrived: {walk}");
+    assert!(walk.contains("FinSent        -> LocalFinished  LAST-ACK\n"), "ours is the second: {walk}");
+    let walk = run(&["states", "--walk", "accepted, reset, close-due"]).stdout;
+    assert!(walk.contains("-> ResetByPeer    CLOSED                    emits error\n"), "{walk}");
+    let walk = run(&["states", "--walk", "local-finished fin"]).stdout;
+    assert!(walk.starts_with("LocalFinished\n"), "it is one of five: {walk}");
     let walk = run(&["states", "--walk", "resolving end-called resolved established"]).stdout;
-    assert!(walk.starts_with("Resolving\n  EndCalled      is taken up later\n"), "{walk}");
+    assert!(
+        walk.starts_with("Resolving                          CLOSED\n  EndCalled      is taken up later\n"),
+        "{walk}"
+    );
     assert!(run(&["states", "--walk", "closing idle"]).stdout.contains("is ignored"));
     let steps = run(&["states", "--walk", "open, fin", "--format", "json"]).stdout;
     let steps: serde_json::Value = serde_json::from_str(&steps).expect("JSON");
     assert_eq!((&steps[0]["next"], &steps[0]["emits"][0]), (&"PeerFinished".into(), &"end".into()));
+    assert_eq!(steps[0]["kernel"], serde_json::json!(["CLOSE-WAIT"]));
 }
 
 #[test]

@@ -216,6 +216,10 @@ fn the_ladder_is_printed_as_text_picture_and_page() {
     let picture = run(&["trace", HALF_CLOSE, "--format", "svg"]).stdout;
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     assert_eq!(picture.matches("class=\"row packet\"").count(), rows(&json(HALF_CLOSE), "packet", "text").len());
+    let (_, legend) = picture.split_once("<g class=\"legend\">").expect("a legend");
+    for style in ["action", "call", "error", "step", "kernel", "ending", "packet", "packet lost"] {
+        assert_eq!(legend.matches(&format!("class=\"key {style}\"")).count(), 1, "{style}: {legend}");
+    }
     let page = run(&["trace", HALF_CLOSE, "--format", "html"]).stdout;
     assert!(page.contains(&picture) && page.starts_with("<!doctype html>"));
     assert!(!page.contains("src=") && !page.contains("href="), "it needs nothing else");
@@ -271,4 +275,30 @@ fn the_texts_of_packets_that_cross_do_not_cover_each_other() {
         let covers = |second: &&(i32, i32)| (first.0 - second.0).abs() < 50 && (first.1 - second.1).abs() < 14;
         assert_eq!(places[at + 1..].iter().find(covers), None, "{places:?}");
     }
+}
+
+#[test]
+fn the_ladder_of_a_seed_has_the_connections_of_both_sides_and_their_packets() {
+    let outcome = run(&["trace", "--seed", "12", "--json"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let ladder: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let calls = rows(&ladder, "call", "name");
+    for call in ["client connect", "server accept", "client close", "server close"] {
+        assert!(calls.iter().any(|found| found == call), "{call}: {ladder}");
+    }
+    let packets = rows(&ladder, "packet", "text");
+    assert!(packets[0].starts_with("client ") && packets[0].ends_with(": SYN"), "{packets:?}");
+    assert!(packets.iter().any(|packet| packet.starts_with("server ") && packet.ends_with(": SYN-ACK")), "{packets:?}");
+    let all = ladder["rows"].as_array().expect("a list");
+    let connect = all.iter().position(|row| row["name"] == "connect").expect("a call");
+    let after = &all[connect + 1];
+    assert!(after["kind"] == "packet" && after["at_us"] == all[connect]["at_us"], "a call, then its packet: {ladder}");
+    let connections = all.iter().filter_map(|row| row["connection"].as_u64());
+    let titled = ladder["title"].as_str().expect("a title");
+    assert!(connections.max() > Some(0) && titled.starts_with("seed 12: "), "{titled}");
+    assert!(run(&["trace", "--seed", "12", "--fault", "syn-lost"]).code.is_some());
+    run(&["trace", "--seed", "12", "--fault", "no-such"]).refused_with(2, "there is no such fault");
+    run(&["trace", "client connect", "--seed", "12"]).refused_with(2, "used with");
+    run(&["trace", "client connect", "--fault", "syn-lost"]).refused_with(2, "used with");
+    run(&["trace"]).refused_with(2, "SCRIPT");
 }

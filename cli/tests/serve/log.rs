@@ -47,6 +47,52 @@ fn a_verbose_server_prints_each_ending_with_its_address_and_what_a_stop_waits_fo
 }
 
 #[test]
+fn a_traced_server_prints_the_ladder_of_a_connection_when_it_ends() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--trace"]);
+    let addr = served(&server);
+    let title = server.line_with(&addr);
+    assert!(title.contains("INFO"), "{title}");
+    let ladder: Vec<_> =
+        (0..40).map(|_| server.line()).take_while(|line| !line.contains("server: Closed, clean")).collect();
+    let text = ladder.concat();
+    for words in ["accept ", "recv 8 bytes", "Fin: Open -> PeerFinished, event end", "shutdown(SHUT_WR)", "ended clean"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "a log has no colours: {text:?}");
+    assert!(!server.stop().contains("clean and"), "the endings of others are not printed");
+}
+
+#[test]
+fn of_a_long_connection_the_newest_rows_are_printed() {
+    let mut command = command(&["serve", "echo", "--listen", "127.0.0.1:0", "--trace=10", "-v", "--shards", "2"]);
+    let mut server = Server::spawn(&mut command);
+    let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+    for _ in 0..100 {
+        client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).expect("an echo");
+    }
+    client.shutdown(Shutdown::Write).expect("connected");
+    let line = server.line_with("earlier rows were not kept");
+    let count: usize = line.trim().split(' ').next().and_then(|count| count.parse().ok()).expect("a number");
+    assert!(count > 200, "three rows or more for each byte: {line}");
+    let rows = std::iter::from_fn(|| Some(server.line())).take_while(|line| !line.contains("ended ")).count();
+    assert_eq!(rows, 60);
+    server.line_with("clean and acknowledged");
+    server.stop();
+}
+
+#[test]
+fn a_trace_has_a_bounded_number_per_second() {
+    for (args, part) in
+        [(["--trace=0", "-v"], "1 to 10"), (["--trace=11", "-v"], "1 to 10"), (["--trace", "-q"], "used with")]
+    {
+        let refused = command(&["serve", "echo"]).args(args).output().expect("it starts");
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && text.contains(part), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn a_stop_names_twenty_clients_and_counts_the_others() {
     for (count, more) in [(20, None), (23, Some("waiting for 3 more"))] {
         let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--grace", "1h"]);

@@ -32,11 +32,14 @@ mod tests;
 mod topology;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::endings::panic_message;
 use super::{Rule, Transcript, Violation};
 use crate::lifecycle::Coverage;
-use crate::sim::{Fault, FaultCounts};
+use crate::sim::{Fault, FaultCounts, SentPacket};
+use crate::trace::Recorder;
+use run::Run;
 
 /// The results of one run.
 ///
@@ -64,17 +67,50 @@ pub struct Outcome {
 /// One run. A preferred fault occurs as often as the run can arrange.
 #[must_use]
 pub fn run(seed: u64, preferred: Option<Fault>) -> Outcome {
-    attempt(seed, preferred, false).0
+    attempt(Run::new(seed, preferred, false, None)).0
 }
 
 /// The same run, with its transcript.
 #[must_use]
 pub fn run_with_transcript(seed: u64, preferred: Option<Fault>) -> (Outcome, Transcript) {
-    attempt(seed, preferred, true)
+    attempt(Run::new(seed, preferred, true, None))
 }
 
-fn attempt(seed: u64, preferred: Option<Fault>, is_recorded: bool) -> (Outcome, Transcript) {
-    let mut run = run::Run::new(seed, preferred, is_recorded);
+/// A run whose reactors were recorded.
+///
+/// ```
+/// use finale::check::chaos;
+/// use finale::trace::Recorder;
+/// let recorder = Recorder::new(10_000);
+/// let run = chaos::run_recorded(7, None, &recorder);
+/// for record in recorder.records() {
+///     println!("{:>12.3?} {record}", record.at - run.begun);
+/// }
+/// assert_eq!(run.outcome.digest, chaos::run(7, None).digest, "it is the same run");
+/// assert!(!run.packets.is_empty());
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RecordedRun {
+    /// Its results.
+    pub outcome: Outcome,
+    /// When its clock began.
+    pub begun: Instant,
+    /// Every packet that was sent; those of Unix domain sockets are left out.
+    pub packets: Vec<SentPacket>,
+}
+
+/// The same run. The recorder gets the records of all its reactors.
+#[must_use]
+pub fn run_recorded(seed: u64, preferred: Option<Fault>, recorder: &Recorder) -> RecordedRun {
+    let run = Run::new(seed, preferred, false, Some(recorder));
+    let network = run.state.network.clone();
+    let begun = network.now();
+    let outcome = attempt(run).0;
+    RecordedRun { outcome, begun, packets: network.take_packets() }
+}
+
+fn attempt(mut run: Run) -> (Outcome, Transcript) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         run.begin_all();
         run.go()

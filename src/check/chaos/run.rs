@@ -14,6 +14,7 @@ use crate::options::{OverflowPolicy, StopOptions};
 use crate::pipe::Pipes;
 use crate::reactor::Reactor;
 use crate::sim::{Fault, Faults, Host, Network, Rng};
+use crate::trace::Recorder;
 
 /// A run that has not ended after this many events never will.
 const EVENTS: u64 = 200_000;
@@ -55,7 +56,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(seed: u64, preferred: Option<Fault>, is_recorded: bool) -> Self {
+    pub(super) fn new(seed: u64, preferred: Option<Fault>, is_recorded: bool, recorder: Option<&Recorder>) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, preferred);
         let network = Network::new(seed);
@@ -65,6 +66,10 @@ impl Run {
         network.set_call_cost(plan.costs.call);
         if plan.few_ports {
             network.set_ports(40_000..=40_001);
+        }
+        if let Some(recorder) = recorder {
+            network.record();
+            network.trace(recorder);
         }
         let reactors = super::begin::reactors(&network, &plan);
         // Reads are rarely large enough to be moved in the kernel otherwise.

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use case::PeerCases;
 pub use case::{Case, Cut, CutPoint};
 pub use program::Program;
+use report::Recording;
 pub use report::{CaseResult, Report};
 pub(crate) use trial::panic_message;
 use trial::{Setup, is_clients_machine};
 
-use super::{Transcript, Violation};
+use super::Violation;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::sim::{Network, Script};
 
@@ -391,7 +392,7 @@ impl Endings {
                 eprintln!("{done} of {total} endings in {:.0} s", begun.elapsed().as_secs_f32());
             }
         }
-        Report { cases: done, total, violation: None, transcript: Transcript::new() }
+        Report { cases: done, total, violation: None, recording: Recording::default() }
     }
 
     /// The client whose script the second client plays: the one that was cut, or the first client
@@ -469,10 +470,10 @@ impl Endings {
         violation: Option<Violation>,
         make: &impl Fn() -> P,
     ) -> Report {
-        let mut transcript = Transcript::new();
+        let mut recording = Recording::default();
         // Runs the case again to record it.
-        let _ = self.trial(setup, make, Some(&mut transcript));
-        Report { cases, total, violation: violation.map(|violation| (setup.case, violation)), transcript }
+        let _ = self.trial(setup, make, Some(&mut recording));
+        Report { cases, total, violation: violation.map(|violation| (setup.case, violation)), recording }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The result of one case, and of all.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Case;
 use crate::check::{Transcript, Violation};
 use crate::event::Ending;
+use crate::trace::Record;
 
 /// The result of one case, as the network knows it.
 ///
@@ -73,7 +75,15 @@ pub struct Report {
     pub(super) cases: u64,
     pub(super) total: u64,
     pub(super) violation: Option<(Case, Violation)>,
+    pub(super) recording: Recording,
+}
+
+/// What is recorded of one case.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recording {
     pub(super) transcript: Transcript,
+    /// With the time since the network began.
+    pub(super) records: Vec<(Duration, Record)>,
 }
 
 impl Report {
@@ -99,7 +109,16 @@ impl Report {
     /// The transcript of the case that broke a rule, or that was replayed.
     #[must_use]
     pub const fn transcript(&self) -> &Transcript {
-        &self.transcript
+        &self.recording.transcript
+    }
+
+    /// What the program's reactor did in the same case, with the time since its network began:
+    /// system calls, transitions, and what the kernel says. `Display` prints them after the
+    /// transcript. Of a long case they are the newest 200; the [number](Record::number) of the
+    /// first says how many came before.
+    #[must_use]
+    pub fn records(&self) -> &[(Duration, Record)] {
+        &self.recording.records
     }
 }
 
@@ -115,8 +134,23 @@ impl fmt::Display for Report {
             Some((case, violation)) => {
                 writeln!(f, "{case}: {violation}")?;
                 writeln!(f, "found after {} {endings}; again with seed {}\n", self.cases, case.seed())?;
-                write!(f, "{}", self.transcript)
+                write!(f, "{}", self.recording)
             }
         }
+    }
+}
+
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.transcript)?;
+        let Some((_, first)) = self.records.first() else { return Ok(()) };
+        writeln!(f, "\nWhat the program's reactor did, by connection:")?;
+        if first.number > 0 {
+            writeln!(f, "{:>14}  ... {} earlier records ...", "", first.number)?;
+        }
+        for (at, record) in &self.records {
+            writeln!(f, "{:>11.3} ms  {record}", at.as_nanos() as f64 / 1e6)?;
+        }
+        Ok(())
     }
 }

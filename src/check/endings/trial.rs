@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::report::Recording;
 use super::{AWAY, Case, CaseResult, Cut, CutPoint, Endings, HOME, Peer, PeerRole, Program, Role};
 use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, record, stuck};
 use crate::error::ConnectionErrorKind;
@@ -13,6 +14,7 @@ use crate::options::{ConnectOptions, ListenOptions};
 use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Play, Reach, Rng, Script};
 use crate::socket::Socket;
+use crate::trace::Recorder;
 
 /// The machine of the client that comes after the cut.
 const LATER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 0));
@@ -35,6 +37,9 @@ const EVENTS_PER_SECOND: u64 = 2_000;
 /// More events for each byte of the conversation: with a window of one byte each byte is an event
 /// or two.
 const EVENTS_PER_BYTE: u64 = 20;
+
+/// What is kept of what the program's reactor did.
+const RECORDS: usize = 200;
 
 /// How a case is run.
 #[derive(Clone, Copy)]
@@ -76,6 +81,7 @@ struct Trial<'a> {
     /// What `at_rest` returned before the second client.
     rested: Result<(), String>,
     transcript: Option<Transcript>,
+    recorder: Recorder,
 }
 
 /// Whether clients of the program run on this machine.
@@ -93,14 +99,14 @@ impl Peer {
 }
 
 impl Endings {
-    /// Runs a case, and writes its transcript if one is given.
+    /// Runs a case, and records it if a recording is given.
     pub(super) fn trial<P: Program>(
         &self,
         setup: Setup,
         make: &impl Fn() -> P,
-        transcript: Option<&mut Transcript>,
+        recording: Option<&mut Recording>,
     ) -> Result<CaseResult, Violation> {
-        let mut trial = Trial::new(self, setup, transcript.is_some());
+        let mut trial = Trial::new(self, setup, recording.is_some());
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut program = make();
             trial.begin(&mut program)?;
@@ -109,8 +115,11 @@ impl Endings {
             found.at_rest = trial.rested.clone().and_then(|()| program.at_rest(&found));
             Ok(found)
         }));
-        if let (Some(transcript), Some(written)) = (transcript, trial.whole_transcript()) {
-            *transcript = written;
+        if let (Some(recording), Some(transcript)) = (recording, trial.whole_transcript()) {
+            let begun = trial.network.now() - trial.network.elapsed();
+            let records = trial.recorder.records().into_iter();
+            let records = records.map(|record| (record.at.saturating_duration_since(begun), record)).collect();
+            *recording = Recording { transcript, records };
         }
         run.unwrap_or_else(|panic| {
             Err(Violation::new(Rule::Own, format!("the program panicked: {}", panic_message(&*panic))))
@@ -149,6 +158,10 @@ impl<'a> Trial<'a> {
         if is_punctual {
             network.set_faults(Faults { jitter: Duration::ZERO, late_edge: 0.0, ..network.faults() });
         }
+        let recorder = Recorder::new(if is_recorded { RECORDS } else { 0 });
+        if is_recorded {
+            network.trace(&recorder);
+        }
         Self {
             endings,
             case,
@@ -166,6 +179,7 @@ impl<'a> Trial<'a> {
             timed_out: false,
             rested: Ok(()),
             transcript: is_recorded.then(Transcript::new),
+            recorder,
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use finale::lifecycle::{Input, State};
 use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket};
-use finale::{KeepAlive, ListenOptions};
+use finale::{KeepAlive, ListenOptions, SocketId};
 use rustix::io::Errno;
 
 use crate::scene::{HERE, Scene};
@@ -259,8 +259,8 @@ impl Net for Bent {
         self.host.looked_up()
     }
 
-    fn stepped(&mut self, slot: u32, state: State, input: Input) {
-        self.host.stepped(slot, state, input);
+    fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
+        self.host.stepped(socket, state, input);
     }
 }
 
