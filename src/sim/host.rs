@@ -572,6 +572,9 @@ impl Net for Host {
 
     fn kernel_view(&mut self, slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {
         let (world, id) = self.on(slot).ok()?;
+        if world.time_waits.contains(world.now, id) {
+            return Some(End::TIME_WAIT);
+        }
         Some(world.ends.get(id)?.kernel_view())
     }
 
