@@ -1,6 +1,7 @@
 //! The ladder: what happened on the client's side, on the server's side, and between them, with
 //! times.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
@@ -94,6 +95,14 @@ impl SideNow {
             RowKind::Kernel { state, unread, unacked } => {
                 let until_us = (state == "TIME-WAIT").then(|| row.at_us + micros(TIME_WAIT));
                 self.kernel = Some(KernelNow { state, unread, unacked, until_us });
+            }
+            // TIME-WAIT acknowledges what is repeated, and begins again.
+            RowKind::Packet { .. } => {
+                let Some(until_us) = self.kernel.as_mut().and_then(|kernel| kernel.until_us.as_mut()) else {
+                    return false;
+                };
+                let again = row.at_us + micros(TIME_WAIT);
+                return std::mem::replace(until_us, again) != again;
             }
             _ => return false,
         }
@@ -193,8 +202,8 @@ impl Row {
         }
     }
 
-    /// What a recorder of this side has recorded.
-    pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
+    /// What a recorder of this side has recorded of a connection in this state.
+    pub(crate) fn of_record(record: &Record, begun: Instant, side: Side, state: &str) -> Self {
         let what = match &record.what {
             What::Call { call, bytes, peer, error } => {
                 let error = error.map(|error| std::io::Error::from(error).to_string());
@@ -210,7 +219,11 @@ impl Row {
             What::Note(text) => RowKind::Note { text: text.clone() },
             _ => RowKind::Note { text: "newer than this program".to_owned() },
         };
-        let row = Self::new(record.at.saturating_duration_since(begun), side, what);
+        let mut row = Self::new(record.at.saturating_duration_since(begun), side, what);
+        if let (RowKind::Call { name: "recv", bytes: 0, error: None, .. }, "Broken") = (&row.what, state) {
+            // It may be that no FIN came: recv(2) returns 0 also after an error that was taken.
+            "recv 0: the end after the error".clone_into(&mut row.line);
+        }
         Self { connection: Some(record.connection), ..row }
     }
 
@@ -283,7 +296,16 @@ impl Ladder {
     /// That of a client on a real network, of which only this side is seen.
     pub(crate) fn of_client(title: String, recorder: &Recorder, begun: Instant, ending: &Ending) -> Self {
         let records = recorder.records();
-        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, Side::Client)).collect();
+        let mut states = BTreeMap::new();
+        let row = |record: &Record| {
+            let state = states.entry(record.connection).or_insert(State::Created.name());
+            let row = Row::of_record(record, begun, Side::Client, state);
+            if let RowKind::Step { to, .. } = row.what {
+                *state = to;
+            }
+            row
+        };
+        let mut rows: Vec<_> = records.iter().map(row).collect();
         // The title is an argument, and a text of the terminal.
         let title = printable(&title);
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
