@@ -281,7 +281,8 @@ pub enum FirstFin {
     Peer,
     /// The FINs crossed.
     Both,
-    /// Unknown: when our FIN left, bytes of the peer were unread, perhaps with its FIN after them.
+    /// Unknown: when our FIN left, bytes of the peer were unread, and its FIN was read directly after
+    /// them.
     Unknown,
 }
 

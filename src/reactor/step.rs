@@ -319,6 +319,10 @@ impl<'a, N: Net> Step<'a, N> {
         } else if self.entry.state == State::Closing {
             self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
+            if error.kind() == io::ErrorKind::BrokenPipe && self.entry.first_fin == FirstFin::Neither {
+                // Linux reports a reset after the peer's FIN in this way (tcp_reset).
+                self.entry.first_fin = FirstFin::Peer;
+            }
             self.lose(&error);
         }
     }
@@ -539,6 +543,10 @@ impl<'a, N: Net> Step<'a, N> {
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
             // If a flag reported that the peer has ended, it was spurious.
             Outcome::WouldBlock => {
+                if self.entry.first_fin == FirstFin::Unknown {
+                    // Nothing is left, so no FIN of the peer was waiting when ours left.
+                    self.entry.first_fin = FirstFin::Local;
+                }
                 let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }
@@ -555,8 +563,11 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.moved(IdleDirection::Read, self.settings);
         let flags = &mut self.entry.flags;
         // Drained means that the next bytes bring an edge, with these exceptions: the socket is not
-        // registered yet; the zero-length read or the error is still to come.
-        let more = !flags.has(Flags::REGISTERED) || flags.has(Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR);
+        // registered yet; the zero-length read or the error is still to come. If it is not known
+        // whose FIN was first, a read that finds nothing shows it.
+        let more = !flags.has(Flags::REGISTERED)
+            || flags.has(Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR)
+            || self.entry.first_fin == FirstFin::Unknown;
         if drained && !more {
             flags.set(Flags::READABLE, false);
         } else if bytes < room {

@@ -315,6 +315,7 @@ impl World {
             }
             Phase::SynSent if end.owner == Owner::Script => {
                 end.finished = true;
+                end.fin_order = FinOrder::Us;
                 return Ok(());
             }
             Phase::SynSent | Phase::SynReceived => {

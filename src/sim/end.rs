@@ -173,11 +173,12 @@ pub(super) struct End {
     pub(super) timer_at: Option<u64>,
     /// When the last packet we sent arrives: the next one does not overtake it.
     pub(super) last_arrival: u64,
-    /// Until then our peer's TIME-WAIT answers, although the peer is no longer in the table.
-    pub(super) peer_time_wait: u64,
 }
 
 impl End {
+    /// On Linux it is a socket of its own, without queues.
+    pub(super) const TIME_WAIT: KernelView = KernelView { state: "TIME-WAIT", unread: 0, unacked: 0 };
+
     pub(super) fn new(owner: Owner, machine: IpAddr, local: SocketAddr, remote: SocketAddr, tuning: Tuning) -> Self {
         Self {
             owner,
@@ -226,7 +227,6 @@ impl End {
             forget_at: None,
             timer_at: None,
             last_arrival: 0,
-            peer_time_wait: 0,
         }
     }
 
@@ -240,7 +240,6 @@ impl End {
         let state = match (self.phase, self.finished, self.peer_finished) {
             (Phase::SynSent, ..) => "SYN-SENT",
             (Phase::SynReceived, ..) => "SYN-RECEIVED",
-            (Phase::Closed, ..) if self.is_done() && self.fin_order != FinOrder::Peer => "TIME-WAIT",
             (Phase::Closed, ..) => "CLOSED",
             (Phase::Open, false, false) => "ESTABLISHED",
             (Phase::Open, false, true) => "CLOSE-WAIT",
@@ -249,10 +248,6 @@ impl End {
             (Phase::Open, true, true) if self.fin_order == FinOrder::Peer => "LAST-ACK",
             (Phase::Open, true, true) => "CLOSING",
         };
-        if state == "TIME-WAIT" {
-            // On Linux it is a socket of its own, without queues.
-            return KernelView { state, unread: 0, unacked: 0 };
-        }
         // The SYN counts as one.
         let unacked = self.stream_end() - self.acked + u64::from(self.phase == Phase::SynSent);
         let unread = self.incoming.len() as u32 + u32::from(self.peer_finished && !self.fin_taken);

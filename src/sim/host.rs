@@ -543,6 +543,9 @@ impl Net for BareHost {
         // No call of the program: a recorded run is the run that was not recorded.
         let world = self.world.borrow();
         let id = world.held(self.index, slot)?;
+        if world.time_waits.contains(world.now, id) {
+            return Some(End::TIME_WAIT);
+        }
         // As on Linux, where a Unix domain socket has no such state.
         world.ends.get(id).filter(|end| !end.is_unix()).map(End::kernel_view)
     }

@@ -48,6 +48,7 @@
 //! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
 //! fault   the faults' names, counted   unix    Unix domain sockets
+//! packet  a packet, for people         time_wait  the minute after the last FIN
 //! ```
 //!
 //! # How it differs from Linux
@@ -63,7 +64,7 @@
 //! - Buffers hold exactly the requested size; Linux doubles the number, and grows buffers by
 //!   itself.
 //! - A SYN takes a slot in the listen queue, not the end of the handshake.
-//! - TIME-WAIT holds no port. It answers a repeated FIN, which is its purpose.
+//! - TIME-WAIT holds no port. It lasts a minute, and answers a repeated FIN, which is its purpose.
 //! - MSG_MORE holds back everything that it was given, not only the last partial segment, unless
 //!   the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
@@ -87,6 +88,7 @@ pub(crate) mod script;
 mod splice;
 mod tcp;
 mod time;
+mod time_wait;
 mod traced_host;
 pub(crate) mod truth;
 mod unix;
@@ -264,15 +266,14 @@ impl Network {
         Duration::from_nanos(self.world.borrow().busy)
     }
 
-    /// What the kernel of this machine says of its connections, the oldest first: also of those
-    /// whose program has closed them or has died, and of these TIME-WAIT at last.
+    /// What the kernel of this machine says of its connections: also of those whose program has
+    /// closed them or has died, and at the end of those in TIME-WAIT, for 60 s.
     #[must_use]
     pub fn kernel_views(&self, ip: IpAddr) -> Vec<KernelView> {
         let world = self.world.borrow();
-        let own = world.ends.iter().filter(|(_, end)| end.machine == ip);
-        let time_wait = KernelView { state: "TIME-WAIT", unread: 0, unacked: 0 };
-        let left = world.time_waits.contains(&ip).then_some(time_wait);
-        own.map(|(_, end)| end.kernel_view()).chain(left).collect()
+        let own = world.ends.iter().filter(|(_, end)| end.machine == ip && !end.ends_in_time_wait());
+        let waits = world.time_waits.count(world.now, ip);
+        own.map(|(_, end)| end.kernel_view()).chain(std::iter::repeat_n(end::End::TIME_WAIT, waits)).collect()
     }
 
     /// When the network will next do something by itself, at once if readiness waits for a host;
@@ -420,6 +421,7 @@ impl Network {
         for id in gone {
             world.remove(id);
         }
+        world.time_waits.forget(ip);
     }
 
     /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there,

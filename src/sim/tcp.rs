@@ -14,6 +14,7 @@ use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning};
 use super::fault::{Fault, FaultCounts};
+use super::time_wait::MINUTE;
 use super::world::{Happening, Packet, Segment, What, World};
 
 /// Bytes of one segment at most: as large as a large offload packet of Linux, to keep the agenda
@@ -33,44 +34,23 @@ const ORPHAN_RETRIES: u32 = 8;
 const RETRY_LEAST: u64 = 200_000_000;
 /// Linux's TCP_RTO_MAX.
 const RETRY_MOST: u64 = 120_000_000_000;
-/// tcp_fin_timeout and the length of TIME-WAIT on Linux.
-const MINUTE: u64 = 60_000_000_000;
 
 impl World {
     /// A packet has reached its target.
     pub(super) fn take(&mut self, packet: Packet) {
+        let is_known = packet.to.is_some_and(|id| self.ends.get(id).is_some());
+        if !is_known && matches!(packet.what, What::SynAck { .. } | What::Segment(_)) {
+            return self.answer_unknown(packet);
+        }
         let Packet { from, to, source, target, what } = packet;
         match (what, to) {
             (What::Syn { machine, window_end }, _) => self.on_syn(from, machine, source, target, window_end),
             (What::Reset, Some(id)) => self.on_reset(id),
             (What::Unreachable(errno), Some(id)) => self.on_unreachable(id, errno),
-            (What::SynAck { window_end }, Some(id)) if self.ends.get(id).is_some() => {
-                self.on_syn_ack(id, from, window_end);
-            }
-            (What::Segment(segment), Some(id)) if self.ends.get(id).is_some() => self.on_segment(id, from, segment),
-            (What::SynAck { .. } | What::Segment(_), _) => self.answer_unknown(from, source, target),
-            (What::Reset | What::Unreachable(_), None) => {}
+            (What::SynAck { window_end }, Some(id)) => self.on_syn_ack(id, from, window_end),
+            (What::Segment(segment), Some(id)) => self.on_segment(id, from, segment),
+            (What::SynAck { .. } | What::Segment(_) | What::Reset | What::Unreachable(_), None) => {}
         }
-    }
-
-    /// RFC 9293 section 3.10.7.1: whatever arrives for a connection that does not exist is answered
-    /// with an RST, except that TIME-WAIT acknowledges what is repeated.
-    fn answer_unknown(&mut self, from: Id, source: SocketAddr, target: SocketAddr) {
-        let now = self.now;
-        let in_time_wait = self.ends.get(from).filter(|sender| sender.peer_time_wait > now);
-        let what = match in_time_wait {
-            Some(sender) => What::Segment(Segment {
-                position: sender.received,
-                acked: sender.stream_end(),
-                window_end: sender.window_end,
-                ..Segment::default()
-            }),
-            None => {
-                self.rows.mark(Fault::PeerRestarted);
-                What::Reset
-            }
-        };
-        self.send_packet(Packet { from, to: Some(from), source: target, target: source, what });
     }
 
     // --- the handshake
@@ -195,16 +175,17 @@ impl World {
 
     fn on_segment(&mut self, id: Id, from: Id, segment: Segment) {
         let Some(end) = self.ends.get(id) else { return };
-        let (phase, died, source, target) = (end.phase, end.died, end.local, end.remote);
+        let (phase, is_unix, source, target) = (end.phase, end.is_unix(), end.remote, end.local);
         match phase {
             Phase::SynSent => return,
             Phase::SynReceived if !self.establish(id) => return,
             Phase::SynReceived | Phase::Open => {}
-            Phase::Closed if died => {
-                self.send_packet(Packet { from: id, to: Some(from), source, target, what: What::Reset });
-                return;
+            Phase::Closed if is_unix => return,
+            // Only its descriptor is left.
+            Phase::Closed => {
+                let what = What::Segment(segment);
+                return self.answer_unknown(Packet { from, to: Some(id), source, target, what });
             }
-            Phase::Closed => return self.acknowledge_again(id, &segment),
         }
         let now = self.now;
         let Some(end) = self.ends.get_mut(id) else { return };
@@ -254,14 +235,6 @@ impl World {
         self.settle(id);
     }
 
-    /// The peer repeats what we have: our last acknowledgement was lost (RFC 9293 section 3.10.7.4,
-    /// TIME-WAIT).
-    fn acknowledge_again(&mut self, id: Id, segment: &Segment) {
-        if segment.fin || segment.probe || !segment.bytes.is_empty() {
-            self.send_ack(id);
-        }
-    }
-
     /// Checks whether the connection is done, or only waits for the peer's FIN without a
     /// descriptor.
     pub(super) fn settle(&mut self, id: Id) {
@@ -271,6 +244,7 @@ impl World {
         if end.phase == Phase::Open && end.is_done() {
             end.phase = Phase::Closed;
             end.rest();
+            self.begin_time_wait(id);
             self.unhash(id);
             return if orphan { self.remove(id) } else { self.edge(id) };
         }
@@ -371,10 +345,10 @@ impl World {
 
     /// Linux's tcp_reset.
     fn on_reset(&mut self, id: Id) {
-        let Some(end) = self.ends.get(id) else { return };
+        let Some(end) = self.ends.get(id) else { return self.end_time_wait(id) };
         end.mark_reset(&mut self.rows);
         let errno = match end.phase {
-            Phase::Closed => return,
+            Phase::Closed => return self.end_time_wait(id),
             Phase::SynSent => Errno::CONNREFUSED,
             Phase::SynReceived => Errno::CONNRESET,
             // CLOSE-WAIT: the peer's FIN counts, so a reader sees a clean end and only a writer
@@ -425,16 +399,7 @@ impl World {
 
     pub(super) fn remove(&mut self, id: Id) {
         self.unhash(id);
-        let Some(end) = self.ends.remove(id) else { return };
-        if end.kernel_view().state == "TIME-WAIT" {
-            self.time_waits.insert(end.machine);
-        }
-        if end.phase == Phase::Closed
-            && !end.died
-            && let Some(peer) = end.peer.and_then(|peer| self.ends.get_mut(peer))
-        {
-            peer.peer_time_wait = self.now + MINUTE;
-        }
+        self.ends.remove(id);
     }
 
     // --- timers

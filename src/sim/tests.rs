@@ -10,6 +10,7 @@ mod pieces;
 mod play;
 mod stream;
 mod time;
+mod time_wait;
 mod unix;
 
 use std::io;

@@ -25,6 +25,7 @@ use super::faults::Faults;
 use super::packet::SentPacket;
 use super::play::Playing;
 use super::time::nanos;
+use super::time_wait::TimeWaits;
 use super::truth::Truth;
 use super::unix::UNIX;
 use crate::error::LookupErrorKind;
@@ -205,6 +206,7 @@ pub(super) struct World {
     pub(super) listeners: Arena<Listener>,
     /// Names of Unix domain sockets, and their listeners.
     pub(super) unix_names: Vec<(IpAddr, UnixAddr, Id)>,
+    pub(super) time_waits: TimeWaits,
     /// By machine, local and remote address: loopback addresses exist on every machine.
     pub(super) flows: BTreeMap<(IpAddr, SocketAddr, SocketAddr), Id>,
     pub(super) listening: BTreeMap<(IpAddr, u16), Vec<Id>>,
@@ -214,9 +216,6 @@ pub(super) struct World {
     pub(super) losses: BTreeMap<IpAddr, u64>,
     /// Until then packets wait on the wire, in nanoseconds.
     pub(super) held_until: u64,
-    /// Machines whose kernel keeps TIME-WAIT of a connection that no program owns any more. The
-    /// minute is not played.
-    pub(super) time_waits: BTreeSet<IpAddr>,
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
     pub(super) plays: Vec<Playing>,
@@ -259,13 +258,13 @@ impl World {
             ends: Arena::new(),
             listeners: Arena::new(),
             unix_names: Vec::new(),
+            time_waits: TimeWaits::default(),
             flows: BTreeMap::new(),
             listening: BTreeMap::new(),
             reach: BTreeMap::new(),
             vanished: BTreeSet::new(),
             losses: BTreeMap::new(),
             held_until: 0,
-            time_waits: BTreeSet::new(),
             names: BTreeMap::new(),
             programs: Vec::new(),
             plays: Vec::new(),

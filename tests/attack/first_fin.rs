@@ -150,6 +150,38 @@ fn our_fin_is_first_if_nothing_of_the_peers_has_come() {
     );
 }
 
+/// Unread bytes hide whether a FIN follows them. Once they are read and nothing follows, none did.
+#[test]
+fn our_fin_is_first_over_unread_bytes_that_no_fin_follows() {
+    for is_discarded in [false, true] {
+        let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+            peer.send(b"unread");
+            network.advance(ms(50));
+            answer(socket);
+            if is_discarded {
+                socket.discard();
+            }
+        };
+        let ending = conversation(ListenOptions::default(), "Connection", work, PeerSocket::finish);
+        assert!(ending.is_clean(), "{ending}");
+        assert_eq!(ending.first_fin, FirstFin::Local, "discarded: {is_discarded}");
+    }
+}
+
+/// The same, and the two FINs cross.
+#[test]
+fn fins_that_cross_over_unread_bytes_are_both_first() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"unread");
+        network.advance(ms(50));
+        network.set_latency(ms(100));
+        peer.finish();
+        answer(socket);
+    };
+    let ending = conversation(ListenOptions::default(), "Connection", work, |_| ());
+    assert_eq!(ending.first_fin, FirstFin::Both, "{ending}");
+}
+
 #[test]
 fn fins_that_cross_are_both_first() {
     let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
@@ -186,7 +218,7 @@ fn a_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
         answer(socket);
     };
     let first = fails(&conversation(ListenOptions::default(), "Connection", work, |_| ()));
-    assert!(matches!(first, FirstFin::Local | FirstFin::Unknown), "{first:?}");
+    assert_eq!(first, FirstFin::Local);
 }
 
 /// The same, but the peer's FIN waits after the unread bytes, and its machine vanishes before it
@@ -202,6 +234,21 @@ fn a_failure_after_both_fins_reports_a_fin() {
     };
     let first = fails(&conversation(ListenOptions::default(), "Connection", work, |_| ()));
     assert!(matches!(first, FirstFin::Peer | FirstFin::Unknown), "{first:?}");
+}
+
+/// A paused program has read neither the FIN nor the reset after it. The error shows that both came.
+#[test]
+fn a_reset_after_a_fin_that_was_not_read_reports_the_fin() {
+    let work = |network: &Network, peer: &PeerSocket, socket: &mut Socket<'_>| {
+        socket.pause();
+        peer.finish();
+        network.advance(ms(50));
+        network.forget(THERE);
+        socket.write(b"answer").expect("open");
+    };
+    let ending = conversation(ListenOptions::default(), "Connection", work, |_| ());
+    assert!(matches!(&ending.kind, EndingKind::Failed(error) if error.kind == ConnectionErrorKind::Reset), "{ending}");
+    assert_eq!(ending.first_fin, FirstFin::Peer, "{ending}");
 }
 
 #[test]
@@ -307,7 +354,7 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
         });
     }
     let first = fails(&ending.expect("closed"));
-    assert!(matches!(first, FirstFin::Local | FirstFin::Unknown), "{first:?}");
+    assert_eq!(first, FirstFin::Local);
     drop(peer);
     story.rest();
 }

@@ -248,7 +248,7 @@ impl Worker {
     fn look(&mut self, reactor: &Reactor<Traced<Os>>) {
         for record in self.recorder.since(self.next) {
             self.next = record.number + 1;
-            let row = Row::of_record(&record, self.begun, self.side);
+            let row = Row::of_record(&record, self.begun, self.side, self.now.state);
             let changes = self.now.change(&row);
             let at_us = row.at_us;
             self.rows.push(row);

@@ -1,11 +1,12 @@
 //! The ladder: what happened on the client's side, on the server's side, and between them, with
 //! times.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
 use finale::sim::{PacketKind, SentPacket};
-use finale::trace::{KernelView, Record, What};
+use finale::trace::{Call, KernelView, Record, What};
 use finale::{Ending, SocketId, SocketInfo};
 use serde::Serialize;
 
@@ -95,6 +96,14 @@ impl SideNow {
             RowKind::Kernel { state, unread, unacked } => {
                 let until_us = (state == "TIME-WAIT").then(|| row.at_us + micros(TIME_WAIT));
                 self.kernel = Some(KernelNow { state, unread, unacked, until_us });
+            }
+            // TIME-WAIT acknowledges what is repeated, and begins again.
+            RowKind::Packet { .. } => {
+                let Some(until_us) = self.kernel.as_mut().and_then(|kernel| kernel.until_us.as_mut()) else {
+                    return false;
+                };
+                let again = row.at_us + micros(TIME_WAIT);
+                return std::mem::replace(until_us, again) != again;
             }
             _ => return false,
         }
@@ -194,9 +203,13 @@ impl Row {
         }
     }
 
-    /// What a recorder of this side has recorded.
-    pub(crate) fn of_record(record: &Record, begun: Instant, side: Side) -> Self {
-        let line = record.what.to_string();
+    /// What a recorder of this side has recorded of a connection in this state.
+    pub(crate) fn of_record(record: &Record, begun: Instant, side: Side, state: &str) -> Self {
+        let mut line = record.what.to_string();
+        if let (What::Call { call: Call::Recv, bytes: 0, error: None, .. }, "Broken") = (&record.what, state) {
+            // It may be that no FIN came: recv(2) returns 0 also after an error that was taken.
+            "recv 0: the end after the error".clone_into(&mut line);
+        }
         let what = match &record.what {
             What::Call { call, bytes, peer, error } => {
                 let error = error.map(|error| std::io::Error::from(error).to_string());
@@ -215,6 +228,20 @@ impl Row {
         };
         let at_us = micros(record.at.saturating_duration_since(begun));
         Self { at_us, side, connection: Some(record.connection), line, what }
+    }
+
+    /// All records, in their order, each of its connection's side.
+    pub(super) fn of_records(records: &[Record], begun: Instant, side: impl Fn(&Record) -> Side) -> Vec<Self> {
+        let mut states = BTreeMap::new();
+        let row = |record: &Record| {
+            let state = states.entry(record.connection).or_insert(State::Created.name());
+            let row = Self::of_record(record, begun, side(record), state);
+            if let RowKind::Step { to, .. } = row.what {
+                *state = to;
+            }
+            row
+        };
+        records.iter().map(row).collect()
     }
 
     /// A packet that a side has sent.
@@ -271,7 +298,7 @@ impl Ladder {
     /// That of a connection on a real network, of which only this side is seen. If earlier records
     /// are missing, [`lost`](Self::lost) is still to be set.
     pub(crate) fn of_one_side(side: Side, title: &str, records: &[Record], begun: Instant, ending: &Ending) -> Self {
-        let mut rows: Vec<_> = records.iter().map(|record| Row::of_record(record, begun, side)).collect();
+        let mut rows = Row::of_records(records, begun, |_| side);
         // The title may be an argument, and a text of the terminal.
         let title = printable(title);
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use finale::sim::{Host, Network};
+use finale::sim::{Host, Network, PacketKind, SentPacket};
 use finale::trace::{KernelView, Recorder, Traced, What};
 use finale::{ConnectOptions, Event, ListenOptions, Reactor, Socket, SocketId};
 
@@ -170,10 +170,15 @@ impl Run {
 
     /// Adds the packets that were sent since the last call. A machine without power sends none.
     fn collect_packets(&mut self) {
-        for packet in self.network.take_packets() {
+        let packets = self.network.take_packets();
+        self.keep_packets(&packets);
+    }
+
+    fn keep_packets(&mut self, packets: &[SentPacket]) {
+        for packet in packets {
             let side = Side::BOTH.into_iter().find(|side| ip(*side) == packet.source.ip()).unwrap_or(Side::Client);
             if self.programs[side as usize].fate != Fate::LostPower {
-                self.keep(Row::of_packet(&packet, side));
+                self.keep(Row::of_packet(packet, side));
             }
         }
     }
@@ -191,7 +196,8 @@ impl Run {
                 What::Kernel(view) if self.kernel(side) == Some(view) => continue,
                 _ => {}
             }
-            self.keep(Row::of_record(record, self.begun, side));
+            let state = self.now[side as usize].state;
+            self.keep(Row::of_record(record, self.begun, side, state));
         }
         self.look(side);
         self.collect_packets();
@@ -282,25 +288,33 @@ impl Run {
             let text = "a child has a copy of the descriptor: the kernel closes nothing".to_owned();
             return self.add(side, RowKind::Note { text });
         }
-        program.ending = Some(why.to_owned());
-        self.network.kill(ip(side));
+        program.ending.get_or_insert_with(|| why.to_owned());
+        let is_accepted = program.socket.is_some();
         let unread = self.kernel(side).map_or(0, |kernel| kernel.unread);
-        if unread > 0 {
-            let text = format!("its kernel closes the socket over {unread} unread: a reset");
+        self.network.kill(ip(side));
+        let packets = self.network.take_packets();
+        if packets.iter().any(|packet| packet.kind == PacketKind::Reset) {
+            let text = match is_accepted {
+                true => format!("its kernel closes the socket over {unread} unread: a reset"),
+                false => "its kernel resets what was not accepted".to_owned(),
+            };
             self.add(side, RowKind::Note { text });
         }
         self.look(side);
+        self.keep_packets(&packets);
     }
 
     /// What is done to the machine or the process of a side.
     fn strike(&mut self, side: Side, verb: Verb) -> Result<(), Error> {
+        // What its program did before in this step has reached its kernel.
+        self.turn(side)?;
         let program = &mut self.programs[side as usize];
         let refused = |why: &str| Err(Error::usage(format!("the script: the {} {why}", side.name())));
         match verb {
             Verb::Reboot => {
                 program.fate = Fate::Over;
                 program.holders = 0;
-                program.ending = Some("its machine was restarted".to_owned());
+                program.ending.get_or_insert_with(|| "its machine was restarted".to_owned());
                 self.network.forget(ip(side));
                 self.set_losses();
                 self.look(side);
@@ -308,7 +322,7 @@ impl Run {
             _ if program.fate == Fate::LostPower => return refused("does something after its machine lost power"),
             Verb::Vanish => {
                 program.fate = Fate::LostPower;
-                program.ending = Some("its machine lost power".to_owned());
+                program.ending.get_or_insert_with(|| "its machine lost power".to_owned());
                 self.set_losses();
             }
             Verb::Freeze | Verb::Thaw if program.fate == Fate::Over => return refused("has no program any more"),
@@ -387,15 +401,23 @@ impl Run {
             if is_over(self) {
                 return Ok(());
             }
+            let time_wait = self.end_of_time_wait();
             let alive = self.programs.iter_mut().filter(|program| program.fate == Fate::Runs);
             let deadlines = alive.filter_map(|program| program.reactor.next_deadline());
-            let next = deadlines.chain(self.network.next_event()).min().filter(|next| *next <= until);
+            let next = deadlines.chain(self.network.next_event()).chain(time_wait).min().filter(|next| *next <= until);
             let Some(next) = next else { return Ok(()) };
             self.network.advance(next.saturating_duration_since(self.network.now()));
             Side::BOTH.into_iter().for_each(|side| self.look(side));
             self.collect_packets();
         }
         Ok(())
+    }
+
+    /// When a kernel will next forget what is in TIME-WAIT.
+    fn end_of_time_wait(&self) -> Option<Instant> {
+        let elapsed = self.network.elapsed();
+        let ends = self.now.iter().filter_map(|now| now.kernel?.until_us).map(Duration::from_micros);
+        ends.filter(|end| *end > elapsed).min().map(|end| self.begun + end)
     }
 
     /// What a side can do now.

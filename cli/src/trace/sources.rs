@@ -27,13 +27,10 @@ pub(crate) fn of_seed(seed: u64, preferred: Option<Fault>) -> (Ladder, Result<()
     let chaos::RecordedRun { outcome, begun, packets, .. } = chaos::run_recorded(seed, preferred, &recorder);
     let records = recorder.records();
     let sides = sides(&records);
-    let of_record = |record: &Record| {
-        let side = sides.get(&record.connection).copied().unwrap_or(Side::Client);
-        Row::of_record(record, begun, side)
-    };
+    let side = |record: &Record| sides.get(&record.connection).copied().unwrap_or(Side::Client);
     let mut packets = packets.iter().peekable();
     let (mut clients, mut rows) = (BTreeSet::new(), Vec::new());
-    for record in &records {
+    for (record, row) in records.iter().zip(Row::of_records(&records, begun, side)) {
         let is_before = |packet: &&SentPacket| {
             packet.next_record <= record.number
                 && !(packet.next_record == record.number && sends(record, packet, begun))
@@ -41,7 +38,7 @@ pub(crate) fn of_seed(seed: u64, preferred: Option<Fault>) -> (Ladder, Result<()
         while let Some(packet) = packets.next_if(is_before) {
             rows.push(of_packet(packet, &mut clients));
         }
-        rows.push(of_record(record));
+        rows.push(row);
     }
     rows.extend(packets.map(|packet| of_packet(packet, &mut clients)));
     let excess = rows.len().saturating_sub(ROWS);
@@ -58,11 +55,8 @@ impl Ladder {
     pub(crate) fn of_both_sides(title: String, recorder: &Recorder) -> Self {
         let records = recorder.records();
         let sides = sides(&records);
-        let row = |record: &Record| {
-            let side = sides.get(&record.connection).copied().unwrap_or(Side::Client);
-            Row::of_record(record, records.first().map_or(record.at, |first| first.at), side)
-        };
-        let rows = records.iter().map(row).collect();
+        let side = |record: &Record| sides.get(&record.connection).copied().unwrap_or(Side::Client);
+        let rows = records.first().map_or_else(Vec::new, |first| Row::of_records(&records, first.at, side));
         Self { title, rows, lost: recorder.lost(), has_several: true, ..Self::default() }
     }
 }

@@ -302,3 +302,103 @@ fn the_ladder_of_a_seed_has_the_connections_of_both_sides_and_their_packets() {
     run(&["trace", "client connect", "--fault", "syn-lost"]).refused_with(2, "used with");
     run(&["trace"]).refused_with(2, "SCRIPT");
 }
+
+/// The lines of a side, with its packets.
+fn lines(script: &str, side: &str) -> Vec<String> {
+    let ladder = json(script);
+    let of_side = ladder["rows"].as_array().expect("a list").iter().filter(|row| row["side"] == side);
+    of_side.map(|row| row["line"].as_str().expect("text").to_owned()).collect()
+}
+
+#[track_caller]
+fn has_line(script: &str, side: &str, line: &str) {
+    let lines = lines(script, side);
+    assert!(lines.iter().any(|one| one == line), "{script}: no {line:?} in {lines:#?}");
+}
+
+#[track_caller]
+fn has_no_line(script: &str, side: &str, part: &str) {
+    let lines = lines(script, side);
+    assert!(!lines.iter().any(|one| one.contains(part)), "{script}: {part:?} in {lines:#?}");
+}
+
+#[test]
+fn time_wait_is_seen_without_the_program_and_ends_after_a_minute() {
+    let ends_at = |script: &str| {
+        let ladder = json(script);
+        let rows = ladder["rows"].as_array().expect("a list");
+        let mut kernel = rows.iter().filter(|row| row["kind"] == "kernel" && row["side"] == "client");
+        let wait = kernel.find(|row| row["state"] == "TIME-WAIT").unwrap_or_else(|| panic!("{script}: {ladder}"));
+        let moments = ladder["moments"].as_array().expect("a list").iter();
+        let until = moments.filter_map(|moment| moment["kernel"]["until_us"].as_u64()).max();
+        let end = kernel.find(|row| row["state"] == "CLOSED").map(|row| row["at_us"].as_u64().expect("a time"));
+        assert!(end.is_none() || end == until, "{script}: the page counts to {until:?}");
+        end.map(|end| end - wait["at_us"].as_u64().expect("a time"))
+    };
+    for ending in ["client end; server end", "client close; server end", "client crash; server close"] {
+        assert_eq!(ends_at(&format!("client connect; {ending}; wait 59s")), None);
+        assert_eq!(ends_at(&format!("client connect; {ending}; wait 2m")), Some(60_000_000), "{ending}");
+    }
+    let repeated = "client connect; client end; network lose client; server end; wait 2m";
+    assert_eq!(ends_at(repeated), Some(60_204_000), "from the second FIN");
+    has_line("client connect; client end; server end; client reboot", "client", "kernel: CLOSED");
+}
+
+#[test]
+fn a_machine_that_was_restarted_does_not_acknowledge_a_repeated_fin() {
+    let script = "client connect; client end; network lose client; server end; client reboot; wait 1s";
+    assert!(lines(script, "client").ends_with(&["kernel: CLOSED".to_owned(), "RST".to_owned()]), "{script}");
+}
+
+/// Linux sends an RST only if bytes are unread.
+#[test]
+fn the_reset_of_a_close_has_a_note_and_no_other_packet_has() {
+    let over_fin = "client connect; server pause; client end; server crash";
+    has_line(over_fin, "server", "FIN");
+    has_no_line(over_fin, "server", "reset");
+    let over_bytes = "client connect; server pause; client write 5 + client end; server crash";
+    has_line(over_bytes, "server", "its kernel closes the socket over 6 unread: a reset");
+    has_line(over_bytes, "server", "RST");
+    has_no_line("client connect; client pause; server write 5; server destroy; client crash", "client", "a reset");
+    let waiting = "server freeze; client connect; client write 5; server crash";
+    has_line(waiting, "server", "its kernel resets what was not accepted");
+}
+
+#[test]
+fn what_a_program_wrote_before_it_was_struck_has_reached_its_kernel() {
+    for verb in ["close", "crash", "freeze", "reboot", "vanish", "fork"] {
+        let script = format!("client connect; server write 5 + server {verb}; wait 1s; client destroy");
+        has_line(&script, "server", "send 5 bytes");
+        let arrives = if verb == "vanish" { "5 bytes (lost)" } else { "5 bytes" };
+        let packets = rows(&json(&script), "packet", "line");
+        assert!(packets.iter().any(|packet| *packet == format!("server {arrives}")), "{script}: {packets:?}");
+    }
+    has_line("client connect; server write 5 + server end + server crash", "server", "shutdown(SHUT_WR)");
+}
+
+#[test]
+fn what_strikes_a_program_after_its_close_changes_nothing_of_the_ending() {
+    for verb in ["crash", "reboot", "vanish"] {
+        let ladder = json(&format!("client connect; client end; server end; client {verb}"));
+        let ending = ladder["sides"][0]["ending"].as_str().expect("it is over");
+        assert!(ending.contains("clean and acknowledged"), "{verb}: {ending}");
+    }
+}
+
+#[test]
+fn a_read_of_zero_is_a_fin_only_if_no_error_came_before() {
+    let reset = "client connect; client pause; server write 5; server destroy; client resume";
+    has_line(reset, "client", "recv 5 bytes");
+    has_line(reset, "client", "recv 0: the end after the error");
+    has_no_line(reset, "client", "the peer's FIN");
+    has_line("client connect; client pause; server end; client resume", "client", "recv 0: the peer's FIN");
+}
+
+/// The upload is unread when the server's FIN leaves, and no FIN follows it.
+#[test]
+fn the_first_fin_is_known_after_an_ending_over_an_unread_upload() {
+    let script = "client connect; server pause; client write 50000; server write 9 + server end + server discard; \
+                  wait 1s; client end";
+    let ending = json(script)["sides"][1]["ending"].as_str().expect("it is over").to_owned();
+    assert!(ending.contains("we finished first, TIME_WAIT is ours"), "{ending}");
+}

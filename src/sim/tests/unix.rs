@@ -21,6 +21,8 @@ fn a_script_connects_to_a_host_of_its_machine_without_a_way_that_takes_time() {
     host.finish(0).expect("open");
     host.close(0);
     assert!(play.has_end() && network.elapsed() == Duration::ZERO);
+    network.advance(MS);
+    assert_eq!(network.kernel_views(SERVER), [], "without TIME-WAIT");
     let elsewhere = network.peer(CLIENT).connect_unix(&addr).expect_err("another machine has other names");
     assert_eq!(elsewhere.kind(), io::ErrorKind::ConnectionRefused);
     let missing = network.peer(SERVER).connect_unix(&UnixAddr::path("/run/none")).expect_err("there is no such file");
