@@ -143,12 +143,13 @@ impl Balance {
     /// down has no ready connection. One that fails is left out, unless no other can be reached: it
     /// may still be better than none.
     fn choose(&mut self, now: Instant) -> Option<usize> {
-        let allowed: Vec<bool> = self.backends.iter().map(|it| it.health.allows(it.live, now)).collect();
-        let has_better = self.backends.iter().zip(&allowed).any(|(backend, allowed)| *allowed && !backend.is_down());
+        let is_allowed = |backend: &Backend| backend.health.allows(backend.live, now);
+        let has_better = self.backends.iter().any(|backend| is_allowed(backend) && !backend.is_down());
+        let can_have = |backend: &Backend| backend.pool.stats().ready > 0 && (!has_better || is_allowed(backend));
         let count = self.backends.len();
         let chosen = (0..count)
             .map(|step| (self.next + step) % count)
-            .filter(|place| self.backends[*place].pool.stats().ready > 0 && (allowed[*place] || !has_better))
+            .filter(|place| can_have(&self.backends[*place]))
             .min_by_key(|place| self.backends[*place].live)?;
         self.next = (chosen + 1) % count;
         Some(chosen)
@@ -183,15 +184,17 @@ impl Balance {
         // A health check connects and sends nothing: that is no news of either side.
         let Some(lease) = self.leases.remove(socket.id()) else {
             let is_news = !ending.is_clean() && ending.bytes_read > 0;
-            let client = ending.peer.map_or_else(|| "on a Unix socket".to_owned(), |addr| addr.to_string());
-            return is_news.then(|| format!("client {client}: {ending}"));
+            return is_news.then(|| {
+                let client = ending.peer.map_or_else(|| "on a Unix socket".to_owned(), |addr| addr.to_string());
+                format!("client {client}: {ending}")
+            });
         };
         let is_news = ending.had_error() || (!ending.is_clean() && ending.bytes_written > lease.header_bytes);
         let backend = &mut self.backends[lease.backend];
         backend.live -= 1;
         let left_out = backend.health.ends(ending, lease.header_bytes, socket.now());
-        let line = format!("{}: {ending}", backend.name);
-        left_out.map(|time| format!("{line}; left out for {} s", time.as_secs())).or(is_news.then_some(line))
+        let left_out = left_out.map_or_else(String::new, |time| format!("; left out for {} s", time.as_secs()));
+        (is_news || !left_out.is_empty()).then(|| format!("{}: {ending}{left_out}", backend.name))
     }
 }
 
