@@ -37,6 +37,9 @@ pub struct SocketInfo {
     pub is_paused: bool,
     /// Milliseconds until its nearest timer, 0 if that is due; `None` without one.
     pub timer_ms: Option<u64>,
+    /// What that timer is: `close timeout`, `idle timeout`, ... For people; the wording is not
+    /// guaranteed.
+    pub timer: Option<&'static str>,
 }
 
 /// Every socket of a reactor at one moment. `Display` is a table like netstat's.
@@ -81,10 +84,10 @@ impl IntoIterator for Sockets {
 
 impl fmt::Display for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |[id, state, peer, queued, read, written, timer]: [&str; 7]| {
-            writeln!(f, "{id:<12} {state:<12} {peer:<24} {queued:>10} {read:>12} {written:>12} {timer:>10}")
+        let mut row = |[id, state, peer, queued, read, written, due, timer]: [&str; 8]| {
+            writeln!(f, "{id:<12} {state:<12} {peer:<24} {queued:>10} {read:>12} {written:>12} {due:>10} {timer}")
         };
-        row(["Socket", "State", "Peer", "Queued", "Read", "Written", "Timer"])?;
+        row(["Socket", "State", "Peer", "Queued", "Read", "Written", "Due", "Timer"])?;
         for socket in self {
             row([
                 &format!("{}.{}", socket.id.index(), socket.id.generation()),
@@ -94,6 +97,7 @@ impl fmt::Display for Sockets {
                 &socket.bytes_read.to_string(),
                 &socket.bytes_written.to_string(),
                 &socket.timer_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+                socket.timer.unwrap_or("-"),
             ])?;
         }
         Ok(())
@@ -135,6 +139,7 @@ impl<N: Net> Reactor<N> {
         let now = self.table.epoch.tick_before(self.net.now());
         let info = |slot| {
             let entry = self.table.entry(slot);
+            let timer = self.table.deadline_with(slot, Some(now));
             SocketInfo {
                 id: self.table.id(slot),
                 state: entry.state,
@@ -143,7 +148,8 @@ impl<N: Net> Reactor<N> {
                 bytes_read: entry.bytes_read,
                 bytes_written: entry.bytes_written,
                 is_paused: entry.flags.has(crate::table::entry::Flags::STOPPED),
-                timer_ms: self.table.deadline_with(slot, Some(now)).map(|(due, _)| due.saturating_sub(now)),
+                timer_ms: timer.map(|(due, _)| due.saturating_sub(now)),
+                timer: timer.map(|(_, due)| due.name()),
             }
         };
         Sockets(self.table.slots().map(info).collect())

@@ -279,6 +279,9 @@ impl Network {
     pub fn next_event(&self) -> Option<Instant> {
         let world = self.world.borrow();
         let has_news = |program: &world::Program| {
+            if program.is_frozen {
+                return false;
+            }
             let woken = program.woken.load(std::sync::atomic::Ordering::Relaxed);
             woken || !program.ready.is_empty() || !program.answers.is_empty()
         };
@@ -354,6 +357,18 @@ impl Network {
         self.world.borrow_mut().vanished.remove(&ip);
     }
 
+    /// This many of the next packets that this address sends are lost, whatever they are.
+    pub fn lose_next(&self, ip: IpAddr, packets: u64) {
+        self.world.borrow_mut().losses.insert(ip, packets);
+    }
+
+    /// Packets that are sent from now on wait on the wire until this time, and continue then in
+    /// their order. What is already on its way arrives as it would.
+    pub fn hold_until(&self, time: Instant) {
+        let mut world = self.world.borrow_mut();
+        world.held_until = nanos(time.saturating_duration_since(world.instant(0)));
+    }
+
     /// A router reports by ICMP that this established connection's peer can't be reached, as if
     /// that had been so for a moment: SO_ERROR of the end named by its addresses is EHOSTUNREACH
     /// until something is acknowledged, without any flag, and the connection continues. Returns
@@ -373,16 +388,28 @@ impl Network {
     /// more.
     pub fn kill(&self, ip: IpAddr) {
         let mut world = self.world.borrow_mut();
-        let dies: Vec<u32> =
-            (0..).zip(&world.programs).filter(|(_, it)| it.machine == ip).map(|(host, _)| host).collect();
-        dies.into_iter().for_each(|host| world.end_program(host));
+        world.programs_on(ip).into_iter().for_each(|host| world.end_program(host));
     }
 
-    /// The machine's scripted connections are forgotten without a packet, as by a power cut:
-    /// whatever arrives for them is answered with an RST. Visits every connection once.
+    /// The programs of this machine are stopped, as by SIGSTOP, or run again: while they are, the
+    /// caller must not call their reactors, and readiness that waits for them is no
+    /// [event](Self::next_event). Their kernel continues to answer.
+    pub fn freeze(&self, ip: IpAddr, frozen: bool) {
+        let mut world = self.world.borrow_mut();
+        for host in world.programs_on(ip) {
+            world.program(host).is_frozen = frozen;
+        }
+    }
+
+    /// The machine loses its power and is back at once: its programs are gone, as after
+    /// [`kill`](Self::kill), but its connections are forgotten without a packet. Whatever arrives
+    /// for them is answered with an RST. Visits every connection once.
     pub fn forget(&self, ip: IpAddr) {
         let mut world = self.world.borrow_mut();
-        let is_forgotten = |end: &end::End| end.machine == ip && !matches!(end.owner, end::Owner::Host { .. });
+        for host in world.programs_on(ip) {
+            world.take_sockets(host);
+        }
+        let is_forgotten = |end: &end::End| end.machine == ip;
         let gone: Vec<_> = world.ends.iter().filter(|(_, end)| is_forgotten(end)).map(|(id, _)| id).collect();
         for id in gone {
             world.remove(id);

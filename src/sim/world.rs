@@ -152,6 +152,8 @@ pub(super) struct Program {
     pub(super) answers: VecDeque<(Token, LookupAnswer)>,
     /// Its host was dropped: nothing is reported to it any more.
     pub(super) is_gone: bool,
+    /// It is stopped, as by SIGSTOP.
+    pub(super) is_frozen: bool,
     pub(super) calls: u64,
     /// Polls in a row at the same time that reported nothing and between which nothing was done.
     pub(super) idle_polls: u32,
@@ -207,6 +209,10 @@ pub(super) struct World {
     pub(super) listening: BTreeMap<(IpAddr, u16), Vec<Id>>,
     pub(super) reach: BTreeMap<IpAddr, Reach>,
     pub(super) vanished: BTreeSet<IpAddr>,
+    /// How many of the next packets from these addresses are lost.
+    pub(super) losses: BTreeMap<IpAddr, u64>,
+    /// Until then packets wait on the wire, in nanoseconds.
+    pub(super) held_until: u64,
     pub(super) names: BTreeMap<String, Name>,
     pub(super) programs: Vec<Program>,
     pub(super) plays: Vec<Playing>,
@@ -251,6 +257,8 @@ impl World {
             listening: BTreeMap::new(),
             reach: BTreeMap::new(),
             vanished: BTreeSet::new(),
+            losses: BTreeMap::new(),
+            held_until: 0,
             names: BTreeMap::new(),
             programs: Vec::new(),
             plays: Vec::new(),
@@ -269,6 +277,13 @@ impl World {
 
     /// A program ends: its kernel closes what it has.
     pub(super) fn end_program(&mut self, host: u32) {
+        for id in self.take_sockets(host) {
+            self.close(id);
+        }
+    }
+
+    /// The program is gone, and its listeners with it. Returns the connections that it had.
+    pub(super) fn take_sockets(&mut self, host: u32) -> Vec<Id> {
         self.set_sleep(host, None);
         let program = self.program(host);
         program.is_gone = true;
@@ -279,9 +294,12 @@ impl World {
         for id in listeners.into_iter().flatten() {
             self.unlisten(id);
         }
-        for id in slots.into_iter().flatten() {
-            self.close(id);
-        }
+        slots.into_iter().flatten().collect()
+    }
+
+    /// The programs that were started on this machine.
+    pub(super) fn programs_on(&self, machine: IpAddr) -> Vec<u32> {
+        (0..).zip(&self.programs).filter(|(_, it)| it.machine == machine).map(|(host, _)| host).collect()
     }
 
     pub(super) fn add_program(&mut self, machine: IpAddr) -> u32 {
@@ -294,6 +312,7 @@ impl World {
             woken: Arc::new(AtomicBool::new(false)),
             answers: VecDeque::new(),
             is_gone: false,
+            is_frozen: false,
             calls: 0,
             idle_polls: 0,
             vain_polls: 0,
@@ -386,14 +405,14 @@ impl World {
         };
         let farther = |end: SocketAddr| self.delays.get(&end.ip()).copied().unwrap_or(0);
         let way = self.latency + farther(packet.source).max(farther(packet.target));
-        let mut at = self.now + way + jitter;
+        let mut at = self.now.max(self.held_until) + way + jitter;
         if overtakes || packet.source.ip() == UNIX {
             at = self.now;
         } else if let Some(sender) = self.ends.get_mut(packet.from) {
             at = at.max(sender.last_arrival);
             sender.last_arrival = at;
         }
-        let lost = self.is_lost(&packet);
+        let lost = self.is_lost(&packet) | self.takes_loss(packet.source.ip());
         if let Some(sent) = &mut self.sent {
             sent.push(SentPacket::of(&packet, self.now, (!lost).then_some(at)));
         }
@@ -407,6 +426,12 @@ impl World {
         if !self.is_lost(&packet) {
             self.take(packet);
         }
+    }
+
+    /// Whether the wish for a loss covers the packet that this address sends now.
+    fn takes_loss(&mut self, source: IpAddr) -> bool {
+        let left = self.losses.get_mut(&source).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     fn is_lost(&self, packet: &Packet) -> bool {

@@ -36,6 +36,23 @@ pub(crate) enum Due {
 }
 
 impl Due {
+    /// Its name for people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Limit(TimeoutKind::Connect) => "connect timeout",
+            Self::Limit(TimeoutKind::HalfClosed) => "half-closed timeout",
+            Self::Limit(TimeoutKind::Close) => "close timeout",
+            Self::Limit(TimeoutKind::Write) => "write timeout",
+            Self::Limit(TimeoutKind::Deadline) => "deadline",
+            Self::Limit(TimeoutKind::Ending) => "ending timeout",
+            Self::Limit(TimeoutKind::Kernel) => "kernel",
+            Self::Attempt => "next address",
+            Self::Retry => "retry",
+            Self::Grace => "grace of the stop",
+            Self::Idle => "idle timeout",
+        }
+    }
+
     /// The clock that it counts by, if any.
     pub(crate) const fn clock(self) -> Flags {
         match self {

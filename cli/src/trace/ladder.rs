@@ -13,7 +13,7 @@ use super::script::Side;
 use crate::output::printable;
 
 /// A run as rows. The names are stable: programs read them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Ladder {
     /// What was run.
     pub(crate) title: String,
@@ -21,9 +21,68 @@ pub(crate) struct Ladder {
     /// Rows that were not kept, since there were too many.
     pub(crate) lost: u64,
     pub(crate) sides: Vec<SideEnd>,
+    /// The steps of the script, and when each begins.
+    pub(crate) steps: Vec<Step>,
+    /// What changed on a side, for a page that shows it at any time.
+    pub(crate) moments: Vec<Moment>,
+    /// When the run was over.
+    pub(crate) end_us: u64,
     /// A side has several connections.
     #[serde(skip)]
     pub(crate) has_several: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Step {
+    pub(crate) at_us: u64,
+    pub(crate) text: String,
+}
+
+/// One side from a row on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Moment {
+    /// How many rows were there, with those that were not kept.
+    pub(crate) rows: u64,
+    pub(crate) at_us: u64,
+    pub(crate) side: Side,
+    #[serde(flatten)]
+    pub(crate) now: SideNow,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SideNow {
+    /// As `finale states` prints it.
+    pub(crate) state: &'static str,
+    /// Whether its program runs.
+    pub(crate) program: &'static str,
+    pub(crate) is_paused: bool,
+    /// Bytes that wait for the kernel, and those that moved.
+    pub(crate) queued: u64,
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+    /// The nearest timer of the socket, and when it is due.
+    pub(crate) timer: Option<&'static str>,
+    pub(crate) timer_at_us: Option<u64>,
+    pub(crate) kernel: Option<KernelNow>,
+}
+
+impl Default for SideNow {
+    fn default() -> Self {
+        let state = State::Created.name();
+        let (queued, read, written) = (0, 0, 0);
+        let (timer, timer_at_us, kernel) = (None, None, None);
+        Self { state, program: "runs", is_paused: false, queued, read, written, timer, timer_at_us, kernel }
+    }
+}
+
+/// What the kernel says of the connection, as ss(8) would print it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct KernelNow {
+    pub(crate) state: &'static str,
+    pub(crate) unread: u32,
+    pub(crate) unacked: u32,
+    /// The end of TIME-WAIT.
+    pub(crate) until_us: Option<u64>,
 }
 
 /// How one side stands at the end.
@@ -183,7 +242,15 @@ impl Ladder {
         rows.push(Row::new(at, Side::Client, RowKind::Ending { text: ending.to_string() }));
         let end = SideEnd { side: Side::Client, state: State::Closed.name(), ending: Some(ending.to_string()) };
         let has_several = records.iter().any(|record| record.connection > 0);
-        Self { title, rows, lost: recorder.lost(), sides: vec![end], has_several }
+        Self {
+            title,
+            rows,
+            lost: recorder.lost(),
+            sides: vec![end],
+            end_us: micros(at),
+            has_several,
+            ..Self::default()
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod ladder;
 mod script;
+mod setting;
 mod simulated;
 mod svg;
 mod text;
@@ -18,10 +19,13 @@ pub(crate) use text::text;
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
 ///
 /// A script says what the two sides do, on the simulated network and its virtual clock: `client
-/// connect; client write 5; client end; server write 100; server end`. Steps are 10 ms apart, and
-/// a plus joins what happens at the same time. Verbs of a side: connect, write N, end, destroy,
-/// pause, resume, discard, crash (its program dies), vanish (its machine loses power). `network
-/// cut`, `network restore`, `network delay 50ms`, and `wait 1m`.
+/// connect; client write 5; client end; server write 100; server end`. A step takes 10 ms, or the
+/// time of its `wait 1m`, and a plus joins what happens at the same time. Verbs of a side: connect,
+/// write N, end, destroy, pause, resume, discard; close (close(2) at once, as a program without
+/// finale); fork (a child has a copy of the descriptor); freeze and thaw (SIGSTOP and SIGCONT);
+/// crash (its program dies); vanish (its machine loses power); reboot (it is back at once); and
+/// before the connection `server set idle-timeout 30s`. `network cut`, `restore`, `delay 50ms`,
+/// `lose client` (its next packet), `hold` and `release`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceOptions {
     /// What happens

@@ -1,11 +1,12 @@
 //! What is done in a run, as text: `client connect; client write 5; client end; server end`.
 //!
-//! Steps are separated by semicolons, and each is 10 ms after the one before it. What a plus joins
-//! happens at the same time: `client end + server end`.
+//! Steps are separated by semicolons, and each takes 10 ms, or the time of its `wait`. What a plus
+//! joins happens at the same time: `client end + server end`.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::setting::Setting;
 use crate::errors::Error;
 use crate::values;
 
@@ -47,16 +48,40 @@ pub(crate) enum Verb {
     Pause,
     Resume,
     Discard,
+    /// close(2) by a program without finale: its kernel closes the connection at once.
+    Close,
+    /// A child process gets a copy of the descriptor.
+    Fork,
+    /// Its program is stopped by SIGSTOP; its kernel continues.
+    Freeze,
+    /// SIGCONT.
+    Thaw,
     /// Its program dies, and its kernel closes the connection.
     Crash,
     /// Its machine loses power.
     Vanish,
+    /// Its machine loses power, and is back at once.
+    Reboot,
+    Set(Setting),
 }
 
 impl Verb {
     /// Those without an argument.
-    const PLAIN: [Self; 8] =
-        [Self::Connect, Self::End, Self::Destroy, Self::Pause, Self::Resume, Self::Discard, Self::Crash, Self::Vanish];
+    const PLAIN: [Self; 13] = [
+        Self::Connect,
+        Self::End,
+        Self::Destroy,
+        Self::Pause,
+        Self::Resume,
+        Self::Discard,
+        Self::Close,
+        Self::Fork,
+        Self::Freeze,
+        Self::Thaw,
+        Self::Crash,
+        Self::Vanish,
+        Self::Reboot,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -67,8 +92,14 @@ impl Verb {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Discard => "discard",
+            Self::Close => "close",
+            Self::Fork => "fork",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
             Self::Crash => "crash",
             Self::Vanish => "vanish",
+            Self::Reboot => "reboot",
+            Self::Set(_) => "set",
         }
     }
 }
@@ -82,6 +113,11 @@ pub(crate) enum Action {
     Restore,
     /// Packets take this long.
     Delay(Duration),
+    /// The next packet of this side is lost.
+    Lose(Side),
+    /// Packets wait on the wire.
+    Hold,
+    Release,
     Wait(Duration),
 }
 
@@ -89,18 +125,28 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Of(side, verb @ Verb::Write(bytes)) => write!(f, "{} {} {bytes}", side.name(), verb.name()),
+            Self::Of(side, Verb::Set(setting)) => write!(f, "{} set {setting}", side.name()),
             Self::Of(side, verb) => write!(f, "{} {}", side.name(), verb.name()),
             Self::Cut => f.write_str("network cut"),
             Self::Restore => f.write_str("network restore"),
-            Self::Delay(time) => write!(f, "network delay {}", humantime::format_duration(*time)),
-            Self::Wait(time) => write!(f, "wait {}", humantime::format_duration(*time)),
+            Self::Delay(time) => write!(f, "network delay {}", one_word(*time)),
+            Self::Lose(side) => write!(f, "network lose {}", side.name()),
+            Self::Hold => f.write_str("network hold"),
+            Self::Release => f.write_str("network release"),
+            Self::Wait(time) => write!(f, "wait {}", one_word(*time)),
         }
     }
 }
 
+/// As a script can contain it.
+fn one_word(time: Duration) -> String {
+    humantime::format_duration(time).to_string().replace(' ', "")
+}
+
 const GRAMMAR: &str = "write steps as `client connect; client write 5; server end; wait 1s; network cut`, \
                        with + between what happens at the same time; verbs: connect, write N, end, destroy, pause, \
-                       resume, discard, crash, vanish; of the network: cut, restore, delay DUR";
+                       resume, discard, close, fork, freeze, thaw, crash, vanish, reboot, set NAME VALUE; of the network: cut, \
+                       restore, delay DUR, lose SIDE, hold, release";
 
 /// The steps of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +172,40 @@ impl Script {
         }
         match actions {
             0 => Err(Error::usage(format!("the script has no step; {GRAMMAR}"))),
-            1..=MOST_ACTIONS => Ok(Self(steps)),
+            1..=MOST_ACTIONS => {
+                let script = Self(steps);
+                script.settings_come_first()?;
+                Ok(script)
+            }
             _ => Err(Error::usage(format!("the script has {actions} actions; write at most {MOST_ACTIONS}"))),
+        }
+    }
+
+    /// When each step begins, since the run began, and when the last one is over.
+    pub(crate) fn times(&self) -> Vec<Duration> {
+        let mut times = vec![Duration::ZERO];
+        for step in &self.0 {
+            let takes = if let [Action::Wait(time)] = step[..] { time } else { STEP };
+            times.push(times.last().copied().unwrap_or_default() + takes);
+        }
+        times
+    }
+
+    /// What a side has set before it begins.
+    pub(crate) fn settings(&self, side: Side) -> Vec<Setting> {
+        let setting = |action: &Action| match *action {
+            Action::Of(of, Verb::Set(setting)) if of == side => Some(setting),
+            _ => None,
+        };
+        self.0.iter().flatten().filter_map(setting).collect()
+    }
+
+    /// A setting counts from the beginning of the connection.
+    fn settings_come_first(&self) -> Result<(), Error> {
+        let mut actions = self.0.iter().flatten().skip_while(|action| !matches!(action, Action::Of(_, Verb::Connect)));
+        match actions.find(|action| matches!(action, Action::Of(_, Verb::Set(_)))) {
+            Some(late) => Err(Error::usage(format!("the script: {late}: write it before `client connect`"))),
+            None => Ok(()),
         }
     }
 }
@@ -137,6 +215,10 @@ impl fmt::Display for Script {
         let step = |step: &Vec<Action>| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
         f.write_str(&self.0.iter().map(step).collect::<Vec<_>>().join("; "))
     }
+}
+
+fn side_of(name: &str) -> Option<Side> {
+    Side::BOTH.into_iter().find(|known| known.name() == name)
 }
 
 fn action(text: &str) -> Result<Action, Error> {
@@ -151,9 +233,15 @@ fn action(text: &str) -> Result<Action, Error> {
         ["wait", duration] => Ok(Action::Wait(time(duration)?)),
         ["network", "cut"] => Ok(Action::Cut),
         ["network", "restore"] => Ok(Action::Restore),
+        ["network", "hold"] => Ok(Action::Hold),
+        ["network", "release"] => Ok(Action::Release),
+        ["network", "lose", side] => {
+            side_of(side).map(Action::Lose).ok_or_else(|| wrong("lose client, or lose server"))
+        }
         ["network", "delay", duration] => Ok(Action::Delay(time(duration)?)),
+        ["network", ..] => Err(wrong("the network does no such thing")),
         [side, ref verb @ ..] => {
-            let side = Side::BOTH.into_iter().find(|known| known.name() == side);
+            let side = side_of(side);
             let side = side.ok_or_else(|| wrong("it does not begin with client, server, network or wait"))?;
             let verb = match *verb {
                 ["write"] => return Err(wrong("how many bytes? write N")),
@@ -162,6 +250,7 @@ fn action(text: &str) -> Result<Action, Error> {
                     Ok(_) => return Err(wrong("write 1 byte to 1 MiB")),
                     Err(why) => return Err(wrong(&why)),
                 },
+                ["set", name, value] => Verb::Set(Setting::parse(name, value).map_err(|why| wrong(&why))?),
                 [name] => {
                     Verb::PLAIN.into_iter().find(|verb| verb.name() == name).ok_or_else(|| wrong("no such verb"))?
                 }
@@ -182,13 +271,17 @@ mod tests {
 
     #[test]
     fn a_script_is_read_and_printed_as_it_was_written() {
-        let text =
-            "client connect; client write 5 + server write 1048576; wait 1m 5s; network delay 20ms; server crash";
-        assert!(Script::parse(text).is_err(), "a duration is one word");
-        let text = text.replace("1m 5s", "65s");
-        let script = Script::parse(&text).expect("it is one");
-        assert_eq!(script.0[1].len(), 2);
-        assert_eq!(Script::parse(&script.to_string().replace("1m 5s", "65s")).expect("it is one"), script);
+        let text = "server set idle-timeout 1m5s; client connect; client write 5 + server write 1048576; wait 1m5s; \
+                    network delay 20ms; network lose client; network hold; network release; server crash";
+        let script = Script::parse(text).expect("it is one");
+        assert_eq!((script.0[2].len(), script.to_string()), (2, text.to_owned()));
+        assert!(Script::parse(&text.replace("1m5s", "1m 5s")).is_err(), "a duration is one word");
+    }
+
+    #[test]
+    fn each_step_takes_ten_milliseconds_or_the_time_of_its_wait() {
+        let script = Script::parse("client connect; wait 5us; client end + server end").expect("it is one");
+        assert_eq!(script.times().iter().map(Duration::as_micros).collect::<Vec<_>>(), [0, 10_000, 10_005, 20_005]);
     }
 
     #[test]
@@ -208,6 +301,10 @@ mod tests {
             ("wait 2d", "longer than a day"),
             ("wait 5", "unit is missing"),
             ("client end + ", "it is empty"),
+            ("network lose", "no such"),
+            ("network lose it", "lose client"),
+            ("client set linger 1s", "no such setting"),
+            ("client connect; server set deadline 1s", "before `client connect`"),
             ("client end + wait 1s", "wait is a step of its own"),
             (&many, "201 actions"),
         ] {

@@ -5,17 +5,17 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use finale::lifecycle::State;
 use finale::sim::{Host, Network};
 use finale::trace::{KernelView, Recorder, Traced, What};
-use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
+use finale::{ConnectOptions, Event, ListenOptions, Reactor, Socket, SocketId};
 
-use super::ladder::{Ladder, Row, RowKind, SideEnd, micros};
+use super::ladder::{KernelNow, Ladder, Moment, Row, RowKind, SideEnd, SideNow, Step, micros};
 use super::script::{Action, STEP, Script, Side, Verb};
+use super::setting;
 use crate::errors::Error;
 
 /// The rows that are kept: the newest.
-const ROWS: usize = 10_000;
+const ROWS: usize = 4_000;
 /// What a side records between two looks at its record.
 const RECORDS: usize = 4_000;
 /// After the last step, the run continues for at most this long: longer than every default limit.
@@ -23,11 +23,15 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Turns without an end: a limit for scripts that make the two sides send for ever.
 const TURNS: usize = 200_000;
 const PORT: u16 = 80;
+/// The length of TIME-WAIT on Linux.
+const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// One side: its program, and what is known of its connection.
 struct Program {
     reactor: Reactor<Traced<Host>>,
     fate: Fate,
+    /// How many processes have its descriptor.
+    holders: u32,
     recorder: Recorder,
     /// The number of its next record.
     next: u64,
@@ -39,8 +43,22 @@ struct Program {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Runs,
-    Crashed,
+    /// It has died, or has closed the connection behind finale's back.
+    Over,
+    /// It is stopped by SIGSTOP.
+    Frozen,
     LostPower,
+}
+
+impl Fate {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Runs => "runs",
+            Self::Over => "over",
+            Self::Frozen => "frozen",
+            Self::LostPower => "no power",
+        }
+    }
 }
 
 struct Run {
@@ -50,8 +68,13 @@ struct Run {
     /// In the order in which they happened.
     rows: VecDeque<Row>,
     lost: u64,
-    /// What was last said of each side's kernel.
-    kernels: [Option<KernelView>; 2],
+    moments: Vec<Moment>,
+    /// What was last said of each side.
+    now: [SideNow; 2],
+    /// When the wire is released, if it is held.
+    releases: Vec<Duration>,
+    settings: [Vec<setting::Setting>; 2],
+    wire_is_cut: bool,
     /// From when until when no packet arrived, in microseconds.
     cuts: Vec<(u64, Option<u64>)>,
 }
@@ -65,30 +88,46 @@ const fn ip(side: Side) -> IpAddr {
 /// # Errors
 /// Where the script does what can't be done at that moment.
 pub(crate) fn run(script: &Script) -> Result<Ladder, Error> {
-    let mut run = Run::new()?;
+    let mut run = Run::new(script)?;
     for step in &script.0 {
         for action in step {
             run.act(*action)?;
         }
-        run.pass(STEP)?;
+        if !matches!(step[..], [Action::Wait(_)]) {
+            run.pass(STEP)?;
+        }
     }
     run.finish()?;
     Ok(run.ladder(script))
 }
 
 impl Run {
-    fn new() -> Result<Self, Error> {
+    fn new(script: &Script) -> Result<Self, Error> {
         let network = Network::new(1);
         network.record();
         let programs = Side::BOTH.map(|side| {
             let recorder = Recorder::new(RECORDS);
             let reactor = Reactor::with_net(recorder.around(network.host(ip(side))));
-            Program { reactor, fate: Fate::Runs, recorder, next: 0, socket: None, ending: None }
+            Program { reactor, fate: Fate::Runs, holders: 1, recorder, next: 0, socket: None, ending: None }
         });
-        let (begun, rows) = (network.now(), VecDeque::new());
-        let mut run = Self { begun, network, programs, rows, lost: 0, cuts: Vec::new(), kernels: [None; 2] };
-        let server = &mut run.programs[Side::Server as usize].reactor;
-        server.listen((ip(Side::Server), PORT), ListenOptions::default())?;
+        let steps = script.0.iter().zip(script.times());
+        let releases = steps.filter(|(step, _)| step.contains(&Action::Release)).map(|(_, at)| at).collect();
+        let settings = Side::BOTH.map(|side| script.settings(side));
+        let options = setting::listen_options(ListenOptions::default(), &settings[Side::Server as usize]);
+        let mut run = Self {
+            begun: network.now(),
+            network,
+            programs,
+            rows: VecDeque::new(),
+            lost: 0,
+            moments: Vec::new(),
+            now: [SideNow::default(), SideNow::default()],
+            releases,
+            settings,
+            wire_is_cut: false,
+            cuts: Vec::new(),
+        };
+        run.programs[Side::Server as usize].reactor.listen((ip(Side::Server), PORT), options)?;
         Ok(run)
     }
 
@@ -101,7 +140,45 @@ impl Run {
             self.rows.pop_front();
             self.lost += 1;
         }
+        let (side, at_us) = (row.side, row.at_us);
         self.rows.push_back(row);
+        let now = &mut self.now[side as usize];
+        match &self.rows[self.rows.len() - 1].what {
+            RowKind::Step { to, .. } => now.state = to,
+            RowKind::Kernel { state, unread, unacked } => {
+                let until_us = (*state == "TIME-WAIT").then(|| at_us + micros(TIME_WAIT));
+                now.kernel = Some(KernelNow { state, unread: *unread, unacked: *unacked, until_us });
+            }
+            _ => return,
+        }
+        self.note_moment(side);
+    }
+
+    /// Notes how a side stands, with the rows that are there.
+    fn note_moment(&mut self, side: Side) {
+        let rows = self.lost + self.rows.len() as u64;
+        let at_us = micros(self.network.elapsed());
+        self.moments.push(Moment { rows, at_us, side, now: self.now[side as usize].clone() });
+    }
+
+    /// Looks at the socket of a side, as its program could.
+    fn look_at_socket(&mut self, side: Side) {
+        let program = &self.programs[side as usize];
+        let mut now =
+            SideNow { program: program.fate.name(), timer: None, timer_at_us: None, ..self.now[side as usize].clone() };
+        let sockets = program.reactor.sockets();
+        let socket = sockets.iter().find(|socket| Some(socket.id) == program.socket);
+        if let Some(socket) = socket.filter(|_| program.fate == Fate::Runs) {
+            (now.read, now.written) = (socket.bytes_read, socket.bytes_written);
+            (now.queued, now.is_paused) = (socket.queued_bytes as u64, socket.is_paused);
+            let elapsed_ms = micros(self.network.elapsed()) / 1000;
+            now.timer = socket.timer;
+            now.timer_at_us = socket.timer_ms.map(|ms| (elapsed_ms + ms) * 1000);
+        }
+        if now != self.now[side as usize] {
+            self.now[side as usize] = now;
+            self.note_moment(side);
+        }
     }
 
     /// Adds the packets that were sent since the last call. A machine without power sends none.
@@ -124,125 +201,178 @@ impl Run {
         }
         for record in &records {
             match record.what {
-                What::Kernel(view) if self.kernels[side as usize] == Some(view) => continue,
-                What::Kernel(view) => self.kernels[side as usize] = Some(view),
+                What::Kernel(view) if self.kernel(side) == Some(view) => continue,
                 _ => {}
             }
             self.keep(Row::of_record(record, self.begun, side));
         }
         self.look(side);
         self.collect_packets();
+        self.look_at_socket(side);
+    }
+
+    /// What was last said of a side's kernel.
+    fn kernel(&self, side: Side) -> Option<KernelView> {
+        let KernelNow { state, unread, unacked, .. } = self.now[side as usize].kernel?;
+        Some(KernelView { state, unread, unacked })
     }
 
     /// Adds what a side's kernel says, if that has changed: also while its program does nothing, or
     /// is dead.
     fn look(&mut self, side: Side) {
         let views = self.network.kernel_views(ip(side));
-        let known = self.kernels[side as usize];
+        let known = self.kernel(side);
         // The simulated network does not play the minute of TIME-WAIT.
         let gone = known.map(|kernel| match kernel.state {
             "TIME-WAIT" => kernel,
             _ => KernelView { state: "CLOSED", unread: 0, unacked: 0 },
         });
         let view = views.first().copied().or(gone);
-        if view != known && self.programs[side as usize].fate != Fate::LostPower {
-            self.kernels[side as usize] = view;
-            if let Some(view) = view {
-                self.add(side, view.into());
-            }
+        let changed = view.filter(|_| view != known && self.programs[side as usize].fate != Fate::LostPower);
+        if let Some(view) = changed {
+            self.add(side, view.into());
         }
     }
 
     fn act(&mut self, action: Action) -> Result<(), Error> {
         let text = action.to_string();
         match action {
+            Action::Of(_, Verb::Set(_)) => {}
             Action::Of(side, verb) => {
                 self.add(side, RowKind::Action { text: text.replacen(side.name(), "", 1).trim().to_owned() });
                 self.call(side, verb)?;
             }
             Action::Wait(time) => self.pass(time)?,
-            Action::Cut => {
-                self.cut(Side::Client);
-                self.add(Side::Client, RowKind::Action { text });
-            }
-            Action::Restore => {
-                self.restore();
+            Action::Cut | Action::Restore => {
+                self.wire_is_cut = action == Action::Cut;
+                self.set_losses();
                 self.add(Side::Client, RowKind::Action { text });
             }
             Action::Delay(time) => {
                 self.network.set_latency(time);
                 self.add(Side::Client, RowKind::Action { text });
             }
+            Action::Lose(side) => {
+                self.network.lose_next(ip(side), 1);
+                self.add(side, RowKind::Action { text });
+            }
+            Action::Hold => {
+                let now = self.network.elapsed();
+                let until = self.releases.iter().find(|at| **at > now).copied().unwrap_or(2 * LONGEST);
+                self.network.hold_until(self.begun + until);
+                self.add(Side::Client, RowKind::Action { text });
+            }
+            // The packets are on their way: the time of the release was known when they were held.
+            Action::Release => self.add(Side::Client, RowKind::Action { text }),
         }
         Ok(())
     }
 
-    /// From now on no packet of this side arrives, and none at it.
-    fn cut(&mut self, side: Side) {
-        self.network.vanish(ip(side));
-        if self.cuts.last().is_none_or(|(_, until)| until.is_some()) {
-            self.cuts.push((micros(self.network.elapsed()), None));
+    /// Makes the network lose what a cut wire loses, and what a machine without power does.
+    fn set_losses(&mut self) {
+        let has_power = |side: Side| self.programs[side as usize].fate != Fate::LostPower;
+        let mut is_cut = self.wire_is_cut;
+        for side in Side::BOTH {
+            if has_power(side) && !self.wire_is_cut {
+                self.network.heal(ip(side));
+            } else {
+                self.network.vanish(ip(side));
+                is_cut = true;
+            }
         }
-    }
-
-    /// The wire works again. A machine without power does not.
-    fn restore(&mut self) {
-        if self.programs.iter().any(|program| program.fate == Fate::LostPower) {
-            return;
-        }
-        self.network.heal(ip(Side::Client));
         let now = micros(self.network.elapsed());
-        if let Some((_, until @ None)) = self.cuts.last_mut() {
-            *until = Some(now);
+        match self.cuts.last_mut() {
+            Some((_, until @ None)) if !is_cut => *until = Some(now),
+            Some((_, None)) => {}
+            _ if is_cut => self.cuts.push((now, None)),
+            _ => {}
         }
     }
 
-    fn call(&mut self, side: Side, verb: Verb) -> Result<(), Error> {
+    /// Another process has lost the descriptor: the program of this side has died or has closed it.
+    fn lose_holder(&mut self, side: Side, why: &str) {
+        let program = &mut self.programs[side as usize];
+        program.fate = Fate::Over;
+        program.holders -= 1;
+        if program.holders > 0 {
+            self.network.freeze(ip(side), true);
+            let text = "a child has a copy of the descriptor: the kernel closes nothing".to_owned();
+            return self.add(side, RowKind::Note { text });
+        }
+        program.ending = Some(why.to_owned());
+        self.network.kill(ip(side));
+        let unread = self.kernel(side).map_or(0, |kernel| kernel.unread);
+        if unread > 0 {
+            let text = format!("its kernel closes the socket over {unread} unread: a reset");
+            self.add(side, RowKind::Note { text });
+        }
+        self.look(side);
+    }
+
+    /// What is done to the machine or the process of a side.
+    fn strike(&mut self, side: Side, verb: Verb) -> Result<(), Error> {
         let program = &mut self.programs[side as usize];
         let refused = |why: &str| Err(Error::usage(format!("the script: the {} {why}", side.name())));
         match verb {
+            Verb::Reboot => {
+                program.fate = Fate::Over;
+                program.holders = 0;
+                program.ending = Some("its machine was restarted".to_owned());
+                self.network.forget(ip(side));
+                self.set_losses();
+                self.look(side);
+            }
             _ if program.fate == Fate::LostPower => return refused("does something after its machine lost power"),
             Verb::Vanish => {
                 program.fate = Fate::LostPower;
                 program.ending = Some("its machine lost power".to_owned());
-                self.cut(side);
+                self.set_losses();
             }
-            _ if program.fate == Fate::Crashed => return refused("makes a call after its program died"),
-            Verb::Crash => {
-                self.network.kill(ip(side));
-                program.fate = Fate::Crashed;
-                program.ending = Some("its program died".to_owned());
-                let unread = self.kernels[side as usize].map_or(0, |kernel| kernel.unread);
-                if unread > 0 {
-                    let text = format!("its kernel closes the socket over {unread} unread: a reset");
-                    self.add(side, RowKind::Note { text });
-                }
-                self.look(side);
+            Verb::Freeze | Verb::Thaw if program.fate == Fate::Over => return refused("has no program any more"),
+            Verb::Freeze | Verb::Thaw => {
+                let is_frozen = verb == Verb::Freeze;
+                program.fate = if is_frozen { Fate::Frozen } else { Fate::Runs };
+                self.network.freeze(ip(side), is_frozen);
             }
-            Verb::Connect if program.socket.is_some() => {
+            _ if program.holders == 0 => return refused("has no process left that could do this"),
+            Verb::Fork => program.holders += 1,
+            Verb::Close if program.socket.is_none() => return refused("has no connection yet"),
+            Verb::Close => self.lose_holder(side, "its program called close(2)"),
+            _ => self.lose_holder(side, "its program died"),
+        }
+        self.look_at_socket(side);
+        Ok(())
+    }
+
+    fn call(&mut self, side: Side, verb: Verb) -> Result<(), Error> {
+        if matches!(
+            verb,
+            Verb::Reboot | Verb::Vanish | Verb::Fork | Verb::Close | Verb::Crash | Verb::Freeze | Verb::Thaw
+        ) {
+            return self.strike(side, verb);
+        }
+        let options = setting::connect_options(ConnectOptions::default(), &self.settings[side as usize]);
+        let program = &mut self.programs[side as usize];
+        let refused = |why: &str| Err(Error::usage(format!("the script: the {} {why}", side.name())));
+        match (program.fate, verb) {
+            (Fate::LostPower, _) => return refused("does something after its machine lost power"),
+            (Fate::Frozen, _) => return refused("makes a call while its program is frozen"),
+            (Fate::Over, _) => return refused("makes a call after its program died or called close(2)"),
+            (Fate::Runs, Verb::Connect) if program.socket.is_some() => {
                 return refused("connects twice; one connection is enough to study");
             }
-            Verb::Connect => {
-                let target = (ip(Side::Server), PORT);
-                program.socket = Some(program.reactor.connect(target, ConnectOptions::default())?);
+            (Fate::Runs, Verb::Connect) => {
+                program.socket = Some(program.reactor.connect((ip(Side::Server), PORT), options)?);
             }
-            _ => {
+            (Fate::Runs, Verb::Destroy) if program.holders > 1 => {
+                return refused("destroys what a child has a copy of, which is not simulated");
+            }
+            (Fate::Runs, _) => {
                 let Some(id) = program.socket else { return refused("has no connection yet") };
                 // After its close every call does nothing.
-                let Some(mut socket) = program.reactor.socket(id) else { return Ok(()) };
-                match verb {
-                    Verb::Write(bytes) => {
-                        let written = socket.write(&vec![b'x'; usize::try_from(bytes).unwrap_or(usize::MAX)]);
-                        if let Err(error) = written {
-                            self.add(side, RowKind::Note { text: format!("write: {error}") });
-                        }
-                    }
-                    Verb::End => socket.end(),
-                    Verb::Destroy => socket.destroy(),
-                    Verb::Pause => socket.pause(),
-                    Verb::Resume => socket.resume(),
-                    Verb::Discard => socket.discard(),
-                    Verb::Connect | Verb::Crash | Verb::Vanish => {}
+                let Some(socket) = program.reactor.socket(id) else { return Ok(()) };
+                if let Err(error) = apply(socket, verb) {
+                    self.add(side, RowKind::Note { text: format!("write: {error}") });
                 }
             }
         }
@@ -261,7 +391,9 @@ impl Run {
     /// Lets time pass until both connections are over.
     fn finish(&mut self) -> Result<(), Error> {
         let is_over = |program: &Program| program.ending.is_some() || program.socket.is_none();
-        self.run_until(self.network.now() + LONGEST, |run| run.programs.iter().all(is_over))
+        // Rows are dropped while the script runs, but not for what follows it.
+        let is_full = |run: &Self| run.rows.len() == ROWS;
+        self.run_until(self.network.now() + LONGEST, |run| run.programs.iter().all(is_over) || is_full(run))
     }
 
     fn run_until(&mut self, until: Instant, is_over: impl Fn(&Self) -> bool) -> Result<(), Error> {
@@ -311,6 +443,10 @@ impl Run {
     }
 
     fn ladder(mut self, script: &Script) -> Ladder {
+        let steps = script.0.iter().zip(script.times());
+        let text = |step: &[Action]| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+        let steps = steps.map(|(step, at)| Step { at_us: micros(at), text: text(step) }).collect();
+        let end_us = micros(self.network.elapsed());
         let sides = Side::BOTH.map(|side| self.end_of(side)).into();
         let mut rows: Vec<_> = std::mem::take(&mut self.rows).into();
         for row in &mut rows {
@@ -320,14 +456,26 @@ impl Run {
                 *arrives_us = arrives_us.filter(|at| !is_cut(*at));
             }
         }
-        Ladder { title: script.to_string(), rows, lost: self.lost, sides, has_several: false }
+        let (title, moments) = (script.to_string(), self.moments);
+        Ladder { title, rows, lost: self.lost, sides, steps, moments, end_us, has_several: false }
     }
 
     fn end_of(&self, side: Side) -> SideEnd {
-        let program = &self.programs[side as usize];
-        let steps = program.recorder.records().into_iter().rev();
-        let last =
-            steps.filter_map(|record| if let What::Step { to, .. } = record.what { Some(to) } else { None }).next();
-        SideEnd { side, state: last.unwrap_or(State::Created).name(), ending: program.ending.clone() }
+        SideEnd { side, state: self.now[side as usize].state, ending: self.programs[side as usize].ending.clone() }
     }
+}
+
+fn apply(mut socket: Socket<'_>, verb: Verb) -> Result<(), finale::Error> {
+    match verb {
+        Verb::Write(bytes) => {
+            return socket.write(&vec![b'x'; usize::try_from(bytes).unwrap_or(usize::MAX)]).map(drop);
+        }
+        Verb::End => socket.end(),
+        Verb::Destroy => socket.destroy(),
+        Verb::Pause => socket.pause(),
+        Verb::Resume => socket.resume(),
+        Verb::Discard => socket.discard(),
+        _ => {}
+    }
+    Ok(())
 }

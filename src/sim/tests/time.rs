@@ -105,3 +105,51 @@ fn a_restarted_peer_answers_the_next_bytes_with_a_reset() {
     assert_eq!(edge(&mut host, SECOND), flags("in out rdhup hup err"));
     assert_eq!(read(&mut host), Err(Errno::CONNRESET));
 }
+
+#[test]
+fn a_program_of_a_restarted_machine_is_gone_without_a_packet() {
+    let (network, _host, peer) = accepted(&ListenOptions::default());
+    network.record();
+    network.forget(SERVER);
+    network.advance(60 * SECOND);
+    assert!(network.take_packets().is_empty());
+    peer.send(b"x");
+    network.advance(SECOND);
+    assert!(peer.is_reset());
+}
+
+#[test]
+fn as_many_packets_are_lost_as_was_wished_and_then_repeated() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    network.record();
+    network.lose_next(SERVER, 2);
+    host.send(0, b"answer", false).expect("room");
+    network.advance(10 * SECOND);
+    let packets = network.take_packets();
+    let lost = packets.iter().filter(|packet| packet.arrives.is_none()).count();
+    assert_eq!((lost, peer.read()), (2, b"answer".to_vec()));
+}
+
+#[test]
+fn packets_that_are_held_on_the_wire_go_on_at_their_time() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    network.hold_until(network.now() + SECOND / 10);
+    host.send(0, b"answer", false).expect("room");
+    network.advance(SECOND / 10);
+    assert_eq!(peer.read(), b"");
+    network.advance(MS);
+    assert_eq!(peer.read(), b"answer");
+}
+
+#[test]
+fn readiness_of_a_frozen_program_is_no_event_until_it_runs_again() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    network.freeze(SERVER, true);
+    peer.send(b"x");
+    network.advance(SECOND);
+    assert!(peer.is_acknowledged(), "the kernel answers");
+    assert_eq!(network.next_event(), None);
+    network.freeze(SERVER, false);
+    assert_eq!(network.next_event(), Some(network.now()));
+    assert_eq!(read(&mut host), Ok(b"x".to_vec()));
+}
