@@ -68,7 +68,7 @@ pub(crate) struct ConnectOptions {
     /// Of a long run, the last 1000 rows
     #[arg(long, conflicts_with_all = ["json", "quiet"])]
     trace: bool,
-    /// Print the ending as one JSON object
+    /// Print the ending as one JSON object on stderr: stdout has the bytes of the peer
     #[arg(long)]
     json: bool,
     /// Print the ending only if it is not clean, and no line while connecting
