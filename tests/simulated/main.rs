@@ -8,6 +8,7 @@ mod every_ending;
 mod fair_rules;
 mod filling;
 mod handlers;
+mod pooled;
 mod random_runs;
 mod total_deadline;
 mod whole_programs;
