@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Faults, PeerSocket};
-use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor};
+use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor, StopOptions};
 use rustix::io::Errno;
 
 use support::bent::{Bend, Bent, bent, bent_served};
@@ -94,6 +94,24 @@ fn every_shortage_of_the_system_is_a_rest() {
         scene.run(ms(102));
         assert_eq!(scene.story[1..], ["connection"], "{errno}: the second try is not delivered");
         assert_eq!(bend.count("accept"), 4, "two that fail, one client, and no other");
+    }
+}
+
+/// AC03: the descriptor of a listener that closes after a stop is one that another can use: it does
+/// not wait for its next try.
+#[test]
+fn a_listener_that_closes_after_a_stop_lets_another_that_lacks_descriptors_try_at_once() {
+    for accepts_backlog in [false, true] {
+        let (mut scene, _listener, _peer, bend) = bent_waiting();
+        let other = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+        bend.once("accept", Errno::MFILE);
+        scene.run(ms(1));
+        assert!(matches!(&scene.story[..], [rests] if rests.starts_with("rests")), "{:?}", scene.story);
+        let stop = StopOptions::default().accept_backlog(accepts_backlog);
+        scene.reactor.stop_listener(other.id, stop).expect("open");
+        scene.run(ms(1));
+        scene.story.sort();
+        assert_eq!(scene.story[..2], ["connection", "listener closed"], "{accepts_backlog}");
     }
 }
 
