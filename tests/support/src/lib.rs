@@ -9,7 +9,7 @@
 
 pub mod alone;
 pub mod api;
-pub mod bent;
+pub mod faulty;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};
