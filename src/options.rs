@@ -77,7 +77,9 @@ pub struct KeepAlive {
     pub idle: Duration,
     /// Time between unanswered probes.
     pub interval: Duration,
-    /// Unanswered probes until the connection fails.
+    /// Unanswered probes until the connection fails. On Linux a
+    /// [`user_timeout`](crate::ListenOptions::user_timeout) replaces it: the connection fails at the
+    /// first probe for which the peer has been silent for that long.
     pub count: u32,
 }
 

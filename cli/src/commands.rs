@@ -77,6 +77,11 @@ impl Args {
         if quiet { "error" } else { "warn" }
     }
 
+    /// Whether each line of the log names the process.
+    pub(crate) const fn names_process(&self) -> bool {
+        matches!(&self.command, Command::Serve(options) if options.verbose)
+    }
+
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<(), Error> {
         match &self.command {

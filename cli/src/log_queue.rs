@@ -17,13 +17,14 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// The queue of a server.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// From now on lines wait here, and a thread writes them by this function.
+/// From now on lines wait here, and a thread writes them by this function. Its own lines begin with
+/// this name.
 ///
 /// # Errors
 /// If the system has no thread left.
-pub(crate) fn start(write: fn(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+pub(crate) fn start(name: &'static str, write: fn(&[u8]) -> io::Result<usize>) -> io::Result<()> {
     let queue = QUEUE.get_or_init(Queue::default);
-    thread::Builder::new().name("log".to_owned()).spawn(move || queue.run(write)).map(drop)
+    thread::Builder::new().name("log".to_owned()).spawn(move || queue.run(name, write)).map(drop)
 }
 
 /// Adds lines to the queue. Returns whether there is one.
@@ -71,7 +72,7 @@ impl Queue {
     }
 
     /// Writes until the process ends. What can't be written is dropped: nothing reads it any more.
-    fn run(&self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
+    fn run(&self, name: &str, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
         let mut lines = self.lines();
         loop {
             let Some(line) = lines.waiting.pop_front() else {
@@ -88,7 +89,7 @@ impl Queue {
             lines.bytes -= line.len();
             if lines.lost > 0 && lines.waiting.is_empty() {
                 let lost = std::mem::take(&mut lines.lost);
-                let report = format!("finale: {lost} lines of the log were lost: stderr was not read\n").into_bytes();
+                let report = format!("{name}: {lost} lines of the log were lost: stderr was not read\n").into_bytes();
                 lines.bytes += report.len();
                 lines.waiting.push_back(report);
             }
@@ -127,7 +128,7 @@ mod tests {
         let (to, written) = channel();
         let writer = Arc::clone(&queue);
         thread::spawn(move || {
-            writer.run(|line| to.send(line.to_vec()).map(|()| line.len()).map_err(io::Error::other));
+            writer.run("finale", |line| to.send(line.to_vec()).map(|()| line.len()).map_err(io::Error::other));
         });
         queue.flush(Duration::from_secs(60));
         queue.push(b"later\n".to_vec());

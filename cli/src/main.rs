@@ -27,6 +27,7 @@ mod trace;
 mod usage;
 mod values;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -45,7 +46,15 @@ fn main() -> ExitCode {
     args.color().write_global();
     let env = env_logger::Env::default().default_filter_or(args.log_filter());
     let log = env_logger::Target::Pipe(Box::new(output::Stderr));
-    env_logger::Builder::from_env(env).target(log).init();
+    let mut logger = env_logger::Builder::from_env(env);
+    if args.names_process() {
+        output::name_process();
+        logger.format(|line, record| {
+            let (level, target) = (record.level(), record.target());
+            writeln!(line, "{}: [{level:<5} {target}] {}", output::name(), record.args())
+        });
+    }
+    logger.target(log).init();
     let code = match args.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

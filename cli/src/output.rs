@@ -9,6 +9,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::{AutoStream, ColorChoice, adapter::strip_str};
@@ -34,6 +35,9 @@ pub(crate) struct Stdout;
 
 /// Stderr, without a buffer; in a server, the queue of its log. What is written begins a new line.
 pub(crate) struct Stderr;
+
+/// What a line of the log begins with, if it is not `finale`.
+static NAME: OnceLock<String> = OnceLock::new();
 
 /// Whether the last byte on the terminal belongs to a line of stdout that has not ended.
 static LINE_IS_OPEN: AtomicBool = AtomicBool::new(false);
@@ -132,10 +136,20 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     };
 }
 
+/// From now on each line of the log names the process: during a restart two write to one log.
+pub(crate) fn name_process() {
+    let _ = NAME.set(format!("finale[{}]", std::process::id()));
+}
+
+/// What a line on stderr begins with.
+pub(crate) fn name() -> &'static str {
+    NAME.get().map_or("finale", String::as_str)
+}
+
 /// Prints one line on stderr that reports an error. An address, a file name or a peer's text in it
 /// does not begin another line, nor change the terminal.
 pub(crate) fn error(line: fmt::Arguments<'_>) {
-    say(format_args!("{BAD}finale:{BAD:#} {}", printable(&line.to_string())));
+    say(format_args!("{BAD}{}:{BAD:#} {}", name(), printable(&line.to_string())));
 }
 
 /// The text with control characters as a string of Rust has them.

@@ -5,14 +5,15 @@
 //! that is down.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::header::Header;
 use super::health::Health;
 use finale::lifecycle::State;
 use finale::{
-    ConnectOptions, Context, Ending, EndingKind, Error, Event, KeepAlive, ListenOptions, Pipes, Pool, PoolEvent,
-    PoolOptions, PoolReply, Socket, SocketId, SocketMap,
+    ConnectOptions, ConnectionError, Context, Ending, EndingKind, Error, Event, KeepAlive, ListenOptions, Pipes, Pool,
+    PoolEvent, PoolOptions, PoolReply, Socket, SocketId, SocketMap,
 };
 
 /// How long a client waits for a backend before it is reset.
@@ -43,6 +44,8 @@ pub(crate) struct Balance {
     waiting: VecDeque<SocketId>,
     /// Connections to backends that have a client.
     leases: SocketMap<Lease>,
+    /// The backend of each client that has one, as an index.
+    clients: SocketMap<usize>,
     /// What each connection to a backend begins with.
     header: Option<Header>,
     pipes: Pipes,
@@ -56,12 +59,15 @@ struct Backend {
     /// How many clients it has.
     live: usize,
     health: Health,
+    /// Why it can't be reached, as the log has said.
+    unreachable: Option<ConnectionError>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Lease {
     /// The backend, as an index.
     backend: usize,
+    client: Option<SocketAddr>,
     header_bytes: u64,
 }
 
@@ -76,11 +82,11 @@ impl Balance {
         let connect = ConnectOptions::default().connect_timeout(PATIENCE).keep_alive(ALIVE).user_timeout(VANISHED);
         let backend = |name: &String| {
             let pool = Pool::new(name.as_str(), connect.clone(), pool.clone())?;
-            Ok(Backend { name: name.clone(), pool, live: 0, health: Health::default() })
+            Ok(Backend { name: name.clone(), pool, live: 0, health: Health::default(), unreachable: None })
         };
         let backends = backends.iter().map(backend).collect::<Result<_, Error>>()?;
-        let (waiting, leases) = (VecDeque::new(), SocketMap::new());
-        Ok(Self { backends, waiting, leases, header, pipes, next: 0 })
+        let (waiting, leases, clients) = (VecDeque::new(), SocketMap::new(), SocketMap::new());
+        Ok(Self { backends, waiting, leases, clients, header, pipes, next: 0 })
     }
 
     /// Opens the connections that are kept ready, before the first client connects.
@@ -111,6 +117,7 @@ impl Balance {
             backend.pool.detach(ticket, context);
             backend.live += 1;
             self.waiting.pop_front();
+            let addr = context.socket(client).and_then(|client| client.peer_addr());
             let header_bytes = self.begin(client, id, context);
             if self.pipes.join(context, client, id).is_err() {
                 // A Unix domain socket: its peer would take a cut stream for a whole one. Or the other
@@ -119,7 +126,8 @@ impl Balance {
                     context.socket(id).into_iter().for_each(|mut socket| socket.destroy());
                 }
             }
-            self.leases.insert(id, Lease { backend: chosen, header_bytes });
+            self.leases.insert(id, Lease { backend: chosen, client: addr, header_bytes });
+            self.clients.insert(client, chosen);
         }
     }
 
@@ -143,56 +151,77 @@ impl Balance {
     /// down has no ready connection. One that fails is left out, unless no other can be reached: it
     /// may still be better than none.
     fn choose(&mut self, now: Instant) -> Option<usize> {
-        let allowed: Vec<bool> = self.backends.iter().map(|it| it.health.allows(it.live, now)).collect();
-        let has_better = self.backends.iter().zip(&allowed).any(|(backend, allowed)| *allowed && !backend.is_down());
+        let is_allowed = |backend: &Backend| backend.health.allows(backend.live, now);
+        let has_better = self.backends.iter().any(|backend| is_allowed(backend) && !backend.is_down());
+        let can_have = |backend: &Backend| backend.pool.stats().ready > 0 && (!has_better || is_allowed(backend));
         let count = self.backends.len();
         let chosen = (0..count)
             .map(|step| (self.next + step) % count)
-            .filter(|place| self.backends[*place].pool.stats().ready > 0 && (allowed[*place] || !has_better))
+            .filter(|place| can_have(&self.backends[*place]))
             .min_by_key(|place| self.backends[*place].live)?;
         self.next = (chosen + 1) % count;
         Some(chosen)
     }
 
-    /// Handles one event. Returns a line for the log if something has failed.
-    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
-        let line = self.sees(socket, event);
+    /// Handles one event. Returns lines for the log if something has failed, or works again.
+    pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Vec<String> {
+        let lines = self.sees(socket, event);
         self.assign(&mut socket.context());
-        line
+        lines
     }
 
-    fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Option<String> {
+    fn sees(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
         for backend in &mut self.backends {
             if backend.pool.handle(socket, &event) == PoolEvent::Internal {
-                return backend.sees_unused(event);
+                lines.extend(backend.sees_unused(event));
+                return lines;
             }
         }
         let is_passed_on = self.pipes.handle(socket, &event);
         if let Some(lease) = self.leases.get(socket.id()).filter(|_| socket.bytes_read() > 0) {
-            self.backends[lease.backend].health.answers();
+            let backend = &mut self.backends[lease.backend];
+            lines.extend(backend.health.answers().then(|| format!("{} is back: it answers", backend.name)));
         }
         match event {
             Event::Connection => self.waiting.push_back(socket.id()),
-            Event::Close(ending) => return self.closed(socket, ending),
+            Event::Close(ending) => lines.extend(self.closed(socket, ending)),
             _ => debug_assert!(is_passed_on || !matches!(event, Event::Data(_)), "data for nobody"),
         }
-        None
+        lines
     }
 
     fn closed(&mut self, socket: &Socket<'_>, ending: &Ending) -> Option<String> {
         // A health check connects and sends nothing: that is no news of either side.
         let Some(lease) = self.leases.remove(socket.id()) else {
+            let backend = self.clients.remove(socket.id()).map(|backend| &self.backends[backend]);
             let is_news = !ending.is_clean() && ending.bytes_read > 0;
-            let client = ending.peer.map_or_else(|| "on a Unix socket".to_owned(), |addr| addr.to_string());
-            return is_news.then(|| format!("client {client}: {ending}"));
+            return is_news.then(|| {
+                let at = backend.map_or_else(String::new, |backend| format!(" at {}", backend.name));
+                format!("{}{at}: {ending}", client_name(ending.peer))
+            });
         };
         let is_news = ending.had_error() || (!ending.is_clean() && ending.bytes_written > lease.header_bytes);
         let backend = &mut self.backends[lease.backend];
         backend.live -= 1;
         let left_out = backend.health.ends(ending, lease.header_bytes, socket.now());
-        let line = format!("{}: {ending}", backend.name);
-        left_out.map(|time| format!("{line}; left out for {} s", time.as_secs())).or(is_news.then_some(line))
+        let left_out = left_out.map_or_else(String::new, |time| format!("; left out for {} s", time.as_secs()));
+        let is_news = is_news || !left_out.is_empty();
+        is_news.then(|| format!("{} for {}: {ending}{left_out}", backend.name, client_name(lease.client)))
     }
+
+    /// One line for the clients, and one for each backend.
+    pub(crate) fn state(&self, context: &mut Context<'_>) -> Vec<String> {
+        let waiting = self.waiting.iter().filter(|client| context.socket(**client).is_some()).count();
+        let clients = format!("clients: {} with a backend, {waiting} waiting for one", self.clients.len());
+        let now = context.now();
+        std::iter::once(clients).chain(self.backends.iter().map(|backend| backend.state(now))).collect()
+    }
+}
+
+/// A Unix domain socket has no address.
+fn client_name(addr: Option<SocketAddr>) -> String {
+    addr.map_or_else(|| "client on a Unix socket".to_owned(), |addr| format!("client {addr}"))
 }
 
 /// Whether a client that waits has failed or was destroyed. What it has sent has no reader.
@@ -210,10 +239,29 @@ impl Backend {
     }
 
     /// An event of its unused connections. One that is lost, or does not end in time, says nothing
-    /// about the next one.
-    fn sees_unused(&self, event: Event<'_>) -> Option<String> {
+    /// about the next one. A backend that is down is one line, and not one for each attempt.
+    fn sees_unused(&mut self, event: Event<'_>) -> Option<String> {
+        let name = &self.name;
+        if self.pool.last_error().is_none() && self.unreachable.take().is_some() {
+            return Some(format!("{name} is back: it can be reached"));
+        }
         let Event::Close(Ending { kind: EndingKind::Failed(error), .. }) = event else { return None };
-        let what = if self.pool.last_error() == Some(error) { "can't be reached" } else { "unused connection" };
-        Some(format!("{} {what}: {error}", self.name))
+        if self.pool.last_error() != Some(error) {
+            return Some(format!("{name} unused connection: {error}"));
+        }
+        let is_known = self.unreachable.replace(error.clone()).as_ref() == Some(error);
+        (!is_known).then(|| format!("{name} can't be reached: {error}"))
+    }
+
+    fn state(&self, now: Instant) -> String {
+        let stats = self.pool.stats();
+        let is = match (self.health.left_out(now), self.pool.last_error()) {
+            (Some(time), _) => format!("left out for {:.1} s", time.as_secs_f64()),
+            (None, Some(error)) => format!("can't be reached: {error}"),
+            (None, None) if self.health.is_on_trial() => "on trial until it answers".to_owned(),
+            (None, None) => "in use".to_owned(),
+        };
+        let (name, live) = (&self.name, self.live);
+        format!("{name}: {is}; {live} clients, {} since the start; {} connections ready", stats.granted, stats.ready)
     }
 }

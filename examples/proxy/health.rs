@@ -32,13 +32,24 @@ pub(crate) struct Health {
 impl Health {
     /// Whether it may have another client, if it has this many.
     pub(crate) fn allows(&self, clients: usize, now: Instant) -> bool {
-        let is_trusted = self.ejections == 0 || self.has_answered || clients == 0;
-        is_trusted && !self.is_out(now)
+        (clients == 0 || !self.is_on_trial()) && !self.is_out(now)
     }
 
-    /// Learns that it has answered something.
-    pub(crate) const fn answers(&mut self) {
-        self.has_answered = true;
+    /// Learns that it has answered something. Returns whether this is its first answer since it was
+    /// left out: now it may have any number of clients.
+    pub(crate) fn answers(&mut self) -> bool {
+        let has_answered = std::mem::replace(&mut self.has_answered, true);
+        self.ejections > 0 && !has_answered
+    }
+
+    /// For how long it is still left out.
+    pub(crate) fn left_out(&self, now: Instant) -> Option<Duration> {
+        self.until.and_then(|until| until.checked_duration_since(now)).filter(|time| !time.is_zero())
+    }
+
+    /// Whether it has to answer before it may have more than one client.
+    pub(crate) const fn is_on_trial(&self) -> bool {
+        self.ejections > 0 && !self.has_answered
     }
 
     /// Learns from the end of a connection, to which the proxy itself had sent `header` bytes.
@@ -61,7 +72,7 @@ impl Health {
     }
 
     fn is_out(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.left_out(now).is_some()
     }
 }
 

@@ -1,9 +1,9 @@
 //! A TCP proxy that loses nothing: half-closes, resets and back-pressure pass through in both
 //! directions. It keeps connections to several backends ready, skips a backend that is down or that
 //! fails, accepts no more clients than it has descriptors for, can pass on their addresses (the
-//! PROXY protocol), and lets every client finish before it stops. A second signal stops it at once.
-//! Run it: `cargo run --release --example proxy --
-//! 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
+//! PROXY protocol), and lets every client finish before it stops. A second signal stops it at once;
+//! SIGUSR1 prints its clients and the state of each backend. Run it:
+//! `cargo run --release --example proxy -- 127.0.0.1:7001 127.0.0.1:7000 127.0.0.1:7010`.
 //!
 //! To replace it, start the new one (the port is shared), then send SIGTERM to the old one: clients
 //! that wait in its queue are served before the queue is closed. The kernel resets a client that
@@ -27,10 +27,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use balance::Balance;
-use finale::{AddressError, Event, ListenOptions, Pipes, Reactor, StopOptions, Target};
+use finale::{AddressError, Event, Inbox, ListenOptions, Pipes, Reactor, StopOptions, Target};
 use header::Header;
 use log::Log;
 use program::{Stop, StopSignals, status, usage};
+use signal_hook::consts::SIGUSR1;
+use signal_hook::iterator::Signals;
 
 /// The arguments.
 struct Args {
@@ -97,6 +99,18 @@ fn wrong(text: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// SIGUSR1, as [`Event::Woken`]: the operator wants to see the state. Several at once are one.
+fn state_signals(reactor: &Reactor) -> std::io::Result<Inbox<()>> {
+    let (sender, inbox) = reactor.inbox(1);
+    let mut signals = Signals::new([SIGUSR1])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let _ = sender.send(());
+        }
+    });
+    Ok(inbox)
+}
+
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let clients = limits::clients(args.backends.len().saturating_mul(args.ahead))?;
     let mut reactor = Reactor::new()?;
@@ -105,6 +119,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let pipes = Pipes::new().allow_unix_sinks(args.allow_unix);
     let mut balance = Balance::new(&args.backends, &balance::pool(args.ahead), args.header, pipes)?;
     let mut signals = StopSignals::new(&reactor)?;
+    let mut state_signals = state_signals(&reactor)?;
     let mut log = Log::new();
     log.line(format_args!("listening on {}", listener.addr));
 
@@ -112,21 +127,22 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut is_stopped = false;
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
-            Event::Woken => match signals.take() {
-                Some(Stop::Gracefully) => reactor.stop_listener(listener.id, StopOptions::default().grace(None))?,
-                Some(Stop::AtOnce) => break,
-                None => {}
-            },
+            Event::Woken => {
+                if state_signals.take().is_some() {
+                    balance.state(&mut socket.context()).into_iter().for_each(|line| log.line(line));
+                }
+                match signals.take() {
+                    Some(Stop::Gracefully) => reactor.stop_listener(listener.id, StopOptions::default().grace(None))?,
+                    Some(Stop::AtOnce) => break,
+                    None => {}
+                }
+            }
             Event::ListenerClosed(_) => {
                 // The last client has closed. Its bytes may still be on their way to its backend.
                 is_stopped = true;
                 balance.close(&mut socket.context());
             }
-            event => {
-                if let Some(line) = balance.handle(&mut socket, event) {
-                    log.line(line);
-                }
-            }
+            event => balance.handle(&mut socket, event).into_iter().for_each(|line| log.line(line)),
         }
         if is_stopped && reactor.is_empty() {
             break;

@@ -131,7 +131,7 @@ pub(crate) fn record<R>(
     let queued = socket.queued_bytes();
     let before = (socket.end_called(), socket.is_paused(), socket.destroy_called());
     let result = handle(socket, event);
-    let mut did = |text: String| transcript.add(at, column, format!("{prefix}  {text}"));
+    let mut did = |text: String| transcript.add(at, column, format!("  {prefix}{text}"));
     if socket.queued_bytes() > queued {
         did(format!("writes {}", Bytes((socket.queued_bytes() - queued) as u64)));
     }

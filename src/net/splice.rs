@@ -30,8 +30,8 @@ const PIPE_BYTES: usize = 256 * 1024;
 pub(super) struct Pipes {
     /// Has a copy in each pipe.
     counted: Arc<()>,
-    /// Whether splice(2) may be used, once that was checked.
-    usable: Option<bool>,
+    /// How many there may be, once that was checked: 0 if splice(2) can't be used.
+    most: Option<usize>,
 }
 
 impl Pipes {
@@ -60,8 +60,12 @@ impl Pipes {
 
     /// A new pipe, if there are descriptors for it.
     fn open(&mut self) -> Option<KernelPipe> {
-        let usable = *self.usable.get_or_insert_with(is_safe_from_sigpipe);
-        if !usable || Arc::strong_count(&self.counted) > most(getrlimit(Resource::Nofile).current) {
+        // Once: otherwise each read of a stream that gets no pipe would make this system call.
+        let most = *self.most.get_or_insert_with(|| match is_safe_from_sigpipe() {
+            true => most(getrlimit(Resource::Nofile).current),
+            false => 0,
+        });
+        if Arc::strong_count(&self.counted) > most {
             return None;
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
@@ -162,6 +166,11 @@ mod tests {
         let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();
         assert_eq!(open.len(), most(getrlimit(Resource::Nofile).current));
         drop(open);
+        // Checked once.
+        assert_eq!(pipes.most, Some(most(getrlimit(Resource::Nofile).current)));
+        pipes.most = Some(0);
+        assert!(pipes.open().is_none());
+        pipes.most = Some(1);
         assert!(pipes.open().is_some());
     }
 

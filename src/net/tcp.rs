@@ -85,20 +85,31 @@ pub(super) fn prepare(socket: &Socket, domain: Domain, options: &SystemOptions) 
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
+    #[cfg(target_os = "linux")]
+    let user_timeout = options.user_timeout.and_then(crate::options::millis).map(Duration::from_millis);
+    #[cfg(not(target_os = "linux"))]
+    let user_timeout: Option<Duration> = None;
     if let Some(times) = options.keep_alive {
-        socket.set_tcp_keepalive(&keep_alive(times))?;
+        // Linux counts no probes if there is a user timeout (tcp(7)): one system call less.
+        let times = if user_timeout.is_some() { probe_times(times) } else { keep_alive(times) };
+        socket.set_tcp_keepalive(&times)?;
     }
     #[cfg(target_os = "linux")]
-    if let Some(limit_ms) = options.user_timeout.and_then(crate::options::millis) {
-        socket.set_tcp_user_timeout(Some(Duration::from_millis(limit_ms)))?;
+    if user_timeout.is_some() {
+        socket.set_tcp_user_timeout(user_timeout)?;
     }
     Ok(())
 }
 
-/// Keep-alive in the kernel's unit: whole seconds, rounded up, at least one.
+/// Keep-alive for the kernel.
 pub(super) fn keep_alive(times: KeepAlive) -> TcpKeepalive {
+    probe_times(times).with_retries(times.count)
+}
+
+/// Times in the kernel's unit: whole seconds, rounded up, at least one.
+fn probe_times(times: KeepAlive) -> TcpKeepalive {
     let seconds = |time: Duration| Duration::from_secs((time.as_nanos().div_ceil(1_000_000_000) as u64).max(1));
-    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval)).with_retries(times.count)
+    TcpKeepalive::new().with_time(seconds(times.idle)).with_interval(seconds(times.interval))
 }
 
 #[cfg(test)]

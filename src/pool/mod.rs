@@ -14,7 +14,7 @@ mod options;
 mod reply;
 mod upkeep;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -121,7 +121,7 @@ pub struct Pool {
     members: SocketMap<Member>,
     /// Ready sockets, the last used last. That one is leased first, so that surplus sockets expire.
     ready: Vec<SocketId>,
-    leases: HashMap<Ticket, SocketId>,
+    leases: BTreeMap<Ticket, SocketId>,
     waiting: VecDeque<Waiting>,
     refusals: VecDeque<(Ticket, PoolReply)>,
     tickets: u64,
@@ -169,7 +169,7 @@ impl Pool {
             connect,
             members: SocketMap::new(),
             ready: Vec::new(),
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             waiting: VecDeque::new(),
             refusals: VecDeque::new(),
             tickets: 0,

@@ -12,7 +12,7 @@ use finale::{
 };
 use rustix::io::Errno;
 
-use crate::faulty::faulty_served;
+use support::faulty::faulty_served;
 use support::scene::{HERE, Scene, THERE};
 use support::{PATIENCE, Transcript, dial_narrow, ms};
 

@@ -9,7 +9,7 @@ use finale::sim::{Network, PeerSocket};
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions, TimeoutKind};
 use rustix::io::Errno;
 
-use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
+use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
 use support::scene::{Scene, THERE};
 use support::{ms, pattern};
 

@@ -9,7 +9,7 @@ use finale::{
     ConnectOptions, ConnectionErrorKind, EndingKind, Event, IdleDirection, ListenOptions, Socket, SocketId, TimeoutKind,
 };
 
-use crate::faulty::{Faulty, FaultyNet, faulty_on};
+use support::faulty::{Faulty, FaultyNet, faulty_on};
 use support::ms;
 use support::scene::{HERE, Scene, THERE};
 

@@ -7,7 +7,6 @@ mod clocks;
 mod dead_peers;
 mod early;
 mod errors;
-mod faulty;
 mod first_fin;
 mod floods;
 mod ids;

@@ -10,8 +10,8 @@ use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, TimeoutKind
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::faulty::{Faulty, FaultyNet, faulty_on};
 use support::alone::alone;
+use support::faulty::{Faulty, FaultyNet, faulty_on};
 use support::scene::{Scene, THERE};
 use support::{Transcript, What, dial, ms};
 

@@ -10,7 +10,7 @@ use finale::{
     SocketMap, StopOptions,
 };
 
-use crate::faulty::FaultyNet;
+use support::faulty::FaultyNet;
 use support::ms;
 use support::scene::HERE;
 

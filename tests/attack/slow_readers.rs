@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use finale::sim::{Network, PeerSocket};
 use finale::{ConnectionErrorKind, Event, ListenOptions, SocketId, TimeoutKind, UnixAddr};
 
-use crate::faulty::{FaultyNet, faulty_on};
+use support::faulty::{FaultyNet, faulty_on};
 use support::scene::Scene;
 use support::{PATIENCE, Transcript, ms};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use finale::sim::{Faults, Network, PeerSocket};
 use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, StopOptions};
 
-use crate::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
+use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
 use support::ms;
 use support::scene::{HERE, Scene, THERE};
 

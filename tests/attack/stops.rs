@@ -9,9 +9,9 @@ use finale::{
     Backpressure, EndingKind, Event, IdleDirection, ListenOptions, Listener, ListenerId, Socket, StopOptions,
 };
 
-use crate::faulty::faulty_on;
 use crate::floods::send_without_pause;
 use crate::real_floods::Writers;
+use support::faulty::faulty_on;
 use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, dial, ms};
 

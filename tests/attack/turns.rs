@@ -11,7 +11,7 @@ use finale::{
 };
 use rustix::io::Errno;
 
-use crate::faulty::faulty_on;
+use support::faulty::faulty_on;
 use support::ms;
 use support::scene::{HERE, Scene};
 

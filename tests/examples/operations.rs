@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
 
 use super::log::Log;
 use super::program::{Program, output};
@@ -64,6 +65,21 @@ fn a_second_signal_ends_every_server_at_once_although_a_client_stays() {
         assert!(program.child.wait().expect("it ends").success(), "{name}");
         assert!(begun.elapsed() < AT_ONCE, "{name}: {:?}", begun.elapsed());
     });
+}
+
+#[test]
+fn the_proxy_prints_its_state_on_a_signal_and_continues() {
+    let backend = backend().to_string();
+    let mut program = Program::start("proxy", &["127.0.0.1:0", &backend]);
+    let mut client = program.connect();
+    client.write_all(b"hello").expect("open");
+    client.read_exact(&mut [0; 5]).expect("an echo");
+    program.signal(Signal::USR1);
+    assert_eq!(program.line(), "clients: 1 with a backend, 0 waiting for one\n");
+    let line = program.line();
+    assert!(line.starts_with(&format!("{backend}: in use; 1 clients, 1 since the start; ")), "{line}");
+    client.write_all(b"hello").expect("open");
+    client.read_exact(&mut [0; 5]).expect("an echo");
 }
 
 /// Fills the pipe to which a program writes its log.

@@ -82,6 +82,10 @@ impl World {
         self.backends.iter_mut().for_each(|backend| backend.step(now));
     }
 
+    fn state(&mut self) -> Vec<String> {
+        self.balance.state(&mut self.reactor.context())
+    }
+
     /// Whether it has no client.
     fn proxy_is_empty(&self) -> bool {
         self.reactor.sockets().iter().all(|socket| socket.peer.is_none_or(|peer| peer.ip() != CLIENTS))
@@ -160,9 +164,14 @@ fn a_backend_that_fails_fast_gets_fewer_clients_and_not_more_and_returns_when_it
         assert!(bad <= most && good > 1000, "{manner:?}: {good} and {bad}");
         assert!(world.failed <= most && world.answered > 1000, "{manner:?}: {} failed", world.failed);
         assert!(world.log.iter().any(|line| line.ends_with("left out for 1 s")), "{:?}", world.log);
+        let back = "10.0.1.1:90 is back: it answers".to_owned();
+        assert_eq!(world.log.contains(&back), manner == Manner::Breaks, "a part is an answer: {:?}", world.log);
 
+        world.log.clear();
         world.backends[1].manner = Manner::Answers;
         world.run(8, Duration::from_secs(16));
+        let returns = world.log.iter().filter(|line| **line == back).count();
+        assert_eq!(returns, usize::from(manner != Manner::Breaks), "{manner:?}: {:?}", world.log);
         let [good, again] = [world.backends[0].requests - good, world.backends[1].requests - bad];
         assert!(again > good / 4, "{manner:?}: it works again, and had {again} clients of {}", good + again);
     }
@@ -234,6 +243,69 @@ fn a_connection_that_is_lost_unused_is_no_backend_that_can_not_be_reached() {
     world.run(0, Duration::from_millis(200));
     let last = world.log.last().expect("a line");
     assert!(last.starts_with("10.0.1.0:90 can't be reached: refused"), "{:?}", world.log);
+}
+
+#[test]
+fn a_backend_that_is_down_is_one_line_and_its_return_another() {
+    let mut world = World::new(&[Manner::Answers], None);
+    let addr = world.backends[0].listener.addr().expect("it listens");
+    let elsewhere = world.network.peer(CLIENTS).listen(([10, 0, 0, 2], 90).into()).expect("a free port");
+    std::mem::replace(&mut world.backends[0].listener, elsewhere).close();
+    world.run(1, Duration::from_secs(4));
+    assert_eq!(world.log.len(), 1, "{:?}", world.log);
+    assert!(world.log[0].starts_with("10.0.1.0:90 can't be reached: refused"), "{:?}", world.log);
+    let state = world.state();
+    assert!(state[1].starts_with("10.0.1.0:90: can't be reached: refused"), "{state:?}");
+    world.log.clear();
+    world.backends[0].listener = world.network.peer(addr.ip()).listen(addr).expect("free again");
+    world.run(1, Duration::from_secs(3));
+    assert_eq!(world.log, ["10.0.1.0:90 is back: it can be reached"]);
+}
+
+/// A failure of either side is a line that names both.
+#[test]
+fn a_line_about_a_client_names_its_backend_and_the_other_way_round() {
+    for is_client in [true, false] {
+        let mut world = World::new(&[Manner::Answers, Manner::Answers], None);
+        world.run(0, Duration::from_millis(10));
+        let client = world.connect();
+        client.send(b"q");
+        world.run(0, Duration::from_millis(10));
+        let name = format!("client {}", client.local_addr().expect("connected"));
+        if is_client {
+            client.reset();
+        } else {
+            world.backends[0].busy.remove(0).0.reset();
+        }
+        world.run(0, Duration::from_millis(50));
+        world.log.sort();
+        let starts = [format!("10.0.1.0:90 for {name}: "), format!("{name} at 10.0.1.0:90: ")];
+        let ends = if is_client { ["destroyed by us", "error: reset"] } else { ["error: reset", "destroyed by us"] };
+        assert_eq!(world.log.len(), 2, "{:?}", world.log);
+        for (line, (start, end)) in world.log.iter().zip(starts.iter().zip(ends)) {
+            assert!(line.starts_with(&format!("{start}{end}")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_state_has_a_line_for_the_clients_and_one_for_each_backend() {
+    let mut world = World::new(&[Manner::Answers, Manner::Resets], None);
+    world.run(0, Duration::from_millis(10));
+    assert_eq!(
+        world.state(),
+        [
+            "clients: 0 with a backend, 0 waiting for one",
+            "10.0.1.0:90: in use; 0 clients, 0 since the start; 2 connections ready",
+            "10.0.1.1:90: in use; 0 clients, 0 since the start; 2 connections ready",
+        ]
+    );
+    world.run(8, Duration::from_millis(500));
+    let state = world.state();
+    assert!(state[2].starts_with("10.0.1.1:90: left out for 0."), "{state:?}");
+    world.run(0, Duration::from_secs(1));
+    let state = world.state();
+    assert!(state[2].starts_with("10.0.1.1:90: on trial until it answers; 0 clients, "), "{state:?}");
 }
 
 #[test]

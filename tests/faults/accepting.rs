@@ -4,11 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use finale::sim::{Faults, PeerSocket};
-use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor};
+use finale::sim::{Faults, Network, PeerSocket};
+use finale::{ConnectionErrorKind, ListenOptions, Listener, Reactor, StopOptions};
 use rustix::io::Errno;
 
-use support::bent::{Bend, Bent, bent, bent_served};
+use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_registered};
 use support::scene::{HERE, Scene, THERE};
 use support::{PATIENCE, Transcript, dial, ms, reset};
 
@@ -28,13 +28,13 @@ fn waiting(clients: usize, options: ListenOptions) -> (Scene, Listener, Vec<Peer
     (scene, listener, peers)
 }
 
-/// A bent scene with one client in the queue.
-fn bent_waiting() -> (Scene<Bent>, Listener, PeerSocket, Bend) {
-    let (mut scene, bend) = bent();
+/// A faulty scene with one client in the queue.
+fn faulty_waiting() -> (Scene<FaultyNet>, Listener, PeerSocket, Faulty) {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let peer = scene.peer.connect(listener.addr).expect("begun");
     scene.network.advance(ms(10));
-    (scene, listener, peer, bend)
+    (scene, listener, peer, faulty)
 }
 
 /// AC01: out of descriptors: one report in total, ten tries per second, and every client is served
@@ -86,14 +86,32 @@ fn clients_that_waited_for_a_descriptor_are_accepted_without_an_edge() {
 #[test]
 fn every_shortage_of_the_system_is_a_rest() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-        let (mut scene, _listener, _peer, bend) = bent_waiting();
-        bend.once("accept", errno);
-        bend.once("accept", errno);
+        let (mut scene, _listener, _peer, faulty) = faulty_waiting();
+        faulty.once("accept", errno);
+        faulty.once("accept", errno);
         scene.run(ms(99));
         assert_eq!(scene.story.len(), 1, "{errno}: {:?}", scene.story);
         scene.run(ms(102));
         assert_eq!(scene.story[1..], ["connection"], "{errno}: the second try is not delivered");
-        assert_eq!(bend.count("accept"), 4, "two that fail, one client, and no other");
+        assert_eq!(faulty.count("accept"), 4, "two that fail, one client, and no other");
+    }
+}
+
+/// AC03: the descriptor of a listener that closes after a stop is one that another can use: it does
+/// not wait for its next try.
+#[test]
+fn a_listener_that_closes_after_a_stop_lets_another_that_lacks_descriptors_try_at_once() {
+    for accepts_backlog in [false, true] {
+        let (mut scene, _listener, _peer, faulty) = faulty_waiting();
+        let other = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+        faulty.once("accept", Errno::MFILE);
+        scene.run(ms(1));
+        assert!(matches!(&scene.story[..], [rests] if rests.starts_with("rests")), "{:?}", scene.story);
+        let stop = StopOptions::default().accept_backlog(accepts_backlog);
+        scene.reactor.stop_listener(other.id, stop).expect("open");
+        scene.run(ms(1));
+        scene.story.sort();
+        assert_eq!(scene.story[..2], ["connection", "listener closed"], "{accepts_backlog}");
     }
 }
 
@@ -145,22 +163,22 @@ fn a_real_client_that_was_dead_in_the_queue_is_told_and_the_listener_lives() {
 /// Endless failures do not keep the loop busy.
 #[test]
 fn a_client_that_fails_in_accept_is_skipped() {
-    let (mut scene, listener, _peer, bend) = bent_waiting();
+    let (mut scene, listener, _peer, faulty) = faulty_waiting();
     for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::INTR, Errno::PERM] {
-        bend.once("accept", errno);
+        faulty.once("accept", errno);
     }
-    let polls = bend.count("poll");
+    let polls = faulty.count("poll");
     scene.run(Duration::ZERO);
     assert_eq!(std::mem::take(&mut scene.story), ["connection"]);
-    assert!(bend.count("poll") - polls <= 2);
-    bend.always(Some(("accept", Errno::CONNABORTED)));
+    assert!(faulty.count("poll") - polls <= 2);
+    faulty.always("accept", Errno::CONNABORTED);
     let _late = scene.peer.connect(listener.addr).expect("begun");
-    bend.take_log();
+    faulty.take_log();
     scene.run(10 * SECOND);
     assert_eq!(scene.story.len(), 1, "delivered once: {:?}", scene.story);
-    assert!(bend.count("accept") <= 65 * 101, "{} in 10 s", bend.count("accept"));
-    assert!(bend.count("poll") <= 1000, "{} in 10 s", bend.count("poll"));
-    bend.always(None);
+    assert!(faulty.count("accept") <= 65 * 101, "{} in 10 s", faulty.count("accept"));
+    assert!(faulty.count("poll") <= 1000, "{} in 10 s", faulty.count("poll"));
+    faulty.heal();
     scene.story.clear();
     scene.expect(&["connection"]);
 }
@@ -169,16 +187,16 @@ fn a_client_that_fails_in_accept_is_skipped() {
 /// back-off, no report.
 #[test]
 fn a_client_without_an_address_is_skipped() {
-    let (mut scene, _listener, _peer, bend) = bent_waiting();
-    bend.once("accept", Errno::INVAL);
+    let (mut scene, _listener, _peer, faulty) = faulty_waiting();
+    faulty.once("accept", Errno::INVAL);
     scene.run(Duration::ZERO);
     assert_eq!(scene.story, ["connection"]);
     // An option that a dying connection refuses does not end it: the connection reports its own
     // end.
-    bend.once("set_nodelay", Errno::INVAL);
+    faulty.once("set_nodelay", Errno::INVAL);
     scene.with(|socket| socket.set_nodelay(false));
     scene.expect(&["connection"]);
-    assert_eq!(bend.count("set_nodelay"), 1);
+    assert_eq!(faulty.count("set_nodelay"), 1);
 }
 
 /// AC07: twenty clients for one edge, with more than one turn accepts: the listener keeps its
@@ -200,7 +218,7 @@ fn a_listener_with_more_clients_than_a_turn_accepts_stays_ready() {
 /// A single client costs one accept: another accept(2) costs more than another report.
 #[test]
 fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     for _ in 0..200 {
         let peer = scene.peer.connect(listener.addr).expect("begun");
@@ -209,20 +227,20 @@ fn clients_that_come_one_by_one_are_accepted_without_asking_for_another() {
         peer.reset();
         scene.expect(&["error reset by the peer", "close"]);
     }
-    let vain = bend.count("accept") - 200;
+    let vain = faulty.count("accept") - 200;
     assert!(vain <= 4, "{vain} accepts found no client");
 }
 
 /// A crowd costs neither an accept(2) without a client nor a poll for each.
 #[test]
 fn a_crowd_is_accepted_in_batches() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
     let _peers: Vec<_> = (0..400).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.network.advance(ms(10));
-    bend.take_log();
+    faulty.take_log();
     scene.expect(&["connection"; 400]);
-    let (accepts, polls) = (bend.count("accept"), bend.count("poll"));
+    let (accepts, polls) = (faulty.count("accept"), faulty.count("poll"));
     assert!(accepts <= 402 && polls <= 60, "{accepts} accepts, {polls} polls");
 }
 
@@ -230,8 +248,8 @@ fn a_crowd_is_accepted_in_batches() {
 /// others continue.
 #[test]
 fn a_connection_that_can_not_be_watched_is_served_without() {
-    let (mut scene, good, bend) = bent_served(ListenOptions::default());
-    bend.once("register", Errno::NOSPC);
+    let (mut scene, good, faulty) = faulty_registered(ListenOptions::default());
+    faulty.once("register", Errno::NOSPC);
     let bad = scene.serve_another();
     bad.send(b"unwatched");
     scene.expect(&["data unwatched"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::{Backpressure, Buffer, Error, Event, ListenOptions};
 
-use support::bent::bent_served;
+use support::faulty::faulty_registered;
 use support::scene::Scene;
 use support::{Transcript, alone::alone, pattern};
 
@@ -16,8 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
     for bite in [Some(97), Some(3_000), Some(20_000), None] {
-        let (mut scene, peer, bend) = bent_served(ListenOptions::default());
-        bend.look().bite = bite;
+        let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+        faulty.orders().bite = bite;
         if bite.is_none() {
             scene.network.set_faults(finale::sim::Faults { short_write: 0.9, ..finale::sim::Faults::none() });
         }
@@ -42,7 +42,7 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
             assert!(scene.network.elapsed() < 1000 * SECOND, "{bite:?}: {} bytes", got.len());
         }
         assert!(got == *answer, "{bite:?}: not the same bytes");
-        let orders = bend.look();
+        let orders = faulty.orders();
         assert_eq!(orders.sent.iter().map(|(bytes, _)| bytes).sum::<usize>(), 60_000);
         assert!(orders.pieces[0] >= 6, "the first send has all pieces: {:?}", orders.pieces);
         drop(orders);
@@ -57,7 +57,7 @@ fn short_vectored_writes_end_in_any_piece_and_arrive_to_the_byte() {
 /// FIN.
 #[test]
 fn many_writes_and_an_end_are_one_call_and_one_segment() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
     scene.network.record();
     scene.with(|socket| {
         (0..20).for_each(|_| drop(socket.write(b"piece ")));
@@ -66,8 +66,8 @@ fn many_writes_and_an_end_are_one_call_and_one_segment() {
     });
     scene.run(SECOND);
     assert_eq!(peer.read(), ["piece ".repeat(20), "and the last".to_owned()].concat().into_bytes());
-    assert_eq!(bend.look().sent, [(132, true)]);
-    assert_eq!(bend.look().pieces, [0; 0], "one piece needs no vectored call");
+    assert_eq!(faulty.orders().sent, [(132, true)]);
+    assert_eq!(faulty.orders().pieces, [0; 0], "one piece needs no vectored call");
     let ours: Vec<String> =
         scene.network.take_transcript().into_iter().filter(|line| line.contains("132 bytes")).collect();
     assert!(ours.len() == 1 && ours[0].contains("FIN"), "{ours:?}");
@@ -80,7 +80,7 @@ fn many_writes_and_an_end_are_one_call_and_one_segment() {
 /// back.
 #[test]
 fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1 << 20));
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default().send_buffer_size(1 << 20));
     let body = Arc::new(pattern(5_000));
     scene.with(|socket| {
         drop(socket.write(b"head"));
@@ -88,8 +88,8 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
         drop(socket.write(b"tail"));
     });
     scene.run(SECOND);
-    assert_eq!(bend.look().sent, [(5_008, false)]);
-    assert_eq!(bend.look().pieces, [3]);
+    assert_eq!(faulty.orders().sent, [(5_008, false)]);
+    assert_eq!(faulty.orders().pieces, [3]);
     assert_eq!(peer.read(), [b"head", &body[..], b"tail"].concat());
     // More pieces than one call takes.
     scene.with(|socket| {
@@ -97,8 +97,8 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
         socket.end();
     });
     scene.run(SECOND);
-    assert_eq!(bend.look().pieces[1..], [64, 36]);
-    assert_eq!(bend.look().sent[1..], [(64 * 2_048, false), (36 * 2_048, true)]);
+    assert_eq!(faulty.orders().pieces[1..], [64, 36]);
+    assert_eq!(faulty.orders().sent[1..], [(64 * 2_048, false), (36 * 2_048, true)]);
     let mut got = 0;
     while !peer.has_fin() {
         got += peer.read().len();
@@ -114,7 +114,7 @@ fn pieces_leave_in_one_call_and_only_the_last_call_promises_more() {
 #[test]
 fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
     for piece in [2_048, 30_000, 3 << 20] {
-        let (mut scene, _peer, bend) = bent_served(ListenOptions::default().send_buffer_size(16 << 20));
+        let (mut scene, _peer, faulty) = faulty_registered(ListenOptions::default().send_buffer_size(16 << 20));
         let all = Arc::new(pattern(3 << 20));
         scene.with(|socket| {
             for at in (0..3 << 20).step_by(piece) {
@@ -124,8 +124,8 @@ fn one_turn_sends_no_more_than_its_quantum_in_whatever_pieces() {
         });
         scene.run(SECOND);
         let mut turns = vec![0];
-        let mut sent = bend.look().sent.clone().into_iter();
-        for call in bend.take_log() {
+        let mut sent = faulty.orders().sent.clone().into_iter();
+        for call in faulty.take_log() {
             match call {
                 "poll" => turns.push(0),
                 "send" => *turns.last_mut().expect("one") += sent.next().map_or(0, |(bytes, _)| bytes),

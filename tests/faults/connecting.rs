@@ -4,12 +4,12 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use finale::sim::Reach;
+use finale::sim::{Network, Reach};
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, FirstFin, SocketId, TimeoutKind};
 use rustix::io::Errno;
 
 use support::alone::{alone, alone_in_a_network, shell};
-use support::bent::{bent, flags};
+use support::faulty::{faulty_on, flags};
 use support::scene::{Scene, THERE};
 use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
 
@@ -46,13 +46,13 @@ fn filter(rule: &str) {
 /// CN01: one descriptor is opened for the attempt, and closed with it.
 #[test]
 fn a_refusal_costs_one_descriptor_for_a_moment() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(Duration::ZERO);
     assert_eq!(scene.network.descriptors(), 1);
     scene.expect(&["lookup 10.0.0.2", "error refused: nothing listens there [10.0.0.2:80]", "close"]);
     assert_eq!(scene.cause(), ConnectionErrorKind::Refused);
-    assert_eq!((bend.count("connect"), bend.count("close")), (1, 1));
+    assert_eq!((faulty.count("connect"), faulty.count("close")), (1, 1));
     assert_eq!(scene.ending.as_ref().and_then(|ending| ending.peer), Some(AT));
     scene.rest();
 }
@@ -133,12 +133,12 @@ fn an_error_flag_alone_is_an_answer_to_the_handshake() {
         (Errno::CONNREFUSED, ConnectionErrorKind::Refused),
     ];
     for (errno, cause) in reasons {
-        let (mut scene, bend) = bent();
+        let (mut scene, faulty) = faulty_on(Network::new(7));
         scene.network.set_reach(THERE, Reach::BlackHole);
         scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
         scene.expect(&["lookup 10.0.0.2"]);
-        bend.once("connected", errno);
-        bend.news(0, flags("err hup"));
+        faulty.once("connected", errno);
+        faulty.news(0, flags("err hup"));
         let begun = scene.network.elapsed();
         scene.run(ms(1));
         assert_eq!(scene.story.pop().as_deref(), Some("close"));
@@ -177,29 +177,29 @@ fn each_refusal_by_icmp_has_its_cause() {
 /// not keep the loop busy.
 #[test]
 fn an_error_flag_without_an_error_changes_nothing() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let listener = scene.peer.listen(AT).expect("free");
     scene.network.set_latency(ms(100));
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(ms(1));
     assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);
     for _ in 0..10 {
-        bend.news(0, flags("err hup"));
+        faulty.news(0, flags("err hup"));
         scene.run(ms(5));
     }
-    assert!(scene.story.is_empty() && bend.count("connected") <= 10);
+    assert!(scene.story.is_empty() && faulty.count("connected") <= 10);
     scene.expect(&["connect", "ready"]);
     let server = listener.accept().expect("connected");
-    bend.take_log();
+    faulty.take_log();
     for _ in 0..10 {
-        bend.news(0, flags("out err hup"));
+        faulty.news(0, flags("out err hup"));
         scene.run(ms(5));
     }
     assert!(scene.story.is_empty());
-    assert!(bend.count("poll") <= 30 && bend.count("recv") <= 10, "{:?}", bend.take_log());
-    bend.take_log();
+    assert!(faulty.count("poll") <= 30 && faulty.count("recv") <= 10, "{:?}", faulty.take_log());
+    faulty.take_log();
     scene.run(3600 * SECOND);
-    assert!(bend.take_log().len() <= 2, "asleep");
+    assert!(faulty.take_log().len() <= 2, "asleep");
     server.send(b"alive");
     scene.expect(&["data alive"]);
     scene.with(|socket| socket.destroy());
@@ -279,8 +279,8 @@ fn a_rejection_that_was_told_stays_true() {
 #[test]
 fn a_connect_that_fails_in_the_call_is_told_as_an_event() {
     for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL, Errno::NETUNREACH] {
-        let (mut scene, bend) = bent();
-        bend.once("connect", errno);
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        faulty.once("connect", errno);
         scene.reactor.connect(AT, ConnectOptions::default()).expect("the call that asks never fails");
         scene.run(Duration::ZERO);
         assert_eq!((scene.story[0].as_str(), scene.story.len()), ("lookup 10.0.0.2", 3), "{:?}", scene.story);
@@ -317,13 +317,13 @@ fn routes_that_say_no_are_told_as_events() {
 /// CN06: writable in the middle of the handshake does not mean connected.
 #[test]
 fn writable_is_not_connected() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let _listener = scene.peer.listen(AT).expect("free");
     scene.network.set_latency(ms(100));
     scene.reactor.connect(AT, ConnectOptions::default()).expect("a good target");
     scene.run(ms(1));
     for words in ["out", "out hup", "in out rdhup hup err"] {
-        bend.news(0, flags(words));
+        faulty.news(0, flags(words));
         scene.run(ms(20));
     }
     assert_eq!(std::mem::take(&mut scene.story), ["lookup 10.0.0.2"]);

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use support::alone::alone;
-use support::bent::{bent_served, flags};
+use support::faulty::{faulty_registered, flags};
 use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, cpu_time, dial, ms};
 
@@ -66,7 +66,7 @@ fn a_connect_without_a_descriptor_is_told_and_the_next_one_works() {
 /// even examined.
 #[test]
 fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
-    let (mut scene, _first, bend) = bent_served(ListenOptions::default());
+    let (mut scene, _first, faulty) = faulty_registered(ListenOptions::default());
     let first = scene.socket.expect("accepted");
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
@@ -74,10 +74,10 @@ fn late_news_of_a_dead_connection_does_not_touch_its_successor() {
     scene.expect(&[]);
     let id = scene.socket.expect("accepted");
     assert!(id != first && id.index() == first.index(), "the place is used again");
-    bend.take_log();
-    bend.news(1, flags("in out rdhup hup err"));
+    faulty.take_log();
+    faulty.news(1, flags("in out rdhup hup err"));
     scene.expect(&[]);
-    assert!(bend.take_log().iter().all(|call| *call == "poll"));
+    assert!(faulty.take_log().iter().all(|call| *call == "poll"));
     second.send(b"mine");
     scene.expect(&["data mine"]);
     scene.with(|socket| socket.destroy());
@@ -144,17 +144,17 @@ fn a_number_that_is_used_again_within_a_batch_brings_nothing_of_its_predecessor(
 /// one poll.
 #[test]
 fn news_after_the_close_is_ignored() {
-    let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, _peer, faulty) = faulty_registered(ListenOptions::default());
     scene.with(|socket| socket.destroy());
     scene.expect(&["close"]);
     let _timer = scene.reactor.set_timer(60 * SECOND);
-    bend.take_log();
+    faulty.take_log();
     for _ in 0..100 {
-        bend.news(0, flags("in out rdhup hup err"));
+        faulty.news(0, flags("in out rdhup hup err"));
         scene.run(ms(1));
     }
     assert!(scene.story.is_empty());
-    let log = bend.take_log();
+    let log = faulty.take_log();
     assert!(log.len() <= 400 && log.iter().all(|call| *call == "poll"), "{} calls", log.len());
 }
 
@@ -190,13 +190,13 @@ fn news_of_a_descriptor_that_somebody_copied_is_ignored() {
 #[test]
 fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
     for call in ["recv", "send", "finish", "register"] {
-        let (mut scene, good, bend) = bent_served(ListenOptions::default());
+        let (mut scene, good, faulty) = faulty_registered(ListenOptions::default());
         let good_id = scene.socket.expect("accepted");
         if call == "register" {
-            bend.once(call, Errno::BADF);
+            faulty.once(call, Errno::BADF);
         }
         let bad = scene.serve_another();
-        bend.once(call, Errno::BADF);
+        faulty.once(call, Errno::BADF);
         match call {
             "recv" => bad.send(b"x"),
             "send" => scene.with(|socket| drop(socket.write(b"x"))),
@@ -209,7 +209,7 @@ fn a_descriptor_that_somebody_closed_ends_its_connection_alone() {
             matches!(scene.how(), EndingKind::Failed(failure) if failure.kind == ConnectionErrorKind::System),
             "{call}"
         );
-        assert_eq!((bend.count("close"), bend.count("reset")), (0, 1), "{call}: closed once");
+        assert_eq!((faulty.count("close"), faulty.count("reset")), (0, 1), "{call}: closed once");
         scene.story.clear();
         good.send(b"undisturbed");
         scene.expect(&["data undisturbed"]);

@@ -8,7 +8,7 @@ use finale::sim::Network;
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
 
 use support::alone::{alone_in_a_network, alone_with_connections, shell};
-use support::bent::bent_served;
+use support::faulty::faulty_registered;
 use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, What, descriptors, dial, ms};
 
@@ -64,13 +64,14 @@ fn a_real_answer_after_their_fin_arrives_before_ours() {
 /// HC02: the peer's FIN while our queue is full: we sleep until there is room, and then write.
 #[test]
 fn their_fin_with_our_queue_full_is_no_reason_to_stop_or_to_spin() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default().send_buffer_size(1000).close_timeout(None));
+    let (mut scene, peer, faulty) =
+        faulty_registered(ListenOptions::default().send_buffer_size(1000).close_timeout(None));
     scene.with(|socket| drop(socket.write(&vec![b'a'; 200_000])));
     peer.finish();
     scene.expect(&["end"]);
-    bend.take_log();
+    faulty.take_log();
     scene.run(60 * SECOND);
-    let log = bend.take_log();
+    let log = faulty.take_log();
     // The timer of the half-closed socket is examined a few times on its way through the wheel.
     assert!(log.len() <= 10 && log.iter().all(|call| *call == "poll") && scene.story.is_empty(), "asleep: {log:?}");
     let mut got = 0;

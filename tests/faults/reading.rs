@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use finale::{ConnectionErrorKind, EndingKind, Event, ListenOptions, TimeoutKind};
 
 use support::alone::alone_with_connections;
-use support::bent::{bent_served, flags};
+use support::faulty::{faulty_registered, flags};
 use support::scene::{HERE, Scene};
 use support::{PATIENCE, Transcript, What, cpu_time, dial, ms, pattern};
 
@@ -61,7 +61,7 @@ fn real_bytes_and_fin_together_are_data_and_end() {
 /// known to be due.
 #[test]
 fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
     peer.send(b"abc");
     peer.finish();
     scene.network.advance(ms(10));
@@ -71,13 +71,13 @@ fn a_short_read_with_the_fin_behind_it_is_followed_at_once() {
         told.push(format!("{event:?}"));
     }
     assert_eq!((told.len(), told[1].as_str()), (2, "End"), "{told:?}");
-    assert_eq!((bend.count("recv"), scene.network.elapsed()), (2, begun));
+    assert_eq!((faulty.count("recv"), scene.network.elapsed()), (2, begun));
 }
 
 /// RD03: what follows an urgent byte arrives without another packet, and without a spin.
 #[test]
 fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
     for _ in 0..10 {
         peer.send(b"abc");
         peer.send_urgent();
@@ -85,9 +85,9 @@ fn what_follows_an_urgent_byte_needs_no_packet_and_no_spin() {
         scene.run(ms(10));
         assert_eq!(std::mem::take(&mut scene.story).concat().replace("data ", ""), "abcdef");
     }
-    assert!(bend.take_log().len() <= 200);
+    assert!(faulty.take_log().len() <= 200);
     scene.run(3600 * SECOND);
-    assert!(bend.take_log().len() <= 4, "asleep");
+    assert!(faulty.take_log().len() <= 4, "asleep");
 }
 
 /// RD04: more than one read takes, and then silence: the rest is read in later turns, after the
@@ -219,17 +219,17 @@ fn a_paused_socket_is_ended_by_its_timers() {
 /// RD07: nothing is ever read into an empty buffer, where zero would look like the end.
 #[test]
 fn nothing_is_read_into_an_empty_buffer() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
     for bytes in [0, 1, QUANTUM, 0, QUANTUM + 1, 0] {
         peer.send(&vec![b'x'; bytes]);
-        bend.news(0, flags("in out"));
+        faulty.news(0, flags("in out"));
         scene.run(ms(10));
     }
     peer.finish();
     scene.run(ms(10));
     assert_eq!(scene.story.iter().filter(|line| *line == "end").count(), 1);
     assert_eq!(scene.story.last().map(String::as_str), Some("end"));
-    assert!(bend.look().read_into.iter().all(|bytes| *bytes == QUANTUM));
+    assert!(faulty.orders().read_into.iter().all(|bytes| *bytes == QUANTUM));
 }
 
 /// RD08: after the peer's FIN a socket is readable for ever: it is read no more, and the loop
@@ -237,18 +237,18 @@ fn nothing_is_read_into_an_empty_buffer() {
 #[test]
 fn the_end_is_read_once() {
     let options = ListenOptions::default().half_closed_timeout(None).ending_timeout(None);
-    let (mut scene, peer, bend) = bent_served(options);
+    let (mut scene, peer, faulty) = faulty_registered(options);
     peer.finish();
     scene.expect(&["end"]);
-    bend.take_log();
+    faulty.take_log();
     for _ in 0..100 {
-        bend.news(0, flags("in out rdhup"));
+        faulty.news(0, flags("in out rdhup"));
         scene.run(ms(1));
     }
-    assert_eq!(bend.count("recv"), 0);
-    bend.take_log();
+    assert_eq!(faulty.count("recv"), 0);
+    faulty.take_log();
     scene.run(3600 * SECOND);
-    assert!(bend.take_log().len() <= 2 && scene.story.is_empty(), "asleep");
+    assert!(faulty.take_log().len() <= 2 && scene.story.is_empty(), "asleep");
 }
 
 /// RD08: on a real kernel, where epoll would report it with every poll.

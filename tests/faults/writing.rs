@@ -9,7 +9,7 @@ use finale::{Backpressure, ConnectOptions, ConnectionErrorKind, Event, ListenOpt
 use rustix::io::Errno;
 
 use support::alone::alone_under;
-use support::bent::{bent_served, flags};
+use support::faulty::{faulty_registered, flags};
 use support::scene::{HERE, Scene};
 use support::{PATIENCE, Transcript, What, cpu_time, dial, dial_narrow, ms, pattern, reset};
 
@@ -20,8 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn short_writes_of_any_length_arrive_to_the_byte() {
     for bite in [Some(1), Some(7), None] {
-        let (mut scene, peer, bend) = bent_served(ListenOptions::default());
-        bend.look().bite = bite;
+        let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+        faulty.orders().bite = bite;
         if bite.is_none() {
             scene.network.set_faults(Faults { short_write: 0.9, ..Faults::none() });
         }
@@ -32,7 +32,7 @@ fn short_writes_of_any_length_arrive_to_the_byte() {
         });
         scene.run(SECOND);
         assert!(peer.read() == answer && peer.has_fin());
-        assert_eq!(bend.look().sent.iter().map(|(bytes, _)| bytes).sum::<usize>(), 10_000);
+        assert_eq!(faulty.orders().sent.iter().map(|(bytes, _)| bytes).sum::<usize>(), 10_000);
         peer.close();
         scene.expect(&["end", "close"]);
         let ending = scene.ending.take().expect("delivered");
@@ -152,14 +152,14 @@ fn two_real_echoing_ends_with_low_marks_do_not_lock_each_other_up() {
 /// WR04: writable with nothing to write: nothing is written, and the loop sleeps.
 #[test]
 fn writable_with_nothing_to_write_is_no_work() {
-    let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, _peer, faulty) = faulty_registered(ListenOptions::default());
     for _ in 0..100 {
-        bend.news(0, flags("out"));
+        faulty.news(0, flags("out"));
         scene.run(ms(1));
     }
-    assert!(scene.story.is_empty() && bend.take_log().iter().all(|call| *call == "poll"));
+    assert!(scene.story.is_empty() && faulty.take_log().iter().all(|call| *call == "poll"));
     scene.run(3600 * SECOND);
-    assert!(bend.take_log().len() <= 2, "asleep");
+    assert!(faulty.take_log().len() <= 2, "asleep");
 }
 
 /// WR04: on real sockets, which are writable all the time.
@@ -238,14 +238,14 @@ fn a_write_into_a_reset_raises_no_signal() {
 #[test]
 fn a_send_that_races_with_a_reset_is_not_tried_again() {
     for again in [false, true] {
-        let (mut scene, _peer, bend) = bent_served(ListenOptions::default());
+        let (mut scene, _peer, faulty) = faulty_registered(ListenOptions::default());
         match again {
-            true => bend.always(Some(("send", Errno::PIPE))),
-            false => bend.once("send", Errno::PIPE),
+            true => faulty.always("send", Errno::PIPE),
+            false => faulty.once("send", Errno::PIPE),
         }
         scene.with(|socket| drop(socket.write(b"into the race")));
         scene.expect(&["error reset by the peer", "close"]);
-        assert_eq!(bend.count("send"), 1);
+        assert_eq!(faulty.count("send"), 1);
         scene.rest();
     }
 }
@@ -254,19 +254,19 @@ fn a_send_that_races_with_a_reset_is_not_tried_again() {
 /// which the FIN follows.
 #[test]
 fn only_what_the_fin_follows_is_held_back() {
-    let (mut scene, peer, bend) = bent_served(ListenOptions::default());
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
     scene.with(|socket| drop(socket.write(b"alone")));
     scene.run(ms(2));
     assert_eq!(peer.read(), b"alone");
-    bend.take_log();
+    faulty.take_log();
     scene.with(|socket| {
         drop(socket.write(b"with the end"));
         socket.end();
     });
     scene.run(ms(2));
     assert_eq!((peer.read(), peer.has_fin()), (b"with the end".to_vec(), true));
-    assert_eq!(bend.look().sent, [(5, false), (12, true)]);
-    let log = bend.take_log();
+    assert_eq!(faulty.orders().sent, [(5, false), (12, true)]);
+    let log = faulty.take_log();
     let send = log.iter().position(|call| *call == "send").expect("sent");
     assert!(log[send..].iter().take_while(|call| **call != "poll").any(|call| *call == "finish"), "{log:?}");
 }

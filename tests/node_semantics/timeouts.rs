@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use finale::sim::Network;
 use finale::{Event, KeepAlive, ListenOptions};
 
 use super::{SECOND, ms, write};
-use support::bent::bent;
+use support::faulty::faulty_on;
 use support::scene::{HERE, Scene, THERE};
 
 fn idle_for(time: Duration) -> (Scene, finale::sim::PeerSocket) {
@@ -145,13 +146,13 @@ fn n78_a_timer_is_never_early_and_late_by_a_tick_or_two() {
 /// N79: set on the listener, inherited, no call per connection.
 #[test]
 fn n79_nagle_is_off_by_inheritance() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     let _peer = scene.serve(ListenOptions::default().nodelay(true));
     scene.run(SECOND);
-    assert_eq!(bend.count("set_nodelay"), 0);
+    assert_eq!(faulty.count("set_nodelay"), 0);
     scene.with(|socket| socket.set_nodelay(false));
     scene.run(SECOND);
-    assert_eq!(bend.count("set_nodelay"), 1);
+    assert_eq!(faulty.count("set_nodelay"), 1);
 }
 
 /// N80: idle, interval and count are settings; below a second is rounded up, and nothing is refused

@@ -9,6 +9,7 @@ mod fair_rules;
 mod filling;
 mod from_the_lab;
 mod handlers;
+mod pooled;
 mod random_runs;
 mod total_deadline;
 mod whole_programs;

@@ -97,7 +97,7 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
     #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
     pub(super) server_pid: Vec<u32>,
-    /// Print one JSON object instead of the page
+    /// Print one JSON object on stdout instead of the page
     #[arg(long)]
     pub(super) json: bool,
     /// Show no progress bar

@@ -235,7 +235,11 @@ fn bar(count: u64, most: u64) -> String {
 
 fn endings(report: &Report) -> String {
     let all = |count: u64| if count == report.successful() { "all".to_owned() } else { thousands(count) };
-    let mut text = format!("{} acknowledged", all(report.acknowledged));
+    let mut text = match report.failed {
+        0 => String::new(),
+        _ => format!("of the {} that succeeded, ", thousands(report.successful())),
+    };
+    let _ = write!(text, "{} acknowledged", all(report.acknowledged));
     let FirstFins { local, peer, unknown } = report.first_fin;
     for (count, who) in [(local, "we"), (peer, "the server"), (unknown, "an unknown side")] {
         if count > 0 {

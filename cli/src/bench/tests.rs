@@ -298,6 +298,8 @@ fn a_run_that_was_given_up_stays_so_if_the_last_in_flight_are_successful() {
     assert_eq!((tally.successful(), tally.never_begun), (3, Some(1497 - tally.failed())));
     let page = plain(&page::page(&measured(&plan, &tally, None)));
     assert!(page.contains(" FAILED; given up, since the first 200 failed\n"), "{page}");
+    let endings = "  endings     of the 3 that succeeded, all acknowledged; we finished first in all\n";
+    assert!(page.contains(endings), "{page}");
 }
 
 #[test]

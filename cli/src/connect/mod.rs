@@ -30,7 +30,7 @@ use printer::Limits;
 ///
 /// The end of stdin ends our side (half-close), and the answer is read until the peer finishes. If
 /// the peer finishes first, stdin is still sent to its end. A terminal has no such end: then our
-/// side ends, too.
+/// side ends, too. A stdout that is closed from the start (`>&-`) is /dev/null.
 ///
 /// SIGINT, SIGTERM and SIGHUP reset the connection, and the exit code is 130, 143 or 129. A second
 /// signal ends the process at once.
@@ -68,7 +68,7 @@ pub(crate) struct ConnectOptions {
     /// Of a long run, the last 1000 rows
     #[arg(long, conflicts_with_all = ["json", "quiet"])]
     trace: bool,
-    /// Print the ending as one JSON object
+    /// Print the ending as one JSON object on stderr: stdout has the bytes of the peer
     #[arg(long)]
     json: bool,
     /// Print the ending only if it is not clean, and no line while connecting

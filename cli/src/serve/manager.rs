@@ -1,8 +1,9 @@
 //! The service manager that has started the server, by the protocol of sd_notify(3).
 //!
-//! Invariant: a manager that does not read delays the server by at most a second for each message.
-//! A message that can't be sent is a warning.
+//! Invariant: a manager that does not read delays the server by at most a second, until it reads
+//! again. A message that can't be sent is a warning.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
@@ -15,21 +16,29 @@ use socket2::{SockAddr, Socket, Type};
 const VARIABLE: &str = "NOTIFY_SOCKET";
 /// The queue of the manager's socket may be full for a moment.
 const SEND: Duration = Duration::from_secs(1);
+/// The shortest time that the kernel knows: no time at all means no limit.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// The manager, if NOTIFY_SOCKET names one.
 #[derive(Debug)]
 pub(super) struct Manager {
     /// One or more kinds of socket to try.
     target: Option<(SockAddr, &'static [Type])>,
+    /// It did not read the last message in time.
+    is_stuck: Cell<bool>,
 }
 
 impl Manager {
     /// Reads NOTIFY_SOCKET.
     pub(super) fn from_env() -> Self {
-        let Some(name) = env::var_os(VARIABLE).filter(|name| !name.is_empty()) else { return Self { target: None } };
+        let Some(name) = env::var_os(VARIABLE).filter(|name| !name.is_empty()) else { return Self::new(None) };
         let target = target(&name)
             .map_err(|error| log::warn!("NOTIFY_SOCKET={}: {error}; nothing is sent to it", name.display()));
-        Self { target: target.ok() }
+        Self::new(target.ok())
+    }
+
+    const fn new(target: Option<(SockAddr, &'static [Type])>) -> Self {
+        Self { target, is_stuck: Cell::new(false) }
     }
 
     /// Whether a manager listens for messages.
@@ -61,18 +70,24 @@ impl Manager {
     }
 
     fn send(&self, message: &str) {
-        if let Some((addr, kinds)) = &self.target
-            && let Err(error) = send(addr, kinds, message.as_bytes())
-        {
+        let Some((addr, kinds)) = &self.target else { return };
+        let sent = send(addr, kinds, message.as_bytes(), self.limit());
+        self.is_stuck.set(sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+        if let Err(error) = sent {
             log::warn!("can't send {} to NOTIFY_SOCKET: {error}", message.replace('\n', " "));
         }
     }
+
+    /// How long to wait for room in its queue.
+    const fn limit(&self) -> Duration {
+        if self.is_stuck.get() { AT_ONCE } else { SEND }
+    }
 }
 
-fn send(addr: &SockAddr, kinds: &[Type], message: &[u8]) -> io::Result<()> {
+fn send(addr: &SockAddr, kinds: &[Type], message: &[u8], limit: Duration) -> io::Result<()> {
     let connect = |kind: &Type| {
         let socket = Socket::new(addr.domain(), *kind, None)?;
-        socket.set_write_timeout(Some(SEND))?;
+        socket.set_write_timeout(Some(limit))?;
         socket.connect(addr)?;
         Ok(socket)
     };
@@ -144,6 +159,26 @@ mod tests {
         assert_eq!(send_whole(7, || Ok(6)).map_err(|error| error.kind()), Err(io::ErrorKind::WriteZero));
         let full = || Err(io::ErrorKind::WouldBlock.into());
         assert_eq!(send_whole(7, full).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_is_waited_for_once_until_it_reads_again() {
+        let path = std::env::temp_dir().join(format!("finale-manager-stuck-{}", std::process::id()));
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a new file");
+        let manager = Manager::new(target(path.as_os_str()).ok());
+        socket.set_nonblocking(true).expect("open");
+        let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("open");
+        while sender.send_to(b"X=1", &path).is_ok() {}
+        for _ in 0..2 {
+            manager.ready();
+            assert_eq!(manager.limit(), AT_ONCE);
+        }
+        while socket.recv(&mut [0; 100]).is_ok() {}
+        manager.stopping();
+        assert_eq!(manager.limit(), SEND);
+        assert_eq!(socket.recv(&mut [0; 100]).expect("a message"), b"STOPPING=1".len());
+        std::fs::remove_file(path).expect("it is there");
     }
 
     #[test]

@@ -58,7 +58,8 @@ fn serve<N: Net + Send + 'static>(
     reactor: impl Fn(&Recorder) -> Result<Reactor<N>, finale::Error>,
 ) -> Result<(), Error> {
     options.check()?;
-    log_queue::start(output::write_stderr).map_err(|error| Error::io("start a thread for the log", error))?;
+    log_queue::start(output::name(), output::write_stderr)
+        .map_err(|error| Error::io("start a thread for the log", error))?;
     let terminal = Terminal::at_start();
     let listen = listen_options(options);
     let sockets = Sockets::open(options)?;

@@ -95,7 +95,8 @@ pub(crate) struct ServeOptions {
     /// Print metrics as JSON, one object on one line
     #[arg(long)]
     pub(super) json: bool,
-    /// Print the ending of each connection on stderr, and what a stop waits for
+    /// Print the ending of each connection on stderr, and what a stop waits for. Each line of the log
+    /// names its process
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Print the ladder of at most N connections per second on stderr, 1 to 10, when they end: system

@@ -133,7 +133,7 @@ impl Restart {
     /// A line about a restart that goes well.
     fn say(&self, line: &str) {
         if !self.quiet {
-            output::say(format_args!("finale: {line}"));
+            output::say(format_args!("{}: {line}", output::name()));
         }
     }
 }

@@ -211,6 +211,16 @@ fn a_closed_stdout_ends_the_connection_with_a_message() {
     server.join().expect("the server ends");
 }
 
+/// Rust opens /dev/null there before `main`, as other programs do for their children.
+#[test]
+fn a_stdout_that_is_closed_from_the_start_is_dev_null() {
+    let echo = Server::start(&["echo"]);
+    for to in [">&-", ">/dev/null"] {
+        let outcome = shell(&format!("echo y | \"$FINALE\" connect {} {to}", echo.addr));
+        assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.lines().count()), (Some(0), "", 1), "{to}");
+    }
+}
+
 #[test]
 fn a_closed_stdout_is_one_message_also_while_stdin_has_more() {
     for _ in 0..5 {

@@ -94,9 +94,9 @@ impl Server {
     pub(crate) fn restart(&mut self) -> String {
         signal(self.successor, Signal::HUP);
         let line = self.line_with("restart");
-        assert!(line.contains("finale: restarting: starting /"), "{line}");
-        let line = self.line_with("finale: ");
-        let pid = line.strip_prefix("finale: process ").and_then(|rest| rest.split(' ').next());
+        assert!(line.contains(": restarting: starting /"), "{line}");
+        let line = self.line_with(": process ");
+        let pid = line.split_once(": process ").and_then(|(_, rest)| rest.split(' ').next());
         self.successor = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no successor: {line}"));
         line
     }

@@ -46,6 +46,20 @@ fn a_verbose_server_prints_each_ending_with_its_address_and_what_a_stop_waits_fo
     assert!(server.child.wait().expect("it is ours").success());
 }
 
+/// Two processes write to it during a restart.
+#[test]
+fn each_line_of_a_verbose_server_names_its_process() {
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["-v", "--grace", "1h"]);
+    let old = format!("finale[{}]: ", server.child.id());
+    assert!(server.restart().starts_with(&old));
+    let addr = served(&server);
+    let new = format!("finale[{}]: ", server.successor);
+    let mut lines = vec![server.line_with(&addr)];
+    assert!(lines[0].starts_with(&format!("{new}[INFO  finale::serve")), "{lines:?}");
+    lines.extend(server.stop().lines().map(str::to_owned));
+    assert!(lines.iter().all(|line| line.starts_with(&old) || line.starts_with(&new)), "{lines:?}");
+}
+
 #[test]
 fn a_traced_server_prints_the_ladder_of_a_connection_when_it_ends() {
     let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--trace"]);

@@ -191,7 +191,7 @@ impl RunState {
 
     /// Notes what the run did not do to a socket itself.
     pub(super) fn observe(&mut self, model: &mut SocketModel, socket: &Socket<'_>) {
-        for what in model.observe(socket, self.now()) {
+        for what in model.observe(socket, self.done_at(model)) {
             self.note_line(model.label(), format!("  {what}"));
         }
     }

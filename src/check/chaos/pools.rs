@@ -134,6 +134,12 @@ impl Lease {
 }
 
 impl RunState {
+    /// When something was done to a socket that is seen now. A reactor ends what a dropped pool has
+    /// left before it waits, and may then wait for long without an event.
+    pub(super) fn done_at(&self, model: &SocketModel) -> u64 {
+        if model.driver == Driver::Orphaned { self.dropped_at } else { self.now() }
+    }
+
     /// Whether an event without a socket belongs to a pool.
     pub(super) fn is_pools(&mut self, host: u32, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
         let own = self.pool_models.iter_mut().filter(|pool_model| pool_model.host == host as usize);
@@ -257,16 +263,17 @@ impl Run {
         Ok(())
     }
 
-    /// Notes what pools did to their own sockets.
-    fn observe_pooled(&mut self, host: usize) {
+    /// Notes what pools did to their own sockets, and a reactor to those of dropped pools.
+    pub(super) fn observe_pooled(&mut self, host: usize) {
         let Self { reactors, state, .. } = self;
         let Some(reactor) = &mut reactors[host] else { return };
         for index in 0..state.models.len() {
             let model = &state.models[index];
-            let is_here = model.host as usize == host && model.driver == Driver::Pooled;
+            let has_owner = matches!(model.driver, Driver::Pooled | Driver::Orphaned);
+            let is_here = model.host as usize == host && has_owner;
             let Some(socket) = reactor.socket(model.id).filter(|_| is_here) else { continue };
-            let now = state.now();
-            for what in state.models[index].observe(&socket, now) {
+            let at = state.done_at(model);
+            for what in state.models[index].observe(&socket, at) {
                 state.note_line(state.models[index].label(), format!("  {what}"));
             }
         }
@@ -387,11 +394,29 @@ impl Run {
         }
     }
 
-    pub(super) fn close_pools(&mut self) {
+    /// At the end of the run each pool is closed, and every third one is dropped, with what it has.
+    pub(super) fn end_pools(&mut self) {
+        let seed = self.state.events;
         for pool_model in &mut self.state.pool_models {
-            if let Some(reactor) = &mut self.reactors[pool_model.host] {
+            if let Some(reactor) = &mut self.reactors[pool_model.host]
+                && !(seed + pool_model.number as u64).is_multiple_of(3)
+            {
                 pool_model.pool.close(&mut reactor.context());
             }
+        }
+        let is_dropped = |it: &mut PoolModel| (seed + it.number as u64).is_multiple_of(3);
+        self.state.dropped_at = self.state.now();
+        let dropped: Vec<PoolModel> = self.state.pool_models.extract_if(.., is_dropped).collect();
+        for PoolModel { host, number, waiting, pool, .. } in dropped {
+            self.state.note_both("a pool is dropped");
+            drop(pool);
+            let models = self.state.models.iter_mut();
+            for model in models.filter(|model| (model.host as usize, model.stream.0) == (host, number)) {
+                if matches!(model.driver, Driver::Pooled | Driver::Leased) {
+                    model.driver = Driver::Orphaned;
+                }
+            }
+            waiting.into_iter().for_each(|request| self.refuse(host, request.front));
         }
     }
 }

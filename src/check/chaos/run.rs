@@ -77,6 +77,7 @@ impl Run {
         let state = RunState {
             rng,
             end_requested: false,
+            dropped_at: 0,
             plan,
             network,
             conversations: Vec::new(),
@@ -207,6 +208,8 @@ impl Run {
 
     /// Every socket that can make progress is about to.
     fn audit(&mut self) -> Result<(), Violation> {
+        self.observe_pooled(0);
+        self.observe_pooled(1);
         for reactor in self.reactors.iter_mut().flatten() {
             reactor.audit().map_err(|wrong| Violation::new(Rule::Progress, wrong))?;
             let host = reactor.net().index();
@@ -363,7 +366,7 @@ impl Run {
         // A pool may have just started another connection.
         let may_wait = may_wait || !self.state.pool_models.is_empty();
         must(waiting == 0 || may_wait, Rule::Progress, || format!("{waiting} connections still wait to be accepted"))?;
-        self.close_pools();
+        self.end_pools();
         self.note_expected_clean_ends();
         self.state.end_requested = true;
         let now = self.state.now();
@@ -378,7 +381,7 @@ impl Run {
                         pipes::end_when_idle(model, &mut socket, now);
                         continue;
                     }
-                    Driver::Pooled => continue,
+                    Driver::Pooled | Driver::Orphaned => continue,
                 }
                 let lost = model.drain_pending && socket.queued_bytes() == 0;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", model.id))?;

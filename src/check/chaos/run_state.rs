@@ -65,6 +65,8 @@ pub(super) struct RunState {
     pub(super) rng: Rng,
     /// `end` was called on all sockets: from now on the random programs do nothing.
     pub(super) end_requested: bool,
+    /// When pools were dropped.
+    pub(super) dropped_at: u64,
     pub(super) plan: Plan,
     pub(super) network: Network,
     pub(super) conversations: Vec<Conversation>,
@@ -157,19 +159,14 @@ impl RunState {
         model.fills &= filled.is_none();
         let (truth, clock) = (self.truth(&model), self.clock(host));
         model.endpoints = model.endpoints.or_else(|| self.network.endpoints(host, slot));
-        if model.driver == Driver::Piped {
-            model.drain_pending = matches!(event, Event::Drain);
-            if !matches!(event, Event::Connection) {
-                self.check_between_events(&mut model, &socket)?;
-            }
-        }
+        self.note_what_was_done(&mut model, &socket, &event)?;
         if let Err(violation) = check_event(&mut model, &socket, &event, &truth, clock) {
             self.note_violation(&model, &event);
             return Err(violation);
         }
         if let Event::Close(ending) = event {
             match model.driver {
-                Driver::Random => {}
+                Driver::Random | Driver::Orphaned => {}
                 Driver::Piped => _ = self.piped(&mut model, &mut socket, &event)?,
                 Driver::Pooled | Driver::Leased => _ = self.pooled(&mut model, &mut socket, &event)?,
             }
@@ -182,6 +179,27 @@ impl RunState {
         self.mark_pauses(&model, &socket);
         self.models.push(model);
         Ok(FollowUp::Command(id, command?))
+    }
+
+    /// Before an event: what was done to its socket since the last one.
+    fn note_what_was_done(
+        &mut self,
+        model: &mut SocketModel,
+        socket: &Socket<'_>,
+        event: &Event<'_>,
+    ) -> Result<(), Violation> {
+        match model.driver {
+            Driver::Random | Driver::Pooled | Driver::Leased => Ok(()),
+            Driver::Piped => {
+                model.drain_pending = matches!(event, Event::Drain);
+                let is_first = matches!(event, Event::Connection);
+                if is_first { Ok(()) } else { self.check_between_events(model, socket) }
+            }
+            Driver::Orphaned => {
+                self.observe(model, socket);
+                Ok(())
+            }
+        }
     }
 
     fn take_model(&mut self, host: u32, id: SocketId, event: &Event<'_>) -> Result<SocketModel, Violation> {
@@ -214,6 +232,11 @@ impl RunState {
         let (column, prefix) = self.column(model.label());
         match model.driver {
             Driver::Random => {}
+            Driver::Orphaned => {
+                self.note_line(model.label(), event.to_string());
+                model.note_automatic_end(socket, &event, self.now());
+                return Ok(Command::Nothing);
+            }
             Driver::Piped => return self.piped(model, socket, &event),
             Driver::Pooled | Driver::Leased => {
                 if model.driver == Driver::Pooled {
@@ -359,6 +382,7 @@ impl RunState {
             Driver::Piped => "proxy: ",
             Driver::Pooled => "pool: ",
             Driver::Leased => "leased: ",
+            Driver::Orphaned => "orphan: ",
         };
         (if stream.1 { Column::Client } else { Column::Server }, number + driver_name)
     }

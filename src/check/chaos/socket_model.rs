@@ -85,6 +85,8 @@ pub(super) enum Driver {
     Pooled,
     /// The random program, which has leased it.
     Leased,
+    /// Its reactor: its pool was dropped.
+    Orphaned,
 }
 
 /// The socket of a line in the transcript.

@@ -244,6 +244,13 @@ impl Endings {
     /// Adds a server that the program connects to, on a machine of its own. Each connection plays
     /// the script, and the first one is cut. The program must connect to it in every run.
     ///
+    /// A program that keeps its connection, in a [`Pool`](crate::Pool) for example, serves the second
+    /// client over that of the first one. So the script needs an exchange for each client, for
+    /// example `.receive(3).send(b"yes")` twice. A cut of the second exchange then hits the second
+    /// client: the program has to send a request again if its connection is lost
+    /// ([`PoolEvent::Lost`](crate::PoolEvent::Lost)). With
+    /// [`no_second_client`](Self::no_second_client) one exchange is enough.
+    ///
     /// # Panics
     /// With more than 100 peers, or if the machine is the program's, a client's (10.0.1.0/24 and
     /// 10.0.2.0), or another server's.

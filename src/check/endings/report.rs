@@ -45,12 +45,15 @@ pub struct CaseResult {
     pub peer_died: bool,
     /// What each peer received, by its number.
     pub received_by: Vec<Vec<u8>>,
-    /// What a second client without a cut received after this one; `None` if there was none.
+    /// What a second client without a cut received after this one; `None` if there was none, or if
+    /// the machine of its server vanished while it was served.
     pub second: Option<Vec<u8>>,
     /// The ending of the program's socket to the peer that was cut; `None` if there was none.
     pub ending: Option<Ending>,
     /// What [`at_rest`](super::Program::at_rest) returned.
     pub(super) at_rest: Result<(), String>,
+    /// The connection that is cut was still open when the second client came.
+    pub(super) outlived: bool,
     /// What went wrong with the second client, apart from its bytes.
     pub(super) second_wrong: Option<String>,
     /// What went wrong with each peer: a step that was not done, or an unclean ending.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::trial::{Setup, panic_message};
-use super::{Case, CaseResult, Cut, Endings, Program};
+use super::{Case, CaseResult, Cut, Endings, Peer, Program};
 use crate::check::{Rule, Violation, must};
 use crate::event::{Bytes, Ending};
 
@@ -24,9 +24,10 @@ impl Endings {
             let what = self.peers[usize::from(setup.case.peer)].role;
             return Err(Violation::new(Rule::Progress, format!("no connection was established with {what}")));
         };
-        for (wrong, received) in whole.wrong.iter().zip(&whole.received_by) {
+        for ((wrong, received), peer) in whole.wrong.iter().zip(&whole.received_by).zip(&self.peers) {
             must(wrong.is_none(), Rule::Progress, || {
-                format!("{}, with {} received", wrong.clone().unwrap_or_default(), quote(received))
+                let (wrong, hint) = (wrong.clone().unwrap_or_default(), hint_for(peer, received));
+                format!("{wrong}, with {} received{hint}", quote(received))
             })?;
         }
         must(ending.is_clean(), Rule::Progress, || format!("it does not end cleanly: \"{ending}\""))?;
@@ -134,14 +135,32 @@ impl Endings {
                 format!("peer {number}, which was not cut, received {received}, and without a cut {uncut}")
             })?;
         }
-        must(found.second_wrong.is_none(), Rule::Isolation, || found.second_wrong.clone().unwrap_or_default())?;
+        let hint = if found.outlived { SHARED } else { "" };
+        must(found.second_wrong.is_none(), Rule::Isolation, || {
+            format!("{}{hint}", found.second_wrong.clone().unwrap_or_default())
+        })?;
         let (Some(second), Some(first)) = (&found.second, self.client_to_repeat(found.case)) else { return Ok(()) };
         let uncut = &whole.received_by[first];
         must(self.is_stateful || second == uncut, Rule::Isolation, || {
             let (received, uncut) = (quote(second), quote(uncut));
-            format!("a second peer received {received}, and the first one without a cut {uncut}")
+            format!("a second peer received {received}, and the first one without a cut {uncut}{hint}")
         })
     }
+}
+
+/// What a second client may have met if the connection that is cut outlived the first one.
+const SHARED: &str = "; it came while the connection that is cut was open, as a pool keeps it (see `Endings::server`)";
+
+/// Why a server may have received more than one exchange.
+fn hint_for(peer: &Peer, received: &[u8]) -> String {
+    let (_, expected) = peer.script.bytes_each_way();
+    if peer.is_client() || received.len() as u64 <= expected {
+        return String::new();
+    }
+    let expected = Bytes(expected);
+    format!(
+        "; its script receives {expected}: a pool serves the second client over the connection of the first one (see `Endings::server`)"
+    )
 }
 
 fn report_of(found: &CaseResult) -> String {

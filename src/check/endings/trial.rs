@@ -72,6 +72,10 @@ struct Trial<'a> {
     /// The first connection of each peer; `None` if it is refused.
     plays: Vec<Option<Play>>,
     second: Option<Play>,
+    /// The connection that is cut was still open when the second client came.
+    outlived: bool,
+    /// The server's machine vanishes only while it serves the second client.
+    vanishes_later: bool,
     sockets: Vec<ProgramSocket>,
     events: u64,
     /// The endings of the sockets to each peer and to the second client.
@@ -172,6 +176,8 @@ impl<'a> Trial<'a> {
             network,
             plays: Vec::new(),
             second: None,
+            outlived: false,
+            vanishes_later: false,
             sockets: Vec::new(),
             events: 0,
             endings_of: vec![None; endings.peers.len()],
@@ -259,6 +265,9 @@ impl<'a> Trial<'a> {
                 self.rested = program.at_rest(&self.found());
             }
             program.forget();
+            self.outlived = self.has_cut_connection();
+            let is_cut = self.plays[usize::from(self.case.peer)].as_ref().is_none_or(Play::is_over);
+            self.vanishes_later = self.outlived && self.case.cut == Cut::Vanish && !is_cut;
             self.repair();
             self.second = self.network.peer(LATER).play(*addr, script.clone()).ok();
             self.run_until(program, |trial| trial.second_ending.is_some() && trial.clients_are_gone())?;
@@ -284,6 +293,12 @@ impl<'a> Trial<'a> {
     fn peers_are_done(&self) -> bool {
         self.network.advance(TRAVEL_AT_MOST);
         self.plays.iter().flatten().all(Play::is_over)
+    }
+
+    /// Whether the program has a socket to the peer that is cut.
+    fn has_cut_connection(&self) -> bool {
+        let peers = self.sockets.iter().filter_map(|own| self.peer_at(own.addrs?));
+        peers.into_iter().any(|number| self.is_cut(number))
     }
 
     /// Makes the server that was cut work again.
@@ -349,7 +364,9 @@ impl<'a> Trial<'a> {
         let at = self.network.elapsed();
         match &mut self.transcript {
             Some(transcript) => {
-                record(transcript, at, self.endings.column(), "", &mut socket, event, |socket, event| {
+                let id = socket.id();
+                let prefix = if id == SocketId::NONE { String::new() } else { format!("{id}: ") };
+                record(transcript, at, self.endings.column(), &prefix, &mut socket, event, |socket, event| {
                     program.handle(socket, event);
                 });
             }
@@ -412,6 +429,8 @@ impl<'a> Trial<'a> {
     fn found(&self) -> CaseResult {
         let play = self.plays[usize::from(self.case.peer)].as_ref();
         let received = |play: Option<&Play>| play.map(Play::received).unwrap_or_default();
+        // No program can serve a client without the machine that serves it.
+        let second = self.second.as_ref().filter(|_| !self.vanishes_later);
         CaseResult {
             case: self.case,
             sent: play.map(Play::sent).unwrap_or_default(),
@@ -419,8 +438,9 @@ impl<'a> Trial<'a> {
             peer_got_end: play.is_some_and(Play::has_end),
             peer_died: play.is_some_and(Play::is_reset),
             received_by: self.plays.iter().map(|play| received(play.as_ref())).collect(),
-            second: self.second.as_ref().map(Play::received),
-            second_wrong: self.second.as_ref().and_then(|play| wrong("a second peer", play, &self.second_ending)),
+            second: second.map(Play::received),
+            outlived: self.outlived,
+            second_wrong: second.and_then(|play| wrong("a second peer", play, &self.second_ending)),
             wrong: self.wrong(),
             timed_out: self.timed_out,
             at_rest: Ok(()),

@@ -24,6 +24,22 @@ fn a_time_is_rounded_up_to_the_kernels_unit_and_switches_nothing_off() {
     }
 }
 
+/// The number of probes then stays the kernel's, which does not use it.
+#[test]
+fn a_user_timeout_replaces_the_number_of_probes_and_nothing_else() {
+    let times = KeepAlive { count: 3, ..KeepAlive::after(Duration::from_secs(60)) };
+    let set = |user_timeout| {
+        let options = SystemOptions { keep_alive: Some(times), user_timeout, ..SystemOptions::default() };
+        let socket = open(Domain::IPV4, &options).expect("a socket");
+        assert!(socket.keepalive().expect("open"));
+        let set = [socket.tcp_keepalive_time(), socket.tcp_keepalive_interval()].map(|time| time.expect("open"));
+        assert_eq!(set, [times.idle, times.interval]);
+        socket.tcp_keepalive_retries().expect("open") == times.count
+    };
+    assert!(set(None));
+    assert_eq!(set(Some(Duration::from_secs(30))), !cfg!(target_os = "linux"));
+}
+
 #[test]
 fn ports_that_were_tried_are_not_tried_again() {
     let local = SocketAddr::from(([127, 0, 0, 1], 0));

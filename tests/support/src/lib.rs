@@ -9,8 +9,8 @@
 
 pub mod alone;
 pub mod api;
-pub mod bent;
 pub mod book;
+pub mod faulty;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,5 +1,6 @@
-//! A net with faults: the simulated host, except that a test can make a call fail, stop the process
-//! after a poll, make reads cost time, or let a peer send without a pause.
+//! A net with faults: the simulated host, except that a test can make a call fail or take less than
+//! it could, invent readiness, stop the process after a poll, make reads cost time, or let a peer
+//! send without a pause. It also records what the reactor calls.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,14 +15,14 @@ use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, ListenOptions, SocketId, UnixAddr};
 use rustix::io::Errno;
 
-use support::scene::{HERE, Scene};
+use crate::scene::{HERE, Scene};
 
 /// More failures of one call than any test requests: the reactor repeats the call without a pause.
 const SPIN: usize = 100_000;
 
 /// What the test has requested, and what has happened so far.
 #[derive(Default)]
-pub(crate) struct ShardStopper {
+pub struct Orders {
     /// Failures to come. Each is used once, by the next call of its name.
     once: VecDeque<(&'static str, Errno)>,
     /// Failures of every call of these names.
@@ -49,9 +50,23 @@ pub(crate) struct ShardStopper {
     unregistered: Option<Token>,
     /// How often each call has failed on request.
     failures: HashMap<&'static str, usize>,
+    /// Reported by the next poll, with its own readiness.
+    news: Vec<(Token, Readiness)>,
+    /// A send takes at most this many bytes.
+    pub bite: Option<usize>,
+    /// The names of the calls.
+    pub log: Vec<&'static str>,
+    /// Every send that took something: how many bytes, and whether more was announced.
+    pub sent: Vec<(usize, bool)>,
+    /// Every vectored send: how many pieces it had.
+    pub pieces: Vec<usize>,
+    /// The size of every buffer that was read into.
+    pub read_into: Vec<usize>,
+    /// The tokens under which connections were registered.
+    pub tokens: Vec<Token>,
 }
 
-impl ShardStopper {
+impl Orders {
     /// The error of a call that lacks memory at random.
     fn shortage(&mut self) -> Option<Errno> {
         let (rng, probability) = self.random.as_mut()?;
@@ -62,36 +77,53 @@ impl ShardStopper {
 
 /// The test's handle on a [`FaultyNet`].
 #[derive(Clone, Default)]
-pub(crate) struct Faulty(Rc<RefCell<ShardStopper>>);
+pub struct Faulty(Rc<RefCell<Orders>>);
 
 impl Faulty {
-    fn orders(&self) -> RefMut<'_, ShardStopper> {
+    pub fn orders(&self) -> RefMut<'_, Orders> {
         self.0.borrow_mut()
     }
 
+    /// The next poll reports these flags for the connection that was registered last but `back`.
+    pub fn news(&self, back: usize, readiness: Readiness) {
+        let mut orders = self.orders();
+        let token = orders.tokens[orders.tokens.len() - 1 - back];
+        orders.news.push((token, readiness));
+    }
+
+    /// How often this was called.
+    pub fn count(&self, call: &str) -> usize {
+        self.orders().log.iter().filter(|name| **name == call).count()
+    }
+
+    /// Every call since the last `take_log`, by its name.
+    pub fn take_log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.orders().log)
+    }
+
     /// The next call of this name fails.
-    pub(crate) fn once(&self, call: &'static str, errno: Errno) {
+    pub fn once(&self, call: &'static str, errno: Errno) {
         self.orders().once.push_back((call, errno));
     }
 
     /// Every call of this name fails, until [`heal`](Self::heal).
-    pub(crate) fn always(&self, call: &'static str, errno: Errno) {
+    pub fn always(&self, call: &'static str, errno: Errno) {
         self.orders().lasting.insert(call, errno);
     }
 
     /// The next call of this name succeeds, and every other fails.
-    pub(crate) fn always_after_one(&self, call: &'static str, errno: Errno) {
+    pub fn always_after_one(&self, call: &'static str, errno: Errno) {
         self.always(call, errno);
         self.orders().spared = Some(call);
     }
 
     /// From now on each call that can lack memory does so with this probability.
-    pub(crate) fn random(&self, rng: Rng, probability: f64) {
+    pub fn random(&self, rng: Rng, probability: f64) {
         self.orders().random = Some((rng, probability));
     }
 
     /// No call fails any more.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         let mut orders = self.orders();
         orders.once.clear();
         orders.lasting.clear();
@@ -99,52 +131,65 @@ impl Faulty {
     }
 
     /// How often this call has failed on request.
-    pub(crate) fn failures(&self, call: &str) -> usize {
+    pub fn failures(&self, call: &str) -> usize {
         self.orders().failures.get(call).copied().unwrap_or(0)
     }
 
     /// The process is stopped for this long after the next poll that waits.
-    pub(crate) fn stall(&self, time: Duration) {
+    pub fn stall(&self, time: Duration) {
         self.orders().stall = Some(time);
     }
 
     /// From now on all peers send without a pause, and each read takes this long.
-    pub(crate) fn flood(&self, read_cost: Duration) {
+    pub fn flood(&self, read_cost: Duration) {
         let mut orders = self.orders();
         (orders.flood, orders.read_cost) = (true, read_cost);
     }
 
     /// From now on each poll takes this long, and there is always more readiness than it has
     /// reported.
-    pub(crate) fn never_report_all(&self, cost: Duration) {
+    pub fn never_report_all(&self, cost: Duration) {
         self.orders().endless = Some(cost);
     }
 
     /// From now on each read of the flood is a short one, and the stream is not drained.
-    pub(crate) fn read_short(&self) {
+    pub fn read_short(&self) {
         self.orders().short = true;
     }
 
     /// The peer of the connection in this slot does not take part in the flood.
-    pub(crate) fn keep_quiet(&self, slot: u32) {
+    pub fn keep_quiet(&self, slot: u32) {
         self.orders().quiet.insert(slot);
     }
 
     /// From now on the kernel does not report when a peer last took bytes.
-    pub(crate) fn hide_acks(&self) {
+    pub fn hide_acks(&self) {
         self.orders().hides_acks = true;
     }
 
-    /// Applies what was requested for this call.
+    /// Records a call that can lack memory, and applies what was requested for it.
     fn enter(&self, call: &'static str) -> io::Result<()> {
+        self.enter_other(call)?;
+        let shortage = self.orders().shortage();
+        shortage.map_or(Ok(()), |errno| self.fail(call, errno))
+    }
+
+    /// The same for another call.
+    fn enter_other(&self, call: &'static str) -> io::Result<()> {
         let mut orders = self.orders();
+        orders.log.push(call);
         if orders.spared.take_if(|spared| *spared == call).is_some() {
             return Ok(());
         }
         let next = orders.once.iter().position(|(name, _)| *name == call);
         let once = next.and_then(|at| orders.once.remove(at)).map(|(_, errno)| errno);
         let ordered = once.or_else(|| orders.lasting.get(call).copied());
-        let Some(errno) = ordered.or_else(|| orders.shortage()) else { return Ok(()) };
+        drop(orders);
+        ordered.map_or(Ok(()), |errno| self.fail(call, errno))
+    }
+
+    fn fail(&self, call: &'static str, errno: Errno) -> io::Result<()> {
+        let mut orders = self.orders();
         let failures = orders.failures.entry(call).or_default();
         *failures += 1;
         assert!(*failures < SPIN, "{call} is repeated without a pause");
@@ -152,20 +197,20 @@ impl Faulty {
     }
 }
 
-pub(crate) struct FaultyNet {
+pub struct FaultyNet {
     network: Network,
     host: Host,
     faulty: Faulty,
 }
 
 impl FaultyNet {
-    pub(crate) fn new(network: &Network) -> (Self, Faulty) {
+    pub fn new(network: &Network) -> (Self, Faulty) {
         let (host, faulty) = (network.host(HERE), Faulty::default());
         (Self { network: network.clone(), host, faulty: faulty.clone() }, faulty)
     }
 
     /// Spurious readiness, see [`Host::make_up`].
-    pub(crate) fn make_up(&self, slot: u32, readiness: Readiness) {
+    pub fn make_up(&self, slot: u32, readiness: Readiness) {
         assert!(self.host.make_up(slot, readiness), "it is registered");
     }
 
@@ -181,15 +226,23 @@ impl FaultyNet {
 }
 
 /// A scene on a faulty net.
-pub(crate) fn faulty_on(network: Network) -> (Scene<FaultyNet>, Faulty) {
+pub fn faulty_on(network: Network) -> (Scene<FaultyNet>, Faulty) {
     let (net, faulty) = FaultyNet::new(&network);
     (Scene::on(network, net), faulty)
 }
 
 /// A scene on a faulty net, with a connection of the peer, accepted and registered.
-pub(crate) fn faulty_served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
+pub fn faulty_served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
     let (mut scene, faulty) = faulty_on(Network::new(7));
     let peer = scene.serve(options);
+    (scene, peer, faulty)
+}
+
+/// The same, registered. What was recorded so far is dropped.
+pub fn faulty_registered(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
+    let (mut scene, peer, faulty) = faulty_served(options);
+    scene.expect(&[]);
+    faulty.take_log();
     (scene, peer, faulty)
 }
 
@@ -204,6 +257,10 @@ impl Net for FaultyNet {
         timeout: Option<Duration>,
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled> {
+        let news = std::mem::take(&mut self.faulty.orders().news);
+        self.faulty.enter_other("poll")?;
+        let timeout = if news.is_empty() { timeout } else { Some(Duration::ZERO) };
+        news.into_iter().for_each(|(token, readiness)| ready(token, readiness));
         let waits = timeout.is_none_or(|timeout| timeout > Duration::ZERO);
         let unregistered = self.faulty.orders().unregistered;
         let mut polled = self.host.poll(now, timeout, &mut |token, readiness| {
@@ -256,6 +313,7 @@ impl Net for FaultyNet {
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
         self.faulty.enter("connect")?;
+        self.faulty.orders().tokens.push(token);
         self.host.connect(slot, token, addr, options, local)
     }
 
@@ -265,6 +323,7 @@ impl Net for FaultyNet {
     }
 
     fn connected(&mut self, slot: u32) -> io::Result<bool> {
+        self.faulty.enter_other("connected")?;
         self.host.connected(slot)
     }
 
@@ -278,6 +337,7 @@ impl Net for FaultyNet {
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         self.faulty.enter("register")?;
+        self.faulty.orders().tokens.push(token);
         if self.faulty.orders().unregistered.take_if(|other| *other == token).is_some() {
             return self.host.promote(slot, slot, token);
         }
@@ -286,6 +346,7 @@ impl Net for FaultyNet {
 
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
         self.faulty.enter("recv")?;
+        self.faulty.orders().read_into.push(buffer.len());
         if self.is_flooded(slot) {
             let short = usize::from(self.faulty.orders().short);
             return Ok(Received { bytes: buffer.len() - short, drained: false });
@@ -304,12 +365,21 @@ impl Net for FaultyNet {
 
     fn send(&mut self, slot: u32, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.faulty.enter("send")?;
-        self.host.send(slot, bytes, more)
+        let bite = self.faulty.orders().bite.unwrap_or(usize::MAX).min(bytes.len());
+        let sent = self.host.send(slot, &bytes[..bite], more)?;
+        self.faulty.orders().sent.push((sent, more));
+        Ok(sent)
     }
 
     fn send_vectored(&mut self, slot: u32, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        self.faulty.orders().pieces.push(pieces.len());
+        if self.faulty.orders().bite.is_some() {
+            return self.send(slot, &pieces.iter().map(|piece| &**piece).collect::<Vec<_>>().concat(), more);
+        }
         self.faulty.enter("send")?;
-        self.host.send_vectored(slot, pieces, more)
+        let sent = self.host.send_vectored(slot, pieces, more)?;
+        self.faulty.orders().sent.push((sent, more));
+        Ok(sent)
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
@@ -327,22 +397,26 @@ impl Net for FaultyNet {
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
-        self.host.take_error(slot)
+        self.faulty.enter_other("take_error").err().or_else(|| self.host.take_error(slot))
     }
 
     fn close(&mut self, slot: u32) {
+        self.faulty.orders().log.push("close");
         self.host.close(slot);
     }
 
     fn reset(&mut self, slot: u32) {
+        self.faulty.orders().log.push("reset");
         self.host.reset(slot);
     }
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
+        self.faulty.enter_other("set_nodelay")?;
         self.host.set_nodelay(slot, on)
     }
 
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
+        self.faulty.enter_other("set_keep_alive")?;
         self.host.set_keep_alive(slot, times)
     }
 
@@ -364,5 +438,17 @@ impl Net for FaultyNet {
 
     fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
         self.host.stepped(socket, state, input);
+    }
+}
+
+/// Flags in epoll's words, as the library's own tests have them: in, out, rdhup, hup, err.
+pub fn flags(words: &str) -> Readiness {
+    let has = |word| words.split(' ').any(|other| other == word);
+    Readiness {
+        readable: has("in"),
+        writable: has("out"),
+        read_closed: has("rdhup"),
+        write_closed: has("hup"),
+        error: has("err"),
     }
 }
