@@ -272,7 +272,7 @@ impl<N: Net> Reactor<N> {
         let addr = connecting.addrs.get(flight.addr).copied();
         match (&connecting.target, addr) {
             (Target::Unix(addr), _) => self.net.connect_unix(flight.slot, token, addr, &connecting.system),
-            // The kernel would treat port 0 as a request for a free port.
+            // Nothing can listen there. Linux would send a SYN, and a silent host would not answer it.
             (_, Some(addr)) if addr.port() == 0 => Err(Errno::CONNREFUSED.into()),
             (_, Some(addr)) => self.net.connect(flight.slot, token, addr, &connecting.system, connecting.local),
             (_, None) => Err(Errno::ADDRNOTAVAIL.into()),

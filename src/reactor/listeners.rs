@@ -372,3 +372,6 @@ impl Listeners {
         self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,11 +51,9 @@ impl Socket<'_> {
     ///
     /// [`Event::Spliced`]: crate::Event::Spliced
     pub fn splice_next(&mut self) {
-        let state = self.state();
-        let is_readable = state.is_connected() && state.can_read();
         let extra = self.entry().and_then(|entry| self.context.table.extras.get(entry.extra));
         let is_filled = extra.is_some_and(|extra| extra.fill.is_some());
-        if is_readable && !is_filled && !self.is_discarding() && self.living().is_some() {
+        if self.state().can_read() && !is_filled && !self.is_discarding() && self.living().is_some() {
             self.context.table.entry_mut(self.slot).flags.set(Flags::FILL, true);
         }
     }

@@ -46,6 +46,18 @@ fn every_ending_is_counted_by_its_kind() {
 }
 
 #[test]
+fn each_connection_that_is_established_is_counted() {
+    let mut scene = Scene::new();
+    let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    for port in [80, 81, 80] {
+        scene.reactor.connect((THERE, port), ConnectOptions::default()).expect("an address");
+    }
+    scene.run(SECOND);
+    let metrics = scene.reactor.metrics();
+    assert_eq!((metrics.connects, metrics.connected), (3, 2), "{metrics}");
+}
+
+#[test]
 fn what_lives_is_counted_by_its_state_with_its_bytes() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.network.set_buffers(1000, 1000);

@@ -83,7 +83,7 @@ fn localhost_is_looked_up_and_reached() {
     story.rest();
 }
 
-/// Promise: port 0 is refused; the kernel would choose a port.
+/// Promise: port 0 is refused: nothing can listen there.
 #[test]
 fn port_0_is_refused() {
     let mut story = Transcript::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use finale::sim::{PeerListener, Reach};
-use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, LookupErrorKind, Target, TimeoutKind};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions, LookupErrorKind, Target, TimeoutKind};
 use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, What};
 
@@ -155,6 +155,49 @@ fn the_delay_can_be_chosen() {
     assert_eq!(scene.network.descriptors(), 1);
     scene.run(ms(5));
     assert_eq!(winner(&mut scene), Some(THERE));
+}
+
+/// Connects to these addresses with a timeout of 300 ms. The first refuses after 200 ms; handlers of
+/// other sockets keep the reactor busy until the timeout has expired. Returns the kind of the error.
+fn refused_while_busy(addrs: Vec<SocketAddr>, delay: Option<Duration>) -> ConnectionErrorKind {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+    let clients: Vec<_> = (0..40).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(ms(50));
+    scene.network.set_latency(Duration::ZERO);
+    scene.network.set_delay(FAR, ms(100));
+    scene.network.set_reach(FARTHER, Reach::BlackHole);
+    let options = ConnectOptions::default().connect_timeout(ms(300)).attempt_delay(delay);
+    let id = scene.reactor.connect(addrs, options).expect("a list of addresses");
+    scene.run(ms(50));
+    clients.iter().for_each(|client| client.send(b"hello"));
+    scene.network.advance(ms(400));
+    scene.run(ms(1));
+    let story = &scene.stories[&id];
+    assert_eq!(story.last().map(String::as_str), Some("close"), "{story:?}");
+    scene.cause()
+}
+
+#[test]
+fn a_refusal_before_the_connect_timeout_is_the_error_although_it_is_noticed_later() {
+    assert_eq!(refused_while_busy(vec![at(FAR)], None), ConnectionErrorKind::Refused);
+}
+
+#[test]
+fn a_refusal_before_the_connect_timeout_is_not_the_error_if_another_address_is_left() {
+    let timeout = ConnectionErrorKind::TimedOut(TimeoutKind::Connect);
+    for (delay, left) in [(None, "not tried"), (Some(ms(20)), "in flight")] {
+        assert_eq!(refused_while_busy(vec![at(FAR), at(FARTHER)], delay), timeout, "it is {left}");
+    }
+}
+
+#[test]
+fn port_0_is_refused_at_once_whatever_its_host_does() {
+    let mut scene = Scene::new();
+    scene.network.set_reach(FAR, Reach::BlackHole);
+    scene.reactor.connect(SocketAddr::new(FAR, 0), ConnectOptions::default()).expect("an address");
+    scene.run(Duration::ZERO);
+    assert_eq!(scene.story, ["lookup 10.0.0.3", "error refused: nothing listens there [10.0.0.3:0]", "close"]);
 }
 
 #[test]

@@ -58,6 +58,41 @@ fn an_end_that_was_delivered_before_the_pipe_is_passed_on() {
     assert!(client.read() == b"answer" && client.has_fin() && proxy.reactor.is_empty());
 }
 
+/// An upload that the program answers itself when its backend has stored it.
+#[test]
+fn a_source_that_has_ended_stays_open_for_an_answer_after_its_sink_has_closed() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    let [source, sink] = [0, 1].map(|at| proxy.ids()[at]);
+    proxy.pipes.unpipe(source);
+    proxy.pipes.pipe(&mut proxy.reactor.context(), source, sink).expect("TCP");
+    proxy.collects = true;
+    client.send(b"upload");
+    client.finish();
+    proxy.run(SECOND);
+    assert!(backend.read() == b"upload" && backend.has_fin());
+    backend.finish();
+    proxy.run(SECOND);
+    assert_eq!(proxy.ids(), [source], "the sink is closed");
+    let mut socket = proxy.reactor.socket(source).expect("it lives");
+    socket.write(b"stored").expect("half-open");
+    socket.end();
+    proxy.run(SECOND);
+    assert!(client.read() == b"stored" && client.has_fin() && proxy.reactor.is_empty());
+}
+
+/// Its bytes would be lost, and its peer would not notice.
+#[test]
+fn a_source_is_reset_if_the_pipes_did_not_get_the_close_of_its_sink() {
+    let (mut proxy, client, _backend) = Proxy::joined();
+    let sink = proxy.ids()[1];
+    proxy.reactor.socket(sink).expect("it lives").destroy();
+    let until = proxy.network.now() + SECOND;
+    while proxy.reactor.next_before(until).expect("it continues").is_some() {}
+    client.send(b"lost");
+    proxy.run(SECOND);
+    assert!(client.is_reset() && proxy.reactor.is_empty());
+}
+
 #[test]
 fn a_socket_that_is_closed_can_not_be_joined() {
     let (mut proxy, client, backend) = Proxy::joined();

@@ -289,6 +289,17 @@ fn a_back_off_for_ever_is_none_that_panics_or_none_at_all() {
 }
 
 #[test]
+fn a_back_off_of_many_days_is_not_cut_short() {
+    let days = |days| SECOND * 86_400 * days;
+    let mut scene = Scene::new(PoolOptions::default().size(1).back_off(days(300), days(300)));
+    scene.go_down();
+    scene.run(days(1));
+    let begun = scene.stats().started;
+    scene.run(days(140));
+    assert_eq!(scene.stats().started, begun);
+}
+
+#[test]
 fn a_pool_that_is_whole_again_after_drops_sleeps() {
     let mut scene = Scene::new(PoolOptions::default().size(2).max_idle(None).max_age(None));
     for _ in 0..400 {

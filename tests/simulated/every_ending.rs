@@ -197,6 +197,26 @@ fn a_server_with_a_long_answer_is_left_in_peace() {
     assert!(report.violation().is_none(), "{report}");
 }
 
+/// Byte by byte, with an event and a timer each. It ends after all of them.
+#[test]
+fn a_long_conversation_with_two_events_per_byte_is_not_taken_for_one_without_end() {
+    let long = Script::new().send(&[b'x'; 60_000]).finish().receive_end();
+    let timed = || {
+        let mut last = None;
+        move |socket: &mut Socket<'_>, event: Event<'_>| match event {
+            Event::Data(_) => _ = socket.set_timer(Duration::ZERO),
+            Event::End => last = Some((socket.set_timer(Duration::from_millis(10)), socket.id())),
+            Event::Timer(timer) => {
+                let ended = last.filter(|(last, _)| *last == timer);
+                ended.and_then(|(_, id)| socket.get(id)).into_iter().for_each(|mut socket| socket.end());
+            }
+            _ => {}
+        }
+    };
+    let report = Endings::of_a_server(patient_listen(), long).cuts(&[]).conditions(0).run(timed);
+    assert!(report.violation().is_none(), "{report}");
+}
+
 #[test]
 fn a_case_says_what_the_peer_really_wrote_and_saw() {
     let endings = Endings::of_a_server(patient_listen(), hello()).cuts(&[Cut::Reset]).holds(|found| {

@@ -7,6 +7,7 @@
 mod input;
 mod printer;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use finale::lifecycle::State;
@@ -220,14 +221,8 @@ impl Session<'_> {
         if self.options.quiet || self.options.json {
             return;
         }
-        let target = printable(&self.options.target);
-        match (socket.state(), socket.peer_addr()) {
-            (State::Created | State::Resolving, _) => {
-                say(format_args!("finale: {target}: the name is still looked up"))
-            }
-            (State::Connecting, Some(addr)) => say(format_args!("finale: {target}: still connecting to {addr}")),
-            (State::Connecting, None) => say(format_args!("finale: {target}: still connecting")),
-            _ => {}
+        if let Some(what) = what_lasts(socket.state(), socket.peer_addr()) {
+            say(format_args!("finale: {}: {what}", printable(&self.options.target)));
         }
     }
 
@@ -267,6 +262,16 @@ fn or_destroy(result: Result<(), Error>, socket: &mut Socket<'_>) {
     }
 }
 
+/// What is not done yet, before it is connected.
+fn what_lasts(state: State, addr: Option<SocketAddr>) -> Option<String> {
+    match (state, addr) {
+        (State::Created | State::Resolving, _) => Some("the name is still looked up".into()),
+        (State::Connecting, Some(addr)) => Some(format!("still connecting to {addr}")),
+        (State::Connecting, None) => Some("still connecting".into()),
+        _ => None,
+    }
+}
+
 fn print_event(event: &Event<'_>, socket: &Socket<'_>) {
     match (event, socket.peer_addr()) {
         // The ending follows as the last line.
@@ -288,4 +293,24 @@ struct Report<'a> {
     #[serde(flatten)]
     ending: &'a Ending,
     input_left: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_for_a_slow_start_says_what_is_not_done_yet() {
+        let addr = Some(SocketAddr::from(([10, 0, 0, 2], 80)));
+        for (state, addr, line) in [
+            (State::Created, None, Some("the name is still looked up")),
+            (State::Resolving, None, Some("the name is still looked up")),
+            (State::Connecting, addr, Some("still connecting to 10.0.0.2:80")),
+            (State::Connecting, None, Some("still connecting")),
+            (State::Open, addr, None),
+            (State::TimedOut, addr, None),
+        ] {
+            assert_eq!(what_lasts(state, addr).as_deref(), line, "{state:?}");
+        }
+    }
 }

@@ -129,6 +129,19 @@ fn a_large_stdin_arrives_whole_at_a_server_that_answers_at_the_end() {
     assert_eq!(server.join().expect("the server ends"), length);
 }
 
+/// What the two kernels have no room for stays unread.
+#[test]
+fn stdin_is_read_no_faster_than_the_socket_takes_it() {
+    let (reset, is_reset) = channel::<()>();
+    let (addr, server) = server(move |_reads_nothing| is_reset.recv());
+    let outcome = run_with(&["connect", "--json", "-w", "300ms", &addr], vec![b'x'; 64 << 20]);
+    drop(reset);
+    let ending: Value = serde_json::from_str(outcome.last_line()).expect("it is JSON");
+    assert_eq!((outcome.code, &ending["input_left"]), (Some(1), &json!(true)), "{outcome:?}");
+    assert!(ending["bytes_unsent"].as_u64() < Some(1 << 20), "{ending}");
+    assert!(server.join().expect("the server ends").is_err());
+}
+
 #[test]
 fn verbose_prints_the_events_in_their_order() {
     let (addr, server) = server(|mut stream| {

@@ -64,6 +64,22 @@ fn a_signal_ends_it_while_stdout_is_full() {
     server.join().expect("the server ends");
 }
 
+/// Less than an empty pipe takes: a large write would block.
+#[test]
+fn a_signal_ends_it_after_a_slow_reader_has_read_a_part() {
+    let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
+    let mut child = command(&["connect", &addr]).spawn().expect("it starts");
+    let mut slow = child.stdout.take().expect("it is a pipe");
+    wait_until_full(&slow);
+    slow.read_exact(&mut [0; 8192]).expect("it is full");
+    wait_until_full(&slow);
+    kill_process(pid(&child), Signal::TERM).expect("it runs");
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(143), "{outcome:?}");
+    drop(slow);
+    server.join().expect("the server ends");
+}
+
 #[test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let (addr, server) = server(|mut stream| {

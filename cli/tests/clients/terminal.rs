@@ -108,6 +108,18 @@ fn a_closed_terminal_resets_the_connection() {
     assert_eq!(server.join().expect("the server ends"), Err(ErrorKind::ConnectionReset));
 }
 
+#[test]
+fn control_d_is_the_end_of_stdin() {
+    let (addr, server) = server(|mut stream| std::io::read_to_string(&mut stream).expect("the client ends"));
+    let (mut ours, theirs) = terminal();
+    let mut command = command(&["connect", &addr]);
+    let child = command.stdin(theirs).spawn().expect("it starts");
+    drop(command);
+    ours.write_all(b"hi\n\x04").expect("there is room");
+    let outcome = finish(child);
+    assert_eq!((outcome.code, server.join().expect("the server ends").as_str()), (Some(0), "hi\n"), "{outcome:?}");
+}
+
 /// Without SIGHUP, as when it is ignored or the terminal is not the controlling one.
 #[test]
 fn the_end_of_a_terminal_is_no_end_of_stdin() {

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use super::*;
+use crate::event::Event;
+use crate::sim::{Network, Reach};
 
 #[test]
 fn addresses_are_tried_once_each_with_families_alternating() {
@@ -22,5 +26,31 @@ fn an_attempt_waits_for_what_passes_and_for_a_descriptor_only_if_there_are_other
     ] {
         let waits = [false, true].map(|is_race| has_to_wait(&errno.into(), is_race));
         assert_eq!(waits, [alone, in_a_race], "{errno:?}");
+    }
+}
+
+#[test]
+fn the_slots_of_the_other_attempts_are_free_after_a_race() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let addrs = [2, 3, 4].map(|host| SocketAddr::from(([10, 0, 0, host], 80)));
+    addrs[..2].iter().for_each(|addr| network.set_reach(addr.ip(), Reach::BlackHole));
+    let _listener = network.peer(addrs[2].ip()).listen(addrs[2]).expect("a free port");
+    for _ in 0..2 {
+        let options = ConnectOptions::default().attempt_delay(Duration::from_millis(20));
+        reactor.connect(addrs.to_vec(), options).expect("a list of addresses");
+        let until = network.now() + Duration::from_millis(39);
+        while reactor.next_before(until).expect("the network can wait").is_some() {}
+        assert_eq!(reactor.table.reserved, 1, "the second attempt is in flight, the third not yet");
+        loop {
+            let (mut socket, event) = reactor.next().expect("the network can wait").expect("a socket lives");
+            if event == Event::Ready {
+                socket.destroy();
+            } else if matches!(event, Event::Close(_)) {
+                break;
+            }
+        }
+        assert_eq!(reactor.table.reserved, 0);
+        assert_eq!(reactor.table.entries.len(), 1, "the socket whose close is being handled");
     }
 }
