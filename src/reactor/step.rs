@@ -543,10 +543,7 @@ impl<'a, N: Net> Step<'a, N> {
             Outcome::WouldBlock if self.entry.state == State::Broken => self.fail_broken(),
             // If a flag reported that the peer has ended, it was spurious.
             Outcome::WouldBlock => {
-                if self.entry.first_fin == FirstFin::Unknown {
-                    // Nothing is left, so no FIN of the peer was waiting when ours left.
-                    self.entry.first_fin = FirstFin::Local;
-                }
+                self.no_fin_waits();
                 let gone = Flags::READ_CLOSED | Flags::HANGUP | Flags::ERROR;
                 self.entry.flags.set(Flags::READABLE | gone, false);
             }

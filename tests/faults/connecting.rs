@@ -210,7 +210,7 @@ fn an_error_flag_without_an_error_changes_nothing() {
 /// CN04: without readiness the handshake is not checked, and the next address does not join early.
 #[test]
 fn a_call_of_the_program_during_the_handshake_changes_nothing() {
-    let (mut scene, bend) = bent();
+    let (mut scene, faulty) = faulty_on(Network::new(7));
     scene.network.set_reach(THERE, Reach::BlackHole);
     let addrs = vec![AT, SocketAddr::new(THERE, 81)];
     scene.reactor.connect(addrs, ConnectOptions::default().attempt_delay(SECOND)).expect("good targets");
@@ -219,7 +219,7 @@ fn a_call_of_the_program_during_the_handshake_changes_nothing() {
         scene.with(|socket| assert!(socket.write(b"later").is_ok()));
     }
     scene.run(ms(50));
-    assert_eq!((bend.count("connect"), bend.count("connected")), (1, 0));
+    assert_eq!((faulty.count("connect"), faulty.count("connected")), (1, 0));
 }
 
 /// CN04: an ICMP error that was no longer true when the reactor looked: the connection is

@@ -167,4 +167,11 @@ impl<N: Net> Step<'_, N> {
         self.net.close(self.slot);
         self.post(Input::LeftToKernel);
     }
+
+    /// A read has found nothing, so no FIN of the peer waited behind unread bytes when ours left.
+    pub(super) fn no_fin_waits(&mut self) {
+        if self.entry.first_fin == FirstFin::Unknown {
+            self.entry.first_fin = FirstFin::Local;
+        }
+    }
 }
