@@ -226,8 +226,9 @@ impl Recorder {
         Self { shared: Arc::new(Mutex::new(ring)), capacity, per_second: None }
     }
 
-    /// Records at most this many of the connections that begin in one second. The others cost a
-    /// lookup per call, and not the queries of the kernel: for a server under load.
+    /// Records at most this many of the connections that begin in one second; each address that a
+    /// client tries counts. The others cost a lookup per call, and not the queries of the kernel:
+    /// for a server under load.
     ///
     /// ```
     /// use finale::trace::Recorder;
