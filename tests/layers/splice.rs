@@ -360,7 +360,8 @@ fn what_a_program_writes_keeps_its_place_among_bytes_in_kernel_pipes() {
 /// reactor ends the threads of the peers.
 pub(crate) fn run_proxy(mut reactor: Reactor, back: SocketAddr, closes: usize) {
     let (mut pipes, mut closed) = (Pipes::new(), 0);
-    let guard = Instant::now() + Duration::from_secs(30);
+    // Twenty megabytes in small reads take half a minute if the machine is busy.
+    let guard = Instant::now() + Duration::from_secs(120);
     while closed < closes {
         let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("it ends");
         if pipes.handle(&mut socket, &event) {
