@@ -414,7 +414,7 @@ static ROWS: [Row; State::ALL.len()] = [
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored),
     ], common: ENDS },
-    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT", "CLOSED"], own: &[
+    Row { state: State::Closing, rfc9293: &["CLOSING", "LAST-ACK", "TIME-WAIT"], own: &[
         (Input::LeftToKernel,   Go(State::HandedOff,    &[])),
         (Input::Acknowledged,   Go(State::Confirmed,    &[])),
         (Input::EndCalled, Ignored), (Input::Drained, Ignored), (Input::PeerEnded, Ignored), (Input::Idle, Ignored),
