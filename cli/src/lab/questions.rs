@@ -31,14 +31,15 @@ pub(super) fn markdown() -> Result<String, Error> {
 
 fn question(out: &mut String, scenario: &Scenario, number: u32) -> Result<(), Error> {
     let _ = write!(out, "\n## {number}. {}\n\n{}\n", scenario.title, scenario.text.trim());
+    let _ = writeln!(out, "\n{}\n", textwrap::fill(&format!("**{}**", scenario.ask.trim()), WIDTH));
+    for choice in &scenario.choices {
+        item(out, &format!("{choice}."));
+    }
     for guided in &scenario.run {
         run(out, guided)?;
     }
-    let _ = writeln!(out, "\n{}\n", textwrap::fill(&format!("**{}**", scenario.ask.trim()), WIDTH));
-    for (choice, at) in scenario.choices.iter().zip(0..) {
-        let mark = if at == scenario.answer { " **This one.**" } else { "" };
-        item(out, &format!("{choice}.{mark}"));
-    }
+    let right = format!("**The answer: {}.**", scenario.choices[scenario.answer]);
+    let _ = write!(out, "\n{}\n", textwrap::fill(&right, WIDTH));
     let _ = writeln!(out, "\n{}", scenario.explain.trim());
     if !scenario.ss.is_empty() {
         let _ = write!(out, "\n```console\n{}\n```\n", scenario.ss.join("\n"));
