@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use finale::{Event, Socket, SocketMap};
 
+use super::SILENCE;
 use super::routes::{Reply, Routes};
 
 /// A longer head is refused. A link with a script has some hundred bytes, and at most 16 KiB.
@@ -90,7 +91,8 @@ impl Server {
                     Ok(None) => {}
                     Ok(Some(request)) => match self.routes.reply(socket.id(), &request) {
                         Reply::Now(answer) => self.answer(socket, &answer),
-                        Reply::Later => {}
+                        // It is the lab that is silent now.
+                        Reply::Later => socket.set_idle_timeout(None),
                     },
                     Err(answer) => self.answer(socket, &answer),
                 }
@@ -139,6 +141,7 @@ impl Server {
             answer.body.len()
         );
         let body: &[u8] = if connection.is_head { &[] } else { &answer.body };
+        socket.set_idle_timeout(Some(SILENCE));
         // A client that has left is no failure of ours.
         let _ = socket.write_parts(&[head.as_bytes(), body]);
         socket.end();

@@ -54,12 +54,12 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// More tabs wait in the backlog. Each connection can hold an answer of a megabyte.
+/// More tabs wait in the backlog. Each connection can hold an answer of some megabytes.
 const CONNECTIONS: usize = 64;
 /// How long a request may take, from the connection to its last byte, and how long its answer may
 /// wait for the client.
 const SILENCE: Duration = Duration::from_secs(30);
-/// A real run takes at most this long, and its answer some time.
+/// Real runs that wait for others take at most this long, and an answer some time.
 const LONGEST: Duration = Duration::from_secs(60);
 /// At the end.
 const GRACE: Duration = Duration::from_secs(1);
