@@ -9,6 +9,7 @@ use finale::{Event, Socket, SocketMap};
 
 use super::SILENCE;
 use super::routes::{Reply, Routes};
+use super::workers::Answered;
 
 /// A longer head is refused. A link with a script has some hundred bytes, and at most 16 KiB.
 const MOST_HEAD: usize = 24 * 1024;
@@ -70,11 +71,19 @@ impl Server {
         let port = addr.port();
         let mut names: Vec<_> = ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}")).into();
         names.push(addr.to_string());
+        // Browsers leave out the port of http.
+        let bare = names.iter().filter_map(|name| name.strip_suffix(":80").map(str::to_owned)).collect::<Vec<_>>();
+        names.extend(bare);
         Self { names, routes, connections: SocketMap::new() }
     }
 
     pub(super) fn stop(&mut self) {
         self.routes.stop();
+    }
+
+    /// The next answer that took time.
+    pub(super) fn take_answer(&mut self) -> Option<Answered> {
+        self.routes.take_answer()
     }
 
     /// One event of a connection.

@@ -77,8 +77,7 @@ pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
     let refused = |source| Error::Listen { addr: options.listen.to_string(), source };
     let listener = reactor.listen(options.listen, limits).map_err(refused)?;
     let addr = listener.addr.ip().unwrap_or(options.listen);
-    let (routes, mut answers) = Routes::new(&reactor)?;
-    let mut server = Server::new(addr, routes);
+    let mut server = Server::new(addr, Routes::new(&reactor)?);
     let url = format!("http://{addr}/");
     output::print(&format!("the lab is at {url}\n"))?;
     if options.open {
@@ -88,7 +87,7 @@ pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken => {
-                while let Some((id, answer)) = answers.take() {
+                while let Some((id, answer)) = server.take_answer() {
                     if let Some(mut socket) = socket.get(id) {
                         server.answer(&mut socket, &answer);
                     }
