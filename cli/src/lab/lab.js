@@ -548,8 +548,9 @@ async function runReal() {
     $("#real-stage").replaceChildren(stage.root);
     stage.show(real.rows.length, real.end_us);
     const count = only_simulated.length + only_real.length;
+    const isOver = real.sides.every(({ ending }) => ending);
     said.textContent = count === 0
-      ? "Both stories are the same: each transition and each ending."
+      ? `Both stories are the same: each transition and each ending${isOver ? "" : ", as long as it was watched"}.`
       : `The stories differ in ${count} ${count === 1 ? "row" : "rows"}, which are marked in both ladders.`;
     // The simulated one above is marked too.
     if (player.stages.length === 1 && simulated.title === free.stage.ladder.title) {

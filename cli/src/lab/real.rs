@@ -231,7 +231,7 @@ impl Worker {
             Verb::Connect => self.socket = Some(reactor.connect(self.connect.0, self.connect.1.clone())?),
             Verb::Close | Verb::Crash => {
                 // The kernel closes the descriptors of a program that dies.
-                self.reactor = None;
+                self.reactor.take().into_iter().for_each(Reactor::abandon);
                 self.now.program = "over";
                 let why = if verb == Verb::Close { "its program called close(2)" } else { "its program died" };
                 self.end(why.to_owned());
@@ -349,6 +349,15 @@ mod tests {
         let long = real(&format!("{small}{}server end", "client write 1MiB; ".repeat(60))).expect("it runs");
         assert!(long.lost > 0 && long.rows.len() == ROWS, "{} lost, {} kept", long.lost, long.rows.len());
         assert!(long.moments.len() <= 2 * ROWS, "{}", long.moments.len());
+    }
+
+    #[test]
+    fn a_program_that_dies_or_closes_without_unread_bytes_sends_a_fin() {
+        for verb in ["crash", "close"] {
+            let ladder = real(&format!("client connect; wait 20ms; server {verb}; client end")).expect("it runs");
+            let client = ladder.sides[0].ending.as_deref().unwrap_or_default();
+            assert!(client.starts_with("clean") && client.contains("the peer finished first"), "{verb}: {client}");
+        }
     }
 
     #[test]
