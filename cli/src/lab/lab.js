@@ -203,7 +203,7 @@ class Machine {
     set(".timer", now.timer ? `${now.timer} in ${span(now.timer_at_us - at)}` : "none");
     const first = this.side === "server" && now.state === "Created" ? "LISTEN" : "CLOSED";
     const kernel = now.kernel ?? { state: first, unread: 0, unacked: 0 };
-    // Nobody has played the end of TIME-WAIT.
+    // The run is over before TIME-WAIT is.
     const isForgotten = kernel.until_us && kernel.until_us <= at;
     const left = kernel.until_us && !isForgotten ? `, for ${span(kernel.until_us - at)}` : "";
     const queues = `${kernel.unread ? `, ${kernel.unread} unread` : ""}` +
