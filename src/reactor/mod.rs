@@ -117,6 +117,17 @@ impl<N: Net> Reactor<N> {
         &self.net
     }
 
+    /// Drops the reactor as the end of its process does: the kernel closes each descriptor. A peer
+    /// gets a FIN, or a reset if bytes are unread. Bytes that the kernel has not taken are lost.
+    /// (A reactor that is just dropped resets its connections.) This is for tests and
+    /// demonstrations of what a crash looks like from the other side.
+    pub fn abandon(mut self) {
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            self.give_up_connecting(slot);
+            self.net.close(slot);
+        }
+    }
+
     /// The socket with this id, if its `close` was not delivered.
     pub fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         let slot = self.table.find(id)?;

@@ -454,6 +454,19 @@ fn dropping_the_reactor_resets_every_peer() {
     }
 }
 
+/// A program that dies ends its connections in an orderly way, except over unread bytes.
+#[test]
+fn abandoning_the_reactor_closes_its_descriptors_as_the_kernel_does() {
+    let (mut story, _open, open_peer) = Transcript::pair(ListenOptions::default());
+    let mut unread_peer = dial(open_peer.peer_addr().expect("connected"));
+    let unread = story.connection();
+    story.socket(unread).pause();
+    unread_peer.write_all(b"unread").expect("connected");
+    story.reactor.abandon();
+    assert_eq!(read_all(open_peer).1, Ok(()));
+    assert_eq!(read_all(unread_peer).1, Err(ErrorKind::ConnectionReset));
+}
+
 // --- misuse ---
 
 /// Promise: `write` after `end()` returns an error at once, and the connection continues (AP01).

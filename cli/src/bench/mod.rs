@@ -128,7 +128,7 @@ fn warm_up(
 const OTHER_DESCRIPTORS: usize = 64;
 
 /// Raises the soft limit if it is too low. Our own server inherits it.
-fn allow_descriptors(in_flight: usize) -> Result<(), Error> {
+pub(crate) fn allow_descriptors(in_flight: usize) -> Result<(), Error> {
     let needed = (in_flight + OTHER_DESCRIPTORS) as u64;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|allowed| allowed >= needed) {

@@ -20,7 +20,8 @@ impl Compared {
     pub(super) fn of(simulated: Ladder, real: Ladder) -> Self {
         let (mut only_simulated, mut only_real) = (Vec::new(), Vec::new());
         for side in Side::BOTH {
-            let (ours, theirs) = (story(&simulated, side), story(&real, side));
+            // A real run is not watched to the end of its limits, which can be hours later.
+            let (ours, theirs) = (story(&simulated, side, real.end_us), story(&real, side, u64::MAX));
             let common = common(&ours, &theirs);
             let rest = |story: &[(usize, String)], known: &[usize]| {
                 let unknown = (0..story.len()).filter(|at| !known.contains(at));
@@ -33,10 +34,10 @@ impl Compared {
     }
 }
 
-/// The rows of a side that are compared, with what they say. Bytes arrive in pieces of any size, so
-/// a row that repeats the one before it does not count.
-fn story(ladder: &Ladder, side: Side) -> Vec<(usize, String)> {
-    let rows = ladder.rows.iter().enumerate().filter(|(_, row)| row.side == side);
+/// The rows of a side that are compared, until this time, with what they say. Bytes arrive in pieces
+/// of any size, so a row that repeats the one before it does not count.
+fn story(ladder: &Ladder, side: Side, until_us: u64) -> Vec<(usize, String)> {
+    let rows = ladder.rows.iter().enumerate().filter(|(_, row)| row.side == side && row.at_us <= until_us);
     let said = rows.filter(|(_, row)| matches!(row.what, RowKind::Step { .. } | RowKind::Ending { .. }));
     let mut story: Vec<_> = said.map(|(at, row)| (at, row.line.clone())).collect();
     story.dedup_by(|next, before| next.1 == before.1);
@@ -72,7 +73,22 @@ fn common(ours: &[(usize, String)], theirs: &[(usize, String)]) -> Vec<(usize, u
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::trace::Row;
+
+    #[test]
+    fn what_follows_after_the_real_run_was_watched_is_no_difference() {
+        let row =
+            |at, text: &str| Row::new(Duration::from_secs(at), Side::Client, RowKind::Ending { text: text.into() });
+        let ladder = |rows: Vec<Row>, end_us| Ladder { rows, end_us, ..Ladder::default() };
+        let simulated = || ladder(vec![row(1, "a"), row(300, "b")], 300_000_000);
+        let compared = Compared::of(simulated(), ladder(vec![row(1, "a")], 3_000_000));
+        assert!(compared.only_simulated.is_empty() && compared.only_real.is_empty(), "{compared:?}");
+        let compared = Compared::of(simulated(), ladder(vec![row(1, "a"), row(2, "c")], 301_000_000));
+        assert_eq!((compared.only_simulated, compared.only_real), (vec![1], vec![1]));
+    }
 
     #[test]
     fn what_one_story_has_more_is_found_wherever_it_is() {

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 
 use finale::{Event, Socket, SocketMap};
 
+use super::SILENCE;
 use super::routes::{Reply, Routes};
+use super::workers::Answered;
 
 /// A longer head is refused. A link with a script has some hundred bytes, and at most 16 KiB.
 const MOST_HEAD: usize = 24 * 1024;
@@ -69,11 +71,19 @@ impl Server {
         let port = addr.port();
         let mut names: Vec<_> = ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{port}")).into();
         names.push(addr.to_string());
+        // Browsers leave out the port of http.
+        let bare = names.iter().filter_map(|name| name.strip_suffix(":80").map(str::to_owned)).collect::<Vec<_>>();
+        names.extend(bare);
         Self { names, routes, connections: SocketMap::new() }
     }
 
     pub(super) fn stop(&mut self) {
         self.routes.stop();
+    }
+
+    /// The next answer that took time.
+    pub(super) fn take_answer(&mut self) -> Option<Answered> {
+        self.routes.take_answer()
     }
 
     /// One event of a connection.
@@ -90,7 +100,8 @@ impl Server {
                     Ok(None) => {}
                     Ok(Some(request)) => match self.routes.reply(socket.id(), &request) {
                         Reply::Now(answer) => self.answer(socket, &answer),
-                        Reply::Later => {}
+                        // It is the lab that is silent now.
+                        Reply::Later => socket.set_idle_timeout(None),
                     },
                     Err(answer) => self.answer(socket, &answer),
                 }
@@ -139,6 +150,7 @@ impl Server {
             answer.body.len()
         );
         let body: &[u8] = if connection.is_head { &[] } else { &answer.body };
+        socket.set_idle_timeout(Some(SILENCE));
         // A client that has left is no failure of ours.
         let _ = socket.write_parts(&[head.as_bytes(), body]);
         socket.end();

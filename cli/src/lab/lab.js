@@ -203,7 +203,7 @@ class Machine {
     set(".timer", now.timer ? `${now.timer} in ${span(now.timer_at_us - at)}` : "none");
     const first = this.side === "server" && now.state === "Created" ? "LISTEN" : "CLOSED";
     const kernel = now.kernel ?? { state: first, unread: 0, unacked: 0 };
-    // Nobody has played the end of TIME-WAIT.
+    // The run is over before TIME-WAIT is.
     const isForgotten = kernel.until_us && kernel.until_us <= at;
     const left = kernel.until_us && !isForgotten ? `, for ${span(kernel.until_us - at)}` : "";
     const queues = `${kernel.unread ? `, ${kernel.unread} unread` : ""}` +
@@ -329,6 +329,8 @@ const player = {
   /** How many of them are shown, and the time, which may be later than the last of them. */
   place: 0,
   at: 0,
+  /** When the last step of the script is over: after the last row, if that is a wait. */
+  end: 0,
   timer: null,
   watch: () => {},
 
@@ -340,6 +342,7 @@ const player = {
       for (const row of stage.ladder.rows) this.places.push([row.at_us, index]);
     });
     this.places.sort((one, other) => one[0] - other[0] || one[1] - other[1]);
+    this.end = Math.max(0, ...stages.map((stage) => stage.ladder.steps.at(-1)?.until_us ?? 0));
     const slider = $("[data-control=time]");
     slider.max = this.places.length;
     this.go(0);
@@ -353,7 +356,8 @@ const player = {
 
   go(place, at = null) {
     this.place = Math.max(0, Math.min(place, this.places.length));
-    this.at = at ?? (this.place > 0 ? this.places[this.place - 1][0] : 0);
+    const last = this.place > 0 ? this.places[this.place - 1][0] : 0;
+    this.at = at ?? (this.place === this.places.length ? Math.max(last, this.end) : last);
     this.show();
   },
 
@@ -385,6 +389,7 @@ const player = {
     clearTimeout(this.timer);
     this.timer = null;
     $("[data-control=play]").textContent = "Play";
+    $("#said").setAttribute("aria-live", "polite");
   },
 
   /** Plays up to this place, and the clock up to this time. */
@@ -392,12 +397,14 @@ const player = {
     this.stop();
     if (until === this.places.length && lastAt === null && this.place >= until) this.go(0);
     $("[data-control=play]").textContent = "Stop";
+    // A screen reader speaks slower than rows come. At the end it reads the last one.
+    if ($("#speed").value !== "slow") $("#said").setAttribute("aria-live", "off");
     this.tick(until, lastAt);
   },
 
   tick(until, lastAt) {
     if (this.place >= until) {
-      if (lastAt !== null && lastAt > this.at) this.go(this.place, lastAt);
+      if (lastAt !== null && lastAt > this.at) this.go(until, lastAt);
       this.stop();
       return this.tell();
     }
@@ -432,49 +439,73 @@ const player = {
 
 // --- free play
 
-const free = { script: "", stage: null, isBusy: false };
+const free = {
+  script: "", stage: null, isBusy: false,
+  /** What was pressed is done in its order. */
+  presses: Promise.resolve(),
+  /** Grows when something else is shown. */
+  epoch: 0,
+  realRuns: 0,
+};
 
 /** The steps of a run that have begun at this time, and from when on another can follow. */
 function begun(ladder, at) {
-  const steps = ladder.steps.filter((step) => step.at_us <= at).map((step) => step.text);
-  const last = ladder.steps.filter((step) => step.at_us <= at).at(-1);
+  const all = ladder.steps.filter((step) => step.at_us <= at);
+  const steps = all.map((step) => step.text);
+  const last = all.at(-1);
   if (!last) return { steps, next: 0 };
-  const wait = /^wait /.exec(last.text);
-  if (!wait) return { steps, next: last.at_us + STEP_US };
+  if (at >= last.until_us || !last.text.startsWith("wait ")) return { steps, next: last.until_us };
   // A wait that is under way ends here.
   steps.pop();
-  return { steps: at > last.at_us ? [...steps, `wait ${Math.round(at - last.at_us)}us`] : steps, next: at };
+  return { steps: at > last.at_us ? [...steps, `wait ${at - last.at_us}us`] : steps, next: at };
 }
 
-/** Adds an action at the present time. */
-async function act(text) {
-  if (free.isBusy) return;
+/** Adds an action at the present time, after those that were pressed before it. */
+function act(text) {
   if (location.hash.startsWith("#scenario=")) leaveScenario();
-  const { ladder } = free.stage;
-  const at = player.at;
-  const { steps, next } = begun(ladder, at);
-  if (at > next) steps.push(`wait ${Math.round(at - next)}us`);
-  await playScript([...steps, text].join("; "), Math.max(at, next));
+  const { epoch } = free;
+  free.presses = free.presses.then(() => (epoch === free.epoch ? press(text) : undefined));
 }
 
-/** Has a script played, and shows it up to its end, or from this time on one step of it. */
+function press(text) {
+  // While it plays, a time between two rows has a fraction.
+  const at = Math.ceil(player.at);
+  const { steps, next } = begun(free.stage.ladder, at);
+  if (at > next) steps.push(`wait ${at - next}us`);
+  return playScript([...steps, text].join("; "), Math.max(at, next));
+}
+
+/** The page shows something else: answers and presses of before do not count any more. */
+function turnPage() {
+  free.epoch += 1;
+  free.presses = Promise.resolve();
+  free.isBusy = false;
+}
+
+/** Has a script played, and shows it up to its end, or the step that begins at this time. */
 async function playScript(script, from = null) {
+  if (from === null) turnPage();
+  const { epoch } = free;
   free.isBusy = true;
   try {
     const ladder = await get(`/api/run?${query({ script })}`);
+    if (epoch !== free.epoch) return;
     free.script = ladder.title;
     free.stage.load(ladder);
     showScript();
     player.load([free.stage]);
     $("#real-run").hidden = true;
-    if (from === null) return player.play();
+    if (from === null) {
+      player.play();
+      return;
+    }
     const before = player.places.findIndex(([at]) => at >= from);
     player.go(before < 0 ? player.places.length : before, from);
-    player.play(player.after(from + STEP_US), from + STEP_US);
+    player.play(player.after(player.end), player.end);
   } catch (error) {
-    say(error.message, true);
+    if (epoch === free.epoch) say(error.message, true);
   } finally {
-    free.isBusy = false;
+    if (epoch === free.epoch) free.isBusy = false;
   }
 }
 
@@ -488,6 +519,7 @@ function showScript() {
 }
 
 function newConnection() {
+  turnPage();
   free.script = "";
   free.stage.load(NOTHING);
   player.load([free.stage]);
@@ -500,6 +532,9 @@ async function runReal() {
   const script = $("#script").value.trim() || free.script;
   const section = $("#real-run");
   const said = $("#real-said");
+  const turn = free.realRuns += 1;
+  const { epoch } = free;
+  const isOld = () => turn !== free.realRuns || epoch !== free.epoch;
   section.hidden = false;
   said.classList.remove("wrong");
   said.textContent = "It runs on two sockets of this machine, in real time.";
@@ -507,13 +542,15 @@ async function runReal() {
   section.scrollIntoView({ block: "nearest" });
   try {
     const { simulated, real, only_simulated, only_real } = await get(`/api/real?${query({ script })}`);
+    if (isOld()) return;
     const stage = new Stage(null);
     stage.load(real, only_real);
     $("#real-stage").replaceChildren(stage.root);
     stage.show(real.rows.length, real.end_us);
     const count = only_simulated.length + only_real.length;
+    const isOver = real.sides.every(({ ending }) => ending);
     said.textContent = count === 0
-      ? "Both stories are the same: each transition and each ending."
+      ? `Both stories are the same: each transition and each ending${isOver ? "" : ", as long as it was watched"}.`
       : `The stories differ in ${count} ${count === 1 ? "row" : "rows"}, which are marked in both ladders.`;
     // The simulated one above is marked too.
     if (player.stages.length === 1 && simulated.title === free.stage.ladder.title) {
@@ -523,6 +560,7 @@ async function runReal() {
       player.go(place, at);
     }
   } catch (error) {
+    if (isOld()) return;
     said.textContent = error.message;
     said.classList.add("wrong");
   }
@@ -553,9 +591,14 @@ function listScenarios() {
 }
 
 async function openScenario(name) {
+  const { epoch } = free;
   const index = guide.all.findIndex((scenario) => scenario.name === name);
   const scenario = guide.all[index];
-  if (!scenario) return say(`There is no guided run ${name}.`, true);
+  if (!scenario) {
+    for (const part of ["#guide", "#guide-notes"]) $(part).hidden = true;
+    openFree("");
+    return say(`There is no guided run ${name}.`, true);
+  }
   Object.assign(guide, { scenario, choice: null });
   $("#guide-title").textContent = scenario.title;
   $("#guide-text").replaceChildren(...rich("p", scenario.text).childNodes);
@@ -572,7 +615,7 @@ async function openScenario(name) {
   neighbour("#following", index + 1);
   try {
     const ladders = await Promise.all(scenario.run.map(({ script }) => get(`/api/run?${query({ script })}`)));
-    if (guide.scenario !== scenario) return;
+    if (epoch !== free.epoch) return;
     guide.stages = ladders.map((ladder, at) => {
       const stage = new Stage(ladders.length === 1 ? (side, verb) => act(`${side} ${verb}`) : null, scenario.run[at].label);
       stage.load(ladder);
@@ -588,7 +631,7 @@ async function openScenario(name) {
     window.scrollTo(0, 0);
     $("#guide-title").focus({ preventScroll: true });
   } catch (error) {
-    say(error.message, true);
+    if (epoch === free.epoch) say(error.message, true);
   }
 }
 
@@ -654,6 +697,7 @@ function showStages(stages) {
 
 /** A button was pressed during a guided run: it becomes a run of its own. */
 function leaveScenario() {
+  turnPage();
   guide.scenario = null;
   player.watch = () => {};
   for (const part of ["#guide", "#guide-notes"]) $(part).hidden = true;
@@ -676,6 +720,8 @@ async function showLoad() {
   try {
     const view = await get("/api/load");
     drawLoad(view);
+    // A count that grows is not read aloud each time.
+    said.setAttribute("aria-live", view.is_running && said.textContent.startsWith("Running") ? "off" : "polite");
     said.classList.toggle("wrong", Boolean(view.failure));
     said.textContent = view.failure ? `It failed: ${view.failure}` : view.is_running
       ? `Running: ${view.closed.toLocaleString("en")} connections so far.`
@@ -684,6 +730,8 @@ async function showLoad() {
     said.textContent = error.message;
     said.classList.add("wrong");
   }
+  // Another look may have begun meanwhile.
+  clearTimeout(load.timer);
   if (!$("#load").hidden) load.timer = setTimeout(showLoad, 400);
 }
 
@@ -739,26 +787,29 @@ function mark(part) {
 /** Shows what the address names. */
 async function route() {
   const hash = location.hash.slice(1);
-  const [name, value] = hash.split(/=(.*)/s);
+  const [begin, value = ""] = hash.split(/=(.*)/s);
+  const name = ["guided", "scenario", "load", "script"].includes(begin) ? begin : "free";
   const part = name === "load" ? "load" : ["guided", "scenario"].includes(name) ? "guided" : "free";
+  turnPage();
   player.stop();
   mark(part);
   $("#guided").hidden = name !== "guided";
   for (const part of ["#guide", "#guide-notes"]) $(part).hidden = name !== "scenario";
-  $("#lab").hidden = !["free", "script", "scenario", ""].includes(name);
+  $("#lab").hidden = part === "load" || name === "guided";
+  $("#real-run").hidden = true;
   $("#load").hidden = name !== "load";
   if (name === "load") return showLoad();
   if (name === "scenario") return openScenario(value);
   if (name === "guided") return undefined;
+  return openFree(name === "script" ? value : "");
+}
+
+/** Two machines with buttons, and the run of the address if it has one. */
+function openFree(value) {
   guide.scenario = null;
   player.watch = () => {};
   free.stage = new Stage((side, verb) => act(`${side} ${verb}`));
   showStages([free.stage]);
-  newConnectionOr(name === "script" ? value : "");
-  return undefined;
-}
-
-function newConnectionOr(value) {
   let script = "";
   try {
     script = decodeURIComponent(value);
@@ -767,7 +818,7 @@ function newConnectionOr(value) {
   }
   if (!script) return newConnection();
   free.script = script;
-  free.stage.load(NOTHING);
+  $("#script").value = script;
   player.load([free.stage]);
   return playScript(script);
 }
@@ -784,7 +835,7 @@ function keys(event) {
     return;
   }
   const action = ACTIONS.find(([, , key]) => key === event.key.toLowerCase());
-  if (action && event.key.length === 1) {
+  if (action && event.key.length === 1 && !event.repeat) {
     const side = event.key === event.key.toLowerCase() ? "client" : "server";
     $(`#stages [data-side=${side}] [data-action=${action[0]}]`)?.click();
   }
@@ -827,7 +878,8 @@ function listen() {
   });
   $("#guide-play").addEventListener("click", () => player.play());
   $("#load-form").addEventListener("submit", startLoad);
-  $("#load-stop").addEventListener("click", () => get("/api/load/stop", { method: "POST" }).then(showLoad));
+  $("#load-stop").addEventListener("click", () => get("/api/load/stop", { method: "POST" })
+    .then(showLoad, showLoad));
   document.addEventListener("keydown", keys);
   window.addEventListener("hashchange", route);
 }

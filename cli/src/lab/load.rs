@@ -1,7 +1,8 @@
 //! A load that runs while the page shows it: half-closing connections to a server in the same
 //! reactor, on a thread of its own.
 //!
-//! Invariant: at most one load runs, for a minute at most, and none for a page that has left.
+//! Invariant: at most one load runs, for a minute and `RUN_OUT` at most, and none for a page that has
+//! left. It leaves descriptors for the page.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,10 +18,15 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::http::Answer;
+use crate::bench::allow_descriptors;
 use crate::values;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(250);
+/// At the end, connections have this long to end by themselves.
+const RUN_OUT: Duration = Duration::from_secs(2);
+/// Descriptors that the page and the real runs need meanwhile.
+const FOR_THE_PAGE: usize = 128;
 /// A page that does not look for this long has left.
 const NOT_SEEN: Duration = Duration::from_secs(5);
 /// Samples that are kept: those of the longest load.
@@ -110,6 +116,12 @@ impl Load {
         if shared.view.is_running {
             return Answer::failed("409 Conflict", "a load is running; stop it first");
         }
+        // Without enough of them the clients have all, the server accepts none, and neither ends.
+        if allow_descriptors(2 * plan.connections + FOR_THE_PAGE).is_err() {
+            let count = plan.connections;
+            let why = format!("connections: {count} need more descriptors than the lab may have (ulimit -Hn)");
+            return Answer::failed("400 Bad Request", why);
+        }
         *shared = Shared { view: View { is_running: true, ..View::default() }, seen: Some(Instant::now()) };
         drop(shared);
         self.stop.store(false, Ordering::Relaxed);
@@ -143,7 +155,8 @@ struct Run<'a> {
     closed: u64,
     cpu: Duration,
     sampled: Instant,
-    is_over: bool,
+    /// Since when none is replaced.
+    over: Option<Instant>,
 }
 
 impl<'a> Run<'a> {
@@ -155,7 +168,6 @@ impl<'a> Run<'a> {
         let histogram = Histogram::new_with_max(60_000_000, 3).unwrap_or_else(|_| Histogram::new(3).expect("3 digits"));
         let (clients, closed, cpu) = (SocketMap::new(), 0, cpu_time());
         let sampled = begun;
-        let is_over = false;
         Ok(Self {
             plan,
             shared,
@@ -169,7 +181,7 @@ impl<'a> Run<'a> {
             closed,
             cpu,
             sampled,
-            is_over,
+            over: None,
         })
     }
 
@@ -202,18 +214,22 @@ impl<'a> Run<'a> {
             if let Some(begun) = begun {
                 self.closed += 1;
                 self.histogram.saturating_record(begun.elapsed().as_micros() as u64);
-                if !self.is_over {
+                if self.over.is_none() {
                     let id = self.reactor.connect(self.target, ConnectOptions::default())?;
                     self.clients.insert(id, Instant::now());
                 }
             }
             if is_timer {
                 self.sample();
-                self.is_over |= self.should_end();
+                self.over = self.over.or_else(|| self.should_end().then(Instant::now));
                 timer = self.reactor.set_timer(SAMPLE);
             }
-            if self.is_over && self.clients.is_empty() {
+            if self.over.is_some_and(|since| self.clients.is_empty() || since.elapsed() > RUN_OUT) {
                 self.sample();
+                if !self.clients.is_empty() {
+                    let left = self.clients.len() as u64;
+                    lock(self.shared).view.endings.insert("not over at the end, and reset".to_owned(), left);
+                }
                 return Ok(());
             }
         }

@@ -54,12 +54,12 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// More tabs wait in the backlog. Each connection can hold an answer of a megabyte.
+/// More tabs wait in the backlog. Each connection can hold an answer of some megabytes.
 const CONNECTIONS: usize = 64;
 /// How long a request may take, from the connection to its last byte, and how long its answer may
 /// wait for the client.
 const SILENCE: Duration = Duration::from_secs(30);
-/// A real run takes at most this long, and its answer some time.
+/// Real runs that wait for others take at most this long, and an answer some time.
 const LONGEST: Duration = Duration::from_secs(60);
 /// At the end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -77,8 +77,7 @@ pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
     let refused = |source| Error::Listen { addr: options.listen.to_string(), source };
     let listener = reactor.listen(options.listen, limits).map_err(refused)?;
     let addr = listener.addr.ip().unwrap_or(options.listen);
-    let (routes, mut answers) = Routes::new(&reactor)?;
-    let mut server = Server::new(addr, routes);
+    let mut server = Server::new(addr, Routes::new(&reactor)?);
     let url = format!("http://{addr}/");
     output::print(&format!("the lab is at {url}\n"))?;
     if options.open {
@@ -88,7 +87,7 @@ pub(crate) fn run(options: &LabOptions) -> Result<(), Error> {
     while let Some((mut socket, event)) = reactor.next()? {
         match event {
             Event::Woken => {
-                while let Some((id, answer)) = answers.take() {
+                while let Some((id, answer)) = server.take_answer() {
                     if let Some(mut socket) = socket.get(id) {
                         server.answer(&mut socket, &answer);
                     }

@@ -1,6 +1,7 @@
 //! A script on two real sockets of this machine: two reactors, each on a thread of its own, and the
 //! kernel between them.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
@@ -21,8 +22,10 @@ use crate::trace::{
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long it waits for both sides to end.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What is recorded of a side.
+/// What is recorded of a side between two looks at its record.
 const RECORDS: usize = 2_000;
+/// The rows that are kept of both sides: the newest, as of a simulated run.
+const ROWS: usize = 4_000;
 
 /// What a side does next.
 enum Order {
@@ -42,9 +45,11 @@ struct Worker {
     connect: (SocketAddr, ConnectOptions),
     socket: Option<SocketId>,
     ending: Option<String>,
-    rows: Vec<Row>,
+    rows: VecDeque<Row>,
+    /// Rows that were not kept.
+    lost: u64,
     next: u64,
-    moments: Vec<Moment>,
+    moments: VecDeque<Moment>,
     now: SideNow,
     /// The controller waits for it.
     over: Sender<Side>,
@@ -94,7 +99,9 @@ fn wait_until(until: Instant) {
     let _ = never.recv_timeout(until.saturating_duration_since(Instant::now()));
 }
 
-fn check(script: &Script) -> Result<(), Error> {
+/// # Errors
+/// If the script does what a real machine can't do to itself, or takes too long.
+pub(super) fn check(script: &Script) -> Result<(), Error> {
     let possible = |action: &&Action| match action {
         Action::Wait(_) => true,
         Action::Of(_, verb) => !matches!(verb, Verb::Fork | Verb::Vanish | Verb::Reboot),
@@ -140,9 +147,10 @@ fn start(script: &Script, over: &Sender<Side>) -> Result<([Handle; 2], Instant),
             connect: (target, options.clone()),
             socket: None,
             ending: None,
-            rows: Vec::new(),
+            rows: VecDeque::new(),
+            lost: 0,
             next: 0,
-            moments: Vec::new(),
+            moments: VecDeque::new(),
             now: SideNow::default(),
             over: over.clone(),
         };
@@ -223,11 +231,11 @@ impl Worker {
             Verb::Connect => self.socket = Some(reactor.connect(self.connect.0, self.connect.1.clone())?),
             Verb::Close | Verb::Crash => {
                 // The kernel closes the descriptors of a program that dies.
-                self.reactor = None;
+                self.reactor.take().into_iter().for_each(Reactor::abandon);
                 self.now.program = "over";
                 let why = if verb == Verb::Close { "its program called close(2)" } else { "its program died" };
                 self.end(why.to_owned());
-                self.note_moment();
+                self.note_moment(micros(self.begun.elapsed()));
             }
             verb => {
                 if let Some(socket) = self.socket.and_then(|id| reactor.socket(id))
@@ -241,19 +249,28 @@ impl Worker {
     }
 
     fn add(&mut self, what: RowKind) {
-        self.rows.push(Row::new(self.begun.elapsed(), self.side, what));
+        self.keep(Row::new(self.begun.elapsed(), self.side, what));
+    }
+
+    fn keep(&mut self, row: Row) {
+        if self.rows.len() == ROWS {
+            self.rows.pop_front();
+            self.lost += 1;
+        }
+        self.rows.push_back(row);
     }
 
     /// Takes what was recorded, and looks at the socket as its program could.
     fn look(&mut self, reactor: &Reactor<Traced<Os>>) {
         for record in self.recorder.since(self.next) {
+            self.lost += record.number - self.next;
             self.next = record.number + 1;
             let row = Row::of_record(&record, self.begun, self.side, self.now.state);
             let changes = self.now.change(&row);
             let at_us = row.at_us;
-            self.rows.push(row);
+            self.keep(row);
             if changes {
-                self.moments.push(Moment { rows: 0, at_us, side: self.side, now: self.now.clone() });
+                self.note_moment(at_us);
             }
         }
         // The kernel is asked after a call, and a closed socket makes none.
@@ -264,13 +281,16 @@ impl Worker {
         let now = self.now.of_socket(self.socket, &reactor.sockets(), elapsed_ms);
         if now != self.now {
             self.now = now;
-            self.note_moment();
+            self.note_moment(micros(self.begun.elapsed()));
         }
     }
 
-    fn note_moment(&mut self) {
-        let at_us = micros(self.begun.elapsed());
-        self.moments.push(Moment { rows: 0, at_us, side: self.side, now: self.now.clone() });
+    /// What is shown of a real run is its end, so old moments are not missed.
+    fn note_moment(&mut self, at_us: u64) {
+        if self.moments.len() == ROWS {
+            self.moments.pop_front();
+        }
+        self.moments.push_back(Moment { rows: 0, at_us, side: self.side, now: self.now.clone() });
     }
 }
 
@@ -279,15 +299,18 @@ fn ladder(script: &Script, workers: Vec<Worker>, begun: Instant) -> Ladder {
     let mut ladder = Ladder { title: script.to_string(), end_us: micros(begun.elapsed()), ..Ladder::default() };
     ladder.steps = Step::all(script);
     for worker in workers {
-        ladder.lost += worker.recorder.lost();
+        ladder.lost += worker.lost;
         ladder.sides.push(SideEnd { side: worker.side, state: worker.now.state, ending: worker.ending });
         ladder.rows.extend(worker.rows);
         ladder.moments.extend(worker.moments);
     }
     ladder.rows.sort_by_key(|row| row.at_us);
+    let dropped = ladder.rows.len().saturating_sub(ROWS);
+    ladder.rows.drain(..dropped);
+    ladder.lost += dropped as u64;
     ladder.moments.sort_by_key(|moment| moment.at_us);
     for moment in &mut ladder.moments {
-        moment.rows = ladder.rows.partition_point(|row| row.at_us <= moment.at_us) as u64;
+        moment.rows = ladder.lost + ladder.rows.partition_point(|row| row.at_us <= moment.at_us) as u64;
     }
     ladder
 }
@@ -316,6 +339,25 @@ mod tests {
         let ladder = real("client connect; server pause; client write 5; server crash").expect("it runs");
         let client = ladder.sides[0].ending.as_deref().unwrap_or_default();
         assert!(client.starts_with("error: reset by the peer"), "{client}");
+    }
+
+    #[test]
+    fn of_a_long_real_run_the_newest_rows_are_kept_and_the_others_are_counted() {
+        let short = real("client connect; client write 1MiB; client end; server end").expect("it runs");
+        assert_eq!((short.lost, short.steps.len()), (0, 4));
+        let small = "client set send-buffer 1KiB; server set receive-buffer 1KiB; client connect; ";
+        let long = real(&format!("{small}{}server end", "client write 1MiB; ".repeat(60))).expect("it runs");
+        assert!(long.lost > 0 && long.rows.len() == ROWS, "{} lost, {} kept", long.lost, long.rows.len());
+        assert!(long.moments.len() <= 2 * ROWS, "{}", long.moments.len());
+    }
+
+    #[test]
+    fn a_program_that_dies_or_closes_without_unread_bytes_sends_a_fin() {
+        for verb in ["crash", "close"] {
+            let ladder = real(&format!("client connect; wait 20ms; server {verb}; client end")).expect("it runs");
+            let client = ladder.sides[0].ending.as_deref().unwrap_or_default();
+            assert!(client.starts_with("clean") && client.contains("the peer finished first"), "{verb}: {client}");
+        }
     }
 
     #[test]

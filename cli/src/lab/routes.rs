@@ -8,7 +8,7 @@ use finale::{Inbox, Reactor, SocketId};
 use super::http::{Answer, Request};
 use super::load::{Load, Plan};
 use super::workers::{Answered, Workers};
-use super::{compare, real, rust_test, scenarios};
+use super::{compare, real, rust_test, scenarios, workers};
 use crate::errors::Error;
 use crate::states;
 use crate::trace::{self, Script};
@@ -16,6 +16,8 @@ use crate::trace::{self, Script};
 /// Simulated runs take milliseconds, real ones seconds.
 const RUNS: (usize, usize) = (2, 24);
 const REAL_RUNS: (usize, usize) = (4, 4);
+/// Those that were not answered yet.
+const MOST_JOBS: usize = RUNS.0 + RUNS.1 + REAL_RUNS.0 + REAL_RUNS.1;
 
 /// Whether the answer is there.
 pub(super) enum Reply {
@@ -28,28 +30,39 @@ pub(super) struct Routes {
     runs: Workers,
     real_runs: Workers,
     load: Load,
+    answers: Inbox<Answered>,
+    /// Jobs whose answers were not taken yet. The inbox has room for all of them.
+    pending: usize,
     /// As JSON.
     scenarios: Vec<u8>,
 }
 
 impl Routes {
-    pub(super) fn new(reactor: &Reactor) -> Result<(Self, Inbox<Answered>), Error> {
-        let (sender, answers) = reactor.inbox(RUNS.0 + RUNS.1 + REAL_RUNS.0 + REAL_RUNS.1);
-        let routes = Self {
+    pub(super) fn new(reactor: &Reactor) -> Result<Self, Error> {
+        let (sender, answers) = reactor.inbox(MOST_JOBS);
+        Ok(Self {
             runs: Workers::start(RUNS.0, RUNS.1, &sender)?,
             real_runs: Workers::start(REAL_RUNS.0, REAL_RUNS.1, &sender)?,
             load: Load::default(),
+            answers,
+            pending: 0,
             scenarios: scenarios::json()?,
-        };
-        Ok((routes, answers))
+        })
     }
 
     pub(super) fn stop(&self) {
         self.load.stop();
     }
 
+    /// The next answer of a thread.
+    pub(super) fn take_answer(&mut self) -> Option<Answered> {
+        let answer = self.answers.take()?;
+        self.pending -= 1;
+        Some(answer)
+    }
+
     /// The reply to a request of this connection.
-    pub(super) fn reply(&self, id: SocketId, request: &Request) -> Reply {
+    pub(super) fn reply(&mut self, id: SocketId, request: &Request) -> Reply {
         let query = |name| value(&request.query, name);
         Reply::Now(match (request.is_post, request.path.as_str()) {
             (false, "/") => Answer::ok("text/html; charset=utf-8", include_str!("lab.html")),
@@ -63,9 +76,9 @@ impl Routes {
                 None => Answer::json(&states::objects()),
                 Some(_) => Answer::failed("400 Bad Request", "view is client or server"),
             },
-            (false, "/api/run") => return self.run(&self.runs, id, query("script"), simulated),
-            (false, "/api/test") => return self.run(&self.runs, id, query("script"), test),
-            (false, "/api/real") => return self.run(&self.real_runs, id, query("script"), both),
+            (false, "/api/run") => return self.run(id, query("script"), simulated, |routes| &routes.runs),
+            (false, "/api/test") => return self.run(id, query("script"), test, |routes| &routes.runs),
+            (false, "/api/real") => return self.run(id, query("script"), both, |routes| &routes.real_runs),
             (false, "/api/load") => Answer::json(&self.load.view()),
             (true, "/api/load") => match Plan::parse(query) {
                 Ok(plan) => self.load.start(plan),
@@ -81,11 +94,11 @@ impl Routes {
     }
 
     fn run(
-        &self,
-        workers: &Workers,
+        &mut self,
         id: SocketId,
         script: Option<Cow<'_, str>>,
         job: fn(&Script) -> Result<Answer, Error>,
+        workers: fn(&Self) -> &Workers,
     ) -> Reply {
         let Some(script) = script else {
             return Reply::Now(Answer::failed("400 Bad Request", "script is missing: ?script=client+connect"));
@@ -93,8 +106,14 @@ impl Routes {
         let script = script.into_owned();
         let refused = |error: Error| Answer::failed("400 Bad Request", error.to_string());
         let work = move || Script::parse(&script).and_then(|script| job(&script)).unwrap_or_else(refused);
-        match workers.take(id, work) {
-            Ok(()) => Reply::Later,
+        if self.pending == MOST_JOBS {
+            return Reply::Now(workers::busy());
+        }
+        match workers(self).take(id, work) {
+            Ok(()) => {
+                self.pending += 1;
+                Reply::Later
+            }
             Err(answer) => Reply::Now(answer),
         }
     }
@@ -119,11 +138,46 @@ fn test(script: &Script) -> Result<Answer, Error> {
 }
 
 fn both(script: &Script) -> Result<Answer, Error> {
-    let real = real::run(script)?;
-    Ok(Answer::json(&compare::Compared::of(trace::simulated(script)?, real)))
+    // What can't be simulated is refused before the real run takes its seconds.
+    real::check(script)?;
+    let simulated = trace::simulated(script)?;
+    Ok(Answer::json(&compare::Compared::of(simulated, real::run(script)?)))
 }
 
 /// The first value of this name in a query.
 fn value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_lost_while_the_reactor_is_busy() {
+        let mut reactor = Reactor::new().expect("a reactor");
+        let mut routes = Routes::new(&reactor).expect("its threads start");
+        let limits = finale::ListenOptions::default();
+        let id = {
+            let listener = reactor.listen("127.0.0.1:0", limits).expect("it listens");
+            let target = listener.addr.ip().expect("an address");
+            reactor.connect(target, finale::ConnectOptions::default()).expect("it connects")
+        };
+        let request =
+            Request { is_post: false, path: "/api/run".to_owned(), query: "script=client+connect".to_owned() };
+        let mut later = 0;
+        // Nothing takes the answers meanwhile. With a limit, the rest is refused.
+        for _ in 0..100_000 {
+            later += usize::from(matches!(routes.reply(id, &request), Reply::Later));
+        }
+        assert_eq!(later, MOST_JOBS);
+        let mut taken = 0;
+        let guard = std::time::Instant::now();
+        while taken < later {
+            taken += usize::from(routes.take_answer().is_some());
+            assert!(guard.elapsed().as_secs() < 60, "{taken} of {later} answers");
+            std::thread::yield_now();
+        }
+        assert!(matches!(routes.reply(id, &request), Reply::Later), "there is room again");
+    }
 }

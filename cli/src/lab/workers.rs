@@ -32,16 +32,21 @@ impl Workers {
         Ok(Self { jobs })
     }
 
-    /// Has the job done by one of the threads.
+    /// Has the job done by one of the threads. The caller takes care that the inbox has room for all
+    /// answers: a thread does not wait for it.
     ///
     /// # Errors
     /// With the answer, if too many wait.
     pub(super) fn take(&self, id: SocketId, job: impl FnOnce() -> Answer + Send + 'static) -> Result<(), Answer> {
         self.jobs.try_send((id, Box::new(job))).map_err(|refused| match refused {
-            TrySendError::Full(_) => Answer::failed("503 Service Unavailable", "the lab is busy; try again"),
+            TrySendError::Full(_) => busy(),
             TrySendError::Disconnected(_) => Answer::failed("500 Internal Server Error", "its threads have ended"),
         })
     }
+}
+
+pub(super) fn busy() -> Answer {
+    Answer::failed("503 Service Unavailable", "the lab is busy; try again")
 }
 
 fn work(waits: &Mutex<Receiver<Job>>, answers: &Sender<Answered>) {

@@ -23,7 +23,7 @@ pub(crate) struct Ladder {
     /// Rows that were not kept, since there were too many.
     pub(crate) lost: u64,
     pub(crate) sides: Vec<SideEnd>,
-    /// The steps of the script, and when each begins.
+    /// The steps of the script, and when each begins and is over.
     pub(crate) steps: Vec<Step>,
     /// What changed on a side, for a page that shows it at any time.
     pub(crate) moments: Vec<Moment>,
@@ -37,14 +37,16 @@ pub(crate) struct Ladder {
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
     pub(crate) at_us: u64,
+    pub(crate) until_us: u64,
     pub(crate) text: String,
 }
 
 impl Step {
     pub(crate) fn all(script: &Script) -> Vec<Self> {
         let text = |step: &[Action]| step.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
-        let steps = script.0.iter().zip(script.times());
-        steps.map(|(step, at)| Self { at_us: micros(at), text: text(step) }).collect()
+        let times = script.times();
+        let steps = script.0.iter().zip(times.windows(2));
+        steps.map(|(step, of)| Self { at_us: micros(of[0]), until_us: micros(of[1]), text: text(step) }).collect()
     }
 }
 

@@ -20,8 +20,9 @@ const ROWS: usize = 4_000;
 const RECORDS: usize = 4_000;
 /// After the last step, the run continues for at most this long: longer than every default limit.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// Turns without an end: a limit for scripts that make the two sides send for ever.
-const TURNS: usize = 200_000;
+/// The turns of a run, some seconds of CPU time at most: a limit for scripts that make the two sides
+/// send for ever, as by a probe each second for days.
+const TURNS: u32 = 600_000;
 const PORT: u16 = 80;
 
 /// One side: its program, and what is known of its connection.
@@ -75,6 +76,8 @@ struct Run {
     wire_is_cut: bool,
     /// From when until when no packet arrived, in microseconds.
     cuts: Vec<(u64, Option<u64>)>,
+    /// Of both sides and of the network, since the run began.
+    turns: u32,
 }
 
 const fn ip(side: Side) -> IpAddr {
@@ -124,6 +127,7 @@ impl Run {
             settings,
             wire_is_cut: false,
             cuts: Vec::new(),
+            turns: 0,
         };
         run.programs[Side::Server as usize].reactor.listen((ip(Side::Server), PORT), options)?;
         Ok(run)
@@ -137,6 +141,9 @@ impl Run {
         if self.rows.len() == ROWS {
             self.rows.pop_front();
             self.lost += 1;
+            if self.lost % ROWS as u64 == 0 {
+                self.drop_old_moments();
+            }
         }
         let side = row.side;
         self.rows.push_back(row);
@@ -144,6 +151,19 @@ impl Run {
         if self.now[side as usize].change(row) {
             self.note_moment(side);
         }
+    }
+
+    /// Keeps how each side stood at the first row that is kept, and what followed.
+    fn drop_old_moments(&mut self) {
+        let mut last = [None; 2];
+        for (at, moment) in self.moments.iter().enumerate().filter(|(_, moment)| moment.rows <= self.lost) {
+            last[moment.side as usize] = Some(at);
+        }
+        let (lost, mut at) = (self.lost, 0..);
+        self.moments.retain(|moment| {
+            let is_last = last.contains(&at.next());
+            is_last || moment.rows > lost
+        });
     }
 
     /// Notes how a side stands, with the rows that are there.
@@ -380,6 +400,10 @@ impl Run {
     fn pass(&mut self, time: Duration) -> Result<(), Error> {
         let until = self.network.now() + time;
         self.run_until(until, |_| false)?;
+        if self.turns >= TURNS {
+            let why = "the script: so much happens in it that the run does not end; shorten its waits, or write less";
+            return Err(Error::usage(why.to_owned()));
+        }
         self.network.advance(until.saturating_duration_since(self.network.now()));
         self.collect_packets();
         Ok(())
@@ -394,7 +418,8 @@ impl Run {
     }
 
     fn run_until(&mut self, until: Instant, is_over: impl Fn(&Self) -> bool) -> Result<(), Error> {
-        for _ in 0..TURNS {
+        while self.turns < TURNS {
+            self.turns += 1;
             for side in Side::BOTH {
                 self.turn(side)?;
             }
@@ -424,6 +449,7 @@ impl Run {
     fn turn(&mut self, side: Side) -> Result<(), Error> {
         let now = self.network.now();
         while self.programs[side as usize].fate == Fate::Runs {
+            self.turns += 1;
             let program = &mut self.programs[side as usize];
             let mut ending = None;
             let next = program.reactor.next_before(now)?;
@@ -448,6 +474,7 @@ impl Run {
     }
 
     fn ladder(mut self, script: &Script) -> Ladder {
+        self.drop_old_moments();
         let steps = Step::all(script);
         let end_us = micros(self.network.elapsed());
         let sides = Side::BOTH.map(|side| self.end_of(side)).into();

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::Child;
 use std::thread;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::common::{Outcome, PATIENCE, command, finish, pid, run};
 
@@ -147,6 +147,22 @@ fn it_ends_while_real_runs_and_a_load_are_under_way() {
     real.write_all(request.as_bytes()).expect("it reads");
     let outcome = lab.stop();
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_load_leaves_descriptors_for_the_page() {
+    let lab = Lab::start();
+    let few = Rlimit { current: Some(400), maximum: Some(400) };
+    prlimit(Some(pid(&lab.child)), Resource::Nofile, few).expect("a lower limit is allowed");
+    let load = |connections: usize| {
+        let target = format!("/api/load?seconds=60&connections={connections}");
+        lab.ask(&format!("POST {target} HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\n\r\n", lab.addr))
+    };
+    let refused = load(500);
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("descriptors"), "{refused}");
+    assert!(load(50).starts_with("HTTP/1.1 200 "));
+    assert!(lab.get("/").starts_with("HTTP/1.1 200 "));
+    assert_eq!(lab.stop().code, Some(0));
 }
 
 #[test]

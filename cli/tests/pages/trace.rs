@@ -199,6 +199,27 @@ fn of_a_long_run_the_newest_rows_are_kept() {
     }
 }
 
+/// A second of probes is a thousand packets, and a day of them takes minutes to play.
+#[test]
+fn a_script_whose_run_does_not_end_is_refused() {
+    for begin in [
+        "client set keep-alive 1ms; server set keep-alive 1s; client connect",
+        "server set receive-buffer 1KiB; client set send-buffer 1KiB; client connect",
+    ] {
+        let script = format!("{begin}{}", "; client write 1MiB; wait 24h".repeat(95));
+        run(&["trace", &script]).refused_with(2, "the run does not end; shorten its waits");
+    }
+}
+
+#[test]
+fn the_moments_of_a_long_run_are_those_of_the_rows_that_are_kept() {
+    let ladder = json(&format!("client connect{}", "; client write 1MiB + server write 1MiB".repeat(90)));
+    let lost = ladder["lost"].as_u64().expect("a number");
+    let old = ladder["moments"].as_array().expect("a list").iter();
+    let old = old.filter(|moment| moment["rows"].as_u64().expect("a number") <= lost).count();
+    assert!(lost > 1_000 && old == 2, "{lost} rows were dropped, and {old} moments of them are kept");
+}
+
 #[test]
 fn the_ladder_is_printed_as_text_picture_and_page() {
     let text = run(&["trace", HALF_CLOSE, "--width", "120"]).stdout;
