@@ -19,9 +19,10 @@ const PACES = {
 // --- texts
 
 function time(us) {
-  if (us < 60e6) return `${(us / 1000).toFixed(3)} ms`;
+  if (us < 1e6) return `${(us / 1000).toFixed(3)} ms`;
   const s = us / 1e6;
-  return s < 3600 ? `${s.toFixed(3)} s` : `${(s / 3600).toFixed(2)} h`;
+  if (s < 3600) return `${s.toFixed(3)} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min ${(s % 60).toFixed(1)} s`;
 }
 
 function span(us) {
@@ -78,11 +79,11 @@ const ACTIONS = [
   ["pause", "Pause reading", "p"],
   ["resume", "Resume", "r"],
   ["discard", "Discard", "x"],
+  ["close", "close(2)", "l"],
   ["crash", "Crash", "k"],
   ["vanish", "Vanish", "v"],
 ];
 const MORE = [
-  ["close", "close(2), as a program without finale"],
   ["fork", "A child gets a copy of the descriptor"],
   ["freeze", "Freeze the program (SIGSTOP)"],
   ["thaw", "Thaw it (SIGCONT)"],
@@ -96,6 +97,7 @@ const HINTS = {
   pause: "The program stops reading; its kernel does not.",
   resume: "It reads again.",
   discard: "After its end, the program drops what still arrives.",
+  close: "Close at once, as a program without finale does: a reset if bytes are unread.",
   crash: "The program dies; its kernel closes the connection: a reset if bytes are unread.",
   vanish: "The machine loses power: nothing is sent any more.",
 };
@@ -120,6 +122,7 @@ async function learn() {
 
 class Machine {
   constructor(side, act) {
+    this.addrs = ADDRS;
     const fragment = $("#machine-template").content.cloneNode(true);
     this.root = $(".machine", fragment);
     this.side = side;
@@ -143,6 +146,11 @@ class Machine {
     }
     $(".diagram", this.root).replaceChildren(svg);
     if (matchMedia("(max-width: 44rem)").matches) $(".diagram-box", this.root).open = false;
+    $(".enlarge", this.root).addEventListener("click", () => {
+      const large = svg.cloneNode(true);
+      $("#large .diagram").replaceChildren(large);
+      $("#large").showModal();
+    });
   }
 
   buttons(act) {
@@ -158,10 +166,9 @@ class Machine {
       button.addEventListener("click", () => act(this.side, this.verb(verb)));
       row.append(button);
       if (verb === "write") {
-        this.size = make("select", { "aria-label": "How many bytes to write" });
-        for (const size of ["5", "1000", "100000", "1048576"]) {
-          this.size.append(make("option", { text: size, value: size }));
-        }
+        this.size = make("input", {
+          type: "number", min: 1, max: 1 << 20, value: 5, step: "any", "aria-label": "How many bytes to write",
+        });
         row.append(this.size);
       }
     }
@@ -190,8 +197,9 @@ class Machine {
     const isGone = now.program !== "runs" && now.program !== "frozen";
     this.root.classList.toggle("gone", isGone);
     set(".state", now.state);
+    const listens = this.side === "server" && now.state === "Created";
     set(".meaning", isGone ? "This was its state. There is no program any more: only its kernel answers."
-      : knowledge.meanings.get(now.state) ?? "");
+      : listens ? "It listens. No connection was accepted yet." : knowledge.meanings.get(now.state) ?? "");
     set(".badge", now.is_paused && now.program === "runs" ? "paused" : "");
     const fates = {
       runs: "runs", over: "has called close(2), or died", frozen: "is frozen", "no power": "has no power",
@@ -206,7 +214,8 @@ class Machine {
     // The run is over before TIME-WAIT is.
     const isForgotten = kernel.until_us && kernel.until_us <= at;
     const left = kernel.until_us && !isForgotten ? `, for ${span(kernel.until_us - at)}` : "";
-    const queues = `${kernel.unread ? `, ${kernel.unread} unread` : ""}` +
+    const hasFin = ["CLOSE-WAIT", "CLOSING", "LAST-ACK"].includes(kernel.state);
+    const queues = `${kernel.unread ? `, ${kernel.unread} unread${hasFin ? " (the FIN counts as 1)" : ""}` : ""}` +
       `${kernel.unacked ? `, ${kernel.unacked} unacked` : ""}`;
     set(".kernel", isForgotten ? "CLOSED" : `${kernel.state}${queues}${left}`);
     set(".ss", isForgotten || kernel.state === "CLOSED" ? "(no line)" : this.ss(kernel));
@@ -219,8 +228,9 @@ class Machine {
   ss(kernel) {
     // ss(8) has names of its own.
     const names = { ESTABLISHED: "ESTAB", "SYN-RECEIVED": "SYN-RECV" };
-    const [own, other] = this.side === "client" ? ["10.0.0.2:32768", "10.0.0.1:80"] : ["10.0.0.1:80", "10.0.0.2:32768"];
-    if (kernel.state === "LISTEN") return "LISTEN 0 4096 10.0.0.1:80 0.0.0.0:*";
+    const { client, server } = this.addrs;
+    const [own, other] = this.side === "client" ? [client, server] : [server, client];
+    if (kernel.state === "LISTEN") return `LISTEN 0 4096 ${server} 0.0.0.0:*`;
     return `${names[kernel.state] ?? kernel.state} ${kernel.unread} ${kernel.unacked} ${own} ${other}`;
   }
 }
@@ -230,6 +240,8 @@ class Machine {
 const NOTHING = {
   title: "", rows: [], steps: [], moments: [], sides: [], end_us: 0, lost: 0,
 };
+/** Those of the simulated machines. */
+const ADDRS = { client: "10.0.0.2:32768", server: "10.0.0.1:80" };
 const AT_FIRST = {
   state: "Created", program: "runs", is_paused: false, queued: 0, read: 0, written: 0, timer: null,
   timer_at_us: null, kernel: null,
@@ -250,6 +262,7 @@ class Stage {
     const heading = $(".stage-label", this.root);
     heading.textContent = label;
     heading.hidden = !label;
+    this.heading = heading;
     this.list = $("[data-ladder]", this.root);
     this.load(NOTHING);
   }
@@ -260,6 +273,9 @@ class Stage {
     this.differing = new Set(differing);
     this.moments = { client: [], server: [] };
     for (const moment of ladder.moments) this.moments[moment.side].push(moment);
+    const peerOf = (name) => ladder.rows.find((row) => row.name === name && row.peer)?.peer;
+    const addrs = { client: peerOf("accept") ?? ADDRS.client, server: peerOf("connect") ?? ADDRS.server };
+    for (const machine of Object.values(this.machines)) machine.addrs = addrs;
     this.list.replaceChildren();
     this.shown = 0;
   }
@@ -287,6 +303,9 @@ class Stage {
       const seen = new Set(until.map((moment) => moment.state));
       this.machines[side].show(until.at(-1) ?? AT_FIRST, seen, at);
     }
+    const isConnecting = this.ladder.steps.some((step) => step.at_us <= at && step.text.includes("client connect"));
+    const connect = $("[data-action=connect]", this.machines.client.root);
+    if (connect) connect.disabled = isConnecting && count > 0;
     const isOver = count === this.ladder.rows.length && count > 0;
     $(".ladder-end", this.root).textContent = isOver ? this.endings() : "";
   }
@@ -302,8 +321,9 @@ class Stage {
     const isNew = index === 0 || this.ladder.rows[index - 1].at_us !== row.at_us;
     const isLost = row.kind === "packet" && row.arrives_us === null;
     const kind = row.kind === "call" && row.error ? "error" : row.kind;
+    const ofWire = row.kind === "action" && /^(network|wait) /.test(row.text) ? " wire" : "";
     const item = make("li", {
-      className: `${kind} ${row.side}${isLost ? " lost" : ""}${this.differing.has(index) ? " differs" : ""}`,
+      className: `${kind}${ofWire} ${row.side}${isLost ? " lost" : ""}${this.differing.has(index) ? " differs" : ""}`,
     });
     item.append(make("span", { className: "time", text: isNew ? time(row.at_us) : "" }));
     const line = make("span", { className: "line" });
@@ -368,7 +388,8 @@ const player = {
     const slider = $("[data-control=time]");
     slider.value = this.place;
     slider.setAttribute("aria-valuetext", `${time(this.at)}, row ${this.place} of ${this.places.length}`);
-    $("#clock").textContent = time(this.at);
+    const next = this.places[this.place];
+    $("#clock").textContent = time(this.at) + (next && next[0] > this.at ? `, next row at ${time(next[0])}` : "");
     this.watch();
   },
 
@@ -443,6 +464,8 @@ const free = {
   script: "", stage: null, isBusy: false,
   /** What was pressed is done in its order. */
   presses: Promise.resolve(),
+  /** The runs before the present one: the script, and the time that was shown. */
+  undo: [],
   /** Grows when something else is shown. */
   epoch: 0,
   realRuns: 0,
@@ -467,7 +490,22 @@ function act(text) {
   free.presses = free.presses.then(() => (epoch === free.epoch ? press(text) : undefined));
 }
 
+/** Keeps the present run for Undo. */
+function keep() {
+  free.undo.push({ script: free.script, at: Math.ceil(player.at) });
+  $("#undo").disabled = free.undo.length === 0;
+}
+
+async function undo() {
+  const before = free.undo.pop();
+  $("#undo").disabled = free.undo.length === 0;
+  if (!before) return;
+  if (!before.script) return newConnection();
+  await playScript(before.script, before.at, true);
+}
+
 function press(text) {
+  keep();
   // While it plays, a time between two rows has a fraction.
   const at = Math.ceil(player.at);
   const { steps, next } = begun(free.stage.ladder, at);
@@ -482,9 +520,12 @@ function turnPage() {
   free.isBusy = false;
 }
 
-/** Has a script played, and shows it up to its end, or the step that begins at this time. */
-async function playScript(script, from = null) {
-  if (from === null) turnPage();
+/**
+ * Has a script played, and shows it up to its end, or the step that begins at this time.
+ * `stays`: shows what was there at this time, and plays nothing.
+ */
+async function playScript(script, from = null, stays = false) {
+  if (from === null || stays) turnPage();
   const { epoch } = free;
   free.isBusy = true;
   try {
@@ -497,6 +538,11 @@ async function playScript(script, from = null) {
     $("#real-run").hidden = true;
     if (from === null) {
       player.play();
+      return;
+    }
+    if (stays) {
+      player.go(player.after(from), from);
+      player.tell();
       return;
     }
     const before = player.places.findIndex(([at]) => at >= from);
@@ -514,7 +560,10 @@ function showScript() {
   $("#script").rows = Math.min(10, Math.max(3, free.script.split("; ").length));
   $("#test").href = `/api/test?${query({ script: free.script || "client connect" })}`;
   if (!location.hash.startsWith("#scenario=")) {
-    history.replaceState(null, "", free.script ? `#script=${encodeURIComponent(free.script)}` : "#free");
+    const hash = free.script ? `#script=${encodeURIComponent(free.script)}` : "#free";
+    history.replaceState(null, "", hash);
+    // Who comes back from the questions finds this run again.
+    $("[data-part=free]").setAttribute("href", hash);
   }
 }
 
@@ -552,13 +601,14 @@ async function runReal() {
     said.textContent = count === 0
       ? `Both stories are the same: each transition and each ending${isOver ? "" : ", as long as it was watched"}.`
       : `The stories differ in ${count} ${count === 1 ? "row" : "rows"}, which are marked in both ladders.`;
+    said.textContent += " The packets of a real kernel are not seen.";
     // The simulated one above is marked too.
-    if (player.stages.length === 1 && simulated.title === free.stage.ladder.title) {
-      const { place, at } = player;
-      free.stage.load(simulated, only_simulated);
-      player.load([free.stage]);
-      player.go(place, at);
-    }
+    const { place, at } = player;
+    const isShown = simulated.title === free.stage.ladder.title;
+    free.stage.load(simulated, only_simulated);
+    free.script = simulated.title;
+    player.load([free.stage]);
+    player.go(isShown ? place : player.places.length, isShown ? at : null);
   } catch (error) {
     if (isOld()) return;
     said.textContent = error.message;
@@ -649,7 +699,9 @@ function watch() {
   scenario.run.forEach(({ label, watch: all }, at) => {
     const { steps } = guide.stages[at].ladder;
     for (const { step, text } of all) {
-      const from = steps[step - 1]?.at_us ?? 0;
+      // A note on a wait says what has come of it.
+      const { text: done, at_us, until_us } = steps[step - 1];
+      const from = done.startsWith("wait ") ? until_us : at_us;
       if (player.place > 0 && player.at >= from) notes.push({ from, text, label });
     }
   });
@@ -675,7 +727,8 @@ function answer(scenario) {
       : rich("p", `Not “${scenario.choices[guide.choice]}”, but: ${right}`, { className: "wrong" });
   const parts = [verdict, ...scenario.explain.trim().split("\n\n").map((text) => rich("p", text))];
   if (scenario.ss.length > 0) {
-    parts.push(make("p", { text: "What ss -tano prints of it at work:" }));
+    const options = scenario.ss.some((line) => line.includes("users:")) ? "ss -tanp" : "ss -tano";
+    parts.push(make("p", { text: `What ${options} prints of it at work:` }));
     parts.push(make("pre", { text: scenario.ss.join("\n"), tabindex: "0" }));
   }
   parts.push(make("p", { text: `Source: ${scenario.source}` }));
@@ -693,6 +746,10 @@ function showStages(stages) {
   const isTwo = stages.length === 2;
   for (const part of ["#network", "#script-box"]) $(part).hidden = isTwo;
   if (isTwo) for (const box of $$(".diagram-box", root)) box.open = false;
+  if (!isTwo) return;
+  for (const { heading, ladder } of stages) {
+    heading.append(make("a", { href: `#script=${encodeURIComponent(ladder.title)}`, text: "open in free play" }));
+  }
 }
 
 /** A button was pressed during a guided run: it becomes a run of its own. */
@@ -810,9 +867,11 @@ function openFree(value) {
   player.watch = () => {};
   free.stage = new Stage((side, verb) => act(`${side} ${verb}`));
   showStages([free.stage]);
+  // The link that was copied has the time at which that was done.
+  const [written, at] = value.split("&at=");
   let script = "";
   try {
-    script = decodeURIComponent(value);
+    script = decodeURIComponent(written);
   } catch {
     say("The address has no script that can be read.", true);
   }
@@ -820,7 +879,7 @@ function openFree(value) {
   free.script = script;
   $("#script").value = script;
   player.load([free.stage]);
-  return playScript(script);
+  return at === undefined ? playScript(script) : playScript(script, Number(at) || 0, true);
 }
 
 function keys(event) {
@@ -861,22 +920,40 @@ function listen() {
   $("#do-wait").addEventListener("click", () => act(`wait ${$("#wait").value.trim()}`));
   $("#run").addEventListener("click", () => {
     if (location.hash.startsWith("#scenario=")) leaveScenario();
+    keep();
     playScript($("#script").value);
   });
   $("#clear").addEventListener("click", () => {
     if (location.hash.startsWith("#scenario=")) leaveScenario();
+    keep();
     newConnection();
   });
-  $("#copy").addEventListener("click", () => navigator.clipboard.writeText(location.href)
-    .then(() => say("The link is copied."), () => say(`Copy it from the address: ${location.href}`)));
+  $("#copy").addEventListener("click", () => {
+    // It opens at this time.
+    const link = free.script ? `${location.href}&at=${Math.ceil(player.at)}` : location.href;
+    navigator.clipboard.writeText(link).then(() => say("The link is copied."), () => say(`Copy it: ${link}`));
+  });
   $("#real").addEventListener("click", runReal);
   $("#setting").addEventListener("submit", (event) => {
     event.preventDefault();
     if (location.hash.startsWith("#scenario=")) leaveScenario();
     const setting = `${$("#set-side").value} set ${$("#set-name").value} ${$("#set-value").value.trim()}`;
+    keep();
     playScript([setting, free.script].filter(Boolean).join("; "));
   });
-  $("#guide-play").addEventListener("click", () => player.play());
+  $("#guide-play").addEventListener("click", () => {
+    // The machines and the ladder come into view.
+    $("#top").scrollIntoView();
+    player.play();
+  });
+  $("#undo").addEventListener("click", undo);
+  $("#no-limits").addEventListener("click", () => {
+    if (location.hash.startsWith("#scenario=")) leaveScenario();
+    const off = ["client", "server"].flatMap((side) => ["half-closed-timeout", "ending-timeout", "close-timeout"]
+      .map((name) => `${side} set ${name} off`)).join(" + ");
+    keep();
+    if (!free.script.includes(off)) playScript([off, free.script].filter(Boolean).join("; "));
+  });
   $("#load-form").addEventListener("submit", startLoad);
   $("#load-stop").addEventListener("click", () => get("/api/load/stop", { method: "POST" })
     .then(showLoad, showLoad));

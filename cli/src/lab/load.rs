@@ -23,6 +23,11 @@ use crate::values;
 
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_millis(250);
+/// How often clients that have ended are replaced, and by how many at most: 2,000 in a second. Each
+/// leaves a line in TIME-WAIT for a minute, of which Linux keeps 131,072 by default
+/// (tcp_max_tw_buckets); if the table is full, connections of other programs suffer.
+const TICK: Duration = Duration::from_millis(10);
+const BEGINS: usize = 20;
 /// At the end, connections have this long to end by themselves.
 const RUN_OUT: Duration = Duration::from_secs(2);
 /// Descriptors that the page and the real runs need meanwhile.
@@ -186,52 +191,63 @@ impl<'a> Run<'a> {
     }
 
     fn run(mut self) -> Result<(), finale::Error> {
-        for _ in 0..self.plan.connections {
-            let id = self.reactor.connect(self.target, ConnectOptions::default())?;
-            self.clients.insert(id, Instant::now());
-        }
-        let mut timer = self.reactor.set_timer(SAMPLE);
+        self.begin_some()?;
+        let mut timer = self.reactor.set_timer(TICK);
         loop {
-            // The borrow of the socket ends before the reactor is used.
-            let (begun, is_timer) = match self.reactor.next()? {
-                Some((_, Event::Timer(id))) => (None, id == timer),
+            match self.reactor.next()? {
+                Some((_, Event::Timer(id))) if id == timer => {
+                    self.begin_some()?;
+                    if self.sampled.elapsed() >= SAMPLE {
+                        self.sample();
+                        self.over = self.over.or_else(|| self.should_end().then(Instant::now));
+                    }
+                    timer = self.reactor.set_timer(TICK);
+                }
                 Some((mut socket, event)) => {
-                    let ends = if let Event::Close(ending) = event { Some(kind(ending)) } else { None };
                     let begun = self.clients.get(socket.id()).copied();
                     handle(&mut socket, event, begun.is_some(), &self.bytes);
-                    match ends {
-                        Some(ending) => {
-                            let id = socket.id();
-                            self.clients.remove(id);
-                            *lock(self.shared).view.endings.entry(ending).or_default() += 1;
-                            (begun, false)
-                        }
-                        None => continue,
+                    if let Event::Close(ending) = event {
+                        let ending = kind(ending);
+                        self.clients.remove(socket.id());
+                        self.count(ending, begun);
                     }
                 }
                 None => return Ok(()),
-            };
-            if let Some(begun) = begun {
-                self.closed += 1;
-                self.histogram.saturating_record(begun.elapsed().as_micros() as u64);
-                if self.over.is_none() {
-                    let id = self.reactor.connect(self.target, ConnectOptions::default())?;
-                    self.clients.insert(id, Instant::now());
-                }
-            }
-            if is_timer {
-                self.sample();
-                self.over = self.over.or_else(|| self.should_end().then(Instant::now));
-                timer = self.reactor.set_timer(SAMPLE);
             }
             if self.over.is_some_and(|since| self.clients.is_empty() || since.elapsed() > RUN_OUT) {
-                self.sample();
-                if !self.clients.is_empty() {
-                    let left = self.clients.len() as u64;
-                    lock(self.shared).view.endings.insert("not over at the end, and reset".to_owned(), left);
-                }
+                self.finish();
                 return Ok(());
             }
+        }
+    }
+
+    /// Replaces the clients that have ended, as fast as it may.
+    fn begin_some(&mut self) -> Result<(), finale::Error> {
+        let missing = self.plan.connections.saturating_sub(self.clients.len());
+        for _ in 0..missing.min(BEGINS) {
+            if self.over.is_none() {
+                let id = self.reactor.connect(self.target, ConnectOptions::default())?;
+                self.clients.insert(id, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection of one side has ended. `begun`: that of a client.
+    fn count(&mut self, ending: String, begun: Option<Instant>) {
+        *lock(self.shared).view.endings.entry(ending).or_default() += 1;
+        if let Some(begun) = begun {
+            self.closed += 1;
+            self.histogram.saturating_record(begun.elapsed().as_micros() as u64);
+        }
+    }
+
+    fn finish(&mut self) {
+        let mut shared = lock(self.shared);
+        shared.view.closed += self.closed;
+        if !self.clients.is_empty() {
+            let left = self.clients.len() as u64;
+            shared.view.endings.insert("not over at the end, and reset".to_owned(), left);
         }
     }
 

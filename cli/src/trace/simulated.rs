@@ -141,7 +141,7 @@ impl Run {
         if self.rows.len() == ROWS {
             self.rows.pop_front();
             self.lost += 1;
-            if self.lost % ROWS as u64 == 0 {
+            if self.lost.is_multiple_of(ROWS as u64) {
                 self.drop_old_moments();
             }
         }
@@ -240,6 +240,9 @@ impl Run {
         let changed = view.filter(|_| view != known && self.programs[side as usize].fate != Fate::LostPower);
         if let Some(view) = changed {
             self.add(side, view.into());
+            if let Some(text) = known.and_then(|known| forgotten(&known, &view)) {
+                self.add(side, RowKind::Note { text: text.to_owned() });
+            }
         }
     }
 
@@ -251,7 +254,11 @@ impl Run {
                 self.add(side, RowKind::Action { text: text.replacen(side.name(), "", 1).trim().to_owned() });
                 self.call(side, verb)?;
             }
-            Action::Wait(time) => self.pass(time)?,
+            Action::Wait(time) => {
+                self.pass(time)?;
+                // When it is over: what was before it does not depend on how long it is.
+                self.add(Side::Client, RowKind::Action { text });
+            }
             Action::Cut | Action::Restore => {
                 self.wire_is_cut = action == Action::Cut;
                 self.set_losses();
@@ -386,8 +393,11 @@ impl Run {
             }
             (Fate::Runs, _) => {
                 let Some(id) = program.socket else { return refused("has no connection yet") };
-                // After its close every call does nothing.
-                let Some(socket) = program.reactor.socket(id) else { return Ok(()) };
+                let Some(socket) = program.reactor.socket(id) else {
+                    let text = "the connection is over: the call does nothing".to_owned();
+                    self.add(side, RowKind::Note { text });
+                    return Ok(());
+                };
                 if let Err(error) = apply(socket, verb) {
                     self.add(side, RowKind::Note { text: format!("write: {error}") });
                 }
@@ -492,6 +502,15 @@ impl Run {
 
     fn end_of(&self, side: Side) -> SideEnd {
         SideEnd { side, state: self.now[side as usize].state, ending: self.programs[side as usize].ending.clone() }
+    }
+}
+
+/// Why a kernel forgets a connection by itself, if it does.
+fn forgotten(known: &KernelView, view: &KernelView) -> Option<&'static str> {
+    match (known.state, view.state) {
+        ("FIN-WAIT-2", "CLOSED") => Some("its kernel forgets what no program owns (tcp_fin_timeout)"),
+        ("TIME-WAIT", "CLOSED") => Some("a minute has passed: TIME-WAIT is over"),
+        _ => None,
     }
 }
 
