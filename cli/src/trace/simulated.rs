@@ -141,7 +141,7 @@ impl Run {
         if self.rows.len() == ROWS {
             self.rows.pop_front();
             self.lost += 1;
-            if self.lost % ROWS as u64 == 0 {
+            if self.lost.is_multiple_of(ROWS as u64) {
                 self.drop_old_moments();
             }
         }
