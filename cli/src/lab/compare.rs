@@ -21,7 +21,9 @@ impl Compared {
         let (mut only_simulated, mut only_real) = (Vec::new(), Vec::new());
         for side in Side::BOTH {
             // A real run is not watched to the end of its limits, which can be hours later.
-            let (ours, theirs) = (story(&simulated, side, real.end_us), story(&real, side, u64::MAX));
+            let is_over = real.sides.iter().any(|end| end.side == side && end.ending.is_some());
+            let until_us = if is_over { u64::MAX } else { real.end_us };
+            let (ours, theirs) = (story(&simulated, side, until_us), story(&real, side, u64::MAX));
             let common = common(&ours, &theirs);
             let rest = |story: &[(usize, String)], known: &[usize]| {
                 let unknown = (0..story.len()).filter(|at| !known.contains(at));
@@ -76,7 +78,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::trace::Row;
+    use crate::trace::{Row, SideEnd};
 
     #[test]
     fn what_follows_after_the_real_run_was_watched_is_no_difference() {
@@ -85,6 +87,11 @@ mod tests {
         let ladder = |rows: Vec<Row>, end_us| Ladder { rows, end_us, ..Ladder::default() };
         let simulated = || ladder(vec![row(1, "a"), row(300, "b")], 300_000_000);
         let compared = Compared::of(simulated(), ladder(vec![row(1, "a")], 3_000_000));
+        assert!(compared.only_simulated.is_empty() && compared.only_real.is_empty(), "{compared:?}");
+        // What is over on real sockets can be over sooner.
+        let end = SideEnd { side: Side::Client, state: "Closed", ending: Some("b".to_owned()) };
+        let over = Ladder { sides: vec![end], ..ladder(vec![row(1, "a"), row(2, "b")], 3_000_000) };
+        let compared = Compared::of(simulated(), over);
         assert!(compared.only_simulated.is_empty() && compared.only_real.is_empty(), "{compared:?}");
         let compared = Compared::of(simulated(), ladder(vec![row(1, "a"), row(2, "c")], 301_000_000));
         assert_eq!((compared.only_simulated, compared.only_real), (vec![1], vec![1]));

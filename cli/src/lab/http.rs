@@ -186,7 +186,8 @@ fn check(parsed: &httparse::Request<'_, '_>, names: &[String]) -> Result<Request
         return Err(Answer::failed("403 Forbidden", "this page is not the lab's"));
     }
     let is_post = method == "POST";
-    if is_post && (origin.is_empty() || all("content-length").iter().any(|length| length != "0")) {
+    let has_body = all("content-length").iter().any(|length| length != "0") || !all("transfer-encoding").is_empty();
+    if is_post && (origin.is_empty() || has_body) {
         return Err(Answer::failed("403 Forbidden", "a POST has an Origin and no body"));
     }
     Ok(Request { is_post, path: path.to_owned(), query: query.to_owned() })
@@ -236,6 +237,7 @@ mod tests {
         let ours = "Origin: http://localhost:7007\r\n";
         assert!(checked(&format!("{post}{ours}\r\n")).is_ok());
         assert_eq!(checked(&format!("{post}{ours}Content-Length: 5\r\n\r\n")), Err("403 Forbidden"));
+        assert_eq!(checked(&format!("{post}{ours}Transfer-Encoding: chunked\r\n\r\n")), Err("403 Forbidden"));
         assert_eq!(checked("DELETE / HTTP/1.1\r\nHost: localhost:7007\r\n\r\n"), Err("405 Method Not Allowed"));
     }
 }
