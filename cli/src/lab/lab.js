@@ -473,7 +473,9 @@ const free = {
 
 /** The steps of a run that have begun at this time, and from when on another can follow. */
 function begun(ladder, at) {
-  const all = ladder.steps.filter((step) => step.at_us <= at);
+  // Rewound: nothing has begun, but what was set before the connection stays.
+  const isAtFirst = player.place === 0 && at === 0 && !player.isPlaying();
+  const all = ladder.steps.filter((step) => step.at_us <= at && (!isAtFirst || / set /.test(step.text)));
   const steps = all.map((step) => step.text);
   const last = all.at(-1);
   if (!last) return { steps, next: 0 };

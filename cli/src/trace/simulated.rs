@@ -344,7 +344,11 @@ impl Run {
                 program.ending.get_or_insert_with(|| "its machine was restarted".to_owned());
                 self.network.forget(ip(side));
                 self.set_losses();
-                self.look(side);
+                // This one it does not forget by itself.
+                let closed = KernelView { state: "CLOSED", unread: 0, unacked: 0 };
+                if self.kernel(side).is_some_and(|known| known != closed) {
+                    self.add(side, closed.into());
+                }
             }
             _ if program.fate == Fate::LostPower => return refused("does something after its machine lost power"),
             Verb::Vanish => {
