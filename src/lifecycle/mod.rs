@@ -109,7 +109,7 @@ listed! {
         TimedOut,
         /// Over: it was never connected.
         NotConnected,
-        /// `close` was delivered. The slot is free.
+        /// `close` was delivered: the connection is over for the program.
         Closed,
     }
 }

@@ -24,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// send for ever, as by a probe each second for days.
 const TURNS: u32 = 600_000;
 const PORT: u16 = 80;
+/// tcp_fin_timeout of Linux, in microseconds.
+const MINUTE: u64 = 60_000_000;
 
 /// One side: its program, and what is known of its connection.
 struct Program {
@@ -239,10 +241,28 @@ impl Run {
         let view = views.first().copied().or(gone);
         let changed = view.filter(|_| view != known && self.programs[side as usize].fate != Fate::LostPower);
         if let Some(view) = changed {
+            let why = self.forgotten(side).filter(|_| view.state == "CLOSED");
             self.add(side, view.into());
-            if let Some(text) = known.and_then(|known| forgotten(&known, &view)) {
+            if let Some(text) = why {
                 self.add(side, RowKind::Note { text: text.to_owned() });
             }
+        }
+    }
+
+    /// Why a side's kernel has forgotten its connection, if a timer of its own did that.
+    fn forgotten(&self, side: Side) -> Option<&'static str> {
+        let kernel = self.now[side as usize].kernel?;
+        let now = micros(self.network.elapsed());
+        let last = self.moments.iter().rev().find(|moment| moment.side == side);
+        let is_over = self.programs[side as usize].fate == Fate::Over;
+        match kernel.state {
+            "FIN-WAIT-2" if is_over && last.is_some_and(|last| now - last.at_us >= MINUTE) => {
+                Some("its kernel forgets what no program owns (tcp_fin_timeout)")
+            }
+            "TIME-WAIT" if kernel.until_us.is_some_and(|until| until <= now) => {
+                Some("a minute has passed: TIME-WAIT is over")
+            }
+            _ => None,
         }
     }
 
@@ -506,15 +526,6 @@ impl Run {
 
     fn end_of(&self, side: Side) -> SideEnd {
         SideEnd { side, state: self.now[side as usize].state, ending: self.programs[side as usize].ending.clone() }
-    }
-}
-
-/// Why a kernel forgets a connection by itself, if it does.
-fn forgotten(known: &KernelView, view: &KernelView) -> Option<&'static str> {
-    match (known.state, view.state) {
-        ("FIN-WAIT-2", "CLOSED") => Some("its kernel forgets what no program owns (tcp_fin_timeout)"),
-        ("TIME-WAIT", "CLOSED") => Some("a minute has passed: TIME-WAIT is over"),
-        _ => None,
     }
 }
 

@@ -426,3 +426,25 @@ fn the_first_fin_is_known_after_an_ending_over_an_unread_upload() {
     let ending = json(script)["sides"][1]["ending"].as_str().expect("it is over").to_owned();
     assert!(ending.contains("we finished first, TIME_WAIT is ours"), "{ending}");
 }
+
+/// A timer of the kernel has a note, and no other cause has it.
+#[test]
+fn what_a_kernel_forgets_by_itself_has_a_note() {
+    let fin = "its kernel forgets what no program owns (tcp_fin_timeout)";
+    has_line("client connect; client close; wait 2m", "client", fin);
+    has_line("client connect; client end; wait 2m; client crash; wait 2m", "client", fin);
+    for other in [
+        "client end; network cut; wait 10m",
+        "client close; wait 50s; server destroy",
+        "client end; wait 2m; server destroy",
+    ] {
+        has_no_line(
+            &format!("client set half-closed-timeout off; client connect; {other}"),
+            "client",
+            "tcp_fin_timeout",
+        );
+    }
+    let over = "a minute has passed: TIME-WAIT is over";
+    has_line("client connect; client end; server end; wait 2m", "client", over);
+    has_no_line("client connect; client end; server end; client reboot; wait 2m", "client", over);
+}
