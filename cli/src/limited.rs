@@ -171,8 +171,12 @@ impl Limits {
 fn reopen(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     use std::os::fd::AsRawFd as _;
 
-    use rustix::fs::{Mode, OFlags, open};
+    use rustix::fs::{Mode, OFlags, fcntl_getfl, open};
 
+    // Not for more than the inherited one allows.
+    if !fcntl_getfl(fd)?.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        return Err(Errno::BADF);
+    }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open(format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, Mode::empty())
 }
@@ -239,6 +243,8 @@ mod tests {
     fn each_sort_of_descriptor_is_written_in_its_way() {
         let (_read, write) = pipe().expect("descriptors are free");
         assert!(matches!(of(&write), Output::Own(_)));
+        let (read_only, _write) = pipe().expect("descriptors are free");
+        assert!(of(&read_only).write(b"x", &NO_WAIT).is_err(), "it is opened for no more than before");
         let (socket, _other) = UnixStream::pair().expect("descriptors are free");
         assert!(matches!(of(&socket), Output::Socket(_)));
         for path in ["/dev/null", "/proc/self/comm"] {
