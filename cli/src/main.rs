@@ -3,7 +3,7 @@
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
 //! measures what `serve` serves, `connect` and `lesson` print a ladder of `trace`, `lab` shows those of
 //! `states` and `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`, `values`,
-//! `errors`, `html`, `log_queue`.
+//! `errors`, `html`, `limited`, `log_queue`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
@@ -16,6 +16,7 @@ mod html;
 mod interrupt;
 mod lab;
 mod lesson;
+mod limited;
 mod log_queue;
 mod man;
 mod output;

@@ -1,7 +1,8 @@
 //! What the commands print: on stdout a result, on stderr errors and notices. And stdin.
 //!
 //! Invariants: nothing is lost, also if a descriptor has O_NONBLOCK, which another program on the
-//! same terminal or pipe may have set: a call waits until it can do something. A line on stderr begins at
+//! same terminal or pipe may have set: a call waits until it can do something, or until a limit of
+//! the command (`limited`). A line on stderr begins at
 //! the beginning of a line of the terminal, also next to data on stdout.
 //!
 //! Styles are always written; they are removed if `--color` or the terminal requires it.
@@ -18,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::errors::Error;
-use crate::log_queue;
+use crate::{limited, log_queue};
 
 /// Headings.
 pub(crate) const HEADING: Style = Style::new().bold();
@@ -51,7 +52,10 @@ impl Read for Stdin {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = write_to(io::stdout().as_fd(), bytes)?;
+        let written = match limited::get() {
+            Some(limited) => limited.write_stdout(bytes),
+            None => write_to(io::stdout().as_fd(), bytes),
+        }?;
         if let Some(last) = bytes[..written].last() {
             LINE_IS_OPEN.store(*last != b'\n', Ordering::Relaxed);
         }
@@ -75,10 +79,14 @@ impl Write for Stderr {
 
 /// Writes to stderr itself, and waits for its reader.
 pub(crate) fn write_stderr(bytes: &[u8]) -> io::Result<usize> {
+    let write = |bytes: &[u8]| match limited::get() {
+        Some(limited) => limited.write_stderr(bytes),
+        None => write_to(io::stderr().as_fd(), bytes),
+    };
     if LINE_IS_OPEN.swap(false, Ordering::Relaxed) && io::stdout().is_terminal() && io::stderr().is_terminal() {
-        write_to(io::stderr().as_fd(), b"\n")?;
+        write(b"\n")?;
     }
-    write_to(io::stderr().as_fd(), bytes)
+    write(bytes)
 }
 
 /// write(2), which waits for room also if the descriptor has O_NONBLOCK.

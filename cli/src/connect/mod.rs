@@ -5,10 +5,10 @@
 //! stdin or of the socket were lost, the exit code is not 0.
 
 mod input;
-mod printer;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
 use finale::trace::Recorder;
@@ -17,11 +17,11 @@ use serde::Serialize;
 
 use crate::errors::Error;
 use crate::interrupt::Interrupt;
+use crate::limited::{self, Limits};
 use crate::output::{self, BAD, GOOD, printable, say};
 use crate::trace::{Ladder, Side};
 use crate::values;
 use input::Input;
-use printer::Limits;
 
 /// A client that sends stdin, prints the answer, and reports how the connection ended
 ///
@@ -123,12 +123,15 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
     let (waker, deadline) = (reactor.waker(), options.max_time.map(|time| reactor.now() + time));
     let remote = waker.clone();
     let interrupt = Interrupt::watch(move || drop(remote.wake()))?;
+    // The reactor's own limits can't strike while a reader of ours is waited for.
+    let stop = interrupt.as_fd().try_clone_to_owned();
+    stop.and_then(|stop| limited::start(Limits { idle: options.idle(), deadline, stop: Some(stop) }))
+        .map_err(|source| Error::io("set the limits of stdout", source))?;
     let id = reactor
         .connect(options.target.as_str(), options.for_reactor())
         .map_err(|source| Error::Connect { target: options.target.clone(), source })?;
     reactor.set_timer(SLOW);
-    let limits = Limits { idle: options.idle(), deadline };
-    let mut session = Session { options, id, waker, limits, interrupt, is_interrupted: false, input: None };
+    let mut session = Session { options, id, waker, deadline, interrupt, is_interrupted: false, input: None };
     while let Some((mut socket, event)) = reactor.next()? {
         if options.verbose {
             print_event(&event, &socket);
@@ -152,7 +155,8 @@ struct Session<'a> {
     options: &'a ConnectOptions,
     id: SocketId,
     waker: Waker,
-    limits: Limits,
+    /// Of `--max-time`.
+    deadline: Option<Instant>,
     interrupt: Interrupt,
     is_interrupted: bool,
     input: Option<Input>,
@@ -166,9 +170,11 @@ impl Session<'_> {
                 let half_close = !self.options.no_half_close;
                 self.input = Some(Input::open(half_close, self.waker.clone()));
             }
-            Event::Data(bytes) => match printer::print(bytes, &self.interrupt, self.limits) {
+            Event::Data(bytes) => match output::print_bytes(bytes) {
+                // The wake of the signal follows. It resets the connection.
+                Err(_) if self.interrupt.signal().is_some() => {}
                 // The deadline of the socket is due, too, and names the cause.
-                Err(error @ Error::Stdout(_)) if self.limits.are_over(socket.now()) => {
+                Err(error @ Error::Stdout(_)) if self.deadline.is_some_and(|deadline| socket.now() >= deadline) => {
                     output::error(format_args!("{error}"));
                     socket.pause();
                 }

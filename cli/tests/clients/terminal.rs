@@ -2,14 +2,20 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
-use crate::common::{Server, command, finish};
+use crate::common::{PATIENCE, Server, command, finish, pid};
 use crate::connect::server;
-use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// A terminal: the side of the person, and that of the program.
@@ -34,6 +40,29 @@ fn appeared(mut terminal: File) -> String {
 
 fn copy(fd: &OwnedFd) -> Stdio {
     fd.try_clone().expect("descriptors are free").into()
+}
+
+fn is_writable(fd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&Timespec::default())).expect("it is open") == 1
+}
+
+/// A terminal that is writable, and takes less than 4096 bytes.
+fn nearly_full() -> (File, OwnedFd) {
+    let (mut ours, theirs) = terminal();
+    let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut nonblocking = File::from(open(path, flags, Mode::empty()).expect("it is ours"));
+    while is_writable(&theirs) {
+        let _ = nonblocking.write(&[b'x'; 4096]);
+    }
+    while !is_writable(&theirs) {
+        ours.read_exact(&mut [0; 64]).expect("it is full");
+    }
+    (ours, theirs)
+}
+
+fn flood(mut stream: TcpStream) {
+    while stream.write_all(&[b'x'; 64 << 10]).is_ok() {}
 }
 
 #[test]
@@ -167,6 +196,95 @@ fn descriptors_that_do_not_block_lose_nothing() {
     assert!(code == Some(0) && received == sent, "{code:?}, {} bytes: {events}", received.len());
     assert!(events.ends_with("1000000 bytes read, 1000000 written\n"), "{events}");
     server.stop_quietly();
+}
+
+#[test]
+fn limits_end_a_run_whose_terminal_is_full() {
+    for (option, reason) in [("-w", "for the idle time"), ("-m", "until --max-time")] {
+        let (addr, server) = server(flood);
+        let (_unread, theirs) = nearly_full();
+        let child = command(&["connect", &addr, option, "200ms"]).stdout(copy(&theirs)).spawn().expect("it starts");
+        let outcome = finish(child);
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        let line = format!("finale: can't write to stdout: it took nothing {reason}\n");
+        assert!(outcome.stderr.starts_with(&line), "{outcome:?}");
+        assert!(!fcntl_getfl(&theirs).expect("it is open").contains(OFlags::NONBLOCK));
+        server.join().expect("the server ends");
+    }
+}
+
+/// Then the ending can't be printed.
+#[test]
+fn limits_and_signals_end_a_run_whose_stdout_and_stderr_are_one_full_terminal() {
+    for (options, code) in [(&["-v", "-w", "200ms"] as &[&str], 1), (&["-m", "200ms"], 1), (&["-v"], 143), (&[], 143)] {
+        let (connected, is_connected) = channel();
+        let (addr, server) = server(move |stream| {
+            let _ = connected.send(());
+            flood(stream);
+        });
+        let (_unread, theirs) = nearly_full();
+        let mut command = command(&[&["connect", &addr], options].concat());
+        let child = command.stdout(copy(&theirs)).stderr(copy(&theirs)).spawn().expect("it starts");
+        if code == 143 {
+            is_connected.recv_timeout(PATIENCE).expect("it connects");
+            kill_process(pid(&child), Signal::TERM).expect("it runs");
+        }
+        assert_eq!(finish(child).code, Some(code), "{options:?}");
+        server.join().expect("the server ends");
+    }
+}
+
+#[test]
+fn limits_and_signals_end_a_run_whose_events_are_not_read() {
+    for (options, code) in [(&["-m", "200ms"] as &[&str], 1), (&[], 143)] {
+        let (addr, server) = server(flood);
+        let (unread, stderr) = pipe(|ends| &ends.0);
+        let mut command = command(&[&["connect", "-v", &addr], options].concat());
+        let child = command.stdout(Stdio::null()).stderr(copy(&stderr)).spawn().expect("it starts");
+        if code == 143 {
+            let begun = Instant::now();
+            while is_writable(&stderr) {
+                assert!(begun.elapsed() < PATIENCE, "the pipe does not fill");
+                thread::yield_now();
+            }
+            kill_process(pid(&child), Signal::TERM).expect("it runs");
+        }
+        assert_eq!(finish(child).code, Some(code), "{options:?}");
+        drop(unread);
+        server.join().expect("the server ends");
+    }
+}
+
+#[test]
+fn a_socket_as_stdout_gets_everything_and_limits_end_a_run_in_which_it_is_full() {
+    let (addr, sender) = server(|mut stream| stream.write_all(&[b'x'; 1 << 20]).expect("the client reads"));
+    let (mut ours, theirs) = UnixStream::pair().expect("descriptors are free");
+    let mut to_socket = command(&["connect", &addr]);
+    let child = to_socket.stdout(OwnedFd::from(theirs)).spawn().expect("it starts");
+    drop(to_socket);
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).expect("it is open");
+    assert_eq!((finish(child).code, read.len()), (Some(0), 1 << 20));
+    sender.join().expect("the server ends");
+    let (addr, server) = server(flood);
+    let (_unread, theirs) = UnixStream::pair().expect("descriptors are free");
+    let child = command(&["connect", &addr, "-w", "200ms"]).stdout(OwnedFd::from(theirs)).spawn().expect("it starts");
+    let outcome = finish(child);
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("it took nothing for the idle time"), "{outcome:?}");
+    server.join().expect("the server ends");
+}
+
+/// Opening the controlling side of a terminal again makes another terminal.
+#[test]
+fn the_controlling_side_of_a_terminal_gets_what_is_written_to_it() {
+    let (addr, server) = server(|mut stream| stream.write_all(b"typed\n").expect("the client reads"));
+    let (ours, theirs) = terminal();
+    let mut command = command(&["connect", &addr]);
+    let child = command.stdout(ours).spawn().expect("it starts");
+    let mut line = [0; 6];
+    File::from(theirs).read_exact(&mut line).expect("a line comes");
+    assert_eq!((finish(child).code, &line), (Some(0), b"typed\n"));
+    server.join().expect("the server ends");
 }
 
 #[test]
