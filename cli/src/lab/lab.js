@@ -10,7 +10,8 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const STEP_US = 10_000;
 /** How fast rows appear: milliseconds until the next one, of the virtual time until it. */
 const PACES = {
-  quick: (us) => Math.min(70 + us / 50, 700),
+  // A long run takes some seconds, too.
+  quick: (us) => Math.min(70, Math.max(12, 5000 / player.places.length)) + Math.min(us / 50, 500),
   slow: () => 1000,
   real: (us) => us / 1000,
   jump: () => 0,
@@ -90,7 +91,7 @@ const MORE = [
   ["reboot", "Restart the machine"],
 ];
 const HINTS = {
-  connect: "Connect to the server.",
+  connect: "Connect to the server, which listens.",
   write: "The program writes bytes.",
   end: "Our FIN follows the last byte; reading continues.",
   destroy: "Reset the connection.",
@@ -157,7 +158,6 @@ class Machine {
     const row = $(".actions", this.root);
     row.setAttribute("aria-label", `What the ${this.side} can do`);
     for (const [verb, label, key] of ACTIONS) {
-      if (verb === "connect" && this.side === "server") continue;
       const shown = this.side === "server" ? key.toUpperCase() : key;
       const button = make("button", {
         type: "button", text: label, "data-action": verb, title: `${HINTS[verb]} Key: ${shown}`,
@@ -852,7 +852,7 @@ async function route() {
   turnPage();
   player.stop();
   mark(part);
-  $("#guided").hidden = name !== "guided";
+  $("#guided").hidden = name === "load";
   for (const part of ["#guide", "#guide-notes"]) $(part).hidden = name !== "scenario";
   $("#lab").hidden = part === "load" || name === "guided";
   $("#real-run").hidden = true;
