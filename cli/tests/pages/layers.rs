@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A file may use the layers below its own, and no other of its own layer
 /// outside its folder.
 const LAYERS: [&[&str]; 8] = [
-    &["values", "errors", "html", "log_queue"],
+    &["values", "errors", "html", "limited", "log_queue"],
     &["output"],
     &["interrupt", "signals", "usage"],
     &["trace"],
