@@ -284,6 +284,22 @@ mod tests {
         assert_eq!(reason(LONG, LONG, Some(stop.into())), "a signal came first");
     }
 
+    #[test]
+    fn after_a_limit_stderr_has_some_time_until_it_turns_out_to_be_unread() {
+        let (read, write) = pipe().expect("descriptors are free");
+        let (stdout, stderr, stderr_is_unread) = (of(&write), of(&write), AtomicBool::new(false));
+        fill(&stderr, &NO_WAIT);
+        let deadline = Some(Instant::now());
+        let limited = Limited { limits: Limits { deadline, ..Limits::default() }, stdout, stderr, stderr_is_unread };
+        let begun = Instant::now();
+        limited.write_stderr(b"x").expect_err("it is full");
+        assert!(Some(begun.elapsed()) >= LAST_LINES.idle);
+        assert!(limited.stderr_is_unread.load(Ordering::Relaxed));
+        rustix::io::read(&read, &mut [0; PIPE_BUF]).expect("it is full");
+        limited.write_stderr(b"x").expect("it has room");
+        assert!(!limited.stderr_is_unread.load(Ordering::Relaxed), "a reader has come back");
+    }
+
     /// For example a terminal with room for one byte, to which a newline is written.
     #[test]
     fn the_idle_time_ends_also_for_what_is_writable_and_takes_nothing() {

@@ -387,6 +387,7 @@ fn a_name_is_measured_at_the_address_that_answers() {
 #[test]
 fn a_unix_domain_socket_is_measured() {
     let path = std::env::temp_dir().join(format!("finale-bench-{}", std::process::id()));
+    let _of_a_run_that_was_killed = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).expect("the path is free");
     let thread = thread::spawn(move || {
         for client in listener.incoming().take(300) {

@@ -412,6 +412,7 @@ fn a_connection_that_takes_a_second_is_announced_with_its_address() {
 #[test]
 fn a_datagram_socket_is_no_stream_socket() {
     let path = std::env::temp_dir().join(format!("finale-datagram-{}", std::process::id()));
+    let _of_a_run_that_was_killed = std::fs::remove_file(&path);
     let _socket = UnixDatagram::bind(&path).expect("the path is free");
     run(&["connect", &format!("unix:{}", path.display())]).refused_with(1, "not a stream socket");
     std::fs::remove_file(&path).expect("it is ours");

@@ -104,6 +104,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
 #[test]
 fn a_signal_ends_it_while_it_connects() {
     let path = std::env::temp_dir().join(format!("finale-full-{}", std::process::id()));
+    let _of_a_run_that_was_killed = std::fs::remove_file(&path);
     let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("it can be made");
     listener.bind(&socket2::SockAddr::unix(&path).expect("it is short")).expect("the path is free");
     listener.listen(0).expect("it can listen");
