@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert_eq!(polite.received(), b"HELLO\n");
     assert!(polite.has_end() && polite.undone().is_none(), "every step was done");
-    assert!(lines.partial.is_empty(), "nothing is left of either client");
+    assert!(lines.clients.is_empty(), "nothing is left of either client");
     println!("{} system calls", network.calls());
     Ok(())
 }

@@ -195,7 +195,7 @@ pub use metrics::Metrics;
 pub use options::{CloseMode, ConnectOptions, IdleDirection, KeepAlive, ListenOptions, OverflowPolicy, StopOptions};
 pub use pipe::Pipes;
 pub use pool::{Pool, PoolEvent, PoolOptions, PoolReply, PoolStats, RetrySafety, Ticket};
-pub use reactor::{Listener, Reactor, SocketInfo, Sockets, Waker};
+pub use reactor::{Listener, Reactor, RecordedReactor, SocketInfo, Sockets, Waker};
 pub use shard::{Shard, ShardEnd, ShardStopper, Shards};
 pub use socket::{Backpressure, Context, Socket};
 pub use socket_map::SocketMap;

@@ -4,6 +4,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use finale::net::Net;
 use finale::{Inbox, Reactor};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -45,7 +46,7 @@ pub(crate) struct StopSignals {
 
 impl StopSignals {
     /// A thread waits for signals, since a signal handler may do almost nothing.
-    pub(crate) fn new(reactor: &Reactor) -> io::Result<Self> {
+    pub(crate) fn new<N: Net>(reactor: &Reactor<N>) -> io::Result<Self> {
         let (sender, inbox) = reactor.inbox(2);
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         std::thread::spawn(move || {

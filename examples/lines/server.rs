@@ -1,6 +1,6 @@
 //! The handler of the line server. It knows no reactor, so the tests run it on a simulated network.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finale::{Backpressure, Event, ListenOptions, Socket, SocketMap};
 
@@ -8,6 +8,8 @@ use finale::{Backpressure, Event, ListenOptions, Socket, SocketMap};
 pub(crate) const LINE_BYTES: usize = 1024;
 /// A line must be complete this long after its first byte.
 const LINE_TIME: Duration = Duration::from_secs(10);
+/// A connection is over after this time, whatever it does.
+const LIFE: Duration = Duration::from_secs(60 * 60);
 
 /// Limits for clients that the server does not trust.
 pub(crate) fn options(options: ListenOptions) -> ListenOptions {
@@ -20,58 +22,81 @@ pub(crate) fn options(options: ListenOptions) -> ListenOptions {
         .write_limit(256 * 1024)
 }
 
-/// The incomplete line of each client.
+/// All clients.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    pub(crate) partial: SocketMap<Vec<u8>>,
+    pub(crate) clients: SocketMap<Client>,
+}
+
+/// A client: its incomplete line, and the end of its life.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    partial: Vec<u8>,
+    until: Option<Instant>,
 }
 
 impl Lines {
     pub(crate) fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
         match event {
+            Event::Connection => {
+                let until = Some(socket.now() + LIFE);
+                self.clients.insert(socket.id(), Client { until, ..Client::default() });
+                socket.set_deadline(LIFE);
+            }
             // After our end, which a stop can bring, there is no answer any more: `write` would fail,
             // and a reset could destroy the last one.
             Event::Data(bytes) if !socket.end_called() => self.received(socket, bytes),
             Event::Drain => {
                 // The client reads again, and so do we.
                 socket.resume();
-                if !self.partial.or_default(socket.id()).is_empty() {
-                    socket.set_deadline(LINE_TIME);
+                let client = self.clients.or_default(socket.id());
+                if !client.partial.is_empty() {
+                    client.limit(socket, LINE_TIME);
                 }
             }
             // An incomplete last line was cut off: it gets no answer.
             Event::End => socket.end(),
             // An idle client gets our FIN. What it sends from now on is dropped.
             Event::Timeout => leave(socket),
-            Event::Close(_) => drop(self.partial.remove(socket.id())),
+            Event::Close(_) => drop(self.clients.remove(socket.id())),
             _ => {}
         }
     }
 
     fn received(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
-        let partial = self.partial.or_default(socket.id());
+        let client = self.clients.or_default(socket.id());
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if partial.len() + part.len() > LINE_BYTES {
+            if client.partial.len() + part.len() > LINE_BYTES {
                 send(socket, b"line too long\n");
                 return leave(socket);
             }
-            let begins = partial.is_empty();
-            partial.extend_from_slice(part);
-            if partial.ends_with(b"\n") {
-                socket.set_deadline(None);
-                if !send(socket, &partial.to_ascii_uppercase()) {
+            let begins = client.partial.is_empty();
+            client.partial.extend_from_slice(part);
+            if client.partial.ends_with(b"\n") {
+                client.limit(socket, LIFE);
+                if !send(socket, &client.partial.to_ascii_uppercase()) {
                     return;
                 }
-                partial.clear();
+                client.partial.clear();
             } else if begins {
                 // Only the first byte sets the deadline: later ones don't put it off.
-                socket.set_deadline(LINE_TIME);
+                client.limit(socket, LINE_TIME);
             }
         }
         if socket.is_paused() {
             // The rest of the line waits for us. The write timeout bounds the pause.
-            socket.set_deadline(None);
+            client.limit(socket, LIFE);
         }
+    }
+}
+
+impl Client {
+    /// A socket has one deadline, and a later call replaces it: the nearer of this time and the end
+    /// of the client's life.
+    fn limit(&self, socket: &mut Socket<'_>, time: Duration) {
+        let life = self.until.map(|until| until.saturating_duration_since(socket.now()));
+        // Zero would be refused. What is over by now ends within a millisecond.
+        socket.set_deadline(time.min(life.unwrap_or(time)).max(Duration::from_millis(1)));
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use listeners::Listener;
+pub use next::RecordedReactor;
 pub use snapshot::{SocketInfo, Sockets};
 pub use waker::Waker;
 

@@ -28,12 +28,27 @@ impl Reactor {
     }
 }
 
+/// A reactor whose connections a [`Recorder`] records. What works with both kinds is generic.
+///
+/// ```
+/// use finale::net::Net;
+/// use finale::trace::Recorder;
+/// use finale::{Reactor, RecordedReactor};
+/// fn live<N: Net>(reactor: &Reactor<N>) -> usize {
+///     reactor.len()
+/// }
+/// let recorded: RecordedReactor = Recorder::new(1_000).reactor()?;
+/// assert_eq!((live(&recorded), live(&Reactor::new()?)), (0, 0));
+/// # Ok::<(), finale::Error>(())
+/// ```
+pub type RecordedReactor = Reactor<Traced<Os>>;
+
 impl Recorder {
     /// A reactor whose connections are recorded.
     ///
     /// # Errors
     /// As [`Reactor::new`].
-    pub fn reactor(&self) -> Result<Reactor<Traced<Os>>, Error> {
+    pub fn reactor(&self) -> Result<RecordedReactor, Error> {
         Reactor::on(|os| self.around(os))
     }
 }

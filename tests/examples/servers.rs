@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use finale::check::{CaseResult, Endings, Program as Checked};
+use finale::check::{CaseResult, Cut, Endings, Program as Checked};
 use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket, StopOptions};
 
@@ -17,7 +17,7 @@ impl Checked for Lines {
     }
 
     fn at_rest(&self, _found: &CaseResult) -> Result<(), String> {
-        if self.partial.is_empty() { Ok(()) } else { Err("a partial line is left".into()) }
+        if self.clients.is_empty() { Ok(()) } else { Err("a partial line is left".into()) }
     }
 }
 
@@ -31,6 +31,35 @@ fn the_line_server_survives_every_ending() {
     });
     let report = endings.run(Lines::default);
     assert!(report.violation().is_none(), "{report}");
+}
+
+/// The line server without its end: the bug behind a CLOSE-WAIT that stays.
+#[derive(Default)]
+struct NeverEnds(Lines);
+
+impl Checked for NeverEnds {
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        if event != Event::End {
+            self.0.handle(socket, event);
+        }
+    }
+}
+
+/// The idle timeout would hide it: it ends such a connection, too, and a minute is allowed.
+#[test]
+fn a_missing_end_is_found_by_a_lifetime_below_the_idle_timeout() {
+    let endings = || {
+        let polite = Script::new().send(b"hello\nyou\n").receive(10).finish().receive_end();
+        let cuts = [Cut::Delay, Cut::Fin, Cut::Close, Cut::Reset];
+        let limits = options(ListenOptions::default());
+        Endings::of_a_server(limits, polite).cuts(&cuts).max_lifetime(Duration::from_secs(20))
+    };
+    let report = endings().run(Lines::default);
+    assert!(report.violation().is_none(), "{report}");
+    let report = endings().run(NeverEnds::default);
+    let text = report.to_string();
+    assert!(report.violation().is_some() && text.contains("did not end within 20s"), "{text}");
+    assert!(text.contains("PeerFinished"), "{text}");
 }
 
 /// Runs the line server with one client until its connection is closed. Returns what the client
@@ -62,10 +91,21 @@ fn the_line_server_refuses_long_lines_and_slow_ones_and_bounds_its_queue() {
     assert!(ending.contains("deadline"), "{ending}");
     assert!((10..=12).contains(&time.as_secs()), "{time:?}");
 
+    // Each of these moves a byte now and then, for ever.
+    let sips = Script::new().send(&b"x\n".repeat(1_000_000)).sip(1000, TEN_SECONDS);
+    for holder in [Script::new().drip(&b"yes\n".repeat(10_000), TEN_SECONDS / 5), sips] {
+        let (_, ending, time) = with_a_client(holder);
+        assert!(ending.contains("deadline"), "{ending}");
+        assert!((3600..=3601).contains(&time.as_secs()), "{time:?}");
+    }
+
     let flood = Script::new().stop_reading().flood(b"a line of some length\n", Duration::MAX);
     let (_, ending, _) = with_a_client(flood);
     assert!(ending.contains("took nothing"), "{ending}");
 }
+
+/// Between two signs of life.
+const TEN_SECONDS: Duration = Duration::from_secs(10);
 
 /// The grace of a stop is over, and a further line arrives.
 #[test]
@@ -87,7 +127,7 @@ fn the_line_server_does_not_reset_a_client_whose_line_comes_after_the_end() {
         }
     }
     assert_eq!((client.received(), client.undone()), (b"EARLY\n".to_vec(), None));
-    assert!(!client.is_reset() && lines.partial.is_empty());
+    assert!(!client.is_reset() && lines.clients.is_empty());
 }
 
 #[test]
