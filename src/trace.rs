@@ -41,7 +41,7 @@ mod print;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,9 +71,11 @@ pub struct Recorder {
     per_second: Option<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ring {
     records: VecDeque<Record>,
+    /// How many there are of each socket: most sockets have none if few are recorded.
+    lines: HashMap<SocketId, usize>,
     /// How many were recorded in all.
     total: u64,
     /// How many connections were named in all.
@@ -81,7 +83,13 @@ struct Ring {
     /// When the present second began, and how many connections have begun in it.
     second: Option<Instant>,
     begun: u32,
+    /// Has a copy in each connection that is recorded now.
+    live: Arc<()>,
 }
+
+/// With a limit per second: this many times as many are recorded at a time, so that those that live
+/// for long do not become all.
+const AT_A_TIME: usize = 100;
 
 /// One line of a record. `Display` prints it without its time: the reader knows what to count from.
 ///
@@ -222,13 +230,13 @@ impl Recorder {
     /// nothing is recorded, and a call costs nothing more.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring { records: VecDeque::new(), total: 0, connections: 0, second: None, begun: 0 };
-        Self { shared: Arc::new(Mutex::new(ring)), capacity, per_second: None }
+        Self { shared: Arc::default(), capacity, per_second: None }
     }
 
-    /// Records at most this many of the connections that begin in one second; each address that a
-    /// client tries counts. The others cost a lookup per call, and not the queries of the kernel:
-    /// for a server under load.
+    /// Records at most this many of the connections that begin in one second, and 100 times as many
+    /// at a time; each address that a client tries counts, and each client that is accepted only to
+    /// be reset. The others cost a lookup per call, and not the queries of the kernel: for a server
+    /// under load.
     ///
     /// ```
     /// use finale::trace::Recorder;
@@ -283,10 +291,13 @@ impl Recorder {
         ring.records.iter().skip(skip).cloned().collect()
     }
 
-    /// What is in it of one socket. Looks at every line.
+    /// What is in it of one socket. Looks at every line if there is any.
     #[must_use]
     pub fn records_of(&self, socket: SocketId) -> Vec<Record> {
         let ring = self.lock();
+        if !ring.lines.contains_key(&socket) {
+            return Vec::new();
+        }
         ring.records.iter().filter(|record| record.socket == Some(socket)).cloned().collect()
     }
 
@@ -320,16 +331,21 @@ impl Recorder {
         let number = ring.total;
         ring.total += 1;
         if ring.records.len() >= self.capacity {
-            ring.records.pop_front();
+            let oldest = ring.records.pop_front();
+            ring.has_lost(oldest.and_then(|record| record.socket));
         }
+        ring.has_got(socket);
         ring.records.push_back(Record { number, at, connection, socket, what });
     }
 
-    /// The number of a connection that begins, and that of its first record. `None`: it is not
-    /// recorded.
-    fn begin(&self, now: Instant) -> Option<(u64, u64)> {
+    /// A connection begins. `None`: it is not recorded.
+    fn begin(&self, now: Instant) -> Option<Begun> {
         let mut ring = self.lock();
         if let Some(most) = self.per_second {
+            // The ring has a copy of its own.
+            if Arc::strong_count(&ring.live) > (most as usize).saturating_mul(AT_A_TIME) {
+                return None;
+            }
             if ring.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
                 (ring.second, ring.begun) = (Some(now), 0);
             }
@@ -339,15 +355,18 @@ impl Recorder {
             ring.begun += 1;
         }
         ring.connections += 1;
-        Some((ring.connections - 1, ring.total))
+        Some(Begun { connection: ring.connections - 1, first: ring.total, _live: Arc::clone(&ring.live) })
     }
 
     /// The connection is this socket's, which is known only after its first system call.
     fn is_of(&self, socket: SocketId, connection: u64, first: u64) {
         let mut ring = self.lock();
-        let recent = ring.records.iter_mut().rev().take_while(|record| record.number >= first);
-        for record in recent.filter(|record| record.connection == connection && !matches!(record.what, What::Note(_))) {
+        let Ring { records, lines, .. } = &mut *ring;
+        let recent = records.iter_mut().rev().take_while(|record| record.number >= first);
+        let own = recent.filter(|record| record.connection == connection && !matches!(record.what, What::Note(_)));
+        for record in own.filter(|record| record.socket.is_none()) {
             record.socket = Some(socket);
+            *lines.entry(socket).or_insert(0) += 1;
         }
     }
 
@@ -355,4 +374,35 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Ring> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Ring {
+    /// A record of this socket.
+    fn has_got(&mut self, socket: Option<SocketId>) {
+        if let Some(socket) = socket {
+            *self.lines.entry(socket).or_insert(0) += 1;
+        }
+    }
+
+    fn has_lost(&mut self, socket: Option<SocketId>) {
+        if let Some(socket) = socket
+            && let Some(left) = self.lines.get_mut(&socket)
+        {
+            *left -= 1;
+            if *left == 0 {
+                self.lines.remove(&socket);
+            }
+        }
+    }
+}
+
+/// A connection that is recorded.
+#[derive(Debug, Clone)]
+struct Begun {
+    /// Its number.
+    connection: u64,
+    /// That of its first record.
+    first: u64,
+    /// Counts those that are recorded now.
+    _live: Arc<()>,
 }

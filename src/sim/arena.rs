@@ -56,6 +56,10 @@ impl<T> Arena<T> {
         self.places.len() - self.free.len()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().filter_map(|place| place.thing.as_mut())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
         self.places.iter().enumerate().filter_map(|(index, place)| {
             let id = Id { index: index as u32, generation: place.generation };

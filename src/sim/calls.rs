@@ -146,6 +146,15 @@ impl World {
         }
     }
 
+    /// Empties the queues of this machine's listeners without a packet: the clients in them are to be
+    /// forgotten, too.
+    pub(super) fn empty_queues(&mut self, machine: IpAddr) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.machine == machine) {
+            listener.queue.clear();
+            listener.pending = 0;
+        }
+    }
+
     // --- connecting
     // ---------------------------------------------------------------------------------------------
 

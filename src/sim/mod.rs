@@ -413,6 +413,7 @@ impl Network {
     /// for them is answered with an RST. Visits every connection once.
     pub fn forget(&self, ip: IpAddr) {
         let mut world = self.world.borrow_mut();
+        world.empty_queues(ip);
         for host in world.programs_on(ip) {
             world.take_sockets(host);
         }

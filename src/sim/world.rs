@@ -412,9 +412,12 @@ impl World {
         };
         let farther = |end: SocketAddr| self.delays.get(&end.ip()).copied().unwrap_or(0);
         let way = self.latency + farther(packet.source).max(farther(packet.target));
-        let mut at = self.now.max(self.held_until) + way + jitter;
-        if overtakes || packet.source.ip() == UNIX {
+        let leaves = self.now.max(self.held_until);
+        let mut at = leaves + way + jitter;
+        if packet.source.ip() == UNIX {
             at = self.now;
+        } else if overtakes {
+            at = leaves;
         } else if let Some(sender) = self.ends.get_mut(packet.from) {
             at = at.max(sender.last_arrival);
             sender.last_arrival = at;

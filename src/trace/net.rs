@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::{Call, KernelView, Recorder, What};
+use super::{Begun, Call, KernelView, Recorder, What};
 use crate::id::SocketId;
 use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::{self, Cell, Input, State};
@@ -33,13 +33,10 @@ pub struct Traced<N> {
 }
 
 /// What is known of the connection in a slot.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Slot {
-    /// One that is not recorded is beyond the number per second.
-    is_recorded: bool,
-    connection: u64,
-    /// The number of its first record.
-    first: u64,
+    /// One that is not recorded is beyond the number per second, or at a time.
+    begun: Option<Begun>,
     /// The socket of the reactor, from its first transition on.
     socket: Option<SocketId>,
     /// It is a socket of the reactor, and not a further attempt of one.
@@ -53,19 +50,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(begun: Option<(u64, u64)>) -> Self {
-        let (connection, first) = begun.unwrap_or_default();
-        Self {
-            is_recorded: begun.is_some(),
-            connection,
-            first,
-            socket: None,
-            is_socket: false,
-            has_descriptor: false,
-            was_open: false,
-            peer: None,
-            kernel: None,
-        }
+    const fn new(begun: Option<Begun>) -> Self {
+        Self { begun, socket: None, is_socket: false, has_descriptor: false, was_open: false, peer: None, kernel: None }
     }
 }
 
@@ -90,12 +76,14 @@ impl<N: Net> Traced<N> {
     }
 
     fn is_recorded(&mut self, slot: u32) -> bool {
-        !self.recorder.keeps_nothing() && self.slot(slot).is_recorded
+        !self.recorder.keeps_nothing() && self.slot(slot).begun.is_some()
     }
 
     fn add(&mut self, slot: u32, what: What) {
-        let (at, Slot { connection, socket, .. }) = (self.net.now(), *self.slot(slot));
-        self.recorder.add(at, connection, socket, what);
+        let at = self.net.now();
+        if let Slot { begun: Some(Begun { connection, .. }), socket, .. } = *self.slot(slot) {
+            self.recorder.add(at, connection, socket, what);
+        }
     }
 
     /// Records a call that has moved this many bytes, and what the kernel says after it.
@@ -143,7 +131,8 @@ impl<N: Net> Traced<N> {
 
     /// The connection in a slot is an attempt of the socket with this token.
     fn attempts(&mut self, slot: u32, token: Token) {
-        if let Some(Some(Slot { socket, .. })) = self.slots.get(token.index as usize).copied() {
+        if let Some(Some(Slot { socket, .. })) = self.slots.get(token.index as usize) {
+            let socket = *socket;
             self.slot(slot).socket = socket;
         }
     }
@@ -295,13 +284,10 @@ impl<N: Net> Net for Traced<N> {
         let known = self.slot(slot);
         let is_new = known.socket != Some(socket);
         (known.is_socket, known.socket) = (true, Some(socket));
-        let Slot { first, connection, is_recorded, .. } = *known;
-        if is_new && is_recorded {
+        if let (true, &mut Slot { begun: Some(Begun { connection, first, .. }), .. }) = (is_new, known) {
             self.recorder.is_of(socket, connection, first);
         }
-        if let Cell::Go(to, events) = lifecycle::step(state, input)
-            && is_recorded
-        {
+        if let Cell::Go(to, events) = lifecycle::step(state, input) {
             self.add(slot, What::Step { from: state, input, to, events });
         }
         if input == Input::CloseDue {

@@ -281,3 +281,42 @@ fn of_the_connections_of_a_second_a_bounded_number_is_recorded() {
     assert_eq!(records.last().map(|last| last.connection), Some(3), "only those that are recorded have numbers");
     assert!(records.iter().all(|record| record.socket.is_some()));
 }
+
+/// Otherwise the connections of a server that live for long would all be recorded one day.
+#[test]
+fn of_the_connections_at_a_time_a_bounded_number_is_recorded() {
+    let (recorder, network) = (Recorder::new(100_000).per_second(1), Network::new(1));
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    let recorded = || recorder.records().last().map_or(0, |last| last.connection + 1);
+    let mut open = Vec::new();
+    for _ in 0..103 {
+        let client = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("a route");
+        while !matches!(reactor.next().expect("it never fails"), Some((_, Event::Connection))) {}
+        network.advance(Duration::from_secs(1));
+        open.push(client);
+    }
+    assert_eq!(recorded(), 100);
+    open.remove(0).reset();
+    while !matches!(reactor.next().expect("it never fails"), Some((_, Event::Close(_)))) {}
+    let _next = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("a route");
+    while !matches!(reactor.next().expect("it never fails"), Some((_, Event::Connection))) {}
+    assert_eq!(recorded(), 101, "another has its place");
+}
+
+/// So a search for those of a socket that was not recorded costs nothing.
+#[test]
+fn a_recorder_knows_whose_records_it_has_after_some_were_lost_too() {
+    let recorder = Recorder::new(10);
+    for _ in 0..3 {
+        let records = answer(&recorder);
+        let ring = recorder.lock();
+        let own = |socket| records.iter().filter(|record| record.socket == Some(socket)).count();
+        assert!(!ring.lines.is_empty() && ring.lines.iter().all(|(socket, lines)| own(*socket) == *lines));
+        let known: usize = ring.lines.values().sum();
+        assert_eq!(known, records.iter().filter(|record| record.socket.is_some()).count());
+    }
+    let recorder = Recorder::new(2);
+    answer(&recorder);
+    assert!(recorder.lock().lines.len() <= 2);
+}

@@ -100,8 +100,8 @@ pub(crate) struct ServeOptions {
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Print the ladder of at most N connections per second on stderr, 1 to 10, when they end: system
-    /// calls, states, events, and what the kernel says. These cost some microseconds per call, the
-    /// others almost nothing [without =N: 1]
+    /// calls, states, events, and what the kernel says. At most 100 times N are recorded at a time.
+    /// These cost some microseconds per call, the others almost nothing [without =N: 1]
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(value_parser = values::number::<u32>(1..=10))]
     pub(crate) trace: Option<u32>,

@@ -306,7 +306,8 @@ impl Ladder {
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
         rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
         let end = SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) };
-        let has_several = records.iter().any(|record| record.connection > 0);
+        // The number of a single one says nothing: a server counts all that it records.
+        let has_several = records.windows(2).any(|pair| pair[0].connection != pair[1].connection);
         Self { title, rows, sides: vec![end], end_us: micros(at), has_several, ..Self::default() }
     }
 

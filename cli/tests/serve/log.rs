@@ -66,19 +66,36 @@ fn each_line_of_a_verbose_server_names_its_process() {
 
 #[test]
 fn a_traced_server_prints_the_ladder_of_a_connection_when_it_ends() {
-    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--trace"]);
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &["--trace=10"]);
+    served(&server);
     let addr = served(&server);
     let title = server.line_with(&addr);
     assert!(title.contains("INFO"), "{title}");
     let ladder: Vec<_> =
         (0..40).map(|_| server.line()).take_while(|line| !line.contains("server: Closed, clean")).collect();
     let text = ladder.concat();
+    assert!(!text.contains('#'), "a single connection has no number: {text}");
     for words in ["accept ", "recv 8 bytes", "Fin: Open -> PeerFinished, event end", "shutdown(SHUT_WR)", "ended clean"]
     {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(!text.contains('\u{1b}'), "a log has no colours: {text:?}");
     assert!(!server.stop().contains("clean and"), "the endings of others are not printed");
+}
+
+/// Its rows were replaced by newer ones, as those of a busy server are.
+#[test]
+fn a_ladder_whose_beginning_was_lost_says_from_where_its_times_count() {
+    let mut server = Server::spawn(&mut command(&["serve", "echo", "--listen", "127.0.0.1:0", "--trace"]));
+    let mut client = patient(TcpStream::connect(server.addr).expect("it listens"));
+    for _ in 0..300 {
+        client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).expect("an echo");
+    }
+    client.shutdown(Shutdown::Write).expect("connected");
+    let lines: Vec<_> =
+        std::iter::from_fn(|| Some(server.line())).take_while(|line| !line.contains("ended ")).collect();
+    assert!(lines.iter().any(|line| line.contains("from its oldest row that was kept")), "{lines:?}");
+    server.stop();
 }
 
 #[test]

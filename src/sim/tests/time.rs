@@ -153,3 +153,48 @@ fn readiness_of_a_frozen_program_is_no_event_until_it_runs_again() {
     assert_eq!(network.next_event(), Some(network.now()));
     assert_eq!(read(&mut host), Ok(b"x".to_vec()));
 }
+
+/// Also without one from the queue of a listener, whose clients a program that ends resets.
+#[test]
+fn a_client_that_waits_for_a_restarted_machine_gets_no_packet() {
+    let network = Network::new(1);
+    let mut host = network.host(SERVER);
+    host.listen(0, AT, &ListenOptions::default()).expect("the port is free");
+    let peer = network.peer(CLIENT).connect(AT).expect("there is a route");
+    network.advance(SECOND);
+    network.record();
+    network.forget(SERVER);
+    network.advance(60 * SECOND);
+    assert_eq!((network.take_packets(), peer.is_reset()), (vec![], false));
+}
+
+/// Those whose handshake is under way at 1 ms, and those that wait to be accepted.
+#[test]
+fn a_power_cut_takes_no_room_in_the_queue_of_a_scripted_listener() {
+    for until in [MS, SECOND] {
+        let network = Network::new(1);
+        let listener = network.peer(SERVER).listen_with(AT, &ListenOptions::default().backlog(1)).expect("it is free");
+        for _ in 0..3 {
+            let _client = network.peer(CLIENT).connect(AT).expect("there is a route");
+            network.advance(until);
+            network.forget(CLIENT);
+            network.forget(SERVER);
+            assert!(listener.accept().is_none(), "it is forgotten");
+        }
+        let _client = network.peer(CLIENT).connect(AT).expect("there is a route");
+        network.advance(3 * MS);
+        assert!(listener.accept().is_some(), "after {until:?}");
+    }
+}
+
+#[test]
+fn a_reset_that_overtakes_what_was_sent_before_it_is_held_on_the_wire_too() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    network.set_faults(Faults { reset_overtakes: 1.0, ..Faults::none() });
+    network.hold_until(network.now() + SECOND);
+    host.reset(0);
+    network.advance(SECOND - MS);
+    assert!(!peer.is_reset());
+    network.advance(MS);
+    assert!(peer.is_reset());
+}
