@@ -715,7 +715,8 @@ function watch() {
       item.prepend(make("b", { text: `${scenario.run.length > 1 ? `${label}, ` : ""}${time(from)}: ` }));
       return item;
     }));
-    $(".newest", list)?.scrollIntoView({ block: "nearest" });
+    // Only the list moves, not the page.
+    list.scrollTop = $(".newest", list)?.offsetTop ?? 0;
   }
   if (player.place === player.places.length && player.place > 0 && $("#guide-answer").hidden) answer(scenario);
 }
@@ -739,6 +740,7 @@ function answer(scenario) {
   }
   $("#guide-answer").replaceChildren(...parts);
   $("#guide-answer").hidden = false;
+  $("#guide-notes").scrollIntoView();
 }
 
 function showStages(stages) {
