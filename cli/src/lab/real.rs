@@ -14,7 +14,7 @@ use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId, Waker};
 
 use crate::errors::Error;
 use crate::trace::{
-    Action, Ladder, Moment, Row, RowKind, Script, Side, SideEnd, SideNow, Step, Verb, apply, connect_options,
+    Action, Ladder, Moment, ROWS, Row, RowKind, Script, Side, SideEnd, SideNow, Step, Verb, apply, connect_options,
     listen_options, micros,
 };
 
@@ -24,8 +24,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What is recorded of a side between two looks at its record.
 const RECORDS: usize = 2_000;
-/// The rows that are kept of both sides: the newest, as of a simulated run.
-const ROWS: usize = 4_000;
 
 /// What a side does next.
 enum Order {

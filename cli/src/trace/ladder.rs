@@ -246,8 +246,8 @@ impl Row {
         records.iter().map(row).collect()
     }
 
-    /// A packet that a side has sent.
-    pub(crate) fn of_packet(packet: &SentPacket, side: Side) -> Self {
+    /// A packet that a side has sent, with this before its words.
+    pub(super) fn of_packet(packet: &SentPacket, side: Side, label: &str) -> Self {
         let text = match &packet.kind {
             PacketKind::Segment { bytes: 0, fin: false, probe: false, .. } => "ACK".to_owned(),
             PacketKind::Segment { bytes: 0, fin: false, .. } => "probe".to_owned(),
@@ -256,6 +256,7 @@ impl Row {
             PacketKind::Segment { bytes, .. } => format!("{} + FIN", bytes_of(*bytes as u64)),
             other => other.to_string(),
         };
+        let text = format!("{label}{text}");
         Self::new(packet.sent, side, RowKind::Packet { text, arrives_us: packet.arrives.map(micros) })
     }
 

@@ -18,7 +18,7 @@ use crate::values;
 pub(crate) use ladder::{Ladder, Moment, Row, RowKind, SideEnd, SideNow, Step, micros};
 pub(crate) use script::{Action, Script, Side, Verb};
 pub(crate) use setting::{connect_options, listen_options};
-pub(crate) use simulated::{apply, run as simulated};
+pub(crate) use simulated::{ROWS, apply, run as simulated};
 
 /// The ladder of a connection: what each side does, what its kernel says, and the packets
 ///

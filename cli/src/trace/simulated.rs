@@ -15,7 +15,7 @@ use super::setting;
 use crate::errors::Error;
 
 /// The rows that are kept: the newest.
-const ROWS: usize = 4_000;
+pub(crate) const ROWS: usize = 4_000;
 /// What a side records between two looks at its record.
 const RECORDS: usize = 4_000;
 /// After the last step, the run continues for at most this long: longer than every default limit.
@@ -24,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// send for ever, as by a probe each second for days.
 const TURNS: u32 = 600_000;
 const PORT: u16 = 80;
+/// What a kernel says of a connection that it does not know any more.
+const CLOSED: KernelView = KernelView { state: "CLOSED", unread: 0, unacked: 0 };
 /// tcp_fin_timeout of Linux, in microseconds.
 const MINUTE: u64 = 60_000_000;
 
@@ -200,7 +202,7 @@ impl Run {
         for packet in packets {
             let side = Side::BOTH.into_iter().find(|side| ip(*side) == packet.source.ip()).unwrap_or(Side::Client);
             if self.programs[side as usize].fate != Fate::LostPower {
-                self.keep(Row::of_packet(packet, side));
+                self.keep(Row::of_packet(packet, side, ""));
             }
         }
     }
@@ -237,7 +239,7 @@ impl Run {
     fn look(&mut self, side: Side) {
         let views = self.network.kernel_views(ip(side));
         let known = self.kernel(side);
-        let gone = known.map(|_| KernelView { state: "CLOSED", unread: 0, unacked: 0 });
+        let gone = known.map(|_| CLOSED);
         let view = views.first().copied().or(gone);
         let changed = view.filter(|_| view != known && self.programs[side as usize].fate != Fate::LostPower);
         if let Some(view) = changed {
@@ -365,9 +367,8 @@ impl Run {
                 self.network.forget(ip(side));
                 self.set_losses();
                 // This one it does not forget by itself.
-                let closed = KernelView { state: "CLOSED", unread: 0, unacked: 0 };
-                if self.kernel(side).is_some_and(|known| known != closed) {
-                    self.add(side, closed.into());
+                if self.kernel(side).is_some_and(|known| known != CLOSED) {
+                    self.add(side, CLOSED.into());
                 }
             }
             _ if program.fate == Fate::LostPower => return refused("does something after its machine lost power"),

@@ -9,7 +9,7 @@ use finale::lifecycle::Input;
 use finale::sim::{Fault, PacketKind, SentPacket};
 use finale::trace::{Call, Record, Recorder, What};
 
-use super::ladder::{Ladder, Row, RowKind};
+use super::ladder::{Ladder, Row};
 use super::script::Side;
 use crate::errors::Error;
 use crate::output::count;
@@ -26,8 +26,7 @@ pub(crate) fn of_seed(seed: u64, preferred: Option<Fault>) -> (Ladder, Result<()
     let recorder = Recorder::new(RECORDS);
     let chaos::RecordedRun { outcome, begun, packets, .. } = chaos::run_recorded(seed, preferred, &recorder);
     let records = recorder.records();
-    let sides = sides(&records);
-    let side = |record: &Record| sides.get(&record.connection).copied().unwrap_or(Side::Client);
+    let side = side_of(&records);
     let mut packets = packets.iter().peekable();
     let (mut clients, mut rows) = (BTreeSet::new(), Vec::new());
     for (record, row) in records.iter().zip(Row::of_records(&records, begun, side)) {
@@ -54,15 +53,14 @@ impl Ladder {
     /// That of connections on a real network whose two sides are in this process.
     pub(crate) fn of_both_sides(title: String, recorder: &Recorder) -> Self {
         let records = recorder.records();
-        let sides = sides(&records);
-        let side = |record: &Record| sides.get(&record.connection).copied().unwrap_or(Side::Client);
-        let rows = records.first().map_or_else(Vec::new, |first| Row::of_records(&records, first.at, side));
+        let begun = records.first().map(|first| first.at);
+        let rows = begun.map_or_else(Vec::new, |begun| Row::of_records(&records, begun, side_of(&records)));
         Self { title, rows, lost: recorder.lost(), has_several: true, ..Self::default() }
     }
 }
 
-/// The side of each connection: that which was accepted is a server's.
-fn sides(records: &[Record]) -> BTreeMap<u64, Side> {
+/// The side of each record's connection: that which was accepted is a server's.
+fn side_of(records: &[Record]) -> impl Fn(&Record) -> Side + use<> {
     let mut sides = BTreeMap::new();
     for record in records {
         let is_accepted =
@@ -72,7 +70,7 @@ fn sides(records: &[Record]) -> BTreeMap<u64, Side> {
             *side = Side::Server;
         }
     }
-    sides
+    move |record| sides.get(&record.connection).copied().unwrap_or(Side::Client)
 }
 
 /// Whether the packet was sent by the call of the record, which was recorded when it returned.
@@ -98,9 +96,5 @@ fn of_packet(packet: &SentPacket, clients: &mut BTreeSet<(SocketAddr, SocketAddr
         true => (Side::Server, target.port()),
         false => (Side::Client, source.port()),
     };
-    let mut row = Row::of_packet(packet, side);
-    if let RowKind::Packet { text, .. } = &mut row.what {
-        *text = format!("{port}: {text}");
-    }
-    row
+    Row::of_packet(packet, side, &format!("{port}: "))
 }

@@ -311,6 +311,9 @@ fn the_ladder_of_a_seed_has_the_connections_of_both_sides_and_their_packets() {
     let packets = rows(&ladder, "packet", "text");
     assert!(packets[0].starts_with("client ") && packets[0].ends_with(": SYN"), "{packets:?}");
     assert!(packets.iter().any(|packet| packet.starts_with("server ") && packet.ends_with(": SYN-ACK")), "{packets:?}");
+    // In each form: the picture and other programs have the row's line.
+    let lines = rows(&ladder, "packet", "line");
+    assert!(packets.iter().zip(&lines).all(|(packet, line)| line.starts_with(packet)), "{lines:?}");
     let all = ladder["rows"].as_array().expect("a list");
     let connect = all.iter().position(|row| row["name"] == "connect").expect("a call");
     let after = &all[connect + 1];
