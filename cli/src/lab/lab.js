@@ -506,6 +506,18 @@ async function undo() {
   await playScript(before.script, before.at, true);
 }
 
+/** Something else than a press begins another run: of this script, or none. */
+function another(run) {
+  if (location.hash.startsWith("#scenario=")) leaveScenario();
+  keep();
+  return run();
+}
+
+/** Settings come before the connection. */
+function setFirst(settings) {
+  another(() => playScript([settings, free.script].filter(Boolean).join("; ")));
+}
+
 function press(text) {
   keep();
   // While it plays, a time between two rows has a fraction.
@@ -669,7 +681,8 @@ async function openScenario(name) {
     const ladders = await Promise.all(scenario.run.map(({ script }) => get(`/api/run?${query({ script })}`)));
     if (epoch !== free.epoch) return;
     guide.stages = ladders.map((ladder, at) => {
-      const stage = new Stage(ladders.length === 1 ? (side, verb) => act(`${side} ${verb}`) : null, scenario.run[at].label);
+      const press = ladders.length === 1 ? (side, verb) => act(`${side} ${verb}`) : null;
+      const stage = new Stage(press, scenario.run[at].label);
       stage.load(ladder);
       return stage;
     });
@@ -809,7 +822,8 @@ function drawLoad(view) {
     names.forEach((name, at) => {
       const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
       const x = (index) => (view.samples.length > 1 ? (index * 100) / (view.samples.length - 1) : 50);
-      line.setAttribute("points", view.samples.map((sample, index) => `${x(index)},${98 - (sample[name] * 96) / most}`).join(" "));
+      const point = (sample, index) => `${x(index)},${98 - (sample[name] * 96) / most}`;
+      line.setAttribute("points", view.samples.map(point).join(" "));
       if (at > 0) line.setAttribute("class", "second");
       svg.append(line);
     });
@@ -922,16 +936,8 @@ function listen() {
   }
   $("#delay").addEventListener("change", (event) => act(`network delay ${event.target.value}`));
   $("#do-wait").addEventListener("click", () => act(`wait ${$("#wait").value.trim()}`));
-  $("#run").addEventListener("click", () => {
-    if (location.hash.startsWith("#scenario=")) leaveScenario();
-    keep();
-    playScript($("#script").value);
-  });
-  $("#clear").addEventListener("click", () => {
-    if (location.hash.startsWith("#scenario=")) leaveScenario();
-    keep();
-    newConnection();
-  });
+  $("#run").addEventListener("click", () => another(() => playScript($("#script").value)));
+  $("#clear").addEventListener("click", () => another(newConnection));
   $("#copy").addEventListener("click", () => {
     // It opens at this time.
     const link = free.script ? `${location.href}&at=${Math.ceil(player.at)}` : location.href;
@@ -940,10 +946,7 @@ function listen() {
   $("#real").addEventListener("click", runReal);
   $("#setting").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (location.hash.startsWith("#scenario=")) leaveScenario();
-    const setting = `${$("#set-side").value} set ${$("#set-name").value} ${$("#set-value").value.trim()}`;
-    keep();
-    playScript([setting, free.script].filter(Boolean).join("; "));
+    setFirst(`${$("#set-side").value} set ${$("#set-name").value} ${$("#set-value").value.trim()}`);
   });
   $("#guide-play").addEventListener("click", () => {
     // The machines and the ladder come into view.
@@ -952,11 +955,9 @@ function listen() {
   });
   $("#undo").addEventListener("click", undo);
   $("#no-limits").addEventListener("click", () => {
-    if (location.hash.startsWith("#scenario=")) leaveScenario();
     const off = ["client", "server"].flatMap((side) => ["half-closed-timeout", "ending-timeout", "close-timeout"]
       .map((name) => `${side} set ${name} off`)).join(" + ");
-    keep();
-    if (!free.script.includes(off)) playScript([off, free.script].filter(Boolean).join("; "));
+    if (!free.script.includes(off)) setFirst(off);
   });
   $("#load-form").addEventListener("submit", startLoad);
   $("#load-stop").addEventListener("click", () => get("/api/load/stop", { method: "POST" })

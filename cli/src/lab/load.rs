@@ -170,9 +170,8 @@ impl<'a> Run<'a> {
         let listener = reactor.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ListenOptions::default())?;
         let target = listener.addr.ip().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let (begun, bytes) = (Instant::now(), vec![b'x'; plan.bytes]);
-        let histogram = Histogram::new_with_max(60_000_000, 3).unwrap_or_else(|_| Histogram::new(3).expect("3 digits"));
-        let (clients, closed, cpu) = (SocketMap::new(), 0, cpu_time());
-        let sampled = begun;
+        let histogram = Histogram::new_with_max(60_000_000, 3).expect("the bounds are valid");
+        let (clients, cpu) = (SocketMap::new(), cpu_time());
         Ok(Self {
             plan,
             shared,
@@ -183,9 +182,9 @@ impl<'a> Run<'a> {
             bytes,
             begun,
             histogram,
-            closed,
+            closed: 0,
             cpu,
-            sampled,
+            sampled: begun,
             over: None,
         })
     }

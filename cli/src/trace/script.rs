@@ -153,8 +153,8 @@ fn one_word(time: Duration) -> String {
 
 const GRAMMAR: &str = "write steps as `client connect; client write 5; server end; wait 1s; network cut`, \
                        with + between what happens at the same time; verbs: connect, write N, end, destroy, pause, \
-                       resume, discard, close, fork, freeze, thaw, crash, vanish, reboot, set NAME VALUE; of the network: cut, \
-                       restore, delay DUR, lose SIDE, hold, release";
+                       resume, discard, close, fork, freeze, thaw, crash, vanish, reboot, set NAME VALUE; \
+                       of the network: cut, restore, delay DUR, lose SIDE, hold, release";
 
 /// The steps of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]

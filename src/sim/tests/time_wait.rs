@@ -56,18 +56,25 @@ fn both_sides_are_in_time_wait_after_fins_that_cross() {
     assert_eq!((states(&network, SERVER), states(&network, CLIENT)), (vec!["TIME-WAIT"], vec!["TIME-WAIT"]));
 }
 
+/// The server has finished first, and the acknowledgement of the peer's FIN will be lost. `is_held`:
+/// a program still has the descriptor.
+fn lost_acknowledgement(is_held: bool) -> (Network, Host, PeerSocket) {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    host.finish(0).expect("open");
+    network.advance(SECOND);
+    if !is_held {
+        host.close(0);
+    }
+    network.lose_next(SERVER, 1);
+    peer.finish();
+    (network, host, peer)
+}
+
 /// Its last acknowledgement was lost: the peer repeats its FIN.
 #[test]
 fn time_wait_lasts_from_the_last_repetition() {
     for is_held in [false, true] {
-        let (network, mut host, peer) = accepted(&ListenOptions::default());
-        host.finish(0).expect("open");
-        network.advance(SECOND);
-        if !is_held {
-            host.close(0);
-        }
-        network.lose_next(SERVER, 1);
-        peer.finish();
+        let (network, _host, peer) = lost_acknowledgement(is_held);
         network.advance(SECOND);
         assert!(peer.is_acknowledged(), "after 204 ms and a round trip");
         network.advance(MINUTE - SECOND + 100 * MS);
@@ -80,14 +87,7 @@ fn time_wait_lasts_from_the_last_repetition() {
 #[test]
 fn a_machine_that_is_restarted_forgets_time_wait_and_answers_with_a_reset() {
     for is_held in [false, true] {
-        let (network, mut host, peer) = accepted(&ListenOptions::default());
-        host.finish(0).expect("open");
-        network.advance(SECOND);
-        if !is_held {
-            host.close(0);
-        }
-        network.lose_next(SERVER, 1);
-        peer.finish();
+        let (network, _host, peer) = lost_acknowledgement(is_held);
         network.advance(10 * MS);
         assert_eq!(states(&network, SERVER), ["TIME-WAIT"]);
         network.forget(SERVER);
