@@ -19,7 +19,7 @@ use std::fmt;
 use std::hash::BuildHasher as _;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::error::LookupErrorKind;
@@ -251,6 +251,11 @@ pub trait Net {
     /// What the kernel says of the connection with this peer; `None` if that is not known. For
     /// people: the reactor does not call it.
     fn kernel_view(&mut self, _slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {
+        None
+    }
+
+    /// The descriptor of a connection; a simulated one has none.
+    fn descriptor(&self, _slot: u32) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -422,6 +422,10 @@ impl Net for Os {
         self.sock_diag.kernel_view(stream, peer)
     }
 
+    fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
+        self.stream(slot).ok().map(AsFd::as_fd)
+    }
+
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         self.stream(slot).and_then(Socket::take_error).unwrap_or_else(Some)
     }

@@ -37,8 +37,8 @@ use crate::event::Ending;
 use crate::id::{ListenerId, SocketId, TimerId};
 use crate::lifecycle::State;
 use crate::metrics::Counts;
-use crate::net::Net;
 use crate::net::os::Os;
+use crate::net::{KernelView, Net};
 use crate::options::check_buffer;
 use crate::socket::Context;
 use crate::socket::Socket;
@@ -156,6 +156,47 @@ impl<N: Net> Reactor<N> {
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
         self.net.local_addr(self.table.find(id)?).ok()
+    }
+
+    /// What the kernel says of a connection, as ss(8) prints it: for diagnosis. Costs a query over
+    /// netlink (sock_diag(7)). `None` for a connection that the kernel no longer has, as after a
+    /// reset, for a Unix domain socket, and on systems other than Linux.
+    ///
+    /// ```
+    /// # use finale::{ConnectOptions, Event, Reactor};
+    /// # let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// # let mut reactor = Reactor::new()?;
+    /// let id = reactor.connect(server.local_addr().unwrap(), ConnectOptions::default())?;
+    /// while !matches!(reactor.next()?, Some((_, Event::Ready))) {}
+    /// # #[cfg(target_os = "linux")]
+    /// assert_eq!(reactor.kernel_view(id).unwrap().state, "ESTABLISHED");
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    #[doc(alias = "TCP_INFO")]
+    pub fn kernel_view(&mut self, id: SocketId) -> Option<KernelView> {
+        let slot = self.table.find(id)?;
+        let peer = self.handle(slot).peer_addr();
+        self.net.kernel_view(slot, peer)
+    }
+
+    /// The descriptor of a connection, to set an option that finale has no method for. `None` before
+    /// and after the connection exists, and on a simulated network. Bytes that are read or written
+    /// with it, and a shutdown(2), are unknown to the reactor.
+    ///
+    /// ```
+    /// # use finale::{ConnectOptions, Event, Reactor};
+    /// # let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// # let mut reactor = Reactor::new()?;
+    /// let id = reactor.connect(server.local_addr().unwrap(), ConnectOptions::default())?;
+    /// while !matches!(reactor.next()?, Some((_, Event::Ready))) {}
+    /// let descriptor = reactor.descriptor(id).expect("it is connected");
+    /// socket2::SockRef::from(&descriptor).set_ttl_v4(32)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "as_fd")]
+    #[must_use]
+    pub fn descriptor(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
+        self.net.descriptor(self.table.find(id)?)
     }
 
     /// Sets the size of the receive buffer, which all sockets share: at most this many bytes are

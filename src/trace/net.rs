@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::{Begun, Call, KernelView, Recorder, What};
@@ -356,6 +356,10 @@ impl<N: Net> Net for Traced<N> {
 
     fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<KernelView> {
         self.net.kernel_view(slot, peer)
+    }
+
+    fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
+        self.net.descriptor(slot)
     }
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {

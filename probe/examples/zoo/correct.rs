@@ -1,0 +1,45 @@
+//! Correct servers.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use crate::keeper::{Server, each};
+
+pub(crate) const SERVERS: &[Server] = &[Server {
+    name: "closes-each",
+    about: "correct: one answer per connection, then its FIN, and it reads on until the client's",
+    found_by: &[],
+    run: |listener| each(&listener, closes_each),
+    probed: |_| {},
+}];
+
+/// The answer to a request of the zoo.
+pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+
+/// Reads up to the end of a request's head. `None`: the client has ended or failed before.
+pub(crate) fn read_head(client: &mut TcpStream) -> Option<Vec<u8>> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match client.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    Some(head)
+}
+
+fn closes_each(mut client: TcpStream) {
+    let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
+    if read_head(&mut client).is_none() {
+        return;
+    }
+    let _ = client.write_all(ANSWER);
+    linger(client);
+}
+
+/// Finishes, and reads what still comes: a close with unread bytes would reset the answer.
+pub(crate) fn linger(mut client: TcpStream) {
+    let _ = client.shutdown(Shutdown::Write);
+    while matches!(client.read(&mut [0; 4096]), Ok(1..)) {}
+}

@@ -1,0 +1,77 @@
+//! What a server of the zoo is, and how it is probed.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use finale_probe::{Options, Report, Verdict, probe};
+
+use crate::{correct, endings};
+
+/// A server of the zoo.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    /// What is wrong with it, or what makes a correct one look suspicious.
+    pub(crate) about: &'static str,
+    /// The cases that find it, with their verdict. A correct server has none.
+    pub(crate) found_by: &'static [(&'static str, Verdict)],
+    /// Serves until the process ends.
+    pub(crate) run: fn(TcpListener),
+    /// How it is probed, where that differs.
+    pub(crate) probed: fn(&mut Options),
+}
+
+/// The request of the zoo.
+pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\nConnection: close\r\n\r\n";
+
+/// All servers, the correct ones first.
+pub(crate) fn all() -> Vec<Server> {
+    [correct::SERVERS, endings::SERVERS].concat()
+}
+
+/// A thread for each connection.
+pub(crate) fn each(listener: &TcpListener, serve: fn(TcpStream)) {
+    for client in listener.incoming().flatten() {
+        thread::spawn(move || serve(client));
+    }
+}
+
+/// Starts a server.
+pub(crate) fn start(server: &Server) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    let run = server.run;
+    thread::spawn(move || run(listener));
+    addr
+}
+
+/// How a server is probed.
+pub(crate) fn options(server: &Server) -> Options {
+    let mut options = Options::new(REQUEST);
+    options.timeout = Duration::from_secs(2);
+    options.rate = 1_000;
+    (server.probed)(&mut options);
+    options
+}
+
+/// Probes a server with these cases; none: with all.
+pub(crate) fn probe_with(server: &Server, cases: &[&str]) -> Report {
+    let mut options = options(server);
+    options.cases = cases.iter().map(ToString::to_string).collect();
+    probe(&start(server).to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
+}
+
+/// Probes a server this many times with all cases.
+pub(crate) fn probe_often(server: &Server, runs: u32) -> Vec<Report> {
+    (0..runs).map(|_| probe_with(server, &[])).collect()
+}
+
+/// Whether a case may have this verdict on a server: a correct one is not accused, and a fault is
+/// found by its cases. What else a fault causes is open.
+pub(crate) fn is_expected(server: &Server, case: &str, verdict: Verdict) -> bool {
+    match server.found_by.iter().find(|(id, _)| *id == case) {
+        Some((_, expected)) => verdict == *expected,
+        None => !server.found_by.is_empty() || verdict < Verdict::Warn,
+    }
+}

@@ -1,0 +1,156 @@
+//! What a polite client sees: the measure for every case.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::answer::{Answer, End, Framing, Got, Length, Outcome};
+use crate::client::{Client, Seen};
+use crate::session::{Broken, Open, Session};
+
+/// What a polite client sees, at least three times.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Baseline {
+    /// The length of the longest answer.
+    pub bytes: u64,
+    /// The length of the shortest answer.
+    pub shortest: u64,
+    /// The code of an answer of HTTP.
+    pub status: Option<u16>,
+    /// Its first line.
+    pub first_line: String,
+    /// Who finishes first: `server`, `client`. The side that does keeps TIME-WAIT (RFC 9293 section
+    /// 3.6).
+    pub first: &'static str,
+    /// How the server ends: `fin`, `reset`, or `open` if it did not within the timeout.
+    pub end: &'static str,
+    /// The server's FIN was there when the last bytes were.
+    pub together: bool,
+    /// The median time from the request to the last byte, in microseconds.
+    pub time_us: u64,
+    /// The longest time.
+    pub slowest_us: u64,
+    /// Two requests, one after the other, are answered on one connection.
+    pub reusable: bool,
+    /// How the end of an answer is found.
+    #[serde(skip)]
+    pub(crate) framing: Framing,
+}
+
+/// How often the polite client is served at first.
+const TIMES: usize = 3;
+/// Answers of an honest server differ by dates and ids, and not by more than this.
+const SLACK_PERCENT: u64 = 2;
+/// A silence that ends an answer of unknown length.
+const QUIET: Duration = Duration::from_millis(300);
+
+impl Baseline {
+    /// Serves the polite client.
+    pub(crate) fn measure(session: &mut Session) -> Result<Self, Broken> {
+        session.framing = session.options.framing.clone();
+        let mut all = Vec::new();
+        for _ in 0..TIMES {
+            let client = polite(session)?;
+            let seen = session.seen(client).clone();
+            if let Some((_, kind)) = seen.failed {
+                return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
+            }
+            if seen.answer.bytes == 0 {
+                let reason = format!(
+                    "a polite client got no byte within {:?}; is it the right request?",
+                    session.options.timeout
+                );
+                return Err(Broken::NoBaseline(reason));
+            }
+            session.learn_framing(&seen);
+            all.push(seen);
+        }
+        let mut baseline = Self::of(&all)?;
+        baseline.framing = session.framing.clone();
+        Ok(baseline)
+    }
+
+    fn of(all: &[Seen]) -> Result<Self, Broken> {
+        let lengths = || all.iter().map(|seen| seen.answer.bytes);
+        let (Some(shortest), Some(bytes)) = (lengths().min(), lengths().max()) else {
+            return Err(Broken::NoBaseline("nothing was measured".to_owned()));
+        };
+        let status = all[0].answer.status();
+        if all.iter().any(|seen| seen.answer.status() != status) {
+            return Err(Broken::NoBaseline(
+                "polite clients got different statuses; use a request with one answer".to_owned(),
+            ));
+        }
+        if bytes - shortest > (bytes * SLACK_PERCENT / 100).max(64) {
+            let reason =
+                format!("polite clients got between {shortest} and {bytes} bytes; use a request with one answer");
+            return Err(Broken::NoBaseline(reason));
+        }
+        let mut times: Vec<Duration> = all.iter().filter_map(Seen::time).collect();
+        times.sort_unstable();
+        let micros =
+            |time: Option<&Duration>| time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        let last = &all[all.len() - 1];
+        let server_first = last.fin.is_some_and(|fin| last.ended.is_none_or(|ended| fin <= ended));
+        Ok(Self {
+            bytes,
+            shortest,
+            status,
+            first_line: last.answer.first_line(),
+            first: if server_first { "server" } else { "client" },
+            end: match last.end() {
+                End::Fin => "fin",
+                End::Reset => "reset",
+                End::Open | End::Refused => "open",
+            },
+            together: all.iter().all(|seen| seen.fin_with_data),
+            time_us: micros(times.get(times.len() / 2)),
+            slowest_us: micros(times.last()),
+            reusable: false,
+            framing: Framing::Auto,
+        })
+    }
+
+    /// How an answer compares with a polite client's.
+    pub(crate) fn compare(&self, seen: &Seen) -> Outcome {
+        Outcome { got: self.got(&seen.answer), end: seen.end() }
+    }
+
+    fn got(&self, answer: &Answer) -> Got {
+        if answer.bytes == 0 {
+            return Got::Nothing;
+        }
+        let status = answer.status();
+        if status != self.status && status.is_some() {
+            return Got::Other { status: answer.first_line() };
+        }
+        let declared = match answer.http().map(|http| http.length) {
+            Some(Length::Bytes(bytes)) => bytes,
+            _ => self.shortest.saturating_sub(if self.bytes == self.shortest {
+                0
+            } else {
+                self.bytes * SLACK_PERCENT / 100
+            }),
+        };
+        let is_whole = answer.bytes >= declared
+            && (self.framing != Framing::Http || answer.is_complete(&Framing::Http) || declared > 0);
+        if is_whole { Got::Whole } else { Got::Cut { bytes: answer.bytes, of: declared.max(self.shortest) } }
+    }
+
+    /// The median time of a polite client.
+    pub(crate) const fn time(&self) -> Duration {
+        Duration::from_micros(self.time_us)
+    }
+}
+
+/// Serves one polite client: it sends its request, reads the whole answer, and ends.
+pub(crate) fn polite(session: &mut Session) -> Result<Client, Broken> {
+    let client = session.open(&Open::default())?;
+    let request = session.options.request.clone();
+    session.send(client, &request);
+    session.wait_for_answer(client, QUIET)?;
+    session.settle(client)?;
+    session.leave(client)?;
+    Ok(client)
+}

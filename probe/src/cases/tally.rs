@@ -1,0 +1,74 @@
+//! What many runs of a case have seen: counted by variant, with the records of the worst.
+
+use std::collections::BTreeMap;
+
+use finale::trace::Record;
+use serde_json::Value;
+
+use super::Finding;
+use crate::client::Client;
+use crate::report::Verdict;
+use crate::session::Session;
+
+/// Counts what was seen. The first worst run gives the ladder.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// How often each thing was seen, by variant.
+    seen: BTreeMap<String, BTreeMap<String, u32>>,
+    runs: u32,
+    wrong: u32,
+    worst: Option<Worst>,
+}
+
+#[derive(Debug)]
+struct Worst {
+    verdict: Verdict,
+    variant: String,
+    what: String,
+    ladder: Vec<Record>,
+}
+
+impl Tally {
+    /// Counts a run of a variant: what was seen of a client, and how it is judged.
+    pub(crate) fn add(
+        &mut self,
+        session: &Session,
+        variant: &str,
+        client: Client,
+        verdict: Verdict,
+        what: impl ToString,
+    ) {
+        let what = what.to_string();
+        self.runs += 1;
+        self.wrong += u32::from(verdict >= Verdict::Warn);
+        if self.worst.as_ref().is_none_or(|worst| verdict > worst.verdict) {
+            let ladder = session.records(client);
+            self.worst = Some(Worst { verdict, variant: variant.to_owned(), what: what.clone(), ladder });
+        }
+        *self.seen.entry(variant.to_owned()).or_default().entry(what).or_insert(0) += 1;
+    }
+
+    /// How often this was seen in all variants.
+    pub(crate) const fn wrong(&self) -> u32 {
+        self.wrong
+    }
+
+    /// The finding, with the worst verdict of all runs.
+    pub(crate) fn finding(self) -> Finding {
+        let Some(worst) = self.worst else { return Finding::skip("nothing was tried") };
+        let summary = match self.wrong {
+            0 => format!("{} in {} runs", worst.what, self.runs),
+            wrong => format!("{wrong} of {} runs: {}: {}", self.runs, worst.variant, worst.what),
+        };
+        let seen = self.seen.into_iter().map(|(variant, counts)| (variant, Value::from_iter(counts)));
+        Finding {
+            verdict: worst.verdict,
+            runs: self.runs,
+            wrong: self.wrong,
+            summary,
+            seen: seen.collect(),
+            ladder: worst.ladder,
+            cure: None,
+        }
+    }
+}

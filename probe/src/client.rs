@@ -1,0 +1,137 @@
+//! What is known of one client: what it has sent, what has arrived, how it ended.
+
+use std::time::{Duration, Instant};
+
+use finale::{ConnectionError, ConnectionErrorKind, Ending, Event, PeerEnd, SocketId};
+
+use crate::answer::{Answer, End};
+
+/// A client of the session. The name stays valid after its connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Client(pub(crate) usize);
+
+/// How far a client has got before its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    /// The server speaks first: its greeting has not arrived.
+    Greeting,
+    /// The preface was sent, and its answer is not over: it is over after a silence.
+    Preface,
+    /// The request can be sent.
+    Ready,
+}
+
+/// What was seen of a client. Times are those of the session's clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) id: SocketId,
+    pub(crate) stage: Stage,
+    pub(crate) opened: Instant,
+    /// The handshake was over.
+    pub(crate) connected: Option<Instant>,
+    /// The last byte or end of the client was written.
+    pub(crate) written: Option<Instant>,
+    /// What arrived since the last [`mark`](Seen::mark).
+    pub(crate) answer: Answer,
+    /// When its first and its last bytes arrived.
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) last_byte: Option<Instant>,
+    /// Bytes that arrived in all.
+    pub(crate) total: u64,
+    /// The server's FIN.
+    pub(crate) fin: Option<Instant>,
+    /// More was already there when the last bytes were delivered: its FIN came with them.
+    pub(crate) fin_with_data: bool,
+    pub(crate) reset: Option<Instant>,
+    /// The connection was never established, or failed without a reset.
+    pub(crate) failed: Option<(Instant, ConnectionErrorKind)>,
+    /// The report of the connection, when it is over.
+    pub(crate) ending: Option<Ending>,
+    /// The client's own end: its FIN was sent, or the connection dropped.
+    pub(crate) ended: Option<Instant>,
+    /// It no longer hears its server.
+    pub(crate) is_deaf: bool,
+}
+
+impl Seen {
+    pub(crate) fn new(id: SocketId, opened: Instant) -> Self {
+        Self {
+            id,
+            stage: Stage::Connecting,
+            opened,
+            connected: None,
+            written: None,
+            answer: Answer::default(),
+            first_byte: None,
+            last_byte: None,
+            total: 0,
+            fin: None,
+            fin_with_data: false,
+            reset: None,
+            failed: None,
+            ending: None,
+            ended: None,
+            is_deaf: false,
+        }
+    }
+
+    /// What arrives from now on is another answer.
+    pub(crate) fn mark(&mut self) {
+        (self.answer, self.first_byte, self.last_byte, self.fin_with_data) = (Answer::default(), None, None, false);
+    }
+
+    /// Notes an event of the connection. `more`: something else had arrived when it was delivered.
+    pub(crate) fn note(&mut self, now: Instant, event: Event<'_>, more: bool) {
+        match event {
+            Event::Ready => self.connected = Some(now),
+            Event::Data(bytes) => {
+                self.answer.add(bytes);
+                self.total += bytes.len() as u64;
+                self.first_byte.get_or_insert(now);
+                (self.last_byte, self.fin_with_data) = (Some(now), more);
+            }
+            Event::PeerEnded(PeerEnd::Fin) | Event::End => {
+                self.fin.get_or_insert(now);
+            }
+            Event::PeerEnded(PeerEnd::Reset) => {
+                self.reset.get_or_insert(now);
+            }
+            Event::Error(ConnectionError { kind: ConnectionErrorKind::Reset, .. }) if self.connected.is_some() => {
+                self.reset.get_or_insert(now);
+            }
+            Event::Error(error) => self.failed = Some((now, error.kind)),
+            Event::Close(ending) => self.ending = Some(ending.clone()),
+            _ => {}
+        }
+    }
+
+    /// Its connection is no longer the reactor's.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Nothing more can arrive.
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.fin.is_some() || self.reset.is_some() || self.failed.is_some() || self.ending.is_some()
+    }
+
+    pub(crate) const fn end(&self) -> End {
+        match (self.connected, self.reset, self.fin) {
+            (None, ..) => End::Refused,
+            (_, Some(_), _) => End::Reset,
+            (_, None, Some(_)) => End::Fin,
+            (_, None, None) => End::Open,
+        }
+    }
+
+    /// When the server has ended, by FIN or reset, whichever came first.
+    pub(crate) fn ended_by_server(&self) -> Option<Instant> {
+        [self.fin, self.reset].into_iter().flatten().min()
+    }
+
+    /// From the last byte that the client wrote to the last that arrived.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        Some(self.last_byte?.saturating_duration_since(self.written?))
+    }
+}

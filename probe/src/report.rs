@@ -1,0 +1,150 @@
+//! What a probe has found: the result of each case, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use finale::trace::Record;
+use serde::Serialize;
+use serde_json::Value;
+
+/// The version of the schema that `Report` is serialized with. It grows when a field changes its
+/// meaning or goes.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// The result of a case.
+///
+/// ```
+/// use finale_probe::Verdict;
+/// assert!(Verdict::Fail > Verdict::Warn);
+/// assert_eq!(Verdict::Skip.to_string(), "skip");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It could not be tried; the summary has the reason.
+    Skip,
+    /// A fact without a judgement.
+    Info,
+    /// As it should be.
+    Pass,
+    /// At risk, unusual, or a policy that some clients can't live with.
+    Warn,
+    /// Data was lost, a place was held for ever, or other clients were harmed.
+    Fail,
+}
+
+impl Verdict {
+    /// Its name in the JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Info => "info",
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The result of a probe. Serialized, it is the JSON of `finale probe --json`.
+///
+/// ```
+/// fn is_good(report: &finale_probe::Report) -> bool {
+///     report.failures() == 0
+/// }
+/// ```
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The version of the format.
+    pub schema: u32,
+    /// The address that was probed.
+    pub target: String,
+    /// The version of the probe.
+    pub probe: &'static str,
+    /// The way to the server.
+    pub path: Path,
+    /// What a polite client sees.
+    pub baseline: crate::baseline::Baseline,
+    /// The cases, in the order in which they were run.
+    pub cases: Vec<CaseReport>,
+}
+
+impl Report {
+    /// How many cases failed.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        self.count(Verdict::Fail)
+    }
+
+    /// How many cases have this verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.cases.iter().filter(|case| case.verdict == verdict).count()
+    }
+}
+
+/// The way to the server.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Path {
+    /// The TTL of its packets when they arrive: 64, 128 or 255 less the routers between. `None` if it
+    /// could not be found.
+    pub ttl: Option<u8>,
+    /// The shortest handshake, in microseconds.
+    pub round_trip_us: u64,
+    /// Whether a socket can be made deaf: without it, some cases are skipped.
+    pub can_be_deaf: bool,
+    /// Why what was seen may not be the server's doing, such as a router or a balancer between.
+    pub between: Option<String>,
+}
+
+/// The result of one case.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CaseReport {
+    /// Its name, for `--case`.
+    pub id: &'static str,
+    /// What the clients of the case do.
+    pub does: &'static str,
+    /// The result.
+    pub verdict: Verdict,
+    /// How often it was tried.
+    pub runs: u32,
+    /// How often something was wrong.
+    pub wrong: u32,
+    /// What was seen, in one line.
+    pub summary: String,
+    /// What was seen, by variant of the case.
+    pub seen: BTreeMap<String, Value>,
+    /// Where the right behaviour is described.
+    pub source: &'static str,
+    /// What to change in the server, if something was wrong.
+    pub cure: Option<&'static str>,
+    /// A healthy client that was served meanwhile.
+    pub bystander: Option<BystanderReport>,
+    /// What a client did and saw in the worst run.
+    #[serde(skip)]
+    pub ladder: Vec<Record>,
+}
+
+/// What happened to a healthy client during a case.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct BystanderReport {
+    /// How often it was served as before, during the case.
+    pub served: u32,
+    /// How often it was not.
+    pub failed: u32,
+    /// Its longest time, in microseconds.
+    pub slowest_us: u64,
+    /// How long after the case it was served again, in milliseconds. `None`: it was not.
+    pub recovered_ms: Option<u64>,
+}

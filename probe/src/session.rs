@@ -1,0 +1,488 @@
+//! Clients on one reactor, and the calls with which a case plays them: open, send, wait, look, leave.
+//!
+//! Invariant: every wait has a limit, and while anything waits the bystander is served. A call that
+//! waits returns `Broken` only for what makes the whole probe worthless.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use finale::trace::Record;
+use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
+
+use crate::answer::{Framing, Length, Outcome};
+use crate::baseline::Baseline;
+use crate::bystander::Bystander;
+use crate::client::{Client, Seen, Stage};
+use crate::engine::Engine;
+use crate::options::Options;
+
+/// Why a probe can't go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Polite clients have no answer that others could be compared with.
+    NoBaseline(String),
+    /// This machine, not the server.
+    Own(String),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBaseline(reason) | Self::Own(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// How a client is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Open {
+    /// SO_RCVBUF, set before connect(2): what the server can send without a read.
+    pub(crate) window: Option<usize>,
+    /// Nothing is read until [`Session::resume`] or [`Session::sip`].
+    pub(crate) paused: bool,
+    /// Not before the greeting and the preface: the bare connection.
+    pub(crate) bare: bool,
+}
+
+/// Whether the server still has a connection ([`Session::is_held`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Its kernel has answered keep-alive, and it has not ended.
+    Held,
+    /// It has sent its FIN.
+    Ended,
+    /// It was reset, or its kernel no longer has it.
+    Gone,
+    /// Its kernel does not answer.
+    Silent,
+}
+
+struct Entry {
+    seen: Seen,
+    open: Open,
+    /// One delivery, then pause.
+    is_sipping: bool,
+}
+
+/// A silence after which the answer to a preface is over.
+const PREFACE_QUIET: Duration = Duration::from_millis(50);
+/// How long after a FIN a reset is awaited: one round trip is enough, and this is a thousand of
+/// loopback.
+const SETTLE: Duration = Duration::from_millis(30);
+/// How long a polite client waits for the server's FIN after its own.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// Clients on one reactor.
+pub(crate) struct Session {
+    engine: Box<dyn Engine>,
+    pub(crate) target: SocketAddr,
+    pub(crate) options: Options,
+    /// How the end of an answer is found, as far as it is known.
+    pub(crate) framing: Framing,
+    /// What a polite client sees: from the first case on.
+    pub(crate) baseline: Option<Baseline>,
+    /// A socket can be made deaf.
+    pub(crate) can_be_deaf: bool,
+    pub(crate) bystander: Bystander,
+    /// By the number of the client.
+    clients: BTreeMap<usize, Entry>,
+    by_socket: SocketMap<usize>,
+    next_client: usize,
+    next_open: Option<Instant>,
+    /// The shortest handshake.
+    pub(crate) round_trip: Option<Duration>,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Box<dyn Engine>, target: SocketAddr, options: Options) -> Self {
+        Self {
+            engine,
+            target,
+            framing: options.framing.clone(),
+            options,
+            baseline: None,
+            can_be_deaf: false,
+            bystander: Bystander::default(),
+            clients: BTreeMap::new(),
+            by_socket: SocketMap::new(),
+            next_client: 0,
+            next_open: None,
+            round_trip: None,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.engine.now()
+    }
+
+    // --- opening ---
+
+    /// Opens a client and waits until its request can be sent, or until it has failed: see
+    /// [`Seen::failed`].
+    pub(crate) fn open(&mut self, open: &Open) -> Result<Client, Broken> {
+        let client = self.start(open)?;
+        let limit = self.options.timeout;
+        self.wait_until(limit, |session| {
+            let seen = session.seen(client);
+            seen.stage == Stage::Ready || seen.has_ended()
+        })?;
+        Ok(client)
+    }
+
+    /// Begins to open a client, at the allowed rate.
+    pub(crate) fn start(&mut self, open: &Open) -> Result<Client, Broken> {
+        if let Some(next) = self.next_open {
+            self.wait(next.saturating_duration_since(self.now()))?;
+        }
+        self.next_open = Some(self.now() + Duration::from_secs(1) / self.options.rate.max(1));
+        self.start_now(open)
+    }
+
+    /// The same without a look at the rate: for the bystander, and for storms.
+    pub(crate) fn start_now(&mut self, open: &Open) -> Result<Client, Broken> {
+        let mut options = ConnectOptions::default()
+            .connect_timeout(self.options.timeout)
+            .half_closed_timeout(None)
+            .close_timeout(None)
+            .ending_timeout(None)
+            .start_paused(open.paused);
+        if open.paused {
+            options = options.notify_peer_ended(true);
+        }
+        if let Some(bytes) = open.window {
+            options = options.receive_buffer_size(bytes);
+        }
+        let id = self.engine.connect(self.target, options).map_err(|error| Broken::Own(error.to_string()))?;
+        let client = self.next_client;
+        self.next_client += 1;
+        self.by_socket.insert(id, client);
+        let seen = Seen::new(id, self.now());
+        self.clients.insert(client, Entry { seen, open: *open, is_sipping: false });
+        Ok(Client(client))
+    }
+
+    // --- what a client does ---
+
+    /// Sends bytes. What is sent and ended without a wait between leaves in one segment.
+    pub(crate) fn send(&mut self, client: Client, bytes: &[u8]) {
+        let now = self.now();
+        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+            // A dead connection takes nothing; that is seen anyway.
+            let _ = socket.write(bytes);
+        }
+        self.entry_mut(client).seen.written = Some(now);
+    }
+
+    /// Sends its FIN, after everything sent.
+    pub(crate) fn finish(&mut self, client: Client) {
+        let now = self.now();
+        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+            socket.end();
+        }
+        self.entry_mut(client).seen.ended.get_or_insert(now);
+    }
+
+    /// Drops the connection with a reset.
+    pub(crate) fn reset(&mut self, client: Client) {
+        let now = self.now();
+        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+            socket.destroy();
+        }
+        self.entry_mut(client).seen.ended.get_or_insert(now);
+    }
+
+    pub(crate) fn pause(&mut self, client: Client) {
+        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+            socket.pause();
+        }
+    }
+
+    pub(crate) fn resume(&mut self, client: Client) {
+        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+            socket.resume();
+        }
+    }
+
+    /// Reads once, what has arrived, and pauses again.
+    pub(crate) fn sip(&mut self, client: Client) {
+        self.entry_mut(client).is_sipping = true;
+        self.resume(client);
+    }
+
+    /// Makes the connection deaf: what the server sends is dropped, and nothing answers it. The kernel
+    /// of the client has nothing unacknowledged then, so it sends nothing either. `false` where the
+    /// system can't.
+    pub(crate) fn deafen(&mut self, client: Client) -> Result<bool, Broken> {
+        if !self.can_be_deaf {
+            return Ok(false);
+        }
+        let id = self.entry(client).seen.id;
+        let limit = self.options.timeout;
+        // Otherwise its own retransmissions would betray it.
+        self.wait_until(limit, |session| session.engine.kernel_view(id).is_none_or(|view| view.unacked == 0))?;
+        let done = self.engine.set_min_ttl(id, self.target, 255).is_ok();
+        self.entry_mut(client).seen.is_deaf = done;
+        self.note(client, "the client is deaf from here: IP_MINTTL 255");
+        Ok(done)
+    }
+
+    /// Ends the deafness.
+    pub(crate) fn hear(&mut self, client: Client) {
+        let id = self.entry(client).seen.id;
+        let _ = self.engine.set_min_ttl(id, self.target, 0);
+        self.entry_mut(client).seen.is_deaf = false;
+        self.note(client, "the client hears again: IP_MINTTL 0");
+    }
+
+    /// Drops what arrives with a TTL below this: for the search for the path's TTL.
+    pub(crate) fn set_min_ttl(&mut self, client: Client, ttl: u8) -> bool {
+        let id = self.entry(client).seen.id;
+        self.engine.set_min_ttl(id, self.target, ttl).is_ok()
+    }
+
+    /// Whether the server's kernel still has the connection: keep-alive asks it, and the server's
+    /// program notices nothing. Takes about three seconds where there is no answer, one and a half
+    /// where there is.
+    pub(crate) fn is_held(&mut self, client: Client) -> Result<Held, Broken> {
+        let times = KeepAlive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 2 };
+        let id = self.entry(client).seen.id;
+        if let Some(mut socket) = self.engine.socket(id) {
+            let _ = socket.set_keep_alive(times);
+        }
+        self.wait_until(Duration::from_millis(3_500), |session| session.seen(client).has_ended())?;
+        if let Some(mut socket) = self.engine.socket(id) {
+            let _ = socket.set_keep_alive(None);
+        }
+        let seen = self.seen(client);
+        Ok(match (seen.reset, seen.fin, seen.failed) {
+            (Some(_), ..) => Held::Gone,
+            (_, Some(_), _) => Held::Ended,
+            (_, _, Some(_)) => Held::Silent,
+            _ => Held::Held,
+        })
+    }
+
+    /// Leaves politely: its FIN, then the server's, within half a second; else a reset.
+    pub(crate) fn leave(&mut self, client: Client) -> Result<(), Broken> {
+        self.resume(client);
+        self.finish(client);
+        if !self.wait_until(LEAVE, |session| session.seen(client).is_over())? {
+            self.reset(client);
+        }
+        Ok(())
+    }
+
+    // --- what is seen ---
+
+    pub(crate) fn seen(&self, client: Client) -> &Seen {
+        &self.entry(client).seen
+    }
+
+    /// What arrives from now on is the answer to another request.
+    pub(crate) fn mark(&mut self, client: Client) {
+        self.entry_mut(client).seen.mark();
+    }
+
+    /// How the client's answer compares with a polite client's.
+    pub(crate) fn outcome(&self, client: Client) -> Outcome {
+        let seen = self.seen(client);
+        self.baseline
+            .as_ref()
+            .map_or(Outcome { got: crate::answer::Got::Nothing, end: seen.end() }, |it| it.compare(seen))
+    }
+
+    /// The median time of a polite client.
+    pub(crate) fn usual_time(&self) -> Duration {
+        self.baseline.as_ref().map_or(Duration::ZERO, Baseline::time)
+    }
+
+    /// What the kernel says of the connection; `None` if it no longer has it.
+    pub(crate) fn kernel_state(&mut self, client: Client) -> Option<&'static str> {
+        let id = self.entry(client).seen.id;
+        self.engine.kernel_view(id).map(|view| view.state)
+    }
+
+    /// What was recorded of the client: for the ladder.
+    pub(crate) fn records(&self, client: Client) -> Vec<Record> {
+        self.engine.recorder().records_of(self.seen(client).id)
+    }
+
+    /// Adds a line to the client's ladder.
+    pub(crate) fn note(&self, client: Client, text: &str) {
+        let recorder = self.engine.recorder();
+        let connection = recorder.records_of(self.seen(client).id).last().map_or(0, |record| record.connection);
+        recorder.note(self.now(), connection, text);
+    }
+
+    // --- waiting ---
+
+    /// Waits for this long.
+    pub(crate) fn wait(&mut self, time: Duration) -> Result<(), Broken> {
+        self.wait_until(time, |_| false).map(|_| ())
+    }
+
+    /// Waits until a client was seen to be so, for at most `limit`. Returns whether it was.
+    pub(crate) fn wait_for(
+        &mut self,
+        client: Client,
+        limit: Duration,
+        is_so: impl Fn(&Seen) -> bool,
+    ) -> Result<bool, Broken> {
+        self.wait_until(limit, |session| is_so(session.seen(client)))
+    }
+
+    /// Waits until the answer is complete or the connection has ended, for at most the timeout. An
+    /// answer of unknown length is complete after a silence of `quiet`.
+    pub(crate) fn wait_for_answer(&mut self, client: Client, quiet: Duration) -> Result<(), Broken> {
+        let limit = self.options.timeout;
+        self.wait_until(limit, |session| {
+            let seen = session.seen(client);
+            let is_quiet = || seen.last_byte.is_some_and(|last| session.now().saturating_duration_since(last) >= quiet);
+            let may_be_quiet = session.framing == Framing::Auto && seen.answer.http().is_none();
+            seen.has_ended() || session.has_answer(client) || (may_be_quiet && is_quiet())
+        })?;
+        Ok(())
+    }
+
+    /// Whether the bytes of the answer are complete by themselves.
+    pub(crate) fn has_answer(&self, client: Client) -> bool {
+        let answer = &self.seen(client).answer;
+        match self.framing {
+            Framing::Auto => answer.is_complete(&Framing::Http),
+            _ => answer.is_complete(&self.framing),
+        }
+    }
+
+    /// Waits for what may follow an end: a reset after the FIN.
+    pub(crate) fn settle(&mut self, client: Client) -> Result<(), Broken> {
+        let time = SETTLE + self.round_trip.unwrap_or_default() * 3;
+        self.wait_until(time, |session| session.seen(client).reset.is_some())?;
+        Ok(())
+    }
+
+    /// Waits until something is so, for at most `limit`, and serves all clients meanwhile. Returns
+    /// whether it was.
+    pub(crate) fn wait_until(
+        &mut self,
+        limit: Duration,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) -> Result<bool, Broken> {
+        let deadline = self.now() + limit;
+        loop {
+            if is_so(self) {
+                return Ok(true);
+            }
+            let now = self.now();
+            // What was sent just before leaves in a turn of its own, even if there is no time left. The
+            // system's waits are in milliseconds: shorter ones turn without waiting.
+            let left = deadline.saturating_duration_since(now);
+            self.pump(if left < SHORT { now } else { deadline.min(now + TICK) })?;
+            if now >= deadline {
+                return Ok(is_so(self));
+            }
+            self.advance_stages();
+            Bystander::advance(self)?;
+        }
+    }
+
+    /// Handles the events until `until`; at least those that are due.
+    fn pump(&mut self, until: Instant) -> Result<(), Broken> {
+        let own = |error: finale::Error| Broken::Own(error.to_string());
+        let now = self.engine.now();
+        let Some((mut socket, event)) = self.engine.next_before(until).map_err(own)? else {
+            if self.engine.now() < until {
+                // Nothing is open that could happen.
+                self.engine.wake_at(until);
+            }
+            return Ok(());
+        };
+        let Some(&client) = self.by_socket.get(socket.id()) else { return Ok(()) };
+        let Some(entry) = self.clients.get_mut(&client) else { return Ok(()) };
+        let more = matches!(event, Event::Data(_)) && socket.has_unread();
+        if matches!(event, Event::Data(_)) && entry.is_sipping {
+            entry.is_sipping = false;
+            socket.pause();
+        }
+        if matches!(event, Event::Ready) {
+            entry.seen.stage = match (entry.open.bare, self.options.server_first, self.options.preface.is_empty()) {
+                (false, true, _) => Stage::Greeting,
+                (false, false, false) => Stage::Preface,
+                _ => Stage::Ready,
+            };
+            if entry.seen.stage == Stage::Preface {
+                let _ = socket.write(&self.options.preface);
+            }
+            let took = now.saturating_duration_since(entry.seen.opened);
+            self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        }
+        let resources =
+            |kind| matches!(kind, ConnectionErrorKind::OutOfResources | ConnectionErrorKind::NoLocalAddress);
+        let lacks = match event {
+            Event::Error(error) if resources(error.kind) => Some(error.to_string()),
+            _ => None,
+        };
+        entry.seen.note(socket.now(), event, more);
+        lacks.map_or(Ok(()), |what| Err(Broken::Own(format!("this machine can open no further connection: {what}"))))
+    }
+
+    /// Takes clients past the greeting and the preface.
+    fn advance_stages(&mut self) {
+        let now = self.now();
+        for entry in self.clients.values_mut() {
+            let quiet = entry.seen.last_byte.is_some_and(|last| now.saturating_duration_since(last) >= PREFACE_QUIET);
+            let line = entry.seen.answer.head.contains(&b'\n');
+            let next = match entry.seen.stage {
+                Stage::Greeting if (line || quiet) && self.options.preface.is_empty() => Stage::Ready,
+                Stage::Greeting if line || quiet => Stage::Preface,
+                Stage::Preface if quiet => Stage::Ready,
+                _ => continue,
+            };
+            entry.seen.stage = next;
+            entry.seen.mark();
+            if next == Stage::Preface
+                && let Some(mut socket) = self.engine.socket(entry.seen.id)
+            {
+                let _ = socket.write(&self.options.preface);
+            }
+        }
+    }
+
+    /// Learns from a first answer how the end of the others is found.
+    pub(crate) fn learn_framing(&mut self, seen: &Seen) {
+        if self.framing != Framing::Auto {
+            return;
+        }
+        let server_ended = seen.fin.is_some_and(|fin| seen.ended.is_none_or(|ended| fin <= ended));
+        self.framing = match seen.answer.http().map(|http| http.length) {
+            Some(Length::Bytes(_) | Length::Chunks) => Framing::Http,
+            _ if server_ended => Framing::End,
+            _ => Framing::Bytes(seen.answer.bytes),
+        };
+    }
+
+    /// Forgets all clients, and resets those that are open: between two cases.
+    pub(crate) fn clear(&mut self) -> Result<(), Broken> {
+        for client in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.reset(Client(client));
+        }
+        self.wait(Duration::from_millis(1))?;
+        self.clients.clear();
+        self.by_socket = SocketMap::new();
+        Ok(())
+    }
+
+    fn entry(&self, client: Client) -> &Entry {
+        &self.clients[&client.0]
+    }
+
+    fn entry_mut(&mut self, client: Client) -> &mut Entry {
+        self.clients.get_mut(&client.0).expect("a client lives until its case is over")
+    }
+}
+
+/// A shorter wait is not left to the system, which rounds it up.
+const SHORT: Duration = Duration::from_micros(1_500);
+/// A wait looks again after this time, even if nothing has happened.
+const TICK: Duration = Duration::from_millis(5);
