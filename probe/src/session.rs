@@ -8,7 +8,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::trace::Record;
 use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
@@ -76,7 +75,7 @@ const LEAVE: Duration = Duration::from_millis(500);
 
 /// Clients on one reactor.
 pub(crate) struct Session {
-    engine: Box<dyn Engine>,
+    pub(crate) engine: Box<dyn Engine>,
     pub(crate) target: SocketAddr,
     pub(crate) options: Options,
     /// How the end of an answer is found, as far as it is known.
@@ -302,18 +301,6 @@ impl Session {
     pub(crate) fn kernel_state(&mut self, client: Client) -> Option<&'static str> {
         let id = self.entry(client).seen.id;
         self.engine.kernel_view(id).map(|view| view.state)
-    }
-
-    /// What was recorded of the client: for the ladder.
-    pub(crate) fn records(&self, client: Client) -> Vec<Record> {
-        self.engine.recorder().records_of(self.seen(client).id)
-    }
-
-    /// Adds a line to the client's ladder.
-    pub(crate) fn note(&self, client: Client, text: &str) {
-        let recorder = self.engine.recorder();
-        let connection = recorder.records_of(self.seen(client).id).last().map_or(0, |record| record.connection);
-        recorder.note(self.now(), connection, text);
     }
 
     // --- waiting ---
