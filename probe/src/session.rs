@@ -24,12 +24,15 @@ pub(crate) enum Broken {
     NoBaseline(String),
     /// This machine, not the server.
     Own(String),
+    /// [`Options::interrupt`].
+    Interrupted,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoBaseline(reason) | Self::Own(reason) => f.write_str(reason),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }
@@ -90,6 +93,8 @@ pub(crate) struct Session {
     by_socket: SocketMap<usize>,
     next_client: usize,
     next_open: Option<Instant>,
+    /// Its connections are ended: an interrupt is no longer looked at.
+    is_ending: bool,
     /// The shortest handshake.
     pub(crate) round_trip: Option<Duration>,
 }
@@ -108,6 +113,7 @@ impl Session {
             by_socket: SocketMap::new(),
             next_client: 0,
             next_open: None,
+            is_ending: false,
             round_trip: None,
         }
     }
@@ -361,6 +367,9 @@ impl Session {
             if is_so(self) {
                 return Ok(true);
             }
+            if self.options.is_interrupted() && !self.is_ending {
+                return Err(Broken::Interrupted);
+            }
             let now = self.now();
             // What was sent just before leaves in a turn of its own, even if there is no time left. The
             // system's waits are in milliseconds: shorter ones turn without waiting.
@@ -458,6 +467,17 @@ impl Session {
         self.clients.clear();
         self.by_socket = SocketMap::new();
         Ok(())
+    }
+
+    /// Ends all connections: nothing more is tried.
+    pub(crate) fn end(&mut self) -> Result<(), Broken> {
+        self.is_ending = true;
+        self.clear()
+    }
+
+    /// How many connections were begun.
+    pub(crate) fn connections(&self) -> u32 {
+        u32::try_from(self.next_client).unwrap_or(u32::MAX)
     }
 
     fn entry(&self, client: Client) -> &Entry {
