@@ -35,7 +35,7 @@ pub use run::{ProbeError, Progress, probe};
 /// let half_close = finale_probe::cases().find(|case| case.id == "half-close").unwrap();
 /// println!("{}: {}", half_close.id, half_close.does);
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct CaseInfo {
     /// Its name.

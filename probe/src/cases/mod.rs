@@ -7,6 +7,7 @@ mod tally;
 use std::collections::BTreeMap;
 
 use finale::trace::Record;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::report::Verdict;
@@ -35,7 +36,8 @@ pub(crate) struct Case {
 /// use finale_probe::Need;
 /// assert_eq!(Need::Stop.words(), "a way to stop the server (--on-stop or --pid)");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Need {
     /// `Options::slow_request`.
