@@ -53,7 +53,7 @@ pub struct Options {
     pub stop: Option<Stop>,
     /// A shell command that reloads the server.
     pub reload: Option<String>,
-    /// A shell command that succeeds if the work of an abandoned request goes on.
+    /// A shell command that succeeds if the work of an abandoned request continues.
     pub consequence: Option<String>,
     /// Set by another thread, such as that of a signal, it ends the probe: its connections are ended,
     /// and [`Report::interrupted`](crate::Report::interrupted) is true.

@@ -96,6 +96,12 @@ impl Report {
 }
 
 /// The way to the server.
+///
+/// ```
+/// fn is_near(path: &finale_probe::Path) -> bool {
+///     path.round_trip_us < 1_000
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Path {
@@ -111,6 +117,12 @@ pub struct Path {
 }
 
 /// The result of one case.
+///
+/// ```
+/// fn print(case: &finale_probe::CaseReport) {
+///     println!("{} {}: {}", case.verdict, case.id, case.summary);
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -144,6 +156,12 @@ pub struct CaseReport {
 }
 
 /// What happened to a healthy client during a case.
+///
+/// ```
+/// fn was_harmed(bystander: &finale_probe::BystanderReport) -> bool {
+///     bystander.failed > 0 || bystander.recovered_ms.is_none()
+/// }
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct BystanderReport {

@@ -17,7 +17,7 @@ use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
 
-/// Why a probe can't go on.
+/// Why a probe can't continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// Polite clients have no answer that others could be compared with.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -297,6 +298,33 @@ fn what_is_given_replaces_that_of_the_preset() {
         assert_eq!((outcome.code, &json(&outcome)["baseline"]["bytes"]), (Some(0), &6.into()), "{outcome:?}");
     }
     std::fs::remove_file(&path).expect("it is ours");
+}
+
+/// The example for a shell, with a free port and one case.
+#[test]
+fn the_example_of_the_guide_for_ci_probes_a_server_and_writes_its_report() {
+    let programs = ["python3", "curl"];
+    let exists = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+    if !programs.iter().all(exists) {
+        return; // They are not here.
+    }
+    let guide = include_str!("../../../docs/probe.md");
+    let example = guide.split("In a shell:\n\n```sh\n").nth(1).and_then(|rest| rest.split("```").next());
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let script = example.expect("the guide has it").replace("8000", &free.port().to_string());
+    let script = script.replace("--preset http", "--preset http --case half-close --runs 2");
+    let folder = file("ci");
+    std::fs::create_dir(&folder).expect("it can be made");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("finale() {{ \"$FINALE\" \"$@\"; }}\n{script}")]).current_dir(&folder);
+    shell.env("FINALE", env!("CARGO_BIN_EXE_finale")).stdin(Stdio::null());
+    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("there is a shell");
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("pass half-close"), "{outcome:?}");
+    let xml = std::fs::read_to_string(folder.join("probe.xml")).expect("it was written");
+    assert!(xml.contains(r#"tests="1" skipped="0" failures="0" errors="0""#), "{xml}");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[test]

@@ -22,7 +22,7 @@ const COMMANDS: [&[&str]; 14] = [
 
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
-    let mistakes: [(&[&str], &str); 50] = [
+    let mistakes: [(&[&str], &str); 36] = [
         (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, probe, sim,"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
@@ -66,6 +66,26 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
         (&["connect", "a:1", "-q", "--json"], "'--quiet' can't be used with '--json'; see finale connect"),
         (&["bench", "-n", "many"], "write a whole number, 1 or more, as 500, 10k or 2M; see finale bench --help"),
         (&["bench", "-R", "0"], "write a whole number from 1 to 4294967295"),
+        (
+            &["states", "--format", "png"],
+            "possible values: text, svg, html, json, mermaid, dot; see finale states --help",
+        ),
+        (&["sim", "--seeds", "5..2"], "the range is empty; write FROM..TO"),
+        (&["sim", "--seeds", "many"], "it is not a range of seeds; write FROM..TO"),
+        (&["sim", "--fault", "gremlins"], "there is no such fault; `finale sim --fault list`"),
+        (&["sim", "--replay", "1", "--seeds", "0..9"], "can't be used with '--seeds <FROM..TO>'"),
+        (&["completions", "tcsh"], "possible values: bash, elvish, fish, powershell, zsh"),
+        (&["man", "sing"], "'sing' is not a subcommand of finale; choose from lesson, serve, connect,"),
+        (&["man", "serve", "echo"], "'echo': finale serve has no subcommands; see finale man --help"),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
+    let mistakes: [(&[&str], &str); 14] = [
         (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),
         (&["probe", "a:1"], "a request is missing: give --send, --send-file or --preset http; see finale probe --help"),
         (&["probe", "a", "--preset", "http"], "'a': not an address: it has no port"),
@@ -89,17 +109,6 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
             &["probe", "a:1", "--preset", "http", "--junit", "/nowhere/x"],
             "--junit /nowhere/x: can't write it: No such file or directory (os error 2); see finale probe",
         ),
-        (
-            &["states", "--format", "png"],
-            "possible values: text, svg, html, json, mermaid, dot; see finale states --help",
-        ),
-        (&["sim", "--seeds", "5..2"], "the range is empty; write FROM..TO"),
-        (&["sim", "--seeds", "many"], "it is not a range of seeds; write FROM..TO"),
-        (&["sim", "--fault", "gremlins"], "there is no such fault; `finale sim --fault list`"),
-        (&["sim", "--replay", "1", "--seeds", "0..9"], "can't be used with '--seeds <FROM..TO>'"),
-        (&["completions", "tcsh"], "possible values: bash, elvish, fish, powershell, zsh"),
-        (&["man", "sing"], "'sing' is not a subcommand of finale; choose from lesson, serve, connect,"),
-        (&["man", "serve", "echo"], "'echo': finale serve has no subcommands; see finale man --help"),
     ];
     for (args, words) in mistakes {
         run(args).refused_with(2, words);
