@@ -10,16 +10,19 @@ use crate::lab::{self, LabOptions};
 use crate::lesson::{self, LessonOptions, PeerOptions};
 use crate::man::{self, ManOptions};
 use crate::output::reader_may_leave;
+use crate::probe::{self, ProbeOptions};
 use crate::serve::{self, ServeOptions};
 use crate::sim::{self, SimOptions};
 use crate::states::{self, StatesOptions};
 use crate::trace::{self, TraceOptions};
 
-/// The finale TCP reactor on the command line: a lesson, a server, a client, a load generator
+/// The finale TCP reactor on the command line: a lesson, a server, a client, a load generator, a test
+/// of any server
 ///
 /// Warnings go to stderr. RUST_LOG=finale=debug logs each transition of each socket on one line.
 ///
-/// Exit codes: 0 success, 1 failure, 2 wrong usage, 128 + N after signal N.
+/// Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the server could not be probed, 128 + N after
+/// signal N.
 #[derive(Debug, Parser)]
 #[command(name = "finale", version)]
 pub(crate) struct Args {
@@ -37,6 +40,7 @@ enum Command {
     Serve(ServeOptions),
     Connect(ConnectOptions),
     Bench(BenchOptions),
+    Probe(ProbeOptions),
     Sim(SimOptions),
     States(StatesOptions),
     Trace(TraceOptions),
@@ -66,6 +70,7 @@ impl Args {
             Command::Serve(options) => options.quiet,
             Command::Connect(options) => options.quiet,
             Command::Bench(options) => options.quiet,
+            Command::Probe(options) => options.quiet,
             Command::Sim(options) => options.quiet,
             Command::States(_)
             | Command::Trace(_)
@@ -89,6 +94,7 @@ impl Args {
             Command::Serve(options) => serve::run(options),
             Command::Connect(options) => connect::run(options),
             Command::Bench(options) => reader_may_leave(bench::run(options)),
+            Command::Probe(options) => reader_may_leave(probe::run(options)),
             Command::Sim(options) => reader_may_leave(sim::run(options)),
             Command::States(options) => reader_may_leave(states::run(options)),
             Command::Trace(options) => reader_may_leave(trace::run(options)),

@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Descriptors { in_flight: usize, needed: u64, allowed: u64 },
     /// Arguments that exclude each other, or an environment that they don't fit.
     Usage(Cow<'static, str>),
+    /// The server could not be probed.
+    NotProbed { target: String, reason: String },
     /// The CPU time of this process can't be read.
     Process { pid: u32, source: io::Error },
     /// The lesson failed in another way.
@@ -108,6 +110,7 @@ impl Error {
         match self {
             Self::Reported { exit_code } => *exit_code,
             Self::Interrupted { signal, .. } => signal.exit_code(),
+            Self::NotProbed { .. } => 3,
             error if error.is_usage() => 2,
             _ => 1,
         }
@@ -173,6 +176,7 @@ impl fmt::Display for Error {
             Self::Lesson(error) => write!(f, "the lesson failed: {error}"),
             Self::Scene(what) => f.write_str(what),
             Self::Usage(what) => f.write_str(what),
+            Self::NotProbed { target, reason } => write!(f, "{target} could not be probed: {reason}"),
             Self::Process { pid, source } => write!(f, "--server-pid {pid}: can't read its CPU time: {source}"),
             Self::Reported { exit_code } => write!(f, "exit code {exit_code}"),
         }
@@ -187,7 +191,7 @@ impl std::error::Error for Error {
             Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
             Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded(_) | Self::Merge(_) => None,
-            Self::Interrupted { .. } | Self::Descriptors { .. } => None,
+            Self::Interrupted { .. } | Self::Descriptors { .. } | Self::NotProbed { .. } => None,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The `finale` command: reads the arguments, runs a command, and reports its error.
 //!
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
-//! measures what `serve` serves, `connect` and `lesson` print a ladder of `trace`, `lab` shows those of
-//! `states` and `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`, `values`,
+//! measures what `serve` serves, `connect`, `lesson` and `probe` print a ladder of `trace`, `lab` shows
+//! those of `states` and `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`, `values`,
 //! `errors`, `html`, `limited`, `log_queue`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
@@ -20,6 +20,7 @@ mod limited;
 mod log_queue;
 mod man;
 mod output;
+mod probe;
 mod serve;
 mod signals;
 mod sim;

@@ -13,6 +13,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const LARGEST_BYTES: u64 = 1 << 40;
 
 const WRITE_DURATION: &str = "write a number and a unit (ms, s, m, h or d), as 250ms, 2s or 1m";
+const WRITE_BYTES: &str = r"write \r, \n, \t, \0, \\ or \x and two hexadecimal digits";
 const WRITE_SIZE: &str = "write a number of bytes, as 64, 16KiB, 1MiB or 1GiB";
 
 /// A parser of whole numbers in this range.
@@ -78,6 +79,32 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Bytes as text with escapes: `GET / HTTP/1.1\r\n\r\n`.
+pub(crate) fn bytes(text: &str) -> Result<Box<[u8]>, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let hex = escape.strip_prefix('x').and_then(|digits| digits.get(..2));
+        // `from_str_radix` would accept a sign.
+        let hex = hex.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let byte = match (escape.chars().next(), hex.map(|digits| u8::from_str_radix(digits, 16))) {
+            (Some('x'), Some(Ok(byte))) => byte,
+            (Some('r'), _) => b'\r',
+            (Some('n'), _) => b'\n',
+            (Some('t'), _) => b'\t',
+            (Some('0'), _) => 0,
+            (Some('\\'), _) => b'\\',
+            (Some(other), _) => return Err(format!("\\{other} is no escape; {WRITE_BYTES}")),
+            (None, _) => return Err(format!("it ends with \\; {WRITE_BYTES}")),
+        };
+        bytes.push(byte);
+        rest = &escape[if hex.is_some() { 3 } else { 1 }..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes.into())
+}
+
 /// The permissions of a file, octal.
 pub(crate) fn file_mode(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -132,6 +159,23 @@ mod tests {
             assert!(time_limit(text).is_err_and(|why| why.starts_with("it is shorter than 1ms")), "{text}");
         }
         assert_eq!(time_limit("1ms"), Ok(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn bytes_are_text_with_escapes() {
+        let read: [(&str, &[u8]); 5] = [
+            ("GET /\\r\\n", b"GET /\r\n"),
+            ("", b""),
+            (r"\t\0\\n", b"\t\0\\n"),
+            (r"\x00\xfF\x411", b"\x00\xff\x411"),
+            ("ä\\n", "ä\n".as_bytes()),
+        ];
+        for (text, expected) in read {
+            assert_eq!(bytes(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in [r"\q", r"\x1", r"\x+1", r"\xäb", r"\ä", "end\\"] {
+            assert!(bytes(text).is_err_and(|why| why.ends_with(WRITE_BYTES)), "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,12 @@ use crate::client::{Client, Seen};
 use crate::session::{Broken, Open, Session};
 
 /// What a polite client sees, at least three times.
+///
+/// ```
+/// fn keeps_time_wait(report: &finale_probe::Report) -> &'static str {
+///     report.baseline.first
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Baseline {

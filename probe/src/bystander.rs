@@ -36,7 +36,7 @@ impl Bystander {
         session.bystander.on = false;
     }
 
-    /// Lets the present one go on: in the loop of each wait. It must not wait itself.
+    /// Continues with the present one: in the loop of each wait. It must not wait itself.
     pub(crate) fn advance(session: &mut Session) -> Result<(), Broken> {
         let now = session.now();
         match session.bystander.now_served {

@@ -16,6 +16,7 @@ mod cases;
 mod client;
 mod engine;
 mod options;
+mod records;
 mod report;
 mod run;
 mod session;
@@ -23,6 +24,7 @@ mod sockopt;
 
 pub use answer::Framing;
 pub use baseline::Baseline;
+pub use cases::Need;
 pub use options::{Claims, Options, Stop};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};
 pub use run::{ProbeError, Progress, probe};
@@ -33,7 +35,7 @@ pub use run::{ProbeError, Progress, probe};
 /// let half_close = finale_probe::cases().find(|case| case.id == "half-close").unwrap();
 /// println!("{}: {}", half_close.id, half_close.does);
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct CaseInfo {
     /// Its name.
@@ -42,9 +44,23 @@ pub struct CaseInfo {
     pub does: &'static str,
     /// Where the right behaviour is described.
     pub source: &'static str,
+    /// What it can't do without.
+    pub needs: &'static [Need],
+    /// Storms, churn and clients that vanish: only on a local address, or with
+    /// [`Options::owns_server`].
+    pub hostile: bool,
+    /// How many connections, bytes and seconds it takes, about, on a server that ends well.
+    pub cost: &'static str,
 }
 
 /// The cases, in the order in which they are run.
 pub fn cases() -> impl Iterator<Item = CaseInfo> {
-    cases::all().map(|case| CaseInfo { id: case.id, does: case.does, source: case.source })
+    cases::all().map(|case| CaseInfo {
+        id: case.id,
+        does: case.does,
+        source: case.source,
+        needs: case.needs,
+        hostile: case.needs.contains(&Need::Hostile),
+        cost: cases::cost(case.id),
+    })
 }

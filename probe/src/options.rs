@@ -1,6 +1,8 @@
 //! What to probe, and how.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::answer::Framing;
@@ -51,8 +53,11 @@ pub struct Options {
     pub stop: Option<Stop>,
     /// A shell command that reloads the server.
     pub reload: Option<String>,
-    /// A shell command that succeeds if the work of an abandoned request goes on.
+    /// A shell command that succeeds if the work of an abandoned request continues.
     pub consequence: Option<String>,
+    /// Set by another thread, such as that of a signal, it ends the probe: its connections are ended,
+    /// and [`Report::interrupted`](crate::Report::interrupted) is true.
+    pub interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// How a server is stopped.
@@ -108,7 +113,12 @@ impl Options {
             stop: None,
             reload: None,
             consequence: None,
+            interrupt: None,
         }
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(|set| set.load(Ordering::Acquire))
     }
 
     /// How long to wait for a deadline that the server is said to have.

@@ -65,14 +65,18 @@ impl fmt::Display for Verdict {
 pub struct Report {
     /// The version of the format.
     pub schema: u32,
-    /// The address that was probed.
+    /// The target, as it was given.
     pub target: String,
+    /// The address that was probed: of a name with several, the first that serves polite clients.
+    pub address: String,
     /// The version of the probe.
     pub probe: &'static str,
     /// The way to the server.
     pub path: Path,
     /// What a polite client sees.
     pub baseline: crate::baseline::Baseline,
+    /// [`Options::interrupt`](crate::Options::interrupt) has ended the probe: cases are missing.
+    pub interrupted: bool,
     /// The cases, in the order in which they were run.
     pub cases: Vec<CaseReport>,
 }
@@ -92,6 +96,12 @@ impl Report {
 }
 
 /// The way to the server.
+///
+/// ```
+/// fn is_near(path: &finale_probe::Path) -> bool {
+///     path.round_trip_us < 1_000
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Path {
@@ -107,6 +117,12 @@ pub struct Path {
 }
 
 /// The result of one case.
+///
+/// ```
+/// fn print(case: &finale_probe::CaseReport) {
+///     println!("{} {}: {}", case.verdict, case.id, case.summary);
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -120,6 +136,10 @@ pub struct CaseReport {
     pub runs: u32,
     /// How often something was wrong.
     pub wrong: u32,
+    /// How long it took, in milliseconds, until a healthy client was served after it.
+    pub ms: u64,
+    /// How many connections were begun, those of the healthy client included.
+    pub connections: u32,
     /// What was seen, in one line.
     pub summary: String,
     /// What was seen, by variant of the case.
@@ -136,6 +156,12 @@ pub struct CaseReport {
 }
 
 /// What happened to a healthy client during a case.
+///
+/// ```
+/// fn was_harmed(bystander: &finale_probe::BystanderReport) -> bool {
+///     bystander.failed > 0 || bystander.recovered_ms.is_none()
+/// }
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct BystanderReport {

@@ -31,12 +31,15 @@ pub enum ProbeError {
     /// Polite clients have no answer that others could be compared with, or this machine can't open
     /// connections.
     NoBaseline(String),
+    /// [`Options::interrupt`] was set before polite clients were served.
+    Interrupted,
 }
 
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Target(reason) | Self::Options(reason) | Self::NoBaseline(reason) => f.write_str(reason),
+            Self::Interrupted => f.write_str("interrupted before polite clients were served"),
         }
     }
 }
@@ -45,7 +48,10 @@ impl std::error::Error for ProbeError {}
 
 impl From<Broken> for ProbeError {
     fn from(broken: Broken) -> Self {
-        Self::NoBaseline(broken.to_string())
+        match broken {
+            Broken::Interrupted => Self::Interrupted,
+            Broken::NoBaseline(reason) | Broken::Own(reason) => Self::NoBaseline(reason),
+        }
     }
 }
 
@@ -95,38 +101,84 @@ pub enum Progress<'a> {
 /// ```
 pub fn probe(target: &str, options: &Options, progress: impl FnMut(Progress<'_>)) -> Result<Report, ProbeError> {
     let unknown = |error: &dyn fmt::Display| ProbeError::Target(format!("{target} is no target: {error}"));
-    let mut addrs = target.to_socket_addrs().map_err(|error| unknown(&error))?;
-    let addr = addrs.next().ok_or_else(|| unknown(&"the name has no address"))?;
-    let engine = Real::new().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
-    run(Box::new(engine), target, addr, options, progress)
+    let addrs: Vec<SocketAddr> = target.to_socket_addrs().map_err(|error| unknown(&error))?.collect();
+    if addrs.is_empty() {
+        return Err(unknown(&"the name has no address"));
+    }
+    probe_first(target, &addrs, options, progress)
 }
 
-/// Probes a server that an engine reaches.
-pub(crate) fn run(
-    engine: Box<dyn Engine>,
+/// Probes the first of these addresses that serves polite clients: of a name such as localhost,
+/// often only one has a server.
+fn probe_first(
     target: &str,
-    addr: SocketAddr,
+    addrs: &[SocketAddr],
     options: &Options,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, ProbeError> {
     let chosen = choose(&options.cases)?;
-    let mut session = Session::new(engine, addr, options.clone());
     progress(Progress::Baseline);
+    let mut reasons = Vec::new();
+    for addr in addrs {
+        let engine = Real::new().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
+        match begin(Box::new(engine), *addr, options) {
+            Ok((session, path)) => return run(session, path, target, &chosen, progress),
+            Err(Broken::Interrupted) => return Err(ProbeError::Interrupted),
+            Err(broken) if addrs.len() == 1 => return Err(broken.into()),
+            Err(broken) => reasons.push(format!("{addr}: {broken}")),
+        }
+    }
+    Err(ProbeError::NoBaseline(reasons.join("; ")))
+}
+
+/// The measure for all cases: what polite clients see, and the way to the server.
+fn begin(engine: Box<dyn Engine>, addr: SocketAddr, options: &Options) -> Result<(Session, Path), Broken> {
+    let mut session = Session::new(engine, addr, options.clone());
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
     baseline.reusable = is_reusable(&mut session)?;
-    session.baseline = Some(baseline.clone());
+    session.baseline = Some(baseline);
     session.clear()?;
     let path = path(&mut session)?;
-    let mut reports = Vec::new();
+    Ok((session, path))
+}
+
+/// Runs the cases.
+fn run(
+    mut session: Session,
+    path: Path,
+    target: &str,
+    chosen: &[&Case],
+    mut progress: impl FnMut(Progress<'_>),
+) -> Result<Report, ProbeError> {
+    let mut report = Report {
+        schema: SCHEMA,
+        target: target.to_owned(),
+        address: session.target.to_string(),
+        probe: env!("CARGO_PKG_VERSION"),
+        path,
+        baseline: session.baseline.clone().expect("it was measured"),
+        interrupted: false,
+        cases: Vec::new(),
+    };
+    let mut lost = None;
     for (number, case) in chosen.iter().enumerate() {
         progress(Progress::Case(number + 1, chosen.len(), case.id));
-        let report = run_case(&mut session, case)?;
-        progress(Progress::Done(&report));
-        reports.push(report);
+        let done = match run_case(&mut session, case, lost) {
+            Err(Broken::Interrupted) => {
+                report.interrupted = true;
+                session.end()?;
+                break;
+            }
+            done => done?,
+        };
+        progress(Progress::Done(&done));
+        if done.bystander.as_ref().is_some_and(|bystander| bystander.recovered_ms.is_none()) {
+            lost = Some(case.id);
+        }
+        report.cases.push(done);
     }
-    let version = env!("CARGO_PKG_VERSION");
-    Ok(Report { schema: SCHEMA, target: target.to_owned(), probe: version, path, baseline, cases: reports })
+    Ok(report)
 }
 
 fn choose(ids: &[String]) -> Result<Vec<&'static Case>, ProbeError> {
@@ -137,8 +189,12 @@ fn choose(ids: &[String]) -> Result<Vec<&'static Case>, ProbeError> {
     Ok(cases::all().filter(|case| ids.is_empty() || ids.iter().any(|id| id == case.id)).collect())
 }
 
-fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, ProbeError> {
-    let (finding, bystander) = match lacks(session, case) {
+/// `lost`: the case after which the server served no healthy client any more. Nothing can be judged
+/// since.
+fn run_case(session: &mut Session, case: &Case, lost: Option<&str>) -> Result<CaseReport, Broken> {
+    let (begun, connections) = (session.now(), session.connections());
+    let lost = lost.map(|id| format!("the server no longer serves a healthy client, since {id}"));
+    let (finding, bystander) = match lost.or_else(|| lacks(session, case)) {
         Some(reason) => (Finding::skip(reason), None),
         None => {
             Bystander::begin(session);
@@ -148,12 +204,15 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, ProbeError
             (finding, Some(bystander))
         }
     };
+    let took = session.now().saturating_duration_since(begun);
     let mut report = CaseReport {
         id: case.id,
         does: case.does,
         verdict: finding.verdict,
         runs: finding.runs,
         wrong: finding.wrong,
+        ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        connections: session.connections() - connections,
         summary: finding.summary,
         seen: finding.seen,
         source: case.source,
@@ -182,27 +241,16 @@ fn judge_bystander(report: &mut CaseReport) {
 /// What the case needs and is not given.
 fn lacks(session: &Session, case: &Case) -> Option<String> {
     let options = &session.options;
-    case.needs.iter().find_map(|need| {
-        let reason = match need {
-            Need::SlowRequest if options.slow_request.is_none() => {
-                "needs a request that takes seconds (--slow-request)"
-            }
-            Need::BigRequest if options.big_request.is_none() => {
-                "needs a request with an answer of 8 MiB or more (--big-request)"
-            }
-            Need::Deaf if !session.can_be_deaf => "no socket can be made deaf on the way to this server",
-            Need::Hostile if !options.may_be_hostile(session.target) => {
-                "only on a local address, or with --i-own-this-server"
-            }
-            Need::Reuse if !session.baseline.as_ref().is_some_and(|it| it.reusable) => {
-                "the server does not answer two requests on one connection"
-            }
-            Need::Stop if options.stop.is_none() => "needs a way to stop the server (--on-stop or --pid)",
-            Need::Reload if options.reload.is_none() => "needs a way to reload the server (--on-reload)",
-            _ => return None,
-        };
-        Some(reason.to_owned())
-    })
+    let is_given = |need: &Need| match need {
+        Need::SlowRequest => options.slow_request.is_some(),
+        Need::BigRequest => options.big_request.is_some(),
+        Need::Deaf => session.can_be_deaf,
+        Need::Hostile => options.may_be_hostile(session.target),
+        Need::Reuse => session.baseline.as_ref().is_some_and(|it| it.reusable),
+        Need::Stop => options.stop.is_some(),
+        Need::Reload => options.reload.is_some(),
+    };
+    case.needs.iter().find(|need| !is_given(need)).map(|need| format!("needs {}", need.words()))
 }
 
 /// Whether two requests are answered on one connection.
@@ -241,4 +289,42 @@ fn path(session: &mut Session) -> Result<Path, Broken> {
     let _ = polite(session)?;
     let round_trip_us = session.round_trip.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     Ok(Path { ttl: None, round_trip_us, can_be_deaf: works, between: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_judged_after_the_server_serves_no_healthy_client_any_more() {
+        let engine = Real::new().expect("a reactor");
+        let mut session = Session::new(Box::new(engine), ([127, 0, 0, 1], 9).into(), Options::new("hello"));
+        let case = cases::all().next().expect("there are cases");
+        let report = run_case(&mut session, case, Some("churn")).expect("nothing is tried");
+        assert_eq!((report.verdict, report.connections), (Verdict::Skip, 0));
+        assert_eq!(report.summary, "the server no longer serves a healthy client, since churn");
+    }
+
+    #[test]
+    fn of_several_addresses_the_first_with_a_server_is_probed() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let _ = BufReader::new(&client).read_line(&mut String::new());
+                let _ = client.write_all(b"hello\n");
+            }
+        });
+        let none = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let mut options = Options::new("hello\n");
+        (options.cases, options.runs) = (vec!["half-close".to_owned()], 1);
+        let report = probe_first("name:1", &[none, addr], &options, |_| {}).expect("one has a server");
+        assert_eq!((report.target.as_str(), report.address), ("name:1", addr.to_string()));
+        let error = probe_first("name:1", &[none, none], &options, |_| {}).expect_err("there is no server");
+        assert_eq!(error.to_string().matches(&format!("{none}: a polite client could not connect")).count(), 2);
+    }
 }

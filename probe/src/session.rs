@@ -8,7 +8,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::trace::Record;
 use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
@@ -18,19 +17,22 @@ use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
 
-/// Why a probe can't go on.
+/// Why a probe can't continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// Polite clients have no answer that others could be compared with.
     NoBaseline(String),
     /// This machine, not the server.
     Own(String),
+    /// [`Options::interrupt`].
+    Interrupted,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoBaseline(reason) | Self::Own(reason) => f.write_str(reason),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }
@@ -76,7 +78,7 @@ const LEAVE: Duration = Duration::from_millis(500);
 
 /// Clients on one reactor.
 pub(crate) struct Session {
-    engine: Box<dyn Engine>,
+    pub(crate) engine: Box<dyn Engine>,
     pub(crate) target: SocketAddr,
     pub(crate) options: Options,
     /// How the end of an answer is found, as far as it is known.
@@ -91,6 +93,8 @@ pub(crate) struct Session {
     by_socket: SocketMap<usize>,
     next_client: usize,
     next_open: Option<Instant>,
+    /// Its connections are ended: an interrupt is no longer looked at.
+    is_ending: bool,
     /// The shortest handshake.
     pub(crate) round_trip: Option<Duration>,
 }
@@ -109,6 +113,7 @@ impl Session {
             by_socket: SocketMap::new(),
             next_client: 0,
             next_open: None,
+            is_ending: false,
             round_trip: None,
         }
     }
@@ -304,18 +309,6 @@ impl Session {
         self.engine.kernel_view(id).map(|view| view.state)
     }
 
-    /// What was recorded of the client: for the ladder.
-    pub(crate) fn records(&self, client: Client) -> Vec<Record> {
-        self.engine.recorder().records_of(self.seen(client).id)
-    }
-
-    /// Adds a line to the client's ladder.
-    pub(crate) fn note(&self, client: Client, text: &str) {
-        let recorder = self.engine.recorder();
-        let connection = recorder.records_of(self.seen(client).id).last().map_or(0, |record| record.connection);
-        recorder.note(self.now(), connection, text);
-    }
-
     // --- waiting ---
 
     /// Waits for this long.
@@ -373,6 +366,9 @@ impl Session {
         loop {
             if is_so(self) {
                 return Ok(true);
+            }
+            if self.options.is_interrupted() && !self.is_ending {
+                return Err(Broken::Interrupted);
             }
             let now = self.now();
             // What was sent just before leaves in a turn of its own, even if there is no time left. The
@@ -471,6 +467,17 @@ impl Session {
         self.clients.clear();
         self.by_socket = SocketMap::new();
         Ok(())
+    }
+
+    /// Ends all connections: nothing more is tried.
+    pub(crate) fn end(&mut self) -> Result<(), Broken> {
+        self.is_ending = true;
+        self.clear()
+    }
+
+    /// How many connections were begun.
+    pub(crate) fn connections(&self) -> u32 {
+        u32::try_from(self.next_client).unwrap_or(u32::MAX)
     }
 
     fn entry(&self, client: Client) -> &Entry {

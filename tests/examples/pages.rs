@@ -62,7 +62,7 @@ fn every_path_in_the_guides_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (page, text) in documents() {
         for word in text.split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "tests/", "examples/", "docs/", "bench/", "benches/", "cli/", "fuzz/"];
+            let is_path = ["src/", "tests/", "examples/", "docs/", "bench/", "benches/", "cli/", "fuzz/", "probe/"];
             // docs/mutants.md names files of earlier states, and the rows of docs/faults.md are tests.
             if !page.ends_with("mutants.md") && !word.contains("::") && is_path.iter().any(|it| word.starts_with(it)) {
                 let path = word.split([' ', ':']).next().unwrap_or(word);

@@ -148,8 +148,10 @@ pub(crate) struct SideEnd {
 impl SideEnd {
     /// In words.
     pub(super) fn text(&self) -> String {
-        let ending = self.ending.as_deref().unwrap_or("not over");
-        format!("{}: {}, {ending}", self.side.name(), self.state)
+        match (self.ending.as_deref(), self.state == State::Closed.name()) {
+            (None, true) => format!("{}: {}", self.side.name(), self.state),
+            (ending, _) => format!("{}: {}, {}", self.side.name(), self.state, ending.unwrap_or("not over")),
+        }
     }
 }
 
@@ -301,15 +303,30 @@ impl Ladder {
     /// That of a connection on a real network, of which only this side is seen. If earlier records
     /// are missing, [`lost`](Self::lost) is still to be set.
     pub(crate) fn of_one_side(side: Side, title: &str, records: &[Record], begun: Instant, ending: &Ending) -> Self {
-        let mut rows = Row::of_records(records, begun, |_| side);
-        // The title may be an argument, and a text of the terminal.
-        let title = printable(title);
+        let mut ladder = Self::of_records(side, title, records, begun);
+        let at = Duration::from_micros(ladder.end_us);
+        ladder.rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
+        ladder.sides = vec![SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) }];
+        ladder
+    }
+
+    /// The same of a connection whose ending is not known.
+    pub(crate) fn of_records(side: Side, title: &str, records: &[Record], begun: Instant) -> Self {
         let at = records.last().map_or(Duration::ZERO, |last| last.at.saturating_duration_since(begun));
-        rows.push(Row::new(at, side, RowKind::Ending { text: ending.to_string() }));
-        let end = SideEnd { side, state: State::Closed.name(), ending: Some(ending.to_string()) };
-        // The number of a single one says nothing: a server counts all that it records.
-        let has_several = records.windows(2).any(|pair| pair[0].connection != pair[1].connection);
-        Self { title, rows, sides: vec![end], end_us: micros(at), has_several, ..Self::default() }
+        let state = records.iter().rev().find_map(|record| match record.what {
+            What::Step { to, .. } => Some(to),
+            _ => None,
+        });
+        Self {
+            // It may be an argument, and a text of the terminal.
+            title: printable(title),
+            rows: Row::of_records(records, begun, |_| side),
+            sides: vec![SideEnd { side, state: state.unwrap_or(State::Created).name(), ending: None }],
+            end_us: micros(at),
+            // The number of a single one says nothing: a server counts all that it records.
+            has_several: records.windows(2).any(|pair| pair[0].connection != pair[1].connection),
+            ..Self::default()
+        }
     }
 
     /// The text on stderr: stdout has the output of the program.

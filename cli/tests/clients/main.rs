@@ -1,4 +1,4 @@
-//! `finale connect`, `finale bench` and `finale lab`.
+//! `finale connect`, `finale bench`, `finale probe` and `finale lab`.
 
 mod bench;
 #[path = "../common/mod.rs"]
@@ -6,4 +6,5 @@ mod common;
 mod connect;
 mod interrupted;
 mod lab;
+mod probe;
 mod terminal;

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["interrupt", "signals", "usage"],
     &["trace"],
     &["serve"],
-    &["bench", "completions", "connect", "lesson", "man", "sim", "states"],
+    &["bench", "completions", "connect", "lesson", "man", "probe", "sim", "states"],
     &["lab"],
     &["commands"],
 ];

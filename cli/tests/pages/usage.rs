@@ -3,7 +3,7 @@
 use crate::common::{command, finish, run};
 
 /// Every command that has a help text.
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &[],
     &["lesson"],
     &["lesson", "crash"],
@@ -13,6 +13,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["connect"],
     &["bench"],
     &["bench", "merge"],
+    &["probe"],
     &["sim"],
     &["states"],
     &["completions"],
@@ -22,7 +23,7 @@ const COMMANDS: [&[&str]; 13] = [
 #[test]
 fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
     let mistakes: [(&[&str], &str); 36] = [
-        (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, sim, states,"),
+        (&["dance"], "unrecognized subcommand 'dance'; choose from lesson, serve, connect, bench, probe, sim,"),
         (&["serv", "echo"], "a similar subcommand exists: 'serve'; see finale --help"),
         (&["--colour"], "a similar argument exists: '--color'; see finale --help"),
         (&["--color", "pink", "states"], "possible values: auto, always, never; see finale states --help"),
@@ -83,6 +84,38 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
 }
 
 #[test]
+fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
+    let mistakes: [(&[&str], &str); 14] = [
+        (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),
+        (&["probe", "a:1"], "a request is missing: give --send, --send-file or --preset http; see finale probe --help"),
+        (&["probe", "a", "--preset", "http"], "'a': not an address: it has no port"),
+        (&["probe", "unix:/run/x", "--preset", "http"], "only TCP can be probed; write HOST:PORT"),
+        (&["probe", "a:1", "--send", ""], "the request is empty; give bytes that the server answers"),
+        (&["probe", "a:1", "--send", r"\q"], r"\q is no escape; write \r, \n, \t, \0, \\ or \x and two hexadecimal"),
+        (&["probe", "a:1", "--send-file", "/nowhere/x"], "--send-file /nowhere/x: can't read it: No such file"),
+        (&["probe", "a:1", "--preset", "ftp"], "possible values: http, redis, memcached, smtp, echo, line"),
+        (&["probe", "a:1", "--case", "half"], "there is no such case; `finale probe --list` prints all"),
+        (&["probe", "a:1", "--claim", "idle"], "write idle=DUR, header=DUR or drain=DUR, separated by commas"),
+        (
+            &["probe", "a:1", "--preset", "http", "--claim", "idle=1s,idle=2s"],
+            "--claim idle is given more than once; see finale probe",
+        ),
+        (
+            &["probe", "a:1", "--expect-bytes", "1", "--expect-until", "x"],
+            "can't be used with '--expect-until <BYTES>'",
+        ),
+        (&["probe", "a:1", "--on-stop", "x", "--pid", "1"], "can't be used with"),
+        (
+            &["probe", "a:1", "--preset", "http", "--junit", "/nowhere/x"],
+            "--junit /nowhere/x: can't write it: No such file or directory (os error 2); see finale probe",
+        ),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
 fn a_wrong_subcommand_is_refused_with_those_that_exist() {
     let mistakes: [(&[&str], &str); 5] = [
         (
@@ -93,7 +126,7 @@ fn a_wrong_subcommand_is_refused_with_those_that_exist() {
             &["lesson", "foo"],
             "'foo'; choose from crash, pool, nodelay; a similar subcommand exists: 'pool'; see finale",
         ),
-        (&["help", "sing"], "unrecognized subcommand 'sing'; choose from lesson, serve, connect, bench, sim, states,"),
+        (&["help", "sing"], "unrecognized subcommand 'sing'; choose from lesson, serve, connect, bench, probe, sim,"),
         (
             &["help", "lesson", "two"],
             "unrecognized subcommand 'two'; choose from crash, pool, nodelay; see finale lesson",

@@ -1,15 +1,18 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
+mod cost;
 mod half_close;
 mod tally;
 
 use std::collections::BTreeMap;
 
 use finale::trace::Record;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::report::Verdict;
 use crate::session::{Broken, Session};
+pub(crate) use cost::cost;
 pub(crate) use tally::Tally;
 
 /// One case.
@@ -28,8 +31,15 @@ pub(crate) struct Case {
 }
 
 /// What a case can't do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+///
+/// ```
+/// use finale_probe::Need;
+/// assert_eq!(Need::Stop.words(), "a way to stop the server (--on-stop or --pid)");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Need {
     /// `Options::slow_request`.
     SlowRequest,
     /// `Options::big_request`.
@@ -44,6 +54,22 @@ pub(crate) enum Need {
     Stop,
     /// `Options::reload`.
     Reload,
+}
+
+impl Need {
+    /// It in words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::SlowRequest => "a request that takes seconds (--slow-request)",
+            Self::BigRequest => "a request with an answer of 8 MiB or more (--big-request)",
+            Self::Deaf => "a socket that can be made deaf",
+            Self::Hostile => "a local address, or --i-own-this-server",
+            Self::Reuse => "a connection that can be used for two requests",
+            Self::Stop => "a way to stop the server (--on-stop or --pid)",
+            Self::Reload => "a way to reload the server (--on-reload)",
+        }
+    }
 }
 
 /// What a case has found.
