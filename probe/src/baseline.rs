@@ -77,7 +77,7 @@ impl Baseline {
         Ok(baseline)
     }
 
-    fn of(all: &[Seen]) -> Result<Self, Broken> {
+    pub(crate) fn of(all: &[Seen]) -> Result<Self, Broken> {
         let lengths = || all.iter().map(|seen| seen.answer.bytes);
         let (Some(shortest), Some(bytes)) = (lengths().min(), lengths().max()) else {
             return Err(Broken::NoBaseline("nothing was measured".to_owned()));

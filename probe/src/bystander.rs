@@ -63,7 +63,7 @@ impl Bystander {
         if !(has_ended || session.has_answer(client) || took > session.slow()) {
             return Ok(());
         }
-        let is_served = session.outcome(client).is_clean() && took <= session.slow();
+        let is_served = session.is_served(client) && took <= session.slow();
         let report = &mut session.bystander.report;
         report.slowest_us = report.slowest_us.max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         if is_served {
@@ -85,7 +85,7 @@ impl Bystander {
         let begun = session.now();
         while session.now().saturating_duration_since(begun) < RECOVERY {
             let client = polite(session)?;
-            if session.outcome(client).is_clean() {
+            if session.is_served(client) {
                 let took = session.now().saturating_duration_since(begun);
                 report.recovered_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
                 break;
@@ -97,6 +97,14 @@ impl Bystander {
 }
 
 impl Session {
+    /// Whether a client was served as the polite ones were. Where even those are reset after their
+    /// answer, a reset is no harm.
+    fn is_served(&self, client: Client) -> bool {
+        let outcome = self.outcome(client);
+        let is_usual = outcome.is_at_risk() && self.baseline.as_ref().is_some_and(|it| it.end == "reset");
+        outcome.is_clean() || is_usual
+    }
+
     /// A healthy client that takes longer is harmed.
     fn slow(&self) -> Duration {
         self.baseline.as_ref().map_or(PATIENCE, |it| Duration::from_micros(it.slowest_us) * 3) + PATIENCE

@@ -48,6 +48,8 @@ pub(crate) struct Seen {
     pub(crate) failed: Option<(Instant, ConnectionErrorKind)>,
     /// The report of the connection, when it is over.
     pub(crate) ending: Option<Ending>,
+    /// The end was read: all that arrived before it was, too. A paused client knows of an end before.
+    pub(crate) is_read: bool,
     /// The client's own end: its FIN was sent, or the connection dropped.
     pub(crate) ended: Option<Instant>,
     /// It no longer hears its server.
@@ -71,6 +73,7 @@ impl Seen {
             reset: None,
             failed: None,
             ending: None,
+            is_read: false,
             ended: None,
             is_deaf: false,
         }
@@ -83,6 +86,7 @@ impl Seen {
 
     /// Notes an event of the connection. `more`: something else had arrived when it was delivered.
     pub(crate) fn note(&mut self, now: Instant, event: Event<'_>, more: bool) {
+        self.is_read |= matches!(event, Event::End | Event::Error(_) | Event::Close(_));
         match event {
             Event::Ready => self.connected = Some(now),
             Event::Data(bytes) => {
@@ -109,6 +113,11 @@ impl Seen {
     /// Its connection is no longer the reactor's.
     pub(crate) const fn is_over(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// Nothing can be sent any more.
+    pub(crate) const fn is_dead(&self) -> bool {
+        self.reset.is_some() || self.failed.is_some() || self.ending.is_some()
     }
 
     /// Nothing more can arrive.

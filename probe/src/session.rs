@@ -3,6 +3,8 @@
 //! Invariant: every wait has a limit, and while anything waits the bystander is served. A call that
 //! waits returns `Broken` only for what makes the whole probe worthless.
 
+mod pace;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,11 +1,17 @@
 //! Each fault of the zoo is found, and no correct server is accused.
 
+#[path = "../examples/zoo/answers.rs"]
+mod answers;
+#[path = "../examples/zoo/bulk.rs"]
+mod bulk;
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
+#[path = "../examples/zoo/talkers.rs"]
+mod talkers;
 
 use std::thread;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale_probe::{Options, Report, Verdict, probe};
 
-use crate::{correct, endings};
+use crate::{answers, bulk, correct, endings, talkers};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -27,7 +27,9 @@ pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\nConnection: c
 
 /// All servers, the correct ones first.
 pub(crate) fn all() -> Vec<Server> {
-    [correct::SERVERS, endings::SERVERS].concat()
+    let mut all = [correct::SERVERS, endings::SERVERS, answers::SERVERS, bulk::SERVERS, talkers::SERVERS].concat();
+    all.sort_by_key(|server| !server.found_by.is_empty());
+    all
 }
 
 /// A thread for each connection.

@@ -2,11 +2,15 @@
 //!
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
+//!     zoo show NAME [CASE]     probes one of them, and prints what was seen
 //!     zoo table [RUNS]         probes all of them with all cases, and prints a table
 
+mod answers;
+mod bulk;
 mod correct;
 mod endings;
 mod keeper;
+mod talkers;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -23,10 +27,12 @@ fn main() -> ExitCode {
         }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
+        ["show", name] => show(name, &[]),
+        ["show", name, case] => show(name, &[case]),
         ["table"] => table(1),
         ["table", runs] => table(runs.parse().unwrap_or(1)),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE] | zoo table [RUNS]");
             ExitCode::from(2)
         }
     }
@@ -50,6 +56,21 @@ fn serve(name: &str, port: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The results of the cases on one server.
+fn show(name: &str, cases: &[&str]) -> ExitCode {
+    let Some(server) = keeper::all().into_iter().find(|server| server.name == name) else {
+        eprintln!("there is no server {name}; see zoo list");
+        return ExitCode::from(2);
+    };
+    for case in keeper::probe_with(&server, cases).cases {
+        println!("{} {}: {} {:?}", case.verdict, case.id, case.summary, case.bystander);
+        for (variant, seen) in case.seen {
+            println!("    {variant}: {seen}");
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Each server times each case. A cell is the worst verdict of all runs; its expectation, if another,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::exchange::{Owed, grade};
 use super::{Case, Finding, Tally};
-use crate::answer::Got;
+use crate::answer::{End, Got, Outcome};
+use crate::client::{Client, Seen};
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
 
@@ -26,46 +28,64 @@ const GAPS: [(&str, Option<Duration>); 5] = [
     ("FIN 1 ms later", Some(Duration::from_millis(1))),
     ("FIN 5 ms later", Some(Duration::from_millis(5))),
 ];
+/// In the middle of the answer's usual time, where that is none of the others.
+const HALFWAY: &str = "FIN after half of the answer's usual time";
+/// A usual time whose half is worth a variant, and the runs of one that takes seconds.
+const LONG: Duration = Duration::from_millis(3);
+const SLOW_RUNS: u32 = 3;
 
 fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
-    let mut answered = 0;
-    let fast = session.options.request.clone();
-    let half = fast.len() / 2;
-    for (name, gap) in GAPS {
-        for _ in 0..session.options.runs {
-            answered += u32::from(try_once(session, &mut tally, name, &[&fast], gap)?);
+    let mut unanswered = 0;
+    let mut add = |session: &Session, variant: &str, client: Client, outcome: &Outcome| {
+        let verdict = match outcome.got {
+            // Such as 500, where others get 200.
+            Got::Other { .. } => Verdict::Fail,
+            Got::Whole | Got::Cut { .. } | Got::Nothing => grade(outcome),
+        };
+        unanswered += u32::from(outcome.got == Got::Nothing && outcome.end != End::Refused);
+        tally.add(session, variant, client, verdict, outcome);
+    };
+    let usual = session.usual_time();
+    let request = session.options.request.clone();
+    let (half, runs) = (request.len() / 2, session.options.runs);
+    let halfway = (usual >= LONG).then_some((HALFWAY, Some(usual / 2)));
+    for (variant, gap) in GAPS.into_iter().chain(halfway) {
+        for _ in 0..runs_of(runs, usual) {
+            let client = ask_and_finish(session, &[&request], gap)?;
+            add(session, variant, client, &session.outcome(client));
         }
     }
-    for _ in 0..session.options.runs {
-        answered +=
-            u32::from(try_once(session, &mut tally, "request in two segments", &[&fast[..half], &fast[half..]], None)?);
+    for _ in 0..runs_of(runs, usual) {
+        let client = ask_and_finish(session, &[&request[..half], &request[half..]], None)?;
+        add(session, "request in two segments, FIN with the second", client, &session.outcome(client));
     }
     if let Some(slow) = session.options.slow_request.clone() {
-        for _ in 0..SLOW_RUNS.min(session.options.runs) {
-            let _ = try_slow(session, &mut tally, &slow)?;
+        let (_, owed) = Owed::measure(session, &slow)?;
+        for _ in 0..SLOW_RUNS.min(runs).min(owed.map_or(0, |_| runs)) {
+            let client = ask_and_finish(session, &[&slow], None)?;
+            let outcome = owed.map_or_else(|| session.outcome(client), |owed| owed.outcome(session.seen(client)));
+            add(session, "slow request, FIN with it", client, &outcome);
         }
     }
+    let is_policy = unanswered > 0 && unanswered == tally.wrong() && unanswered == tally.runs();
     let mut finding = tally.finding();
-    if answered == 0 && finding.verdict == Verdict::Fail && !session.options.expect_half_close {
+    if is_policy && !session.options.expect_half_close {
         // It never answers: that can be the stated policy of a server, as it is of some proxies.
         finding.verdict = Verdict::Warn;
         finding.summary = format!("half-close is not supported: {}", finding.summary);
     }
-    Ok(finding)
+    let fact = half_request(session, &request[..half])?;
+    Ok(finding.with("FIN after half of the request", fact))
 }
 
-/// Slow requests are few: each takes seconds.
-const SLOW_RUNS: u32 = 3;
+/// Answers that take long are tried less often.
+fn runs_of(runs: u32, usual: Duration) -> u32 {
+    if usual > Duration::from_millis(200) { runs.min(SLOW_RUNS) } else { runs }
+}
 
-/// Sends the request in these pieces, then the FIN. Returns whether the answer was whole.
-fn try_once(
-    session: &mut Session,
-    tally: &mut Tally,
-    name: &str,
-    pieces: &[&[u8]],
-    gap: Option<Duration>,
-) -> Result<bool, Broken> {
+/// Sends the request in these pieces, then the FIN, and waits for the end.
+fn ask_and_finish(session: &mut Session, pieces: &[&[u8]], gap: Option<Duration>) -> Result<Client, Broken> {
     let client = session.open(&Open::default())?;
     for (index, piece) in pieces.iter().enumerate() {
         if index > 0 {
@@ -78,35 +98,32 @@ fn try_once(
     }
     session.finish(client);
     let limit = session.options.timeout;
-    session.wait_for(client, limit, super::super::client::Seen::has_ended)?;
+    session.wait_for(client, limit, Seen::has_ended)?;
     session.settle(client)?;
-    let outcome = session.outcome(client);
-    let verdict = match &outcome.got {
-        Got::Whole if outcome.is_at_risk() => Verdict::Warn,
-        Got::Whole => Verdict::Pass,
-        Got::Cut { .. } | Got::Other { .. } | Got::Nothing => Verdict::Fail,
-    };
-    tally.add(session, name, client, verdict, &outcome);
-    Ok(outcome.got == Got::Whole)
+    Ok(client)
 }
 
-fn try_slow(session: &mut Session, tally: &mut Tally, request: &[u8]) -> Result<bool, Broken> {
-    // The same request without a FIN has another answer than the baseline's.
-    let polite = session.open(&Open::default())?;
-    session.send(polite, request);
-    session.wait_for_answer(polite, Duration::from_millis(300))?;
-    let whole = session.seen(polite).answer.bytes;
-    session.leave(polite)?;
+/// A FIN in the middle of the request: nothing is owed. What the server does is a fact, and harm to
+/// others would be seen by the bystander.
+fn half_request(session: &mut Session, half: &[u8]) -> Result<String, Broken> {
     let client = session.open(&Open::default())?;
-    session.send(client, request);
+    session.send(client, half);
     session.finish(client);
-    let limit = session.options.timeout;
-    session.wait_for(client, limit, super::super::client::Seen::has_ended)?;
+    let begun = session.now();
+    // How long it is held is a question of another case.
+    let limit = session.options.timeout.min(Duration::from_secs(3));
+    session.wait_for(client, limit, Seen::has_ended)?;
     session.settle(client)?;
-    let bytes = session.seen(client).answer.bytes;
-    let is_whole = bytes > 0 && bytes.abs_diff(whole) <= whole / 50;
-    let what = if is_whole { "whole".to_owned() } else { format!("{bytes} of {whole} bytes") };
-    let verdict = if is_whole { Verdict::Pass } else { Verdict::Fail };
-    tally.add(session, "slow request, FIN with it", client, verdict, what);
-    Ok(is_whole)
+    let seen = session.seen(client);
+    let words = match seen.answer.bytes {
+        0 => "no byte".to_owned(),
+        bytes => format!("{bytes} bytes ({})", seen.answer.first_line()),
+    };
+    let millis = |time: std::time::Instant| time.saturating_duration_since(begun).as_millis();
+    Ok(match (seen.end(), seen.ended_by_server()) {
+        (End::Reset, Some(time)) => format!("{words}, reset after {} ms", millis(time)),
+        (End::Fin, Some(time)) => format!("{words}, FIN after {} ms", millis(time)),
+        (End::Refused, _) => "not connected".to_owned(),
+        _ => format!("{words}, not ended within {} ms", limit.as_millis()),
+    })
 }

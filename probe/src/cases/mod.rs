@@ -1,7 +1,12 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
 mod cost;
+mod early_answer;
+mod exchange;
+mod farewell;
 mod half_close;
+mod late_input;
+mod slow_reader;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -105,7 +110,8 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] = &[half_close::CASES];
+pub(crate) const ALL: &[&[Case]] =
+    &[half_close::CASES, slow_reader::CASES, late_input::CASES, early_answer::CASES, farewell::CASES];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {

@@ -53,6 +53,11 @@ impl Tally {
         self.wrong
     }
 
+    /// How often something was tried.
+    pub(crate) const fn runs(&self) -> u32 {
+        self.runs
+    }
+
     /// The finding, with the worst verdict of all runs.
     pub(crate) fn finding(self) -> Finding {
         let Some(worst) = self.worst else { return Finding::skip("nothing was tried") };

@@ -1,0 +1,116 @@
+//! What the cases of lost answers share: what is owed, the moment of deafness, the grades.
+
+use std::time::Duration;
+
+use crate::answer::{Answer, Framing, Got, Length, Outcome};
+use crate::client::{Client, Seen};
+use crate::report::Verdict;
+use crate::session::{Broken, Open, Session};
+
+/// A silence that ends an answer of unknown length.
+pub(super) const QUIET: Duration = Duration::from_millis(300);
+/// The client is deaf for this long after the answer is due. It is less than the 200 ms after which
+/// Linux sends again at the earliest, so only one packet is missed.
+pub(super) const DEAF: Duration = Duration::from_millis(100);
+/// An answer that was missed is sent again after 200 ms, 400 ms, 800 ms: three attempts.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// The length that an answer must have: what it declares, else what a polite client got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) bytes: u64,
+}
+
+impl Owed {
+    /// Serves a polite client with this request. `None`: it got no byte.
+    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Client, Option<Self>), Broken> {
+        let client = session.open(&Open::default())?;
+        session.send(client, request);
+        let limit = session.options.timeout;
+        wait_for_other(session, client, limit)?;
+        session.settle(client)?;
+        let bytes = session.seen(client).answer.bytes;
+        session.leave(client)?;
+        Ok((client, (bytes > 0).then_some(Self { bytes })))
+    }
+
+    /// How much of the answer arrived, whatever its status.
+    pub(super) fn outcome(self, seen: &Seen) -> Outcome {
+        let answer = &seen.answer;
+        let declared = match answer.http().map(|http| http.length) {
+            Some(Length::Bytes(bytes)) => bytes,
+            // Dates and ids may differ in length.
+            Some(Length::Chunks | Length::End) | None => self.bytes - self.bytes / 50,
+        };
+        let got = match answer.bytes {
+            0 => Got::Nothing,
+            bytes if bytes >= declared => Got::Whole,
+            bytes => Got::Cut { bytes, of: declared.max(self.bytes) },
+        };
+        Outcome { got, end: seen.end() }
+    }
+}
+
+/// Whether an answer to another request than the baseline's shows by itself that it is complete.
+pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
+    match &session.options.framing {
+        Framing::Until(end) => answer.is_complete(&Framing::Until(end.clone())),
+        Framing::Auto | Framing::End | Framing::Bytes(_) | Framing::Http => answer.is_complete(&Framing::Http),
+    }
+}
+
+/// Waits for the answer to another request than the baseline's, for at most `limit`. Returns whether
+/// it is complete, or the connection has ended.
+pub(super) fn wait_for_other(session: &mut Session, client: Client, limit: Duration) -> Result<bool, Broken> {
+    session.wait_until(limit, |session| {
+        let seen = session.seen(client);
+        let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
+        let may_be_quiet = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
+        seen.is_read || is_complete(session, &seen.answer) || (may_be_quiet && silence >= QUIET)
+    })
+}
+
+/// Waits for an answer that was sent while the client was deaf: the server's kernel sends it again.
+pub(super) fn wait_for_missed(session: &mut Session, client: Client) -> Result<(), Broken> {
+    let limit = session.options.timeout.max(AGAIN);
+    session.wait_until(limit, |session| session.seen(client).has_ended() || session.has_answer(client))?;
+    session.settle(client)
+}
+
+/// Plays `act` while the client is deaf, from before it until 100 ms after the answer is due. A
+/// reset that follows the answer at once then destroys it in any case: the server's kernel drops
+/// what was not acknowledged. Returns whether the client was deaf.
+pub(super) fn deaf_while(
+    session: &mut Session,
+    client: Client,
+    act: impl FnOnce(&mut Session) -> Result<(), Broken>,
+) -> Result<bool, Broken> {
+    if !session.deafen(client)? {
+        return Ok(false);
+    }
+    act(session)?;
+    session.wait(session.usual_time() + DEAF)?;
+    session.hear(client);
+    Ok(true)
+}
+
+/// The verdict on an answer that is owed: lost, at risk, or clean.
+pub(super) const fn grade(outcome: &Outcome) -> Verdict {
+    match outcome.got {
+        // Never connected: nothing was owed.
+        _ if matches!(outcome.end, crate::answer::End::Refused) => Verdict::Info,
+        Got::Cut { .. } | Got::Nothing => Verdict::Fail,
+        Got::Whole if outcome.is_at_risk() => Verdict::Warn,
+        Got::Whole | Got::Other { .. } => Verdict::Pass,
+    }
+}
+
+/// The same where the client has done what it had excluded itself: one degree less.
+pub(super) const fn grade_leniently(outcome: &Outcome) -> Verdict {
+    match grade(outcome) {
+        Verdict::Fail => Verdict::Warn,
+        Verdict::Warn | Verdict::Pass => Verdict::Pass,
+        Verdict::Info => Verdict::Info,
+        Verdict::Skip => Verdict::Skip,
+    }
+}

@@ -1,0 +1,168 @@
+//! `farewell-while-talking`: the server ends by its own decision, while the client goes on sending.
+//! Its last message must arrive.
+
+use std::time::Duration;
+
+use super::exchange::DEAF;
+use super::{Case, Finding, Tally};
+use crate::answer::{End, Got, Outcome};
+use crate::client::Client;
+use crate::report::Verdict;
+use crate::session::{Broken, Open, Session};
+
+pub(super) const CASES: &[Case] = &[Case {
+    id: "farewell-while-talking",
+    does: "sends small packets every 50 ms until the server ends, and reads its last message",
+    source: "RFC 1122 section 4.2.2.13; RFC 9112 section 9.6",
+    cure: "To end a client that still sends: write the last message, send FIN, read and discard until its FIN or for \
+           a second, and close then.",
+    needs: &[],
+    run: farewell,
+}];
+
+const EVERY: Duration = Duration::from_millis(50);
+/// The client is deaf from this long before the server is expected to end.
+const LEAD: Duration = Duration::from_millis(250);
+/// What was missed is sent again after 200, 400, 800 ms.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What a client says again and again.
+struct Talk {
+    variant: &'static str,
+    first: Vec<u8>,
+    again: Vec<u8>,
+}
+
+/// A client that talks.
+struct Talker<'a> {
+    talk: &'a Talk,
+    client: Client,
+    /// When it is deaf, after its first packet.
+    deaf: Option<(Duration, Duration)>,
+    /// When the server's end was seen.
+    ended: Option<Duration>,
+}
+
+fn farewell(session: &mut Session) -> Result<Finding, Broken> {
+    let talks = talks(session);
+    let mut tally = Tally::default();
+    let limit = session.options.deadline_wait(session.options.claims.header);
+    let mut heard = Vec::new();
+    for talk in &talks {
+        let client = session.open(&Open::default())?;
+        heard.push(Talker { talk, client, deaf: None, ended: None });
+    }
+    converse(session, &mut heard, limit)?;
+    let mut deaf = Vec::new();
+    let mut expected = Vec::new();
+    let mut facts = Vec::new();
+    for Talker { talk, client, ended, .. } in heard {
+        let Some(ended) = ended else {
+            facts.push((talk.variant, format!("not ended within {} ms", limit.as_millis())));
+            session.leave(client)?;
+            continue;
+        };
+        let bytes = session.seen(client).total;
+        let (verdict, what) = judge(session, client, 0);
+        tally.add(session, talk.variant, client, verdict, &what);
+        facts.push((talk.variant, format!("ended after {} ms, {bytes} bytes", ended.as_millis())));
+        session.leave(client)?;
+        if bytes > 0 && session.can_be_deaf {
+            let client = session.open(&Open::default())?;
+            let window = (ended.saturating_sub(LEAD.min(ended / 2)), ended + DEAF);
+            deaf.push(Talker { talk, client, deaf: Some(window), ended: None });
+            expected.push(bytes);
+        }
+    }
+    converse(session, &mut deaf, limit + AGAIN)?;
+    for (Talker { talk, client, .. }, bytes) in deaf.into_iter().zip(expected) {
+        let (verdict, what) = judge(session, client, bytes);
+        tally.add(session, &format!("{}, deaf", talk.variant), client, verdict, &what);
+        session.leave(client)?;
+    }
+    let mut finding = match tally.runs() {
+        0 => Finding::of(Verdict::Info, format!("the server ends no client that talks, within {limit:?}")),
+        _ => tally.finding(),
+    };
+    for (variant, fact) in facts {
+        finding = finding.with(&format!("{variant}: end"), fact);
+    }
+    Ok(finding)
+}
+
+/// Whole requests where the server takes several, and one that never becomes complete.
+fn talks(session: &Session) -> Vec<Talk> {
+    let request = &session.options.request;
+    let is_reusable = session.baseline.as_ref().is_some_and(|it| it.reusable);
+    let is_http = session.baseline.as_ref().is_some_and(|it| it.status.is_some());
+    let unfinished = match request.windows(4).position(|window| window == b"\r\n\r\n") {
+        Some(head) if is_http => Talk {
+            variant: "an unfinished request",
+            first: request[..head + 2].to_vec(),
+            again: b"X-More: more\r\n".to_vec(),
+        },
+        _ => Talk { variant: "an unfinished request", first: request[..1].to_vec(), again: request[..1].to_vec() },
+    };
+    let requests = Talk { variant: "requests", first: request.clone(), again: request.clone() };
+    if is_reusable { vec![unfinished, requests] } else { vec![unfinished] }
+}
+
+/// Lets all talk until each was ended, for at most `limit`.
+fn converse(session: &mut Session, talkers: &mut [Talker<'_>], limit: Duration) -> Result<(), Broken> {
+    let begun = session.now();
+    for talker in talkers.iter() {
+        session.send(talker.client, &talker.talk.first);
+    }
+    loop {
+        session.wait(EVERY)?;
+        let passed = session.now().saturating_duration_since(begun);
+        for talker in talkers.iter_mut().filter(|talker| talker.ended.is_none()) {
+            let seen = session.seen(talker.client);
+            if let Some(end) = seen.ended_by_server().or(seen.failed.map(|(time, _)| time)) {
+                talker.ended = Some(end.saturating_duration_since(begun));
+                continue;
+            }
+            let is_deaf = seen.is_deaf;
+            match talker.deaf {
+                Some((_, until)) if is_deaf && passed >= until => session.hear(talker.client),
+                Some((from, until)) if !is_deaf && passed >= from && passed < until => {
+                    session.deafen(talker.client)?;
+                }
+                Some(_) | None => {}
+            }
+            session.send(talker.client, &talker.talk.again);
+        }
+        if passed >= limit || talkers.iter().all(|talker| talker.ended.is_some()) {
+            break;
+        }
+    }
+    for talker in talkers.iter() {
+        if session.seen(talker.client).is_deaf {
+            session.hear(talker.client);
+        }
+    }
+    session.wait(EVERY)
+}
+
+/// The last message is lost if fewer bytes arrived than a client got that heard all. The number of
+/// answers before it varies with the moment by one or two; the deaf client misses more of them.
+fn judge(session: &Session, client: Client, expected: u64) -> (Verdict, String) {
+    let seen = session.seen(client);
+    let answer = session.baseline.as_ref().map_or(0, |it| it.bytes);
+    let slack = if expected > answer * 4 { answer * 2 } else { expected / 50 };
+    let got = match seen.total {
+        0 => Got::Nothing,
+        bytes if bytes + slack >= expected => Got::Whole,
+        bytes => Got::Cut { bytes, of: expected },
+    };
+    let outcome = Outcome { got, end: seen.end() };
+    let verdict = match (&outcome.got, outcome.end) {
+        (Got::Nothing, End::Fin | End::Reset) if expected == 0 => {
+            return (Verdict::Info, format!("ended without a last message: {outcome}"));
+        }
+        (Got::Cut { .. } | Got::Nothing, End::Fin | End::Reset | End::Open) => Verdict::Fail,
+        (Got::Whole | Got::Other { .. }, End::Reset) => Verdict::Warn,
+        _ => Verdict::Pass,
+    };
+    (verdict, outcome.to_string())
+}
