@@ -105,23 +105,24 @@ pub fn probe(target: &str, options: &Options, progress: impl FnMut(Progress<'_>)
     if addrs.is_empty() {
         return Err(unknown(&"the name has no address"));
     }
-    probe_first(target, &addrs, options, progress)
+    probe_with(target, &addrs, options, || Ok(Box::new(Real::new()?)), progress)
 }
 
 /// Probes the first of these addresses that serves polite clients: of a name such as localhost,
-/// often only one has a server.
-fn probe_first(
+/// often only one has a server. `engine` makes a network with no connection.
+pub(crate) fn probe_with(
     target: &str,
     addrs: &[SocketAddr],
     options: &Options,
+    engine: impl Fn() -> Result<Box<dyn Engine>, finale::Error>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, ProbeError> {
     let chosen = choose(&options.cases)?;
     progress(Progress::Baseline);
     let mut reasons = Vec::new();
     for addr in addrs {
-        let engine = Real::new().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
-        match begin(Box::new(engine), *addr, options) {
+        let engine = engine().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
+        match begin(engine, *addr, options) {
             Ok((session, path)) => return run(session, path, target, &chosen, progress),
             Err(Broken::Interrupted) => return Err(ProbeError::Interrupted),
             Err(broken) if addrs.len() == 1 => return Err(broken.into()),
@@ -322,9 +323,10 @@ mod tests {
         let none = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let mut options = Options::new("hello\n");
         (options.cases, options.runs) = (vec!["half-close".to_owned()], 1);
-        let report = probe_first("name:1", &[none, addr], &options, |_| {}).expect("one has a server");
+        let real = || Ok(Box::new(Real::new()?) as Box<dyn Engine>);
+        let report = probe_with("name:1", &[none, addr], &options, real, |_| {}).expect("one has a server");
         assert_eq!((report.target.as_str(), report.address), ("name:1", addr.to_string()));
-        let error = probe_first("name:1", &[none, none], &options, |_| {}).expect_err("there is no server");
+        let error = probe_with("name:1", &[none, none], &options, real, |_| {}).expect_err("there is no server");
         assert_eq!(error.to_string().matches(&format!("{none}: a polite client could not connect")).count(), 2);
     }
 }
