@@ -162,10 +162,9 @@ fn run(
         interrupted: false,
         cases: Vec::new(),
     };
-    let mut lost = None;
     for (number, case) in chosen.iter().enumerate() {
         progress(Progress::Case(number + 1, chosen.len(), case.id));
-        let done = match run_case(&mut session, case, lost) {
+        let done = match run_case(&mut session, case) {
             Err(Broken::Interrupted) => {
                 report.interrupted = true;
                 session.end()?;
@@ -174,9 +173,6 @@ fn run(
             done => done?,
         };
         progress(Progress::Done(&done));
-        if done.bystander.as_ref().is_some_and(|bystander| bystander.recovered_ms.is_none()) {
-            lost = Some(case.id);
-        }
         report.cases.push(done);
     }
     Ok(report)
@@ -190,12 +186,9 @@ fn choose(ids: &[String]) -> Result<Vec<&'static Case>, ProbeError> {
     Ok(cases::all().filter(|case| ids.is_empty() || ids.iter().any(|id| id == case.id)).collect())
 }
 
-/// `lost`: the case after which the server served no healthy client any more. Nothing can be judged
-/// since.
-fn run_case(session: &mut Session, case: &Case, lost: Option<&str>) -> Result<CaseReport, Broken> {
+fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
     let (begun, connections) = (session.now(), session.connections());
-    let lost = lost.map(|id| format!("the server no longer serves a healthy client, since {id}"));
-    let (finding, bystander) = match lost.or_else(|| lacks(session, case)) {
+    let (finding, bystander) = match lacks(session, case) {
         Some(reason) => (Finding::skip(reason), None),
         None => {
             Bystander::begin(session);
@@ -242,16 +235,27 @@ fn judge_bystander(report: &mut CaseReport) {
 /// What the case needs and is not given.
 fn lacks(session: &Session, case: &Case) -> Option<String> {
     let options = &session.options;
-    let is_given = |need: &Need| match need {
-        Need::SlowRequest => options.slow_request.is_some(),
-        Need::BigRequest => options.big_request.is_some(),
-        Need::Deaf => session.can_be_deaf,
-        Need::Hostile => options.may_be_hostile(session.target),
-        Need::Reuse => session.baseline.as_ref().is_some_and(|it| it.reusable),
-        Need::Stop => options.stop.is_some(),
-        Need::Reload => options.reload.is_some(),
-    };
-    case.needs.iter().find(|need| !is_given(need)).map(|need| format!("needs {}", need.words()))
+    case.needs.iter().find_map(|need| {
+        let reason = match need {
+            Need::SlowRequest if options.slow_request.is_none() => {
+                "needs a request that takes seconds (--slow-request)"
+            }
+            Need::BigRequest if options.big_request.is_none() => {
+                "needs a request with an answer of 8 MiB or more (--big-request)"
+            }
+            Need::Deaf if !session.can_be_deaf => "no socket can be made deaf on the way to this server",
+            Need::Hostile if !options.may_be_hostile(session.target) => {
+                "only on a local address, or with --i-own-this-server"
+            }
+            Need::Reuse if !session.baseline.as_ref().is_some_and(|it| it.reusable) => {
+                "the server does not answer two requests on one connection"
+            }
+            Need::Stop if options.stop.is_none() => "needs a way to stop the server (--on-stop or --pid)",
+            Need::Reload if options.reload.is_none() => "needs a way to reload the server (--on-reload)",
+            _ => return None,
+        };
+        Some(reason.to_owned())
+    })
 }
 
 /// Whether two requests are answered on one connection.
@@ -299,16 +303,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-
-    #[test]
-    fn nothing_is_judged_after_the_server_serves_no_healthy_client_any_more() {
-        let engine = Real::new().expect("a reactor");
-        let mut session = Session::new(Box::new(engine), ([127, 0, 0, 1], 9).into(), Options::new("hello"));
-        let case = cases::all().next().expect("there are cases");
-        let report = run_case(&mut session, case, Some("churn")).expect("nothing is tried");
-        assert_eq!((report.verdict, report.connections), (Verdict::Skip, 0));
-        assert_eq!(report.summary, "the server no longer serves a healthy client, since churn");
-    }
 
     #[test]
     fn of_several_addresses_the_first_with_a_server_is_probed() {

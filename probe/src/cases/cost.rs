@@ -12,13 +12,12 @@ pub(crate) fn cost(id: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{COSTS, cost};
+    use super::cost;
     use crate::cases::all;
 
     #[test]
-    fn each_case_has_its_cost_and_each_cost_its_case() {
+    fn each_case_has_its_cost() {
         let missing: Vec<_> = all().map(|case| case.id).filter(|id| cost(id).is_empty()).collect();
         assert!(missing.is_empty(), "cases/cost.rs has no line for {missing:?}");
-        assert!(COSTS.iter().all(|(id, _)| all().any(|case| case.id == *id)));
     }
 }
