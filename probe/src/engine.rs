@@ -20,6 +20,8 @@ pub(crate) trait Engine {
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView>;
     /// Whether the kernel drops what arrives with a TTL below this; 0 drops nothing, 255 almost all.
     fn set_min_ttl(&mut self, id: SocketId, peer: SocketAddr, ttl: u8) -> io::Result<()>;
+    /// A wait that is shorter is not left to the network: the session turns without waiting.
+    fn shortest_wait(&self) -> Duration;
     /// A timer, so that a wait on a network without other events ends.
     fn wake_at(&mut self, time: Instant);
     fn recorder(&self) -> &Recorder;
@@ -32,7 +34,9 @@ pub(crate) struct Real {
 }
 
 /// Lines that the recorder keeps: those of a case with its bystanders.
-const RECORDS: usize = 20_000;
+pub(crate) const RECORDS: usize = 20_000;
+/// The system rounds waits up to milliseconds.
+const SHORT: Duration = Duration::from_micros(1_500);
 
 impl Real {
     pub(crate) fn new() -> Result<Self, Error> {
@@ -65,6 +69,10 @@ impl Engine for Real {
     fn set_min_ttl(&mut self, id: SocketId, peer: SocketAddr, ttl: u8) -> io::Result<()> {
         let descriptor = self.reactor.descriptor(id).ok_or(io::ErrorKind::NotConnected)?;
         sockopt::set_min_ttl(descriptor, peer.ip(), ttl)
+    }
+
+    fn shortest_wait(&self) -> Duration {
+        SHORT
     }
 
     fn wake_at(&mut self, time: Instant) {

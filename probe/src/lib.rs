@@ -20,6 +20,8 @@ mod records;
 mod report;
 mod run;
 mod session;
+#[cfg(feature = "sim")]
+mod simulated;
 mod sockopt;
 
 pub use answer::Framing;
@@ -28,6 +30,8 @@ pub use cases::Need;
 pub use options::{Claims, Options, Stop};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};
 pub use run::{ProbeError, Progress, probe};
+#[cfg(feature = "sim")]
+pub use simulated::probe_simulated;
 
 /// A case that the probe knows.
 ///

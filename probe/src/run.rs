@@ -105,23 +105,24 @@ pub fn probe(target: &str, options: &Options, progress: impl FnMut(Progress<'_>)
     if addrs.is_empty() {
         return Err(unknown(&"the name has no address"));
     }
-    probe_first(target, &addrs, options, progress)
+    probe_with(target, &addrs, options, || Ok(Box::new(Real::new()?)), progress)
 }
 
 /// Probes the first of these addresses that serves polite clients: of a name such as localhost,
-/// often only one has a server.
-fn probe_first(
+/// often only one has a server. `engine` makes a network with no connection.
+pub(crate) fn probe_with(
     target: &str,
     addrs: &[SocketAddr],
     options: &Options,
+    engine: impl Fn() -> Result<Box<dyn Engine>, finale::Error>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, ProbeError> {
     let chosen = choose(&options.cases)?;
     progress(Progress::Baseline);
     let mut reasons = Vec::new();
     for addr in addrs {
-        let engine = Real::new().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
-        match begin(Box::new(engine), *addr, options) {
+        let engine = engine().map_err(|error| ProbeError::NoBaseline(error.to_string()))?;
+        match begin(engine, *addr, options) {
             Ok((session, path)) => return run(session, path, target, &chosen, progress),
             Err(Broken::Interrupted) => return Err(ProbeError::Interrupted),
             Err(broken) if addrs.len() == 1 => return Err(broken.into()),
@@ -161,10 +162,9 @@ fn run(
         interrupted: false,
         cases: Vec::new(),
     };
-    let mut lost = None;
     for (number, case) in chosen.iter().enumerate() {
         progress(Progress::Case(number + 1, chosen.len(), case.id));
-        let done = match run_case(&mut session, case, lost) {
+        let done = match run_case(&mut session, case) {
             Err(Broken::Interrupted) => {
                 report.interrupted = true;
                 session.end()?;
@@ -173,9 +173,6 @@ fn run(
             done => done?,
         };
         progress(Progress::Done(&done));
-        if done.bystander.as_ref().is_some_and(|bystander| bystander.recovered_ms.is_none()) {
-            lost = Some(case.id);
-        }
         report.cases.push(done);
     }
     Ok(report)
@@ -189,12 +186,9 @@ fn choose(ids: &[String]) -> Result<Vec<&'static Case>, ProbeError> {
     Ok(cases::all().filter(|case| ids.is_empty() || ids.iter().any(|id| id == case.id)).collect())
 }
 
-/// `lost`: the case after which the server served no healthy client any more. Nothing can be judged
-/// since.
-fn run_case(session: &mut Session, case: &Case, lost: Option<&str>) -> Result<CaseReport, Broken> {
+fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
     let (begun, connections) = (session.now(), session.connections());
-    let lost = lost.map(|id| format!("the server no longer serves a healthy client, since {id}"));
-    let (finding, bystander) = match lost.or_else(|| lacks(session, case)) {
+    let (finding, bystander) = match lacks(session, case) {
         Some(reason) => (Finding::skip(reason), None),
         None => {
             Bystander::begin(session);
@@ -241,16 +235,27 @@ fn judge_bystander(report: &mut CaseReport) {
 /// What the case needs and is not given.
 fn lacks(session: &Session, case: &Case) -> Option<String> {
     let options = &session.options;
-    let is_given = |need: &Need| match need {
-        Need::SlowRequest => options.slow_request.is_some(),
-        Need::BigRequest => options.big_request.is_some(),
-        Need::Deaf => session.can_be_deaf,
-        Need::Hostile => options.may_be_hostile(session.target),
-        Need::Reuse => session.baseline.as_ref().is_some_and(|it| it.reusable),
-        Need::Stop => options.stop.is_some(),
-        Need::Reload => options.reload.is_some(),
-    };
-    case.needs.iter().find(|need| !is_given(need)).map(|need| format!("needs {}", need.words()))
+    case.needs.iter().find_map(|need| {
+        let reason = match need {
+            Need::SlowRequest if options.slow_request.is_none() => {
+                "needs a request that takes seconds (--slow-request)"
+            }
+            Need::BigRequest if options.big_request.is_none() => {
+                "needs a request with an answer of 8 MiB or more (--big-request)"
+            }
+            Need::Deaf if !session.can_be_deaf => "no socket can be made deaf on the way to this server",
+            Need::Hostile if !options.may_be_hostile(session.target) => {
+                "only on a local address, or with --i-own-this-server"
+            }
+            Need::Reuse if !session.baseline.as_ref().is_some_and(|it| it.reusable) => {
+                "the server does not answer two requests on one connection"
+            }
+            Need::Stop if options.stop.is_none() => "needs a way to stop the server (--on-stop or --pid)",
+            Need::Reload if options.reload.is_none() => "needs a way to reload the server (--on-reload)",
+            _ => return None,
+        };
+        Some(reason.to_owned())
+    })
 }
 
 /// Whether two requests are answered on one connection.
@@ -300,16 +305,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_judged_after_the_server_serves_no_healthy_client_any_more() {
-        let engine = Real::new().expect("a reactor");
-        let mut session = Session::new(Box::new(engine), ([127, 0, 0, 1], 9).into(), Options::new("hello"));
-        let case = cases::all().next().expect("there are cases");
-        let report = run_case(&mut session, case, Some("churn")).expect("nothing is tried");
-        assert_eq!((report.verdict, report.connections), (Verdict::Skip, 0));
-        assert_eq!(report.summary, "the server no longer serves a healthy client, since churn");
-    }
-
-    #[test]
     fn of_several_addresses_the_first_with_a_server_is_probed() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
@@ -322,9 +317,10 @@ mod tests {
         let none = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let mut options = Options::new("hello\n");
         (options.cases, options.runs) = (vec!["half-close".to_owned()], 1);
-        let report = probe_first("name:1", &[none, addr], &options, |_| {}).expect("one has a server");
+        let real = || Ok(Box::new(Real::new()?) as Box<dyn Engine>);
+        let report = probe_with("name:1", &[none, addr], &options, real, |_| {}).expect("one has a server");
         assert_eq!((report.target.as_str(), report.address), ("name:1", addr.to_string()));
-        let error = probe_first("name:1", &[none, none], &options, |_| {}).expect_err("there is no server");
+        let error = probe_with("name:1", &[none, none], &options, real, |_| {}).expect_err("there is no server");
         assert_eq!(error.to_string().matches(&format!("{none}: a polite client could not connect")).count(), 2);
     }
 }

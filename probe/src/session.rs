@@ -373,10 +373,9 @@ impl Session {
                 return Err(Broken::Interrupted);
             }
             let now = self.now();
-            // What was sent just before leaves in a turn of its own, even if there is no time left. The
-            // system's waits are in milliseconds: shorter ones turn without waiting.
+            // What was sent just before leaves in a turn of its own, even if there is no time left.
             let left = deadline.saturating_duration_since(now);
-            self.pump(if left < SHORT { now } else { deadline.min(now + TICK) })?;
+            self.pump(if left < self.engine.shortest_wait() { now } else { deadline.min(now + TICK) })?;
             if now >= deadline {
                 return Ok(is_so(self));
             }
@@ -491,7 +490,5 @@ impl Session {
     }
 }
 
-/// A shorter wait is not left to the system, which rounds it up.
-const SHORT: Duration = Duration::from_micros(1_500);
 /// A wait looks again after this time, even if nothing has happened.
 const TICK: Duration = Duration::from_millis(5);

@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::resolver::{Resolve, Resolver};
 use super::unix::{self, SocketFile};
-use super::{KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
+use super::{LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread, tcp};
 use crate::options::{KeepAlive, ListenOptions, ReusePort, SystemOptions};
 use crate::target::BoundAddr;
 
@@ -417,7 +417,7 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<KernelView> {
+    fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<super::KernelView> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
         self.sock_diag.kernel_view(stream, peer)
     }

@@ -104,6 +104,8 @@ pub(super) struct End {
     /// no call, but SO_ERROR returns it, and it becomes the error of the connection if that times
     /// out.
     pub(super) soft_error: Option<Errno>,
+    /// Its kernel drops what arrives for it.
+    pub(super) is_deaf: bool,
     /// It was reset or timed out: Closed, but not after both FINs.
     pub(super) died: bool,
     /// An error that came in the handshake and did not end it leaves epoll's flag set (checked on
@@ -189,6 +191,7 @@ impl End {
             phase: Phase::SynSent,
             error: None,
             soft_error: None,
+            is_deaf: false,
             died: false,
             error_flag_stuck: false,
             advertised_end: tuning.receive_bytes as u64,

@@ -48,6 +48,7 @@
 //! play    peers that do it             news    edges, and the wait for them
 //! faults  what goes wrong on purpose   truth   what really happened, for a judge
 //! fault   the faults' names, counted   unix    Unix domain sockets
+//! deaf    ends that drop what arrives
 //! packet  a packet, for people         time_wait  the minute after the last FIN
 //! ```
 //!
@@ -60,7 +61,7 @@
 //!   and windows. (On Linux the edge at the step to FIN-WAIT-2 may be some 40 ms later because of
 //!   that.)
 //! - Packets of one direction never overtake each other, and are lost only while an address is
-//!   [vanished](Network::vanish).
+//!   [vanished](Network::vanish), or while the receiver is [deaf](Network::set_deaf).
 //! - Buffers hold exactly the requested size; Linux doubles the number, and grows buffers by
 //!   itself.
 //! - A SYN takes a slot in the listen queue, not the end of the handshake.
@@ -74,6 +75,7 @@
 
 mod arena;
 mod calls;
+mod deaf;
 pub(crate) mod end;
 mod fault;
 mod faults;

@@ -436,7 +436,7 @@ impl World {
 
     fn arrive(&mut self, packet: Packet) {
         // A machine that has vanished meanwhile loses what is in flight to it.
-        if !self.is_lost(&packet) {
+        if !self.is_lost(&packet) && !self.is_unheard(&packet) {
             self.take(packet);
         }
     }

@@ -15,6 +15,7 @@ mod preset;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use finale_probe::{CaseInfo, ProbeError, Progress, Report, Verdict, cases};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -125,15 +126,20 @@ fn allow_descriptors() {
 fn progress_bar(quiet: bool) -> ProgressBar {
     // indicatif draws on a terminal only.
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = ProgressStyle::with_template("  {bar:30} {pos} of {len} cases  {msg}, {elapsed}");
-    let style = style.unwrap_or_else(|_wrong| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(None, target).with_style(style)
+    let bar = ProgressBar::with_draw_target(None, target).with_style(style("  polite clients, {elapsed}"));
+    // A case may wait for a minute.
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_wrong| ProgressStyle::default_bar())
 }
 
 fn show(bar: &ProgressBar, progress: Progress<'_>) {
     match progress {
-        Progress::Baseline => bar.set_message("polite clients"),
         Progress::Case(number, of, id) => {
+            bar.set_style(style("  {bar:30} {pos} of {len} cases  {msg}, {elapsed}"));
             bar.set_length(of as u64);
             bar.set_position(number as u64 - 1);
             bar.set_message(id);
@@ -141,5 +147,4 @@ fn show(bar: &ProgressBar, progress: Progress<'_>) {
         Progress::Done(_) => bar.inc(1),
         _ => {}
     }
-    bar.tick();
 }

@@ -93,13 +93,23 @@ fn count(fds: Option<OsString>, pid: Option<OsString>) -> Result<Option<usize>, 
 fn take_listener(passed: &mut ListenFd, place: usize) -> Result<Socket, Error> {
     let tcp = passed.take_tcp_listener(place).ok().flatten().map(Socket::from);
     let socket = tcp.or_else(|| passed.take_unix_listener(place).ok().flatten().map(Socket::from));
-    let is_listening = |socket: &Socket| socket.is_listener().unwrap_or(false);
     socket.filter(is_listening).ok_or_else(|| {
         Error::usage(format!(
             "LISTEN_FDS: descriptor {} is not a listening stream socket (TCP or Unix domain); pass only such sockets",
             place as i32 + FIRST
         ))
     })
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn is_listening(socket: &Socket) -> bool {
+    socket.is_listener().unwrap_or(false)
+}
+
+/// macOS has no SO_ACCEPTCONN that can be read: accept(2) will fail.
+#[cfg(target_vendor = "apple")]
+const fn is_listening(_: &Socket) -> bool {
+    true
 }
 
 fn take_predecessor(passed: &mut ListenFd, place: usize) -> Result<Predecessor, Error> {

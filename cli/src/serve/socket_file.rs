@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, RawMode, flock};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// A socket file that was made here, or by the process that has started us.
@@ -79,7 +79,7 @@ impl SocketFile {
 /// The file gets its permissions as it is made: changed later, it would have others for a moment.
 fn bind(socket: &Socket, addr: &SockAddr, mode: Option<u32>) -> io::Result<()> {
     let Some(mode) = mode else { return socket.bind(addr) };
-    let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
+    let before = rustix::process::umask(Mode::from_raw_mode((!mode & 0o777) as RawMode));
     let result = socket.bind(addr);
     rustix::process::umask(before);
     result

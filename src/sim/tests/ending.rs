@@ -239,6 +239,24 @@ fn an_icmp_error_on_a_living_connection_shows_in_the_error_and_in_no_flag() {
 }
 
 #[test]
+fn a_deaf_end_drops_what_arrives_and_still_sends() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    let client = peer.local_addr().expect("open");
+    assert!(network.set_deaf(AT, client, true));
+    peer.send(b"unheard");
+    peer.finish();
+    assert_eq!(host.send(0, b"answer", false).expect("it lives"), 6);
+    assert_eq!(edge(&mut host, SECOND), flags(""));
+    assert_eq!(peer.read(), b"answer");
+    // Neither end knows that the other has its bytes.
+    let unacked = |views: Vec<crate::net::KernelView>| views.iter().map(|view| view.unacked).collect::<Vec<_>>();
+    assert_eq!((unacked(network.kernel_views(SERVER)), unacked(network.kernel_views(CLIENT))), (vec![6], vec![8]));
+    assert!(network.set_deaf(AT, client, false));
+    assert_eq!(edge(&mut host, Duration::from_secs(10)), flags("in out rdhup"));
+    assert!(!network.set_deaf(client, client, true));
+}
+
+#[test]
 fn news_can_be_made_up() {
     let (_network, mut host, _peer) = accepted(&ListenOptions::default());
     assert!(host.make_up(0, flags("err")));

@@ -1,0 +1,70 @@
+//! The probe on the simulated network: servers are scripts, and the time is virtual.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use finale::sim::{Network, Script};
+use finale_probe::{Options, Report, Verdict, probe_simulated};
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// More than the window of a client takes.
+fn answer() -> Vec<u8> {
+    let body = vec![b'x'; 1 << 20];
+    [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
+}
+
+/// Reads the whole request, answers, and ends after the client.
+fn correct() -> Script {
+    Script::new().receive(REQUEST.len() as u64).send(&answer()).finish().receive_end()
+}
+
+/// Reads one segment of the request, answers, and closes over the bytes that it has not read.
+fn reads_one_segment() -> Script {
+    let answers = Script::new().receive(1).stop_reading().wait(Duration::from_millis(10)).send(&answer());
+    answers.close()
+}
+
+/// The report, and the virtual time that it took.
+fn probe(script: Script, seed: u64) -> (Report, Duration) {
+    let network = Network::new(seed);
+    let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+    server.play_each(script);
+    let mut options = Options::new(REQUEST);
+    options.cases = vec!["half-close".to_owned()];
+    let report = probe_simulated(&network, CLIENT, SERVER, &options, |_| {});
+    (report.unwrap_or_else(|error| panic!("{error}")), network.elapsed())
+}
+
+#[test]
+fn a_script_that_reads_the_whole_request_passes() {
+    let (report, _) = probe(correct(), 1);
+    let case = &report.cases[0];
+    assert_eq!((case.verdict, case.runs, case.wrong), (Verdict::Pass, 120, 0), "{case:?}");
+    assert!(report.path.can_be_deaf);
+    assert_eq!(report.path.round_trip_us, 2_000);
+    assert_eq!(case.bystander.as_ref().map(|bystander| bystander.failed), Some(0), "{case:?}");
+}
+
+#[test]
+fn a_script_that_closes_over_the_second_segment_loses_the_answer() {
+    let (report, _) = probe(reads_one_segment(), 1);
+    let case = &report.cases[0];
+    assert_eq!((case.verdict, case.wrong), (Verdict::Fail, 20), "{case:?}");
+    let cut = case.seen["request in two segments"].as_object().expect("counts");
+    assert!(cut.len() == 1 && cut.keys().all(|what| what.starts_with("cut at ")), "{case:?}");
+    assert!(!case.ladder.is_empty());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report_in_the_same_virtual_time() {
+    let once = || {
+        let (report, time) = probe(reads_one_segment(), 7);
+        (serde_json::to_string(&report).expect("it is data"), time)
+    };
+    let first = once();
+    assert_eq!(first, once());
+    assert!(first.1 > Duration::from_secs(1), "{:?}", first.1);
+}
