@@ -27,7 +27,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "frames-a-cut-as-complete",
-        about: "cuts an answer that takes 700 ms, and ends its chunks as if it were complete",
+        about: "cuts an answer that takes 900 ms, and ends its chunks as if it were complete",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, frames_a_cut)),
         probed: with_big,
@@ -101,7 +101,7 @@ fn frames_a_cut(mut client: TcpStream) {
     let begun = Instant::now();
     let _ = client.write_all(CHUNKED);
     for _ in 0..SIZE / PIECE {
-        if begun.elapsed() > Duration::from_millis(700) {
+        if begun.elapsed() > Duration::from_millis(900) {
             break;
         }
         let _ = client.write_all(format!("{PIECE:x}\r\n").as_bytes());
@@ -114,7 +114,8 @@ fn frames_a_cut(mut client: TcpStream) {
 
 fn resets_slow_readers(mut client: TcpStream) {
     let _ = client.write_all(HEAD);
-    let _ = client.set_write_timeout(Some(Duration::from_millis(500)));
+    // A call that has sent a part counts as a success, so the limit strikes after twice this time.
+    let _ = client.set_write_timeout(Some(Duration::from_millis(250)));
     for _ in 0..SIZE / PIECE {
         if let Err(error) = client.write_all(&[b'x'; PIECE]) {
             if error.kind() == ErrorKind::WouldBlock {

@@ -38,8 +38,8 @@ const POLITE: usize = 10_000_000;
 const CAREFUL: Duration = Duration::from_millis(800);
 /// The body follows the head in a later segment.
 const SOON: Duration = Duration::from_millis(5);
-/// A slow upload: 10 KB per second, for longer than most servers go on reading.
-const SLOW_BYTES: usize = 60 * 1024;
+/// A slow upload: 10 KB per second, for longer than many servers go on reading.
+const SLOW_BYTES: usize = 30 * 1024;
 const SLOW_PIECE: usize = 1024;
 const SLOW_GAP: Duration = Duration::from_millis(100);
 const DEAF_RUNS: u32 = 2;
@@ -189,7 +189,7 @@ fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> 
         session.upload(client, SLOW_PIECE, Duration::ZERO, |_| false)?;
         session.wait_for(client, SLOW_GAP, Seen::is_dead)?;
     }
-    finish(session, tally, owed, client, "slowly, for 6 s", begun)
+    finish(session, tally, owed, client, "slowly, for 3 s", begun)
 }
 
 /// Reads what there is, and judges it.
