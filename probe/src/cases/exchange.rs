@@ -22,16 +22,20 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// Serves a polite client with this request. `None`: it got no byte.
-    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Client, Option<Self>), Broken> {
+    /// Serves a polite client with this request. Also returns what it had seen before it left.
+    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
         let client = session.open(&Open::default())?;
         session.send(client, request);
         let limit = session.options.timeout;
         wait_for_other(session, client, limit)?;
         session.settle(client)?;
-        let bytes = session.seen(client).answer.bytes;
+        let seen = session.seen(client).clone();
         session.leave(client)?;
-        Ok((client, (bytes > 0).then_some(Self { bytes })))
+        let bytes = match seen.answer.http().map(|http| http.length) {
+            Some(Length::Bytes(bytes)) => bytes,
+            Some(Length::Chunks | Length::End) | None => seen.answer.bytes,
+        };
+        Ok((Self { bytes }, client, seen))
     }
 
     /// How much of the answer arrived, whatever its status.

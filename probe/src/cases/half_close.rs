@@ -61,10 +61,15 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
         add(session, "request in two segments, FIN with the second", client, &session.outcome(client));
     }
     if let Some(slow) = session.options.slow_request.clone() {
-        let (_, owed) = Owed::measure(session, &slow)?;
-        for _ in 0..SLOW_RUNS.min(runs).min(owed.map_or(0, |_| runs)) {
+        let (owed, _, seen) = Owed::measure(session, &slow)?;
+        let is_answered = !owed.outcome(&seen).is_lost();
+        for _ in 0..if is_answered { SLOW_RUNS.min(runs) } else { 0 } {
             let client = ask_and_finish(session, &[&slow], None)?;
-            let outcome = owed.map_or_else(|| session.outcome(client), |owed| owed.outcome(session.seen(client)));
+            let mut outcome = owed.outcome(session.seen(client));
+            let answer = &session.seen(client).answer;
+            if answer.bytes > 0 && answer.status() != seen.answer.status() {
+                outcome.got = Got::Other { status: answer.first_line() };
+            }
             add(session, "slow request, FIN with it", client, &outcome);
         }
     }

@@ -20,6 +20,10 @@ pub(super) const CASES: &[Case] = &[Case {
     run: late_input,
 }];
 
+/// A client that has sent `Connection: close` must send nothing more, so what it loses is not the
+/// server's fault alone.
+const AFTER_CLOSE: &str = "Only clients are affected that send more than they have announced, as some do after a \
+                           body: send FIN first, read until the client's FIN or for a second, and close then.";
 /// A slow reader's pause: the late byte arrives in it.
 const PAUSE: Duration = Duration::from_millis(300);
 const WINDOW: usize = 4096;
@@ -73,6 +77,9 @@ fn late_input(session: &mut Session) -> Result<Finding, Broken> {
     after_the_answer(session, &mut tally, &request, &beyond)?;
     with_a_slow_reader(session, &mut tally)?;
     let mut finding = tally.finding();
+    if finding.verdict == Verdict::Warn && has_excluded(&request) {
+        finding.cure = Some(AFTER_CLOSE);
+    }
     if !session.can_be_deaf {
         finding.summary.push_str("; losses are rarely seen here, since no socket can be made deaf");
     }
@@ -143,8 +150,8 @@ fn after_the_answer(session: &mut Session, tally: &mut Tally, request: &[u8], be
 /// The same while a big answer is on its way: the kernel that resets drops what it had not sent.
 fn with_a_slow_reader(session: &mut Session, tally: &mut Tally) -> Result<(), Broken> {
     let Some(big) = session.options.big_request.clone() else { return Ok(()) };
-    let (polite, Some(owed)) = Owed::measure(session, &big)? else { return Ok(()) };
-    if owed.outcome(session.seen(polite)).is_lost() {
+    let (owed, _, seen) = Owed::measure(session, &big)?;
+    if owed.outcome(&seen).is_lost() {
         // That is found by `slow-reader`, and is no question of input.
         return Ok(());
     }

@@ -32,13 +32,13 @@ const BIG: u64 = 8 * 1024 * 1024;
 fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
     let request = session.options.big_request.clone().unwrap_or_else(|| session.options.request.clone());
-    let (polite, owed) = Owed::measure(session, &request)?;
-    let Some(owed) = owed else {
+    let (owed, polite, seen) = Owed::measure(session, &request)?;
+    if seen.answer.bytes == 0 {
         return Ok(Finding::skip("even a client that reads at once got no byte of the big answer"));
-    };
+    }
     let is_big = owed.bytes >= BIG;
-    let outcome = owed.outcome(session.seen(polite));
-    tally.add(session, "reads at once", polite, grade(&outcome), say(session, polite, &outcome));
+    let outcome = owed.outcome(&seen);
+    tally.add(session, "reads at once", polite, grade(&outcome), &outcome);
     let small = Open { window: Some(SMALL), paused: true, ..Open::default() };
     let paused = Open { paused: true, ..Open::default() };
     try_one(session, &mut tally, "pause of 1 s, then sips, then all", owed, &small, |session, client| {
