@@ -63,8 +63,8 @@ pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
     }
 }
 
-/// Waits for the answer to another request than the baseline's, for at most `limit`. Returns whether
-/// it is complete, or the connection has ended.
+/// Waits for the answer to another request than the baseline's, for at most `limit`. Returns
+/// whether it is complete, or the connection has ended.
 pub(super) fn wait_for_other(session: &mut Session, client: Client, limit: Duration) -> Result<bool, Broken> {
     session.wait_until(limit, |session| {
         let seen = session.seen(client);

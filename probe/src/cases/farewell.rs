@@ -1,7 +1,7 @@
 //! `farewell-while-talking`: the server ends by its own decision, while the client goes on sending.
 //! Its last message must arrive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Case, Finding, Tally};
 use crate::answer::{End, Got, Outcome};
@@ -42,7 +42,7 @@ struct Talk {
 struct Talker<'a> {
     talk: &'a Talk,
     client: Client,
-    /// When it is deaf, after its first packet.
+    /// When it is deaf, from its opening on.
     deaf: Option<(Duration, Duration)>,
     /// When the server's end was seen.
     ended: Option<Duration>,
@@ -54,8 +54,7 @@ fn farewell(session: &mut Session) -> Result<Finding, Broken> {
     let limit = session.options.deadline_wait(session.options.claims.header);
     let mut heard = Vec::new();
     for talk in &talks {
-        let client = session.open(&Open::default())?;
-        heard.push(Talker { talk, client, deaf: None, ended: None });
+        heard.push(Talker::open(session, talk, None)?);
     }
     converse(session, &mut heard, limit)?;
     let mut deaf = Vec::new();
@@ -80,8 +79,7 @@ fn farewell(session: &mut Session) -> Result<Finding, Broken> {
         }
     }
     for (talk, from, _) in &expected {
-        let client = session.open(&Open::default())?;
-        deaf.push(Talker { talk, client, deaf: Some((*from, *from + DEAF_FOR)), ended: None });
+        deaf.push(Talker::open(session, talk, Some((*from, *from + DEAF_FOR)))?);
     }
     converse(session, &mut deaf, limit + AGAIN)?;
     for (Talker { talk, client, .. }, (_, _, bytes)) in deaf.into_iter().zip(expected) {
@@ -119,16 +117,13 @@ fn talks(session: &Session) -> Vec<Talk> {
 /// Lets all talk until each was ended, for at most `limit`.
 fn converse(session: &mut Session, talkers: &mut [Talker<'_>], limit: Duration) -> Result<(), Broken> {
     let begun = session.now();
-    for talker in talkers.iter() {
-        session.send(talker.client, &talker.talk.first);
-    }
     let mut next = EVERY;
     loop {
         session.wait(LOOK)?;
         let passed = session.now().saturating_duration_since(begun);
         let is_time = passed >= next;
         for talker in talkers.iter_mut().filter(|talker| talker.ended.is_none()) {
-            talker.go_on(session, begun, passed, is_time)?;
+            talker.go_on(session, is_time)?;
         }
         if is_time {
             next += EVERY;
@@ -145,15 +140,23 @@ fn converse(session: &mut Session, talkers: &mut [Talker<'_>], limit: Duration) 
     session.wait(EVERY)
 }
 
-impl Talker<'_> {
-    /// Looks whether the server has ended; else becomes deaf, hears again, and talks, as is due.
-    fn go_on(&mut self, session: &mut Session, begun: Instant, passed: Duration, is_time: bool) -> Result<(), Broken> {
+impl<'a> Talker<'a> {
+    /// Opens it and sends its first packet: a server's deadline begins with either.
+    fn open(session: &mut Session, talk: &'a Talk, deaf: Option<(Duration, Duration)>) -> Result<Self, Broken> {
+        let client = session.open(&Open::default())?;
+        session.send(client, &talk.first);
+        Ok(Self { talk, client, deaf, ended: None })
+    }
+
+    /// Looks whether the server has ended; else becomes deaf, hears again, and sends, as is due.
+    fn go_on(&mut self, session: &mut Session, is_time: bool) -> Result<(), Broken> {
         let seen = session.seen(self.client);
-        let is_deaf = seen.is_deaf;
+        let (is_deaf, opened) = (seen.is_deaf, seen.opened);
         if let Some(end) = seen.ended_by_server().or(seen.failed.map(|(time, _)| time)) {
-            self.ended = Some(end.saturating_duration_since(begun));
+            self.ended = Some(end.saturating_duration_since(opened));
             return Ok(());
         }
+        let passed = session.now().saturating_duration_since(opened);
         match self.deaf {
             Some((_, until)) if is_deaf && passed >= until => session.hear(self.client),
             Some((from, until)) if !is_deaf && (from..until).contains(&passed) => {

@@ -115,7 +115,7 @@ fn half_request(session: &mut Session, half: &[u8]) -> Result<String, Broken> {
     session.send(client, half);
     session.finish(client);
     let begun = session.now();
-    // How long it is held is a question of another case.
+    // How long the server holds it is for another case.
     let limit = session.options.timeout.min(Duration::from_secs(3));
     session.wait_for(client, limit, Seen::has_ended)?;
     session.settle(client)?;

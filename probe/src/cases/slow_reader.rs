@@ -67,7 +67,8 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     Ok(finding.with("answer", owed.bytes))
 }
 
-/// Opens a client that reads nothing, asks, lets it read as `read` does, and reads the rest at once.
+/// Opens a client that reads nothing, sends the request, lets it read as `read` does, and reads the
+/// rest at once.
 fn try_one(
     session: &mut Session,
     tally: &mut Tally,
@@ -104,8 +105,9 @@ fn read_all(session: &mut Session, client: Client, owed: Owed) -> Result<(), Bro
     }
 }
 
-/// A cut that looks like the end is a loss, and so is an answer that stops. A reset shows the client
-/// that there was more: that may be the stated limit on slow clients, as many servers have one.
+/// A cut that looks like the end is a loss, and so is an answer that stops. A reset shows the
+/// client that there was more: that may be the stated limit on slow clients, as many servers have
+/// one.
 fn judge(session: &Session, client: Client, outcome: &Outcome) -> Verdict {
     let looks_complete = is_complete(session, &session.seen(client).answer);
     match outcome.end {

@@ -13,8 +13,8 @@ const STALL: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Session {
-    /// Uploads this many bytes, one piece after each `gap`, until the connection is dead, the server
-    /// takes no more, or `is_enough`. The server's FIN does not stop it. Returns how many bytes the
+    /// Uploads this many bytes, one piece after each `gap`, until the connection is dead, the
+    /// server takes no more, or `is_enough`. The server's FIN does not stop it. Returns how many bytes the
     /// client's kernel took.
     pub(crate) fn upload(
         &mut self,
