@@ -36,14 +36,15 @@ const SLOW_RUNS: u32 = 3;
 
 fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
-    let mut unanswered = 0;
-    let mut add = |session: &Session, variant: &str, client: Client, outcome: &Outcome| {
+    let (mut unanswered, mut late) = (0, 0);
+    let mut add = |session: &Session, variant: &str, client: Client, gap: Option<Duration>, outcome: &Outcome| {
         let verdict = match outcome.got {
             // Such as 500, where others get 200.
             Got::Other { .. } => Verdict::Fail,
             Got::Whole | Got::Cut { .. } | Got::Nothing => grade(outcome),
         };
         unanswered += u32::from(outcome.got == Got::Nothing && outcome.end != End::Refused);
+        late += u32::from(outcome.got == Got::Whole && was_late(session.seen(client), gap));
         tally.add(session, variant, client, verdict, outcome);
     };
     let usual = session.usual_time();
@@ -53,12 +54,12 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     for (variant, gap) in GAPS.into_iter().chain(halfway) {
         for _ in 0..runs_of(runs, usual) {
             let client = ask_and_finish(session, &[&request], gap)?;
-            add(session, variant, client, &session.outcome(client));
+            add(session, variant, client, gap, &session.outcome(client));
         }
     }
     for _ in 0..runs_of(runs, usual) {
         let client = ask_and_finish(session, &[&request[..half], &request[half..]], None)?;
-        add(session, "request in two segments, FIN with the second", client, &session.outcome(client));
+        add(session, "request in two segments, FIN with the second", client, None, &session.outcome(client));
     }
     if let Some(slow) = session.options.slow_request.clone() {
         let (owed, _, seen) = Owed::measure(session, &slow)?;
@@ -70,10 +71,10 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
             if answer.bytes > 0 && answer.status() != seen.answer.status() {
                 outcome.got = Got::Other { status: answer.first_line() };
             }
-            add(session, "slow request, FIN with it", client, &outcome);
+            add(session, "slow request, FIN with it", client, None, &outcome);
         }
     }
-    let is_policy = unanswered > 0 && unanswered == tally.wrong() && unanswered == tally.runs();
+    let is_policy = unanswered > 0 && unanswered == tally.wrong() && unanswered + late == tally.runs();
     let mut finding = tally.finding();
     if is_policy && !session.options.expect_half_close {
         // It never answers: that can be the stated policy of a server, as it is of some proxies.
@@ -82,6 +83,14 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     }
     let fact = half_request(session, &request[..half])?;
     Ok(finding.with("FIN after half of the request", fact))
+}
+
+/// Whether the FIN left so much later than it should, since this machine is busy, that the answer
+/// may have been there before.
+fn was_late(seen: &Seen, gap: Option<Duration>) -> bool {
+    let gap = gap.unwrap_or_default();
+    let (Some(written), Some(ended)) = (seen.written, seen.ended) else { return false };
+    ended.saturating_duration_since(written) > gap + gap / 2 + Duration::from_millis(2)
 }
 
 /// Answers that take long are tried less often.
