@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use finale::trace::Record;
+use finale::trace::{Call, Record, What};
 use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
@@ -309,6 +309,12 @@ impl Session {
     /// What was recorded of the client: for the ladder.
     pub(crate) fn records(&self, client: Client) -> Vec<Record> {
         self.engine.recorder().records_of(self.seen(client).id)
+    }
+
+    /// When its FIN was with the kernel, which can be later than the call of [`finish`](Self::finish).
+    pub(crate) fn fin_left(&self, client: Client) -> Option<Instant> {
+        let is_fin = |what: &What| matches!(what, What::Call { call: Call::Shutdown, .. });
+        self.records(client).iter().find(|record| is_fin(&record.what)).map(|record| record.at)
     }
 
     /// Adds a line to the client's ladder.

@@ -55,7 +55,7 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     let limit = session.options.timeout.min(session.usual_time() * 3 + Duration::from_secs(1));
     let client = session.open(&Open::default())?;
     session.send(client, &head);
-    wait_for_other(session, client, limit)?;
+    wait_for_other(session, client, None, limit)?;
     session.settle(client)?;
     let seen = session.seen(client).clone();
     session.leave(client)?;
@@ -213,7 +213,8 @@ fn finish(
     let dead_after = died.saturating_duration_since(begun);
     session.resume(client);
     let limit = session.options.timeout.max(Duration::from_secs(3));
-    wait_for_other(session, client, limit)?;
+    let known = (owed.bytes > 0).then_some(owed);
+    wait_for_other(session, client, known, limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
     let (verdict, what) = judge(owed, &outcome, dead_after);

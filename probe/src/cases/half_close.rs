@@ -44,7 +44,7 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
             Got::Whole | Got::Cut { .. } | Got::Nothing => grade(outcome),
         };
         unanswered += u32::from(outcome.got == Got::Nothing && outcome.end != End::Refused);
-        late += u32::from(outcome.got == Got::Whole && was_late(session.seen(client), gap));
+        late += u32::from(outcome.got == Got::Whole && was_late(session, client, gap));
         tally.add(session, variant, client, verdict, outcome);
     };
     let usual = session.usual_time();
@@ -87,10 +87,10 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
 
 /// Whether the FIN left so much later than it should, since this machine is busy, that the answer
 /// may have been there before.
-fn was_late(seen: &Seen, gap: Option<Duration>) -> bool {
+fn was_late(session: &Session, client: Client, gap: Option<Duration>) -> bool {
     let gap = gap.unwrap_or_default();
-    let (Some(written), Some(ended)) = (seen.written, seen.ended) else { return false };
-    ended.saturating_duration_since(written) > gap + gap / 2 + Duration::from_millis(2)
+    let (Some(written), Some(left)) = (session.seen(client).written, session.fin_left(client)) else { return false };
+    left.saturating_duration_since(written) > gap + gap / 2 + Duration::from_millis(2)
 }
 
 /// Answers that take long are tried less often.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Owed, deaf_while, grade, grade_leniently, wait_for_missed, wait_for_other};
+use super::exchange::{Owed, deaf_while, grade, grade_leniently, is_still_coming, wait_for_missed, wait_for_other};
 use super::{Case, Finding, Tally};
 use crate::answer::Outcome;
 use crate::client::Client;
@@ -168,10 +168,11 @@ fn with_a_slow_reader(session: &mut Session, tally: &mut Tally) -> Result<(), Br
         session.wait(PAUSE)?;
         session.resume(client);
         let limit = session.options.timeout;
-        wait_for_other(session, client, limit)?;
+        wait_for_other(session, client, Some(owed), limit)?;
         session.settle(client)?;
         let outcome = owed.outcome(session.seen(client));
         let verdict = match is_beyond && has_excluded(&big) {
+            _ if is_still_coming(session, client) && outcome.is_lost() => Verdict::Info,
             true => grade_leniently(&outcome),
             false => grade(&outcome),
         };

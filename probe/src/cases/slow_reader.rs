@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Owed, grade, is_complete};
+use super::exchange::{Owed, grade, is_complete, is_still_coming, wait_for_other};
 use super::{Case, Finding, Tally};
 use crate::answer::{End, Outcome};
 use crate::client::Client;
@@ -82,27 +82,12 @@ fn try_one(
     session.send(client, &request);
     read(session, client)?;
     session.resume(client);
-    read_all(session, client, owed)?;
+    let limit = session.options.timeout;
+    wait_for_other(session, client, Some(owed), limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
     tally.add(session, variant, client, judge(session, client, &outcome), say(session, client, &outcome));
     session.leave(client)
-}
-
-/// Reads until the answer is complete or has ended; a silence of the timeout ends it, too.
-fn read_all(session: &mut Session, client: Client, owed: Owed) -> Result<(), Broken> {
-    let limit = session.options.timeout;
-    loop {
-        let before = session.seen(client).total;
-        let is_over = |session: &mut Session| {
-            let seen = session.seen(client);
-            let all = seen.answer.http().is_none() && seen.answer.bytes >= owed.bytes;
-            seen.is_read || all || is_complete(session, &seen.answer)
-        };
-        if session.wait_until(limit, is_over)? || session.seen(client).total == before {
-            return Ok(());
-        }
-    }
 }
 
 /// A cut that looks like the end is a loss, and so is an answer that stops. A reset shows the
@@ -112,6 +97,7 @@ fn judge(session: &Session, client: Client, outcome: &Outcome) -> Verdict {
     let looks_complete = is_complete(session, &session.seen(client).answer);
     match outcome.end {
         End::Reset if outcome.is_lost() && session.seen(client).answer.bytes > 0 && !looks_complete => Verdict::Warn,
+        End::Open if outcome.is_lost() && is_still_coming(session, client) => Verdict::Info,
         End::Reset | End::Fin | End::Open | End::Refused => grade(outcome),
     }
 }
