@@ -67,8 +67,8 @@ pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
 }
 
 /// Waits for the answer to another request than the baseline's, until it is complete, the
-/// connection has ended, or no byte has come for `limit`. One that does not show its end is complete
-/// with the length that is owed, and after a silence if that is not known.
+/// connection has ended, or no byte has come for `limit`. One that does not show its end is
+/// complete with the length that is owed, and after a silence if that is not known.
 pub(super) fn wait_for_other(
     session: &mut Session,
     client: Client,

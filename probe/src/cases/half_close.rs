@@ -53,19 +53,19 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let halfway = (usual >= LONG).then_some((HALFWAY, Some(usual / 2)));
     for (variant, gap) in GAPS.into_iter().chain(halfway) {
         for _ in 0..runs_of(runs, usual) {
-            let client = ask_and_finish(session, &[&request], gap)?;
+            let client = send_and_finish(session, &[&request], gap)?;
             add(session, variant, client, gap, &session.outcome(client));
         }
     }
     for _ in 0..runs_of(runs, usual) {
-        let client = ask_and_finish(session, &[&request[..half], &request[half..]], None)?;
+        let client = send_and_finish(session, &[&request[..half], &request[half..]], None)?;
         add(session, "request in two segments, FIN with the second", client, None, &session.outcome(client));
     }
     if let Some(slow) = session.options.slow_request.clone() {
         let (owed, _, seen) = Owed::measure(session, &slow)?;
         let is_answered = !owed.outcome(&seen).is_lost();
         for _ in 0..if is_answered { SLOW_RUNS.min(runs) } else { 0 } {
-            let client = ask_and_finish(session, &[&slow], None)?;
+            let client = send_and_finish(session, &[&slow], None)?;
             let mut outcome = owed.outcome(session.seen(client));
             let answer = &session.seen(client).answer;
             if answer.bytes > 0 && answer.status() != seen.answer.status() {
@@ -99,7 +99,7 @@ fn runs_of(runs: u32, usual: Duration) -> u32 {
 }
 
 /// Sends the request in these pieces, then the FIN, and waits for the end.
-fn ask_and_finish(session: &mut Session, pieces: &[&[u8]], gap: Option<Duration>) -> Result<Client, Broken> {
+fn send_and_finish(session: &mut Session, pieces: &[&[u8]], gap: Option<Duration>) -> Result<Client, Broken> {
     let client = session.open(&Open::default())?;
     for (index, piece) in pieces.iter().enumerate() {
         if index > 0 {

@@ -87,8 +87,8 @@ fn late_input(session: &mut Session) -> Result<Finding, Broken> {
 }
 
 /// A reset that answers our own byte is TCP doing its duty, if the answer had arrived and the
-/// server had finished. HTTP forbids further bytes to a client that has sent `Connection: close` (RFC 9112
-/// section 9.6).
+/// server had finished. HTTP forbids further bytes to a client that has sent `Connection: close`
+/// (RFC 9112 section 9.6).
 fn judge(session: &Session, is_beyond: bool, client: Client, outcome: &Outcome) -> Verdict {
     let seen = session.seen(client);
     let had_all = seen.fin.is_some() && seen.last_byte <= seen.fin;

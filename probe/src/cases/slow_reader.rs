@@ -86,7 +86,7 @@ fn try_one(
     wait_for_other(session, client, Some(owed), limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
-    tally.add(session, variant, client, judge(session, client, &outcome), say(session, client, &outcome));
+    tally.add(session, variant, client, judge(session, client, &outcome), describe(session, client, &outcome));
     session.leave(client)
 }
 
@@ -103,7 +103,7 @@ fn judge(session: &Session, client: Client, outcome: &Outcome) -> Verdict {
 }
 
 /// What was seen, with the time and the rate at which a slow client was cut off.
-fn say(session: &Session, client: Client, outcome: &Outcome) -> String {
+fn describe(session: &Session, client: Client, outcome: &Outcome) -> String {
     let seen = session.seen(client);
     let time = match (seen.written, seen.ended_by_server()) {
         (Some(written), Some(end)) if outcome.is_lost() => end.saturating_duration_since(written),
