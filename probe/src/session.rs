@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use finale::trace::{Call, What};
 use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
@@ -309,6 +310,12 @@ impl Session {
     pub(crate) fn kernel_state(&mut self, client: Client) -> Option<&'static str> {
         let id = self.entry(client).seen.id;
         self.engine.kernel_view(id).map(|view| view.state)
+    }
+
+    /// When its FIN was with the kernel, which can be later than the call of [`finish`](Self::finish).
+    pub(crate) fn fin_left(&self, client: Client) -> Option<Instant> {
+        let is_fin = |what: &What| matches!(what, What::Call { call: Call::Shutdown, .. });
+        self.records(client).iter().find(|record| is_fin(&record.what)).map(|record| record.at)
     }
 
     // --- waiting ---

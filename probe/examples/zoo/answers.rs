@@ -154,7 +154,7 @@ fn closes_at_once(mut client: TcpStream) {
 fn refuses(mut client: TcpStream, end: fn(TcpStream)) {
     let _ = client.set_read_timeout(Some(Duration::from_secs(3)));
     let Some(head) = read_head(&mut client) else { return };
-    if head.starts_with(b"PUT ") {
+    if head.starts_with(b"POST ") {
         let _ = client.write_all(REFUSAL);
         end(client);
     } else {
@@ -221,7 +221,7 @@ fn thinks(mut client: TcpStream) {
 fn keeps_open(mut client: TcpStream) {
     let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
     while let Some(head) = read_head(&mut client) {
-        let is_upload = head.starts_with(b"PUT ");
+        let is_upload = head.starts_with(b"POST ");
         let _ = client.write_all(if is_upload { REFUSAL } else { KEPT });
         if is_upload {
             break;

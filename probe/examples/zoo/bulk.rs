@@ -26,8 +26,15 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: with_big,
     },
     Server {
+        name: "stalls-at-would-block",
+        about: "never goes on after a full buffer, since it does not wait until the socket is writable",
+        found_by: &[("slow-reader", Verdict::Fail)],
+        run: |listener| each(&listener, |client| serve(client, stalls_at_would_block)),
+        probed: with_big,
+    },
+    Server {
         name: "frames-a-cut-as-complete",
-        about: "cuts an answer that takes 700 ms, and ends its chunks as if it were complete",
+        about: "cuts an answer that takes 900 ms, and ends its chunks as if it were complete",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, frames_a_cut)),
         probed: with_big,
@@ -83,7 +90,8 @@ fn sends_all(mut client: TcpStream) {
     linger(client);
 }
 
-fn stops_at_would_block(mut client: TcpStream) {
+/// Returns whether everything was sent.
+fn sends_until_would_block(client: &mut TcpStream) -> bool {
     let _ = client.write_all(HEAD);
     let _ = client.set_nonblocking(true);
     let mut left = SIZE;
@@ -94,6 +102,18 @@ fn stops_at_would_block(mut client: TcpStream) {
         }
     }
     let _ = client.set_nonblocking(false);
+    left == 0
+}
+
+fn stops_at_would_block(mut client: TcpStream) {
+    sends_until_would_block(&mut client);
+    linger(client);
+}
+
+fn stalls_at_would_block(mut client: TcpStream) {
+    let is_done = sends_until_would_block(&mut client);
+    let _ = client.set_read_timeout(None);
+    while !is_done && matches!(client.read(&mut [0; 4096]), Ok(1..)) {}
     linger(client);
 }
 
@@ -101,7 +121,7 @@ fn frames_a_cut(mut client: TcpStream) {
     let begun = Instant::now();
     let _ = client.write_all(CHUNKED);
     for _ in 0..SIZE / PIECE {
-        if begun.elapsed() > Duration::from_millis(700) {
+        if begun.elapsed() > Duration::from_millis(900) {
             break;
         }
         let _ = client.write_all(format!("{PIECE:x}\r\n").as_bytes());
@@ -114,7 +134,8 @@ fn frames_a_cut(mut client: TcpStream) {
 
 fn resets_slow_readers(mut client: TcpStream) {
     let _ = client.write_all(HEAD);
-    let _ = client.set_write_timeout(Some(Duration::from_millis(500)));
+    // A call that has sent a part counts as a success, so the limit strikes after twice this time.
+    let _ = client.set_write_timeout(Some(Duration::from_millis(250)));
     for _ in 0..SIZE / PIECE {
         if let Err(error) = client.write_all(&[b'x'; PIECE]) {
             if error.kind() == ErrorKind::WouldBlock {

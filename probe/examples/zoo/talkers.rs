@@ -1,4 +1,4 @@
-//! Servers that end a client by their own decision, while it talks.
+//! Servers of a protocol of lines that end a client by their own decision, while it sends.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,6 +23,16 @@ pub(crate) const SERVERS: &[Server] = &[
         found_by: &[("farewell-while-talking", Verdict::Fail)],
         run: |listener| each(&listener, |client| kicks(client, drop)),
         probed: with_lines,
+    },
+    Server {
+        name: "refuses-lines",
+        about: "refuses a long upload of a protocol that is not HTTP, and closes with it unread",
+        found_by: &[("early-answer", Verdict::Fail)],
+        run: |listener| each(&listener, refuses_lines),
+        probed: |options| {
+            with_lines(options);
+            options.upload = Some(b"store 28000000\n".to_vec());
+        },
     },
 ];
 
@@ -51,5 +61,21 @@ fn kicks(mut client: TcpStream, end: fn(TcpStream)) {
             }
             Err(_) => {}
         }
+    }
+}
+
+fn refuses_lines(mut client: TcpStream) {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while matches!(client.read(&mut byte), Ok(1)) {
+        line.push(byte[0]);
+        if byte != *b"\n" {
+            continue;
+        }
+        if line.starts_with(b"store") {
+            let _ = client.write_all(b"too big\n");
+            return;
+        }
+        let _ = client.write_all(b"welcome\n");
+        line.clear();
     }
 }

@@ -20,8 +20,8 @@ pub(super) const CASES: &[Case] = &[Case {
     run: early_answer,
 }];
 
-/// The length that an upload announces, and how much of it is sent. Each is more than some server of
-/// the field reads after its answer.
+/// The length that an upload announces, and how much of it is sent. Each is more than some server
+/// of the field reads after its answer.
 const ANNOUNCED: usize = 28_000_000;
 const SIZES: [(&str, usize); 6] = [
     ("1 byte", 1),
@@ -33,13 +33,13 @@ const SIZES: [(&str, usize); 6] = [
 ];
 /// More than this is sent only to a server that may be harmed.
 const POLITE: usize = 10_000_000;
-/// A server that is not deaf to the client for this long after its answer was careful enough: it is
-/// reasonably certain that the answer has arrived (RFC 9112 section 9.6).
+/// A server that reads on for this long after its answer is careful enough: it can be reasonably
+/// certain that the answer has arrived (RFC 9112 section 9.6).
 const CAREFUL: Duration = Duration::from_millis(800);
 /// The body follows the head in a later segment.
 const SOON: Duration = Duration::from_millis(5);
-/// A slow upload: 10 KB per second, for longer than most servers go on reading.
-const SLOW_BYTES: usize = 60 * 1024;
+/// A slow upload: 10 KB per second, for longer than many servers go on reading.
+const SLOW_BYTES: usize = 30 * 1024;
 const SLOW_PIECE: usize = 1024;
 const SLOW_GAP: Duration = Duration::from_millis(100);
 const DEAF_RUNS: u32 = 2;
@@ -55,7 +55,7 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     let limit = session.options.timeout.min(session.usual_time() * 3 + Duration::from_secs(1));
     let client = session.open(&Open::default())?;
     session.send(client, &head);
-    wait_for_other(session, client, limit)?;
+    wait_for_other(session, client, None, limit)?;
     session.settle(client)?;
     let seen = session.seen(client).clone();
     session.leave(client)?;
@@ -63,6 +63,12 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     if owed.bytes == 0 {
         if seen.has_ended() {
             let what = format!("the head of an upload has no answer: {}", owed.outcome(&seen));
+            return Ok(Finding::of(Verdict::Info, what));
+        }
+        if !session.options.may_be_hostile(session.target) {
+            // A whole upload may change something there.
+            let what = "the head of an upload has no early answer; whole uploads only on a local address, or with \
+                        --i-own-this-server";
             return Ok(Finding::of(Verdict::Info, what));
         }
         return whole_uploads(session, &upload);
@@ -81,7 +87,8 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
 enum Upload {
     /// As it was given.
     Given(Vec<u8>),
-    /// Made from a request of HTTP: what comes before the length, and what comes after it.
+    /// Made from a request of HTTP: what comes before the length, and what comes after it. A POST,
+    /// since a PUT that is not refused would replace what is there.
     Made(Vec<u8>, Vec<u8>),
 }
 
@@ -99,7 +106,7 @@ impl Upload {
         if !version.starts_with("HTTP/1.") {
             return None;
         }
-        let mut before = format!("PUT {path} {version}\r\n");
+        let mut before = format!("POST {path} {version}\r\n");
         let of_a_body = ["content-length:", "transfer-encoding:", "expect:"];
         for line in lines {
             let lower = line.to_ascii_lowercase();
@@ -133,8 +140,8 @@ impl Upload {
     }
 }
 
-/// An upload of this size to a server that answers at the head: by a client that stops at the answer,
-/// by one that writes all before it reads, and by one that misses a packet.
+/// An upload of this size to a server that answers at the head: by a client that stops at the
+/// answer, by one that writes all before it reads, and by one that misses a packet.
 fn refused(
     session: &mut Session,
     tally: &mut Tally,
@@ -189,7 +196,7 @@ fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> 
         session.upload(client, SLOW_PIECE, Duration::ZERO, |_| false)?;
         session.wait_for(client, SLOW_GAP, Seen::is_dead)?;
     }
-    finish(session, tally, owed, client, "slowly, for 6 s", begun)
+    finish(session, tally, owed, client, "slowly, for 3 s", begun)
 }
 
 /// Reads what there is, and judges it.
@@ -206,7 +213,8 @@ fn finish(
     let dead_after = died.saturating_duration_since(begun);
     session.resume(client);
     let limit = session.options.timeout.max(Duration::from_secs(3));
-    wait_for_other(session, client, limit)?;
+    let known = (owed.bytes > 0).then_some(owed);
+    wait_for_other(session, client, known, limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
     let (verdict, what) = judge(owed, &outcome, dead_after);

@@ -15,6 +15,9 @@ pub(super) const DEAF: Duration = Duration::from_millis(100);
 /// An answer that was missed is sent again after 200 ms, 400 ms, 800 ms: three attempts.
 const AGAIN: Duration = Duration::from_secs(3);
 
+/// An answer that still comes after this time is not waited for.
+const ENDLESS: Duration = Duration::from_secs(60);
+
 /// The length that an answer must have: what it declares, else what a polite client got.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
@@ -22,16 +25,20 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// Serves a polite client with this request. `None`: it got no byte.
-    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Client, Option<Self>), Broken> {
+    /// Serves a polite client with this request. Also returns what it had seen before it left.
+    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
         let client = session.open(&Open::default())?;
         session.send(client, request);
         let limit = session.options.timeout;
-        wait_for_other(session, client, limit)?;
+        wait_for_other(session, client, None, limit)?;
         session.settle(client)?;
-        let bytes = session.seen(client).answer.bytes;
+        let seen = session.seen(client).clone();
         session.leave(client)?;
-        Ok((client, (bytes > 0).then_some(Self { bytes })))
+        let bytes = match seen.answer.http().map(|http| http.length) {
+            Some(Length::Bytes(bytes)) => bytes,
+            Some(Length::Chunks | Length::End) | None => seen.answer.bytes,
+        };
+        Ok((Self { bytes }, client, seen))
     }
 
     /// How much of the answer arrived, whatever its status.
@@ -59,15 +66,30 @@ pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
     }
 }
 
-/// Waits for the answer to another request than the baseline's, for at most `limit`. Returns whether
-/// it is complete, or the connection has ended.
-pub(super) fn wait_for_other(session: &mut Session, client: Client, limit: Duration) -> Result<bool, Broken> {
-    session.wait_until(limit, |session| {
-        let seen = session.seen(client);
-        let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
-        let may_be_quiet = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
-        seen.is_read || is_complete(session, &seen.answer) || (may_be_quiet && silence >= QUIET)
-    })
+/// Waits for the answer to another request than the baseline's, until it is complete, the
+/// connection has ended, or no byte has come for `limit`. One that does not show its end is
+/// complete with the length that is owed, and after a silence if that is not known.
+pub(super) fn wait_for_other(
+    session: &mut Session,
+    client: Client,
+    owed: Option<Owed>,
+    limit: Duration,
+) -> Result<(), Broken> {
+    let begun = session.now();
+    loop {
+        let before = session.seen(client).total;
+        let is_over = session.wait_until(limit, |session| {
+            let seen = session.seen(client);
+            let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
+            let shows_no_end = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
+            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes);
+            seen.is_read || is_complete(session, &seen.answer) || (shows_no_end && is_enough)
+        })?;
+        let is_endless = session.now().saturating_duration_since(begun) >= ENDLESS;
+        if is_over || is_endless || session.seen(client).total == before {
+            return Ok(());
+        }
+    }
 }
 
 /// Waits for an answer that was sent while the client was deaf: the server's kernel sends it again.
@@ -92,6 +114,13 @@ pub(super) fn deaf_while(
     session.wait(session.usual_time() + DEAF)?;
     session.hear(client);
     Ok(true)
+}
+
+/// Whether bytes were still coming when the client stopped to wait for more: nothing is lost then.
+pub(super) fn is_still_coming(session: &Session, client: Client) -> bool {
+    let seen = session.seen(client);
+    let since = seen.last_byte.map(|last| session.now().saturating_duration_since(last));
+    !seen.has_ended() && since.is_some_and(|since| since < session.options.timeout / 2)
 }
 
 /// The verdict on an answer that is owed: lost, at risk, or clean.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::exchange::DEAF;
 use super::{Case, Finding, Tally};
 use crate::answer::{End, Got, Outcome};
 use crate::client::Client;
@@ -21,8 +20,14 @@ pub(super) const CASES: &[Case] = &[Case {
 }];
 
 const EVERY: Duration = Duration::from_millis(50);
-/// The client is deaf from this long before the server is expected to end.
-const LEAD: Duration = Duration::from_millis(250);
+/// The clients are deaf from this long before the server is expected to end, each for [`DEAF_FOR`]:
+/// the server's moment varies.
+const LEADS: [Duration; 3] = [Duration::from_millis(140), Duration::from_millis(90), Duration::from_millis(40)];
+/// Less than the 200 ms after which the client's kernel sends again what was not acknowledged, and
+/// sends nothing new meanwhile: new packets are what the server's kernel answers with a reset.
+const DEAF_FOR: Duration = Duration::from_millis(180);
+/// The client looks this often.
+const LOOK: Duration = Duration::from_millis(10);
 /// What was missed is sent again after 200, 400, 800 ms.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -37,7 +42,7 @@ struct Talk {
 struct Talker<'a> {
     talk: &'a Talk,
     client: Client,
-    /// When it is deaf, after its first packet.
+    /// When it is deaf, from its opening on.
     deaf: Option<(Duration, Duration)>,
     /// When the server's end was seen.
     ended: Option<Duration>,
@@ -49,8 +54,7 @@ fn farewell(session: &mut Session) -> Result<Finding, Broken> {
     let limit = session.options.deadline_wait(session.options.claims.header);
     let mut heard = Vec::new();
     for talk in &talks {
-        let client = session.open(&Open::default())?;
-        heard.push(Talker { talk, client, deaf: None, ended: None });
+        heard.push(Talker::open(session, talk, None)?);
     }
     converse(session, &mut heard, limit)?;
     let mut deaf = Vec::new();
@@ -68,14 +72,17 @@ fn farewell(session: &mut Session) -> Result<Finding, Broken> {
         facts.push((talk.variant, format!("ended after {} ms, {bytes} bytes", ended.as_millis())));
         session.leave(client)?;
         if bytes > 0 && session.can_be_deaf {
-            let client = session.open(&Open::default())?;
-            let window = (ended.saturating_sub(LEAD.min(ended / 2)), ended + DEAF);
-            deaf.push(Talker { talk, client, deaf: Some(window), ended: None });
-            expected.push(bytes);
+            for lead in LEADS {
+                let from = ended.saturating_sub(lead);
+                expected.push((talk, from, bytes));
+            }
         }
     }
+    for (talk, from, _) in &expected {
+        deaf.push(Talker::open(session, talk, Some((*from, *from + DEAF_FOR)))?);
+    }
     converse(session, &mut deaf, limit + AGAIN)?;
-    for (Talker { talk, client, .. }, bytes) in deaf.into_iter().zip(expected) {
+    for (Talker { talk, client, .. }, (_, _, bytes)) in deaf.into_iter().zip(expected) {
         let (verdict, what) = judge(session, client, bytes);
         tally.add(session, &format!("{}, deaf", talk.variant), client, verdict, &what);
         session.leave(client)?;
@@ -110,27 +117,16 @@ fn talks(session: &Session) -> Vec<Talk> {
 /// Lets all talk until each was ended, for at most `limit`.
 fn converse(session: &mut Session, talkers: &mut [Talker<'_>], limit: Duration) -> Result<(), Broken> {
     let begun = session.now();
-    for talker in talkers.iter() {
-        session.send(talker.client, &talker.talk.first);
-    }
+    let mut next = EVERY;
     loop {
-        session.wait(EVERY)?;
+        session.wait(LOOK)?;
         let passed = session.now().saturating_duration_since(begun);
+        let is_time = passed >= next;
         for talker in talkers.iter_mut().filter(|talker| talker.ended.is_none()) {
-            let seen = session.seen(talker.client);
-            if let Some(end) = seen.ended_by_server().or(seen.failed.map(|(time, _)| time)) {
-                talker.ended = Some(end.saturating_duration_since(begun));
-                continue;
-            }
-            let is_deaf = seen.is_deaf;
-            match talker.deaf {
-                Some((_, until)) if is_deaf && passed >= until => session.hear(talker.client),
-                Some((from, until)) if !is_deaf && passed >= from && passed < until => {
-                    session.deafen(talker.client)?;
-                }
-                Some(_) | None => {}
-            }
-            session.send(talker.client, &talker.talk.again);
+            talker.go_on(session, is_time)?;
+        }
+        if is_time {
+            next += EVERY;
         }
         if passed >= limit || talkers.iter().all(|talker| talker.ended.is_some()) {
             break;
@@ -144,15 +140,47 @@ fn converse(session: &mut Session, talkers: &mut [Talker<'_>], limit: Duration) 
     session.wait(EVERY)
 }
 
-/// The last message is lost if fewer bytes arrived than a client got that heard all. The number of
-/// answers before it varies with the moment by one or two; the deaf client misses more of them.
+impl<'a> Talker<'a> {
+    /// Opens it and sends its first packet: a server's deadline begins with either.
+    fn open(session: &mut Session, talk: &'a Talk, deaf: Option<(Duration, Duration)>) -> Result<Self, Broken> {
+        let client = session.open(&Open::default())?;
+        session.send(client, &talk.first);
+        Ok(Self { talk, client, deaf, ended: None })
+    }
+
+    /// Looks whether the server has ended; else becomes deaf, hears again, and sends, as is due.
+    fn go_on(&mut self, session: &mut Session, is_time: bool) -> Result<(), Broken> {
+        let seen = session.seen(self.client);
+        let (is_deaf, opened) = (seen.is_deaf, seen.opened);
+        if let Some(end) = seen.ended_by_server().or(seen.failed.map(|(time, _)| time)) {
+            self.ended = Some(end.saturating_duration_since(opened));
+            return Ok(());
+        }
+        let passed = session.now().saturating_duration_since(opened);
+        match self.deaf {
+            Some((_, until)) if is_deaf && passed >= until => session.hear(self.client),
+            Some((from, until)) if !is_deaf && (from..until).contains(&passed) => {
+                session.deafen(self.client)?;
+            }
+            Some(_) | None => {}
+        }
+        if is_time {
+            session.send(self.client, &self.talk.again);
+        }
+        Ok(())
+    }
+}
+
+/// The last message is lost if the connection was reset and fewer bytes arrived than a client got
+/// that heard all. The number of answers before it varies with the moment by one or two; the deaf
+/// client misses more of them. A FIN shows that all has arrived that the server has sent.
 fn judge(session: &Session, client: Client, expected: u64) -> (Verdict, String) {
     let seen = session.seen(client);
     let answer = session.baseline.as_ref().map_or(0, |it| it.bytes);
     let slack = if expected > answer * 4 { answer * 2 } else { expected / 50 };
     let got = match seen.total {
         0 => Got::Nothing,
-        bytes if bytes + slack >= expected => Got::Whole,
+        bytes if bytes + slack >= expected || seen.end() == End::Fin => Got::Whole,
         bytes => Got::Cut { bytes, of: expected },
     };
     let outcome = Outcome { got, end: seen.end() };
@@ -160,9 +188,12 @@ fn judge(session: &Session, client: Client, expected: u64) -> (Verdict, String) 
         (Got::Nothing, End::Fin | End::Reset) if expected == 0 => {
             return (Verdict::Info, format!("ended without a last message: {outcome}"));
         }
-        (Got::Cut { .. } | Got::Nothing, End::Fin | End::Reset | End::Open) => Verdict::Fail,
+        (Got::Cut { .. } | Got::Nothing, End::Reset) => Verdict::Fail,
+        // Others got a last message.
+        (Got::Cut { .. } | Got::Nothing, End::Fin) => Verdict::Warn,
         (Got::Whole | Got::Other { .. }, End::Reset) => Verdict::Warn,
-        _ => Verdict::Pass,
+        (Got::Whole | Got::Other { .. }, End::Fin) => Verdict::Pass,
+        (_, End::Open | End::Refused) => Verdict::Info,
     };
     (verdict, outcome.to_string())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Owed, deaf_while, grade, grade_leniently, wait_for_missed, wait_for_other};
+use super::exchange::{Owed, deaf_while, grade, grade_leniently, is_still_coming, wait_for_missed, wait_for_other};
 use super::{Case, Finding, Tally};
 use crate::answer::Outcome;
 use crate::client::Client;
@@ -20,6 +20,10 @@ pub(super) const CASES: &[Case] = &[Case {
     run: late_input,
 }];
 
+/// A client that has sent `Connection: close` must send nothing more, so what it loses is not the
+/// server's fault alone.
+const AFTER_CLOSE: &str = "Only clients are affected that send more than they have announced, as some do after a \
+                           body: send FIN first, read until the client's FIN or for a second, and close then.";
 /// A slow reader's pause: the late byte arrives in it.
 const PAUSE: Duration = Duration::from_millis(300);
 const WINDOW: usize = 4096;
@@ -73,15 +77,18 @@ fn late_input(session: &mut Session) -> Result<Finding, Broken> {
     after_the_answer(session, &mut tally, &request, &beyond)?;
     with_a_slow_reader(session, &mut tally)?;
     let mut finding = tally.finding();
+    if finding.verdict == Verdict::Warn && has_excluded(&request) {
+        finding.cure = Some(AFTER_CLOSE);
+    }
     if !session.can_be_deaf {
         finding.summary.push_str("; losses are rarely seen here, since no socket can be made deaf");
     }
     Ok(finding)
 }
 
-/// A reset that answers our own byte is TCP doing its duty, if the answer had arrived and the server
-/// had finished. HTTP forbids further bytes to a client that has sent `Connection: close` (RFC 9112
-/// section 9.6).
+/// A reset that answers our own byte is TCP doing its duty, if the answer had arrived and the
+/// server had finished. HTTP forbids further bytes to a client that has sent `Connection: close`
+/// (RFC 9112 section 9.6).
 fn judge(session: &Session, is_beyond: bool, client: Client, outcome: &Outcome) -> Verdict {
     let seen = session.seen(client);
     let had_all = seen.fin.is_some() && seen.last_byte <= seen.fin;
@@ -143,8 +150,8 @@ fn after_the_answer(session: &mut Session, tally: &mut Tally, request: &[u8], be
 /// The same while a big answer is on its way: the kernel that resets drops what it had not sent.
 fn with_a_slow_reader(session: &mut Session, tally: &mut Tally) -> Result<(), Broken> {
     let Some(big) = session.options.big_request.clone() else { return Ok(()) };
-    let (polite, Some(owed)) = Owed::measure(session, &big)? else { return Ok(()) };
-    if owed.outcome(session.seen(polite)).is_lost() {
+    let (owed, _, seen) = Owed::measure(session, &big)?;
+    if owed.outcome(&seen).is_lost() {
         // That is found by `slow-reader`, and is no question of input.
         return Ok(());
     }
@@ -161,10 +168,11 @@ fn with_a_slow_reader(session: &mut Session, tally: &mut Tally) -> Result<(), Br
         session.wait(PAUSE)?;
         session.resume(client);
         let limit = session.options.timeout;
-        wait_for_other(session, client, limit)?;
+        wait_for_other(session, client, Some(owed), limit)?;
         session.settle(client)?;
         let outcome = owed.outcome(session.seen(client));
         let verdict = match is_beyond && has_excluded(&big) {
+            _ if is_still_coming(session, client) && outcome.is_lost() => Verdict::Info,
             true => grade_leniently(&outcome),
             false => grade(&outcome),
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Owed, grade, is_complete};
+use super::exchange::{Owed, grade, is_complete, is_still_coming, wait_for_other};
 use super::{Case, Finding, Tally};
 use crate::answer::{End, Outcome};
 use crate::client::Client;
@@ -32,13 +32,13 @@ const BIG: u64 = 8 * 1024 * 1024;
 fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
     let request = session.options.big_request.clone().unwrap_or_else(|| session.options.request.clone());
-    let (polite, owed) = Owed::measure(session, &request)?;
-    let Some(owed) = owed else {
+    let (owed, polite, seen) = Owed::measure(session, &request)?;
+    if seen.answer.bytes == 0 {
         return Ok(Finding::skip("even a client that reads at once got no byte of the big answer"));
-    };
+    }
     let is_big = owed.bytes >= BIG;
-    let outcome = owed.outcome(session.seen(polite));
-    tally.add(session, "reads at once", polite, grade(&outcome), say(session, polite, &outcome));
+    let outcome = owed.outcome(&seen);
+    tally.add(session, "reads at once", polite, grade(&outcome), &outcome);
     let small = Open { window: Some(SMALL), paused: true, ..Open::default() };
     let paused = Open { paused: true, ..Open::default() };
     try_one(session, &mut tally, "pause of 1 s, then sips, then all", owed, &small, |session, client| {
@@ -67,7 +67,8 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     Ok(finding.with("answer", owed.bytes))
 }
 
-/// Opens a client that reads nothing, asks, lets it read as `read` does, and reads the rest at once.
+/// Opens a client that reads nothing, sends the request, lets it read as `read` does, and reads the
+/// rest at once.
 fn try_one(
     session: &mut Session,
     tally: &mut Tally,
@@ -81,41 +82,28 @@ fn try_one(
     session.send(client, &request);
     read(session, client)?;
     session.resume(client);
-    read_all(session, client, owed)?;
+    let limit = session.options.timeout;
+    wait_for_other(session, client, Some(owed), limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
-    tally.add(session, variant, client, judge(session, client, &outcome), say(session, client, &outcome));
+    tally.add(session, variant, client, judge(session, client, &outcome), describe(session, client, &outcome));
     session.leave(client)
 }
 
-/// Reads until the answer is complete or has ended; a silence of the timeout ends it, too.
-fn read_all(session: &mut Session, client: Client, owed: Owed) -> Result<(), Broken> {
-    let limit = session.options.timeout;
-    loop {
-        let before = session.seen(client).total;
-        let is_over = |session: &mut Session| {
-            let seen = session.seen(client);
-            let all = seen.answer.http().is_none() && seen.answer.bytes >= owed.bytes;
-            seen.is_read || all || is_complete(session, &seen.answer)
-        };
-        if session.wait_until(limit, is_over)? || session.seen(client).total == before {
-            return Ok(());
-        }
-    }
-}
-
-/// A cut that looks like the end is a loss, and so is an answer that stops. A reset shows the client
-/// that there was more: that may be the stated limit on slow clients, as many servers have one.
+/// A cut that looks like the end is a loss, and so is an answer that stops. A reset shows the
+/// client that there was more: that may be the stated limit on slow clients, as many servers have
+/// one.
 fn judge(session: &Session, client: Client, outcome: &Outcome) -> Verdict {
     let looks_complete = is_complete(session, &session.seen(client).answer);
     match outcome.end {
         End::Reset if outcome.is_lost() && session.seen(client).answer.bytes > 0 && !looks_complete => Verdict::Warn,
+        End::Open if outcome.is_lost() && is_still_coming(session, client) => Verdict::Info,
         End::Reset | End::Fin | End::Open | End::Refused => grade(outcome),
     }
 }
 
 /// What was seen, with the time and the rate at which a slow client was cut off.
-fn say(session: &Session, client: Client, outcome: &Outcome) -> String {
+fn describe(session: &Session, client: Client, outcome: &Outcome) -> String {
     let seen = session.seen(client);
     let time = match (seen.written, seen.ended_by_server()) {
         (Some(written), Some(end)) if outcome.is_lost() => end.saturating_duration_since(written),

@@ -13,23 +13,22 @@ const STALL: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Session {
-    /// Uploads this many bytes, one piece after each `gap`, until the connection is dead, the server
-    /// takes no more, or `is_enough`. The server's FIN does not stop it. Returns how many bytes the
-    /// client's kernel took.
+    /// Uploads this many bytes, one piece after each `gap`, until the connection is dead, the
+    /// server takes no more, or `is_enough`. The server's FIN does not stop it.
     pub(crate) fn upload(
         &mut self,
         client: Client,
         bytes: usize,
         gap: Duration,
         is_enough: impl Fn(&Self) -> bool,
-    ) -> Result<usize, Broken> {
+    ) -> Result<(), Broken> {
         // Letters, so that a protocol of lines sees one long line and no odd bytes.
         let piece = vec![b'x'; PIECE.min(bytes)];
         let mut handed = 0;
         loop {
             let before = self.queued(client);
             if handed == bytes && before == 0 {
-                break;
+                return Ok(());
             }
             if handed < bytes && before == 0 {
                 let next = piece.len().min(bytes - handed);
@@ -40,10 +39,9 @@ impl Session {
             let over = |session: &mut Self| session.seen(client).is_dead() || is_enough(session);
             let moved = |session: &mut Self| session.queued(client) < was_handed.max(1);
             if self.wait_until(gap, over)? || !self.wait_until(STALL, |it| over(it) || moved(it))? || over(self) {
-                break;
+                return Ok(());
             }
         }
-        Ok(handed - self.queued(client).min(handed))
     }
 
     /// Reads at this rate, until `time` is over or the end was read.
