@@ -16,6 +16,7 @@ mod cases;
 mod client;
 mod engine;
 mod options;
+mod own;
 mod report;
 mod run;
 mod session;

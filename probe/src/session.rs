@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::trace::Record;
@@ -17,6 +17,8 @@ use crate::bystander::Bystander;
 use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
+
+mod crowd;
 
 /// Why a probe can't go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Open {
     pub(crate) paused: bool,
     /// Not before the greeting and the preface: the bare connection.
     pub(crate) bare: bool,
+    /// The local address, where it is not the system's choice.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// Whether the server still has a connection ([`Session::is_held`]).
@@ -93,6 +97,13 @@ pub(crate) struct Session {
     next_open: Option<Instant>,
     /// The shortest handshake.
     pub(crate) round_trip: Option<Duration>,
+    /// For how long this process was not scheduled while it waited: the machine may have been as slow
+    /// to the server.
+    pub(crate) stalled: Duration,
+    /// The case after which the server ended polite connections without an answer for a while.
+    pub(crate) limited_since: Option<&'static str>,
+    /// Why no further case makes sense.
+    pub(crate) down: Option<String>,
 }
 
 impl Session {
@@ -110,6 +121,9 @@ impl Session {
             next_client: 0,
             next_open: None,
             round_trip: None,
+            stalled: Duration::ZERO,
+            limited_since: None,
+            down: None,
         }
     }
 
@@ -153,6 +167,9 @@ impl Session {
         }
         if let Some(bytes) = open.window {
             options = options.receive_buffer_size(bytes);
+        }
+        if let Some(source) = open.source {
+            options = options.local_addr(SocketAddr::new(source, 0));
         }
         let id = self.engine.connect(self.target, options).map_err(|error| Broken::Own(error.to_string()))?;
         let client = self.next_client;
@@ -378,7 +395,10 @@ impl Session {
             // What was sent just before leaves in a turn of its own, even if there is no time left. The
             // system's waits are in milliseconds: shorter ones turn without waiting.
             let left = deadline.saturating_duration_since(now);
-            self.pump(if left < SHORT { now } else { deadline.min(now + TICK) })?;
+            let until = if left < SHORT { now } else { deadline.min(now + TICK) };
+            self.pump(until)?;
+            let late = self.now().saturating_duration_since(until);
+            self.stalled += late.saturating_sub(TICK);
             if now >= deadline {
                 return Ok(is_so(self));
             }
@@ -464,10 +484,7 @@ impl Session {
 
     /// Forgets all clients, and resets those that are open: between two cases.
     pub(crate) fn clear(&mut self) -> Result<(), Broken> {
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.reset(Client(client));
-        }
-        self.wait(Duration::from_millis(1))?;
+        self.end_all()?;
         self.clients.clear();
         self.by_socket = SocketMap::new();
         Ok(())

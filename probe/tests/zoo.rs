@@ -2,6 +2,8 @@
 
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
+#[path = "../examples/zoo/deaths.rs"]
+mod deaths;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]

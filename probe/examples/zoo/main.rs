@@ -2,9 +2,11 @@
 //!
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
+//!     zoo probe NAME [CASE..]  probes one of them, and prints what was seen
 //!     zoo table [RUNS]         probes all of them with all cases, and prints a table
 
 mod correct;
+mod deaths;
 mod endings;
 mod keeper;
 
@@ -23,10 +25,11 @@ fn main() -> ExitCode {
         }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
+        ["probe", name, ref cases @ ..] => probe(name, cases),
         ["table"] => table(1),
         ["table", runs] => table(runs.parse().unwrap_or(1)),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo probe NAME [CASE..] | zoo table [RUNS]");
             ExitCode::from(2)
         }
     }
@@ -50,6 +53,18 @@ fn serve(name: &str, port: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn probe(name: &str, cases: &[&str]) -> ExitCode {
+    let Some(server) = keeper::all().into_iter().find(|server| server.name == name) else {
+        eprintln!("there is no server {name}; see zoo list");
+        return ExitCode::from(2);
+    };
+    let report = keeper::probe_with(&server, cases);
+    for case in &report.cases {
+        println!("{} {}: {}\n    {:?}\n    {:?}", case.verdict, case.id, case.summary, case.seen, case.bystander);
+    }
+    ExitCode::SUCCESS
 }
 
 /// Each server times each case. A cell is the worst verdict of all runs; its expectation, if another,

@@ -1,7 +1,12 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
+mod abandon;
+mod churn;
 mod half_close;
+mod resets;
+mod storm;
 mod tally;
+mod vanish;
 
 use std::collections::BTreeMap;
 
@@ -79,7 +84,8 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] = &[half_close::CASES];
+pub(crate) const ALL: &[&[Case]] =
+    &[half_close::CASES, resets::CASES, abandon::CASES, vanish::CASES, churn::CASES, storm::CASES];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {

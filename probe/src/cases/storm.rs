@@ -1,0 +1,82 @@
+//! `abort-storm`: many connections at once, each of which is reset as soon as it is established.
+
+use std::time::Duration;
+
+use super::{Case, Finding, Need};
+use crate::bystander::Bystander;
+use crate::client::Client;
+use crate::own;
+use crate::report::Verdict;
+use crate::session::{Broken, Open, Session};
+
+pub(super) const CASES: &[Case] = &[Case {
+    id: "abort-storm",
+    does: "connects up to 1000 times at once, and sends RST as soon as a connection is established",
+    source: "accept(2): ECONNABORTED, and errors of the connection that it returns; getpeername(2): ENOTCONN",
+    cure: "After an error of accept(2), or of the first call on what it returned, go on with the next connection.",
+    needs: &[Need::Hostile],
+    run: abort_storm,
+}];
+
+/// One after the other: a server that fails at fifty is not hurt further.
+const ROUNDS: [usize; 3] = [50, 200, 1_000];
+/// What is not established after this time waits for the server's queue of unaccepted connections.
+const LIMIT: Duration = Duration::from_millis(1_500);
+/// A SYN that the queue had no room for is repeated after 1 s and again after 2 s (RFC 6298).
+const REPEATED: Duration = Duration::from_secs(3);
+
+fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
+    // Each server makes others wait while its queue is full.
+    Bystander::stay_away(session);
+    let most = own::spare_descriptors();
+    let mut finding = Finding::of(Verdict::Pass, String::new());
+    let (mut all, mut slowest) = (0, Duration::ZERO);
+    for round in ROUNDS {
+        let count = round.min(most);
+        let established = storm(session, count)?;
+        all += established;
+        let limit = session.options.timeout.max(REPEATED + session.slow());
+        let after = session.aftermath(limit)?;
+        let facts = serde_json::json!({ "established": established, "then": after.to_string() });
+        finding = finding.with(&format!("{count} at once"), facts);
+        finding.runs = u32::try_from(all).unwrap_or(u32::MAX);
+        match after.served {
+            Some(time) => slowest = slowest.max(time),
+            None => {
+                let verdict = if after.is_limited() { Verdict::Info } else { Verdict::Fail };
+                (finding.verdict, finding.wrong) = (verdict, u32::from(verdict == Verdict::Fail));
+                finding.summary = format!("after {established} of {count} connections were aborted at once: {after}");
+                return Ok(finding);
+            }
+        }
+    }
+    finding.summary = format!("{all} connections aborted; the next client was served after {} ms", slowest.as_millis());
+    if slowest > REPEATED + session.slow() {
+        (finding.verdict, finding.wrong) = (Verdict::Warn, 1);
+    }
+    Ok(finding)
+}
+
+/// Returns how many connections were established, and reset.
+fn storm(session: &mut Session, count: usize) -> Result<usize, Broken> {
+    let clients: Vec<Client> =
+        (0..count).map(|_| session.start_now(&Open { bare: true, ..Open::default() })).collect::<Result<_, _>>()?;
+    let mut waiting = clients.clone();
+    session.wait_until(LIMIT, |session| {
+        waiting.retain(|client| {
+            let seen = session.seen(*client);
+            if seen.connected.is_none() {
+                return !seen.has_ended();
+            }
+            session.reset(*client);
+            false
+        });
+        waiting.is_empty()
+    })?;
+    let established = clients.iter().filter(|client| session.seen(**client).connected.is_some()).count();
+    session.end_all()?;
+    for client in clients {
+        session.forget(client);
+    }
+    Ok(established)
+}
