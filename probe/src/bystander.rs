@@ -333,3 +333,6 @@ impl Session {
 
 /// Another address of the same machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 99, 99, 99);
+
+#[cfg(test)]
+mod tests;

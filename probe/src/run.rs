@@ -206,7 +206,9 @@ fn judge_bystander(session: &mut Session, report: &mut CaseReport) {
         Some(ms) => {
             let of = bystander.served + bystander.late + bystander.failed;
             let harmed = bystander.late + bystander.failed;
-            format!("{harmed} of {of} healthy clients were harmed: {harm}; served again {ms} ms after the case")
+            format!(
+                "{harmed} of {of} healthy clients were harmed (the first: {harm}); served again {ms} ms after the case"
+            )
         }
     };
     report.summary = format!("{prefix}; {}", report.summary);

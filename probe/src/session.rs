@@ -237,8 +237,10 @@ impl Session {
         }
         let id = self.entry(client).seen.id;
         let limit = self.options.timeout;
-        // Otherwise its own retransmissions would betray it.
-        self.wait_until(limit, |session| session.engine.kernel_view(id).is_none_or(|view| view.unacked == 0))?;
+        // What was sent before leaves in a turn, and is acknowledged: otherwise its own retransmissions
+        // would betray the client.
+        self.wait(Duration::ZERO)?;
+        self.wait_until(limit, |session| session.is_acked(client))?;
         let done = self.engine.set_min_ttl(id, self.target, 255).is_ok();
         self.entry_mut(client).seen.is_deaf = done;
         self.note(client, "the client is deaf from here: IP_MINTTL 255");

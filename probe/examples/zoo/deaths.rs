@@ -135,7 +135,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "works-one-at-a-time",
-        about: "correct: serves on the thread that accepts, with a request that takes 2 s: others wait for it, whoever leaves",
+        about: "correct: serves on the thread that accepts, with a request that takes 3 s: others wait for it, whoever leaves",
         found_by: &[],
         run: |listener| workers(&listener, 1, |client| works(client, "works-one-at-a-time", true)),
         probed: |options| with_consequence(options, "works-one-at-a-time"),
@@ -166,20 +166,20 @@ pub(crate) const SERVERS: &[Server] = &[
 const BIG: &[u8] = b"GET /big HTTP/1.1\r\nHost: zoo\r\nConnection: close\r\n\r\n";
 const BIG_BYTES: usize = 16 << 20;
 const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: zoo\r\nConnection: close\r\n\r\n";
-const SLOW_TAKES: Duration = Duration::from_secs(2);
+const SLOW_TAKES: Duration = Duration::from_secs(3);
 
 fn with_big(options: &mut Options) {
     options.big_request = Some(BIG.to_vec());
 }
 
-/// The file that exists while a server works.
-fn work_file(name: &str) -> PathBuf {
+/// The folder with a file for each request that a server works on.
+fn work_folder(name: &str) -> PathBuf {
     env::temp_dir().join(format!("finale-zoo-{}-{name}", process::id()))
 }
 
 fn with_consequence(options: &mut Options, name: &str) {
     options.slow_request = Some(SLOW.to_vec());
-    options.consequence = Some(format!("test -e '{}'", work_file(name).display()));
+    options.consequence = Some(format!("ls '{}' | grep -q .", work_folder(name).display()));
     options.timeout = Duration::from_secs(5);
 }
 
@@ -313,12 +313,14 @@ fn handshakes_inline(listener: TcpListener) {
     }
 }
 
-/// Works for 2 s if the request is slow. A reset ends the work, if it looks.
+/// Works for 3 s if the request is slow. A reset ends the work, if it looks.
 fn works(mut client: TcpStream, name: &str, looks: bool) {
     let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
     let Ok(head) = head(&mut client) else { return };
     if head.starts_with(b"GET /slow") {
-        let file = work_file(name);
+        let folder = work_folder(name);
+        let _ = fs::create_dir_all(&folder);
+        let file = folder.join(client.peer_addr().map_or(0, |addr| addr.port()).to_string());
         let _ = fs::write(&file, "");
         let begun = Instant::now();
         let mut is_gone = false;
@@ -328,6 +330,8 @@ fn works(mut client: TcpStream, name: &str, looks: bool) {
             is_gone = looks && client_has(&client, PollFlags::ERR | PollFlags::HUP, Duration::ZERO);
         }
         let _ = fs::remove_file(&file);
+        // It fails while another request is worked on.
+        let _ = fs::remove_dir(&folder);
         if is_gone {
             return;
         }

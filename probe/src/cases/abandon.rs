@@ -37,15 +37,14 @@ impl Leave {
 
 /// When the client leaves; earlier if the answer takes less than four times that.
 const LEAVES_AFTER: Duration = Duration::from_secs(1);
+/// A server that looks once a second has looked.
+const JUDGED: Duration = Duration::from_secs(1);
 /// Between two runs of the command.
 const EVERY: Duration = Duration::from_millis(200);
 /// How long one run of the command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 
 fn abandon_slow(session: &mut Session) -> Result<Finding, Broken> {
-    if goes_on(session)? == Some(true) {
-        return Ok(Finding::skip("the command of the consequence succeeds although nothing works"));
-    }
     let baseline = session.baseline.as_ref();
     let takes = Duration::from_millis(baseline.and_then(|it| it.slow_ms).unwrap_or_default());
     let mut ways = vec![Leave::Fin, Leave::Reset];
@@ -88,6 +87,9 @@ enum Left {
 }
 
 fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, Broken> {
+    if !is_idle(session, takes)? {
+        return Ok(Left::Skipped("the command of the consequence succeeds although nothing works".to_owned()));
+    }
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
     if session.seen(client).answer.bytes > 0 || session.seen(client).has_ended() {
@@ -115,14 +117,27 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
     Ok(Left::Judged { client, verdict, what, is_down: after.served.is_none() })
 }
 
-/// Whether the work ends after the client has left, and how that is judged. It is awaited for the
-/// greater part of the time that the work would still take: then it ends anyway.
+/// Waits until no work goes on, such as that of the client before.
+fn is_idle(session: &mut Session, takes: Duration) -> Result<bool, Broken> {
+    let begun = session.now();
+    let limit = takes + session.options.timeout;
+    while goes_on(session)? == Some(true) {
+        if session.now().saturating_duration_since(begun) >= limit {
+            return Ok(false);
+        }
+        session.wait(EVERY)?;
+    }
+    Ok(true)
+}
+
+/// Whether the work ends after the client has left, and how that is judged. It is awaited for
+/// half of the time that the work would still take: then it ends anyway.
 fn consequence(session: &mut Session, way: Leave, takes: Duration) -> Result<(Verdict, String), Broken> {
     if session.options.consequence.is_none() {
         return Ok((Verdict::Pass, "the next client was served".to_owned()));
     }
     let begun = session.now();
-    let left = (takes - LEAVES_AFTER.min(takes / 4)) / 4 * 3;
+    let left = (takes - LEAVES_AFTER.min(takes / 4)) / 2;
     loop {
         let after = session.now().saturating_duration_since(begun);
         if goes_on(session)? == Some(false) {
@@ -138,6 +153,7 @@ fn consequence(session: &mut Session, way: Leave, takes: Duration) -> Result<(Ve
     Ok(match way {
         // It may still be interested, and reads the answer.
         Leave::Fin => (Verdict::Pass, format!("the work went on for {ms} ms, as it may after a FIN")),
+        Leave::Reset if left < JUDGED => (Verdict::Pass, format!("the work takes too short a time to judge {ms} ms")),
         Leave::Reset => (Verdict::Fail, format!("the work went on for {ms} ms without its client")),
         Leave::Silence if claim.is_some_and(|claim| left > claim * 2) => {
             (Verdict::Fail, format!("the work went on for {ms} ms without its client, twice what is said"))

@@ -54,6 +54,9 @@ fn churn(session: &mut Session) -> Result<Finding, Broken> {
     // A server may serve few at once, and need a moment for each end: one that is refused meanwhile is
     // no harm, if the next is served soon.
     Bystander::stay_away(session);
+    if let Some(id) = session.limited_since {
+        return Ok(Finding::skip(format!("the server limits this address since {id}")));
+    }
     let most = if session.options.may_be_hostile(session.target) { MARKS[5] } else { POLITE };
     let mut finding = Finding::of(Verdict::Pass, String::new());
     let (mut all, mut slowest) = (0, Duration::ZERO);

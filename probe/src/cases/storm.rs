@@ -18,8 +18,9 @@ pub(super) const CASES: &[Case] = &[Case {
     run: abort_storm,
 }];
 
-/// One after the other: a server that fails at fifty is not hurt further.
-const ROUNDS: [usize; 3] = [50, 200, 1_000];
+/// How many, and how many of them at once. After eight the resets come while the server still accepts;
+/// all at once fill its queue. A server that fails at fifty is not hurt further.
+const ROUNDS: [(usize, usize); 4] = [(50, 8), (200, 8), (1_000, 8), (1_000, 1_000)];
 /// What is not established after this time waits for the server's queue of unaccepted connections.
 const LIMIT: Duration = Duration::from_millis(1_500);
 /// A SYN that the queue had no room for is repeated after 1 s and again after 2 s (RFC 6298).
@@ -31,21 +32,21 @@ fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
     let most = own::spare_descriptors();
     let mut finding = Finding::of(Verdict::Pass, String::new());
     let (mut all, mut slowest) = (0, Duration::ZERO);
-    for round in ROUNDS {
-        let count = round.min(most);
-        let established = storm(session, count)?;
+    for (count, wave) in ROUNDS {
+        let (count, wave) = (count.min(most), wave.min(most));
+        let established = storm(session, count, wave)?;
         all += established;
         let limit = session.options.timeout.max(REPEATED + session.slow());
         let after = session.aftermath(limit)?;
         let facts = serde_json::json!({ "established": established, "then": after.to_string() });
-        finding = finding.with(&format!("{count} at once"), facts);
+        finding = finding.with(&format!("{count}, {wave} at once"), facts);
         finding.runs = u32::try_from(all).unwrap_or(u32::MAX);
         match after.served {
             Some(time) => slowest = slowest.max(time),
             None => {
                 let verdict = if after.is_limited() { Verdict::Info } else { Verdict::Fail };
                 (finding.verdict, finding.wrong) = (verdict, u32::from(verdict == Verdict::Fail));
-                finding.summary = format!("after {established} of {count} connections were aborted at once: {after}");
+                finding.summary = format!("after {established} connections were aborted, {wave} at once: {after}");
                 return Ok(finding);
             }
         }
@@ -58,11 +59,28 @@ fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
 }
 
 /// Returns how many connections were established, and reset.
-fn storm(session: &mut Session, count: usize) -> Result<usize, Broken> {
-    let clients: Vec<Client> =
-        (0..count).map(|_| session.start_now(&Open { bare: true, ..Open::default() })).collect::<Result<_, _>>()?;
-    let mut waiting = clients.clone();
-    session.wait_until(LIMIT, |session| {
+fn storm(session: &mut Session, count: usize, wave: usize) -> Result<usize, Broken> {
+    let (mut clients, mut waiting) = (Vec::new(), Vec::new());
+    while clients.len() < count {
+        for _ in 0..wave.min(count - clients.len()) {
+            let client = session.start_now(&Open { bare: true, ..Open::default() })?;
+            clients.push(client);
+            waiting.push(client);
+        }
+        let _ = abort(session, &mut waiting, Duration::ZERO)?;
+    }
+    abort(session, &mut waiting, LIMIT)?;
+    let established = clients.iter().filter(|client| session.seen(**client).connected.is_some()).count();
+    session.end_all()?;
+    for client in clients {
+        session.forget(client);
+    }
+    Ok(established)
+}
+
+/// Resets those that are established, as soon as they are.
+fn abort(session: &mut Session, waiting: &mut Vec<Client>, limit: Duration) -> Result<bool, Broken> {
+    session.wait_until(limit, |session| {
         waiting.retain(|client| {
             let seen = session.seen(*client);
             if seen.connected.is_none() {
@@ -72,11 +90,5 @@ fn storm(session: &mut Session, count: usize) -> Result<usize, Broken> {
             false
         });
         waiting.is_empty()
-    })?;
-    let established = clients.iter().filter(|client| session.seen(**client).connected.is_some()).count();
-    session.end_all()?;
-    for client in clients {
-        session.forget(client);
-    }
-    Ok(established)
+    })
 }
