@@ -62,9 +62,12 @@ pub(crate) fn probe_with(server: &Server, cases: &[&str]) -> Report {
     probe(&start(server).to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
 }
 
-/// Probes a server this many times with all cases.
+/// Probes a server this many times with all cases. One with a fault is started anew for each case: the
+/// first could end it.
 pub(crate) fn probe_often(server: &Server, runs: u32) -> Vec<Report> {
-    (0..runs).map(|_| probe_with(server, &[])).collect()
+    let ids: Vec<&str> = finale_probe::cases().map(|case| case.id).collect();
+    let together = if server.found_by.is_empty() { ids.len() } else { 1 };
+    (0..runs).flat_map(|_| ids.chunks(together)).map(|ids| probe_with(server, ids)).collect()
 }
 
 /// Whether a case may have this verdict on a server: a correct one is not accused, and a fault is

@@ -24,7 +24,7 @@ const MARKS: [usize; 6] = [6, 11, 33, 65, 129, 1025];
 /// More than a browser and a crawler open in a minute is only for servers that may be hurt.
 const POLITE: usize = 33;
 /// A server that is slow per connection is not tried for longer than this per kind.
-const BUDGET: Duration = Duration::from_secs(20);
+const BUDGET: Duration = Duration::from_secs(6);
 /// How long the server's end is awaited.
 const LEAVE: Duration = Duration::from_millis(50);
 
