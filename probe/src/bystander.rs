@@ -14,7 +14,7 @@ use finale::ConnectionErrorKind;
 use crate::answer::Got;
 use crate::baseline::served_in;
 use crate::client::{Client, Stage};
-use crate::report::BystanderReport;
+use crate::report::{BystanderReport, Verdict};
 use crate::session::{Broken, Open, Session};
 
 /// The healthy client during a case.
@@ -75,7 +75,7 @@ impl fmt::Display for Harm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("its connection was refused: the server had ended, or no longer listened"),
-            Self::Rejected => f.write_str("its connection was ended without the answer"),
+            Self::Rejected => f.write_str("its connection was ended without the usual answer"),
             Self::Cut => f.write_str("its answer was cut"),
             Self::Unanswered => f.write_str("it got no answer within the timeout"),
             Self::Late(took) => write!(f, "its answer took {} ms", took.as_millis()),
@@ -94,9 +94,9 @@ const LEAVE: Duration = Duration::from_millis(500);
 const PENALTY: u32 = 3;
 
 impl Bystander {
-    /// From now on it comes every 200 ms.
+    /// From now on it comes every 200 ms, or less often where the allowed rate is low.
     pub(crate) fn begin(session: &mut Session) {
-        session.bystander = Self { on: true, next: Some(session.now() + EVERY), ..Self::default() };
+        session.bystander = Self { on: true, next: Some(session.now() + session.every()), ..Self::default() };
     }
 
     /// No more come: for the cases that measure an idle server, and for those whose clients may take
@@ -152,7 +152,7 @@ impl Bystander {
         session.bystander.report.note(took, harm);
         session.finish(client);
         session.bystander.leaving.push_back((client, now + LEAVE));
-        (session.bystander.present, session.bystander.next) = (None, Some(now + EVERY));
+        (session.bystander.present, session.bystander.next) = (None, Some(now + session.every()));
     }
 
     /// Its clients that are open.
@@ -181,6 +181,11 @@ impl Bystander {
         let mut report = std::mem::take(&mut session.bystander).report;
         report.limited = after.is_limited();
         match after.served {
+            // It was down, if only for a moment.
+            Some(_) if after.refused > 0 => {
+                report.failed += 1;
+                report.harm = Some(after.to_string());
+            }
             Some(time) if time > slow + own && !report.limited => report.note(time, Some(Harm::Late(time))),
             Some(_) => {}
             None => report.harm = Some(after.to_string()),
@@ -238,6 +243,15 @@ impl Aftermath {
     pub(crate) const fn is_limited(&self) -> bool {
         self.rejected >= PENALTY && self.refused == 0 && (self.served.is_some() || self.elsewhere)
     }
+
+    /// What it says of the server, whatever was done to it.
+    pub(crate) const fn verdict(&self) -> Verdict {
+        match self.served {
+            _ if self.is_limited() => Verdict::Info,
+            Some(_) if self.refused == 0 => Verdict::Pass,
+            Some(_) | None => Verdict::Fail,
+        }
+    }
 }
 
 impl fmt::Display for Aftermath {
@@ -256,6 +270,11 @@ impl fmt::Display for Aftermath {
 }
 
 impl Session {
+    /// The time between two healthy clients: most of the allowed rate is left to the case.
+    fn every(&self) -> Duration {
+        EVERY.max(Duration::from_secs(4) / self.options.rate.max(1))
+    }
+
     /// A healthy client that takes longer is harmed.
     pub(crate) fn slow(&self) -> Duration {
         self.baseline.as_ref().map_or(PATIENCE, |it| it.served * 3 + it.held_up() + PATIENCE)
@@ -312,7 +331,8 @@ impl Session {
             if self.now().saturating_duration_since(begun) >= limit {
                 break;
             }
-            self.wait(EVERY)?;
+            let every = self.every();
+            self.wait(every)?;
         }
         if after.rejected > 0 && after.refused == 0 {
             after.elsewhere = self.is_served_elsewhere()?;
@@ -323,7 +343,8 @@ impl Session {
     /// Whether a client with another address is served: on loopback this machine has many.
     fn is_served_elsewhere(&mut self) -> Result<bool, Broken> {
         let source = Some(IpAddr::V4(ELSEWHERE));
-        if !matches!(self.target.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
+        // Other systems have only the first address of the network.
+        if !cfg!(target_os = "linux") || !matches!(self.target.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
             return Ok(false);
         }
         let (harm, _) = self.serve_healthy(&Open { source, ..Open::default() })?;

@@ -256,6 +256,7 @@ fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
             session.has_answer(client) || session.seen(client).has_ended()
         })?;
         if session.seen(client).has_ended() || !session.outcome(client).is_clean() {
+            session.leave(client)?;
             return Ok(false);
         }
     }
@@ -275,7 +276,11 @@ fn path(session: &mut Session) -> Result<Path, Broken> {
             seen.answer.bytes > 0 || seen.has_ended()
         })?;
         session.hear(client);
+        // The server repeats what was dropped: a reset now would be the first death of a client, before
+        // any case of it.
+        session.wait_for_answer(client, std::time::Duration::from_millis(300))?;
     }
+    session.leave(client)?;
     session.can_be_deaf = works;
     session.clear()?;
     let _ = polite(session)?;

@@ -24,6 +24,13 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: |_| {},
     },
     Server {
+        name: "restarts-after-reset",
+        about: "the same, and something starts it again after 300 ms",
+        found_by: &[("reset-after-request", Verdict::Fail)],
+        run: restarts_after_reset,
+        probed: |_| {},
+    },
+    Server {
         name: "dies-of-sigpipe",
         about: "writes on after an error, and ends at the second write: SIGPIPE",
         found_by: &[("reset-mid-answer", Verdict::Fail)],
@@ -242,6 +249,16 @@ fn mortal(listener: TcpListener, serve: fn(TcpStream) -> io::Result<()>, kills: 
                 let _ = rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both);
             }
         });
+    }
+}
+
+fn restarts_after_reset(listener: TcpListener) {
+    let addr = listener.local_addr().expect("it is bound");
+    let mut next = Some(listener);
+    while let Some(listener) = next {
+        mortal(listener, serves, |error| error.kind() == ErrorKind::ConnectionReset);
+        pass(Duration::from_millis(300));
+        next = TcpListener::bind(addr).ok();
     }
 }
 

@@ -92,7 +92,7 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
     }
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
-    if session.seen(client).answer.bytes > 0 || session.seen(client).has_ended() {
+    if session.has_answer(client) || session.seen(client).has_ended() {
         return Ok(Left::Skipped("the slow request was answered before the client could leave".to_owned()));
     }
     if goes_on(session)? == Some(false) {
@@ -111,7 +111,7 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
     // What is still worked on may hold up others until it is done.
     let limit = takes + session.options.timeout;
     let after = session.aftermath(limit)?;
-    if after.served.is_none() && !after.is_limited() {
+    if after.verdict() == Verdict::Fail {
         (verdict, what) = (Verdict::Fail, format!("afterwards {after}"));
     }
     Ok(Left::Judged { client, verdict, what, is_down: after.served.is_none() })

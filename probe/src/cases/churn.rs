@@ -104,10 +104,9 @@ fn churn_with(session: &mut Session, kind: Kind, most: usize) -> Result<Churned,
         churned.ladder = session.records(client);
         session.forget(client);
         let after = session.aftermath(session.options.timeout)?;
-        match after.served {
-            Some(time) => churned.slowest = churned.slowest.max(time),
-            None if after.is_limited() => churned.end = Some((Verdict::Info, after.to_string())),
-            None => churned.end = Some((Verdict::Fail, after.to_string())),
+        match (after.served, after.verdict()) {
+            (Some(time), verdict) if verdict < Verdict::Warn => churned.slowest = churned.slowest.max(time),
+            (_, verdict) => churned.end = Some((verdict, after.to_string())),
         }
         let is_late = session.now().saturating_duration_since(begun) > BUDGET && churned.count >= POLITE;
         if churned.end.is_some() || is_late {

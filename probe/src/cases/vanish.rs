@@ -130,6 +130,9 @@ fn vanish_at(session: &mut Session, stage: Stage) -> Result<Finding, Broken> {
             (Verdict::Fail, format!("{words}, and a healthy client is not served: {after}"))
         }
         (None, 0, _) => (Verdict::Fail, format!("after {count} clients vanished {name}: {after}")),
+        (Some(_), ..) if after.verdict() == Verdict::Fail => {
+            (Verdict::Fail, format!("after {count} clients vanished {name}: {after}"))
+        }
         (Some(_), 0, _) => (Verdict::Pass, format!("none of {count} clients that vanished is held after {waited} ms")),
         (Some(_), _, Some(claim)) => {
             let words = format!("{held} of {count} clients that vanished {name} are still held after {waited} ms");
