@@ -505,3 +505,6 @@ impl Session {
 const SHORT: Duration = Duration::from_micros(1_500);
 /// A wait looks again after this time, even if nothing has happened.
 const TICK: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests;

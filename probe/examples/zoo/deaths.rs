@@ -305,7 +305,7 @@ fn retries_after_fin(mut client: TcpStream) {
     }
     let has_ended = client_has(&client, PollFlags::RDHUP, Duration::from_millis(5));
     if has_ended && !client_has(&client, PollFlags::ERR | PollFlags::HUP, Duration::ZERO) {
-        pass(Duration::from_millis(5));
+        pass(Duration::from_millis(200));
         while client.write_all(ANSWER).is_err() {
             pass(Duration::from_millis(50));
         }

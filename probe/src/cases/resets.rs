@@ -1,5 +1,6 @@
 //! `reset-after-request`, `reset-mid-answer`, `fin-then-reset`: the client ends its connection with an
-//! RST, which is ECONNRESET to a read and EPIPE, with SIGPIPE, to the second write after it.
+//! RST. To the server that is ECONNRESET once, or EPIPE once if the FIN came before; each further write
+//! is EPIPE with SIGPIPE.
 //!
 //! Each death is followed by a healthy client.
 
