@@ -90,6 +90,11 @@ const EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long one that was served may take to leave.
 const LEAVE: Duration = Duration::from_millis(500);
+/// Where this process was not scheduled for longer, a server may have closed with good reason: some have
+/// deadlines of 100 ms.
+pub(crate) const STALLED: Duration = Duration::from_millis(30);
+/// How often a healthy client is tried again that was kept from sending.
+const TRIES: u32 = 5;
 /// So many rejected one after the other are no accident.
 const PENALTY: u32 = 3;
 
@@ -149,7 +154,10 @@ impl Bystander {
         }
         let own = session.stalled.saturating_sub(present.stalled);
         let harm = session.harm(client, took, own);
-        session.bystander.report.note(took, harm);
+        // One that this machine kept from sending may have met a deadline: it counts for nothing.
+        if !(harm == Some(Harm::Rejected) && own > STALLED) {
+            session.bystander.report.note(took, harm);
+        }
         session.finish(client);
         session.bystander.leaving.push_back((client, now + LEAVE));
         (session.bystander.present, session.bystander.next) = (None, Some(now + session.every()));
@@ -304,12 +312,18 @@ impl Session {
 
     /// Serves a healthy client, and lets it leave. Returns how it was harmed, and its time.
     fn serve_healthy(&mut self, open: &Open) -> Result<(Option<Harm>, Duration), Broken> {
-        let stalled = self.stalled;
-        let (client, took) = served_in(self, open)?;
-        let own = self.stalled.saturating_sub(stalled);
-        let harm = self.harm(client, took, own);
-        self.leave(client)?;
-        Ok((harm, took))
+        let mut tries = 0;
+        loop {
+            let stalled = self.stalled;
+            let (client, took) = served_in(self, open)?;
+            let own = self.stalled.saturating_sub(stalled);
+            let harm = self.harm(client, took, own);
+            self.leave(client)?;
+            tries += 1;
+            if !(harm == Some(Harm::Rejected) && own > STALLED && tries < TRIES) {
+                return Ok((harm, took));
+            }
+        }
     }
 
     /// Serves healthy clients until one is served, for about `limit`; at least one.

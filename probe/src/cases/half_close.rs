@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Case, Finding, Tally};
-use crate::answer::Got;
+use crate::answer::{Got, Outcome};
+use crate::bystander::STALLED;
+use crate::client::Client;
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
 
@@ -34,12 +36,12 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let half = fast.len() / 2;
     for (name, gap) in GAPS {
         for _ in 0..session.options.runs {
-            answered += u32::from(try_once(session, &mut tally, name, &[&fast], gap)?);
+            answered += u32::from(try_unstalled(session, &mut tally, name, &[&fast], gap)?);
         }
     }
     for _ in 0..session.options.runs {
-        answered +=
-            u32::from(try_once(session, &mut tally, "request in two segments", &[&fast[..half], &fast[half..]], None)?);
+        let pieces = [&fast[..half], &fast[half..]];
+        answered += u32::from(try_unstalled(session, &mut tally, "request in two segments", &pieces, None)?);
     }
     if let Some(slow) = session.options.slow_request.clone() {
         for _ in 0..SLOW_RUNS.min(session.options.runs) {
@@ -58,14 +60,30 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
 /// Slow requests are few: each takes seconds.
 const SLOW_RUNS: u32 = 3;
 
-/// Sends the request in these pieces, then the FIN. Returns whether the answer was whole.
-fn try_once(
+/// Tries until this machine was not too busy to send in time, a few times.
+fn try_unstalled(
     session: &mut Session,
     tally: &mut Tally,
     name: &str,
     pieces: &[&[u8]],
     gap: Option<Duration>,
 ) -> Result<bool, Broken> {
+    for _ in 1..TRIES {
+        let stalled = session.stalled;
+        let (client, outcome) = try_once(session, pieces, gap)?;
+        if outcome.is_clean() || session.stalled.saturating_sub(stalled) <= STALLED {
+            return Ok(judge(session, tally, name, client, &outcome));
+        }
+    }
+    let (client, outcome) = try_once(session, pieces, gap)?;
+    Ok(judge(session, tally, name, client, &outcome))
+}
+
+/// How often a run is repeated in which this process was not scheduled.
+const TRIES: u32 = 5;
+
+/// Sends the request in these pieces, then the FIN.
+fn try_once(session: &mut Session, pieces: &[&[u8]], gap: Option<Duration>) -> Result<(Client, Outcome), Broken> {
     let client = session.open(&Open::default())?;
     for (index, piece) in pieces.iter().enumerate() {
         if index > 0 {
@@ -80,14 +98,18 @@ fn try_once(
     let limit = session.options.timeout;
     session.wait_for(client, limit, super::super::client::Seen::has_ended)?;
     session.settle(client)?;
-    let outcome = session.outcome(client);
+    Ok((client, session.outcome(client)))
+}
+
+/// Returns whether the answer was whole.
+fn judge(session: &Session, tally: &mut Tally, name: &str, client: Client, outcome: &Outcome) -> bool {
     let verdict = match &outcome.got {
         Got::Whole if outcome.is_at_risk() => Verdict::Warn,
         Got::Whole => Verdict::Pass,
         Got::Cut { .. } | Got::Other { .. } | Got::Nothing => Verdict::Fail,
     };
-    tally.add(session, name, client, verdict, &outcome);
-    Ok(outcome.got == Got::Whole)
+    tally.add(session, name, client, verdict, outcome);
+    outcome.got == Got::Whole
 }
 
 fn try_slow(session: &mut Session, tally: &mut Tally, request: &[u8]) -> Result<bool, Broken> {
