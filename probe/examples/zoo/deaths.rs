@@ -155,6 +155,13 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: with_big,
     },
     Server {
+        name: "keeps-alive",
+        about: "correct: any number of answers per connection, and a deadline of 500 ms between them",
+        found_by: &[],
+        run: |listener| each(&listener, keeps_alive),
+        probed: |_| {},
+    },
+    Server {
         name: "ends-work-at-reset",
         about: "correct: a reset ends the work for its client, a FIN does not",
         found_by: &[],
@@ -235,6 +242,16 @@ fn serves(mut client: TcpStream) -> io::Result<()> {
 
 fn serves_quietly(client: TcpStream) {
     let _ = serves(client);
+}
+
+fn keeps_alive(mut client: TcpStream) {
+    let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
+    while head(&mut client).is_ok_and(|head| !head.is_empty()) {
+        if client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").is_err() {
+            return;
+        }
+    }
+    linger(client);
 }
 
 /// A thread for each connection. An error that kills ends the listener, as the end of the process
