@@ -39,9 +39,16 @@ pub struct Baseline {
     pub slowest_us: u64,
     /// Two requests, one after the other, are answered on one connection.
     pub reusable: bool,
+    /// How long the slow request takes, in milliseconds, if there is one; at most the timeout.
+    pub slow_ms: Option<u64>,
+    /// The server works on one slow request at a time: a healthy client waits for it.
+    pub one_at_a_time: bool,
     /// How the end of an answer is found.
     #[serde(skip)]
     pub(crate) framing: Framing,
+    /// The longest time from the first segment of a client to the end of its answer.
+    #[serde(skip)]
+    pub(crate) served: Duration,
 }
 
 /// How often the polite client is served at first.
@@ -55,9 +62,12 @@ impl Baseline {
     /// Serves the polite client.
     pub(crate) fn measure(session: &mut Session) -> Result<Self, Broken> {
         session.framing = session.options.framing.clone();
-        let mut all = Vec::new();
+        let (mut all, mut served) = (Vec::new(), Duration::ZERO);
         for _ in 0..TIMES {
-            let client = polite(session)?;
+            let (client, took) = served_in(session, &Open::default())?;
+            session.settle(client)?;
+            session.leave(client)?;
+            served = served.max(took);
             let seen = session.seen(client).clone();
             if let Some((_, kind)) = seen.failed {
                 return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
@@ -73,7 +83,7 @@ impl Baseline {
             all.push(seen);
         }
         let mut baseline = Self::of(&all)?;
-        baseline.framing = session.framing.clone();
+        (baseline.framing, baseline.served) = (session.framing.clone(), served);
         Ok(baseline)
     }
 
@@ -114,8 +124,35 @@ impl Baseline {
             time_us: micros(times.get(times.len() / 2)),
             slowest_us: micros(times.last()),
             reusable: false,
+            slow_ms: None,
+            one_at_a_time: false,
             framing: Framing::Auto,
+            served: Duration::ZERO,
         })
+    }
+
+    /// Serves a polite client of the slow request, and a healthy one meanwhile: what others must wait
+    /// for, whoever leaves.
+    pub(crate) fn measure_slow(&mut self, session: &mut Session) -> Result<(), Broken> {
+        let Some(slow) = session.options.slow_request.clone() else { return Ok(()) };
+        let client = session.open(&Open::default())?;
+        let begun = session.now();
+        session.send(client, &slow);
+        let usual = session.slow();
+        let healthy = session.aftermath(Duration::ZERO)?;
+        session.wait_for_answer(client, QUIET)?;
+        let takes = session.seen(client).last_byte.map_or(session.options.timeout, |last| last - begun);
+        session.leave(client)?;
+        self.slow_ms = Some(u64::try_from(takes.as_millis()).unwrap_or(u64::MAX));
+        // A slow request that takes less than what a client may wait does not show it.
+        self.one_at_a_time = healthy.served.is_none_or(|time| time > usual.min(takes / 2));
+        Ok(())
+    }
+
+    /// How long a healthy client may have to wait for the work of others.
+    pub(crate) fn held_up(&self) -> Duration {
+        let slow = Duration::from_millis(self.slow_ms.unwrap_or_default());
+        if self.one_at_a_time { slow * 2 } else { Duration::ZERO }
     }
 
     /// How an answer compares with a polite client's.
@@ -152,11 +189,18 @@ impl Baseline {
 
 /// Serves one polite client: it sends its request, reads the whole answer, and ends.
 pub(crate) fn polite(session: &mut Session) -> Result<Client, Broken> {
-    let client = session.open(&Open::default())?;
-    let request = session.options.request.clone();
-    session.send(client, &request);
-    session.wait_for_answer(client, QUIET)?;
+    let (client, _) = served_in(session, &Open::default())?;
     session.settle(client)?;
     session.leave(client)?;
     Ok(client)
+}
+
+/// Sends a request and reads the answer. Returns how long it took from the first segment on.
+pub(crate) fn served_in(session: &mut Session, open: &Open) -> Result<(Client, Duration), Broken> {
+    let client = session.open(open)?;
+    let request = session.options.request.clone();
+    session.send(client, &request);
+    session.wait_for_answer(client, QUIET)?;
+    let took = session.now().saturating_duration_since(session.seen(client).opened);
+    Ok((client, took))
 }

@@ -16,6 +16,7 @@ mod cases;
 mod client;
 mod engine;
 mod options;
+mod own;
 mod records;
 mod report;
 mod run;

@@ -167,10 +167,17 @@ pub struct CaseReport {
 pub struct BystanderReport {
     /// How often it was served as before, during the case.
     pub served: u32,
-    /// How often it was not.
+    /// How often it was refused, ended without its answer, or its answer cut.
     pub failed: u32,
+    /// How often its answer was late or did not come within the timeout.
+    pub late: u32,
     /// Its longest time, in microseconds.
     pub slowest_us: u64,
     /// How long after the case it was served again, in milliseconds. `None`: it was not.
     pub recovered_ms: Option<u64>,
+    /// What was wrong at first, in words.
+    pub harm: Option<String>,
+    /// After the case the server ended connections of this address without an answer, for a while or
+    /// until the probe went on, and served others: a penalty.
+    pub limited: bool,
 }

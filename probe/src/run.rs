@@ -138,6 +138,7 @@ fn begin(engine: Box<dyn Engine>, addr: SocketAddr, options: &Options) -> Result
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
     baseline.reusable = is_reusable(&mut session)?;
+    baseline.measure_slow(&mut session)?;
     session.baseline = Some(baseline);
     session.clear()?;
     let path = path(&mut session)?;
@@ -191,10 +192,7 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
     let (finding, bystander) = match lacks(session, case) {
         Some(reason) => (Finding::skip(reason), None),
         None => {
-            Bystander::begin(session);
-            let finding = (case.run)(session)?;
-            let bystander = Bystander::end(session)?;
-            session.clear()?;
+            let (finding, bystander) = confirmed(session, case)?;
             (finding, Some(bystander))
         }
     };
@@ -214,27 +212,72 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
         bystander,
         ladder: finding.ladder,
     };
-    judge_bystander(&mut report);
+    judge_bystander(session, &mut report);
     Ok(report)
 }
 
+/// Runs a case; a second time if only times speak for a harm to the bystander, as on a busy machine.
+fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
+    let (finding, bystander) = attempt(session, case)?;
+    if !bystander.is_doubtful() {
+        return Ok((finding, bystander));
+    }
+    let (again, second) = attempt(session, case)?;
+    Ok(if second.is_harmed() || again.verdict > finding.verdict { (again, second) } else { (finding, second) })
+}
+
+fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
+    Bystander::begin(session);
+    // What this machine lacks for one case, it need not lack for the next: the other results stay.
+    let finding = match (case.run)(session) {
+        Err(Broken::Interrupted) => return Err(Broken::Interrupted),
+        Err(broken) => Finding::skip(broken.to_string()),
+        Ok(finding) => finding,
+    };
+    // Nothing of the case is open when it is judged whether the server has recovered.
+    session.end_all()?;
+    let bystander = Bystander::end(session)?;
+    session.clear()?;
+    Ok((finding, bystander))
+}
+
 /// Harm to a healthy client is a failure of the case.
-fn judge_bystander(report: &mut CaseReport) {
+fn judge_bystander(session: &mut Session, report: &mut CaseReport) {
     const CURE: &str = "A client must not be able to hold up others: no blocking call on the thread that accepts, a \
                         deadline for each stage, and no process that ends with a connection's error.";
-    let Some(BystanderReport { failed, recovered_ms, .. }) = report.bystander else { return };
-    let harm = match (failed, recovered_ms) {
-        (_, None) => "a healthy client is no longer served",
-        (1.., Some(_)) => "a healthy client was not served meanwhile",
-        (0, Some(_)) => return,
+    let Some(bystander) = &report.bystander else { return };
+    if bystander.recovered_ms.is_none() {
+        session.down = Some(format!("healthy clients are no longer served since {}", report.id));
+    }
+    let harm = bystander.harm.as_deref().unwrap_or("it was not served");
+    let prefix = match bystander.recovered_ms {
+        _ if bystander.limited => {
+            session.limited_since = Some(report.id);
+            let words = "we are being limited: after the case polite clients were ended without an answer";
+            report.summary = format!("{words}, so no hostile case follows; {}", report.summary);
+            (report.verdict, report.cure) = (report.verdict.min(Verdict::Info), None);
+            return;
+        }
+        None => format!("healthy clients are no longer served: {harm}"),
+        Some(_) if !bystander.is_harmed() => return,
+        Some(ms) => {
+            let of = bystander.served + bystander.late + bystander.failed;
+            let harmed = bystander.late + bystander.failed;
+            format!(
+                "{harmed} of {of} healthy clients were harmed (the first: {harm}); served again {ms} ms after the case"
+            )
+        }
     };
-    report.summary = format!("{harm}; {}", report.summary);
+    report.summary = format!("{prefix}; {}", report.summary);
     (report.verdict, report.cure) = (Verdict::Fail, Some(CURE));
 }
 
 /// What the case needs and is not given.
 fn lacks(session: &Session, case: &Case) -> Option<String> {
     let options = &session.options;
+    if session.down.is_some() {
+        return session.down.clone();
+    }
     case.needs.iter().find_map(|need| {
         let reason = match need {
             Need::SlowRequest if options.slow_request.is_none() => {
@@ -244,6 +287,7 @@ fn lacks(session: &Session, case: &Case) -> Option<String> {
                 "needs a request with an answer of 8 MiB or more (--big-request)"
             }
             Need::Deaf if !session.can_be_deaf => "no socket can be made deaf on the way to this server",
+            Need::Hostile if session.limited_since.is_some() => "the server limits this address since an earlier case",
             Need::Hostile if !options.may_be_hostile(session.target) => {
                 "only on a local address, or with --i-own-this-server"
             }
@@ -269,6 +313,7 @@ fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
             session.has_answer(client) || session.seen(client).has_ended()
         })?;
         if session.seen(client).has_ended() || !session.outcome(client).is_clean() {
+            session.leave(client)?;
             return Ok(false);
         }
     }
@@ -288,7 +333,11 @@ fn path(session: &mut Session) -> Result<Path, Broken> {
             seen.answer.bytes > 0 || seen.has_ended()
         })?;
         session.hear(client);
+        // The server repeats what was dropped: a reset now would be the first death of a client, before
+        // any case of it.
+        session.wait_for_answer(client, std::time::Duration::from_millis(300))?;
     }
+    session.leave(client)?;
     session.can_be_deaf = works;
     session.clear()?;
     let _ = polite(session)?;

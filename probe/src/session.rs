@@ -3,11 +3,12 @@
 //! Invariant: every wait has a limit, and while anything waits the bystander is served. A call that
 //! waits returns `Broken` only for what makes the whole probe worthless.
 
+mod crowd;
 mod pace;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::trace::{Call, What};
@@ -49,6 +50,8 @@ pub(crate) struct Open {
     pub(crate) paused: bool,
     /// Not before the greeting and the preface: the bare connection.
     pub(crate) bare: bool,
+    /// The local address, where it is not the system's choice.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// Whether the server still has a connection ([`Session::is_held`]).
@@ -100,6 +103,13 @@ pub(crate) struct Session {
     is_ending: bool,
     /// The shortest handshake.
     pub(crate) round_trip: Option<Duration>,
+    /// For how long this process was not scheduled while it waited: the machine may have been as slow
+    /// to the server.
+    pub(crate) stalled: Duration,
+    /// The case after which the server ended polite connections without an answer for a while.
+    pub(crate) limited_since: Option<&'static str>,
+    /// Why no further case makes sense.
+    pub(crate) down: Option<String>,
 }
 
 impl Session {
@@ -118,6 +128,9 @@ impl Session {
             next_open: None,
             is_ending: false,
             round_trip: None,
+            stalled: Duration::ZERO,
+            limited_since: None,
+            down: None,
         }
     }
 
@@ -161,6 +174,9 @@ impl Session {
         }
         if let Some(bytes) = open.window {
             options = options.receive_buffer_size(bytes);
+        }
+        if let Some(source) = open.source {
+            options = options.local_addr(SocketAddr::new(source, 0));
         }
         let id = self.engine.connect(self.target, options).map_err(|error| Broken::Own(error.to_string()))?;
         let client = self.next_client;
@@ -228,8 +244,10 @@ impl Session {
         }
         let id = self.entry(client).seen.id;
         let limit = self.options.timeout;
-        // Otherwise its own retransmissions would betray it.
-        self.wait_until(limit, |session| session.engine.kernel_view(id).is_none_or(|view| view.unacked == 0))?;
+        // What was sent before leaves in a turn, and is acknowledged: otherwise its own retransmissions
+        // would betray the client.
+        self.wait(Duration::ZERO)?;
+        self.wait_until(limit, |session| session.is_acked(client))?;
         let done = self.engine.set_min_ttl(id, self.target, 255).is_ok();
         self.entry_mut(client).seen.is_deaf = done;
         self.note(client, "the client is deaf from here: IP_MINTTL 255");
@@ -382,7 +400,10 @@ impl Session {
             let now = self.now();
             // What was sent just before leaves in a turn of its own, even if there is no time left.
             let left = deadline.saturating_duration_since(now);
-            self.pump(if left < self.engine.shortest_wait() { now } else { deadline.min(now + TICK) })?;
+            let until = if left < self.engine.shortest_wait() { now } else { deadline.min(now + TICK) };
+            self.pump(until)?;
+            let late = self.now().saturating_duration_since(until);
+            self.stalled += late.saturating_sub(TICK);
             if now >= deadline {
                 return Ok(is_so(self));
             }
@@ -468,10 +489,7 @@ impl Session {
 
     /// Forgets all clients, and resets those that are open: between two cases.
     pub(crate) fn clear(&mut self) -> Result<(), Broken> {
-        for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.reset(Client(client));
-        }
-        self.wait(Duration::from_millis(1))?;
+        self.end_all()?;
         self.clients.clear();
         self.by_socket = SocketMap::new();
         Ok(())
@@ -499,3 +517,6 @@ impl Session {
 
 /// A wait looks again after this time, even if nothing has happened.
 const TICK: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests;

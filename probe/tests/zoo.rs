@@ -6,6 +6,8 @@ mod answers;
 mod bulk;
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
+#[path = "../examples/zoo/deaths.rs"]
+mod deaths;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
@@ -13,7 +15,11 @@ mod keeper;
 #[path = "../examples/zoo/talkers.rs"]
 mod talkers;
 
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use finale_probe::Verdict;
 use keeper::{Server, is_expected, probe_with};
@@ -53,4 +59,54 @@ fn each_case_finds_a_fault() {
         assert!(found.contains(&case.id), "no server of the zoo has what {} looks for", case.id);
     }
     assert!(keeper::all().iter().all(|server| server.found_by.iter().all(|(_, verdict)| *verdict >= Verdict::Warn)));
+}
+
+fn server(name: &str) -> Server {
+    keeper::all().into_iter().find(|server| server.name == name).expect("it is in the zoo")
+}
+
+#[test]
+fn clients_that_vanish_are_still_held_by_a_server_without_a_deadline() {
+    let report = probe_with(&server("has-no-deadline"), &["vanish"]);
+    let stages = &report.cases[0].seen;
+    assert_eq!(stages.len(), 3, "{stages:?}");
+    assert!(stages.values().all(|stage| stage["vanished"] == 6 && stage["held"] == 6), "{stages:?}");
+}
+
+#[test]
+fn a_penalty_is_no_failure_and_ends_the_hostile_cases() {
+    let report = probe_with(&server("penalizes"), &["reset-after-request", "churn", "abort-storm"]);
+    let verdicts: Vec<Verdict> = report.cases.iter().map(|case| case.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Info, Verdict::Skip, Verdict::Skip], "{:#?}", report.cases);
+    assert!(report.cases[0].summary.starts_with("we are being limited"), "{}", report.cases[0].summary);
+}
+
+/// The connections from or to a port that the kernel still has, without those in TIME-WAIT.
+fn connections(addr: SocketAddr) -> Vec<String> {
+    let port = format!(":{:04X}", addr.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let is_open = |line: &&str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let ends = columns.get(1..3).is_some_and(|ends| ends.iter().any(|end| end.ends_with(&port)));
+        // LISTEN is 0A, TIME-WAIT 06 (proc_net_tcp in the documentation of the kernel).
+        ends && !matches!(columns.get(3), Some(&("0A" | "06")))
+    };
+    table.lines().filter(is_open).map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_stays_open_after_a_probe() {
+    let server = server("has-no-deadline");
+    let addr = keeper::start(&server);
+    let options = keeper::options(&server);
+    finale_probe::probe(&addr.to_string(), &options, |_| {}).expect("it answers");
+    // The server ends its side a moment after it has seen the end of ours.
+    let (_kept, never) = mpsc::channel::<()>();
+    for _ in 0..100 {
+        if connections(addr).is_empty() {
+            return;
+        }
+        let _ = never.recv_timeout(Duration::from_millis(20));
+    }
+    panic!("{:#?}", connections(addr));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale_probe::{Options, Report, Verdict, probe};
 
-use crate::{answers, bulk, correct, endings, talkers};
+use crate::{answers, bulk, correct, deaths, endings, talkers};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -27,7 +27,9 @@ pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\nConnection: c
 
 /// All servers, the correct ones first.
 pub(crate) fn all() -> Vec<Server> {
-    let mut all = [correct::SERVERS, endings::SERVERS, answers::SERVERS, bulk::SERVERS, talkers::SERVERS].concat();
+    let mut all =
+        [correct::SERVERS, endings::SERVERS, answers::SERVERS, bulk::SERVERS, talkers::SERVERS, deaths::SERVERS]
+            .concat();
     all.sort_by_key(|server| !server.found_by.is_empty());
     all
 }
@@ -64,9 +66,12 @@ pub(crate) fn probe_with(server: &Server, cases: &[&str]) -> Report {
     probe(&start(server).to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
 }
 
-/// Probes a server this many times with all cases.
+/// Probes a server this many times with all cases. One with a fault is started anew for each case: the
+/// first could end it.
 pub(crate) fn probe_often(server: &Server, runs: u32) -> Vec<Report> {
-    (0..runs).map(|_| probe_with(server, &[])).collect()
+    let ids: Vec<&str> = finale_probe::cases().map(|case| case.id).collect();
+    let together = if server.found_by.is_empty() { ids.len() } else { 1 };
+    (0..runs).flat_map(|_| ids.chunks(together)).map(|ids| probe_with(server, ids)).collect()
 }
 
 /// Whether a case may have this verdict on a server: a correct one is not accused, and a fault is

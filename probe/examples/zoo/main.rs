@@ -2,12 +2,13 @@
 //!
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
-//!     zoo show NAME [CASE]     probes one of them, and prints what was seen
+//!     zoo probe NAME [CASE..]  probes one of them, and prints what was seen
 //!     zoo table [RUNS]         probes all of them with all cases, and prints a table
 
 mod answers;
 mod bulk;
 mod correct;
+mod deaths;
 mod endings;
 mod keeper;
 mod talkers;
@@ -27,12 +28,11 @@ fn main() -> ExitCode {
         }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
-        ["show", name] => show(name, &[]),
-        ["show", name, case] => show(name, &[case]),
+        ["probe", name, ref cases @ ..] => probe(name, cases),
         ["table"] => table(1),
         ["table", runs] => table(runs.parse().unwrap_or(1)),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo probe NAME [CASE..] | zoo table [RUNS]");
             ExitCode::from(2)
         }
     }
@@ -58,17 +58,14 @@ fn serve(name: &str, port: &str) -> ExitCode {
     }
 }
 
-/// The results of the cases on one server.
-fn show(name: &str, cases: &[&str]) -> ExitCode {
+fn probe(name: &str, cases: &[&str]) -> ExitCode {
     let Some(server) = keeper::all().into_iter().find(|server| server.name == name) else {
         eprintln!("there is no server {name}; see zoo list");
         return ExitCode::from(2);
     };
-    for case in keeper::probe_with(&server, cases).cases {
-        println!("{} {}: {} {:?}", case.verdict, case.id, case.summary, case.bystander);
-        for (variant, seen) in case.seen {
-            println!("    {variant}: {seen}");
-        }
+    let report = keeper::probe_with(&server, cases);
+    for case in &report.cases {
+        println!("{} {}: {}\n    {:?}\n    {:?}", case.verdict, case.id, case.summary, case.seen, case.bystander);
     }
     ExitCode::SUCCESS
 }

@@ -1,13 +1,18 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
+mod abandon;
+mod churn;
 mod cost;
 mod early_answer;
 mod exchange;
 mod farewell;
 mod half_close;
 mod late_input;
+mod resets;
 mod slow_reader;
+mod storm;
 mod tally;
+mod vanish;
 
 use std::collections::BTreeMap;
 
@@ -110,8 +115,18 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] =
-    &[half_close::CASES, slow_reader::CASES, late_input::CASES, early_answer::CASES, farewell::CASES];
+pub(crate) const ALL: &[&[Case]] = &[
+    half_close::CASES,
+    slow_reader::CASES,
+    late_input::CASES,
+    early_answer::CASES,
+    farewell::CASES,
+    resets::CASES,
+    abandon::CASES,
+    vanish::CASES,
+    churn::CASES,
+    storm::CASES,
+];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {

@@ -1,0 +1,81 @@
+//! Calls for several clients at once, and for clients that nothing more is asked of.
+
+use std::time::Duration;
+
+use super::{Broken, Client, Held, Open, Session, Stage};
+
+/// A reset of ours takes a turn of the loop; a thousand of them take some.
+const ENDED: Duration = Duration::from_secs(1);
+/// How long a reset is awaited that answers a byte.
+const ANSWERED: Duration = Duration::from_millis(300);
+
+impl Session {
+    /// Opens clients at the allowed rate, and waits until each can send its request or has failed.
+    pub(crate) fn open_all(&mut self, count: usize, open: &Open) -> Result<Vec<Client>, Broken> {
+        let clients = (0..count).map(|_| self.start(open)).collect::<Result<Vec<_>, _>>()?;
+        let limit = self.options.timeout;
+        self.wait_until(limit, |session| {
+            clients.iter().all(|client| {
+                let seen = session.seen(*client);
+                seen.stage == Stage::Ready || seen.has_ended()
+            })
+        })?;
+        Ok(clients)
+    }
+
+    /// Whether the server still has connections that were deaf and hear again: each sends `byte`.
+    ///
+    /// Keep-alive is not enough for them. A server that has closed repeats its FIN ever more rarely,
+    /// and its kernel answers keep-alive meanwhile. A byte is reset as soon as the program has closed
+    /// (RFC 9293 section 3.6.1), and acknowledged before.
+    pub(crate) fn ask_with_byte(&mut self, clients: &[Client], byte: &[u8]) -> Result<Vec<Held>, Broken> {
+        for client in clients {
+            self.send(*client, byte);
+        }
+        let time = ANSWERED + self.round_trip.unwrap_or_default() * 3;
+        self.wait_until(time, |session| clients.iter().all(|client| session.seen(*client).reset.is_some()))?;
+        let all = clients.iter().map(|client| {
+            let seen = self.seen(*client).clone();
+            let unacked = self.engine.kernel_view(seen.id).map(|view| view.unacked);
+            match (seen.reset, seen.fin, unacked) {
+                (Some(_), ..) | (_, _, None) => Held::Gone,
+                (_, Some(_), _) => Held::Ended,
+                (_, _, Some(0)) => Held::Held,
+                (_, _, Some(_)) => Held::Silent,
+            }
+        });
+        Ok(all.collect())
+    }
+
+    /// Whether the server's kernel has everything that the client sent.
+    pub(crate) fn is_acked(&mut self, client: Client) -> bool {
+        let id = self.seen(client).id;
+        if self.engine.socket(id).is_some_and(|socket| socket.queued_bytes() > 0) {
+            return false;
+        }
+        self.engine.kernel_view(id).is_none_or(|view| view.unacked == 0)
+    }
+
+    /// Drops the connection, if it is still open, and what was seen of it: a long case with many
+    /// clients needs no more memory than a short one.
+    pub(crate) fn forget(&mut self, client: Client) {
+        if self.clients.contains_key(&client.0) {
+            self.reset(client);
+        }
+        if let Some(entry) = self.clients.remove(&client.0) {
+            self.by_socket.remove(entry.seen.id);
+        }
+    }
+
+    /// Resets all clients that are open, except the bystander's.
+    pub(crate) fn end_all(&mut self) -> Result<(), Broken> {
+        let kept: Vec<Client> = self.bystander.clients().collect();
+        let all: Vec<Client> = self.clients.keys().map(|client| Client(*client)).collect();
+        let ended: Vec<Client> = all.into_iter().filter(|client| !kept.contains(client)).collect();
+        for client in &ended {
+            self.reset(*client);
+        }
+        self.wait_until(ENDED, |session| ended.iter().all(|client| session.seen(*client).is_over()))?;
+        Ok(())
+    }
+}
