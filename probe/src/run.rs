@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
-use crate::baseline::{Baseline, polite};
+use crate::baseline::Baseline;
 use crate::bystander::Bystander;
 use crate::cases::{self, Case, Finding, Need};
 use crate::engine::{Engine, Real};
 use crate::options::Options;
-use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict};
+use crate::path;
+use crate::report::{BystanderReport, CaseReport, Report, SCHEMA, Verdict};
 use crate::session::{Broken, Open, Session};
 
 /// Why a probe has no report.
@@ -111,13 +112,14 @@ pub(crate) fn run(
 ) -> Result<Report, ProbeError> {
     let chosen = choose(&options.cases)?;
     let mut session = Session::new(engine, addr, options.clone());
+    session.room = path::own_room()?;
     progress(Progress::Baseline);
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
     baseline.reusable = is_reusable(&mut session)?;
     session.baseline = Some(baseline.clone());
     session.clear()?;
-    let path = path(&mut session)?;
+    let path = path::measure(&mut session)?;
     let mut reports = Vec::new();
     for (number, case) in chosen.iter().enumerate() {
         progress(Progress::Case(number + 1, chosen.len(), case.id));
@@ -221,24 +223,4 @@ fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
     }
     session.leave(client)?;
     Ok(true)
-}
-
-/// The way to the server: its round trip, whether deafness works on it, the TTL of its packets.
-fn path(session: &mut Session) -> Result<Path, Broken> {
-    session.can_be_deaf = true;
-    let client = session.open(&Open::default())?;
-    let mut works = session.deafen(client)?;
-    if works {
-        let request = session.options.request.clone();
-        session.send(client, &request);
-        works = !session.wait_for(client, std::time::Duration::from_millis(150), |seen| {
-            seen.answer.bytes > 0 || seen.has_ended()
-        })?;
-        session.hear(client);
-    }
-    session.can_be_deaf = works;
-    session.clear()?;
-    let _ = polite(session)?;
-    let round_trip_us = session.round_trip.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    Ok(Path { ttl: None, round_trip_us, can_be_deaf: works, between: None })
 }

@@ -1,4 +1,4 @@
-//! The option that makes a connection deaf.
+//! The option that makes a connection deaf, and the one that says when its peer was last heard.
 //!
 //! With IP_MINTTL 255 the kernel drops each segment that has passed a router, and each of a sender
 //! that begins with a lower TTL, as nearly all do (64 or 128): no acknowledgement, no reset (ip(7),
@@ -10,9 +10,11 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use nix::sys::socket::setsockopt;
-use nix::{setsockopt_impl, sockopt_impl};
+use nix::sys::socket::sockopt::RcvBuf;
+use nix::sys::socket::{getsockopt, setsockopt};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
     /// IP_MINTTL.
@@ -22,6 +24,21 @@ sockopt_impl!(
     /// IPV6_MINHOPCOUNT.
     MinHops, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, usize
 );
+sockopt_impl!(
+    /// TCP_INFO.
+    TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, libc::tcp_info
+);
+
+/// How long ago the last acknowledgement arrived (tcp(7)).
+pub(crate) fn since_last_ack(socket: BorrowedFd<'_>) -> Option<Duration> {
+    let info = getsockopt(&socket, TcpInfo).ok()?;
+    Some(Duration::from_millis(info.tcpi_last_ack_recv.into()))
+}
+
+/// Sets SO_RCVBUF.
+pub(crate) fn set_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    Ok(setsockopt(&socket, RcvBuf, &bytes)?)
+}
 
 /// From now on the kernel drops the segments of this connection that arrive with a lower TTL. 0:
 /// none.

@@ -2,10 +2,16 @@
 
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
+#[path = "../examples/zoo/deadlines.rs"]
+mod deadlines;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
+#[path = "../examples/zoo/punctual.rs"]
+mod punctual;
+#[path = "../examples/zoo/reading.rs"]
+mod reading;
 
 use std::thread;
 

@@ -3,10 +3,14 @@
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
 //!     zoo table [RUNS]         probes all of them with all cases, and prints a table
+//!     zoo show NAME [CASE..]   probes one of them, and prints what was found
 
 mod correct;
+mod deadlines;
 mod endings;
 mod keeper;
+mod punctual;
+mod reading;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -24,9 +28,10 @@ fn main() -> ExitCode {
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
         ["table"] => table(1),
+        ["show", name, ref ids @ ..] => show(name, ids),
         ["table", runs] => table(runs.parse().unwrap_or(1)),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo table [RUNS] | zoo show NAME [CASE..]");
             ExitCode::from(2)
         }
     }
@@ -50,6 +55,24 @@ fn serve(name: &str, port: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn show(name: &str, ids: &[&str]) -> ExitCode {
+    let Some(server) = keeper::all().into_iter().find(|server| server.name == name) else {
+        eprintln!("there is no server {name}; see zoo list");
+        return ExitCode::from(2);
+    };
+    let report = keeper::probe_with(&server, ids);
+    println!("{:?}\n{:?}", report.path, report.baseline);
+    for case in &report.cases {
+        let mark = if keeper::is_expected(&server, case.id, case.verdict) { "" } else { "  (unexpected)" };
+        println!("{:<5}{:<18}{}{mark}", case.verdict, case.id, case.summary);
+        for (variant, seen) in &case.seen {
+            println!("       {variant}: {seen}");
+        }
+        println!("       {:?}", case.bystander);
+    }
+    ExitCode::SUCCESS
 }
 
 /// Each server times each case. A cell is the worst verdict of all runs; its expectation, if another,

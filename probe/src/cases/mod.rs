@@ -1,6 +1,12 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
+mod deadline;
+mod drip;
 mod half_close;
+mod hold;
+mod idle;
+mod request;
+mod silent;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -79,7 +85,7 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] = &[half_close::CASES];
+pub(crate) const ALL: &[&[Case]] = &[half_close::CASES, silent::CASES, drip::CASES, idle::CASES, hold::CASES];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
