@@ -11,7 +11,8 @@ use finale::trace::Record;
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::client::Client;
+use crate::answer::Got;
+use crate::client::{Client, Seen};
 use crate::held::Held;
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
@@ -40,7 +41,17 @@ impl Claim {
     }
 }
 
-/// A client whose deadline is awaited.
+/// What another byte has caused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poked {
+    Nothing,
+    /// The connection was closed, and others were not.
+    Closed,
+    /// The request was answered.
+    Answered,
+}
+
+/// A client whose deadline is awaited, and what was seen of it when the wait was over.
 pub(super) struct Waiting {
     pub(super) name: &'static str,
     pub(super) client: Client,
@@ -48,35 +59,26 @@ pub(super) struct Waiting {
     /// The latest moment at which the server can have begun to count.
     pub(super) since: Instant,
     /// The earliest.
-    pub(super) earliest: Instant,
-    /// A deadline was missed, and the connection was closed at the next byte.
-    pub(super) passive: bool,
+    earliest: Instant,
+    waited: Duration,
+    pub(super) end: Option<End>,
+    /// What it was sent: before its end the last words, such as 408 or 421, which are good manners.
+    pub(super) words: String,
+    /// It was answered, and the server no longer waits for more.
+    pub(super) is_answered: bool,
     /// For one that was not ended.
+    pub(super) poked: Poked,
     pub(super) held: Option<Held>,
 }
 
-impl Waiting {
-    /// A client that waits since its connection was established.
-    pub(super) fn since_open(session: &Session, name: &'static str, client: Client, claim: Option<Claim>) -> Self {
-        let seen = session.seen(client);
-        let since = seen.connected.unwrap_or(seen.opened);
-        Self { name, client, claim, since, earliest: seen.opened, passive: false, held: None }
-    }
-
-    /// How long after `since` the server ended it.
-    pub(super) fn after(&self, session: &Session) -> Option<Duration> {
-        session.seen(self.client).ended_by_server().map(|end| end.saturating_duration_since(self.since))
-    }
-
-    /// The same, if that was a deadline.
-    pub(super) fn deadline(&self, session: &Session) -> Option<Duration> {
-        self.after(session).filter(|after| *after >= AT_ONCE && !is_refusal(session, self.client) && !self.passive)
-    }
-}
-
-/// Whether the server has answered what was sent, instead of waiting for more.
-pub(super) fn is_refusal(session: &Session, client: Client) -> bool {
-    session.seen(client).answer.status().is_some_and(|status| status != 408)
+/// How the server ended a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Since the latest moment at which the server can have begun to count.
+    pub(super) after: Duration,
+    /// Since the earliest.
+    longest: Duration,
+    by_reset: bool,
 }
 
 /// An end that comes sooner is an answer to what was sent, and no deadline.
@@ -86,11 +88,123 @@ const POKE: Duration = Duration::from_millis(500);
 /// The part of a claim that must have passed.
 const EARLY_PERCENT: u32 = 90;
 
+impl Waiting {
+    pub(super) fn new(
+        name: &'static str,
+        client: Client,
+        claim: Option<Claim>,
+        (earliest, since): (Instant, Instant),
+    ) -> Self {
+        let waited = Duration::ZERO;
+        let (words, poked) = (String::new(), Poked::Nothing);
+        Self { name, client, claim, since, earliest, waited, end: None, words, is_answered: false, poked, held: None }
+    }
+
+    /// A client that waits since its connection was established.
+    pub(super) fn since_open(session: &Session, name: &'static str, client: Client, claim: Option<Claim>) -> Self {
+        let seen = session.seen(client);
+        Self::new(name, client, claim, (seen.opened, seen.connected.unwrap_or(seen.opened)))
+    }
+
+    fn look(&mut self, session: &Session) {
+        let seen = session.seen(self.client);
+        self.waited = session.now().saturating_duration_since(self.since);
+        self.end = seen.ended_by_server().map(|end| End {
+            after: end.saturating_duration_since(self.since),
+            longest: end.saturating_duration_since(self.earliest),
+            by_reset: seen.reset.is_some(),
+        });
+        self.words = seen.answer.first_line();
+        self.is_answered = is_answered(session, self.client);
+    }
+
+    /// The deadline that was found.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.end.map(|end| end.after).filter(|after| *after >= AT_ONCE && !self.is_answered)
+    }
+
+    /// How it is judged: by its claim, or without one. `late`: how much later a deadline may come.
+    pub(super) fn judge(&self, late: Duration) -> (Verdict, String) {
+        let Some(end) = self.end else { return self.judge_open() };
+        let words = &self.words;
+        let said = if words.is_empty() { String::new() } else { format!(" with the last words \"{words}\"") };
+        let by = if end.by_reset { "reset" } else { "FIN" };
+        let ended = format!("ended after {} ms by {by}{said}", end.after.as_millis());
+        let is_at_once = end.longest < AT_ONCE;
+        match self.claim {
+            Some(claim) if end.longest < claim.least * EARLY_PERCENT / 100 && !self.is_answered => {
+                (Verdict::Fail, format!("{ended}, too early for the claim of {} ms", claim.least.as_millis()))
+            }
+            Some(claim) if end.after > claim.most + late => {
+                (Verdict::Fail, format!("{ended}, too late for the claim of {} ms", claim.most.as_millis()))
+            }
+            // A reset discards on some systems what was not read yet. Without words it destroys nothing: some
+            // servers reset on purpose, and keep no TIME-WAIT.
+            _ if !words.is_empty() && end.by_reset => {
+                (Verdict::Warn, format!("{ended}: the reset can destroy the last words"))
+            }
+            claim if is_at_once && (claim.is_none() || self.is_answered) => {
+                (Verdict::Info, format!("{ended}, which is no deadline"))
+            }
+            _ => (Verdict::Pass, ended),
+        }
+    }
+
+    fn judge_open(&self) -> (Verdict, String) {
+        let waited = self.waited.as_millis();
+        let claimed = self.claim.map(|claim| format!(", although {} ms are claimed", claim.most.as_millis()));
+        let is_claimed = claimed.is_some();
+        let claimed = claimed.unwrap_or_default();
+        let or_fail = |verdict| if is_claimed { Verdict::Fail } else { verdict };
+        let none = if is_claimed { "not ended" } else { "no deadline" };
+        if !self.words.is_empty() && (!is_claimed || self.is_answered) {
+            return (Verdict::Info, format!("answered with \"{}\", and not ended", self.words));
+        }
+        match (self.poked, self.held) {
+            (Poked::Closed, _) => {
+                let what = "its deadline is late, and triggered by data: open after";
+                (or_fail(Verdict::Warn), format!("{what} {waited} ms{claimed}, and closed at the next byte"))
+            }
+            (Poked::Answered, _) => {
+                (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}, and then still served"))
+            }
+            (_, Some(Held::Gone)) => (Verdict::Warn, format!("gone without FIN or reset within {waited} ms")),
+            (_, Some(Held::Silent)) => {
+                (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}; its kernel no longer answers"))
+            }
+            (_, Some(Held::Held)) if is_claimed => (Verdict::Fail, format!("still held after {waited} ms{claimed}")),
+            _ => (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}")),
+        }
+    }
+
+    /// The facts, for programs.
+    pub(super) fn facts(&self) -> Value {
+        let end = match (self.end, self.poked, self.held) {
+            (Some(End { by_reset: true, .. }), ..) => "reset",
+            (Some(_), ..) => "fin",
+            (None, Poked::Closed, _) => "at the next byte",
+            (None, Poked::Answered, _) => "still served",
+            (None, _, Some(held)) => held.name(),
+            (None, ..) => "open",
+        };
+        let after = self.end.map(|end| millis(end.after));
+        json!({ "end": end, "after_ms": after, "waited_ms": millis(self.waited), "words": self.words })
+    }
+}
+
+/// Whether the server has answered what was sent, instead of waiting for more.
+pub(super) fn is_answered(session: &Session, client: Client) -> bool {
+    session.seen(client).answer.status().is_some_and(|status| status != 408)
+}
+
 /// Waits until the server has ended all of them, for at most `limit`.
-pub(super) fn wait_for_ends(session: &mut Session, all: &[Waiting], limit: Duration) -> Result<(), Broken> {
+pub(super) fn wait_for_ends(session: &mut Session, all: &mut [Waiting], limit: Duration) -> Result<(), Broken> {
     session.wait_until(limit, |session| all.iter().all(|it| session.seen(it.client).has_ended()))?;
+    let Some(last) = all.last() else { return Ok(()) };
+    // A reset that follows a FIN has come for all of them then.
+    session.settle(last.client)?;
     for it in all {
-        session.settle(it.client)?;
+        it.look(session);
     }
     Ok(())
 }
@@ -99,37 +213,39 @@ pub(super) fn wait_for_ends(session: &mut Session, all: &[Waiting], limit: Durat
 /// that looks at its clocks only when data arrives ends this client now, and none of the others.
 pub(super) fn poke(session: &mut Session, all: &mut [Waiting], which: usize, bytes: &[u8]) -> Result<(), Broken> {
     let client = all[which].client;
-    if session.seen(client).has_ended() || session.seen(client).answer.bytes > 0 {
-        return Ok(());
-    }
     let ended = |session: &Session| all.iter().filter(|it| session.seen(it.client).has_ended()).count();
     let before = ended(session);
+    if session.seen(client).has_ended() || !all[which].words.is_empty() {
+        return Ok(());
+    }
     session.send(client, bytes);
     let limit = POKE + session.usual_time() * 3;
     session.wait_for(client, limit, |seen| seen.has_ended() || seen.answer.bytes > 0)?;
-    // Its last words may come before its end.
-    session.wait_for(client, POKE / 10, super::super::client::Seen::has_ended)?;
+    // An end may follow what it says.
+    session.wait_for(client, POKE / 10, Seen::has_ended)?;
     let is_ended = session.seen(client).has_ended();
-    let is_answered = session.outcome(client).got == crate::answer::Got::Whole;
     let others = ended(session) - before - usize::from(is_ended);
-    all[which].passive = is_ended && !is_answered && others == 0;
+    all[which].poked = match session.outcome(client).got {
+        Got::Whole => Poked::Answered,
+        Got::Cut { .. } | Got::Other { .. } | Got::Nothing if is_ended && others == 0 => Poked::Closed,
+        Got::Cut { .. } | Got::Other { .. } | Got::Nothing => Poked::Nothing,
+    };
     Ok(())
 }
 
 /// Asks for those that are still open whether the server has them.
 pub(super) fn ask(session: &mut Session, all: &mut [Waiting]) -> Result<(), Broken> {
-    let open: Vec<Client> =
-        all.iter().map(|it| it.client).filter(|client| !session.seen(*client).has_ended()).collect();
-    let held = session.are_held(&open)?;
-    for (client, held) in open.iter().zip(held) {
-        for it in all.iter_mut().filter(|it| it.client == *client) {
-            it.held = Some(held);
-        }
+    let is_open = |it: &&mut Waiting| it.end.is_none();
+    let clients: Vec<Client> = all.iter_mut().filter(is_open).map(|it| it.client).collect();
+    let held = session.are_held(&clients)?;
+    for (it, held) in all.iter_mut().filter(is_open).zip(held) {
+        it.held = Some(held);
     }
     Ok(())
 }
 
-/// Waits for the greeting of a server that speaks first: a close with it unread would be a reset.
+/// Opens a client without a preface. The greeting of a server that speaks first is awaited: a close
+/// with it unread would be a reset.
 pub(super) fn open_silent(session: &mut Session) -> Result<Client, Broken> {
     let client = session.open(&Open { bare: true, ..Open::default() })?;
     if session.options.server_first {
@@ -138,77 +254,6 @@ pub(super) fn open_silent(session: &mut Session) -> Result<Client, Broken> {
         session.mark(client);
     }
     Ok(client)
-}
-
-/// How a client that waited is judged: by its claim, or without one.
-pub(super) fn judge(session: &Session, it: &Waiting) -> (Verdict, String) {
-    let seen = session.seen(it.client);
-    let Some(end) = seen.ended_by_server().filter(|_| !it.passive) else { return judge_open(session, it) };
-    let after = end.saturating_duration_since(it.since);
-    let longest = end.saturating_duration_since(it.earliest);
-    let by = if seen.reset.is_some() { "reset" } else { "FIN" };
-    let words = last_words(session, it.client);
-    let said = if words.is_empty() { String::new() } else { format!(" with the last words \"{words}\"") };
-    let ended = format!("ended after {} ms by {by}{said}", after.as_millis());
-    let is_refusal = is_refusal(session, it.client);
-    match it.claim {
-        Some(claim) if longest < claim.least * EARLY_PERCENT / 100 && !is_refusal => {
-            (Verdict::Fail, format!("{ended}, too early for the claim of {} ms", claim.least.as_millis()))
-        }
-        Some(claim) if after > claim.most + session.options.late => {
-            (Verdict::Fail, format!("{ended}, too late for the claim of {} ms", claim.most.as_millis()))
-        }
-        _ if !words.is_empty() && seen.reset.is_some() => {
-            // A reset discards on some systems what was not read yet.
-            (Verdict::Warn, format!("{ended}: the reset can destroy the last words"))
-        }
-        None if longest < AT_ONCE => (Verdict::Info, format!("{ended}, which is no deadline")),
-        Some(_) if is_refusal && longest < AT_ONCE => (Verdict::Info, format!("{ended}, which is no deadline")),
-        _ => (Verdict::Pass, ended),
-    }
-}
-
-fn judge_open(session: &Session, it: &Waiting) -> (Verdict, String) {
-    let waited = session.now().saturating_duration_since(it.since).as_millis();
-    let claimed = it.claim.map(|claim| format!(", although {} ms are claimed", claim.most.as_millis()));
-    let verdict = if it.claim.is_some() { Verdict::Fail } else { Verdict::Warn };
-    let claimed = claimed.unwrap_or_default();
-    if it.passive {
-        let what = "its deadline is late, and triggered by data: not ended in time, and closed at the next byte";
-        return (verdict, format!("{what}{claimed}"));
-    }
-    let seen = session.seen(it.client);
-    match it.held {
-        _ if seen.answer.bytes > 0 && (it.claim.is_none() || is_refusal(session, it.client)) => {
-            (Verdict::Info, format!("answered with \"{}\", and not ended", seen.answer.first_line()))
-        }
-        Some(Held::Gone) => (Verdict::Warn, format!("forgotten without FIN or reset within {waited} ms")),
-        Some(Held::Silent) => {
-            (Verdict::Info, format!("not ended within {waited} ms, and its kernel no longer answers"))
-        }
-        Some(Held::Held) if it.claim.is_some() => (verdict, format!("still held after {waited} ms{claimed}")),
-        _ if it.claim.is_some() => (verdict, format!("not ended within {waited} ms{claimed}")),
-        _ => (Verdict::Info, format!("no deadline within {waited} ms")),
-    }
-}
-
-/// What the server said before it ended the client, such as 408 or 421: good manners.
-pub(super) fn last_words(session: &Session, client: Client) -> String {
-    session.seen(client).answer.first_line()
-}
-
-/// The facts of a client that waited, for programs.
-pub(super) fn facts(session: &Session, it: &Waiting) -> Value {
-    let seen = session.seen(it.client);
-    let end = match (it.passive, seen.reset, seen.fin, it.held) {
-        (true, ..) => "at the next byte",
-        (_, Some(_), ..) => "reset",
-        (_, _, Some(_), _) => "fin",
-        (_, _, _, Some(held)) => held.name(),
-        _ => "open",
-    };
-    let after = it.after(session).filter(|_| !it.passive).map(|after| millis(after));
-    json!({ "end": end, "after_ms": after, "words": last_words(session, it.client) })
 }
 
 pub(super) fn millis(time: Duration) -> u64 {
@@ -250,7 +295,7 @@ impl Sheet {
 
     /// Adds a client that waited.
     pub(super) fn add_waiting(&mut self, session: &Session, it: &Waiting) {
-        self.add(session, it.name, it.client, judge(session, it), facts(session, it));
+        self.add(session, it.name, it.client, it.judge(session.options.late), it.facts());
     }
 
     /// One sentence: of the worst, or of all if nothing is wrong. `hint` follows a fact.

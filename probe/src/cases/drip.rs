@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::deadline::{AT_ONCE, Sheet, is_refusal, last_words, millis};
+use super::deadline::{AT_ONCE, Sheet, is_answered as has_answer, millis};
 use super::request::{Slow, Stage, slow};
 use super::silent::HINT;
 use super::{Case, Finding};
@@ -51,13 +51,10 @@ fn drip_request(session: &mut Session) -> Result<Finding, Broken> {
     }
     let intervals = all.iter().map(|slow| first_interval(session, slow.stage)).collect::<Vec<_>>();
     let mut drips = play(session, all.into_iter().zip(intervals))?;
-    // Where the silent client was ended before the first piece, its deadline is known now.
+    // Where a client was ended before the first piece, the deadline is known now.
     let again: Vec<(Slow, Duration)> = drips
-        .extract_if(.., |drip| {
-            let is_late = silent_after(session, drip).is_some_and(|after| after * 8 / 10 < drip.interval);
-            is_late && !is_answered(session, drip)
-        })
-        .filter_map(|drip| Some((drip.slow.clone(), silent_after(session, &drip)? * INTERVAL_PERCENT / 100)))
+        .extract_if(.., |drip| shortest(session, drip).is_some_and(|after| after * 9 / 10 < drip.interval))
+        .filter_map(|drip| Some((drip.slow.clone(), shortest(session, &drip)? * INTERVAL_PERCENT / 100)))
         .collect();
     drips.extend(play(session, again.into_iter())?);
     let mut sheet = Sheet::default();
@@ -69,7 +66,7 @@ fn drip_request(session: &mut Session) -> Result<Finding, Broken> {
                 (_, None) => "fin",
             },
             "after_ms": ended_after(session, drip).map(millis),
-            "words": last_words(session, drip.client),
+            "words": session.seen(drip.client).answer.first_line(),
             "pieces": drip.pieces,
             "interval_ms": millis(drip.interval),
             "silent_ms": silent_after(session, drip).map(millis),
@@ -125,7 +122,7 @@ fn play(session: &mut Session, all: impl Iterator<Item = (Slow, Duration)>) -> R
 /// The server has answered the beginning, and no longer waits for the rest.
 fn is_answered(session: &Session, drip: &Drip) -> bool {
     let at_once = |client| session.seen(client).ended_by_server().is_some_and(|end| end - drip.since < AT_ONCE);
-    [drip.client, drip.silent].into_iter().any(|client| is_refusal(session, client) || at_once(client))
+    [drip.client, drip.silent].into_iter().any(|client| has_answer(session, client) || at_once(client))
 }
 
 /// Nothing more is learned from it.
@@ -148,13 +145,18 @@ fn silent_after(session: &Session, drip: &Drip) -> Option<Duration> {
     session.seen(drip.silent).ended_by_server().map(|end| end.saturating_duration_since(drip.since))
 }
 
+/// The deadline, if it was one.
+fn shortest(session: &Session, drip: &Drip) -> Option<Duration> {
+    let ends = [ended_after(session, drip), silent_after(session, drip)];
+    ends.into_iter().flatten().min().filter(|_| !is_answered(session, drip))
+}
+
 fn judge(session: &Session, drip: &Drip) -> (Verdict, String) {
     if is_answered(session, drip) {
-        let words = [drip.client, drip.silent].map(|client| last_words(session, client));
-        return (
-            Verdict::Info,
-            format!("answered at once, before its end ({})", words.iter().max().map_or("", |it| it)),
-        );
+        let words = [drip.client, drip.silent].map(|client| session.seen(client).answer.first_line());
+        let words = words.iter().max().filter(|words| !words.is_empty());
+        let what = words.map_or("ended at once".to_owned(), |words| format!("answered at once with \"{words}\""));
+        return (Verdict::Info, format!("{what}, before it was complete"));
     }
     let claim = claimed(session, drip.slow.stage);
     let each = drip.interval.as_millis();

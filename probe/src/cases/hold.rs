@@ -6,7 +6,7 @@ use std::time::Duration;
 use finale::trace::Record;
 use serde_json::json;
 
-use super::deadline::{Claim, Sheet, Waiting, ask, facts, judge, millis, open_silent, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, wait_for_ends};
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
@@ -43,24 +43,19 @@ fn half_closed_hold(session: &mut Session) -> Result<Finding, Broken> {
     let is_deadline_known = claimed.or(found).is_some();
     let mut all = half_closed(session)?;
     let unfinished = unfinished(session)?;
-    let still_open = |session: &Session, it: &Waiting| !session.seen(it.client).has_ended();
-    session.wait_until(limit, |session| !all.iter().any(|it| still_open(session, it)))?;
-    if let Some(it) = &unfinished {
-        // What the server's kernel does with the other side is only a fact, and costs no further wait.
-        session.settle(it.client)?;
-    }
+    wait_for_ends(session, &mut all, limit)?;
     ask(session, &mut all)?;
     let mut sheet = Sheet::default();
     for it in &all {
-        let mut judged = judge(session, it);
+        let mut judged = it.judge(session.options.late);
         if it.held == Some(Held::Held) {
             let waited = session.now().saturating_duration_since(it.since).as_millis();
             let verdict = if is_deadline_known { Verdict::Fail } else { Verdict::Warn };
             judged = (verdict, format!("still held {waited} ms after the client's FIN: CLOSE-WAIT"));
-        } else if let Some(after) = it.after(session) {
-            judged = (Verdict::Pass, format!("ended after {} ms", after.as_millis()));
+        } else if let Some(end) = it.end {
+            judged = (Verdict::Pass, format!("ended after {} ms", end.after.as_millis()));
         }
-        sheet.add(session, it.name, it.client, judged, facts(session, it));
+        sheet.add(session, it.name, it.client, judged, it.facts());
     }
     let mut clients: Vec<Client> = all.iter().map(|it| it.client).collect();
     if let Some(it) = unfinished {
@@ -106,9 +101,7 @@ fn half_closed(session: &mut Session) -> Result<Vec<Waiting>, Broken> {
         session.finish(*client);
     }
     let now = session.now();
-    let waiting =
-        |(name, client)| Waiting { name, client, claim: None, since: now, earliest: now, passive: false, held: None };
-    Ok(all.into_iter().map(waiting).collect())
+    Ok(all.into_iter().map(|(name, client)| Waiting::new(name, client, None, (now, now))).collect())
 }
 
 /// A client that has got the server's FIN, and does not send its own.
@@ -122,8 +115,7 @@ fn unfinished(session: &mut Session) -> Result<Option<Waiting>, Broken> {
     let limit = session.options.timeout;
     session.wait_for(client, limit, super::super::client::Seen::has_ended)?;
     let Some(since) = session.seen(client).fin else { return Ok(None) };
-    let name = "server's FIN, client stays";
-    Ok(Some(Waiting { name, client, claim: None, since, earliest: since, passive: false, held: None }))
+    Ok(Some(Waiting::new("server's FIN, client stays", client, None, (since, since))))
 }
 
 /// Clients that do not read, at the same time.
@@ -154,10 +146,10 @@ fn never_read(session: &mut Session) -> Result<Finding, Broken> {
         let client = open_paused(session)?;
         session.send(client, &request);
         let now = session.now();
-        all.push(Waiting { name: "reader", client, claim, since: now, earliest: now, passive: false, held: None });
+        all.push(Waiting::new("reader", client, claim, (now, now)));
     }
     let limit = Claim::wait(claim, session);
-    wait_for_ends(session, &all, limit)?;
+    wait_for_ends(session, &mut all, limit)?;
     // The ladder ends here: the rest of the answer has thousands of reads.
     let ladder = session.records(all[0].client);
     let waited = millis(session.now().saturating_duration_since(all[0].since));
@@ -201,7 +193,8 @@ fn read_all(session: &mut Session, clients: &[Client]) -> Result<(), Broken> {
                 Some(Length::Bytes(bytes)) => seen.answer.bytes >= bytes,
                 _ => false,
             };
-            seen.has_ended() || is_complete || now.saturating_duration_since(last) > QUIET
+            let is_ended = seen.read_to_end || seen.reset.is_some() || seen.failed.is_some() || seen.is_over();
+            is_ended || is_complete || now.saturating_duration_since(last) > QUIET
         })
     })?;
     Ok(())
@@ -218,9 +211,14 @@ fn judge_readers(
     ladder: Vec<Record>,
 ) -> Finding {
     let is_left = |it: &&Waiting| left.contains(&it.client);
-    let held = all.iter().filter(is_left).filter(|it| session.seen(it.client).answer.bytes >= whole / 100 * 98).count();
+    let is_cut = |it: &&Waiting| {
+        let seen = session.seen(it.client);
+        seen.has_ended() && seen.answer.bytes < whole / 100 * 98
+    };
+    let held = all.iter().filter(is_left).filter(|it| !is_cut(it)).count();
     let cut = left.len() - held;
-    let ended: Vec<u64> = all.iter().filter(|it| !is_left(it)).filter_map(|it| it.after(session).map(millis)).collect();
+    let ended: Vec<u64> =
+        all.iter().filter(|it| !is_left(it)).filter_map(|it| it.end).map(|end| millis(end.after)).collect();
     let claimed = session.options.claims.send.map(millis);
     let late = claimed.map(|claim| claim + millis(session.options.late));
     let (first, last) = (ended.iter().min().copied(), ended.iter().max().copied());

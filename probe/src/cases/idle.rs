@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::deadline::{Claim, Sheet, Waiting, ask, facts, judge, millis, open_silent, poke, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, poke, wait_for_ends};
 use super::silent::HINT;
 use super::{Case, Finding, Need};
 use crate::bystander::Bystander;
@@ -44,24 +44,17 @@ fn idle(session: &mut Session) -> Result<Finding, Broken> {
     let since = seen.last_byte.unwrap_or(seen.opened);
     let earliest = seen.written.unwrap_or(seen.opened);
     session.mark(client);
-    let mut all = [Waiting { name: "idle", client, claim, since, earliest, passive: false, held: None }];
+    let mut all = [Waiting::new("idle", client, claim, (earliest, since))];
     let limit = Claim::wait(claim, session);
-    wait_for_ends(session, &all, limit)?;
-    session.deadlines.idle = all[0].deadline(session);
+    wait_for_ends(session, &mut all, limit)?;
+    session.deadlines.idle = all[0].deadline();
     let request = session.options.request.clone();
     poke(session, &mut all, 0, &request)?;
-    let is_served = session.outcome(client).is_clean() && session.seen(client).answer.bytes > 0;
-    let waited = millis(session.now().saturating_duration_since(since));
-    let mut judged = if is_served && claim.is_none() {
-        (Verdict::Info, format!("no deadline within {waited} ms, and then still served"))
-    } else {
-        ask(session, &mut all)?;
-        judge(session, &all[0])
-    };
-    let mut facts = facts(session, &all[0]);
+    ask(session, &mut all)?;
+    let (mut judged, mut facts) = (all[0].judge(session.options.late), all[0].facts());
     if let Some(announced) = announced {
         facts["announced_ms"] = json!(millis(announced));
-        let is_early = all[0].after(session).is_some_and(|after| after < announced * 9 / 10);
+        let is_early = all[0].end.is_some_and(|end| end.after < announced * 9 / 10);
         if is_early && judged.0 < Verdict::Warn {
             judged = (Verdict::Warn, format!("{}; its answer announced {} ms", judged.1, announced.as_millis()));
         }
@@ -110,19 +103,19 @@ fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
     session.wait_until(limit, |session| clients.iter().any(|client| session.seen(*client).has_ended()))?;
     let waited = session.now().saturating_duration_since(begun);
     let has_ended = |session: &Session| clients.iter().any(|client| session.seen(*client).has_ended());
-    let (held, is_told) = if has_ended(session) {
-        (Held::Ended, true)
-    } else {
-        let held = session.is_held(first)?;
-        // Where the first was lost, the other shows whether it was ended at the same time.
-        let is_told = session.seen(second).has_ended();
-        (held, is_told || held == Held::Held || session.is_held(second)? == Held::Held)
-    };
+    let (mut held, mut is_ended) = (Held::Ended, false);
+    if !has_ended(session) {
+        held = session.is_held(first)?;
+        is_ended = session.seen(second).has_ended();
+    }
+    if matches!(held, Held::Gone | Held::Silent) && !is_ended {
+        is_ended = session.is_held(second)? == Held::Held;
+    }
     let after = waited.as_millis();
     let judged = match held {
         Held::Held => (Verdict::Pass, format!("still held after {after} ms")),
         Held::Ended => (Verdict::Pass, format!("ended after {after} ms, and not forgotten")),
-        Held::Gone | Held::Silent if is_told => {
+        Held::Gone | Held::Silent if is_ended => {
             (Verdict::Info, format!("ended while it was asked for, after {after} ms"))
         }
         Held::Gone => (lost(session), format!("gone after {after} ms, and no FIN or reset was sent: {}", by(session))),

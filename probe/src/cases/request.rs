@@ -37,6 +37,11 @@ fn http(request: &[u8]) -> Option<Http<'_>> {
         .then(|| Http { line, headers: &request[line_end + 2..(head_end + 2).max(line_end + 2)] })
 }
 
+/// Whether a request is one of HTTP/1.
+pub(super) fn is_http(request: &[u8]) -> bool {
+    http(request).is_some()
+}
+
 /// The head of a POST to the same place, with a body to come.
 fn post(http: &Http<'_>) -> Vec<u8> {
     let target = http.line.split(|byte| *byte == b' ').nth(1).unwrap_or(b"/");

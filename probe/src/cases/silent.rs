@@ -1,7 +1,7 @@
 //! `connect-only` and `half-request`: clients that say nothing, or not enough.
 
 use super::deadline::{Claim, Sheet, Waiting, ask, open_silent, poke, wait_for_ends};
-use super::request::{Stage, parts};
+use super::request::{Stage, is_http, parts};
 use super::{Case, Finding};
 use crate::session::{Broken, Open, Session};
 
@@ -30,7 +30,10 @@ pub(super) const HINT: &str = "a fact; with --claim it is checked";
 
 fn connect_only(session: &mut Session) -> Result<Finding, Broken> {
     let claims = session.options.claims;
-    let claim = Claim::either(claims.header, claims.idle);
+    // A server may count the time before the first request as idle. That it does is claimed only where a
+    // request has no head of its own.
+    let is_claimed = claims.header.is_some() || !is_http(&session.options.request);
+    let claim = Claim::either(claims.header, claims.idle).filter(|_| is_claimed);
     let mut all = Vec::new();
     // The second shows whether an end was caused by the first one's byte.
     for name in ["no byte", "no byte (second client)"] {
@@ -38,8 +41,8 @@ fn connect_only(session: &mut Session) -> Result<Finding, Broken> {
         all.push(Waiting::since_open(session, name, client, claim));
     }
     let limit = Claim::wait(claim, session);
-    wait_for_ends(session, &all, limit)?;
-    session.deadlines.silent = all[0].deadline(session);
+    wait_for_ends(session, &mut all, limit)?;
+    session.deadlines.silent = all[0].deadline();
     let next = if session.options.preface.is_empty() { &session.options.request } else { &session.options.preface };
     let next = next.clone();
     poke(session, &mut all, 0, &next)?;
@@ -62,10 +65,10 @@ fn half_request(session: &mut Session) -> Result<Finding, Broken> {
         return Ok(Finding::skip("a request of one or two bytes has no part that could be sent"));
     }
     let limit = all.iter().map(|it| Claim::wait(it.claim, session)).max().unwrap_or_default();
-    wait_for_ends(session, &all, limit)?;
+    wait_for_ends(session, &mut all, limit)?;
     let found = |stage| {
         let of_stage = all.iter().zip(&parts).filter(|(_, part)| part.stage == stage);
-        of_stage.filter_map(|(it, _)| it.deadline(session)).max()
+        of_stage.filter_map(|(it, _)| it.deadline()).max()
     };
     (session.deadlines.head, session.deadlines.body) = (found(Stage::Head), found(Stage::Body));
     // One after the other: each is the measure for the others.
