@@ -1,7 +1,7 @@
 //! The keep-alive question: does the server's kernel still have a connection? Its program notices
 //! nothing of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use finale::KeepAlive;
 
@@ -55,30 +55,38 @@ impl Session {
             }
         }
         self.wait_until(LIMIT, |session| {
-            let elapsed = session.now().saturating_duration_since(begun);
             clients.iter().all(|client| {
                 let seen = session.seen(*client);
                 let is_gone = seen.reset.is_some() || seen.failed.is_some() || seen.is_over();
-                // In a millisecond a look at the kernel and one at the clock may differ.
-                let answered = |ago: Duration| ago + Duration::from_millis(2) < elapsed;
-                is_gone || session.engine.since_last_ack(seen.id).is_some_and(answered)
+                is_gone || session.was_heard_since(*client, begun) == Some(true)
             })
         })?;
+        let held = clients.iter().map(|client| self.held_as_seen(*client, begun)).collect();
         for client in clients {
             let id = self.seen(*client).id;
             if let Some(mut socket) = self.engine.socket(id) {
                 let _ = socket.set_keep_alive(None);
             }
         }
-        Ok(clients.iter().map(|client| self.held_as_seen(*client)).collect())
+        Ok(held)
     }
 
-    fn held_as_seen(&self, client: Client) -> Held {
+    /// Whether the server's kernel has acknowledged something since then, if ours says it.
+    fn was_heard_since(&self, client: Client, begun: Instant) -> Option<bool> {
+        let elapsed = self.now().saturating_duration_since(begun);
+        // The kernel counts in milliseconds.
+        let is_younger = |ago: Duration| ago + Duration::from_millis(2) < elapsed;
+        self.engine.since_last_ack(self.seen(client).id).map(is_younger)
+    }
+
+    fn held_as_seen(&self, client: Client, begun: Instant) -> Held {
         let seen = self.seen(client);
         match (seen.reset, seen.fin, seen.failed) {
             (Some(_), ..) => Held::Gone,
             (_, Some(_), _) => Held::Ended,
             (_, _, Some(_)) => Held::Silent,
+            // Keep-alive is not sent while other bytes are not acknowledged: that is a silence, too.
+            _ if self.was_heard_since(client, begun) == Some(false) => Held::Silent,
             _ => Held::Held,
         }
     }

@@ -127,10 +127,13 @@ impl Waiting {
     pub(super) fn judge(&self, late: Duration) -> (Verdict, String) {
         let Some(end) = self.end else { return self.judge_open() };
         let words = &self.words;
+        if self.is_answered && !end.by_reset {
+            let what = format!("answered with \"{words}\" before it was complete, and ended after");
+            return (Verdict::Info, format!("{what} {} ms", end.after.as_millis()));
+        }
         let said = if words.is_empty() { String::new() } else { format!(" with the last words \"{words}\"") };
         let by = if end.by_reset { "reset" } else { "FIN" };
         let ended = format!("ended after {} ms by {by}{said}", end.after.as_millis());
-        let is_at_once = end.longest < AT_ONCE;
         match self.claim {
             Some(claim) if end.longest < claim.least * EARLY_PERCENT / 100 && !self.is_answered => {
                 (Verdict::Fail, format!("{ended}, too early for the claim of {} ms", claim.least.as_millis()))
@@ -143,9 +146,7 @@ impl Waiting {
             _ if !words.is_empty() && end.by_reset => {
                 (Verdict::Warn, format!("{ended}: the reset can destroy the last words"))
             }
-            claim if is_at_once && (claim.is_none() || self.is_answered) => {
-                (Verdict::Info, format!("{ended}, which is no deadline"))
-            }
+            None if end.longest < AT_ONCE => (Verdict::Info, format!("{ended}, which is no deadline")),
             _ => (Verdict::Pass, ended),
         }
     }

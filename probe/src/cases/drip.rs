@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::deadline::{AT_ONCE, Sheet, is_answered as has_answer, millis};
-use super::request::{Slow, Stage, slow};
+use super::request::{Slow, Stage, is_http, slow};
 use super::silent::HINT;
 use super::{Case, Finding};
 use crate::client::Client;
@@ -178,8 +178,10 @@ fn judge(session: &Session, drip: &Drip) -> (Verdict, String) {
             let silent = silent.as_millis();
             let what =
                 format!("held for {held} ms with a piece each {each} ms; a silent client is ended after {silent} ms");
-            // A deadline between two reads of a body is what many servers document.
-            (if drip.slow.stage == Stage::Head { Verdict::Warn } else { Verdict::Info }, what)
+            // A deadline between two reads is what many servers document for bodies, and as their idle time
+            // those whose requests have no head.
+            let has_head = drip.slow.stage == Stage::Head && is_http(&session.options.request);
+            (if has_head { Verdict::Warn } else { Verdict::Info }, what)
         }
         (None, None, None) => (Verdict::Info, format!("no deadline within {held} ms")),
     }
