@@ -10,6 +10,7 @@ use crate::session::{Broken, LEAVE, Session};
 
 /// Whether the server still has a connection ([`Session::is_held`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "it is the answer to `is_held`")]
 pub(crate) enum Held {
     /// Its kernel has answered keep-alive, and it has not ended.
     Held,

@@ -169,7 +169,10 @@ impl Waiting {
             (Poked::Answered, _) => {
                 (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}, and then still served"))
             }
-            (_, Some(Held::Gone)) => (Verdict::Warn, format!("gone without FIN or reset within {waited} ms")),
+            (_, Some(Held::Gone)) => {
+                // Forgotten, or reset at this very moment: silent-forget tells them apart.
+                (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}, and gone when it was asked for"))
+            }
             (_, Some(Held::Silent)) => {
                 (or_fail(Verdict::Info), format!("{none} within {waited} ms{claimed}; its kernel no longer answers"))
             }
@@ -236,10 +239,11 @@ pub(super) fn poke(session: &mut Session, all: &mut [Waiting], which: usize, byt
 
 /// Asks for those that are still open whether the server has them.
 pub(super) fn ask(session: &mut Session, all: &mut [Waiting]) -> Result<(), Broken> {
-    let is_open = |it: &&mut Waiting| it.end.is_none();
-    let clients: Vec<Client> = all.iter_mut().filter(is_open).map(|it| it.client).collect();
+    let is_open = |it: &&mut Waiting| !session.seen(it.client).has_ended();
+    let mut open: Vec<&mut Waiting> = all.iter_mut().filter(is_open).collect();
+    let clients: Vec<Client> = open.iter().map(|it| it.client).collect();
     let held = session.are_held(&clients)?;
-    for (it, held) in all.iter_mut().filter(is_open).zip(held) {
+    for (it, held) in open.iter_mut().zip(held) {
         it.held = Some(held);
     }
     Ok(())
