@@ -15,14 +15,14 @@ pub(crate) const SERVERS: &[Server] = &[
         name: "ends-at-fin",
         about: "takes the client's FIN for its departure, and drops the answer that it works on",
         found_by: &[("half-close", Verdict::Fail)],
-        run: |listener| each(&listener, |client| ends_at_fin(client, Duration::from_millis(20))),
+        run: |listener| each(&listener, |client| ends_at_fin(client, Duration::from_millis(100))),
         probed: |options| options.expect_half_close = true,
     },
     Server {
         name: "policy-ends-at-fin",
         about: "the same as a stated policy: it never answers a client that has ended",
         found_by: &[("half-close", Verdict::Warn)],
-        run: |listener| each(&listener, |client| ends_at_fin(client, Duration::from_millis(20))),
+        run: |listener| each(&listener, |client| ends_at_fin(client, Duration::from_millis(100))),
         probed: |_| {},
     },
     Server {
