@@ -10,7 +10,7 @@ use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, wait_for_
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
-use crate::answer::Length;
+use crate::answer::Framing;
 use crate::client::{Client, Stage};
 use crate::held::Held;
 use crate::report::Verdict;
@@ -127,7 +127,7 @@ const WIDE: usize = 1 << 20;
 /// A smaller answer fits into the kernels, and the program has long finished (tcp(7): `tcp_wmem`).
 const LEAST: u64 = 8 << 20;
 /// A silence after which an answer of unknown length is over.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(1);
 
 fn never_read(session: &mut Session) -> Result<Finding, Broken> {
     let Some(request) = session.options.big_request.clone() else { return Ok(Finding::skip("no large request")) };
@@ -183,18 +183,14 @@ fn open_paused(session: &mut Session) -> Result<Client, Broken> {
 /// Reads answers to their end, or until they stop.
 fn read_all(session: &mut Session, clients: &[Client]) -> Result<(), Broken> {
     let limit = session.options.timeout * 3;
-    let begun = session.now();
     session.wait_until(limit, |session| {
         let now = session.now();
         clients.iter().all(|client| {
             let seen = session.seen(*client);
-            let last = seen.last_byte.unwrap_or(begun).max(begun);
-            let is_complete = match seen.answer.http().map(|http| http.length) {
-                Some(Length::Bytes(bytes)) => seen.answer.bytes >= bytes,
-                _ => false,
-            };
+            let is_quiet = seen.last_byte.is_some_and(|last| now.saturating_duration_since(last) > QUIET);
+            let is_complete = seen.answer.is_complete(&Framing::Http);
             let is_ended = seen.read_to_end || seen.reset.is_some() || seen.failed.is_some() || seen.is_over();
-            is_ended || is_complete || now.saturating_duration_since(last) > QUIET
+            is_ended || is_complete || is_quiet
         })
     })?;
     Ok(())
