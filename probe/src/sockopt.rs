@@ -24,15 +24,29 @@ sockopt_impl!(
     /// IPV6_MINHOPCOUNT.
     MinHops, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, usize
 );
+/// The beginning of TCP_INFO (linux/tcp.h): the kernel gives as much as is asked for. The structure
+/// of `libc` is longer than that of older kernels, and nix wants all of it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+#[allow(unreachable_pub, reason = "the macro makes public what names it")]
+pub struct Info {
+    state: [u8; 8],
+    /// From `tcpi_rto` to `tcpi_total_retrans`.
+    numbers: [u32; 24],
+}
+
+/// `tcpi_last_ack_recv` among the numbers.
+const LAST_ACK_RECEIVED: usize = 12;
+
 sockopt_impl!(
     /// TCP_INFO.
-    TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, libc::tcp_info
+    TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, Info
 );
 
 /// How long ago the last acknowledgement arrived (tcp(7)).
 pub(crate) fn since_last_ack(socket: BorrowedFd<'_>) -> Option<Duration> {
     let info = getsockopt(&socket, TcpInfo).ok()?;
-    Some(Duration::from_millis(info.tcpi_last_ack_recv.into()))
+    Some(Duration::from_millis(info.numbers[LAST_ACK_RECEIVED].into()))
 }
 
 /// Sets SO_RCVBUF.

@@ -18,6 +18,14 @@ use crate::reading::{HEAD, Read, read_until, read_within};
 /// The deadline of these servers, and their claim.
 const LIMIT: Duration = Duration::from_millis(400);
 
+/// A longer one, where the client must be in time, on a busy machine, too.
+const RENEWED: Duration = Duration::from_secs(1);
+
+fn claims_renewed(options: &mut Options) {
+    (options.claims.header, options.claims.body) = (Some(RENEWED), Some(RENEWED));
+    options.late = Duration::from_secs(2);
+}
+
 fn claims_header(options: &mut Options) {
     options.claims.header = Some(LIMIT);
     options.late = Duration::from_secs(2);
@@ -55,14 +63,14 @@ pub(crate) const SERVERS: &[Server] = &[
         name: "renews-by-byte",
         about: "renews the deadline of a head with each byte",
         found_by: &[("drip-request", Verdict::Fail)],
-        run: |listener| each(&listener, |client| serve_head(client, |_, _| Some(Instant::now() + LIMIT))),
-        probed: claims_header,
+        run: |listener| each(&listener, |client| serve_head(client, |_, _| Some(Instant::now() + RENEWED))),
+        probed: claims_renewed,
     },
     Server {
         name: "renews-by-byte-unclaimed",
         about: "the same, and nothing is claimed",
         found_by: &[("drip-request", Verdict::Warn)],
-        run: |listener| each(&listener, |client| serve_head(client, |_, _| Some(Instant::now() + LIMIT))),
+        run: |listener| each(&listener, |client| serve_head(client, |_, _| Some(Instant::now() + RENEWED))),
         probed: |_| {},
     },
     Server {
@@ -70,17 +78,14 @@ pub(crate) const SERVERS: &[Server] = &[
         about: "renews the deadline of a head with each of its lines",
         found_by: &[("drip-request", Verdict::Fail)],
         run: |listener| each(&listener, renews_by_line),
-        probed: claims_header,
+        probed: claims_renewed,
     },
     Server {
         name: "renews-by-body-byte",
         about: "renews the deadline of a body with each byte",
         found_by: &[("drip-request", Verdict::Fail)],
         run: |listener| each(&listener, renews_by_body_byte),
-        probed: |options| {
-            claims_header(options);
-            options.claims.body = Some(LIMIT);
-        },
+        probed: claims_renewed,
     },
     Server {
         name: "expires-on-data",
@@ -108,7 +113,8 @@ pub(crate) const SERVERS: &[Server] = &[
         about: "serves one client after the other, and waits for the request of a silent one",
         found_by: &[("connect-only", Verdict::Fail)],
         run: |listener| one_by_one(&listener, |client| serve_head(client, |_, _| None)),
-        probed: |_| {},
+        // A busy machine makes the healthy client patient.
+        probed: |options| options.timeout = Duration::from_secs(5),
     },
     Server {
         name: "never-reaps",
@@ -164,7 +170,10 @@ pub(crate) const SERVERS: &[Server] = &[
         about: "writes on the thread that accepts, so that one client that does not read stops it",
         found_by: &[("never-read", Verdict::Fail)],
         run: |listener| one_by_one(&listener, waits_for_reader),
-        probed: big_request,
+        probed: |options| {
+            big_request(options);
+            options.timeout = Duration::from_secs(5);
+        },
     },
     Server {
         name: "forgets",
@@ -218,7 +227,7 @@ fn renews_by_line(mut client: TcpStream) {
         if bytes.ends_with(b"\n") {
             since = Instant::now();
         }
-        Some(since + LIMIT)
+        Some(since + RENEWED)
     };
     if read_until(&mut client, HEAD, deadline).0 == Read::Complete {
         answer(client);
@@ -226,12 +235,12 @@ fn renews_by_line(mut client: TcpStream) {
 }
 
 fn renews_by_body_byte(mut client: TcpStream) {
-    let (read, head) = read_within(&mut client, HEAD, LIMIT);
+    let (read, head) = read_within(&mut client, HEAD, RENEWED);
     if read != Read::Complete {
         return;
     }
     if head.starts_with(b"POST") {
-        let _ = read_until(&mut client, b"the end", |_| Some(Instant::now() + LIMIT));
+        let _ = read_until(&mut client, b"the end", |_| Some(Instant::now() + RENEWED));
     } else {
         answer(client);
     }

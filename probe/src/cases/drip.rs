@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[Case {
 }];
 
 /// A piece is sent each time this part of the deadline is over.
-const INTERVAL_PERCENT: u32 = 70;
+const INTERVAL_PERCENT: u32 = 60;
 /// After this many deadlines of a silent client, in percent, a slow one has outlived it: three pieces
 /// were sent in that time.
 const OUTLIVED_PERCENT: u32 = 220;

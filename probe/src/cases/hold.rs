@@ -81,21 +81,22 @@ fn half_closed_hold(session: &mut Session) -> Result<Finding, Broken> {
 fn half_closed(session: &mut Session) -> Result<Vec<Waiting>, Broken> {
     let request = session.options.request.clone();
     let half = parts(&request).first().map(|part| part.sent.clone());
-    let mut all = Vec::new();
     let variants = [("FIN with the request", Some(request.clone())), ("FIN in the middle of a request", half)];
-    for (name, bytes) in variants {
-        let Some(bytes) = bytes else { continue };
-        let client = session.open(&Open::default())?;
-        session.send(client, &bytes);
-        all.push((name, client));
-    }
-    all.push(("FIN without a request", open_silent(session)?));
+    let mut all = vec![("FIN without a request", open_silent(session)?)];
     if session.baseline.as_ref().is_some_and(|it| it.reusable) {
         let client = session.open(&Open::default())?;
         session.send(client, &request);
         let limit = session.options.timeout;
         session.wait_until(limit, |session| session.has_answer(client) || session.seen(client).has_ended())?;
         all.push(("FIN after the answer", client));
+    }
+    for (name, bytes) in variants {
+        let Some(bytes) = bytes else { continue };
+        let client = session.open(&Open::default())?;
+        // Its FIN follows without a wait between, in the same segment.
+        session.send(client, &bytes);
+        session.finish(client);
+        all.push((name, client));
     }
     for (_, client) in &all {
         session.finish(*client);

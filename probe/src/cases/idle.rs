@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, poke, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, millis, poke, wait_for_ends};
+use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
 use crate::bystander::Bystander;
@@ -75,6 +76,15 @@ fn answered(session: &mut Session) -> Result<Option<Client>, Broken> {
     Ok((session.has_answer(client) && !session.seen(client).has_ended()).then_some(client))
 }
 
+/// A client that has sent a part of its request. A bare connection would not do: with
+/// TCP_DEFER_ACCEPT the server's program does not have it before the first byte (tcp(7)).
+fn started(session: &mut Session) -> Result<Option<Client>, Broken> {
+    let Some(part) = parts(&session.options.request).into_iter().next() else { return Ok(None) };
+    let client = session.open(&Open::default())?;
+    session.send(client, &part.sent);
+    Ok(Some(client))
+}
+
 /// The time that an answer of HTTP says its connection is kept: `Keep-Alive: timeout=5`.
 fn announced(head: &[u8]) -> Option<Duration> {
     let mut headers = [httparse::EMPTY_HEADER; 128];
@@ -92,11 +102,10 @@ fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
     // The question makes a kernel that has forgotten the connection reset it. The second client is
     // asked later: if it was reset meanwhile, that was the server's doing.
     for _ in 0..2 {
-        let client = if is_reusable { answered(session)? } else { Some(open_silent(session)?) };
-        clients.extend(client);
+        clients.extend(if is_reusable { answered(session)? } else { started(session)? });
     }
     let [first, second] = clients[..] else {
-        return Ok(Finding::skip("the connection did not stay open after the answer"));
+        return Ok(Finding::skip("no connection could be kept: not after an answer, and not with half a request"));
     };
     let begun = session.now();
     let limit = session.options.timeout;
@@ -125,7 +134,7 @@ fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
     };
     let mut sheet = Sheet::default();
     let facts = json!({ "held": held.name(), "after_ms": millis(waited) });
-    sheet.add(session, if is_reusable { "idle" } else { "no byte" }, first, judged, facts);
+    sheet.add(session, if is_reusable { "idle" } else { "half a request" }, first, judged, facts);
     session.leave_all(&clients)?;
     Ok(sheet.finding(""))
 }

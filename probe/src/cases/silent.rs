@@ -34,6 +34,8 @@ fn connect_only(session: &mut Session) -> Result<Finding, Broken> {
     // request has no head of its own.
     let is_claimed = claims.header.is_some() || !is_http(&session.options.request);
     let claim = Claim::either(claims.header, claims.idle).filter(|_| is_claimed);
+    // With TCP_DEFER_ACCEPT a server does not have the connection before the first byte (tcp(7)). No client
+    // can see that: its kernel answers, and `Options::late` must be long enough for what it waits.
     let mut all = Vec::new();
     // The second shows whether an end was caused by the first one's byte.
     for name in ["no byte", "no byte (second client)"] {
