@@ -1,6 +1,6 @@
 //! Correct servers with deadlines, some of which look suspicious.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,6 +75,18 @@ pub(crate) const SERVERS: &[Server] = &[
         },
     },
     Server {
+        name: "echoes",
+        about: "correct: sends back what arrives, and resets a connection on which nothing moves",
+        found_by: &[],
+        run: |listener| each(&listener, echoes),
+        probed: |options| {
+            options.request = b"hello\n".to_vec();
+            options.framing = Framing::Bytes(6);
+            options.claims.idle = Some(LIMIT);
+            options.late = Duration::from_secs(3);
+        },
+    },
+    Server {
         name: "gives-up-on-reader",
         about: "correct: resets a client that does not read",
         found_by: &[],
@@ -140,6 +152,22 @@ fn greets(mut client: TcpStream) {
                 return;
             }
             (Read::Ended, _) => return,
+        }
+    }
+}
+
+fn echoes(mut client: TcpStream) {
+    let _ = client.set_read_timeout(Some(LIMIT));
+    let mut bytes = [0; 4096];
+    loop {
+        match client.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(count) if client.write_all(&bytes[..count]).is_ok() => {}
+            // A FIN would claim that the answer is complete.
+            Ok(_) | Err(_) => {
+                let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                return;
+            }
         }
     }
 }

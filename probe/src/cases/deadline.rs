@@ -77,8 +77,10 @@ pub(super) struct End {
     /// Since the latest moment at which the server can have begun to count.
     pub(super) after: Duration,
     /// Since the earliest.
-    longest: Duration,
+    pub(super) longest: Duration,
     by_reset: bool,
+    /// What it was sent came just before: those were last words.
+    has_words: bool,
 }
 
 /// An end that comes sooner is an answer to what was sent, and no deadline.
@@ -113,6 +115,7 @@ impl Waiting {
             after: end.saturating_duration_since(self.since),
             longest: end.saturating_duration_since(self.earliest),
             by_reset: seen.reset.is_some(),
+            has_words: seen.last_byte.is_some_and(|last| end.saturating_duration_since(last) < AT_ONCE),
         });
         self.words = seen.answer.first_line();
         self.is_answered = is_answered(session, self.client);
@@ -131,7 +134,7 @@ impl Waiting {
             let what = format!("answered with \"{words}\" before it was complete, and ended after");
             return (Verdict::Info, format!("{what} {} ms", end.after.as_millis()));
         }
-        let said = if words.is_empty() { String::new() } else { format!(" with the last words \"{words}\"") };
+        let said = if end.has_words { format!(" with the last words \"{words}\"") } else { String::new() };
         let by = if end.by_reset { "reset" } else { "FIN" };
         let ended = format!("ended after {} ms by {by}{said}", end.after.as_millis());
         match self.claim {
@@ -143,7 +146,7 @@ impl Waiting {
             }
             // A reset discards on some systems what was not read yet. Without words it destroys nothing: some
             // servers reset on purpose, and keep no TIME-WAIT.
-            _ if !words.is_empty() && end.by_reset => {
+            _ if end.has_words && end.by_reset => {
                 (Verdict::Warn, format!("{ended}: the reset can destroy the last words"))
             }
             None if end.longest < AT_ONCE => (Verdict::Info, format!("{ended}, which is no deadline")),

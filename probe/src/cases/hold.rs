@@ -21,8 +21,8 @@ pub(super) const CASES: &[Case] = &[
         id: "half-closed-hold",
         does: "sends its FIN, and stays; or leaves the server's FIN without its own",
         source: "RFC 9293 section 3.6 (cases 1 and 2); RFC 1122 section 4.2.2.13",
-        cure: "After a read of 0 bytes finish the answer and close: a connection in CLOSE-WAIT is the program's, and no \
-               timer of the kernel ends it.",
+        cure: "After a read of 0 bytes finish the answer and close: a connection in CLOSE-WAIT is the program's, and \
+               no timer of the kernel ends it.",
         needs: &[],
         run: half_closed_hold,
     },

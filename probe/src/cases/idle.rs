@@ -55,7 +55,7 @@ fn idle(session: &mut Session) -> Result<Finding, Broken> {
     let (mut judged, mut facts) = (all[0].judge(session.options.late), all[0].facts());
     if let Some(announced) = announced {
         facts["announced_ms"] = json!(millis(announced));
-        let is_early = all[0].end.is_some_and(|end| end.after < announced * 9 / 10);
+        let is_early = all[0].end.is_some_and(|end| end.longest < announced * 9 / 10);
         if is_early && judged.0 < Verdict::Warn {
             judged = (Verdict::Warn, format!("{}; its answer announced {} ms", judged.1, announced.as_millis()));
         }
@@ -109,14 +109,11 @@ fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
     };
     let begun = session.now();
     let limit = session.options.timeout;
-    session.wait_until(limit, |session| clients.iter().any(|client| session.seen(*client).has_ended()))?;
+    let is_told =
+        session.wait_until(limit, |session| clients.iter().any(|client| session.seen(*client).has_ended()))?;
     let waited = session.now().saturating_duration_since(begun);
-    let has_ended = |session: &Session| clients.iter().any(|client| session.seen(*client).has_ended());
-    let (mut held, mut is_ended) = (Held::Ended, false);
-    if !has_ended(session) {
-        held = session.is_held(first)?;
-        is_ended = session.seen(second).has_ended();
-    }
+    let held = if is_told { Held::Ended } else { session.is_held(first)? };
+    let mut is_ended = session.seen(second).has_ended();
     if matches!(held, Held::Gone | Held::Silent) && !is_ended {
         is_ended = session.is_held(second)? == Held::Held;
     }
