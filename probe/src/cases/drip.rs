@@ -121,7 +121,9 @@ fn play(session: &mut Session, all: impl Iterator<Item = (Slow, Duration)>) -> R
 
 /// The server has answered the beginning, and no longer waits for the rest.
 fn is_answered(session: &Session, drip: &Drip) -> bool {
-    let at_once = |client| session.seen(client).ended_by_server().is_some_and(|end| end - drip.since < AT_ONCE);
+    let at_once = |client| {
+        session.seen(client).ended_by_server().is_some_and(|end| end.saturating_duration_since(drip.since) < AT_ONCE)
+    };
     [drip.client, drip.silent].into_iter().any(|client| has_answer(session, client) || at_once(client))
 }
 
