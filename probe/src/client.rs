@@ -41,6 +41,8 @@ pub(crate) struct Seen {
     pub(crate) total: u64,
     /// The server's FIN.
     pub(crate) fin: Option<Instant>,
+    /// Everything before its FIN was read: a paused client sees the FIN sooner.
+    pub(crate) read_to_end: bool,
     /// More was already there when the last bytes were delivered: its FIN came with them.
     pub(crate) fin_with_data: bool,
     pub(crate) reset: Option<Instant>,
@@ -69,6 +71,7 @@ impl Seen {
             last_byte: None,
             total: 0,
             fin: None,
+            read_to_end: false,
             fin_with_data: false,
             reset: None,
             failed: None,
@@ -95,8 +98,12 @@ impl Seen {
                 self.first_byte.get_or_insert(now);
                 (self.last_byte, self.fin_with_data) = (Some(now), more);
             }
-            Event::PeerEnded(PeerEnd::Fin) | Event::End => {
+            Event::PeerEnded(PeerEnd::Fin) => {
                 self.fin.get_or_insert(now);
+            }
+            Event::End => {
+                self.fin.get_or_insert(now);
+                self.read_to_end = true;
             }
             Event::PeerEnded(PeerEnd::Reset) => {
                 self.reset.get_or_insert(now);

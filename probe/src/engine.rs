@@ -18,6 +18,12 @@ pub(crate) trait Engine {
     fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error>;
     fn socket(&mut self, id: SocketId) -> Option<Socket<'_>>;
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView>;
+    /// Since when no acknowledgement has arrived, if the kernel says it.
+    fn since_last_ack(&self, _id: SocketId) -> Option<Duration> {
+        None
+    }
+    /// SO_RCVBUF of an open connection, where that is possible.
+    fn set_receive_buffer(&mut self, _id: SocketId, _bytes: usize) {}
     /// Whether the kernel drops what arrives with a TTL below this; 0 drops nothing, 255 almost all.
     fn set_min_ttl(&mut self, id: SocketId, peer: SocketAddr, ttl: u8) -> io::Result<()>;
     /// A wait that is shorter is not left to the network: the session turns without waiting.
@@ -64,6 +70,17 @@ impl Engine for Real {
 
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView> {
         self.reactor.kernel_view(id)
+    }
+
+    fn since_last_ack(&self, id: SocketId) -> Option<Duration> {
+        self.reactor.descriptor(id).and_then(sockopt::since_last_ack)
+    }
+
+    fn set_receive_buffer(&mut self, id: SocketId, bytes: usize) {
+        if let Some(descriptor) = self.reactor.descriptor(id) {
+            // A refusal costs only time.
+            let _ = sockopt::set_receive_buffer(descriptor, bytes);
+        }
     }
 
     fn set_min_ttl(&mut self, id: SocketId, peer: SocketAddr, ttl: u8) -> io::Result<()> {

@@ -38,9 +38,12 @@ pub struct Options {
     pub cases: Vec<String>,
     /// How often a case is tried where the moment matters.
     pub runs: u32,
-    /// How long to wait for an answer or an end. A deadline is awaited for twice its claim and 30 s
-    /// if that is longer.
+    /// How long to wait for an answer or an end. A deadline is awaited for twice its claim and
+    /// [`Options::late`] if that is longer.
     pub timeout: Duration,
+    /// A deadline may come this much later than its claim: 30 s, since some servers look for expired
+    /// connections only so often.
+    pub late: Duration,
     /// The deadlines that the server is said to have.
     pub claims: Claims,
     /// At most this many connections per second.
@@ -86,6 +89,10 @@ pub struct Claims {
     pub idle: Option<Duration>,
     /// Until the head of a request is complete.
     pub header: Option<Duration>,
+    /// Until the body of a request is complete.
+    pub body: Option<Duration>,
+    /// While the client does not read its answer.
+    pub send: Option<Duration>,
     /// From a stop until the last connection is over.
     pub drain: Option<Duration>,
 }
@@ -106,6 +113,7 @@ impl Options {
             // In 20 runs a loss of one in seven is seen in 95 of 100 probes.
             runs: 20,
             timeout: Duration::from_secs(10),
+            late: Duration::from_secs(30),
             claims: Claims::default(),
             rate: 100,
             expect_half_close: false,
@@ -123,8 +131,7 @@ impl Options {
 
     /// How long to wait for a deadline that the server is said to have.
     pub(crate) fn deadline_wait(&self, claim: Option<Duration>) -> Duration {
-        // Some servers look for expired connections only each 30 s.
-        claim.map_or(self.timeout, |claim| (claim * 2 + Duration::from_secs(30)).max(self.timeout))
+        claim.map_or(self.timeout, |claim| (claim * 2 + self.late).max(self.timeout))
     }
 
     /// Whether hostile cases may be run.

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
-use crate::baseline::{Baseline, polite};
+use crate::baseline::Baseline;
 use crate::bystander::Bystander;
 use crate::cases::{self, Case, Finding, Need};
 use crate::engine::{Engine, Real};
 use crate::options::Options;
+use crate::path;
 use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict};
 use crate::session::{Broken, Open, Session};
 
@@ -135,13 +136,14 @@ pub(crate) fn probe_with(
 /// The measure for all cases: what polite clients see, and the way to the server.
 fn begin(engine: Box<dyn Engine>, addr: SocketAddr, options: &Options) -> Result<(Session, Path), Broken> {
     let mut session = Session::new(engine, addr, options.clone());
+    session.room = path::own_room()?;
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
     baseline.reusable = is_reusable(&mut session)?;
     baseline.measure_slow(&mut session)?;
     session.baseline = Some(baseline);
     session.clear()?;
-    let path = path(&mut session)?;
+    let path = path::measure(&mut session)?;
     Ok((session, path))
 }
 
@@ -319,30 +321,6 @@ fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
     }
     session.leave(client)?;
     Ok(true)
-}
-
-/// The way to the server: its round trip, whether deafness works on it, the TTL of its packets.
-fn path(session: &mut Session) -> Result<Path, Broken> {
-    session.can_be_deaf = true;
-    let client = session.open(&Open::default())?;
-    let mut works = session.deafen(client)?;
-    if works {
-        let request = session.options.request.clone();
-        session.send(client, &request);
-        works = !session.wait_for(client, std::time::Duration::from_millis(150), |seen| {
-            seen.answer.bytes > 0 || seen.has_ended()
-        })?;
-        session.hear(client);
-        // The server repeats what was dropped: a reset now would be the first death of a client, before
-        // any case of it.
-        session.wait_for_answer(client, std::time::Duration::from_millis(300))?;
-    }
-    session.leave(client)?;
-    session.can_be_deaf = works;
-    session.clear()?;
-    let _ = polite(session)?;
-    let round_trip_us = session.round_trip.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    Ok(Path { ttl: None, round_trip_us, can_be_deaf: works, between: None })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::trace::{Call, What};
-use finale::{ConnectOptions, ConnectionErrorKind, Event, KeepAlive, SocketMap};
+use finale::{ConnectOptions, ConnectionErrorKind, Event, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
 use crate::baseline::Baseline;
@@ -54,19 +54,6 @@ pub(crate) struct Open {
     pub(crate) source: Option<IpAddr>,
 }
 
-/// Whether the server still has a connection ([`Session::is_held`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// Its kernel has answered keep-alive, and it has not ended.
-    Held,
-    /// It has sent its FIN.
-    Ended,
-    /// It was reset, or its kernel no longer has it.
-    Gone,
-    /// Its kernel does not answer.
-    Silent,
-}
-
 struct Entry {
     seen: Seen,
     open: Open,
@@ -80,7 +67,7 @@ const PREFACE_QUIET: Duration = Duration::from_millis(50);
 /// loopback.
 const SETTLE: Duration = Duration::from_millis(30);
 /// How long a polite client waits for the server's FIN after its own.
-const LEAVE: Duration = Duration::from_millis(500);
+pub(crate) const LEAVE: Duration = Duration::from_millis(500);
 
 /// Clients on one reactor.
 pub(crate) struct Session {
@@ -110,6 +97,25 @@ pub(crate) struct Session {
     pub(crate) limited_since: Option<&'static str>,
     /// Why no further case makes sense.
     pub(crate) down: Option<String>,
+    /// The deadlines that were found.
+    pub(crate) deadlines: Deadlines,
+    /// Routers between, if the TTL of the server's packets shows it.
+    pub(crate) hops: Option<u8>,
+    /// How many clients this machine has descriptors and ports for.
+    pub(crate) room: usize,
+}
+
+/// The deadlines of the server, as far as a case has found them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deadlines {
+    /// Of a client that has sent nothing.
+    pub(crate) silent: Option<Duration>,
+    /// Of the head of a request, or of a part of a request that has no head.
+    pub(crate) head: Option<Duration>,
+    /// Of the body of a request.
+    pub(crate) body: Option<Duration>,
+    /// Between two requests.
+    pub(crate) idle: Option<Duration>,
 }
 
 impl Session {
@@ -131,6 +137,9 @@ impl Session {
             stalled: Duration::ZERO,
             limited_since: None,
             down: None,
+            deadlines: Deadlines::default(),
+            hops: None,
+            room: usize::MAX,
         }
     }
 
@@ -266,28 +275,6 @@ impl Session {
     pub(crate) fn set_min_ttl(&mut self, client: Client, ttl: u8) -> bool {
         let id = self.entry(client).seen.id;
         self.engine.set_min_ttl(id, self.target, ttl).is_ok()
-    }
-
-    /// Whether the server's kernel still has the connection: keep-alive asks it, and the server's
-    /// program notices nothing. Takes about three seconds where there is no answer, one and a half
-    /// where there is.
-    pub(crate) fn is_held(&mut self, client: Client) -> Result<Held, Broken> {
-        let times = KeepAlive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 2 };
-        let id = self.entry(client).seen.id;
-        if let Some(mut socket) = self.engine.socket(id) {
-            let _ = socket.set_keep_alive(times);
-        }
-        self.wait_until(Duration::from_millis(3_500), |session| session.seen(client).has_ended())?;
-        if let Some(mut socket) = self.engine.socket(id) {
-            let _ = socket.set_keep_alive(None);
-        }
-        let seen = self.seen(client);
-        Ok(match (seen.reset, seen.fin, seen.failed) {
-            (Some(_), ..) => Held::Gone,
-            (_, Some(_), _) => Held::Ended,
-            (_, _, Some(_)) => Held::Silent,
-            _ => Held::Held,
-        })
     }
 
     /// Leaves politely: its FIN, then the server's, within half a second; else a reset.

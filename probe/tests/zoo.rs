@@ -6,12 +6,18 @@ mod answers;
 mod bulk;
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
+#[path = "../examples/zoo/deadlines.rs"]
+mod deadlines;
 #[path = "../examples/zoo/deaths.rs"]
 mod deaths;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
+#[path = "../examples/zoo/punctual.rs"]
+mod punctual;
+#[path = "../examples/zoo/reading.rs"]
+mod reading;
 #[path = "../examples/zoo/talkers.rs"]
 mod talkers;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale_probe::{Options, Report, Verdict, probe};
 
-use crate::{answers, bulk, correct, deaths, endings, talkers};
+use crate::{answers, bulk, correct, deadlines, deaths, endings, punctual, talkers};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -27,9 +27,17 @@ pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\nConnection: c
 
 /// All servers, the correct ones first.
 pub(crate) fn all() -> Vec<Server> {
-    let mut all =
-        [correct::SERVERS, endings::SERVERS, answers::SERVERS, bulk::SERVERS, talkers::SERVERS, deaths::SERVERS]
-            .concat();
+    let mut all = [
+        correct::SERVERS,
+        endings::SERVERS,
+        answers::SERVERS,
+        bulk::SERVERS,
+        talkers::SERVERS,
+        deaths::SERVERS,
+        deadlines::SERVERS,
+        punctual::SERVERS,
+    ]
+    .concat();
     all.sort_by_key(|server| !server.found_by.is_empty());
     all
 }

@@ -2,15 +2,18 @@
 //!
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
-//!     zoo probe NAME [CASE..]  probes one of them, and prints what was seen
 //!     zoo table [RUNS]         probes all of them with all cases, and prints a table
+//!     zoo show NAME [CASE..]   probes one of them, and prints what was found
 
 mod answers;
 mod bulk;
 mod correct;
+mod deadlines;
 mod deaths;
 mod endings;
 mod keeper;
+mod punctual;
+mod reading;
 mod talkers;
 
 use std::net::TcpListener;
@@ -28,11 +31,11 @@ fn main() -> ExitCode {
         }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
-        ["probe", name, ref cases @ ..] => probe(name, cases),
         ["table"] => table(1),
+        ["show", name, ref ids @ ..] => show(name, ids),
         ["table", runs] => table(runs.parse().unwrap_or(1)),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo probe NAME [CASE..] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE..] | zoo table [RUNS]");
             ExitCode::from(2)
         }
     }
@@ -58,14 +61,20 @@ fn serve(name: &str, port: &str) -> ExitCode {
     }
 }
 
-fn probe(name: &str, cases: &[&str]) -> ExitCode {
+fn show(name: &str, ids: &[&str]) -> ExitCode {
     let Some(server) = keeper::all().into_iter().find(|server| server.name == name) else {
         eprintln!("there is no server {name}; see zoo list");
         return ExitCode::from(2);
     };
-    let report = keeper::probe_with(&server, cases);
+    let report = keeper::probe_with(&server, ids);
+    println!("{:?}\n{:?}", report.path, report.baseline);
     for case in &report.cases {
-        println!("{} {}: {}\n    {:?}\n    {:?}", case.verdict, case.id, case.summary, case.seen, case.bystander);
+        let mark = if keeper::is_expected(&server, case.id, case.verdict) { "" } else { "  (unexpected)" };
+        println!("{:<5}{:<18}{}{mark}", case.verdict, case.id, case.summary);
+        for (variant, seen) in &case.seen {
+            println!("       {variant}: {seen}");
+        }
+        println!("       {:?}", case.bystander);
     }
     ExitCode::SUCCESS
 }

@@ -3,12 +3,18 @@
 mod abandon;
 mod churn;
 mod cost;
+mod deadline;
+mod drip;
 mod early_answer;
 mod exchange;
 mod farewell;
 mod half_close;
+mod hold;
+mod idle;
 mod late_input;
+mod request;
 mod resets;
+mod silent;
 mod slow_reader;
 mod storm;
 mod tally;
@@ -121,6 +127,10 @@ pub(crate) const ALL: &[&[Case]] = &[
     late_input::CASES,
     early_answer::CASES,
     farewell::CASES,
+    silent::CASES,
+    drip::CASES,
+    idle::CASES,
+    hold::CASES,
     resets::CASES,
     abandon::CASES,
     vanish::CASES,

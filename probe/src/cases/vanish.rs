@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{Case, Finding, Need};
 use crate::bystander::Bystander;
 use crate::client::Client;
+use crate::held::Held;
 use crate::report::Verdict;
-use crate::session::{Broken, Held, Open, Session};
+use crate::session::{Broken, Open, Session};
 
 pub(super) const CASES: &[Case] = &[Case {
     id: "vanish",

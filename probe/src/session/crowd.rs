@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Broken, Client, Held, Open, Session, Stage};
+use super::{Broken, Client, Open, Session, Stage};
+use crate::held::Held;
 
 /// A reset of ours takes a turn of the loop; a thousand of them take some.
 const ENDED: Duration = Duration::from_secs(1);

@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::{Held, Open, Session};
+use super::{Open, Session};
 use crate::engine::Real;
+use crate::held::Held;
 use crate::options::Options;
 
 /// A session with a server that accepts when the test does.
