@@ -31,7 +31,8 @@ pub struct Baseline {
     pub time_us: u64,
     /// The longest time.
     pub slowest_us: u64,
-    /// Two requests, one after the other, are answered on one connection.
+    /// Two requests, one after the other, are answered on one connection. A request of HTTP is sent
+    /// without its `Connection: close` there.
     pub reusable: bool,
     /// How the end of an answer is found.
     #[serde(skip)]

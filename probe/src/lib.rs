@@ -10,6 +10,7 @@
 //! client is served during each case.
 
 mod answer;
+mod answers;
 mod baseline;
 mod bystander;
 mod cases;

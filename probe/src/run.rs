@@ -9,7 +9,7 @@ use crate::cases::{self, Case, Finding, Need};
 use crate::engine::{Engine, Real};
 use crate::options::Options;
 use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict};
-use crate::session::{Broken, Open, Session};
+use crate::session::{Broken, Open, Persistent, Session};
 
 /// Why a probe has no report.
 ///
@@ -114,7 +114,8 @@ pub(crate) fn run(
     progress(Progress::Baseline);
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
-    baseline.reusable = is_reusable(&mut session)?;
+    session.persistent = Persistent::measure(&mut session)?;
+    baseline.reusable = session.persistent.is_some();
     session.baseline = Some(baseline.clone());
     session.clear()?;
     let path = path(&mut session)?;
@@ -203,24 +204,6 @@ fn lacks(session: &Session, case: &Case) -> Option<String> {
         };
         Some(reason.to_owned())
     })
-}
-
-/// Whether two requests are answered on one connection.
-fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
-    let client = session.open(&Open::default())?;
-    let request = session.options.request.clone();
-    for _ in 0..2 {
-        session.mark(client);
-        session.send(client, &request);
-        session.wait_until(session.options.timeout, |session| {
-            session.has_answer(client) || session.seen(client).has_ended()
-        })?;
-        if session.seen(client).has_ended() || !session.outcome(client).is_clean() {
-            return Ok(false);
-        }
-    }
-    session.leave(client)?;
-    Ok(true)
 }
 
 /// The way to the server: its round trip, whether deafness works on it, the TTL of its packets.

@@ -3,6 +3,8 @@
 //! Invariant: every wait has a limit, and while anything waits the bystander is served. A call that
 //! waits returns `Broken` only for what makes the whole probe worthless.
 
+mod persistent;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ use crate::bystander::Bystander;
 use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
+pub(crate) use persistent::{Fate, Persistent};
 
 /// Why a probe can't go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) framing: Framing,
     /// What a polite client sees: from the first case on.
     pub(crate) baseline: Option<Baseline>,
+    /// What a client sees that keeps its connection; `None` if no connection can be used twice.
+    pub(crate) persistent: Option<Persistent>,
     /// A socket can be made deaf.
     pub(crate) can_be_deaf: bool,
     pub(crate) bystander: Bystander,
@@ -103,6 +108,7 @@ impl Session {
             framing: options.framing.clone(),
             options,
             baseline: None,
+            persistent: None,
             can_be_deaf: false,
             bystander: Bystander::default(),
             clients: BTreeMap::new(),
@@ -423,7 +429,12 @@ impl Session {
             Event::Error(error) if resources(error.kind) => Some(error.to_string()),
             _ => None,
         };
+        let had_fin = entry.seen.fin.is_some();
         entry.seen.note(socket.now(), event, more);
+        if !had_fin && entry.seen.fin.is_some() {
+            // Its FIN says what of ours had arrived before it left.
+            entry.seen.unacked_at_fin = self.engine.kernel_view(entry.seen.id).map(|view| view.unacked);
+        }
         lacks.map_or(Ok(()), |what| Err(Broken::Own(format!("this machine can open no further connection: {what}"))))
     }
 

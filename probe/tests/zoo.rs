@@ -6,6 +6,8 @@ mod correct;
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
+#[path = "../examples/zoo/kept.rs"]
+mod kept;
 
 use std::thread;
 

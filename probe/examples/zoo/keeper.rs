@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale_probe::{Options, Report, Verdict, probe};
 
-use crate::{correct, endings};
+use crate::{correct, endings, kept};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -27,7 +27,7 @@ pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\nConnection: c
 
 /// All servers, the correct ones first.
 pub(crate) fn all() -> Vec<Server> {
-    [correct::SERVERS, endings::SERVERS].concat()
+    [correct::SERVERS, kept::SERVERS, endings::SERVERS].concat()
 }
 
 /// A thread for each connection.

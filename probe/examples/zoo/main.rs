@@ -7,6 +7,7 @@
 mod correct;
 mod endings;
 mod keeper;
+mod kept;
 
 use std::net::TcpListener;
 use std::process::ExitCode;

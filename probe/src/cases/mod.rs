@@ -1,6 +1,10 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
+mod busy;
 mod half_close;
+mod pipeline;
+mod race;
+mod reuse;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -79,7 +83,7 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] = &[half_close::CASES];
+pub(crate) const ALL: &[&[Case]] = &[half_close::CASES, pipeline::CASES, reuse::CASES, race::CASES, busy::CASES];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {

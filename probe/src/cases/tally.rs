@@ -48,9 +48,14 @@ impl Tally {
         *self.seen.entry(variant.to_owned()).or_default().entry(what).or_insert(0) += 1;
     }
 
-    /// How often this was seen in all variants.
+    /// How many runs were wrong, in all variants.
     pub(crate) const fn wrong(&self) -> u32 {
         self.wrong
+    }
+
+    /// How often this was seen, in all variants.
+    pub(crate) fn count(&self, what: &str) -> u32 {
+        self.seen.values().filter_map(|counts| counts.get(what)).sum()
     }
 
     /// The finding, with the worst verdict of all runs.
