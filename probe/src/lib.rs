@@ -15,16 +15,19 @@ mod baseline;
 mod bystander;
 mod cases;
 mod client;
+mod control;
 mod engine;
 mod options;
 mod report;
 mod run;
 mod session;
 mod sockopt;
+mod stop;
+mod watch;
 
 pub use answer::Framing;
 pub use baseline::Baseline;
-pub use options::{Claims, Options, Stop};
+pub use options::{Claims, Options, Stop, StopCall};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};
 pub use run::{ProbeError, Progress, probe};
 

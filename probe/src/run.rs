@@ -142,11 +142,15 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, ProbeError
     let (finding, bystander) = match lacks(session, case) {
         Some(reason) => (Finding::skip(reason), None),
         None => {
-            Bystander::begin(session);
+            // A stopped server serves no healthy client, and may never again.
+            let has_bystander = !case.needs.contains(&Need::Stop);
+            if has_bystander {
+                Bystander::begin(session);
+            }
             let finding = (case.run)(session)?;
-            let bystander = Bystander::end(session)?;
+            let bystander = if has_bystander { Some(Bystander::end(session)?) } else { None };
             session.clear()?;
-            (finding, Some(bystander))
+            (finding, bystander)
         }
     };
     let mut report = CaseReport {

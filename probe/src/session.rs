@@ -19,6 +19,7 @@ use crate::bystander::Bystander;
 use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
+use crate::stop::Stopped;
 pub(crate) use persistent::{Fate, Persistent};
 
 /// Why a probe can't go on.
@@ -88,6 +89,8 @@ pub(crate) struct Session {
     pub(crate) baseline: Option<Baseline>,
     /// What a client sees that keeps its connection; `None` if no connection can be used twice.
     pub(crate) persistent: Option<Persistent>,
+    /// The stop of the server, once it has happened.
+    pub(crate) stopped: Option<Stopped>,
     /// A socket can be made deaf.
     pub(crate) can_be_deaf: bool,
     pub(crate) bystander: Bystander,
@@ -109,6 +112,7 @@ impl Session {
             options,
             baseline: None,
             persistent: None,
+            stopped: None,
             can_be_deaf: false,
             bystander: Bystander::default(),
             clients: BTreeMap::new(),

@@ -1,5 +1,7 @@
 //! Each fault of the zoo is found, and no correct server is accused.
 
+#[path = "../examples/zoo/control.rs"]
+mod control;
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
 #[path = "../examples/zoo/endings.rs"]
@@ -8,6 +10,8 @@ mod endings;
 mod keeper;
 #[path = "../examples/zoo/kept.rs"]
 mod kept;
+#[path = "../examples/zoo/stops.rs"]
+mod stops;
 
 use std::thread;
 

@@ -4,7 +4,9 @@ mod busy;
 mod half_close;
 mod pipeline;
 mod race;
+mod reload;
 mod reuse;
+mod stop;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -83,7 +85,16 @@ impl Finding {
 }
 
 /// All cases, in the order in which they are run: what may hurt the server comes last.
-pub(crate) const ALL: &[&[Case]] = &[half_close::CASES, pipeline::CASES, reuse::CASES, race::CASES, busy::CASES];
+pub(crate) const ALL: &[&[Case]] = &[
+    half_close::CASES,
+    pipeline::CASES,
+    reuse::CASES,
+    race::CASES,
+    busy::CASES,
+    // After these there may be no server.
+    reload::CASES,
+    stop::CASES,
+];
 
 /// All cases in one row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {

@@ -38,11 +38,15 @@ impl Tally {
         verdict: Verdict,
         what: impl ToString,
     ) {
+        self.add_records(variant, verdict, what, session.records(client));
+    }
+
+    /// The same for a client whose records were taken before.
+    pub(crate) fn add_records(&mut self, variant: &str, verdict: Verdict, what: impl ToString, ladder: Vec<Record>) {
         let what = what.to_string();
         self.runs += 1;
         self.wrong += u32::from(verdict >= Verdict::Warn);
         if self.worst.as_ref().is_none_or(|worst| verdict > worst.verdict) {
-            let ladder = session.records(client);
             self.worst = Some(Worst { verdict, variant: variant.to_owned(), what: what.clone(), ladder });
         }
         *self.seen.entry(variant.to_owned()).or_default().entry(what).or_insert(0) += 1;

@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{Broken, LEAVE, Open, Session};
-use crate::answer::{End, Framing};
+use crate::answer::{End, Framing, Got};
 use crate::answers::Answers;
-use crate::client::Client;
+use crate::client::{Client, Seen};
 
 /// What a client sees that keeps its connection.
 #[derive(Clone, Debug)]
@@ -169,28 +169,46 @@ impl Session {
         Ok(self.answered(client) >= count)
     }
 
-    /// What became of the client's last request.
+    /// What became of the client's last request on a connection that it keeps.
     pub(crate) fn fate(&self, client: Client) -> Fate {
         let seen = self.seen(client);
-        let (end, answers) = (seen.end(), seen.answers.as_ref());
-        let answered = answers.map_or(0, |answers| answers.count);
+        let answers = seen.answers.as_ref();
         if let Some(status) = answers.and_then(|answers| answers.other) {
             return Fate::Other(status);
         }
-        if answered >= seen.asked {
+        if answers.map_or(0, |answers| answers.count) >= seen.asked {
             return Fate::Answered;
         }
-        if answers.is_some_and(Answers::is_inside) {
-            return if seen.has_ended() { Fate::Cut(end) } else { Fate::Silent };
-        }
-        match end {
-            End::Refused => Fate::Refused,
+        match seen.end() {
             End::Open => Fate::Silent,
+            end if answers.is_some_and(Answers::is_inside) => Fate::Cut(end),
+            _ => Self::unanswered(seen),
+        }
+    }
+
+    /// The same for a client that sends one request: its answer is compared with the baseline's.
+    pub(crate) fn fate_of_single(&self, client: Client) -> Fate {
+        let seen = self.seen(client);
+        let outcome = self.outcome(client);
+        match outcome.got {
+            Got::Whole => Fate::Answered,
+            Got::Other { .. } => Fate::Other(seen.answer.status().unwrap_or_default()),
+            Got::Cut { .. } if outcome.end == End::Open => Fate::Silent,
+            Got::Cut { .. } => Fate::Cut(outcome.end),
+            Got::Nothing => Self::unanswered(seen),
+        }
+    }
+
+    /// What became of a request without an answer.
+    fn unanswered(seen: &Seen) -> Fate {
+        match seen.end() {
+            End::Refused if seen.has_ended() => Fate::Refused,
+            End::Refused | End::Open => Fate::Silent,
             _ if !seen.was_open => Fate::Crossed,
             // On the way to a distant server the two may have crossed: then its FIN does not acknowledge
             // the request.
             _ if seen.fin.is_some() && seen.unacked_at_fin.is_none_or(|unacked| unacked > 0) => Fate::Crossed,
-            End::Fin | End::Reset => Fate::Lost(end),
+            end => Fate::Lost(end),
         }
     }
 
