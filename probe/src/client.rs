@@ -57,7 +57,7 @@ pub(crate) struct Seen {
     pub(crate) answers: Option<Answers>,
     /// How many requests were sent on it.
     pub(crate) asked: u32,
-    /// The server's FIN had not arrived when the last request had left.
+    /// The server's FIN had not arrived when the last request was sent.
     pub(crate) was_open: bool,
     /// What the server's kernel had not acknowledged when its FIN was seen.
     pub(crate) unacked_at_fin: Option<u32>,

@@ -149,7 +149,7 @@ impl Watch {
         let now = session.now();
         match lane.role {
             Role::Racing if is_new && now >= self.next_request[index] => {
-                if session.fate(lane.client) == Fate::Answered && !session.seen(lane.client).has_ended() {
+                if session.can_ask(lane.client) {
                     session.ask(lane.client)?;
                     self.next_request[index] = now + PERIOD;
                 }

@@ -75,7 +75,10 @@ pub(crate) const SERVERS: &[Server] = &[
         about: "at a stop it waits for ever for the rest of half a request",
         found_by: &[("stop-idle", Verdict::Fail)],
         run: |listener| serve(listener, Fault::WaitsForHalf),
-        probed: stopped,
+        probed: |options| {
+            stopped(options);
+            options.claims.drain = Some(Duration::from_secs(2));
+        },
     },
     Server {
         name: "stop-drops-queued",

@@ -48,12 +48,15 @@ fn recycle(session: &mut Session) -> Result<Finding, Broken> {
         while lanes.len() < LANES {
             lanes.push(session.open_persistent()?);
         }
-        let before = sent;
+        if lanes.iter().any(|lane| session.seen(*lane).failed.is_some()) {
+            // The bystander shows whether the server is gone.
+            break;
+        }
         keep_busy(session, &lanes, deadline, |session, lane| {
             sent += 1;
             session.ask(lane).map(|()| sent < REQUESTS)
         })?;
-        let (over, open): (Vec<_>, Vec<_>) = lanes.iter().partition(|lane| session.seen(**lane).has_ended());
+        let (over, open): (Vec<_>, Vec<_>) = lanes.iter().partition(|lane| is_over(session, **lane));
         lanes = open;
         for lane in over {
             session.settle(lane)?;
@@ -61,9 +64,6 @@ fn recycle(session: &mut Session) -> Result<Finding, Broken> {
             announced += u32::from(session.is_close_announced(lane));
             judge(session, &mut tally, lane);
             session.finish(lane);
-        }
-        if sent == before {
-            break;
         }
     }
     let limit = patience(session);
@@ -82,7 +82,7 @@ fn recycle(session: &mut Session) -> Result<Finding, Broken> {
     Ok(finding)
 }
 
-/// Lets each client that has its answer ask again, until one of them has ended, `ask` returns
+/// Lets each client that has its answer ask again, until one of them is over, `ask` returns
 /// `false`, or the time is up.
 fn keep_busy(
     session: &mut Session,
@@ -94,10 +94,10 @@ fn keep_busy(
     let limit = deadline.saturating_duration_since(session.now());
     session.wait_until(limit, |session| {
         for client in clients {
-            if session.seen(*client).has_ended() {
+            if is_over(session, *client) {
                 return true;
             }
-            if session.fate(*client) == Fate::Answered {
+            if session.can_ask(*client) {
                 result = ask(session, *client);
                 if result != Ok(true) {
                     return true;
@@ -107,6 +107,11 @@ fn keep_busy(
         false
     })?;
     result.map(|_| ())
+}
+
+/// No further request is sent on this connection.
+fn is_over(session: &Session, client: Client) -> bool {
+    session.seen(client).has_ended() || session.is_close_announced(client)
 }
 
 /// Counts what became of the last request on a connection.
@@ -122,9 +127,9 @@ fn judge(session: &Session, tally: &mut Tally, lane: Client) {
 /// More would be a storm.
 const MOST: usize = 16;
 /// How long they are busy at least.
-const BUSY: Duration = Duration::from_millis(1_500);
+const BUSY: Duration = Duration::from_secs(1);
 /// New clients, one after the other.
-const NEW: u32 = 3;
+const NEW: usize = 3;
 
 fn greedy(session: &mut Session) -> Result<Finding, Broken> {
     // Servers often have one worker or four for each core, and a local one has our cores.
@@ -134,12 +139,13 @@ fn greedy(session: &mut Session) -> Result<Finding, Broken> {
     for _ in 0..count {
         let client = session.start(&Open::default())?;
         session.split(client);
-        busy.push(client);
+        busy.push(Busy { client, answers: 0 });
     }
-    let mut watch = Watch { begun: session.now(), counts: vec![0; count], news: Vec::new() };
-    let limit = patience(session) + BUSY;
+    let now = session.now();
+    let mut watch = Watch { begun: now, busy, next_open: now, news: Vec::new() };
+    let limit = (patience(session) + BUSY) * 2;
     let mut result = Ok(());
-    session.wait_until(limit * 2, |session| match watch.step(session, &busy) {
+    session.wait_until(limit, |session| match watch.step(session) {
         Ok(is_over) => is_over,
         Err(broken) => {
             result = Err(broken);
@@ -148,27 +154,31 @@ fn greedy(session: &mut Session) -> Result<Finding, Broken> {
     })?;
     result?;
     let finding = watch.judge(session, count);
+    let busy: Vec<Client> = watch.busy.iter().map(|busy| busy.client).collect();
     session.leave_all(&busy)?;
     Ok(finding)
+}
+
+/// A client that always has a request.
+struct Busy {
+    client: Client,
+    /// Answers on its connections before this one.
+    answers: u32,
 }
 
 /// Some greedy clients, and the new ones beside them.
 struct Watch {
     begun: Instant,
-    /// Answers of each greedy client.
-    counts: Vec<u32>,
+    busy: Vec<Busy>,
+    next_open: Instant,
     news: Vec<Client>,
 }
 
 impl Watch {
     /// Lets all of them continue. Returns whether it is over.
-    fn step(&mut self, session: &mut Session, busy: &[Client]) -> Result<bool, Broken> {
-        for (client, count) in busy.iter().zip(&mut self.counts) {
-            let seen = session.seen(*client);
-            if seen.stage == Stage::Ready && !seen.has_ended() && session.fate(*client) == Fate::Answered {
-                *count = session.answered(*client);
-                session.ask(*client)?;
-            }
+    fn step(&mut self, session: &mut Session) -> Result<bool, Broken> {
+        for index in 0..self.busy.len() {
+            self.keep_busy(session, index)?;
         }
         let elapsed = session.now().saturating_duration_since(self.begun);
         if elapsed < BUSY / 5 {
@@ -180,7 +190,7 @@ impl Watch {
             let waited = session.now().saturating_duration_since(seen.opened);
             seen.has_ended() || (seen.asked > 0 && session.fate(*new) == Fate::Answered) || waited > limit
         });
-        if is_over && (self.news.len() >= NEW as usize || elapsed > BUSY) {
+        if is_over && (self.news.len() >= NEW || elapsed > BUSY) {
             return Ok(elapsed > BUSY);
         }
         if is_over {
@@ -195,8 +205,27 @@ impl Watch {
         Ok(false)
     }
 
+    /// The next request of a greedy client, on another connection if the server has ended this one.
+    fn keep_busy(&mut self, session: &mut Session, index: usize) -> Result<(), Broken> {
+        let busy = &mut self.busy[index];
+        let now = session.now();
+        if is_over(session, busy.client) {
+            if now >= self.next_open {
+                self.next_open = now + Duration::from_secs(1) / session.options.rate.max(1);
+                busy.answers += session.answered(busy.client);
+                session.finish(busy.client);
+                busy.client = session.start_now(&Open::default())?;
+                session.split(busy.client);
+            }
+        } else if session.can_ask(busy.client) {
+            session.ask(busy.client)?;
+        }
+        Ok(())
+    }
+
     fn judge(&self, session: &Session, count: usize) -> Finding {
-        let starved = self.counts.iter().filter(|answers| **answers == 0).count();
+        let answers: Vec<u32> = self.busy.iter().map(|busy| busy.answers + session.answered(busy.client)).collect();
+        let starved = answers.iter().filter(|answers| **answers == 0).count();
         let mut tally = Tally::default();
         let mut slowest = Duration::ZERO;
         for new in &self.news {
@@ -210,7 +239,7 @@ impl Watch {
             slowest = slowest.max(last.saturating_duration_since(seen.opened));
         }
         let wrong = tally.wrong();
-        let all: u32 = self.counts.iter().sum();
+        let all: u32 = answers.iter().sum();
         let mut finding = tally.finding().with("busy clients", count).with("their requests", all);
         finding = finding.with("busy clients without an answer", starved);
         let slowest_ms = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);

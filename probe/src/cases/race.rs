@@ -90,7 +90,7 @@ fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Durati
     clients.sort_by_key(|(due, ..)| *due);
     for (due, _, client) in &clients {
         session.wait(due.saturating_duration_since(session.now()))?;
-        if !session.seen(*client).has_ended() {
+        if session.can_ask(*client) {
             session.ask(*client)?;
         }
     }

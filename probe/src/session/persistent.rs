@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Broken, LEAVE, Open, Session};
 use crate::answer::{End, Framing, Got};
 use crate::answers::Answers;
-use crate::client::{Client, Seen};
+use crate::client::{Client, Seen, Stage};
 
 /// What a client sees that keeps its connection.
 #[derive(Clone, Debug)]
@@ -132,10 +132,11 @@ impl Session {
 
     /// Sends these bytes, which complete this many requests. On return they have left, if they can.
     pub(crate) fn ask_with(&mut self, client: Client, bytes: &[u8], requests: u32) -> Result<(), Broken> {
+        // After the write would be too late: a server that is fast has read the request and ended by then.
+        // Before it, a FIN that arrives in the microseconds between is missed: the cases allow for one.
+        let is_open = self.kernel_state(client) == Some("ESTABLISHED");
         self.send(client, bytes);
         self.flush(client)?;
-        // Checked after the write: while the kernel says so, the server's FIN has not arrived.
-        let is_open = self.kernel_state(client) == Some("ESTABLISHED");
         let seen = &mut self.entry_mut(client).seen;
         seen.asked += requests;
         seen.was_open = is_open;
@@ -156,6 +157,16 @@ impl Session {
     /// How many of the client's requests are answered.
     pub(crate) fn answered(&self, client: Client) -> u32 {
         self.seen(client).answers.as_ref().map_or(0, |answers| answers.count)
+    }
+
+    /// Whether the client can send another request: it has all its answers, and no end is seen or
+    /// announced.
+    pub(crate) fn can_ask(&self, client: Client) -> bool {
+        let seen = self.seen(client);
+        seen.stage == Stage::Ready
+            && !seen.has_ended()
+            && !self.is_close_announced(client)
+            && self.fate(client) == Fate::Answered
     }
 
     /// The server has announced that it ends this connection.
