@@ -48,7 +48,7 @@ pub(crate) struct Watched {
 /// The time between two requests on one connection, and between two new clients.
 const PERIOD: Duration = Duration::from_millis(5);
 /// Requests and new clients end after this time, if the server did not end them.
-const LONGEST: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_millis(1_500);
 /// They continue for this long after the command or the call is over: it may only have begun.
 const AFTER: Duration = Duration::from_secs(1);
 /// After this many refusals no more clients come.

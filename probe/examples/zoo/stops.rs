@@ -55,12 +55,12 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "stop-holds-idle",
-        about: "at a stop it waits 4 s for idle connections",
+        about: "at a stop it waits 7 s for idle connections",
         found_by: &[("stop-idle", Verdict::Warn)],
         run: |listener| serve(listener, Fault::HoldsIdle),
         probed: |options| {
             stopped(options);
-            options.timeout = Duration::from_secs(6);
+            options.timeout = Duration::from_secs(9);
         },
     },
     Server {
@@ -135,7 +135,7 @@ const TICK: Duration = Duration::from_millis(5);
 const RARELY: Duration = Duration::from_millis(50);
 /// In this time after a stop a request that is on its way arrives.
 const GRACE: Duration = Duration::from_millis(200);
-const LONG_GRACE: Duration = Duration::from_secs(4);
+const LONG_GRACE: Duration = Duration::from_secs(7);
 const WORK: Duration = Duration::from_millis(600);
 
 fn serve(mut listener: TcpListener, fault: Fault) {

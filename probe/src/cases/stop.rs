@@ -59,8 +59,9 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// A connection that ends later than this after the first sign and the last answer was waited for.
-const LATE: Duration = Duration::from_millis(2_500);
+/// A connection that ends later than this, after the first sign of the stop and the last answer, was
+/// waited for. Servers give clients up to 5 s, as Go's does for a connection that was never used.
+const LATE: Duration = Duration::from_millis(5_500);
 /// A claim is broken if it took this much longer.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -170,7 +171,13 @@ fn judge(session: &Session, stopped: &Stopped, role: Role, verdict_of: impl Fn(&
     let late = if is_late(worst) { ", which is later than claimed" } else { "" };
     let summary = match verdict {
         Verdict::Skip | Verdict::Info | Verdict::Pass => {
-            format!("{}: {}; the last of {} ended after {} ms", worst.name, words(worst), watched.len(), millis(last))
+            let open = watched.iter().filter(|it| it.ended.is_none() && it.fate != Fate::Refused).count();
+            let (all, watched_for) = (watched.len(), stopped.watched_for.as_millis());
+            let ends = match open {
+                0 => format!("the last of {all} ended after {} ms", millis(last)),
+                _ => format!("{open} of {all} not ended within {watched_for} ms"),
+            };
+            format!("{}: {}; {ends}", worst.name, words(worst))
         }
         Verdict::Warn | Verdict::Fail => {
             let ended = worst.ended.map_or_else(
