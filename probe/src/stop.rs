@@ -32,6 +32,9 @@ pub(crate) struct Stopped {
 const RACERS: usize = 4;
 /// Clients that connect at the moment of the stop, at once.
 const BURST: usize = 4;
+/// Clients that send their request at the moment of the stop.
+const SENT: usize = 3;
+pub(crate) const JUST_SENT: &str = "a request just sent";
 /// Until a request that was sent is being worked on.
 const BEGUN: Duration = Duration::from_millis(100);
 /// After a drain that takes as long as claimed, what is still to be seen.
@@ -72,13 +75,19 @@ fn stop_now(session: &mut Session, stop: &Stop) -> Result<Stopped, Broken> {
         add(Role::InFlight, "a half-read answer", client, Some(big_bytes));
     }
     session.wait(BEGUN)?;
-    let sent = session.open(&Open::default())?;
-    add(Role::InFlight, "a request just sent", sent, None);
+    let mut sent = Vec::new();
+    for _ in 0..SENT {
+        let client = session.open(&Open::default())?;
+        add(Role::InFlight, JUST_SENT, client, None);
+        sent.push(client);
+    }
     // What has ended before has nothing to do with the stop.
     lanes.retain(|lane| !session.seen(lane.client).has_ended());
     let queued = (0..BURST).map(|_| session.start_now(&Open::default())).collect::<Result<Vec<Client>, _>>()?;
     let request = session.options.request.clone();
-    session.ask_with(sent, &request, 1)?;
+    for client in sent {
+        session.ask_with(client, &request, 1)?;
+    }
     session.wait(Duration::ZERO)?;
     let control = match Control::stop(stop) {
         Ok(control) => control,

@@ -10,7 +10,7 @@ use super::{Case, Finding, Need};
 use crate::answer::End;
 use crate::report::Verdict;
 use crate::session::{Broken, Fate, Session};
-use crate::stop::Stopped;
+use crate::stop::{JUST_SENT, Stopped};
 use crate::watch::{Role, Watched};
 
 pub(super) const CASES: &[Case] = &[
@@ -67,7 +67,11 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 fn in_flight(session: &mut Session) -> Result<Finding, Broken> {
     let stopped = session.stopped()?;
+    let is_unread = |it: &&Watched| it.name == JUST_SENT && matches!(it.fate, Fate::Lost(_));
+    let is_one = stopped.watched.iter().filter(is_unread).count() == 1;
     let mut finding = judge(session, &stopped, Role::InFlight, |it| match it.fate {
+        // As in `stop-race`: one can meet the end on every server.
+        Fate::Lost(_) if it.name == JUST_SENT && is_one => Verdict::Info,
         Fate::Answered if it.end == End::Reset => Verdict::Warn,
         Fate::Other(503) => Verdict::Warn,
         Fate::Answered => Verdict::Pass,
@@ -190,7 +194,11 @@ fn judge(session: &Session, stopped: &Stopped, role: Role, verdict_of: impl Fn(&
     let mut finding = Finding::of(verdict, summary);
     finding.seen = seen.into_iter().map(|(name, counts)| (name.to_owned(), Value::from_iter(counts))).collect();
     for it in watched.iter().filter(|_| role != Role::Queued) {
-        finding = finding.with(&format!("{}, ended_ms", it.name), it.ended.map(millis));
+        // `null` if one of them was not ended.
+        let same = || watched.iter().filter(|other| other.name == it.name);
+        let all_ended = same().all(|it| it.ended.is_some());
+        let last = same().filter_map(|it| it.ended).max().filter(|_| all_ended);
+        finding = finding.with(&format!("{}, ended_ms", it.name), last.map(millis));
     }
     finding = finding.with("stop_done_ms", stopped.done.map(millis));
     (finding.runs, finding.wrong) = (count(watched.len()), count(wrong));
