@@ -75,21 +75,7 @@ impl Answer {
 
     /// What the bytes say of themselves, if they are a response of HTTP/1.
     pub(crate) fn http(&self) -> Option<Http> {
-        let mut headers = [httparse::EMPTY_HEADER; 128];
-        let mut response = httparse::Response::new(&mut headers);
-        let Ok(httparse::Status::Complete(head)) = response.parse(&self.head) else { return None };
-        let status = response.code?;
-        let named = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        let value = |name: &str| named(name).and_then(|header| std::str::from_utf8(header.value).ok());
-        let length = value("content-length").and_then(|value| value.trim().parse::<u64>().ok());
-        let is_chunked = value("transfer-encoding").is_some_and(|value| value.to_ascii_lowercase().contains("chunked"));
-        let length = match length {
-            _ if matches!(status, 100..=199 | 204 | 304) => Length::Bytes(head as u64),
-            _ if is_chunked => Length::Chunks,
-            Some(length) => Length::Bytes(head as u64 + length),
-            None => Length::End,
-        };
-        Some(Http { status, length })
+        Http::parse(&self.head)
     }
 
     /// The first line, as far as it is text: the status of protocols with lines.
@@ -108,6 +94,35 @@ impl Answer {
 pub(crate) struct Http {
     pub(crate) status: u16,
     pub(crate) length: Length,
+    /// The length of its head.
+    pub(crate) head: usize,
+    /// It announces the end of the connection: `Connection: close`.
+    pub(crate) closes: bool,
+    /// How long an idle connection is kept, as its `Keep-Alive: timeout=` says.
+    pub(crate) keeps: Option<u64>,
+}
+
+impl Http {
+    /// The head of a response, if these bytes begin with a complete one.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 128];
+        let mut response = httparse::Response::new(&mut headers);
+        let Ok(httparse::Status::Complete(head)) = response.parse(bytes) else { return None };
+        let status = response.code?;
+        let named = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        let value = |name: &str| named(name).and_then(|header| std::str::from_utf8(header.value).ok());
+        let has = |name: &str, word: &str| value(name).is_some_and(|value| value.to_ascii_lowercase().contains(word));
+        let length = value("content-length").and_then(|value| value.trim().parse::<u64>().ok());
+        let length = match length {
+            _ if matches!(status, 100..=199 | 204 | 304) => Length::Bytes(head as u64),
+            _ if has("transfer-encoding", "chunked") => Length::Chunks,
+            Some(length) => Length::Bytes(head as u64 + length),
+            None => Length::End,
+        };
+        let keeps = value("keep-alive").and_then(|value| value.split("timeout=").nth(1));
+        let keeps = keeps.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+        Some(Self { status, length, head, closes: has("connection", "close"), keeps })
+    }
 }
 
 /// The length of a response.

@@ -37,7 +37,8 @@ pub struct Baseline {
     pub time_us: u64,
     /// The longest time.
     pub slowest_us: u64,
-    /// Two requests, one after the other, are answered on one connection.
+    /// Two requests, one after the other, are answered on one connection. A request of HTTP is sent
+    /// without its `Connection: close` there.
     pub reusable: bool,
     /// How long the slow request takes, in milliseconds, if there is one; at most the timeout.
     pub slow_ms: Option<u64>,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use finale::{ConnectionError, ConnectionErrorKind, Ending, Event, PeerEnd, SocketId};
 
 use crate::answer::{Answer, End};
+use crate::answers::Answers;
 
 /// A client of the session. The name stays valid after its connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +57,14 @@ pub(crate) struct Seen {
     pub(crate) ended: Option<Instant>,
     /// It no longer hears its server.
     pub(crate) is_deaf: bool,
+    /// Several answers on this connection, counted ([`Session::split`](crate::session::Session::split)).
+    pub(crate) answers: Option<Answers>,
+    /// How many requests were sent on it.
+    pub(crate) asked: u32,
+    /// The server's FIN had not arrived when the last request was sent.
+    pub(crate) was_open: bool,
+    /// What the server's kernel had not acknowledged when its FIN was seen.
+    pub(crate) unacked_at_fin: Option<u32>,
 }
 
 impl Seen {
@@ -79,6 +88,10 @@ impl Seen {
             is_read: false,
             ended: None,
             is_deaf: false,
+            answers: None,
+            asked: 0,
+            was_open: false,
+            unacked_at_fin: None,
         }
     }
 
@@ -94,6 +107,9 @@ impl Seen {
             Event::Ready => self.connected = Some(now),
             Event::Data(bytes) => {
                 self.answer.add(bytes);
+                if let Some(answers) = &mut self.answers {
+                    answers.add(bytes);
+                }
                 self.total += bytes.len() as u64;
                 self.first_byte.get_or_insert(now);
                 (self.last_byte, self.fin_with_data) = (Some(now), more);

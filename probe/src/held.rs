@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use finale::KeepAlive;
 
 use crate::client::Client;
-use crate::session::{Broken, LEAVE, Session};
+use crate::session::{Broken, Session};
 
 /// Whether the server still has a connection ([`Session::is_held`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,21 +90,6 @@ impl Session {
             _ if self.was_heard_since(client, begun) == Some(false) => Held::Silent,
             _ => Held::Held,
         }
-    }
-
-    /// All leave politely, at the same time.
-    pub(crate) fn leave_all(&mut self, clients: &[Client]) -> Result<(), Broken> {
-        for client in clients {
-            self.resume(*client);
-            self.finish(*client);
-        }
-        self.wait_until(LEAVE, |session| clients.iter().all(|client| session.seen(*client).is_over()))?;
-        for client in clients {
-            if !self.seen(*client).is_over() {
-                self.reset(*client);
-            }
-        }
-        Ok(())
     }
 
     /// Gives a client that was opened with a small window a larger buffer.

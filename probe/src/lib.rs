@@ -10,10 +10,12 @@
 //! client is served during each case.
 
 mod answer;
+mod answers;
 mod baseline;
 mod bystander;
 mod cases;
 mod client;
+mod control;
 mod engine;
 mod held;
 mod options;
@@ -25,11 +27,13 @@ mod session;
 #[cfg(feature = "sim")]
 mod simulated;
 mod sockopt;
+mod stop;
+mod watch;
 
 pub use answer::Framing;
 pub use baseline::Baseline;
 pub use cases::Need;
-pub use options::{Claims, Options, Stop};
+pub use options::{Claims, Options, Stop, StopCall};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};
 pub use run::{ProbeError, Progress, probe};
 #[cfg(feature = "sim")]

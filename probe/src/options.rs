@@ -1,5 +1,6 @@
 //! What to probe, and how.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +69,17 @@ pub struct Options {
 /// ```
 /// let stop = finale_probe::Stop::Command("systemctl restart web".to_owned());
 /// ```
+///
+/// A test stops the server that it has started:
+///
+/// ```
+/// use finale_probe::{Options, Stop};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// let is_stopping = Arc::new(AtomicBool::new(false));
+/// let mut options = Options::new("hello\n");
+/// options.stop = Some(Stop::call(move || is_stopping.store(true, Ordering::Relaxed)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
@@ -75,7 +87,44 @@ pub enum Stop {
     Pid(i32),
     /// A shell command. It may start the server again.
     Command(String),
+    /// A function, which is called on a thread of its own: see [`Stop::call`].
+    Call(StopCall),
 }
+
+impl Stop {
+    /// A function that stops the server. It may start the server again, and it may return before the
+    /// server is stopped.
+    #[must_use]
+    pub fn call(stop: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::Call(StopCall(Arc::new(stop)))
+    }
+}
+
+/// A function that stops a server: of [`Stop::call`].
+///
+/// ```
+/// use finale_probe::Stop;
+/// let stop = Stop::call(|| println!("stopped"));
+/// assert_eq!(stop, stop.clone());
+/// assert_ne!(stop, Stop::call(|| println!("stopped")));
+/// ```
+#[derive(Clone)]
+pub struct StopCall(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for StopCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StopCall(..)")
+    }
+}
+
+impl PartialEq for StopCall {
+    /// The same function, and not one that does the same.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for StopCall {}
 
 /// Deadlines that a server is said to have.
 ///
@@ -95,6 +144,8 @@ pub struct Claims {
     pub send: Option<Duration>,
     /// From a stop until the last connection is over.
     pub drain: Option<Duration>,
+    /// From a stop until clients are served again.
+    pub restart: Option<Duration>,
 }
 
 impl Options {

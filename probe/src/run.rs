@@ -10,7 +10,7 @@ use crate::engine::{Engine, Real};
 use crate::options::Options;
 use crate::path;
 use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict};
-use crate::session::{Broken, Open, Session};
+use crate::session::{Broken, Persistent, Session};
 
 /// Why a probe has no report.
 ///
@@ -139,7 +139,8 @@ fn begin(engine: Box<dyn Engine>, addr: SocketAddr, options: &Options) -> Result
     session.room = path::own_room()?;
     let mut baseline = Baseline::measure(&mut session)?;
     session.baseline = Some(baseline.clone());
-    baseline.reusable = is_reusable(&mut session)?;
+    session.persistent = Persistent::measure(&mut session)?;
+    baseline.reusable = session.persistent.is_some();
     baseline.measure_slow(&mut session)?;
     session.baseline = Some(baseline);
     session.clear()?;
@@ -193,11 +194,14 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
     let (begun, connections) = (session.now(), session.connections());
     let (finding, bystander) = match lacks(session, case) {
         Some(reason) => (Finding::skip(reason), None),
+        // A stopped server serves no healthy client, and may never again.
+        None if case.needs.contains(&Need::Stop) => (finding_of(session, case)?, None),
         None => {
             let (finding, bystander) = confirmed(session, case)?;
             (finding, Some(bystander))
         }
     };
+    session.clear()?;
     let took = session.now().saturating_duration_since(begun);
     let mut report = CaseReport {
         id: case.id,
@@ -230,17 +234,21 @@ fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, BystanderRe
 
 fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
     Bystander::begin(session);
-    // What this machine lacks for one case, it need not lack for the next: the other results stay.
-    let finding = match (case.run)(session) {
-        Err(Broken::Interrupted) => return Err(Broken::Interrupted),
-        Err(broken) => Finding::skip(broken.to_string()),
-        Ok(finding) => finding,
-    };
+    let finding = finding_of(session, case)?;
     // Nothing of the case is open when it is judged whether the server has recovered.
     session.end_all()?;
     let bystander = Bystander::end(session)?;
     session.clear()?;
     Ok((finding, bystander))
+}
+
+/// What this machine lacks for one case, it need not lack for the next: the other results stay.
+fn finding_of(session: &mut Session, case: &Case) -> Result<Finding, Broken> {
+    match (case.run)(session) {
+        Err(Broken::Interrupted) => Err(Broken::Interrupted),
+        Err(broken) => Ok(Finding::skip(broken.to_string())),
+        Ok(finding) => Ok(finding),
+    }
 }
 
 /// Harm to a healthy client is a failure of the case.
@@ -302,25 +310,6 @@ fn lacks(session: &Session, case: &Case) -> Option<String> {
         };
         Some(reason.to_owned())
     })
-}
-
-/// Whether two requests are answered on one connection.
-fn is_reusable(session: &mut Session) -> Result<bool, Broken> {
-    let client = session.open(&Open::default())?;
-    let request = session.options.request.clone();
-    for _ in 0..2 {
-        session.mark(client);
-        session.send(client, &request);
-        session.wait_until(session.options.timeout, |session| {
-            session.has_answer(client) || session.seen(client).has_ended()
-        })?;
-        if session.seen(client).has_ended() || !session.outcome(client).is_clean() {
-            session.leave(client)?;
-            return Ok(false);
-        }
-    }
-    session.leave(client)?;
-    Ok(true)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod crowd;
 mod pace;
+mod persistent;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,8 @@ use crate::bystander::Bystander;
 use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
+use crate::stop::Stopped;
+pub(crate) use persistent::{Fate, Persistent};
 
 /// Why a probe can't continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +81,10 @@ pub(crate) struct Session {
     pub(crate) framing: Framing,
     /// What a polite client sees: from the first case on.
     pub(crate) baseline: Option<Baseline>,
+    /// What a client sees that keeps its connection; `None` if no connection can be used twice.
+    pub(crate) persistent: Option<Persistent>,
+    /// The stop of the server, once it has happened.
+    pub(crate) stopped: Option<Stopped>,
     /// A socket can be made deaf.
     pub(crate) can_be_deaf: bool,
     pub(crate) bystander: Bystander,
@@ -126,6 +133,8 @@ impl Session {
             framing: options.framing.clone(),
             options,
             baseline: None,
+            persistent: None,
+            stopped: None,
             can_be_deaf: false,
             bystander: Bystander::default(),
             clients: BTreeMap::new(),
@@ -435,7 +444,12 @@ impl Session {
             Event::Error(error) if resources(error.kind) => Some(error.to_string()),
             _ => None,
         };
+        let had_fin = entry.seen.fin.is_some();
         entry.seen.note(socket.now(), event, more);
+        if !had_fin && entry.seen.fin.is_some() {
+            // Its FIN says what of ours had arrived before it left.
+            entry.seen.unacked_at_fin = self.engine.kernel_view(entry.seen.id).map(|view| view.unacked);
+        }
         lacks.map_or(Ok(()), |what| Err(Broken::Own(format!("this machine can open no further connection: {what}"))))
     }
 

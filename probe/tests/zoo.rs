@@ -4,6 +4,8 @@
 mod answers;
 #[path = "../examples/zoo/bulk.rs"]
 mod bulk;
+#[path = "../examples/zoo/control.rs"]
+mod control;
 #[path = "../examples/zoo/correct.rs"]
 mod correct;
 #[path = "../examples/zoo/deadlines.rs"]
@@ -14,10 +16,14 @@ mod deaths;
 mod endings;
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
+#[path = "../examples/zoo/kept.rs"]
+mod kept;
 #[path = "../examples/zoo/punctual.rs"]
 mod punctual;
 #[path = "../examples/zoo/reading.rs"]
 mod reading;
+#[path = "../examples/zoo/stops.rs"]
+mod stops;
 #[path = "../examples/zoo/talkers.rs"]
 mod talkers;
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use finale_probe::{Options, Report, Verdict, probe};
 
-use crate::{answers, bulk, correct, deadlines, deaths, endings, punctual, talkers};
+use crate::control::Control;
+use crate::{answers, bulk, correct, deadlines, deaths, endings, kept, punctual, stops, talkers};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -36,6 +37,8 @@ pub(crate) fn all() -> Vec<Server> {
         deaths::SERVERS,
         deadlines::SERVERS,
         punctual::SERVERS,
+        kept::SERVERS,
+        stops::SERVERS,
     ]
     .concat();
     all.sort_by_key(|server| !server.found_by.is_empty());
@@ -49,12 +52,16 @@ pub(crate) fn each(listener: &TcpListener, serve: fn(TcpStream)) {
     }
 }
 
-/// Starts a server.
+/// Starts a server. This thread and the server's have the same [`Control`] then.
 pub(crate) fn start(server: &Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
-    let run = server.run;
-    thread::spawn(move || run(listener));
+    let (run, control) = (server.run, Control::new());
+    control.clone().install();
+    thread::spawn(move || {
+        control.install();
+        run(listener);
+    });
     addr
 }
 
@@ -69,9 +76,10 @@ pub(crate) fn options(server: &Server) -> Options {
 
 /// Probes a server with these cases; none: with all.
 pub(crate) fn probe_with(server: &Server, cases: &[&str]) -> Report {
+    let addr = start(server);
     let mut options = options(server);
     options.cases = cases.iter().map(ToString::to_string).collect();
-    probe(&start(server).to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
+    probe(&addr.to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
 }
 
 /// Probes a server this many times with all cases. One with a fault is started anew for each case: the

@@ -2,18 +2,21 @@
 //!
 //!     zoo list                 the servers
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
-//!     zoo table [RUNS]         probes all of them with all cases, and prints a table
+//!     zoo table [RUNS [NAME]]  probes all of them, or those whose name contains NAME, with all cases
 //!     zoo show NAME [CASE..]   probes one of them, and prints what was found
 
 mod answers;
 mod bulk;
+mod control;
 mod correct;
 mod deadlines;
 mod deaths;
 mod endings;
 mod keeper;
+mod kept;
 mod punctual;
 mod reading;
+mod stops;
 mod talkers;
 
 use std::net::TcpListener;
@@ -31,11 +34,12 @@ fn main() -> ExitCode {
         }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
-        ["table"] => table(1),
         ["show", name, ref ids @ ..] => show(name, ids),
-        ["table", runs] => table(runs.parse().unwrap_or(1)),
+        ["table"] => table(1, ""),
+        ["table", runs] => table(runs.parse().unwrap_or(1), ""),
+        ["table", runs, name] => table(runs.parse().unwrap_or(1), name),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE..] | zoo table [RUNS]");
+            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE..] | zoo table [RUNS [NAME]]");
             ExitCode::from(2)
         }
     }
@@ -81,10 +85,10 @@ fn show(name: &str, ids: &[&str]) -> ExitCode {
 
 /// Each server times each case. A cell is the worst verdict of all runs; its expectation, if another,
 /// follows it.
-fn table(runs: u32) -> ExitCode {
+fn table(runs: u32, name: &str) -> ExitCode {
     let ids: Vec<&str> = finale_probe::cases().map(|case| case.id).collect();
     let mut unexpected = 0;
-    for server in keeper::all() {
+    for server in keeper::all().into_iter().filter(|server| server.name.contains(name)) {
         let reports = keeper::probe_often(&server, runs);
         let mut cells = Vec::new();
         for id in &ids {

@@ -1,6 +1,7 @@
 //! The cases: each is a short program of clients, and a judgement of what they saw.
 
 mod abandon;
+mod busy;
 mod churn;
 mod cost;
 mod deadline;
@@ -12,10 +13,15 @@ mod half_close;
 mod hold;
 mod idle;
 mod late_input;
+mod pipeline;
+mod race;
+mod reload;
 mod request;
 mod resets;
+mod reuse;
 mod silent;
 mod slow_reader;
+mod stop;
 mod storm;
 mod tally;
 mod vanish;
@@ -131,11 +137,18 @@ pub(crate) const ALL: &[&[Case]] = &[
     drip::CASES,
     idle::CASES,
     hold::CASES,
+    pipeline::CASES,
+    reuse::CASES,
+    race::CASES,
+    busy::CASES,
     resets::CASES,
     abandon::CASES,
     vanish::CASES,
     churn::CASES,
     storm::CASES,
+    // After these there may be no server.
+    reload::CASES,
+    stop::CASES,
 ];
 
 /// All cases in one row.

@@ -38,17 +38,21 @@ impl Tally {
         verdict: Verdict,
         what: impl ToString,
     ) {
+        self.add_records(variant, verdict, what, session.records(client));
+    }
+
+    /// The same for a client whose records were taken before.
+    pub(crate) fn add_records(&mut self, variant: &str, verdict: Verdict, what: impl ToString, ladder: Vec<Record>) {
         let what = what.to_string();
         self.runs += 1;
         self.wrong += u32::from(verdict >= Verdict::Warn);
         if self.worst.as_ref().is_none_or(|worst| verdict > worst.verdict) {
-            let ladder = session.records(client);
             self.worst = Some(Worst { verdict, variant: variant.to_owned(), what: what.clone(), ladder });
         }
         *self.seen.entry(variant.to_owned()).or_default().entry(what).or_insert(0) += 1;
     }
 
-    /// How often this was seen in all variants.
+    /// How many runs were wrong, in all variants.
     pub(crate) const fn wrong(&self) -> u32 {
         self.wrong
     }
@@ -56,6 +60,11 @@ impl Tally {
     /// How often something was tried.
     pub(crate) const fn runs(&self) -> u32 {
         self.runs
+    }
+
+    /// How often this was seen, in all variants.
+    pub(crate) fn count(&self, what: &str) -> u32 {
+        self.seen.values().filter_map(|counts| counts.get(what)).sum()
     }
 
     /// The finding, with the worst verdict of all runs.
