@@ -84,7 +84,7 @@ fn a_silent_client_does_no_harm_where_it_has_a_deadline_or_a_thread() {
 #[test]
 fn a_server_that_has_ended_is_refused_and_not_late() {
     let report = while_one_is_silent(|listener| {
-        for client in listener.incoming().flatten().take(4) {
+        for client in listener.incoming().flatten().take(3) {
             serve(client);
         }
     });
