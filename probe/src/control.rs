@@ -33,7 +33,7 @@ pub(crate) enum Step {
 /// A shell command with all that it has started.
 pub(crate) struct Shell {
     child: Child,
-    /// A file without a name: a server that the command starts may keep it, where a pipe would break.
+    /// A file without a name: a server that the command starts may keep it. A pipe would break.
     stderr: File,
 }
 
