@@ -126,6 +126,10 @@ impl Session {
 
     /// Sends a request on a connection that is kept.
     pub(crate) fn ask(&mut self, client: Client) -> Result<(), Broken> {
+        if self.seen(client).answers.is_none() {
+            // Not before: a greeting is no answer.
+            self.split(client);
+        }
         let request = self.persistent.as_ref().map_or_else(Vec::new, |it| it.request.clone());
         self.ask_with(client, &request, 1)
     }
