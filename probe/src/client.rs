@@ -57,7 +57,7 @@ pub(crate) struct Seen {
     pub(crate) ended: Option<Instant>,
     /// It no longer hears its server.
     pub(crate) is_deaf: bool,
-    /// Several answers on this connection, counted ([`Session::split`](crate::session::Session::split)).
+    /// Several answers on this connection, counted: see `Session::split`.
     pub(crate) answers: Option<Answers>,
     /// How many requests were sent on it.
     pub(crate) asked: u32,

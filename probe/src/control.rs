@@ -33,7 +33,7 @@ pub(crate) enum Step {
 /// A shell command with all that it has started.
 pub(crate) struct Shell {
     child: Child,
-    /// A file without a name: a server that the command starts may keep it, where a pipe would break.
+    /// A file without a name: a server that the command starts may keep it. A pipe would break.
     stderr: File,
 }
 
@@ -44,6 +44,8 @@ impl Control {
     /// Begins to stop the server.
     pub(crate) fn stop(stop: &Stop) -> Result<Self, String> {
         match stop {
+            // To kill(2) these are groups of processes, or all of them.
+            Stop::Pid(pid) if *pid <= 0 => Err(format!("no process has the number {pid}")),
             Stop::Pid(pid) => {
                 let pid = Pid::from_raw(*pid);
                 kill(pid, Signal::SIGTERM).map_err(|error| format!("SIGTERM to process {pid}: {error}"))?;

@@ -92,8 +92,8 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// A function that stops the server. It may start the server again, and it may return before the
-    /// server is stopped.
+    /// A function that stops the server. It may start the server again, and it may return before
+    /// the server is stopped.
     #[must_use]
     pub fn call(stop: impl Fn() + Send + Sync + 'static) -> Self {
         Self::Call(StopCall(Arc::new(stop)))

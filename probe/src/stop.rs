@@ -116,7 +116,7 @@ fn reference(session: &mut Session, request: Option<&[u8]>) -> Result<(u64, Dura
     Ok((seen.answer.bytes, seen.time().unwrap_or_default()))
 }
 
-/// Opens clients that send one request after the other, and another one that has sent one and is idle.
+/// Opens clients that send one request after the other, and one that is idle after its first.
 pub(crate) fn open_racers(session: &mut Session, lanes: &mut Vec<Lane>) -> Result<(), Broken> {
     if session.persistent.is_none() {
         return Ok(());

@@ -58,6 +58,8 @@ fn a_stop_that_stops_nothing_is_no_verdict() {
 
 #[test]
 fn a_process_that_does_not_exist_is_no_verdict() {
+    assert_skipped(Stop::Pid(0), "no process has the number 0");
+    assert_skipped(Stop::Pid(-1), "no process has the number -1");
     // Greater than the greatest number of a process that Linux allows.
     assert_skipped(Stop::Pid(i32::MAX), "SIGTERM to process 2147483647: ESRCH");
 }

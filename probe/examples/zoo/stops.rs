@@ -82,7 +82,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "stop-drops-queued",
-        about: "accepts each 50 ms, and at a stop closes its listening socket with the clients that wait there",
+        about: "accepts each 200 ms, and at a stop closes its listening socket with the clients that wait there",
         found_by: &[("stop-queued", Verdict::Fail)],
         run: |listener| serve(listener, Fault::DropsQueued),
         probed: stopped,
@@ -99,7 +99,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "reload-drops-queued",
-        about: "accepts each 50 ms, and a reload closes its listening socket and opens another one",
+        about: "accepts each 200 ms, and a reload closes its listening socket and opens another one",
         found_by: &[("reload", Verdict::Fail)],
         run: |listener| serve(listener, Fault::DropsQueued),
         probed: |options| options.reload = Some(Control::here().reload_command()),
@@ -132,7 +132,7 @@ enum Fault {
 
 const TICK: Duration = Duration::from_millis(5);
 /// The time between two looks at the backlog, for the server that drops it.
-const RARELY: Duration = Duration::from_millis(50);
+const RARELY: Duration = Duration::from_millis(200);
 /// In this time after a stop a request that is on its way arrives.
 const GRACE: Duration = Duration::from_millis(200);
 const LONG_GRACE: Duration = Duration::from_secs(7);

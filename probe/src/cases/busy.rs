@@ -138,7 +138,6 @@ fn greedy(session: &mut Session) -> Result<Finding, Broken> {
     let mut busy = Vec::new();
     for _ in 0..count {
         let client = session.start(&Open::default())?;
-        session.split(client);
         busy.push(Busy { client, answers: 0 });
     }
     let now = session.now();
@@ -195,7 +194,6 @@ impl Watch {
         }
         if is_over {
             let new = session.start_now(&Open::default())?;
-            session.split(new);
             self.news.push(new);
         }
         let new = self.news[self.news.len() - 1];
@@ -215,7 +213,6 @@ impl Watch {
                 busy.answers += session.answered(busy.client);
                 session.finish(busy.client);
                 busy.client = session.start_now(&Open::default())?;
-                session.split(busy.client);
             }
         } else if session.can_ask(busy.client) {
             session.ask(busy.client)?;

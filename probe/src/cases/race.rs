@@ -83,8 +83,10 @@ fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Durati
         let limit = session.options.timeout;
         session.wait_for_answers(client, 1, limit)?;
         let Some(last) = session.seen(client).last_byte else { continue };
-        let offset_from = Duration::from_millis(offset.unsigned_abs());
-        let after = if *offset < 0 { idle.saturating_sub(offset_from) } else { idle + offset_from };
+        let by = Duration::from_millis(offset.unsigned_abs());
+        let after = if *offset < 0 { idle.saturating_sub(by) } else { idle + by };
+        // The deadline was measured here, and the request has to be there at the moment.
+        let after = after.saturating_sub(session.round_trip.unwrap_or_default());
         clients.push((last + after, *offset, client));
     }
     clients.sort_by_key(|(due, ..)| *due);

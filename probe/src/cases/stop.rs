@@ -59,8 +59,8 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// A connection that ends later than this, after the first sign of the stop and the last answer, was
-/// waited for. Servers give clients up to 5 s, as Go's does for a connection that was never used.
+/// A connection that ends later than this, after the first sign of the stop and the last answer,
+/// was waited for. Servers give up to 5 s, as Go's does to a connection that was never used.
 const LATE: Duration = Duration::from_millis(5_500);
 /// A claim is broken if it took this much longer.
 const MARGIN: Duration = Duration::from_secs(1);

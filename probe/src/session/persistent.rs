@@ -126,14 +126,18 @@ impl Session {
 
     /// Sends a request on a connection that is kept.
     pub(crate) fn ask(&mut self, client: Client) -> Result<(), Broken> {
+        if self.seen(client).answers.is_none() {
+            // Not before: a greeting is no answer.
+            self.split(client);
+        }
         let request = self.persistent.as_ref().map_or_else(Vec::new, |it| it.request.clone());
         self.ask_with(client, &request, 1)
     }
 
     /// Sends these bytes, which complete this many requests. On return they have left, if they can.
     pub(crate) fn ask_with(&mut self, client: Client, bytes: &[u8], requests: u32) -> Result<(), Broken> {
-        // After the write would be too late: a server that is fast has read the request and ended by then.
-        // Before it, a FIN that arrives in the microseconds between is missed: the cases allow for one.
+        // After the write it would be too late: by then a fast server has read the request and ended.
+        // A FIN that arrives in the microseconds between is missed: the cases allow for one.
         let is_open = self.kernel_state(client) == Some("ESTABLISHED");
         self.send(client, bytes);
         self.flush(client)?;
@@ -174,7 +178,8 @@ impl Session {
         self.seen(client).answers.as_ref().is_some_and(|answers| answers.closes)
     }
 
-    /// Waits until this many answers are here or the connection has ended. Returns whether they are.
+    /// Waits until this many answers are here or the connection has ended. Returns whether they
+    /// are.
     pub(crate) fn wait_for_answers(&mut self, client: Client, count: u32, limit: Duration) -> Result<bool, Broken> {
         self.wait_until(limit, |session| session.answered(client) >= count || session.seen(client).has_ended())?;
         Ok(self.answered(client) >= count)
@@ -216,8 +221,8 @@ impl Session {
             End::Refused if seen.has_ended() => Fate::Refused,
             End::Refused | End::Open => Fate::Silent,
             _ if !seen.was_open => Fate::Crossed,
-            // On the way to a distant server the two may have crossed: then its FIN does not acknowledge
-            // the request.
+            // On the way to a distant server the two may have crossed: then its FIN does not
+            // acknowledge the request.
             _ if seen.fin.is_some() && seen.unacked_at_fin.is_none_or(|unacked| unacked > 0) => Fate::Crossed,
             end => Fate::Lost(end),
         }
