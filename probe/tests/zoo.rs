@@ -14,6 +14,7 @@ mod deadlines;
 mod deaths;
 #[path = "../examples/zoo/endings.rs"]
 mod endings;
+#[allow(dead_code, reason = "the program of the zoo uses the rest")]
 #[path = "../examples/zoo/keeper.rs"]
 mod keeper;
 #[path = "../examples/zoo/kept.rs"]
