@@ -4,6 +4,9 @@
 //! ids differ between honest answers.
 
 use std::fmt;
+use std::time::Duration;
+
+use crate::client::Seen;
 
 /// Bytes of an answer that are kept: its head, and what a person may want to see.
 pub(crate) const KEPT: usize = 64 * 1024;
@@ -170,7 +173,21 @@ pub(crate) struct Outcome {
     pub(crate) end: End,
 }
 
+/// A reset this long after the last byte destroys nothing: the byte was acknowledged. It is twice the
+/// shortest time after which Linux sends something again.
+const LONG_AFTER: Duration = Duration::from_millis(400);
+
 impl Outcome {
+    /// What became of an exchange of which this was seen.
+    pub(crate) fn of(got: Got, seen: &Seen) -> Self {
+        let after = seen.reset.zip(seen.last_byte).map(|(reset, last)| reset.saturating_duration_since(last));
+        let end = match (seen.end(), after) {
+            (End::Reset, Some(after)) if got == Got::Whole && after >= LONG_AFTER => End::Open,
+            (end, _) => end,
+        };
+        Self { got, end }
+    }
+
     /// The whole answer is here, and nothing destroys it.
     pub(crate) const fn is_clean(&self) -> bool {
         matches!((&self.got, self.end), (Got::Whole, End::Fin | End::Open))

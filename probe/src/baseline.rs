@@ -158,7 +158,7 @@ impl Baseline {
 
     /// How an answer compares with a polite client's.
     pub(crate) fn compare(&self, seen: &Seen) -> Outcome {
-        Outcome { got: self.got(&seen.answer), end: seen.end() }
+        Outcome::of(self.got(&seen.answer), seen)
     }
 
     fn got(&self, answer: &Answer) -> Got {

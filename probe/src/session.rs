@@ -186,7 +186,7 @@ impl Session {
             .half_closed_timeout(None)
             .close_timeout(None)
             .ending_timeout(None)
-            .start_paused(open.paused);
+            .start_paused(open.paused && !self.has_prelude(open));
         if open.paused {
             options = options.notify_peer_ended(true);
         }
@@ -203,6 +203,11 @@ impl Session {
         let seen = Seen::new(id, self.now());
         self.clients.insert(client, Entry { seen, open: *open, is_sipping: false });
         Ok(Client(client))
+    }
+
+    /// Whether something is exchanged before the request.
+    fn has_prelude(&self, open: &Open) -> bool {
+        !open.bare && (self.options.server_first || !self.options.preface.is_empty())
     }
 
     // --- what a client does ---
@@ -242,6 +247,7 @@ impl Session {
     }
 
     pub(crate) fn resume(&mut self, client: Client) {
+        self.entry_mut(client).is_sipping = false;
         if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
             socket.resume();
         }
@@ -249,8 +255,8 @@ impl Session {
 
     /// Reads once, what has arrived, and pauses again.
     pub(crate) fn sip(&mut self, client: Client) {
-        self.entry_mut(client).is_sipping = true;
         self.resume(client);
+        self.entry_mut(client).is_sipping = true;
     }
 
     /// Makes the connection deaf: what the server sends is dropped, and nothing answers it. The kernel
@@ -467,10 +473,11 @@ impl Session {
             };
             entry.seen.stage = next;
             entry.seen.mark();
-            if next == Stage::Preface
-                && let Some(mut socket) = self.engine.socket(entry.seen.id)
-            {
+            let Some(mut socket) = self.engine.socket(entry.seen.id) else { continue };
+            if next == Stage::Preface {
                 let _ = socket.write(&self.options.preface);
+            } else if entry.open.paused {
+                socket.pause();
             }
         }
     }

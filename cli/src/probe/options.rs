@@ -82,8 +82,9 @@ pub(crate) struct ProbeOptions {
     #[arg(short = 't', long, value_name = "DUR", default_value = "10s", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     timeout: Duration,
-    /// Deadlines that the server is said to have, as idle=30s,header=10s,drain=30s: between two
-    /// requests, for the head of a request, and from a stop to the last end
+    /// Deadlines that the server is said to have, as idle=30s,header=10s,drain=30s: `idle` between
+    /// two requests, `header` and `body` for the parts of a request, `send` while a client does not
+    /// read, `drain` from a stop to the last end, `restart` from a stop until clients are served
     #[arg(long = "claim", value_name = "NAME=DUR", value_delimiter = ',', value_parser = claim)]
     claims: Vec<(Claim, Duration)>,
     /// Stop the server with this shell command. It may start it again
@@ -134,7 +135,10 @@ type Bytes = Box<[u8]>;
 enum Claim {
     Idle,
     Header,
+    Body,
+    Send,
     Drain,
+    Restart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,7 +156,8 @@ fn case(text: &str) -> Result<String, String> {
 
 fn claim(text: &str) -> Result<(Claim, Duration), String> {
     let named = text.split_once('=').and_then(|(name, time)| Some((Claim::from_str(name, false).ok()?, time)));
-    let (claim, time) = named.ok_or("write idle=DUR, header=DUR or drain=DUR, separated by commas")?;
+    let (claim, time) =
+        named.ok_or("write NAME=DUR, separated by commas; NAME is idle, header, body, send, drain or restart")?;
     Ok((claim, values::time_limit(time)?))
 }
 
@@ -223,7 +228,10 @@ impl ProbeOptions {
             let slot = match claim {
                 Claim::Idle => &mut claims.idle,
                 Claim::Header => &mut claims.header,
+                Claim::Body => &mut claims.body,
+                Claim::Send => &mut claims.send,
                 Claim::Drain => &mut claims.drain,
+                Claim::Restart => &mut claims.restart,
             };
             if slot.replace(*time).is_some() {
                 return Err(Error::usage(format!("--claim {} is given more than once", values::name(*claim))));

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::correct::{ANSWER, linger, read_head};
 use crate::keeper::{Server, each};
+use crate::kept;
 
 pub(crate) const SERVERS: &[Server] = &[
     Server {
@@ -106,7 +107,6 @@ pub(crate) const SERVERS: &[Server] = &[
 ];
 
 const KEEP_ALIVE: &[u8] = b"GET / HTTP/1.1\r\nHost: zoo\r\n\r\n";
-const KEPT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const REFUSAL: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo big\n";
 const BROKEN: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
@@ -222,8 +222,10 @@ fn keeps_open(mut client: TcpStream) {
     let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
     while let Some(head) = read_head(&mut client) {
         let is_upload = head.starts_with(b"POST ");
-        let _ = client.write_all(if is_upload { REFUSAL } else { KEPT });
         if is_upload {
+            let _ = client.write_all(REFUSAL);
+        }
+        if is_upload || !kept::answer(&mut client, &head) {
             break;
         }
     }

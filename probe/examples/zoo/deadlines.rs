@@ -12,7 +12,8 @@ use socket2::SockRef;
 
 use crate::correct::{ANSWER, linger, read_head};
 use crate::keeper::{Server, each};
-use crate::punctual::{KEPT, big_answer, big_request, keep_alive};
+use crate::kept::KEPT;
+use crate::punctual::{big_answer, big_request, keep_alive};
 use crate::reading::{HEAD, Read, read_until, read_within};
 
 /// The deadline of these servers, and their claim.

@@ -12,8 +12,9 @@ use std::{env, fs, process};
 use finale_probe::{Options, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::correct::{ANSWER, linger};
+use crate::correct::{ANSWER, head, linger, read_head};
 use crate::keeper::{Server, each};
+use crate::kept;
 
 pub(crate) const SERVERS: &[Server] = &[
     Server {
@@ -203,18 +204,6 @@ fn pass(time: Duration) {
     let _ = never.recv_timeout(time);
 }
 
-/// Reads up to the end of a request's head. Empty: the client has ended before.
-fn head(client: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        match client.read(&mut byte)? {
-            0 => return Ok(Vec::new()),
-            _ => head.push(byte[0]),
-        }
-    }
-    Ok(head)
-}
-
 /// The pieces of the answer to a request.
 fn answer(head: &[u8]) -> Vec<Vec<u8>> {
     if !head.starts_with(b"GET /big") {
@@ -246,9 +235,9 @@ fn serves_quietly(client: TcpStream) {
 
 fn keeps_alive(mut client: TcpStream) {
     let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
-    while head(&mut client).is_ok_and(|head| !head.is_empty()) {
-        if client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").is_err() {
-            return;
+    while let Some(head) = read_head(&mut client) {
+        if !kept::answer(&mut client, &head) {
+            break;
         }
     }
     linger(client);

@@ -12,6 +12,7 @@ use socket2::SockRef;
 
 use crate::correct::{ANSWER, linger};
 use crate::keeper::{Server, each};
+use crate::kept;
 use crate::reading::{HEAD, Read, read_until, read_within};
 
 const LIMIT: Duration = Duration::from_millis(500);
@@ -117,9 +118,6 @@ pub(crate) fn keep_alive(options: &mut Options) {
     options.request = b"GET / HTTP/1.1\r\nHost: zoo\r\n\r\n".to_vec();
 }
 
-/// An answer after which the connection is kept.
-pub(crate) const KEPT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
 pub(crate) fn big_request(options: &mut Options) {
     options.big_request = Some(b"GET /big HTTP/1.1\r\nHost: zoo\r\n\r\n".to_vec());
 }
@@ -149,11 +147,13 @@ fn greets(mut client: TcpStream) {
             (Read::Complete, _) => _ = client.write_all(b"500 unknown\r\n"),
             (Read::Expired, _) => {
                 let _ = client.write_all(b"421 zoo was kept waiting\r\n");
-                return;
+                break;
             }
             (Read::Ended, _) => return,
         }
     }
+    let _ = client.set_read_timeout(Some(LIMIT));
+    linger(client);
 }
 
 fn echoes(mut client: TcpStream) {
@@ -177,10 +177,12 @@ fn keeps(mut client: TcpStream, deadline: fn(Instant) -> Instant) {
     loop {
         let deadline = deadline(Instant::now());
         let (read, head) = read_until(&mut client, HEAD, |_| Some(deadline));
-        if read != Read::Complete || head.starts_with(b"POST") || client.write_all(KEPT).is_err() {
-            return;
+        let _ = client.set_read_timeout(Some(LIMIT));
+        if read != Read::Complete || !kept::answer(&mut client, &head) {
+            break;
         }
     }
+    linger(client);
 }
 
 /// The first whole second after this moment, since the process began to count.
@@ -205,8 +207,9 @@ fn sheds_idle(listener: TcpListener) {
                 let _ = client.set_read_timeout(Some(LOOK));
                 match client.peek(&mut [0]) {
                     Ok(1..) => {
-                        let read = read_within(&mut client, HEAD, LIMIT).0;
-                        if read != Read::Complete || client.write_all(KEPT).is_err() {
+                        let (read, head) = read_within(&mut client, HEAD, LIMIT);
+                        let _ = client.set_read_timeout(Some(LIMIT));
+                        if read != Read::Complete || !kept::answer(&mut client, &head) {
                             break;
                         }
                         (since, is_idle) = (Instant::now(), true);
@@ -218,6 +221,7 @@ fn sheds_idle(listener: TcpListener) {
                 }
             }
             open.fetch_sub(1, Ordering::Relaxed);
+            linger(client);
         });
     }
 }

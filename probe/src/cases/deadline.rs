@@ -35,9 +35,11 @@ impl Claim {
         Some(Self { least: one.min(other), most: one.max(other) })
     }
 
-    /// How long to wait for it.
+    /// How long to wait for it: an eighth longer than said, since deadlines are round numbers, and one
+    /// that comes just when the wait is over would be taken for the effect of what is done then.
     pub(super) fn wait(claim: Option<Self>, session: &Session) -> Duration {
-        session.options.deadline_wait(claim.map(|claim| claim.most))
+        let wait = session.options.deadline_wait(claim.map(|claim| claim.most));
+        wait + wait / 8
     }
 }
 

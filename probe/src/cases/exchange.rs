@@ -54,7 +54,7 @@ impl Owed {
             bytes if bytes >= declared => Got::Whole,
             bytes => Got::Cut { bytes, of: declared.max(self.bytes) },
         };
-        Outcome { got, end: seen.end() }
+        Outcome::of(got, seen)
     }
 }
 

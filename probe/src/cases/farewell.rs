@@ -183,7 +183,7 @@ fn judge(session: &Session, client: Client, expected: u64) -> (Verdict, String) 
         bytes if bytes + slack >= expected || seen.end() == End::Fin => Got::Whole,
         bytes => Got::Cut { bytes, of: expected },
     };
-    let outcome = Outcome { got, end: seen.end() };
+    let outcome = Outcome::of(got, seen);
     let verdict = match (&outcome.got, outcome.end) {
         (Got::Nothing, End::Fin | End::Reset) if expected == 0 => {
             return (Verdict::Info, format!("ended without a last message: {outcome}"));
