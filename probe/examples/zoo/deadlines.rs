@@ -68,7 +68,7 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: claims_renewed,
     },
     Server {
-        name: "renews-by-byte-unclaimed",
+        name: "renews-unclaimed",
         about: "the same, and nothing is claimed",
         found_by: &[("drip-request", Verdict::Warn)],
         run: |listener| each(&listener, |client| serve_head(client, |_, _| Some(Instant::now() + RENEWED))),
@@ -96,7 +96,7 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: |_| {},
     },
     Server {
-        name: "expires-on-data-claimed",
+        name: "expires-on-data-claim",
         about: "the same, and claims a deadline",
         found_by: &[("connect-only", Verdict::Fail), ("half-request", Verdict::Fail)],
         run: |listener| each(&listener, expires_on_data),
@@ -149,7 +149,7 @@ pub(crate) const SERVERS: &[Server] = &[
         probed: claims_idle,
     },
     Server {
-        name: "holds-close-wait-unclaimed",
+        name: "holds-unclaimed",
         about: "the same, and no idle deadline is known",
         found_by: &[("half-closed-hold", Verdict::Warn)],
         run: |listener| each(&listener, holds_close_wait),
