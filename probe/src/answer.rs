@@ -175,7 +175,7 @@ pub(crate) struct Outcome {
 
 /// A reset this long after the last byte destroys nothing: the byte was acknowledged. It is twice the
 /// shortest time after which Linux sends something again.
-const LONG_AFTER: Duration = Duration::from_millis(400);
+pub(crate) const LONG_AFTER: Duration = Duration::from_millis(400);
 
 impl Outcome {
     /// What became of an exchange of which this was seen.

@@ -225,9 +225,16 @@ fn serves(mut client: TcpStream) -> io::Result<()> {
         client.write_all(&piece)?;
     }
     client.shutdown(Shutdown::Write)?;
+    if client.read_timeout()?.is_some_and(|limit| limit < AGAIN) {
+        client.set_read_timeout(Some(AGAIN))?;
+    }
     while client.read(&mut [0; 4096])? > 0 {}
     Ok(())
 }
+
+/// After this time at the latest, Linux has sent a lost packet again: a close before it could reset an
+/// answer that the client has missed.
+const AGAIN: Duration = Duration::from_millis(400);
 
 fn serves_quietly(client: TcpStream) {
     let _ = serves(client);
@@ -383,7 +390,8 @@ fn places(listener: &TcpListener, count: usize, releases: fn(&io::Result<()>) ->
         let taken = Arc::clone(&taken);
         thread::spawn(move || {
             let _ = client.set_read_timeout(Some(Duration::from_millis(500)));
-            let _ = client.set_write_timeout(Some(Duration::from_millis(500)));
+            // Longer: the window of a client that reads steadily can open once in a second.
+            let _ = client.set_write_timeout(Some(Duration::from_secs(3)));
             if releases(&serves(client)) {
                 taken.fetch_sub(1, Ordering::SeqCst);
             }

@@ -1,6 +1,6 @@
 //! `connect-only` and `half-request`: clients that say nothing, or not enough.
 
-use super::deadline::{Claim, Sheet, Waiting, ask, open_silent, poke, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, confirm_poked, open_silent, poke, wait_for_ends};
 use super::request::{Stage, is_http, parts};
 use super::{Case, Finding};
 use crate::session::{Broken, Open, Session};
@@ -48,6 +48,7 @@ fn connect_only(session: &mut Session) -> Result<Finding, Broken> {
     let next = if session.options.preface.is_empty() { &session.options.request } else { &session.options.preface };
     let next = next.clone();
     poke(session, &mut all, 0, &next)?;
+    confirm_poked(session, &mut all[0], open_silent)?;
     ask(session, &mut all)?;
     finding(session, &all)
 }
@@ -76,6 +77,13 @@ fn half_request(session: &mut Session) -> Result<Finding, Broken> {
     // One after the other: each is the measure for the others.
     for (which, part) in parts.iter().enumerate() {
         poke(session, &mut all, which, &part.next)?;
+    }
+    for (it, part) in all.iter_mut().zip(&parts) {
+        confirm_poked(session, it, |session| {
+            let client = session.open(&Open::default())?;
+            session.send(client, &part.sent);
+            Ok(client)
+        })?;
     }
     ask(session, &mut all)?;
     finding(session, &all)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exchange::{Owed, grade, is_complete, is_still_coming, wait_for_other};
 use super::{Case, Finding, Tally};
-use crate::answer::{End, Outcome};
+use crate::answer::{End, LONG_AFTER, Outcome};
 use crate::client::Client;
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
@@ -95,7 +95,11 @@ fn try_one(
 /// one.
 fn judge(session: &Session, client: Client, outcome: &Outcome) -> Verdict {
     let looks_complete = is_complete(session, &session.seen(client).answer);
+    let seen = session.seen(client);
+    let after = seen.reset.zip(seen.written).map(|(reset, written)| reset.saturating_duration_since(written));
     match outcome.end {
+        // It waits for another request, in vain: the answer was in the client's kernel for long.
+        End::Reset if !outcome.is_lost() && after >= Some(LONG_AFTER) => Verdict::Pass,
         End::Reset if outcome.is_lost() && session.seen(client).answer.bytes > 0 && !looks_complete => Verdict::Warn,
         End::Open if outcome.is_lost() && is_still_coming(session, client) => Verdict::Info,
         End::Reset | End::Fin | End::Open | End::Refused => grade(outcome),
