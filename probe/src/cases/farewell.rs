@@ -110,7 +110,8 @@ fn talks(session: &Session) -> Vec<Talk> {
         },
         _ => Talk { variant: "an unfinished request", first: request[..1].to_vec(), again: request[..1].to_vec() },
     };
-    let requests = Talk { variant: "requests", first: request.clone(), again: request.clone() };
+    let kept = session.kept_request();
+    let requests = Talk { variant: "requests", first: kept.clone(), again: kept };
     if is_reusable { vec![unfinished, requests] } else { vec![unfinished] }
 }
 

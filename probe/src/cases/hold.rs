@@ -83,11 +83,9 @@ fn half_closed(session: &mut Session) -> Result<Vec<Waiting>, Broken> {
     let half = parts(&request).first().map(|part| part.sent.clone());
     let variants = [("FIN with the request", Some(request.clone())), ("FIN in the middle of a request", half)];
     let mut all = vec![("FIN without a request", open_silent(session)?)];
-    if session.baseline.as_ref().is_some_and(|it| it.reusable) {
-        let client = session.open(&Open::default())?;
-        session.send(client, &request);
-        let limit = session.options.timeout;
-        session.wait_until(limit, |session| session.has_answer(client) || session.seen(client).has_ended())?;
+    if session.persistent.is_some()
+        && let Some(client) = session.open_answered()?
+    {
         all.push(("FIN after the answer", client));
     }
     for (name, bytes) in variants {

@@ -37,7 +37,7 @@ pub(super) const CASES: &[Case] = &[
 
 fn idle(session: &mut Session) -> Result<Finding, Broken> {
     Bystander::stay_away(session);
-    let Some(client) = answered(session)? else {
+    let Some(client) = session.open_answered()? else {
         return Ok(Finding::skip("the connection did not stay open after the answer"));
     };
     let (seen, claim) = (session.seen(client), Claim::of(session.options.claims.idle));
@@ -49,7 +49,7 @@ fn idle(session: &mut Session) -> Result<Finding, Broken> {
     let limit = Claim::wait(claim, session);
     wait_for_ends(session, &mut all, limit)?;
     session.deadlines.idle = all[0].deadline();
-    let request = session.options.request.clone();
+    let request = session.kept_request();
     poke(session, &mut all, 0, &request)?;
     ask(session, &mut all)?;
     let (mut judged, mut facts) = (all[0].judge(session.options.late), all[0].facts());
@@ -64,16 +64,6 @@ fn idle(session: &mut Session) -> Result<Finding, Broken> {
     sheet.add(session, "idle", client, judged, facts);
     session.leave_all(&[client])?;
     Ok(sheet.finding(HINT))
-}
-
-/// A client that has got one answer, if its connection is still open.
-fn answered(session: &mut Session) -> Result<Option<Client>, Broken> {
-    let client = session.open(&Open::default())?;
-    let request = session.options.request.clone();
-    session.send(client, &request);
-    let limit = session.options.timeout;
-    session.wait_until(limit, |session| session.has_answer(client) || session.seen(client).has_ended())?;
-    Ok((session.has_answer(client) && !session.seen(client).has_ended()).then_some(client))
 }
 
 /// A client that has sent a part of its request. A bare connection would not do: with
@@ -102,7 +92,7 @@ fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
     // The question makes a kernel that has forgotten the connection reset it. The second client is
     // asked later: if it was reset meanwhile, that was the server's doing.
     for _ in 0..2 {
-        clients.extend(if is_reusable { answered(session)? } else { started(session)? });
+        clients.extend(if is_reusable { session.open_answered()? } else { started(session)? });
     }
     let [first, second] = clients[..] else {
         return Ok(Finding::skip("no connection could be kept: not after an answer, and not with half a request"));

@@ -44,7 +44,7 @@ const QUEUED: u32 = 4;
 
 fn pipeline(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
-    let request = request(session);
+    let request = session.kept_request();
     for (name, pieces) in [("one segment", vec![request.repeat(2)]), ("two segments", vec![request.clone(), request])] {
         let before = tally.wrong();
         for _ in 0..session.options.runs {
@@ -78,7 +78,7 @@ fn with_refusals(tally: Tally) -> Finding {
 
 fn pipeline_fin(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
-    let requests = request(session).repeat(QUEUED as usize);
+    let requests = session.kept_request().repeat(QUEUED as usize);
     let mut answered = 0;
     for _ in 0..session.options.runs {
         let client = session.open_persistent()?;
@@ -131,7 +131,7 @@ fn judge(session: &mut Session, tally: &mut Tally, name: &str, client: Client, o
 const PARTIAL_RUNS: u32 = 5;
 
 fn request_plus_partial(session: &mut Session) -> Result<Finding, Broken> {
-    let request = request(session);
+    let request = session.kept_request();
     let partial = 2.min(request.len() - 1);
     if partial == 0 {
         return Ok(Finding::skip("the request has one byte only"));
@@ -168,9 +168,4 @@ fn request_plus_partial(session: &mut Session) -> Result<Finding, Broken> {
 pub(super) fn patience(session: &Session) -> Duration {
     let usual = session.persistent.as_ref().map_or(Duration::ZERO, |it| it.time);
     (usual * 3 + Duration::from_secs(1)).min(session.options.timeout)
-}
-
-/// The request of a client that keeps its connection.
-pub(super) fn request(session: &Session) -> Vec<u8> {
-    session.persistent.as_ref().map_or_else(|| session.options.request.clone(), |it| it.request.clone())
 }

@@ -1,6 +1,6 @@
 //! `reuse-after-error`: what a connection is good for after a request that was refused.
 
-use super::pipeline::{patience, request};
+use super::pipeline::patience;
 use super::{Case, Finding, Need, Tally};
 use crate::answer::Framing;
 use crate::client::Client;
@@ -103,7 +103,7 @@ fn bad_requests(session: &Session) -> Vec<Bad> {
             Bad { name: "an unknown method with a body like a request", bytes: body("FINALE") },
         ];
     }
-    let request = request(session);
+    let request = session.kept_request();
     let is_line = request.ends_with(b"\n") && matches!(session.framing, Framing::Until(_) | Framing::Bytes(_));
     if !is_line {
         return Vec::new();

@@ -161,7 +161,7 @@ fn prepare(session: &mut Session, stage: Stage) -> Result<Vec<Client>, Broken> {
     let clients = session.open_all(COUNT, &open)?;
     let bytes: &[u8] = match stage {
         Stage::Unused => &[],
-        Stage::Idle => &request,
+        Stage::Idle => &session.kept_request(),
         Stage::Request => &request[..request.len() / 2],
         Stage::Answer => session.options.big_request.as_deref().unwrap_or_default(),
     };

@@ -115,6 +115,20 @@ impl Session {
         Ok(client)
     }
 
+    /// The request of a client that keeps its connection.
+    pub(crate) fn kept_request(&self) -> Vec<u8> {
+        self.persistent.as_ref().map_or_else(|| self.options.request.clone(), |it| it.request.clone())
+    }
+
+    /// A client that has got one answer, if its connection is still open.
+    pub(crate) fn open_answered(&mut self) -> Result<Option<Client>, Broken> {
+        let client = self.open_persistent()?;
+        self.ask(client)?;
+        let limit = self.options.timeout;
+        let is_answered = self.wait_for_answers(client, 1, limit)?;
+        Ok((is_answered && !self.seen(client).has_ended()).then_some(client))
+    }
+
     /// From now on the client's requests and answers are counted.
     pub(crate) fn split(&mut self, client: Client) {
         if let Some(persistent) = &self.persistent {
