@@ -1,4 +1,4 @@
-//! `farewell-while-talking`: the server ends by its own decision, while the client goes on sending.
+//! `farewell-while-talking`: the server ends by its own decision, while the client continues to send.
 //! Its last message must arrive.
 
 use std::time::Duration;
