@@ -84,7 +84,8 @@ impl Answer {
     /// The first line, as far as it is text: the status of protocols with lines.
     pub(crate) fn first_line(&self) -> String {
         let line = self.head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-        String::from_utf8_lossy(&line[..line.len().min(80)]).escape_debug().to_string()
+        let shown = |character: char| if character.is_control() { '.' } else { character };
+        String::from_utf8_lossy(&line[..line.len().min(80)]).chars().map(shown).collect()
     }
 
     /// What an answer of the same kind has in common: the code of HTTP, or nothing.
