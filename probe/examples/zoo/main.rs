@@ -74,7 +74,7 @@ fn show(name: &str, ids: &[&str]) -> ExitCode {
     println!("{:?}\n{:?}", report.path, report.baseline);
     for case in &report.cases {
         let mark = if keeper::is_expected(&server, case.id, case.verdict) { "" } else { "  (unexpected)" };
-        println!("{:<5}{:<24}{}{mark}", case.verdict, case.id, case.summary);
+        println!("{:<5}{:<24}{:>6} ms  {}{mark}", case.verdict, case.id, case.ms, case.summary);
         for (variant, seen) in &case.seen {
             println!("       {variant}: {seen}");
         }
