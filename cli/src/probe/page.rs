@@ -88,21 +88,15 @@ pub(super) fn seen(case: &CaseReport) -> Vec<String> {
     case.seen.iter().map(line).collect()
 }
 
-/// What happened to the healthy client, if that was bad.
+/// What happened to the healthy clients, if that was bad.
 pub(super) fn harm(bystander: &BystanderReport) -> Option<String> {
-    let (served, failed) = (bystander.served, bystander.failed);
-    let slowest = time(bystander.slowest_us);
-    match (failed, bystander.recovered_ms) {
-        (0, Some(_)) => None,
-        (_, Some(ms)) => Some(format!(
-            "a healthy client was not served {failed} of {} times (longest wait {slowest}), and again {ms} ms after it",
-            served + failed
-        )),
-        (_, None) => Some(format!(
-            "a healthy client was not served {failed} of {} times, and no longer after it",
-            served + failed
-        )),
-    }
+    let harmed = bystander.failed + bystander.late;
+    let of = bystander.served + harmed;
+    let harm = bystander.harm.as_deref()?;
+    let after = bystander.recovered_ms.map_or("none was served after it".to_owned(), |ms| {
+        format!("the next was served {ms} ms after it; longest wait {}", time(bystander.slowest_us))
+    });
+    Some(format!("{harmed} of {of} healthy clients were harmed: {harm}; {after}"))
 }
 
 fn details(case: &CaseReport, width: usize) -> String {

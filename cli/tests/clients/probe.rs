@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -110,7 +112,7 @@ fn a_server_that_ends_well_passes_and_the_guide_describes_each_field_of_the_json
     assert_eq!(report["baseline"]["bytes"], 6);
     let case = &report["cases"][0];
     assert_eq!([&case["id"], &case["verdict"], &case["cure"]], [&"half-close".into(), &"pass".into(), &Value::Null]);
-    assert_eq!(case["runs"], 12);
+    assert!(case["runs"].as_u64() >= Some(12), "{case}");
 
     let mut names = BTreeSet::new();
     fields("", &report, &mut names);
@@ -129,10 +131,10 @@ fn the_page_has_a_head_a_line_per_case_and_the_counts() {
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert_eq!(lines[1], format!("  target      {addr}"));
-    assert!(lines[2].starts_with("  path        round trip "), "{outcome:?}");
+    assert!(lines[2].starts_with("  path        packets arrive with TTL "), "{outcome:?}");
     assert!(lines[3].starts_with("  baseline    6 bytes in ") && lines[3].ends_with(" ms: \"hello\""), "{outcome:?}");
     assert!(lines[4].starts_with("              the server finishes first, with a FIN "), "{outcome:?}");
-    assert_eq!(lines[6], "  pass half-close  whole, then FIN in 12 runs");
+    assert!(lines[6].starts_with("  pass half-close  whole, then FIN in "), "{outcome:?}");
     assert!(lines[8].starts_with("1 passed; ") && lines.len() == 9, "{outcome:?}");
 }
 
@@ -141,7 +143,7 @@ fn a_lost_answer_is_a_failure_with_its_variants_its_cure_and_its_ladder() {
     let addr = server(ends_at_fin);
     let (outcome, xml) = junit("fail", &addr, &["--expect", "half-close", "--trace"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""), "{outcome:?}");
-    let summary = "12 of 12 runs: FIN with the request: no byte, then FIN";
+    let summary = "14 of 14 runs: FIN with the request: no byte, then FIN";
     for words in [
         &format!("\n  fail half-close  {summary}\n"),
         "\nhalf-close fail\n  done        sends the request and its FIN, and reads the answer\n",
@@ -172,8 +174,9 @@ fn a_warning_is_a_failure_only_if_that_is_strict() {
     let addr = server(ends_at_fin);
     let (outcome, xml) = junit("warn", &addr, &[]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let summary = "half-close is not supported: 12 of 12 runs: FIN with the request: no byte, then FIN";
-    assert!(outcome.stdout.replace("\n                   ", " ").contains(summary), "{outcome:?}");
+    let summary = "half-close is not supported: 14 of 14 runs: FIN with the request: no byte, then FIN";
+    let unwrapped = outcome.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(unwrapped.contains(summary), "{outcome:?}");
     assert!(outcome.stdout.contains("\n1 warned; "), "{outcome:?}");
     assert!(xml.contains(r#"failures="0""#) && xml.contains("<system-out>warn: half-close is not"), "{xml}");
     let (outcome, xml) = junit("strict", &addr, &["--strict"]);
@@ -206,9 +209,12 @@ fn a_server_that_can_not_be_probed_is_exit_code_3_and_the_reason() {
 fn a_signal_ends_the_probe_with_what_it_has_and_its_connections() {
     // A client that has ended waits for an answer that does not come.
     let (held, holds) = channel();
+    let clients = Arc::new(AtomicU32::new(0));
     let addr = server(move |client| {
         read_line(&client);
-        if has_ended(&client) {
+        // The first ones are those of the baseline and of the path.
+        let is_of_case = clients.fetch_add(1, Ordering::Relaxed) > 20;
+        if is_of_case && has_ended(&client) {
             let _ = held.send(client);
         } else {
             let _ = (&client).write_all(b"hello\n");

@@ -68,15 +68,21 @@ impl Session {
         }
     }
 
-    /// Resets all clients that are open, except the bystander's.
+    /// All clients that are open leave, except the bystander's: politely, since a reset is the death of a
+    /// client, which is for the cases of it. Those that do not hear the server's end are reset.
     pub(crate) fn end_all(&mut self) -> Result<(), Broken> {
         let kept: Vec<Client> = self.bystander.clients().collect();
-        let all: Vec<Client> = self.clients.keys().map(|client| Client(*client)).collect();
-        let ended: Vec<Client> = all.into_iter().filter(|client| !kept.contains(client)).collect();
-        for client in &ended {
+        let all = self.clients.iter().map(|(client, entry)| (Client(*client), &entry.seen));
+        let open = all.filter(|(client, seen)| !kept.contains(client) && !seen.is_over());
+        let (deaf, polite): (Vec<_>, Vec<_>) = open.partition(|(_, seen)| seen.is_deaf);
+        let [deaf, polite] = [deaf, polite].map(|some| some.into_iter().map(|(client, _)| client).collect::<Vec<_>>());
+        for client in &deaf {
             self.reset(*client);
         }
-        self.wait_until(ENDED, |session| ended.iter().all(|client| session.seen(*client).is_over()))?;
+        self.leave_all(&polite)?;
+        self.wait_until(ENDED, |session| {
+            [&deaf, &polite].into_iter().flatten().all(|client| session.seen(*client).is_over())
+        })?;
         Ok(())
     }
 }
