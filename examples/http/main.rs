@@ -49,7 +49,7 @@ fn run(addr: &str) -> Result<(), Box<dyn Error>> {
                     // From now on each answer is the last of its connection. Idle connections end
                     // after the grace, not all at once: their clients connect again elsewhere.
                     http.is_stopping = true;
-                    let stop = StopOptions::default().spread(Duration::from_secs(10));
+                    let stop = StopOptions::default().spread(Duration::from_secs(5));
                     reactor.stop_listener(listener.id, stop)?;
                 }
                 Some(Stop::AtOnce) => break,

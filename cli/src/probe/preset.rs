@@ -46,7 +46,11 @@ impl Preset {
             Self::Echo => Framing::Bytes(LINE.len() as u64),
             _ => Framing::Until(end.to_vec()),
         };
-        options.server_first = self == Self::Smtp;
+        if self == Self::Smtp {
+            options.server_first = true;
+            // Without it a client may not send several commands at once (RFC 2920 section 3).
+            options.preface = b"EHLO finale-probe.invalid\r\n".to_vec();
+        }
         options
     }
 }
