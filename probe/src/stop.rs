@@ -34,6 +34,7 @@ const RACERS: usize = 4;
 const BURST: usize = 4;
 /// Clients that send their request at the moment of the stop.
 const SENT: usize = 3;
+pub(crate) const HALF: &str = "half a request";
 pub(crate) const JUST_SENT: &str = "a request just sent";
 /// Until a request that was sent is being worked on.
 const BEGUN: Duration = Duration::from_millis(100);
@@ -138,7 +139,7 @@ fn open_idle(session: &mut Session, lanes: &mut Vec<Lane>) -> Result<(), Broken>
     let half = session.open(&Open::default())?;
     let request = session.options.request.clone();
     session.ask_with(half, &request[..request.len() / 2], 1)?;
-    lanes.push(Lane { role: Role::Idle, name: "half a request", client: half, expected: None });
+    lanes.push(Lane { role: Role::Idle, name: HALF, client: half, expected: None });
     Ok(())
 }
 

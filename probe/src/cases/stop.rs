@@ -10,7 +10,7 @@ use super::{Case, Finding, Need};
 use crate::answer::End;
 use crate::report::Verdict;
 use crate::session::{Broken, Fate, Session};
-use crate::stop::{JUST_SENT, Stopped};
+use crate::stop::{HALF, JUST_SENT, Stopped};
 use crate::watch::{Role, Watched};
 
 pub(super) const CASES: &[Case] = &[
@@ -102,12 +102,14 @@ fn idle(session: &mut Session) -> Result<Finding, Broken> {
     let busy = stopped.watched.iter().filter(|it| matches!(it.role, Role::InFlight | Role::Racing));
     let last_answer = busy.filter_map(|it| it.last_byte).max().unwrap_or_default();
     let since = stopped.first_sign.unwrap_or_default().max(last_answer);
+    // Without a claim it may end later; whether that is too late, only a claim can say.
+    let latest = since + session.options.claims.drain.map_or(LATE, |claim| claim + MARGIN);
     Ok(judge(session, &stopped, Role::Idle, |it| match (it.end, it.ended) {
-        // It may end later; whether that is too late, only a claim can say.
         (End::Open | End::Refused, _) | (_, None) => Verdict::Warn,
-        (End::Reset, _) => Verdict::Warn,
-        (End::Fin, Some(ended)) if ended > since + LATE => Verdict::Warn,
-        (End::Fin, Some(_)) => Verdict::Pass,
+        (_, Some(ended)) if ended > latest => Verdict::Warn,
+        // Half a request is owed nothing.
+        (End::Reset, Some(_)) if it.name != HALF => Verdict::Warn,
+        (End::Reset | End::Fin, Some(_)) => Verdict::Pass,
     }))
 }
 
