@@ -68,3 +68,13 @@ fn the_same_seed_gives_the_same_report_in_the_same_virtual_time() {
     assert_eq!(first, once());
     assert!(first.1 > Duration::from_secs(1), "{:?}", first.1);
 }
+
+#[test]
+fn a_server_that_cuts_the_answer_of_polite_clients_is_not_probed() {
+    let network = Network::new(1);
+    let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+    server.play_each(Script::new().receive(REQUEST.len() as u64).send(&answer()[..1000]).finish().receive_end());
+    let error =
+        probe_simulated(&network, CLIENT, SERVER, &Options::new(REQUEST), |_| {}).expect_err("there is no measure");
+    assert!(error.to_string().starts_with("a polite client got 1000 bytes"), "{error}");
+}

@@ -59,8 +59,8 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     session.settle(client)?;
     let seen = session.seen(client).clone();
     session.leave(client)?;
-    let owed = Owed { bytes: seen.answer.bytes };
-    if owed.bytes == 0 {
+    let owed = Owed::like(&seen.answer);
+    if owed.bytes() == 0 {
         if seen.has_ended() {
             let what = format!("the head of an upload has no answer: {}", owed.outcome(&seen));
             return Ok(Finding::of(Verdict::Info, what));
@@ -76,9 +76,9 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     tally.add(session, "only the head", client, grade(&owed.outcome(&seen)), owed.outcome(&seen));
     let most = if session.options.may_be_hostile(session.target) { ANNOUNCED } else { POLITE };
     for (name, bytes) in SIZES.into_iter().filter(|(_, bytes)| *bytes <= most) {
-        refused(session, &mut tally, owed, &head, name, bytes)?;
+        refused(session, &mut tally, &owed, &head, name, bytes)?;
     }
-    slowly(session, &mut tally, owed, &head)?;
+    slowly(session, &mut tally, &owed, &head)?;
     let line = seen.answer.first_line();
     Ok(tally.finding().with("early answer", line))
 }
@@ -145,7 +145,7 @@ impl Upload {
 fn refused(
     session: &mut Session,
     tally: &mut Tally,
-    owed: Owed,
+    owed: &Owed,
     head: &[u8],
     name: &str,
     bytes: usize,
@@ -185,7 +185,7 @@ fn refused(
 }
 
 /// A slow upload that goes on after the answer: how long the server reads on is a fact.
-fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> Result<(), Broken> {
+fn slowly(session: &mut Session, tally: &mut Tally, owed: &Owed, head: &[u8]) -> Result<(), Broken> {
     let client = session.open(&Open::default())?;
     session.send(client, head);
     let begun = session.now();
@@ -203,7 +203,7 @@ fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> 
 fn finish(
     session: &mut Session,
     tally: &mut Tally,
-    owed: Owed,
+    owed: &Owed,
     client: Client,
     variant: &str,
     begun: std::time::Instant,
@@ -213,7 +213,7 @@ fn finish(
     let dead_after = died.saturating_duration_since(begun);
     session.resume(client);
     let limit = session.options.timeout.max(Duration::from_secs(3));
-    let known = (owed.bytes > 0).then_some(owed);
+    let known = (owed.bytes() > 0).then_some(owed);
     wait_for_other(session, client, known, limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
@@ -224,12 +224,12 @@ fn finish(
 
 /// An answer that does not come while the server waits for the announced rest is not lost; and a
 /// server that has read on for long enough may reset what is still sent.
-fn judge(owed: Owed, outcome: &Outcome, dead_after: Duration) -> (Verdict, String) {
+fn judge(owed: &Owed, outcome: &Outcome, dead_after: Duration) -> (Verdict, String) {
     let is_silent = outcome.got == Got::Nothing;
     if is_silent && outcome.end == End::Open {
         return (Verdict::Info, "no answer, waits for the rest".to_owned());
     }
-    if is_silent && owed.bytes == 0 {
+    if is_silent && owed.bytes() == 0 {
         // It may have lost an answer, or have given none.
         return (Verdict::Warn, outcome.to_string());
     }
@@ -255,7 +255,7 @@ fn whole_uploads(session: &mut Session, upload: &Upload) -> Result<Finding, Brok
         session.upload(client, bytes, Duration::ZERO, |session| is_complete(session, &session.seen(client).answer))?;
         // What is owed is what the answer itself declares: there is no other measure.
         let variant = format!("whole upload of {name}");
-        finish(session, &mut tally, Owed { bytes: 0 }, client, &variant, begun)?;
+        finish(session, &mut tally, &Owed::default(), client, &variant, begun)?;
         answered += u32::from(session.seen(client).answer.bytes > 0);
         if session.seen(client).answer.bytes == 0 || matches!(upload, Upload::Given(_)) {
             break;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::answer::{Answer, Framing, Got, Length, Outcome};
+use crate::answer::{Answer, Framing, Got, Outcome, Shape};
 use crate::client::{Client, Seen};
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
@@ -18,13 +18,18 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// An answer that still comes after this time is not waited for.
 const ENDLESS: Duration = Duration::from_secs(60);
 
-/// The length that an answer must have: what it declares, else what a polite client got.
-#[derive(Clone, Copy, Debug)]
+/// The answer to another request than the baseline's: what a polite client got.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Owed {
-    pub(super) bytes: u64,
+    shape: Shape,
 }
 
 impl Owed {
+    /// An answer like this one.
+    pub(super) fn like(answer: &Answer) -> Self {
+        Self { shape: Shape::of(std::iter::once(answer)) }
+    }
+
     /// Serves a polite client with this request. Also returns what it had seen before it left.
     pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
         let client = session.open(&Open::default())?;
@@ -34,27 +39,17 @@ impl Owed {
         session.settle(client)?;
         let seen = session.seen(client).clone();
         session.leave(client)?;
-        let bytes = match seen.answer.http().map(|http| http.length) {
-            Some(Length::Bytes(bytes)) => bytes,
-            Some(Length::Chunks | Length::End) | None => seen.answer.bytes,
-        };
-        Ok((Self { bytes }, client, seen))
+        Ok((Self::like(&seen.answer), client, seen))
+    }
+
+    /// How long it is; 0 if that is not known.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.shape.longest
     }
 
     /// How much of the answer arrived, whatever its status.
-    pub(super) fn outcome(self, seen: &Seen) -> Outcome {
-        let answer = &seen.answer;
-        let declared = match answer.http().map(|http| http.length) {
-            Some(Length::Bytes(bytes)) => bytes,
-            // Dates and ids may differ in length.
-            Some(Length::Chunks | Length::End) | None => self.bytes - self.bytes / 50,
-        };
-        let got = match answer.bytes {
-            0 => Got::Nothing,
-            bytes if bytes >= declared => Got::Whole,
-            bytes => Got::Cut { bytes, of: declared.max(self.bytes) },
-        };
-        Outcome::of(got, seen)
+    pub(super) fn outcome(&self, seen: &Seen) -> Outcome {
+        Outcome::of(self.shape.got(&seen.answer), seen)
     }
 }
 
@@ -72,7 +67,7 @@ pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
 pub(super) fn wait_for_other(
     session: &mut Session,
     client: Client,
-    owed: Option<Owed>,
+    owed: Option<&Owed>,
     limit: Duration,
 ) -> Result<(), Broken> {
     let begun = session.now();
@@ -82,7 +77,7 @@ pub(super) fn wait_for_other(
             let seen = session.seen(client);
             let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
             let shows_no_end = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
-            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes);
+            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes());
             seen.is_read || is_complete(session, &seen.answer) || (shows_no_end && is_enough)
         })?;
         let is_endless = session.now().saturating_duration_since(begun) >= ENDLESS;

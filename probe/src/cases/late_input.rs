@@ -168,7 +168,7 @@ fn with_a_slow_reader(session: &mut Session, tally: &mut Tally) -> Result<(), Br
         session.wait(PAUSE)?;
         session.resume(client);
         let limit = session.options.timeout;
-        wait_for_other(session, client, Some(owed), limit)?;
+        wait_for_other(session, client, Some(&owed), limit)?;
         session.settle(client)?;
         let outcome = owed.outcome(session.seen(client));
         let verdict = match is_beyond && has_excluded(&big) {
