@@ -58,7 +58,7 @@ pub struct Baseline {
 /// How often the polite client is served at first.
 const TIMES: usize = 3;
 /// A silence that ends an answer of unknown length.
-const QUIET: Duration = Duration::from_millis(300);
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
 
 impl Baseline {
     /// Serves the polite client.

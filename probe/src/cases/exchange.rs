@@ -20,18 +20,18 @@ const ENDLESS: Duration = Duration::from_secs(60);
 
 /// The answer to another request than the baseline's: what a polite client got.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Owed {
+pub(crate) struct Owed {
     shape: Shape,
 }
 
 impl Owed {
     /// An answer like this one.
-    pub(super) fn like(answer: &Answer) -> Self {
+    pub(crate) fn like(answer: &Answer) -> Self {
         Self { shape: Shape::of(std::iter::once(answer)) }
     }
 
     /// Serves a polite client with this request. Also returns what it had seen before it left.
-    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
+    pub(crate) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
         let client = session.open(&Open::default())?;
         session.send(client, request);
         let limit = session.options.timeout;

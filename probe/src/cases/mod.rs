@@ -35,6 +35,7 @@ use serde_json::Value;
 use crate::report::Verdict;
 use crate::session::{Broken, Session};
 pub(crate) use cost::cost;
+pub(crate) use exchange::Owed;
 pub(crate) use tally::Tally;
 
 /// One case.

@@ -57,6 +57,7 @@ fn pipeline(session: &mut Session) -> Result<Finding, Broken> {
             session.wait_for_answers(client, 2, limit)?;
             judge(session, &mut tally, name, client, 2)?;
             session.leave(client)?;
+            session.forget(client);
             if tally.wrong() - before >= ENOUGH {
                 break;
             }
@@ -88,6 +89,7 @@ fn pipeline_fin(session: &mut Session) -> Result<Finding, Broken> {
         session.wait_for(client, limit, Seen::has_ended)?;
         answered += session.answered(client);
         judge(session, &mut tally, "four requests and FIN", client, QUEUED)?;
+        session.forget(client);
         if tally.wrong() >= ENOUGH {
             break;
         }

@@ -44,6 +44,7 @@ fn race(session: &mut Session) -> Result<Finding, Broken> {
     } else {
         // The tally's worst run is one that can happen on every server.
         finding.verdict = if finding.wrong == 0 { Verdict::Pass } else { Verdict::Info };
+        finding.wrong = 0;
         match lost {
             0 => format!("{kept}, and no request is lost around that moment"),
             lost => format!("{kept}; {lost} of {} requests met the end, which can happen everywhere", finding.runs),

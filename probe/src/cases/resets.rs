@@ -49,6 +49,8 @@ const GAPS: [(&str, Duration); 3] =
 const AT_WORK: Duration = Duration::from_millis(200);
 /// What takes longer is tried less often.
 const FEW: u32 = 5;
+/// How often a server gets each that must not be harmed: some block an address after ten or a hundred.
+const POLITE: u32 = 2;
 
 fn reset_after_request(session: &mut Session) -> Result<Finding, Broken> {
     let request = session.options.request.clone();
@@ -57,7 +59,7 @@ fn reset_after_request(session: &mut Session) -> Result<Finding, Broken> {
     for (what, bytes) in sent {
         for (when, gap) in GAPS {
             let variant = format!("{what}, RST {when}");
-            for _ in 0..session.options.runs.div_ceil(2) {
+            for _ in 0..runs(session) {
                 let client = session.open(&Open::default())?;
                 session.send(client, bytes);
                 session.wait(gap)?;
@@ -111,7 +113,7 @@ fn fin_then_reset(session: &mut Session) -> Result<Finding, Broken> {
     for (what, bytes) in sent {
         for (when, gap) in GAPS {
             let variant = format!("{what}, FIN, RST {when}");
-            for _ in 0..session.options.runs.div_ceil(2).min(if what == "a slow request" { 1 } else { u32::MAX }) {
+            for _ in 0..runs(session).min(if what == "a slow request" { 1 } else { u32::MAX }) {
                 let client = session.open(&Open::default())?;
                 session.send(client, bytes);
                 session.finish(client);
@@ -123,6 +125,12 @@ fn fin_then_reset(session: &mut Session) -> Result<Finding, Broken> {
         }
     }
     Ok(tally.finding())
+}
+
+/// How often each is tried: many variants of one kind are as good as many runs.
+fn runs(session: &Session) -> u32 {
+    let runs = session.options.runs.div_ceil(2);
+    if session.options.may_be_hostile(session.target) { runs } else { runs.min(POLITE) }
 }
 
 fn half(request: &[u8]) -> &[u8] {
