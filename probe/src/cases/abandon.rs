@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[Case {
     does: "sends the slow request, and leaves after a second by FIN, by RST, or in silence",
     source: "RFC 9293 section 3.6 (a FIN ends one direction), section 3.5.3 (an RST ends both)",
     cure: "Watch the connection while the work goes on, and end the work when it is reset.",
+    cost: "a slow request for each way to leave; some seconds each",
     needs: &[Need::SlowRequest],
     run: abandon_slow,
 }];

@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9112 section 9.5; CVE-2007-6750; CWE-400",
     cure: "One deadline for the whole head, which no byte and no line renews; for the body one deadline, or a least \
            rate.",
+    cost: "3 connections, held as long as the timeout or a claim",
     needs: &[],
     run: drip_request,
 }];

@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 section 9.5",
         cure: "End a connection without a request after the stated time, with a timer that needs no other traffic, \
                and not sooner.",
+        cost: "1 connection, held as long as the timeout or a claim, and no healthy client beside it",
         needs: &[Need::Reuse],
         run: idle,
     },
@@ -30,6 +31,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 sections 3.5.2 and 3.8.4; RFC 5382 section 5",
         cure: "Send FIN or a reset before a connection is forgotten; what forgets idle flows between needs keep-alive \
                at shorter intervals.",
+        cost: "1 connection, held as long as the timeout or a claim",
         needs: &[],
         run: silent_forget,
     },

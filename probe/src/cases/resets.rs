@@ -19,6 +19,8 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.5.3; read(2): ECONNRESET",
         cure: "Treat ECONNRESET as the end of this one connection: release what belongs to it, and let no error of a \
                connection leave the function that serves it.",
+        cost: "some 100 connections, one at a time, and as many healthy ones after them, 20 if the server \
+               is not local; 4 s",
         needs: &[],
         run: reset_after_request,
     },
@@ -28,6 +30,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.5.3; write(2), send(2): EPIPE, SIGPIPE, MSG_NOSIGNAL",
         cure: "Ignore SIGPIPE or send with MSG_NOSIGNAL, stop writing at the first error, and release what the answer \
                held.",
+        cost: "10 connections with big answers, one at a time, and as many healthy ones; 2 s",
         needs: &[Need::BigRequest],
         run: reset_mid_answer,
     },
@@ -36,6 +39,8 @@ pub(super) const CASES: &[Case] = &[
         does: "sends its FIN after nothing, half of the request or all of it, then RST; a healthy client follows",
         source: "RFC 9293 section 3.10.7.4 (CLOSE-WAIT)",
         cure: "Go on watching a connection for errors after its FIN: the RST is its end, whatever it still waits for.",
+        cost: "some 100 connections, one at a time, and as many healthy ones after them, 20 if the server \
+               is not local; 4 s",
         needs: &[],
         run: fin_then_reset,
     },

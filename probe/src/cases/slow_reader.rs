@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9293 section 3.8.6; send(2): EAGAIN",
     cure: "When a send would block, wait until the socket is writable and send the rest; a limit on slow clients \
            should end the connection with a reset, so that the cut does not look like the end.",
+    cost: "some 5 connections with big answers; 9 s",
     needs: &[],
     run: slow_reader,
 }];

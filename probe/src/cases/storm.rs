@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[Case {
     does: "connects up to 1000 times at once, and sends RST as soon as a connection is established",
     source: "accept(2): ECONNABORTED, and errors of the connection that it returns; getpeername(2): ENOTCONN",
     cure: "After an error of accept(2), or of the first call on what it returned, go on with the next connection.",
+    cost: "250 connections at a time, aborted, and as many healthy ones; 3 s",
     needs: &[Need::Hostile],
     run: abort_storm,
 }];
