@@ -76,12 +76,21 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     }
     tally.add(session, "only the head", client, grade(&owed.outcome(&seen)), owed.outcome(&seen));
     let most = if session.options.may_be_hostile(session.target) { ANNOUNCED } else { POLITE };
+    let early = Early { head, owed, after: seen.time().unwrap_or_default() };
     for (name, bytes) in SIZES.into_iter().filter(|(_, bytes)| *bytes <= most) {
-        refused(session, &mut tally, &owed, &head, name, bytes)?;
+        refused(session, &mut tally, &early, name, bytes)?;
     }
-    slowly(session, &mut tally, &owed, &head)?;
+    slowly(session, &mut tally, &early)?;
     let line = seen.answer.first_line();
     Ok(tally.finding().with("early answer", line))
+}
+
+/// A refusal, as a client got it that sent only the head.
+struct Early {
+    head: Vec<u8>,
+    owed: Owed,
+    /// From the head to the answer: less than a usual answer may take.
+    after: Duration,
 }
 
 /// The head of an upload.
@@ -143,23 +152,16 @@ impl Upload {
 
 /// An upload of this size to a server that answers at the head: by a client that stops at the
 /// answer, by one that writes all before it reads, and by one that misses a packet.
-fn refused(
-    session: &mut Session,
-    tally: &mut Tally,
-    owed: &Owed,
-    head: &[u8],
-    name: &str,
-    bytes: usize,
-) -> Result<(), Broken> {
+fn refused(session: &mut Session, tally: &mut Tally, early: &Early, name: &str, bytes: usize) -> Result<(), Broken> {
     for (how, paused) in [("reads at once", false), ("writes all, then reads", true)] {
         let client = session.open(&Open { paused, ..Open::default() })?;
-        session.send(client, head);
+        session.send(client, &early.head);
         session.wait(SOON)?;
         let begun = session.now();
         session.upload(client, bytes, Duration::ZERO, |session| {
             !paused && is_complete(session, &session.seen(client).answer)
         })?;
-        finish(session, tally, owed, client, &format!("{name}, {how}"), begun)?;
+        finish(session, tally, &early.owed, client, &format!("{name}, {how}"), begun)?;
     }
     if bytes > WITHOUT_ACKS || !session.can_be_deaf {
         return Ok(());
@@ -167,8 +169,8 @@ fn refused(
     for _ in 0..DEAF_RUNS.min(session.options.runs) {
         let client = session.open(&Open::default())?;
         let first = vec![b'x'; bytes.min(16 * 1024)];
-        let was_deaf = deaf_while(session, client, |session| {
-            session.send(client, head);
+        let was_deaf = deaf_while(session, client, early.after, |session| {
+            session.send(client, &early.head);
             session.wait(SOON)?;
             session.send(client, &first);
             Ok(())
@@ -180,15 +182,15 @@ fn refused(
         session.upload(client, bytes - first.len(), Duration::ZERO, |session| {
             is_complete(session, &session.seen(client).answer)
         })?;
-        finish(session, tally, owed, client, &format!("{name}, deaf"), begun)?;
+        finish(session, tally, &early.owed, client, &format!("{name}, deaf"), begun)?;
     }
     Ok(())
 }
 
 /// A slow upload that goes on after the answer: how long the server reads on is a fact.
-fn slowly(session: &mut Session, tally: &mut Tally, owed: &Owed, head: &[u8]) -> Result<(), Broken> {
+fn slowly(session: &mut Session, tally: &mut Tally, early: &Early) -> Result<(), Broken> {
     let client = session.open(&Open::default())?;
-    session.send(client, head);
+    session.send(client, &early.head);
     let begun = session.now();
     for _ in 0..SLOW_BYTES / SLOW_PIECE {
         if session.seen(client).is_dead() {
@@ -197,7 +199,7 @@ fn slowly(session: &mut Session, tally: &mut Tally, owed: &Owed, head: &[u8]) ->
         session.upload(client, SLOW_PIECE, Duration::ZERO, |_| false)?;
         session.wait_for(client, SLOW_GAP, Seen::is_dead)?;
     }
-    finish(session, tally, owed, client, "slowly, for 3 s", begun)
+    finish(session, tally, &early.owed, client, "slowly, for 3 s", begun)
 }
 
 /// Reads what there is, and judges it.

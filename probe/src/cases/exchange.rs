@@ -94,19 +94,21 @@ pub(super) fn wait_for_missed(session: &mut Session, client: Client) -> Result<(
     session.settle(client)
 }
 
-/// Plays `act` while the client is deaf, from before it until 100 ms after the answer is due. A
+/// Plays `act` while the client is deaf, from before it until 100 ms after the answer is due, which
+/// takes `due`. A
 /// reset that follows the answer at once then destroys it in any case: the server's kernel drops
 /// what was not acknowledged. Returns whether the client was deaf.
 pub(super) fn deaf_while(
     session: &mut Session,
     client: Client,
+    due: Duration,
     act: impl FnOnce(&mut Session) -> Result<(), Broken>,
 ) -> Result<bool, Broken> {
     if !session.deafen(client)? {
         return Ok(false);
     }
     act(session)?;
-    session.wait(session.usual_time() + DEAF)?;
+    session.wait(due + DEAF)?;
     session.hear(client);
     Ok(true)
 }

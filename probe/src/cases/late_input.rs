@@ -119,7 +119,7 @@ fn try_late(session: &mut Session, late: &Late, first: &[u8], last: &[u8]) -> Re
         Ok(())
     };
     if late.is_deaf {
-        if !deaf_while(session, client, send)? {
+        if !deaf_while(session, client, session.usual_time(), send)? {
             session.leave(client)?;
             return Ok(None);
         }
