@@ -24,6 +24,14 @@ pub(crate) struct Answers {
     pub(crate) closes: bool,
     /// How long an idle connection is kept, in seconds, as an answer says.
     pub(crate) keeps: Option<u64>,
+    /// The requests are with HEAD: no answer has a body.
+    pub(crate) is_to_head: bool,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self::new(Framing::Http, None)
+    }
 }
 
 /// The part of an answer that comes next.
@@ -59,6 +67,7 @@ impl Answers {
             other: None,
             closes: false,
             keeps: None,
+            is_to_head: false,
         }
     }
 
@@ -100,7 +109,7 @@ impl Answers {
                 Ok(httparse::Status::Complete((line, size))) => {
                     self.pending.drain(..line);
                     // Its bytes have a line end.
-                    self.part = if size == 0 { Part::Trailer } else { Part::Chunk(size + 2) };
+                    self.part = if size == 0 { Part::Trailer } else { Part::Chunk(size.saturating_add(2)) };
                     true
                 }
                 Ok(httparse::Status::Partial) => false,
@@ -134,13 +143,10 @@ impl Answers {
             }
             Framing::End => self.give_up(),
             Framing::Auto | Framing::Http => {
-                let Some(http) = Http::parse(&self.pending) else { return false };
+                let Some(http) = Http::parse(&self.pending, self.is_to_head) else { return false };
                 self.pending.drain(..http.head);
                 self.closes |= http.closes;
                 self.keeps = self.keeps.or(http.keeps);
-                if (100..=199).contains(&http.status) {
-                    return true;
-                }
                 self.status = Some(http.status);
                 self.part = match http.length {
                     Length::Bytes(bytes) => Part::Body(bytes - http.head as u64),

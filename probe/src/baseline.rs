@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::answer::{Answer, End, Framing, Got, Length, Outcome};
+use crate::answer::{Answer, End, Framing, Got, Outcome, Shape};
 use crate::client::{Client, Seen};
 use crate::session::{Broken, Open, Session};
 
@@ -47,6 +47,9 @@ pub struct Baseline {
     /// How the end of an answer is found.
     #[serde(skip)]
     pub(crate) framing: Framing,
+    /// What its answers have in common.
+    #[serde(skip)]
+    pub(crate) shape: Shape,
     /// The longest time from the first segment of a client to the end of its answer.
     #[serde(skip)]
     pub(crate) served: Duration,
@@ -54,10 +57,8 @@ pub struct Baseline {
 
 /// How often the polite client is served at first.
 const TIMES: usize = 3;
-/// Answers of an honest server differ by dates and ids, and not by more than this.
-const SLACK_PERCENT: u64 = 2;
 /// A silence that ends an answer of unknown length.
-const QUIET: Duration = Duration::from_millis(300);
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
 
 impl Baseline {
     /// Serves the polite client.
@@ -74,10 +75,11 @@ impl Baseline {
                 return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
             }
             if seen.answer.bytes == 0 {
-                let reason = format!(
-                    "a polite client got no byte within {:?}; is it the right request?",
-                    session.options.timeout
-                );
+                let timeout = session.options.timeout;
+                let reason = match seen.ended_by_server() {
+                    Some(_) => "the server ended a polite client without a byte; is it the right request?".to_owned(),
+                    None => format!("a polite client got no byte within {timeout:?}; is it the right request?"),
+                };
                 return Err(Broken::NoBaseline(reason));
             }
             session.learn_framing(&seen);
@@ -89,19 +91,29 @@ impl Baseline {
     }
 
     pub(crate) fn of(all: &[Seen]) -> Result<Self, Broken> {
-        let lengths = || all.iter().map(|seen| seen.answer.bytes);
-        let (Some(shortest), Some(bytes)) = (lengths().min(), lengths().max()) else {
+        let shape = Shape::of(all.iter().map(|seen| &seen.answer));
+        let (shortest, bytes) = (shape.shortest, shape.longest);
+        let Some(first) = all.first() else {
             return Err(Broken::NoBaseline("nothing was measured".to_owned()));
         };
-        let status = all[0].answer.status();
+        let status = first.answer.status();
         if all.iter().any(|seen| seen.answer.status() != status) {
             return Err(Broken::NoBaseline(
                 "polite clients got different statuses; use a request with one answer".to_owned(),
             ));
         }
-        if bytes - shortest > (bytes * SLACK_PERCENT / 100).max(64) {
+        if shape.is_unstable() {
             let reason =
                 format!("polite clients got between {shortest} and {bytes} bytes; use a request with one answer");
+            return Err(Broken::NoBaseline(reason));
+        }
+        if let Some(Got::Cut { bytes, of }) =
+            all.iter().map(|seen| shape.got(&seen.answer)).find(|got| *got != Got::Whole)
+        {
+            let reason = format!(
+                "a polite client got {bytes} bytes of an answer that should have {of} or more and show its end: is the \
+                 timeout too short?"
+            );
             return Err(Broken::NoBaseline(reason));
         }
         let mut times: Vec<Duration> = all.iter().filter_map(Seen::time).collect();
@@ -128,6 +140,7 @@ impl Baseline {
             slow_ms: None,
             one_at_a_time: false,
             framing: Framing::Auto,
+            shape,
             served: Duration::ZERO,
         })
     }
@@ -162,24 +175,11 @@ impl Baseline {
     }
 
     fn got(&self, answer: &Answer) -> Got {
-        if answer.bytes == 0 {
-            return Got::Nothing;
-        }
         let status = answer.status();
         if status != self.status && status.is_some() {
             return Got::Other { status: answer.first_line() };
         }
-        let declared = match answer.http().map(|http| http.length) {
-            Some(Length::Bytes(bytes)) => bytes,
-            _ => self.shortest.saturating_sub(if self.bytes == self.shortest {
-                0
-            } else {
-                self.bytes * SLACK_PERCENT / 100
-            }),
-        };
-        let is_whole = answer.bytes >= declared
-            && (self.framing != Framing::Http || answer.is_complete(&Framing::Http) || declared > 0);
-        if is_whole { Got::Whole } else { Got::Cut { bytes: answer.bytes, of: declared.max(self.shortest) } }
+        self.shape.got(answer)
     }
 
     /// The median time of a polite client.

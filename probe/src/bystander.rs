@@ -328,7 +328,7 @@ impl Session {
 
     /// Serves healthy clients until one is served, for about `limit`; at least one.
     pub(crate) fn aftermath(&mut self, limit: Duration) -> Result<Aftermath, Broken> {
-        let begun = self.now();
+        let (begun, stalled) = (self.now(), self.stalled);
         let mut after = Aftermath::default();
         loop {
             let tried = self.now();
@@ -342,7 +342,8 @@ impl Session {
                 Some(Harm::Rejected | Harm::Cut) => after.rejected += 1,
                 Some(Harm::Unanswered) => {}
             }
-            if self.now().saturating_duration_since(begun) >= limit {
+            let own = self.stalled.saturating_sub(stalled) * OWN_FACTOR;
+            if self.now().saturating_duration_since(begun) >= limit + own {
                 break;
             }
             let every = self.every();

@@ -73,11 +73,18 @@ impl Control {
             Self::Shell(shell) => shell.step(),
         }
     }
+}
 
-    /// Ends a shell command that takes too long, with all that it has started in its process group.
-    pub(crate) fn give_up(&mut self) {
-        if let Self::Shell(shell) = self {
-            shell.kill();
+/// A shell command that takes too long, or that an interrupted probe does not await, is ended with all
+/// that it has started in its process group.
+impl Drop for Shell {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait()
+            && let Ok(group) = i32::try_from(self.child.id())
+        {
+            // It may end meanwhile; then there is nothing to kill.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            let _ = self.child.wait();
         }
     }
 }
@@ -111,16 +118,6 @@ impl Shell {
         let words = words.trim();
         if words.is_empty() { String::new() } else { format!(": {}", words.replace('\n', "; ")) }
     }
-
-    fn kill(&mut self) {
-        if let Ok(None) = self.child.try_wait()
-            && let Ok(group) = i32::try_from(self.child.id())
-        {
-            // It may end meanwhile; then there is nothing to kill.
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-            let _ = self.child.wait();
-        }
-    }
 }
 
 /// Whether a process has ended. Its parent may not have noticed that.
@@ -135,8 +132,13 @@ fn is_gone(pid: Pid) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Control, Step};
     use std::thread;
+
+    use nix::errno::Errno;
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    use super::{Control, Step};
 
     fn end_of(command: &str) -> Step {
         let mut control = Control::shell(command).expect("there is a shell");
@@ -156,10 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_takes_too_long_is_killed() {
-        let mut control = Control::shell("sleep 600 & sleep 600").expect("there is a shell");
-        assert_eq!(control.step(), Step::Running);
-        control.give_up();
-        assert!(matches!(control.step(), Step::Failed(_)), "a signal has ended it");
+    fn a_command_that_is_no_longer_awaited_is_killed() {
+        let Control::Shell(shell) = Control::shell("sleep 600 & sleep 600").expect("there is a shell") else {
+            panic!("it is a shell command")
+        };
+        let pid = Pid::from_raw(i32::try_from(shell.child.id()).expect("the number of a process"));
+        assert_eq!(Control::Shell(shell).step(), Step::Running);
+        assert_eq!(kill(pid, None), Err(Errno::ESRCH));
     }
 }

@@ -71,6 +71,6 @@ pub fn cases() -> impl Iterator<Item = CaseInfo> {
         source: case.source,
         needs: case.needs,
         hostile: case.needs.contains(&Need::Hostile),
-        cost: cases::cost(case.id),
+        cost: case.cost,
     })
 }

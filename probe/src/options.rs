@@ -148,6 +148,9 @@ pub struct Claims {
     pub restart: Option<Duration>,
 }
 
+/// Twice this, and more, is still a time on every clock.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
 impl Options {
     /// Options with their defaults and this request.
     #[must_use]
@@ -174,6 +177,20 @@ impl Options {
             consequence: None,
             interrupt: None,
         }
+    }
+
+    /// Whether a probe can have these options: why not.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let others = [&self.slow_request, &self.big_request, &self.upload];
+        if others.into_iter().flatten().chain([&self.request]).any(Vec::is_empty) {
+            return Err("a request is empty; give bytes that the server answers".to_owned());
+        }
+        let Claims { idle, header, body, send, drain, restart } = self.claims;
+        let claims = [idle, header, body, send, drain, restart].into_iter().flatten();
+        if claims.chain([self.timeout, self.late]).any(|time| time > LONGEST) {
+            return Err(format!("a time may have at most {} days", LONGEST.as_secs() / 86_400));
+        }
+        Ok(())
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::baseline::polite;
+use crate::baseline::{QUIET, polite};
 use crate::report::Path;
 use crate::session::{Broken, Open, Session};
 
@@ -47,22 +47,9 @@ fn ports(range: &str) -> u64 {
 
 /// The way to the server: its round trip, whether deafness works on it, the TTL of its packets.
 pub(crate) fn measure(session: &mut Session) -> Result<Path, Broken> {
-    session.can_be_deaf = true;
-    let client = session.open(&Open::default())?;
-    let mut works = session.deafen(client)?;
-    if works {
-        let request = session.options.request.clone();
-        session.send(client, &request);
-        works =
-            !session.wait_for(client, Duration::from_millis(150), |seen| seen.answer.bytes > 0 || seen.has_ended())?;
-        session.hear(client);
-        // The server repeats what was dropped: a reset now would be the first death of a client, before
-        // any case of it.
-        session.wait_for_answer(client, Duration::from_millis(300))?;
-    }
-    session.leave(client)?;
+    // What was not acknowledged was not heard: a missing answer would only show a slow server.
+    let works = passes(session, 255)? == Some(false);
     session.can_be_deaf = works;
-    session.clear()?;
     let ttl = if works { find_ttl(session)? } else { None };
     session.hops = ttl.map(hops);
     session.clear()?;
@@ -123,6 +110,9 @@ fn passes(session: &mut Session, ttl: u8) -> Result<Option<bool>, Broken> {
         session.seen(client).answer.bytes > 0 || session.engine.kernel_view(id).is_none_or(|view| view.unacked == 0)
     })?;
     session.set_min_ttl(client, 0);
+    // The server repeats what was dropped, or still works: a reset now would be the first death of a
+    // client, before any case of it.
+    session.wait_for_answer(client, QUIET)?;
     session.leave(client)?;
     Ok(Some(passed))
 }
@@ -161,7 +151,14 @@ fn between(session: &Session, ttl: Option<u8>, round_trip: Duration) -> Option<S
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
+    use crate::engine::Real;
+    use crate::options::Options;
 
     /// The steps of a search on a way with this TTL, and what it finds.
     fn search(ttl: u8) -> (u32, u8) {
@@ -195,6 +192,25 @@ mod tests {
     fn the_ports_are_those_of_the_range() {
         assert_eq!(ports("32768\t60999\n"), 28_232);
         assert_eq!(ports(""), 16_384);
+    }
+
+    #[test]
+    fn a_server_whose_packets_are_heard_is_not_taken_for_one_that_only_answers_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        // IP_MINTTL lets its packets pass.
+        listener.set_ttl(255).expect("it is an option of the socket");
+        thread::spawn(move || {
+            let (_kept, never) = mpsc::channel::<()>();
+            for mut client in listener.incoming().flatten() {
+                let _ = BufReader::new(&client).read_line(&mut String::new());
+                let _ = never.recv_timeout(Duration::from_millis(400));
+                let _ = client.write_all(b"hello\n");
+            }
+        });
+        let mut session = Session::new(Box::new(Real::new().expect("a reactor")), addr, Options::new("hello\n"));
+        let path = measure(&mut session).expect("it answers");
+        assert!(!path.can_be_deaf);
     }
 
     #[test]

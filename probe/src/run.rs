@@ -119,6 +119,7 @@ pub(crate) fn probe_with(
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, ProbeError> {
     let chosen = choose(&options.cases)?;
+    options.check().map_err(ProbeError::Options)?;
     progress(Progress::Baseline);
     let mut reasons = Vec::new();
     for addr in addrs {
@@ -317,8 +318,24 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn options_that_no_probe_can_have_are_refused() {
+        let wrong = |change: fn(&mut Options)| {
+            let mut options = Options::new("hello\n");
+            change(&mut options);
+            probe("127.0.0.1:9", &options, |_| {}).expect_err("it is wrong")
+        };
+        let is_refused = |error: &ProbeError| matches!(error, ProbeError::Options(_));
+        assert!(is_refused(&wrong(|options| options.request.clear())));
+        assert!(is_refused(&wrong(|options| options.big_request = Some(Vec::new()))));
+        assert!(is_refused(&wrong(|options| options.timeout = Duration::MAX)));
+        assert!(is_refused(&wrong(|options| options.claims.send = Some(Duration::MAX))));
+        assert!(!is_refused(&wrong(|options| options.timeout = Duration::from_nanos(1))));
+    }
 
     #[test]
     fn of_several_addresses_the_first_with_a_server_is_probed() {

@@ -66,6 +66,8 @@ struct Entry {
 
 /// A silence after which the answer to a preface is over.
 const PREFACE_QUIET: Duration = Duration::from_millis(50);
+/// A silence after which an answer is over that is shorter than the first one.
+const SHORTER: Duration = Duration::from_secs(1);
 /// How long after a FIN a reset is awaited: one round trip is enough, and this is a thousand of
 /// loopback.
 const SETTLE: Duration = Duration::from_millis(30);
@@ -219,7 +221,14 @@ impl Session {
             // A dead connection takes nothing; that is seen anyway.
             let _ = socket.write(bytes);
         }
-        self.entry_mut(client).seen.written = Some(now);
+        let seen = &mut self.entry_mut(client).seen;
+        seen.written = Some(now);
+        if bytes.starts_with(b"HEAD ") {
+            seen.answer.set_to_head();
+            if let Some(answers) = &mut seen.answers {
+                answers.is_to_head = true;
+            }
+        }
     }
 
     /// Sends its FIN, after everything sent.
@@ -370,10 +379,15 @@ impl Session {
 
     /// Whether the bytes of the answer are complete by themselves.
     pub(crate) fn has_answer(&self, client: Client) -> bool {
-        let answer = &self.seen(client).answer;
+        let seen = self.seen(client);
         match self.framing {
-            Framing::Auto => answer.is_complete(&Framing::Http),
-            _ => answer.is_complete(&self.framing),
+            Framing::Auto => seen.answer.is_complete(&Framing::Http),
+            // The length was learned from one answer: another may be shorter.
+            Framing::Bytes(_) if self.options.framing == Framing::Auto => {
+                let is_over = |last| self.now().saturating_duration_since(last) >= SHORTER;
+                seen.answer.is_complete(&self.framing) || seen.last_byte.is_some_and(is_over)
+            }
+            _ => seen.answer.is_complete(&self.framing),
         }
     }
 
@@ -491,6 +505,7 @@ impl Session {
         self.framing = match seen.answer.http().map(|http| http.length) {
             Some(Length::Bytes(_) | Length::Chunks) => Framing::Http,
             _ if server_ended => Framing::End,
+            _ if seen.answer.is_a_line() => Framing::Until(b"\n".to_vec()),
             _ => Framing::Bytes(seen.answer.bytes),
         };
     }

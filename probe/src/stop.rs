@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::baseline::polite;
+use crate::cases::Owed;
 use crate::client::Client;
 use crate::control::{Control, Step};
 use crate::options::Stop;
@@ -109,11 +110,7 @@ fn stop_now(session: &mut Session, stop: &Stop) -> Result<Stopped, Broken> {
 /// The length and the time of the answer to another request than the baseline's.
 fn reference(session: &mut Session, request: Option<&[u8]>) -> Result<(u64, Duration), Broken> {
     let Some(request) = request else { return Ok((0, Duration::ZERO)) };
-    let client = session.open(&Open::default())?;
-    session.ask_with(client, request, 1)?;
-    session.wait_for_answer(client, Duration::from_millis(300))?;
-    session.leave(client)?;
-    let seen = session.seen(client);
+    let (_, _, seen) = Owed::measure(session, request)?;
     Ok((seen.answer.bytes, seen.time().unwrap_or_default()))
 }
 

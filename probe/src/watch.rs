@@ -93,7 +93,6 @@ impl Watch {
                 true
             }
         })?;
-        self.control.give_up();
         result
     }
 

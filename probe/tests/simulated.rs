@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use finale::sim::{Network, Script};
-use finale_probe::{Options, Report, Verdict, probe_simulated};
+use finale_probe::{CaseReport, Options, Report, Verdict, probe_simulated};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
@@ -67,4 +67,38 @@ fn the_same_seed_gives_the_same_report_in_the_same_virtual_time() {
     let first = once();
     assert_eq!(first, once());
     assert!(first.1 > Duration::from_secs(1), "{:?}", first.1);
+}
+
+#[test]
+fn a_server_that_cuts_the_answer_of_polite_clients_is_not_probed() {
+    let network = Network::new(1);
+    let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+    server.play_each(Script::new().receive(REQUEST.len() as u64).send(&answer()[..1000]).finish().receive_end());
+    let error =
+        probe_simulated(&network, CLIENT, SERVER, &Options::new(REQUEST), |_| {}).expect_err("there is no measure");
+    assert!(error.to_string().starts_with("a polite client got 1000 bytes"), "{error}");
+}
+
+/// Answers one request after the other.
+fn keeps() -> Script {
+    const KEPT: usize = REQUEST.len() - b"Connection: close\r\n".len();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    (0..300).fold(Script::new(), |script, _| script.receive(KEPT as u64).send(answer)).finish().receive_end()
+}
+
+#[test]
+fn a_long_way_accuses_no_server() {
+    for (one_way, script) in [(50, correct()), (150, correct()), (50, keeps()), (150, keeps())] {
+        let network = Network::new(1);
+        network.set_latency(Duration::from_millis(one_way));
+        let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+        server.play_each(script);
+        let report = probe_simulated(&network, CLIENT, SERVER, &Options::new(REQUEST), |_| {}).expect("it answers");
+        // A script counts bytes, and takes those of a bad request for a good one.
+        let is_accused = |case: &&CaseReport| case.verdict >= Verdict::Warn && case.id != "reuse-after-error";
+        let accused: Vec<_> = report.cases.iter().filter(is_accused).collect();
+        let accused: Vec<_> =
+            accused.iter().map(|case| format!("{} {}: {}", case.verdict, case.id, case.summary)).collect();
+        assert!(accused.is_empty(), "{one_way} ms: {accused:#?}");
+    }
 }

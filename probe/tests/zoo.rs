@@ -19,6 +19,8 @@ mod endings;
 mod keeper;
 #[path = "../examples/zoo/kept.rs"]
 mod kept;
+#[path = "../examples/zoo/odd.rs"]
+mod odd;
 #[path = "../examples/zoo/punctual.rs"]
 mod punctual;
 #[path = "../examples/zoo/reading.rs"]

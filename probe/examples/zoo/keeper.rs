@@ -7,7 +7,7 @@ use std::time::Duration;
 use finale_probe::{Options, Report, Verdict, probe};
 
 use crate::control::Control;
-use crate::{answers, bulk, correct, deadlines, deaths, endings, kept, punctual, stops, talkers};
+use crate::{answers, bulk, correct, deadlines, deaths, endings, kept, odd, punctual, stops, talkers};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ pub(crate) fn all() -> Vec<Server> {
         correct::SERVERS,
         endings::SERVERS,
         answers::SERVERS,
+        odd::SERVERS,
         bulk::SERVERS,
         talkers::SERVERS,
         deaths::SERVERS,

@@ -14,6 +14,7 @@ mod deaths;
 mod endings;
 mod keeper;
 mod kept;
+mod odd;
 mod punctual;
 mod reading;
 mod stops;

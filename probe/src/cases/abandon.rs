@@ -1,10 +1,10 @@
 //! `abandon-slow`: the client of a slow request leaves while the server works for it.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::{Case, Finding, Need, Tally};
 use crate::client::Client;
+use crate::control::{Control, Step};
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
 
@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[Case {
     does: "sends the slow request, and leaves after a second by FIN, by RST, or in silence",
     source: "RFC 9293 section 3.6 (a FIN ends one direction), section 3.5.3 (an RST ends both)",
     cure: "Watch the connection while the work goes on, and end the work when it is reset.",
+    cost: "a slow request for each way to leave; some seconds each",
     needs: &[Need::SlowRequest],
     run: abandon_slow,
 }];
@@ -166,31 +167,15 @@ fn consequence(session: &mut Session, way: Leave, takes: Duration) -> Result<(Ve
 /// Whether the command of the consequence succeeds; `None` if there is none.
 fn goes_on(session: &mut Session) -> Result<Option<bool>, Broken> {
     let Some(command) = session.options.consequence.clone() else { return Ok(None) };
-    let own = |error: std::io::Error| Broken::Own(format!("the command of the consequence: {error}"));
-    let mut child = Command::new("sh")
-        .args(["-c", &command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(own)?;
-    let mut status = None;
+    let own = |reason: String| Broken::Own(format!("the command of the consequence: {reason}"));
+    let mut control = Control::shell(&command).map_err(own)?;
+    let mut step = Step::Running;
     session.wait_until(COMMAND_LIMIT, |_| {
-        status = status_of(&mut child);
-        status.is_some()
+        step = control.step();
+        step != Step::Running
     })?;
-    if status.is_none() {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(Broken::Own(format!("the command of the consequence takes more than {COMMAND_LIMIT:?}")));
-    }
-    Ok(status)
-}
-
-fn status_of(child: &mut Child) -> Option<bool> {
-    match child.try_wait() {
-        Ok(None) => None,
-        Ok(Some(status)) => Some(status.success()),
-        Err(_) => Some(false),
+    match step {
+        Step::Running => Err(own(format!("it takes more than {COMMAND_LIMIT:?}"))),
+        step => Ok(Some(step == Step::Done)),
     }
 }

@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 sections 9.3 and 9.6",
         cure: "Announce the end of a connection in its last answer, finish with a FIN, and read on until the client's: \
                a request that was read is answered.",
+        cost: "2000 requests on 4 connections at a time, 200 if the server is not local; at most 20 s",
         needs: &[Need::Reuse],
         run: recycle,
     },
@@ -25,6 +26,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 section 9.4; listen(2)",
         cure: "Between two requests of one connection let others have their turn: a connection that is kept must \
                not keep a worker.",
+        cost: "up to 16 busy connections at a time for 1 s, 6 if the server is not local; 2 s",
         needs: &[Need::Reuse],
         run: greedy,
     },
@@ -32,6 +34,8 @@ pub(super) const CASES: &[Case] = &[
 
 /// Requests of `recycle`: some servers replace a worker after a thousand.
 const REQUESTS: u32 = 2_000;
+/// To a server that must not be harmed: what a reader causes in some minutes.
+const POLITE: u32 = 200;
 /// Connections of `recycle`.
 const LANES: usize = 4;
 /// On a slow server `recycle` sends fewer requests.
@@ -42,9 +46,10 @@ const ENOUGH: u32 = 20;
 fn recycle(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
     let (mut sent, mut ended, mut announced) = (0, 0, 0);
+    let most = if session.options.may_be_hostile(session.target) { REQUESTS } else { POLITE };
     let deadline = session.now() + LONGEST;
     let mut lanes: Vec<Client> = Vec::new();
-    while sent < REQUESTS && tally.wrong() < ENOUGH && session.now() < deadline {
+    while sent < most && tally.wrong() < ENOUGH && session.now() < deadline {
         while lanes.len() < LANES {
             lanes.push(session.open_persistent()?);
         }
@@ -54,7 +59,7 @@ fn recycle(session: &mut Session) -> Result<Finding, Broken> {
         }
         keep_busy(session, &lanes, deadline, |session, lane| {
             sent += 1;
-            session.ask(lane).map(|()| sent < REQUESTS)
+            session.ask(lane).map(|()| sent < most)
         })?;
         let (over, open): (Vec<_>, Vec<_>) = lanes.iter().partition(|lane| is_over(session, **lane));
         lanes = open;
@@ -124,8 +129,11 @@ fn judge(session: &Session, tally: &mut Tally, lane: Client) {
     tally.add(session, "last request of a connection", lane, verdict, fate);
 }
 
-/// More would be a storm.
+/// More would be a storm, and more than a browser has for a server that must not be harmed.
 const MOST: usize = 16;
+const BROWSER: usize = 6;
+/// A server that works on one request at a time can have as many as it answers in this time, and two.
+const QUEUE: Duration = Duration::from_secs(1);
 /// How long they are busy at least.
 const BUSY: Duration = Duration::from_secs(1);
 /// New clients, one after the other.
@@ -134,15 +142,20 @@ const NEW: usize = 3;
 fn greedy(session: &mut Session) -> Result<Finding, Broken> {
     // Servers often have one worker or four for each core, and a local one has our cores.
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let count = (cores * 4).min(MOST);
+    let most = if session.options.may_be_hostile(session.target) { MOST } else { BROWSER };
+    let usual = session.persistent.as_ref().map_or(Duration::ZERO, |it| it.time);
+    let answered = usize::try_from(QUEUE.as_micros() / usual.as_micros().max(1)).unwrap_or(usize::MAX);
+    let count = (cores * 4).min(most).min(answered.max(2));
     let mut busy = Vec::new();
     for _ in 0..count {
         let client = session.start(&Open::default())?;
         busy.push(Busy { client, answers: 0 });
     }
     let now = session.now();
-    let mut watch = Watch { begun: now, busy, next_open: now, news: Vec::new() };
-    let limit = (patience(session) + BUSY) * 2;
+    // Each of them may be before it in a queue that is fair, with a healthy client.
+    let limit = patience(session) + usual * u32::try_from(count + 1).unwrap_or(1);
+    let mut watch = Watch { begun: now, busy, next_open: now, news: Vec::new(), limit };
+    let limit = (limit + BUSY) * 2;
     let mut result = Ok(());
     session.wait_until(limit, |session| match watch.step(session) {
         Ok(is_over) => is_over,
@@ -171,6 +184,8 @@ struct Watch {
     busy: Vec<Busy>,
     next_open: Instant,
     news: Vec<Client>,
+    /// A new client that waits for longer starves.
+    limit: Duration,
 }
 
 impl Watch {
@@ -183,13 +198,13 @@ impl Watch {
         if elapsed < BUSY / 5 {
             return Ok(false);
         }
-        let limit = patience(session);
+        let limit = self.limit;
         let is_over = self.news.last().is_none_or(|new| {
             let seen = session.seen(*new);
             let waited = session.now().saturating_duration_since(seen.opened);
             seen.has_ended() || (seen.asked > 0 && session.fate(*new) == Fate::Answered) || waited > limit
         });
-        if is_over && (self.news.len() >= NEW || elapsed > BUSY) {
+        if is_over && !self.news.is_empty() && (self.news.len() >= NEW || elapsed > BUSY) {
             return Ok(elapsed > BUSY);
         }
         if is_over {

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[Case {
            without a request",
     source: "close(2); getrlimit(2): RLIMIT_NOFILE",
     cure: "Release the place and the descriptor of a connection on every path that ends it: one function does both.",
+    cost: "up to 4100 connections, one at a time; at most 80 s",
     needs: &[],
     run: churn,
 }];

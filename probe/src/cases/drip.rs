@@ -21,12 +21,14 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9112 section 9.5; CVE-2007-6750; CWE-400",
     cure: "One deadline for the whole head, which no byte and no line renews; for the body one deadline, or a least \
            rate.",
+    cost: "3 connections, held as long as the timeout or a claim",
     needs: &[],
     run: drip_request,
 }];
 
 /// A piece is sent each time this part of the deadline is over.
 const INTERVAL_PERCENT: u32 = 60;
+const SHORTEST: Duration = Duration::from_millis(50);
 /// After this many deadlines of a silent client, in percent, a slow one has outlived it: three pieces
 /// were sent in that time.
 const OUTLIVED_PERCENT: u32 = 220;
@@ -54,7 +56,7 @@ fn drip_request(session: &mut Session) -> Result<Finding, Broken> {
     // Where a client was ended before the first piece, the deadline is known now.
     let again: Vec<(Slow, Duration)> = drips
         .extract_if(.., |drip| shortest(session, drip).is_some_and(|after| after * 9 / 10 < drip.interval))
-        .filter_map(|drip| Some((drip.slow.clone(), shortest(session, &drip)? * INTERVAL_PERCENT / 100)))
+        .filter_map(|drip| Some((drip.slow.clone(), interval(shortest(session, &drip)?))))
         .collect();
     drips.extend(play(session, again.into_iter())?);
     let mut sheet = Sheet::default();
@@ -90,7 +92,12 @@ fn first_interval(session: &Session, stage: Stage) -> Duration {
         Stage::Body => session.deadlines.body,
     };
     let known = found.or(claimed(session, stage));
-    known.map_or(session.options.timeout / PIECES, |deadline| deadline * INTERVAL_PERCENT / 100)
+    known.map_or((session.options.timeout / PIECES).max(SHORTEST), interval)
+}
+
+/// The time between two pieces. A deadline of milliseconds makes no flood of them.
+fn interval(deadline: Duration) -> Duration {
+    (deadline * INTERVAL_PERCENT / 100).max(SHORTEST)
 }
 
 /// Sends the slow requests, all at the same time, until each has been ended or has outlived its

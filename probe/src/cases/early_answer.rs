@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9112 sections 9.3 and 9.6; RFC 1122 section 4.2.2.13",
     cure: "After an early answer send FIN, then read and discard what still comes until the client's FIN, or for a \
            second or more, and close only then.",
+    cost: "some 20 connections and up to 60 MB of uploads, up to 10 MB if the server is not local; 5 s",
     needs: &[],
     run: early_answer,
 }];
@@ -59,8 +60,8 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     session.settle(client)?;
     let seen = session.seen(client).clone();
     session.leave(client)?;
-    let owed = Owed { bytes: seen.answer.bytes };
-    if owed.bytes == 0 {
+    let owed = Owed::like(&seen.answer);
+    if owed.bytes() == 0 {
         if seen.has_ended() {
             let what = format!("the head of an upload has no answer: {}", owed.outcome(&seen));
             return Ok(Finding::of(Verdict::Info, what));
@@ -75,12 +76,21 @@ fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     }
     tally.add(session, "only the head", client, grade(&owed.outcome(&seen)), owed.outcome(&seen));
     let most = if session.options.may_be_hostile(session.target) { ANNOUNCED } else { POLITE };
+    let early = Early { head, owed, after: seen.time().unwrap_or_default() };
     for (name, bytes) in SIZES.into_iter().filter(|(_, bytes)| *bytes <= most) {
-        refused(session, &mut tally, owed, &head, name, bytes)?;
+        refused(session, &mut tally, &early, name, bytes)?;
     }
-    slowly(session, &mut tally, owed, &head)?;
+    slowly(session, &mut tally, &early)?;
     let line = seen.answer.first_line();
     Ok(tally.finding().with("early answer", line))
+}
+
+/// A refusal, as a client got it that sent only the head.
+struct Early {
+    head: Vec<u8>,
+    owed: Owed,
+    /// From the head to the answer: less than a usual answer may take.
+    after: Duration,
 }
 
 /// The head of an upload.
@@ -142,23 +152,16 @@ impl Upload {
 
 /// An upload of this size to a server that answers at the head: by a client that stops at the
 /// answer, by one that writes all before it reads, and by one that misses a packet.
-fn refused(
-    session: &mut Session,
-    tally: &mut Tally,
-    owed: Owed,
-    head: &[u8],
-    name: &str,
-    bytes: usize,
-) -> Result<(), Broken> {
+fn refused(session: &mut Session, tally: &mut Tally, early: &Early, name: &str, bytes: usize) -> Result<(), Broken> {
     for (how, paused) in [("reads at once", false), ("writes all, then reads", true)] {
         let client = session.open(&Open { paused, ..Open::default() })?;
-        session.send(client, head);
+        session.send(client, &early.head);
         session.wait(SOON)?;
         let begun = session.now();
         session.upload(client, bytes, Duration::ZERO, |session| {
             !paused && is_complete(session, &session.seen(client).answer)
         })?;
-        finish(session, tally, owed, client, &format!("{name}, {how}"), begun)?;
+        finish(session, tally, &early.owed, client, &format!("{name}, {how}"), begun)?;
     }
     if bytes > WITHOUT_ACKS || !session.can_be_deaf {
         return Ok(());
@@ -166,8 +169,8 @@ fn refused(
     for _ in 0..DEAF_RUNS.min(session.options.runs) {
         let client = session.open(&Open::default())?;
         let first = vec![b'x'; bytes.min(16 * 1024)];
-        let was_deaf = deaf_while(session, client, |session| {
-            session.send(client, head);
+        let was_deaf = deaf_while(session, client, early.after, |session| {
+            session.send(client, &early.head);
             session.wait(SOON)?;
             session.send(client, &first);
             Ok(())
@@ -179,15 +182,15 @@ fn refused(
         session.upload(client, bytes - first.len(), Duration::ZERO, |session| {
             is_complete(session, &session.seen(client).answer)
         })?;
-        finish(session, tally, owed, client, &format!("{name}, deaf"), begun)?;
+        finish(session, tally, &early.owed, client, &format!("{name}, deaf"), begun)?;
     }
     Ok(())
 }
 
 /// A slow upload that continues after the answer: how long the server reads on is a fact.
-fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> Result<(), Broken> {
+fn slowly(session: &mut Session, tally: &mut Tally, early: &Early) -> Result<(), Broken> {
     let client = session.open(&Open::default())?;
-    session.send(client, head);
+    session.send(client, &early.head);
     let begun = session.now();
     for _ in 0..SLOW_BYTES / SLOW_PIECE {
         if session.seen(client).is_dead() {
@@ -196,14 +199,14 @@ fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> 
         session.upload(client, SLOW_PIECE, Duration::ZERO, |_| false)?;
         session.wait_for(client, SLOW_GAP, Seen::is_dead)?;
     }
-    finish(session, tally, owed, client, "slowly, for 3 s", begun)
+    finish(session, tally, &early.owed, client, "slowly, for 3 s", begun)
 }
 
 /// Reads what there is, and judges it.
 fn finish(
     session: &mut Session,
     tally: &mut Tally,
-    owed: Owed,
+    owed: &Owed,
     client: Client,
     variant: &str,
     begun: std::time::Instant,
@@ -213,7 +216,7 @@ fn finish(
     let dead_after = died.saturating_duration_since(begun);
     session.resume(client);
     let limit = session.options.timeout.max(Duration::from_secs(3));
-    let known = (owed.bytes > 0).then_some(owed);
+    let known = (owed.bytes() > 0).then_some(owed);
     wait_for_other(session, client, known, limit)?;
     session.settle(client)?;
     let outcome = owed.outcome(session.seen(client));
@@ -224,12 +227,12 @@ fn finish(
 
 /// An answer that does not come while the server waits for the announced rest is not lost; and a
 /// server that has read on for long enough may reset what is still sent.
-fn judge(owed: Owed, outcome: &Outcome, dead_after: Duration) -> (Verdict, String) {
+fn judge(owed: &Owed, outcome: &Outcome, dead_after: Duration) -> (Verdict, String) {
     let is_silent = outcome.got == Got::Nothing;
     if is_silent && outcome.end == End::Open {
         return (Verdict::Info, "no answer, waits for the rest".to_owned());
     }
-    if is_silent && owed.bytes == 0 {
+    if is_silent && owed.bytes() == 0 {
         // It may have lost an answer, or have given none.
         return (Verdict::Warn, outcome.to_string());
     }
@@ -255,7 +258,7 @@ fn whole_uploads(session: &mut Session, upload: &Upload) -> Result<Finding, Brok
         session.upload(client, bytes, Duration::ZERO, |session| is_complete(session, &session.seen(client).answer))?;
         // What is owed is what the answer itself declares: there is no other measure.
         let variant = format!("whole upload of {name}");
-        finish(session, &mut tally, Owed { bytes: 0 }, client, &variant, begun)?;
+        finish(session, &mut tally, &Owed::default(), client, &variant, begun)?;
         answered += u32::from(session.seen(client).answer.bytes > 0);
         if session.seen(client).answer.bytes == 0 || matches!(upload, Upload::Given(_)) {
             break;

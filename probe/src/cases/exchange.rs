@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::answer::{Answer, Framing, Got, Length, Outcome};
+use crate::answer::{Answer, Framing, Got, Outcome, Shape};
 use crate::client::{Client, Seen};
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
@@ -18,15 +18,20 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// An answer that still comes after this time is not waited for.
 const ENDLESS: Duration = Duration::from_secs(60);
 
-/// The length that an answer must have: what it declares, else what a polite client got.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Owed {
-    pub(super) bytes: u64,
+/// The answer to another request than the baseline's: what a polite client got.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owed {
+    shape: Shape,
 }
 
 impl Owed {
+    /// An answer like this one.
+    pub(crate) fn like(answer: &Answer) -> Self {
+        Self { shape: Shape::of(std::iter::once(answer)) }
+    }
+
     /// Serves a polite client with this request. Also returns what it had seen before it left.
-    pub(super) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
+    pub(crate) fn measure(session: &mut Session, request: &[u8]) -> Result<(Self, Client, Seen), Broken> {
         let client = session.open(&Open::default())?;
         session.send(client, request);
         let limit = session.options.timeout;
@@ -34,27 +39,17 @@ impl Owed {
         session.settle(client)?;
         let seen = session.seen(client).clone();
         session.leave(client)?;
-        let bytes = match seen.answer.http().map(|http| http.length) {
-            Some(Length::Bytes(bytes)) => bytes,
-            Some(Length::Chunks | Length::End) | None => seen.answer.bytes,
-        };
-        Ok((Self { bytes }, client, seen))
+        Ok((Self::like(&seen.answer), client, seen))
+    }
+
+    /// How long it is; 0 if that is not known.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.shape.longest
     }
 
     /// How much of the answer arrived, whatever its status.
-    pub(super) fn outcome(self, seen: &Seen) -> Outcome {
-        let answer = &seen.answer;
-        let declared = match answer.http().map(|http| http.length) {
-            Some(Length::Bytes(bytes)) => bytes,
-            // Dates and ids may differ in length.
-            Some(Length::Chunks | Length::End) | None => self.bytes - self.bytes / 50,
-        };
-        let got = match answer.bytes {
-            0 => Got::Nothing,
-            bytes if bytes >= declared => Got::Whole,
-            bytes => Got::Cut { bytes, of: declared.max(self.bytes) },
-        };
-        Outcome::of(got, seen)
+    pub(super) fn outcome(&self, seen: &Seen) -> Outcome {
+        Outcome::of(self.shape.got(&seen.answer), seen)
     }
 }
 
@@ -72,7 +67,7 @@ pub(super) fn is_complete(session: &Session, answer: &Answer) -> bool {
 pub(super) fn wait_for_other(
     session: &mut Session,
     client: Client,
-    owed: Option<Owed>,
+    owed: Option<&Owed>,
     limit: Duration,
 ) -> Result<(), Broken> {
     let begun = session.now();
@@ -82,7 +77,7 @@ pub(super) fn wait_for_other(
             let seen = session.seen(client);
             let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
             let shows_no_end = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
-            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes);
+            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes());
             seen.is_read || is_complete(session, &seen.answer) || (shows_no_end && is_enough)
         })?;
         let is_endless = session.now().saturating_duration_since(begun) >= ENDLESS;
@@ -99,19 +94,21 @@ pub(super) fn wait_for_missed(session: &mut Session, client: Client) -> Result<(
     session.settle(client)
 }
 
-/// Plays `act` while the client is deaf, from before it until 100 ms after the answer is due. A
+/// Plays `act` while the client is deaf, from before it until 100 ms after the answer is due, which
+/// takes `due`. A
 /// reset that follows the answer at once then destroys it in any case: the server's kernel drops
 /// what was not acknowledged. Returns whether the client was deaf.
 pub(super) fn deaf_while(
     session: &mut Session,
     client: Client,
+    due: Duration,
     act: impl FnOnce(&mut Session) -> Result<(), Broken>,
 ) -> Result<bool, Broken> {
     if !session.deafen(client)? {
         return Ok(false);
     }
     act(session)?;
-    session.wait(session.usual_time() + DEAF)?;
+    session.wait(due + DEAF)?;
     session.hear(client);
     Ok(true)
 }

@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 1122 section 4.2.2.13; RFC 9112 section 9.6",
     cure: "To end a client that still sends: write the last message, send FIN, read and discard until its FIN or for \
            a second, and close then.",
+    cost: "a connection that sends small pieces; as long as the timeout, and 3 more if the server ends it",
     needs: &[],
     run: farewell,
 }];

@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.6 (cases 1 and 2); RFC 1122 section 4.2.2.13",
         cure: "After a read of 0 bytes finish the answer and close: a connection in CLOSE-WAIT is the program's, and \
                no timer of the kernel ends it.",
+        cost: "4 connections, one at a time; until the server ends them, at most the timeout",
         needs: &[],
         run: half_closed_hold,
     },
@@ -32,6 +33,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.8.6.1; RFC 6429; CWE-400",
         cure: "A deadline for progress while an answer is sent, and no blocking write on a thread that others need: a \
                kernel never gives up on a peer that acknowledges with a closed window.",
+        cost: "4 connections with big answers that nothing reads, held as long as the timeout or a claim",
         needs: &[Need::BigRequest],
         run: never_read,
     },

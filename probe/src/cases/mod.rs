@@ -3,7 +3,6 @@
 mod abandon;
 mod busy;
 mod churn;
-mod cost;
 mod deadline;
 mod drip;
 mod early_answer;
@@ -34,7 +33,7 @@ use serde_json::Value;
 
 use crate::report::Verdict;
 use crate::session::{Broken, Session};
-pub(crate) use cost::cost;
+pub(crate) use exchange::Owed;
 pub(crate) use tally::Tally;
 
 /// One case.
@@ -47,6 +46,12 @@ pub(crate) struct Case {
     pub(crate) source: &'static str,
     /// What to change in a server that fails, in one sentence.
     pub(crate) cure: &'static str,
+    /// Connections, bytes and seconds that it takes, about, on a server that ends well, without the
+    /// healthy clients. Measured on `examples/http`. "As long as the timeout": [`Options::timeout`],
+    /// by default 10 s.
+    ///
+    /// [`Options::timeout`]: crate::Options::timeout
+    pub(crate) cost: &'static str,
     /// What it can't do without.
     pub(crate) needs: &'static [Need],
     pub(crate) run: fn(&mut Session) -> Result<Finding, Broken>,

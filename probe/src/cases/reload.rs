@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[Case {
     does: "reloads the server while clients connect and others send requests on connections that they keep",
     source: "RFC 9112 section 9.6; listen(2)",
     cure: "Keep the listening socket over a reload, or hand it over: what waits in its backlog is lost with it.",
+    cost: "some connections that are busy, and a reload",
     needs: &[Need::Reload],
     run: reload,
 }];

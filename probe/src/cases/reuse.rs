@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9112 sections 2.2, 6.3 and 9.6",
     cure: "After an error either read the rest of that request and continue, or announce the close and end the \
            connection.",
+    cost: "12 connections, one at a time; 1 s",
     needs: &[Need::Reuse],
     run: reuse_after_error,
 }];

@@ -12,6 +12,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 section 9.5; CWE-400",
         cure: "Start a deadline when a connection is accepted, with a timer of its own: not with the first byte, and \
                not checked only when data arrives.",
+        cost: "2 connections, held as long as the timeout or a claim",
         needs: &[],
         run: connect_only,
     },
@@ -21,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 section 9.5; RFC 9110 section 15.5.9; CWE-400",
         cure: "Start a deadline for the whole request head when the connection is accepted, with a timer of its own: \
                not checked only when data arrives.",
+        cost: "4 connections, held as long as the timeout or a claim",
         needs: &[],
         run: half_request,
     },

@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9293 section 3.8.6; send(2): EAGAIN",
     cure: "When a send would block, wait until the socket is writable and send the rest; a limit on slow clients \
            should end the connection with a reset, so that the cut does not look like the end.",
+    cost: "some 5 connections with big answers; 9 s",
     needs: &[],
     run: slow_reader,
 }];
@@ -36,16 +37,16 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     if seen.answer.bytes == 0 {
         return Ok(Finding::skip("even a client that reads at once got no byte of the big answer"));
     }
-    let is_big = owed.bytes >= BIG;
+    let is_big = owed.bytes() >= BIG;
     let outcome = owed.outcome(&seen);
     tally.add(session, "reads at once", polite, grade(&outcome), &outcome);
     let small = Open { window: Some(SMALL), paused: true, ..Open::default() };
     let paused = Open { paused: true, ..Open::default() };
-    try_one(session, &mut tally, "pause of 1 s, then sips, then all", owed, &small, |session, client| {
+    try_one(session, &mut tally, "pause of 1 s, then sips, then all", &owed, &small, |session, client| {
         session.wait(PAUSE)?;
         session.read_slowly(client, u64::MAX, SIPPING)
     })?;
-    try_one(session, &mut tally, "pauses of 300 ms between bursts", owed, &paused, |session, client| {
+    try_one(session, &mut tally, "pauses of 300 ms between bursts", &owed, &paused, |session, client| {
         for _ in 0..3 {
             session.wait(PAUSE * 3 / 10)?;
             session.resume(client);
@@ -55,7 +56,7 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
         Ok(())
     })?;
     if is_big {
-        try_one(session, &mut tally, "400 KiB per second for 5 s, then all", owed, &paused, |session, client| {
+        try_one(session, &mut tally, "400 KiB per second for 5 s, then all", &owed, &paused, |session, client| {
             session.read_slowly(client, RATE, AT_RATE)
         })?;
     }
@@ -64,7 +65,7 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
         let note = "; the answer is smaller than what the kernels hold (see --big-request)";
         finding.summary.push_str(note);
     }
-    Ok(finding.with("answer", owed.bytes))
+    Ok(finding.with("answer", owed.bytes()))
 }
 
 /// Opens a client that reads nothing, sends the request, lets it read as `read` does, and reads the
@@ -73,7 +74,7 @@ fn try_one(
     session: &mut Session,
     tally: &mut Tally,
     variant: &str,
-    owed: Owed,
+    owed: &Owed,
     open: &Open,
     read: impl FnOnce(&mut Session, Client) -> Result<(), Broken>,
 ) -> Result<(), Broken> {

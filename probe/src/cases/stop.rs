@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
         does: "stops the server while it works on requests, and reads their answers",
         source: "RFC 9112 section 9.6; signal(7)",
         cure: "At a stop finish the answers that are begun, within a limit, and only then end the process.",
+        cost: "some connections and a stop; as long as the server takes to stop",
         needs: &[Need::Stop],
         run: in_flight,
     },
@@ -28,6 +29,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9112 sections 9.5 and 9.6",
         cure: "At a stop end a connection that is kept after its next answer, which announces that, or with a FIN after \
                a grace; and answer what has arrived by then as always.",
+        cost: "some connections and a stop; as long as the server takes to stop",
         needs: &[Need::Stop, Need::Reuse],
         run: racing,
     },
@@ -36,6 +38,7 @@ pub(super) const CASES: &[Case] = &[
         does: "stops the server while it has idle connections: unused, kept, and one with half a request",
         source: "RFC 9112 sections 9.5 and 9.6; RFC 9293 section 3.6",
         cure: "At a stop finish idle connections at once or after a short grace, with a FIN and not with a reset.",
+        cost: "some connections and a stop; as long as the server takes to stop",
         needs: &[Need::Stop],
         run: idle,
     },
@@ -45,6 +48,7 @@ pub(super) const CASES: &[Case] = &[
         source: "listen(2); accept(2)",
         cure: "At a stop accept and serve what waits in the backlog before the listening socket is closed: the kernel \
                resets the rest.",
+        cost: "some connections and a stop; as long as the server takes to stop",
         needs: &[Need::Stop],
         run: queued,
     },
@@ -54,6 +58,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.6.1; socket(7), SO_REUSEADDR",
         cure: "Set SO_REUSEADDR before bind(2): connections that the server has ended stay in TIME-WAIT and hold its \
                port.",
+        cost: "some connections, a stop, and the next start",
         needs: &[Need::Stop],
         run: restart,
     },

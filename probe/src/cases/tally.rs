@@ -38,7 +38,13 @@ impl Tally {
         verdict: Verdict,
         what: impl ToString,
     ) {
-        self.add_records(variant, verdict, what, session.records(client));
+        // Only the ladder of the worst is kept: that of each would take long.
+        let ladder = if self.is_worse(verdict) { session.records(client) } else { Vec::new() };
+        self.add_records(variant, verdict, what, ladder);
+    }
+
+    fn is_worse(&self, verdict: Verdict) -> bool {
+        self.worst.as_ref().is_none_or(|worst| verdict > worst.verdict)
     }
 
     /// The same for a client whose records were taken before.
@@ -46,7 +52,7 @@ impl Tally {
         let what = what.to_string();
         self.runs += 1;
         self.wrong += u32::from(verdict >= Verdict::Warn);
-        if self.worst.as_ref().is_none_or(|worst| verdict > worst.verdict) {
+        if self.is_worse(verdict) {
             self.worst = Some(Worst { verdict, variant: variant.to_owned(), what: what.clone(), ladder });
         }
         *self.seen.entry(variant.to_owned()).or_default().entry(what).or_insert(0) += 1;

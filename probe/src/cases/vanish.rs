@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[Case {
     source: "RFC 9293 section 3.8.4 (keep-alive), section 3.9.1 (user timeout); tcp(7): TCP_USER_TIMEOUT",
     cure: "Give each stage of a connection a deadline, or switch on keep-alive and TCP_USER_TIMEOUT, so that the place \
            of a client that is gone becomes free.",
+    cost: "some 10 connections, of which the server may keep some; 4 times as long as the timeout",
     needs: &[Need::Deaf, Need::Hostile],
     run: vanish,
 }];
