@@ -73,11 +73,7 @@ impl Baseline {
             if let Some((_, kind)) = seen.failed {
                 return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
             }
-            if seen.answer.bytes == 0 {
-                let reason = format!(
-                    "a polite client got no byte within {:?}; is it the right request?",
-                    session.options.timeout
-                );
+            if let Some(reason) = no_answer(session, &seen).or_else(|| not_as_expected(session, &seen)) {
                 return Err(Broken::NoBaseline(reason));
             }
             session.learn_framing(&seen);
@@ -186,6 +182,47 @@ impl Baseline {
     pub(crate) const fn time(&self) -> Duration {
         Duration::from_micros(self.time_us)
     }
+}
+
+/// The server has ended the connection before the client did.
+fn server_ended_first(seen: &Seen) -> bool {
+    seen.ended_by_server().is_some_and(|end| seen.ended.is_none_or(|ended| end <= ended))
+}
+
+/// Why a polite client has no answer.
+fn no_answer(session: &Session, seen: &Seen) -> Option<String> {
+    if seen.answer.bytes > 0 {
+        return None;
+    }
+    let what = match server_ended_first(seen) {
+        true => "a polite client got no byte, and the server ended its connection".to_owned(),
+        false => format!("a polite client got no byte within {:?}", session.options.timeout),
+    };
+    let end = if session.options.request.ends_with(b"\n") { "" } else { " It does not end with a line feed (\\n)." };
+    Some(format!("{what}; is it the right request?{end}"))
+}
+
+/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without its
+/// end, each wait for an answer would take the whole timeout, and healthy clients would seem harmed.
+fn not_as_expected(session: &Session, seen: &Seen) -> Option<String> {
+    let framing = &session.options.framing;
+    let bytes = seen.answer.bytes;
+    let expected = match framing {
+        Framing::Until(end) => format!("the expected end \"{}\"", end.escape_ascii()),
+        Framing::Bytes(all) if bytes > *all => {
+            return Some(format!("a polite client got {bytes} bytes, more than the {all} that are expected"));
+        }
+        Framing::Bytes(all) => format!("the rest of the {all} that are expected"),
+        Framing::Auto | Framing::End | Framing::Http => return None,
+    };
+    if seen.answer.is_complete(framing) {
+        return None;
+    }
+    let then = match server_ended_first(seen) {
+        true => "the server's end".to_owned(),
+        false => format!("silence for {:?}", session.options.timeout),
+    };
+    Some(format!("a polite client got {bytes} bytes, and then {then} instead of {expected}"))
 }
 
 /// Serves one polite client: it sends its request, reads the whole answer, and ends.

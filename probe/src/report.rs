@@ -142,12 +142,15 @@ pub struct CaseReport {
     pub connections: u32,
     /// What was seen, in one line.
     pub summary: String,
+    /// The case was skipped, since a command or a process that an option names did not do its part:
+    /// the command of a stop failed, or the server did not stop.
+    pub option_failed: bool,
     /// What was seen, by variant of the case.
     pub seen: BTreeMap<String, Value>,
     /// Where the right behaviour is described.
     pub source: &'static str,
     /// What to change in the server, if something was wrong.
-    pub cure: Option<&'static str>,
+    pub cure: Option<String>,
     /// A healthy client that was served meanwhile.
     pub bystander: Option<BystanderReport>,
     /// What a client did and saw in the worst run.

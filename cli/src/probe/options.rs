@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use finale::Target;
 use finale_probe::{Claims, Framing, Options, Stop};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::preset::Preset;
 use crate::errors::Error;
@@ -165,6 +167,15 @@ impl ProbeOptions {
     /// The target, if it is one. A name is not looked up.
     pub(super) fn target(&self) -> Result<&str, Error> {
         let text = self.target.as_deref().unwrap_or_default();
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let host = rest.split('/').next().unwrap_or_default();
+            let port = match scheme {
+                _ if host.contains(':') => "",
+                "http" => ":80",
+                _ => ":PORT",
+            };
+            return Err(Error::usage(format!("'{text}' is a URL; write HOST:PORT, as {host}{port}")));
+        }
         match text.parse::<Target>() {
             Ok(Target::Unix(_)) => Err(Error::usage(format!("'{text}': only TCP can be probed; write HOST:PORT"))),
             Ok(_) => Ok(text),
@@ -182,6 +193,8 @@ impl ProbeOptions {
                 return Err(Error::usage("a request is missing: give --send, --send-file or --preset http"));
             }
         };
+        self.check_what_a_claim_needs()?;
+        self.check_pid()?;
         let mut options = Options::new(request);
         if let Some(preset) = preset {
             (options.framing, options.server_first) = (preset.framing, preset.server_first);
@@ -220,6 +233,26 @@ impl ProbeOptions {
             return Err(Error::usage("the request is empty; give bytes that the server answers"));
         }
         Ok(Some(request))
+    }
+
+    /// A claim that no case could check would seem to hold.
+    fn check_what_a_claim_needs(&self) -> Result<(), Error> {
+        let (stops, reads) = (self.on_stop.is_some() || self.pid.is_some(), self.big_request.is_some());
+        let lacks = self.claims.iter().find_map(|(claim, _)| match claim {
+            Claim::Drain | Claim::Restart if !stops => Some((claim, "a way to stop the server: --on-stop or --pid")),
+            Claim::Send if !reads => Some((claim, "a large answer: --big-request")),
+            _ => None,
+        });
+        lacks.map_or(Ok(()), |(claim, what)| {
+            Err(Error::usage(format!("--claim {} is checked only with {what}", values::name(*claim))))
+        })
+    }
+
+    /// A number that no process has would leave the cases of a stop out.
+    fn check_pid(&self) -> Result<(), Error> {
+        let Some(pid) = self.pid else { return Ok(()) };
+        let refused = Pid::from_raw(pid).map_or(Err(Errno::SRCH), test_kill_process);
+        refused.map_err(|error| Error::usage(format!("--pid {pid}: it can't be stopped: {error}")))
     }
 
     fn claims(&self) -> Result<Claims, Error> {
