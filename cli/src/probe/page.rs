@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use finale_probe::{Baseline, BystanderReport, CaseInfo, CaseReport, Path, Report, Verdict};
-use serde_json::Value;
 
 use crate::output::{BAD, GOOD, HEADING, count, printable};
 use crate::trace::{Ladder, Row, RowKind, Side};
@@ -83,23 +82,9 @@ fn shorten(rows: &mut Vec<Row>) {
     rows.splice(FIRST_ROWS..FIRST_ROWS + left_out, [note]);
 }
 
-/// What was seen, a line per variant: `FIN 1 ms later: whole, then FIN (20)`.
+/// What was seen, a line per variant.
 pub(super) fn seen(case: &CaseReport) -> Vec<String> {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let line = |(variant, value): (&String, &Value)| {
-        let value = match value {
-            Value::Object(counts) => {
-                let counts: Vec<_> = counts.iter().map(|(what, times)| format!("{what} ({})", text(times))).collect();
-                counts.join("; ")
-            }
-            other => text(other),
-        };
-        printable(&format!("{variant}: {value}"))
-    };
-    case.seen.iter().map(line).collect()
+    case.seen_lines().iter().map(|line| printable(line)).collect()
 }
 
 /// What happened to the healthy client, if that was bad.
