@@ -67,13 +67,16 @@ impl Baseline {
         for _ in 0..TIMES {
             let (client, took) = served_in(session, &Open::default())?;
             session.settle(client)?;
+            let stayed = session.seen(client).clone();
             session.leave(client)?;
             served = served.max(took);
             let seen = session.seen(client).clone();
             if let Some((_, kind)) = seen.failed {
                 return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
             }
-            if let Some(reason) = no_answer(session, &seen).or_else(|| not_as_expected(session, &seen)) {
+            // What arrives after its FIN is no answer to a polite client.
+            let wrong = no_answer(session, &stayed, &seen).or_else(|| not_as_expected(session, &stayed));
+            if let Some(reason) = wrong {
                 return Err(Broken::NoBaseline(reason));
             }
             session.learn_framing(&seen);
@@ -184,22 +187,21 @@ impl Baseline {
     }
 }
 
-/// The server has ended the connection before the client did.
-fn server_ended_first(seen: &Seen) -> bool {
-    seen.ended_by_server().is_some_and(|end| seen.ended.is_none_or(|ended| end <= ended))
-}
-
-/// Why a polite client has no answer.
-fn no_answer(session: &Session, seen: &Seen) -> Option<String> {
-    if seen.answer.bytes > 0 {
+/// Why a polite client has no answer: what it had seen before and after its own FIN.
+fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
+    if stayed.answer.bytes > 0 {
         return None;
     }
-    let what = match server_ended_first(seen) {
+    let what = match stayed.has_ended() {
         true => "a polite client got no byte, and the server ended its connection".to_owned(),
         false => format!("a polite client got no byte within {:?}", session.options.timeout),
     };
+    let after = match left.answer.bytes {
+        0 => String::new(),
+        bytes => format!(", and {bytes} bytes after its FIN"),
+    };
     let end = if session.options.request.ends_with(b"\n") { "" } else { " It does not end with a line feed (\\n)." };
-    Some(format!("{what}; is it the right request?{end}"))
+    Some(format!("{what}{after}; is it the right request?{end}"))
 }
 
 /// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without its
@@ -218,7 +220,7 @@ fn not_as_expected(session: &Session, seen: &Seen) -> Option<String> {
     if seen.answer.is_complete(framing) {
         return None;
     }
-    let then = match server_ended_first(seen) {
+    let then = match seen.has_ended() {
         true => "the server's end".to_owned(),
         false => format!("silence for {:?}", session.options.timeout),
     };

@@ -114,7 +114,7 @@ pub struct CaseInfo {
     pub source: &'static str,
     /// What it can't do without.
     pub needs: &'static [Need],
-    /// Storms, churn and clients that vanish: only on a local address, or with
+    /// Storms and clients that vanish: only on a local address, or with
     /// [`Options::owns_server`].
     pub hostile: bool,
     /// How many connections, bytes and seconds it takes, about, on a server that ends well.

@@ -18,10 +18,9 @@ use crate::values;
 /// Test how a server ends its connections: half-closes, resets, timeouts, stops
 ///
 /// The server may be written in any language, and must be running. Polite clients are served first:
-/// they show how long the answer is, and which side finishes first. Then each case plays clients that
-/// end in another way, and compares. A healthy client is served during each case, and harm to it is a
-/// failure. --list prints what each case does. All cases take about two minutes with the default
-/// --timeout; --timeout 2s makes them shorter.
+/// they show how long the answer is, and which side finishes first. Then each case (see --list) plays
+/// clients that end in another way, and compares. All cases take about two minutes; with --timeout 2s,
+/// one minute. A healthy client is served during each case, and harm to it is a failure.
 ///
 /// A case fails if data was lost, a connection was held for ever, others were harmed, or a --claim
 /// was broken. A warning is about what is at risk, unusual, or a policy that some clients can't live
@@ -36,9 +35,9 @@ use crate::values;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  finale probe 127.0.0.1:8000 --preset http
   finale probe '[::1]:7000' --send 'hello\\n' --expect-until '\\n' --case half-close,late-input
-  finale probe 127.0.0.1:8000 --preset http --pid 4711 --claim idle=5s,drain=10s --junit probe.xml
+  finale probe 127.0.0.1:8000 --preset http --pid 4711 --claim idle=5s,drain=10s
+  finale probe localhost:80 --preset http --junit out.xml
 
 docs/probe.md describes the report, how to mend a server, the JSON, and the use in CI.")]
 pub(crate) struct ProbeOptions {

@@ -86,7 +86,12 @@ enum Left {
     Skipped(String),
     /// The command of the consequence is wrong.
     Failed(String),
-    Judged { client: Client, verdict: Verdict, what: String, is_down: bool },
+    Judged {
+        client: Client,
+        verdict: Verdict,
+        what: String,
+        is_down: bool,
+    },
 }
 
 fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, Broken> {
@@ -97,10 +102,16 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
     if session.has_answer(client) || session.seen(client).has_ended() {
-        return Ok(Left::Skipped(format!("the slow request was answered within {} ms; give one that takes 2 s or more (--slow-request)", takes.as_millis())));
+        return Ok(Left::Skipped(format!(
+            "the slow request was answered within {} ms; give one that takes 2 s or more (--slow-request)",
+            takes.as_millis()
+        )));
     }
     if goes_on(session)? == Some(false) {
-        return Ok(Left::Failed("the command of --consequence failed while the server worked on a slow request; it must succeed then".to_owned()));
+        return Ok(Left::Failed(
+            "the command of --consequence failed while the server worked on a slow request; it must succeed then"
+                .to_owned(),
+        ));
     }
     match way {
         Leave::Fin => session.finish(client),
